@@ -1,0 +1,21 @@
+package activities
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// AbandonInput names an item whose time is up, and the last answer.
+type AbandonInput struct {
+	Cascade CascadeRef `json:"cascade"`
+	Item    uuid.UUID  `json:"item"`
+	Reason  string     `json:"reason"`
+}
+
+// Abandon concludes an item as a survivor because the policy's deadline passed.
+func (a *Activities) Abandon(ctx context.Context, in AbandonInput) error {
+	return a.Inventory.Conclude(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event, inventory.Survivor, in.Reason)
+}

@@ -1,0 +1,167 @@
+package activities
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+// The types of the errors that activities return, as Temporal shows them.
+const (
+	ErrorPermanent  = "Permanent"  // not retried: somebody has to act
+	ErrorDownstream = "Downstream" // retried: the downstream failed, or could not be reached
+	ErrorStillAlive = "StillAlive" // retried: the downstream said done, and a probe saw it alive
+)
+
+// heartbeatEvery is well inside the workflow's heartbeat timeout, so that the
+// work of a killed worker is handed on within seconds.
+const heartbeatEvery = 3 * time.Second
+
+// ItemInput names an item and the cascade that ends it.
+type ItemInput struct {
+	Cascade CascadeRef `json:"cascade"`
+	Item    uuid.UUID  `json:"item"`
+}
+
+// ItemResult is how an item stands after it was ended.
+type ItemResult struct {
+	State  inventory.State `json:"state"`
+	Detail string          `json:"detail,omitempty"`
+}
+
+// attempt is one try at ending one item: probe, act, probe again; and a row of
+// evidence for each step, since Temporal's history keeps the last attempt only.
+type attempt struct {
+	*Activities
+	in        ItemInput
+	item      *inventory.Opened
+	connector connectors.Connector
+	target    connectors.Target
+	info      activity.Info
+}
+
+// errUnconfigured tells ops what to do about an item of a connector that is not there.
+var errUnconfigured = connectors.Permanent("the connector is not in leaver.yaml of this worker: add it, restart the worker, and re-run the cascade")
+
+// try runs one attempt with the given verb.
+func (a *Activities) try(ctx context.Context, in ItemInput, step string,
+	verb func(ctx context.Context, t *attempt) (connectors.Answer, error),
+) (ItemResult, error) {
+	stop := heartbeat(ctx)
+	defer stop()
+	item, err := a.Inventory.Begin(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event)
+	if err != nil {
+		return ItemResult{}, err
+	}
+	switch item.State {
+	case inventory.Revoked, inventory.Verified, inventory.Expiring, inventory.Released:
+		// Ended by another cascade, or by an attempt whose answer got lost.
+		return ItemResult{State: item.State, Detail: item.Reason}, nil
+	default:
+	}
+	t := &attempt{Activities: a, in: in, item: item, info: activity.GetInfo(ctx)}
+	entry, ok := a.Connectors[item.Connector]
+	if !ok {
+		return ItemResult{}, t.fail(ctx, step, errUnconfigured)
+	}
+	t.connector = entry.Connector
+	t.target = connectors.Target{
+		Tenant: in.Cascade.Tenant, Item: item.ID, Kind: item.Kind, Reference: item.Reference,
+		Secret: item.Secret, NewSecret: item.Pending, ExpiresAt: item.ExpiresAt,
+		Key: in.Cascade.Event.String() + "/" + item.ID.String(),
+	}
+	if err := t.probeBefore(ctx); err != nil {
+		return ItemResult{}, err
+	}
+	answer, err := verb(ctx, t)
+	if err != nil {
+		return ItemResult{}, t.fail(ctx, step, err)
+	}
+	done := t.record(step, string(answer.Outcome), answer.Detail)
+	if answer.Outcome == connectors.Expires {
+		return t.conclude(ctx, inventory.Expiring, answer.Detail, done)
+	}
+	return t.verify(ctx, done)
+}
+
+// fail records the refusal, concludes the item as a survivor where no retry
+// will help, and returns the error in Temporal's terms.
+func (t *attempt) fail(ctx context.Context, step string, err error) error {
+	reason := t.scrub(err.Error())
+	if ctx.Err() != nil && !connectors.IsPermanent(err) {
+		// Cancelled, timed out or shutting down: the next attempt tells.
+		return temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{})
+	}
+	if connectors.IsPermanent(err) {
+		if _, err := t.conclude(ctx, inventory.Survivor, reason, t.record(step, "refused", reason)); err != nil {
+			return err
+		}
+		return temporal.NewApplicationErrorWithOptions(reason, ErrorPermanent, temporal.ApplicationErrorOptions{NonRetryable: true})
+	}
+	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, t.record(step, "failed", reason)); err != nil {
+		return err
+	}
+	return temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{
+		NextRetryDelay: connectors.RetryAfter(err),
+	})
+}
+
+func (t *attempt) conclude(ctx context.Context, state inventory.State, reason string, records ...evidence.Record) (ItemResult, error) {
+	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event, state, reason, records...)
+	return ItemResult{State: state, Detail: reason}, err
+}
+
+func (t *attempt) record(step, outcome, detail string) evidence.Record {
+	return evidence.Record{
+		Item: t.in.Item, Event: t.in.Cascade.Event,
+		WorkflowID: t.info.WorkflowExecution.ID, RunID: t.info.WorkflowExecution.RunID,
+		ActivityID: t.info.ActivityID, Attempt: int(t.info.Attempt),
+		Step: step, Outcome: outcome, Detail: t.scrub(detail), At: time.Now().UTC(),
+	}
+}
+
+// scrub takes the item's secrets out of a text that a downstream had a hand in.
+func (t *attempt) scrub(text string) string {
+	for _, secret := range []seal.Secret{t.target.Secret, t.target.NewSecret} {
+		if plain := secret.Reveal(); plain != "" {
+			text = strings.ReplaceAll(text, plain, secret.String())
+			text = strings.ReplaceAll(text, url.QueryEscape(plain), secret.String())
+		}
+	}
+	return text
+}
+
+// heartbeat reports that the attempt is alive until stop is called.
+func heartbeat(ctx context.Context) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(heartbeatEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				activity.RecordHeartbeat(ctx)
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// incapable says that the connector lacks the capability that an item needs.
+func incapable(verb string) error {
+	return connectors.Permanent("the connector cannot %s", verb)
+}

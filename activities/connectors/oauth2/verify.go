@@ -1,0 +1,53 @@
+package oauth2
+
+import (
+	"context"
+	"net/url"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// Probe implements connectors.Verifier by introspection, which uses nothing up.
+func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	if c.config.IntrospectionURL == "" {
+		return connectors.Unknown, "no introspection_url is configured", nil
+	}
+	resp, body, err := c.post(ctx, c.config.IntrospectionURL, url.Values{
+		"token": {t.Secret.Reveal()}, "token_type_hint": {hint(t.Kind)},
+	})
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	return readIntrospection(resp, body)
+}
+
+// Prove implements connectors.Prover: one use of the refresh token, which must
+// give invalid_grant. If it succeeds, what came back is revoked, and the caller
+// learns that the token was alive.
+func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	if t.Kind != inventory.RefreshToken || c.config.TokenURL == "" {
+		return c.Probe(ctx, t)
+	}
+	resp, body, err := c.post(ctx, c.config.TokenURL, url.Values{
+		"grant_type": {"refresh_token"}, "refresh_token": {t.Secret.Reveal()},
+	})
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	vitality, detail, came, err := readRefresh(resp, body)
+	if came != nil {
+		c.revokeGrant(ctx, t, came)
+	}
+	return vitality, detail, err
+}
+
+// revokeGrant ends what a refresh that should have failed has minted. It is
+// best effort: the attempt failed already, and the next one starts over.
+func (c *Connector) revokeGrant(ctx context.Context, t connectors.Target, came *grant) {
+	for kind, token := range map[string]string{"access_token": came.AccessToken, "refresh_token": came.RefreshToken} {
+		if token != "" && token != t.Secret.Reveal() {
+			_, _, _ = c.post(ctx, c.config.RevocationURL, url.Values{"token": {token}, "token_type_hint": {kind}})
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package postgres
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// classify reads PostgreSQL's error codes (appendix A of its manual).
+func classify(what string, err error) error {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return connectors.Retryable("%s: the database cannot be reached", what)
+	}
+	switch code := pgErr.Code; {
+	case strings.HasPrefix(code, "08"), // connection exceptions
+		strings.HasPrefix(code, "57P"), // shutting down, starting up, terminated
+		strings.HasPrefix(code, "53"),  // too many connections, out of memory or disk
+		code == "40001", code == "40P01", code == "55P03":
+		return connectors.Retryable("%s: SQLSTATE %s", what, code)
+	case code == "42501":
+		return connectors.Permanent("%s: SQLSTATE 42501: the connector's role lacks the privilege", what)
+	case isRefusedLogin(err):
+		return connectors.Permanent("%s: SQLSTATE %s: the connector's own login is refused", what, code)
+	default:
+		return connectors.Permanent("%s: SQLSTATE %s", what, code)
+	}
+}
+
+// isRefusedLogin: wrong password, or no login for this role.
+func isRefusedLogin(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && (pgErr.Code == "28P01" || pgErr.Code == "28000")
+}
+
+// isUndefined: the role is gone.
+func isUndefined(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "42704"
+}

@@ -1,0 +1,69 @@
+// Package postgres ends service accounts that are roles of a PostgreSQL
+// database: by disabling their login, or, where others rely on them, by a new
+// password. Neither ends open sessions by itself, so both end them too.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// Config are the settings of a connector of type postgres.
+type Config struct {
+	// URL of the downstream database, by reference, as a role that may alter
+	// others: CREATEROLE with ADMIN on them, and pg_signal_backend.
+	URL config.SecretRef `yaml:"url"`
+}
+
+// connectTimeout bounds a login, of ours or of the role that is probed.
+const connectTimeout = 10 * time.Second
+
+// Connector implements Revoker, Rotator and Verifier.
+type Connector struct {
+	config *pgx.ConnConfig
+}
+
+// New validates the settings and resolves the URL.
+func New(c Config) (*Connector, error) {
+	url, err := c.URL.Resolve()
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	if url == "" {
+		return nil, errors.New("url is missing")
+	}
+	cfg, err := pgx.ParseConfig(url.Reveal())
+	if err != nil {
+		return nil, errors.New("url is not a PostgreSQL URL") // pgx's error quotes it
+	}
+	cfg.ConnectTimeout = connectTimeout
+	cfg.RuntimeParams["application_name"] = "leaver"
+	return &Connector{config: cfg}, nil
+}
+
+// Accepts implements connectors.Connector.
+func (c *Connector) Accepts(kind inventory.Kind, _, _ bool) error {
+	if kind != inventory.ServiceAccount {
+		return errors.New("this connector ends service_account")
+	}
+	return nil
+}
+
+// Close implements connectors.Connector.
+func (c *Connector) Close() {}
+
+// connect logs in as the connector's own role; each attempt has its connection.
+func (c *Connector) connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, c.config)
+	if err != nil {
+		return nil, classify("log in to administer", err)
+	}
+	return conn, nil
+}

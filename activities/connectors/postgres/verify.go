@@ -1,0 +1,68 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// Probe implements connectors.Verifier: a login with the registered password,
+// and a look at the role's sessions. Without a password it can only read the
+// catalog, which tells a disabled role from an enabled one, but not passwords.
+func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var sessions int
+	if err := conn.QueryRow(ctx, `select count(*) from pg_stat_activity where usename = $1`, t.Reference).Scan(&sessions); err != nil {
+		return connectors.Unknown, "", classify("count the role's sessions", err)
+	}
+	if t.Secret == "" {
+		return catalog(ctx, conn, t.Reference, sessions)
+	}
+	refused, err := c.loginRefused(ctx, t)
+	switch {
+	case err != nil:
+		return connectors.Unknown, "", err
+	case !refused:
+		return connectors.Alive, "the password logs in", nil
+	case sessions > 0 && t.NewSecret == "":
+		return connectors.Alive, fmt.Sprintf("the password is refused, but %d sessions are open", sessions), nil
+	}
+	return connectors.Dead, fmt.Sprintf("the password is refused (28P01 or 28000), %d sessions open", sessions), nil
+}
+
+func catalog(ctx context.Context, conn *pgx.Conn, role string, sessions int) (connectors.Vitality, string, error) {
+	var canLogin bool
+	err := conn.QueryRow(ctx, `select rolcanlogin from pg_roles where rolname = $1`, role).Scan(&canLogin)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return connectors.Dead, "no such role", nil
+	case err != nil:
+		return connectors.Unknown, "", classify("look up the role", err)
+	case canLogin || sessions > 0:
+		return connectors.Alive, fmt.Sprintf("login is %t, %d sessions open", canLogin, sessions), nil
+	}
+	return connectors.Dead, "login is disabled, no session open", nil
+}
+
+// loginRefused tries the password, and tells a refusal from a failure.
+func (c *Connector) loginRefused(ctx context.Context, t connectors.Target) (bool, error) {
+	cfg := c.config.Copy()
+	cfg.User, cfg.Password = t.Reference, t.Secret.Reveal()
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err == nil {
+		_ = conn.Close(ctx)
+		return false, nil
+	}
+	if isRefusedLogin(err) {
+		return true, nil
+	}
+	return false, classify("try the password", err)
+}

@@ -1,0 +1,147 @@
+package temporal
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// poll is how often a cancelled run is looked at.
+const poll = 200 * time.Millisecond
+
+// execution is one run that a schedule started.
+type execution struct {
+	workflowID, runID string
+}
+
+// Cancel implements connectors.Canceller. It pauses first, so that nothing
+// starts meanwhile; ends what runs; deletes; and looks again, since a trigger
+// or a backfill starts runs of a paused schedule too.
+func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	if strings.ContainsAny(t.Reference, `'"\`) {
+		return connectors.Answer{}, connectors.Permanent("the reference is no schedule id")
+	}
+	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
+	gone := false
+	if err := schedule.Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left"}); isGone(err) {
+		gone = true
+	} else if err != nil {
+		return connectors.Answer{}, classify("pause the schedule", err)
+	}
+	ended, err := c.endRuns(ctx, schedule, t.Reference)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	if !gone && c.config.Mode == "delete" {
+		if err := schedule.Delete(ctx); err != nil && !isGone(err) {
+			return connectors.Answer{}, classify("delete the schedule", err)
+		}
+		late, err := c.endRuns(ctx, schedule, t.Reference)
+		if err != nil {
+			return connectors.Answer{}, err
+		}
+		ended += late
+	}
+	if gone && ended == 0 {
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such schedule, and nothing of it runs"}, nil
+	}
+	return connectors.Answer{Outcome: connectors.Done, Detail: fmt.Sprintf("schedule: %sd, %d running ended", c.config.Mode, ended)}, nil
+}
+
+// endRuns cancels each run, and terminates what is still there after the grace.
+func (c *Connector) endRuns(ctx context.Context, schedule client.ScheduleHandle, id string) (int, error) {
+	running, err := c.running(ctx, schedule, id)
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range running {
+		if err := c.client.CancelWorkflow(ctx, r.workflowID, r.runID); err != nil && !isGone(err) {
+			return 0, classify("cancel a run", err)
+		}
+	}
+	until := time.Now().Add(c.config.Grace)
+	for _, r := range running {
+		closed, err := c.waitClosed(ctx, r, until)
+		if err != nil {
+			return 0, err
+		}
+		if closed {
+			continue
+		}
+		if err := c.client.TerminateWorkflow(ctx, r.workflowID, r.runID, "leaver: its owner has left"); err != nil && !isGone(err) {
+			return 0, classify("terminate a run", err)
+		}
+	}
+	return len(running), nil
+}
+
+func (c *Connector) waitClosed(ctx context.Context, r execution, until time.Time) (bool, error) {
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for {
+		description, err := c.client.DescribeWorkflowExecution(ctx, r.workflowID, r.runID)
+		if isGone(err) {
+			return true, nil
+		}
+		if err != nil {
+			return false, classify("look at a run", err)
+		}
+		if description.GetWorkflowExecutionInfo().GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			return true, nil
+		}
+		if time.Now().After(until) {
+			return false, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, connectors.Retryable("wait for a run to end: %w", ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+// running asks the schedule, which knows what it started just now, and
+// visibility, which also finds what the schedule has forgotten but lags a little.
+func (c *Connector) running(ctx context.Context, schedule client.ScheduleHandle, id string) ([]execution, error) {
+	seen := make(map[execution]bool)
+	description, err := schedule.Describe(ctx)
+	if err != nil && !isGone(err) {
+		return nil, classify("look at the schedule", err)
+	}
+	var found []execution
+	add := func(e execution) {
+		if !seen[e] {
+			seen[e] = true
+			found = append(found, e)
+		}
+	}
+	if err == nil {
+		for _, r := range description.Info.RunningWorkflows {
+			add(execution{r.WorkflowID, r.FirstExecutionRunID})
+		}
+	}
+	var page []byte
+	for {
+		answer, err := c.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+			Namespace:     c.config.Namespace,
+			Query:         "TemporalScheduledById = '" + id + "' and ExecutionStatus = 'Running'",
+			NextPageToken: page,
+		})
+		if err != nil {
+			return nil, classify("list the schedule's runs", err)
+		}
+		for _, e := range answer.GetExecutions() {
+			add(execution{e.GetExecution().GetWorkflowId(), e.GetExecution().GetRunId()})
+		}
+		if page = answer.GetNextPageToken(); len(page) == 0 {
+			return found, nil
+		}
+	}
+}

@@ -1,0 +1,79 @@
+// Package temporal ends scheduled runs that are Temporal Schedules: the
+// schedule itself, and the workflows that it started.
+package temporal
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/client"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// Config are the settings of a connector of type temporal.
+type Config struct {
+	Address   string           `yaml:"address"`
+	Namespace string           `yaml:"namespace"`
+	APIKey    config.SecretRef `yaml:"api_key"`
+	// Mode is delete (default), or pause, which keeps the schedule for others to inherit.
+	Mode string `yaml:"mode"`
+	// Grace is how long a cancelled run may take before it is terminated; 5s.
+	Grace time.Duration `yaml:"grace"`
+}
+
+// Connector implements Canceller and Verifier.
+type Connector struct {
+	config Config
+	client client.Client
+}
+
+// New validates the settings. It does not connect: Temporal may be down.
+func New(c Config) (*Connector, error) {
+	if c.Mode == "" {
+		c.Mode = "delete"
+	}
+	if c.Grace == 0 {
+		c.Grace = 5 * time.Second
+	}
+	switch {
+	case c.Address == "":
+		return nil, errors.New("address is missing")
+	case c.Namespace == "":
+		return nil, errors.New("namespace is missing")
+	case c.Mode != "delete" && c.Mode != "pause":
+		return nil, errors.New("mode is delete or pause")
+	}
+	options := client.Options{HostPort: c.Address, Namespace: c.Namespace, Identity: "leaver"}
+	key, err := c.APIKey.Resolve()
+	if err != nil {
+		return nil, fmt.Errorf("api_key: %w", err)
+	}
+	if key != "" {
+		options.Credentials = client.NewAPIKeyStaticCredentials(key.Reveal())
+	}
+	lazy, err := client.NewLazyClient(options)
+	if err != nil {
+		return nil, fmt.Errorf("configure the client: %w", err)
+	}
+	return &Connector{config: c, client: lazy}, nil
+}
+
+// Accepts implements connectors.Connector.
+func (c *Connector) Accepts(kind inventory.Kind, _, shared bool) error {
+	switch {
+	case kind != inventory.ScheduledRun:
+		return errors.New("this connector ends scheduled_run")
+	case shared:
+		return errors.New("a scheduled run cannot be shared")
+	}
+	return nil
+}
+
+// Close implements connectors.Connector.
+func (c *Connector) Close() { c.client.Close() }
+
+var _ connectors.Canceller = (*Connector)(nil)

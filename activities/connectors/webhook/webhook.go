@@ -1,0 +1,154 @@
+// Package webhook ends what a platform owns itself: it asks the platform, by a
+// signed request (Standard Webhooks) whose id is the same for every attempt.
+// The contract is docs/webhook.md.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// Config are the settings of a connector of type webhook.
+type Config struct {
+	URL string `yaml:"url"`
+	// Secret signs requests; whsec_ and base64, as Standard Webhooks has it.
+	Secret config.SecretRef `yaml:"secret"`
+	// Notify says whether the platform wants to be told of lifecycle changes too.
+	Notify bool `yaml:"notify"`
+}
+
+// Connector implements Revoker, Rotator, Canceller, Verifier and Notifier.
+type Connector struct {
+	config Config
+	signer *standardwebhooks.Webhook
+	client *http.Client
+}
+
+// New validates the settings and resolves the signing secret.
+func New(c Config) (*Connector, error) {
+	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return nil, errors.New("url is not an http(s) URL")
+	}
+	secret, err := c.Secret.Resolve()
+	if err != nil {
+		return nil, fmt.Errorf("secret: %w", err)
+	}
+	if secret == "" {
+		return nil, errors.New("secret is missing")
+	}
+	signer, err := standardwebhooks.NewWebhook(secret.Reveal())
+	if err != nil {
+		return nil, errors.New("secret is not base64 (whsec_…)") // the library's error quotes it
+	}
+	return &Connector{config: c, signer: signer, client: connectors.NewHTTPClient()}, nil
+}
+
+// Accepts implements connectors.Connector: a platform may own anything.
+func (c *Connector) Accepts(inventory.Kind, bool, bool) error { return nil }
+
+// WantsNotifications tells whether Notify is to be called.
+func (c *Connector) WantsNotifications() bool { return c.config.Notify }
+
+// Close implements connectors.Connector.
+func (c *Connector) Close() { c.client.CloseIdleConnections() }
+
+// message is the body of every request.
+type message struct {
+	Type      string    `json:"type"` // credential.revoke, .rotate, .cancel, .verify, or a notification's
+	Timestamp time.Time `json:"timestamp"`
+	Data      any       `json:"data"`
+}
+
+// item is the data of a message about a credential or scheduled run.
+type item struct {
+	Tenant    uuid.UUID      `json:"tenantId"`
+	Item      uuid.UUID      `json:"itemId"`
+	Kind      inventory.Kind `json:"kind"`
+	Reference string         `json:"reference"`
+	// NewSecret is what a rotation is to put in place; it travels in no other message.
+	NewSecret string `json:"newSecret,omitempty"`
+}
+
+// Revoke implements connectors.Revoker.
+func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, "credential.revoke", t, "")
+}
+
+// Rotate implements connectors.Rotator.
+func (c *Connector) Rotate(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, "credential.rotate", t, t.NewSecret.Reveal())
+}
+
+// Cancel implements connectors.Canceller.
+func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, "credential.cancel", t, "")
+}
+
+func (c *Connector) end(ctx context.Context, kind string, t connectors.Target, newSecret string) (connectors.Answer, error) {
+	resp, body, err := c.send(ctx, kind, t.Key+"/"+kind, item{
+		Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference, NewSecret: newSecret,
+	})
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	return readEnd(resp, body)
+}
+
+// Probe implements connectors.Verifier. Each look has an id of its own: a
+// platform that answers a repeated id from memory must not do so here.
+func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	resp, body, err := c.send(ctx, "credential.verify", t.Key+"/verify/"+uuid.NewString(), item{
+		Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference,
+	})
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	return readVerify(resp, body)
+}
+
+// Notify implements connectors.Notifier.
+func (c *Connector) Notify(ctx context.Context, n connectors.Notification) error {
+	resp, _, err := c.send(ctx, n.Type, n.Key+"/"+n.Type, n)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return connectors.StatusError(resp, "")
+	}
+	return nil
+}
+
+func (c *Connector) send(ctx context.Context, kind, id string, data any) (*http.Response, []byte, error) {
+	now := time.Now().UTC()
+	payload, err := json.Marshal(message{Type: kind, Timestamp: now, Data: data})
+	if err != nil {
+		return nil, nil, connectors.Permanent("encode the request: %w", err)
+	}
+	signature, err := c.signer.Sign(id, now, payload)
+	if err != nil {
+		return nil, nil, connectors.Permanent("sign the request: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.config.URL, bytes.NewReader(payload))
+	if err != nil {
+		return nil, nil, connectors.Permanent("build the request: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Webhook-Id", id)
+	req.Header.Set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
+	req.Header.Set("Webhook-Signature", signature)
+	return connectors.Exchange(c.client, req)
+}

@@ -1,0 +1,8 @@
+package activities
+
+import "context"
+
+// Record closes the event of a workflow that is no cascade.
+func (a *Activities) Record(ctx context.Context, ref CascadeRef) error {
+	return a.Cascades.CloseEvent(ctx, ref.Tenant, ref.Event)
+}

@@ -1,0 +1,77 @@
+package activities
+
+import (
+	"context"
+
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// probeBefore is the positive control: without having seen the item alive,
+// seeing it dead proves nothing (I6). A probe that cannot be made holds nothing up.
+func (t *attempt) probeBefore(ctx context.Context) error {
+	verifier, ok := t.connector.(connectors.Verifier)
+	if !ok {
+		return nil
+	}
+	before, _ := t.probe(ctx, verifier.Probe, "probe-before")
+	return t.Evidence.Append(ctx, t.in.Cascade.Tenant, before)
+}
+
+type probe func(context.Context, connectors.Target) (connectors.Vitality, string, error)
+
+// probe looks, and records what it saw or why it could not look.
+func (t *attempt) probe(ctx context.Context, look probe, step string) (evidence.Record, error) {
+	vitality, detail, err := look(ctx, t.target)
+	if err != nil {
+		return t.record(step, string(connectors.Unknown), err.Error()), err
+	}
+	return t.record(step, string(vitality), detail), nil
+}
+
+// patience is how many attempts a probe that fails by accident is given: the
+// end itself is confirmed by then, and only its proof is missing.
+const patience = 5
+
+// verify probes after the downstream confirmed the end. A downstream that says
+// done while the probe sees it alive lies, or is not consistent yet: either
+// way the attempt failed, and the next one acts again.
+func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult, error) {
+	verifier, ok := t.connector.(connectors.Verifier)
+	if !ok {
+		return t.conclude(ctx, inventory.Revoked, "unverified: the connector has no probe", done)
+	}
+	look := verifier.Probe
+	if prover, ok := t.connector.(connectors.Prover); ok {
+		look = prover.Prove
+	}
+	after, err := t.probe(ctx, look, "probe-after")
+	if err != nil && !connectors.IsPermanent(err) && t.info.Attempt < patience {
+		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
+			return ItemResult{}, err
+		}
+		return ItemResult{}, t.fail(ctx, "probe-after", err)
+	}
+	switch connectors.Vitality(after.Outcome) {
+	case connectors.Alive:
+		reason := "the downstream confirmed the end, and a probe still saw it alive: " + after.Detail
+		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done, after); err != nil {
+			return ItemResult{}, err
+		}
+		return ItemResult{}, temporal.NewApplicationErrorWithOptions(reason, ErrorStillAlive, temporal.ApplicationErrorOptions{})
+	case connectors.Dead:
+		controlled, err := t.Evidence.SawAlive(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event)
+		if err != nil {
+			return ItemResult{}, err
+		}
+		if controlled {
+			return t.conclude(ctx, inventory.Verified, "", done, after)
+		}
+		return t.conclude(ctx, inventory.Revoked, "unverified: no probe had seen it alive before", done, after)
+	default:
+		return t.conclude(ctx, inventory.Revoked, "unverified: "+after.Detail, done, after)
+	}
+}

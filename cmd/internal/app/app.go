@@ -1,0 +1,108 @@
+// Package app wires leaver's parts into what runs: the API, the worker, the
+// migrations. `leaver`, `leaver-dev` and the end-to-end tests start the same.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"go.temporal.io/sdk/client"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/worker"
+)
+
+// App is everything that API and worker share.
+type App struct {
+	config     *config.Config
+	log        *slog.Logger
+	db         *database.DB
+	sealer     *seal.Sealer
+	temporal   client.Client
+	connectors connectors.Registry
+}
+
+// New opens what the configuration names. It succeeds while PostgreSQL and
+// Temporal are down; a mistake in the configuration it tells at once.
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error) {
+	if cfg.Database.URL == "" {
+		return nil, errors.New("no database: set database.url or LEAVER_DATABASE_URL")
+	}
+	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
+	if err != nil {
+		return nil, err
+	}
+	registry, err := worker.Connectors(cfg.Connectors)
+	if err != nil {
+		return nil, err
+	}
+	temporal, err := worker.NewClient(cfg.Temporal, sealer, log)
+	if err != nil {
+		registry.Close()
+		return nil, err
+	}
+	db, err := database.Open(ctx, cfg.Database.URL)
+	if err != nil {
+		registry.Close()
+		temporal.Close()
+		return nil, err
+	}
+	return &App{config: cfg, log: log, db: db, sealer: sealer, temporal: temporal, connectors: registry}, nil
+}
+
+// Close closes what New opened.
+func (a *App) Close() {
+	a.temporal.Close()
+	a.connectors.Close()
+	a.db.Close()
+}
+
+// Tenants returns the store of tenants and tokens.
+func (a *App) Tenants() *tenant.Store { return tenant.NewStore(a.db) }
+
+func (a *App) inventory() *inventory.Store { return inventory.NewStore(a.db, a.sealer) }
+
+func (a *App) cascades() *lifecycle.Cascades { return lifecycle.NewCascades(a.db) }
+
+func (a *App) starter() *worker.Starter {
+	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), a.connectors.Notifiers())
+}
+
+func (a *App) activities() *activities.Activities {
+	return &activities.Activities{
+		Inventory: a.inventory(), Evidence: evidence.NewStore(a.db), Cascades: a.cascades(), Connectors: a.connectors,
+	}
+}
+
+// Migrate applies the migrations, makes the application's role, and registers
+// Temporal's namespace and search attributes. It can be repeated.
+func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	if cfg.Database.MigrateURL == "" {
+		return errors.New("no database: set database.migrate_url or LEAVER_DATABASE_MIGRATE_URL")
+	}
+	n, err := database.Migrate(ctx, cfg.Database.MigrateURL)
+	if err != nil {
+		return err
+	}
+	log.Info("schema is up to date", "applied", n)
+	if cfg.Database.URL != "" && cfg.Database.URL != cfg.Database.MigrateURL {
+		if err := database.EnsureAppRole(ctx, cfg.Database.MigrateURL, cfg.Database.URL); err != nil {
+			return err
+		}
+	}
+	if err := worker.EnsureNamespace(ctx, cfg.Temporal); err != nil {
+		return fmt.Errorf("prepare Temporal: %w", err)
+	}
+	log.Info("Temporal's namespace and search attributes are there", "namespace", cfg.Temporal.Namespace)
+	return nil
+}

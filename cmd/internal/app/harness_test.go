@@ -1,0 +1,238 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+func TestMain(m *testing.M) { stacktest.Main(m) }
+
+// installation is a whole leaver of one test's own: API, relay and workers in
+// process, PostgreSQL and Temporal real.
+type installation struct {
+	t      testing.TB
+	cfg    *config.Config
+	app    *App
+	url    string
+	logs   *syncBuffer
+	tenant tenant.Tenant
+	// Tokens of the tenant, and the operators'.
+	scim, platform, operator string
+	stopWork                 func()
+}
+
+type setting func(*config.Config)
+
+// withConnectors adds connectors, as leaver.yaml has them.
+func withConnectors(yaml string) setting {
+	return func(c *config.Config) {
+		parsed, err := config.Parse("leaver.yaml", []byte(yaml), nil)
+		if err != nil {
+			panic(err)
+		}
+		c.Connectors = parsed.Connectors
+	}
+}
+
+func newConfig(t testing.TB, settings ...setting) *config.Config {
+	t.Helper()
+	keyset, err := seal.GenerateKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	database := stacktest.NewDatabase(t)
+	cfg := &config.Config{
+		Database: config.Database{URL: database.AppURL, MigrateURL: database.OwnerURL},
+		Temporal: stacktest.Temporal(t),
+		Seal:     config.Seal{Keyset: base64.StdEncoding.EncodeToString(keyset)},
+		Policy:   config.Policy{InitialInterval: 100 * time.Millisecond, MaximumInterval: 500 * time.Millisecond, Deadline: time.Minute},
+	}
+	for _, set := range settings {
+		set(cfg)
+	}
+	return cfg
+}
+
+// install brings an installation up with workers.
+func install(t testing.TB, settings ...setting) *installation {
+	t.Helper()
+	i := installAPI(t, settings...)
+	i.work()
+	return i
+}
+
+// installAPI brings an installation up without workers.
+func installAPI(t testing.TB, settings ...setting) *installation {
+	t.Helper()
+	i := &installation{t: t, cfg: newConfig(t, settings...), logs: &syncBuffer{}}
+	var err error
+	if i.app, err = New(context.Background(), i.cfg, slog.New(slog.NewJSONHandler(i.logs, nil))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.app.Close)
+	server := httptest.NewServer(i.app.Handler())
+	t.Cleanup(server.Close)
+	i.url = server.URL
+	i.tenant, i.scim, i.platform = i.newTenant("acme")
+	i.operator = i.token(uuid.Nil, tenant.ClassOperator)
+	relay, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { lifecycle.NewRelay(i.app.db, i.app.starter(), i.app.log).Run(relay) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	return i
+}
+
+func (i *installation) work() {
+	i.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { _ = i.app.Work(ctx); close(done) }()
+	i.stopWork = sync.OnceFunc(func() { cancel(); <-done })
+	i.t.Cleanup(i.stopWork)
+}
+
+func (i *installation) newTenant(name string) (of tenant.Tenant, scim, platform string) {
+	i.t.Helper()
+	of, err := i.app.Tenants().Create(i.t.Context(), name, tenant.ProfileDefault)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return of, i.token(of.ID, tenant.ClassSCIM), i.token(of.ID, tenant.ClassPlatform)
+}
+
+func (i *installation) token(of uuid.UUID, class tenant.Class) string {
+	i.t.Helper()
+	_, secret, err := i.app.Tenants().Issue(i.t.Context(), of, tenant.NewToken{Class: class})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return secret
+}
+
+// call sends a request and decodes its JSON answer.
+func (i *installation) call(method, path, token, body string) (int, map[string]any) {
+	i.t.Helper()
+	status, raw := i.raw(method, path, token, body)
+	var answer map[string]any
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &answer); err != nil {
+			i.t.Fatalf("%s %s answered %d with %q", method, path, status, raw)
+		}
+	}
+	return status, answer
+}
+
+func (i *installation) raw(method, path, token, body string) (int, []byte) {
+	i.t.Helper()
+	req, err := http.NewRequestWithContext(i.t.Context(), method, i.url+path, bytes.NewBufferString(body))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return resp.StatusCode, raw
+}
+
+// must is call for requests that succeed.
+func (i *installation) must(method, path, token, body string) map[string]any {
+	i.t.Helper()
+	status, answer := i.call(method, path, token, body)
+	if status < 200 || status > 299 {
+		i.t.Fatalf("%s %s answered %d: %v", method, path, status, answer)
+	}
+	return answer
+}
+
+// createUser provisions a user and returns the id.
+func (i *installation) createUser(name string) string {
+	i.t.Helper()
+	return i.must("POST", "/scim/v2/Users", i.scim, fmt.Sprintf(`{"userName":%q,"active":true}`, name))["id"].(string)
+}
+
+// createAgent provisions an agent with one owner.
+func (i *installation) createAgent(name, owner string) string {
+	i.t.Helper()
+	return i.must("POST", "/scim/v2/Agents", i.scim,
+		fmt.Sprintf(`{"agentUserName":%q,"active":true,"owners":[{"value":%q}]}`, name, owner))["id"].(string)
+}
+
+// deactivate ends a user as Entra does.
+func (i *installation) deactivate(id string) {
+	i.t.Helper()
+	i.must("PATCH", "/scim/v2/Users/"+id, i.scim,
+		`{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[{"op":"Replace","path":"active","value":"False"}]}`)
+}
+
+// cascades lists a principal's cascades, newest first.
+func (i *installation) cascades(principal string) []lifecycle.Cascade {
+	i.t.Helper()
+	found, err := i.app.cascades().List(i.t.Context(), i.tenant.ID, lifecycle.CascadeQuery{Principal: ptr(uuid.MustParse(principal)), Limit: 100})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return found
+}
+
+// closed waits until the principal's newest cascade has closed.
+func (i *installation) closed(principal string) lifecycle.Cascade {
+	i.t.Helper()
+	var last lifecycle.Cascade
+	stacktest.Eventually(i.t, time.Minute, "the cascade's end", func() bool {
+		found := i.cascades(principal)
+		if len(found) == 0 {
+			return false
+		}
+		last = found[0]
+		return last.ClosedAt != nil
+	})
+	return last
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// syncBuffer collects logs.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}

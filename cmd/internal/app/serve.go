@@ -1,0 +1,139 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/scim"
+)
+
+const (
+	// drain is how long requests in flight may take when the process is asked to stop.
+	drain = 30 * time.Second
+	// healthTimeout bounds what a health check waits for a peer.
+	healthTimeout = 2 * time.Second
+)
+
+// Handler is the whole HTTP surface.
+func (a *App) Handler() http.Handler {
+	r := chi.NewRouter()
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { health(w, http.StatusOK, map[string]string{"status": "ok"}) })
+	r.Get("/readyz", a.ready)
+	starter := a.starter()
+	writer := lifecycle.NewWriter(a.db, starter, a.log)
+	r.Mount(scim.BasePath, scim.New(directory.NewStore(a.db), writer, a.Tenants(), a.config.Serve.PublicURL, a.log).Handler())
+	server := &api.Server{
+		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: evidence.NewStore(a.db),
+		Connectors: a.connectors, Runner: starter, Log: a.log,
+	}
+	r.Mount(api.BasePath, server.Handler())
+	return r
+}
+
+// ready: without PostgreSQL nothing can be answered; without Temporal SCIM is,
+// and cascades start when it is back.
+func (a *App) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+	defer cancel()
+	if err := a.db.Ping(ctx); err != nil {
+		health(w, http.StatusServiceUnavailable, map[string]string{"status": "unavailable", "postgresql": "down"})
+		return
+	}
+	if _, err := a.temporal.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
+		health(w, http.StatusOK, map[string]string{"status": "degraded", "postgresql": "ok", "temporal": "down"})
+		return
+	}
+	health(w, http.StatusOK, map[string]string{"status": "ok", "postgresql": "ok", "temporal": "ok"})
+}
+
+func health(w http.ResponseWriter, status int, body map[string]string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// Serve answers on the listener and relays events until ctx ends; then requests
+// in flight finish.
+func (a *App) Serve(ctx context.Context, listener net.Listener) error {
+	servers := []*http.Server{newServer(a.Handler(), a.log)}
+	listeners := []net.Listener{listener}
+	if a.config.Codec.Listen != "" {
+		codec, err := net.Listen("tcp", a.config.Codec.Listen)
+		if err != nil {
+			return fmt.Errorf("listen for the codec server: %w", err)
+		}
+		servers, listeners = append(servers, newServer(a.codec(), a.log)), append(listeners, codec)
+	}
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	background.Go(func() { lifecycle.NewRelay(a.db, a.starter(), a.log).Run(ctx) })
+	failed := make(chan error, len(servers))
+	for i, server := range servers {
+		a.log.Info("listening", "address", listeners[i].Addr().String())
+		background.Go(func() { failed <- server.Serve(listeners[i]) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	stop, release := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer release()
+	for _, server := range servers {
+		err = errors.Join(err, server.Shutdown(stop))
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
+}
+
+// codec is the server that the Temporal UI asks to decode payloads. It answers
+// the configured origins' browsers only; who may reach it at all is up to what
+// stands in front of it.
+func (a *App) codec() http.Handler {
+	handler := converter.NewPayloadCodecHTTPHandler(seal.NewCodec(a.sealer))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin := r.Header.Get("Origin")
+		for _, allowed := range a.config.Codec.AllowedOrigins {
+			if origin == allowed {
+				w.Header().Set("Access-Control-Allow-Origin", origin)
+				w.Header().Set("Access-Control-Allow-Methods", "POST, OPTIONS")
+				w.Header().Set("Access-Control-Allow-Headers", "Content-Type, X-Namespace, Authorization")
+				w.Header().Set("Vary", "Origin")
+				if r.Method == http.MethodOptions {
+					w.WriteHeader(http.StatusNoContent)
+					return
+				}
+				handler.ServeHTTP(w, r)
+				return
+			}
+		}
+		http.Error(w, "this origin is not allowed", http.StatusForbidden)
+	})
+}

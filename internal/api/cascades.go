@@ -1,0 +1,209 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+const (
+	maxWait  = time.Minute
+	waitPoll = 200 * time.Millisecond
+)
+
+func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	q := lifecycle.CascadeQuery{Outcome: query.Get("outcome")}
+	var err error
+	if q.Limit, err = limit(r); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if q.Principal, err = queryID(r, "principal"); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if q.Before, err = queryNumber(r, "cursor"); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	cascades, err := s.Cascades.List(r.Context(), tenantOf(r).ID, q)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(cascades) == q.Limit {
+		next = strconv.FormatInt(cascades[len(cascades)-1].Sequence, 10)
+	}
+	answerPage(w, cascades, next)
+}
+
+func queryNumber(r *http.Request, name string) (int64, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, problem{Status: http.StatusBadRequest, Detail: name + " is not a cursor"}
+	}
+	return n, nil
+}
+
+// getCascade answers at once, or with wait=30s when the cascade has closed or
+// the time is up, whichever is first.
+func (s *Server) getCascade(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	wait := time.Duration(0)
+	if text := r.URL.Query().Get("wait"); text != "" {
+		if wait, err = time.ParseDuration(text); err != nil || wait < 0 {
+			s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "wait is a duration such as 30s"})
+			return
+		}
+	}
+	cascade, err := s.waitClosed(r.Context(), tenantOf(r).ID, id, min(wait, maxWait))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, cascade)
+}
+
+func (s *Server) waitClosed(ctx context.Context, tenant, id uuid.UUID, wait time.Duration) (*lifecycle.Cascade, error) {
+	until := time.Now().Add(wait)
+	for {
+		cascade, err := s.Cascades.Get(ctx, tenant, id)
+		if err != nil || cascade.ClosedAt != nil || !time.Now().Before(until) {
+			return cascade, err
+		}
+		select {
+		case <-ctx.Done():
+			return cascade, nil
+		case <-time.After(waitPoll):
+		}
+	}
+}
+
+func (s *Server) listEvidence(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	limit, err := limit(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	after, err := queryNumber(r, "cursor")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if _, err := s.Cascades.Get(r.Context(), tenantOf(r).ID, id); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	records, last, err := s.Evidence.ByEvent(r.Context(), tenantOf(r).ID, id, after, limit)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(records) == limit {
+		next = strconv.FormatInt(last, 10)
+	}
+	answerPage(w, records, next)
+}
+
+// act is who does what, and why: no operator's act goes unexplained.
+type act struct {
+	Reason string    `json:"reason"`
+	Item   uuid.UUID `json:"itemId"`
+}
+
+func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act, error) {
+	var body act
+	id, err := pathID(r)
+	if err != nil {
+		return id, body, err
+	}
+	if err := decode(w, r, &body); err != nil {
+		return id, body, err
+	}
+	if body.Reason = strings.TrimSpace(body.Reason); body.Reason == "" || len(body.Reason) > maxReference {
+		return id, body, problem{Status: http.StatusUnprocessableEntity, Detail: "reason is missing, or longer than 512 bytes"}
+	}
+	return id, body, nil
+}
+
+// rerunCascade starts the next run of a cascade that closed without success;
+// it touches only what survived.
+func (s *Server) rerunCascade(w http.ResponseWriter, r *http.Request) {
+	id, body, err := s.readAct(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	of := tenantOf(r).ID
+	event, err := s.Cascades.Reopen(r.Context(), of, id, caller(r).Actor(), body.Reason)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	run, err := s.Runner.Rerun(r.Context(), event)
+	if err != nil {
+		s.failTemporal(w, r, err)
+		return
+	}
+	if err := s.Cascades.Running(r.Context(), of, id, run); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusAccepted, map[string]string{"runId": run})
+}
+
+// retryCascade asks a running cascade to try again now.
+func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
+	id, body, err := s.readAct(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	of := tenantOf(r).ID
+	cascade, err := s.Cascades.Get(r.Context(), of, id)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if err := s.Cascades.RecordAct(r.Context(), of, id, caller(r).Actor(), "retry", body.Reason); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	n, err := s.Runner.Retry(r.Context(), cascade.WorkflowID, body.Item)
+	if err != nil {
+		s.failTemporal(w, r, err)
+		return
+	}
+	answer(w, http.StatusAccepted, map[string]int{"retried": n})
+}
+
+// failTemporal: what is not our own error came from Temporal.
+func (s *Server) failTemporal(w http.ResponseWriter, r *http.Request, err error) {
+	if p := toProblem(err); p.Status == http.StatusInternalServerError {
+		s.Log.ErrorContext(r.Context(), "Temporal refused", "path", r.URL.Path, "error", err)
+		err = problem{Status: http.StatusServiceUnavailable, Detail: "Temporal did not take the request; try again"}
+	}
+	s.fail(w, r, err)
+}

@@ -1,0 +1,203 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+// items serves one part of the inventory to platforms: credentials, or
+// scheduled runs. Both take the same path.
+type items struct {
+	*Server
+	path  string
+	kinds []inventory.Kind
+}
+
+// registration is what a platform sends. The secret is sealed, and in no answer.
+type registration struct {
+	Principal uuid.UUID      `json:"principalId"`
+	Agent     *uuid.UUID     `json:"agentId"`
+	Kind      inventory.Kind `json:"kind"`
+	Connector string         `json:"connector"`
+	Reference string         `json:"reference"`
+	Secret    rawSecret      `json:"secret"`
+	Shared    bool           `json:"shared"`
+	Scopes    []string       `json:"scopes"`
+	IssuedAt  *time.Time     `json:"issuedAt"`
+	ExpiresAt *time.Time     `json:"expiresAt"`
+}
+
+// rawSecret decodes a secret from JSON; it encodes like any seal.Secret, as a
+// placeholder.
+type rawSecret struct{ seal.Secret }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *rawSecret) UnmarshalText(text []byte) error {
+	s.Secret = seal.Secret(text)
+	return nil
+}
+
+const maxReference = 512 // bytes
+
+func (h items) register(w http.ResponseWriter, r *http.Request) {
+	var body registration
+	if err := decode(w, r, &body); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	if body.Kind == "" && len(h.kinds) == 1 {
+		body.Kind = h.kinds[0]
+	}
+	if err := h.check(r, body); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	issued := time.Now().UTC()
+	if body.IssuedAt != nil {
+		issued = *body.IssuedAt
+	}
+	item, err := h.Inventory.Register(r.Context(), caller(r).Tenant.ID, inventory.New{
+		Principal: body.Principal, Agent: body.Agent, Kind: body.Kind, Connector: body.Connector, Reference: body.Reference,
+		Secret: body.Secret.Secret, Shared: body.Shared, Scopes: body.Scopes, IssuedAt: issued, ExpiresAt: body.ExpiresAt,
+	})
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Location", BasePath+h.path+"/"+item.ID.String())
+	answer(w, http.StatusCreated, item)
+}
+
+// check refuses what could never be ended, while somebody is there to be told.
+func (h items) check(r *http.Request, body registration) error {
+	invalid := func(format string, args ...any) error {
+		return problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case body.Principal == uuid.Nil:
+		return invalid("principalId is missing")
+	case !slices.Contains(h.kinds, body.Kind):
+		return invalid("kind is one of %v", h.kinds)
+	case body.Reference == "" || len(body.Reference) > maxReference:
+		return invalid("reference is missing, or longer than %d bytes", maxReference)
+	case body.ExpiresAt != nil && body.ExpiresAt.Before(time.Now()):
+		return invalid("expiresAt has passed: there is nothing to end")
+	}
+	if err := h.Connectors.Accepts(caller(r).Tenant.Name, body.Connector, body.Kind, body.Secret.Secret != "", body.Shared); err != nil {
+		return invalid("%v", err)
+	}
+	return nil
+}
+
+func (h items) get(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	item, err := h.Inventory.Get(r.Context(), caller(r).Tenant.ID, id, h.kinds)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, item)
+}
+
+func (h items) list(w http.ResponseWriter, r *http.Request) {
+	h.listItems(w, r, h.kinds)
+}
+
+func (h items) release(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err == nil {
+		err = h.Inventory.Release(r.Context(), caller(r).Tenant.ID, id, h.kinds)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// listItems answers a page of the inventory, for platforms and operators alike.
+func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inventory.Kind) {
+	query := r.URL.Query()
+	q := inventory.Query{Kinds: kinds, State: inventory.State(query.Get("state"))}
+	var err error
+	if q.Limit, err = limit(r); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	for name, into := range map[string]**uuid.UUID{"principal": &q.Principal, "cascade": &q.Event} {
+		if *into, err = queryID(r, name); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+	}
+	cursor, err := queryID(r, "cursor")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if cursor != nil {
+		q.After = *cursor
+	}
+	found, err := s.Inventory.List(r.Context(), tenantOf(r).ID, q)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(found) == q.Limit {
+		next = found[len(found)-1].ID.String()
+	}
+	answerPage(w, found, next)
+}
+
+const (
+	defaultLimit = 100
+	maxLimit     = 500
+)
+
+func limit(r *http.Request) (int, error) {
+	text := r.URL.Query().Get("limit")
+	if text == "" {
+		return defaultLimit, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is 1 to %d", maxLimit)}
+	}
+	return n, nil
+}
+
+func queryID(r *http.Request, name string) (*uuid.UUID, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return nil, nil //nolint:nilnil // absent is a value here
+	}
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return nil, problem{Status: http.StatusBadRequest, Detail: name + " is not an id"}
+	}
+	return &id, nil
+}
+
+// answerPage writes a list, never as null, and the cursor of the next page.
+func answerPage[T any](w http.ResponseWriter, found []T, next string) {
+	if found == nil {
+		found = []T{}
+	}
+	answer(w, http.StatusOK, struct {
+		Items []T    `json:"items"`
+		Next  string `json:"nextCursor,omitempty"`
+	}{found, next})
+}

@@ -1,0 +1,110 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+func (s *Server) listTenants(w http.ResponseWriter, r *http.Request) {
+	tenants, err := s.Tenants.List(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, tenants, "")
+}
+
+func (s *Server) createTenant(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Name    string         `json:"name"`
+		Profile tenant.Profile `json:"profile"`
+	}
+	if err := decode(w, r, &body); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if body.Profile == "" {
+		body.Profile = tenant.ProfileDefault
+	}
+	if !slices.Contains(tenant.Profiles(), body.Profile) {
+		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
+		return
+	}
+	t, err := s.Tenants.Create(r.Context(), body.Name, body.Profile)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusCreated, t)
+}
+
+func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
+	tokens, err := s.Tenants.Tokens(r.Context(), tenantOf(r).ID)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, tokens, "")
+}
+
+// issued is the one answer that ever holds a token's secret.
+type issued struct {
+	tenant.Token
+	Secret string `json:"secret"`
+}
+
+func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Class       tenant.Class `json:"class"`
+		Description string       `json:"description"`
+		TTL         int64        `json:"ttlSeconds"`
+	}
+	if err := decode(w, r, &body); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	of := tenantOf(r).ID
+	allowed := []tenant.Class{tenant.ClassSCIM, tenant.ClassPlatform}
+	if of == uuid.Nil {
+		allowed = []tenant.Class{tenant.ClassOperator}
+	}
+	switch {
+	case !slices.Contains(allowed, body.Class):
+		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("class is one of %v here", allowed)})
+		return
+	case body.TTL < 0 || body.TTL > int64((100*365*24*time.Hour)/time.Second) || len(body.Description) > maxReference:
+		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: "ttlSeconds is out of range, or the description too long"})
+		return
+	}
+	token, secret, err := s.Tenants.Issue(r.Context(), of, tenant.NewToken{
+		Class: body.Class, Description: body.Description, TTL: time.Duration(body.TTL) * time.Second,
+	})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusCreated, issued{token, secret})
+}
+
+func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err == nil {
+		err = s.Tenants.Revoke(r.Context(), tenantOf(r).ID, id)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) listInventory(w http.ResponseWriter, r *http.Request) {
+	s.listItems(w, r, append(inventory.CredentialKinds(), inventory.ScheduledRun))
+}

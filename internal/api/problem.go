@@ -1,0 +1,108 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+const maxBody = 64 << 10 // bytes
+
+// problem is an error answer (RFC 9457).
+type problem struct {
+	Status int    `json:"status"`
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+}
+
+func (p problem) Error() string { return p.Detail }
+
+// toProblem translates the domain's errors; what it does not know stays inside.
+func toProblem(err error) problem {
+	var p problem
+	if errors.As(err, &p) {
+		return p
+	}
+	statuses := []struct {
+		is     error
+		status int
+	}{
+		{tenant.ErrNotFound, http.StatusNotFound},
+		{tenant.ErrTokenNotFound, http.StatusNotFound},
+		{tenant.ErrExists, http.StatusConflict},
+		{tenant.ErrInvalidName, http.StatusBadRequest},
+		{inventory.ErrNotFound, http.StatusNotFound},
+		{inventory.ErrUnknownPrincipal, http.StatusUnprocessableEntity},
+		{inventory.ErrRestricted, http.StatusConflict},
+		{inventory.ErrDuplicate, http.StatusConflict},
+		{inventory.ErrEnding, http.StatusConflict},
+		{lifecycle.ErrCascadeNotFound, http.StatusNotFound},
+		{lifecycle.ErrNotFailed, http.StatusConflict},
+		{database.ErrUnavailable, http.StatusServiceUnavailable},
+	}
+	for _, s := range statuses {
+		if errors.Is(err, s.is) {
+			return problem{Status: s.status, Detail: s.is.Error()}
+		}
+	}
+	return problem{Status: http.StatusInternalServerError, Detail: "internal error"}
+}
+
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := toProblem(err)
+	p.Title = http.StatusText(p.Status)
+	if p.Status >= http.StatusInternalServerError {
+		s.Log.LogAttrs(r.Context(), slog.LevelError, "request failed",
+			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", p.Status), slog.Any("error", err))
+	}
+	if p.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "5")
+	}
+	write(w, p.Status, "application/problem+json", p)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	write(w, status, "application/json", body)
+}
+
+func write(w http.ResponseWriter, status int, contentType string, body any) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // a client that is gone needs no answer
+}
+
+// decode reads a request's JSON object strictly: a misspelt member is told.
+func decode(w http.ResponseWriter, r *http.Request, into any) error {
+	if media := r.Header.Get("Content-Type"); media != "" && !strings.HasPrefix(media, "application/json") {
+		return problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil {
+		if _, err := d.Token(); !errors.Is(err, io.EOF) {
+			return problem{Status: http.StatusBadRequest, Detail: "something follows the JSON object"}
+		}
+		return nil
+	}
+	var tooLarge *http.MaxBytesError
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &tooLarge):
+		return problem{Status: http.StatusRequestEntityTooLarge, Detail: "the body is longer than 64 KiB"}
+	case errors.As(err, &wrongType):
+		return problem{Status: http.StatusBadRequest, Detail: wrongType.Field + ": the value has the wrong type"}
+	case strings.HasPrefix(err.Error(), "json: unknown field"):
+		return problem{Status: http.StatusBadRequest, Detail: strings.TrimPrefix(err.Error(), "json: ")}
+	}
+	return problem{Status: http.StatusBadRequest, Detail: "the body is not valid: want a JSON object as the OpenAPI document at /v1/openapi.yaml says"}
+}

@@ -1,0 +1,156 @@
+// Package api is leaver's own HTTP API under /v1: platforms register what
+// agents hold; operators keep tenants and tokens, and read and re-run cascades.
+package api
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// BasePath is where the server is mounted.
+const BasePath = "/v1"
+
+//go:embed openapi.yaml
+var openapi []byte
+
+// Cascades runs what operators ask of cascades.
+type Cascades interface {
+	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
+	Retry(ctx context.Context, workflowID string, item uuid.UUID) (int, error)
+}
+
+// Connectors says why an item cannot be registered at a connector, or nil.
+type Connectors interface {
+	Accepts(tenant, connector string, kind inventory.Kind, hasSecret, shared bool) error
+}
+
+// Server answers requests.
+type Server struct {
+	Tenants    *tenant.Store
+	Inventory  *inventory.Store
+	Cascades   *lifecycle.Cascades
+	Evidence   *evidence.Store
+	Connectors Connectors
+	Runner     Cascades
+	Log        *slog.Logger
+}
+
+// Handler returns the routes, to be mounted at [BasePath]. Each group of
+// routes takes one class of token.
+func (s *Server) Handler() http.Handler {
+	r := chi.NewRouter()
+	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
+		s.fail(w, req, problem{Status: http.StatusNotFound, Detail: "no such endpoint"})
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
+		s.fail(w, req, problem{Status: http.StatusMethodNotAllowed, Detail: "the endpoint does not take " + req.Method})
+	})
+	r.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		_, _ = w.Write(openapi)
+	})
+	r.Group(func(r chi.Router) {
+		r.Use(s.authenticate(tenant.ClassPlatform))
+		credentials := items{Server: s, path: "/credentials", kinds: inventory.CredentialKinds()}
+		runs := items{Server: s, path: "/scheduled-runs", kinds: []inventory.Kind{inventory.ScheduledRun}}
+		for _, h := range []items{credentials, runs} {
+			r.Post(h.path, h.register)
+			r.Get(h.path, h.list)
+			r.Get(h.path+"/{id}", h.get)
+			r.Delete(h.path+"/{id}", h.release)
+		}
+	})
+	r.Group(func(r chi.Router) {
+		r.Use(s.authenticate(tenant.ClassOperator))
+		r.Get("/tenants", s.listTenants)
+		r.Post("/tenants", s.createTenant)
+		r.Get("/operator-tokens", s.listTokens)
+		r.Post("/operator-tokens", s.createToken)
+		r.Delete("/operator-tokens/{id}", s.revokeToken)
+		r.Route("/tenants/{tenant}", func(r chi.Router) {
+			r.Use(s.nameTenant)
+			r.Get("/tokens", s.listTokens)
+			r.Post("/tokens", s.createToken)
+			r.Delete("/tokens/{id}", s.revokeToken)
+			r.Get("/inventory", s.listInventory)
+			r.Get("/cascades", s.listCascades)
+			r.Get("/cascades/{id}", s.getCascade)
+			r.Get("/cascades/{id}/evidence", s.listEvidence)
+			r.Post("/cascades/{id}/rerun", s.rerunCascade)
+			r.Post("/cascades/{id}/retry", s.retryCascade)
+		})
+	})
+	return r
+}
+
+type (
+	callerKey struct{}
+	tenantKey struct{}
+)
+
+func caller(r *http.Request) tenant.Caller {
+	c, _ := r.Context().Value(callerKey{}).(tenant.Caller)
+	return c
+}
+
+// tenantOf is the tenant that the token or, for operators, the path names.
+func tenantOf(r *http.Request) tenant.Tenant {
+	if t, ok := r.Context().Value(tenantKey{}).(tenant.Tenant); ok {
+		return t
+	}
+	return caller(r).Tenant
+}
+
+func (s *Server) authenticate(class tenant.Class) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+			if !strings.EqualFold(scheme, "Bearer") {
+				secret = ""
+			}
+			c, err := s.Tenants.Authenticate(r.Context(), strings.TrimSpace(secret), class)
+			if errors.Is(err, tenant.ErrUnauthorized) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
+				s.fail(w, r, problem{Status: http.StatusUnauthorized, Detail: "present a valid token of class " + string(class)})
+				return
+			}
+			if err != nil {
+				s.fail(w, r, err)
+				return
+			}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		})
+	}
+}
+
+func (s *Server) nameTenant(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t, err := s.Tenants.ByName(r.Context(), chi.URLParam(r, "tenant"))
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), tenantKey{}, t)))
+	})
+}
+
+// pathID reads the path's id; one that is no UUID names nothing.
+func pathID(r *http.Request) (uuid.UUID, error) {
+	id, err := uuid.Parse(chi.URLParam(r, "id"))
+	if err != nil {
+		return uuid.Nil, problem{Status: http.StatusNotFound, Detail: "no such resource"}
+	}
+	return id, nil
+}

@@ -1,0 +1,53 @@
+package devstack
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// Lock waits for the file's exclusive lock. The system lets go of it when the
+// process dies.
+func Lock(path string) (unlock func(), err error) {
+	file, err := flock(path, syscall.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = file.Close() }, nil
+}
+
+func flock(path string, how int) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock: %w", err)
+	}
+	for {
+		if err = syscall.Flock(int(file.Fd()), how); err != syscall.EINTR { //nolint:errorlint // an errno comes bare
+			break
+		}
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return file, nil
+}
+
+// Lease holds the file's shared lock until the process ends.
+func Lease(path string) (release func(), err error) {
+	file, err := flock(path, syscall.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = file.Close() }, nil
+}
+
+// Leased tells whether anybody holds a lease of the file.
+func Leased(path string) bool {
+	file, err := flock(path, syscall.LOCK_EX|syscall.LOCK_NB)
+	if err != nil {
+		return true
+	}
+	_ = file.Close()
+	return false
+}

@@ -1,0 +1,217 @@
+package devstack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// maxSocketPath is what a unix socket's address holds on Linux.
+	maxSocketPath = 107
+	socketName    = "/.s.PGSQL.5432"
+)
+
+// postgres is a private cluster: reachable by a unix socket in a 0700 folder
+// only, so that nobody else on the machine can log in.
+type postgres struct {
+	bin     string // the folder of the programs
+	data    string
+	sockets string
+	account account
+	fsync   bool
+	log     Logf
+	child   *process // nil where a running one is used
+}
+
+// startPostgres makes the cluster in dir where there is none, and starts it
+// where it does not run.
+func startPostgres(ctx context.Context, dir string, o Options) (*postgres, error) {
+	bin, err := findPostgres(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	account, err := serverAccount()
+	if err != nil {
+		return nil, err
+	}
+	if !account.canReach(filepath.Join(dir, "postgres")) {
+		fallback := filepath.Join("/var/lib/leaver-dev", filepath.Base(dir))
+		o.log("PostgreSQL's account cannot enter %s; its data goes to %s", dir, fallback)
+		dir = fallback
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
+		}
+	}
+	p := &postgres{bin: bin, data: filepath.Join(dir, "postgres"), sockets: filepath.Join(dir, "sockets"), account: account, fsync: !o.Ephemeral, log: o.log}
+	if len(p.sockets)+len(socketName) > maxSocketPath {
+		if p.sockets, err = os.MkdirTemp("", "leaver"); err != nil {
+			return nil, fmt.Errorf("make a folder for the socket: %w", err)
+		}
+	}
+	if err := account.mkdir(p.sockets); err != nil {
+		return nil, fmt.Errorf("make a folder for the socket: %w", err)
+	}
+	if p.answers(ctx) {
+		return p, nil
+	}
+	if err := p.init(ctx); err != nil {
+		return nil, err
+	}
+	return p, p.start(ctx)
+}
+
+// url is the superuser's: what migrates, and what makes databases.
+func (p *postgres) url(database string) string {
+	return "postgres:///" + database + "?" + url.Values{"host": {p.sockets}, "user": {"postgres"}}.Encode()
+}
+
+func (p *postgres) init(ctx context.Context) error {
+	if _, err := os.Stat(filepath.Join(p.data, "PG_VERSION")); err == nil {
+		return nil
+	}
+	if err := p.account.mkdir(p.data); err != nil {
+		return fmt.Errorf("make PostgreSQL's data folder: %w", err)
+	}
+	args := []string{"-D", p.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--data-checksums"}
+	if !p.fsync {
+		args = append(args, "--no-sync")
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "initdb"), args...)
+	p.account.apply(cmd)
+	cmd.Dir = p.data
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
+	}
+	// The superuser and leaver's own roles come in by the socket's folder; all
+	// others, such as the drill's service accounts, by their password.
+	hba := "local all postgres trust\nlocal all +leaver_app trust\nlocal all all scram-sha-256\n"
+	return os.WriteFile(filepath.Join(p.data, "pg_hba.conf"), []byte(hba), 0o600)
+}
+
+func (p *postgres) start(ctx context.Context) error {
+	args := []string{"-D", p.data, "-k", p.sockets, "-c", "listen_addresses=", "-c", "max_connections=200"}
+	if !p.fsync {
+		args = append(args, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+	}
+	logFile, err := os.OpenFile(p.data+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open PostgreSQL's log: %w", err)
+	}
+	defer func() { _ = logFile.Close() }()
+	cmd := exec.Command(filepath.Join(p.bin, "postgres"), args...)
+	p.account.apply(cmd)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.data, logFile, logFile
+	// SIGINT is PostgreSQL's fast shutdown.
+	if p.child, err = startProcess(cmd, syscall.SIGINT); err != nil {
+		return err
+	}
+	for {
+		if p.answers(ctx) {
+			return nil
+		}
+		select {
+		case <-p.child.done:
+			return fmt.Errorf("PostgreSQL ended at once; see %s.log", p.data)
+		case <-ctx.Done():
+			p.stop()
+			return fmt.Errorf("wait for PostgreSQL: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (p *postgres) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.url("postgres"))
+	if err != nil {
+		return false
+	}
+	_ = conn.Close(ctx)
+	return true
+}
+
+func (p *postgres) stop() {
+	if p.child != nil {
+		p.child.stop(syscall.SIGINT, 20*time.Second)
+	}
+}
+
+// findPostgres looks for initdb and postgres: $PG_BIN, $PATH, and where
+// distributions put them; newest first.
+func findPostgres(ctx context.Context, o Options) (string, error) {
+	if bin := lookForPostgres(); bin != "" {
+		return bin, nil
+	}
+	_, err := exec.LookPath("apt-get")
+	if err != nil || os.Geteuid() != 0 || o.NoInstall {
+		return "", errors.New(`PostgreSQL's server programs (initdb, postgres) are not on this machine. Install them with
+
+    sudo apt-get install postgresql      (Debian, Ubuntu)
+    brew install postgresql@17           (macOS)
+
+or set PG_BIN to the folder that holds them, or DATABASE_URL to a server that is running`)
+	}
+	o.log("PostgreSQL is not installed: running apt-get install postgresql (--no-install refuses this)")
+	for _, args := range [][]string{{"update"}, {"install", "-y", "--no-install-recommends", "postgresql"}} {
+		cmd := exec.CommandContext(ctx, "apt-get", args...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("apt-get %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+		}
+	}
+	if bin := lookForPostgres(); bin != "" {
+		return bin, nil
+	}
+	return "", errors.New("apt-get installed postgresql, and its server programs are still not to be found; set PG_BIN")
+}
+
+func lookForPostgres() string {
+	candidates := []string{os.Getenv("PG_BIN")}
+	if path, err := exec.LookPath("postgres"); err == nil {
+		// Debian links single programs onto the PATH: the others stand beside the original.
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+		candidates = append(candidates, filepath.Dir(path))
+	}
+	for _, pattern := range []string{
+		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin",
+		"/Applications/Postgres.app/Contents/Versions/*/bin",
+	} {
+		found, _ := filepath.Glob(pattern) // the patterns are valid
+		slices.SortFunc(found, newestFirst)
+		candidates = append(candidates, found...)
+	}
+	for _, dir := range candidates {
+		if dir != "" && isProgram(filepath.Join(dir, "initdb")) && isProgram(filepath.Join(dir, "postgres")) {
+			return dir
+		}
+	}
+	return ""
+}
+
+// newestFirst compares paths that hold a version: 9.6 is older than 15.
+func newestFirst(a, b string) int {
+	if len(a) != len(b) {
+		return len(b) - len(a)
+	}
+	return strings.Compare(b, a)
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}

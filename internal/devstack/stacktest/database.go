@@ -1,0 +1,138 @@
+package stacktest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// appRole is the login role that row-level security binds.
+const appRole = "leaver_test"
+
+// Database is a migrated database of one test's own.
+type Database struct {
+	OwnerURL string // as the superuser
+	AppURL   string // as the application's role
+}
+
+// NewDatabase makes a database from the migrated template; it is dropped when
+// the test ends.
+func NewDatabase(t testing.TB) Database {
+	t.Helper()
+	template, err := migratedTemplate()
+	if err != nil {
+		t.Fatalf("make the template database: %v", err)
+	}
+	name := "t_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	admin(t, fmt.Sprintf("create database %s template %s", name, template))
+	t.Cleanup(func() { admin(t, fmt.Sprintf("drop database if exists %s with (force)", name)) })
+	return Database{OwnerURL: withDatabase(name, ""), AppURL: withDatabase(name, appRole)}
+}
+
+// NewDownstream makes an empty database that plays a downstream system.
+func NewDownstream(t testing.TB) (ownerURL string) {
+	t.Helper()
+	name := "d_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	admin(t, "create database "+name)
+	t.Cleanup(func() { admin(t, fmt.Sprintf("drop database if exists %s with (force)", name)) })
+	return withDatabase(name, "")
+}
+
+// Open opens the application's pool on a database of the test's own.
+func Open(t testing.TB) (*database.DB, Database) {
+	t.Helper()
+	d := NewDatabase(t)
+	db, err := database.Open(t.Context(), d.AppURL)
+	if err != nil {
+		t.Fatalf("open the database: %v", err)
+	}
+	t.Cleanup(db.Close)
+	return db, d
+}
+
+func admin(t testing.TB, sql string) {
+	t.Helper()
+	ctx := context.Background() // cleanups outlive the test's context
+	conn, err := pgx.Connect(ctx, shared.DatabaseURL)
+	if err != nil {
+		t.Fatalf("connect as the superuser: %v", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// migratedTemplate makes, once for each state of the migrations, the database
+// that tests copy: 20 ms instead of a migration.
+var migratedTemplate = sync.OnceValues(func() (string, error) {
+	ctx := context.Background()
+	sum := sha256.New()
+	err := fs.WalkDir(database.Migrations(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		raw, err := fs.ReadFile(database.Migrations(), path)
+		sum.Write(raw)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	name := "template_" + hex.EncodeToString(sum.Sum(nil))[:16]
+	conn, err := pgx.Connect(ctx, shared.DatabaseURL)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	// Other packages' binaries want the same template at the same time.
+	if _, err := conn.Exec(ctx, `select pg_advisory_lock(7265)`); err != nil {
+		return "", err
+	}
+	var exists bool
+	if err := conn.QueryRow(ctx, `select exists (select 1 from pg_database where datname = $1)`, name).Scan(&exists); err != nil || exists {
+		return name, err
+	}
+	building := name + "_building"
+	if _, err := conn.Exec(ctx, "drop database if exists "+building+" with (force)"); err != nil {
+		return "", err
+	}
+	if _, err := conn.Exec(ctx, "create database "+building); err != nil {
+		return "", err
+	}
+	if _, err := database.Migrate(ctx, withDatabase(building, "")); err != nil {
+		return "", err
+	}
+	if err := database.EnsureAppRole(ctx, withDatabase(building, ""), withDatabase(building, appRole)); err != nil {
+		return "", err
+	}
+	_, err = conn.Exec(ctx, "alter database "+building+" rename to "+name)
+	return name, err
+})
+
+// withDatabase is the shared server's URL with another database, and user.
+func withDatabase(name, user string) string {
+	u, err := url.Parse(shared.DatabaseURL)
+	if err != nil {
+		panic(err) // the supervisor connected with it
+	}
+	u.Path = "/" + name
+	if user != "" {
+		q := u.Query()
+		q.Set("user", user)
+		u.RawQuery = q.Encode()
+		u.User = nil
+	}
+	return u.String()
+}

@@ -1,0 +1,43 @@
+package stacktest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/worker"
+)
+
+// namespace is made once for each package: registering one takes longer than
+// most tests.
+var namespace = sync.OnceValues(func() (string, error) {
+	name := "t-" + uuid.NewString()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return name, worker.EnsureNamespace(ctx, config.Temporal{Address: shared.TemporalAddress, Namespace: name})
+})
+
+// Temporal returns how to reach the shared server, in this package's namespace.
+func Temporal(t testing.TB) config.Temporal {
+	t.Helper()
+	name, err := namespace()
+	if err != nil {
+		t.Fatalf("make a namespace: %v", err)
+	}
+	return config.Temporal{Address: shared.TemporalAddress, Namespace: name}
+}
+
+// Eventually waits for a condition, and fails the test with what is missing.
+func Eventually(t testing.TB, patience time.Duration, missing string, condition func() bool) {
+	t.Helper()
+	for until := time.Now().Add(patience); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+		if condition() {
+			return
+		}
+	}
+	t.Fatalf("after %s still missing: %s", patience, missing)
+}

@@ -1,0 +1,93 @@
+package directory
+
+import "errors"
+
+// ErrUnservable says that a condition is well formed but cannot be answered.
+var ErrUnservable = errors.New("the filter cannot be served")
+
+// Condition selects resources. It is what remains of a SCIM filter (RFC 7644
+// section 3.4.2.2) once package scim has resolved its names against the schema.
+type Condition interface{ condition() }
+
+type (
+	// And holds where both do.
+	And struct{ Left, Right Condition }
+	// Or holds where one does.
+	Or struct{ Left, Right Condition }
+	// Not holds where the inner condition does not.
+	Not struct{ Inner Condition }
+	// Compare holds where the field's value, or one of a multi-valued field's
+	// values, compares so.
+	Compare struct {
+		Field Field
+		Op    Op
+		Value any // string, bool, float64, time.Time, or nil for null
+	}
+	// Element holds where one element of a multi-valued field meets Where, whose
+	// fields are relative to the element.
+	Element struct {
+		Field Field
+		Where Condition
+	}
+)
+
+func (And) condition()     {}
+func (Or) condition()      {}
+func (Not) condition()     {}
+func (Compare) condition() {}
+func (Element) condition() {}
+
+// Op is a comparison operator.
+type Op string
+
+// The operators of RFC 7644 table 3.
+const (
+	Eq Op = "eq"
+	Ne Op = "ne"
+	Co Op = "co"
+	Sw Op = "sw"
+	Ew Op = "ew"
+	Gt Op = "gt"
+	Ge Op = "ge"
+	Lt Op = "lt"
+	Le Op = "le"
+	Pr Op = "pr"
+)
+
+// Kind is the type of a field's values.
+type Kind int
+
+// The kinds.
+const (
+	String Kind = iota
+	Boolean
+	Number
+	Time
+	Complex // only for pr
+)
+
+// Place is where a field's values are stored.
+type Place int
+
+// The places.
+const (
+	InDocument Place = iota
+	InID
+	InUniqueName
+	InExternalID
+	InDisplayName
+	InCreated
+	InModified
+	InEdges  // Path[0] is the edge's attribute
+	InGroups // edges that lead here
+)
+
+// Field names where a condition looks.
+type Field struct {
+	Path      []string // in the document or element, canonical names
+	Multi     bool     // the value at Path is a list
+	Sub       string   // in each element of the list
+	Kind      Kind
+	CaseExact bool
+	Place     Place
+}

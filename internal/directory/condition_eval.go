@@ -1,0 +1,108 @@
+package directory
+
+import (
+	"cmp"
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+// Fold is the case folding of names that compare without case, applied once,
+// on the way in.
+func Fold(s string) string { return strings.ToLower(s) }
+
+// Matches evaluates a condition over one element of a multi-valued attribute,
+// as the value filters of PATCH paths need it. Fields are relative to element.
+func Matches(c Condition, element map[string]any) bool {
+	switch c := c.(type) {
+	case And:
+		return Matches(c.Left, element) && Matches(c.Right, element)
+	case Or:
+		return Matches(c.Left, element) || Matches(c.Right, element)
+	case Not:
+		return !Matches(c.Inner, element)
+	case Compare:
+		return matchesValue(c, lookup(element, c.Field.Path))
+	default:
+		return false
+	}
+}
+
+func lookup(value any, path []string) any {
+	for _, name := range path {
+		object, ok := value.(map[string]any)
+		if !ok {
+			return nil
+		}
+		value = object[name]
+	}
+	return value
+}
+
+func matchesValue(c Compare, value any) bool {
+	switch {
+	case c.Op == Ne:
+		return !matchesValue(Compare{Field: c.Field, Op: Eq, Value: c.Value}, value)
+	case c.Op == Pr:
+		return value != nil && value != ""
+	case c.Value == nil:
+		return c.Op == Eq && value == nil
+	case value == nil:
+		return false
+	}
+	switch wanted := c.Value.(type) {
+	case bool:
+		return c.Op == Eq && value == wanted
+	case float64:
+		number, ok := value.(json.Number)
+		if !ok {
+			return false
+		}
+		have, err := number.Float64()
+		return err == nil && inOrder(c.Op, cmp.Compare(have, wanted))
+	case time.Time:
+		text, _ := value.(string)
+		at, err := time.Parse(time.RFC3339, text)
+		return err == nil && inOrder(c.Op, at.Compare(wanted))
+	case string:
+		text, ok := value.(string)
+		if !ok {
+			return false
+		}
+		if !c.Field.CaseExact {
+			text, wanted = Fold(text), Fold(wanted)
+		}
+		return matchesText(c.Op, text, wanted)
+	}
+	return false
+}
+
+func matchesText(op Op, text, wanted string) bool {
+	switch op {
+	case Co:
+		return strings.Contains(text, wanted)
+	case Sw:
+		return strings.HasPrefix(text, wanted)
+	case Ew:
+		return strings.HasSuffix(text, wanted)
+	default:
+		return inOrder(op, strings.Compare(text, wanted))
+	}
+}
+
+func inOrder(op Op, order int) bool {
+	switch op {
+	case Eq:
+		return order == 0
+	case Gt:
+		return order > 0
+	case Ge:
+		return order >= 0
+	case Lt:
+		return order < 0
+	case Le:
+		return order <= 0
+	default:
+		return false
+	}
+}

@@ -1,0 +1,236 @@
+package directory
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// builder collects the parameters of one statement: nothing of a filter but
+// its shape becomes SQL text.
+type builder struct {
+	args []any
+}
+
+func (b *builder) arg(v any) string {
+	b.args = append(b.args, v)
+	return "$" + strconv.Itoa(len(b.args))
+}
+
+// scope is the JSON value that InDocument fields are relative to.
+type scope string
+
+const (
+	resourceScope scope = "r.document"
+	elementScope  scope = "element"
+)
+
+func (b *builder) compile(c Condition, in scope) (string, error) {
+	switch c := c.(type) {
+	case And:
+		return b.pair(c.Left, " and ", c.Right, in)
+	case Or:
+		return b.pair(c.Left, " or ", c.Right, in)
+	case Not:
+		inner, err := b.compile(c.Inner, in)
+		return "not coalesce(" + inner + ", false)", err
+	case Element:
+		return b.element(c)
+	case Compare:
+		return b.compare(c, in)
+	}
+	return "", fmt.Errorf("%w: condition %T", ErrUnservable, c)
+}
+
+func (b *builder) pair(left Condition, op string, right Condition, in scope) (string, error) {
+	l, err := b.compile(left, in)
+	if err != nil {
+		return "", err
+	}
+	r, err := b.compile(right, in)
+	return "(" + l + op + r + ")", err
+}
+
+func (b *builder) compare(c Compare, in scope) (string, error) {
+	// Absence is what `eq null` asks for; ne is the complement of eq, so that it
+	// holds where the attribute is absent.
+	if c.Op == Ne {
+		return b.compile(Not{Compare{Field: c.Field, Op: Eq, Value: c.Value}}, in)
+	}
+	if c.Value == nil && c.Op == Eq {
+		return b.compile(Not{Compare{Field: c.Field, Op: Pr}}, in)
+	}
+	if c.Op == Pr {
+		return b.present(c.Field, in)
+	}
+	switch c.Field.Place {
+	case InID:
+		return b.id("r.id", c)
+	case InUniqueName, InExternalID, InDisplayName:
+		if c.Op == Eq {
+			return b.indexed(c), nil
+		}
+	case InCreated:
+		return b.scalar("r.created_at", Time, true, c)
+	case InModified:
+		return b.scalar("r.modified_at", Time, true, c)
+	case InEdges, InGroups:
+		return b.edge(c)
+	case InDocument:
+	}
+	if c.Field.Multi {
+		list := b.list(in, c.Field.Path)
+		value := "e.element #>> '{}'"
+		if c.Field.Sub != "" {
+			value = "e.element ->> " + b.arg(c.Field.Sub)
+		}
+		test, err := b.scalar(value, c.Field.Kind, c.Field.CaseExact, c)
+		return "exists (select 1 from " + list + " where " + test + ")", err
+	}
+	return b.scalar("("+string(in)+" #>> "+b.arg(c.Field.Path)+")", c.Field.Kind, c.Field.CaseExact, c)
+}
+
+// indexed relies on resources_unique_name, resources_external_id and
+// resources_display_name.
+func (b *builder) indexed(c Compare) string {
+	switch c.Field.Place {
+	case InUniqueName:
+		return "r.unique_name = " + b.arg(Fold(fmt.Sprint(c.Value)))
+	case InExternalID:
+		return "r.external_id = " + b.arg(fmt.Sprint(c.Value))
+	default:
+		return "lower(r.display_name) = lower(" + b.arg(fmt.Sprint(c.Value)) + ")"
+	}
+}
+
+func (b *builder) id(column string, c Compare) (string, error) {
+	text, ok := c.Value.(string)
+	if !ok || c.Op != Eq {
+		return "", fmt.Errorf("%w: an id can only be compared with eq, ne and pr", ErrUnservable)
+	}
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return "false", nil //nolint:nilerr // no resource has such an id
+	}
+	return column + " = " + b.arg(id), nil
+}
+
+// edge relies on the primary key of edges, or on edges_target.
+func (b *builder) edge(c Compare) (string, error) {
+	if c.Field.Sub != "value" {
+		return "", fmt.Errorf("%w: %s can only be filtered by value", ErrUnservable, c.Field.Path[0])
+	}
+	if c.Field.Place == InGroups {
+		match, err := b.id("e.source_id", c)
+		return b.edgeExists(c.Field) + " and " + match + ")", err
+	}
+	match, err := b.id("e.target_id", c)
+	return b.edgeExists(c.Field) + " and " + match + ")", err
+}
+
+// edgeExists opens an exists(…) over the edges to or from live resources.
+func (b *builder) edgeExists(f Field) string {
+	if f.Place == InGroups {
+		return `exists (select 1 from edges e join resources g on g.tenant_id = e.tenant_id and g.id = e.source_id and g.deleted_at is null
+			where e.tenant_id = r.tenant_id and e.target_id = r.id and e.attribute = 'members'`
+	}
+	return `exists (select 1 from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
+		where e.tenant_id = r.tenant_id and e.source_id = r.id and e.attribute = ` + b.arg(f.Path[0])
+}
+
+func (b *builder) element(c Element) (string, error) {
+	switch c.Field.Place {
+	case InEdges, InGroups:
+		inner, ok := c.Where.(Compare)
+		if !ok || inner.Field.Path[0] != "value" {
+			return "", fmt.Errorf("%w: %s can only be filtered by value", ErrUnservable, c.Field.Path[0])
+		}
+		inner.Field = Field{Path: c.Field.Path, Sub: "value", Place: c.Field.Place}
+		return b.compare(inner, resourceScope)
+	default:
+		list := b.list(resourceScope, c.Field.Path)
+		test, err := b.compile(c.Where, elementScope)
+		return "exists (select 1 from " + list + " where " + test + ")", err
+	}
+}
+
+func (b *builder) list(in scope, path []string) string {
+	value := string(in) + " #> " + b.arg(path)
+	return "jsonb_array_elements(case jsonb_typeof(" + value + ") when 'array' then " + value + " else '[]' end) e (element)"
+}
+
+func (b *builder) present(f Field, in scope) (string, error) {
+	switch f.Place {
+	case InID, InCreated, InModified:
+		return "true", nil
+	case InEdges, InGroups:
+		return b.edgeExists(f) + ")", nil
+	default:
+	}
+	if f.Multi {
+		list, test := b.list(in, f.Path), "true"
+		if f.Sub != "" {
+			test = "coalesce(e.element ->> " + b.arg(f.Sub) + ", '') <> ''"
+		}
+		return "exists (select 1 from " + list + " where " + test + ")", nil
+	}
+	return "coalesce(" + string(in) + " #>> " + b.arg(f.Path) + ", '') not in ('', '{}', '[]')", nil
+}
+
+// scalar compares one SQL value, which is text unless it is a timestamp column.
+func (b *builder) scalar(value string, kind Kind, caseExact bool, c Compare) (string, error) {
+	switch kind {
+	case Boolean:
+		wanted, ok := c.Value.(bool)
+		if !ok || c.Op != Eq {
+			return "", fmt.Errorf("%w: a boolean can only be compared with eq, ne and pr", ErrUnservable)
+		}
+		return value + " = " + b.arg(strconv.FormatBool(wanted)), nil
+	case Number:
+		if _, ok := c.Value.(float64); !ok {
+			return "", fmt.Errorf("%w: a number is compared with a number", ErrUnservable)
+		}
+		return ordered("("+value+")::numeric", c.Op, b.arg(c.Value)+"::float8::numeric")
+	case Time:
+		if _, ok := c.Value.(time.Time); !ok {
+			return "", fmt.Errorf("%w: a date is compared with a date", ErrUnservable)
+		}
+		return ordered("("+value+")::timestamptz", c.Op, b.arg(c.Value)+"::timestamptz")
+	case String:
+		text, ok := c.Value.(string)
+		if !ok {
+			return "", fmt.Errorf("%w: a string is compared with a string", ErrUnservable)
+		}
+		wanted := b.arg(text) + "::text"
+		if !caseExact {
+			value, wanted = "lower("+value+")", "lower("+wanted+")"
+		}
+		return textual(value, c.Op, wanted)
+	default:
+		return "", fmt.Errorf("%w: a complex attribute has no value to compare; name a sub-attribute", ErrUnservable)
+	}
+}
+
+func textual(value string, op Op, wanted string) (string, error) {
+	switch op {
+	case Co:
+		return "position(" + wanted + " in " + value + ") > 0", nil
+	case Sw:
+		return "starts_with(" + value + ", " + wanted + ")", nil
+	case Ew:
+		return "right(" + value + ", length(" + wanted + ")) = " + wanted, nil
+	default:
+		return ordered(value+` collate "C"`, op, wanted)
+	}
+}
+
+func ordered(value string, op Op, wanted string) (string, error) {
+	operators := map[Op]string{Eq: "=", Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
+	sql, ok := operators[op]
+	if !ok {
+		return "", fmt.Errorf("%w: %s does not apply to this type", ErrUnservable, op)
+	}
+	return value + " " + sql + " " + wanted, nil
+}

@@ -1,0 +1,84 @@
+// Package directory stores SCIM resources: Users, Groups and Agents of a
+// tenant, with the edges between them. It knows documents and indexed columns,
+// not schemas: what a document may hold is decided by package scim.
+package directory
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// The resource types.
+const (
+	TypeUser  = "User"
+	TypeGroup = "Group"
+	TypeAgent = "Agent"
+)
+
+// The attributes that are stored as edges instead of in the document.
+const (
+	EdgeMembers = "members" // Group → User, Agent or Group
+	EdgeOwners  = "owners"  // Agent → User or Group
+	EdgeParent  = "parent"  // Agent → Agent
+)
+
+// The errors of this package.
+var (
+	ErrNotFound = errors.New("no such resource")
+	// ErrNameTaken: another live resource of the type has that unique name.
+	ErrNameTaken = errors.New("the name is taken")
+)
+
+// UnknownTargetError says that an edge leads to no live resource of the tenant.
+type UnknownTargetError struct {
+	Attribute string
+	Value     string
+}
+
+func (e *UnknownTargetError) Error() string {
+	return e.Attribute + ": no resource has the id " + e.Value
+}
+
+// Resource is one SCIM resource as stored.
+type Resource struct {
+	ID         uuid.UUID
+	Type       string
+	UniqueName string // userName or agentUserName, case folded; empty for Groups
+	Display    string
+	ExternalID string
+	Active     *bool // nil where the attribute is absent
+	Version    int64 // 1, 2, …: the number of the last change
+	Created    time.Time
+	Modified   time.Time
+	// Document is a JSON object of the attributes as clients wrote them,
+	// without id, meta, groups and the edges.
+	Document json.RawMessage
+	Edges    []Edge
+	// Groups the resource is a direct member of; read-only.
+	Groups []Edge
+}
+
+// Edge leads from one resource to another.
+type Edge struct {
+	Attribute string    `json:"attribute"`
+	Target    uuid.UUID `json:"value"`
+	Type      string    `json:"type"`
+	Display   string    `json:"display"`
+}
+
+// IsActive tells whether nothing says that the resource is inactive.
+func (r *Resource) IsActive() bool { return r.Active == nil || *r.Active }
+
+// Targets returns the ids that the attribute's edges lead to.
+func (r *Resource) Targets(attribute string) map[uuid.UUID]bool {
+	targets := make(map[uuid.UUID]bool)
+	for _, e := range r.Edges {
+		if e.Attribute == attribute {
+			targets[e.Target] = true
+		}
+	}
+	return targets
+}

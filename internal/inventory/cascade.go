@@ -1,0 +1,195 @@
+package inventory
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+// Held is what a cascade needs to know of an item before it ends it: nothing
+// secret, since it travels through Temporal.
+type Held struct {
+	ID        uuid.UUID
+	Kind      Kind
+	Connector string
+	Shared    bool
+}
+
+// Scope selects what one cascade ends.
+type Scope struct {
+	Event     uuid.UUID
+	Principal uuid.UUID
+	Sequence  int64 // what was registered later belongs to a later life (I3)
+}
+
+// Discover returns at most limit items that the cascade has yet to end,
+// scheduled runs first, since they can mint: what was issued for the principal,
+// and what the agents hold that end with it.
+func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, limit int) ([]Held, error) {
+	var held []Held
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			with ending as materialized (select agents_ending_with($1, $2) as id)
+			select i.id, i.kind, i.connector, i.shared from inventory i
+			 where i.tenant_id = $1 and i.sequence <= $3 and i.state in ('live', 'ending')
+			   and (i.principal_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
+			 order by (i.kind = 'scheduled_run') desc, i.id limit $4`, tenant, scope.Principal, scope.Sequence, limit)
+		if err != nil {
+			return err
+		}
+		held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Held])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("discover what %s holds: %w", scope.Principal, err)
+	}
+	return held, nil
+}
+
+// Reopen makes the survivors of a cascade live again, for its next run.
+func (s *Store) Reopen(ctx context.Context, tenant, event uuid.UUID) error {
+	return s.exec(ctx, tenant, "reopen survivors", `
+		update inventory set state = 'live', reason = '', updated_at = now()
+		 where tenant_id = $1 and event_id = $2 and state = 'survivor'`, tenant, event)
+}
+
+// Conclude stores how an item stands after a cascade was at it, and the last
+// records of its evidence with it. What is dead stays so, whatever a late
+// second attempt has to say.
+func (s *Store) Conclude(ctx context.Context, tenant, id, event uuid.UUID, state State, reason string, records ...evidence.Record) error {
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := evidence.Append(ctx, tx, tenant, records...); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			update inventory set state = $4, reason = $5, event_id = $3, updated_at = now()
+			 where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor')`, tenant, id, event, state, reason)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("conclude item %s: %w", id, err)
+	}
+	return nil
+}
+
+// Opened is an item with its secrets, for the activity that ends it.
+type Opened struct {
+	Item
+	Secret  seal.Secret
+	Pending seal.Secret // what a rotation is about to put in its place
+}
+
+// Begin marks an item as being ended by the cascade, and opens its secrets. An
+// item that is dead already is returned as it is. Error: [ErrNotFound].
+func (s *Store) Begin(ctx context.Context, tenant, id, event uuid.UUID) (*Opened, error) {
+	var o Opened
+	var secret, pending []byte
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			update inventory
+			   set event_id = case when state in ('live', 'ending', 'survivor') then $3 else event_id end,
+			       state = case when state in ('live', 'survivor') then 'ending' else state end, updated_at = now()
+			 where tenant_id = $1 and id = $2
+			returning `+itemColumns+`, secret, pending_secret`, tenant, id, event).
+			Scan(&o.ID, &o.Principal, &o.Agent, &o.Kind, &o.Connector, &o.Reference, &o.Shared, &o.Scopes, &o.IssuedAt, &o.ExpiresAt,
+				&o.State, &o.Reason, &o.Event, &o.CreatedAt, &o.UpdatedAt, &secret, &pending)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("begin with item %s: %w", id, err)
+	}
+	if o.Secret, err = s.unseal(tenant, id, secret); err != nil {
+		return nil, err
+	}
+	if o.Pending, err = s.unseal(tenant, id, pending); err != nil {
+		return nil, err
+	}
+	return &o, nil
+}
+
+func (s *Store) unseal(tenant, id uuid.UUID, sealed []byte) (seal.Secret, error) {
+	if sealed == nil {
+		return "", nil
+	}
+	secret, err := s.sealer.Open(tenant, id, sealed)
+	return seal.Secret(secret), err
+}
+
+// Pend makes and stores the secret that a rotation will set, before anything
+// downstream changes: a crash later cannot lose it. A pending secret that is
+// there already is returned as it is, so the rotation can be repeated.
+func (s *Store) Pend(ctx context.Context, tenant, id uuid.UUID) (seal.Secret, error) {
+	raw := make([]byte, 32)
+	_, _ = rand.Read(raw) // never fails, see crypto/rand
+	sealed, err := s.sealer.Seal(tenant, id, []byte(base64.RawURLEncoding.EncodeToString(raw)))
+	if err != nil {
+		return "", err
+	}
+	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			update inventory set pending_secret = coalesce(pending_secret, $3), updated_at = now()
+			 where tenant_id = $1 and id = $2 returning pending_secret`, tenant, id, sealed).Scan(&sealed)
+	})
+	if err != nil {
+		return "", fmt.Errorf("store the new secret of item %s: %w", id, err)
+	}
+	return s.unseal(tenant, id, sealed)
+}
+
+// Promote puts the pending secret in the place of the old one, which by then is
+// dead downstream, and leaves it to the remaining holders.
+func (s *Store) Promote(ctx context.Context, tenant, id uuid.UUID) error {
+	return s.exec(ctx, tenant, "promote the new secret", `
+		update inventory set secret = pending_secret, pending_secret = null, updated_at = now()
+		 where tenant_id = $1 and id = $2 and pending_secret is not null`, tenant, id)
+}
+
+// SuspendOrphans restricts the agents that ended with the principal, and shows
+// it in their SCIM resource. A principal who is back by now orphans nobody.
+// It returns the agents' ids.
+func (s *Store) SuspendOrphans(ctx context.Context, tenant uuid.UUID, scope Scope) ([]uuid.UUID, error) {
+	var agents []uuid.UUID
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			with orphans as materialized (
+			  select id from (select agents_ending_with($1, $2) as id) a
+			   where id <> $2 and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)),
+			restricted as (
+			  insert into restrictions (tenant_id, principal_id, cause, event_id)
+			  select $1, id, 'orphaned', $3 from orphans on conflict do nothing),
+			shown as (
+			  update resources r set active = false, document = r.document || '{"active": false}', version = r.version + 1, modified_at = now()
+			    from orphans o where r.tenant_id = $1 and r.id = o.id and r.active is distinct from false)
+			select id from orphans`, tenant, scope.Principal, scope.Event)
+		if err != nil {
+			return err
+		}
+		agents, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("suspend orphaned agents: %w", err)
+	}
+	return agents, nil
+}
+
+func (s *Store) exec(ctx context.Context, tenant uuid.UUID, what, sql string, args ...any) error {
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, sql, args...)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}

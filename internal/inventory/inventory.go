@@ -1,0 +1,91 @@
+// Package inventory keeps what agents hold: credentials and scheduled runs,
+// bound to the SCIM id of the principal they were issued for.
+package inventory
+
+import (
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+// Kind is what an item is.
+type Kind string
+
+// The kinds.
+const (
+	RefreshToken   Kind = "refresh_token"
+	AccessToken    Kind = "access_token"
+	ServiceAccount Kind = "service_account"
+	APIKey         Kind = "api_key"
+	Session        Kind = "session"
+	ScheduledRun   Kind = "scheduled_run"
+)
+
+// CredentialKinds lists the kinds that are credentials.
+func CredentialKinds() []Kind {
+	return []Kind{RefreshToken, AccessToken, ServiceAccount, APIKey, Session}
+}
+
+// State is where an item stands.
+type State string
+
+// The states.
+const (
+	Live     State = "live"     // known, and nobody is ending it
+	Ending   State = "ending"   // a cascade has begun with it
+	Revoked  State = "revoked"  // the downstream confirmed its end; no probe could show it
+	Verified State = "verified" // a probe saw it alive before and dead after
+	Expiring State = "expiring" // cannot be revoked; ends by itself at ExpiresAt
+	Survivor State = "survivor" // outlived a cascade
+	Released State = "released" // its holder gave it up
+)
+
+// Item is one credential or scheduled run, without its secrets.
+type Item struct {
+	ID        uuid.UUID  `json:"id"`
+	Principal uuid.UUID  `json:"principalId"`
+	Agent     *uuid.UUID `json:"agentId,omitempty"`
+	Kind      Kind       `json:"kind"`
+	Connector string     `json:"connector"`
+	Reference string     `json:"reference"`
+	Shared    bool       `json:"shared"`
+	Scopes    []string   `json:"scopes"`
+	IssuedAt  time.Time  `json:"issuedAt"`
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+	State     State      `json:"state"`
+	Reason    string     `json:"reason,omitempty"`
+	Event     *uuid.UUID `json:"cascadeId,omitempty"`
+	CreatedAt time.Time  `json:"createdAt"`
+	UpdatedAt time.Time  `json:"updatedAt"`
+}
+
+// The errors of this package.
+var (
+	ErrNotFound = errors.New("no such item")
+	// ErrUnknownPrincipal: no live principal of the tenant has that id.
+	ErrUnknownPrincipal = errors.New("no such principal")
+	// ErrRestricted: the principal, or the agent, may hold nothing new.
+	ErrRestricted = errors.New("the principal is restricted")
+	// ErrDuplicate: the same is registered already and not ended.
+	ErrDuplicate = errors.New("already registered")
+	// ErrEnding: a cascade has the item; its holder can no longer give it up.
+	ErrEnding = errors.New("a cascade is ending it")
+)
+
+// Store reads and writes the inventory.
+type Store struct {
+	db     *database.DB
+	sealer *seal.Sealer
+}
+
+// NewStore returns the store on db, whose secrets sealer seals.
+func NewStore(db *database.DB, sealer *seal.Sealer) *Store {
+	return &Store{db: db, sealer: sealer}
+}
+
+const itemColumns = `id, principal_id, agent_id, kind, connector, reference, shared, scopes, issued_at, expires_at,
+	state, reason, event_id, created_at, updated_at`

@@ -1,0 +1,65 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Query selects items for a list, in the order of registration.
+type Query struct {
+	Kinds     []Kind
+	Principal *uuid.UUID // or held by it as an agent
+	Event     *uuid.UUID // ended, or tried, by that cascade
+	State     State      // empty selects all
+	After     uuid.UUID  // cursor: the last id of the page before
+	Limit     int
+}
+
+// List returns a page. It relies on inventory_principal, inventory_agent or
+// inventory_event.
+func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, error) {
+	var items []Item
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			select `+itemColumns+` from inventory
+			 where tenant_id = $1 and kind = any ($2)
+			   and ($3::uuid is null or principal_id = $3 or agent_id = $3)
+			   and ($4::uuid is null or event_id = $4)
+			   and ($5 = '' or state = $5)
+			   and id > $6
+			 order by id limit $7`, tenant, q.Kinds, q.Principal, q.Event, q.State, q.After, q.Limit)
+		if err != nil {
+			return err
+		}
+		items, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Item])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the inventory: %w", err)
+	}
+	return items, nil
+}
+
+// Get returns one item of the given kinds. Error: [ErrNotFound].
+func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []Kind) (*Item, error) {
+	var item *Item
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select `+itemColumns+` from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
+		if err != nil {
+			return err
+		}
+		item, err = pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Item])
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get item %s: %w", id, err)
+	}
+	return item, nil
+}

@@ -1,0 +1,226 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// The errors of cascades.
+var (
+	ErrCascadeNotFound = errors.New("no such cascade")
+	// ErrNotFailed: only a cascade that closed without success can be run again.
+	ErrNotFailed = errors.New("the cascade is running, or did not fail")
+)
+
+// Cascade is a leaver event and how far its workflow is.
+type Cascade struct {
+	ID         uuid.UUID  `json:"id"`
+	Principal  uuid.UUID  `json:"principalId"`
+	Type       string     `json:"principalType"`
+	Trigger    string     `json:"trigger"`
+	Actor      string     `json:"actor"`
+	WorkflowID string     `json:"workflowId"`
+	RunID      *string    `json:"runId,omitempty"`
+	CreatedAt  time.Time  `json:"createdAt"`
+	StartedAt  *time.Time `json:"startedAt,omitempty"`
+	ClosedAt   *time.Time `json:"closedAt,omitempty"`
+	Outcome    string     `json:"outcome"` // pending, running, completed or failed
+	Verified   int        `json:"verified"`
+	Revoked    int        `json:"revoked"`
+	Expiring   int        `json:"expiring"`
+	Survivors  int        `json:"survivors"`
+	Sequence   int64      `json:"-"`
+}
+
+// cascadeColumns tells pending from running by whether a workflow was started.
+const cascadeColumns = `id, principal_id, principal_type, trigger, actor, workflow_id, run_id, created_at, started_at, closed_at,
+	coalesce(outcome, case when started_at is null then 'pending' else 'running' end), verified, revoked, expiring, survivors, sequence`
+
+// Cascades reads and closes cascades.
+type Cascades struct {
+	db *database.DB
+}
+
+// NewCascades returns the store on db.
+func NewCascades(db *database.DB) *Cascades { return &Cascades{db: db} }
+
+// CascadeQuery selects cascades for a list, newest first.
+type CascadeQuery struct {
+	Principal *uuid.UUID
+	Outcome   string // empty selects all
+	Before    int64  // cursor: the last sequence of the page before; 0 begins
+	Limit     int
+}
+
+// List returns a page. It relies on lifecycle_events_list or _principal.
+func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) ([]Cascade, error) {
+	var cascades []Cascade
+	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			select `+cascadeColumns+` from lifecycle_events
+			 where tenant_id = $1 and kind = 'leaver' and ($2::uuid is null or principal_id = $2)
+			   and ($3 = '' or $3 = coalesce(outcome, case when started_at is null then 'pending' else 'running' end))
+			   and ($4 = 0 or sequence < $4)
+			 order by sequence desc limit $5`, tenant, q.Principal, q.Outcome, q.Before, q.Limit)
+		if err != nil {
+			return err
+		}
+		cascades, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Cascade])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list cascades: %w", err)
+	}
+	return cascades, nil
+}
+
+// Get returns one cascade. Error: [ErrCascadeNotFound].
+func (c *Cascades) Get(ctx context.Context, tenant, id uuid.UUID) (*Cascade, error) {
+	var cascade *Cascade
+	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select `+cascadeColumns+` from lifecycle_events
+			where tenant_id = $1 and id = $2 and kind = 'leaver'`, tenant, id)
+		if err != nil {
+			return err
+		}
+		cascade, err = pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Cascade])
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrCascadeNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get cascade %s: %w", id, err)
+	}
+	return cascade, nil
+}
+
+// Survivor is a credential or scheduled run that outlived a cascade.
+type Survivor struct {
+	Item      uuid.UUID `json:"item"`
+	Connector string    `json:"connector"`
+	Kind      string    `json:"kind"`
+	Reason    string    `json:"reason"`
+}
+
+// maxSurvivors bounds how many survivors a report names; it counts them all.
+const maxSurvivors = 100
+
+// Report is how a cascade closed.
+type Report struct {
+	Verified  int        `json:"verified"`
+	Revoked   int        `json:"revoked"` // confirmed by the downstream, unverified
+	Expiring  int        `json:"expiring"`
+	Survivors int        `json:"survivors"`
+	Surviving []Survivor `json:"surviving,omitempty"`
+	Outcome   string     `json:"outcome"` // completed or failed
+}
+
+// Close counts what became of the cascade's items, stores the outcome, and
+// reports it. A cascade that was interrupted failed, whatever it ended before.
+// Closing again, after a re-run, replaces the outcome.
+func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupted bool) (Report, error) {
+	var r Report
+	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		// An item that is still ending was never concluded: it survived as well.
+		rows, err := tx.Query(ctx, `
+			select id, connector, kind, coalesce(nullif(reason, ''), 'not ended') from inventory
+			 where tenant_id = $1 and event_id = $2 and state in ('survivor', 'ending') order by id limit $3`, tenant, event, maxSurvivors)
+		if err != nil {
+			return err
+		}
+		if r.Surviving, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Survivor]); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `
+			with counts as (
+			  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
+			         count(*) filter (where state = 'expiring') expiring,
+			         count(*) filter (where state in ('survivor', 'ending')) survivors
+			    from inventory where tenant_id = $1 and event_id = $2)
+			update lifecycle_events e
+			   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
+			       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors
+			  from counts c where e.tenant_id = $1 and e.id = $2
+			returning e.verified, e.revoked, e.expiring, e.survivors, e.outcome`, tenant, event, interrupted).
+			Scan(&r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Outcome)
+	})
+	if err != nil {
+		return Report{}, fmt.Errorf("close cascade %s: %w", event, err)
+	}
+	return r, nil
+}
+
+// Reopen returns the event of a failed cascade for its next run, and records
+// who asked and why. Errors: [ErrCascadeNotFound], [ErrNotFailed].
+func (c *Cascades) Reopen(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (Event, error) {
+	var e Event
+	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		var outcome *string
+		err := tx.QueryRow(ctx, `
+			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, outcome
+			  from lifecycle_events where tenant_id = $1 and id = $2 and kind = 'leaver' for update`, tenant, id).
+			Scan(&e.Tenant, &e.ID, &e.Sequence, &e.Kind, &e.Principal, &e.PrincipalType, &e.Trigger, &e.Actor, &e.Changed, &e.WorkflowID, &outcome)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrCascadeNotFound
+		}
+		if err != nil {
+			return err
+		}
+		// Temporal knows better than this row whether a run is at work.
+		if outcome != nil && *outcome == "completed" {
+			return ErrNotFailed
+		}
+		return record(ctx, tx, tenant, id, actor, "rerun", reason)
+	})
+	if err != nil {
+		return Event{}, fmt.Errorf("re-run cascade %s: %w", id, err)
+	}
+	return e, nil
+}
+
+// Running stores that a run of the event's workflow is at work: the first, or
+// one after the event was closed. It is the run itself that says so, whoever
+// started it; saying it twice changes nothing.
+func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, runID string) error {
+	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			update lifecycle_events set started_at = coalesce(started_at, now()), run_id = $3, closed_at = null, outcome = null
+			 where tenant_id = $1 and id = $2 and run_id is distinct from $3`, tenant, event, runID)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("store that event %s has run %s: %w", event, runID, err)
+	}
+	return nil
+}
+
+// RecordAct stores what an operator did to a cascade, with who and why.
+func (c *Cascades) RecordAct(ctx context.Context, tenant, id uuid.UUID, actor, verb, reason string) error {
+	return c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error { return record(ctx, tx, tenant, id, actor, verb, reason) })
+}
+
+func record(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, actor, verb, reason string) error {
+	_, err := tx.Exec(ctx, `insert into acts (tenant_id, event_id, actor, verb, reason) values ($1, $2, $3, $4, $5)`,
+		tenant, id, actor, verb, reason)
+	return err
+}
+
+// CloseEvent stores that the workflow of an event which is no cascade is done.
+func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) error {
+	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `update lifecycle_events set closed_at = now(), outcome = 'completed' where tenant_id = $1 and id = $2`, tenant, event)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("close event %s: %w", event, err)
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package lifecycle
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"slices"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+// decision is what a change means.
+type decision struct {
+	kind     Kind // empty: no workflow
+	restrict bool
+	lift     bool
+}
+
+// decide reads the meaning off a resource before (nil for a new one) and after
+// a change. restricted is the state that decision points see so far: it, and
+// not the attribute, says whether a principal has left, since `remove active`
+// makes the attribute absent without bringing anyone back.
+func decide(before, after *directory.Resource, restricted bool, changed []string) decision {
+	if after.Type == directory.TypeGroup {
+		return decideGroup(before, after, changed)
+	}
+	switch {
+	case before == nil && !after.IsActive():
+		// Nothing was ever held under this id: there is nothing to end.
+		return decision{restrict: true}
+	case before == nil:
+		return decision{kind: Joiner}
+	case !after.IsActive() && !restricted:
+		return decision{kind: Leaver, restrict: true}
+	case after.Active != nil && *after.Active && restricted:
+		return decision{kind: Joiner, lift: true}
+	case len(changed) > 0 && !restricted:
+		return decision{kind: Mover}
+	}
+	return decision{}
+}
+
+func decideGroup(before, after *directory.Resource, changed []string) decision {
+	if before == nil && len(after.Edges) == 0 {
+		return decision{}
+	}
+	relevant := func(name string) bool {
+		return name == directory.EdgeMembers || name == "displayName" || name == "externalId"
+	}
+	if before == nil || slices.ContainsFunc(changed, relevant) {
+		return decision{kind: TeamSync}
+	}
+	return decision{}
+}
+
+// difference names the top-level attributes in which two versions differ, sorted.
+func difference(before, after *directory.Resource) ([]string, error) {
+	var old, now map[string]any
+	if err := decodeDocument(before.Document, &old); err != nil {
+		return nil, err
+	}
+	if err := decodeDocument(after.Document, &now); err != nil {
+		return nil, err
+	}
+	var changed []string
+	for name, value := range now {
+		if previous, ok := old[name]; !ok || !reflect.DeepEqual(previous, value) {
+			changed = append(changed, name)
+		}
+	}
+	for name := range old {
+		if _, ok := now[name]; !ok {
+			changed = append(changed, name)
+		}
+	}
+	for _, attribute := range []string{directory.EdgeMembers, directory.EdgeOwners, directory.EdgeParent} {
+		if !reflect.DeepEqual(before.Targets(attribute), after.Targets(attribute)) {
+			changed = append(changed, attribute)
+		}
+	}
+	slices.Sort(changed)
+	return changed, nil
+}
+
+// decodeDocument keeps numbers as written, so that a large integer is not
+// rounded into equality with another.
+func decodeDocument(document []byte, into *map[string]any) error {
+	d := json.NewDecoder(bytes.NewReader(document))
+	d.UseNumber()
+	return d.Decode(into)
+}

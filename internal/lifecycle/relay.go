@@ -1,0 +1,115 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+const (
+	relayBatch = 50
+	// relayLease is how long a claimed event belongs to one relay; it doubles
+	// with each attempt, eight times at most.
+	relayLease = 5 * time.Second
+	// relayPoll bounds how late an event can be noticed when the clocks of
+	// PostgreSQL and this process disagree, or PostgreSQL was away.
+	relayPoll = time.Second
+	// startTimeout bounds one attempt, so that a Temporal that hangs does not
+	// hold the relay beyond its leases.
+	startTimeout = 3 * time.Second
+	// relayParallel keeps the number of concurrent starts modest: workflows
+	// start slower than SCIM writes come, and a backlog belongs in the outbox.
+	relayParallel = 8
+)
+
+// Relay starts the workflows of events that nobody has started yet. Any number
+// may run side by side: claims skip each other's rows, and starting twice is harmless.
+type Relay struct {
+	db      *database.DB
+	starter Starter
+	log     *slog.Logger
+}
+
+// NewRelay returns a relay that starts workflows by starter.
+func NewRelay(db *database.DB, starter Starter, log *slog.Logger) *Relay {
+	return &Relay{db: db, starter: starter, log: log}
+}
+
+// Run relays until ctx ends. It outlives outages of PostgreSQL and Temporal.
+func (r *Relay) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		claimed, err := r.Once(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.log.Warn("relay: cannot read the outbox; will try again", "error", err)
+		}
+		if claimed == relayBatch && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(relayPoll):
+		}
+	}
+}
+
+// Once claims one batch of due events, leavers first, and starts them. It
+// returns how many it claimed.
+func (r *Relay) Once(ctx context.Context) (int, error) {
+	events, err := r.claim(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var wait sync.WaitGroup
+	slots := make(chan struct{}, relayParallel)
+	for _, event := range events {
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			r.start(ctx, event)
+		})
+	}
+	wait.Wait()
+	return len(events), nil
+}
+
+func (r *Relay) start(ctx context.Context, event Event) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	err := deliver(ctx, r.db, r.starter, event)
+	if err == nil {
+		r.log.Info("relay: workflow started", "workflow", event.WorkflowID)
+		return
+	}
+	r.log.Warn("relay: workflow not started; will try again", "workflow", event.WorkflowID, "error", err)
+	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	_ = r.db.InTenant(saveCtx, event.Tenant, func(tx pgx.Tx) error { // the claim is the state that matters
+		_, err := tx.Exec(saveCtx, `update lifecycle_events set last_error = $3 where tenant_id = $1 and id = $2`,
+			event.Tenant, event.ID, "Temporal did not accept the start")
+		return err
+	})
+}
+
+func (r *Relay) claim(ctx context.Context) ([]Event, error) {
+	var events []Event
+	err := r.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id
+			  from claim_events($1, $2) order by (kind = 'leaver') desc, sequence`, relayBatch, relayLease)
+		if err != nil {
+			return err
+		}
+		events, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Event])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim events: %w", err)
+	}
+	return events, nil
+}

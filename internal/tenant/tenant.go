@@ -1,0 +1,109 @@
+// Package tenant keeps the customer organisations and the tokens that name them.
+package tenant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Profile is the dialect in which a tenant's IdP is answered.
+type Profile string
+
+// The profiles.
+const (
+	ProfileDefault Profile = "default"
+	ProfileEntra   Profile = "entra"  // 204 for group PATCHes
+	ProfileOkta    Profile = "okta"   // as default; named so that ops can tell
+	ProfileStrict  Profile = "strict" // unknown attributes and schemas are refused
+)
+
+// Profiles lists all profiles.
+func Profiles() []Profile {
+	return []Profile{ProfileDefault, ProfileEntra, ProfileOkta, ProfileStrict}
+}
+
+// Tenant is one customer organisation.
+type Tenant struct {
+	ID        uuid.UUID `json:"id"`
+	Name      string    `json:"name"`
+	Profile   Profile   `json:"profile"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// The errors of this package.
+var (
+	ErrNotFound    = errors.New("no such tenant")
+	ErrExists      = errors.New("a tenant of that name exists")
+	ErrInvalidName = errors.New("a tenant's name is 1 to 63 of a-z, 0-9 and '-', and starts with a letter or digit")
+)
+
+var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// Store reads and writes tenants and tokens.
+type Store struct {
+	db *database.DB
+}
+
+// NewStore returns the store on db.
+func NewStore(db *database.DB) *Store { return &Store{db: db} }
+
+// Create adds a tenant. Errors: [ErrInvalidName], [ErrExists].
+func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenant, error) {
+	if !namePattern.MatchString(name) {
+		return Tenant{}, ErrInvalidName
+	}
+	t := Tenant{ID: uuid.New(), Name: name, Profile: profile}
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx,
+			`insert into tenants (id, name, profile) values ($1, $2, $3) returning created_at`,
+			t.ID, t.Name, t.Profile).Scan(&t.CreatedAt)
+	})
+	if database.IsUniqueViolation(err, "tenants_name_key") {
+		return Tenant{}, ErrExists
+	}
+	if err != nil {
+		return Tenant{}, fmt.Errorf("create tenant %s: %w", name, err)
+	}
+	return t, nil
+}
+
+// List returns all tenants by name.
+func (s *Store) List(ctx context.Context) ([]Tenant, error) {
+	var tenants []Tenant
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select id, name, profile, created_at from tenants order by name`)
+		if err != nil {
+			return err
+		}
+		tenants, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Tenant])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list tenants: %w", err)
+	}
+	return tenants, nil
+}
+
+// ByName finds a tenant. Error: [ErrNotFound].
+func (s *Store) ByName(ctx context.Context, name string) (Tenant, error) {
+	var t Tenant
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `select id, name, profile, created_at from tenants where name = $1`, name).
+			Scan(&t.ID, &t.Name, &t.Profile, &t.CreatedAt)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Tenant{}, ErrNotFound
+	}
+	if err != nil {
+		return Tenant{}, fmt.Errorf("find tenant: %w", err)
+	}
+	return t, nil
+}

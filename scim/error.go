@@ -1,0 +1,99 @@
+package scim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+const contentType = "application/scim+json"
+
+// Error is an error answer of RFC 7644 section 3.12.
+type Error struct {
+	Status int
+	Type   string // scimType; empty where the RFC has none
+	Detail string
+}
+
+func (e *Error) Error() string { return e.Detail }
+
+// The scimTypes of RFC 7644 table 9.
+const (
+	invalidFilter = "invalidFilter"
+	tooMany       = "tooMany"
+	uniqueness    = "uniqueness"
+	mutability    = "mutability"
+	invalidSyntax = "invalidSyntax"
+	invalidPath   = "invalidPath"
+	noTarget      = "noTarget"
+	invalidValue  = "invalidValue"
+)
+
+func badRequest(scimType, format string, args ...any) *Error {
+	return &Error{Status: http.StatusBadRequest, Type: scimType, Detail: fmt.Sprintf(format, args...)}
+}
+
+func failure(status int, detail string) *Error { return &Error{Status: status, Detail: detail} }
+
+// retryAfter is what 503 asks clients to wait, in seconds.
+const retryAfter = 5
+
+// toError translates any error into one that a client may see.
+func toError(err error) *Error {
+	var scimErr *Error
+	var target *directory.UnknownTargetError
+	switch {
+	case errors.As(err, &scimErr):
+		return scimErr
+	case errors.As(err, &target):
+		return badRequest(invalidValue, "%s", target.Error())
+	case errors.Is(err, directory.ErrNotFound):
+		return failure(http.StatusNotFound, "no such resource")
+	case errors.Is(err, directory.ErrNameTaken):
+		return &Error{Status: http.StatusConflict, Type: uniqueness, Detail: "another resource has that name"}
+	case errors.Is(err, directory.ErrUnservable):
+		return badRequest(invalidFilter, "%s", errors.Unwrap(err))
+	case errors.Is(err, database.ErrUnavailable):
+		return failure(http.StatusServiceUnavailable, "the directory is not available; try again")
+	}
+	return failure(http.StatusInternalServerError, "internal error")
+}
+
+// writeError answers with a SCIM error; what the client may not see is logged.
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	e := toError(err)
+	if e.Status >= http.StatusInternalServerError {
+		s.log.LogAttrs(r.Context(), slog.LevelError, "request failed",
+			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", e.Status), slog.Any("error", err))
+	}
+	if e.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	writeJSON(w, e.Status, struct {
+		Schemas []string `json:"schemas"`
+		Status  string   `json:"status"`
+		Type    string   `json:"scimType,omitempty"`
+		Detail  string   `json:"detail"`
+	}{[]string{errorURN}, strconv.Itoa(e.Status), e.Type, e.Detail})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		http.Error(w, `{"schemas":["`+errorURN+`"],"status":"500","detail":"internal error"}`, http.StatusInternalServerError)
+		return
+	}
+	writeBytes(w, status, encoded)
+}
+
+func writeBytes(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that is gone needs no answer
+}

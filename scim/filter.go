@@ -1,0 +1,310 @@
+package scim
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	filter "github.com/scim2/filter-parser/v2"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+// parseFilter reads a filter (RFC 7644 section 3.4.2.2) and resolves its names
+// against the resource type's schemas.
+func parseFilter(rt *ResourceType, text string) (directory.Condition, error) {
+	tokens, err := scanFilter(text)
+	if err != nil {
+		return nil, err
+	}
+	expression, err := parseExpression(tokens)
+	if err != nil {
+		return nil, err
+	}
+	return resolver{rt: rt}.condition(expression)
+}
+
+func parseExpression(tokens []token) (filter.Expression, error) {
+	if e, ok := parseConjunction(tokens); ok {
+		return e, nil
+	}
+	expression, err := filter.ParseFilterNumber([]byte(normalize(tokens)))
+	if err != nil {
+		return nil, badRequest(invalidFilter, "the filter is not valid")
+	}
+	return expression, nil
+}
+
+// parseConjunction is the short way for what Okta and Entra send all day:
+// `a eq "x"` and `a eq "x" and b eq "y"`. The grammar costs a hundred times more.
+func parseConjunction(tokens []token) (filter.Expression, bool) {
+	var all filter.Expression
+	for len(tokens) >= 3 {
+		name, op, value := tokens[0], tokens[1], tokens[2]
+		if !name.isWord() || !op.isOperator() || !value.isString() || name.is("not") {
+			return nil, false
+		}
+		path, ok := simplePath(string(name))
+		if !ok {
+			return nil, false
+		}
+		var e filter.Expression = &filter.AttributeExpression{
+			AttributePath: path, Operator: filter.CompareOperator(strings.ToLower(string(op))), CompareValue: string(value[1 : len(value)-1]),
+		}
+		if all != nil {
+			e = &filter.LogicalExpression{Left: all, Right: e, Operator: filter.AND}
+		}
+		all = e
+		switch tokens = tokens[3:]; {
+		case len(tokens) == 0:
+			return all, true
+		case !tokens[0].is("and"):
+			return nil, false
+		}
+		tokens = tokens[1:]
+	}
+	return nil, false
+}
+
+// simplePath is a name, or a name and a sub-name, without a URN.
+func simplePath(name string) (filter.AttributePath, bool) {
+	for i := range len(name) {
+		c := name[i] | 0x20
+		if (c < 'a' || c > 'z') && (i == 0 || (name[i] != '.' && name[i] != '_' && name[i] != '-' && (name[i] < '0' || name[i] > '9'))) {
+			return filter.AttributePath{}, false
+		}
+	}
+	head, sub, dotted := strings.Cut(name, ".")
+	if !dotted {
+		return filter.AttributePath{AttributeName: head}, true
+	}
+	return filter.AttributePath{AttributeName: head, SubAttribute: &sub}, sub != "" && !strings.Contains(sub, ".")
+}
+
+// resolver turns expressions into conditions. Inside a value filter, names are
+// those of the element's attribute.
+type resolver struct {
+	rt      *ResourceType
+	element *Attribute
+}
+
+func (rs resolver) condition(e filter.Expression) (directory.Condition, error) {
+	switch e := e.(type) {
+	case *filter.LogicalExpression:
+		left, err := rs.condition(e.Left)
+		if err != nil {
+			return nil, err
+		}
+		right, err := rs.condition(e.Right)
+		if err != nil {
+			return nil, err
+		}
+		if e.Operator == filter.OR {
+			return directory.Or{Left: left, Right: right}, nil
+		}
+		return directory.And{Left: left, Right: right}, nil
+	case *filter.NotExpression:
+		inner, err := rs.condition(e.Expression)
+		return directory.Not{Inner: inner}, err
+	case *filter.ValuePath:
+		return rs.valuePath(e)
+	case *filter.AttributeExpression:
+		return rs.comparison(e)
+	}
+	return nil, badRequest(invalidFilter, "the filter is not valid")
+}
+
+func (rs resolver) valuePath(e *filter.ValuePath) (directory.Condition, error) {
+	if rs.element != nil {
+		return nil, badRequest(invalidFilter, "a value filter stands inside another")
+	}
+	field, a, err := rs.field(e.AttributePath)
+	if err != nil {
+		return nil, err
+	}
+	if !field.Multi || a.Type != TypeComplex {
+		return nil, badRequest(invalidFilter, "%s has no elements to filter", e.AttributePath.AttributeName)
+	}
+	where, err := resolver{rt: rs.rt, element: a}.condition(e.ValueFilter)
+	if err != nil {
+		return nil, err
+	}
+	field.Sub = ""
+	return directory.Element{Field: field, Where: where}, nil
+}
+
+func (rs resolver) comparison(e *filter.AttributeExpression) (directory.Condition, error) {
+	field, a, err := rs.field(e.AttributePath)
+	if err != nil {
+		return nil, err
+	}
+	op := directory.Op(strings.ToLower(string(e.Operator)))
+	if op == directory.Pr {
+		return directory.Compare{Field: field, Op: op}, nil
+	}
+	value, err := filterValue(field, a, e.CompareValue)
+	if err != nil {
+		return nil, err
+	}
+	c := directory.Compare{Field: field, Op: op, Value: value}
+	if field.Kind == directory.Complex || (field.Kind == directory.Boolean && op != directory.Eq && op != directory.Ne) {
+		return nil, badRequest(invalidFilter, "%s cannot be compared with %s", a.Name, op)
+	}
+	return c, nil
+}
+
+// field resolves a path. What is never returned cannot be filtered by either:
+// a filter would read it out bit by bit.
+func (rs resolver) field(path filter.AttributePath) (directory.Field, *Attribute, error) {
+	name := path.AttributeName
+	if uri := path.URI(); uri != "" {
+		name = uri + ":" + name
+	}
+	unknown := badRequest(invalidFilter, "the filter names %q, which is not an attribute of %s", path.String(), rs.rt.Name)
+	if rs.element != nil {
+		a := rs.element.sub(name)
+		if a == nil || path.SubAttribute != nil || a.Returned == Never {
+			return directory.Field{}, nil, unknown
+		}
+		return directory.Field{Path: []string{a.Name}, Kind: kindOf(a), CaseExact: a.CaseExact}, a, nil
+	}
+	if field, a := commonField(path); a != nil {
+		return field, a, nil
+	}
+	schema, rest := rs.rt.splitURN(name)
+	a := attribute(schema.Attributes, rest)
+	if a == nil || a.Returned == Never {
+		return directory.Field{}, nil, unknown
+	}
+	field := directory.Field{Path: []string{a.Name}, Multi: a.MultiValued, Kind: kindOf(a), CaseExact: a.CaseExact, Place: rs.place(schema, a)}
+	if schema != rs.rt.Schema {
+		field.Path = []string{schema.ID, a.Name}
+	}
+	return rs.subField(field, a, path.SubAttribute, unknown)
+}
+
+// subField resolves the part behind the dot; `.value` is implied.
+func (rs resolver) subField(field directory.Field, a *Attribute, name *string, unknown error) (directory.Field, *Attribute, error) {
+	sub := a.sub("value")
+	if name != nil {
+		if sub = a.sub(*name); sub == nil {
+			return directory.Field{}, nil, unknown
+		}
+	}
+	if sub == nil {
+		return field, a, nil
+	}
+	field.Kind, field.CaseExact = kindOf(sub), sub.CaseExact
+	if field.Multi || field.Place == directory.InEdges || field.Place == directory.InGroups {
+		field.Sub, field.Multi = sub.Name, true
+	} else {
+		field.Path = append(field.Path, sub.Name)
+	}
+	if field.Multi && name == nil {
+		return field, a, nil
+	}
+	return field, sub, nil
+}
+
+func (rs resolver) place(schema *Schema, a *Attribute) directory.Place {
+	switch {
+	case a.edge:
+		return directory.InEdges
+	case schema != rs.rt.Schema:
+		return directory.InDocument
+	case a.Name == "groups":
+		return directory.InGroups
+	case a.Name == rs.rt.unique:
+		return directory.InUniqueName
+	case a.Name == "externalId":
+		return directory.InExternalID
+	case a.Name == "displayName" && rs.rt.unique == "":
+		return directory.InDisplayName
+	}
+	return directory.InDocument
+}
+
+// commonField resolves id, schemas and meta, which stand in no schema.
+func commonField(path filter.AttributePath) (directory.Field, *Attribute) {
+	id := exact(text("id", ""))
+	sub := strings.ToLower(path.SubAttributeName())
+	switch strings.ToLower(path.AttributeName) + "." + sub {
+	case "id.":
+		return directory.Field{Path: []string{"id"}, CaseExact: true, Place: directory.InID}, &id
+	case "schemas.":
+		schemas := many(exact(text("schemas", "")))
+		return directory.Field{Path: []string{"schemas"}, Multi: true, CaseExact: true}, &schemas
+	case "meta.created", "meta.lastmodified":
+		at := Attribute{Name: "meta." + sub, Type: TypeDateTime}
+		field := directory.Field{Path: []string{"meta", sub}, Kind: directory.Time, Place: directory.InCreated}
+		if sub == "lastmodified" {
+			field.Place = directory.InModified
+		}
+		return field, &at
+	}
+	return directory.Field{}, nil
+}
+
+func kindOf(a *Attribute) directory.Kind {
+	switch a.Type {
+	case TypeBoolean:
+		return directory.Boolean
+	case TypeInteger, TypeDecimal:
+		return directory.Number
+	case TypeDateTime:
+		return directory.Time
+	case TypeComplex:
+		return directory.Complex
+	default:
+		return directory.String
+	}
+}
+
+// filterValue coerces a filter's value to the field's type; nil is null.
+func filterValue(field directory.Field, a *Attribute, value any) (any, error) {
+	if s, ok := value.(string); ok {
+		// The parser leaves JSON's escapes in.
+		if err := json.Unmarshal([]byte(`"`+s+`"`), &s); err != nil {
+			return nil, badRequest(invalidFilter, "the filter holds a string that is not valid JSON")
+		}
+		if strings.ContainsRune(s, 0) {
+			return nil, badRequest(invalidFilter, "the filter holds the character U+0000")
+		}
+		value = s
+	}
+	mismatch := badRequest(invalidFilter, "the filter compares %s with a value of another type", a.Name)
+	switch v := value.(type) {
+	case nil:
+		return nil, nil //nolint:nilnil // null is a value here
+	case bool:
+		if field.Kind == directory.Boolean {
+			return v, nil
+		}
+		if field.Kind == directory.String { // an unquoted word that reads as one
+			return fmt.Sprint(v), nil
+		}
+	case json.Number:
+		if field.Kind == directory.Number {
+			return v.Float64()
+		}
+		if field.Kind == directory.String {
+			return v.String(), nil
+		}
+	case string:
+		switch field.Kind {
+		case directory.String:
+			return v, nil
+		case directory.Boolean:
+			if strings.EqualFold(v, "true") || strings.EqualFold(v, "false") {
+				return strings.EqualFold(v, "true"), nil
+			}
+		case directory.Time:
+			if at, err := time.Parse(time.RFC3339, v); err == nil {
+				return at, nil
+			}
+		default:
+		}
+	}
+	return nil, mismatch
+}

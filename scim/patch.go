@@ -1,0 +1,457 @@
+package scim
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+// maxOperations bounds one PATCH.
+const maxOperations = 1000
+
+// operation is one operation of a PATCH (RFC 7644 section 3.5.2).
+type operation struct {
+	op       string // add, replace or remove
+	path     string
+	hasPath  bool
+	value    any
+	hasValue bool
+}
+
+// parsePatch reads a PatchOp message; names and ops in any case.
+func parsePatch(body map[string]any) ([]operation, error) {
+	var list []any
+	found := false
+	for key, value := range body {
+		if strings.EqualFold(key, "Operations") {
+			list, found = value.([]any)
+		}
+	}
+	if !found || len(list) == 0 {
+		return nil, badRequest(invalidSyntax, "a PATCH has a list of Operations")
+	}
+	if len(list) > maxOperations {
+		return nil, badRequest(tooMany, "a PATCH has at most %d operations", maxOperations)
+	}
+	operations := make([]operation, 0, len(list))
+	for _, v := range list {
+		members, ok := v.(map[string]any)
+		if !ok {
+			return nil, badRequest(invalidSyntax, "an operation is an object")
+		}
+		o, err := parseOperation(members)
+		if err != nil {
+			return nil, err
+		}
+		operations = append(operations, o)
+	}
+	return operations, nil
+}
+
+func parseOperation(members map[string]any) (operation, error) {
+	var o operation
+	for key, value := range members {
+		switch strings.ToLower(key) {
+		case "op":
+			op, _ := value.(string)
+			o.op = strings.ToLower(op)
+		case "path":
+			path, ok := value.(string)
+			if value != nil && !ok {
+				return o, badRequest(invalidPath, "a path is a string")
+			}
+			o.path, o.hasPath = path, strings.TrimSpace(path) != ""
+		case "value":
+			o.value, o.hasValue = value, true
+		}
+	}
+	switch o.op {
+	case "add", "replace":
+		if !o.hasValue {
+			return o, badRequest(invalidValue, "%s needs a value", o.op)
+		}
+	case "remove":
+		if !o.hasPath {
+			return o, badRequest(noTarget, "remove needs a path")
+		}
+	default:
+		return o, badRequest(invalidSyntax, "op is add, replace or remove")
+	}
+	return o, nil
+}
+
+// patch applies operations in order to a copy of the resource: all or nothing.
+func patch(rt *ResourceType, rd reader, current Object, operations []operation) (Object, error) {
+	p := patcher{rt: rt, reader: rd, object: clone(current).(Object)}
+	for _, o := range operations {
+		if err := p.apply(o); err != nil {
+			return nil, err
+		}
+	}
+	return prune(p.object, rt), nil
+}
+
+type patcher struct {
+	rt     *ResourceType
+	reader reader
+	object Object
+}
+
+func (p patcher) apply(o operation) error {
+	if o.hasPath {
+		t, err := parsePath(p.rt, o.path)
+		if err != nil {
+			return err
+		}
+		return p.at(t, o)
+	}
+	// Without a path the value's members are the targets; their keys may be
+	// dotted, or carry a URN.
+	members, ok := o.value.(map[string]any)
+	if !ok {
+		return badRequest(invalidValue, "%s without a path needs an object", o.op)
+	}
+	for _, name := range sortedKeys(members) {
+		if err := p.member(o.op, name, members[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p patcher) member(op, name string, value any) error {
+	if strings.EqualFold(name, "schemas") {
+		return nil
+	}
+	t, err := parsePath(p.rt, name)
+	if err != nil {
+		if p.reader.strict {
+			return err
+		}
+		return nil //nolint:nilerr // unknown attributes are ignored, like in a POST
+	}
+	return p.at(t, operation{op: op, value: value, hasValue: true})
+}
+
+func (p patcher) at(t *target, o operation) error {
+	switch {
+	case t.ignored:
+		return nil
+	case t.whole:
+		return p.schema(t.schema, o)
+	}
+	in := container(p.object, p.rt, t.schema)
+	switch {
+	case o.op == "remove":
+		return p.remove(in, t, o)
+	case t.attr.MultiValued && (t.where != nil || t.sub != nil):
+		return p.elements(in, t, o)
+	case t.attr.MultiValued:
+		return p.list(in, t, o)
+	case t.sub != nil:
+		return p.subAttribute(in, t, o.value)
+	}
+	return p.simple(in, t, o)
+}
+
+// schema is an operation on an extension as a whole.
+func (p patcher) schema(s *Schema, o operation) error {
+	if o.op == "remove" {
+		if s != p.rt.Schema {
+			delete(p.object, s.ID)
+		}
+		return nil
+	}
+	members, ok := o.value.(map[string]any)
+	if !ok {
+		return badRequest(invalidValue, "%s: want an object", s.ID)
+	}
+	for _, name := range sortedKeys(members) {
+		if strings.EqualFold(name, "schemas") {
+			continue
+		}
+		if err := p.member(o.op, s.ID+":"+name, members[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p patcher) simple(in Object, t *target, o operation) error {
+	value, err := p.reader.value(t.attr, o.value)
+	if err != nil {
+		return err
+	}
+	if value == nil {
+		delete(in, t.attr.Name)
+		return nil
+	}
+	// Sub-attributes that are not given stay (RFC 7644 section 3.5.2.3). An edge
+	// is one thing: it is replaced.
+	if have, ok := in[t.attr.Name].(Object); ok && !t.attr.edge {
+		for name, v := range value.(Object) {
+			have[name] = v
+		}
+		return nil
+	}
+	in[t.attr.Name] = value
+	return nil
+}
+
+func (p patcher) subAttribute(in Object, t *target, value any) error {
+	read, err := p.reader.value(t.sub, value)
+	if err != nil {
+		return err
+	}
+	object, ok := in[t.attr.Name].(Object)
+	if !ok {
+		object = Object{}
+	}
+	if read == nil || (t.sub.Name == "value" && read == "") {
+		delete(object, t.sub.Name)
+	} else {
+		object[t.sub.Name] = read
+	}
+	if in[t.attr.Name] = object; len(object) == 0 {
+		delete(in, t.attr.Name)
+	}
+	return nil
+}
+
+// list adds to, or replaces, a multi-valued attribute.
+func (p patcher) list(in Object, t *target, o operation) error {
+	value, err := p.reader.value(t.attr, o.value)
+	if err != nil {
+		return err
+	}
+	added, _ := value.([]any)
+	var have []any
+	if o.op == "add" {
+		have, _ = in[t.attr.Name].([]any)
+	}
+	merged := newSet(t.attr, have)
+	for _, v := range added {
+		merged.add(v)
+	}
+	p.setList(in, t.attr, merged.values, added)
+	return nil
+}
+
+// set is a list whose elements are met once: edges by their value, other
+// elements by all they hold.
+type set struct {
+	edge   bool
+	values []any
+	seen   map[any]bool // values of edges
+}
+
+func newSet(a *Attribute, values []any) *set {
+	s := &set{edge: a.edge, seen: make(map[any]bool, len(values))}
+	for _, v := range values {
+		s.add(v)
+	}
+	return s
+}
+
+func (s *set) add(v any) {
+	if s.edge {
+		key := strings.ToLower(v.(Object)["value"].(string))
+		if s.seen[key] {
+			return
+		}
+		s.seen[key] = true
+	} else if slices.ContainsFunc(s.values, func(have any) bool { return reflect.DeepEqual(have, v) }) {
+		return
+	}
+	s.values = append(s.values, v)
+}
+
+// elements sets what a value filter selects. One that selects nothing makes
+// the element, as Entra expects; a strict tenant gets RFC 7644's noTarget.
+func (p patcher) elements(in Object, t *target, o operation) error {
+	have, _ := in[t.attr.Name].([]any)
+	var touched []any
+	for _, v := range have {
+		if element, ok := v.(Object); ok && (t.where == nil || directory.Matches(t.where, element)) {
+			touched = append(touched, v)
+		}
+	}
+	if len(touched) == 0 {
+		if p.reader.strict && o.op == "replace" {
+			return badRequest(noTarget, "no element of %s matches the path", t.attr.Name)
+		}
+		element := Object{}
+		for name, v := range t.assertions {
+			element[name] = v
+		}
+		have, touched = append(have, element), []any{element}
+	}
+	for _, v := range touched {
+		if err := p.setElement(v.(Object), t, o.value); err != nil {
+			return err
+		}
+	}
+	p.setList(in, t.attr, have, touched)
+	return nil
+}
+
+func (p patcher) setElement(element Object, t *target, value any) error {
+	if t.sub != nil {
+		read, err := p.reader.value(t.sub, value)
+		if err != nil {
+			return err
+		}
+		if read == nil {
+			delete(element, t.sub.Name)
+		} else {
+			element[t.sub.Name] = read
+		}
+		return nil
+	}
+	read, err := p.reader.single(t.attr, value)
+	if err != nil {
+		return err
+	}
+	object, _ := read.(Object)
+	for name, v := range object {
+		element[name] = v
+	}
+	return nil
+}
+
+// setList stores a list without elements that say nothing, with primary where
+// it was set last.
+func (p patcher) setList(in Object, a *Attribute, list, touched []any) {
+	list = slices.DeleteFunc(list, func(v any) bool {
+		object, ok := v.(Object)
+		return ok && (len(object) == 0 || (a.edge && object["value"] == nil))
+	})
+	if slices.ContainsFunc(touched, isPrimary) {
+		for _, v := range list {
+			if isPrimary(v) && !slices.ContainsFunc(touched, func(t any) bool { return same(t, v) }) {
+				v.(Object)["primary"] = false
+			}
+		}
+	}
+	if in[a.Name] = onePrimary(list, len(list)); len(list) == 0 {
+		delete(in, a.Name)
+	}
+}
+
+func isPrimary(v any) bool {
+	object, ok := v.(Object)
+	return ok && object["primary"] == true
+}
+
+// same tells whether two values are one map, not only alike.
+func same(a, b any) bool { return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() }
+
+func (p patcher) remove(in Object, t *target, o operation) error {
+	if !t.attr.MultiValued {
+		return p.removeSingle(in, t)
+	}
+	have, _ := in[t.attr.Name].([]any)
+	if t.where == nil && t.sub == nil && !o.hasValue {
+		delete(in, t.attr.Name)
+		return nil
+	}
+	selected := func(v any) bool {
+		element, ok := v.(Object)
+		return t.where == nil || (ok && directory.Matches(t.where, element))
+	}
+	if o.hasValue && t.where == nil && t.sub == nil {
+		matches, err := p.matches(t.attr, o.value)
+		if err != nil {
+			return err
+		}
+		selected = matches
+	}
+	var left []any
+	for _, v := range have {
+		element, isObject := v.(Object)
+		switch {
+		case !selected(v):
+			left = append(left, v)
+		case t.sub != nil && isObject:
+			delete(element, t.sub.Name)
+			left = append(left, v)
+		}
+	}
+	p.setList(in, t.attr, left, nil)
+	return nil
+}
+
+// matches tells which elements a remove's value names: those of the same
+// value, or that hold all it says (JumpCloud, Entra). An empty list names none.
+func (p patcher) matches(a *Attribute, value any) (func(any) bool, error) {
+	read, err := p.reader.value(a, value)
+	if err != nil {
+		return nil, err
+	}
+	wanted, _ := read.([]any)
+	values := make(map[string]bool, len(wanted))
+	for _, w := range wanted {
+		if object, ok := w.(Object); ok {
+			if s, isString := object["value"].(string); isString {
+				values[strings.ToLower(s)] = true
+			}
+		}
+	}
+	return func(v any) bool {
+		object, isObject := v.(Object)
+		if isObject {
+			if s, ok := object["value"].(string); ok && values[strings.ToLower(s)] {
+				return true
+			}
+		}
+		return slices.ContainsFunc(wanted, func(w any) bool { return contains(v, w) })
+	}, nil
+}
+
+// contains tells whether v is w, or an object that holds all that w does and
+// whose value w does not name otherwise.
+func contains(v, w any) bool {
+	have, ok := v.(Object)
+	want, isObject := w.(Object)
+	if !ok || !isObject {
+		return reflect.DeepEqual(v, w)
+	}
+	if _, named := want["value"]; named {
+		return false // told by the value already
+	}
+	for name, value := range want {
+		if !reflect.DeepEqual(have[name], value) {
+			return false
+		}
+	}
+	return len(want) > 0
+}
+
+func (p patcher) removeSingle(in Object, t *target) error {
+	object, isObject := in[t.attr.Name].(Object)
+	if t.where != nil && (!isObject || !directory.Matches(t.where, object)) {
+		return nil
+	}
+	if t.sub == nil {
+		delete(in, t.attr.Name)
+		return nil
+	}
+	if isObject {
+		if delete(object, t.sub.Name); len(object) == 0 {
+			delete(in, t.attr.Name)
+		}
+	}
+	return nil
+}
+
+// sortedKeys makes the order in which a path-less value's members apply the same every time.
+func sortedKeys(members map[string]any) []string {
+	keys := make([]string, 0, len(members))
+	for key := range members {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,112 @@
+package scim
+
+import (
+	"encoding/json"
+	"strings"
+
+	filter "github.com/scim2/filter-parser/v2"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+// target is what a PATCH path leads to: resolved against the schema, never
+// walked by the client's names.
+type target struct {
+	schema *Schema
+	whole  bool // the extension itself
+	attr   *Attribute
+	sub    *Attribute
+	// where selects elements of a multi-valued attribute; assertions are what
+	// it says with eq, of which a missing element is made.
+	where      directory.Condition
+	assertions Object
+	// ignored: a path to what the server alone writes.
+	ignored bool
+}
+
+// parsePath reads a PATCH path (RFC 7644 section 3.5.2).
+func parsePath(rt *ResourceType, path string) (*target, error) {
+	path = strings.TrimSpace(path)
+	schema, rest := rt.splitURN(path)
+	if rest == "" && path != "" {
+		return &target{schema: schema, whole: true}, nil
+	}
+	tokens, err := scanFilter(rest)
+	if err != nil {
+		return nil, badRequest(invalidPath, "path: %s", err.Error())
+	}
+	parsed, ok := simplePath(string(tokens[0]))
+	var where filter.Expression
+	var behind *string
+	if !ok || len(tokens) > 1 {
+		full, err := filter.ParsePathNumber([]byte(normalize(tokens)))
+		if err != nil || full.AttributePath.URI() != "" {
+			return nil, badRequest(invalidPath, "the path %q is not valid", clip(path))
+		}
+		parsed, where, behind = full.AttributePath, full.ValueExpression, full.SubAttribute
+	}
+	if behind == nil {
+		behind = parsed.SubAttribute
+	}
+	return resolveTarget(rt, schema, parsed.AttributeName, behind, where)
+}
+
+func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, where filter.Expression) (*target, error) {
+	t := &target{schema: schema}
+	if schema == rt.Schema && isCommon(name) {
+		t.ignored = true
+		return t, nil
+	}
+	if t.attr = attribute(schema.Attributes, name); t.attr == nil {
+		return nil, badRequest(invalidPath, "%s has no attribute %q", rt.Name, clip(name))
+	}
+	t.ignored = t.attr.Mutability == ReadOnly
+	if sub != nil {
+		if t.sub = t.attr.sub(*sub); t.sub == nil {
+			return nil, badRequest(invalidPath, "%s has no sub-attribute %q", t.attr.Name, clip(*sub))
+		}
+		t.ignored = t.ignored || t.sub.Mutability == ReadOnly
+	}
+	if where == nil {
+		return t, nil
+	}
+	if t.attr.Type != TypeComplex {
+		return nil, badRequest(invalidPath, "%s has no elements to filter", t.attr.Name)
+	}
+	var err error
+	if t.where, err = (resolver{rt: rt, element: t.attr}).condition(where); err != nil {
+		return nil, err
+	}
+	t.assertions = Object{}
+	assertions(t.where, t.assertions)
+	return t, nil
+}
+
+// assertions collects what a conjunction of eq says of an element.
+func assertions(c directory.Condition, into Object) {
+	switch c := c.(type) {
+	case directory.And:
+		assertions(c.Left, into)
+		assertions(c.Right, into)
+	case directory.Compare:
+		switch v := c.Value.(type) {
+		case string, bool:
+			if c.Op == directory.Eq {
+				into[c.Field.Path[0]] = v
+			}
+		case float64:
+			if c.Op == directory.Eq {
+				encoded, _ := json.Marshal(v) // a finite number encodes
+				into[c.Field.Path[0]] = json.Number(encoded)
+			}
+		}
+	}
+}
+
+// clip bounds what an error quotes of a request.
+func clip(s string) string {
+	if len(s) > 80 {
+		return strings.ToValidUTF8(s[:80], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,122 @@
+package scim
+
+import "strings"
+
+// Attribute is a schema attribute (RFC 7643 section 7). All of coercion,
+// validation, filtering, PATCH and projection follows from it.
+type Attribute struct {
+	Name            string      `json:"name"`
+	Type            Type        `json:"type"`
+	SubAttributes   []Attribute `json:"subAttributes,omitempty"`
+	MultiValued     bool        `json:"multiValued"`
+	Description     string      `json:"description"`
+	Required        bool        `json:"required"`
+	CanonicalValues []string    `json:"canonicalValues,omitempty"`
+	CaseExact       bool        `json:"caseExact"`
+	Mutability      Mutability  `json:"mutability"`
+	Returned        Returned    `json:"returned"`
+	Uniqueness      string      `json:"uniqueness"`
+	ReferenceTypes  []string    `json:"referenceTypes,omitempty"`
+
+	// edge: stored as edges between resources, not in the document.
+	edge bool
+	// alias is another name that clients may use on the way in.
+	alias string
+}
+
+// Type is a data type of RFC 7643 section 2.3.
+type Type string
+
+// The types.
+const (
+	TypeString    Type = "string"
+	TypeBoolean   Type = "boolean"
+	TypeDecimal   Type = "decimal"
+	TypeInteger   Type = "integer"
+	TypeDateTime  Type = "dateTime"
+	TypeBinary    Type = "binary"
+	TypeReference Type = "reference"
+	TypeComplex   Type = "complex"
+)
+
+// Mutability says when an attribute may be written.
+type Mutability string
+
+// The mutabilities.
+const (
+	ReadWrite Mutability = "readWrite"
+	ReadOnly  Mutability = "readOnly"
+	WriteOnly Mutability = "writeOnly"
+)
+
+// Returned says when an attribute is in an answer.
+type Returned string
+
+// The returnednesses.
+const (
+	Always  Returned = "always"
+	Default Returned = "default"
+	Never   Returned = "never"
+)
+
+// Schema is a set of attributes under a URN.
+type Schema struct {
+	ID          string      `json:"id"`
+	Name        string      `json:"name"`
+	Description string      `json:"description"`
+	Attributes  []Attribute `json:"attributes"`
+}
+
+// ResourceType is an endpoint with its schemas (RFC 7643 section 6).
+type ResourceType struct {
+	Name       string
+	Endpoint   string // e.g. /Users
+	Schema     *Schema
+	Extensions []*Schema
+	// unique is the attribute whose values are unique within a tenant, or empty.
+	unique string
+}
+
+// attribute finds an attribute by name, without regard to case (RFC 7643 section 2.1).
+func attribute(attributes []Attribute, name string) *Attribute {
+	for i := range attributes {
+		if a := &attributes[i]; strings.EqualFold(a.Name, name) || (a.alias != "" && strings.EqualFold(a.alias, name)) {
+			return a
+		}
+	}
+	return nil
+}
+
+func (a *Attribute) sub(name string) *Attribute { return attribute(a.SubAttributes, name) }
+
+// extension finds an extension by its URN, without regard to case.
+func (rt *ResourceType) extension(urn string) *Schema {
+	for _, s := range rt.Extensions {
+		if strings.EqualFold(s.ID, urn) {
+			return s
+		}
+	}
+	return nil
+}
+
+// schemas are all of the type's schemas, the core one first.
+func (rt *ResourceType) schemas() []*Schema {
+	return append([]*Schema{rt.Schema}, rt.Extensions...)
+}
+
+// splitURN takes a known schema's URN off the front of a name:
+// "urn:…:enterprise:2.0:User:department" is the extension and "department".
+// Without a URN the schema is the core one; rest is empty for a bare URN.
+func (rt *ResourceType) splitURN(name string) (schema *Schema, rest string) {
+	for _, s := range rt.schemas() {
+		if len(name) >= len(s.ID) && strings.EqualFold(name[:len(s.ID)], s.ID) {
+			switch rest := name[len(s.ID):]; {
+			case rest == "":
+				return s, ""
+			case rest[0] == ':':
+				return s, rest[1:]
+			}
+		}
+	}
+	return rt.Schema, name
+}

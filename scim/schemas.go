@@ -1,0 +1,156 @@
+package scim
+
+import "github.com/leaverhq/leaver/internal/directory"
+
+// The URNs of the schemas.
+const (
+	UserURN       = "urn:ietf:params:scim:schemas:core:2.0:User"
+	GroupURN      = "urn:ietf:params:scim:schemas:core:2.0:Group"
+	AgentURN      = "urn:ietf:params:scim:schemas:core:2.0:Agent"
+	EnterpriseURN = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
+
+	listURN          = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
+	patchURN         = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+	errorURN         = "urn:ietf:params:scim:api:messages:2.0:Error"
+	schemaURN        = "urn:ietf:params:scim:schemas:core:2.0:Schema"
+	resourceTypeURN  = "urn:ietf:params:scim:schemas:core:2.0:ResourceType"
+	serviceConfigURN = "urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"
+)
+
+// text is a readWrite string that compares without case: the commonest attribute.
+func text(name, description string) Attribute {
+	return Attribute{Name: name, Type: TypeString, Description: description, Mutability: ReadWrite, Returned: Default, Uniqueness: "none"}
+}
+
+func boolean(name, description string) Attribute {
+	a := text(name, description)
+	a.Type = TypeBoolean
+	return a
+}
+
+func exact(a Attribute) Attribute {
+	a.CaseExact = true
+	return a
+}
+
+func readOnly(a Attribute) Attribute {
+	a.Mutability = ReadOnly
+	return a
+}
+
+func reference(name, description string, types ...string) Attribute {
+	a := text(name, description)
+	a.Type, a.CaseExact, a.ReferenceTypes = TypeReference, true, types
+	return a
+}
+
+func complexOf(name, description string, subs ...Attribute) Attribute {
+	a := text(name, description)
+	a.Type, a.SubAttributes = TypeComplex, subs
+	return a
+}
+
+func many(a Attribute) Attribute {
+	a.MultiValued = true
+	return a
+}
+
+// plural is a multi-valued attribute with the default sub-attributes of RFC
+// 7643 section 2.4. Types are open: IdPs send their own.
+func plural(name, description string, value Attribute) Attribute {
+	value.Name = "value"
+	return many(complexOf(name, description, value,
+		text("display", "A name to show."), text("type", "A label such as work or home."), boolean("primary", "Whether it is the preferred one.")))
+}
+
+// links is a multi-valued attribute that leads to other resources, stored as edges.
+func links(name, description string, types ...string) Attribute {
+	a := many(complexOf(name, description,
+		exact(text("value", "The id of the resource.")), reference("$ref", "Its URL.", types...),
+		readOnly(text("display", "Its name.")), text("type", "Its resource type.")))
+	a.edge = true
+	return a
+}
+
+// groupsOf is the read-only membership of a principal.
+func groupsOf() Attribute {
+	a := links("groups", "The groups it is a member of.", "Group")
+	a.edge = false
+	a = readOnly(a)
+	for i := range a.SubAttributes {
+		a.SubAttributes[i] = readOnly(a.SubAttributes[i])
+	}
+	return a
+}
+
+func externalID() Attribute {
+	return exact(text("externalId", "The client's own identifier. It keys nothing here."))
+}
+
+// UserType is RFC 7643 section 4.1 with the enterprise extension of section 4.3.
+func UserType() *ResourceType {
+	userName := text("userName", "The name that the IdP knows the user by.")
+	userName.Required, userName.Uniqueness = true, "server"
+	password := text("password", "Accepted and dropped: nobody logs in here.")
+	password.Mutability, password.Returned = WriteOnly, Never
+	user := &Schema{ID: UserURN, Name: "User", Description: "A person.", Attributes: []Attribute{
+		userName, externalID(),
+		complexOf("name", "The parts of the name.", text("formatted", "All of it."), text("familyName", "Last name."), text("givenName", "First name."),
+			text("middleName", "Middle name."), text("honorificPrefix", "Title."), text("honorificSuffix", "Suffix.")),
+		text("displayName", "The name to show."), text("nickName", "Casual name."), reference("profileUrl", "A page about the user.", "external"),
+		text("title", "Job title."), text("userType", "Relation to the organisation."), text("preferredLanguage", "As in Accept-Language."),
+		text("locale", "For formatting."), text("timezone", "As in the tz database."),
+		boolean("active", "False: access has ended. Only an explicit true lifts a restriction."), password,
+		plural("emails", "E-mail addresses.", text("", "An address.")), plural("phoneNumbers", "Phone numbers.", text("", "A number.")),
+		plural("ims", "Instant messaging.", text("", "An address.")), plural("photos", "Pictures.", reference("", "A URL.", "external")),
+		many(complexOf("addresses", "Postal addresses.", text("formatted", "All of it."), text("streetAddress", "Street."), text("locality", "City."),
+			text("region", "State."), text("postalCode", "Postal code."), text("country", "Country."), text("type", "Such as work or home."),
+			boolean("primary", "Whether it is the preferred one."))),
+		groupsOf(), plural("entitlements", "Entitlements that the IdP sends.", text("", "An entitlement.")),
+		plural("roles", "Roles that the IdP sends.", text("", "A role.")),
+		plural("x509Certificates", "Certificates.", Attribute{Type: TypeBinary, CaseExact: true, Mutability: ReadWrite, Returned: Default, Uniqueness: "none", Description: "DER, base64."}),
+	}}
+	enterprise := &Schema{ID: EnterpriseURN, Name: "EnterpriseUser", Description: "A person in an organisation.", Attributes: []Attribute{
+		text("employeeNumber", "Number."), text("costCenter", "Cost centre."), text("organization", "Organisation."), text("division", "Division."),
+		text("department", "Department."),
+		complexOf("manager", "Who the user reports to.", exact(text("value", "The manager's id, as the IdP has it.")),
+			reference("$ref", "The manager's URL.", "User"), readOnly(text("displayName", "The manager's name."))),
+	}}
+	return &ResourceType{Name: directory.TypeUser, Endpoint: "/Users", Schema: user, Extensions: []*Schema{enterprise}, unique: "userName"}
+}
+
+// GroupType is RFC 7643 section 4.2.
+func GroupType() *ResourceType {
+	displayName := text("displayName", "The group's name.")
+	displayName.Required = true
+	return &ResourceType{Name: directory.TypeGroup, Endpoint: "/Groups", Schema: &Schema{
+		ID: GroupURN, Name: "Group", Description: "A group of users, agents and groups.",
+		Attributes: []Attribute{displayName, externalID(), links(directory.EdgeMembers, "The members.", "User", "Agent", "Group")},
+	}}
+}
+
+// AgentType is draft-wzdk-scim-agent-resource-00, which merges
+// draft-abbey-scim-agent-extension-00 and draft-wahl-scim-agent-schema-01.
+func AgentType() *ResourceType {
+	name := text("agentUserName", "The agent's unique name.")
+	name.Required, name.Uniqueness, name.alias = true, "server", "name"
+	owners := links(directory.EdgeOwners, "Who answers for the agent: with its last active owner the agent ends.", "User", "Group")
+	owners.Required = true
+	parent := links(directory.EdgeParent, "The agent that this one works for.", "Agent")
+	parent.MultiValued = false
+	return &ResourceType{Name: directory.TypeAgent, Endpoint: "/Agents", unique: "agentUserName", Schema: &Schema{
+		ID: AgentURN, Name: "Agent", Description: "A software agent that acts for people.", Attributes: []Attribute{
+			name, externalID(), text("displayName", "The name to show."), text("description", "What it does."), text("agentType", "What it is."),
+			boolean("active", "False: the agent may not act."), owners, parent, exact(text("subject", "The sub claim of its tokens.")), groupsOf(),
+			readOnly(many(complexOf("applications", "Applications it belongs to.", readOnly(exact(text("value", "An id."))),
+				readOnly(reference("$ref", "A URL.", "external")), readOnly(text("display", "A name."))))),
+			many(complexOf("protocols", "How it can be reached.", text("type", "Such as A2A, OpenAPI or MCP-Server."),
+				reference("specificationUrl", "Where it is described.", "external"))),
+			many(complexOf("oAuthClientIdentifiers", "Its OAuth clients.", exact(text("clientId", "The client_id.")), text("description", "What for."),
+				reference("issuerUri", "The issuer.", "external"))),
+			plural("entitlements", "Entitlements that the IdP sends.", text("", "An entitlement.")),
+			plural("roles", "Roles that the IdP sends.", text("", "A role.")),
+			plural("x509Certificates", "Certificates.", Attribute{Type: TypeBinary, CaseExact: true, Mutability: ReadWrite, Returned: Default, Uniqueness: "none", Description: "DER, base64."}),
+		},
+	}}
+}

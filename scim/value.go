@@ -1,0 +1,284 @@
+package scim
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Object is a resource, or a complex value, that has met its schema: names are
+// canonical, values are string, bool, json.Number, Object's map or a list of
+// those, and what is absent is not there.
+type Object = map[string]any
+
+// reader turns JSON that a client sent into Objects by the schema. A strict
+// one refuses what the schema does not know; others ignore it.
+type reader struct {
+	strict bool
+}
+
+// resource reads a whole resource, as POST and PUT carry it.
+func (rd reader) resource(rt *ResourceType, raw map[string]any) (Object, error) {
+	out := Object{}
+	for key, value := range raw {
+		if strings.EqualFold(key, "schemas") {
+			if err := rd.checkSchemas(rt, value); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		schema, rest := rt.splitURN(key)
+		if rest == "" { // a bare URN: the extension's object, or the core's
+			if err := rd.nested(out, rt, schema, value); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := rd.member(container(out, rt, schema), schema.Attributes, rest, value); err != nil {
+			return nil, err
+		}
+	}
+	return prune(out, rt), nil
+}
+
+// nested reads the object under a schema's URN.
+func (rd reader) nested(out Object, rt *ResourceType, schema *Schema, value any) error {
+	if value == nil {
+		return nil
+	}
+	members, ok := value.(map[string]any)
+	if !ok {
+		return badRequest(invalidValue, "%s: want an object", schema.ID)
+	}
+	for name, v := range members {
+		if strings.EqualFold(name, "schemas") {
+			continue // python-scim clients put it there
+		}
+		if err := rd.member(container(out, rt, schema), schema.Attributes, name, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// container is where a schema's attributes stand: the resource itself, or the
+// object under the extension's URN, which is made.
+func container(out Object, rt *ResourceType, schema *Schema) Object {
+	if schema == rt.Schema {
+		return out
+	}
+	inner, ok := out[schema.ID].(Object)
+	if !ok {
+		inner = Object{}
+		out[schema.ID] = inner
+	}
+	return inner
+}
+
+// prune drops extensions that hold nothing.
+func prune(out Object, rt *ResourceType) Object {
+	for _, extension := range rt.Extensions {
+		if inner, ok := out[extension.ID].(Object); ok && len(inner) == 0 {
+			delete(out, extension.ID)
+		}
+	}
+	return out
+}
+
+func (rd reader) checkSchemas(rt *ResourceType, value any) error {
+	if !rd.strict {
+		return nil
+	}
+	list, _ := value.([]any)
+	for _, v := range list {
+		urn, _ := v.(string)
+		if !strings.EqualFold(urn, rt.Schema.ID) && rt.extension(urn) == nil {
+			return badRequest(invalidValue, "schemas: %q is not a schema of %s", urn, rt.Name)
+		}
+	}
+	return nil
+}
+
+// member reads one attribute into out. Read-only ones are ignored, whatever
+// they hold; what is read as absent removes nothing here.
+func (rd reader) member(out Object, attributes []Attribute, name string, value any) error {
+	a := attribute(attributes, name)
+	if a == nil {
+		if rd.strict && !isCommon(name) {
+			return badRequest(invalidValue, "the schema has no attribute %q", name)
+		}
+		return nil
+	}
+	if a.Mutability == ReadOnly {
+		return nil
+	}
+	read, err := rd.value(a, value)
+	if err != nil {
+		return err
+	}
+	if read != nil {
+		out[a.Name] = read
+	}
+	return nil
+}
+
+// isCommon: the common attributes (RFC 7643 section 3.1) that the server sets.
+func isCommon(name string) bool {
+	return strings.EqualFold(name, "id") || strings.EqualFold(name, "meta") || strings.EqualFold(name, "schemas")
+}
+
+// value coerces a value to the attribute's type; nil means absent.
+func (rd reader) value(a *Attribute, value any) (any, error) {
+	if !a.MultiValued {
+		if list, ok := value.([]any); ok && a.Type == TypeComplex {
+			// Entra sends a manager as a list of one.
+			if len(list) == 0 {
+				return nil, nil //nolint:nilnil // absent is a value here
+			}
+			value = list[0]
+		}
+		return rd.single(a, value)
+	}
+	if value == nil {
+		return nil, nil //nolint:nilnil // absent is a value here
+	}
+	list, ok := value.([]any)
+	if !ok {
+		list = []any{value}
+	}
+	var out []any
+	for _, v := range list {
+		read, err := rd.single(a, v)
+		if err != nil {
+			return nil, err
+		}
+		if read != nil {
+			out = append(out, read)
+		}
+	}
+	if len(out) == 0 {
+		return nil, nil //nolint:nilnil // an empty list is absent (RFC 7643 section 2.5)
+	}
+	return onePrimary(out, len(out)), nil
+}
+
+func (rd reader) single(a *Attribute, value any) (any, error) {
+	if value == nil {
+		return nil, nil //nolint:nilnil // null is absent (RFC 7643 section 2.5)
+	}
+	switch a.Type {
+	case TypeComplex:
+		return rd.complexValue(a, value)
+	case TypeBoolean:
+		switch v := value.(type) {
+		case bool:
+			return v, nil
+		case string: // Entra's "True" and "False"
+			switch strings.ToLower(v) {
+			case "true":
+				return true, nil
+			case "false":
+				return false, nil
+			}
+		}
+	case TypeInteger, TypeDecimal:
+		if n, ok := value.(json.Number); ok && (a.Type == TypeDecimal || !strings.ContainsAny(n.String(), ".eE")) {
+			return n, nil
+		}
+	case TypeDateTime:
+		if s, ok := value.(string); ok {
+			if _, err := time.Parse(time.RFC3339, s); err == nil {
+				return s, nil
+			}
+		}
+	default:
+		switch v := value.(type) {
+		case string:
+			if strings.ContainsRune(v, 0) {
+				return nil, badRequest(invalidValue, "%s: a string holds the character U+0000", a.Name)
+			}
+			return v, nil
+		case json.Number: // an employeeNumber without its quotes
+			if !rd.strict {
+				return v.String(), nil
+			}
+		}
+	}
+	return nil, badRequest(invalidValue, "%s: the value is not a %s", a.Name, a.Type)
+}
+
+func (rd reader) complexValue(a *Attribute, value any) (any, error) {
+	members, ok := value.(map[string]any)
+	if !ok {
+		// A bare value stands for {value: …}: Entra's manager and members.
+		if a.sub("value") == nil || rd.strict {
+			return nil, badRequest(invalidValue, "%s: want an object", a.Name)
+		}
+		members = map[string]any{"value": value}
+	}
+	out := Object{}
+	for name, v := range members {
+		if err := rd.member(out, a.SubAttributes, name, v); err != nil {
+			return nil, err
+		}
+	}
+	// {"value": ""} is how Entra says that there is none.
+	if v, has := out["value"]; has && v == "" {
+		delete(out, "value")
+	}
+	if len(out) == 0 || (a.edge && out["value"] == nil) {
+		return nil, nil //nolint:nilnil // an object without values is absent
+	}
+	return out, nil
+}
+
+// onePrimary keeps primary on one element only: on the last that has it among
+// the first n, which is where new ones stand (RFC 7643 section 2.4).
+func onePrimary(list []any, n int) []any {
+	keep := -1
+	for i := range n {
+		if object, ok := list[i].(Object); ok && object["primary"] == true {
+			keep = i
+		}
+	}
+	for i, v := range list {
+		if object, ok := v.(Object); ok && object["primary"] == true && i != keep && keep >= 0 {
+			object["primary"] = false
+		}
+	}
+	return list
+}
+
+// checkRequired refuses a resource that lacks a required attribute.
+func checkRequired(rt *ResourceType, o Object) error {
+	for i := range rt.Schema.Attributes {
+		a := &rt.Schema.Attributes[i]
+		if !a.Required {
+			continue
+		}
+		if s, isString := o[a.Name].(string); o[a.Name] == nil || (isString && strings.TrimSpace(s) == "") {
+			return badRequest(invalidValue, "%s is required", a.Name)
+		}
+	}
+	return nil
+}
+
+// clone copies a value deeply, so that a failed PATCH leaves the original whole.
+func clone(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, inner := range v {
+			out[key] = clone(inner)
+		}
+		return out
+	case []any:
+		out := slices.Clone(v)
+		for i := range out {
+			out[i] = clone(out[i])
+		}
+		return out
+	}
+	return v
+}

@@ -1,0 +1,132 @@
+// Package worker is wiring: the Temporal client with its converters, the
+// connectors from the configuration, and the workers with what they run.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	"go.temporal.io/sdk/log"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// retention is how long Temporal keeps closed workflows in a namespace that
+// migrate creates: a quarter, so that auditors meet them in the UI.
+const retention = 90 * 24 * time.Hour
+
+// NewClient prepares a client that connects when it is first used, so that a
+// process starts while Temporal is down. Payloads and failures are encrypted.
+func NewClient(cfg config.Temporal, sealer *seal.Sealer, logger *slog.Logger) (client.Client, error) {
+	options, err := clientOptions(cfg)
+	if err != nil {
+		return nil, err
+	}
+	options.DataConverter = seal.DataConverter(sealer)
+	options.FailureConverter = seal.FailureConverter(sealer)
+	options.Logger = log.NewStructuredLogger(logger)
+	c, err := client.NewLazyClient(options)
+	if err != nil {
+		return nil, fmt.Errorf("configure the Temporal client: %w", err)
+	}
+	return c, nil
+}
+
+// clientOptions fills what the configuration leaves open from the TEMPORAL_*
+// variables and profiles of Temporal's own CLI.
+func clientOptions(cfg config.Temporal) (client.Options, error) {
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return client.Options{}, fmt.Errorf("read Temporal's variables and profile: %w", err)
+	}
+	if cfg.Address != "" {
+		options.HostPort = cfg.Address
+	}
+	if cfg.Namespace != "" {
+		options.Namespace = cfg.Namespace
+	}
+	options.Identity = "leaver"
+	return options, nil
+}
+
+// EnsureNamespace creates the namespace and the search attributes that are missing.
+func EnsureNamespace(ctx context.Context, cfg config.Temporal) error {
+	options, err := clientOptions(cfg)
+	if err != nil {
+		return err
+	}
+	c, err := client.DialContext(ctx, options)
+	if err != nil {
+		return fmt.Errorf("connect to Temporal: %w", err)
+	}
+	defer c.Close()
+	_, err = c.WorkflowService().RegisterNamespace(ctx, &workflowservice.RegisterNamespaceRequest{
+		Namespace: options.Namespace, Description: "leaver", WorkflowExecutionRetentionPeriod: durationpb.New(retention),
+	})
+	var exists *serviceerror.NamespaceAlreadyExists
+	if err != nil && !errors.As(err, &exists) {
+		return fmt.Errorf("register namespace %s: %w", options.Namespace, err)
+	}
+	return ensureSearchAttributes(ctx, c, options.Namespace)
+}
+
+func ensureSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
+	wanted := map[string]enums.IndexedValueType{
+		workflows.SearchTenant.GetName():    enums.INDEXED_VALUE_TYPE_KEYWORD,
+		workflows.SearchPrincipal.GetName(): enums.INDEXED_VALUE_TYPE_KEYWORD,
+		workflows.SearchTrigger.GetName():   enums.INDEXED_VALUE_TYPE_KEYWORD,
+		workflows.SearchState.GetName():     enums.INDEXED_VALUE_TYPE_KEYWORD,
+		workflows.SearchSurvivors.GetName(): enums.INDEXED_VALUE_TYPE_INT,
+	}
+	// A namespace made a moment ago may not have reached every part of the
+	// server: not found passes by itself.
+	var err error
+	for range 50 {
+		if err = addSearchAttributes(ctx, c, namespace, wanted); err == nil {
+			return nil
+		}
+		var notFound *serviceerror.NotFound
+		var namespaceNotFound *serviceerror.NamespaceNotFound
+		if !errors.As(err, &notFound) && !errors.As(err, &namespaceNotFound) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("add search attributes to %s: %w", namespace, err)
+}
+
+func addSearchAttributes(ctx context.Context, c client.Client, namespace string, wanted map[string]enums.IndexedValueType) error {
+	have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	if err != nil {
+		return err
+	}
+	missing := make(map[string]enums.IndexedValueType)
+	for name, kind := range wanted {
+		if _, ok := have.GetCustomAttributes()[name]; !ok {
+			missing[name] = kind
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	_, err = c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{
+		Namespace: namespace, SearchAttributes: missing,
+	})
+	return err
+}

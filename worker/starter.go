@@ -1,0 +1,126 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// Starter starts the workflows of lifecycle events. It implements
+// lifecycle.Starter.
+type Starter struct {
+	client client.Client
+	policy workflows.Policy
+	notify []string // connectors that are told of each event
+}
+
+// NewStarter returns a starter with that policy.
+func NewStarter(c client.Client, policy workflows.Policy, notify []string) *Starter {
+	return &Starter{client: c, policy: policy, notify: notify}
+}
+
+// Policy fills the defaults into what is configured.
+func Policy(c config.Policy) workflows.Policy {
+	p := workflows.DefaultPolicy()
+	if c.Deadline > 0 {
+		p.Deadline = c.Deadline
+	}
+	if c.AttemptTimeout > 0 {
+		p.AttemptTimeout = c.AttemptTimeout
+	}
+	if c.InitialInterval > 0 {
+		p.InitialInterval = c.InitialInterval
+	}
+	if c.MaximumInterval > 0 {
+		p.MaximumInterval = c.MaximumInterval
+	}
+	return p
+}
+
+// Start starts the event's workflow, or returns the run that was started
+// before (I3): running or closed, an ID is used once.
+func (s *Starter) Start(ctx context.Context, e lifecycle.Event) (string, error) {
+	return s.start(ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING)
+}
+
+// Rerun starts the next run of a cascade that closed without success.
+// Error: lifecycle.ErrNotFailed where it is running, or completed.
+func (s *Starter) Rerun(ctx context.Context, e lifecycle.Event) (string, error) {
+	runID, err := s.start(ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL)
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &started) {
+		return "", lifecycle.ErrNotFailed
+	}
+	return runID, err
+}
+
+func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.WorkflowIdReusePolicy, conflict enums.WorkflowIdConflictPolicy) (string, error) {
+	workflow, ok := workflowOf[e.Kind]
+	if !ok {
+		return "", fmt.Errorf("no workflow for events of kind %s", e.Kind)
+	}
+	priority := 3 // Temporal's default; 1 goes first
+	if e.Kind == lifecycle.Leaver {
+		priority = 1
+	}
+	run, err := s.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                       e.WorkflowID,
+		TaskQueue:                workflows.TaskQueue,
+		WorkflowIDReusePolicy:    reuse,
+		WorkflowIDConflictPolicy: conflict,
+		// Set for both: with UseExisting a closed duplicate is no error.
+		WorkflowExecutionErrorWhenAlreadyStarted: reuse == enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
+		TypedSearchAttributes: temporal.NewSearchAttributes(
+			workflows.SearchTenant.ValueSet(e.Tenant.String()),
+			workflows.SearchPrincipal.ValueSet(e.Principal.String()),
+			workflows.SearchTrigger.ValueSet(e.Trigger),
+			workflows.SearchState.ValueSet("running"),
+		),
+		Memo:          map[string]any{"event": e.ID, "actor": e.Actor, "principalType": e.PrincipalType},
+		StaticSummary: fmt.Sprintf("%s of %s %s (%s)", e.Kind, e.PrincipalType, e.Principal, e.Trigger),
+		Priority:      temporal.Priority{PriorityKey: priority},
+	}, workflow, workflows.Input{
+		Tenant: e.Tenant, Event: e.ID, Principal: e.Principal, PrincipalType: e.PrincipalType,
+		Sequence: e.Sequence, Trigger: e.Trigger, Changed: e.Changed, Notify: s.notify, Policy: s.policy,
+	})
+	if err != nil {
+		return "", err
+	}
+	return run.GetRunID(), nil
+}
+
+// Retry asks a running cascade to try one item again now, or with uuid.Nil all
+// that wait or failed. Error: lifecycle.ErrCascadeNotFound where none is running.
+func (s *Starter) Retry(ctx context.Context, workflowID string, item uuid.UUID) (int, error) {
+	handle, err := s.client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: workflowID, UpdateName: workflows.UpdateRetry,
+		Args: []any{workflows.RetryRequest{Item: item}}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	var notFound *serviceerror.NotFound
+	if errors.As(err, &notFound) {
+		return 0, lifecycle.ErrCascadeNotFound
+	}
+	if err != nil {
+		return 0, fmt.Errorf("update %s: %w", workflowID, err)
+	}
+	var response workflows.RetryResponse
+	if err := handle.Get(ctx, &response); err != nil {
+		return 0, fmt.Errorf("update %s: %w", workflowID, err)
+	}
+	return response.Retried, nil
+}
+
+var workflowOf = map[lifecycle.Kind]any{
+	lifecycle.Joiner: workflows.Joiner, lifecycle.Mover: workflows.Mover,
+	lifecycle.Leaver: workflows.Leaver, lifecycle.TeamSync: workflows.TeamSync,
+}

@@ -1,0 +1,78 @@
+package worker
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// stopTimeout is longer than the longest attempt, so that a graceful stop
+// hands nothing back half done.
+const stopTimeout = 75 * time.Second
+
+// Workers are one worker for the workflows and one for each connector: a queue
+// of its own keeps a connector's rate, and keeps its slowness to itself (I10).
+type Workers struct {
+	workers []worker.Worker
+}
+
+// New registers everything with workers that are not started yet.
+func New(c client.Client, a *activities.Activities) *Workers {
+	main := worker.New(c, workflows.TaskQueue, worker.Options{
+		WorkerStopTimeout:                       stopTimeout,
+		MaxConcurrentWorkflowTaskPollers:        4,
+		MaxConcurrentLocalActivityExecutionSize: 100,
+	})
+	main.RegisterWorkflow(workflows.Leaver)
+	main.RegisterWorkflow(workflows.Joiner)
+	main.RegisterWorkflow(workflows.Mover)
+	main.RegisterWorkflow(workflows.TeamSync)
+	main.RegisterActivity(a)
+	w := &Workers{workers: []worker.Worker{main}}
+	for _, name := range slices.Sorted(maps.Keys(a.Connectors)) {
+		queue := worker.New(c, connectors.TaskQueue(name), worker.Options{
+			WorkerStopTimeout:                  stopTimeout,
+			DisableWorkflowWorker:              true,
+			TaskQueueActivitiesPerSecond:       a.Connectors[name].Rate,
+			MaxConcurrentActivityExecutionSize: 100,
+		})
+		queue.RegisterActivity(a)
+		w.workers = append(w.workers, queue)
+	}
+	return w
+}
+
+// Start starts all, or none. It fails while Temporal is down.
+func (w *Workers) Start() error {
+	for i, worker := range w.workers {
+		if err := worker.Start(); err != nil {
+			for _, started := range w.workers[:i] {
+				started.Stop()
+			}
+			return fmt.Errorf("start the workers: %w", err)
+		}
+	}
+	return nil
+}
+
+// Stop takes no new work, and waits for what is being done.
+func (w *Workers) Stop() {
+	done := make(chan struct{})
+	for _, worker := range w.workers {
+		go func() {
+			worker.Stop()
+			done <- struct{}{}
+		}()
+	}
+	for range w.workers {
+		<-done
+	}
+}

@@ -1,0 +1,88 @@
+// Package workflows holds what leaver runs in Temporal: one workflow for each
+// kind of lifecycle change. The code is deterministic and does no I/O.
+package workflows
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// TaskQueue is that of the workflows and of the activities that only need
+// PostgreSQL; each connector has one of its own.
+const TaskQueue = "leaver"
+
+// The search attributes, registered by `leaver migrate`. Temporal never
+// encrypts them: ids and states only.
+var (
+	SearchTenant    = temporal.NewSearchAttributeKeyKeyword("LeaverTenant")
+	SearchPrincipal = temporal.NewSearchAttributeKeyKeyword("LeaverPrincipal")
+	SearchTrigger   = temporal.NewSearchAttributeKeyKeyword("LeaverTrigger")
+	SearchState     = temporal.NewSearchAttributeKeyKeyword("LeaverState")
+	SearchSurvivors = temporal.NewSearchAttributeKeyInt64("LeaverSurvivors")
+)
+
+// Input starts any of the workflows. It carries ids and policy, never a name.
+type Input struct {
+	Tenant        uuid.UUID `json:"tenant"`
+	Event         uuid.UUID `json:"event"`
+	Principal     uuid.UUID `json:"principal"`
+	PrincipalType string    `json:"principalType"`
+	Sequence      int64     `json:"sequence"`
+	Trigger       string    `json:"trigger"`
+	Changed       []string  `json:"changed,omitempty"`
+	Notify        []string  `json:"notify,omitempty"` // connectors to tell
+	Policy        Policy    `json:"policy"`
+	// Deadline and Continued are set when a long cascade continues as new.
+	Deadline  time.Time `json:"deadline,omitzero"`
+	Continued bool      `json:"continued,omitempty"`
+}
+
+func (in Input) ref() activities.CascadeRef {
+	return activities.CascadeRef{Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Sequence: in.Sequence}
+}
+
+func (in Input) notification(outcome string) connectors.Notification {
+	return connectors.Notification{
+		Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Resource: in.PrincipalType,
+		Changed: in.Changed, Outcome: outcome,
+	}
+}
+
+// Policy says how long and how hard a cascade tries.
+type Policy struct {
+	// Deadline is how long a cascade tries before what is left is a survivor.
+	Deadline time.Duration `json:"deadline"`
+	// AttemptTimeout bounds one attempt at one item.
+	AttemptTimeout time.Duration `json:"attemptTimeout"`
+	// Retries after InitialInterval, doubling up to MaximumInterval.
+	InitialInterval time.Duration `json:"initialInterval"`
+	MaximumInterval time.Duration `json:"maximumInterval"`
+	// RunsGrace is how long credentials wait for scheduled runs to be cancelled
+	// first; a scheduler that is down must not keep tokens alive.
+	RunsGrace time.Duration `json:"runsGrace"`
+	// Window is how many items are being ended at a time.
+	Window int `json:"window"`
+}
+
+// DefaultPolicy tries for a day, its first retries within seconds.
+func DefaultPolicy() Policy {
+	return Policy{
+		Deadline: 24 * time.Hour, AttemptTimeout: time.Minute,
+		InitialInterval: time.Second, MaximumInterval: 5 * time.Minute,
+		RunsGrace: 10 * time.Second, Window: 200,
+	}
+}
+
+const (
+	// heartbeatTimeout bounds how long a killed worker's attempt goes unnoticed.
+	heartbeatTimeout = 15 * time.Second
+	// localTimeout bounds one attempt at a step that only needs PostgreSQL.
+	localTimeout = 10 * time.Second
+	// notifyDeadline bounds how long a platform that is down is tried.
+	notifyDeadline = 24 * time.Hour
+)

@@ -1,0 +1,191 @@
+package workflows
+
+import (
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// ErrorSurvivors is the type of the error with which a cascade fails that left
+// something alive; its details are the report.
+const ErrorSurvivors = "Survivors"
+
+// Leaver ends everything that a principal's agents hold on the principal's
+// behalf, and closes Completed with a report, or Failed with the survivors (I7).
+func Leaver(ctx workflow.Context, in Input) (lifecycle.Report, error) {
+	c, err := newCascade(ctx, in)
+	if err != nil {
+		return lifecycle.Report{}, err
+	}
+	return c.run(ctx)
+}
+
+// cascade is the state of one run. items holds what this run is at.
+type cascade struct {
+	in        Input
+	items     map[string]*item
+	order     []*item
+	inFlight  int
+	runs      int // of those in flight, how many are scheduled runs
+	suspended int
+	phase     string
+}
+
+// newCascade sets the handlers up before anything is awaited.
+func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
+	if in.Deadline.IsZero() {
+		in.Deadline = workflow.Now(ctx).Add(in.Policy.Deadline)
+	}
+	c := &cascade{in: in, items: make(map[string]*item), phase: "settling"}
+	if err := workflow.SetQueryHandler(ctx, QueryProgress, func() (Progress, error) { return c.progress(), nil }); err != nil {
+		return nil, fmt.Errorf("set the query handler: %w", err)
+	}
+	err := workflow.SetUpdateHandlerWithOptions(ctx, UpdateRetry, c.retry, workflow.UpdateHandlerOptions{Validator: c.validateRetry})
+	if err != nil {
+		return nil, fmt.Errorf("set the update handler: %w", err)
+	}
+	return c, nil
+}
+
+// run is the story: settle the agents; end what can mint, then what was
+// minted, each proven dead; look again until nothing is left; report.
+func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
+	if err := c.settle(ctx); err != nil {
+		return lifecycle.Report{}, err
+	}
+	interrupted := c.endUntilNothingIsLeft(ctx)
+	if workflow.IsContinueAsNewError(interrupted) {
+		return lifecycle.Report{}, interrupted
+	}
+	// A cancelled cascade reports too: what it leaves behind has survived.
+	ctx, _ = workflow.NewDisconnectedContext(ctx)
+	if err := workflow.Await(ctx, func() bool { return c.inFlight == 0 && workflow.AllHandlersFinished(ctx) }); err != nil {
+		return lifecycle.Report{}, err
+	}
+	return c.close(ctx, interrupted)
+}
+
+// endUntilNothingIsLeft discovers and ends, page by page. It returns an error
+// where it was cancelled, or has to continue as new.
+func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
+	c.phase = "ending"
+	for {
+		found, full, err := c.discover(ctx)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 && c.inFlight == 0 {
+			return nil
+		}
+		if err := c.beginAll(ctx, found); err != nil {
+			return err
+		}
+		if full && len(found) > 0 {
+			continue
+		}
+		if err := workflow.Await(ctx, func() bool { return c.inFlight == 0 }); err != nil {
+			return err
+		}
+		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
+			next := c.in
+			next.Continued = true // what was ended is in PostgreSQL
+			return workflow.NewContinueAsNewError(ctx, Leaver, next)
+		}
+	}
+}
+
+func (c *cascade) settle(ctx workflow.Context) error {
+	if c.in.Continued {
+		return nil
+	}
+	var settled activities.Settlement
+	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Settle, c.in.ref()).Get(ctx, &settled)
+	c.suspended = len(settled.Suspended)
+	return err
+}
+
+// discover returns what this run has not met yet, scheduled runs first, and
+// whether the page was full, so that there may be more.
+func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err error) {
+	var held []inventory.Held
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Discover, c.in.ref()).Get(ctx, &held); err != nil {
+		return nil, false, err
+	}
+	for _, h := range held {
+		if id := h.ID.String(); c.items[id] == nil {
+			i := &item{Held: h}
+			c.items[id], c.order = i, append(c.order, i)
+			found = append(found, i)
+		}
+	}
+	return found, len(held) == activities.DiscoverPage, nil
+}
+
+// beginAll begins with each, as the window allows. Credentials wait for
+// scheduled runs, which could mint them anew, but not for ever: a scheduler
+// that is down must not keep tokens alive.
+func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
+	waitedForRuns := false
+	for _, i := range found {
+		if i.Kind != inventory.ScheduledRun && !waitedForRuns {
+			waitedForRuns = true
+			if _, err := workflow.AwaitWithTimeout(ctx, c.in.Policy.RunsGrace, func() bool { return c.runs == 0 }); err != nil {
+				return err
+			}
+		}
+		if err := workflow.Await(ctx, func() bool { return c.inFlight < c.in.Policy.Window }); err != nil {
+			return err
+		}
+		c.begin(ctx, i)
+	}
+	return nil
+}
+
+// close reports. Survivors make the workflow fail, so that nobody has to read
+// a result to see them.
+func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Report, error) {
+	c.phase = phaseReporting
+	in := activities.ReportInput{Cascade: c.in.ref(), Interrupted: interrupted != nil}
+	var report lifecycle.Report
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Report, in).Get(ctx, &report); err != nil {
+		return report, err
+	}
+	c.phase = report.Outcome
+	c.show(ctx)
+	if err := workflow.UpsertTypedSearchAttributes(ctx,
+		SearchState.ValueSet(report.Outcome), SearchSurvivors.ValueSet(int64(report.Survivors))); err != nil {
+		return report, err
+	}
+	notify(ctx, c.in, "principal.leaver", report.Outcome)
+	switch {
+	case interrupted != nil:
+		return report, interrupted
+	case report.Survivors > 0:
+		message := fmt.Sprintf("%d of %d outlived the cascade; fix what the report names, then run `leaver cascade rerun %s`",
+			report.Survivors, report.Survivors+report.Verified+report.Revoked+report.Expiring, c.in.Event)
+		return report, temporal.NewApplicationErrorWithOptions(message, ErrorSurvivors, temporal.ApplicationErrorOptions{
+			NonRetryable: true, Details: []any{report},
+		})
+	}
+	return report, nil
+}
+
+// a gives typed references to the activities' methods; it is never called.
+var a *activities.Activities
+
+// localActivity is for steps that only need PostgreSQL: they cost no trip
+// through a task queue, and are tried until PostgreSQL is back.
+func localActivity(ctx workflow.Context) workflow.Context {
+	return workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
+		StartToCloseTimeout: localTimeout,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second,
+		},
+	})
+}

@@ -1,0 +1,80 @@
+package workflows
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// The names of what operators may ask of a running cascade.
+const (
+	QueryProgress = "progress"
+	UpdateRetry   = "retry"
+)
+
+// phaseReporting is when nothing can be retried any more.
+const phaseReporting = "reporting"
+
+// maxProgressItems bounds an answer; the counts are of all items.
+const maxProgressItems = 200
+
+// Progress is the answer to the query.
+type Progress struct {
+	Phase     string         `json:"phase"`
+	Suspended int            `json:"suspendedAgents"`
+	Counts    map[string]int `json:"counts"` // items by state
+	Items     []ItemProgress `json:"items"`
+}
+
+// ItemProgress is where one item stands in this run.
+type ItemProgress struct {
+	ID        uuid.UUID       `json:"id"`
+	Kind      inventory.Kind  `json:"kind"`
+	Connector string          `json:"connector"`
+	State     inventory.State `json:"state"`
+	Reason    string          `json:"reason,omitempty"`
+}
+
+func (c *cascade) progress() Progress {
+	p := Progress{Phase: c.phase, Suspended: c.suspended, Counts: c.counts()}
+	for _, i := range c.order[:min(len(c.order), maxProgressItems)] {
+		state := i.state
+		if state == "" {
+			state = inventory.Live // found, and waiting for its turn
+		}
+		p.Items = append(p.Items, ItemProgress{ID: i.ID, Kind: i.Kind, Connector: i.Connector, State: state, Reason: i.reason})
+	}
+	return p
+}
+
+func (c *cascade) counts() map[string]int {
+	counts := make(map[string]int)
+	for _, i := range c.order {
+		if i.state != "" {
+			counts[string(i.state)]++
+		}
+	}
+	return counts
+}
+
+// show sets the workflow's current details, which the Temporal UI renders.
+func (c *cascade) show(ctx workflow.Context) {
+	counts := c.counts()
+	var b strings.Builder
+	fmt.Fprintf(&b, "**%s** · %d found, %d in flight\n\n| state | items |\n|---|---|\n", c.phase, len(c.order), c.inFlight)
+	for _, state := range []inventory.State{
+		inventory.Ending, inventory.Verified, inventory.Revoked, inventory.Expiring, inventory.Survivor,
+	} {
+		if n := counts[string(state)]; n > 0 {
+			fmt.Fprintf(&b, "| %s | %d |\n", state, n)
+		}
+	}
+	if c.suspended > 0 {
+		fmt.Fprintf(&b, "\n%d orphaned agents suspended\n", c.suspended)
+	}
+	workflow.SetCurrentDetails(ctx, b.String())
+}
