@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/cmd/internal/app"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// appRole is the login role of the application in the development database.
+const appRole = "leaver_dev"
+
+// develop brings everything up, drills, and stays until interrupted.
+func develop(ctx context.Context, o options, c *console) error {
+	codec, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("find a port for the codec server: %w", err)
+	}
+	codecAddress := codec.Addr().String()
+	_ = codec.Close() // serve listens there in a moment
+	stack, err := devstack.Start(ctx, devstack.Options{
+		Data: o.data, Ephemeral: o.ephemeral, NoInstall: o.noInstall, TemporalPort: o.temporalPort, UIPort: o.uiPort,
+		CodecEndpoint: "http://" + codecAddress, Log: c.note,
+	})
+	if err != nil {
+		return err
+	}
+	defer stack.Stop()
+	c.note("PostgreSQL and Temporal are up (data in %s)", stack.Data)
+
+	peers, err := startDownstreams(ctx, stack)
+	if err != nil {
+		return err
+	}
+	defer peers.stop()
+	cfg, err := newConfig(ctx, stack, codecAddress, peers)
+	if err != nil {
+		return err
+	}
+	i, err := startInstallation(ctx, cfg, o.listen, stack.Data)
+	if err != nil {
+		return err
+	}
+	defer i.stop()
+
+	d := &drill{console: c, installation: i, peers: peers, ui: stack.TemporalUI, namespace: cfg.Temporal.Namespace}
+	drillErr := d.run(ctx)
+	if drillErr != nil && !errors.Is(drillErr, errSurvived) {
+		return fmt.Errorf("drill: %w; the log is %s", drillErr, i.logFile)
+	}
+	d.links()
+	if o.once {
+		return drillErr
+	}
+	c.say("\nEverything stays up; stop it with Ctrl-C.")
+	<-ctx.Done()
+	return nil
+}
+
+// newConfig makes schema, role and keyset, and the configuration that a real
+// installation would have in leaver.yaml.
+func newConfig(ctx context.Context, stack *devstack.Stack, codec string, peers *downstreams) (*config.Config, error) {
+	database, err := createDatabase(ctx, stack.DatabaseURL)
+	if err != nil {
+		return nil, err
+	}
+	keyset := filepath.Join(stack.Data, "keyset.json")
+	if err := ensureKeyset(keyset); err != nil {
+		return nil, err
+	}
+	cfg, err := config.Parse("leaver.yaml", []byte(peers.yaml()), os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	cfg.Database = config.Database{URL: withUser(database, appRole), MigrateURL: database}
+	cfg.Temporal = config.Temporal{Address: stack.TemporalAddress, Namespace: "leaver"}
+	cfg.Seal = config.Seal{KeysetFile: keyset}
+	cfg.Codec.Listen = codec
+	if u, err := url.Parse(stack.TemporalUI); err == nil && u.Host != "" {
+		cfg.Codec.AllowedOrigins = []string{stack.TemporalUI, "http://localhost:" + u.Port()}
+	}
+	return cfg, nil
+}
+
+// createDatabase makes the database `leaver` where it is missing.
+func createDatabase(ctx context.Context, owner string) (string, error) {
+	conn, err := pgx.Connect(ctx, owner)
+	if err != nil {
+		return "", fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var exists bool
+	if err := conn.QueryRow(ctx, `select exists (select 1 from pg_database where datname = 'leaver')`).Scan(&exists); err != nil {
+		return "", fmt.Errorf("look for the database: %w", err)
+	}
+	if !exists {
+		if _, err := conn.Exec(ctx, `create database leaver`); err != nil {
+			return "", fmt.Errorf("create the database: %w", err)
+		}
+	}
+	return withDatabase(owner, "leaver"), nil
+}
+
+func withDatabase(raw, name string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw // pgx connected with it, so it is a URL
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+// withUser names another role; in a private cluster it needs no password.
+func withUser(raw, user string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	if q := u.Query(); q.Has("user") {
+		q.Set("user", user)
+		u.RawQuery = q.Encode()
+		return u.String()
+	}
+	password, _ := u.User.Password()
+	u.User = url.UserPassword(user, password)
+	return u.String()
+}
+
+func ensureKeyset(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	keyset, err := seal.GenerateKeyset()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, keyset, 0o600); err != nil {
+		return fmt.Errorf("keep the keyset: %w", err)
+	}
+	return nil
+}
+
+// installation is a running leaver: API, relay and workers in this process.
+type installation struct {
+	app     *app.App
+	url     string
+	logFile string
+	tenant  tenant.Tenant
+	// Tokens: the IdP's, the platform's and the operator's.
+	scim, platform, operator string
+	stop                     func()
+}
+
+func startInstallation(ctx context.Context, cfg *config.Config, listen, data string) (*installation, error) {
+	i := &installation{logFile: filepath.Join(data, "leaver.log")}
+	file, err := os.OpenFile(i.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	log := slog.New(slog.NewJSONHandler(file, nil))
+	if err := app.Migrate(ctx, cfg, log); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen: %w", err), file.Close())
+	}
+	i.url = "http://" + listener.Addr().String()
+	if i.app, err = app.New(ctx, cfg, log); err != nil {
+		return nil, errors.Join(err, listener.Close(), file.Close())
+	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var parts sync.WaitGroup
+	for _, part := range []func() error{
+		func() error { return i.app.Serve(running, listener) },
+		func() error { return i.app.Work(running) },
+	} {
+		parts.Go(func() {
+			if err := part(); err != nil {
+				log.Error("a part of leaver ended", "error", err)
+			}
+		})
+	}
+	i.stop = func() {
+		cancel()
+		parts.Wait()
+		i.app.Close()
+		_ = file.Close()
+	}
+	if err := i.provision(ctx); err != nil {
+		i.stop()
+		return nil, err
+	}
+	return i, nil
+}
+
+// provision makes a tenant of this run's own, with its tokens.
+func (i *installation) provision(ctx context.Context) error {
+	tenants := i.app.Tenants()
+	var err error
+	if i.tenant, err = tenants.Create(ctx, "drill-"+uuid.NewString()[:8], tenant.ProfileDefault); err != nil {
+		return err
+	}
+	for class, secret := range map[tenant.Class]*string{
+		tenant.ClassSCIM: &i.scim, tenant.ClassPlatform: &i.platform, tenant.ClassOperator: &i.operator,
+	} {
+		of := i.tenant.ID
+		if class == tenant.ClassOperator {
+			of = uuid.Nil
+		}
+		if _, *secret, err = tenants.Issue(ctx, of, tenant.NewToken{Class: class, Description: "leaver-dev"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// workflowLink is the page of a workflow in Temporal's UI.
+func workflowLink(ui, namespace, workflowID, runID string) string {
+	return ui + "/namespaces/" + namespace + "/workflows/" + url.PathEscape(workflowID) + "/" + runID + "/history"
+}
+

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack"
+	"github.com/leaverhq/leaver/internal/devstack/openid"
+	"github.com/leaverhq/leaver/internal/scram"
+	leaverworker "github.com/leaverhq/leaver/worker"
+)
+
+// agentsNamespace is where the agents' scheduled runs live: a Temporal of the
+// agent platform's, as far as leaver is concerned.
+const agentsNamespace = "agent-platform"
+
+const agentsQueue = "agents"
+
+// downstreams are the systems that agents hold credentials of.
+type downstreams struct {
+	openid   *openid.Provider
+	database string // as the connector's role
+	owner    string // as the superuser
+	temporal client.Client
+	address  string
+	suffix   string
+	closers  []func()
+}
+
+func (d *downstreams) stop() {
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		d.closers[i]()
+	}
+}
+
+// The variables by which the connectors' settings refer to their secrets.
+const (
+	openidVariable   = "LEAVER_DEV_OPENID_SECRET"
+	databaseVariable = "LEAVER_DEV_DATABASE_URL"
+)
+
+func startDownstreams(ctx context.Context, stack *devstack.Stack) (*downstreams, error) {
+	d := &downstreams{suffix: strings.ReplaceAll(uuid.NewString(), "-", "")[:8], address: stack.TemporalAddress}
+	for _, start := range []func(context.Context, *devstack.Stack) error{d.startOpenID, d.startDatabase, d.startAgents} {
+		if err := start(ctx, stack); err != nil {
+			d.stop()
+			return nil, err
+		}
+	}
+	for name, value := range map[string]string{openidVariable: d.openid.ClientSecret, databaseVariable: d.database} {
+		if err := os.Setenv(name, value); err != nil {
+			d.stop()
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return d, nil
+}
+
+func (d *downstreams) startOpenID(ctx context.Context, _ *devstack.Stack) error {
+	provider, err := openid.Start(ctx)
+	if err != nil {
+		return err
+	}
+	d.openid = provider
+	d.closers = append(d.closers, provider.Close)
+	return nil
+}
+
+// startDatabase makes a second database, with a role that may administer
+// others, as a company would give to leaver.
+func (d *downstreams) startDatabase(ctx context.Context, stack *devstack.Stack) error {
+	conn, err := pgx.Connect(ctx, stack.DatabaseURL)
+	if err != nil {
+		return fmt.Errorf("connect to the downstream database: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	name, password := "crm_"+d.suffix, rand.Text()
+	verifier, err := scram.NewVerifier(password)
+	if err != nil {
+		return err
+	}
+	for _, sql := range []string{
+		"create role " + name + "_admin login createrole password '" + verifier + "'",
+		"grant pg_signal_backend to " + name + "_admin",
+		"create database " + name,
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("prepare the downstream database: %w", err)
+		}
+	}
+	d.owner = withDatabase(stack.DatabaseURL, name)
+	d.database = login(d.owner, name+"_admin", password)
+	return nil
+}
+
+// login is a URL with another role and its password.
+func login(raw, user, password string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	q := u.Query()
+	q.Del("user")
+	u.RawQuery = q.Encode()
+	if u.Host == "" { // a socket: user information needs a host in a URL
+		q.Set("user", user)
+		q.Set("password", password)
+		u.RawQuery = q.Encode()
+		return u.String()
+	}
+	u.User = url.UserPassword(user, password)
+	return u.String()
+}
+
+// startAgents runs the agents' own worker, for a schedule that really fires.
+func (d *downstreams) startAgents(ctx context.Context, stack *devstack.Stack) error {
+	if err := leaverworker.EnsureNamespace(ctx, config.Temporal{Address: stack.TemporalAddress, Namespace: agentsNamespace}); err != nil {
+		return err
+	}
+	c, err := client.DialContext(ctx, client.Options{HostPort: stack.TemporalAddress, Namespace: agentsNamespace, Logger: quiet{}})
+	if err != nil {
+		return fmt.Errorf("connect to the agents' Temporal: %w", err)
+	}
+	w := worker.New(c, agentsQueue, worker.Options{})
+	w.RegisterWorkflow(WriteToCustomers)
+	if err := w.Start(); err != nil {
+		c.Close()
+		return fmt.Errorf("start the agents' worker: %w", err)
+	}
+	d.temporal = c
+	d.closers = append(d.closers, c.Close, w.Stop)
+	return nil
+}
+
+// WriteToCustomers is what the scheduled agent does: it works until it is told
+// to stop.
+func WriteToCustomers(ctx workflow.Context) error {
+	return workflow.Sleep(ctx, 24*time.Hour)
+}
+
+// yaml is the connectors' part of a leaver.yaml.
+func (d *downstreams) yaml() string {
+	return fmt.Sprintf(`connectors:
+  - name: workspace
+    type: oauth2
+    tenants: ["*"]
+    revocation_url: %s
+    introspection_url: %s
+    token_url: %s
+    client_id: %s
+    client_secret: env:%s
+  - name: crm
+    type: postgres
+    tenants: ["*"]
+    url: env:%s
+  - name: agent-runs
+    type: temporal
+    tenants: ["*"]
+    address: %s
+    namespace: %s
+`, d.openid.RevocationURL(), d.openid.IntrospectionURL(), d.openid.TokenURL(), openid.ClientID, openidVariable,
+		databaseVariable, d.address, agentsNamespace)
+}
+
+// quiet drops the SDK's log lines: the console is for the drill.
+type quiet struct{}
+
+func (quiet) Debug(string, ...any) {}
+func (quiet) Info(string, ...any)  {}
+func (quiet) Warn(string, ...any)  {}
+func (quiet) Error(string, ...any) {}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/leaverhq/leaver/internal/api"
+)
+
+const clientTimeout = 90 * time.Second // longer than the longest wait
+
+// client calls the API as an operator.
+type client struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+func (c *cli) client() (*client, error) {
+	base := c.url
+	if base == "" {
+		base = os.Getenv("LEAVER_URL")
+	}
+	if base == "" {
+		base = "http://127.0.0.1:8080"
+	}
+	token := os.Getenv("LEAVER_TOKEN")
+	if c.tokenFile != "" {
+		raw, err := os.ReadFile(c.tokenFile)
+		if err != nil {
+			return nil, coded(exitUsage, "read the token: %w", err)
+		}
+		token = string(raw)
+	}
+	if token = strings.TrimSpace(token); token == "" {
+		return nil, coded(exitAuth, "no operator token: set LEAVER_TOKEN or --token-file (the first one is made by `leaver bootstrap`)")
+	}
+	return &client{base: strings.TrimSuffix(base, "/") + api.BasePath, token: token, http: &http.Client{Timeout: clientTimeout}}, nil
+}
+
+// page is a list as the API answers it.
+type page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"nextCursor"`
+}
+
+// all walks the pages of a list, up to max items; 0 is all.
+func all[T any](ctx context.Context, cl *client, path string, query url.Values, limit int) ([]T, error) {
+	items := []T{}
+	for {
+		var p page[T]
+		if err := cl.do(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &p); err != nil {
+			return nil, err
+		}
+		items = append(items, p.Items...)
+		if limit > 0 && len(items) >= limit {
+			return items[:limit], nil
+		}
+		if p.Next == "" {
+			return items, nil
+		}
+		query.Set("cursor", p.Next)
+	}
+}
+
+// do calls the API and decodes the answer into out, which may be nil.
+func (cl *client) do(ctx context.Context, method, path string, body, out any) error {
+	var payload io.Reader
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode the request: %w", err)
+		}
+		payload = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, cl.base+path, payload)
+	if err != nil {
+		return coded(exitUsage, "%w", err)
+	}
+	req.Header.Set("Authorization", "Bearer "+cl.token)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := cl.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("the API cannot be reached: %w; is `leaver serve` running there?", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode > 299 {
+		return refusal(resp)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	return nil
+}
+
+func refusal(resp *http.Response) error {
+	var p struct {
+		Detail string `json:"detail"`
+	}
+	if json.NewDecoder(resp.Body).Decode(&p) != nil || p.Detail == "" {
+		p.Detail = resp.Status
+	}
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		return coded(exitNotFound, "%s", p.Detail)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return coded(exitAuth, "%s", p.Detail)
+	}
+	return coded(exitError, "%s (%d)", p.Detail, resp.StatusCode)
+}

@@ -1,0 +1,142 @@
+// Command leaver is the product: the API, the worker, and the operator's
+// commands.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/internal/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// The exit codes, as the README lists them.
+const (
+	exitOK        = 0
+	exitError     = 1
+	exitUsage     = 2
+	exitNotFound  = 3
+	exitAuth      = 4
+	exitSurvivors = 5
+	exitRunning   = 6
+)
+
+// codedError carries the code that an error ends the process with.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+func coded(code int, format string, args ...any) error {
+	return &codedError{code: code, err: fmt.Errorf(format, args...)}
+}
+
+// run is main without the process, so that tests can call it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot(stdout, stderr)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	_, _ = fmt.Fprintln(stderr, "leaver:", err)
+	var withCode *codedError
+	if errors.As(err, &withCode) {
+		return withCode.code
+	}
+	return exitError
+}
+
+// cli is what all commands share.
+type cli struct {
+	stdout, stderr io.Writer
+	configFile     string
+	output         string
+	url            string
+	tokenFile      string
+}
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	c := &cli{stdout: stdout, stderr: stderr}
+	root := &cobra.Command{
+		Use:           "leaver",
+		Short:         "Ends an identity everywhere its agents reached",
+		SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if c.output != "" && c.output != "json" && c.output != "table" {
+				return coded(exitUsage, "-o is json or table")
+			}
+			return nil
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded(exitUsage, "%w", err) })
+	f := root.PersistentFlags()
+	f.StringVar(&c.configFile, "config", "", "configuration file (default leaver.yaml, where it exists)")
+	f.StringVarP(&c.output, "output", "o", "", "json or table")
+	f.StringVar(&c.url, "url", "", "the installation's address, for operator commands (LEAVER_URL; default http://127.0.0.1:8080)")
+	f.StringVar(&c.tokenFile, "token-file", "", "file with the operator token (else the variable LEAVER_TOKEN)")
+	root.AddCommand(
+		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(),
+		c.tenantCommand(), c.tokenCommand(), c.credentialCommand(), c.cascadeCommand(), c.versionCommand(),
+	)
+	for _, command := range root.Commands() {
+		strictArgs(command)
+	}
+	return root
+}
+
+// strictArgs makes wrong arguments usage errors, and a group without a known
+// verb too.
+func strictArgs(command *cobra.Command) {
+	if check := command.Args; check != nil {
+		command.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return coded(exitUsage, "%w; see `%s --help`", err, cmd.CommandPath())
+			}
+			return nil
+		}
+	}
+	if command.HasSubCommands() {
+		command.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return coded(exitUsage, "%s has no command %q; see `%s --help`", cmd.CommandPath(), args[0], cmd.CommandPath())
+			}
+			return cmd.Help()
+		}
+	}
+	for _, sub := range command.Commands() {
+		strictArgs(sub)
+	}
+}
+
+// logger writes to stderr: stdout is for answers.
+func (c *cli) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(c.stderr, nil))
+}
+
+func (c *cli) load() (*config.Config, error) {
+	cfg, err := config.Load(c.configFile)
+	if err != nil {
+		return nil, coded(exitUsage, "%w", err)
+	}
+	return cfg, nil
+}

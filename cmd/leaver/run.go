@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/cmd/internal/app"
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+func (c *cli) serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "serve", Short: "Answer SCIM and the API, and start workflows", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.load()
+			if err != nil {
+				return err
+			}
+			a, err := app.New(cmd.Context(), cfg, c.logger())
+			if err != nil {
+				return err
+			}
+			defer a.Close()
+			listener, err := net.Listen("tcp", cfg.Serve.Listen)
+			if err != nil {
+				return fmt.Errorf("listen: %w", err)
+			}
+			return a.Serve(cmd.Context(), listener)
+		},
+	}
+}
+
+func (c *cli) workerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "worker", Short: "Run the workflows and the connectors' activities", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.load()
+			if err != nil {
+				return err
+			}
+			a, err := app.New(cmd.Context(), cfg, c.logger())
+			if err != nil {
+				return err
+			}
+			defer a.Close()
+			return a.Work(cmd.Context())
+		},
+	}
+}
+
+func (c *cli) migrateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "migrate", Short: "Bring schema, role, namespace and search attributes up to date", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.load()
+			if err != nil {
+				return err
+			}
+			return app.Migrate(cmd.Context(), cfg, c.logger())
+		},
+	}
+}
+
+// bootstrapCommand works on the database's side: whoever may reach it makes
+// the first operator token, and every other one goes through the API.
+func (c *cli) bootstrapCommand() *cobra.Command {
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use: "bootstrap", Short: "Issue an operator token straight at the database (shown once)", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.load()
+			if err != nil {
+				return err
+			}
+			db, err := database.Open(cmd.Context(), cfg.Database.URL)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			_, secret, err := tenant.NewStore(db).Issue(cmd.Context(), uuid.Nil, tenant.NewToken{
+				Class: tenant.ClassOperator, Description: "bootstrap", TTL: ttl,
+			})
+			if err != nil {
+				return err
+			}
+			return c.secret(secret)
+		},
+	}
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 0 is for ever")
+	return cmd
+}
+
+func (c *cli) keysetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "keyset", Short: "Make a keyset that seals secrets and payloads; keep it like a root password", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			keyset, err := seal.GenerateKeyset()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.stdout, "%s\n", keyset)
+			return err
+		},
+	}
+}
+
+func (c *cli) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Tell the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			info, _ := debug.ReadBuildInfo()
+			v := version{Version: "(devel)"}
+			if info != nil {
+				v.Version, v.Go = info.Main.Version, info.GoVersion
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						v.Revision = s.Value
+					}
+				}
+			}
+			return c.print(v, []string{"VERSION", "REVISION", "GO"}, [][]string{{v.Version, v.Revision, v.Go}})
+		},
+	}
+}
+
+type version struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision"`
+	Go       string `json:"go"`
+}

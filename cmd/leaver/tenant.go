@@ -1,0 +1,144 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+func (c *cli) tenantCommand() *cobra.Command {
+	group := &cobra.Command{Use: "tenant", Short: "Keep tenants"}
+	var profile string
+	create := &cobra.Command{
+		Use: "create NAME", Short: "Create a tenant", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			var t tenant.Tenant
+			if err := cl.do(cmd.Context(), http.MethodPost, "/tenants", map[string]string{"name": args[0], "profile": profile}, &t); err != nil {
+				return err
+			}
+			return c.printTenants(t, t)
+		},
+	}
+	create.Flags().StringVar(&profile, "profile", "default", "dialect of the tenant's IdP: default, entra, okta or strict")
+	list := &cobra.Command{
+		Use: "list", Short: "List tenants", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			tenants, err := all[tenant.Tenant](cmd.Context(), cl, "/tenants", url.Values{}, 0)
+			if err != nil {
+				return err
+			}
+			return c.printTenants(tenants, tenants...)
+		},
+	}
+	group.AddCommand(create, list)
+	return group
+}
+
+func (c *cli) printTenants(body any, tenants ...tenant.Tenant) error {
+	var rows [][]string
+	for _, t := range tenants {
+		rows = append(rows, []string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt)})
+	}
+	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED"}, rows)
+}
+
+func (c *cli) tokenCommand() *cobra.Command {
+	group := &cobra.Command{Use: "token", Short: "Keep tokens; those of class operator belong to no tenant"}
+	var of string
+	group.PersistentFlags().StringVar(&of, "tenant", "", "the tenant; none for operator tokens")
+	path := func() string {
+		if of == "" {
+			return "/operator-tokens"
+		}
+		return "/tenants/" + url.PathEscape(of) + "/tokens"
+	}
+	group.AddCommand(c.tokenCreate(path), c.tokenList(path), c.tokenRevoke(path))
+	return group
+}
+
+func (c *cli) tokenCreate(path func() string) *cobra.Command {
+	var class, description string
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use: "create", Short: "Issue a token; it is shown once", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			var issued struct {
+				tenant.Token
+				Secret string `json:"secret"`
+			}
+			body := map[string]any{"class": class, "description": description, "ttlSeconds": int64(ttl / time.Second)}
+			if err := cl.do(cmd.Context(), http.MethodPost, path(), body, &issued); err != nil {
+				return err
+			}
+			if c.output == "json" {
+				return c.print(issued, nil, nil)
+			}
+			return c.secret(issued.Secret)
+		},
+	}
+	cmd.Flags().StringVar(&class, "class", "", "scim, platform or operator")
+	cmd.Flags().StringVar(&description, "description", "", "what it is for")
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 0 is for ever")
+	if err := cmd.MarkFlagRequired("class"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return cmd
+}
+
+func (c *cli) tokenList(path func() string) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List tokens, without their secrets", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			tokens, err := all[tenant.Token](cmd.Context(), cl, path(), url.Values{}, 0)
+			if err != nil {
+				return err
+			}
+			var rows [][]string
+			for _, t := range tokens {
+				rows = append(rows, []string{t.ID.String(), string(t.Class), t.Description, stamp(&t.CreatedAt), stamp(t.ExpiresAt), stamp(t.RevokedAt), stamp(t.LastUsedAt)})
+			}
+			return c.print(tokens, []string{"ID", "CLASS", "DESCRIPTION", "CREATED", "EXPIRES", "REVOKED", "LAST USED"}, rows)
+		},
+	}
+}
+
+func (c *cli) tokenRevoke(path func() string) *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "Revoke a token at once", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			return cl.do(cmd.Context(), http.MethodDelete, path()+"/"+url.PathEscape(args[0]), nil, nil)
+		},
+	}
+}
+
+// stamp writes a time for tables; absent is a dash.
+func stamp(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.UTC().Format(time.RFC3339)
+}

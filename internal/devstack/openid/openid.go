@@ -1,0 +1,277 @@
+// Package openid runs a real OpenID provider (zitadel/oidc) in-process: the
+// downstream that issues, introspects, refreshes and revokes tokens in the
+// drill and in tests.
+package openid
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zitadel/oidc/v3/example/server/storage"
+	"github.com/zitadel/oidc/v3/pkg/oidc"
+	"github.com/zitadel/oidc/v3/pkg/op"
+	"golang.org/x/text/language"
+)
+
+// ClientID is the client that tokens are issued to, and that may revoke them.
+const ClientID = "agent-platform"
+
+// OtherClientID is another client of the provider, with the same secret: to a
+// revocation by it the provider's answer proves nothing.
+const OtherClientID = "somebody-else"
+
+const redirectURI = "http://localhost/callback"
+
+// Provider is a running OpenID provider.
+type Provider struct {
+	Issuer       string
+	ClientSecret string
+
+	store  *store
+	server *http.Server
+}
+
+// Start serves a provider on a free loopback port.
+func Start(ctx context.Context) (*Provider, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen for the OpenID provider: %w", err)
+	}
+	p := &Provider{Issuer: "http://" + listener.Addr().String(), ClientSecret: rand.Text()}
+	var key [32]byte
+	_, _ = rand.Read(key[:]) // never fails, see crypto/rand
+	crypto := op.NewAES256GCMCrypto(key, "1")
+	p.store = newStore(p.ClientSecret, crypto)
+	provider, err := op.NewProvider(&op.Config{CryptoKey: key, GrantTypeRefreshToken: true, AuthMethodPost: true},
+		p.store, op.StaticIssuer(p.Issuer), op.WithAllowInsecure(), op.WithCrypto(crypto),
+		op.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		_ = listener.Close()
+		return nil, fmt.Errorf("configure the OpenID provider: %w", err)
+	}
+	p.server = &http.Server{Handler: provider, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context {
+		return context.WithoutCancel(ctx)
+	}}
+	go func() { _ = p.server.Serve(listener) }() // ends by Close
+	return p, nil
+}
+
+// Close stops the provider.
+func (p *Provider) Close() { _ = p.server.Close() }
+
+// RevocationURL, IntrospectionURL and TokenURL are the provider's endpoints.
+func (p *Provider) RevocationURL() string { return p.Issuer + "/revoke" }
+
+// IntrospectionURL is the endpoint of RFC 7662.
+func (p *Provider) IntrospectionURL() string { return p.Issuer + "/oauth/introspect" }
+
+// TokenURL is the token endpoint of RFC 6749.
+func (p *Provider) TokenURL() string { return p.Issuer + "/oauth/token" }
+
+// Grant is what a token endpoint issued.
+type Grant struct {
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+}
+
+// Authorize takes a subject through the authorization code flow, over HTTP as
+// a browser and an agent platform would, and returns what the agent holds then.
+func (p *Provider) Authorize(ctx context.Context, subject string) (Grant, error) {
+	jar, _ := cookiejar.New(nil) // never fails without options
+	browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	login, err := redirect(ctx, browser, p.Issuer+"/authorize?"+url.Values{
+		"client_id": {ClientID}, "redirect_uri": {redirectURI}, "response_type": {"code"},
+		"scope": {"openid offline_access"}, "state": {"drill"},
+	}.Encode())
+	if err != nil {
+		return Grant{}, err
+	}
+	request := login.Query().Get("authRequestID")
+	if err := p.store.login(request, subject); err != nil {
+		return Grant{}, err
+	}
+	callback, err := redirect(ctx, browser, p.Issuer+"/authorize/callback?id="+url.QueryEscape(request))
+	if err != nil {
+		return Grant{}, err
+	}
+	return p.token(ctx, url.Values{
+		"grant_type": {"authorization_code"}, "code": {callback.Query().Get("code")}, "redirect_uri": {redirectURI},
+	})
+}
+
+// ErrInvalidGrant is the provider's refusal of a refresh token.
+var ErrInvalidGrant = errors.New("invalid_grant")
+
+// Refresh uses a refresh token, which uses it up. Error: [ErrInvalidGrant].
+func (p *Provider) Refresh(ctx context.Context, refreshToken string) (Grant, error) {
+	return p.token(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refreshToken}})
+}
+
+// Active introspects a token as its client.
+func (p *Provider) Active(ctx context.Context, token string) (bool, error) {
+	var answer struct {
+		Active bool `json:"active"`
+	}
+	_, err := p.post(ctx, p.IntrospectionURL(), url.Values{"token": {token}}, &answer)
+	return answer.Active, err
+}
+
+func (p *Provider) token(ctx context.Context, form url.Values) (Grant, error) {
+	var answer struct {
+		Grant
+		Error string `json:"error"`
+	}
+	status, err := p.post(ctx, p.TokenURL(), form, &answer)
+	switch {
+	case err != nil:
+		return Grant{}, err
+	case answer.Error == "invalid_grant":
+		return Grant{}, ErrInvalidGrant
+	case status != http.StatusOK:
+		return Grant{}, fmt.Errorf("the token endpoint answered %d %s", status, answer.Error)
+	}
+	return answer.Grant, nil
+}
+
+func (p *Provider) post(ctx context.Context, address string, form url.Values, into any) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.SetBasicAuth(ClientID, p.ClientSecret)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return 0, err
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return 0, fmt.Errorf("%s answered %d without JSON", address, resp.StatusCode)
+	}
+	return resp.StatusCode, nil
+}
+
+func redirect(ctx context.Context, browser *http.Client, address string) (*url.URL, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := browser.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusFound && resp.StatusCode != http.StatusSeeOther {
+		return nil, fmt.Errorf("%s answered %d, not a redirect", req.URL.Path, resp.StatusCode)
+	}
+	return resp.Location()
+}
+
+// store is zitadel's in-memory storage, with refresh tokens that introspection
+// knows too: they are issued in the form that the provider decrypts for access
+// tokens. A lock of its own keeps the storage's unguarded reads apart.
+type store struct {
+	*storage.Storage
+	crypto op.Crypto
+	mu     sync.Mutex
+}
+
+// people knows everybody by their subject.
+type people struct{}
+
+func person(subject string) *storage.User {
+	return &storage.User{ID: subject, Username: subject, Password: "drill", PreferredLanguage: language.English}
+}
+
+func (people) GetUserByID(id string) *storage.User         { return person(id) }
+func (people) GetUserByUsername(name string) *storage.User { return person(name) }
+func (people) ExampleClientID() string                     { return "" }
+
+func newStore(secret string, crypto op.Crypto) *store {
+	clients := map[string]*storage.Client{
+		ClientID:      storage.WebClient(ClientID, secret, redirectURI),
+		OtherClientID: storage.WebClient(OtherClientID, secret, redirectURI),
+	}
+	return &store{Storage: storage.NewStorageWithClients(people{}, clients), crypto: crypto}
+}
+
+func (s *store) login(request, subject string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.CheckUsernamePassword(subject, "drill", request)
+}
+
+// CreateAccessAndRefreshTokens implements op.Storage.
+func (s *store) CreateAccessAndRefreshTokens(ctx context.Context, request op.TokenRequest, current string) (string, string, time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if current != "" {
+		current = s.inner(current)
+	}
+	access, refresh, expires, err := s.Storage.CreateAccessAndRefreshTokens(ctx, request, current)
+	if err != nil {
+		return "", "", time.Time{}, err
+	}
+	outer, err := s.crypto.Encrypt(refresh + ":" + request.GetSubject())
+	return access, outer, expires, err
+}
+
+// inner is the storage's own name of a refresh token; a token of another form
+// is nobody's.
+func (s *store) inner(outer string) string {
+	plain, err := s.crypto.Decrypt(outer)
+	if err != nil {
+		return ""
+	}
+	id, _, _ := strings.Cut(plain, ":")
+	return id
+}
+
+// TokenRequestByRefreshToken implements op.Storage.
+func (s *store) TokenRequestByRefreshToken(ctx context.Context, refreshToken string) (op.RefreshTokenRequest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Storage.TokenRequestByRefreshToken(ctx, s.inner(refreshToken))
+}
+
+// GetRefreshTokenInfo implements op.Storage.
+func (s *store) GetRefreshTokenInfo(ctx context.Context, clientID, token string) (string, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Storage.GetRefreshTokenInfo(ctx, clientID, s.inner(token))
+}
+
+// SetIntrospectionFromToken implements op.Storage.
+func (s *store) SetIntrospectionFromToken(ctx context.Context, answer *oidc.IntrospectionResponse, tokenID, subject, clientID string) error {
+	s.mu.Lock()
+	_, _, err := s.Storage.GetRefreshTokenInfo(ctx, clientID, tokenID)
+	s.mu.Unlock()
+	if err == nil {
+		answer.Subject, answer.ClientID = subject, clientID
+		return nil
+	}
+	return s.Storage.SetIntrospectionFromToken(ctx, answer, tokenID, subject, clientID)
+}
+
+// RevokeToken implements op.Storage.
+func (s *store) RevokeToken(ctx context.Context, token, userID, clientID string) *oidc.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Storage.RevokeToken(ctx, token, userID, clientID)
+}
