@@ -172,8 +172,7 @@ func (rs resolver) field(path filter.AttributePath) (directory.Field, *Attribute
 	if field, a := commonField(path); a != nil {
 		return field, a, nil
 	}
-	schema, rest := rs.rt.splitURN(name)
-	a := attribute(schema.Attributes, rest)
+	schema, a := rs.rt.find(name)
 	if a == nil || a.Returned == Never {
 		return directory.Field{}, nil, unknown
 	}

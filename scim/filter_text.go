@@ -153,7 +153,8 @@ func foldBehindBracket(tokens []token) []token {
 	return out
 }
 
-// insertInBracket turns …[inner] at the end of out into …[(inner) and more].
+// insertInBracket turns …[a or b] at the end of out into …[a and more or b and
+// more]: the library's value filters know no grouping.
 func insertInBracket(out []token, more ...token) []token {
 	open := len(out) - 1
 	for open >= 0 && out[open] != "[" {
@@ -162,11 +163,12 @@ func insertInBracket(out []token, more ...token) []token {
 	if open < 0 {
 		return out
 	}
-	inner := out[open+1 : len(out)-1]
 	folded := append([]token{}, out[:open+1]...)
-	folded = append(folded, "(")
-	folded = append(folded, inner...)
-	folded = append(folded, ")", "and")
-	folded = append(folded, more...)
-	return append(folded, "]")
+	for _, t := range out[open+1:] {
+		if t.is("or") || t == "]" {
+			folded = append(append(folded, "and"), more...)
+		}
+		folded = append(folded, t)
+	}
+	return folded
 }

@@ -87,6 +87,22 @@ func attribute(attributes []Attribute, name string) *Attribute {
 	return nil
 }
 
+// find resolves a name that may carry a schema's URN. An extension's attribute
+// is found without its URN too where the core schema has none of that name, as
+// Entra filters by `manager`.
+func (rt *ResourceType) find(name string) (*Schema, *Attribute) {
+	schema, rest := rt.splitURN(name)
+	if a := attribute(schema.Attributes, rest); a != nil || rest != name {
+		return schema, a
+	}
+	for _, extension := range rt.Extensions {
+		if a := attribute(extension.Attributes, name); a != nil {
+			return extension, a
+		}
+	}
+	return schema, nil
+}
+
 func (a *Attribute) sub(name string) *Attribute { return attribute(a.SubAttributes, name) }
 
 // extension finds an extension by its URN, without regard to case.

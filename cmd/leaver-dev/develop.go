@@ -233,4 +233,3 @@ func (i *installation) provision(ctx context.Context) error {
 func workflowLink(ui, namespace, workflowID, runID string) string {
 	return ui + "/namespaces/" + namespace + "/workflows/" + url.PathEscape(workflowID) + "/" + runID + "/history"
 }
-

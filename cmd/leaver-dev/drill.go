@@ -209,7 +209,7 @@ func (d *drill) tell(items []inventory.Item, told map[string]inventory.State) {
 		}
 		told[id] = item.State
 		d.live("")
-		d.say("%s  %-9s %s at %s", since(d.left, time.Now()), item.State, item.Kind, item.Connector)
+		d.say("%s  %-9s %s at %s", since(d.left, item.UpdatedAt), item.State, item.Kind, item.Connector)
 	}
 	d.live("%s  %d of %d ended", since(d.left, time.Now()), ended, len(items))
 }

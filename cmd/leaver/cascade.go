@@ -228,4 +228,3 @@ func (c *cli) cascadeRerun() *cobra.Command {
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
 	return cmd
 }
-

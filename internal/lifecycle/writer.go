@@ -191,6 +191,15 @@ func restrict(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID, event
 // TriggerDelete is the trigger of deletions.
 const TriggerDelete = "scim-delete"
 
+// Restricted tells whether decisions about a principal are deny.
+func Restricted(ctx context.Context, db *database.DB, tenant, principal uuid.UUID) (restricted bool, err error) {
+	err = db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		restricted, err = isRestricted(ctx, tx, tenant, principal)
+		return err
+	})
+	return restricted, err
+}
+
 func isRestricted(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID) (bool, error) {
 	var restricted bool
 	err := tx.QueryRow(ctx, `select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`, tenant, principal).

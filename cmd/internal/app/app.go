@@ -74,13 +74,15 @@ func (a *App) inventory() *inventory.Store { return inventory.NewStore(a.db, a.s
 
 func (a *App) cascades() *lifecycle.Cascades { return lifecycle.NewCascades(a.db) }
 
+func (a *App) evidence() *evidence.Store { return evidence.NewStore(a.db) }
+
 func (a *App) starter() *worker.Starter {
 	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), a.connectors.Notifiers())
 }
 
 func (a *App) activities() *activities.Activities {
 	return &activities.Activities{
-		Inventory: a.inventory(), Evidence: evidence.NewStore(a.db), Cascades: a.cascades(), Connectors: a.connectors,
+		Inventory: a.inventory(), Evidence: a.evidence(), Cascades: a.cascades(), Connectors: a.connectors,
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/scim"
@@ -33,13 +32,15 @@ const (
 // Handler is the whole HTTP surface.
 func (a *App) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { health(w, http.StatusOK, map[string]string{"status": "ok"}) })
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
+		health(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
 	r.Get("/readyz", a.ready)
 	starter := a.starter()
 	writer := lifecycle.NewWriter(a.db, starter, a.log)
 	r.Mount(scim.BasePath, scim.New(directory.NewStore(a.db), writer, a.Tenants(), a.config.Serve.PublicURL, a.log).Handler())
 	server := &api.Server{
-		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: evidence.NewStore(a.db),
+		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
 		Connectors: a.connectors, Runner: starter, Log: a.log,
 	}
 	r.Mount(api.BasePath, server.Handler())

@@ -1,0 +1,127 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// platform is an agent platform behind the webhook connector. It follows the
+// contract of docs/webhook.md, and fails as a test tells it to.
+type platform struct {
+	url string
+
+	mu    sync.Mutex
+	alive map[string]bool // by reference; absent is unknown
+	calls map[string]int  // by "type reference"
+	// intercept may answer in the platform's place: it returns whether it did.
+	intercept func(w http.ResponseWriter, kind, reference string) bool
+}
+
+// A signing secret, in the form that Standard Webhooks has it.
+const webhookSecret = "whsec_bGVhdmVyLXRlc3RzLXNpZ25pbmctc2VjcmV0"
+
+func newPlatform(t testing.TB) *platform {
+	t.Helper()
+	t.Setenv("TEST_WEBHOOK_SECRET", webhookSecret)
+	verifier, err := standardwebhooks.NewWebhook(webhookSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &platform{alive: make(map[string]bool), calls: make(map[string]int)}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || verifier.Verify(body, r.Header) != nil {
+			http.Error(w, "bad signature", http.StatusUnauthorized)
+			return
+		}
+		p.serve(w, body)
+	}))
+	t.Cleanup(server.Close)
+	p.url = server.URL
+	return p
+}
+
+func (p *platform) serve(w http.ResponseWriter, body []byte) {
+	var m struct {
+		Type string `json:"type"`
+		Data struct {
+			Reference string `json:"reference"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(body, &m); err != nil {
+		http.Error(w, "bad body", http.StatusBadRequest)
+		return
+	}
+	p.mu.Lock()
+	p.calls[m.Type+" "+m.Data.Reference]++
+	intercept := p.intercept
+	p.mu.Unlock()
+	if intercept != nil && intercept(w, m.Type, m.Data.Reference) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	alive, known := p.alive[m.Data.Reference]
+	switch {
+	case m.Type == "credential.verify":
+		_, _ = fmt.Fprintf(w, `{"alive":%t}`, known && alive)
+	case !known:
+		w.WriteHeader(http.StatusNotFound)
+	default:
+		p.alive[m.Data.Reference] = false
+		_, _ = io.WriteString(w, `{"outcome":"done"}`)
+	}
+}
+
+// connector is the platform's entry in leaver.yaml.
+func (p *platform) connector() string {
+	return fmt.Sprintf("connectors:\n  - {name: platform, type: webhook, tenants: [acme], url: %q, secret: \"env:TEST_WEBHOOK_SECRET\"}\n", p.url)
+}
+
+func (p *platform) issue(reference string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.alive[reference] = true
+}
+
+func (p *platform) isAlive(reference string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.alive[reference]
+}
+
+func (p *platform) called(kind, reference string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls[kind+" "+reference]
+}
+
+func (p *platform) interceptWith(f func(w http.ResponseWriter, kind, reference string) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.intercept = f
+}
+
+// hold issues a credential and registers it for the principal.
+func (i *installation) hold(p *platform, principal, agent, reference string) string {
+	i.t.Helper()
+	p.issue(reference)
+	body := fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":%q}`, principal, reference)
+	if agent != "" {
+		body = fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":%q}`, principal, agent, reference)
+	}
+	return i.must("POST", "/v1/credentials", i.platform, body)["id"].(string)
+}
+
+// state is an item's state.
+func (i *installation) state(id string) string {
+	i.t.Helper()
+	return i.must("GET", "/v1/credentials/"+id, i.platform, "")["state"].(string)
+}

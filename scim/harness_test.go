@@ -1,0 +1,209 @@
+package scim_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim"
+)
+
+func TestMain(m *testing.M) { stacktest.Main(m) }
+
+// starter records what would have been started.
+type starter struct {
+	mu     sync.Mutex
+	events []lifecycle.Event
+}
+
+func (s *starter) Start(_ context.Context, e lifecycle.Event) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, e)
+	return "run", nil
+}
+
+// kinds lists the events of a principal since the last call.
+func (s *starter) kinds(principal string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var kinds []string
+	for _, e := range s.events {
+		if e.Principal.String() == principal {
+			kinds = append(kinds, string(e.Kind))
+		}
+	}
+	s.events = nil
+	return kinds
+}
+
+// provider is a service provider with one tenant.
+type provider struct {
+	t       testing.TB
+	db      *database.DB
+	url     string
+	token   string
+	tenant  tenant.Tenant
+	tenants *tenant.Store
+	starter *starter
+}
+
+func newProvider(t testing.TB, profile tenant.Profile) *provider {
+	t.Helper()
+	db, _ := stacktest.Open(t)
+	p := &provider{t: t, db: db, tenants: tenant.NewStore(db), starter: &starter{}}
+	log := slog.New(slog.DiscardHandler)
+	mux := http.NewServeMux()
+	mux.Handle(scim.BasePath+"/", http.StripPrefix(scim.BasePath,
+		scim.New(directory.NewStore(db), lifecycle.NewWriter(db, p.starter, log), p.tenants, "", log).Handler()))
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	p.url = server.URL + scim.BasePath
+	p.tenant, p.token = p.newTenant("acme", profile)
+	return p
+}
+
+func (p *provider) newTenant(name string, profile tenant.Profile) (tenant.Tenant, string) {
+	p.t.Helper()
+	of, err := p.tenants.Create(p.t.Context(), name, profile)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, secret, err := p.tenants.Issue(p.t.Context(), of.ID, tenant.NewToken{Class: tenant.ClassSCIM})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return of, secret
+}
+
+// answer is what a request got.
+type answer struct {
+	status int
+	header http.Header
+	raw    []byte
+	body   map[string]any
+}
+
+func (p *provider) do(method, path, body string, headers ...string) answer {
+	p.t.Helper()
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/scim+json")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	a := answer{status: resp.StatusCode, header: resp.Header}
+	if a.raw, err = io.ReadAll(resp.Body); err != nil {
+		p.t.Fatal(err)
+	}
+	if len(a.raw) > 0 {
+		if err := json.Unmarshal(a.raw, &a.body); err != nil {
+			p.t.Fatalf("%s %s answered %d without JSON: %q", method, path, a.status, a.raw)
+		}
+	}
+	return a
+}
+
+func (p *provider) create(path, body string) string {
+	p.t.Helper()
+	a := p.do("POST", path, body)
+	if a.status != http.StatusCreated {
+		p.t.Fatalf("POST %s answered %d: %s", path, a.status, a.raw)
+	}
+	return a.body["id"].(string)
+}
+
+// patchBody wraps operations as every client does.
+func patchBody(operations string) string {
+	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[` + operations + `]}`
+}
+
+const absent = "<absent>"
+
+// contains tells where got differs from the wanted JSON: objects may hold
+// more, lists may not, and "<absent>" must not be there.
+func contains(want, got any, path string) error {
+	switch want := want.(type) {
+	case map[string]any:
+		object, ok := got.(map[string]any)
+		if !ok {
+			return fmt.Errorf("%s: want an object, got %v", path, got)
+		}
+		for name, value := range want {
+			have, there := object[name]
+			if value == absent {
+				if there {
+					return fmt.Errorf("%s.%s: want it absent, got %v", path, name, have)
+				}
+				continue
+			}
+			if !there {
+				return fmt.Errorf("%s.%s is missing", path, name)
+			}
+			if err := contains(value, have, path+"."+name); err != nil {
+				return err
+			}
+		}
+		return nil
+	case []any:
+		list, ok := got.([]any)
+		if !ok || len(list) != len(want) {
+			return fmt.Errorf("%s: want %v, got %v", path, want, got)
+		}
+		for i := range want {
+			if err := contains(want[i], list[i], fmt.Sprintf("%s[%d]", path, i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if want != got {
+		return fmt.Errorf("%s: want %v, got %v", path, want, got)
+	}
+	return nil
+}
+
+func (p *provider) wantJSON(got map[string]any, want string) {
+	p.t.Helper()
+	var wanted any
+	if err := json.Unmarshal([]byte(want), &wanted); err != nil {
+		p.t.Fatalf("the test's JSON %s: %v", want, err)
+	}
+	if err := contains(wanted, got, ""); err != nil {
+		p.t.Errorf("%v", err)
+	}
+}
+
+// standing tells whether decision points see a restriction.
+func (p *provider) restricted(principal string) bool {
+	p.t.Helper()
+	restricted, err := lifecycle.Restricted(p.t.Context(), p.db, p.tenant.ID, uuid.MustParse(principal))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return restricted
+}
