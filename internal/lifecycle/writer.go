@@ -114,7 +114,7 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 }
 
 // Delete makes a resource a tombstone. A principal's deletion is a leave, also
-// where the principal was inactive before. precondition may refuse.
+// where the principal was inactive before. precondition may refuse, or be nil.
 // Error: directory.ErrNotFound, and precondition's.
 func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause,
 	precondition func(current *directory.Resource) error,
@@ -125,8 +125,10 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 		if err != nil {
 			return err
 		}
-		if err := precondition(before); err != nil {
-			return err
+		if precondition != nil {
+			if err := precondition(before); err != nil {
+				return err
+			}
 		}
 		if err := directory.Tombstone(ctx, tx, tenant, id, time.Now().UTC()); err != nil {
 			return err

@@ -81,6 +81,9 @@ type item struct {
 	Reference string         `json:"reference"`
 	// NewSecret is what a rotation is to put in place; it travels in no other message.
 	NewSecret string `json:"newSecret,omitempty"`
+	// Secret says which one a verification asks about: the old, or the new one
+	// that a rotation has put in place.
+	Secret string `json:"secret,omitempty"`
 }
 
 // Revoke implements connectors.Revoker.
@@ -111,8 +114,12 @@ func (c *Connector) end(ctx context.Context, kind string, t connectors.Target, n
 // Probe implements connectors.Verifier. Each look has an id of its own: a
 // platform that answers a repeated id from memory must not do so here.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	which := "old"
+	if t.NewSecret != "" && t.Secret == t.NewSecret {
+		which = "new"
+	}
 	resp, body, err := c.send(ctx, "credential.verify", t.Key+"/verify/"+uuid.NewString(), item{
-		Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference,
+		Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference, Secret: which,
 	})
 	if err != nil {
 		return connectors.Unknown, "", err

@@ -53,6 +53,7 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 		Type string `json:"type"`
 		Data struct {
 			Reference string `json:"reference"`
+			Secret    string `json:"secret"`
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
@@ -69,6 +70,9 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	alive, known := p.alive[m.Data.Reference]
+	if m.Type == "credential.verify" && m.Data.Secret == "new" {
+		alive, known = p.alive[m.Data.Reference+"/new"]
+	}
 	switch {
 	case m.Type == "credential.verify":
 		_, _ = fmt.Fprintf(w, `{"alive":%t}`, known && alive)
@@ -76,6 +80,7 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 		w.WriteHeader(http.StatusNotFound)
 	default:
 		p.alive[m.Data.Reference] = false
+		p.alive[m.Data.Reference+"/new"] = m.Type == "credential.rotate"
 		_, _ = io.WriteString(w, `{"outcome":"done"}`)
 	}
 }
