@@ -27,6 +27,9 @@ const (
 // work of a killed worker is handed on within seconds.
 const heartbeatEvery = 3 * time.Second
 
+// recordTimeout bounds the recording of an attempt whose own time is up.
+const recordTimeout = 5 * time.Second
+
 // ItemInput names an item and the cascade that ends it.
 type ItemInput struct {
 	Cascade CascadeRef `json:"cascade"`
@@ -59,7 +62,7 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string,
 ) (ItemResult, error) {
 	stop := heartbeat(ctx)
 	defer stop()
-	item, err := a.Inventory.Begin(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event)
+	item, err := a.Inventory.Open(ctx, in.Cascade.Tenant, in.Item)
 	if err != nil {
 		return ItemResult{}, err
 	}
@@ -88,6 +91,9 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string,
 		return ItemResult{}, t.fail(ctx, step, err)
 	}
 	done := t.record(step, string(answer.Outcome), answer.Detail)
+	if answer.Outcome == connectors.Expires && item.ExpiresAt == nil {
+		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the downstream says that it expires by itself, and no expiry is known: end it by hand"))
+	}
 	if answer.Outcome == connectors.Expires {
 		return t.conclude(ctx, inventory.Expiring, answer.Detail, done)
 	}
@@ -98,10 +104,9 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string,
 // will help, and returns the error in Temporal's terms.
 func (t *attempt) fail(ctx context.Context, step string, err error) error {
 	reason := t.scrub(err.Error())
-	if ctx.Err() != nil && !connectors.IsPermanent(err) {
-		// Cancelled, timed out or shutting down: the next attempt tells.
-		return temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{})
-	}
+	// What happened is recorded also where the attempt's own time is up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
 	if connectors.IsPermanent(err) {
 		if _, err := t.conclude(ctx, inventory.Survivor, reason, t.record(step, "refused", reason)); err != nil {
 			return err

@@ -26,8 +26,11 @@ type probe func(context.Context, connectors.Target) (connectors.Vitality, string
 // probe looks, and records what it saw or why it could not look.
 func (t *attempt) probe(ctx context.Context, look probe, step string) (evidence.Record, error) {
 	vitality, detail, err := look(ctx, t.target)
-	if err != nil {
+	if err != nil && vitality != connectors.Alive {
 		return t.record(step, string(connectors.Unknown), err.Error()), err
+	}
+	if err != nil {
+		return t.record(step, string(vitality), err.Error()), err
 	}
 	return t.record(step, string(vitality), detail), nil
 }
@@ -49,6 +52,13 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 		look = prover.Prove
 	}
 	after, err := t.probe(ctx, look, "probe-after")
+	if err != nil && after.Outcome == string(connectors.Alive) {
+		// Alive, and beyond what a retry can cure.
+		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
+			return ItemResult{}, err
+		}
+		return ItemResult{}, t.fail(ctx, "probe-after", err)
+	}
 	if err != nil && !connectors.IsPermanent(err) && t.info.Attempt < patience {
 		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
 			return ItemResult{}, err

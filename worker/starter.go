@@ -16,16 +16,19 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
+// Notifiers names the connectors that are told of a tenant's events.
+type Notifiers func(ctx context.Context, tenant uuid.UUID) ([]string, error)
+
 // Starter starts the workflows of lifecycle events. It implements
 // lifecycle.Starter.
 type Starter struct {
 	client client.Client
 	policy workflows.Policy
-	notify []string // connectors that are told of each event
+	notify Notifiers
 }
 
 // NewStarter returns a starter with that policy.
-func NewStarter(c client.Client, policy workflows.Policy, notify []string) *Starter {
+func NewStarter(c client.Client, policy workflows.Policy, notify Notifiers) *Starter {
 	return &Starter{client: c, policy: policy, notify: notify}
 }
 
@@ -69,6 +72,10 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 	if !ok {
 		return "", fmt.Errorf("no workflow for events of kind %s", e.Kind)
 	}
+	notify, err := s.notify(ctx, e.Tenant)
+	if err != nil {
+		return "", err
+	}
 	priority := 3 // Temporal's default; 1 goes first
 	if e.Kind == lifecycle.Leaver {
 		priority = 1
@@ -91,7 +98,7 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 		Priority:      temporal.Priority{PriorityKey: priority},
 	}, workflow, workflows.Input{
 		Tenant: e.Tenant, Event: e.ID, Principal: e.Principal, PrincipalType: e.PrincipalType,
-		Sequence: e.Sequence, Trigger: e.Trigger, Changed: e.Changed, Notify: s.notify, Policy: s.policy,
+		Sequence: e.Sequence, Trigger: e.Trigger, Changed: e.Changed, Notify: notify, Policy: s.policy,
 	})
 	if err != nil {
 		return "", err

@@ -43,6 +43,7 @@ func New(c client.Client, a *activities.Activities) *Workers {
 			DisableWorkflowWorker:              true,
 			TaskQueueActivitiesPerSecond:       a.Connectors[name].Rate,
 			MaxConcurrentActivityExecutionSize: 100,
+			MaxConcurrentActivityTaskPollers:   8,
 		})
 		queue.RegisterActivity(a)
 		w.workers = append(w.workers, queue)

@@ -65,7 +65,7 @@ type Policy struct {
 	// RunsGrace is how long credentials wait for scheduled runs to be cancelled
 	// first; a scheduler that is down must not keep tokens alive.
 	RunsGrace time.Duration `json:"runsGrace"`
-	// Window is how many items are being ended at a time.
+	// Window is how many items of one connector are being ended at a time.
 	Window int `json:"window"`
 }
 
@@ -83,6 +83,11 @@ const (
 	heartbeatTimeout = 15 * time.Second
 	// localTimeout bounds one attempt at a step that only needs PostgreSQL.
 	localTimeout = 10 * time.Second
+	// outageTimeout bounds how long a step that only needs PostgreSQL is tried.
+	outageTimeout = 365 * 24 * time.Hour
+	// leaverNotifyDeadline is short: a cascade that cannot tell a platform is
+	// over all the same, and can be run again.
+	leaverNotifyDeadline = time.Minute
 	// notifyDeadline bounds how long a platform that is down is tried.
 	notifyDeadline = 24 * time.Hour
 )

@@ -27,7 +27,7 @@ type item struct {
 
 // begin ends the item in a coroutine of its own.
 func (c *cascade) begin(ctx workflow.Context, i *item) {
-	i.state, i.reason = inventory.Ending, ""
+	c.set(i, inventory.Ending, "")
 	c.count(i, 1)
 	c.show(ctx)
 	workflow.Go(ctx, func(ctx workflow.Context) {
@@ -44,6 +44,14 @@ func (c *cascade) begin(ctx workflow.Context, i *item) {
 	})
 }
 
+func (c *cascade) set(i *item, state inventory.State, reason string) {
+	if i.state != "" {
+		c.counts[i.state]--
+	}
+	i.state, i.reason = state, reason
+	c.counts[state]++
+}
+
 func (c *cascade) count(i *item, by int) {
 	c.inFlight += by
 	if i.Kind == inventory.ScheduledRun {
@@ -56,6 +64,11 @@ func (c *cascade) count(i *item, by int) {
 func (c *cascade) end(ctx workflow.Context, i *item) (activities.ItemResult, error) {
 	i.again = false
 	i.round++
+	if err := workflow.Await(ctx, func() bool { return c.open[i.Connector] < c.in.Policy.Window }); err != nil {
+		return activities.ItemResult{}, err
+	}
+	c.open[i.Connector]++
+	defer func() { c.open[i.Connector]-- }()
 	name, verb := i.verb()
 	id := fmt.Sprintf("%s:%s:%s", name, i.Connector, i.ID)
 	if i.round > 1 {
@@ -99,10 +112,10 @@ func (i *item) verb() (string, activityMethod) {
 // concluded by its activity, and is abandoned here.
 func (c *cascade) settleItem(ctx workflow.Context, i *item, result activities.ItemResult, err error) {
 	if err == nil {
-		i.state, i.reason = result.State, result.Detail
+		c.set(i, result.State, result.Detail)
 		return
 	}
-	i.state, i.reason = inventory.Survivor, reasonOf(err)
+	c.set(i, inventory.Survivor, reasonOf(err))
 	var refused *temporal.ApplicationError
 	if errors.As(err, &refused) && refused.Type() == activities.ErrorPermanent {
 		return
@@ -164,6 +177,9 @@ func (c *cascade) retry(ctx workflow.Context, r RetryRequest) (RetryResponse, er
 		}
 		switch i.state {
 		case inventory.Ending:
+			if i.cancel == nil {
+				continue // it waits for its turn
+			}
 			i.again = true
 			i.cancel()
 			response.Retried++

@@ -31,8 +31,10 @@ type cascade struct {
 	in        Input
 	items     map[string]*item
 	order     []*item
-	inFlight  int
-	runs      int // of those in flight, how many are scheduled runs
+	counts    map[inventory.State]int // of those begun with
+	inFlight  int                     // begun with and not settled
+	open      map[string]int          // by connector: activities that are pending
+	runs      int                     // of those in flight, how many are scheduled runs
 	suspended int
 	phase     string
 }
@@ -42,7 +44,7 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 	if in.Deadline.IsZero() {
 		in.Deadline = workflow.Now(ctx).Add(in.Policy.Deadline)
 	}
-	c := &cascade{in: in, items: make(map[string]*item), phase: "settling"}
+	c := &cascade{in: in, items: make(map[string]*item), counts: make(map[inventory.State]int), open: make(map[string]int), phase: "settling"}
 	if err := workflow.SetQueryHandler(ctx, QueryProgress, func() (Progress, error) { return c.progress(), nil }); err != nil {
 		return nil, fmt.Errorf("set the query handler: %w", err)
 	}
@@ -86,13 +88,14 @@ func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 		if err := c.beginAll(ctx, found); err != nil {
 			return err
 		}
-		if full && len(found) > 0 {
+		suggested := workflow.GetInfo(ctx).GetContinueAsNewSuggested()
+		if full && len(found) > 0 && !suggested {
 			continue
 		}
 		if err := workflow.Await(ctx, func() bool { return c.inFlight == 0 }); err != nil {
 			return err
 		}
-		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
+		if suggested {
 			next := c.in
 			next.Continued = true // what was ended is in PostgreSQL
 			return workflow.NewContinueAsNewError(ctx, Leaver, next)
@@ -127,7 +130,8 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 	return found, len(held) == activities.DiscoverPage, nil
 }
 
-// beginAll begins with each, as the window allows. Credentials wait for
+// beginAll begins with each; each then waits for a place in its connector's
+// window, so that a downstream that is down holds up no other (I10). Credentials wait for
 // scheduled runs, which could mint them anew, but not for ever: a scheduler
 // that is down must not keep tokens alive.
 func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
@@ -138,9 +142,6 @@ func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 			if _, err := workflow.AwaitWithTimeout(ctx, c.in.Policy.RunsGrace, func() bool { return c.runs == 0 }); err != nil {
 				return err
 			}
-		}
-		if err := workflow.Await(ctx, func() bool { return c.inFlight < c.in.Policy.Window }); err != nil {
-			return err
 		}
 		c.begin(ctx, i)
 	}
@@ -162,7 +163,7 @@ func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Repo
 		SearchState.ValueSet(report.Outcome), SearchSurvivors.ValueSet(int64(report.Survivors))); err != nil {
 		return report, err
 	}
-	notify(ctx, c.in, "principal.leaver", report.Outcome)
+	notify(ctx, c.in, "principal.leaver", report.Outcome, leaverNotifyDeadline)
 	switch {
 	case interrupted != nil:
 		return report, interrupted
@@ -184,6 +185,8 @@ var a *activities.Activities
 func localActivity(ctx workflow.Context) workflow.Context {
 	return workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
 		StartToCloseTimeout: localTimeout,
+		// Without it the SDK takes the timeout of one attempt for that of all.
+		ScheduleToCloseTimeout: outageTimeout,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second,
 		},

@@ -13,13 +13,13 @@ import (
 
 // notify tells every connector that wants to know, at least once. A platform
 // that cannot be told changes nothing about what happened: it is logged only.
-func notify(ctx workflow.Context, in Input, kind, outcome string) {
+func notify(ctx workflow.Context, in Input, kind, outcome string, deadline time.Duration) {
 	futures := make([]workflow.Future, 0, len(in.Notify))
 	for _, name := range in.Notify {
 		ctx := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 			ActivityID:             "notify:" + name,
 			TaskQueue:              connectors.TaskQueue(name),
-			ScheduleToCloseTimeout: notifyDeadline,
+			ScheduleToCloseTimeout: deadline,
 			StartToCloseTimeout:    time.Minute,
 			RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 10 * time.Minute},
 			Summary:                fmt.Sprintf("tell %s: %s", name, kind),
@@ -40,7 +40,7 @@ func notify(ctx workflow.Context, in Input, kind, outcome string) {
 
 // recordAndNotify is all that an event needs which ends nothing.
 func recordAndNotify(ctx workflow.Context, in Input, kind string) error {
-	notify(ctx, in, kind, "")
+	notify(ctx, in, kind, "", notifyDeadline)
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Record, in.ref()).Get(ctx, nil); err != nil {
 		return err
 	}

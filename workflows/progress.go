@@ -40,7 +40,10 @@ type ItemProgress struct {
 }
 
 func (c *cascade) progress() Progress {
-	p := Progress{Phase: c.phase, Suspended: c.suspended, Counts: c.counts()}
+	p := Progress{Phase: c.phase, Suspended: c.suspended, Counts: make(map[string]int)}
+	for state, n := range c.counts {
+		p.Counts[string(state)] = n
+	}
 	for _, i := range c.order[:min(len(c.order), maxProgressItems)] {
 		state := i.state
 		if state == "" {
@@ -51,25 +54,14 @@ func (c *cascade) progress() Progress {
 	return p
 }
 
-func (c *cascade) counts() map[string]int {
-	counts := make(map[string]int)
-	for _, i := range c.order {
-		if i.state != "" {
-			counts[string(i.state)]++
-		}
-	}
-	return counts
-}
-
 // show sets the workflow's current details, which the Temporal UI renders.
 func (c *cascade) show(ctx workflow.Context) {
-	counts := c.counts()
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s** · %d found, %d in flight\n\n| state | items |\n|---|---|\n", c.phase, len(c.order), c.inFlight)
 	for _, state := range []inventory.State{
 		inventory.Ending, inventory.Verified, inventory.Revoked, inventory.Expiring, inventory.Survivor,
 	} {
-		if n := counts[string(state)]; n > 0 {
+		if n := c.counts[state]; n > 0 {
 			fmt.Fprintf(&b, "| %s | %d |\n", state, n)
 		}
 	}

@@ -21,13 +21,22 @@ type Entry struct {
 	Tenants []string
 }
 
+func (e Entry) serves(tenant string) bool {
+	return slices.Contains(e.Tenants, AllTenants) || slices.Contains(e.Tenants, tenant)
+}
+
+func (e Entry) notifies() bool {
+	n, ok := e.Connector.(interface{ WantsNotifications() bool })
+	return ok && n.WantsNotifications()
+}
+
 // Registry holds the configured connectors by name.
 type Registry map[string]Entry
 
 // Accepts says why a tenant's item cannot be registered at a connector, or nil.
 func (r Registry) Accepts(tenant, name string, kind inventory.Kind, hasSecret, shared bool) error {
 	e, ok := r[name]
-	if !ok || !slices.ContainsFunc(e.Tenants, func(t string) bool { return t == AllTenants || t == tenant }) {
+	if !ok || !e.serves(tenant) {
 		return fmt.Errorf("no connector %q is configured for this tenant", name)
 	}
 	if err := e.Connector.Accepts(kind, hasSecret, shared); err != nil {
@@ -36,16 +45,27 @@ func (r Registry) Accepts(tenant, name string, kind inventory.Kind, hasSecret, s
 	return nil
 }
 
-// Notifiers returns the names of connectors that want to be told of changes.
-func (r Registry) Notifiers() []string {
+// Notifiers returns the names of the connectors that want to be told of a
+// tenant's changes.
+func (r Registry) Notifiers(tenant string) []string {
 	var names []string
 	for name, e := range r {
-		if n, ok := e.Connector.(interface{ WantsNotifications() bool }); ok && n.WantsNotifications() {
+		if e.notifies() && e.serves(tenant) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Notify tells whether any connector wants to be told of changes.
+func (r Registry) Notify() bool {
+	for _, e := range r {
+		if e.notifies() {
+			return true
+		}
+	}
+	return false
 }
 
 // Close closes all connectors.

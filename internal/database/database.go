@@ -15,6 +15,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// statementTimeout keeps one dear query, such as a filter of many conditions,
+// from holding a connection that others wait for.
+const statementTimeout = "15s"
+
 // ErrUnavailable marks errors that say PostgreSQL cannot be reached or cannot
 // answer now; the same request may succeed later.
 var ErrUnavailable = errors.New("PostgreSQL is not available")
@@ -33,6 +37,9 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
 	cfg.AfterConnect = refuseUnboundRole
+	if cfg.ConnConfig.RuntimeParams["statement_timeout"] == "" {
+		cfg.ConnConfig.RuntimeParams["statement_timeout"] = statementTimeout
+	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -43,10 +50,13 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	return &DB{pool: pool}, nil
 }
 
-// refuseUnboundRole keeps a superuser's URL from silently switching RLS off.
+// refuseUnboundRole keeps a superuser's, or the tables' owner's, URL from silently switching RLS off.
 func refuseUnboundRole(ctx context.Context, conn *pgx.Conn) error {
 	var unbound bool
-	err := conn.QueryRow(ctx, `select rolsuper or rolbypassrls from pg_roles where rolname = current_user`).Scan(&unbound)
+	err := conn.QueryRow(ctx, `
+		select rolsuper or rolbypassrls or exists (
+		         select 1 from pg_class where oid = to_regclass('resources') and pg_has_role(current_user, relowner, 'MEMBER'))
+		  from pg_roles where rolname = current_user`).Scan(&unbound)
 	if err != nil {
 		return fmt.Errorf("look up the connection's role: %w", err)
 	}
@@ -74,6 +84,41 @@ func (db *DB) InTenant(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) er
 // tenants' names, operators' tokens and the functions asked before a tenant is known.
 func (db *DB) InNoTenant(ctx context.Context, fn func(pgx.Tx) error) error {
 	return classify(pgx.BeginFunc(ctx, db.pool, fn))
+}
+
+// Once runs one statement in a transaction of its own that sees only that
+// tenant's rows, in a single round trip, and collects its rows.
+func Once[T any](ctx context.Context, db *DB, tenant uuid.UUID, collect func(pgx.Rows) (T, error), sql string, args ...any) (T, error) {
+	// The statements of a batch are one implicit transaction, in which the
+	// setting holds.
+	batch := &pgx.Batch{}
+	batch.Queue(`select set_config('leaver.tenant', $1, true)`, tenant.String())
+	batch.Queue(sql, args...)
+	results := db.pool.SendBatch(ctx, batch)
+	var none T
+	if _, err := results.Exec(); err != nil {
+		_ = results.Close()
+		return none, classify(err)
+	}
+	rows, err := results.Query()
+	if err != nil {
+		_ = results.Close()
+		return none, classify(err)
+	}
+	value, err := collect(rows)
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return none, classify(err)
+	}
+	return value, nil
+}
+
+// Nothing collects the rows of a statement that returns none of interest.
+func Nothing(rows pgx.Rows) (struct{}, error) {
+	rows.Close()
+	return struct{}{}, rows.Err()
 }
 
 // classify adds [ErrUnavailable] where the cause is the server, not the query.

@@ -5,6 +5,7 @@ package evidence
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 	"unicode/utf8"
@@ -40,44 +41,54 @@ type Store struct {
 // NewStore returns the store on db.
 func NewStore(db *database.DB) *Store { return &Store{db: db} }
 
-// Append adds records in their order, in the caller's transaction.
-func Append(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, records ...Record) error {
-	if len(records) == 0 {
-		return nil
+// Insert is the statement that appends records: param is that of their JSON,
+// the tenant is $1. Others can make it part of theirs.
+func Insert(param string) string {
+	return `insert into evidence (tenant_id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome, detail, at)
+		select $1, r."itemId", r."cascadeId", r."workflowId", r."runId", r."activityId", r.attempt, r.step, r.outcome, coalesce(r.detail, ''), r.at
+		  from jsonb_to_recordset(` + param + `::jsonb) as r ("itemId" uuid, "cascadeId" uuid, "workflowId" text, "runId" text,
+		       "activityId" text, attempt int, step text, outcome text, detail text, at timestamptz)`
+}
+
+// Encode is the JSON that [Insert] reads, with details cut to their bound.
+func Encode(records []Record) ([]byte, error) {
+	bounded := make([]Record, len(records))
+	for i, r := range records {
+		r.Detail = truncate(r.Detail)
+		bounded[i] = r
 	}
-	batch := &pgx.Batch{}
-	for _, r := range records {
-		batch.Queue(`
-			insert into evidence (tenant_id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome, detail, at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-			tenant, r.Item, r.Event, r.WorkflowID, r.RunID, r.ActivityID, r.Attempt, r.Step, r.Outcome, truncate(r.Detail), r.At)
+	encoded, err := json.Marshal(bounded)
+	if err != nil {
+		return nil, fmt.Errorf("encode evidence: %w", err)
 	}
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+	return encoded, nil
+}
+
+// Append adds records in their order.
+func (s *Store) Append(ctx context.Context, tenant uuid.UUID, records ...Record) error {
+	encoded, err := Encode(records)
+	if err != nil {
+		return err
+	}
+	if _, err := database.Once(ctx, s.db, tenant, database.Nothing, Insert("$2"), tenant, string(encoded)); err != nil {
 		return fmt.Errorf("append evidence: %w", err)
 	}
 	return nil
 }
 
-// Append adds records in a transaction of their own.
-func (s *Store) Append(ctx context.Context, tenant uuid.UUID, records ...Record) error {
-	return s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error { return Append(ctx, tx, tenant, records...) })
-}
-
 // SawAlive tells whether any attempt of the cascade saw the item alive: the
 // positive control without which a negative proves nothing (I6).
 func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {
-	var saw bool
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			select exists (select 1 from evidence
-			 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-before' and outcome = 'alive')`,
-			tenant, item, event).Scan(&saw)
-	})
+	saw, err := database.Once(ctx, s.db, tenant, one[bool], `
+		select exists (select 1 from evidence
+		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-before' and outcome = 'alive')`, tenant, item, event)
 	if err != nil {
 		return false, fmt.Errorf("look for a positive control: %w", err)
 	}
 	return saw, nil
 }
+
+func one[T any](rows pgx.Rows) (T, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T]) }
 
 // ByEvent returns a page of a cascade's evidence in the order of writing, after
 // the record with that number; the numbers come beside the records.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/seal"
 )
@@ -32,22 +33,28 @@ type Scope struct {
 
 // Discover returns at most limit items that the cascade has yet to end,
 // scheduled runs first, since they can mint: what was issued for the principal,
-// and what the agents hold that end with it.
+// what it holds as an agent, what the agents hold that end with it, and what
+// survived other cascades. It marks them as being ended by
+// this cascade; they are found again until they are concluded.
 func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, limit int) ([]Held, error) {
-	var held []Held
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			with ending as materialized (select agents_ending_with($1, $2) as id)
-			select i.id, i.kind, i.connector, i.shared from inventory i
-			 where i.tenant_id = $1 and i.sequence <= $3 and i.state in ('live', 'ending')
-			   and (i.principal_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
-			 order by (i.kind = 'scheduled_run') desc, i.id limit $4`, tenant, scope.Principal, scope.Sequence, limit)
-		if err != nil {
-			return err
-		}
-		held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Held])
-		return err
-	})
+	held, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Held, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Held])
+	}, `
+		with ending as materialized (select agents_ending_with($1, $2) as id),
+		found as materialized (
+		  select i.id from inventory i
+		   where i.tenant_id = $1 and i.sequence <= $3
+		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $5))
+		     and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
+		   order by (i.kind = 'scheduled_run') desc, i.id limit $4),
+		marked as (
+		  update inventory i set state = 'ending', event_id = $5, updated_at = now()
+		    from found f where i.tenant_id = $1 and i.id = f.id
+		     -- Said again, for what was concluded since the look.
+		     and i.state in ('live', 'ending', 'survivor')
+		  returning i.id, i.kind, i.connector, i.shared)
+		select id, kind, connector, shared from marked order by (kind = 'scheduled_run') desc, id`,
+		tenant, scope.Principal, scope.Sequence, limit, scope.Event)
 	if err != nil {
 		return nil, fmt.Errorf("discover what %s holds: %w", scope.Principal, err)
 	}
@@ -65,19 +72,14 @@ func (s *Store) Reopen(ctx context.Context, tenant, event uuid.UUID) error {
 // records of its evidence with it. What is dead stays so, whatever a late
 // second attempt has to say.
 func (s *Store) Conclude(ctx context.Context, tenant, id, event uuid.UUID, state State, reason string, records ...evidence.Record) error {
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		if err := evidence.Append(ctx, tx, tenant, records...); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `
-			update inventory set state = $4, reason = $5, event_id = $3, updated_at = now()
-			 where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor')`, tenant, id, event, state, reason)
-		return err
-	})
+	encoded, err := evidence.Encode(records)
 	if err != nil {
-		return fmt.Errorf("conclude item %s: %w", id, err)
+		return err
 	}
-	return nil
+	return s.exec(ctx, tenant, "conclude item", `
+		with written as (`+evidence.Insert("$6")+`)
+		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now()
+		 where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor')`, tenant, id, event, state, reason, string(encoded))
 }
 
 // Opened is an item with its secrets, for the activity that ends it.
@@ -87,26 +89,23 @@ type Opened struct {
 	Pending seal.Secret // what a rotation is about to put in its place
 }
 
-// Begin marks an item as being ended by the cascade, and opens its secrets. An
-// item that is dead already is returned as it is. Error: [ErrNotFound].
-func (s *Store) Begin(ctx context.Context, tenant, id, event uuid.UUID) (*Opened, error) {
-	var o Opened
+// Open reads an item with its secrets. Error: [ErrNotFound].
+func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (*Opened, error) {
 	var secret, pending []byte
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			update inventory
-			   set event_id = case when state in ('live', 'ending', 'survivor') then $3 else event_id end,
-			       state = case when state in ('live', 'survivor') then 'ending' else state end, updated_at = now()
-			 where tenant_id = $1 and id = $2
-			returning `+itemColumns+`, secret, pending_secret`, tenant, id, event).
-			Scan(&o.ID, &o.Principal, &o.Agent, &o.Kind, &o.Connector, &o.Reference, &o.Shared, &o.Scopes, &o.IssuedAt, &o.ExpiresAt,
+	o, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Opened, error) {
+		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Opened, error) {
+			var o Opened
+			err := row.Scan(&o.ID, &o.Principal, &o.Agent, &o.Kind, &o.Connector, &o.Reference, &o.Shared, &o.Scopes, &o.IssuedAt, &o.ExpiresAt,
 				&o.State, &o.Reason, &o.Event, &o.CreatedAt, &o.UpdatedAt, &secret, &pending)
-	})
+			return &o, err
+		})
+	}, `
+		select `+itemColumns+`, secret, pending_secret from inventory where tenant_id = $1 and id = $2`, tenant, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("begin with item %s: %w", id, err)
+		return nil, fmt.Errorf("open item %s: %w", id, err)
 	}
 	if o.Secret, err = s.unseal(tenant, id, secret); err != nil {
 		return nil, err
@@ -114,7 +113,7 @@ func (s *Store) Begin(ctx context.Context, tenant, id, event uuid.UUID) (*Opened
 	if o.Pending, err = s.unseal(tenant, id, pending); err != nil {
 		return nil, err
 	}
-	return &o, nil
+	return o, nil
 }
 
 func (s *Store) unseal(tenant, id uuid.UUID, sealed []byte) (seal.Secret, error) {
@@ -158,25 +157,19 @@ func (s *Store) Promote(ctx context.Context, tenant, id uuid.UUID) error {
 // it in their SCIM resource. A principal who is back by now orphans nobody.
 // It returns the agents' ids.
 func (s *Store) SuspendOrphans(ctx context.Context, tenant uuid.UUID, scope Scope) ([]uuid.UUID, error) {
-	var agents []uuid.UUID
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			with orphans as materialized (
-			  select id from (select agents_ending_with($1, $2) as id) a
-			   where id <> $2 and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)),
-			restricted as (
-			  insert into restrictions (tenant_id, principal_id, cause, event_id)
-			  select $1, id, 'orphaned', $3 from orphans on conflict do nothing),
-			shown as (
-			  update resources r set active = false, document = r.document || '{"active": false}', version = r.version + 1, modified_at = now()
-			    from orphans o where r.tenant_id = $1 and r.id = o.id and r.active is distinct from false)
-			select id from orphans`, tenant, scope.Principal, scope.Event)
-		if err != nil {
-			return err
-		}
-		agents, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		return err
-	})
+	agents, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]uuid.UUID, error) {
+		return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	}, `
+		with orphans as materialized (
+		  select id from (select agents_ending_with($1, $2) as id) a
+		   where id <> $2 and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)),
+		restricted as (
+		  insert into restrictions (tenant_id, principal_id, cause, event_id)
+		  select $1, id, 'orphaned', $3 from orphans on conflict do nothing),
+		shown as (
+		  update resources r set active = false, document = r.document || '{"active": false}', version = r.version + 1, modified_at = now()
+		    from orphans o where r.tenant_id = $1 and r.id = o.id and r.active is distinct from false)
+		select id from orphans`, tenant, scope.Principal, scope.Event)
 	if err != nil {
 		return nil, fmt.Errorf("suspend orphaned agents: %w", err)
 	}
@@ -184,11 +177,7 @@ func (s *Store) SuspendOrphans(ctx context.Context, tenant uuid.UUID, scope Scop
 }
 
 func (s *Store) exec(ctx context.Context, tenant uuid.UUID, what, sql string, args ...any) error {
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, sql, args...)
-		return err
-	})
-	if err != nil {
+	if _, err := database.Once(ctx, s.db, tenant, database.Nothing, sql, args...); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

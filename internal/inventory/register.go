@@ -57,6 +57,9 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 		if err := admit(ctx, tx, tenant, holders); err != nil {
 			return err
 		}
+		if err := requireAgent(ctx, tx, tenant, n.Agent); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `
 			insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared, scopes, issued_at, expires_at)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
@@ -75,6 +78,19 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 		return nil, fmt.Errorf("register: %w", err)
 	}
 	return item, nil
+}
+
+// requireAgent refuses a holder that is no agent.
+func requireAgent(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, agent *uuid.UUID) error {
+	if agent == nil {
+		return nil
+	}
+	var isAgent bool
+	err := tx.QueryRow(ctx, `select type = 'Agent' from resources where tenant_id = $1 and id = $2`, tenant, *agent).Scan(&isAgent)
+	if err == nil && !isAgent {
+		return fmt.Errorf("%w: %s is no agent", ErrUnknownPrincipal, *agent)
+	}
+	return err
 }
 
 // admit lets the holders pass if each is a live principal, none is restricted,
@@ -147,6 +163,21 @@ func isRestricted(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID) (
 	return restricted, err
 }
 
+// leaverPending tells whether a cascade that is to end the item has not closed
+// yet: the principal may be back by now, and the item is its all the same.
+func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool, error) {
+	var pending bool
+	err := tx.QueryRow(ctx, `
+		select exists (
+		  select 1 from inventory i join lifecycle_events e on e.tenant_id = i.tenant_id and e.kind = 'leaver'
+		     and e.closed_at is null and e.sequence >= i.sequence
+		   where i.tenant_id = $1 and i.id = $2
+		     and (e.principal_id in (i.principal_id, i.agent_id) or exists (
+		          select 1 from edges o where o.tenant_id = $1 and o.source_id in (i.principal_id, i.agent_id)
+		             and o.attribute = 'owners' and o.target_id = e.principal_id)))`, tenant, item).Scan(&pending)
+	return pending, err
+}
+
 // Release takes an item out of the inventory because its holder gave it up.
 // What a cascade has begun with, and what a restricted principal holds, stays:
 // nobody talks an item out of a cascade. Releasing twice is no error.
@@ -166,6 +197,11 @@ func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []Kind)
 		holders := []uuid.UUID{principal}
 		if agent != nil && *agent != principal {
 			holders = append(holders, *agent)
+		}
+		if pending, err := leaverPending(ctx, tx, tenant, id); err != nil {
+			return err
+		} else if pending {
+			return ErrEnding
 		}
 		if err := admit(ctx, tx, tenant, holders); errors.Is(err, ErrRestricted) || errors.Is(err, ErrUnknownPrincipal) {
 			return ErrEnding

@@ -127,31 +127,35 @@ type Report struct {
 // reports it. A cascade that was interrupted failed, whatever it ended before.
 // Closing again, after a re-run, replaces the outcome.
 func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupted bool) (Report, error) {
-	var r Report
-	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		// An item that is still ending was never concluded: it survived as well.
-		rows, err := tx.Query(ctx, `
-			select id, connector, kind, coalesce(nullif(reason, ''), 'not ended') from inventory
-			 where tenant_id = $1 and event_id = $2 and state in ('survivor', 'ending') order by id limit $3`, tenant, event, maxSurvivors)
-		if err != nil {
-			return err
-		}
-		if r.Surviving, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Survivor]); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, `
-			with counts as (
-			  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
-			         count(*) filter (where state = 'expiring') expiring,
-			         count(*) filter (where state in ('survivor', 'ending')) survivors
-			    from inventory where tenant_id = $1 and event_id = $2)
-			update lifecycle_events e
-			   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
-			       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors
-			  from counts c where e.tenant_id = $1 and e.id = $2
-			returning e.verified, e.revoked, e.expiring, e.survivors, e.outcome`, tenant, event, interrupted).
-			Scan(&r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Outcome)
-	})
+	r, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (Report, error) {
+		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (r Report, err error) {
+			err = row.Scan(&r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Outcome, &r.Surviving)
+			return r, err
+		})
+	}, `
+		with items as materialized (
+		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
+		   where i.tenant_id = $1 and i.event_id = $2
+		  union
+		  -- What another cascade was at last, and has left alive.
+		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
+		    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2
+		   where i.tenant_id = $1 and i.sequence <= e.sequence and i.state in ('survivor', 'ending')
+		     and (i.principal_id = e.principal_id or i.agent_id = e.principal_id
+		          or i.principal_id in (select agents_ending_with($1, e.principal_id)) or i.agent_id in (select agents_ending_with($1, e.principal_id)))),
+		-- An item that is still ending was never concluded: it survived as well.
+		counts as (
+		  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
+		         count(*) filter (where state = 'expiring') expiring,
+		         count(*) filter (where state in ('survivor', 'ending')) survivors from items),
+		surviving as (
+		  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason', coalesce(nullif(reason, ''), 'not ended')) order by id) list
+		    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
+		update lifecycle_events e
+		   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
+		       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors
+		  from counts c, surviving s where e.tenant_id = $1 and e.id = $2
+		returning e.verified, e.revoked, e.expiring, e.survivors, e.outcome, s.list`, tenant, event, interrupted, maxSurvivors)
 	if err != nil {
 		return Report{}, fmt.Errorf("close cascade %s: %w", event, err)
 	}
@@ -190,12 +194,9 @@ func (c *Cascades) Reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 // one after the event was closed. It is the run itself that says so, whoever
 // started it; saying it twice changes nothing.
 func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, runID string) error {
-	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `
-			update lifecycle_events set started_at = coalesce(started_at, now()), run_id = $3, closed_at = null, outcome = null
-			 where tenant_id = $1 and id = $2 and run_id is distinct from $3`, tenant, event, runID)
-		return err
-	})
+	_, err := database.Once(ctx, c.db, tenant, database.Nothing, `
+		update lifecycle_events set started_at = coalesce(started_at, now()), run_id = $3, closed_at = null, outcome = null
+		 where tenant_id = $1 and id = $2 and run_id is distinct from $3`, tenant, event, runID)
 	if err != nil {
 		return fmt.Errorf("store that event %s has run %s: %w", event, runID, err)
 	}

@@ -94,10 +94,18 @@ func (s *Store) List(ctx context.Context) ([]Tenant, error) {
 
 // ByName finds a tenant. Error: [ErrNotFound].
 func (s *Store) ByName(ctx context.Context, name string) (Tenant, error) {
+	return s.find(ctx, `select id, name, profile, created_at from tenants where name = $1`, name)
+}
+
+// ByID finds a tenant. Error: [ErrNotFound].
+func (s *Store) ByID(ctx context.Context, id uuid.UUID) (Tenant, error) {
+	return s.find(ctx, `select id, name, profile, created_at from tenants where id = $1`, id)
+}
+
+func (s *Store) find(ctx context.Context, sql string, arg any) (Tenant, error) {
 	var t Tenant
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `select id, name, profile, created_at from tenants where name = $1`, name).
-			Scan(&t.ID, &t.Name, &t.Profile, &t.CreatedAt)
+		return tx.QueryRow(ctx, sql, arg).Scan(&t.ID, &t.Name, &t.Profile, &t.CreatedAt)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Tenant{}, ErrNotFound

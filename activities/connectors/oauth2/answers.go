@@ -3,6 +3,7 @@ package oauth2
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -13,7 +14,7 @@ func readRevocation(resp *http.Response, body []byte, t connectors.Target) (conn
 	code := connectors.ErrorCode(body)
 	switch {
 	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusNoContent:
-		return connectors.Answer{Outcome: connectors.Done, Detail: "revocation answered " + resp.Status}, nil
+		return connectors.Answer{Outcome: connectors.Done, Detail: "revocation answered " + strconv.Itoa(resp.StatusCode)}, nil
 	case resp.StatusCode == http.StatusBadRequest && code == "unsupported_token_type":
 		// A self-contained token cannot be recalled; it can only run out.
 		if t.ExpiresAt == nil {

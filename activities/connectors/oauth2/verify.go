@@ -26,8 +26,11 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 // give invalid_grant. If it succeeds, what came back is revoked, and the caller
 // learns that the token was alive.
 func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	if t.Kind != inventory.RefreshToken || c.config.TokenURL == "" {
-		return c.Probe(ctx, t)
+	// A refusal of the refresh alone may only say that the token is another
+	// client's (RFC 6749 section 5.2): introspection has to agree.
+	vitality, detail, err := c.Probe(ctx, t)
+	if err != nil || vitality == connectors.Alive || t.Kind != inventory.RefreshToken || c.config.TokenURL == "" {
+		return vitality, detail, err
 	}
 	resp, body, err := c.post(ctx, c.config.TokenURL, url.Values{
 		"grant_type": {"refresh_token"}, "refresh_token": {t.Secret.Reveal()},
@@ -36,18 +39,28 @@ func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.
 		return connectors.Unknown, "", err
 	}
 	vitality, detail, came, err := readRefresh(resp, body)
-	if came != nil {
-		c.revokeGrant(ctx, t, came)
+	if came == nil {
+		return vitality, detail, err
 	}
-	return vitality, detail, err
+	if err := c.revokeGrant(ctx, t, came); err != nil {
+		return connectors.Alive, "", connectors.Permanent("the refresh grant still succeeded, and what it minted could not be revoked: revoke the grant at the server (%w)", err)
+	}
+	return vitality, detail, nil
 }
 
-// revokeGrant ends what a refresh that should have failed has minted. It is
-// best effort: the attempt failed already, and the next one starts over.
-func (c *Connector) revokeGrant(ctx context.Context, t connectors.Target, came *grant) {
+// revokeGrant ends what a refresh that should have failed has minted.
+func (c *Connector) revokeGrant(ctx context.Context, t connectors.Target, came *grant) error {
 	for kind, token := range map[string]string{"access_token": came.AccessToken, "refresh_token": came.RefreshToken} {
-		if token != "" && token != t.Secret.Reveal() {
-			_, _, _ = c.post(ctx, c.config.RevocationURL, url.Values{"token": {token}, "token_type_hint": {kind}})
+		if token == "" || token == t.Secret.Reveal() {
+			continue
+		}
+		resp, body, err := c.post(ctx, c.config.RevocationURL, url.Values{"token": {token}, "token_type_hint": {kind}})
+		if err != nil {
+			return err
+		}
+		if _, err := readRevocation(resp, body, t); err != nil {
+			return err
 		}
 	}
+	return nil
 }

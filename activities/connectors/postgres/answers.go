@@ -19,7 +19,10 @@ func classify(what string, err error) error {
 	case strings.HasPrefix(code, "08"), // connection exceptions
 		strings.HasPrefix(code, "57P"), // shutting down, starting up, terminated
 		strings.HasPrefix(code, "53"),  // too many connections, out of memory or disk
-		code == "40001", code == "40P01", code == "55P03":
+		code == "40001", code == "40P01", code == "55P03",
+		code == "57014", // cancelled: too slow this time
+		code == "25006", // read-only: a failover is going on
+		code == "XX000": // tuple concurrently updated: another cascade was at the role
 		return connectors.Retryable("%s: SQLSTATE %s", what, code)
 	case code == "42501":
 		return connectors.Permanent("%s: SQLSTATE 42501: the connector's role lacks the privilege", what)

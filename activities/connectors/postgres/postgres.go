@@ -49,9 +49,12 @@ func New(c Config) (*Connector, error) {
 }
 
 // Accepts implements connectors.Connector.
-func (c *Connector) Accepts(kind inventory.Kind, _, _ bool) error {
-	if kind != inventory.ServiceAccount {
+func (c *Connector) Accepts(kind inventory.Kind, hasSecret, shared bool) error {
+	switch {
+	case kind != inventory.ServiceAccount:
 		return errors.New("this connector ends service_account")
+	case shared && !hasSecret:
+		return errors.New("a shared role is rotated, and only its password can show that the old one is dead: register it as the secret")
 	}
 	return nil
 }

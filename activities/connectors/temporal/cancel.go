@@ -16,18 +16,10 @@ import (
 // poll is how often a cancelled run is looked at.
 const poll = 200 * time.Millisecond
 
-// execution is one run that a schedule started.
-type execution struct {
-	workflowID, runID string
-}
-
 // Cancel implements connectors.Canceller. It pauses first, so that nothing
 // starts meanwhile; ends what runs; deletes; and looks again, since a trigger
 // or a backfill starts runs of a paused schedule too.
 func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	if strings.ContainsAny(t.Reference, `'"\`) {
-		return connectors.Answer{}, connectors.Permanent("the reference is no schedule id")
-	}
 	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
 	gone := false
 	if err := schedule.Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left"}); isGone(err) {
@@ -61,32 +53,32 @@ func (c *Connector) endRuns(ctx context.Context, schedule client.ScheduleHandle,
 	if err != nil {
 		return 0, err
 	}
-	for _, r := range running {
-		if err := c.client.CancelWorkflow(ctx, r.workflowID, r.runID); err != nil && !isGone(err) {
+	for _, workflowID := range running {
+		if err := c.client.CancelWorkflow(ctx, workflowID, ""); err != nil && !isGone(err) {
 			return 0, classify("cancel a run", err)
 		}
 	}
 	until := time.Now().Add(c.config.Grace)
-	for _, r := range running {
-		closed, err := c.waitClosed(ctx, r, until)
+	for _, workflowID := range running {
+		closed, err := c.waitClosed(ctx, workflowID, until)
 		if err != nil {
 			return 0, err
 		}
 		if closed {
 			continue
 		}
-		if err := c.client.TerminateWorkflow(ctx, r.workflowID, r.runID, "leaver: its owner has left"); err != nil && !isGone(err) {
+		if err := c.client.TerminateWorkflow(ctx, workflowID, "", "leaver: its owner has left"); err != nil && !isGone(err) {
 			return 0, classify("terminate a run", err)
 		}
 	}
 	return len(running), nil
 }
 
-func (c *Connector) waitClosed(ctx context.Context, r execution, until time.Time) (bool, error) {
+func (c *Connector) waitClosed(ctx context.Context, workflowID string, until time.Time) (bool, error) {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	for {
-		description, err := c.client.DescribeWorkflowExecution(ctx, r.workflowID, r.runID)
+		description, err := c.client.DescribeWorkflowExecution(ctx, workflowID, "")
 		if isGone(err) {
 			return true, nil
 		}
@@ -107,24 +99,28 @@ func (c *Connector) waitClosed(ctx context.Context, r execution, until time.Time
 	}
 }
 
-// running asks the schedule, which knows what it started just now, and
+// running returns workflow IDs, not runs: a run that continues as new goes on
+// under its ID, which a schedule gives to nothing else. It asks the schedule, which knows what it started just now, and
 // visibility, which also finds what the schedule has forgotten but lags a little.
-func (c *Connector) running(ctx context.Context, schedule client.ScheduleHandle, id string) ([]execution, error) {
-	seen := make(map[execution]bool)
+func (c *Connector) running(ctx context.Context, schedule client.ScheduleHandle, id string) ([]string, error) {
+	if strings.ContainsAny(id, `'"\`) {
+		return nil, connectors.Permanent("the reference is no schedule id") // it becomes part of a query
+	}
+	seen := make(map[string]bool)
 	description, err := schedule.Describe(ctx)
 	if err != nil && !isGone(err) {
 		return nil, classify("look at the schedule", err)
 	}
-	var found []execution
-	add := func(e execution) {
-		if !seen[e] {
-			seen[e] = true
-			found = append(found, e)
+	var found []string
+	add := func(workflowID string) {
+		if !seen[workflowID] {
+			seen[workflowID] = true
+			found = append(found, workflowID)
 		}
 	}
 	if err == nil {
 		for _, r := range description.Info.RunningWorkflows {
-			add(execution{r.WorkflowID, r.FirstExecutionRunID})
+			add(r.WorkflowID)
 		}
 	}
 	var page []byte
@@ -138,7 +134,7 @@ func (c *Connector) running(ctx context.Context, schedule client.ScheduleHandle,
 			return nil, classify("list the schedule's runs", err)
 		}
 		for _, e := range answer.GetExecutions() {
-			add(execution{e.GetExecution().GetWorkflowId(), e.GetExecution().GetRunId()})
+			add(e.GetExecution().GetWorkflowId())
 		}
 		if page = answer.GetNextPageToken(); len(page) == 0 {
 			return found, nil

@@ -18,9 +18,9 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 		return connectors.Unknown, "", err
 	}
 	open := 0
-	for _, r := range running {
+	for _, workflowID := range running {
 		// Visibility lags: only the run itself says whether it is open.
-		description, err := c.client.DescribeWorkflowExecution(ctx, r.workflowID, r.runID)
+		description, err := c.client.DescribeWorkflowExecution(ctx, workflowID, "")
 		if err != nil && !isGone(err) {
 			return connectors.Unknown, "", classify("look at a run", err)
 		}

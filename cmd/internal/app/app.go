@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/activities"
@@ -77,7 +78,20 @@ func (a *App) cascades() *lifecycle.Cascades { return lifecycle.NewCascades(a.db
 func (a *App) evidence() *evidence.Store { return evidence.NewStore(a.db) }
 
 func (a *App) starter() *worker.Starter {
-	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), a.connectors.Notifiers())
+	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), a.notifiers)
+}
+
+// notifiers names the connectors that are told of a tenant's events. Where
+// none is configured, as is usual, the tenant's name is not even looked up.
+func (a *App) notifiers(ctx context.Context, id uuid.UUID) ([]string, error) {
+	if !a.connectors.Notify() {
+		return nil, nil
+	}
+	t, err := a.Tenants().ByID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return a.connectors.Notifiers(t.Name), nil
 }
 
 func (a *App) activities() *activities.Activities {

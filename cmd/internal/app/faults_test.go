@@ -329,4 +329,3 @@ func TestPostgreSQLDownIs503AndNothingElse(t *testing.T) {
 		t.Errorf("/livez answered %d, want 200", recorder.Code)
 	}
 }
-

@@ -77,7 +77,7 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 	case m.Type == "credential.verify":
 		_, _ = fmt.Fprintf(w, `{"alive":%t}`, known && alive)
 	case !known:
-		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"outcome":"gone"}`)
 	default:
 		p.alive[m.Data.Reference] = false
 		p.alive[m.Data.Reference+"/new"] = m.Type == "credential.rotate"

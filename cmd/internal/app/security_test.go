@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.temporal.io/api/enums/v1"
 	"google.golang.org/protobuf/encoding/protojson"
-
 )
 
 // route is a registered route with a stand-in for each parameter.
@@ -310,4 +309,3 @@ func TestAHugeFilterIsRefusedAndTheProcessLives(t *testing.T) {
 	}
 	i.createUser("alive@example.com")
 }
-

@@ -1,0 +1,148 @@
+// Package contract is what every connector promises, as a test suite that each
+// connector passes against its real peer.
+package contract
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// Suite says how to drive one connector.
+type Suite struct {
+	Connector connectors.Connector
+	// Issue makes something alive downstream, and returns its target.
+	Issue func(t *testing.T) connectors.Target
+	// Works tells whether it can still be used: by use, not by the connector.
+	Works func(t *testing.T, target connectors.Target) bool
+	// Verifies is false where the downstream offers no probe.
+	Verifies bool
+	// Down is the same connector with a downstream that cannot be reached.
+	Down connectors.Connector
+	// Hanging is the same with one that accepts and never answers; nil where
+	// the transport cannot be made to.
+	Hanging connectors.Connector
+}
+
+// end calls the capability that ends the suite's kind of target.
+func end(ctx context.Context, c connectors.Connector, target connectors.Target) (connectors.Answer, error) {
+	switch c := c.(type) {
+	case connectors.Revoker:
+		return c.Revoke(ctx, target)
+	case connectors.Canceller:
+		return c.Cancel(ctx, target)
+	}
+	return connectors.Answer{}, errors.New("the connector ends nothing")
+}
+
+// Run runs the suite.
+func Run(t *testing.T, s Suite) {
+	t.Run("ends what it is given", func(t *testing.T) {
+		target := s.Issue(t)
+		if !s.Works(t, target) {
+			t.Fatal("it does not work before: the test proves nothing")
+		}
+		answer, err := end(t.Context(), s.Connector, target)
+		if err != nil || answer.Outcome != connectors.Done {
+			t.Fatalf("end: %+v, %v; want done", answer, err)
+		}
+		if s.Works(t, target) {
+			t.Error("it still works")
+		}
+	})
+	t.Run("ends one thing and leaves its neighbour", func(t *testing.T) {
+		target, neighbour := s.Issue(t), s.Issue(t)
+		if _, err := end(t.Context(), s.Connector, target); err != nil {
+			t.Fatal(err)
+		}
+		if !s.Works(t, neighbour) {
+			t.Error("the neighbour is dead too")
+		}
+	})
+	t.Run("already gone is success", func(t *testing.T) {
+		target := s.Issue(t)
+		for range 2 {
+			if answer, err := end(t.Context(), s.Connector, target); err != nil || answer.Outcome == connectors.Expires {
+				t.Fatalf("end: %+v, %v; want done or gone", answer, err)
+			}
+		}
+	})
+	t.Run("sees it alive before and dead after", func(t *testing.T) {
+		verifier, ok := s.Connector.(connectors.Verifier)
+		if !ok || !s.Verifies {
+			t.Skip("this downstream offers no probe")
+		}
+		target := s.Issue(t)
+		if vitality, detail, err := verifier.Probe(t.Context(), target); err != nil || vitality != connectors.Alive {
+			t.Errorf("before: %s (%s), %v; want alive", vitality, detail, err)
+		}
+		if !s.Works(t, target) {
+			t.Error("the probe before used it up")
+		}
+		if _, err := end(t.Context(), s.Connector, target); err != nil {
+			t.Fatal(err)
+		}
+		if vitality, detail, err := verifier.Probe(t.Context(), target); err != nil || vitality != connectors.Dead {
+			t.Errorf("after: %s (%s), %v; want dead", vitality, detail, err)
+		}
+		prover, ok := s.Connector.(connectors.Prover)
+		if !ok {
+			return
+		}
+		if vitality, detail, err := prover.Prove(t.Context(), target); err != nil || vitality != connectors.Dead {
+			t.Errorf("proof: %s (%s), %v; want dead", vitality, detail, err)
+		}
+	})
+	t.Run("a downstream that is down is retried", func(t *testing.T) {
+		target := s.Issue(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := end(ctx, s.Down, target)
+		wantRetryable(t, err, target)
+	})
+	t.Run("a downstream that hangs is left at the deadline", func(t *testing.T) {
+		if s.Hanging == nil {
+			t.Skip("this transport cannot be made to hang")
+		}
+		target := s.Issue(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() {
+			_, err := end(ctx, s.Hanging, target)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			wantRetryable(t, err, target)
+		case <-time.After(20 * time.Second):
+			t.Error("it ignores the deadline")
+		}
+	})
+}
+
+func wantRetryable(t *testing.T, err error, target connectors.Target) {
+	t.Helper()
+	if err == nil {
+		t.Error("success, from a downstream that said nothing")
+		return
+	}
+	if connectors.IsPermanent(err) {
+		t.Errorf("%v is permanent, want retryable", err)
+	}
+	NoSecret(t, err, target)
+}
+
+// NoSecret fails where an error quotes the target's secrets.
+func NoSecret(t *testing.T, err error, target connectors.Target) {
+	t.Helper()
+	for _, secret := range []string{target.Secret.Reveal(), target.NewSecret.Reveal()} {
+		if secret != "" && strings.Contains(err.Error(), secret) {
+			t.Error("the error quotes the secret")
+		}
+	}
+}

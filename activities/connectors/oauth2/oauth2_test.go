@@ -1,0 +1,156 @@
+package oauth2
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/contract"
+	"github.com/leaverhq/leaver/internal/devstack/openid"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+func connect(t *testing.T, c Config) *Connector {
+	t.Helper()
+	connector, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(connector.Close)
+	return connector
+}
+
+func settings(t *testing.T, p *openid.Provider) Config {
+	t.Helper()
+	t.Setenv("TEST_CLIENT_SECRET", p.ClientSecret)
+	return Config{
+		RevocationURL: p.RevocationURL(), IntrospectionURL: p.IntrospectionURL(), TokenURL: p.TokenURL(),
+		ClientID: openid.ClientID, ClientSecret: "env:TEST_CLIENT_SECRET",
+	}
+}
+
+func provider(t *testing.T) *openid.Provider {
+	t.Helper()
+	p, err := openid.Start(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+func issue(t *testing.T, p *openid.Provider) connectors.Target {
+	t.Helper()
+	grant, err := p.Authorize(t.Context(), "ada")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return connectors.Target{Item: uuid.New(), Kind: inventory.RefreshToken, Secret: seal.Secret(grant.RefreshToken)}
+}
+
+func TestContract(t *testing.T) {
+	for _, auth := range []string{"basic", "post"} {
+		t.Run(auth, func(t *testing.T) {
+			p := provider(t)
+			c := settings(t, p)
+			c.Auth = auth
+			down, hanging := c, c
+			down.RevocationURL = "http://" + contract.Closed(t)
+			hanging.RevocationURL = "http://" + contract.Silent(t)
+			contract.Run(t, contract.Suite{
+				Connector: connect(t, c), Verifies: true,
+				Issue: func(t *testing.T) connectors.Target { return issue(t, p) },
+				Works: func(t *testing.T, target connectors.Target) bool {
+					active, err := p.Active(t.Context(), target.Secret.Reveal())
+					if err != nil {
+						t.Fatal(err)
+					}
+					return active
+				},
+				Down: connect(t, down), Hanging: connect(t, hanging),
+			})
+		})
+	}
+}
+
+func TestTheAnswersTable(t *testing.T) {
+	target := connectors.Target{Kind: inventory.RefreshToken, Secret: "s3cret-token"}
+	contract.RunAnswers(t, []contract.Answer{
+		{Name: "200", Status: 200, Outcome: connectors.Done},
+		{Name: "unknown tokens get 200 too", Status: 200, Body: "{}", Outcome: connectors.Done},
+		{Name: "401 invalid_client", Status: 401, Body: `{"error":"invalid_client"}`, Permanent: true},
+		{Name: "400 not the owner", Status: 400, Body: `{"error":"invalid_request"}`, Permanent: true},
+		{Name: "400 a token that cannot be revoked and whose expiry is unknown", Status: 400, Body: `{"error":"unsupported_token_type"}`, Permanent: true},
+		{Name: "403", Status: 403, Permanent: true},
+		{Name: "404", Status: 404, Permanent: true},
+		{Name: "409", Status: 409, Permanent: true},
+		{Name: "429 with seconds", Status: 429, Header: http.Header{"Retry-After": {"7"}}, RetryAfter: true},
+		{Name: "429 with a date", Status: 429, Header: http.Header{"Retry-After": {time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)}}, RetryAfter: true},
+		{Name: "503", Status: 503, Header: http.Header{"Retry-After": {"1"}}, RetryAfter: true},
+		{Name: "500 that echoes the secret", Status: 500, Body: `{"error":"s3cret-token"}`},
+		{Name: "a redirect", Status: 302, Header: http.Header{"Location": {"http://169.254.169.254/"}}, Permanent: true},
+		{Name: "a huge body", Status: 200, Body: string(make([]byte, connectors.MaxBody+1))},
+	}, target, func(t *testing.T, url string) connectors.Connector {
+		return connect(t, Config{RevocationURL: url, ClientID: "c"})
+	})
+}
+
+func TestATokenThatCannotBeRevokedExpiresByItself(t *testing.T) {
+	expires := time.Now().Add(time.Hour)
+	contract.RunAnswers(t, []contract.Answer{
+		{Name: "unsupported_token_type", Status: 400, Body: `{"error":"unsupported_token_type"}`, Outcome: connectors.Expires},
+	}, connectors.Target{Kind: inventory.AccessToken, Secret: "jwt", ExpiresAt: &expires}, func(t *testing.T, url string) connectors.Connector {
+		return connect(t, Config{RevocationURL: url, ClientID: "c"})
+	})
+}
+
+// TestAnotherClientsRevocationIsSeenThrough: the provider may answer 200 to a
+// client that does not own the token, which lives on.
+func TestAnotherClientsRevocationIsSeenThrough(t *testing.T) {
+	p := provider(t)
+	target := issue(t, p)
+	other := settings(t, p)
+	other.ClientID = openid.OtherClientID
+	_, revokeErr := connect(t, other).Revoke(t.Context(), target)
+	active, err := p.Active(t.Context(), target.Secret.Reveal())
+	if err != nil || !active {
+		t.Fatalf("active %t, %v: another client revoked it", active, err)
+	}
+	vitality, _, err := connect(t, settings(t, p)).Probe(t.Context(), target)
+	if vitality != connectors.Alive || err != nil {
+		t.Errorf("the probe sees %s, %v after the revocation said %v; want alive", vitality, err, revokeErr)
+	}
+}
+
+func TestAProofThatSucceedsRevokesWhatCameBack(t *testing.T) {
+	p := provider(t)
+	target := issue(t, p)
+	vitality, _, err := connect(t, settings(t, p)).Prove(t.Context(), target)
+	if err != nil || vitality != connectors.Alive {
+		t.Fatalf("a live token: %s, %v; want alive", vitality, err)
+	}
+	// The refresh replaced the token; the replacement must be dead as well.
+	if active, err := p.Active(t.Context(), target.Secret.Reveal()); err != nil || active {
+		t.Errorf("the used token: active %t, %v", active, err)
+	}
+}
+
+func TestIntrospectionThatIsNoAnswerProvesNothing(t *testing.T) {
+	for name, body := range map[string]string{"no JSON": "<html>", "no member": "{}", "a string": `{"active":"false"}`} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
+			defer server.Close()
+			vitality, _, err := connect(t, Config{RevocationURL: server.URL, IntrospectionURL: server.URL, ClientID: "c"}).
+				Probe(t.Context(), connectors.Target{Kind: inventory.RefreshToken, Secret: "x"})
+			if vitality != connectors.Unknown || err == nil {
+				t.Errorf("%s, %v; want unknown and an error", vitality, err)
+			}
+		})
+	}
+}

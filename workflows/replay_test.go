@@ -1,0 +1,46 @@
+package workflows_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.temporal.io/sdk/worker"
+
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// TestRecordedHistoriesReplay fails where a change would break cascades that
+// are running. Version the change (workflow.GetVersion) instead of recording
+// the histories anew; new ones are recorded from a deployed commit by
+//
+//	go test ./cmd/internal/app -run TestRecordHistories -record
+func TestRecordedHistoriesReplay(t *testing.T) {
+	keyset, err := os.ReadFile(filepath.Join("testdata", "keyset.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer, err := seal.New(keyset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	histories, err := filepath.Glob(filepath.Join("testdata", "leaver-*.json"))
+	if err != nil || len(histories) == 0 {
+		t.Fatalf("no recorded histories: %v", err)
+	}
+	for _, file := range histories {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
+				DataConverter: seal.DataConverter(sealer), FailureConverter: seal.FailureConverter(sealer),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			replayer.RegisterWorkflow(workflows.Leaver)
+			if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
