@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -43,6 +42,11 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 	if display, ok := o["displayName"].(string); ok && display != "" {
 		r.Display = display
 	}
+	for name, value := range map[string]string{rt.unique: r.UniqueName, "externalId": r.ExternalID} {
+		if len(value) > maxName {
+			return nil, badRequest(invalidValue, "%s is longer than %d bytes", name, maxName)
+		}
+	}
 	var err error
 	if r.Document, err = json.Marshal(document); err != nil {
 		return nil, fmt.Errorf("encode the document: %w", err)
@@ -67,6 +71,7 @@ func toEdges(a *Attribute, value any) ([]directory.Edge, error) {
 		list = []any{value}
 	}
 	var edges []directory.Edge
+	seen := make(map[uuid.UUID]bool, len(list))
 	for _, v := range list {
 		object, _ := v.(Object)
 		text, _ := object["value"].(string)
@@ -74,7 +79,8 @@ func toEdges(a *Attribute, value any) ([]directory.Edge, error) {
 		if err != nil {
 			return nil, &directory.UnknownTargetError{Attribute: a.Name, Value: text}
 		}
-		if !slices.ContainsFunc(edges, func(e directory.Edge) bool { return e.Target == id }) {
+		if !seen[id] {
+			seen[id] = true
 			edges = append(edges, directory.Edge{Attribute: a.Name, Target: id})
 		}
 	}

@@ -1,6 +1,7 @@
 package scim
 
 import (
+	"encoding/json"
 	"strings"
 )
 
@@ -124,11 +125,9 @@ func needsBlank(before, after token) bool {
 	return true
 }
 
+// isLiteral: true, false, null, or a number as JSON has it; 00123 is a word.
 func isLiteral(t token) bool {
-	if t.is("true") || t.is("false") || t.is("null") {
-		return true
-	}
-	return strings.Trim(string(t), "0123456789.-+eE") == "" && strings.ContainsAny(string(t), "0123456789") && !strings.HasPrefix(string(t), ".")
+	return json.Valid([]byte(strings.ToLower(string(t))))
 }
 
 // foldBehindBracket moves `].sub op value` into the bracket, and drops `] pr`.

@@ -1,6 +1,8 @@
 package scim
 
 import (
+	"encoding/json"
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -73,6 +75,7 @@ func parseOperation(members map[string]any) (operation, error) {
 			return o, badRequest(invalidValue, "%s needs a value", o.op)
 		}
 	case "remove":
+		o.hasValue = o.hasValue && o.value != nil // a null names nothing
 		if !o.hasPath {
 			return o, badRequest(noTarget, "remove needs a path")
 		}
@@ -101,8 +104,8 @@ type patcher struct {
 
 func (p patcher) apply(o operation) error {
 	if o.hasPath {
-		t, err := parsePath(p.rt, o.path)
-		if err != nil {
+		t, err := p.path(o.path)
+		if err != nil || t == nil {
 			return err
 		}
 		return p.at(t, o)
@@ -125,12 +128,9 @@ func (p patcher) member(op, name string, value any) error {
 	if strings.EqualFold(name, "schemas") {
 		return nil
 	}
-	t, err := parsePath(p.rt, name)
-	if err != nil {
-		if p.reader.strict {
-			return err
-		}
-		return nil //nolint:nilerr // unknown attributes are ignored, like in a POST
+	t, err := p.path(name)
+	if err != nil || t == nil {
+		return err
 	}
 	return p.at(t, operation{op: op, value: value, hasValue: true})
 }
@@ -154,6 +154,16 @@ func (p patcher) at(t *target, o operation) error {
 		return p.subAttribute(in, t, o.value)
 	}
 	return p.simple(in, t, o)
+}
+
+// path resolves a path; nil is one to ignore.
+func (p patcher) path(text string) (*target, error) {
+	t, err := parsePath(p.rt, text)
+	var unknown *unknownAttributeError
+	if errors.As(err, &unknown) && !p.reader.strict {
+		return nil, nil //nolint:nilnil // ignored is a value here
+	}
+	return t, err
 }
 
 // schema is an operation on an extension as a whole.
@@ -184,6 +194,15 @@ func (p patcher) simple(in Object, t *target, o operation) error {
 	if err != nil {
 		return err
 	}
+	have, isObject := in[t.attr.Name].(Object)
+	if members, ok := o.value.(map[string]any); ok && isObject && removeNulls(have, t.attr, members) {
+		if len(have) == 0 {
+			delete(in, t.attr.Name)
+		}
+		if value == nil {
+			return nil
+		}
+	}
 	if value == nil {
 		delete(in, t.attr.Name)
 		return nil
@@ -198,6 +217,19 @@ func (p patcher) simple(in Object, t *target, o operation) error {
 	}
 	in[t.attr.Name] = value
 	return nil
+}
+
+// removeNulls deletes the sub-attributes that are given as null, which is how
+// they are unassigned (RFC 7643 section 2.5), and tells whether there were any.
+func removeNulls(have Object, a *Attribute, members map[string]any) bool {
+	any := false
+	for name, value := range members {
+		if sub := a.sub(name); value == nil && sub != nil {
+			delete(have, sub.Name)
+			any = true
+		}
+	}
+	return any
 }
 
 func (p patcher) subAttribute(in Object, t *target, value any) error {
@@ -244,11 +276,11 @@ func (p patcher) list(in Object, t *target, o operation) error {
 type set struct {
 	edge   bool
 	values []any
-	seen   map[any]bool // values of edges
+	seen   map[string]bool // edges by their value, others by their JSON
 }
 
 func newSet(a *Attribute, values []any) *set {
-	s := &set{edge: a.edge, seen: make(map[any]bool, len(values))}
+	s := &set{edge: a.edge, seen: make(map[string]bool, len(values))}
 	for _, v := range values {
 		s.add(v)
 	}
@@ -262,8 +294,12 @@ func (s *set) add(v any) {
 			return
 		}
 		s.seen[key] = true
-	} else if slices.ContainsFunc(s.values, func(have any) bool { return reflect.DeepEqual(have, v) }) {
-		return
+	} else {
+		encoded, _ := json.Marshal(v) // what was read from JSON encodes; keys are sorted
+		if s.seen[string(encoded)] {
+			return
+		}
+		s.seen[string(encoded)] = true
 	}
 	s.values = append(s.values, v)
 }

@@ -20,7 +20,7 @@ type target struct {
 	// it says with eq, of which a missing element is made.
 	where      directory.Condition
 	assertions Object
-	// ignored: a path to what the server alone writes.
+	// ignored: a path to what the server alone writes, or to nothing it knows.
 	ignored bool
 }
 
@@ -28,6 +28,9 @@ type target struct {
 func parsePath(rt *ResourceType, path string) (*target, error) {
 	path = strings.TrimSpace(path)
 	schema, rest := rt.splitURN(path)
+	if schema == rt.Schema && strings.HasPrefix(strings.ToLower(rest), "urn:") {
+		return nil, &unknownAttributeError{badRequest(invalidPath, "%s has no schema of %q", rt.Name, clip(path))}
+	}
 	if rest == "" && path != "" {
 		return &target{schema: schema, whole: true}, nil
 	}
@@ -57,8 +60,11 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 		t.ignored = true
 		return t, nil
 	}
-	if t.attr = attribute(schema.Attributes, name); t.attr == nil {
-		return nil, badRequest(invalidPath, "%s has no attribute %q", rt.Name, clip(name))
+	if t.attr = attribute(schema.Attributes, name); t.attr == nil && schema == rt.Schema {
+		t.schema, t.attr = rt.find(name) // an extension's, without its URN
+	}
+	if t.attr == nil {
+		return nil, &unknownAttributeError{badRequest(invalidPath, "%s has no attribute %q", rt.Name, clip(name))}
 	}
 	t.ignored = t.attr.Mutability == ReadOnly
 	if sub != nil {
@@ -102,6 +108,14 @@ func assertions(c directory.Condition, into Object) {
 		}
 	}
 }
+
+// unknownAttributeError is a path to what no schema has. Like an unknown
+// attribute in a POST it is ignored, unless the tenant is strict: an IdP's own
+// extra attribute must not keep a deactivation beside it from happening.
+type unknownAttributeError struct{ cause *Error }
+
+func (e *unknownAttributeError) Error() string { return e.cause.Error() }
+func (e *unknownAttributeError) Unwrap() error { return e.cause }
 
 // clip bounds what an error quotes of a request.
 func clip(s string) string {

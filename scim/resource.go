@@ -111,14 +111,16 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 			return nil, err
 		}
 		return func(current *directory.Resource) (*directory.Resource, error) {
-			object, err := toObject(h.rt, current)
+			original, err := toObject(h.rt, current)
 			if err != nil {
 				return nil, err
 			}
-			if object, err = patch(h.rt, h.reader(r), object, operations); err != nil {
+			object, err := patch(h.rt, h.reader(r), original, operations)
+			if err != nil {
 				return nil, err
 			}
-			if err := checkRequired(h.rt, object); err != nil {
+			// What the stored record lacked already fails nobody's change.
+			if err := checkRequired(h.rt, object); err != nil && checkRequired(h.rt, original) == nil {
 				return nil, err
 			}
 			after, err := toResource(h.rt, object)
@@ -226,7 +228,7 @@ func matchesETag(header string, resource *directory.Resource) bool {
 // guardReactivation: an agent that was ended comes back only by a client that
 // has seen its current state (Governed Agent Lifecycle Profile, 2026-09).
 func guardReactivation(r *http.Request, before, after *directory.Resource) error {
-	if before.Type != directory.TypeAgent || before.IsActive() || after.Active == nil || !*after.Active {
+	if before.Type != directory.TypeAgent || !before.Restricted || after.Active == nil || !*after.Active {
 		return nil
 	}
 	if r.Header.Get("If-Match") == "" {

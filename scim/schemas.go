@@ -66,8 +66,8 @@ func plural(name, description string, value Attribute) Attribute {
 // links is a multi-valued attribute that leads to other resources, stored as edges.
 func links(name, description string, types ...string) Attribute {
 	a := many(complexOf(name, description,
-		exact(text("value", "The id of the resource.")), reference("$ref", "Its URL.", types...),
-		readOnly(text("display", "Its name.")), text("type", "Its resource type.")))
+		exact(text("value", "The id of the resource.")), readOnly(reference("$ref", "Its URL.", types...)),
+		readOnly(text("display", "Its name.")), readOnly(text("type", "Its resource type."))))
 	a.edge = true
 	return a
 }

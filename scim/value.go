@@ -7,6 +7,13 @@ import (
 	"time"
 )
 
+const (
+	// maxElements bounds a multi-valued attribute that is stored in the document.
+	maxElements = 1000
+	// maxName bounds, in bytes, the strings that are indexed.
+	maxName = 1024
+)
+
 // Object is a resource, or a complex value, that has met its schema: names are
 // canonical, values are string, bool, json.Number, Object's map or a list of
 // those, and what is absent is not there.
@@ -21,7 +28,8 @@ type reader struct {
 // resource reads a whole resource, as POST and PUT carry it.
 func (rd reader) resource(rt *ResourceType, raw map[string]any) (Object, error) {
 	out := Object{}
-	for key, value := range raw {
+	for _, key := range sortedKeys(raw) {
+		value := raw[key]
 		if strings.EqualFold(key, "schemas") {
 			if err := rd.checkSchemas(rt, value); err != nil {
 				return nil, err
@@ -51,7 +59,8 @@ func (rd reader) nested(out Object, rt *ResourceType, schema *Schema, value any)
 	if !ok {
 		return badRequest(invalidValue, "%s: want an object", schema.ID)
 	}
-	for name, v := range members {
+	for _, name := range sortedKeys(members) {
+		v := members[name]
 		if strings.EqualFold(name, "schemas") {
 			continue // python-scim clients put it there
 		}
@@ -113,6 +122,12 @@ func (rd reader) member(out Object, attributes []Attribute, name string, value a
 	if a.Mutability == ReadOnly {
 		return nil
 	}
+	if _, twice := out[a.Name]; twice {
+		if a.alias != "" && strings.EqualFold(name, a.alias) {
+			return nil // the attribute's own name comes before its alias
+		}
+		return badRequest(invalidSyntax, "%s is given twice", a.Name)
+	}
 	read, err := rd.value(a, value)
 	if err != nil {
 		return err
@@ -146,6 +161,9 @@ func (rd reader) value(a *Attribute, value any) (any, error) {
 	list, ok := value.([]any)
 	if !ok {
 		list = []any{value}
+	}
+	if !a.edge && len(list) > maxElements {
+		return nil, badRequest(tooMany, "%s has more than %d elements", a.Name, maxElements)
 	}
 	var out []any
 	for _, v := range list {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
@@ -106,22 +107,32 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 	return run.GetRunID(), nil
 }
 
+// updateTimeout bounds what a caller waits for a worker to take an Update.
+const updateTimeout = 30 * time.Second
+
 // Retry asks a running cascade to try one item again now, or with uuid.Nil all
-// that wait or failed. Error: lifecycle.ErrCascadeNotFound where none is running.
+// that wait or failed. Error: lifecycle.RefusedError, with the reason.
 func (s *Starter) Retry(ctx context.Context, workflowID string, item uuid.UUID) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
+	defer cancel()
 	handle, err := s.client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 		WorkflowID: workflowID, UpdateName: workflows.UpdateRetry,
 		Args: []any{workflows.RetryRequest{Item: item}}, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	var notFound *serviceerror.NotFound
 	if errors.As(err, &notFound) {
-		return 0, lifecycle.ErrCascadeNotFound
+		return 0, &lifecycle.RefusedError{Reason: "the cascade is not running: re-run it, if it failed"}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("update %s: %w", workflowID, err)
 	}
 	var response workflows.RetryResponse
-	if err := handle.Get(ctx, &response); err != nil {
+	err = handle.Get(ctx, &response)
+	var refused *temporal.ApplicationError
+	if errors.As(err, &refused) {
+		return 0, &lifecycle.RefusedError{Reason: refused.Message()}
+	}
+	if err != nil {
 		return 0, fmt.Errorf("update %s: %w", workflowID, err)
 	}
 	return response.Retried, nil

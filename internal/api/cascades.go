@@ -20,6 +20,10 @@ const (
 func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	q := lifecycle.CascadeQuery{Outcome: query.Get("outcome")}
+	if hasControl(q.Outcome) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome is not one of the outcomes"})
+		return
+	}
 	var err error
 	if q.Limit, err = limit(r); err != nil {
 		s.fail(w, r, err)
@@ -142,7 +146,7 @@ func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act
 	if err := decode(w, r, &body); err != nil {
 		return id, body, err
 	}
-	if body.Reason = strings.TrimSpace(body.Reason); body.Reason == "" || len(body.Reason) > maxReference {
+	if body.Reason = strings.TrimSpace(body.Reason); body.Reason == "" || len(body.Reason) > maxReference || hasControl(body.Reason) {
 		return id, body, problem{Status: http.StatusUnprocessableEntity, Detail: "reason is missing, or longer than 512 bytes"}
 	}
 	return id, body, nil

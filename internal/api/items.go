@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 
@@ -88,6 +90,8 @@ func (h items) check(r *http.Request, body registration) error {
 		return invalid("kind is one of %v", h.kinds)
 	case body.Reference == "" || len(body.Reference) > maxReference:
 		return invalid("reference is missing, or longer than %d bytes", maxReference)
+	case hasControl(append([]string{body.Reference, body.Connector}, body.Scopes...)...):
+		return invalid("a string holds a control character")
 	case body.ExpiresAt != nil && body.ExpiresAt.Before(time.Now()):
 		return invalid("expiresAt has passed: there is nothing to end")
 	}
@@ -95,6 +99,12 @@ func (h items) check(r *http.Request, body registration) error {
 		return invalid("%v", err)
 	}
 	return nil
+}
+
+// hasControl tells whether any text holds a control character: PostgreSQL
+// refuses U+0000, and nobody names anything with the others.
+func hasControl(texts ...string) bool {
+	return slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) })
 }
 
 func (h items) get(w http.ResponseWriter, r *http.Request) {
@@ -131,6 +141,10 @@ func (h items) release(w http.ResponseWriter, r *http.Request) {
 func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inventory.Kind) {
 	query := r.URL.Query()
 	q := inventory.Query{Kinds: kinds, State: inventory.State(query.Get("state"))}
+	if hasControl(string(q.State)) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "state is not one of the states"})
+		return
+	}
 	var err error
 	if q.Limit, err = limit(r); err != nil {
 		s.fail(w, r, err)

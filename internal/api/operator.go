@@ -79,7 +79,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 	case !slices.Contains(allowed, body.Class):
 		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("class is one of %v here", allowed)})
 		return
-	case body.TTL < 0 || body.TTL > int64((100*365*24*time.Hour)/time.Second) || len(body.Description) > maxReference:
+	case body.TTL < 0 || body.TTL > int64((100*365*24*time.Hour)/time.Second) || len(body.Description) > maxReference || hasControl(body.Description):
 		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: "ttlSeconds is out of range, or the description too long"})
 		return
 	}

@@ -31,6 +31,10 @@ func toProblem(err error) problem {
 	if errors.As(err, &p) {
 		return p
 	}
+	var refused *lifecycle.RefusedError
+	if errors.As(err, &refused) {
+		return problem{Status: http.StatusConflict, Detail: refused.Reason}
+	}
 	statuses := []struct {
 		is     error
 		status int

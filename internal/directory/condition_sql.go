@@ -101,7 +101,8 @@ func (b *builder) indexed(c Compare) string {
 	case InExternalID:
 		return "r.external_id = " + b.arg(fmt.Sprint(c.Value))
 	default:
-		return "lower(r.display_name) = lower(" + b.arg(fmt.Sprint(c.Value)) + ")"
+		name := b.arg(fmt.Sprint(c.Value))
+		return "(left(lower(r.display_name), 200) = left(lower(" + name + "), 200) and lower(r.display_name) = lower(" + name + "))"
 	}
 }
 

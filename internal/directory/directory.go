@@ -57,6 +57,8 @@ type Resource struct {
 	// without id, meta, groups and the edges.
 	Document json.RawMessage
 	Edges    []Edge
+	// Restricted: decisions about it are deny, whatever Active says.
+	Restricted bool
 	// Groups the resource is a direct member of; read-only.
 	Groups []Edge
 }

@@ -22,7 +22,8 @@ func NewStore(db *database.DB) *Store { return &Store{db: db} }
 
 const (
 	columns = `r.id, r.type, coalesce(r.unique_name, ''), coalesce(r.display_name, ''), coalesce(r.external_id, ''),
-		r.active, r.version, r.created_at, r.modified_at, r.document`
+		r.active, r.version, r.created_at, r.modified_at, r.document,
+		exists (select 1 from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)`
 
 	// edgesOf and groupsOf rely on the primary key of edges and on edges_target.
 	edgesOf = `(select jsonb_agg(jsonb_build_object('attribute', e.attribute, 'value', t.id, 'type', t.type, 'display', coalesce(t.display_name, '')) order by e.attribute, t.id)
@@ -36,7 +37,7 @@ const (
 func scan(row pgx.CollectableRow) (*Resource, error) {
 	var r Resource
 	err := row.Scan(&r.ID, &r.Type, &r.UniqueName, &r.Display, &r.ExternalID,
-		&r.Active, &r.Version, &r.Created, &r.Modified, &r.Document, &r.Edges, &r.Groups)
+		&r.Active, &r.Version, &r.Created, &r.Modified, &r.Document, &r.Restricted, &r.Edges, &r.Groups)
 	return &r, err
 }
 

@@ -146,11 +146,53 @@ func (s *Store) Pend(ctx context.Context, tenant, id uuid.UUID) (seal.Secret, er
 }
 
 // Promote puts the pending secret in the place of the old one, which by then is
-// dead downstream, and leaves it to the remaining holders.
+// dead downstream: in this row, and in those of the account's other holders.
 func (s *Store) Promote(ctx context.Context, tenant, id uuid.UUID) error {
-	return s.exec(ctx, tenant, "promote the new secret", `
-		update inventory set secret = pending_secret, pending_secret = null, updated_at = now()
-		 where tenant_id = $1 and id = $2 and pending_secret is not null`, tenant, id)
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		var connector, reference string
+		var kind Kind
+		var pending []byte
+		err := tx.QueryRow(ctx, `
+			select connector, kind, reference, pending_secret from inventory
+			 where tenant_id = $1 and id = $2 and pending_secret is not null for update`, tenant, id).Scan(&connector, &kind, &reference, &pending)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // promoted before
+		}
+		if err != nil {
+			return err
+		}
+		secret, err := s.unseal(tenant, id, pending)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			select id from inventory
+			 where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4 and (id = $5 or state in ('live', 'ending', 'survivor'))
+			 order by id for update`, tenant, connector, kind, reference, id)
+		if err != nil {
+			return err
+		}
+		holders, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			return err
+		}
+		for _, holder := range holders {
+			sealed, err := s.sealer.Seal(tenant, holder, []byte(secret.Reveal()))
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, `
+				update inventory set secret = $3, pending_secret = null, updated_at = now() where tenant_id = $1 and id = $2`,
+				tenant, holder, sealed); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("promote the new secret of item %s: %w", id, err)
+	}
+	return nil
 }
 
 // SuspendOrphans restricts the agents that ended with the principal, and shows

@@ -19,6 +19,11 @@ var (
 	ErrNotFailed = errors.New("the cascade is running, or did not fail")
 )
 
+// RefusedError says why a running cascade did not take a request.
+type RefusedError struct{ Reason string }
+
+func (e *RefusedError) Error() string { return e.Reason }
+
 // Cascade is a leaver event and how far its workflow is.
 type Cascade struct {
 	ID         uuid.UUID  `json:"id"`

@@ -17,13 +17,14 @@ type decision struct {
 }
 
 // decide reads the meaning off a resource before (nil for a new one) and after
-// a change. restricted is the state that decision points see so far: it, and
+// a change. before.Restricted is the state that decision points see so far: it, and
 // not the attribute, says whether a principal has left, since `remove active`
 // makes the attribute absent without bringing anyone back.
-func decide(before, after *directory.Resource, restricted bool, changed []string) decision {
+func decide(before, after *directory.Resource, changed []string) decision {
 	if after.Type == directory.TypeGroup {
 		return decideGroup(before, after, changed)
 	}
+	restricted := before != nil && before.Restricted
 	switch {
 	case before == nil && !after.IsActive():
 		// Nothing was ever held under this id: there is nothing to end.

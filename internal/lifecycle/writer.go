@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -53,7 +52,7 @@ func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Reso
 		if err := directory.Insert(ctx, tx, tenant, r); err != nil {
 			return err
 		}
-		if event, err = apply(ctx, tx, tenant, r, decide(nil, r, false, nil), nil, by); err != nil {
+		if event, err = apply(ctx, tx, tenant, r, decide(nil, r, nil), nil, by); err != nil {
 			return err
 		}
 		stored, err = directory.Lock(ctx, tx, tenant, r.Type, r.ID)
@@ -75,6 +74,7 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 ) (*directory.Resource, error) {
 	var stored *directory.Resource
 	var event *Event
+	var orphans []*Event
 	err := w.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		before, err := directory.Lock(ctx, tx, tenant, resourceType, id)
 		if err != nil {
@@ -96,11 +96,10 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 		if err := directory.Update(ctx, tx, tenant, before, after); err != nil {
 			return err
 		}
-		restricted, err := isRestricted(ctx, tx, tenant, id)
-		if err != nil {
+		if event, err = apply(ctx, tx, tenant, after, decide(before, after, changed), changed, by); err != nil {
 			return err
 		}
-		if event, err = apply(ctx, tx, tenant, after, decide(before, after, restricted, changed), changed, by); err != nil {
+		if orphans, err = orphan(ctx, tx, tenant, after, by); err != nil {
 			return err
 		}
 		stored, err = directory.Lock(ctx, tx, tenant, resourceType, id)
@@ -109,7 +108,7 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 	if err != nil {
 		return nil, fmt.Errorf("update %s %s: %w", resourceType, id, err)
 	}
-	w.dispatch(ctx, event)
+	w.dispatch(ctx, append(orphans, event)...)
 	return stored, nil
 }
 
@@ -120,6 +119,7 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 	precondition func(current *directory.Resource) error,
 ) error {
 	var event *Event
+	var orphans []*Event
 	err := w.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		before, err := directory.Lock(ctx, tx, tenant, resourceType, id)
 		if err != nil {
@@ -139,13 +139,16 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 		}
 		after := *before
 		after.Version++
-		event, err = apply(ctx, tx, tenant, &after, d, nil, by)
+		if event, err = apply(ctx, tx, tenant, &after, d, nil, by); err != nil {
+			return err
+		}
+		orphans, err = orphan(ctx, tx, tenant, &after, by)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("delete %s %s: %w", resourceType, id, err)
 	}
-	w.dispatch(ctx, event)
+	w.dispatch(ctx, append(orphans, event)...)
 	return nil
 }
 
@@ -176,8 +179,11 @@ func apply(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r *directory.Resour
 
 func restrict(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID, event *Event, by Cause) error {
 	cause := "deactivated"
-	if by.Trigger == TriggerDelete {
+	switch by.Trigger {
+	case TriggerDelete:
 		cause = "deleted"
+	case TriggerOrphaned:
+		cause = "orphaned"
 	}
 	var eventID *uuid.UUID
 	if event != nil {
@@ -209,21 +215,19 @@ func isRestricted(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID) (
 	return restricted, err
 }
 
-// dispatch starts the event's workflow if Temporal answers within the
+// dispatch starts the events' workflows if Temporal answers within the
 // deadline; if not, the relay will, and the caller need not know.
-func (w *Writer) dispatch(ctx context.Context, event *Event) {
-	if event == nil {
-		return
-	}
-	// The client may be gone by now; the event is committed all the same.
+func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
+	// The client may be gone by now; the events are committed all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startDeadline)
 	defer cancel()
-	if err := deliver(ctx, w.db, w.starter, *event); err != nil {
-		level := slog.LevelWarn
-		if errors.Is(err, context.DeadlineExceeded) {
-			level = slog.LevelInfo
+	for _, event := range events {
+		if event == nil {
+			continue
 		}
-		w.log.Log(ctx, level, "workflow not started yet; the relay will start it", "workflow", event.WorkflowID, "error", err)
+		if err := deliver(ctx, w.db, w.starter, *event); err != nil {
+			w.log.Warn("workflow not started yet; the relay will start it", "workflow", event.WorkflowID, "error", err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -251,5 +252,75 @@ func TestRetryAsksARunningCascadeToTryAgainNow(t *testing.T) {
 	})
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(id) != "verified" {
 		t.Errorf("cascade %s, credential %s; want completed and verified", c.Outcome, i.state(id))
+	}
+}
+
+func TestAnAgentWhoseGroupLosesItsLastMemberEnds(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	team := i.must("POST", "/scim/v2/Groups", i.scim, `{"displayName":"team","members":[{"value":"`+ada+`"}]}`)["id"].(string)
+	agent := i.createAgent("teams-agent", team)
+	id := i.hold(p, agent, agent, "own")
+	// The IdP empties the group first, and deactivates the person then.
+	i.must("PATCH", "/scim/v2/Groups/"+team, i.scim, `{"Operations":[{"op":"remove","path":"members[value eq \"`+ada+`\"]"}]}`)
+	i.deactivate(ada)
+	if c := i.closed(agent); c.Outcome != "completed" || c.Trigger != "orphaned" || i.state(id) != "verified" {
+		t.Errorf("cascade %+v, credential %s; want it orphaned, completed and verified", c, i.state(id))
+	}
+}
+
+func TestASecondCascadeSeesTheFirstOnesSurvivors(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	id := i.hold(p, ada, "", "stubborn")
+	p.interceptWith(func(w http.ResponseWriter, kind, _ string) bool {
+		if kind == "credential.revoke" {
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		return false
+	})
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "failed" {
+		t.Fatalf("outcome %s, want failed", c.Outcome)
+	}
+	i.must("DELETE", "/scim/v2/Users/"+ada, i.scim, "")
+	if c := i.closed(ada); c.Trigger != "scim-delete" || c.Outcome != "failed" || c.Survivors != 1 {
+		t.Errorf("the deletion's cascade %+v; want failed with the survivor", c)
+	}
+	if s := i.state(id); s != "survivor" {
+		t.Errorf("the credential is %s, want survivor", s)
+	}
+}
+
+func TestASharedAccountIsRotatedForItsOtherHolders(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	p.issue("account")
+	var ids []string
+	for _, holder := range []string{ada, bob} {
+		ids = append(ids, i.must("POST", "/v1/credentials", i.platform,
+			`{"principalId":"`+holder+`","kind":"service_account","connector":"platform","reference":"account","secret":"old","shared":true}`)["id"].(string))
+	}
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "completed" {
+		t.Fatalf("cascade %+v, want completed", c)
+	}
+	if got := []string{i.state(ids[0]), i.state(ids[1])}; !cmp.Equal(got, []string{"verified", "live"}) {
+		t.Errorf("states %v, want verified for the leaver and live for the other", got)
+	}
+	var secrets []string
+	for _, id := range ids {
+		opened, err := i.app.inventory().Open(t.Context(), i.tenant.ID, uuid.MustParse(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets = append(secrets, opened.Secret.Reveal())
+	}
+	if secrets[0] != secrets[1] || secrets[1] == "old" {
+		t.Error("the other holder does not have the new secret")
 	}
 }

@@ -54,7 +54,7 @@ create table resources (
 );
 create unique index resources_unique_name on resources (tenant_id, type, unique_name) where deleted_at is null;
 create index resources_external_id on resources (tenant_id, type, external_id) where deleted_at is null;
-create index resources_display_name on resources (tenant_id, type, lower(display_name)) where deleted_at is null;
+create index resources_display_name on resources (tenant_id, type, left(lower(display_name), 200)) where deleted_at is null;
 create index resources_list on resources (tenant_id, type, id) where deleted_at is null;
 
 -- Group.members, Agent.owners and Agent.parent: the edges that a cascade walks.
