@@ -32,21 +32,27 @@ const enterprise = `urn:ietf:params:scim:schemas:extension:enterprise:2.0:User`
 
 var okta = []row{
 	{name: "O1 looks for a user that is not there", steps: []step{
-		{request: `GET /Users?filter=userName eq "test.user@okta.local"&startIndex=1&count=100`, status: 200,
-			want: `{"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"],"totalResults":0,"startIndex":1,"itemsPerPage":0,"Resources":[]}`},
+		{
+			request: `GET /Users?filter=userName eq "test.user@okta.local"&startIndex=1&count=100`, status: 200,
+			want: `{"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"],"totalResults":0,"startIndex":1,"itemsPerPage":0,"Resources":[]}`,
+		},
 	}},
 	{name: "O2 creates a user, and never gets the password back", steps: []step{
-		{request: "POST /Users", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"test.user@okta.local","name":{"givenName":"Test","familyName":"User"},"emails":[{"primary":true,"value":"test.user@okta.local","type":"work"}],"displayName":"Test User","locale":"en-US","externalId":"00ujl29u0le5T6Aj10h7","groups":[],"password":"1mz050nq","active":true}`,
-			status: 201, want: `{"userName":"test.user@okta.local","name":{"givenName":"Test"},"emails":[{"primary":true,"type":"work"}],"active":true,"password":"<absent>","groups":"<absent>","meta":{"resourceType":"User"}}`},
+		{
+			request: "POST /Users", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"test.user@okta.local","name":{"givenName":"Test","familyName":"User"},"emails":[{"primary":true,"value":"test.user@okta.local","type":"work"}],"displayName":"Test User","locale":"en-US","externalId":"00ujl29u0le5T6Aj10h7","groups":[],"password":"1mz050nq","active":true}`,
+			status: 201, want: `{"userName":"test.user@okta.local","name":{"givenName":"Test"},"emails":[{"primary":true,"type":"work"}],"active":true,"password":"<absent>","groups":"<absent>","meta":{"resourceType":"User"}}`,
+		},
 		{request: `GET /Users?filter=userName eq "TEST.user@okta.local"`, status: 200, want: `{"totalResults":1,"Resources":[{"externalId":"00ujl29u0le5T6Aj10h7","password":"<absent>"}]}`},
 	}},
 	{name: "O3 creates the same user again", steps: []step{
 		{request: "POST /Users", body: `{"userName":"ADA@example.com"}`, status: 409, want: `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"409","scimType":"uniqueness"}`},
 	}},
 	{name: "O4 echoes what it read", steps: []step{
-		{request: "PUT /Users/{ada}", status: 200,
+		{
+			request: "PUT /Users/{ada}", status: 200,
 			body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"id":"{ada}","userName":"ada@example.com","active":true,"groups":[{"value":"{team}"}],"emails":[{"value":"ada@example.com","display":"Ada","type":"work","primary":true}],"meta":{"resourceType":"User","version":"W/\"7\""}}`,
-			want: `{"id":"{ada}","emails":[{"display":"Ada"}],"groups":[{"value":"{team}"}],"meta":{"version":"W/\"2\""}}`},
+			want: `{"id":"{ada}","emails":[{"display":"Ada"}],"groups":[{"value":"{team}"}],"meta":{"version":"W/\"2\""}}`,
+		},
 	}},
 	{name: "O5 deactivates by PATCH without a path", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","value":{"active":false}}`), status: 200, want: `{"active":false}`, of: "{ada}", events: []string{"leaver"}},
@@ -71,12 +77,16 @@ var okta = []row{
 		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"replace","value":{"id":"{team}","displayName":"Renamed"}}`), status: 200, want: `{"id":"{team}","displayName":"Renamed"}`, of: "{team}", events: []string{"team-sync"}},
 	}},
 	{name: "O11 swaps members in order", steps: []step{
-		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"remove","path":"members[value eq \"{ada}\"]"},{"op":"add","path":"members","value":[{"value":"{cyd}","display":"cyd"}]}`),
-			status: 200, want: `{"members":[{"value":"{bob}"},{"value":"{cyd}","type":"User"}]}`, of: "{team}", events: []string{"team-sync"}},
+		{
+			request: "PATCH /Groups/{team}", body: patchBody(`{"op":"remove","path":"members[value eq \"{ada}\"]"},{"op":"add","path":"members","value":[{"value":"{cyd}","display":"cyd"}]}`),
+			status: 200, want: `{"members":[{"value":"{bob}"},{"value":"{cyd}","type":"User"}]}`, of: "{team}", events: []string{"team-sync"},
+		},
 	}},
 	{name: "O11 all or nothing", steps: []step{
-		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"remove","path":"members[value eq \"{ada}\"]"},{"op":"add","path":"members","value":[{"value":"00000000-0000-4000-8000-000000000000"}]}`),
-			status: 400, want: `{"scimType":"invalidValue","status":"400"}`},
+		{
+			request: "PATCH /Groups/{team}", body: patchBody(`{"op":"remove","path":"members[value eq \"{ada}\"]"},{"op":"add","path":"members","value":[{"value":"00000000-0000-4000-8000-000000000000"}]}`),
+			status: 400, want: `{"scimType":"invalidValue","status":"400"}`,
+		},
 		{request: "GET /Groups/{team}", status: 200, want: `{"members":[{"value":"{ada}"},{"value":"{bob}"}]}`},
 	}},
 	{name: "O12 replaces the members without a path", steps: []step{
@@ -112,8 +122,10 @@ var entra = []row{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","path":"active","value":false}`), status: 200, want: `{"active":false}`, of: "{ada}", events: []string{"leaver"}},
 	}},
 	{name: "E4 sends dotted and URN keys", steps: []step{
-		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","value":{"displayName":"B","name.givenName":"K","` + enterprise + `:employeeNumber":"A"}}`), status: 200,
-			want: `{"displayName":"B","name":{"givenName":"K"},"name.givenName":"<absent>","` + enterprise + `":{"employeeNumber":"A"},"schemas":["urn:ietf:params:scim:schemas:core:2.0:User","` + enterprise + `"]}`, of: "{ada}", events: []string{"mover"}},
+		{
+			request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","value":{"displayName":"B","name.givenName":"K","` + enterprise + `:employeeNumber":"A"}}`), status: 200,
+			want: `{"displayName":"B","name":{"givenName":"K"},"name.givenName":"<absent>","` + enterprise + `":{"employeeNumber":"A"},"schemas":["urn:ietf:params:scim:schemas:core:2.0:User","` + enterprise + `"]}`, of: "{ada}", events: []string{"mover"},
+		},
 	}},
 	{name: "E5 adds a work e-mail where there is none", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Add","path":"emails[type eq \"work\"].value","value":"a@b.c"}`), status: 200, want: `{"emails":[{"type":"work","value":"a@b.c"}]}`},
@@ -151,12 +163,16 @@ var entra = []row{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Replace","path":"roles[primary eq \"True\"].display","value":"C"}`), status: 200, want: `{"roles":[{"primary":true,"display":"C"}]}`},
 	}},
 	{name: "E13 creates a group of an unknown schema too", steps: []step{
-		{request: "POST /Groups", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group","http://schemas.microsoft.com/2006/11/ResourceManagement/ADSCIM/2.0/Group"],"externalId":"8aa1a0c0","displayName":"Group1","meta":{"resourceType":"Group"}}`,
-			status: 201, want: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group"],"displayName":"Group1"}`},
+		{
+			request: "POST /Groups", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group","http://schemas.microsoft.com/2006/11/ResourceManagement/ADSCIM/2.0/Group"],"externalId":"8aa1a0c0","displayName":"Group1","meta":{"resourceType":"Group"}}`,
+			status: 201, want: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group"],"displayName":"Group1"}`,
+		},
 	}},
 	{name: "E14 sends nulls and empty lists", steps: []step{
-		{request: "POST /Users", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"eve@example.com","displayName":null,"name":{"formatted":null},"emails":null,"roles":[],"meta":{"resourceType":"User"}}`,
-			status: 201, want: `{"displayName":"<absent>","name":"<absent>","emails":"<absent>","roles":"<absent>"}`},
+		{
+			request: "POST /Users", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"eve@example.com","displayName":null,"name":{"formatted":null},"emails":null,"roles":[],"meta":{"resourceType":"User"}}`,
+			status: 201, want: `{"displayName":"<absent>","name":"<absent>","emails":"<absent>","roles":"<absent>"}`,
+		},
 	}},
 	{name: "E15 reads groups without members", steps: []step{
 		{request: "GET /Groups/{team}?excludedAttributes=members", status: 200, want: `{"members":"<absent>","displayName":"team","schemas":["urn:ietf:params:scim:schemas:core:2.0:Group"]}`},
@@ -202,32 +218,36 @@ var entra = []row{
 		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"Replace","path":"displayName","value":"T"}`), status: 204},
 	}},
 	{name: "E22 fills a minimal user by one PATCH of many adds", steps: []step{
-		{request: "PATCH /Users/{ada}", status: 200, body: patchBody(strings.Join([]string{
-			`{"op":"Add","path":"displayName","value":"v1"}`, `{"op":"Add","path":"title","value":"v2"}`, `{"op":"Add","path":"nickName","value":"v3"}`,
-			`{"op":"Add","path":"preferredLanguage","value":"en"}`, `{"op":"Add","path":"userType","value":"v4"}`, `{"op":"Add","path":"locale","value":"en-US"}`,
-			`{"op":"Add","path":"timezone","value":"Mars/Olympus"}`, `{"op":"Add","path":"profileUrl","value":"not a url"}`,
-			`{"op":"Add","path":"name.givenName","value":"Ada"}`, `{"op":"Add","path":"name.familyName","value":"L"}`, `{"op":"Add","path":"name.formatted","value":"Ada L"}`,
-			`{"op":"Add","path":"name.middleName","value":"K"}`, `{"op":"Add","path":"name.honorificPrefix","value":"Lady"}`, `{"op":"Add","path":"name.honorificSuffix","value":"II"}`,
-			`{"op":"Add","path":"emails[type eq \"work\"].value","value":"w@x"}`, `{"op":"Add","path":"emails[type eq \"work\"].primary","value":"True"}`,
-			`{"op":"Add","path":"emails[type eq \"home\"].value","value":"h@x"}`, `{"op":"Add","path":"emails[type eq \"other\"].value","value":"o@x"}`,
-			`{"op":"Add","path":"phoneNumbers[type eq \"work\"].value","value":"1"}`, `{"op":"Add","path":"phoneNumbers[type eq \"mobile\"].value","value":"2"}`,
-			`{"op":"Add","path":"phoneNumbers[type eq \"fax\"].value","value":"3"}`, `{"op":"Add","path":"phoneNumbers[type eq \"pager\"].value","value":"4"}`,
-			`{"op":"Add","path":"addresses[type eq \"work\"].formatted","value":"a"}`, `{"op":"Add","path":"addresses[type eq \"work\"].streetAddress","value":"b"}`,
-			`{"op":"Add","path":"addresses[type eq \"work\"].locality","value":"c"}`, `{"op":"Add","path":"addresses[type eq \"work\"].region","value":"d"}`,
-			`{"op":"Add","path":"addresses[type eq \"work\"].postalCode","value":"e"}`, `{"op":"Add","path":"addresses[type eq \"work\"].country","value":"f"}`,
-			`{"op":"Add","path":"roles[primary eq \"True\"].value","value":"r"}`, `{"op":"Add","path":"roles[primary eq \"True\"].display","value":"R"}`,
-			`{"op":"Add","path":"` + enterprise + `:employeeNumber","value":"1"}`, `{"op":"Add","path":"` + enterprise + `:department","value":"2"}`,
-			`{"op":"Add","path":"` + enterprise + `:costCenter","value":"3"}`, `{"op":"Add","path":"` + enterprise + `:organization","value":"4"}`,
-			`{"op":"Add","path":"` + enterprise + `:division","value":"5"}`, `{"op":"Add","path":"externalId","value":"x1"}`,
-		}, ",")),
+		{
+			request: "PATCH /Users/{ada}", status: 200, body: patchBody(strings.Join([]string{
+				`{"op":"Add","path":"displayName","value":"v1"}`, `{"op":"Add","path":"title","value":"v2"}`, `{"op":"Add","path":"nickName","value":"v3"}`,
+				`{"op":"Add","path":"preferredLanguage","value":"en"}`, `{"op":"Add","path":"userType","value":"v4"}`, `{"op":"Add","path":"locale","value":"en-US"}`,
+				`{"op":"Add","path":"timezone","value":"Mars/Olympus"}`, `{"op":"Add","path":"profileUrl","value":"not a url"}`,
+				`{"op":"Add","path":"name.givenName","value":"Ada"}`, `{"op":"Add","path":"name.familyName","value":"L"}`, `{"op":"Add","path":"name.formatted","value":"Ada L"}`,
+				`{"op":"Add","path":"name.middleName","value":"K"}`, `{"op":"Add","path":"name.honorificPrefix","value":"Lady"}`, `{"op":"Add","path":"name.honorificSuffix","value":"II"}`,
+				`{"op":"Add","path":"emails[type eq \"work\"].value","value":"w@x"}`, `{"op":"Add","path":"emails[type eq \"work\"].primary","value":"True"}`,
+				`{"op":"Add","path":"emails[type eq \"home\"].value","value":"h@x"}`, `{"op":"Add","path":"emails[type eq \"other\"].value","value":"o@x"}`,
+				`{"op":"Add","path":"phoneNumbers[type eq \"work\"].value","value":"1"}`, `{"op":"Add","path":"phoneNumbers[type eq \"mobile\"].value","value":"2"}`,
+				`{"op":"Add","path":"phoneNumbers[type eq \"fax\"].value","value":"3"}`, `{"op":"Add","path":"phoneNumbers[type eq \"pager\"].value","value":"4"}`,
+				`{"op":"Add","path":"addresses[type eq \"work\"].formatted","value":"a"}`, `{"op":"Add","path":"addresses[type eq \"work\"].streetAddress","value":"b"}`,
+				`{"op":"Add","path":"addresses[type eq \"work\"].locality","value":"c"}`, `{"op":"Add","path":"addresses[type eq \"work\"].region","value":"d"}`,
+				`{"op":"Add","path":"addresses[type eq \"work\"].postalCode","value":"e"}`, `{"op":"Add","path":"addresses[type eq \"work\"].country","value":"f"}`,
+				`{"op":"Add","path":"roles[primary eq \"True\"].value","value":"r"}`, `{"op":"Add","path":"roles[primary eq \"True\"].display","value":"R"}`,
+				`{"op":"Add","path":"` + enterprise + `:employeeNumber","value":"1"}`, `{"op":"Add","path":"` + enterprise + `:department","value":"2"}`,
+				`{"op":"Add","path":"` + enterprise + `:costCenter","value":"3"}`, `{"op":"Add","path":"` + enterprise + `:organization","value":"4"}`,
+				`{"op":"Add","path":"` + enterprise + `:division","value":"5"}`, `{"op":"Add","path":"externalId","value":"x1"}`,
+			}, ",")),
 			want: `{"emails":[{"type":"work","value":"w@x","primary":true},{"type":"home"},{"type":"other"}],
 				"phoneNumbers":[{"type":"work"},{"type":"mobile"},{"type":"fax","value":"3"},{"type":"pager"}],
 				"addresses":[{"type":"work","formatted":"a","streetAddress":"b","locality":"c","region":"d","postalCode":"e","country":"f"}],
-				"roles":[{"primary":true,"value":"r","display":"R"}],"name":{"honorificPrefix":"Lady"},"` + enterprise + `":{"division":"5"}}`},
+				"roles":[{"primary":true,"value":"r","display":"R"}],"name":{"honorificPrefix":"Lady"},"` + enterprise + `":{"division":"5"}}`,
+		},
 	}},
 	{name: "E23 sends odd strings", steps: []step{
-		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Add","path":"profileUrl","value":"::"},{"op":"Add","path":"` + enterprise + `:manager","value":"nobody-knows"},{"op":"Add","path":"timezone","value":"Nowhere"}`), status: 200,
-			want: `{"profileUrl":"::","timezone":"Nowhere"}`},
+		{
+			request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Add","path":"profileUrl","value":"::"},{"op":"Add","path":"` + enterprise + `:manager","value":"nobody-knows"},{"op":"Add","path":"timezone","value":"Nowhere"}`), status: 200,
+			want: `{"profileUrl":"::","timezone":"Nowhere"}`,
+		},
 	}},
 	{name: "E25 gets its content type", steps: []step{
 		{request: "GET /Users/{ada}", status: 200},
@@ -330,6 +350,11 @@ func runStep(t *testing.T, p *provider, s step, replace *strings.Replacer) {
 	if s.of != "" {
 		if kinds := p.starter.kinds(replace.Replace(s.of)); !slices.Equal(kinds, s.events) {
 			t.Errorf("%s started %v, want %v", s.request, kinds, s.events)
+		}
+		if n := len(s.events); n > 0 && s.events[n-1] != "team-sync" {
+			if got, want := p.restricted(replace.Replace(s.of)), s.events[n-1] == "leaver"; got != want {
+				t.Errorf("%s: restricted %t, want %t", s.request, got, want)
+			}
 		}
 	}
 }

@@ -65,7 +65,8 @@ func (a account) canReach(path string) bool {
 		if err == nil {
 			stat, ok := info.Sys().(*syscall.Stat_t)
 			mode := info.Mode().Perm()
-			if ok && !(mode&0o001 != 0 || (stat.Uid == a.uid && mode&0o100 != 0) || (stat.Gid == a.gid && mode&0o010 != 0)) {
+			passes := ok && (mode&0o001 != 0 || (stat.Uid == a.uid && mode&0o100 != 0) || (stat.Gid == a.gid && mode&0o010 != 0))
+			if ok && !passes {
 				return false
 			}
 		}

@@ -106,7 +106,7 @@ func TestPermanentFailureFailsAndARerunTouchesOnlyTheSurvivor(t *testing.T) {
 	if run == *first.RunID {
 		t.Error("the re-run is the old run")
 	}
-	var second = i.must("GET", path+"?wait=60s", i.operator, "")
+	second := i.must("GET", path+"?wait=60s", i.operator, "")
 	if second["outcome"] != "completed" || second["runId"] != run {
 		t.Fatalf("after the re-run: %v; want completed by run %s", second, run)
 	}

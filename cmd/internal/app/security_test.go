@@ -76,7 +76,7 @@ func TestTwoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 
 	ids := map[string]string{"ada": ada, "agent": agent, "team": team, "key": key, "cascade": cascade}
 	for _, r := range i.routes() {
-		token := ""
+		var token string
 		switch {
 		case strings.HasPrefix(r.pattern, "/scim"):
 			token = otherSCIM

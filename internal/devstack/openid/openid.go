@@ -71,7 +71,7 @@ func Start(ctx context.Context) (*Provider, error) {
 // Close stops the provider.
 func (p *Provider) Close() { _ = p.server.Close() }
 
-// RevocationURL, IntrospectionURL and TokenURL are the provider's endpoints.
+// RevocationURL is the endpoint of RFC 7009.
 func (p *Provider) RevocationURL() string { return p.Issuer + "/revoke" }
 
 // IntrospectionURL is the endpoint of RFC 7662.

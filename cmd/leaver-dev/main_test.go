@@ -1,0 +1,37 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// TestTheMainJob is what the README promises: everything that Ada's agents
+// hold is dead, and the table shows it.
+func TestTheMainJob(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a whole stack")
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--once", "--ephemeral"}, &stdout, &stderr); code != 0 {
+		t.Fatalf("exit code %d\n%s\n%s", code, &stdout, &stderr)
+	}
+	for _, want := range []string{
+		"invalid_grant", "the session is cut, the login refused: SQLSTATE 28", "the schedule is gone, its run",
+		"the cascade closed: completed", "SCIM base URL", "/namespaces/leaver/workflows/",
+	} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("the output lacks %q:\n%s", want, &stdout)
+		}
+	}
+	if strings.Contains(stdout.String(), "STILL ALIVE") || strings.Contains(stdout.String(), "survivor") {
+		t.Errorf("something survived:\n%s", &stdout)
+	}
+}
+
+func TestAWrongFlagIsToldOnStderr(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--nonsense"}, &stdout, &stderr); code == 0 || !strings.Contains(stderr.String(), "--nonsense") {
+		t.Errorf("exit code %d, stderr %q", code, &stderr)
+	}
+}

@@ -1,0 +1,58 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/worker"
+)
+
+func TestMistakesInTheFileNameTheirLine(t *testing.T) {
+	for name, c := range map[string]struct{ yaml, want string }{
+		"an unknown type": {
+			"connectors:\n  - name: a\n    type: teapot\n    tenants: [x]\n", `leaver.yaml:2: connector a: unknown type "teapot"`,
+		},
+		"a missing variable": {
+			"connectors:\n\n  - name: a\n    type: postgres\n    tenants: [x]\n    url: env:NOT_SET_ANYWHERE\n", "leaver.yaml:3: connector a: url: the variable NOT_SET_ANYWHERE is not set",
+		},
+		"a literal secret": {
+			"connectors:\n  - {name: a, type: postgres, tenants: [x], url: 'postgres://u:p4ss@h/d'}\n", "by reference, env:NAME or file:PATH",
+		},
+		"an unknown setting": {
+			"connectors:\n  - name: a\n    type: webhook\n    tenants: [x]\n    urll: x\n", `leaver.yaml:5: unknown setting "urll"`,
+		},
+		"an unknown section": {"databse: {}\n", `leaver.yaml:1: unknown setting "databse"`},
+		"no tenants":         {"connectors:\n  - {name: a, type: webhook}\n", "leaver.yaml:2: connector a names no tenants"},
+		"a name twice":       {"connectors:\n  - &c {name: a, type: webhook, tenants: [x]}\n  - *c\n", "given twice"},
+		"a bad name":         {"connectors:\n  - {name: 'A b', type: webhook, tenants: [x]}\n", "leaver.yaml:2"},
+		"no YAML":            {"a: [\n", "leaver.yaml: yaml: line"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := config.Parse("leaver.yaml", []byte(c.yaml), nil)
+			if err == nil {
+				_, err = worker.Connectors(cfg.Connectors)
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("%v; want %q", err, c.want)
+			}
+			if strings.Contains(err.Error(), "p4ss") {
+				t.Error("the error quotes the secret")
+			}
+		})
+	}
+}
+
+func TestVariablesComeBeforeTheFile(t *testing.T) {
+	cfg, err := config.Parse("leaver.yaml", []byte("database: {url: from-file}\nserve: {public_url: 'https://leaver.example.com/'}\n"),
+		[]string{"LEAVER_DATABASE_URL=from-env", "LEAVER_POLICY_DEADLINE=90m", "LEAVER_CODEC_ALLOWED_ORIGINS=http://a,http://b", "PATH=/bin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Database.URL != "from-env" || cfg.Database.MigrateURL != "from-env" {
+		t.Errorf("database %+v, want from-env", cfg.Database)
+	}
+	if cfg.Policy.Deadline.Minutes() != 90 || len(cfg.Codec.AllowedOrigins) != 2 || cfg.Serve.PublicURL != "https://leaver.example.com" {
+		t.Errorf("%+v", cfg)
+	}
+}
