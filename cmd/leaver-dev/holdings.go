@@ -123,11 +123,11 @@ func (d *drill) schedule(ctx context.Context) (*holding, string, error) {
 	h.dead = func(ctx context.Context) (string, error) {
 		var gone *serviceerror.NotFound
 		if _, err := handle.Describe(ctx); !errors.As(err, &gone) {
-			return "", fmt.Errorf("the schedule is there (%v): %w", err, errWorks)
+			return "", errors.Join(errors.New("the schedule is there"), err, errWorks)
 		}
 		s, err := status(ctx)
 		if err != nil || s == enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
-			return "", fmt.Errorf("its run is %s (%v): %w", s, err, errWorks)
+			return "", errors.Join(fmt.Errorf("its run is %s", s), err, errWorks)
 		}
 		return fmt.Sprintf("the schedule is gone, its run %s", s), nil
 	}
