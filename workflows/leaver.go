@@ -58,10 +58,10 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 // run is the story: settle the agents; end what can mint, then what was
 // minted, each proven dead; look again until nothing is left; report.
 func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
-	if err := c.settle(ctx); err != nil {
-		return lifecycle.Report{}, err
+	interrupted := c.settle(ctx)
+	if interrupted == nil {
+		interrupted = c.endUntilNothingIsLeft(ctx)
 	}
-	interrupted := c.endUntilNothingIsLeft(ctx)
 	if workflow.IsContinueAsNewError(interrupted) {
 		return lifecycle.Report{}, interrupted
 	}
