@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -203,12 +205,20 @@ func lookForPostgres() string {
 	return ""
 }
 
+var versionInPath = regexp.MustCompile(`(\d+)(?:\.(\d+))?`)
+
 // newestFirst compares paths that hold a version: 9.6 is older than 15.
 func newestFirst(a, b string) int {
-	if len(a) != len(b) {
-		return len(b) - len(a)
+	version := func(path string) int {
+		found := versionInPath.FindStringSubmatch(path)
+		if found == nil {
+			return 0
+		}
+		major, _ := strconv.Atoi(found[1])
+		minor, _ := strconv.Atoi(found[2]) // 0 where there is none
+		return major*100 + minor
 	}
-	return strings.Compare(b, a)
+	return version(b) - version(a)
 }
 
 func isProgram(path string) bool {

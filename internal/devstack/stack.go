@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Logf tells a person what is going on.
@@ -113,6 +114,15 @@ func (s *Stack) folder(o Options) error {
 	if err := os.MkdirAll(s.Data, 0o711); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
+	if o.Ephemeral {
+		return nil
+	}
+	// Two Temporal servers on one SQLite file would ruin it.
+	lock, err := flock(filepath.Join(s.Data, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err != nil {
+		return fmt.Errorf("another stack runs in %s (use --data for another folder, or --ephemeral): %w", s.Data, err)
+	}
+	s.stop = append(s.stop, func() { _ = lock.Close() })
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/workflows"
 )
 
 func TestDeactivationOfAUserWhoHoldsNothingCompletes(t *testing.T) {
@@ -245,6 +246,11 @@ func TestRetryAsksARunningCascadeToTryAgainNow(t *testing.T) {
 	i.deactivate(ada)
 	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "down") > 0 })
 	p.interceptWith(nil)
+	stacktest.Eventually(t, 20*time.Second, "the item in the progress", func() bool {
+		var progress workflows.Progress
+		answer, err := i.app.temporal.QueryWorkflow(t.Context(), i.cascades(ada)[0].WorkflowID, "", workflows.QueryProgress)
+		return err == nil && answer.Get(&progress) == nil && len(progress.Items) == 1 && progress.Items[0].State == "ending"
+	})
 	path := "/v1/tenants/acme/cascades/" + i.cascades(ada)[0].ID.String() + "/retry"
 	stacktest.Eventually(t, 20*time.Second, "the retry", func() bool {
 		status, answer := i.call("POST", path, i.operator, `{"itemId":"`+id+`","reason":"the platform is back"}`)

@@ -1,0 +1,49 @@
+package devstack
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTheNewestPostgreSQLIsFoundFirst(t *testing.T) {
+	paths := []string{"/usr/lib/postgresql/9.6/bin", "/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/17/bin"}
+	slices.SortFunc(paths, newestFirst)
+	if paths[0] != "/usr/lib/postgresql/17/bin" {
+		t.Errorf("order %v", paths)
+	}
+}
+
+func TestASecondStackInTheSameFolderIsRefused(t *testing.T) {
+	t.Setenv("DATABASE_URL", "postgres://x@localhost/x")
+	t.Setenv("TEMPORAL_ADDRESS", "localhost:1")
+	data := t.TempDir()
+	first, err := Start(t.Context(), Options{Data: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(t.Context(), Options{Data: data}); err == nil || !strings.Contains(err.Error(), "--ephemeral") {
+		t.Errorf("%v; want a refusal that says what to do", err)
+	}
+	first.Stop()
+	again, err := Start(t.Context(), Options{Data: data})
+	if err != nil {
+		t.Fatalf("after the first has stopped: %v", err)
+	}
+	again.Stop()
+}
+
+func TestALeaseHoldsUntilItIsReleased(t *testing.T) {
+	path := t.TempDir() + "/lease"
+	release, err := Lease(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !Leased(path) {
+		t.Error("nobody holds it")
+	}
+	release()
+	if Leased(path) {
+		t.Error("it is still held")
+	}
+}
