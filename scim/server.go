@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -98,11 +97,7 @@ func caller(r *http.Request) tenant.Caller {
 
 func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if !strings.EqualFold(scheme, "Bearer") {
-			secret = ""
-		}
-		c, err := s.tokens.Authenticate(r.Context(), strings.TrimSpace(secret), tenant.ClassSCIM)
+		c, err := s.tokens.Authenticate(r.Context(), tenant.Bearer(r.Header.Get("Authorization")), tenant.ClassSCIM)
 		if errors.Is(err, tenant.ErrUnauthorized) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
 			s.writeError(w, r, failure(http.StatusUnauthorized, "present a valid SCIM token as Authorization: Bearer"))

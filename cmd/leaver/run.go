@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/cmd/internal/app"
+	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -18,40 +20,36 @@ import (
 func (c *cli) serveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "serve", Short: "Answer SCIM and the API, and start workflows", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := c.load()
-			if err != nil {
-				return err
-			}
-			a, err := app.New(cmd.Context(), cfg, c.logger())
-			if err != nil {
-				return err
-			}
-			defer a.Close()
+		RunE: c.withApp(func(ctx context.Context, cfg *config.Config, a *app.App) error {
 			listener, err := net.Listen("tcp", cfg.Serve.Listen)
 			if err != nil {
 				return fmt.Errorf("listen: %w", err)
 			}
-			return a.Serve(cmd.Context(), listener)
-		},
+			return a.Serve(ctx, listener)
+		}),
 	}
 }
 
 func (c *cli) workerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "worker", Short: "Run the workflows and the connectors' activities", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := c.load()
-			if err != nil {
-				return err
-			}
-			a, err := app.New(cmd.Context(), cfg, c.logger())
-			if err != nil {
-				return err
-			}
-			defer a.Close()
-			return a.Work(cmd.Context())
-		},
+		RunE: c.withApp(func(ctx context.Context, _ *config.Config, a *app.App) error { return a.Work(ctx) }),
+	}
+}
+
+// withApp opens what the configuration names for a process that stays.
+func (c *cli) withApp(run func(context.Context, *config.Config, *app.App) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		cfg, err := c.load()
+		if err != nil {
+			return err
+		}
+		a, err := app.New(cmd.Context(), cfg, c.logger())
+		if err != nil {
+			return err
+		}
+		defer a.Close()
+		return run(cmd.Context(), cfg, a)
 	}
 }
 

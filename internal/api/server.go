@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -116,11 +115,7 @@ func tenantOf(r *http.Request) tenant.Tenant {
 func (s *Server) authenticate(class tenant.Class) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			if !strings.EqualFold(scheme, "Bearer") {
-				secret = ""
-			}
-			c, err := s.Tenants.Authenticate(r.Context(), strings.TrimSpace(secret), class)
+			c, err := s.Tenants.Authenticate(r.Context(), tenant.Bearer(r.Header.Get("Authorization")), class)
 			if errors.Is(err, tenant.ErrUnauthorized) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
 				s.fail(w, r, problem{Status: http.StatusUnauthorized, Detail: "present a valid token of class " + string(class)})

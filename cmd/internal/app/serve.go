@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -32,6 +34,7 @@ const (
 // Handler is the whole HTTP surface.
 func (a *App) Handler() http.Handler {
 	r := chi.NewRouter()
+	r.Use(a.catchPanics)
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
 		health(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
@@ -45,6 +48,23 @@ func (a *App) Handler() http.Handler {
 	}
 	r.Mount(api.BasePath, server.Handler())
 	return r
+}
+
+// catchPanics answers 500 where a handler panics, and logs where.
+func (a *App) catchPanics(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			cause := recover()
+			if cause == nil {
+				return
+			}
+			a.log.Error("a handler panicked", "path", r.URL.Path, "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			w.Header().Set("Content-Type", "application/scim+json")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"500","detail":"internal error"}`)
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 // ready: without PostgreSQL nothing can be answered; without Temporal SCIM is,
