@@ -19,9 +19,6 @@ func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, er
 	if err := a.Cascades.Running(ctx, ref.Tenant, ref.Event, run); err != nil {
 		return Settlement{}, err
 	}
-	if err := a.Inventory.Reopen(ctx, ref.Tenant, ref.Event); err != nil {
-		return Settlement{}, err
-	}
-	suspended, err := a.Inventory.SuspendOrphans(ctx, ref.Tenant, ref.scope())
+	suspended, err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope())
 	return Settlement{Suspended: suspended}, err
 }

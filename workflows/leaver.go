@@ -137,7 +137,8 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 	waitedForRuns := false
 	for _, i := range found {
-		if i.Kind != inventory.ScheduledRun && !waitedForRuns {
+		// With nothing to wait for, not even a timer stands in the history.
+		if i.Kind != inventory.ScheduledRun && c.runs > 0 && !waitedForRuns {
 			waitedForRuns = true
 			if _, err := workflow.AwaitWithTimeout(ctx, c.in.Policy.RunsGrace, func() bool { return c.runs == 0 }); err != nil {
 				return err

@@ -61,13 +61,6 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, lim
 	return held, nil
 }
 
-// Reopen makes the survivors of a cascade live again, for its next run.
-func (s *Store) Reopen(ctx context.Context, tenant, event uuid.UUID) error {
-	return s.exec(ctx, tenant, "reopen survivors", `
-		update inventory set state = 'live', reason = '', updated_at = now()
-		 where tenant_id = $1 and event_id = $2 and state = 'survivor'`, tenant, event)
-}
-
 // Conclude stores how an item stands after a cascade was at it, and the last
 // records of its evidence with it. What is dead stays so, whatever a late
 // second attempt has to say.
@@ -195,14 +188,18 @@ func (s *Store) Promote(ctx context.Context, tenant, id uuid.UUID) error {
 	return nil
 }
 
-// SuspendOrphans restricts the agents that ended with the principal, and shows
-// it in their SCIM resource. A principal who is back by now orphans nobody.
-// It returns the agents' ids.
-func (s *Store) SuspendOrphans(ctx context.Context, tenant uuid.UUID, scope Scope) ([]uuid.UUID, error) {
+// Settle opens a run of a cascade: survivors of an earlier run are live again,
+// and the agents that ended with the principal are restricted, which their SCIM
+// resource shows. A principal who is back by now orphans nobody. It returns the
+// agents' ids.
+func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, scope Scope) ([]uuid.UUID, error) {
 	agents, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]uuid.UUID, error) {
 		return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	}, `
-		with orphans as materialized (
+		with reopened as (
+		  update inventory set state = 'live', reason = '', updated_at = now()
+		   where tenant_id = $1 and event_id = $3 and state = 'survivor'),
+		orphans as materialized (
 		  select id from (select agents_ending_with($1, $2) as id) a
 		   where id <> $2 and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)),
 		restricted as (
@@ -213,7 +210,7 @@ func (s *Store) SuspendOrphans(ctx context.Context, tenant uuid.UUID, scope Scop
 		    from orphans o where r.tenant_id = $1 and r.id = o.id and r.active is distinct from false)
 		select id from orphans`, tenant, scope.Principal, scope.Event)
 	if err != nil {
-		return nil, fmt.Errorf("suspend orphaned agents: %w", err)
+		return nil, fmt.Errorf("settle the cascade: %w", err)
 	}
 	return agents, nil
 }

@@ -138,7 +138,9 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 			return r, err
 		})
 	}, `
-		with items as materialized (
+		with ending as materialized (
+		  select agents_ending_with($1, principal_id) id from lifecycle_events where tenant_id = $1 and id = $2),
+		items as materialized (
 		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
 		   where i.tenant_id = $1 and i.event_id = $2
 		  union
@@ -147,7 +149,7 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 		    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2
 		   where i.tenant_id = $1 and i.sequence <= e.sequence and i.state in ('survivor', 'ending')
 		     and (i.principal_id = e.principal_id or i.agent_id = e.principal_id
-		          or i.principal_id in (select agents_ending_with($1, e.principal_id)) or i.agent_id in (select agents_ending_with($1, e.principal_id)))),
+		          or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))),
 		-- An item that is still ending was never concluded: it survived as well.
 		counts as (
 		  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,

@@ -148,9 +148,11 @@ create unique index inventory_live on inventory (tenant_id, connector, kind, ref
 -- Whether an agent has an owner who is here and not restricted: a user, or a
 -- member of a group. The one who is leaving does not count, whatever is stored.
 -- +goose StatementBegin
+-- (plpgsql keeps its plans for the session; sql functions are planned each time.)
 create function has_active_owner(tenant uuid, agent uuid, leaving uuid) returns boolean
-    language sql stable as $$
-    select exists (
+    language plpgsql stable as $$
+begin
+    return exists (
       select 1
         from edges o
         join resources r on r.tenant_id = o.tenant_id and r.id = o.target_id and r.deleted_at is null
@@ -159,14 +161,18 @@ create function has_active_owner(tenant uuid, agent uuid, leaving uuid) returns 
                         and p.type = 'User' and p.deleted_at is null
        where o.tenant_id = tenant and o.source_id = agent and o.attribute = 'owners'
          and p.id is distinct from leaving
-         and not exists (select 1 from restrictions x where x.tenant_id = tenant and x.principal_id = p.id))
-$$;
+         and not exists (select 1 from restrictions x where x.tenant_id = tenant and x.principal_id = p.id));
+end $$;
+-- +goose StatementEnd
 
 -- The agents that end with a principal: an agent itself; a user's agents whom
 -- nobody else owns; and, down the parents, sub-agents without an owner of their
 -- own. `union` meets each agent once, so cycles end.
+-- +goose StatementBegin
 create function agents_ending_with(tenant uuid, leaving uuid) returns setof uuid
-    language sql stable as $$
+    language plpgsql stable as $$
+begin
+    return query
     with recursive ending (id) as (
       select a.id from (
         select r.id from resources r where r.tenant_id = tenant and r.id = leaving and r.type = 'Agent'
@@ -181,8 +187,8 @@ create function agents_ending_with(tenant uuid, leaving uuid) returns setof uuid
       select p.source_id from ending e
         join edges p on p.tenant_id = tenant and p.attribute = 'parent' and p.target_id = e.id
        where not has_active_owner(tenant, p.source_id, leaving))
-    select id from ending
-$$;
+    select id from ending;
+end $$;
 -- +goose StatementEnd
 
 -- Evidence is append-only: a row for each step of each attempt.
