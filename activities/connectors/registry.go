@@ -13,7 +13,8 @@ const AllTenants = "*"
 // Entry is a configured connector.
 type Entry struct {
 	Connector Connector
-	// Rate is the limit in calls a second over all workers; 0 is none.
+	// Rate is the limit in attempts a second over all workers; 0 is none. An
+	// attempt is up to three calls: probe, end, probe.
 	Rate float64
 	// Tenants names the tenants whose credentials live at this downstream. A
 	// connector acts with rights of its own: without this list one tenant could

@@ -18,7 +18,7 @@ import (
 type Connector struct {
 	Name    string
 	Type    string
-	Rate    float64  // calls a second over all workers; 0 is none
+	Rate    float64  // attempts a second over all workers; 0 is none
 	Tenants []string // names, or "*"
 
 	file string

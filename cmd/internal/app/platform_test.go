@@ -64,6 +64,10 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 	p.calls[m.Type+" "+m.Data.Reference]++
 	intercept := p.intercept
 	p.mu.Unlock()
+	if m.Data.Reference == "" {
+		w.WriteHeader(http.StatusNoContent) // a notification
+		return
+	}
 	if intercept != nil && intercept(w, m.Type, m.Data.Reference) {
 		return
 	}
