@@ -262,7 +262,7 @@ var others = []row{
 		{request: "GET /Groups", status: 200, want: `{"totalResults":1,"Resources":[{"id":"{team}"}]}`},
 	}},
 	{name: "authentik reads the bulk limits", steps: []step{
-		{request: "GET /ServiceProviderConfig", status: 200, want: `{"patch":{"supported":true},"bulk":{"supported":false,"maxOperations":0,"maxPayloadSize":1048576}}`},
+		{request: "GET /ServiceProviderConfig", status: 200, want: `{"patch":{"supported":true},"bulk":{"supported":true,"maxOperations":1000,"maxPayloadSize":1048576}}`},
 	}},
 	{name: "python-scim puts schemas inside an extension's value", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"add","path":"` + enterprise + `","value":{"schemas":["` + enterprise + `"],"department":"X"}}`), status: 200, want: `{"` + enterprise + `":{"department":"X","schemas":"<absent>"}}`},

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strings"
+	"strconv"
 
 	"github.com/google/uuid"
 
@@ -14,7 +14,7 @@ import (
 // toResource splits an Object into document, indexed columns and edges.
 func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 	r := &directory.Resource{Type: rt.Name}
-	document := Object{"schemas": schemasOf(rt, o)}
+	document := Object{}
 	for name, value := range o {
 		a := attribute(rt.Schema.Attributes, name)
 		switch {
@@ -23,8 +23,14 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 			if err != nil {
 				return nil, err
 			}
-			r.Edges = append(r.Edges, edges...)
-		case a != nil && a.Returned == Never:
+			if !a.unbounded {
+				r.Edges = append(r.Edges, edges...)
+				continue
+			}
+			for _, e := range edges {
+				r.Members.Add(e.Target)
+			}
+		case a != nil && a.discarded:
 			// A password is never stored: nobody logs in here.
 		default:
 			document[name] = value
@@ -47,6 +53,14 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 			return nil, badRequest(invalidValue, "%s is longer than %d bytes", name, maxName)
 		}
 	}
+	for _, extension := range rt.Extensions {
+		if o[extension.ID] != nil {
+			r.Extensions = append(r.Extensions, extension.ID)
+		}
+	}
+	if err := uniqueValues(rt, o, r); err != nil {
+		return nil, err
+	}
 	var err error
 	if r.Document, err = json.Marshal(document); err != nil {
 		return nil, fmt.Errorf("encode the document: %w", err)
@@ -54,15 +68,30 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 	return r, nil
 }
 
-// schemasOf lists the core schema and the extensions that hold something.
-func schemasOf(rt *ResourceType, o Object) []any {
-	urns := []any{rt.Schema.ID}
-	for _, extension := range rt.Extensions {
-		if o[extension.ID] != nil {
-			urns = append(urns, extension.ID)
-		}
+// uniqueValues collects what must be unique beside the unique name.
+func uniqueValues(rt *ResourceType, o Object, r *directory.Resource) error {
+	if len(rt.uniques) == 0 {
+		return nil
 	}
-	return urns
+	r.Unique = make(map[string]string)
+	for _, a := range rt.uniques {
+		members := o
+		if a.schema != rt.Schema {
+			members, _ = o[a.schema.ID].(Object)
+		}
+		if members[a.Name] == nil {
+			continue
+		}
+		value := fmt.Sprint(members[a.Name])
+		if !a.CaseExact {
+			value = directory.Fold(value)
+		}
+		if len(value) > maxName {
+			return badRequest(invalidValue, "%s is longer than %d bytes", a.Name, maxName)
+		}
+		r.Unique[rt.path(a.schema, a.Attribute)] = value
+	}
+	return nil
 }
 
 func toEdges(a *Attribute, value any) ([]directory.Edge, error) {
@@ -95,7 +124,6 @@ func toObject(rt *ResourceType, r *directory.Resource) (Object, error) {
 	if err := d.Decode(&o); err != nil {
 		return nil, fmt.Errorf("decode the document of %s: %w", r.ID, err)
 	}
-	delete(o, "schemas")
 	for _, e := range r.Edges {
 		a := attribute(rt.Schema.Attributes, e.Attribute)
 		element := Object{"value": e.Target.String(), "type": e.Type, "display": e.Display}
@@ -109,75 +137,6 @@ func toObject(rt *ResourceType, r *directory.Resource) (Object, error) {
 	return o, nil
 }
 
-// etag is a resource's version (RFC 7644 section 3.14).
-func etag(r *directory.Resource) string { return fmt.Sprintf(`W/"%d"`, r.Version) }
-
-// render writes a resource as clients read it: the stored document as it is,
-// with what the server adds in front.
-func (rt *ResourceType) render(base string, r *directory.Resource) []byte {
-	var b bytes.Buffer
-	b.Grow(len(r.Document) + 512)
-	fmt.Fprintf(&b, `{"id":"%s","meta":{"resourceType":"%s","created":"%s","lastModified":"%s","location":%s,"version":%s}`,
-		r.ID, rt.Name, r.Created.UTC().Format(timeFormat), r.Modified.UTC().Format(timeFormat), quote(rt.location(base, r.ID)), quote(etag(r)))
-	for i := range rt.Schema.Attributes {
-		a := &rt.Schema.Attributes[i]
-		if a.edge {
-			renderEdges(&b, base, a, r.Edges)
-		}
-	}
-	if len(r.Groups) > 0 && attribute(rt.Schema.Attributes, "groups") != nil {
-		renderGroups(&b, base, r.Groups)
-	}
-	b.WriteByte(',')
-	b.Write(r.Document[1:])
-	return b.Bytes()
-}
-
-const timeFormat = "2006-01-02T15:04:05.000Z07:00"
-
-func (rt *ResourceType) location(base string, id uuid.UUID) string {
-	return base + rt.Endpoint + "/" + id.String()
-}
-
-func renderEdges(b *bytes.Buffer, base string, a *Attribute, edges []directory.Edge) {
-	n := 0
-	for _, e := range edges {
-		if e.Attribute != a.Name {
-			continue
-		}
-		switch {
-		case n > 0:
-			b.WriteByte(',')
-		case a.MultiValued:
-			fmt.Fprintf(b, `,"%s":[`, a.Name)
-		default:
-			fmt.Fprintf(b, `,"%s":`, a.Name)
-		}
-		n++
-		fmt.Fprintf(b, `{"value":"%s","$ref":%s,"type":"%s","display":%s}`,
-			e.Target, quote(base+"/"+e.Type+"s/"+e.Target.String()), e.Type, quote(e.Display))
-	}
-	if n > 0 && a.MultiValued {
-		b.WriteByte(']')
-	}
-}
-
-func renderGroups(b *bytes.Buffer, base string, groups []directory.Edge) {
-	b.WriteString(`,"groups":[`)
-	for i, g := range groups {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(b, `{"value":"%s","$ref":%s,"type":"direct","display":%s}`,
-			g.Target, quote(base+"/Groups/"+g.Target.String()), quote(g.Display))
-	}
-	b.WriteByte(']')
-}
-
-func quote(s string) string {
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(s) // a string always encodes
-	return strings.TrimSuffix(b.String(), "\n")
-}
+// etag is a resource's version (RFC 7644 section 3.14). It is weak: the names
+// of other resources, and the groups that a principal is in, change without it.
+func etag(r *directory.Resource) string { return `W/"` + strconv.FormatInt(r.Version, 10) + `"` }

@@ -2,6 +2,7 @@ package scim
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -33,21 +34,42 @@ func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 		Description string `json:"description"`
 		Primary     bool   `json:"primary"`
 	}
+	type pagination struct {
+		Cursor        bool   `json:"cursor"`
+		Index         bool   `json:"index"`
+		Method        string `json:"defaultPaginationMethod"`
+		DefaultSize   int    `json:"defaultPageSize"`
+		MaxSize       int    `json:"maxPageSize"`
+		CursorTimeout int    `json:"cursorTimeout"` // seconds
+	}
+	type securityEvents struct {
+		AsyncRequest string   `json:"asyncRequest"`
+		EventURIs    []string `json:"eventUris"`
+	}
 	writeJSON(w, http.StatusOK, struct {
-		Schemas        []string  `json:"schemas"`
-		Patch          supported `json:"patch"`
-		Bulk           bulk      `json:"bulk"`
-		Filter         filter    `json:"filter"`
-		ChangePassword supported `json:"changePassword"`
-		Sort           supported `json:"sort"`
-		ETag           supported `json:"etag"`
-		Authentication []scheme  `json:"authenticationSchemes"`
-		Meta           meta      `json:"meta"`
+		Schemas        []string       `json:"schemas"`
+		Documentation  string         `json:"documentationUri"`
+		Patch          supported      `json:"patch"`
+		Bulk           bulk           `json:"bulk"`
+		Filter         filter         `json:"filter"`
+		ChangePassword supported      `json:"changePassword"`
+		Sort           supported      `json:"sort"`
+		ETag           supported      `json:"etag"`
+		Pagination     pagination     `json:"pagination"`
+		SecurityEvents securityEvents `json:"securityEvents"`
+		Authentication []scheme       `json:"authenticationSchemes"`
+		Meta           meta           `json:"meta"`
 	}{
-		Schemas: []string{serviceConfigURN}, Patch: supported{true}, Bulk: bulk{MaxPayloadSize: maxBody},
-		Filter: filter{supported{true}, maxCount}, ETag: supported{true},
-		Authentication: []scheme{{"oauthbearertoken", "Bearer token", "A token of class scim, made by `leaver token create`.", true}},
-		Meta:           meta{"ServiceProviderConfig", s.base(r) + "/ServiceProviderConfig"},
+		Schemas: []string{serviceConfigURN}, Documentation: "https://github.com/leaverhq/leaver/blob/main/docs/SCIM.md",
+		Patch: supported{true}, Bulk: bulk{supported{true}, maxBulk, maxBody}, Filter: filter{supported{true}, maxCount},
+		Sort: supported{true}, ETag: supported{true},
+		Pagination:     pagination{true, true, "index", defaultCount, maxCount, int(cursorTimeout.Seconds())},
+		SecurityEvents: securityEvents{"request", []string{}},
+		Authentication: []scheme{
+			{"oauthbearertoken", "Bearer token", "A token of class scim, made by `leaver token create`.", true},
+			{"oauth2", "OAuth 2.0 JWT", "A JWT of an issuer that the tenant trusts, added by `leaver issuer add`.", false},
+		},
+		Meta: meta{"ServiceProviderConfig", sessionOf(r).base + "/ServiceProviderConfig"},
 	})
 }
 
@@ -56,6 +78,7 @@ type resourceTypeBody struct {
 	ID               string          `json:"id"`
 	Name             string          `json:"name"`
 	Endpoint         string          `json:"endpoint"`
+	Description      string          `json:"description"`
 	Schema           string          `json:"schema"`
 	SchemaExtensions []extensionBody `json:"schemaExtensions,omitempty"`
 	Meta             meta            `json:"meta"`
@@ -66,34 +89,33 @@ type extensionBody struct {
 	Required bool   `json:"required"`
 }
 
-func (s *Server) resourceTypeBodies(r *http.Request) []resourceTypeBody {
+func (s *Server) resourceTypeBodies(r *http.Request) ([]resourceTypeBody, error) {
+	types, err := s.types(r)
+	if err != nil {
+		return nil, err
+	}
 	var bodies []resourceTypeBody
-	for _, rt := range s.types {
+	for _, rt := range types {
 		body := resourceTypeBody{
-			Schemas: []string{resourceTypeURN}, ID: rt.Name, Name: rt.Name, Endpoint: rt.Endpoint, Schema: rt.Schema.ID,
-			Meta: meta{"ResourceType", s.base(r) + "/ResourceTypes/" + rt.Name},
+			Schemas: []string{resourceTypeURN}, ID: rt.Name, Name: rt.Name, Endpoint: rt.Endpoint, Description: rt.Schema.Description, Schema: rt.Schema.ID,
+			Meta: meta{"ResourceType", sessionOf(r).base + "/ResourceTypes/" + rt.Name},
 		}
 		for _, extension := range rt.Extensions {
 			body.SchemaExtensions = append(body.SchemaExtensions, extensionBody{Schema: extension.ID})
 		}
 		bodies = append(bodies, body)
 	}
-	return bodies
+	return bodies, nil
 }
 
 func (s *Server) resourceTypes(w http.ResponseWriter, r *http.Request) {
-	bodies := s.resourceTypeBodies(r)
-	writeDiscovery(s, w, r, bodies)
+	bodies, err := s.resourceTypeBodies(r)
+	writeDiscovery(s, w, r, bodies, err)
 }
 
 func (s *Server) resourceType(w http.ResponseWriter, r *http.Request) {
-	for _, body := range s.resourceTypeBodies(r) {
-		if body.Name == chi.URLParam(r, "name") {
-			writeJSON(w, http.StatusOK, body)
-			return
-		}
-	}
-	s.writeError(w, r, failure(http.StatusNotFound, "no such resource type"))
+	bodies, err := s.resourceTypeBodies(r)
+	writeDiscovered(s, w, r, bodies, err, func(b resourceTypeBody) bool { return b.Name == chi.URLParam(r, "name") })
 }
 
 type schemaBody struct {
@@ -102,38 +124,65 @@ type schemaBody struct {
 	Meta meta `json:"meta"`
 }
 
-func (s *Server) schemaBodies(r *http.Request) []schemaBody {
+// schemaBodies are all schemas, each once: the lifecycle extension belongs to
+// two types.
+func (s *Server) schemaBodies(r *http.Request) ([]schemaBody, error) {
+	types, err := s.types(r)
+	if err != nil {
+		return nil, err
+	}
 	var bodies []schemaBody
-	for _, rt := range s.types {
+	seen := make(map[string]bool)
+	for _, rt := range types {
 		for _, schema := range rt.schemas() {
-			bodies = append(bodies, schemaBody{[]string{schemaURN}, *schema, meta{"Schema", s.base(r) + "/Schemas/" + schema.ID}})
+			if !seen[schema.ID] {
+				seen[schema.ID] = true
+				bodies = append(bodies, schemaBody{[]string{schemaURN}, *schema, meta{"Schema", sessionOf(r).base + "/Schemas/" + schema.ID}})
+			}
 		}
 	}
-	return bodies
+	return bodies, nil
 }
 
-func (s *Server) schemas(w http.ResponseWriter, r *http.Request) {
-	writeDiscovery(s, w, r, s.schemaBodies(r))
+func (s *Server) listSchemas(w http.ResponseWriter, r *http.Request) {
+	bodies, err := s.schemaBodies(r)
+	writeDiscovery(s, w, r, bodies, err)
 }
 
 func (s *Server) schema(w http.ResponseWriter, r *http.Request) {
-	for _, body := range s.schemaBodies(r) {
-		if strings.EqualFold(body.ID, chi.URLParam(r, "urn")) {
-			writeJSON(w, http.StatusOK, body)
-			return
-		}
+	bodies, err := s.schemaBodies(r)
+	writeDiscovered(s, w, r, bodies, err, func(b schemaBody) bool { return strings.EqualFold(b.ID, chi.URLParam(r, "urn")) })
+}
+
+// writeDiscovered sends the one that is asked for.
+func writeDiscovered[T any](s *Server, w http.ResponseWriter, r *http.Request, bodies []T, err error, is func(T) bool) {
+	if i := slices.IndexFunc(bodies, is); err == nil && i >= 0 {
+		writeJSON(w, http.StatusOK, bodies[i])
+		return
 	}
-	s.writeError(w, r, failure(http.StatusNotFound, "no such schema"))
+	if err == nil {
+		err = failure(http.StatusNotFound, "no such schema or resource type")
+	}
+	s.writeError(w, r, err)
 }
 
 // writeDiscovery lists all. A filter is refused, so that nobody takes the
 // whole list for its answer (RFC 7644 section 4).
-func writeDiscovery[T any](s *Server, w http.ResponseWriter, r *http.Request, bodies []T) {
-	if r.URL.Query().Get("filter") != "" {
-		s.writeError(w, r, failure(http.StatusForbidden, "discovery endpoints take no filter"))
+func writeDiscovery[T any](s *Server, w http.ResponseWriter, r *http.Request, bodies []T, err error) {
+	if err == nil && r.URL.Query().Get("filter") != "" {
+		err = failure(http.StatusForbidden, "discovery endpoints take no filter")
+	}
+	if err != nil {
+		s.writeError(w, r, err)
 		return
 	}
-	writeList(w, bodies, len(bodies), 1)
+	writeJSON(w, http.StatusOK, struct {
+		Schemas      []string `json:"schemas"`
+		TotalResults int      `json:"totalResults"`
+		StartIndex   int      `json:"startIndex"`
+		ItemsPerPage int      `json:"itemsPerPage"`
+		Resources    []T      `json:"Resources"`
+	}{[]string{listURN}, len(bodies), 1, len(bodies), bodies})
 }
 
 // me: the caller is an IdP, which is no resource (RFC 7644 section 3.11).

@@ -10,6 +10,8 @@ import (
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 const contentType = "application/scim+json"
@@ -33,6 +35,10 @@ const (
 	invalidPath   = "invalidPath"
 	noTarget      = "noTarget"
 	invalidValue  = "invalidValue"
+	// Those of RFC 9865 section 2.
+	invalidCursor = "invalidCursor"
+	expiredCursor = "expiredCursor"
+	invalidCount  = "invalidCount"
 )
 
 func badRequest(scimType, format string, args ...any) *Error {
@@ -53,12 +59,14 @@ func toError(err error) *Error {
 		return scimErr
 	case errors.As(err, &target):
 		return badRequest(invalidValue, "%s", target.Error())
-	case errors.Is(err, directory.ErrNotFound):
+	case errors.Is(err, directory.ErrNotFound), errors.Is(err, lifecycle.ErrTransactionNotFound):
 		return failure(http.StatusNotFound, "no such resource")
 	case errors.Is(err, directory.ErrNameTaken):
-		return &Error{Status: http.StatusConflict, Type: uniqueness, Detail: "another resource has that name"}
+		return &Error{Status: http.StatusConflict, Type: uniqueness, Detail: "another resource has that name, or a value that is unique"}
 	case errors.Is(err, directory.ErrUnservable):
-		return badRequest(invalidFilter, "%s", errors.Unwrap(err))
+		return badRequest(invalidFilter, "%s", err)
+	case errors.Is(err, tenant.ErrKeysUnavailable):
+		return failure(http.StatusServiceUnavailable, "the keys of the token's issuer cannot be read; try again")
 	case errors.Is(err, database.ErrUnavailable):
 		return failure(http.StatusServiceUnavailable, "the directory is not available; try again")
 	}
@@ -69,18 +77,25 @@ func toError(err error) *Error {
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	e := toError(err)
 	if e.Status >= http.StatusInternalServerError {
-		s.log.LogAttrs(r.Context(), slog.LevelError, "request failed",
+		s.Log.LogAttrs(r.Context(), slog.LevelError, "request failed",
 			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", e.Status), slog.Any("error", err))
 	}
 	if e.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
-	writeJSON(w, e.Status, struct {
-		Schemas []string `json:"schemas"`
-		Status  string   `json:"status"`
-		Type    string   `json:"scimType,omitempty"`
-		Detail  string   `json:"detail"`
-	}{[]string{errorURN}, strconv.Itoa(e.Status), e.Type, e.Detail})
+	writeJSON(w, e.Status, bodyOf(e))
+}
+
+// errorBody is an error as RFC 7644 section 3.12 writes it, and nothing more.
+type errorBody struct {
+	Schemas []string `json:"schemas"`
+	Status  string   `json:"status"`
+	Type    string   `json:"scimType,omitempty"`
+	Detail  string   `json:"detail"`
+}
+
+func bodyOf(e *Error) errorBody {
+	return errorBody{[]string{errorURN}, strconv.Itoa(e.Status), e.Type, e.Detail}
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
@@ -94,6 +109,7 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 
 func writeBytes(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that is gone needs no answer
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"time"
 
 	filter "github.com/scim2/filter-parser/v2"
 
@@ -169,7 +168,7 @@ func (rs resolver) field(path filter.AttributePath) (directory.Field, *Attribute
 		}
 		return directory.Field{Path: []string{a.Name}, Kind: kindOf(a), CaseExact: a.CaseExact}, a, nil
 	}
-	if field, a := commonField(path); a != nil {
+	if field, a := rs.commonField(path); a != nil {
 		return field, a, nil
 	}
 	schema, a := rs.rt.find(name)
@@ -210,6 +209,8 @@ func (rs resolver) place(schema *Schema, a *Attribute) directory.Place {
 	switch {
 	case a.edge:
 		return directory.InEdges
+	case schema.ID == LifecycleURN:
+		return directory.InRestriction
 	case schema != rs.rt.Schema:
 		return directory.InDocument
 	case a.Name == "groups":
@@ -225,7 +226,7 @@ func (rs resolver) place(schema *Schema, a *Attribute) directory.Place {
 }
 
 // commonField resolves id, schemas and meta, which stand in no schema.
-func commonField(path filter.AttributePath) (directory.Field, *Attribute) {
+func (rs resolver) commonField(path filter.AttributePath) (directory.Field, *Attribute) {
 	id := exact(text("id", ""))
 	sub := strings.ToLower(path.SubAttributeName())
 	switch strings.ToLower(path.AttributeName) + "." + sub {
@@ -233,12 +234,21 @@ func commonField(path filter.AttributePath) (directory.Field, *Attribute) {
 		return directory.Field{Path: []string{"id"}, CaseExact: true, Place: directory.InID}, &id
 	case "schemas.":
 		schemas := many(exact(text("schemas", "")))
-		return directory.Field{Path: []string{"schemas"}, Multi: true, CaseExact: true}, &schemas
+		return directory.Field{
+			Path: []string{"schemas"}, Multi: true, CaseExact: true, Place: directory.InSchemas,
+			CoreURN: rs.rt.Schema.ID, RestrictionURN: LifecycleURN,
+		}, &schemas
+	case "meta.resourcetype":
+		kind := exact(text("meta.resourceType", ""))
+		return directory.Field{Path: []string{"meta", "resourceType"}, CaseExact: true, Place: directory.InType}, &kind
+	case "meta.version":
+		version := exact(text("meta.version", ""))
+		return directory.Field{Path: []string{"meta", "version"}, CaseExact: true, Place: directory.InVersion}, &version
 	case "meta.created", "meta.lastmodified":
 		at := Attribute{Name: "meta." + sub, Type: TypeDateTime}
-		field := directory.Field{Path: []string{"meta", sub}, Kind: directory.Time, Place: directory.InCreated}
+		field := directory.Field{Path: []string{"meta", "created"}, Kind: directory.Time, Place: directory.InCreated}
 		if sub == "lastmodified" {
-			field.Place = directory.InModified
+			field.Path[1], field.Place = "lastModified", directory.InModified
 		}
 		return field, &at
 	}
@@ -284,7 +294,7 @@ func filterValue(field directory.Field, a *Attribute, value any) (any, error) {
 			return fmt.Sprint(v), nil
 		}
 	case json.Number:
-		if field.Kind == directory.Number {
+		if field.Kind == directory.Number && isNumber(v, TypeDecimal) {
 			return v.Float64()
 		}
 		if field.Kind == directory.String {
@@ -299,7 +309,7 @@ func filterValue(field directory.Field, a *Attribute, value any) (any, error) {
 				return strings.EqualFold(v, "true"), nil
 			}
 		case directory.Time:
-			if at, err := time.Parse(time.RFC3339, v); err == nil {
+			if at, err := parseTime(v); err == nil {
 				return at, nil
 			}
 		default:

@@ -105,7 +105,7 @@ func normalize(tokens []token) string {
 			b.WriteByte(' ')
 		}
 		if i > 0 && tokens[i-1].isOperator() && t.isWord() && !isLiteral(t) {
-			b.WriteString(quote(string(t)))
+			b.Write(appendString(nil, string(t)))
 			continue
 		}
 		b.WriteString(string(t))

@@ -12,12 +12,14 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
 )
@@ -55,7 +57,8 @@ func (s *starter) kinds(principal string) []string {
 type provider struct {
 	t       testing.TB
 	db      *database.DB
-	url     string
+	root    string // the server's address
+	url     string // the SCIM base URL
 	token   string
 	tenant  tenant.Tenant
 	tenants *tenant.Store
@@ -66,15 +69,32 @@ func newProvider(t testing.TB, profile tenant.Profile) *provider {
 	t.Helper()
 	db, _ := stacktest.Open(t)
 	p := &provider{t: t, db: db, tenants: tenant.NewStore(db), starter: &starter{}}
-	log := slog.New(slog.DiscardHandler)
-	mux := http.NewServeMux()
-	mux.Handle(scim.BasePath+"/", http.StripPrefix(scim.BasePath,
-		scim.New(directory.NewStore(db), lifecycle.NewWriter(db, p.starter, log), p.tenants, "", log).Handler()))
-	server := httptest.NewServer(mux)
+	server := httptest.NewServer(p.handler())
 	t.Cleanup(server.Close)
-	p.url = server.URL + scim.BasePath
+	p.root, p.url = server.URL, server.URL+scim.BasePath
 	p.tenant, p.token = p.newTenant("acme", profile)
 	return p
+}
+
+// handler mounts the provider as the product does, without a limit of rate.
+func (p *provider) handler() http.Handler {
+	log := slog.New(slog.NewTextHandler(p.t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	keyset, err := seal.GenerateKeyset()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	sealer, err := seal.New(keyset)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	handler := scim.New(scim.Config{
+		Directory: directory.NewStore(p.db), Lifecycle: lifecycle.NewWriter(p.db, p.starter, log), Transactions: lifecycle.NewCascades(p.db),
+		Tenants: p.tenants, Sealer: sealer, Log: log,
+	}).Handler()
+	r := chi.NewRouter()
+	r.Mount(scim.BasePath, handler)
+	r.Mount(scim.TenantPath, handler)
+	return r
 }
 
 func (p *provider) newTenant(name string, profile tenant.Profile) (tenant.Tenant, string) {

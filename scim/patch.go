@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
@@ -85,21 +87,27 @@ func parseOperation(members map[string]any) (operation, error) {
 	return o, nil
 }
 
+// matcher finds the members of the group at hand that meet a condition.
+type matcher func(directory.Condition) ([]uuid.UUID, error)
+
 // patch applies operations in order to a copy of the resource: all or nothing.
-func patch(rt *ResourceType, rd reader, current Object, operations []operation) (Object, error) {
-	p := patcher{rt: rt, reader: rd, object: clone(current).(Object)}
+// What they do to a group's members comes back apart.
+func patch(rt *ResourceType, rd reader, current Object, operations []operation, match matcher) (Object, directory.Delta, error) {
+	p := patcher{rt: rt, reader: rd, object: clone(current).(Object), match: match, delta: &directory.Delta{}}
 	for _, o := range operations {
 		if err := p.apply(o); err != nil {
-			return nil, err
+			return nil, directory.Delta{}, err
 		}
 	}
-	return prune(p.object, rt), nil
+	return prune(p.object, rt), *p.delta, nil
 }
 
 type patcher struct {
 	rt     *ResourceType
 	reader reader
 	object Object
+	match  matcher
+	delta  *directory.Delta
 }
 
 func (p patcher) apply(o operation) error {
@@ -141,6 +149,13 @@ func (p patcher) at(t *target, o operation) error {
 		return nil
 	case t.whole:
 		return p.schema(t.schema, o)
+	case t.readOnly:
+		if p.reader.strict && t.attr.Name != "groups" { // which everybody echoes
+			return badRequest(mutability, "%s is read-only", clip(t.name()))
+		}
+		return nil
+	case t.attr.unbounded:
+		return p.members(t, o)
 	}
 	in := container(p.object, p.rt, t.schema)
 	switch {

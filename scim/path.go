@@ -20,8 +20,10 @@ type target struct {
 	// it says with eq, of which a missing element is made.
 	where      directory.Condition
 	assertions Object
-	// ignored: a path to what the server alone writes, or to nothing it knows.
+	// ignored: a common attribute, which clients echo and never mean.
 	ignored bool
+	// readOnly: what the server alone writes.
+	readOnly bool
 }
 
 // parsePath reads a PATCH path (RFC 7644 section 3.5.2).
@@ -66,12 +68,12 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 	if t.attr == nil {
 		return nil, &unknownAttributeError{badRequest(invalidPath, "%s has no attribute %q", rt.Name, clip(name))}
 	}
-	t.ignored = t.attr.Mutability == ReadOnly
+	t.readOnly = t.attr.Mutability == ReadOnly
 	if sub != nil {
 		if t.sub = t.attr.sub(*sub); t.sub == nil {
 			return nil, badRequest(invalidPath, "%s has no sub-attribute %q", t.attr.Name, clip(*sub))
 		}
-		t.ignored = t.ignored || t.sub.Mutability == ReadOnly
+		t.readOnly = t.readOnly || t.sub.Mutability == ReadOnly
 	}
 	if where == nil {
 		return t, nil
@@ -86,6 +88,14 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 	t.assertions = Object{}
 	assertions(t.where, t.assertions)
 	return t, nil
+}
+
+// name is the attribute's, for errors.
+func (t *target) name() string {
+	if t.sub != nil {
+		return t.attr.Name + "." + t.sub.Name
+	}
+	return t.attr.Name
 }
 
 // assertions collects what a conjunction of eq says of an element.

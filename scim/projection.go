@@ -2,70 +2,128 @@ package scim
 
 import (
 	"encoding/json"
-	"net/url"
 	"strings"
 )
 
-// projection is what `attributes` or `excludedAttributes` leave of a resource
-// (RFC 7644 section 3.9). schemas, id and meta always stay.
+// projection is what of a resource an answer holds (RFC 7644 section 3.9), as
+// each attribute's `returned` and the request's `attributes` or
+// `excludedAttributes` have it. schemas and id always stay.
 type projection struct {
 	rt       *ResourceType
-	include  []string // canonical paths: name, name.sub, urn, urn:name, urn:name.sub
-	exclude  []string
-	anything bool
+	names    map[string]subset // by canonical path; see key
+	included bool              // names are all there is, not all there is not
 }
 
-func parseProjection(rt *ResourceType, query url.Values) (projection, error) {
-	p := projection{rt: rt}
-	include, exclude := query.Get("attributes"), query.Get("excludedAttributes")
-	if include != "" && exclude != "" {
+// subset is an attribute as a whole, or some of its sub-attributes.
+type subset struct {
+	whole bool
+	subs  map[string]bool // lower case
+}
+
+func (s subset) has(sub string) bool { return s.whole || s.subs[strings.ToLower(sub)] }
+
+// newProjection resolves the names against the schema. What no schema knows
+// names nothing.
+func newProjection(rt *ResourceType, attributes, excluded []string) (projection, error) {
+	p := projection{rt: rt, included: len(attributes) > 0}
+	if len(attributes) > 0 && len(excluded) > 0 {
 		return p, badRequest(invalidValue, "give attributes or excludedAttributes, not both")
 	}
-	p.include, p.exclude = splitNames(include), splitNames(exclude)
-	p.anything = include == "" && exclude == ""
+	p.names = make(map[string]subset)
+	for _, name := range append(attributes, excluded...) {
+		p.name(name)
+	}
 	return p, nil
 }
 
-func splitNames(list string) []string {
-	var names []string
-	for name := range strings.SplitSeq(list, ",") {
-		if name = strings.TrimSpace(name); name != "" {
-			names = append(names, strings.ToLower(name))
+func (p projection) name(name string) {
+	schema, rest := p.rt.splitURN(name)
+	if rest == "" { // a bare URN: all of the schema
+		for i := range schema.Attributes {
+			p.names[p.key(schema, schema.Attributes[i].Name)] = subset{whole: true}
 		}
+		return
 	}
-	return names
+	head, sub, _ := strings.Cut(rest, ".")
+	key := strings.ToLower(head)
+	if !isCommon(head) {
+		found, a := schema, attribute(schema.Attributes, head)
+		if a == nil && rest == name {
+			found, a = p.rt.find(head)
+		}
+		if a == nil {
+			return
+		}
+		key = p.key(found, a.Name)
+	}
+	have := p.names[key]
+	if sub == "" {
+		have.whole = true
+	} else {
+		if have.subs == nil {
+			have.subs = make(map[string]bool)
+		}
+		have.subs[strings.ToLower(sub)] = true
+	}
+	p.names[key] = have
+}
+
+func (p projection) key(schema *Schema, name string) string {
+	if schema == p.rt.Schema {
+		return strings.ToLower(name)
+	}
+	return strings.ToLower(schema.ID + ":" + name)
+}
+
+// everything tells whether the stored bytes are the answer.
+func (p projection) everything() bool { return len(p.names) == 0 && !p.included && !p.rt.hides }
+
+// keeps says whether an attribute is in the answer, and which of its
+// sub-attributes are; subs nil keeps all.
+func (p projection) keeps(schema *Schema, a *Attribute) (kept bool, subs func(string) bool) {
+	asked, named := p.names[p.key(schema, a.Name)]
+	switch {
+	case a.Returned == Never:
+		return false, nil
+	case a.Returned == Always:
+		return true, nil
+	case p.included && !named, !p.included && a.Returned == Request, !p.included && named && asked.whole:
+		return false, nil
+	}
+	hides := false
+	for i := range a.SubAttributes {
+		hides = hides || a.SubAttributes[i].concealed()
+	}
+	if !named && !hides || (named && asked.whole && p.included && !hides) {
+		return true, nil
+	}
+	return true, func(name string) bool {
+		sub := a.sub(name)
+		switch {
+		case sub == nil || sub.Returned == Never:
+			return false
+		case sub.Returned == Always:
+			return true
+		case p.included:
+			return asked.subs[strings.ToLower(name)] || (asked.whole && sub.Returned != Request)
+		}
+		return sub.Returned != Request && !asked.subs[strings.ToLower(name)]
+	}
 }
 
 // omits tells whether the attribute is not asked for at all, so that it need
 // not be read from the database.
 func (p projection) omits(name string) bool {
-	name = strings.ToLower(name)
-	for _, excluded := range p.exclude {
-		if p.local(excluded) == name {
-			return true
-		}
+	a := attribute(p.rt.Schema.Attributes, name)
+	if a == nil {
+		return true
 	}
-	if len(p.include) == 0 {
-		return false
-	}
-	for _, included := range p.include {
-		if head, _, _ := strings.Cut(p.local(included), "."); head == name {
-			return false
-		}
-	}
-	return true
-}
-
-// local takes the core schema's URN off a name.
-func (p projection) local(name string) string {
-	if schema, rest := p.rt.splitURN(name); schema == p.rt.Schema {
-		return rest
-	}
-	return name
+	kept, _ := p.keeps(p.rt.Schema, a)
+	return !kept
 }
 
 func (p projection) apply(resource []byte) ([]byte, error) {
-	if p.anything {
+	if p.everything() {
 		return resource, nil
 	}
 	var full map[string]json.RawMessage
@@ -74,10 +132,6 @@ func (p projection) apply(resource []byte) ([]byte, error) {
 	}
 	out := make(map[string]json.RawMessage, len(full))
 	for name, value := range full {
-		if name == "schemas" || name == "id" || name == "meta" {
-			out[name] = value
-			continue
-		}
 		kept, err := p.member(name, value)
 		if err != nil {
 			return nil, err
@@ -89,57 +143,76 @@ func (p projection) apply(resource []byte) ([]byte, error) {
 	return json.Marshal(out)
 }
 
+// metaAttribute is the common attribute meta (RFC 7643 section 3.1).
+func metaAttribute() Attribute {
+	return readOnly(complexOf("meta", "", text("resourceType", ""), text("created", ""), text("lastModified", ""), text("location", ""), text("version", "")))
+}
+
 // member projects one top-level member: an attribute, or an extension's object.
 func (p projection) member(name string, value json.RawMessage) (json.RawMessage, error) {
-	if p.rt.extension(name) != nil {
-		return p.inside(name, ":", value)
+	if name == "schemas" || name == "id" {
+		return value, nil
 	}
-	return p.inside(name, ".", value)
-}
-
-// inside keeps or drops a member as a whole, or by its own members.
-func (p projection) inside(name, separator string, value json.RawMessage) (json.RawMessage, error) {
-	name = strings.ToLower(name)
-	wanted := len(p.include) == 0
-	subs := make(map[string]bool)
-	names := p.include
-	if wanted {
-		names = p.exclude
-	}
-	for _, path := range names {
-		path = p.local(path)
-		if path == name {
-			if wanted {
-				return nil, nil
-			}
-			return value, nil
+	if extension := p.rt.extension(name); extension != nil {
+		var members map[string]json.RawMessage
+		if err := json.Unmarshal(value, &members); err != nil {
+			return nil, err
 		}
-		if rest, ok := strings.CutPrefix(path, name+separator); ok {
-			head, _, _ := strings.Cut(rest, ".")
-			subs[head] = true
-		}
-	}
-	if len(subs) == 0 {
-		if wanted {
-			return value, nil
-		}
-		return nil, nil
-	}
-	return filterMembers(value, func(sub string) bool { return subs[strings.ToLower(sub)] != wanted })
-}
-
-// filterMembers keeps some members of an object, or of each object of a list.
-func filterMembers(value json.RawMessage, keep func(string) bool) (json.RawMessage, error) {
-	var list []json.RawMessage
-	if json.Unmarshal(value, &list) == nil {
-		for i := range list {
-			filtered, err := filterMembers(list[i], keep)
+		for inner, v := range members {
+			kept, err := p.attribute(extension, attribute(extension.Attributes, inner), v)
 			if err != nil {
 				return nil, err
 			}
-			list[i] = filtered
+			if members[inner] = kept; kept == nil {
+				delete(members, inner)
+			}
 		}
-		return json.Marshal(list)
+		if len(members) == 0 {
+			return nil, nil
+		}
+		return json.Marshal(members)
+	}
+	a := attribute(p.rt.Schema.Attributes, name)
+	if name == "meta" {
+		meta := metaAttribute()
+		a = &meta
+	}
+	return p.attribute(p.rt.Schema, a, value)
+}
+
+func (p projection) attribute(schema *Schema, a *Attribute, value json.RawMessage) (json.RawMessage, error) {
+	if a == nil {
+		return nil, nil // of a schema that is gone
+	}
+	kept, subs := p.keeps(schema, a)
+	switch {
+	case !kept:
+		return nil, nil
+	case subs == nil:
+		return value, nil
+	}
+	return filterMembers(value, subs)
+}
+
+// filterMembers keeps some members of an object, or of each object of a list;
+// what nothing is left of is nil.
+func filterMembers(value json.RawMessage, keep func(string) bool) (json.RawMessage, error) {
+	var list []json.RawMessage
+	if json.Unmarshal(value, &list) == nil {
+		var left []json.RawMessage
+		for _, element := range list {
+			filtered, err := filterMembers(element, keep)
+			if err != nil {
+				return nil, err
+			}
+			if filtered != nil {
+				left = append(left, filtered)
+			}
+		}
+		if len(left) == 0 {
+			return nil, nil
+		}
+		return json.Marshal(left)
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(value, &object); err != nil {
@@ -149,6 +222,9 @@ func filterMembers(value json.RawMessage, keep func(string) bool) (json.RawMessa
 		if !keep(name) {
 			delete(object, name)
 		}
+	}
+	if len(object) == 0 {
+		return nil, nil
 	}
 	return json.Marshal(object)
 }

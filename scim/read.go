@@ -7,6 +7,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
+	"strings"
 )
 
 const (
@@ -32,6 +34,24 @@ func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) 
 		return nil, badRequest(invalidSyntax, "the body could not be read")
 	}
 	return parseObject(body)
+}
+
+// wantMessage refuses a body that says it is another message. One that does not
+// say what it is, as some clients do, is taken for what the endpoint takes.
+func wantMessage(body map[string]any, urn string) error {
+	for name, value := range body {
+		if !strings.EqualFold(name, "schemas") {
+			continue
+		}
+		list := listOf(value)
+		if len(list) > 0 && !slices.ContainsFunc(list, func(v any) bool {
+			text, ok := v.(string)
+			return ok && strings.EqualFold(text, urn)
+		}) {
+			return badRequest(invalidSyntax, "want a message of schema %s", urn)
+		}
+	}
+	return nil
 }
 
 func parseObject(body []byte) (map[string]any, error) {

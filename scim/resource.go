@@ -2,6 +2,7 @@ package scim
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -12,18 +13,28 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// resourceHandler serves one resource type: all take the same path.
+// resourceHandler serves one resource type: all take the same path. At the root
+// it has no name, and queries all types.
 type resourceHandler struct {
 	*Server
-	rt *ResourceType
+	name string
 }
 
-func (h resourceHandler) reader(r *http.Request) reader {
-	return reader{strict: caller(r).Tenant.Profile == tenant.ProfileStrict}
+// resourceType is the handler's, as the caller's tenant has extended it.
+func (h resourceHandler) resourceType(r *http.Request) (*ResourceType, error) {
+	types, err := h.types(r)
+	if err != nil {
+		return nil, err
+	}
+	return types[slices.IndexFunc(types, func(rt *ResourceType) bool { return rt.Name == h.name })], nil
+}
+
+func readerFor(r *http.Request) reader {
+	return reader{strict: sessionOf(r).Tenant.Profile == tenant.ProfileStrict}
 }
 
 func cause(r *http.Request, trigger string) lifecycle.Cause {
-	return lifecycle.Cause{Trigger: trigger, Actor: caller(r).Actor()}
+	return lifecycle.Cause{Trigger: trigger, Actor: sessionOf(r).Actor(), Conditional: r.Header.Get("If-Match") != ""}
 }
 
 // id reads the path's id. One that is no UUID names no resource.
@@ -38,124 +49,178 @@ func id(r *http.Request) (uuid.UUID, error) {
 
 func (h resourceHandler) create(w http.ResponseWriter, r *http.Request) {
 	raw, err := readObject(w, r)
+	if err == nil {
+		err = h.createFrom(w, r, raw)
+	}
 	if err != nil {
 		h.writeError(w, r, err)
-		return
 	}
-	resource, err := h.read(r, raw)
-	if err != nil {
-		h.writeError(w, r, err)
-		return
-	}
-	stored, err := h.lifecycle.Create(r.Context(), caller(r).Tenant.ID, resource, cause(r, "scim-post"))
-	if err != nil {
-		h.writeError(w, r, err)
-		return
-	}
-	w.Header().Set("Location", h.rt.location(h.base(r), stored.ID))
-	h.answer(w, r, http.StatusCreated, stored)
 }
 
-// read turns a POST's or PUT's body into a resource.
-func (h resourceHandler) read(r *http.Request, raw map[string]any) (*directory.Resource, error) {
-	object, err := h.reader(r).resource(h.rt, raw)
+func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw map[string]any) error {
+	rt, err := h.resourceType(r)
+	if err != nil {
+		return err
+	}
+	object, err := whole(readerFor(r), rt, raw)
+	if err != nil {
+		return err
+	}
+	resource, err := toResource(rt, object)
+	if err != nil {
+		return err
+	}
+	result, err := h.Lifecycle.Create(r.Context(), sessionOf(r).Tenant.ID, resource, cause(r, triggerPost))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", rt.location(sessionOf(r).base, result.Resource.ID))
+	return h.written(w, r, rt, http.StatusCreated, result)
+}
+
+// whole reads a POST's or PUT's body.
+func whole(rd reader, rt *ResourceType, raw map[string]any) (Object, error) {
+	object, err := rd.resource(rt, raw)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkRequired(h.rt, object); err != nil {
-		return nil, err
-	}
-	return toResource(h.rt, object)
+	return object, checkRequired(rt, object)
 }
 
 func (h resourceHandler) get(w http.ResponseWriter, r *http.Request) {
+	if err := h.getOne(w, r); err != nil {
+		h.writeError(w, r, err)
+	}
+}
+
+func (h resourceHandler) getOne(w http.ResponseWriter, r *http.Request) error {
 	id, err := id(r)
 	if err != nil {
-		h.writeError(w, r, err)
-		return
+		return err
 	}
-	resource, err := h.directory.Get(r.Context(), caller(r).Tenant.ID, h.rt.Name, id)
+	rt, err := h.resourceType(r)
 	if err != nil {
-		h.writeError(w, r, err)
-		return
+		return err
+	}
+	resource, err := h.Directory.Get(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id)
+	if err != nil {
+		return err
 	}
 	if match := r.Header.Get("If-None-Match"); match != "" && matchesETag(match, resource) {
 		w.Header().Set("ETag", etag(resource))
 		w.WriteHeader(http.StatusNotModified)
-		return
+		return nil
 	}
-	h.answer(w, r, http.StatusOK, resource)
+	return h.answer(w, r, rt, http.StatusOK, resource)
 }
 
+// The triggers of events, as the workflows tell them.
+const (
+	triggerPost  = "scim-post"
+	triggerPut   = "scim-put"
+	triggerPatch = "scim-patch"
+)
+
 func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, "scim-put", func(raw map[string]any, pathID uuid.UUID) (edit, error) {
+	h.update(w, r, triggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (edit, error) {
 		// A body for another resource must not change this one (Keycloak #46658).
 		if bodyID, ok := raw["id"].(string); ok && bodyID != "" && !strings.EqualFold(bodyID, pathID.String()) {
 			return nil, badRequest(invalidValue, "the body's id is not the path's")
 		}
-		resource, err := h.read(r, raw)
+		object, err := whole(readerFor(r), rt, raw)
 		if err != nil {
 			return nil, err
 		}
 		return func(current *directory.Resource) (*directory.Resource, error) {
-			resource.ID, resource.Version, resource.Created = current.ID, current.Version, current.Created
-			return resource, nil
+			after, err := edited(rt, current, clone(object).(Object), true)
+			if err == nil {
+				after.Members.Clear = rt.Name == directory.TypeGroup // but those in the body
+			}
+			return after, err
 		}, nil
 	})
 }
 
 func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, "scim-patch", func(raw map[string]any, _ uuid.UUID) (edit, error) {
+	h.update(w, r, triggerPatch, func(rt *ResourceType, raw map[string]any, _ uuid.UUID) (edit, error) {
+		if err := wantMessage(raw, patchURN); err != nil {
+			return nil, err
+		}
 		operations, err := parsePatch(raw)
 		if err != nil {
 			return nil, err
 		}
 		return func(current *directory.Resource) (*directory.Resource, error) {
-			original, err := toObject(h.rt, current)
+			original, err := toObject(rt, current)
 			if err != nil {
 				return nil, err
 			}
-			object, err := patch(h.rt, h.reader(r), original, operations)
+			object, members, err := patch(rt, readerFor(r), original, operations, func(where directory.Condition) ([]uuid.UUID, error) {
+				return h.Directory.MatchMembers(r.Context(), sessionOf(r).Tenant.ID, current.ID, where)
+			})
 			if err != nil {
 				return nil, err
 			}
 			// What the stored record lacked already fails nobody's change.
-			if err := checkRequired(h.rt, object); err != nil && checkRequired(h.rt, original) == nil {
+			if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
 				return nil, err
 			}
-			after, err := toResource(h.rt, object)
-			if err != nil {
-				return nil, err
+			after, err := edited(rt, current, object, false)
+			if err == nil {
+				after.Members = members
 			}
-			after.ID, after.Version, after.Created = current.ID, current.Version, current.Created
-			return after, nil
+			return after, err
 		}, nil
 	})
 }
 
+// edited is the resource that an object makes in place of the current one.
+func edited(rt *ResourceType, current *directory.Resource, object Object, replaced bool) (*directory.Resource, error) {
+	original, err := toObject(rt, current)
+	if err != nil {
+		return nil, err
+	}
+	if err := settle(rt, original, object, replaced); err != nil {
+		return nil, err
+	}
+	after, err := toResource(rt, object)
+	if err != nil {
+		return nil, err
+	}
+	after.ID, after.Version, after.Created = current.ID, current.Version, current.Created
+	return after, nil
+}
+
 type edit = func(*directory.Resource) (*directory.Resource, error)
 
-// update is what PUT and PATCH share: prepare reads the body before anything
-// is locked, and the edit it returns runs under the resource's lock.
+// update is what PUT and PATCH share: prepare reads the body once, and the edit
+// it returns is made to the version that is there.
 func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger string,
-	prepare func(raw map[string]any, id uuid.UUID) (edit, error),
+	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (edit, error),
 ) {
 	id, err := id(r)
+	var raw map[string]any
+	if err == nil {
+		raw, err = readObject(w, r)
+	}
+	var rt *ResourceType
+	if err == nil {
+		rt, err = h.resourceType(r)
+	}
+	var change edit
+	if err == nil {
+		change, err = prepare(rt, raw, id)
+	}
+	if err == nil {
+		err = h.change(w, r, rt, id, trigger, change)
+	}
 	if err != nil {
 		h.writeError(w, r, err)
-		return
 	}
-	raw, err := readObject(w, r)
-	if err != nil {
-		h.writeError(w, r, err)
-		return
-	}
-	change, err := prepare(raw, id)
-	if err != nil {
-		h.writeError(w, r, err)
-		return
-	}
-	stored, err := h.lifecycle.Update(r.Context(), caller(r).Tenant.ID, h.rt.Name, id, cause(r, trigger),
+}
+
+func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger string, change edit) error {
+	result, err := h.Lifecycle.Update(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, cause(r, trigger),
 		func(current *directory.Resource) (*directory.Resource, error) {
 			if err := ifMatch(r, current); err != nil {
 				return nil, err
@@ -167,44 +232,73 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 			return after, guardReactivation(r, current, after)
 		})
 	if err != nil {
-		h.writeError(w, r, err)
-		return
+		return err
 	}
-	if trigger == "scim-patch" && h.rt.Name == directory.TypeGroup && caller(r).Tenant.Profile == tenant.ProfileEntra {
-		w.Header().Set("ETag", etag(stored))
-		w.WriteHeader(http.StatusNoContent)
-		return
+	// The profile of Entra gets no body for a group (RFC 7644 section 3.5.2
+	// leaves it open, unless attributes are asked for).
+	if trigger == triggerPatch && rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra && !r.URL.Query().Has("attributes") {
+		h.Directory.Wrote(sessionOf(r).Tenant.ID)
+		if !respondAsync(w, r, result) {
+			w.Header().Set("ETag", etag(result.Resource))
+			w.WriteHeader(http.StatusNoContent)
+		}
+		return nil
 	}
-	h.answer(w, r, http.StatusOK, stored)
+	return h.written(w, r, rt, http.StatusOK, result)
 }
 
 func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
 	id, err := id(r)
+	var result lifecycle.Result
 	if err == nil {
-		err = h.lifecycle.Delete(r.Context(), caller(r).Tenant.ID, h.rt.Name, id, cause(r, lifecycle.TriggerDelete),
+		result, err = h.Lifecycle.Delete(r.Context(), sessionOf(r).Tenant.ID, h.name, id, cause(r, lifecycle.TriggerDelete),
 			func(current *directory.Resource) error { return ifMatch(r, current) })
 	}
 	if err != nil {
 		h.writeError(w, r, err)
 		return
 	}
-	w.WriteHeader(http.StatusNoContent)
+	h.Directory.Wrote(sessionOf(r).Tenant.ID)
+	if !respondAsync(w, r, result) {
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// written answers a write with the resource as it is now, or with the
+// transaction where the client would rather not wait.
+func (h resourceHandler) written(w http.ResponseWriter, r *http.Request, rt *ResourceType, status int, result lifecycle.Result) error {
+	h.Directory.Wrote(sessionOf(r).Tenant.ID)
+	if respondAsync(w, r, result) {
+		return nil
+	}
+	return h.answer(w, r, rt, status, result.Resource)
 }
 
 // answer sends one resource, projected as the request asks.
-func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, status int, resource *directory.Resource) {
-	p, err := parseProjection(h.rt, r.URL.Query())
-	if err != nil {
-		h.writeError(w, r, err)
-		return
+func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, rt *ResourceType, status int, resource *directory.Resource) error {
+	p := projection{rt: rt}
+	if r.URL.RawQuery != "" {
+		query := r.URL.Query()
+		var err error
+		if p, err = newProjection(rt, splitNames(query.Get("attributes")), splitNames(query.Get("excludedAttributes"))); err != nil {
+			return err
+		}
 	}
-	body, err := p.apply(h.rt.render(h.base(r), resource))
+	body, err := p.apply(rt.render(sessionOf(r).base, resource))
 	if err != nil {
-		h.writeError(w, r, err)
-		return
+		return err
+	}
+	members, err := h.members(r, []*directory.Resource{resource}, map[string]projection{rt.Name: p})
+	if err != nil {
+		return err
 	}
 	w.Header().Set("ETag", etag(resource))
-	writeBytes(w, status, body)
+	out := &bodyWriter{w: w, status: status}
+	if err := members.write(r.Context(), out, p, resource, body); err != nil {
+		return out.abort(err)
+	}
+	out.close()
+	return nil
 }
 
 // ifMatch is the precondition of RFC 7644 section 3.14.
@@ -228,7 +322,7 @@ func matchesETag(header string, resource *directory.Resource) bool {
 // guardReactivation: an agent that was ended comes back only by a client that
 // has seen its current state (Governed Agent Lifecycle Profile, 2026-09).
 func guardReactivation(r *http.Request, before, after *directory.Resource) error {
-	if before.Type != directory.TypeAgent || !before.Restricted || after.Active == nil || !*after.Active {
+	if before.Type != directory.TypeAgent || !before.Restricted() || after.Active == nil || !*after.Active {
 		return nil
 	}
 	if r.Header.Get("If-Match") == "" {

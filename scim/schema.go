@@ -20,6 +20,10 @@ type Attribute struct {
 
 	// edge: stored as edges between resources, not in the document.
 	edge bool
+	// unbounded: an edge of any number, changed and read without loading it.
+	unbounded bool
+	// discarded: accepted, and never stored.
+	discarded bool
 	// alias is another name that clients may use on the way in.
 	alias string
 }
@@ -46,6 +50,7 @@ type Mutability string
 const (
 	ReadWrite Mutability = "readWrite"
 	ReadOnly  Mutability = "readOnly"
+	Immutable Mutability = "immutable" // may be set once
 	WriteOnly Mutability = "writeOnly"
 )
 
@@ -56,7 +61,15 @@ type Returned string
 const (
 	Always  Returned = "always"
 	Default Returned = "default"
+	Request Returned = "request" // only where it is asked for
 	Never   Returned = "never"
+)
+
+// The uniquenesses. Server and global mean the same here: within the tenant.
+const (
+	UniqueNone   = "none"
+	UniqueServer = "server"
+	UniqueGlobal = "global"
 )
 
 // Schema is a set of attributes under a URN.
@@ -73,8 +86,48 @@ type ResourceType struct {
 	Endpoint   string // e.g. /Users
 	Schema     *Schema
 	Extensions []*Schema
-	// unique is the attribute whose values are unique within a tenant, or empty.
+	// unique is the attribute whose values have an index of their own, or empty.
 	unique string
+	// hides tells whether the stored document holds what is not always returned.
+	hides bool
+	// uniques are the other attributes whose values are unique.
+	uniques []located
+}
+
+// located is an attribute with the schema that it stands in.
+type located struct {
+	schema *Schema
+	*Attribute
+}
+
+// prepared returns the type with what follows from its schemas.
+func (rt ResourceType) prepared() *ResourceType {
+	rt.hides, rt.uniques = false, nil
+	for _, schema := range rt.schemas() {
+		for i := range schema.Attributes {
+			a := &schema.Attributes[i]
+			rt.hides = rt.hides || (a.concealed() && !a.discarded)
+			for j := range a.SubAttributes {
+				rt.hides = rt.hides || a.SubAttributes[j].concealed()
+			}
+			if a.Uniqueness != UniqueNone && a.Name != rt.unique {
+				rt.uniques = append(rt.uniques, located{schema, a})
+			}
+		}
+	}
+	return &rt
+}
+
+// concealed tells whether an answer holds the attribute only where it is asked
+// for, or never.
+func (a *Attribute) concealed() bool { return a.Returned == Never || a.Returned == Request }
+
+// path is an attribute's name with the URN of an extension before it.
+func (rt *ResourceType) path(schema *Schema, a *Attribute) string {
+	if schema == rt.Schema {
+		return a.Name
+	}
+	return schema.ID + ":" + a.Name
 }
 
 // attribute finds an attribute by name, without regard to case (RFC 7643 section 2.1).

@@ -8,8 +8,15 @@ const (
 	GroupURN      = "urn:ietf:params:scim:schemas:core:2.0:Group"
 	AgentURN      = "urn:ietf:params:scim:schemas:core:2.0:Agent"
 	EnterpriseURN = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
+	// LifecycleURN is of leaver's own extension: how a principal's end stands.
+	LifecycleURN = ownURN + "schemas:extension:lifecycle:1.0:Principal"
 
+	ownURN           = "urn:leaver:params:scim:"
+	transactionURN   = ownURN + "api:messages:1.0:Transaction"
 	listURN          = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
+	searchURN        = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
+	bulkRequestURN   = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
+	bulkResponseURN  = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
 	patchURN         = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 	errorURN         = "urn:ietf:params:scim:api:messages:2.0:Error"
 	schemaURN        = "urn:ietf:params:scim:schemas:core:2.0:Schema"
@@ -19,7 +26,7 @@ const (
 
 // text is a readWrite string that compares without case: the commonest attribute.
 func text(name, description string) Attribute {
-	return Attribute{Name: name, Type: TypeString, Description: description, Mutability: ReadWrite, Returned: Default, Uniqueness: "none"}
+	return Attribute{Name: name, Type: TypeString, Description: description, Mutability: ReadWrite, Returned: Default, Uniqueness: UniqueNone}
 }
 
 func boolean(name, description string) Attribute {
@@ -63,10 +70,12 @@ func plural(name, description string, value Attribute) Attribute {
 		text("display", "A name to show."), text("type", "A label such as work or home."), boolean("primary", "Whether it is the preferred one.")))
 }
 
-// links is a multi-valued attribute that leads to other resources, stored as edges.
+// links is a multi-valued attribute that leads to other resources, stored as
+// edges. Where one leads never changes: another is put in its place.
 func links(name, description string, types ...string) Attribute {
-	a := many(complexOf(name, description,
-		exact(text("value", "The id of the resource.")), readOnly(reference("$ref", "Its URL.", types...)),
+	value := exact(text("value", "The id of the resource."))
+	value.Mutability, value.Required = Immutable, true
+	a := many(complexOf(name, description, value, readOnly(reference("$ref", "Its URL.", types...)),
 		readOnly(text("display", "Its name.")), readOnly(text("type", "Its resource type."))))
 	a.edge = true
 	return a
@@ -74,12 +83,14 @@ func links(name, description string, types ...string) Attribute {
 
 // groupsOf is the read-only membership of a principal.
 func groupsOf() Attribute {
-	a := links("groups", "The groups it is a member of.", "Group")
+	a := links("groups", "The groups it is a member of, directly or through other groups.", "Group")
 	a.edge = false
 	a = readOnly(a)
 	for i := range a.SubAttributes {
 		a.SubAttributes[i] = readOnly(a.SubAttributes[i])
+		a.SubAttributes[i].Required = false
 	}
+	a.sub("type").CanonicalValues = []string{"direct", "indirect"}
 	return a
 }
 
@@ -90,9 +101,9 @@ func externalID() Attribute {
 // UserType is RFC 7643 section 4.1 with the enterprise extension of section 4.3.
 func UserType() *ResourceType {
 	userName := text("userName", "The name that the IdP knows the user by.")
-	userName.Required, userName.Uniqueness = true, "server"
+	userName.Required, userName.Uniqueness = true, UniqueServer
 	password := text("password", "Accepted and dropped: nobody logs in here.")
-	password.Mutability, password.Returned = WriteOnly, Never
+	password.Mutability, password.Returned, password.CaseExact, password.discarded = WriteOnly, Never, true, true
 	user := &Schema{ID: UserURN, Name: "User", Description: "A person.", Attributes: []Attribute{
 		userName, externalID(),
 		complexOf("name", "The parts of the name.", text("formatted", "All of it."), text("familyName", "Last name."), text("givenName", "First name."),
@@ -108,7 +119,7 @@ func UserType() *ResourceType {
 			boolean("primary", "Whether it is the preferred one."))),
 		groupsOf(), plural("entitlements", "Entitlements that the IdP sends.", text("", "An entitlement.")),
 		plural("roles", "Roles that the IdP sends.", text("", "A role.")),
-		plural("x509Certificates", "Certificates.", Attribute{Type: TypeBinary, CaseExact: true, Mutability: ReadWrite, Returned: Default, Uniqueness: "none", Description: "DER, base64."}),
+		plural("x509Certificates", "Certificates.", Attribute{Type: TypeBinary, CaseExact: true, Mutability: ReadWrite, Returned: Default, Uniqueness: UniqueNone, Description: "DER, base64."}),
 	}}
 	enterprise := &Schema{ID: EnterpriseURN, Name: "EnterpriseUser", Description: "A person in an organisation.", Attributes: []Attribute{
 		text("employeeNumber", "Number."), text("costCenter", "Cost centre."), text("organization", "Organisation."), text("division", "Division."),
@@ -116,29 +127,31 @@ func UserType() *ResourceType {
 		complexOf("manager", "Who the user reports to.", exact(text("value", "The manager's id, as the IdP has it.")),
 			reference("$ref", "The manager's URL.", "User"), readOnly(text("displayName", "The manager's name."))),
 	}}
-	return &ResourceType{Name: directory.TypeUser, Endpoint: "/Users", Schema: user, Extensions: []*Schema{enterprise}, unique: "userName"}
+	return ResourceType{Name: directory.TypeUser, Endpoint: "/Users", Schema: user, Extensions: []*Schema{enterprise, lifecycleSchema()}, unique: "userName"}.prepared()
 }
 
 // GroupType is RFC 7643 section 4.2.
 func GroupType() *ResourceType {
 	displayName := text("displayName", "The group's name.")
 	displayName.Required = true
-	return &ResourceType{Name: directory.TypeGroup, Endpoint: "/Groups", Schema: &Schema{
+	members := links(directory.EdgeMembers, "The members.", "User", "Agent", "Group")
+	members.unbounded = true
+	return ResourceType{Name: directory.TypeGroup, Endpoint: "/Groups", Schema: &Schema{
 		ID: GroupURN, Name: "Group", Description: "A group of users, agents and groups.",
-		Attributes: []Attribute{displayName, externalID(), links(directory.EdgeMembers, "The members.", "User", "Agent", "Group")},
-	}}
+		Attributes: []Attribute{displayName, externalID(), members},
+	}}.prepared()
 }
 
 // AgentType is draft-wzdk-scim-agent-resource-00, which merges
 // draft-abbey-scim-agent-extension-00 and draft-wahl-scim-agent-schema-01.
 func AgentType() *ResourceType {
 	name := text("agentUserName", "The agent's unique name.")
-	name.Required, name.Uniqueness, name.alias = true, "server", "name"
+	name.Required, name.Uniqueness, name.alias = true, UniqueServer, "name"
 	owners := links(directory.EdgeOwners, "Who answers for the agent: with its last active owner the agent ends.", "User", "Group")
 	owners.Required = true
 	parent := links(directory.EdgeParent, "The agent that this one works for.", "Agent")
 	parent.MultiValued = false
-	return &ResourceType{Name: directory.TypeAgent, Endpoint: "/Agents", unique: "agentUserName", Schema: &Schema{
+	return ResourceType{Name: directory.TypeAgent, Endpoint: "/Agents", unique: "agentUserName", Extensions: []*Schema{lifecycleSchema()}, Schema: &Schema{
 		ID: AgentURN, Name: "Agent", Description: "A software agent that acts for people.", Attributes: []Attribute{
 			name, externalID(), text("displayName", "The name to show."), text("description", "What it does."), text("agentType", "What it is."),
 			boolean("active", "False: the agent may not act."), owners, parent, exact(text("subject", "The sub claim of its tokens.")), groupsOf(),
@@ -150,7 +163,20 @@ func AgentType() *ResourceType {
 				reference("issuerUri", "The issuer.", "external"))),
 			plural("entitlements", "Entitlements that the IdP sends.", text("", "An entitlement.")),
 			plural("roles", "Roles that the IdP sends.", text("", "A role.")),
-			plural("x509Certificates", "Certificates.", Attribute{Type: TypeBinary, CaseExact: true, Mutability: ReadWrite, Returned: Default, Uniqueness: "none", Description: "DER, base64."}),
+			plural("x509Certificates", "Certificates.", Attribute{Type: TypeBinary, CaseExact: true, Mutability: ReadWrite, Returned: Default, Uniqueness: UniqueNone, Description: "DER, base64."}),
 		},
+	}}.prepared()
+}
+
+// lifecycleSchema shows the state that decision points consult, which no client
+// writes, and the cascade that came of it.
+func lifecycleSchema() *Schema {
+	since := readOnly(text(directory.RestrictedSince, "Since when every decision about the principal is deny."))
+	since.Type = TypeDateTime
+	survivors := readOnly(text(directory.Survivors, "How many credentials and scheduled runs outlived the cascade."))
+	survivors.Type = TypeInteger
+	return &Schema{ID: LifecycleURN, Name: "Lifecycle", Description: "How a principal's end stands. Absent while nothing restricts it.", Attributes: []Attribute{
+		since, readOnly(exact(text(directory.RestrictedCause, "Why: deactivated, deleted or orphaned."))),
+		readOnly(exact(text(directory.WorkflowID, "The cascade's workflow in Temporal."))), survivors,
 	}}
 }

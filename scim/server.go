@@ -4,9 +4,9 @@ package scim
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -16,109 +16,199 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// BasePath is where the server is mounted; the bearer token names the tenant.
-const BasePath = "/scim/v2"
+const (
+	// BasePath is where the server is mounted; the bearer token names the tenant.
+	BasePath = "/scim/v2"
+	// TenantPath is where the path names the tenant too.
+	TenantPath = "/t/{tenant}" + BasePath
+)
 
 // Directory reads resources.
 type Directory interface {
 	Get(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*directory.Resource, error)
-	List(ctx context.Context, tenant uuid.UUID, q directory.Query) ([]*directory.Resource, int, error)
+	List(ctx context.Context, tenant uuid.UUID, q directory.Query) (directory.Page, error)
+	Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUID, after uuid.UUID, limit int) (map[uuid.UUID][]directory.Edge, error)
+	MatchMembers(ctx context.Context, tenant, group uuid.UUID, where directory.Condition) ([]uuid.UUID, error)
+	Wrote(tenant uuid.UUID)
 }
 
 // Lifecycle writes resources, together with what the changes mean.
 type Lifecycle interface {
-	Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by lifecycle.Cause) (*directory.Resource, error)
+	Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by lifecycle.Cause) (lifecycle.Result, error)
 	Update(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by lifecycle.Cause,
-		edit func(*directory.Resource) (*directory.Resource, error)) (*directory.Resource, error)
+		edit func(*directory.Resource) (*directory.Resource, error)) (lifecycle.Result, error)
 	Delete(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by lifecycle.Cause,
-		precondition func(*directory.Resource) error) error
+		precondition func(*directory.Resource) error) (lifecycle.Result, error)
 }
 
-// Authenticator names the caller that holds a token.
-type Authenticator interface {
+// Transactions tells how the workflow of a change stands.
+type Transactions interface {
+	Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (lifecycle.Transaction, error)
+}
+
+// Tenants names callers, and knows the tenants' own schemas.
+type Tenants interface {
 	Authenticate(ctx context.Context, secret string, classes ...tenant.Class) (tenant.Caller, error)
+	AuthenticateJWT(ctx context.Context, token, tenant string) (tenant.Caller, error)
+	ByName(ctx context.Context, name string) (tenant.Tenant, error)
+	Schemas(ctx context.Context, tenant uuid.UUID) ([]tenant.Schema, error)
+}
+
+// Sealer keeps what a cursor says from being read or changed.
+type Sealer interface {
+	SealText(purpose string, plain []byte) (string, error)
+	OpenText(purpose, sealed string) ([]byte, error)
+}
+
+// Config is what a server is made of.
+type Config struct {
+	Directory    Directory
+	Lifecycle    Lifecycle
+	Transactions Transactions
+	Tenants      Tenants
+	Sealer       Sealer
+	// PublicURL is what clients call the installation
+	// (https://leaver.example.com); empty means what each request says.
+	PublicURL string
+	// RequestsPerSecond is the rate of a tenant that has none of its own; 0 is
+	// without limit.
+	RequestsPerSecond int
+	Log               *slog.Logger
 }
 
 // Server answers SCIM requests.
 type Server struct {
-	directory Directory
-	lifecycle Lifecycle
-	tokens    Authenticator
-	publicURL string
-	log       *slog.Logger
-	types     []*ResourceType
+	Config
+	limits  limits
+	schemas schemaCache
+	// resources are the routes behind authentication, for the operations of a
+	// bulk request.
+	resources http.Handler
 }
 
-// New returns a server. publicURL is what clients call the installation
-// (https://leaver.example.com); empty means what each request says.
-func New(d Directory, l Lifecycle, tokens Authenticator, publicURL string, log *slog.Logger) *Server {
-	return &Server{
-		directory: d, lifecycle: l, tokens: tokens, publicURL: publicURL, log: log,
-		types: []*ResourceType{UserType(), GroupType(), AgentType()},
-	}
+// New returns a server.
+func New(c Config) *Server {
+	s := &Server{Config: c}
+	s.resources = s.routes(func(next http.Handler) http.Handler { return next })
+	return s
 }
 
-// Handler returns the routes, to be mounted at [BasePath]. Authentication
-// stands before routing: no path, however it is encoded, gets around it.
+// Handler returns the routes, to be mounted at [BasePath] and [TenantPath].
 func (s *Server) Handler() http.Handler {
+	return s.routes(func(next http.Handler) http.Handler {
+		return s.negotiate(s.authenticate(next))
+	})
+}
+
+// routes mounts every endpoint behind guard. The guard belongs to the routes,
+// the unknown ones too, and looks at no path: however one is encoded, it leads
+// nowhere without a token.
+func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 	r := chi.NewRouter()
-	r.Use(s.authenticate)
-	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
+	r.NotFound(guard(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		s.writeError(w, req, failure(http.StatusNotFound, "no such endpoint"))
+	})).ServeHTTP)
+	r.MethodNotAllowed(guard(http.HandlerFunc(s.methodNotAllowed)).ServeHTTP)
+	r.Group(func(r chi.Router) {
+		r.Use(guard)
+		for _, rt := range ResourceTypes(nil) {
+			h := resourceHandler{Server: s, name: rt.Name}
+			r.Get(rt.Endpoint, h.list)
+			r.Post(rt.Endpoint, h.create)
+			r.Post(rt.Endpoint+"/.search", h.search)
+			r.Get(rt.Endpoint+"/{id}", h.get)
+			r.Put(rt.Endpoint+"/{id}", h.replace)
+			r.Patch(rt.Endpoint+"/{id}", h.patch)
+			r.Delete(rt.Endpoint+"/{id}", h.delete)
+		}
+		all := resourceHandler{Server: s}
+		r.Get("/", all.list)
+		r.Post("/.search", all.search)
+		r.Post("/Bulk", s.bulk)
+		r.Get("/Transactions/*", s.transaction)
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			r.Method(method, "/Me", http.HandlerFunc(s.me))
+		}
 	})
-	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
-		s.writeError(w, req, failure(http.StatusMethodNotAllowed, "the endpoint does not take "+req.Method))
+	r.Group(func(r chi.Router) {
+		r.Use(s.discoverable(guard))
+		r.Get("/ServiceProviderConfig", s.serviceProviderConfig)
+		r.Get("/ResourceTypes", s.resourceTypes)
+		r.Get("/ResourceTypes/{name}", s.resourceType)
+		r.Get("/Schemas", s.listSchemas)
+		r.Get("/Schemas/{urn}", s.schema)
 	})
-	for _, rt := range s.types {
-		h := resourceHandler{Server: s, rt: rt}
-		r.Get(rt.Endpoint, h.list)
-		r.Post(rt.Endpoint, h.create)
-		r.Get(rt.Endpoint+"/{id}", h.get)
-		r.Put(rt.Endpoint+"/{id}", h.replace)
-		r.Patch(rt.Endpoint+"/{id}", h.patch)
-		r.Delete(rt.Endpoint+"/{id}", h.delete)
-	}
-	r.Get("/ServiceProviderConfig", s.serviceProviderConfig)
-	r.Get("/ResourceTypes", s.resourceTypes)
-	r.Get("/ResourceTypes/{name}", s.resourceType)
-	r.Get("/Schemas", s.schemas)
-	r.Get("/Schemas/{urn}", s.schema)
-	r.Get("/Me", s.me)
 	return r
 }
 
-type callerKey struct{}
-
-// caller is who authenticate let through.
-func caller(r *http.Request) tenant.Caller {
-	c, _ := r.Context().Value(callerKey{}).(tenant.Caller)
-	return c
+// methodNotAllowed says what the endpoint takes (RFC 9110 section 15.5.6),
+// before anything of the body is read.
+func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	routes := chi.RouteContext(r.Context())
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if routes.Routes.Match(chi.NewRouteContext(), method, routes.RoutePath) {
+			w.Header().Add("Allow", method)
+		}
+	}
+	s.writeError(w, r, failure(http.StatusMethodNotAllowed, "the endpoint does not take "+r.Method))
 }
 
-func (s *Server) authenticate(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := s.tokens.Authenticate(r.Context(), tenant.Bearer(r.Header.Get("Authorization")), tenant.ClassSCIM)
-		if errors.Is(err, tenant.ErrUnauthorized) {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
-			s.writeError(w, r, failure(http.StatusUnauthorized, "present a valid SCIM token as Authorization: Bearer"))
-			return
-		}
+// session is what is known of a request once its caller is.
+type session struct {
+	tenant.Caller
+	base string // the URL that locations start with
+}
+
+type sessionKey struct{}
+
+func sessionOf(r *http.Request) session {
+	s, _ := r.Context().Value(sessionKey{}).(session)
+	return s
+}
+
+func withSession(r *http.Request, s session) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), sessionKey{}, s))
+}
+
+// schemaCache keeps the resource types of each tenant's schema version.
+type schemaCache struct {
+	mu    sync.Mutex
+	types map[uuid.UUID]versionedTypes
+}
+
+type versionedTypes struct {
+	version int64
+	types   []*ResourceType
+}
+
+// maxSchemaCache bounds the tenants whose types are kept.
+const maxSchemaCache = 1000
+
+// types are the resource types as the caller's tenant has extended them.
+func (s *Server) types(r *http.Request) ([]*ResourceType, error) {
+	of := sessionOf(r).Tenant
+	s.schemas.mu.Lock()
+	known, ok := s.schemas.types[of.ID]
+	s.schemas.mu.Unlock()
+	if ok && known.version == of.SchemaVersion {
+		return known.types, nil
+	}
+	var extensions []*Extension
+	if of.SchemaVersion > 0 {
+		declared, err := s.Tenants.Schemas(r.Context(), of.ID)
 		if err != nil {
-			s.writeError(w, r, err)
-			return
+			return nil, err
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
-	})
-}
-
-// base is the URL that locations start with.
-func (s *Server) base(r *http.Request) string {
-	if s.publicURL != "" {
-		return s.publicURL + BasePath
+		if extensions, err = parseDeclared(declared); err != nil {
+			return nil, err
+		}
 	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
+	types := ResourceTypes(extensions)
+	s.schemas.mu.Lock()
+	defer s.schemas.mu.Unlock()
+	if s.schemas.types == nil || len(s.schemas.types) >= maxSchemaCache {
+		s.schemas.types = make(map[uuid.UUID]versionedTypes)
 	}
-	return scheme + "://" + r.Host + BasePath
+	s.schemas.types[of.ID] = versionedTypes{of.SchemaVersion, types}
+	return types, nil
 }

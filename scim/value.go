@@ -1,14 +1,17 @@
 package scim
 
 import (
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 )
 
 const (
-	// maxElements bounds a multi-valued attribute that is stored in the document.
+	// maxElements bounds a multi-valued attribute.
 	maxElements = 1000
 	// maxName bounds, in bytes, the strings that are indexed.
 	maxName = 1024
@@ -162,7 +165,7 @@ func (rd reader) value(a *Attribute, value any) (any, error) {
 	if !ok {
 		list = []any{value}
 	}
-	if !a.edge && len(list) > maxElements {
+	if !a.unbounded && len(list) > maxElements {
 		return nil, badRequest(tooMany, "%s has more than %d elements", a.Name, maxElements)
 	}
 	var out []any
@@ -201,14 +204,18 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 			}
 		}
 	case TypeInteger, TypeDecimal:
-		if n, ok := value.(json.Number); ok && (a.Type == TypeDecimal || !strings.ContainsAny(n.String(), ".eE")) {
+		if n, ok := value.(json.Number); ok && isNumber(n, a.Type) {
 			return n, nil
 		}
 	case TypeDateTime:
 		if s, ok := value.(string); ok {
-			if _, err := time.Parse(time.RFC3339, s); err == nil {
+			if _, err := parseTime(s); err == nil {
 				return s, nil
 			}
+		}
+	case TypeBinary:
+		if s, ok := value.(string); ok && isBase64(s) {
+			return s, nil
 		}
 	default:
 		switch v := value.(type) {
@@ -216,14 +223,64 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 			if strings.ContainsRune(v, 0) {
 				return nil, badRequest(invalidValue, "%s: a string holds the character U+0000", a.Name)
 			}
-			return v, nil
+			return canonical(a, v)
 		case json.Number: // an employeeNumber without its quotes
 			if !rd.strict {
-				return v.String(), nil
+				return canonical(a, v.String())
 			}
 		}
 	}
 	return nil, badRequest(invalidValue, "%s: the value is not a %s", a.Name, a.Type)
+}
+
+// canonical writes a value as the schema's canonical values do; another is
+// refused. A schema without any takes whatever comes.
+func canonical(a *Attribute, value string) (any, error) {
+	if len(a.CanonicalValues) == 0 || value == "" {
+		return value, nil
+	}
+	for _, c := range a.CanonicalValues {
+		if c == value || (!a.CaseExact && strings.EqualFold(c, value)) {
+			return c, nil
+		}
+	}
+	return nil, badRequest(invalidValue, "%s: want one of %s", a.Name, clip(strings.Join(a.CanonicalValues, ", ")))
+}
+
+// maxNumber bounds, in bytes, how a number is written: PostgreSQL compares it.
+const maxNumber = 64
+
+func isNumber(n json.Number, t Type) bool {
+	if len(n) > maxNumber || (t == TypeInteger && strings.ContainsAny(n.String(), ".eE")) {
+		return false
+	}
+	_, err := n.Float64()
+	return err == nil
+}
+
+// parseTime reads a dateTime (RFC 7643 section 2.3.5) that PostgreSQL reads too.
+func parseTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, err
+	}
+	if _, offset := t.Zone(); t.Year() < 1 || offset <= -maxOffset || offset >= maxOffset {
+		return t, fmt.Errorf("the date %s is out of range", t)
+	}
+	return t, nil
+}
+
+const maxOffset = 15 * 60 * 60 // seconds
+
+// isBase64 takes what RFC 7643 section 2.3.6 allows, with or without padding.
+func isBase64(s string) bool {
+	s = strings.TrimRight(s, "=")
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		if _, err := encoding.DecodeString(s); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (rd reader) complexValue(a *Attribute, value any) (any, error) {
@@ -268,18 +325,120 @@ func onePrimary(list []any, n int) []any {
 	return list
 }
 
-// checkRequired refuses a resource that lacks a required attribute.
+// checkRequired refuses a resource that lacks a required attribute. An
+// extension's are required only of who has the extension.
 func checkRequired(rt *ResourceType, o Object) error {
-	for i := range rt.Schema.Attributes {
-		a := &rt.Schema.Attributes[i]
-		if !a.Required {
-			continue
+	for _, schema := range rt.schemas() {
+		members := o
+		if schema != rt.Schema {
+			inner, ok := o[schema.ID].(Object)
+			if !ok {
+				continue
+			}
+			members = inner
 		}
-		if s, isString := o[a.Name].(string); o[a.Name] == nil || (isString && strings.TrimSpace(s) == "") {
-			return badRequest(invalidValue, "%s is required", a.Name)
+		if err := requireAll(schema.Attributes, members, ""); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func requireAll(attributes []Attribute, o Object, prefix string) error {
+	for i := range attributes {
+		a := &attributes[i]
+		value := o[a.Name]
+		if a.Required && a.Mutability != ReadOnly && !a.unbounded {
+			if s, isString := value.(string); value == nil || (isString && strings.TrimSpace(s) == "") {
+				return badRequest(invalidValue, "%s%s is required", prefix, a.Name)
+			}
+		}
+		for _, element := range listOf(value) {
+			if inner, ok := element.(Object); ok && a.Type == TypeComplex && !a.edge {
+				if err := requireAll(a.SubAttributes, inner, prefix+a.Name+"."); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// listOf is a value's elements: those of a list, or the value itself.
+func listOf(value any) []any {
+	switch v := value.(type) {
+	case nil:
+		return nil
+	case []any:
+		return v
+	}
+	return []any{value}
+}
+
+// settle makes an edited resource keep to what is there: what was immutable is
+// as it was (RFC 7644 section 3.5.1), and what an answer does not hold by
+// default a PUT cannot have meant to remove.
+func settle(rt *ResourceType, before, after Object, replaced bool) error {
+	for _, schema := range rt.schemas() {
+		had, has := before, after
+		if schema != rt.Schema {
+			had, _ = before[schema.ID].(Object)
+			has, _ = after[schema.ID].(Object)
+			if had == nil {
+				continue
+			}
+			if has == nil {
+				has = Object{}
+				after[schema.ID] = has
+			}
+		}
+		if err := settleAll(schema.Attributes, had, has, replaced); err != nil {
+			return err
+		}
+	}
+	prune(after, rt)
+	return nil
+}
+
+func settleAll(attributes []Attribute, had, has Object, replaced bool) error {
+	for i := range attributes {
+		a := &attributes[i]
+		was, now := had[a.Name], has[a.Name]
+		if was == nil || a.edge {
+			continue
+		}
+		if now == nil && replaced && (a.Mutability == Immutable || a.concealed()) {
+			has[a.Name] = was
+			continue
+		}
+		if a.Mutability == Immutable && !equalValues(a, was, now) {
+			return badRequest(mutability, "%s is immutable: it has a value", a.Name)
+		}
+		inner, ok := was.(Object)
+		if a.Type != TypeComplex || a.MultiValued || !ok {
+			continue
+		}
+		after, ok := now.(Object)
+		if !ok {
+			after = Object{}
+		}
+		if err := settleAll(a.SubAttributes, inner, after, replaced); err != nil {
+			return err
+		}
+		if len(after) > 0 {
+			has[a.Name] = after
+		}
+	}
+	return nil
+}
+
+// equalValues compares as the schema does.
+func equalValues(a *Attribute, x, y any) bool {
+	if s, ok := x.(string); ok && !a.CaseExact {
+		t, ok := y.(string)
+		return ok && strings.EqualFold(s, t)
+	}
+	return reflect.DeepEqual(x, y)
 }
 
 // clone copies a value deeply, so that a failed PATCH leaves the original whole.

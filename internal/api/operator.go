@@ -45,6 +45,32 @@ func (s *Server) createTenant(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusCreated, t)
 }
 
+func (s *Server) getTenant(w http.ResponseWriter, r *http.Request) {
+	answer(w, http.StatusOK, tenantOf(r))
+}
+
+func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Profile           *tenant.Profile `json:"profile"`
+		PublicDiscovery   *bool           `json:"publicDiscovery"`
+		RequestsPerSecond *int            `json:"requestsPerSecond"`
+	}
+	if err := decode(w, r, &body); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if body.Profile != nil && !slices.Contains(tenant.Profiles(), *body.Profile) {
+		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
+		return
+	}
+	t, err := s.Tenants.Configure(r.Context(), tenantOf(r).ID, tenant.Settings(body))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, t)
+}
+
 func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
 	tokens, err := s.Tenants.Tokens(r.Context(), tenantOf(r).ID)
 	if err != nil {

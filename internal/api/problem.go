@@ -35,6 +35,10 @@ func toProblem(err error) problem {
 	if errors.As(err, &refused) {
 		return problem{Status: http.StatusConflict, Detail: refused.Reason}
 	}
+	var schema *tenant.InvalidSchemaError
+	if errors.As(err, &schema) {
+		return problem{Status: http.StatusUnprocessableEntity, Detail: schema.Error()}
+	}
 	statuses := []struct {
 		is     error
 		status int
@@ -43,6 +47,12 @@ func toProblem(err error) problem {
 		{tenant.ErrTokenNotFound, http.StatusNotFound},
 		{tenant.ErrExists, http.StatusConflict},
 		{tenant.ErrInvalidName, http.StatusBadRequest},
+		{tenant.ErrInvalidRate, http.StatusUnprocessableEntity},
+		{tenant.ErrIssuerNotFound, http.StatusNotFound},
+		{tenant.ErrIssuerExists, http.StatusConflict},
+		{tenant.ErrInvalidIssuer, http.StatusUnprocessableEntity},
+		{tenant.ErrSchemaNotFound, http.StatusNotFound},
+		{tenant.ErrSchemaInUse, http.StatusConflict},
 		{inventory.ErrNotFound, http.StatusNotFound},
 		{inventory.ErrUnknownPrincipal, http.StatusUnprocessableEntity},
 		{inventory.ErrRestricted, http.StatusConflict},

@@ -43,7 +43,9 @@ type Server struct {
 	Evidence   *evidence.Store
 	Connectors Connectors
 	Runner     Cascades
-	Log        *slog.Logger
+	// CheckSchema tells whether a tenant can declare a schema beside its others.
+	CheckSchema func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error)
+	Log         *slog.Logger
 }
 
 // Handler returns the routes, to be mounted at [BasePath]. Each group of
@@ -78,8 +80,17 @@ func (s *Server) Handler() http.Handler {
 		r.Get("/operator-tokens", s.listTokens)
 		r.Post("/operator-tokens", s.createToken)
 		r.Delete("/operator-tokens/{id}", s.revokeToken)
-		r.Route("/tenants/{tenant}", func(r chi.Router) {
+		r.With(s.nameTenant).Get("/tenants/{tenant}", s.getTenant)
+		r.With(s.nameTenant).Patch("/tenants/{tenant}", s.configureTenant)
+		r.Route("/tenants/{tenant}/", func(r chi.Router) {
 			r.Use(s.nameTenant)
+			r.Get("/issuers", s.listIssuers)
+			r.Post("/issuers", s.addIssuer)
+			r.Delete("/issuers/{id}", s.removeIssuer)
+			r.Get("/schemas", s.listSchemas)
+			r.Put("/schemas/{urn}", s.putSchema)
+			r.Delete("/schemas/{urn}", s.deleteSchema)
+			r.Get("/changes", s.listChanges)
 			r.Get("/tokens", s.listTokens)
 			r.Post("/tokens", s.createToken)
 			r.Delete("/tokens/{id}", s.revokeToken)

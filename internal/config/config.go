@@ -51,6 +51,9 @@ type Seal struct {
 type Serve struct {
 	Listen    string `koanf:"listen"`
 	PublicURL string `koanf:"public_url"` // what clients call it; starts every meta.location
+	// RequestsPerSecond is the SCIM rate of a tenant that has none of its own, in
+	// each process; 0 is without limit.
+	RequestsPerSecond int `koanf:"requests_per_second"`
 }
 
 // Codec configures the codec server for the Temporal UI. It decrypts whatever
@@ -110,7 +113,7 @@ func Parse(name string, raw []byte, environ []string) (*Config, error) {
 	}
 	c := &Config{
 		Temporal: Temporal{Namespace: "leaver"},
-		Serve:    Serve{Listen: ":8080"},
+		Serve:    Serve{Listen: ":8080", RequestsPerSecond: 500},
 	}
 	if err := k.Unmarshal("", c); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

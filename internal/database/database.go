@@ -86,31 +86,48 @@ func (db *DB) InNoTenant(ctx context.Context, fn func(pgx.Tx) error) error {
 	return classify(pgx.BeginFunc(ctx, db.pool, fn))
 }
 
-// Once runs one statement in a transaction of its own that sees only that
-// tenant's rows, in a single round trip, and collects its rows.
-func Once[T any](ctx context.Context, db *DB, tenant uuid.UUID, collect func(pgx.Rows) (T, error), sql string, args ...any) (T, error) {
+// Statement is one of several that share a transaction and a round trip.
+type Statement struct {
+	SQL     string
+	Args    []any
+	Collect func(pgx.Rows) error // reads all rows
+}
+
+// Together runs statements in a transaction of their own that sees only that
+// tenant's rows, in a single round trip. It fails as a whole.
+func Together(ctx context.Context, db *DB, tenant uuid.UUID, statements ...Statement) error {
 	// The statements of a batch are one implicit transaction, in which the
 	// setting holds.
 	batch := &pgx.Batch{}
 	batch.Queue(`select set_config('leaver.tenant', $1, true)`, tenant.String())
-	batch.Queue(sql, args...)
+	for _, s := range statements {
+		batch.Queue(s.SQL, s.Args...)
+	}
 	results := db.pool.SendBatch(ctx, batch)
-	var none T
-	if _, err := results.Exec(); err != nil {
-		_ = results.Close()
-		return none, classify(err)
+	_, err := results.Exec()
+	for i := 0; err == nil && i < len(statements); i++ {
+		var rows pgx.Rows
+		if rows, err = results.Query(); err == nil {
+			err = statements[i].Collect(rows)
+		}
 	}
-	rows, err := results.Query()
-	if err != nil {
-		_ = results.Close()
-		return none, classify(err)
-	}
-	value, err := collect(rows)
+	// The commit's own failure comes with Close.
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
+	return classify(err)
+}
+
+// Once is [Together] for one statement, whose rows it collects.
+func Once[T any](ctx context.Context, db *DB, tenant uuid.UUID, collect func(pgx.Rows) (T, error), sql string, args ...any) (T, error) {
+	var value T
+	err := Together(ctx, db, tenant, Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) (err error) {
+		value, err = collect(rows)
+		return err
+	}})
 	if err != nil {
-		return none, classify(err)
+		var none T
+		return none, err
 	}
 	return value, nil
 }

@@ -80,14 +80,28 @@ const (
 	InModified
 	InEdges  // Path[0] is the edge's attribute
 	InGroups // edges that lead here
+	InType
+	InVersion
+	InSchemas     // URNs are those that follow from no document
+	InRestriction // the last of Path names the column, see restrictionColumns
+)
+
+// The columns of a restriction.
+const (
+	RestrictedSince = "restrictedSince"
+	RestrictedCause = "cause"
+	WorkflowID      = "workflowId"
+	Survivors       = "survivors"
 )
 
 // Field names where a condition looks.
 type Field struct {
-	Path      []string // in the document or element, canonical names
+	Path      []string // in the resource as JSON, or in an element; canonical names
 	Multi     bool     // the value at Path is a list
 	Sub       string   // in each element of the list
 	Kind      Kind
 	CaseExact bool
 	Place     Place
+	// CoreURN and RestrictionURN are for InSchemas.
+	CoreURN, RestrictionURN string
 }

@@ -11,20 +11,61 @@ import (
 // on the way in.
 func Fold(s string) string { return strings.ToLower(s) }
 
-// Matches evaluates a condition over one element of a multi-valued attribute,
-// as the value filters of PATCH paths need it. Fields are relative to element.
-func Matches(c Condition, element map[string]any) bool {
+// Matches evaluates a condition over a resource as JSON, or over one element of
+// a multi-valued attribute, as the value filters of PATCH paths need it.
+func Matches(c Condition, object map[string]any) bool {
 	switch c := c.(type) {
 	case And:
-		return Matches(c.Left, element) && Matches(c.Right, element)
+		return Matches(c.Left, object) && Matches(c.Right, object)
 	case Or:
-		return Matches(c.Left, element) || Matches(c.Right, element)
+		return Matches(c.Left, object) || Matches(c.Right, object)
 	case Not:
-		return !Matches(c.Inner, element)
+		return !Matches(c.Inner, object)
+	case Element:
+		for _, element := range elements(lookup(object, c.Field.Path)) {
+			if members, ok := element.(map[string]any); ok && Matches(c.Where, members) {
+				return true
+			}
+		}
+		return false
 	case Compare:
-		return matchesValue(c, lookup(element, c.Field.Path))
+		return matchesField(c, lookup(object, c.Field.Path))
 	default:
 		return false
+	}
+}
+
+// matchesField compares a value, or any of a multi-valued field's values.
+func matchesField(c Compare, value any) bool {
+	if !c.Field.Multi {
+		return matchesValue(c, value)
+	}
+	switch {
+	case c.Op == Ne:
+		return !matchesField(Compare{Field: c.Field, Op: Eq, Value: c.Value}, value)
+	case c.Op == Eq && c.Value == nil:
+		return !matchesField(Compare{Field: c.Field, Op: Pr}, value)
+	}
+	for _, element := range elements(value) {
+		if c.Field.Sub != "" {
+			element = lookup(element, []string{c.Field.Sub})
+		}
+		if matchesValue(c, element) {
+			return true
+		}
+	}
+	return false
+}
+
+// elements are those of a list; a single-valued edge is a list of one.
+func elements(value any) []any {
+	switch value := value.(type) {
+	case nil:
+		return nil
+	case []any:
+		return value
+	default:
+		return []any{value}
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 // builder collects the parameters of one statement: nothing of a filter but
 // its shape becomes SQL text.
 type builder struct {
-	args []any
+	args             []any
+	usesRestrictions bool
 }
 
 func (b *builder) arg(v any) string {
@@ -25,6 +26,8 @@ type scope string
 const (
 	resourceScope scope = "r.document"
 	elementScope  scope = "element"
+	// edgeScope is no JSON: its fields are columns of the resource that an edge leads to.
+	edgeScope scope = "t"
 )
 
 func (b *builder) compile(c Condition, in scope) (string, error) {
@@ -65,6 +68,9 @@ func (b *builder) compare(c Compare, in scope) (string, error) {
 	if c.Op == Pr {
 		return b.present(c.Field, in)
 	}
+	if in == edgeScope {
+		return b.edgeColumn(c)
+	}
 	switch c.Field.Place {
 	case InID:
 		return b.id("r.id", c)
@@ -72,12 +78,13 @@ func (b *builder) compare(c Compare, in scope) (string, error) {
 		if c.Op == Eq {
 			return b.indexed(c), nil
 		}
-	case InCreated:
-		return b.scalar("r.created_at", Time, true, c)
-	case InModified:
-		return b.scalar("r.modified_at", Time, true, c)
 	case InEdges, InGroups:
 		return b.edge(c)
+	case InSchemas:
+		test, err := b.scalar("s.urn", String, true, c)
+		return "exists (select 1 from unnest(" + b.schemas(c.Field) + ") s (urn) where " + test + ")", err
+	case InCreated, InModified, InType, InVersion, InRestriction:
+		return b.scalar(b.column(c.Field), c.Field.Kind, c.Field.CaseExact, c)
 	case InDocument:
 	}
 	if c.Field.Multi {
@@ -106,10 +113,50 @@ func (b *builder) indexed(c Compare) string {
 	}
 }
 
+// column is where a field that no document holds is stored.
+func (b *builder) column(f Field) string {
+	switch f.Place {
+	case InID:
+		return "r.id::text"
+	case InExternalID:
+		return "r.external_id"
+	case InDisplayName:
+		return "r.display_name"
+	case InCreated:
+		return "r.created_at"
+	case InModified:
+		return "r.modified_at"
+	case InType:
+		return "r.type"
+	case InVersion:
+		return `('W/"' || r.version || '"')`
+	case InRestriction:
+		b.usesRestrictions = true
+		switch f.Path[len(f.Path)-1] {
+		case RestrictedSince:
+			return "x.since"
+		case RestrictedCause:
+			return "x.cause"
+		case WorkflowID:
+			return "le.workflow_id"
+		default:
+			return "case when x.since is not null then coalesce(le.survivors, 0) end"
+		}
+	default:
+		return "r.unique_name"
+	}
+}
+
+// schemas is what a resource's schemas are (RFC 7643 section 3).
+func (b *builder) schemas(f Field) string {
+	b.usesRestrictions = true
+	return "r.extensions || " + b.arg(f.CoreURN) + "::text || case when x.since is not null then array[" + b.arg(f.RestrictionURN) + "::text] else '{}' end"
+}
+
 func (b *builder) id(column string, c Compare) (string, error) {
 	text, ok := c.Value.(string)
 	if !ok || c.Op != Eq {
-		return "", fmt.Errorf("%w: an id can only be compared with eq, ne and pr", ErrUnservable)
+		return b.scalar(column+"::text", String, true, c)
 	}
 	id, err := uuid.Parse(text)
 	if err != nil {
@@ -120,22 +167,38 @@ func (b *builder) id(column string, c Compare) (string, error) {
 
 // edge relies on the primary key of edges, or on edges_target.
 func (b *builder) edge(c Compare) (string, error) {
-	if c.Field.Sub != "value" {
-		return "", fmt.Errorf("%w: %s can only be filtered by value", ErrUnservable, c.Field.Path[0])
+	inner := c
+	inner.Field = Field{Path: []string{c.Field.Sub}, Kind: c.Field.Kind, CaseExact: c.Field.CaseExact}
+	if c.Field.Place == InGroups && c.Field.Sub == "value" && c.Op == Eq {
+		text, _ := c.Value.(string)
+		group, err := uuid.Parse(text)
+		if err != nil {
+			return "false", nil //nolint:nilerr // no group has such an id
+		}
+		return "r.id in (select members_within($1, " + b.arg(group) + "))", nil
 	}
-	if c.Field.Place == InGroups {
-		match, err := b.id("e.source_id", c)
-		return b.edgeExists(c.Field) + " and " + match + ")", err
+	test, err := b.edgeColumn(inner)
+	return b.edgeExists(c.Field) + " and " + test + ")", err
+}
+
+// edgeColumn compares what an edge tells of the resource it leads to.
+func (b *builder) edgeColumn(c Compare) (string, error) {
+	switch c.Field.Path[0] {
+	case "value":
+		return b.id("t.id", c)
+	case "type":
+		return b.scalar("t.type", String, c.Field.CaseExact, c)
+	case "display":
+		return b.scalar("coalesce(t.display_name, '')", String, c.Field.CaseExact, c)
 	}
-	match, err := b.id("e.target_id", c)
-	return b.edgeExists(c.Field) + " and " + match + ")", err
+	return "", fmt.Errorf("%w: %s cannot be compared; use value, type or display", ErrUnservable, c.Field.Path[0])
 }
 
 // edgeExists opens an exists(…) over the edges to or from live resources.
 func (b *builder) edgeExists(f Field) string {
 	if f.Place == InGroups {
-		return `exists (select 1 from edges e join resources g on g.tenant_id = e.tenant_id and g.id = e.source_id and g.deleted_at is null
-			where e.tenant_id = r.tenant_id and e.target_id = r.id and e.attribute = 'members'`
+		return `exists (select 1 from (select g.id, g.display display_name, case when g.direct then 'direct' else 'indirect' end "type"
+			from groups_of(r.tenant_id, r.id) g) t where true`
 	}
 	return `exists (select 1 from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
 		where e.tenant_id = r.tenant_id and e.source_id = r.id and e.attribute = ` + b.arg(f.Path[0])
@@ -144,12 +207,9 @@ func (b *builder) edgeExists(f Field) string {
 func (b *builder) element(c Element) (string, error) {
 	switch c.Field.Place {
 	case InEdges, InGroups:
-		inner, ok := c.Where.(Compare)
-		if !ok || inner.Field.Path[0] != "value" {
-			return "", fmt.Errorf("%w: %s can only be filtered by value", ErrUnservable, c.Field.Path[0])
-		}
-		inner.Field = Field{Path: c.Field.Path, Sub: "value", Place: c.Field.Place}
-		return b.compare(inner, resourceScope)
+		exists := b.edgeExists(c.Field)
+		test, err := b.compile(c.Where, edgeScope)
+		return exists + " and (" + test + "))", err
 	default:
 		list := b.list(resourceScope, c.Field.Path)
 		test, err := b.compile(c.Where, elementScope)
@@ -163,9 +223,14 @@ func (b *builder) list(in scope, path []string) string {
 }
 
 func (b *builder) present(f Field, in scope) (string, error) {
+	if in == edgeScope {
+		return map[bool]string{true: "coalesce(t.display_name, '') <> ''", false: "true"}[f.Path[0] == "display"], nil
+	}
 	switch f.Place {
-	case InID, InCreated, InModified:
+	case InID, InCreated, InModified, InType, InVersion, InSchemas:
 		return "true", nil
+	case InRestriction:
+		return b.column(f) + " is not null", nil
 	case InEdges, InGroups:
 		return b.edgeExists(f) + ")", nil
 	default:

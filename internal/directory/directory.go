@@ -54,13 +54,32 @@ type Resource struct {
 	Created    time.Time
 	Modified   time.Time
 	// Document is a JSON object of the attributes as clients wrote them,
-	// without id, meta, groups and the edges.
+	// without id, schemas, meta, groups and the edges.
 	Document json.RawMessage
-	Edges    []Edge
-	// Restricted: decisions about it are deny, whatever Active says.
-	Restricted bool
-	// Groups the resource is a direct member of; read-only.
+	// Extensions are the URNs of the extensions that the document holds.
+	Extensions []string
+	// Unique are the values that must be unique beside the unique name, by
+	// attribute and folded as their schema says; nil where no schema of the
+	// type declares any. Only on the way in.
+	Unique map[string]string
+	// Edges are an agent's owners and parent. A group's members are not among
+	// them: there may be any number; see [Store.Members].
+	Edges []Edge
+	// Members changes a group's members. Only on the way in.
+	Members Delta
+	// Restriction is nil unless decisions about it are deny, whatever Active says.
+	Restriction *Restriction
+	// Groups the resource is a member of; the type is direct or indirect.
 	Groups []Edge
+}
+
+// Restriction is the state that decision points consult, with the cascade that
+// came of it.
+type Restriction struct {
+	Since      time.Time
+	Cause      string
+	WorkflowID string // empty where nothing was there to end
+	Survivors  int
 }
 
 // Edge leads from one resource to another.
@@ -73,6 +92,9 @@ type Edge struct {
 
 // IsActive tells whether nothing says that the resource is inactive.
 func (r *Resource) IsActive() bool { return r.Active == nil || *r.Active }
+
+// Restricted tells whether decisions about the resource are deny.
+func (r *Resource) Restricted() bool { return r.Restriction != nil }
 
 // Targets returns the ids that the attribute's edges lead to.
 func (r *Resource) Targets(attribute string) map[uuid.UUID]bool {

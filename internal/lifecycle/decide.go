@@ -17,14 +17,14 @@ type decision struct {
 }
 
 // decide reads the meaning off a resource before (nil for a new one) and after
-// a change. before.Restricted is the state that decision points see so far: it, and
+// a change. before.Restriction is the state that decision points see so far: it, and
 // not the attribute, says whether a principal has left, since `remove active`
 // makes the attribute absent without bringing anyone back.
 func decide(before, after *directory.Resource, changed []string) decision {
 	if after.Type == directory.TypeGroup {
 		return decideGroup(before, after, changed)
 	}
-	restricted := before != nil && before.Restricted
+	restricted := before != nil && before.Restricted()
 	switch {
 	case before == nil && !after.IsActive():
 		// Nothing was ever held under this id: there is nothing to end.
@@ -42,7 +42,7 @@ func decide(before, after *directory.Resource, changed []string) decision {
 }
 
 func decideGroup(before, after *directory.Resource, changed []string) decision {
-	if before == nil && len(after.Edges) == 0 {
+	if before == nil && after.Members.Empty() {
 		return decision{}
 	}
 	relevant := func(name string) bool {
@@ -54,7 +54,9 @@ func decideGroup(before, after *directory.Resource, changed []string) decision {
 	return decision{}
 }
 
-// difference names the top-level attributes in which two versions differ, sorted.
+// difference names the top-level attributes in which two versions differ,
+// sorted. A group's members are not among them: whether a [directory.Delta]
+// changes any, only the database can tell.
 func difference(before, after *directory.Resource) ([]string, error) {
 	var old, now map[string]any
 	if err := decodeDocument(before.Document, &old); err != nil {
@@ -74,7 +76,7 @@ func difference(before, after *directory.Resource) ([]string, error) {
 			changed = append(changed, name)
 		}
 	}
-	for _, attribute := range []string{directory.EdgeMembers, directory.EdgeOwners, directory.EdgeParent} {
+	for _, attribute := range []string{directory.EdgeOwners, directory.EdgeParent} {
 		if !reflect.DeepEqual(before.Targets(attribute), after.Targets(attribute)) {
 			changed = append(changed, attribute)
 		}

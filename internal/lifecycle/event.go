@@ -5,11 +5,9 @@ package lifecycle
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
 // Kind is what happened to a principal.
@@ -34,13 +32,9 @@ type Event struct {
 	Trigger       string   // e.g. scim-patch
 	Actor         string   // who caused it, e.g. scim-token/<id>
 	Changed       []string // names of changed attributes, never their values
-	WorkflowID    string
-}
-
-// WorkflowID is deterministic, so that starting twice is harmless; it carries
-// ids only, since Temporal never encrypts it.
-func workflowID(kind Kind, tenant, principal uuid.UUID, version int64) string {
-	return fmt.Sprintf("%s/%s/%s/%d", kind, tenant, principal, version)
+	// WorkflowID is <kind>/<tenant>/<principal>/<version>: deterministic, so that
+	// starting twice is harmless, and of ids only, since Temporal never encrypts it.
+	WorkflowID string
 }
 
 // Starter starts the workflow of an event, or finds that it was started before.
@@ -51,22 +45,3 @@ type Starter interface {
 // grace is how long the writer has to start a workflow itself before the relay
 // takes the event for undelivered.
 const grace = time.Second
-
-func insertEvent(ctx context.Context, tx pgx.Tx, e *Event) error {
-	if e.Changed == nil {
-		e.Changed = []string{}
-	}
-	return tx.QueryRow(ctx, `
-		insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + $10)
-		returning sequence`,
-		e.Tenant, e.ID, e.Kind, e.Principal, e.PrincipalType, e.Trigger, e.Actor, e.Changed, e.WorkflowID, grace).
-		Scan(&e.Sequence)
-}
-
-func markStarted(ctx context.Context, tx pgx.Tx, e Event, runID string) error {
-	_, err := tx.Exec(ctx, `
-		update lifecycle_events set started_at = now(), run_id = $3, last_error = null
-		 where tenant_id = $1 and id = $2 and started_at is null`, e.Tenant, e.ID, runID)
-	return err
-}

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -21,7 +22,25 @@ const startDeadline = 250 * time.Millisecond
 type Cause struct {
 	Trigger string // e.g. scim-patch
 	Actor   string
+	// Conditional: the change was made for a version (If-Match).
+	Conditional bool
 }
+
+// restriction is the cause that a restriction tells.
+func (c Cause) restriction() string {
+	if c.Trigger == TriggerDelete {
+		return "deleted"
+	}
+	return "deactivated"
+}
+
+// maxConcurrentStarts bounds how many requests wait for Temporal at a time.
+// Workflows start slower than SCIM writes come; what is over is the relay's.
+const maxConcurrentStarts = 16
+
+// maxAttempts bounds how often a change is made again because others changed
+// the same resource meanwhile. Each loss is another's success.
+const maxAttempts = 100
 
 // Writer commits changes of resources with what they mean, and then starts
 // the workflows.
@@ -29,87 +48,138 @@ type Writer struct {
 	db      *database.DB
 	starter Starter
 	log     *slog.Logger
+	starts  chan struct{}
 }
 
 // NewWriter returns a writer that starts workflows by starter.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
-	return &Writer{db: db, starter: starter, log: log}
+	return &Writer{db: db, starter: starter, log: log, starts: make(chan struct{}, maxConcurrentStarts)}
 }
 
-// Create stores a new resource under a fresh id, and returns it as stored.
+// Result is what a change left behind.
+type Result struct {
+	Resource *directory.Resource // as stored; nil after a deletion
+	// Event is the lifecycle event that the change is; nil where it is none.
+	Event *Event
+}
+
+// Create stores a new resource under a fresh id.
 // Errors: directory.ErrNameTaken, directory.UnknownTargetError.
-func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by Cause) (*directory.Resource, error) {
+func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by Cause) (Result, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return nil, fmt.Errorf("make an id: %w", err)
+		return Result{}, fmt.Errorf("make an id: %w", err)
 	}
 	r.ID, r.Version = id, 1
 	r.Created = time.Now().UTC().Truncate(time.Millisecond)
 	r.Modified = r.Created
-	var stored *directory.Resource
-	var event *Event
-	err = w.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		if err := directory.Insert(ctx, tx, tenant, r); err != nil {
-			return err
-		}
-		if event, err = apply(ctx, tx, tenant, r, decide(nil, r, nil), nil, by); err != nil {
-			return err
-		}
-		stored, err = directory.Lock(ctx, tx, tenant, r.Type, r.ID)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", r.Type, err)
+	d := decide(nil, r, nil)
+	c := change{tenant: tenant, after: r, by: by, event: uuid.New(), decision: d, ifMembers: d.kind, edges: edgesBetween(nil, r)}
+	if err := w.checkTargets(ctx, c); err != nil {
+		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
-	w.dispatch(ctx, event)
-	return stored, nil
+	done, err := w.insert(ctx, c)
+	if err != nil {
+		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
+	}
+	w.dispatch(ctx, append(done.orphans, done.event)...)
+	return w.result(ctx, c, nil, done)
 }
 
-// Update replaces a resource by what edit makes of it, and returns it as
-// stored. edit may run only under the row's lock: parallel changes queue. A
-// result that equals the original changes nothing, not even the version.
+func (w *Writer) checkTargets(ctx context.Context, c change) error {
+	edges := make([]directory.Edge, len(c.edges.addTargets))
+	for i := range edges {
+		edges[i] = directory.Edge{Attribute: c.edges.addAttributes[i], Target: c.edges.addTargets[i]}
+	}
+	return directory.CheckTargets(ctx, w.db, c.tenant, c.after.ID, edges)
+}
+
+// Update replaces a resource by what edit makes of it. edit may run again, on a
+// newer version, where others change the resource meanwhile; changes of a
+// group's members alone pass each other. A result that equals the original
+// changes nothing, not even the version.
 // Errors: directory.ErrNotFound, ErrNameTaken, UnknownTargetError, and edit's.
 func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause,
 	edit func(current *directory.Resource) (*directory.Resource, error),
-) (*directory.Resource, error) {
-	var stored *directory.Resource
-	var event *Event
-	var orphans []*Event
-	err := w.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		before, err := directory.Lock(ctx, tx, tenant, resourceType, id)
+) (Result, error) {
+	for range maxAttempts {
+		before, err := directory.Read(ctx, w.db, tenant, resourceType, id)
 		if err != nil {
-			return err
+			return Result{}, err
 		}
 		after, err := edit(before)
 		if err != nil {
-			return err
+			return Result{}, err
 		}
-		changed, err := difference(before, after)
-		if err != nil {
-			return fmt.Errorf("compare versions: %w", err)
+		result, err := w.replace(ctx, tenant, before, after, by)
+		if !errors.Is(err, errOutdated) {
+			return result, err
 		}
-		if len(changed) == 0 {
-			stored = before
-			return nil
-		}
-		after.Version, after.Modified = before.Version+1, time.Now().UTC().Truncate(time.Millisecond)
-		if err := directory.Update(ctx, tx, tenant, before, after); err != nil {
-			return err
-		}
-		if event, err = apply(ctx, tx, tenant, after, decide(before, after, changed), changed, by); err != nil {
-			return err
-		}
-		if orphans, err = orphan(ctx, tx, tenant, after, by); err != nil {
-			return err
-		}
-		stored, err = directory.Lock(ctx, tx, tenant, resourceType, id)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("update %s %s: %w", resourceType, id, err)
 	}
-	w.dispatch(ctx, append(orphans, event)...)
-	return stored, nil
+	return Result{}, fmt.Errorf("update %s %s: %w: others keep changing it", resourceType, id, database.ErrUnavailable)
+}
+
+func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *directory.Resource, by Cause) (Result, error) {
+	changed, err := difference(before, after)
+	if err != nil {
+		return Result{}, fmt.Errorf("compare versions of %s: %w", before.ID, err)
+	}
+	if len(changed) == 0 && after.Members.Empty() {
+		return Result{Resource: before}, nil
+	}
+	c := change{
+		tenant: tenant, after: after, by: by, event: uuid.New(), changed: changed, decision: decide(before, after, changed),
+		edges: edgesBetween(before, after),
+	}
+	if c.ifMembers = c.kind; !after.Members.Empty() {
+		c.ifMembers = decide(before, after, append([]string{directory.EdgeMembers}, changed...)).kind
+	}
+	if err := w.checkTargets(ctx, c); err != nil {
+		return Result{}, fmt.Errorf("update %s %s: %w", after.Type, after.ID, err)
+	}
+	after.Modified = time.Now().UTC().Truncate(time.Millisecond)
+	expected := before.Version
+	if len(changed) == 0 && !by.Conditional {
+		expected = 0
+	}
+	done, err := w.update(ctx, c, expected, false)
+	if errors.Is(err, errOutdated) && len(changed) == 0 {
+		// No member was new or gone, unless the group itself is.
+		current, err := directory.Read(ctx, w.db, tenant, after.Type, after.ID)
+		if err == nil && by.Conditional && current.Version != before.Version {
+			return Result{}, errOutdated
+		}
+		return Result{Resource: current}, err
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("update %s %s: %w", after.Type, after.ID, err)
+	}
+	w.dispatch(ctx, append(done.orphans, done.event)...)
+	return w.result(ctx, c, before, done)
+}
+
+// result is the resource as stored. What the change cannot know, other
+// resources' names at the end of edges and what was orphaned, is read again.
+func (w *Writer) result(ctx context.Context, c change, before *directory.Resource, done committed) (Result, error) {
+	stored := *c.after
+	if stored.Type == directory.TypeAgent && c.edges.touches() {
+		reread, err := directory.Read(ctx, w.db, c.tenant, stored.Type, stored.ID)
+		return Result{Resource: reread, Event: done.event}, err
+	}
+	stored.Version, stored.Members, stored.Unique = done.version, directory.Delta{}, nil
+	if before != nil {
+		stored.Groups, stored.Restriction = before.Groups, before.Restriction
+	}
+	if c.lift {
+		stored.Restriction = nil
+	}
+	if done.since != nil {
+		stored.Restriction = &directory.Restriction{Since: *done.since, Cause: c.by.restriction()}
+		if done.event != nil {
+			stored.Restriction.WorkflowID = done.event.WorkflowID
+		}
+	}
+	return Result{Resource: &stored, Event: done.event}, nil
 }
 
 // Delete makes a resource a tombstone. A principal's deletion is a leave, also
@@ -117,87 +187,46 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 // Error: directory.ErrNotFound, and precondition's.
 func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause,
 	precondition func(current *directory.Resource) error,
-) error {
-	var event *Event
-	var orphans []*Event
-	err := w.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		before, err := directory.Lock(ctx, tx, tenant, resourceType, id)
+) (Result, error) {
+	d := decision{kind: Leaver, restrict: true}
+	if resourceType == directory.TypeGroup {
+		d = decision{kind: TeamSync}
+	}
+	for range maxAttempts {
+		before, err := directory.Read(ctx, w.db, tenant, resourceType, id)
 		if err != nil {
-			return err
+			return Result{}, err
 		}
 		if precondition != nil {
 			if err := precondition(before); err != nil {
-				return err
+				return Result{}, err
 			}
 		}
-		if err := directory.Tombstone(ctx, tx, tenant, id, time.Now().UTC()); err != nil {
-			return err
-		}
-		d := decision{kind: Leaver, restrict: true}
-		if resourceType == directory.TypeGroup {
-			d = decision{kind: TeamSync}
-		}
 		after := *before
-		after.Version++
-		if event, err = apply(ctx, tx, tenant, &after, d, nil, by); err != nil {
-			return err
+		inactive := false
+		after.Active, after.Modified, after.Unique = &inactive, time.Now().UTC().Truncate(time.Millisecond), map[string]string{}
+		c := change{tenant: tenant, after: &after, by: by, event: uuid.New(), decision: d, ifMembers: d.kind}
+		done, err := w.update(ctx, c, before.Version, true)
+		if errors.Is(err, errOutdated) {
+			continue
 		}
-		orphans, err = orphan(ctx, tx, tenant, &after, by)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("delete %s %s: %w", resourceType, id, err)
+		if err != nil {
+			return Result{}, fmt.Errorf("delete %s %s: %w", resourceType, id, err)
+		}
+		w.dispatch(ctx, append(done.orphans, done.event)...)
+		return Result{Event: done.event}, nil
 	}
-	w.dispatch(ctx, append(orphans, event)...)
-	return nil
+	return Result{}, fmt.Errorf("delete %s %s: %w: others keep changing it", resourceType, id, database.ErrUnavailable)
 }
 
-// apply writes restriction and event of a decision, in the change's own transaction.
-func apply(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r *directory.Resource, d decision, changed []string, by Cause) (*Event, error) {
-	var event *Event
-	if d.kind != "" {
-		event = &Event{
-			Tenant: tenant, ID: uuid.New(), Kind: d.kind, Principal: r.ID, PrincipalType: r.Type,
-			Trigger: by.Trigger, Actor: by.Actor, Changed: changed, WorkflowID: workflowID(d.kind, tenant, r.ID, r.Version),
-		}
-		if err := insertEvent(ctx, tx, event); err != nil {
-			return nil, err
-		}
-	}
-	if d.restrict {
-		if err := restrict(ctx, tx, tenant, r.ID, event, by); err != nil {
-			return nil, err
-		}
-	}
-	if d.lift {
-		if _, err := tx.Exec(ctx, `delete from restrictions where tenant_id = $1 and principal_id = $2`, tenant, r.ID); err != nil {
-			return nil, err
-		}
-	}
-	return event, nil
-}
-
-func restrict(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID, event *Event, by Cause) error {
-	cause := "deactivated"
-	switch by.Trigger {
-	case TriggerDelete:
-		cause = "deleted"
-	case TriggerOrphaned:
-		cause = "orphaned"
-	}
-	var eventID *uuid.UUID
-	if event != nil {
-		eventID = &event.ID
-	}
-	_, err := tx.Exec(ctx, `
-		insert into restrictions (tenant_id, principal_id, cause, event_id) values ($1, $2, $3, $4)
-		on conflict (tenant_id, principal_id) do update set cause = excluded.cause, event_id = coalesce(excluded.event_id, restrictions.event_id)`,
-		tenant, principal, cause, eventID)
-	return err
-}
-
-// TriggerDelete is the trigger of deletions.
-const TriggerDelete = "scim-delete"
+const (
+	// TriggerDelete is the trigger of deletions.
+	TriggerDelete = "scim-delete"
+	// TriggerOrphaned is the trigger of the leave of an agent that lost its last
+	// active owner by a change of its owners, or of a group that owns it. (An agent
+	// whose owner leaves ends in the owner's own cascade.)
+	TriggerOrphaned = "orphaned"
+)
 
 // Restricted tells whether decisions about a principal are deny.
 func Restricted(ctx context.Context, db *database.DB, tenant, principal uuid.UUID) (restricted bool, err error) {
@@ -225,7 +254,14 @@ func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 		if event == nil {
 			continue
 		}
-		if err := deliver(ctx, w.db, w.starter, *event); err != nil {
+		select {
+		case w.starts <- struct{}{}:
+		default:
+			return
+		}
+		err := deliver(ctx, w.db, w.starter, *event)
+		<-w.starts
+		if err != nil {
 			w.log.Warn("workflow not started yet; the relay will start it", "workflow", event.WorkflowID, "error", err)
 		}
 	}
@@ -236,5 +272,8 @@ func deliver(ctx context.Context, db *database.DB, starter Starter, event Event)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", event.WorkflowID, err)
 	}
-	return db.InTenant(ctx, event.Tenant, func(tx pgx.Tx) error { return markStarted(ctx, tx, event, runID) })
+	_, err = database.Once(ctx, db, event.Tenant, database.Nothing, `
+		update lifecycle_events set started_at = now(), run_id = $3, last_error = null
+		 where tenant_id = $1 and id = $2 and started_at is null`, event.Tenant, event.ID, runID)
+	return err
 }

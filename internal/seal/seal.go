@@ -5,6 +5,7 @@ package seal
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 
@@ -90,4 +91,27 @@ func (s *Sealer) Open(tenant, row uuid.UUID, sealed []byte) ([]byte, error) {
 
 func rowContext(tenant, row uuid.UUID) []byte {
 	return append(append([]byte("leaver/row/"), tenant[:]...), row[:]...)
+}
+
+// SealText encrypts what leaves the process and comes back, such as a cursor,
+// as URL-safe text. It opens for the same purpose only.
+func (s *Sealer) SealText(purpose string, plain []byte) (string, error) {
+	sealed, err := s.aead.Encrypt(plain, []byte("leaver/text/"+purpose))
+	if err != nil {
+		return "", fmt.Errorf("seal: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(sealed), nil
+}
+
+// OpenText decrypts what SealText made for the same purpose.
+func (s *Sealer) OpenText(purpose, text string) ([]byte, error) {
+	sealed, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil, errors.New("the sealed text is not base64")
+	}
+	plain, err := s.aead.Decrypt(sealed, []byte("leaver/text/"+purpose))
+	if err != nil {
+		return nil, errors.New("the sealed text is of another purpose or keyset, or was changed")
+	}
+	return plain, nil
 }

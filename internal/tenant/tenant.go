@@ -36,12 +36,41 @@ type Tenant struct {
 	Name      string    `json:"name"`
 	Profile   Profile   `json:"profile"`
 	CreatedAt time.Time `json:"createdAt"`
+	// PublicDiscovery lets anyone read the tenant's discovery endpoints below
+	// /t/{tenant}/scim/v2 (RFC 7643 section 5).
+	PublicDiscovery bool `json:"publicDiscovery"`
+	// RequestsPerSecond is the tenant's SCIM rate; nil is the installation's.
+	RequestsPerSecond *int `json:"requestsPerSecond,omitempty"`
+	// SchemaVersion counts the changes of the tenant's own schemas.
+	SchemaVersion int64 `json:"-"`
+}
+
+const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version`
+
+// stored is a tenant's row as PostgreSQL's to_jsonb writes it.
+type stored struct {
+	ID                uuid.UUID `json:"id"`
+	Name              string    `json:"name"`
+	Profile           Profile   `json:"profile"`
+	CreatedAt         time.Time `json:"created_at"`
+	PublicDiscovery   bool      `json:"public_discovery"`
+	RequestsPerSecond *int      `json:"requests_per_second"`
+	SchemaVersion     int64     `json:"schema_version"`
+}
+
+// Settings are what may be changed of a tenant; nil leaves as it is.
+type Settings struct {
+	Profile         *Profile
+	PublicDiscovery *bool
+	// RequestsPerSecond 0 gives the tenant the installation's rate.
+	RequestsPerSecond *int
 }
 
 // The errors of this package.
 var (
 	ErrNotFound    = errors.New("no such tenant")
 	ErrExists      = errors.New("a tenant of that name exists")
+	ErrInvalidRate = errors.New("requestsPerSecond is 0 (the installation's) to 100000")
 	ErrInvalidName = errors.New("a tenant's name is 1 to 63 of a-z, 0-9 and '-', and starts with a letter or digit")
 )
 
@@ -49,10 +78,14 @@ var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // Store reads and writes tenants and tokens.
 type Store struct {
-	db *database.DB
+	db      *database.DB
+	callers cache[[32]byte, validity]
+	issuers cache[string, []issuer]
+	keys    keySets
 }
 
-// NewStore returns the store on db.
+// NewStore returns the store on db. One store serves a process: what it
+// remembers of tokens it forgets where it is told to revoke them.
 func NewStore(db *database.DB) *Store { return &Store{db: db} }
 
 // Create adds a tenant. Errors: [ErrInvalidName], [ErrExists].
@@ -79,7 +112,7 @@ func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenan
 func (s *Store) List(ctx context.Context) ([]Tenant, error) {
 	var tenants []Tenant
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select id, name, profile, created_at from tenants order by name`)
+		rows, err := tx.Query(ctx, `select `+columns+` from tenants order by name`)
 		if err != nil {
 			return err
 		}
@@ -94,18 +127,23 @@ func (s *Store) List(ctx context.Context) ([]Tenant, error) {
 
 // ByName finds a tenant. Error: [ErrNotFound].
 func (s *Store) ByName(ctx context.Context, name string) (Tenant, error) {
-	return s.find(ctx, `select id, name, profile, created_at from tenants where name = $1`, name)
+	return s.find(ctx, `select `+columns+` from tenants where name = $1`, name)
 }
 
 // ByID finds a tenant. Error: [ErrNotFound].
 func (s *Store) ByID(ctx context.Context, id uuid.UUID) (Tenant, error) {
-	return s.find(ctx, `select id, name, profile, created_at from tenants where id = $1`, id)
+	return s.find(ctx, `select `+columns+` from tenants where id = $1`, id)
 }
 
-func (s *Store) find(ctx context.Context, sql string, arg any) (Tenant, error) {
+func (s *Store) find(ctx context.Context, sql string, args ...any) (Tenant, error) {
 	var t Tenant
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, sql, arg).Scan(&t.ID, &t.Name, &t.Profile, &t.CreatedAt)
+		rows, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		t, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Tenant])
+		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Tenant{}, ErrNotFound
@@ -114,4 +152,23 @@ func (s *Store) find(ctx context.Context, sql string, arg any) (Tenant, error) {
 		return Tenant{}, fmt.Errorf("find tenant: %w", err)
 	}
 	return t, nil
+}
+
+// Configure changes a tenant's settings. Errors: [ErrNotFound], [ErrInvalidRate].
+func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenant, error) {
+	if to.RequestsPerSecond != nil && (*to.RequestsPerSecond < 0 || *to.RequestsPerSecond > 100_000) {
+		return Tenant{}, ErrInvalidRate
+	}
+	t, err := s.find(ctx, `
+		update tenants set profile = coalesce($2, profile), public_discovery = coalesce($3, public_discovery),
+		       requests_per_second = case when $4::int is null then requests_per_second else nullif($4, 0) end
+		 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond)
+	s.forget()
+	return t, err
+}
+
+// forget drops all that is remembered, after a change.
+func (s *Store) forget() {
+	s.callers.clear()
+	s.issuers.clear()
 }

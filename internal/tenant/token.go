@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,13 +50,20 @@ type Token struct {
 
 // Caller is who presented a valid token.
 type Caller struct {
-	TokenID uuid.UUID
+	TokenID uuid.UUID // of a JWT: its issuer's
 	Class   Class
 	Tenant  Tenant // zero for operators
+	// Subject of a JWT; empty for leaver's own tokens.
+	Subject string
 }
 
 // Actor names the caller in events, evidence and acts.
-func (c Caller) Actor() string { return string(c.Class) + "-token/" + c.TokenID.String() }
+func (c Caller) Actor() string {
+	if c.Subject != "" {
+		return "jwt/" + c.TokenID.String() + "/" + c.Subject
+	}
+	return string(c.Class) + "-token/" + c.TokenID.String()
+}
 
 // NewToken describes a token to issue. TTL zero means that it does not expire.
 type NewToken struct {
@@ -125,37 +133,54 @@ func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID) error {
 	if err != nil {
 		return fmt.Errorf("revoke token %s: %w", id, err)
 	}
+	s.forget()
 	return nil
+}
+
+// validity is what is remembered of a token that was valid.
+type validity struct {
+	caller  Caller
+	expires *time.Time
 }
 
 // Authenticate names the caller who holds secret, if the token is valid and of
 // one of the classes. The look-up is by hash, so no secret is ever compared
-// byte by byte. Error: [ErrUnauthorized].
+// byte by byte. A valid token is remembered for [cacheTTL]. Error: [ErrUnauthorized].
 func (s *Store) Authenticate(ctx context.Context, secret string, classes ...Class) (Caller, error) {
 	if !strings.HasPrefix(secret, tokenPrefix+"_") {
 		return Caller{}, ErrUnauthorized // what nobody was given costs no look-up
 	}
-	var c Caller
-	var id *uuid.UUID
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `select id, class, tenant_id, tenant_name, profile from authenticate_token($1)`, hash(secret)).
-			Scan(&c.TokenID, &c.Class, &id, &c.Tenant.Name, &c.Tenant.Profile)
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
+	sum := sha256.Sum256([]byte(secret))
+	v, err := s.callers.get(sum, func() (validity, error) { return s.look(ctx, sum) })
+	if err != nil {
+		return Caller{}, err
+	}
+	if v.expires != nil && !time.Now().Before(*v.expires) {
 		return Caller{}, ErrUnauthorized
 	}
+	if !slices.Contains(classes, v.caller.Class) {
+		return Caller{}, ErrUnauthorized
+	}
+	return v.caller, nil
+}
+
+func (s *Store) look(ctx context.Context, sum [32]byte) (validity, error) {
+	var v validity
+	var of *stored
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `select id, class, expires_at, tenant from authenticate_token($1)`, sum[:]).
+			Scan(&v.caller.TokenID, &v.caller.Class, &v.expires, &of)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return validity{}, ErrUnauthorized
+	}
 	if err != nil {
-		return Caller{}, fmt.Errorf("authenticate: %w", err)
+		return validity{}, fmt.Errorf("authenticate: %w", err)
 	}
-	if id != nil {
-		c.Tenant.ID = *id
+	if of != nil {
+		v.caller.Tenant = Tenant(*of)
 	}
-	for _, class := range classes {
-		if c.Class == class {
-			return c, nil
-		}
-	}
-	return Caller{}, ErrUnauthorized
+	return v, nil
 }
 
 // Bearer returns the secret of an Authorization header (RFC 6750 section 2.1),

@@ -31,6 +31,7 @@ type App struct {
 	sealer     *seal.Sealer
 	temporal   client.Client
 	connectors connectors.Registry
+	tenants    *tenant.Store
 }
 
 // New opens what the configuration names. It succeeds while PostgreSQL and
@@ -58,7 +59,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 		temporal.Close()
 		return nil, err
 	}
-	return &App{config: cfg, log: log, db: db, sealer: sealer, temporal: temporal, connectors: registry}, nil
+	return &App{config: cfg, log: log, db: db, sealer: sealer, temporal: temporal, connectors: registry, tenants: tenant.NewStore(db)}, nil
 }
 
 // Close closes what New opened.
@@ -69,7 +70,7 @@ func (a *App) Close() {
 }
 
 // Tenants returns the store of tenants and tokens.
-func (a *App) Tenants() *tenant.Store { return tenant.NewStore(a.db) }
+func (a *App) Tenants() *tenant.Store { return a.tenants }
 
 func (a *App) inventory() *inventory.Store { return inventory.NewStore(a.db, a.sealer) }
 

@@ -113,7 +113,7 @@ func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 	}
 	capture := &captured{}
 	writer := lifecycle.NewWriter(i.app.db, capture, i.app.log)
-	if err := writer.Delete(b.Context(), i.tenant.ID, "User", user, lifecycle.Cause{Trigger: lifecycle.TriggerDelete, Actor: "benchmark"}, nil); err != nil {
+	if _, err := writer.Delete(b.Context(), i.tenant.ID, "User", user, lifecycle.Cause{Trigger: lifecycle.TriggerDelete, Actor: "benchmark"}, nil); err != nil {
 		b.Fatal(err)
 	}
 	return capture.event

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.temporal.io/api/enums/v1"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/leaverhq/leaver/scim"
 )
 
 // route is a registered route with a stand-in for each parameter.
@@ -32,21 +34,31 @@ func (i *installation) routes() []route {
 	return routes
 }
 
+// tenantTables are those whose every row is a tenant's.
+var tenantTables = []string{
+	"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts",
+	"changes", "unique_values", "tenant_schemas", "issuers",
+}
+
 // open are the routes that need no token.
 var open = map[string]bool{"/livez": true, "/readyz": true, "/v1/openapi.yaml": true}
 
 func TestEveryRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 	i := installAPI(t)
+	_, otherSCIM, _ := i.newTenant("umbrella")
 	fill := strings.NewReplacer("{id}", uuid.NewString(), "{tenant}", "acme", "{name}", "User", "{urn}", "x")
 	for _, r := range i.routes() {
 		if open[r.pattern] {
 			continue
 		}
 		wrong := map[string]string{"no token": "", "an unknown token": "leaver_scim_unknown"}
-		if strings.HasPrefix(r.pattern, "/scim") {
+		if strings.Contains(r.pattern, scim.BasePath) {
 			wrong["a platform token"], wrong["an operator token"] = i.platform, i.operator
 		} else {
 			wrong["a SCIM token"] = i.scim
+		}
+		if strings.HasPrefix(r.pattern, "/t/") {
+			wrong["another tenant's token"] = otherSCIM
 		}
 		for what, token := range wrong {
 			path := fill.Replace(r.pattern)
@@ -78,7 +90,7 @@ func TestTwoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 	for _, r := range i.routes() {
 		var token string
 		switch {
-		case strings.HasPrefix(r.pattern, "/scim"):
+		case strings.Contains(r.pattern, scim.BasePath):
 			token = otherSCIM
 		case strings.HasPrefix(r.pattern, "/v1/credentials"), strings.HasPrefix(r.pattern, "/v1/scheduled-runs"):
 			token = otherPlatform
@@ -121,7 +133,7 @@ func TestRowLevelSecurityRefusesAQueryThatForgetsItsTenant(t *testing.T) {
 	i := installAPI(t)
 	i.createUser("ada@example.com")
 	err := i.app.db.InNoTenant(t.Context(), func(tx pgx.Tx) error {
-		for _, table := range []string{"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts"} {
+		for _, table := range tenantTables {
 			var n int
 			if err := tx.QueryRow(t.Context(), "select count(*) from "+table).Scan(&n); err != nil {
 				return err
@@ -144,9 +156,9 @@ func TestRowLevelSecurityRefusesAQueryThatForgetsItsTenant(t *testing.T) {
 	}
 }
 
-func TestEvidenceIsAppendOnly(t *testing.T) {
+func TestEvidenceAndAuditAreAppendOnly(t *testing.T) {
 	i := installAPI(t)
-	for _, sql := range []string{"update evidence set outcome = 'dead'", "delete from evidence", "truncate evidence"} {
+	for _, sql := range []string{"update evidence set outcome = 'dead'", "delete from evidence", "truncate evidence", "update changes set actor = 'x'", "delete from changes"} {
 		err := i.app.db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
 			_, err := tx.Exec(t.Context(), sql)
 			return err
@@ -270,7 +282,7 @@ func (i *installation) dump() string {
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	var b strings.Builder
-	for _, table := range []string{"tenants", "tokens", "resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts"} {
+	for _, table := range append([]string{"tenants", "tokens"}, tenantTables...) {
 		rows, err := conn.Query(ctx, "select row_to_json(t)::text from "+table+" t")
 		if err != nil {
 			i.t.Fatal(err)

@@ -41,10 +41,15 @@ func (a *App) Handler() http.Handler {
 	r.Get("/readyz", a.ready)
 	starter := a.starter()
 	writer := lifecycle.NewWriter(a.db, starter, a.log)
-	r.Mount(scim.BasePath, scim.New(directory.NewStore(a.db), writer, a.Tenants(), a.config.Serve.PublicURL, a.log).Handler())
+	provider := scim.New(scim.Config{
+		Directory: directory.NewStore(a.db), Lifecycle: writer, Transactions: a.cascades(), Tenants: a.Tenants(), Sealer: a.sealer,
+		PublicURL: a.config.Serve.PublicURL, RequestsPerSecond: a.config.Serve.RequestsPerSecond, Log: a.log,
+	}).Handler()
+	r.Mount(scim.BasePath, provider)
+	r.Mount(scim.TenantPath, provider)
 	server := &api.Server{
 		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
-		Connectors: a.connectors, Runner: starter, Log: a.log,
+		Connectors: a.connectors, Runner: starter, CheckSchema: scim.CheckDeclared, Log: a.log,
 	}
 	r.Mount(api.BasePath, server.Handler())
 	return r
@@ -57,6 +62,9 @@ func (a *App) catchPanics(next http.Handler) http.Handler {
 			cause := recover()
 			if cause == nil {
 				return
+			}
+			if cause == http.ErrAbortHandler { //nolint:errorlint // it is panicked bare
+				panic(cause) // an answer that was under way is cut, on purpose
 			}
 			a.log.Error("a handler panicked", "path", r.URL.Path, "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
 			w.Header().Set("Content-Type", "application/scim+json")

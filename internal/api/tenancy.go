@@ -1,0 +1,132 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+func (s *Server) listIssuers(w http.ResponseWriter, r *http.Request) {
+	issuers, err := s.Tenants.Issuers(r.Context(), tenantOf(r).ID)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, issuers, "")
+}
+
+func (s *Server) addIssuer(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Issuer   string   `json:"issuer"`
+		Audience string   `json:"audience"`
+		JWKSURL  string   `json:"jwksUrl"`
+		Subjects []string `json:"subjects"`
+	}
+	err := decode(w, r, &body)
+	var added tenant.Issuer
+	if err == nil {
+		added, err = s.Tenants.AddIssuer(r.Context(), tenantOf(r).ID, tenant.Issuer{
+			Issuer: body.Issuer, Audience: body.Audience, JWKSURL: body.JWKSURL, Subjects: body.Subjects,
+		})
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusCreated, added)
+}
+
+func (s *Server) removeIssuer(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err == nil {
+		err = s.Tenants.RemoveIssuer(r.Context(), tenantOf(r).ID, id)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) listSchemas(w http.ResponseWriter, r *http.Request) {
+	schemas, err := s.Tenants.Schemas(r.Context(), tenantOf(r).ID)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, schemas, "")
+}
+
+func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		ResourceType string          `json:"resourceType"`
+		Schema       json.RawMessage `json:"schema"`
+	}
+	err := decode(w, r, &body)
+	var declared tenant.Schema
+	if err == nil {
+		declared, err = s.Tenants.PutSchema(r.Context(), tenantOf(r).ID, tenant.Schema{ResourceType: body.ResourceType, Definition: body.Schema},
+			func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
+				checked, err := s.CheckSchema(declared, existing)
+				if err == nil && checked.URN != urn(r) {
+					err = &tenant.InvalidSchemaError{Path: "id", Reason: "is not the URN in the path"}
+				}
+				return checked, err
+			})
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, declared)
+}
+
+func (s *Server) deleteSchema(w http.ResponseWriter, r *http.Request) {
+	if err := s.Tenants.DeleteSchema(r.Context(), tenantOf(r).ID, urn(r)); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// urn reads the path's URN, whose colons some clients escape.
+func urn(r *http.Request) string {
+	text := chi.URLParam(r, "urn")
+	if plain, err := url.PathUnescape(text); err == nil {
+		return plain
+	}
+	return text
+}
+
+func (s *Server) listChanges(w http.ResponseWriter, r *http.Request) {
+	n, err := limit(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	resource, err := queryID(r, "resource")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	before, err := queryNumber(r, "cursor")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	changes, err := s.Cascades.Changes(r.Context(), tenantOf(r).ID, resource, before, n)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(changes) == n {
+		next = strconv.FormatInt(changes[n-1].ID, 10)
+	}
+	answerPage(w, changes, next)
+}

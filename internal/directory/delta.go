@@ -1,0 +1,68 @@
+package directory
+
+import "github.com/google/uuid"
+
+// Delta is a sequence of membership operations, in the form in which it can be
+// applied to a group of any size without reading it: forget everybody, or some,
+// then add some. The zero Delta changes nothing.
+type Delta struct {
+	// Clear removes all members that are not added.
+	Clear   bool
+	added   []uuid.UUID
+	dropped []uuid.UUID
+	is      map[uuid.UUID]bool // true: added, false: dropped
+}
+
+// Add makes id a member.
+func (d *Delta) Add(id uuid.UUID) { d.set(id, true) }
+
+// Remove makes id no member.
+func (d *Delta) Remove(id uuid.UUID) { d.set(id, false) }
+
+// Reset removes all members, those too that the Delta added so far.
+func (d *Delta) Reset() { *d = Delta{Clear: true} }
+
+func (d *Delta) set(id uuid.UUID, member bool) {
+	was, seen := d.is[id]
+	if seen && was == member {
+		return
+	}
+	if d.is == nil {
+		d.is = make(map[uuid.UUID]bool)
+	}
+	d.is[id] = member
+	if member {
+		d.added = append(d.added, id)
+	} else {
+		d.dropped = append(d.dropped, id)
+	}
+}
+
+// Empty tells whether the Delta changes nothing in any group.
+func (d *Delta) Empty() bool { return !d.Clear && len(d.is) == 0 }
+
+// Added returns the members to add, in the order of their first addition.
+func (d *Delta) Added() []uuid.UUID { return d.last(d.added, true) }
+
+// Removed returns the members to remove.
+func (d *Delta) Removed() []uuid.UUID { return d.last(d.dropped, false) }
+
+// last keeps the ids whose last operation is the wanted one, each once.
+func (d *Delta) last(ids []uuid.UUID, member bool) []uuid.UUID {
+	var kept []uuid.UUID
+	seen := make(map[uuid.UUID]bool, len(ids))
+	for _, id := range ids {
+		if d.is[id] == member && !seen[id] {
+			seen[id] = true
+			kept = append(kept, id)
+		}
+	}
+	return kept
+}
+
+// Includes tells what the Delta says of id: whether it is a member afterwards,
+// and whether that is known without looking at the group.
+func (d *Delta) Includes(id uuid.UUID) (member, known bool) {
+	member, known = d.is[id]
+	return member, known || d.Clear
+}

@@ -1,0 +1,293 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Query selects a page of resources.
+type Query struct {
+	From []Selection // at least one
+	// Sorted orders by each selection's Sort instead of by id, which is the
+	// order of creation. What has no value comes last, or first if Descending
+	// (RFC 7644 section 3.4.2.3).
+	Sorted, Descending bool
+	// After continues behind a resource; Offset skips as many.
+	After  *Position
+	Offset int
+	Limit  int // 0 only counts
+	// WithoutGroups spares the groups that a principal is in.
+	WithoutGroups bool
+}
+
+// Selection is one resource type of a query.
+type Selection struct {
+	Type  string
+	Where Condition // nil selects all
+	Sort  *Field    // nil where the type has no such attribute
+}
+
+// Position is the place of a resource in the order of a query.
+type Position struct {
+	ID  uuid.UUID `json:"i"`
+	Key *string   `json:"k,omitempty"` // the sort value as PostgreSQL writes it; nil for none
+}
+
+// Page is what a query found.
+type Page struct {
+	Resources []*Resource
+	Total     int // how many match in all
+	// Next is behind the last resource; nil where nothing follows.
+	Next *Position
+}
+
+// List returns a page. The page is taken over ids alone, since an offset
+// evaluates the select list of every row it skips; one resource more than asked
+// is looked for, so that the last page is known without counting.
+// Error: [ErrUnservable].
+func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, error) {
+	b := builder{args: []any{tenant}}
+	match, err := b.match(q)
+	if err != nil {
+		return Page{}, err
+	}
+	matchArgs := len(b.args)
+	var page Page
+	if q.Limit > 0 {
+		if page, err = s.page(ctx, tenant, q, &b, match); err != nil {
+			return Page{}, fmt.Errorf("list resources: %w", err)
+		}
+	}
+	// The end of the list tells how long it is.
+	if n := len(page.Resources); q.After == nil && page.Next == nil && (n > 0 || (q.Offset == 0 && q.Limit > 0)) {
+		page.Total = q.Offset + n
+		return page, nil
+	}
+	page.Total, err = s.counts.of(tenant, match, b.args[:matchArgs], func() (int, error) {
+		return database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (int, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int]) },
+			"select count(*)"+match, b.args[:matchArgs]...)
+	})
+	if err != nil {
+		return Page{}, fmt.Errorf("count resources: %w", err)
+	}
+	return page, nil
+}
+
+func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder, match string) (Page, error) {
+	key, err := b.sortKey(q)
+	if err != nil {
+		return Page{}, err
+	}
+	order := "id"
+	if q.Sorted {
+		order = "key" + map[bool]string{true: " desc"}[q.Descending] + ", id"
+	}
+	if q.After != nil {
+		match += b.after(q, key)
+	}
+	groups := groupsOf
+	if q.WithoutGroups {
+		groups = "null::jsonb"
+	}
+	sql := "select " + columns + ", " + edgesOf + ", " + groups + ", page.key::text" +
+		" from (select r.tenant_id, r.id, " + key.sql + " as key" + match + " order by " + order +
+		" limit " + b.arg(q.Limit+1) + " offset " + b.arg(q.Offset) + ") page join " + strings.Replace(from, "resources r", "resources r using (tenant_id, id)", 1) +
+		"order by " + strings.Replace("page."+order, ", id", ", page.id", 1)
+	var keys []*string
+	resources, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]*Resource, error) {
+		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Resource, error) {
+			var r Resource
+			var key *string
+			err := scanInto(row, &r, &key)
+			keys = append(keys, key)
+			return &r, err
+		})
+	}, sql, b.args...)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Resources: resources}
+	if len(resources) > q.Limit {
+		page.Resources = resources[:q.Limit]
+		page.Next = &Position{ID: resources[q.Limit-1].ID}
+		if q.Sorted {
+			page.Next.Key = keys[q.Limit-1]
+		}
+	}
+	return page, nil
+}
+
+// match is the from and where of a query.
+func (b *builder) match(q Query) (string, error) {
+	var parts []string
+	for _, s := range q.From {
+		part := "r.type = " + b.arg(s.Type)
+		if s.Where != nil {
+			where, err := b.compile(s.Where, resourceScope)
+			if err != nil {
+				return "", err
+			}
+			part += " and (" + where + ")"
+		}
+		parts = append(parts, part)
+	}
+	where := strings.Join(parts, ") or (")
+	if len(parts) > 1 {
+		where = "((" + where + "))"
+	}
+	// The joins are there only for whoever looks at restrictions.
+	source := " resources r "
+	if b.usesRestrictions || q.sortsBy(InRestriction) {
+		source = from
+	}
+	return " from" + source + "where r.tenant_id = $1 and r.deleted_at is null and " + where, nil
+}
+
+func (q Query) sortsBy(place Place) bool {
+	for _, s := range q.From {
+		if q.Sorted && s.Sort != nil && s.Sort.Place == place {
+			return true
+		}
+	}
+	return false
+}
+
+type sortKey struct{ sql, cast string }
+
+// sortKey is what resources are ordered by, in each type's own way.
+func (b *builder) sortKey(q Query) (sortKey, error) {
+	if !q.Sorted {
+		return sortKey{sql: "null", cast: "text"}, nil
+	}
+	var key sortKey
+	var cases []string
+	for _, s := range q.From {
+		if s.Sort == nil {
+			continue
+		}
+		sql, cast, err := b.sortValue(*s.Sort)
+		if err != nil {
+			return sortKey{}, err
+		}
+		if key.cast != "" && key.cast != cast {
+			return sortKey{}, fmt.Errorf("%w: the types of the values to sort by differ", ErrUnservable)
+		}
+		key.sql, key.cast = sql, cast
+		cases = append(cases, "when "+b.arg(s.Type)+" then "+sql)
+	}
+	if len(cases) == 0 {
+		return sortKey{sql: "null", cast: "text"}, nil
+	}
+	if len(q.From) > 1 {
+		key.sql = "case r.type " + strings.Join(cases, " ") + " end"
+	}
+	return key, nil
+}
+
+func (b *builder) sortValue(f Field) (sql, cast string, err error) {
+	switch f.Place {
+	case InEdges, InGroups, InSchemas:
+		return "", "", fmt.Errorf("%w: %s cannot be sorted by", ErrUnservable, f.Path[0])
+	case InUniqueName:
+		return "r.unique_name", `text collate "C"`, nil // resources_unique_name
+	case InDocument:
+	default:
+		return b.cast(b.column(f), f)
+	}
+	if !f.Multi {
+		return b.cast("(r.document #>> "+b.arg(f.Path)+")", f)
+	}
+	// The primary value, or else the first.
+	value := "e.element #>> '{}'"
+	if f.Sub != "" {
+		value = "e.element ->> " + b.arg(f.Sub)
+	}
+	list := strings.Replace(b.list(resourceScope, f.Path), " e (element)", " with ordinality e (element, n)", 1)
+	return b.cast("(select "+value+" from "+list+" order by (e.element ->> 'primary') = 'true' desc nulls last, n limit 1)", f)
+}
+
+func (b *builder) cast(sql string, f Field) (value, cast string, err error) {
+	switch f.Kind {
+	case Number:
+		return "(" + sql + ")::numeric", "numeric", nil
+	case Time:
+		return "(" + sql + ")::timestamptz", "timestamptz", nil
+	case Complex:
+		return "", "", fmt.Errorf("%w: a complex attribute has no value to sort by; name a sub-attribute", ErrUnservable)
+	case Boolean:
+		return "(" + sql + ")::boolean", "boolean", nil
+	default:
+	}
+	if !f.CaseExact {
+		sql = "lower(" + sql + ")"
+	}
+	return sql + ` collate "C"`, `text collate "C"`, nil
+}
+
+// after is the condition that a resource stands behind a position.
+func (b *builder) after(q Query, key sortKey) string {
+	id := b.arg(q.After.ID)
+	if !q.Sorted {
+		return " and r.id > " + id
+	}
+	k := "(" + key.sql + ")"
+	switch {
+	case q.After.Key == nil && q.Descending: // among those without a value, which come first
+		return " and ((" + k + " is null and r.id > " + id + ") or " + k + " is not null)"
+	case q.After.Key == nil:
+		return " and " + k + " is null and r.id > " + id
+	}
+	value := "(" + b.arg(*q.After.Key) + "::text)::" + key.cast
+	if q.Descending {
+		return " and (" + k + " < " + value + " or (" + k + " = " + value + " and r.id > " + id + "))"
+	}
+	return " and (" + k + " > " + value + " or (" + k + " = " + value + " and r.id > " + id + ") or " + k + " is null)"
+}
+
+// Members returns, for each of the groups, at most limit of its members behind
+// the id `after`, in the order of ids. It relies on the primary key of edges.
+func (s *Store) Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUID, after uuid.UUID, limit int) (map[uuid.UUID][]Edge, error) {
+	members := make(map[uuid.UUID][]Edge, len(groups))
+	_, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
+		var group uuid.UUID
+		e := Edge{Attribute: EdgeMembers}
+		_, err := pgx.ForEachRow(rows, []any{&group, &e.Target, &e.Type, &e.Display}, func() error {
+			members[group] = append(members[group], e)
+			return nil
+		})
+		return struct{}{}, err
+	}, `
+		select g.id, m.id, m.type, m.display from unnest($2::uuid[]) g (id) cross join lateral (
+		  select t.id, t.type, coalesce(t.display_name, '') display
+		    from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
+		   where e.tenant_id = $1 and e.source_id = g.id and e.attribute = 'members' and e.target_id > $3
+		   order by e.target_id limit $4) m
+		 order by g.id, m.id`, tenant, groups, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list members: %w", err)
+	}
+	return members, nil
+}
+
+// MatchMembers returns the members of a group that meet a condition, whose
+// fields are those of the edge: value, type and display.
+func (s *Store) MatchMembers(ctx context.Context, tenant, group uuid.UUID, where Condition) ([]uuid.UUID, error) {
+	b := builder{args: []any{tenant, group}}
+	test, err := b.compile(where, edgeScope)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]uuid.UUID, error) { return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) }, `
+		select t.id from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
+		 where e.tenant_id = $1 and e.source_id = $2 and e.attribute = 'members' and (`+test+`)`, b.args...)
+	if err != nil {
+		return nil, fmt.Errorf("match members: %w", err)
+	}
+	return ids, nil
+}

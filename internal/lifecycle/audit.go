@@ -1,0 +1,41 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Change is one row of the directory's audit trail: who changed what, never the
+// values.
+type Change struct {
+	ID       int64     `json:"id"`
+	Resource uuid.UUID `json:"resourceId"`
+	Type     string    `json:"resourceType"`
+	Version  int64     `json:"version"`
+	Trigger  string    `json:"trigger"`
+	Actor    string    `json:"actor"`
+	Changed  []string  `json:"changed"`
+	At       time.Time `json:"at"`
+}
+
+// Changes returns a page of the audit trail, of one resource or of all, newest
+// first. before is the last id of the page before; 0 begins. It relies on the
+// primary key of changes, or on changes_resource.
+func (c *Cascades) Changes(ctx context.Context, tenant uuid.UUID, resource *uuid.UUID, before int64, limit int) ([]Change, error) {
+	changes, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) ([]Change, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Change])
+	}, `
+		select id, resource_id, resource_type, version, trigger, actor, changed, at from changes
+		 where tenant_id = $1 and ($2::uuid is null or resource_id = $2) and ($3 = 0 or id < $3)
+		 order by id desc limit $4`, tenant, resource, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list changes: %w", err)
+	}
+	return changes, nil
+}

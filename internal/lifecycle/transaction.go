@@ -1,0 +1,33 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// ErrTransactionNotFound says that no workflow of the tenant has that id.
+var ErrTransactionNotFound = errors.New("no such transaction")
+
+// Transaction is a lifecycle event of any kind and how far its workflow is: what
+// a client that did not wait asks for.
+type Transaction = Cascade
+
+// Transaction finds an event by its workflow's id. Error: [ErrTransactionNotFound].
+func (c *Cascades) Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (Transaction, error) {
+	t, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (Transaction, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Transaction])
+	}, `select `+cascadeColumns+` from lifecycle_events where tenant_id = $1 and workflow_id = $2`, tenant, workflowID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Transaction{}, ErrTransactionNotFound
+	}
+	if err != nil {
+		return Transaction{}, fmt.Errorf("get transaction: %w", err)
+	}
+	return t, nil
+}

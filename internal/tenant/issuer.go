@@ -1,0 +1,212 @@
+package tenant
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Issuer is an authorisation server whose JWTs open a tenant's SCIM: Entra's
+// own, or one that issues them for client credentials.
+type Issuer struct {
+	ID       uuid.UUID `json:"id"`
+	Issuer   string    `json:"issuer"`   // the iss claim
+	Audience string    `json:"audience"` // the aud claim
+	JWKSURL  string    `json:"jwksUrl"`  // where its keys are (RFC 7517)
+	// Subjects that are let in: the sub, azp, appid or client_id claim. Empty
+	// lets in whomever the issuer gives that audience.
+	Subjects  []string  `json:"subjects"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+// issuer is one as it is asked for when a token comes in.
+type issuer struct {
+	Issuer
+	tenant Tenant
+}
+
+// The errors of issuers.
+var (
+	ErrIssuerNotFound = errors.New("no such issuer")
+	ErrIssuerExists   = errors.New("the tenant has that issuer with that audience")
+	ErrInvalidIssuer  = errors.New("an issuer needs an issuer and an audience of at most 512 bytes, and a jwksUrl with https (http on loopback only)")
+)
+
+const (
+	maxClaim    = 512 // bytes
+	maxSubjects = 100
+	// leeway is how far an issuer's clock may be off.
+	leeway = time.Minute
+)
+
+// algorithms are those of RFC 7518 that need no shared secret.
+func algorithms() []jose.SignatureAlgorithm {
+	return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA}
+}
+
+// AddIssuer lets an issuer's JWTs in. Errors: [ErrInvalidIssuer], [ErrIssuerExists].
+func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issuer, error) {
+	if !valid(i) {
+		return Issuer{}, ErrInvalidIssuer
+	}
+	i.ID = uuid.New()
+	if i.Subjects == nil {
+		i.Subjects = []string{}
+	}
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			insert into issuers (tenant_id, id, issuer, audience, jwks_url, subjects) values ($1, $2, $3, $4, $5, $6)
+			returning created_at`, tenant, i.ID, i.Issuer, i.Audience, i.JWKSURL, i.Subjects).Scan(&i.CreatedAt)
+	})
+	if database.IsUniqueViolation(err, "issuers_tenant_id_issuer_audience_key") {
+		return Issuer{}, ErrIssuerExists
+	}
+	if err != nil {
+		return Issuer{}, fmt.Errorf("add issuer: %w", err)
+	}
+	s.forget()
+	return i, nil
+}
+
+func valid(i Issuer) bool {
+	for _, text := range append([]string{i.Issuer, i.Audience, i.JWKSURL}, i.Subjects...) {
+		if text == "" || len(text) > maxClaim {
+			return false
+		}
+	}
+	u, err := url.Parse(i.JWKSURL)
+	if err != nil || u.Host == "" || u.User != nil || len(i.Subjects) > maxSubjects {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == "https" || (u.Scheme == "http" && (u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback())))
+}
+
+// Issuers lists a tenant's issuers.
+func (s *Store) Issuers(ctx context.Context, tenant uuid.UUID) ([]Issuer, error) {
+	issuers, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Issuer, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Issuer])
+	}, `select id, issuer, audience, jwks_url, subjects, created_at from issuers where tenant_id = $1 order by created_at, id`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("list issuers: %w", err)
+	}
+	return issuers, nil
+}
+
+// RemoveIssuer keeps an issuer's JWTs out again. Error: [ErrIssuerNotFound].
+func (s *Store) RemoveIssuer(ctx context.Context, tenant, id uuid.UUID) error {
+	removed, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]uuid.UUID, error) {
+		return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	}, `delete from issuers where tenant_id = $1 and id = $2 returning id`, tenant, id)
+	if err != nil {
+		return fmt.Errorf("remove issuer %s: %w", id, err)
+	}
+	s.forget()
+	if len(removed) == 0 {
+		return ErrIssuerNotFound
+	}
+	return nil
+}
+
+// claims are what is looked at in a JWT. azp, appid and client_id name the
+// client where there is no user: OpenID, Entra v1 and RFC 9068 in turn.
+type claims struct {
+	jwt.Claims
+	AuthorizedParty string `json:"azp"`
+	AppID           string `json:"appid"`
+	ClientID        string `json:"client_id"`
+}
+
+// AuthenticateJWT names the caller who holds a JWT of a tenant's issuer
+// (RFC 7519, RFC 8725): signed by one of its keys, for its audience, not
+// expired. name is the tenant that the request's path names, or empty.
+// Error: [ErrUnauthorized].
+func (s *Store) AuthenticateJWT(ctx context.Context, raw, name string) (Caller, error) {
+	token, err := jwt.ParseSigned(raw, algorithms())
+	if err != nil || len(token.Headers) != 1 {
+		return Caller{}, ErrUnauthorized
+	}
+	var unverified claims
+	if err := token.UnsafeClaimsWithoutVerification(&unverified); err != nil || unverified.Issuer == "" || len(unverified.Issuer) > maxClaim {
+		return Caller{}, ErrUnauthorized
+	}
+	issuers, err := s.issuers.get(unverified.Issuer, func() ([]issuer, error) { return s.findIssuers(ctx, unverified.Issuer) })
+	if err != nil {
+		return Caller{}, err
+	}
+	var found []Caller
+	for _, i := range issuers {
+		if (name != "" && i.tenant.Name != name) || !unverified.Audience.Contains(i.Audience) {
+			continue
+		}
+		keys, err := s.keys.get(ctx, i.JWKSURL, token.Headers[0].KeyID)
+		if err != nil {
+			return Caller{}, err
+		}
+		if subject, ok := verify(token, keys, i); ok {
+			found = append(found, Caller{TokenID: i.ID, Class: ClassSCIM, Tenant: i.tenant, Subject: subject})
+		}
+	}
+	// A token that would open two tenants names neither.
+	if len(found) != 1 {
+		return Caller{}, ErrUnauthorized
+	}
+	return found[0], nil
+}
+
+// verify checks signature and claims, and returns who the token is of.
+func verify(token *jwt.JSONWebToken, keys []jose.JSONWebKey, i issuer) (subject string, ok bool) {
+	for _, key := range keys {
+		// A key says what it is for; one of a secret would let anyone who knows
+		// the public part sign.
+		if (key.Use != "" && key.Use != "sig") || (key.Algorithm != "" && key.Algorithm != token.Headers[0].Algorithm) || !key.IsPublic() {
+			continue
+		}
+		var c claims
+		if token.Claims(key.Key, &c) != nil {
+			continue
+		}
+		if c.Expiry == nil || c.ValidateWithLeeway(jwt.Expected{Issuer: i.Issuer.Issuer, AnyAudience: jwt.Audience{i.Audience}, Time: time.Now()}, leeway) != nil {
+			return "", false
+		}
+		subject = cmp.Or(c.Subject, c.AuthorizedParty, c.AppID, c.ClientID)
+		allowed := len(i.Subjects) == 0 || slices.ContainsFunc([]string{c.Subject, c.AuthorizedParty, c.AppID, c.ClientID},
+			func(name string) bool { return name != "" && slices.Contains(i.Subjects, name) })
+		return subject, allowed && subject != "" && len(subject) <= maxClaim
+	}
+	return "", false
+}
+
+func (s *Store) findIssuers(ctx context.Context, name string) ([]issuer, error) {
+	var found []issuer
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select id, audience, jwks_url, subjects, tenant from find_issuers($1)`, name)
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuer, error) {
+			i := issuer{Issuer: Issuer{Issuer: name}}
+			var of stored
+			err := row.Scan(&i.ID, &i.Audience, &i.JWKSURL, &i.Subjects, &of)
+			i.tenant = Tenant(of)
+			return i, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find issuers: %w", err)
+	}
+	return found, nil
+}

@@ -1,0 +1,104 @@
+package tenant
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+const (
+	// keysTTL is how long an issuer's keys are used without looking again.
+	keysTTL = 10 * time.Minute
+	// keysPause is the least time between two looks: tokens with made-up key
+	// ids must not turn this process against an issuer.
+	keysPause   = 10 * time.Second
+	keysTimeout = 5 * time.Second
+	maxKeys     = 1 << 20 // bytes
+)
+
+// ErrKeysUnavailable says that an issuer's keys could not be read; a token of
+// it may be valid, but nobody can tell now.
+var ErrKeysUnavailable = fmt.Errorf("the issuer's keys cannot be read: %w", database.ErrUnavailable)
+
+// keySets keeps issuers' keys (RFC 7517) by their address. The zero value is ready.
+type keySets struct {
+	mu   sync.Mutex
+	sets map[string]*keySet
+}
+
+type keySet struct {
+	mu     sync.Mutex // held while looking, so that one looks for all
+	keys   jose.JSONWebKeySet
+	looked time.Time
+	good   bool
+}
+
+// get returns the keys of that id, or with an empty id all of them. An id that
+// is not known makes it look again. Error: [ErrKeysUnavailable].
+func (k *keySets) get(ctx context.Context, address, id string) ([]jose.JSONWebKey, error) {
+	k.mu.Lock()
+	if k.sets == nil {
+		k.sets = make(map[string]*keySet)
+	}
+	set := k.sets[address]
+	if set == nil {
+		set = &keySet{}
+		k.sets[address] = set
+	}
+	k.mu.Unlock()
+
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	age := time.Since(set.looked)
+	if (age > keysTTL || !set.good || len(set.of(id)) == 0) && age > keysPause {
+		keys, err := fetchKeys(ctx, address)
+		set.looked = time.Now()
+		if err == nil {
+			set.keys, set.good = keys, true
+		}
+	}
+	if !set.good {
+		return nil, ErrKeysUnavailable
+	}
+	return set.of(id), nil
+}
+
+func (s *keySet) of(id string) []jose.JSONWebKey {
+	if id == "" {
+		return s.keys.Keys
+	}
+	return s.keys.Key(id)
+}
+
+func fetchKeys(ctx context.Context, address string) (jose.JSONWebKeySet, error) {
+	ctx, cancel := context.WithTimeout(ctx, keysTimeout)
+	defer cancel()
+	var keys jose.JSONWebKeySet
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		return keys, err
+	}
+	// The address is the operator's; where it would send us is not.
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error {
+		return errors.New("an issuer's keys are read without redirects")
+	}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return keys, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return keys, fmt.Errorf("read keys: %s", resp.Status)
+	}
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxKeys)).Decode(&keys)
+	return keys, err
+}

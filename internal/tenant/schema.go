@@ -1,0 +1,106 @@
+package tenant
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Schema is an extension schema that a tenant declared. What a definition may
+// hold is decided by package scim.
+type Schema struct {
+	URN          string          `json:"urn"`
+	ResourceType string          `json:"resourceType"`
+	Definition   json.RawMessage `json:"definition"` // RFC 7643 section 7
+}
+
+// InvalidSchemaError says what is wrong with a schema that a tenant declares.
+type InvalidSchemaError struct {
+	Path   string // e.g. attributes[2].type
+	Reason string
+}
+
+func (e *InvalidSchemaError) Error() string { return e.Path + ": " + e.Reason }
+
+// The errors of schemas.
+var (
+	ErrSchemaNotFound = errors.New("the tenant has no such schema")
+	// ErrSchemaInUse: what resources hold would lose its meaning.
+	ErrSchemaInUse = errors.New("resources hold values of the schema: remove them first")
+)
+
+// Schemas lists a tenant's own schemas, by URN.
+func (s *Store) Schemas(ctx context.Context, tenant uuid.UUID) ([]Schema, error) {
+	schemas, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Schema, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Schema])
+	}, `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("list schemas: %w", err)
+	}
+	return schemas, nil
+}
+
+// PutSchema declares a schema, or replaces it, as check returns it: check sees
+// the tenant's schemas as they are, under a lock, and may refuse.
+func (s *Store) PutSchema(ctx context.Context, tenant uuid.UUID, schema Schema, check func(declared Schema, existing []Schema) (Schema, error)) (Schema, error) {
+	err := s.changeSchemas(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`, tenant)
+		if err != nil {
+			return err
+		}
+		existing, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Schema])
+		if err != nil {
+			return err
+		}
+		if schema, err = check(schema, existing); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			insert into tenant_schemas (tenant_id, urn, resource_type, definition) values ($1, $2, $3, $4)
+			on conflict (tenant_id, urn) do update set resource_type = excluded.resource_type, definition = excluded.definition`,
+			tenant, schema.URN, schema.ResourceType, schema.Definition)
+		return err
+	})
+	return schema, err
+}
+
+// DeleteSchema takes a schema back that no resource uses.
+// Errors: [ErrSchemaNotFound], [ErrSchemaInUse].
+func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string) error {
+	return s.changeSchemas(ctx, tenant, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `delete from tenant_schemas where tenant_id = $1 and urn = $2`, tenant, urn)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrSchemaNotFound
+		}
+		var used bool
+		err = tx.QueryRow(ctx, `select exists (select 1 from resources where tenant_id = $1 and $2 = any (extensions) and deleted_at is null)`, tenant, urn).Scan(&used)
+		if err == nil && used {
+			return ErrSchemaInUse
+		}
+		return err
+	})
+}
+
+// changeSchemas runs a change of a tenant's schemas, one at a time.
+func (s *Store) changeSchemas(ctx context.Context, tenant uuid.UUID, change func(pgx.Tx) error) error {
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `update tenants set schema_version = schema_version + 1 where id = $1`, tenant); err != nil {
+			return err
+		}
+		return change(tx)
+	})
+	if err != nil {
+		return fmt.Errorf("change schemas: %w", err)
+	}
+	s.forget()
+	return nil
+}

@@ -1,0 +1,116 @@
+package scim
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// respondAsync answers 202 to a client that prefers not to wait for the
+// workflow (RFC 9967 section 3, RFC 7240), and tells whether it did. The
+// transaction is the workflow's own id, so it means the same after any restart.
+// A write that starts no workflow is done, and answered as ever.
+func respondAsync(w http.ResponseWriter, r *http.Request, result lifecycle.Result) bool {
+	if result.Event == nil || !prefersAsync(r) {
+		return false
+	}
+	w.Header().Set("Set-Txn", result.Event.WorkflowID)
+	w.Header().Set("Preference-Applied", "respond-async")
+	w.Header().Set("Location", transactionURL(r, result.Event.WorkflowID))
+	if result.Resource != nil {
+		w.Header().Set("ETag", etag(result.Resource))
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return true
+}
+
+func transactionURL(r *http.Request, txn string) string {
+	return sessionOf(r).base + "/Transactions/" + (&url.URL{Path: txn}).EscapedPath()
+}
+
+func prefersAsync(r *http.Request) bool {
+	for _, header := range r.Header.Values("Prefer") {
+		for preference := range strings.SplitSeq(header, ",") {
+			name, _, _ := strings.Cut(preference, ";")
+			if strings.EqualFold(strings.TrimSpace(name), "respond-async") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// operationResult is how one operation ended, as a bulk response tells it (RFC
+// 7644 section 3.7.3).
+type operationResult struct {
+	Method   string `json:"method"`
+	BulkID   string `json:"bulkId,omitempty"`
+	Version  string `json:"version,omitempty"`
+	Location string `json:"location,omitempty"`
+	Status   string `json:"status"`
+	Response any    `json:"response,omitempty"`
+}
+
+// transactionBody is how a transaction stands. The write itself was committed
+// before the 202; what goes on is the cascade.
+type transactionBody struct {
+	Schemas   []string        `json:"schemas"`
+	Txn       string          `json:"txn"`
+	Status    string          `json:"status"` // pending, running, completed or failed
+	Operation operationResult `json:"operation"`
+	Created   time.Time       `json:"created"`
+	Closed    *time.Time      `json:"closed,omitempty"`
+	Verified  int             `json:"verified"`
+	Revoked   int             `json:"revoked"`
+	Expiring  int             `json:"expiring"`
+	Survivors int             `json:"survivors"`
+}
+
+// transaction tells how an asynchronous write stands.
+func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
+	txn, err := url.PathUnescape(chi.URLParam(r, "*"))
+	if err != nil {
+		s.writeError(w, r, failure(http.StatusNotFound, "no such transaction"))
+		return
+	}
+	t, err := s.Transactions.Transaction(r.Context(), sessionOf(r).Tenant.ID, txn)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	result := operationResult{Method: methodOf(t.Trigger), Status: "200"}
+	switch result.Method {
+	case http.MethodPost:
+		result.Status = "201"
+	case http.MethodDelete:
+		result.Status = "204"
+	}
+	if result.Method != http.MethodDelete {
+		for _, rt := range ResourceTypes(nil) {
+			if rt.Name == t.Type {
+				result.Location = rt.location(sessionOf(r).base, t.Principal)
+			}
+		}
+	}
+	writeJSON(w, http.StatusOK, transactionBody{
+		Schemas: []string{transactionURN}, Txn: txn, Status: t.Outcome, Operation: result, Created: t.CreatedAt.UTC(), Closed: t.ClosedAt,
+		Verified: t.Verified, Revoked: t.Revoked, Expiring: t.Expiring, Survivors: t.Survivors,
+	})
+}
+
+func methodOf(trigger string) string {
+	switch trigger {
+	case triggerPost:
+		return http.MethodPost
+	case triggerPut:
+		return http.MethodPut
+	case lifecycle.TriggerDelete:
+		return http.MethodDelete
+	}
+	return http.MethodPatch
+}

@@ -1,0 +1,127 @@
+package scim
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// authenticate names the caller, by a token of leaver's own or by a JWT of the
+// tenant's issuer, and holds the tenant's rate.
+func (s *Server) authenticate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller, err := s.caller(r)
+		if errors.Is(err, tenant.ErrUnauthorized) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
+			s.writeError(w, r, failure(http.StatusUnauthorized, "present a valid SCIM token as Authorization: Bearer"))
+			return
+		}
+		if err != nil {
+			s.writeError(w, r, err)
+			return
+		}
+		s.admit(next, w, r, caller)
+	})
+}
+
+func (s *Server) caller(r *http.Request) (tenant.Caller, error) {
+	secret := tenant.Bearer(r.Header.Get("Authorization"))
+	name := chi.URLParam(r, "tenant")
+	if strings.Count(secret, ".") == 2 {
+		return s.Tenants.AuthenticateJWT(r.Context(), secret, name)
+	}
+	caller, err := s.Tenants.Authenticate(r.Context(), secret, tenant.ClassSCIM)
+	if err == nil && name != "" && caller.Tenant.Name != name {
+		return tenant.Caller{}, tenant.ErrUnauthorized
+	}
+	return caller, err
+}
+
+// admit lets a caller in who keeps to the tenant's rate.
+func (s *Server) admit(next http.Handler, w http.ResponseWriter, r *http.Request, caller tenant.Caller) {
+	if wait := s.limits.wait(caller.Tenant, s.RequestsPerSecond); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(wait))
+		s.writeError(w, r, failure(http.StatusTooManyRequests, "the tenant sends more requests than its rate allows"))
+		return
+	}
+	next.ServeHTTP(w, withSession(r, session{Caller: caller, base: s.base(r)}))
+}
+
+// discoverable lets anyone read a tenant's discovery endpoints where the tenant
+// chose so and the path names it (RFC 7643 section 5). Whoever presents a token
+// is authenticated as ever.
+func (s *Server) discoverable(guard func(http.Handler) http.Handler) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		guarded := guard(next)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			name := chi.URLParam(r, "tenant")
+			if name == "" || r.Header.Get("Authorization") != "" {
+				guarded.ServeHTTP(w, r)
+				return
+			}
+			of, err := s.Tenants.ByName(r.Context(), name)
+			if err != nil && !errors.Is(err, tenant.ErrNotFound) {
+				s.writeError(w, r, err)
+				return
+			}
+			if err != nil || !of.PublicDiscovery {
+				guarded.ServeHTTP(w, r)
+				return
+			}
+			s.admit(next, w, r, tenant.Caller{Tenant: of})
+		})
+	}
+}
+
+// negotiate refuses a client that takes none of what there is (RFC 9110
+// section 12.5.1). Weights do not matter: there is one representation.
+func (s *Server) negotiate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		accept := strings.Join(r.Header.Values("Accept"), ",")
+		if accept != "" && !acceptsSCIM(accept) {
+			s.writeError(w, r, failure(http.StatusNotAcceptable, "answers are "+contentType))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func acceptsSCIM(accept string) bool {
+	for part := range strings.SplitSeq(accept, ",") {
+		media, params, err := mime.ParseMediaType(strings.TrimSpace(part))
+		if err != nil {
+			media = strings.TrimSpace(part) // take a sloppy client at its word
+		}
+		weight, err := strconv.ParseFloat(params["q"], 64)
+		if err == nil && weight == 0 {
+			continue
+		}
+		switch strings.ToLower(media) {
+		case contentType, "application/json", "application/*", "*/*", "*", "":
+			return true
+		}
+	}
+	return false
+}
+
+// base is the URL that locations start with: that of the mount in use.
+func (s *Server) base(r *http.Request) string {
+	path := BasePath
+	if name := chi.URLParam(r, "tenant"); name != "" {
+		path = strings.Replace(TenantPath, "{tenant}", name, 1)
+	}
+	if s.PublicURL != "" {
+		return s.PublicURL + path
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host + path
+}

@@ -1,0 +1,314 @@
+package scim
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+)
+
+const (
+	maxBulk = 1000 // operations
+	// bulkPrefix stands before the bulkId of a resource that the same request
+	// makes (RFC 7644 section 3.7.2).
+	bulkPrefix = "bulkId:"
+)
+
+// bulkRequest is a BulkRequest message (RFC 7644 section 3.7).
+type bulkRequest struct {
+	operations   []*bulkOperation
+	failOnErrors int // 0: never
+}
+
+type bulkOperation struct {
+	method, bulkID, path, version string
+	data                          any
+	needs                         map[string]bool // bulkIds
+	// refused is why the operation is not even tried.
+	refused *Error
+}
+
+// bulk runs operations one by one, each as a request of its own would: the same
+// guards, the same transaction, the same events. Those that need another's
+// resource come after it, in whatever order they were sent.
+func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
+	raw, err := readObject(w, r)
+	if err == nil {
+		err = wantMessage(raw, bulkRequestURN)
+	}
+	var request bulkRequest
+	if err == nil {
+		request, err = parseBulk(raw)
+	}
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	run := bulkRun{Server: s, request: r, ids: make(map[string]string), results: make(map[*bulkOperation]operationResult)}
+	failed := 0
+	for _, o := range inOrder(request.operations) {
+		if run.execute(o); run.failed(o) {
+			if failed++; failed == request.failOnErrors {
+				break
+			}
+		}
+	}
+	results := []operationResult{}
+	for _, o := range request.operations {
+		if result, ok := run.results[o]; ok {
+			results = append(results, result)
+		}
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Schemas    []string          `json:"schemas"`
+		Operations []operationResult `json:"Operations"`
+	}{[]string{bulkResponseURN}, results})
+}
+
+func parseBulk(raw map[string]any) (bulkRequest, error) {
+	var b bulkRequest
+	var list []any
+	for name, value := range raw {
+		switch strings.ToLower(name) {
+		case "operations":
+			list, _ = value.([]any)
+		case "failonerrors":
+			n, err := strconv.Atoi(fmt.Sprint(value))
+			if value != nil && (err != nil || n < 0) {
+				return b, badRequest(invalidSyntax, "failOnErrors is a number of errors")
+			}
+			b.failOnErrors = n
+		}
+	}
+	if len(list) == 0 {
+		return b, badRequest(invalidSyntax, "a bulk request has a list of Operations")
+	}
+	if len(list) > maxBulk {
+		return b, failure(http.StatusRequestEntityTooLarge, fmt.Sprintf("a bulk request has at most %d operations", maxBulk))
+	}
+	ids := make(map[string]bool)
+	for _, v := range list {
+		members, ok := v.(map[string]any)
+		if !ok {
+			return b, badRequest(invalidSyntax, "an operation is an object")
+		}
+		o := parseBulkOperation(members)
+		if o.bulkID != "" && ids[o.bulkID] {
+			return b, badRequest(invalidSyntax, "the bulkId %q is given twice", clip(o.bulkID))
+		}
+		ids[o.bulkID] = true
+		b.operations = append(b.operations, o)
+	}
+	for _, o := range b.operations {
+		for needed := range o.needs {
+			if !ids[needed] {
+				o.refuse(badRequest(invalidValue, "no operation has the bulkId %q", clip(needed)))
+			}
+		}
+	}
+	return b, nil
+}
+
+func parseBulkOperation(members map[string]any) *bulkOperation {
+	o := &bulkOperation{needs: make(map[string]bool)}
+	texts := map[string]*string{"method": &o.method, "bulkid": &o.bulkID, "path": &o.path, "version": &o.version}
+	for name, value := range members {
+		name = strings.ToLower(name)
+		if name == "data" {
+			o.data = value
+		} else if text := texts[name]; text != nil {
+			if *text, _ = value.(string); *text == "" && value != nil {
+				o.refuse(badRequest(invalidSyntax, "%s is a string", name))
+			}
+		}
+	}
+	o.method = strings.ToUpper(o.method)
+	o.path = "/" + strings.TrimPrefix(o.path, "/")
+	collectNeeds(o.data, o.needs)
+	endpoint, id, hasID := strings.Cut(o.path[1:], "/")
+	if needed, ok := strings.CutPrefix(id, bulkPrefix); ok {
+		o.needs[needed] = true
+	}
+	known := slices.ContainsFunc(ResourceTypes(nil), func(rt *ResourceType) bool { return rt.Endpoint == "/"+endpoint })
+	switch {
+	case !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, o.method):
+		o.refuse(badRequest(invalidSyntax, "method is POST, PUT, PATCH or DELETE"))
+	case !known || strings.ContainsAny(id, "/?#%") || hasID != (o.method != http.MethodPost) || (hasID && id == "") || strings.HasPrefix(id, "."):
+		o.refuse(badRequest(invalidPath, "the path %q is no place for a %s", clip(o.path), o.method))
+	case o.method == http.MethodPost && o.bulkID == "":
+		o.refuse(badRequest(invalidSyntax, "a POST has a bulkId"))
+	case o.method != http.MethodDelete && o.data == nil:
+		o.refuse(badRequest(invalidSyntax, "a %s has data", o.method))
+	}
+	return o
+}
+
+func (o *bulkOperation) refuse(why *Error) {
+	if o.refused == nil {
+		o.refused = why
+	}
+}
+
+func collectNeeds(v any, into map[string]bool) {
+	switch v := v.(type) {
+	case string:
+		if needed, ok := strings.CutPrefix(v, bulkPrefix); ok {
+			into[needed] = true
+		}
+	case []any:
+		for _, inner := range v {
+			collectNeeds(inner, into)
+		}
+	case map[string]any:
+		for _, inner := range v {
+			collectNeeds(inner, into)
+		}
+	}
+}
+
+// inOrder puts each operation behind those it needs, and otherwise leaves the
+// order as it is. Operations that need each other are refused (RFC 7644 section
+// 3.7.1 answers them 409).
+func inOrder(operations []*bulkOperation) []*bulkOperation {
+	byID := make(map[string]*bulkOperation)
+	for _, o := range operations {
+		byID[o.bulkID] = o
+	}
+	const visiting, done = 1, 2
+	state := make(map[*bulkOperation]int)
+	var order, path []*bulkOperation
+	var visit func(*bulkOperation)
+	visit = func(o *bulkOperation) {
+		if state[o] == visiting {
+			for _, member := range path[slices.Index(path, o):] {
+				member.refuse(&Error{Status: http.StatusConflict, Detail: "the operations refer to each other in a circle"})
+			}
+			return
+		}
+		if state[o] == done {
+			return
+		}
+		state[o], path = visiting, append(path, o)
+		for _, needed := range slices.Sorted(maps.Keys(o.needs)) {
+			if other := byID[needed]; other != nil {
+				visit(other)
+			}
+		}
+		state[o], path = done, path[:len(path)-1]
+		order = append(order, o)
+	}
+	for _, o := range operations {
+		visit(o)
+	}
+	return order
+}
+
+// bulkRun is one bulk request at work.
+type bulkRun struct {
+	*Server
+	request *http.Request
+	ids     map[string]string // of what was made, by bulkId
+	results map[*bulkOperation]operationResult
+}
+
+func (b *bulkRun) failed(o *bulkOperation) bool { return b.results[o].Status >= "300" }
+
+func (b *bulkRun) execute(o *bulkOperation) {
+	result := operationResult{Method: o.method, BulkID: o.bulkID}
+	for needed := range o.needs {
+		if b.ids[needed] == "" {
+			o.refuse(&Error{Status: http.StatusConflict, Detail: "the operation " + clip(needed) + ", which this one needs, failed"})
+		}
+	}
+	if o.refused != nil {
+		result.Status, result.Response = strconv.Itoa(o.refused.Status), bodyOf(o.refused)
+		b.results[o] = result
+		return
+	}
+	// Each operation counts as a request: a bulk request is paced, not refused.
+	b.limits.pace(b.request.Context(), sessionOf(b.request).Tenant, b.RequestsPerSecond)
+	recorder := b.serve(o)
+	result.Status = strconv.Itoa(recorder.status)
+	result.Version = recorder.header.Get("ETag")
+	result.Location = recorder.header.Get("Location")
+	if result.Location == "" && o.method != http.MethodPost {
+		result.Location = sessionOf(b.request).base + b.resolve(o.path)
+	}
+	if recorder.status >= http.StatusMultipleChoices {
+		result.Response = json.RawMessage(recorder.body.Bytes())
+	} else if o.bulkID != "" {
+		b.ids[o.bulkID] = result.Location[strings.LastIndex(result.Location, "/")+1:]
+	}
+	b.results[o] = result
+}
+
+// serve sends the operation through the routes that any request takes.
+func (b *bulkRun) serve(o *bulkOperation) *recorder {
+	out := &recorder{header: make(http.Header), status: http.StatusOK}
+	var body []byte
+	if o.data != nil {
+		var err error
+		if body, err = json.Marshal(b.substitute(o.data)); err != nil {
+			b.writeError(out, b.request, fmt.Errorf("encode a bulk operation: %w", err))
+			return out
+		}
+	}
+	// A router that finds another's context takes the request for its own part.
+	ctx := context.WithValue(b.request.Context(), chi.RouteCtxKey, (*chi.Context)(nil))
+	// Nobody reads the body of what succeeds: spare the members.
+	req, err := http.NewRequestWithContext(ctx, o.method, b.resolve(o.path)+"?excludedAttributes=members", bytes.NewReader(body))
+	if err != nil {
+		b.writeError(out, b.request, badRequest(invalidPath, "the path %q is not valid", clip(o.path)))
+		return out
+	}
+	if o.version != "" {
+		req.Header.Set("If-Match", o.version)
+	}
+	b.resources.ServeHTTP(out, req)
+	return out
+}
+
+// substitute puts ids in place of bulkIds.
+func (b *bulkRun) substitute(v any) any {
+	switch v := v.(type) {
+	case string:
+		if needed, ok := strings.CutPrefix(v, bulkPrefix); ok {
+			return b.ids[needed]
+		}
+	case []any:
+		for i := range v {
+			v[i] = b.substitute(v[i])
+		}
+	case map[string]any:
+		for name := range v {
+			v[name] = b.substitute(v[name])
+		}
+	}
+	return v
+}
+
+func (b *bulkRun) resolve(path string) string {
+	before, needed, ok := strings.Cut(path, bulkPrefix)
+	if !ok {
+		return path
+	}
+	return before + b.ids[needed]
+}
+
+// recorder keeps an answer.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }

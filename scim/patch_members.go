@@ -1,0 +1,116 @@
+package scim
+
+import (
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+// members applies an operation on a group's members, of which there may be any
+// number: none is loaded, but those that an odd filter selects.
+func (p patcher) members(t *target, o operation) error {
+	if t.where != nil || t.sub != nil {
+		return p.someMembers(t, o)
+	}
+	ids, err := p.memberIDs(t.attr, o)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.op == "remove" && o.hasValue:
+		for _, id := range ids {
+			p.delta.Remove(id)
+		}
+		return nil
+	case o.op != "add":
+		p.delta.Reset()
+	}
+	for _, id := range ids {
+		p.delta.Add(id)
+	}
+	return nil
+}
+
+// memberIDs are those that an operation's value names: a string, an object or
+// a list. To remove what cannot be a member removes nothing.
+func (p patcher) memberIDs(a *Attribute, o operation) ([]uuid.UUID, error) {
+	if !o.hasValue {
+		return nil, nil
+	}
+	read, err := p.reader.value(a, o.value)
+	if err != nil {
+		return nil, err
+	}
+	var ids []uuid.UUID
+	for _, element := range listOf(read) {
+		text, _ := element.(Object)["value"].(string)
+		id, err := uuid.Parse(text)
+		if err != nil && o.op != "remove" {
+			return nil, &directory.UnknownTargetError{Attribute: a.Name, Value: clip(text)}
+		}
+		if err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// someMembers is an operation on the members that a value filter selects.
+// Removing them is all that it can do: the rest of a member is read-only or
+// immutable. Adding one that is named so makes it a member.
+func (p patcher) someMembers(t *target, o operation) error {
+	if t.sub != nil && (o.op == "remove" || t.where == nil || !sameMember(t, o.value)) {
+		return badRequest(mutability, "%s is immutable: remove the member, and add another", t.name())
+	}
+	named, all := namedMembers(t.where)
+	if o.op != "remove" {
+		if !all || len(named) != 1 {
+			return badRequest(noTarget, "the path names no single member")
+		}
+		if object, ok := o.value.(map[string]any); ok && t.sub == nil && !sameMember(t, object["value"]) && object["value"] != nil {
+			return badRequest(mutability, "members.value is immutable: remove the member, and add another")
+		}
+		ids, err := p.memberIDs(t.attr, operation{op: o.op, hasValue: true, value: named[0]})
+		if err == nil && len(ids) == 1 {
+			p.delta.Add(ids[0])
+		}
+		return err
+	}
+	if !all {
+		ids, err := p.match(t.where)
+		for _, id := range ids {
+			p.delta.Remove(id)
+		}
+		return err
+	}
+	for _, text := range named {
+		if id, err := uuid.Parse(text); err == nil {
+			p.delta.Remove(id)
+		}
+	}
+	return nil
+}
+
+// sameMember tells whether a value is the one that the path names already.
+func sameMember(t *target, value any) bool {
+	text, ok := value.(string)
+	named, _ := t.assertions["value"].(string)
+	return ok && strings.EqualFold(text, named)
+}
+
+// namedMembers are the ids that a condition names by `value eq`, if that is all
+// it does.
+func namedMembers(c directory.Condition) (named []string, all bool) {
+	switch c := c.(type) {
+	case directory.Or:
+		left, ok := namedMembers(c.Left)
+		right, also := namedMembers(c.Right)
+		return append(left, right...), ok && also
+	case directory.Compare:
+		text, isText := c.Value.(string)
+		return []string{text}, isText && c.Op == directory.Eq && c.Field.Path[0] == "value"
+	}
+	return nil, false
+}

@@ -1,0 +1,148 @@
+package scim
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+// TestMembersAfterAnyPatchAreThoseOfANaiveModel runs PATCHes of membership
+// operations, in the dialects of Okta and Entra, against a set.
+func TestMembersAfterAnyPatchAreThoseOfANaiveModel(t *testing.T) {
+	ids := []string{
+		"00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002", "00000000-0000-4000-8000-000000000003",
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		stored, model := map[string]bool{}, map[string]bool{}
+		for range rapid.IntRange(1, 4).Draw(t, "patches") {
+			var operations []operation
+			for range rapid.IntRange(1, 5).Draw(t, "operations") {
+				id := rapid.SampledFrom(ids).Draw(t, "id")
+				kind := rapid.SampledFrom([]string{"add", "string", "replace", "filter", "either", "value", "all", "empty"}).Draw(t, "kind")
+				operations = append(operations, memberOperation(kind, id, ids[0]))
+				applyToModel(model, kind, id, ids[0])
+			}
+			_, delta, err := patch(GroupType(), reader{}, Object{"displayName": "team"}, operations, noMembers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			applyDelta(stored, delta)
+			if diff := cmp.Diff(model, stored); diff != "" {
+				t.Fatalf("the model has -, the delta made +:\n%s", diff)
+			}
+		}
+	})
+}
+
+func memberOperation(kind, id, other string) operation {
+	element := []any{map[string]any{"value": id, "$ref": nil}}
+	switch kind {
+	case "add":
+		return operation{op: "add", path: "members", hasPath: true, value: element, hasValue: true}
+	case "string":
+		return operation{op: "add", path: "members", hasPath: true, value: id, hasValue: true}
+	case "replace":
+		return operation{op: "replace", value: map[string]any{"members": element}, hasValue: true}
+	case "filter":
+		return operation{op: "remove", path: `members[value eq "` + id + `"]`, hasPath: true}
+	case "either":
+		return operation{op: "remove", path: `members[value eq "` + id + `" or value eq "` + other + `"]`, hasPath: true}
+	case "value":
+		return operation{op: "remove", path: "members", hasPath: true, value: element, hasValue: true}
+	case "empty":
+		return operation{op: "remove", path: "members", hasPath: true, value: []any{}, hasValue: true}
+	}
+	return operation{op: "remove", path: "members", hasPath: true}
+}
+
+func applyToModel(model map[string]bool, kind, id, other string) {
+	switch kind {
+	case "add", "string":
+		model[id] = true
+	case "replace":
+		clear(model)
+		model[id] = true
+	case "filter", "value":
+		delete(model, id)
+	case "either":
+		delete(model, id)
+		delete(model, other)
+	case "all":
+		clear(model)
+	}
+}
+
+func applyDelta(set map[string]bool, d directory.Delta) {
+	if d.Clear {
+		clear(set)
+	}
+	for _, id := range d.Removed() {
+		delete(set, id.String())
+	}
+	for _, id := range d.Added() {
+		set[id.String()] = true
+	}
+}
+
+// TestPatchIsTheNaiveModel runs random operations on simple and multi-valued
+// attributes against a model that knows nothing of schemas.
+func TestPatchIsTheNaiveModel(t *testing.T) {
+	types := []string{"work", "home"}
+	rapid.Check(t, func(t *rapid.T) {
+		object := Object{"userName": "ada"}
+		title, emails := "", map[string]string{}
+		for range rapid.IntRange(1, 10).Draw(t, "operations") {
+			kind := rapid.SampledFrom(types).Draw(t, "type")
+			value := rapid.StringMatching(`[a-z]{1,4}`).Draw(t, "value")
+			var o operation
+			switch rapid.SampledFrom([]string{"title", "no title", "email", "replace emails", "no email", "no emails"}).Draw(t, "operation") {
+			case "title":
+				o = operation{op: rapid.SampledFrom([]string{"add", "replace"}).Draw(t, "op"), value: map[string]any{"title": value}, hasValue: true}
+				title = value
+			case "no title":
+				o, title = operation{op: "remove", path: "title", hasPath: true}, ""
+			case "email":
+				o = operation{op: "add", path: `emails[type eq "` + kind + `"].value`, hasPath: true, value: value, hasValue: true}
+				emails[kind] = value
+			case "replace emails":
+				o = operation{op: "replace", path: "emails", hasPath: true, value: []any{map[string]any{"type": kind, "value": value}}, hasValue: true}
+				emails = map[string]string{kind: value}
+			case "no email":
+				o = operation{op: "remove", path: `emails[type eq "` + kind + `"]`, hasPath: true}
+				delete(emails, kind)
+			case "no emails":
+				o, emails = operation{op: "remove", path: "emails", hasPath: true}, map[string]string{}
+			}
+			var err error
+			if object, _, err = patch(UserType(), reader{}, object, []operation{o}, noMembers); err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]string{}
+			for _, e := range listOf(object["emails"]) {
+				got[e.(Object)["type"].(string)] = e.(Object)["value"].(string)
+			}
+			have, _ := object["title"].(string)
+			if diff := cmp.Diff(emails, got); diff != "" || have != title {
+				t.Fatalf("title %q, want %q; emails:\n%s", have, title, diff)
+			}
+		}
+	})
+}
+
+func TestADeltaKeepsTheLastWord(t *testing.T) {
+	a, b := uuid.New(), uuid.New()
+	var d directory.Delta
+	d.Add(a)
+	d.Remove(a)
+	d.Add(b)
+	d.Remove(b)
+	d.Add(b)
+	if !slices.Equal(d.Added(), []uuid.UUID{b}) || !slices.Equal(d.Removed(), []uuid.UUID{a}) {
+		t.Errorf("added %v, removed %v", d.Added(), d.Removed())
+	}
+}

@@ -1,0 +1,146 @@
+package scim
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+func (rt *ResourceType) location(base string, id uuid.UUID) string {
+	return base + rt.Endpoint + "/" + id.String()
+}
+
+// render writes a resource as clients read it: the stored document as it is,
+// behind what the server adds. A group's members are not among it.
+func (rt *ResourceType) render(base string, r *directory.Resource) []byte {
+	b := make([]byte, 0, len(r.Document)+640)
+	b = append(b, `{"schemas":["`...)
+	b = append(b, rt.Schema.ID...)
+	for _, urn := range r.Extensions {
+		b = append(append(b, `","`...), urn...)
+	}
+	if r.Restricted() {
+		b = append(append(b, `","`...), LifecycleURN...)
+	}
+	b = append(b, `"],"id":"`...)
+	b = appendID(b, r.ID)
+	b = append(append(append(b, `","meta":{"resourceType":"`...), rt.Name...), `","created":"`...)
+	b = r.Created.UTC().AppendFormat(b, timeFormat)
+	b = r.Modified.UTC().AppendFormat(append(b, `","lastModified":"`...), timeFormat)
+	b = appendString(append(b, `","location":`...), rt.location(base, r.ID))
+	b = append(strconv.AppendInt(append(b, `,"version":"W/\"`...), r.Version, 10), `\""}`...)
+	for i := range rt.Schema.Attributes {
+		if a := &rt.Schema.Attributes[i]; a.edge && !a.unbounded {
+			b = appendEdges(b, base, a, r.Edges)
+		}
+	}
+	for i, g := range r.Groups {
+		b = append(b, map[bool]string{true: `,"groups":[`, false: `,`}[i == 0]...)
+		b = appendLink(b, base, link{id: g.Target, endpoint: "/Groups", kind: g.Type, display: g.Display}, nil)
+		if i == len(r.Groups)-1 {
+			b = append(b, ']')
+		}
+	}
+	if r.Restricted() {
+		b = appendRestriction(b, r.Restriction)
+	}
+	if len(r.Document) <= len("{}") {
+		return append(b, '}')
+	}
+	return append(append(b, ','), r.Document[1:]...)
+}
+
+func appendEdges(b []byte, base string, a *Attribute, edges []directory.Edge) []byte {
+	n := 0
+	for _, e := range edges {
+		if e.Attribute != a.Name {
+			continue
+		}
+		if n++; n > 1 {
+			b = append(b, ',')
+		} else {
+			b = append(append(append(b, `,"`...), a.Name...), `":`...)
+			if a.MultiValued {
+				b = append(b, '[')
+			}
+		}
+		b = appendLink(b, base, linkOf(e), nil)
+	}
+	if n > 0 && a.MultiValued {
+		b = append(b, ']')
+	}
+	return b
+}
+
+// link is one end of an edge as clients read it.
+type link struct {
+	id             uuid.UUID
+	endpoint, kind string
+	display        string
+}
+
+func linkOf(e directory.Edge) link {
+	return link{id: e.Target, endpoint: "/" + e.Type + "s", kind: e.Type, display: e.Display}
+}
+
+// appendLink writes the sub-attributes that keep says, or with nil all.
+func appendLink(b []byte, base string, l link, keep func(sub string) bool) []byte {
+	b = append(b, '{')
+	start := len(b)
+	member := func(name string) bool {
+		if keep != nil && !keep(name) {
+			return false
+		}
+		if len(b) > start {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, '"'), name...), `":`...)
+		return true
+	}
+	if member("value") {
+		b = append(appendID(append(b, '"'), l.id), '"')
+	}
+	if member("$ref") {
+		b = appendString(b, base+l.endpoint+"/"+l.id.String())
+	}
+	if member("type") {
+		b = appendString(b, l.kind)
+	}
+	if l.display != "" && member("display") {
+		b = appendString(b, l.display)
+	}
+	return append(b, '}')
+}
+
+func appendRestriction(b []byte, x *directory.Restriction) []byte {
+	b = append(append(append(b, `,"`...), LifecycleURN...), `":{"restrictedSince":"`...)
+	b = x.Since.UTC().AppendFormat(b, time.RFC3339Nano)
+	b = append(append(append(b, `","cause":"`...), x.Cause...), `","survivors":`...)
+	b = strconv.AppendInt(b, int64(x.Survivors), 10)
+	if x.WorkflowID != "" {
+		b = appendString(append(b, `,"workflowId":`...), x.WorkflowID)
+	}
+	return append(b, '}')
+}
+
+func appendID(b []byte, id uuid.UUID) []byte {
+	text, _ := id.MarshalText() // a UUID has a text
+	return append(b, text...)
+}
+
+// appendString writes a JSON string. Most need no escapes.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
+			encoded, _ := json.Marshal(s) // a string encodes
+			return append(b, encoded...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}

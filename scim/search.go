@@ -1,0 +1,255 @@
+package scim
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+const (
+	defaultCount = 100
+	maxCount     = 500 // a page size is forced, whatever the client asks
+)
+
+// searchRequest is a query: its parameters in a URL (RFC 7644 section 3.4.2), or
+// a SearchRequest that was posted (section 3.4.3).
+type searchRequest struct {
+	attributes, excluded []string
+	filter               string
+	sortBy               string
+	descending           bool
+	start, count         int
+	// cursor: pages by cursor (RFC 9865); empty begins.
+	cursor   string
+	byCursor bool
+}
+
+func searchFromQuery(query url.Values) (searchRequest, error) {
+	return newSearch(func(name string) (string, bool) {
+		return query.Get(name), query.Has(name)
+	}, splitNames(query.Get("attributes")), splitNames(query.Get("excludedAttributes")))
+}
+
+func splitNames(list string) []string {
+	var names []string
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// searchFromBody reads a SearchRequest; names in any case.
+func searchFromBody(raw map[string]any) (searchRequest, error) {
+	members := make(map[string]any, len(raw))
+	for name, value := range raw {
+		members[strings.ToLower(name)] = value
+	}
+	names := func(member string) ([]string, error) {
+		var names []string
+		for _, v := range listOf(members[member]) {
+			name, ok := v.(string)
+			if !ok {
+				return nil, badRequest(invalidSyntax, "%s is a list of strings", member)
+			}
+			names = append(names, splitNames(name)...)
+		}
+		return names, nil
+	}
+	attributes, err := names("attributes")
+	if err != nil {
+		return searchRequest{}, err
+	}
+	excluded, err := names("excludedattributes")
+	if err != nil {
+		return searchRequest{}, err
+	}
+	for _, member := range []string{"filter", "sortby", "sortorder", "cursor"} {
+		if _, ok := members[member].(string); !ok && members[member] != nil {
+			return searchRequest{}, badRequest(invalidSyntax, "%s is a string", member)
+		}
+	}
+	return newSearch(func(name string) (string, bool) {
+		switch value := members[strings.ToLower(name)].(type) {
+		case nil:
+			return "", false
+		case string:
+			return value, true
+		case interface{ String() string }: // a number, as it was written
+			return value.String(), true
+		}
+		return "?", true
+	}, attributes, excluded)
+}
+
+// newSearch clamps a page that is out of range (RFC 7644 section 3.4.2.4).
+func newSearch(get func(string) (string, bool), attributes, excluded []string) (searchRequest, error) {
+	q := searchRequest{attributes: attributes, excluded: excluded, start: 1, count: defaultCount}
+	q.filter, _ = get("filter")
+	q.sortBy, _ = get("sortBy")
+	q.cursor, q.byCursor = get("cursor")
+	switch order, _ := get("sortOrder"); strings.ToLower(order) {
+	case "", "ascending":
+	case "descending":
+		q.descending = true
+	default:
+		return q, badRequest(invalidValue, "sortOrder is ascending or descending")
+	}
+	var err error
+	text, indexed := get("startIndex")
+	if text != "" {
+		if q.start, err = parseCount(text); err != nil {
+			return q, badRequest(invalidValue, "startIndex is not an integer")
+		}
+	}
+	if indexed && q.byCursor {
+		return q, badRequest(invalidCursor, "give cursor or startIndex, not both")
+	}
+	if text, _ := get("count"); text != "" {
+		if q.count, err = parseCount(text); err != nil {
+			return q, badRequest(map[bool]string{true: invalidCount, false: invalidValue}[q.byCursor], "count is not an integer")
+		}
+	}
+	q.start, q.count = max(q.start, 1), min(max(q.count, 0), maxCount)
+	return q, nil
+}
+
+// parseCount reads an integer; one that no int holds is the largest.
+func parseCount(text string) (int, error) {
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil && n == 0 {
+		return 0, err
+	}
+	return int(n), nil
+}
+
+// query resolves a search against the types that it is about. At the root, what
+// one type does not know it does not match; what none knows is an error.
+func (q searchRequest) query(types []*ResourceType) (directory.Query, error) {
+	out := directory.Query{Offset: q.start - 1, Limit: q.count, Sorted: q.sortBy != "", Descending: q.descending}
+	var failed, unsortable error
+	sortable := false
+	for _, rt := range types {
+		selection := directory.Selection{Type: rt.Name}
+		var err error
+		if q.filter != "" {
+			if selection.Where, err = parseFilter(rt, q.filter); err != nil {
+				failed = err
+				continue
+			}
+		}
+		if q.sortBy != "" {
+			if selection.Sort, err = parseSort(rt, q.sortBy); err != nil {
+				unsortable = err
+			}
+			sortable = sortable || err == nil
+		}
+		out.From = append(out.From, selection)
+	}
+	switch {
+	case len(out.From) == 0:
+		return out, failed
+	case !sortable:
+		return out, unsortable
+	}
+	return out, nil
+}
+
+// parseSort resolves sortBy (RFC 7644 section 3.4.2.3).
+func parseSort(rt *ResourceType, path string) (*directory.Field, error) {
+	tokens, err := scanFilter(path + " pr")
+	if err != nil || len(tokens) != 2 {
+		return nil, badRequest(invalidValue, "sortBy is the path of an attribute")
+	}
+	condition, err := parseFilter(rt, path+" pr")
+	if err != nil {
+		return nil, badRequest(invalidValue, "sortBy names %q, which is not an attribute of %s", clip(path), rt.Name)
+	}
+	compare, ok := condition.(directory.Compare)
+	if !ok {
+		return nil, badRequest(invalidValue, "sortBy is the path of an attribute")
+	}
+	return &compare.Field, nil
+}
+
+// selected are the types that the handler serves: its own, or at the root all.
+func (h resourceHandler) selected(r *http.Request) ([]*ResourceType, error) {
+	types, err := h.types(r)
+	if err != nil || h.name == "" {
+		return types, err
+	}
+	rt, err := h.resourceType(r)
+	return []*ResourceType{rt}, err
+}
+
+// list answers a query.
+func (h resourceHandler) list(w http.ResponseWriter, r *http.Request) {
+	q, err := searchFromQuery(r.URL.Query())
+	if err == nil {
+		err = h.find(w, r, q)
+	}
+	if err != nil {
+		h.writeError(w, r, err)
+	}
+}
+
+// search answers a query that was posted, so that its filter is in no log.
+func (h resourceHandler) search(w http.ResponseWriter, r *http.Request) {
+	raw, err := readObject(w, r)
+	if err == nil {
+		err = wantMessage(raw, searchURN)
+	}
+	var q searchRequest
+	if err == nil {
+		q, err = searchFromBody(raw)
+	}
+	if err == nil {
+		err = h.find(w, r, q)
+	}
+	if err != nil {
+		h.writeError(w, r, err)
+	}
+}
+
+func (h resourceHandler) find(w http.ResponseWriter, r *http.Request, q searchRequest) error {
+	types, err := h.selected(r)
+	if err != nil {
+		return err
+	}
+	projections := make(map[string]projection, len(types))
+	spare := true // nobody asks for groups
+	for _, rt := range types {
+		p, err := newProjection(rt, q.attributes, q.excluded)
+		if err != nil {
+			return err
+		}
+		projections[rt.Name] = p
+		spare = spare && p.omits("groups")
+	}
+	query, err := q.query(types)
+	if err != nil {
+		return err
+	}
+	query.WithoutGroups = spare
+	binding := cursorBinding{sessionOf(r).Tenant.ID, h.name, q.filter, q.sortBy, q.descending}
+	if q.byCursor && q.cursor != "" {
+		if query.After, err = openCursor(h.Sealer, binding, q.cursor); err != nil {
+			return err
+		}
+	}
+	page, err := h.Directory.List(r.Context(), sessionOf(r).Tenant.ID, query)
+	if err != nil {
+		return err
+	}
+	next := ""
+	if q.byCursor && page.Next != nil {
+		if next, err = sealCursor(h.Sealer, binding, *page.Next); err != nil {
+			return err
+		}
+	}
+	return h.writePage(w, r, q, page, projections, next)
+}
