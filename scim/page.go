@@ -81,9 +81,6 @@ func (o *bodyWriter) header() {
 }
 
 func (o *bodyWriter) close() {
-	if !o.sent {
-		o.w.Header().Set("Content-Length", strconv.Itoa(len(o.b)))
-	}
 	o.header()
 	_, _ = o.w.Write(o.b) // a client that is gone needs no answer
 }

@@ -2,6 +2,7 @@ package scim
 
 import (
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -132,7 +133,11 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 			return nil, err
 		}
 		return func(current *directory.Resource) (*directory.Resource, error) {
-			after, err := edited(rt, current, clone(object).(Object), true)
+			original, err := toObject(rt, current)
+			if err != nil {
+				return nil, err
+			}
+			after, err := edited(rt, current, original, clone(object).(Object), true)
 			if err == nil {
 				after.Members.Clear = rt.Name == directory.TypeGroup // but those in the body
 			}
@@ -165,7 +170,7 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 			if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
 				return nil, err
 			}
-			after, err := edited(rt, current, object, false)
+			after, err := edited(rt, current, original, object, false)
 			if err == nil {
 				after.Members = members
 			}
@@ -174,12 +179,8 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// edited is the resource that an object makes in place of the current one.
-func edited(rt *ResourceType, current *directory.Resource, object Object, replaced bool) (*directory.Resource, error) {
-	original, err := toObject(rt, current)
-	if err != nil {
-		return nil, err
-	}
+// edited is the resource that an object makes in place of the original one.
+func edited(rt *ResourceType, current *directory.Resource, original, object Object, replaced bool) (*directory.Resource, error) {
 	if err := settle(rt, original, object, replaced); err != nil {
 		return nil, err
 	}
@@ -188,7 +189,29 @@ func edited(rt *ResourceType, current *directory.Resource, object Object, replac
 		return nil, err
 	}
 	after.ID, after.Version, after.Created = current.ID, current.Version, current.Created
+	after.Changed = difference(rt, original, object)
 	return after, nil
+}
+
+// difference names the attributes, but edges, in which two objects differ.
+// Numbers are compared as written: a large integer is not rounded into equality
+// with another.
+func difference(rt *ResourceType, before, after Object) []string {
+	var changed []string
+	for name, value := range after {
+		if a := attribute(rt.Schema.Attributes, name); a != nil && (a.edge || a.discarded) {
+			continue
+		}
+		if !reflect.DeepEqual(before[name], value) {
+			changed = append(changed, name)
+		}
+	}
+	for name := range before {
+		if a := attribute(rt.Schema.Attributes, name); after[name] == nil && (a == nil || !a.edge) {
+			changed = append(changed, name)
+		}
+	}
+	return changed
 }
 
 type edit = func(*directory.Resource) (*directory.Resource, error)
@@ -288,11 +311,15 @@ func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, rt *Reso
 	if err != nil {
 		return err
 	}
+	w.Header().Set("ETag", etag(resource))
+	if resource.Type != directory.TypeGroup {
+		writeBytes(w, status, body)
+		return nil
+	}
 	members, err := h.members(r, []*directory.Resource{resource}, map[string]projection{rt.Name: p})
 	if err != nil {
 		return err
 	}
-	w.Header().Set("ETag", etag(resource))
 	out := &bodyWriter{w: w, status: status}
 	if err := members.write(r.Context(), out, p, resource, body); err != nil {
 		return out.abort(err)

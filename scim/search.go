@@ -221,20 +221,17 @@ func (h resourceHandler) find(w http.ResponseWriter, r *http.Request, q searchRe
 		return err
 	}
 	projections := make(map[string]projection, len(types))
-	spare := true // nobody asks for groups
 	for _, rt := range types {
 		p, err := newProjection(rt, q.attributes, q.excluded)
 		if err != nil {
 			return err
 		}
 		projections[rt.Name] = p
-		spare = spare && p.omits("groups")
 	}
 	query, err := q.query(types)
 	if err != nil {
 		return err
 	}
-	query.WithoutGroups = spare
 	binding := cursorBinding{sessionOf(r).Tenant.ID, h.name, q.filter, q.sortBy, q.descending}
 	if q.byCursor && q.cursor != "" {
 		if query.After, err = openCursor(h.Sealer, binding, q.cursor); err != nil {

@@ -11,8 +11,7 @@ import (
 // builder collects the parameters of one statement: nothing of a filter but
 // its shape becomes SQL text.
 type builder struct {
-	args             []any
-	usesRestrictions bool
+	args []any
 }
 
 func (b *builder) arg(v any) string {
@@ -131,26 +130,25 @@ func (b *builder) column(f Field) string {
 	case InVersion:
 		return `('W/"' || r.version || '"')`
 	case InRestriction:
-		b.usesRestrictions = true
-		switch f.Path[len(f.Path)-1] {
-		case RestrictedSince:
-			return "x.since"
-		case RestrictedCause:
-			return "x.cause"
-		case WorkflowID:
-			return "le.workflow_id"
-		default:
-			return "case when x.since is not null then coalesce(le.survivors, 0) end"
-		}
+		return "(select " + restrictionColumns[f.Path[len(f.Path)-1]] +
+			" from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)"
 	default:
 		return "r.unique_name"
 	}
 }
 
+// restrictionColumns are what a restriction tells, in the words of SQL.
+var restrictionColumns = map[string]string{
+	RestrictedSince: "x.since",
+	RestrictedCause: "x.cause",
+	WorkflowID:      "(select e.workflow_id from lifecycle_events e where e.tenant_id = x.tenant_id and e.id = x.event_id)",
+	Survivors:       "coalesce((select e.survivors from lifecycle_events e where e.tenant_id = x.tenant_id and e.id = x.event_id), 0)",
+}
+
 // schemas is what a resource's schemas are (RFC 7643 section 3).
 func (b *builder) schemas(f Field) string {
-	b.usesRestrictions = true
-	return "r.extensions || " + b.arg(f.CoreURN) + "::text || case when x.since is not null then array[" + b.arg(f.RestrictionURN) + "::text] else '{}' end"
+	return "r.extensions || " + b.arg(f.CoreURN) + "::text || array(select " + b.arg(f.RestrictionURN) +
+		"::text from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)"
 }
 
 func (b *builder) id(column string, c Compare) (string, error) {

@@ -62,6 +62,9 @@ type Resource struct {
 	// attribute and folded as their schema says; nil where no schema of the
 	// type declares any. Only on the way in.
 	Unique map[string]string
+	// Changed names the top-level attributes of the document in which it differs
+	// from what it replaces. Only on the way in.
+	Changed []string
 	// Edges are an agent's owners and parent. A group's members are not among
 	// them: there may be any number; see [Store.Members].
 	Edges []Edge
@@ -76,10 +79,10 @@ type Resource struct {
 // Restriction is the state that decision points consult, with the cascade that
 // came of it.
 type Restriction struct {
-	Since      time.Time
-	Cause      string
-	WorkflowID string // empty where nothing was there to end
-	Survivors  int
+	Since      time.Time `json:"since"`
+	Cause      string    `json:"cause"`
+	WorkflowID string    `json:"workflowId"` // empty where nothing was there to end
+	Survivors  int       `json:"survivors"`
 }
 
 // Edge leads from one resource to another.

@@ -22,8 +22,6 @@ type Query struct {
 	After  *Position
 	Offset int
 	Limit  int // 0 only counts
-	// WithoutGroups spares the groups that a principal is in.
-	WithoutGroups bool
 }
 
 // Selection is one resource type of a query.
@@ -47,9 +45,8 @@ type Page struct {
 	Next *Position
 }
 
-// List returns a page. The page is taken over ids alone, since an offset
-// evaluates the select list of every row it skips; one resource more than asked
-// is looked for, so that the last page is known without counting.
+// List returns a page. One resource more than asked is looked for, so that the
+// last page is known without counting.
 // Error: [ErrUnservable].
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, error) {
 	b := builder{args: []any{tenant}}
@@ -84,27 +81,23 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 	if err != nil {
 		return Page{}, err
 	}
-	order := "id"
-	if q.Sorted {
-		order = "key" + map[bool]string{true: " desc"}[q.Descending] + ", id"
-	}
 	if q.After != nil {
 		match += b.after(q, key)
 	}
-	groups := groupsOf
-	if q.WithoutGroups {
-		groups = "null::jsonb"
+	sql := "select " + shown + ", r.id, r.type, "
+	if q.Offset > 0 || q.Sorted {
+		// Over ids alone: what is skipped is not evaluated, nor what is sorted.
+		sql += "page.key::text from (select r.tenant_id, r.id, " + key.sql + " as key" + match + b.order(q, "r.", "key") +
+			") page join resources r using (tenant_id, id) order by " + order(q, "page.", "page.key")
+	} else {
+		sql += "null::text" + match + b.order(q, "r.", "key")
 	}
-	sql := "select " + columns + ", " + edgesOf + ", " + groups + ", page.key::text" +
-		" from (select r.tenant_id, r.id, " + key.sql + " as key" + match + " order by " + order +
-		" limit " + b.arg(q.Limit+1) + " offset " + b.arg(q.Offset) + ") page join " + strings.Replace(from, "resources r", "resources r using (tenant_id, id)", 1) +
-		"order by " + strings.Replace("page."+order, ", id", ", page.id", 1)
 	var keys []*string
 	resources, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]*Resource, error) {
 		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Resource, error) {
 			var r Resource
 			var key *string
-			err := scanInto(row, &r, &key)
+			err := scanShown(row, &r, &r.ID, &r.Type, &key)
 			keys = append(keys, key)
 			return &r, err
 		})
@@ -121,6 +114,45 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 		}
 	}
 	return page, nil
+}
+
+// order ends a statement that finds a page. Who is found by a unique name needs
+// no order.
+func (b *builder) order(q Query, table, key string) string {
+	if q.findsOne() {
+		return " limit 2"
+	}
+	end := " order by " + order(q, table, key) + " limit " + b.arg(q.Limit+1)
+	if q.Offset > 0 {
+		end += " offset " + b.arg(q.Offset)
+	}
+	return end
+}
+
+func order(q Query, table, key string) string {
+	switch {
+	case !q.Sorted:
+		return table + "id"
+	case q.Descending:
+		return key + " desc, " + table + "id"
+	}
+	return key + ", " + table + "id"
+}
+
+// findsOne tells whether the query can find at most one resource: by name or id,
+// as identity providers look before they write.
+func (q Query) findsOne() bool {
+	return len(q.From) == 1 && q.Offset == 0 && q.Limit > 0 && !q.Sorted && one(q.From[0].Where)
+}
+
+func one(c Condition) bool {
+	switch c := c.(type) {
+	case And:
+		return one(c.Left) || one(c.Right)
+	case Compare:
+		return c.Op == Eq && c.Value != nil && (c.Field.Place == InUniqueName || c.Field.Place == InID)
+	}
+	return false
 }
 
 // match is the from and where of a query.
@@ -141,21 +173,7 @@ func (b *builder) match(q Query) (string, error) {
 	if len(parts) > 1 {
 		where = "((" + where + "))"
 	}
-	// The joins are there only for whoever looks at restrictions.
-	source := " resources r "
-	if b.usesRestrictions || q.sortsBy(InRestriction) {
-		source = from
-	}
-	return " from" + source + "where r.tenant_id = $1 and r.deleted_at is null and " + where, nil
-}
-
-func (q Query) sortsBy(place Place) bool {
-	for _, s := range q.From {
-		if q.Sorted && s.Sort != nil && s.Sort.Place == place {
-			return true
-		}
-	}
-	return false
+	return " from resources r where r.tenant_id = $1 and r.deleted_at is null and " + where, nil
 }
 
 type sortKey struct{ sql, cast string }

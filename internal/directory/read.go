@@ -1,10 +1,12 @@
 package directory
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -23,57 +25,85 @@ type Store struct {
 func NewStore(db *database.DB) *Store { return &Store{db: db} }
 
 const (
-	// from joins a restriction and the cascade that came of it, by primary keys.
-	from = ` resources r
-		left join restrictions x on x.tenant_id = r.tenant_id and x.principal_id = r.id
-		left join lifecycle_events le on le.tenant_id = x.tenant_id and le.id = x.event_id `
-
-	columns = `r.id, r.type, coalesce(r.unique_name, ''), coalesce(r.display_name, ''), coalesce(r.external_id, ''),
-		r.active, r.version, r.created_at, r.modified_at, r.document, r.extensions,
-		x.since, coalesce(x.cause, ''), coalesce(le.workflow_id, ''), coalesce(le.survivors, 0)`
-
-	// edgesOf relies on the primary key of edges; only agents have such edges.
-	edgesOf = `case when r.type = 'Agent' then
-		(select jsonb_agg(jsonb_build_object('attribute', e.attribute, 'value', t.id, 'type', t.type, 'display', coalesce(t.display_name, '')) order by e.attribute, t.id)
-		from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
-		where e.tenant_id = r.tenant_id and e.source_id = r.id) end`
-	// groupsOf relies on edges_target. Who is in no group pays for one look.
-	groupsOf = `case when r.type <> 'Group' and exists (
-		  select 1 from edges e where e.tenant_id = r.tenant_id and e.target_id = r.id and e.attribute = 'members') then
-		(select jsonb_agg(jsonb_build_object('attribute', 'groups', 'value', g.id, 'type', case when g.direct then 'direct' else 'indirect' end, 'display', g.display) order by g.id)
-		from groups_of(r.tenant_id, r.id) g) end`
+	// shown is what an answer needs of a resource. The extensions come as words,
+	// which costs less than an array does; no URN has a blank.
+	shown = `r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' '),
+		case when not r.plain then more_about(r.tenant_id, r.id) end`
+	// stored is the rest, for whoever writes it back.
+	stored = `r.unique_name, r.display_name, r.external_id, r.active`
 )
 
-func scanInto(row pgx.CollectableRow, r *Resource, more ...any) error {
-	var x Restriction
-	var since *time.Time
-	err := row.Scan(append([]any{
-		&r.ID, &r.Type, &r.UniqueName, &r.Display, &r.ExternalID, &r.Active, &r.Version, &r.Created, &r.Modified,
-		&r.Document, &r.Extensions, &since, &x.Cause, &x.WorkflowID, &x.Survivors, &r.Edges, &r.Groups,
-	}, more...)...)
-	if since != nil {
-		x.Since = *since
-		r.Restriction = &x
+// more is what stands in other tables.
+type more struct {
+	Restriction *Restriction `json:"restriction"`
+	Groups      []Edge       `json:"groups"`
+	Edges       []Edge       `json:"edges"`
+}
+
+// scanShown reads [shown], and what else was selected behind it.
+func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
+	var about []byte
+	var extensions string
+	document := (*[]byte)(&r.Document)
+	var err error
+	if len(others) == 0 {
+		err = row.Scan(document, &r.Version, &r.Created, &r.Modified, &extensions, &about)
+	} else {
+		err = row.Scan(append([]any{document, &r.Version, &r.Created, &r.Modified, &extensions, &about}, others...)...)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if extensions != "" {
+		r.Extensions = strings.Fields(extensions)
+	}
+	if about == nil {
+		return nil
+	}
+	var m more
+	if err := json.Unmarshal(about, &m); err != nil {
+		return fmt.Errorf("read more about a resource: %w", err)
+	}
+	r.Restriction, r.Groups, r.Edges = m.Restriction, m.Groups, m.Edges
+	return nil
 }
 
-func scan(row pgx.CollectableRow) (*Resource, error) {
-	var r Resource
-	err := scanInto(row, &r)
-	return &r, err
-}
-
-// Get returns a live resource of the type. Error: [ErrNotFound].
+// Get returns a live resource of the type, as it is shown: without its indexed
+// columns. Error: [ErrNotFound].
 func (s *Store) Get(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*Resource, error) {
-	return Read(ctx, s.db, tenant, resourceType, id)
+	return get(ctx, s.db, tenant, resourceType, id, `select `+shown+` from resources r
+		 where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`,
+		func(row pgx.CollectableRow, r *Resource) error { return scanShown(row, r) })
 }
 
-// Read is [Store.Get] for whoever has the database at hand.
+// Read returns a live resource of the type whole, for a change.
+// Error: [ErrNotFound].
 func Read(ctx context.Context, db *database.DB, tenant uuid.UUID, resourceType string, id uuid.UUID) (*Resource, error) {
-	r, err := database.Once(ctx, db, tenant, func(rows pgx.Rows) (*Resource, error) { return pgx.CollectExactlyOneRow(rows, scan) },
-		`select `+columns+`, `+edgesOf+`, `+groupsOf+` from`+from+`
-		 where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`, tenant, id, resourceType)
+	return get(ctx, db, tenant, resourceType, id, `select `+shown+`, `+stored+` from resources r
+		 where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`,
+		func(row pgx.CollectableRow, r *Resource) error {
+			var unique, display, external *string
+			err := scanShown(row, r, &unique, &display, &external, &r.Active)
+			r.UniqueName, r.Display, r.ExternalID = orEmpty(unique), orEmpty(display), orEmpty(external)
+			return err
+		})
+}
+
+func orEmpty(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func get(ctx context.Context, db *database.DB, tenant uuid.UUID, resourceType string, id uuid.UUID, sql string, scan func(pgx.CollectableRow, *Resource) error) (*Resource, error) {
+	r := &Resource{ID: id, Type: resourceType}
+	err := database.Together(ctx, db, tenant, database.Statement{SQL: sql, Args: []any{tenant, id, resourceType}, Collect: func(rows pgx.Rows) error {
+		if !rows.Next() {
+			return cmp.Or(rows.Err(), pgx.ErrNoRows)
+		}
+		return scan(rows, r)
+	}})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, fmt.Errorf("%s %s: %w", resourceType, id, ErrNotFound)
 	}

@@ -94,21 +94,30 @@ var errOutdated = errors.New("the resource has changed meanwhile")
 
 // A change is one statement, and with it one round trip, that writes resource,
 // edges, restriction, audit row and event (I1, I2). The parts are put together
-// as the change needs them: $1 to $13 are of [meaning], $14 to $20 the columns of
-// the resource; those of edges and unique values follow.
+// as the change needs them: $1 to $13 say what the change means, $14 to $20 are the
+// columns of the resource; those of edges and unique values follow.
 const (
 	insertSQL = `
 		with written as (
-		  insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, version, document, extensions, created_at, modified_at)
-		  values ($1, $2, $3, nullif($14, ''), nullif($15, ''), nullif($16, ''), $17, 1, $18, $19, $20, $20)
+		  insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, version, document, extensions, created_at, modified_at, plain)
+		  values ($1, $2, $3, nullif($14, ''), nullif($15, ''), nullif($16, ''), $17, 1, $18, $19, $20, $20, $3 <> 'Agent' and not $11)
 		  returning version, %t as members)`
 	insertEdgesSQL = `,
 		added as (
 		  insert into edges (tenant_id, source_id, attribute, target_id)
 		  select $1, $2, w.attribute, w.target_id from written` + targets + ` on conflict do nothing)`
 
-	// The row is locked, and looked at again, before anything is written: if it
-	// is not the expected version any more, nothing is.
+	// updateSQL writes only what is the expected version still.
+	updateSQL = `
+		with written as (
+		  update resources r set version = version + 1, modified_at = $20::timestamptz, deleted_at = case when $22 then $20::timestamptz end,
+		         plain = plain and not $11, unique_name = nullif($14, ''), display_name = nullif($15, ''), external_id = nullif($16, ''),
+		         active = $17, document = $18, extensions = $19
+		   where tenant_id = $1 and id = $2 and deleted_at is null and version = $21
+		  returning version, false as members)`
+
+	// Where edges change, the row is locked, and looked at again, before anything
+	// is written: if it is not the expected version any more, nothing is.
 	lockSQL = `
 		with current as (
 		  select version from resources
@@ -128,10 +137,9 @@ const (
 		  returning 1),
 		touched as (
 		  select exists (select 1 from dropped) or exists (select 1 from cleared) or exists (select 1 from added) as edges)`
-	noEdgesSQL = `, touched as (select false as edges)`
-	updateSQL  = `,
+	updateWithEdgesSQL = `,
 		written as (
-		  update resources r set version = r.version + 1, modified_at = $20::timestamptz, deleted_at = case when $23 then $20::timestamptz end,
+		  update resources r set version = r.version + 1, modified_at = $20::timestamptz, plain = r.plain and not $11,
 		         unique_name = case when $22 then nullif($14, '') else r.unique_name end,
 		         display_name = case when $22 then nullif($15, '') else r.display_name end,
 		         external_id = case when $22 then nullif($16, '') else r.external_id end,
@@ -158,29 +166,34 @@ const (
 		   where not exists (select 1 from unique_values u
 		     where u.tenant_id = $1 and u.type = $3 and u.attribute = n.attribute and u.value = n.value and u.resource_id = $2))`
 
-	meaning = `,
+	// What follows from the row that was written: each part only where the change
+	// means it, since each costs time even where it finds nothing to do. The
+	// parameters of parts that are left out are named, and dropped, here.
+	meantSQL = `,
 		meant as (
 		  select w.version, case when w.members then $8 else $7 end as kind,
 		         $6::text[] || case when w.members then array['members'] else '{}' end as changed
-		    from written w),
+		    from written w cross join (select $9::uuid, $10::interval, $11::boolean, $12::text, $13::boolean) unused)`
+	eventSQL = `,
 		event as (
 		  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
 		  select $1, $9, kind, $2, $3, $4, $5, changed, kind || '/' || $1 || '/' || $2 || '/' || version, now() + $10
 		    from meant where kind <> ''
-		  returning sequence, kind, changed, workflow_id),
+		  returning sequence, kind, changed, workflow_id)`
+	restrictSQL = `,
 		restricted as (
 		  insert into restrictions (tenant_id, principal_id, cause, event_id)
-		  select $1, $2, $12, (select $9::uuid from event) from written where $11
+		  select $1, $2, $12, case when $13 then $9::uuid end from written
 		  on conflict (tenant_id, principal_id) do update
 		     set cause = excluded.cause, event_id = coalesce(excluded.event_id, restrictions.event_id)
-		  returning since),
+		  returning since)`
+	liftSQL = `,
 		lifted as (
-		  delete from restrictions x using written where $13 and x.tenant_id = $1 and x.principal_id = $2),
+		  delete from restrictions x using written where x.tenant_id = $1 and x.principal_id = $2)`
+	auditSQL = `,
 		audited as (
 		  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
-		  select $1, $2, $3, version, $4, $5, changed from meant)
-		select w.version, w.members, e.sequence, e.kind, e.changed, e.workflow_id, r.since
-		  from written w left join event e on true left join restricted r on true`
+		  select $1, $2, $3, version, $4, $5, changed from meant)`
 )
 
 // orphanSQL restricts the agents that the change of an agent or a group has
@@ -228,13 +241,12 @@ func (w *Writer) update(ctx context.Context, c change, version int64, remove rem
 	if version > 0 {
 		expected = &version
 	}
-	b := builder{sql: lockSQL, args: append(c.args(), expected, len(c.changed) > 0 || bool(remove), bool(remove))}
+	b := builder{sql: updateSQL, args: append(c.args(), expected, bool(remove))}
 	if c.edges.touches() {
+		b = builder{sql: lockSQL, args: append(c.args(), expected, len(c.changed) > 0)}
 		b.add(updateEdgesSQL, c.edges.addAttributes, c.edges.addTargets, c.edges.dropAttributes, c.edges.dropTargets, c.edges.clearMembers)
-	} else {
-		b.add(noEdgesSQL)
+		b.add(updateWithEdgesSQL)
 	}
-	b.add(updateSQL)
 	// Whoever gained or lost edges, or went, may leave agents behind.
 	c.mayOrphan = c.after.Type != directory.TypeUser && (c.edges.touches() || bool(remove))
 	return w.commit(ctx, c, b)
@@ -259,6 +271,19 @@ func (b *builder) add(part string, args ...any) {
 }
 
 func (w *Writer) commit(ctx context.Context, c change, b builder) (committed, error) {
+	b.sql += meantSQL
+	event, since := "null::bigint, null::text, null::text[], null::text", "null::timestamptz"
+	from := " from written w"
+	if c.kind != "" || c.ifMembers != "" {
+		b.sql, event, from = b.sql+eventSQL, "e.sequence, e.kind, e.changed, e.workflow_id", from+" left join event e on true"
+	}
+	if c.restrict {
+		b.sql, since, from = b.sql+restrictSQL, "x.since", from+" left join restricted x on true"
+	}
+	if c.lift {
+		b.sql += liftSQL
+	}
+	b.sql += auditSQL
 	if c.after.Unique != nil {
 		names, values := make([]string, 0, len(c.after.Unique)), make([]string, 0, len(c.after.Unique))
 		for name, value := range c.after.Unique {
@@ -267,7 +292,7 @@ func (w *Writer) commit(ctx context.Context, c change, b builder) (committed, er
 		b.add(uniqueSQL, names, values)
 	}
 	var done committed
-	statements := []database.Statement{{SQL: b.sql + meaning, Args: b.args, Collect: func(rows pgx.Rows) (err error) {
+	statements := []database.Statement{{SQL: b.sql + " select w.version, w.members, " + event + ", " + since + from, Args: b.args, Collect: func(rows pgx.Rows) (err error) {
 		done, err = pgx.CollectExactlyOneRow(rows, c.scan)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errOutdated
@@ -288,7 +313,7 @@ func (c change) args() []any {
 	r := c.after
 	return []any{
 		c.tenant, r.ID, r.Type, c.by.Trigger, c.by.Actor, orEmpty(c.changed), string(c.kind), string(c.ifMembers), c.event, grace,
-		c.restrict, c.by.restriction(), c.lift,
+		c.restrict, c.by.restriction(), c.kind != "",
 		r.UniqueName, r.Display, r.ExternalID, r.Active, r.Document, orEmpty(r.Extensions), r.Modified,
 	}
 }

@@ -1,9 +1,7 @@
 package lifecycle
 
 import (
-	"bytes"
-	"encoding/json"
-	"reflect"
+	"maps"
 	"slices"
 
 	"github.com/leaverhq/leaver/internal/directory"
@@ -54,41 +52,16 @@ func decideGroup(before, after *directory.Resource, changed []string) decision {
 	return decision{}
 }
 
-// difference names the top-level attributes in which two versions differ,
-// sorted. A group's members are not among them: whether a [directory.Delta]
-// changes any, only the database can tell.
-func difference(before, after *directory.Resource) ([]string, error) {
-	var old, now map[string]any
-	if err := decodeDocument(before.Document, &old); err != nil {
-		return nil, err
-	}
-	if err := decodeDocument(after.Document, &now); err != nil {
-		return nil, err
-	}
-	var changed []string
-	for name, value := range now {
-		if previous, ok := old[name]; !ok || !reflect.DeepEqual(previous, value) {
-			changed = append(changed, name)
-		}
-	}
-	for name := range old {
-		if _, ok := now[name]; !ok {
-			changed = append(changed, name)
-		}
-	}
+// difference names the attributes in which two versions differ, sorted. A group's
+// members are not among them: whether a [directory.Delta] changes any, only the
+// database can tell.
+func difference(before, after *directory.Resource) []string {
+	changed := slices.Clone(after.Changed)
 	for _, attribute := range []string{directory.EdgeOwners, directory.EdgeParent} {
-		if !reflect.DeepEqual(before.Targets(attribute), after.Targets(attribute)) {
+		if !maps.Equal(before.Targets(attribute), after.Targets(attribute)) {
 			changed = append(changed, attribute)
 		}
 	}
 	slices.Sort(changed)
-	return changed, nil
-}
-
-// decodeDocument keeps numbers as written, so that a large integer is not
-// rounded into equality with another.
-func decodeDocument(document []byte, into *map[string]any) error {
-	d := json.NewDecoder(bytes.NewReader(document))
-	d.UseNumber()
-	return d.Decode(into)
+	return changed
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
@@ -81,7 +82,10 @@ func (r *Relay) Once(ctx context.Context) (int, error) {
 func (r *Relay) start(ctx context.Context, event Event) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err := deliver(ctx, r.db, r.starter, event)
+	runID, err := r.starter.Start(ctx, event)
+	if err == nil {
+		err = markStarted(ctx, r.db, event.Tenant, []uuid.UUID{event.ID}, []string{runID})
+	}
 	if err == nil {
 		r.log.Info("relay: workflow started", "workflow", event.WorkflowID)
 		return

@@ -49,12 +49,19 @@ type Writer struct {
 	starter Starter
 	log     *slog.Logger
 	starts  chan struct{}
+	started *marker
 }
 
-// NewWriter returns a writer that starts workflows by starter.
+// NewWriter returns a writer that starts workflows by starter; close it.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
-	return &Writer{db: db, starter: starter, log: log, starts: make(chan struct{}, maxConcurrentStarts)}
+	return &Writer{db: db, starter: starter, log: log, starts: make(chan struct{}, maxConcurrentStarts), started: newMarker(db, log)}
 }
+
+// eventID is of version 7, whose order keeps the index of events compact.
+func eventID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
+
+// Close waits until what was started is stored as such.
+func (w *Writer) Close() { w.started.close() }
 
 // Result is what a change left behind.
 type Result struct {
@@ -74,7 +81,7 @@ func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Reso
 	r.Created = time.Now().UTC().Truncate(time.Millisecond)
 	r.Modified = r.Created
 	d := decide(nil, r, nil)
-	c := change{tenant: tenant, after: r, by: by, event: uuid.New(), decision: d, ifMembers: d.kind, edges: edgesBetween(nil, r)}
+	c := change{tenant: tenant, after: r, by: by, event: eventID(), decision: d, ifMembers: d.kind, edges: edgesBetween(nil, r)}
 	if err := w.checkTargets(ctx, c); err != nil {
 		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
@@ -120,15 +127,12 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 }
 
 func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *directory.Resource, by Cause) (Result, error) {
-	changed, err := difference(before, after)
-	if err != nil {
-		return Result{}, fmt.Errorf("compare versions of %s: %w", before.ID, err)
-	}
+	changed := difference(before, after)
 	if len(changed) == 0 && after.Members.Empty() {
 		return Result{Resource: before}, nil
 	}
 	c := change{
-		tenant: tenant, after: after, by: by, event: uuid.New(), changed: changed, decision: decide(before, after, changed),
+		tenant: tenant, after: after, by: by, event: eventID(), changed: changed, decision: decide(before, after, changed),
 		edges: edgesBetween(before, after),
 	}
 	if c.ifMembers = c.kind; !after.Members.Empty() {
@@ -205,7 +209,7 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 		after := *before
 		inactive := false
 		after.Active, after.Modified, after.Unique = &inactive, time.Now().UTC().Truncate(time.Millisecond), map[string]string{}
-		c := change{tenant: tenant, after: &after, by: by, event: uuid.New(), decision: d, ifMembers: d.kind}
+		c := change{tenant: tenant, after: &after, by: by, event: eventID(), decision: d, ifMembers: d.kind}
 		done, err := w.update(ctx, c, before.Version, true)
 		if errors.Is(err, errOutdated) {
 			continue
@@ -259,21 +263,12 @@ func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 		default:
 			return
 		}
-		err := deliver(ctx, w.db, w.starter, *event)
+		runID, err := w.starter.Start(ctx, *event)
 		<-w.starts
-		if err != nil {
+		if err == nil {
+			w.started.add(*event, runID)
+		} else {
 			w.log.Warn("workflow not started yet; the relay will start it", "workflow", event.WorkflowID, "error", err)
 		}
 	}
-}
-
-func deliver(ctx context.Context, db *database.DB, starter Starter, event Event) error {
-	runID, err := starter.Start(ctx, event)
-	if err != nil {
-		return fmt.Errorf("start %s: %w", event.WorkflowID, err)
-	}
-	_, err = database.Once(ctx, db, event.Tenant, database.Nothing, `
-		update lifecycle_events set started_at = now(), run_id = $3, last_error = null
-		 where tenant_id = $1 and id = $2 and started_at is null`, event.Tenant, event.ID, runID)
-	return err
 }

@@ -38,10 +38,25 @@ update resources set
     extensions = array(select u from jsonb_array_elements_text(document -> 'schemas') u
                         where u not like 'urn:ietf:params:scim:schemas:core:%'),
     document = document - 'schemas';
+-- Plain: never restricted, in no group, with no owners; false means to look.
+-- Nothing makes it true again.
+alter table resources add column plain boolean not null default true;
+update resources r set plain = false
+ where r.type = 'Agent' or exists (select 1 from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)
+    or exists (select 1 from edges e where e.tenant_id = r.tenant_id and e.target_id = r.id and e.attribute = 'members');
 -- Names sort by their bytes, folded as they are, so that sorting uses the index.
 alter table resources alter column unique_name type text collate "C";
 -- An update that changes no indexed column finds room on its page (HOT).
 alter table resources set (fillfactor = 85);
+
+-- A tenant is never deleted, nor a resource but as a tombstone, and whoever
+-- writes an event or a restriction has just written its resource: these keys
+-- proved nothing, and had every write share-lock the tenant's one row.
+alter table resources drop constraint resources_tenant_id_fkey;
+alter table lifecycle_events drop constraint lifecycle_events_tenant_id_fkey,
+    drop constraint lifecycle_events_tenant_id_principal_id_fkey,
+    drop constraint lifecycle_events_sequence_key; -- a sequence repeats nothing
+alter table restrictions drop constraint restrictions_tenant_id_principal_id_fkey;
 
 -- Values that a tenant's schema declares unique. The built-in unique names
 -- have an index of their own.
@@ -106,6 +121,36 @@ begin
      where u.id <> principal;
 end $$;
 
+-- What a read adds to a resource that is not plain: what restricts it, the
+-- groups it is in, its owners and parent. A plain one costs no plan for that.
+create function more_about(tenant uuid, resource uuid) returns jsonb
+    language plpgsql stable as $$
+begin
+    return jsonb_build_object(
+      'restriction', (
+        select jsonb_build_object('since', x.since, 'cause', x.cause, 'workflowId', coalesce(e.workflow_id, ''), 'survivors', coalesce(e.survivors, 0))
+          from restrictions x left join lifecycle_events e on e.tenant_id = tenant and e.id = x.event_id
+         where x.tenant_id = tenant and x.principal_id = resource),
+      'groups', (
+        select jsonb_agg(jsonb_build_object('attribute', 'groups', 'value', g.id, 'type', case when g.direct then 'direct' else 'indirect' end, 'display', g.display) order by g.id)
+          from groups_of(tenant, resource) g),
+      'edges', (
+        select jsonb_agg(jsonb_build_object('attribute', e.attribute, 'value', t.id, 'type', t.type, 'display', coalesce(t.display_name, '')) order by e.attribute, t.id)
+          from edges e join resources t on t.tenant_id = tenant and t.id = e.target_id and t.deleted_at is null
+         where e.tenant_id = tenant and e.source_id = resource and e.attribute in ('owners', 'parent')));
+end $$;
+
+-- Whoever becomes a member is plain no more. In order, so that two groups that
+-- gain the same members do not wait for each other.
+create function members_are_not_plain() returns trigger language plpgsql as $$
+begin
+    perform 1 from resources r join added a on r.tenant_id = a.tenant_id and r.id = a.target_id and a.attribute = 'members'
+      where r.plain order by r.id for no key update of r;
+    update resources r set plain = false from added a
+     where r.tenant_id = a.tenant_id and r.id = a.target_id and a.attribute = 'members' and r.plain;
+    return null;
+end $$;
+
 -- Everything below a group: what `groups eq` selects.
 create function members_within(tenant uuid, top uuid) returns setof uuid
     language plpgsql stable as $$
@@ -147,15 +192,22 @@ create function find_issuers(issuer_url text)
      where i.issuer = issuer_url
 $$;
 -- +goose StatementEnd
+create trigger edges_plain after insert on edges referencing new table as added
+    for each statement execute function members_are_not_plain();
 revoke execute on function authenticate_token(bytea), find_issuers(text) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text) to leaver_app;
 
 -- +goose Down
-drop function find_issuers(text), members_within(uuid, uuid), groups_of(uuid, uuid), authenticate_token(bytea);
+drop trigger edges_plain on edges;
+drop function find_issuers(text), members_within(uuid, uuid), members_are_not_plain(), more_about(uuid, uuid), groups_of(uuid, uuid), authenticate_token(bytea);
 drop table changes, unique_values, issuers, tenant_schemas;
+alter table lifecycle_events add unique (sequence), add foreign key (tenant_id) references tenants,
+    add foreign key (tenant_id, principal_id) references resources (tenant_id, id);
+alter table resources add foreign key (tenant_id) references tenants;
+alter table restrictions add foreign key (tenant_id, principal_id) references resources (tenant_id, id);
 update resources set document = document || jsonb_build_object('schemas',
     to_jsonb(array_prepend('urn:ietf:params:scim:schemas:core:2.0:' || type, extensions)));
-alter table resources drop column extensions, alter column unique_name type text collate "default", reset (fillfactor);
+alter table resources drop column extensions, drop column plain, alter column unique_name type text collate "default", reset (fillfactor);
 alter table tenants drop column schema_version, drop column requests_per_second, drop column public_discovery;
 -- +goose StatementBegin
 create function authenticate_token(token_hash bytea)

@@ -1,0 +1,224 @@
+package scim_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// The benchmarks measure requests over loopback with 16 connections, PostgreSQL
+// on the same machine, beside the floor and beside elimity in the same run;
+// docs/PERFORMANCE.md tells how to run them and what came out.
+
+const benchConnections = 16
+
+// benchUsers is how many users there are; LEAVER_BENCH_USERS makes it fewer for
+// a quick look.
+func benchUsers() int {
+	if n, err := strconv.Atoi(os.Getenv("LEAVER_BENCH_USERS")); err == nil {
+		return n
+	}
+	return 100_000
+}
+
+// benchStack is the three providers over the same users.
+type benchStack struct {
+	providers []benchProvider
+	ids       []string // of users, in all three
+}
+
+type benchProvider struct {
+	name, address, base, token string
+}
+
+func newBenchStack(b *testing.B) *benchStack {
+	b.Helper()
+	d := stacktest.NewDatabase(b)
+	pooled := d.AppURL + "&pool_max_conns=" + strconv.Itoa(benchConnections)
+	db, err := database.Open(b.Context(), pooled)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(db.Close)
+	p := &provider{t: b, db: db, tenants: tenant.NewStore(db), starter: &starter{}}
+	p.tenant, p.token = p.newTenant("acme", tenant.ProfileDefault)
+	pool := newPeerPool(b, d.OwnerURL, pooled)
+	s := &benchStack{ids: fill(b, d.OwnerURL, p.tenant.ID)}
+	for _, of := range []struct {
+		name, base string
+		handler    http.Handler
+	}{{"floor", "", floor{pool}}, {"leaver", "/scim/v2", p.handler()}, {"elimity", "/v2", newElimity(b, pool)}} {
+		server := httptest.NewServer(of.handler)
+		b.Cleanup(server.Close)
+		s.providers = append(s.providers, benchProvider{of.name, server.Listener.Addr().String(), of.base, p.token})
+	}
+	return s
+}
+
+// fill makes the same users for all.
+func fill(b *testing.B, ownerURL string, of uuid.UUID) []string {
+	b.Helper()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, ownerURL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	for _, sql := range []string{
+		`insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, document, extensions, created_at, modified_at)
+		 select '` + of.String() + `', gen_random_uuid(), 'User', 'user' || i || '@example.com', 'User ' || i, 'ext-' || i, true, jsonb_build_object(
+		   'userName', 'user' || i || '@example.com', 'displayName', 'User ' || i, 'externalId', 'ext-' || i, 'active', true, 'title', 'Engineer',
+		   'name', jsonb_build_object('givenName', 'User', 'familyName', 'Number ' || i, 'formatted', 'User Number ' || i),
+		   'emails', jsonb_build_array(jsonb_build_object('type', 'work', 'value', 'user' || i || '@example.com', 'primary', true)),
+		   'urn:ietf:params:scim:schemas:extension:enterprise:2.0:User', jsonb_build_object('department', 'D' || i % 50, 'employeeNumber', i::text)),
+		   '{urn:ietf:params:scim:schemas:extension:enterprise:2.0:User}', now(), now() from generate_series(1, ` + strconv.Itoa(benchUsers()) + `) i`,
+		`insert into peer_users (id, user_name, active, body) select id, unique_name, true, document from resources`,
+		`vacuum analyze resources`, `vacuum analyze peer_users`,
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			b.Fatal(err)
+		}
+	}
+	rows, err := conn.Query(ctx, `select id::text from resources order by random() limit 20000`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return ids
+}
+
+// BenchmarkProviders measures each operation on each provider. The providers
+// take turns every quarter of a second, so that what the machine does besides
+// falls on all alike; the ratios are what counts.
+func BenchmarkProviders(b *testing.B) {
+	s := newBenchStack(b)
+	var posted atomic.Int64
+	for _, operation := range []struct {
+		name    string
+		request func(p benchProvider, n int) (method, path, body string)
+	}{
+		{"GetByID", func(_ benchProvider, n int) (string, string, string) {
+			return http.MethodGet, "/Users/" + s.ids[n%len(s.ids)], ""
+		}},
+		{"FilterUserName", func(_ benchProvider, n int) (string, string, string) {
+			return http.MethodGet, "/Users?filter=" + url.QueryEscape(fmt.Sprintf(`userName eq "user%d@example.com"`, 1+n*7919%benchUsers())), ""
+		}},
+		{"List100", func(benchProvider, int) (string, string, string) {
+			return http.MethodGet, "/Users?startIndex=1&count=100", ""
+		}},
+		{"PatchActive", func(_ benchProvider, n int) (string, string, string) {
+			// Every request changes something: a user goes, and returns.
+			return http.MethodPatch, "/Users/" + s.ids[n%len(s.ids)], patchBody(fmt.Sprintf(`{"op":"replace","path":"active","value":%t}`, n/len(s.ids)%2 == 1))
+		}},
+		{"Post", func(_ benchProvider, _ int) (string, string, string) {
+			i := posted.Add(1)
+			return http.MethodPost, "/Users", fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"new%d@example.com","active":true,"displayName":"New",`+
+				`"name":{"givenName":"New","familyName":"User"},"emails":[{"type":"work","value":"new%d@example.com","primary":true}]}`, i, i)
+		}},
+	} {
+		b.Run(operation.name, func(b *testing.B) {
+			clients := make([]*benchClient, len(s.providers))
+			for i, p := range s.providers {
+				clients[i] = newBenchClient(b, p, func(n int) (string, string, string) { return operation.request(p, n) })
+			}
+			for b.Loop() {
+				for _, c := range clients {
+					c.turn(b)
+				}
+			}
+			for _, c := range clients {
+				b.ReportMetric(c.rate(), c.name+"-req/s")
+				b.ReportMetric(c.rate()/clients[0].rate(), c.name+"/floor")
+			}
+		})
+	}
+}
+
+// benchTurn is how long one provider is asked before the next.
+const benchTurn = 250 * time.Millisecond
+
+// benchClient asks one provider over a fixed number of connections, at a cost
+// that is small, so that what is measured is the provider.
+type benchClient struct {
+	benchProvider
+	request func(n int) (method, path, body string)
+	conns   []net.Conn
+	readers []*bufio.Reader
+	next    atomic.Int64
+	spent   time.Duration
+}
+
+func newBenchClient(b *testing.B, p benchProvider, request func(int) (string, string, string)) *benchClient {
+	b.Helper()
+	c := &benchClient{benchProvider: p, request: request}
+	for range benchConnections {
+		conn, err := net.Dial("tcp", p.address)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = conn.Close() })
+		c.conns, c.readers = append(c.conns, conn), append(c.readers, bufio.NewReader(conn))
+	}
+	return c
+}
+
+func (c *benchClient) rate() float64 { return float64(c.next.Load()) / c.spent.Seconds() }
+
+// turn asks for a while on all connections.
+func (c *benchClient) turn(b *testing.B) {
+	b.Helper()
+	start := time.Now()
+	var all sync.WaitGroup
+	for i := range c.conns {
+		all.Go(func() {
+			for time.Since(start) < benchTurn && !b.Failed() {
+				if err := c.ask(c.conns[i], c.readers[i]); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	c.spent += time.Since(start)
+}
+
+func (c *benchClient) ask(conn net.Conn, in *bufio.Reader) error {
+	method, path, body := c.request(int(c.next.Add(1) - 1))
+	_, err := fmt.Fprintf(conn, "%s %s%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/scim+json\r\nContent-Length: %d\r\n\r\n%s",
+		method, c.base, path, c.token, len(body), body)
+	if err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if resp.StatusCode > 299 || len(answer) == 0 || strings.Contains(string(answer[:min(200, len(answer))]), `"totalResults":0`) {
+		return fmt.Errorf("%s %s answered %d: %s", method, path, resp.StatusCode, answer)
+	}
+	return err
+}

@@ -1,0 +1,217 @@
+package scim_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	elimity "github.com/elimity-com/scim"
+	elimityerrors "github.com/elimity-com/scim/errors"
+	"github.com/elimity-com/scim/optional"
+	"github.com/elimity-com/scim/schema"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/scim2/filter-parser/v2"
+)
+
+// The peers that leaver is measured against, and compared with, on the same
+// PostgreSQL: the floor, a bare handler that sends stored rows, and a service
+// provider on github.com/elimity-com/scim.
+
+// peerTable is where both keep their users.
+const peerTable = `
+	create table peer_users (
+	  id uuid primary key, user_name text not null unique, active boolean, body jsonb not null);
+	grant select, insert, update, delete on peer_users to public`
+
+func newPeerPool(t testing.TB, ownerURL, appURL string) *pgxpool.Pool {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), ownerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), peerTable); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(t.Context(), appURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// floor answers with stored rows, and knows nothing of SCIM.
+type floor struct{ pool *pgxpool.Pool }
+
+func (f floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body []byte
+	var err error
+	id := strings.TrimPrefix(r.URL.Path, "/Users/")
+	switch {
+	case r.Method == http.MethodGet && r.URL.Path != "/Users":
+		err = f.pool.QueryRow(r.Context(), `select body from peer_users where id = $1`, id).Scan(&body)
+	case r.Method == http.MethodGet && r.URL.Query().Has("filter"):
+		name := strings.Trim(strings.TrimPrefix(r.URL.Query().Get("filter"), "userName eq "), `"`)
+		err = f.pool.QueryRow(r.Context(), `select body from peer_users where user_name = $1`, name).Scan(&body)
+		body = fmt.Appendf(nil, `{"totalResults":1,"Resources":[%s]}`, body)
+	case r.Method == http.MethodGet:
+		var rows pgx.Rows
+		if rows, err = f.pool.Query(r.Context(), `select body::text from peer_users order by id limit 100`); err == nil {
+			var list []string
+			list, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			body = fmt.Appendf(nil, `{"Resources":[%s]}`, strings.Join(list, ","))
+		}
+	case r.Method == http.MethodPatch:
+		sent, _ := io.ReadAll(r.Body)
+		active := strings.Contains(string(sent), "true")
+		err = f.pool.QueryRow(r.Context(), `update peer_users set active = $2 where id = $1 returning body`, id, active).Scan(&body)
+	case r.Method == http.MethodPost:
+		body, _ = io.ReadAll(r.Body)
+		var sent struct {
+			UserName string `json:"userName"`
+		}
+		if err = json.Unmarshal(body, &sent); err == nil {
+			_, err = f.pool.Exec(r.Context(), `insert into peer_users (id, user_name, active, body) values ($1, $2, true, $3)`, uuid.New(), sent.UserName, body)
+		}
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/scim+json")
+	_, _ = w.Write(body)
+}
+
+// newElimity is a provider of users on github.com/elimity-com/scim and pgx, as
+// its documentation has one written.
+func newElimity(t testing.TB, pool *pgxpool.Pool) http.Handler {
+	t.Helper()
+	server, err := elimity.NewServer(&elimity.ServerArgs{
+		ServiceProviderConfig: &elimity.ServiceProviderConfig{SupportFiltering: true, SupportPatch: true},
+		ResourceTypes: []elimity.ResourceType{{
+			ID: optional.NewString("User"), Name: "User", Endpoint: "/Users", Schema: schema.CoreUserSchema(),
+			SchemaExtensions: []elimity.SchemaExtension{{Schema: schema.ExtensionEnterpriseUser()}}, Handler: elimityUsers{pool},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server
+}
+
+type elimityUsers struct{ pool *pgxpool.Pool }
+
+func (e elimityUsers) Create(r *http.Request, attributes elimity.ResourceAttributes) (elimity.Resource, error) {
+	id := uuid.New()
+	body, err := json.Marshal(attributes)
+	if err != nil {
+		return elimity.Resource{}, err
+	}
+	_, err = e.pool.Exec(r.Context(), `insert into peer_users (id, user_name, active, body) values ($1, $2, $3, $4)`,
+		id, attributes["userName"], attributes["active"], body)
+	if err != nil && strings.Contains(err.Error(), "23505") {
+		return elimity.Resource{}, elimityerrors.ScimErrorUniqueness
+	}
+	return elimity.Resource{ID: id.String(), Attributes: attributes}, err
+}
+
+func (e elimityUsers) Get(r *http.Request, id string) (elimity.Resource, error) {
+	return e.one(e.pool.QueryRow(r.Context(), `select body from peer_users where id = $1`, id), id)
+}
+
+func (e elimityUsers) one(row pgx.Row, id string) (elimity.Resource, error) {
+	resource := elimity.Resource{ID: id}
+	err := row.Scan(&resource.Attributes)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return elimity.Resource{}, elimityerrors.ScimErrorResourceNotFound(id)
+	}
+	return resource, err
+}
+
+func (e elimityUsers) GetAll(r *http.Request, p elimity.ListRequestParams) (elimity.Page, error) {
+	where, args := "", []any{}
+	if p.FilterValidator != nil {
+		compare, ok := p.FilterValidator.GetFilter().(*filter.AttributeExpression)
+		if !ok || !strings.EqualFold(compare.AttributePath.AttributeName, "userName") || compare.Operator != filter.EQ {
+			return elimity.Page{}, elimityerrors.ScimErrorInvalidFilter
+		}
+		where, args = " where user_name = $1", append(args, compare.CompareValue)
+	}
+	var page elimity.Page
+	if err := e.pool.QueryRow(r.Context(), `select count(*) from peer_users`+where, args...).Scan(&page.TotalResults); err != nil {
+		return page, err
+	}
+	rows, err := e.pool.Query(r.Context(), fmt.Sprintf(`select id::text, body from peer_users%s order by peer_users.id limit %d offset %d`,
+		where, p.Count, p.StartIndex-1), args...)
+	if err != nil {
+		return page, err
+	}
+	page.Resources, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (elimity.Resource, error) {
+		var resource elimity.Resource
+		return resource, row.Scan(&resource.ID, &resource.Attributes)
+	})
+	return page, err
+}
+
+func (e elimityUsers) Replace(r *http.Request, id string, attributes elimity.ResourceAttributes) (elimity.Resource, error) {
+	return e.store(r.Context(), e.pool, id, attributes)
+}
+
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func (e elimityUsers) store(ctx context.Context, in querier, id string, attributes elimity.ResourceAttributes) (elimity.Resource, error) {
+	body, err := json.Marshal(attributes)
+	if err != nil {
+		return elimity.Resource{}, err
+	}
+	return e.one(in.QueryRow(ctx, `update peer_users set user_name = $2, active = $3, body = $4 where id = $1 returning body`,
+		id, attributes["userName"], attributes["active"], body), id)
+}
+
+func (e elimityUsers) Delete(r *http.Request, id string) error {
+	tag, err := e.pool.Exec(r.Context(), `delete from peer_users where id = $1`, id)
+	if err == nil && tag.RowsAffected() == 0 {
+		return elimityerrors.ScimErrorResourceNotFound(id)
+	}
+	return err
+}
+
+// Patch applies operations on top-level attributes, which is what is measured
+// and compared: the library leaves applying to the handler.
+func (e elimityUsers) Patch(r *http.Request, id string, operations []elimity.PatchOperation) (resource elimity.Resource, err error) {
+	err = pgx.BeginFunc(r.Context(), e.pool, func(tx pgx.Tx) error {
+		resource, err = e.one(tx.QueryRow(r.Context(), `select body from peer_users where id = $1 for update`, id), id)
+		if err != nil {
+			return err
+		}
+		for _, o := range operations {
+			values, ok := o.Value.(map[string]any)
+			if o.Path != nil {
+				values, ok = map[string]any{o.Path.AttributePath.AttributeName: o.Value}, true
+			}
+			if !ok {
+				return elimityerrors.ScimErrorInvalidValue
+			}
+			for name, value := range values {
+				if o.Op == elimity.PatchOperationRemove {
+					delete(resource.Attributes, name)
+				} else {
+					resource.Attributes[name] = value
+				}
+			}
+		}
+		resource, err = e.store(r.Context(), tx, id, resource.Attributes)
+		return err
+	})
+	return resource, err
+}
