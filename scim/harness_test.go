@@ -87,8 +87,10 @@ func (p *provider) handler() http.Handler {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	writer := lifecycle.NewWriter(p.db, p.starter, log)
+	p.t.Cleanup(writer.Close)
 	handler := scim.New(scim.Config{
-		Directory: directory.NewStore(p.db), Lifecycle: lifecycle.NewWriter(p.db, p.starter, log), Transactions: lifecycle.NewCascades(p.db),
+		Directory: directory.NewStore(p.db), Lifecycle: writer, Transactions: lifecycle.NewCascades(p.db),
 		Tenants: p.tenants, Sealer: sealer, Log: log,
 	}).Handler()
 	r := chi.NewRouter()

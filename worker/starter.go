@@ -57,9 +57,24 @@ func (s *Starter) Start(ctx context.Context, e lifecycle.Event) (string, error) 
 	return s.start(ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING)
 }
 
+// closing is how long a run may take from its report to its end: a cascade that
+// has just told its survivors may be re-run, though Temporal has it running yet.
+const closing = time.Second
+
 // Rerun starts the next run of a cascade that closed without success.
 // Error: lifecycle.ErrNotFailed where it is running, or completed.
 func (s *Starter) Rerun(ctx context.Context, e lifecycle.Event) (string, error) {
+	runID, err := s.next(ctx, e)
+	if errors.Is(err, lifecycle.ErrNotFailed) {
+		ended, cancel := context.WithTimeout(ctx, closing)
+		defer cancel()
+		_ = s.client.GetWorkflow(ended, e.WorkflowID, "").Get(ended, nil) // how it ends, the next attempt tells
+		runID, err = s.next(ctx, e)
+	}
+	return runID, err
+}
+
+func (s *Starter) next(ctx context.Context, e lifecycle.Event) (string, error) {
 	runID, err := s.start(ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &started) {

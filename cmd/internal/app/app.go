@@ -32,6 +32,7 @@ type App struct {
 	temporal   client.Client
 	connectors connectors.Registry
 	tenants    *tenant.Store
+	writer     *lifecycle.Writer
 }
 
 // New opens what the configuration names. It succeeds while PostgreSQL and
@@ -59,11 +60,14 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 		temporal.Close()
 		return nil, err
 	}
-	return &App{config: cfg, log: log, db: db, sealer: sealer, temporal: temporal, connectors: registry, tenants: tenant.NewStore(db)}, nil
+	a := &App{config: cfg, log: log, db: db, sealer: sealer, temporal: temporal, connectors: registry, tenants: tenant.NewStore(db)}
+	a.writer = lifecycle.NewWriter(db, a.starter(), log)
+	return a, nil
 }
 
 // Close closes what New opened.
 func (a *App) Close() {
+	a.writer.Close()
 	a.temporal.Close()
 	a.connectors.Close()
 	a.db.Close()

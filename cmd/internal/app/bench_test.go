@@ -113,6 +113,7 @@ func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 	}
 	capture := &captured{}
 	writer := lifecycle.NewWriter(i.app.db, capture, i.app.log)
+	defer writer.Close()
 	if _, err := writer.Delete(b.Context(), i.tenant.ID, "User", user, lifecycle.Cause{Trigger: lifecycle.TriggerDelete, Actor: "benchmark"}, nil); err != nil {
 		b.Fatal(err)
 	}

@@ -40,9 +40,8 @@ func (a *App) Handler() http.Handler {
 	})
 	r.Get("/readyz", a.ready)
 	starter := a.starter()
-	writer := lifecycle.NewWriter(a.db, starter, a.log)
 	provider := scim.New(scim.Config{
-		Directory: directory.NewStore(a.db), Lifecycle: writer, Transactions: a.cascades(), Tenants: a.Tenants(), Sealer: a.sealer,
+		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Transactions: a.cascades(), Tenants: a.Tenants(), Sealer: a.sealer,
 		PublicURL: a.config.Serve.PublicURL, RequestsPerSecond: a.config.Serve.RequestsPerSecond, Log: a.log,
 	}).Handler()
 	r.Mount(scim.BasePath, provider)
