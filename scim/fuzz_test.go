@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // The parsers meet whatever a client sends: each ends, and says so in SCIM's terms.
@@ -92,3 +93,99 @@ func FuzzBody(f *testing.F) {
 }
 
 func noMembers(directory.Condition) ([]uuid.UUID, error) { return nil, nil }
+
+func FuzzCursor(f *testing.F) {
+	keyset, err := seal.GenerateKeyset()
+	if err != nil {
+		f.Fatal(err)
+	}
+	sealer, err := seal.New(keyset)
+	if err != nil {
+		f.Fatal(err)
+	}
+	binding := cursorBinding{Tenant: uuid.New(), Type: "User"}
+	key := "x"
+	valid, err := sealCursor(sealer, binding, directory.Position{ID: uuid.New(), Key: &key})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, seed := range []string{valid, valid[:len(valid)-1], "", "AAAA", strings.Repeat("A", 9000)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		position, err := openCursor(sealer, binding, text)
+		wantClientError(t, err)
+		if err == nil && text != valid {
+			t.Errorf("a cursor that nobody sealed leads to %v", position)
+		}
+	})
+}
+
+func FuzzSearch(f *testing.F) {
+	for _, seed := range []string{
+		`{"filter":"userName eq \"x\"","sortBy":"name.familyName","sortOrder":"descending","count":5}`, `{"attributes":["emails.value"],"cursor":""}`,
+		`{"excludedAttributes":["members"],"startIndex":-1}`, `{"sortBy":"emails[type eq \"work\"].value"}`,
+	} {
+		f.Add(seed)
+	}
+	types := ResourceTypes(nil)
+	f.Fuzz(func(t *testing.T, body string) {
+		raw, err := parseObject([]byte(body))
+		if err != nil {
+			return
+		}
+		q, err := searchFromBody(raw)
+		if err != nil {
+			wantClientError(t, err)
+			return
+		}
+		if q.start < 1 || q.count < 0 || q.count > maxCount {
+			t.Errorf("a page of %d from %d", q.count, q.start)
+		}
+		_, err = q.query(types)
+		wantClientError(t, err)
+		_, err = newProjection(types[0], q.attributes, q.excluded)
+		wantClientError(t, err)
+	})
+}
+
+func FuzzBulk(f *testing.F) {
+	for _, seed := range []string{
+		`{"Operations":[{"method":"POST","path":"/Users","bulkId":"a","data":{"userName":"x"}},{"method":"PATCH","path":"/Groups/bulkId:b","data":{"x":"bulkId:a"}}]}`,
+		`{"failOnErrors":1,"Operations":[{"method":"DELETE","path":"/Users/../Bulk"}]}`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		raw, err := parseObject([]byte(body))
+		if err != nil {
+			return
+		}
+		request, err := parseBulk(raw)
+		if err != nil {
+			wantClientError(t, err)
+			return
+		}
+		if ordered := inOrder(request.operations); len(ordered) != len(request.operations) {
+			t.Errorf("%d operations of %d", len(ordered), len(request.operations))
+		}
+	})
+}
+
+func FuzzExtension(f *testing.F) {
+	f.Add(`{"id":"urn:example:acme:2.0:Claims","name":"Claims","attributes":[{"name":"clearedForProdData","type":"boolean"}]}`)
+	f.Add(`{"id":"urn:example:acme","attributes":[{"name":"a","type":"complex","subAttributes":[{"name":"b"}]}]}`)
+	f.Fuzz(func(t *testing.T, definition string) {
+		e, err := ParseExtension("User", []byte(definition))
+		if err != nil {
+			return
+		}
+		rt := ResourceTypes([]*Extension{e})[0]
+		if err := CheckExtension(e, []*Extension{e}); err != nil {
+			t.Errorf("a schema does not keep its own meaning: %v", err)
+		}
+		if _, a := rt.find(e.Schema.ID + ":" + e.Schema.Attributes[0].Name); a == nil {
+			t.Error("an attribute is not found by its URN")
+		}
+	})
+}
