@@ -17,22 +17,25 @@ func parseFilter(rt *ResourceType, text string) (directory.Condition, error) {
 	if err != nil {
 		return nil, err
 	}
-	expression, err := parseExpression(tokens)
+	return resolver{rt: rt}.parse(tokens)
+}
+
+// parse turns tokens into a condition. Value filters are parsed apart: the
+// library's know no grouping, and nothing behind them.
+func (rs resolver) parse(tokens []token) (directory.Condition, error) {
+	if e, ok := parseConjunction(tokens); ok {
+		return rs.condition(e)
+	}
+	outer, brackets, err := liftBrackets(tokens)
 	if err != nil {
 		return nil, err
 	}
-	return resolver{rt: rt}.condition(expression)
-}
-
-func parseExpression(tokens []token) (filter.Expression, error) {
-	if e, ok := parseConjunction(tokens); ok {
-		return e, nil
-	}
-	expression, err := filter.ParseFilterNumber([]byte(normalize(tokens)))
+	expression, err := filter.ParseFilterNumber([]byte(normalize(outer)))
 	if err != nil {
 		return nil, badRequest(invalidFilter, "the filter is not valid")
 	}
-	return expression, nil
+	rs.brackets = brackets
+	return rs.condition(expression)
 }
 
 // parseConjunction is the short way for what Okta and Entra send all day:
@@ -84,8 +87,9 @@ func simplePath(name string) (filter.AttributePath, bool) {
 // resolver turns expressions into conditions. Inside a value filter, names are
 // those of the element's attribute.
 type resolver struct {
-	rt      *ResourceType
-	element *Attribute
+	rt       *ResourceType
+	element  *Attribute
+	brackets map[string]bracket // by the names that stand for them
 }
 
 func (rs resolver) condition(e filter.Expression) (directory.Condition, error) {
@@ -106,34 +110,54 @@ func (rs resolver) condition(e filter.Expression) (directory.Condition, error) {
 	case *filter.NotExpression:
 		inner, err := rs.condition(e.Expression)
 		return directory.Not{Inner: inner}, err
-	case *filter.ValuePath:
-		return rs.valuePath(e)
 	case *filter.AttributeExpression:
 		return rs.comparison(e)
 	}
 	return nil, badRequest(invalidFilter, "the filter is not valid")
 }
 
-func (rs resolver) valuePath(e *filter.ValuePath) (directory.Condition, error) {
+// bracket is a value filter on a multi-valued attribute, which one element meets
+// together with what stands behind it.
+func (rs resolver) bracket(b bracket) (directory.Condition, error) {
 	if rs.element != nil {
 		return nil, badRequest(invalidFilter, "a value filter stands inside another")
 	}
-	field, a, err := rs.field(e.AttributePath)
+	schema, rest := rs.rt.splitURN(string(b.attribute))
+	path, ok := simplePath(rest)
+	if !ok {
+		return nil, badRequest(invalidFilter, "the filter names %q, which is not an attribute of %s", clip(string(b.attribute)), rs.rt.Name)
+	}
+	if schema != rs.rt.Schema {
+		prefix := schema.ID + ":"
+		path.URIPrefix = &prefix
+	}
+	field, a, err := rs.field(path)
 	if err != nil {
 		return nil, err
 	}
-	if !field.Multi || a.Type != TypeComplex {
-		return nil, badRequest(invalidFilter, "%s has no elements to filter", e.AttributePath.AttributeName)
+	if !field.Multi || a.Type != TypeComplex || path.SubAttribute != nil {
+		return nil, badRequest(invalidFilter, "%s has no elements to filter", path.AttributeName)
 	}
-	where, err := resolver{rt: rs.rt, element: a}.condition(e.ValueFilter)
+	inside := resolver{rt: rs.rt, element: a}
+	where, err := inside.parse(b.inner)
 	if err != nil {
 		return nil, err
+	}
+	if len(b.behind) > 0 {
+		also, err := inside.parse(b.behind)
+		if err != nil {
+			return nil, err
+		}
+		where = directory.And{Left: where, Right: also}
 	}
 	field.Sub = ""
 	return directory.Element{Field: field, Where: where}, nil
 }
 
 func (rs resolver) comparison(e *filter.AttributeExpression) (directory.Condition, error) {
+	if b, ok := rs.brackets[e.AttributePath.String()]; ok {
+		return rs.bracket(b)
+	}
 	field, a, err := rs.field(e.AttributePath)
 	if err != nil {
 		return nil, err

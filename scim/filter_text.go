@@ -2,6 +2,8 @@ package scim
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -91,14 +93,9 @@ func endOfString(s string, start int) int {
 	return -1
 }
 
-// normalize writes tokens in the form that filter-parser reads, which refuses
-// some of what IdPs send:
-//
-//	externalId eq jyoung                 a value without quotes (Entra)
-//	emails[type eq "work"].value eq "x"  a comparison behind a value filter
-//	emails[type eq "work"] pr            a presence behind one
+// normalize writes tokens in the form that filter-parser reads, which refuses a
+// value without quotes, as Entra sends it: externalId eq jyoung.
 func normalize(tokens []token) string {
-	tokens = foldBehindBracket(tokens)
 	var b strings.Builder
 	for i, t := range tokens {
 		if i > 0 && needsBlank(tokens[i-1], t) {
@@ -114,15 +111,7 @@ func normalize(tokens []token) string {
 }
 
 func needsBlank(before, after token) bool {
-	switch {
-	case before == "(" || before == "[" || after == ")" || after == "]" || after == "[":
-		return false
-	case before == "]":
-		return !strings.HasPrefix(string(after), ".")
-	case after == "(":
-		return !before.is("not")
-	}
-	return true
+	return before != "(" && after != ")" && (after != "(" || !before.is("not"))
 }
 
 // isLiteral: true, false, null, or a number as JSON has it; 00123 is a word.
@@ -130,44 +119,61 @@ func isLiteral(t token) bool {
 	return json.Valid([]byte(strings.ToLower(string(t))))
 }
 
-// foldBehindBracket moves `].sub op value` into the bracket, and drops `] pr`.
-func foldBehindBracket(tokens []token) []token {
-	var out []token
-	for i := 0; i < len(tokens); i++ {
-		out = append(out, tokens[i])
-		if tokens[i] != "]" || i+1 >= len(tokens) {
-			continue
-		}
-		switch next := tokens[i+1]; {
-		case next.is("pr"):
-			i++
-		case strings.HasPrefix(string(next), ".") && i+2 < len(tokens) && tokens[i+2].is("pr"):
-			out = insertInBracket(out, next[1:], tokens[i+2])
-			i += 2
-		case strings.HasPrefix(string(next), ".") && i+3 < len(tokens) && tokens[i+2].isOperator():
-			out = insertInBracket(out, next[1:], tokens[i+2], tokens[i+3])
-			i += 3
-		}
-	}
-	return out
+// bracket is a value filter with what stands behind it:
+// emails[type eq "work"], emails[type eq "work"].value eq "x" or …].value pr.
+type bracket struct {
+	attribute token
+	inner     []token
+	behind    []token
 }
 
-// insertInBracket turns …[a or b] at the end of out into …[a and more or b and
-// more]: the library's value filters know no grouping.
-func insertInBracket(out []token, more ...token) []token {
-	open := len(out) - 1
-	for open >= 0 && out[open] != "[" {
-		open--
+// liftBrackets takes the value filters out of a filter, and puts presences of
+// made-up attributes, which no filter can have named, in their place.
+func liftBrackets(tokens []token) (outer []token, lifted map[string]bracket, err error) {
+	if !slices.Contains(tokens, "[") {
+		return tokens, nil, nil
 	}
-	if open < 0 {
-		return out
+	name := "v"
+	for slices.ContainsFunc(tokens, func(t token) bool { return strings.Contains(string(t), name) }) {
+		name += "v"
 	}
-	folded := append([]token{}, out[:open+1]...)
-	for _, t := range out[open+1:] {
-		if t.is("or") || t == "]" {
-			folded = append(append(folded, "and"), more...)
+	lifted = make(map[string]bracket)
+	for len(tokens) > 0 {
+		if len(tokens) < 2 || tokens[1] != "[" || !tokens[0].isWord() {
+			outer, tokens = append(outer, tokens[0]), tokens[1:]
+			continue
 		}
-		folded = append(folded, t)
+		b, rest, err := cutBracket(tokens)
+		if err != nil {
+			return nil, nil, err
+		}
+		switch {
+		case len(rest) > 0 && rest[0].is("pr"):
+			rest = rest[1:] // an element that meets the filter is present
+		case len(rest) > 1 && rest[0][0] == '.' && rest[1].is("pr"):
+			b.behind, rest = []token{rest[0][1:], "pr"}, rest[2:]
+		case len(rest) > 2 && rest[0][0] == '.' && rest[1].isOperator():
+			b.behind, rest = append([]token{rest[0][1:]}, rest[1:3]...), rest[3:]
+		}
+		standIn := fmt.Sprintf("%s%d", name, len(lifted))
+		lifted[standIn] = b
+		outer, tokens = append(outer, token(standIn), "pr"), rest
 	}
-	return folded
+	return outer, lifted, nil
+}
+
+// cutBracket splits tokens that begin with attribute[…] behind the bracket.
+func cutBracket(tokens []token) (b bracket, rest []token, err error) {
+	depth := 0
+	for i, t := range tokens {
+		switch t {
+		case "[":
+			depth++
+		case "]":
+			if depth--; depth == 0 {
+				return bracket{attribute: tokens[0], inner: tokens[2:i]}, tokens[i+1:], nil
+			}
+		}
+	}
+	return b, nil, badRequest(invalidFilter, "the filter does not close what it opens")
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 
-	filter "github.com/scim2/filter-parser/v2"
-
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
@@ -40,23 +38,32 @@ func parsePath(rt *ResourceType, path string) (*target, error) {
 	if err != nil {
 		return nil, badRequest(invalidPath, "path: %s", err.Error())
 	}
-	parsed, ok := simplePath(string(tokens[0]))
-	var where filter.Expression
-	var behind *string
-	if !ok || len(tokens) > 1 {
-		full, err := filter.ParsePathNumber([]byte(normalize(tokens)))
-		if err != nil || full.AttributePath.URI() != "" {
-			return nil, badRequest(invalidPath, "the path %q is not valid", clip(path))
+	invalid := badRequest(invalidPath, "the path %q is not valid", clip(path))
+	var b bracket
+	behind := tokens[1:]
+	if len(tokens) > 1 {
+		if tokens[1] != "[" {
+			return nil, invalid
 		}
-		parsed, where, behind = full.AttributePath, full.ValueExpression, full.SubAttribute
+		if b, behind, err = cutBracket(tokens); err != nil {
+			return nil, invalid
+		}
 	}
-	if behind == nil {
-		behind = parsed.SubAttribute
+	head, ok := simplePath(string(tokens[0]))
+	sub := head.SubAttribute
+	if len(behind) == 1 && behind[0][0] == '.' && sub == nil {
+		name := string(behind[0][1:])
+		sub, behind = &name, nil
 	}
-	return resolveTarget(rt, schema, parsed.AttributeName, behind, where)
+	if !ok || len(behind) > 0 || (len(tokens) > 1 && (len(b.inner) == 0 || head.SubAttribute != nil)) {
+		return nil, invalid
+	}
+	return resolveTarget(rt, schema, head.AttributeName, sub, b.inner)
 }
 
-func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, where filter.Expression) (*target, error) {
+// resolveTarget resolves names against the schema; where is a value filter, or
+// nothing.
+func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, where []token) (*target, error) {
 	t := &target{schema: schema}
 	if schema == rt.Schema && isCommon(name) {
 		t.ignored = true
@@ -82,7 +89,7 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 		return nil, badRequest(invalidPath, "%s has no elements to filter", t.attr.Name)
 	}
 	var err error
-	if t.where, err = (resolver{rt: rt, element: t.attr}).condition(where); err != nil {
+	if t.where, err = (resolver{rt: rt, element: t.attr}).parse(where); err != nil {
 		return nil, err
 	}
 	t.assertions = Object{}
