@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -55,20 +56,22 @@ func (s *starter) kinds(principal string) []string {
 
 // provider is a service provider with one tenant.
 type provider struct {
-	t       testing.TB
-	db      *database.DB
-	root    string // the server's address
-	url     string // the SCIM base URL
-	token   string
-	tenant  tenant.Tenant
-	tenants *tenant.Store
-	starter *starter
+	t  testing.TB
+	db *database.DB
+	// database names it for who wants to look behind the API.
+	database stacktest.Database
+	root     string // the server's address
+	url      string // the SCIM base URL
+	token    string
+	tenant   tenant.Tenant
+	tenants  *tenant.Store
+	starter  *starter
 }
 
 func newProvider(t testing.TB, profile tenant.Profile) *provider {
 	t.Helper()
-	db, _ := stacktest.Open(t)
-	p := &provider{t: t, db: db, tenants: tenant.NewStore(db), starter: &starter{}}
+	db, d := stacktest.Open(t)
+	p := &provider{t: t, db: db, database: d, tenants: tenant.NewStore(db), starter: &starter{}}
 	server := httptest.NewServer(p.handler())
 	t.Cleanup(server.Close)
 	p.root, p.url = server.URL, server.URL+scim.BasePath
@@ -97,6 +100,17 @@ func (p *provider) handler() http.Handler {
 	r.Mount(scim.BasePath, handler)
 	r.Mount(scim.TenantPath, handler)
 	return r
+}
+
+// newProviderOn is another process with the same database and tenant.
+func newProviderOn(t testing.TB, p *provider) *provider {
+	t.Helper()
+	other := *p
+	other.tenants = tenant.NewStore(p.db)
+	server := httptest.NewServer(other.handler())
+	t.Cleanup(server.Close)
+	other.root, other.url = server.URL, server.URL+scim.BasePath
+	return &other
 }
 
 func (p *provider) newTenant(name string, profile tenant.Profile) (tenant.Tenant, string) {
@@ -228,4 +242,15 @@ func (p *provider) restricted(principal string) bool {
 		p.t.Fatal(err)
 	}
 	return restricted
+}
+
+// row reads one row of the tenant's, as the superuser sees it.
+func (p *provider) row(sql string, args ...any) pgx.Row {
+	p.t.Helper()
+	conn, err := pgx.Connect(p.t.Context(), p.database.OwnerURL)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn.QueryRow(p.t.Context(), sql, args...)
 }

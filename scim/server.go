@@ -108,7 +108,7 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 	r.NotFound(guard(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		s.writeError(w, req, failure(http.StatusNotFound, "no such endpoint"))
 	})).ServeHTTP)
-	r.MethodNotAllowed(guard(http.HandlerFunc(s.methodNotAllowed)).ServeHTTP)
+	r.MethodNotAllowed(guard(s.methodNotAllowed(r)).ServeHTTP)
 	r.Group(func(r chi.Router) {
 		r.Use(guard)
 		for _, rt := range ResourceTypes(nil) {
@@ -143,14 +143,16 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 
 // methodNotAllowed says what the endpoint takes (RFC 9110 section 15.5.6),
 // before anything of the body is read.
-func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	routes := chi.RouteContext(r.Context())
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		if routes.Routes.Match(chi.NewRouteContext(), method, routes.RoutePath) {
-			w.Header().Add("Allow", method)
+func (s *Server) methodNotAllowed(routes chi.Routes) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := chi.RouteContext(r.Context()).RoutePath
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			if routes.Match(chi.NewRouteContext(), method, path) {
+				w.Header().Add("Allow", method)
+			}
 		}
-	}
-	s.writeError(w, r, failure(http.StatusMethodNotAllowed, "the endpoint does not take "+r.Method))
+		s.writeError(w, r, failure(http.StatusMethodNotAllowed, "the endpoint does not take "+r.Method))
+	})
 }
 
 // session is what is known of a request once its caller is.

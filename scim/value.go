@@ -407,12 +407,15 @@ func settleAll(attributes []Attribute, had, has Object, replaced bool) error {
 		if was == nil || a.edge {
 			continue
 		}
-		if now == nil && replaced && (a.Mutability == Immutable || a.concealed()) {
+		if now == nil && replaced && (a.concealed() || keepsSomething(a, was)) {
 			has[a.Name] = was
 			continue
 		}
-		if a.Mutability == Immutable && !equalValues(a, was, now) {
-			return badRequest(mutability, "%s is immutable: it has a value", a.Name)
+		if a.Mutability == Immutable {
+			if !equalValues(a, was, now) {
+				return badRequest(mutability, "%s is immutable: it has a value", a.Name)
+			}
+			has[a.Name] = was
 		}
 		inner, ok := was.(Object)
 		if a.Type != TypeComplex || a.MultiValued || !ok {
@@ -430,6 +433,17 @@ func settleAll(attributes []Attribute, had, has Object, replaced bool) error {
 		}
 	}
 	return nil
+}
+
+// keepsSomething tells whether a value is immutable, or a part of it.
+func keepsSomething(a *Attribute, value any) bool {
+	if a.Mutability == Immutable {
+		return true
+	}
+	members, ok := value.(Object)
+	return ok && slices.ContainsFunc(a.SubAttributes, func(sub Attribute) bool {
+		return members[sub.Name] != nil && keepsSomething(&sub, members[sub.Name])
+	})
 }
 
 // equalValues compares as the schema does.

@@ -196,10 +196,11 @@ func (b *builder) sortKey(q Query) (sortKey, error) {
 		if key.cast != "" && key.cast != cast {
 			return sortKey{}, fmt.Errorf("%w: the types of the values to sort by differ", ErrUnservable)
 		}
-		key.sql, key.cast = sql, cast
-		cases = append(cases, "when "+b.arg(s.Type)+" then "+sql)
+		if key.sql, key.cast = sql, cast; len(q.From) > 1 {
+			cases = append(cases, "when "+b.arg(s.Type)+" then "+sql)
+		}
 	}
-	if len(cases) == 0 {
+	if key.sql == "" {
 		return sortKey{sql: "null", cast: "text"}, nil
 	}
 	if len(q.From) > 1 {

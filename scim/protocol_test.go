@@ -1,0 +1,291 @@
+package scim_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim"
+)
+
+func names(a answer) []string {
+	var names []string
+	list, _ := a.body["Resources"].([]any)
+	for _, r := range list {
+		for _, name := range []string{"userName", "displayName", "agentUserName"} {
+			if text, ok := r.(map[string]any)[name].(string); ok {
+				names = append(names, text)
+				break
+			}
+		}
+	}
+	return names
+}
+
+func TestSorting(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	p.declare("User", claimsSchema)
+	for _, body := range []string{
+		`{"userName":"b","name":{"familyName":"Zuse"},"emails":[{"value":"z@x"},{"value":"a@x","primary":true}],"` + claims + `":{"level":10}}`,
+		`{"userName":"A","name":{"familyName":"abel"},"emails":[{"value":"m@x"}],"` + claims + `":{"level":9}}`,
+		`{"userName":"c","active":true}`,
+	} {
+		p.create("/Users", body)
+	}
+	for query, want := range map[string]string{
+		"sortBy=userName": "A b c", "sortBy=userName&sortOrder=descending": "c b A", "sortBy=name.familyName": "A b c", "sortBy=name.familyName&sortOrder=descending": "c b A",
+		"sortBy=emails.value": "b A c", "sortBy=emails": "b A c", "sortBy=" + claims + ":level": "A b c", "sortBy=level&sortOrder=descending": "c b A",
+		"sortBy=meta.created": "b A c", "sortBy=active": "c b A", "sortBy=id": "b A c", "sortBy=USERNAME&startIndex=2&count=1": "b",
+	} {
+		if a := p.do("GET", "/Users?"+query, ""); strings.Join(names(a), " ") != want {
+			t.Errorf("%s: %v, want %s (%d)", query, names(a), want, a.status)
+		}
+	}
+	for _, query := range []string{"sortBy=shoeSize", "sortBy=name", "sortBy=password", "sortBy=userName&sortOrder=sideways", "sortBy=userName%20eq%20%22x%22%20and%20id"} {
+		if a := p.do("GET", "/Users?"+query, ""); a.status != http.StatusBadRequest {
+			t.Errorf("%s answered %d, want 400", query, a.status)
+		}
+	}
+}
+
+// TestAWalkMeetsEachUnchangedResourceOnce: by cursor, in any order, while others
+// are created, changed and deleted beside it.
+func TestAWalkMeetsEachUnchangedResourceOnce(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	const n = 40
+	unchanged := map[string]int{}
+	var doomed []string
+	for i := range n {
+		name := fmt.Sprintf("stays-%02d", i)
+		p.create("/Users", fmt.Sprintf(`{"userName":%q,"title":"t%d"}`, name, i%3))
+		unchanged[name] = 0
+		doomed = append(doomed, p.create("/Users", fmt.Sprintf(`{"userName":"goes-%02d","title":"t1"}`, i)))
+	}
+	for _, order := range []string{"", "&sortBy=userName", "&sortBy=userName&sortOrder=descending", "&sortBy=title", "&sortBy=displayName", "&sortBy=meta.lastModified&sortOrder=descending"} {
+		met := map[string]int{}
+		cursor, pages := "", 0
+		for {
+			a := p.do("GET", "/Users?count=7"+order+"&cursor="+url.QueryEscape(cursor), "")
+			if a.status != http.StatusOK || a.body["startIndex"] != nil {
+				t.Fatalf("%s answered %d: %s", order, a.status, a.raw)
+			}
+			for _, name := range names(a) {
+				met[name]++
+			}
+			pages++
+			if len(doomed) > 0 {
+				p.do("DELETE", "/Users/"+doomed[0], "")
+				doomed = doomed[1:]
+				p.create("/Users", fmt.Sprintf(`{"userName":"new-%d-%d"}`, len(order), pages))
+			}
+			if cursor, _ = a.body["nextCursor"].(string); cursor == "" {
+				break
+			}
+		}
+		for name := range unchanged {
+			if met[name] != 1 {
+				t.Errorf("order %q: %s was met %d times in %d pages", order, name, met[name], pages)
+			}
+		}
+	}
+	if a := p.do("GET", "/Users?count=0", ""); len(names(a)) != 0 || a.body["totalResults"].(float64) < n {
+		t.Errorf("a count of none: %s", a.raw)
+	}
+}
+
+func TestCursorsAreOfTheirQueryAndTenant(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	for i := range 3 {
+		p.create("/Users", fmt.Sprintf(`{"userName":"u%d"}`, i))
+	}
+	cursor := url.QueryEscape(p.do("GET", "/Users?count=1&cursor", "").body["nextCursor"].(string))
+	if a := p.do("GET", "/Users?count=2&cursor="+cursor, ""); cmp.Diff([]string{"u1", "u2"}, names(a)) != "" || a.body["nextCursor"] != nil {
+		t.Errorf("the next page, of another size: %v", names(a))
+	}
+	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
+	for what, a := range map[string]answer{
+		"invalidCursor another order":    p.do("GET", "/Users?sortBy=userName&cursor="+cursor, ""),
+		"invalidCursor another filter":   p.do("GET", "/Users?filter=userName+pr&cursor="+cursor, ""),
+		"invalidCursor another endpoint": p.do("GET", "/Groups?cursor="+cursor, ""),
+		"invalidCursor another tenant":   p.do("GET", "/Users?cursor="+cursor, "", "Authorization", "Bearer "+other),
+		"invalidCursor a changed one":    p.do("GET", "/Users?cursor=x"+cursor, ""),
+		"invalidCursor with an index":    p.do("GET", "/Users?startIndex=1&cursor="+cursor, ""),
+		"invalidCount no number":         p.do("GET", "/Users?count=x&cursor="+cursor, ""),
+	} {
+		want, _, _ := strings.Cut(what, " ")
+		if a.status != http.StatusBadRequest || a.body["scimType"] != want {
+			t.Errorf("%s: %d %s", what, a.status, a.raw)
+		}
+	}
+}
+
+func TestProjection(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	p.declare("User", claimsSchema)
+	id := p.create("/Users", `{"userName":"ada","displayName":"Ada","name":{"givenName":"Ada","familyName":"L"},"emails":[{"type":"work","value":"a@b"}],
+		"`+enterprise+`":{"department":"Math","costCenter":"1"},"`+claims+`":{"hint":"h","pin":"1234","level":1}}`)
+	all := `"schemas":["` + scim.UserURN + `","` + enterprise + `","` + claims + `"],"id":"` + id + `"`
+	for query, want := range map[string]string{
+		"attributes=userName":                                       `{` + all + `,"userName":"ada"}`,
+		"attributes=NAME.givenname":                                 `{` + all + `,"name":{"givenName":"Ada"}}`,
+		"attributes=emails.value,meta.resourceType":                 `{` + all + `,"emails":[{"value":"a@b"}],"meta":{"resourceType":"User"}}`,
+		"attributes=" + enterprise + ":department":                  `{` + all + `,"` + enterprise + `":{"department":"Math"}}`,
+		"attributes=" + enterprise:                                  `{` + all + `,"` + enterprise + `":{"department":"Math","costCenter":"1"}}`,
+		"attributes=department":                                     `{` + all + `,"` + enterprise + `":{"department":"Math"}}`,
+		"attributes=" + scim.UserURN + ":displayName":               `{` + all + `,"displayName":"Ada"}`,
+		"attributes=" + claims + ":hint," + claims + ":pin":         `{` + all + `,"` + claims + `":{"hint":"h"}}`,
+		"excludedAttributes=meta,name,emails," + enterprise + ",id": `{` + all + `,"userName":"ada","displayName":"Ada","` + claims + `":{"level":1}}`,
+		"excludedAttributes=meta,name.familyName,emails.value," + enterprise + ":costCenter,displayName": `{` + all +
+			`,"userName":"ada","name":{"givenName":"Ada"},"emails":[{"type":"work"}],"` + enterprise + `":{"department":"Math"},"` + claims + `":{"level":1}}`,
+		"attributes=nothing": `{` + all + `}`,
+	} {
+		var wanted map[string]any
+		if err := json.Unmarshal([]byte(want), &wanted); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(wanted, p.do("GET", "/Users/"+id+"?"+query, "").body); diff != "" {
+			t.Errorf("%s: want -, got +:\n%s", query, diff)
+		}
+		listed := p.do("GET", "/Users?"+query, "").body["Resources"].([]any)[0]
+		if diff := cmp.Diff(any(wanted), listed); diff != "" {
+			t.Errorf("listed with %s: want -, got +:\n%s", query, diff)
+		}
+	}
+	if a := p.do("GET", "/Users/"+id+"?attributes=id&excludedAttributes=name", ""); a.status != http.StatusBadRequest {
+		t.Errorf("both at once answered %d", a.status)
+	}
+	if a := p.do("PATCH", "/Users/"+id+"?attributes=title", patchBody(`{"op":"add","path":"title","value":"x"}`)); a.body["userName"] != nil || a.body["title"] != "x" {
+		t.Errorf("a PATCH with attributes: %s", a.raw)
+	}
+}
+
+func TestSearchIsTheQueryThatWasPosted(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	ada := p.create("/Users", `{"userName":"ada","displayName":"Same"}`)
+	p.create("/Groups", `{"displayName":"Same","members":["`+ada+`"]}`)
+	p.create("/Agents", `{"agentUserName":"writer","displayName":"Same","owners":["`+ada+`"]}`)
+	const message = `"schemas":["urn:ietf:params:scim:api:messages:2.0:SearchRequest"]`
+	for name, c := range map[string]struct {
+		method, path, body string
+		want               string
+	}{
+		"of one type":                   {"POST", "/Users/.search", `{` + message + `,"filter":"userName eq \"ADA\"","attributes":["userName"]}`, `{"totalResults":1,"Resources":[{"userName":"ada","displayName":"<absent>"}]}`},
+		"of all types":                  {"POST", "/.search", `{` + message + `,"filter":"displayName eq \"same\"","sortBy":"meta.created"}`, `{"totalResults":3,"Resources":[{"meta":{"resourceType":"User"}},{"meta":{"resourceType":"Group"},"members":[{"value":"` + ada + `"}]},{"meta":{"resourceType":"Agent"}}]}`},
+		"of what one type has":          {"POST", "/.search", `{` + message + `,"filter":"userName eq \"ada\"","count":10}`, `{"totalResults":1,"itemsPerPage":1}`},
+		"at the root":                   {"GET", "/?filter=meta.resourceType+eq+%22Group%22", "", `{"totalResults":1}`},
+		"by pages":                      {"POST", "/.search", `{` + message + `,"startIndex":2,"count":1}`, `{"totalResults":3,"startIndex":2,"itemsPerPage":1}`},
+		"by cursor":                     {"POST", "/Users/.search", `{` + message + `,"cursor":"","count":1}`, `{"itemsPerPage":1,"startIndex":"<absent>"}`},
+		"sorted by what few have":       {"POST", "/.search", `{` + message + `,"sortBy":"userName"}`, `{"totalResults":3}`},
+		"without members, excluded too": {"POST", "/Groups/.search", `{` + message + `,"excludedAttributes":["members"]}`, `{"Resources":[{"members":"<absent>"}]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := p.do(c.method, c.path, c.body)
+			if a.status != http.StatusOK {
+				t.Fatalf("answered %d: %s", a.status, a.raw)
+			}
+			p.wantJSON(a.body, c.want)
+		})
+	}
+	for name, body := range map[string]string{
+		"another message": `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"]}`, "a filter of nothing": `{` + message + `,"filter":"shoeSize eq 1"}`,
+		"200 KB of parentheses": `{` + message + `,"filter":"` + strings.Repeat("(", 200_000) + `"}`, "a filter that is no string": `{` + message + `,"filter":1}`,
+		"a count that is none": `{` + message + `,"count":"many"}`, "an order of nothing": `{` + message + `,"sortBy":"shoeSize"}`,
+	} {
+		if a := p.do("POST", "/.search", body); a.status != http.StatusBadRequest {
+			t.Errorf("%s answered %d: %s", name, a.status, a.raw)
+		}
+	}
+}
+
+func TestVersions(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	id := p.create("/Users", `{"userName":"ada"}`)
+	path := "/Users/" + id
+	if a := p.do("GET", path, ""); a.header.Get("ETag") != `W/"1"` || a.header.Get("Content-Type") != "application/scim+json" {
+		t.Errorf("headers %v", a.header)
+	}
+	title := patchBody(`{"op":"replace","path":"title","value":"x"}`)
+	for name, c := range map[string]struct {
+		method, body, header, value string
+		status                      int
+	}{
+		"a read of the same":     {"GET", "", "If-None-Match", `W/"1"`, 304},
+		"a read of any":          {"GET", "", "If-None-Match", `*`, 304},
+		"a read of another":      {"GET", "", "If-None-Match", `"7", "8"`, 200},
+		"a PATCH of another":     {"PATCH", title, "If-Match", `W/"7"`, 412},
+		"a PUT of another":       {"PUT", `{"userName":"ada"}`, "If-Match", `W/"7"`, 412},
+		"a deletion of another":  {"DELETE", "", "If-Match", `W/"7"`, 412},
+		"a PATCH of one of some": {"PATCH", patchBody(`{"op":"remove","path":"title"}`), "If-Match", `W/"7", W/"1"`, 200},
+	} {
+		if a := p.do(c.method, path, c.body, c.header, c.value); a.status != c.status {
+			t.Errorf("%s answered %d, want %d", name, a.status, c.status)
+		}
+	}
+	team := p.create("/Groups", `{"displayName":"team"}`)
+	add := patchBody(`{"op":"add","path":"members","value":["` + id + `"]}`)
+	if a := p.do("PATCH", "/Groups/"+team, add, "If-Match", `W/"2"`); a.status != http.StatusPreconditionFailed {
+		t.Errorf("a membership for another version answered %d", a.status)
+	}
+	if a := p.do("PATCH", "/Groups/"+team, add, "If-Match", `W/"1"`); a.status != http.StatusOK || a.header.Get("ETag") != `W/"2"` {
+		t.Errorf("a membership for this version answered %d %v", a.status, a.header)
+	}
+	if a := p.do("PATCH", "/Groups/"+team, add); a.header.Get("ETag") != `W/"2"` {
+		t.Errorf("adding a member again made version %s", a.header.Get("ETag"))
+	}
+}
+
+func TestNegotiation(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	for accept, want := range map[string]int{
+		"application/scim+json": 200, "application/json": 200, "*/*": 200, "application/*;q=0.5": 200, "text/html, */*;q=0.1": 200, "": 200,
+		"text/html": 406, "application/xml, image/png": 406, "application/scim+json;q=0": 406,
+	} {
+		if a := p.do("GET", "/Users", "", "Accept", accept); a.status != want || a.header.Get("Content-Type") != "application/scim+json" {
+			t.Errorf("Accept %q answered %d %s, want %d", accept, a.status, a.header.Get("Content-Type"), want)
+		}
+	}
+	if a := p.do("PUT", "/Users", `{`); a.status != http.StatusMethodNotAllowed || strings.Join(a.header.Values("Allow"), " ") != "GET POST" {
+		t.Errorf("PUT /Users answered %d, allows %v", a.status, a.header.Values("Allow"))
+	}
+	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+		if a := p.do(method, "/Me", ""); a.status != http.StatusNotImplemented {
+			t.Errorf("%s /Me answered %d, want 501", method, a.status)
+		}
+	}
+}
+
+func TestAsynchronousWrites(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	id := p.create("/Users", `{"userName":"ada","active":true}`)
+	off := patchBody(`{"op":"replace","path":"active","value":false}`)
+	a := p.do("PATCH", "/Users/"+id, off, "Prefer", "wait=5, respond-async")
+	if a.status != http.StatusAccepted || len(a.raw) != 0 || a.header.Get("Preference-Applied") != "respond-async" {
+		t.Fatalf("answered %d %v %q", a.status, a.header, a.raw)
+	}
+	if !p.restricted(id) {
+		t.Error("the answer came before the restriction")
+	}
+	txn := a.header.Get("Set-Txn")
+	if !strings.HasPrefix(txn, "leaver/"+p.tenant.ID.String()+"/"+id) || a.header.Get("Location") != p.url+"/Transactions/"+txn {
+		t.Errorf("Set-Txn %q, Location %q", txn, a.header.Get("Location"))
+	}
+	// Another process knows the transaction as well as the one that made it.
+	status := newProviderOn(t, p).do("GET", "/Transactions/"+txn, "")
+	p.wantJSON(status.body, `{"schemas":["urn:leaver:params:scim:api:messages:1.0:Transaction"],"txn":"`+txn+`","operation":{"method":"PATCH","status":"200"}}`)
+	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
+	if a := p.do("GET", "/Transactions/"+txn, "", "Authorization", "Bearer "+other); a.status != http.StatusNotFound {
+		t.Errorf("another tenant asking for it got %d", a.status)
+	}
+	if a := p.do("PATCH", "/Users/"+id, off, "Prefer", "respond-async"); a.status != http.StatusOK {
+		t.Errorf("a write that changes nothing answered %d, want 200", a.status)
+	}
+	if a := p.do("DELETE", "/Users/"+id, "", "Prefer", "respond-async"); a.status != http.StatusAccepted || a.header.Get("Set-Txn") == txn {
+		t.Errorf("the deletion answered %d %v", a.status, a.header)
+	}
+}
