@@ -84,6 +84,7 @@ func (p *Provider) TokenURL() string { return p.Issuer + "/oauth/token" }
 type Grant struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token"`
+	IDToken      string `json:"id_token"`
 }
 
 // Authorize takes a subject through the authorization code flow, over HTTP as

@@ -1,0 +1,256 @@
+package scim_test
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/leaverhq/leaver/internal/devstack/openid"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+func (p *provider) trust(of tenant.Tenant, i tenant.Issuer) {
+	p.t.Helper()
+	if _, err := p.tenants.AddIssuer(p.t.Context(), of.ID, i); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func TestAJWTOfTheTenantsOpenIDProviderOpensItsSCIM(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	op, err := openid.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(op.Close)
+	grant, err := op.Authorize(t.Context(), "provisioner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer := []string{"Authorization", "Bearer " + grant.IDToken}
+	if a := p.do("GET", "/Users", "", bearer...); a.status != http.StatusUnauthorized {
+		t.Errorf("before anyone trusts the issuer it opens the door: %d", a.status)
+	}
+	p.trust(p.tenant, tenant.Issuer{Issuer: op.Issuer, Audience: openid.ClientID, JWKSURL: op.Issuer + "/keys", Subjects: []string{"provisioner"}})
+	a := p.do("POST", "/Users", `{"userName":"ada"}`, bearer...)
+	if a.status != http.StatusCreated {
+		t.Fatalf("answered %d: %s", a.status, a.raw)
+	}
+	var actor string
+	if err := p.row(`select actor from changes where resource_id = $1`, a.body["id"]).Scan(&actor); err != nil || !strings.HasSuffix(actor, "/provisioner") {
+		t.Errorf("the change was made by %q (%v)", actor, err)
+	}
+}
+
+// issuer signs whatever a test wants.
+type issuer struct {
+	url     string
+	key     *rsa.PrivateKey
+	fetched atomic.Int32
+}
+
+func newIssuer(t *testing.T) *issuer {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &issuer{key: key}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		i.fetched.Add(1)
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k1", Algorithm: "RS256", Use: "sig"}}})
+	}))
+	t.Cleanup(server.Close)
+	i.url = server.URL
+	return i
+}
+
+func (i *issuer) sign(t *testing.T, alg jose.SignatureAlgorithm, key any, id string, claims map[string]any) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, (&jose.SignerOptions{}).WithHeader("kid", id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := jwt.Signed(signer).Claims(claims).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func TestWhatMakesAJWTInvalid(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	i := newIssuer(t)
+	p.trust(p.tenant, tenant.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: i.url, Subjects: []string{"entra-app"}})
+	claims := func(change func(map[string]any)) map[string]any {
+		c := map[string]any{"iss": i.url, "aud": "leaver", "appid": "entra-app", "exp": time.Now().Add(time.Hour).Unix()}
+		change(c)
+		return c
+	}
+	unchanged := func(map[string]any) {}
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _ := json.Marshal(i.key.Public())
+	for name, c := range map[string]struct {
+		token  string
+		status int
+	}{
+		"nothing":              {i.sign(t, jose.RS256, i.key, "k1", claims(unchanged)), 200},
+		"another audience":     {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["aud"] = "crm" })), 401},
+		"another issuer":       {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["iss"] = "https://evil.example" })), 401},
+		"another subject":      {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["appid"] = "someone" })), 401},
+		"being expired":        {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() })), 401},
+		"never expiring":       {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { delete(c, "exp") })), 401},
+		"not yet being valid":  {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() })), 401},
+		"another key":          {i.sign(t, jose.RS256, other, "k1", claims(unchanged)), 401},
+		"another algorithm":    {i.sign(t, jose.PS256, i.key, "k1", claims(unchanged)), 401},
+		"the public as secret": {i.sign(t, jose.HS256, public, "k1", claims(unchanged)), 401},
+		"an unknown key":       {i.sign(t, jose.RS256, i.key, "k2", claims(unchanged)), 401},
+		"no signature":         {"eyJhbGciOiJub25lIn0.eyJpc3MiOiJ4In0.", 401},
+		"no JWT":               {"a.b.c", 401},
+	} {
+		if a := p.do("GET", "/Users", "", "Authorization", "Bearer "+c.token); a.status != c.status {
+			t.Errorf("%s: answered %d, want %d", name, a.status, c.status)
+		}
+	}
+	if n := i.fetched.Load(); n != 1 {
+		t.Errorf("the keys were fetched %d times: tokens of strangers turn us against the issuer", n)
+	}
+	// Where two tenants trust it alike, only the path can tell whose it is.
+	umbrella, _ := p.newTenant("umbrella", tenant.ProfileDefault)
+	p.trust(umbrella, tenant.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: i.url})
+	valid := "Bearer " + i.sign(t, jose.RS256, i.key, "k1", claims(unchanged))
+	if a := p.do("GET", "/Users", "", "Authorization", valid); a.status != http.StatusUnauthorized {
+		t.Errorf("a token of two tenants answered %d, want 401", a.status)
+	}
+	p.url = p.root + "/t/umbrella/scim/v2"
+	if a := p.do("GET", "/ServiceProviderConfig", "", "Authorization", valid); a.status != http.StatusOK || a.body["meta"].(map[string]any)["location"] != p.url+"/ServiceProviderConfig" {
+		t.Errorf("below the tenant's path: %d %s", a.status, a.raw)
+	}
+}
+
+func TestAnIssuerThatIsDownIsNoRefusal(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	i := newIssuer(t)
+	p.trust(p.tenant, tenant.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: "http://127.0.0.1:1/keys"})
+	token := i.sign(t, jose.RS256, i.key, "k1", map[string]any{"iss": i.url, "aud": "leaver", "sub": "x", "exp": time.Now().Add(time.Hour).Unix()})
+	if a := p.do("GET", "/Users", "", "Authorization", "Bearer "+token); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+		t.Errorf("answered %d %v, want 503 with Retry-After", a.status, a.header)
+	}
+}
+
+func TestTheTenantsPath(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
+	p.url = p.root + "/t/acme/scim/v2"
+	id := p.create("/Users", `{"userName":"ada"}`)
+	p.wantJSON(p.do("GET", "/Users/"+id, "").body, `{"meta":{"location":"`+p.url+"/Users/"+id+`"}}`)
+	if a := p.do("GET", "/Users/"+id, "", "Authorization", "Bearer "+other); a.status != http.StatusUnauthorized {
+		t.Errorf("another tenant's token answered %d, want 401", a.status)
+	}
+	p.url = p.root + "/t/nobody/scim/v2"
+	if a := p.do("GET", "/Users", ""); a.status != http.StatusUnauthorized {
+		t.Errorf("the path of no tenant answered %d, want 401", a.status)
+	}
+}
+
+func TestDiscoveryIsPublicWhereTheTenantChoseSo(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	p.token = ""
+	get := func(path string) int {
+		resp, err := http.Get(p.root + path) //nolint:noctx // a stranger's request
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	paths := []string{"/ServiceProviderConfig", "/Schemas", "/ResourceTypes", "/ResourceTypes/User"}
+	for _, path := range paths {
+		if got := get("/t/acme/scim/v2" + path); got != http.StatusUnauthorized {
+			t.Errorf("%s is public by itself: %d", path, got)
+		}
+	}
+	public := true
+	if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, tenant.Settings{PublicDiscovery: &public}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		if got := get("/t/acme/scim/v2" + path); got != http.StatusOK {
+			t.Errorf("%s answered %d, want 200", path, got)
+		}
+	}
+	for _, path := range []string{"/t/acme/scim/v2/Users", "/scim/v2/Schemas", "/t/acme/scim/v2/Nowhere"} {
+		if got := get(path); got != http.StatusUnauthorized {
+			t.Errorf("%s answered %d, want 401", path, got)
+		}
+	}
+}
+
+func TestATenantsRateIsItsOwn(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
+	perSecond := 5
+	if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, tenant.Settings{RequestsPerSecond: &perSecond}); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	counts := map[int]int{}
+	var all sync.WaitGroup
+	for range 40 {
+		all.Go(func() {
+			a := p.do("GET", "/Users", "")
+			mu.Lock()
+			defer mu.Unlock()
+			counts[a.status]++
+			if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); a.status == http.StatusTooManyRequests && (err != nil || seconds < 1 || a.body["status"] != "429") {
+				t.Errorf("Retry-After %q, body %s", a.header.Get("Retry-After"), a.raw)
+			}
+		})
+	}
+	all.Wait()
+	if counts[200] < 10 || counts[429] < 10 || counts[200]+counts[429] != 40 {
+		t.Errorf("answers %v at a rate of 5 with a burst of 10", counts)
+	}
+	if a := p.do("GET", "/Users", "", "Authorization", "Bearer "+other); a.status != http.StatusOK {
+		t.Errorf("the other tenant got %d", a.status)
+	}
+}
+
+func TestTwoTokensAreValidWhileOneReplacesTheOther(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	old, err := p.tenants.Tokens(t.Context(), p.tenant.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, fresh, err := p.tenants.Issue(t.Context(), p.tenant.ID, tenant.NewToken{Class: tenant.ClassSCIM})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func(token string) string {
+		return fmt.Sprint(p.do("GET", "/Users", "", "Authorization", "Bearer "+token).status)
+	}
+	if got := status(p.token) + status(fresh); got != "200200" {
+		t.Errorf("both at once: %s", got)
+	}
+	if err := p.tenants.Revoke(t.Context(), p.tenant.ID, old[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(p.token) + status(fresh); got != "401200" {
+		t.Errorf("after the old one's revocation: %s", got)
+	}
+}
