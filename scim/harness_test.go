@@ -3,7 +3,6 @@ package scim_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/conformance"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -178,63 +178,14 @@ func patchBody(operations string) string {
 	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[` + operations + `]}`
 }
 
-const absent = "<absent>"
-
-// contains tells where got differs from the wanted JSON: objects may hold
-// more, lists may not, and "<absent>" must not be there.
-func contains(want, got any, path string) error {
-	switch want := want.(type) {
-	case map[string]any:
-		object, ok := got.(map[string]any)
-		if !ok {
-			return fmt.Errorf("%s: want an object, got %v", path, got)
-		}
-		for name, value := range want {
-			have, there := object[name]
-			if value == absent {
-				if there {
-					return fmt.Errorf("%s.%s: want it absent, got %v", path, name, have)
-				}
-				continue
-			}
-			if !there {
-				return fmt.Errorf("%s.%s is missing", path, name)
-			}
-			if err := contains(value, have, path+"."+name); err != nil {
-				return err
-			}
-		}
-		return nil
-	case []any:
-		list, ok := got.([]any)
-		if !ok || len(list) != len(want) {
-			return fmt.Errorf("%s: want %v, got %v", path, want, got)
-		}
-		for i := range want {
-			if err := contains(want[i], list[i], fmt.Sprintf("%s[%d]", path, i)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if want != got {
-		return fmt.Errorf("%s: want %v, got %v", path, want, got)
-	}
-	return nil
-}
-
 func (p *provider) wantJSON(got map[string]any, want string) {
 	p.t.Helper()
-	var wanted any
-	if err := json.Unmarshal([]byte(want), &wanted); err != nil {
-		p.t.Fatalf("the test's JSON %s: %v", want, err)
-	}
-	if err := contains(wanted, got, ""); err != nil {
+	if err := conformance.ContainsJSON(got, want); err != nil {
 		p.t.Errorf("%v", err)
 	}
 }
 
-// standing tells whether decision points see a restriction.
+// restricted tells whether decision points see a restriction.
 func (p *provider) restricted(principal string) bool {
 	p.t.Helper()
 	restricted, err := lifecycle.Restricted(p.t.Context(), p.db, p.tenant.ID, uuid.MustParse(principal))

@@ -96,7 +96,8 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	f.StringVar(&c.tokenFile, "token-file", "", "file with the operator token (else the variable LEAVER_TOKEN)")
 	root.AddCommand(
 		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(),
-		c.tenantCommand(), c.tokenCommand(), c.credentialCommand(), c.cascadeCommand(), c.versionCommand(),
+		c.tenantCommand(), c.tokenCommand(), c.issuerCommand(), c.schemaCommand(),
+		c.credentialCommand(), c.cascadeCommand(), c.changeCommand(), c.scimCommand(), c.versionCommand(),
 	)
 	for _, command := range root.Commands() {
 		strictArgs(command)

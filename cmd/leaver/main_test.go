@@ -89,3 +89,36 @@ func TestATableInAPipeIsTabSeparated(t *testing.T) {
 		t.Errorf("%q, want %q", &stdout, want)
 	}
 }
+
+func TestTheProbeTellsByItsExitCode(t *testing.T) {
+	// A provider of nothing: it has a ServiceProviderConfig, and everything else wrong.
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/ServiceProviderConfig" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = w.Write([]byte(`{"patch":{"supported":true}}`))
+	}))
+	t.Cleanup(server.Close)
+	var stdout, stderr bytes.Buffer
+	if got := run(t.Context(), []string{"scim", "test", server.URL, "--token", "x", "-o", "json"}, &stdout, &stderr); got != exitError {
+		t.Errorf("exit code %d: %s", got, &stderr)
+	}
+	var results []map[string]any
+	if err := json.Unmarshal(stdout.Bytes(), &results); err != nil || len(results) < 50 {
+		t.Errorf("%d results on stdout: %v", len(results), err)
+	}
+	for _, r := range results {
+		if r["set"] == "okta" && r["outcome"] != "failed" {
+			t.Errorf("%v %v against a provider of nothing", r["name"], r["outcome"])
+		}
+	}
+	t.Setenv("LEAVER_SCIM_TOKEN", "")
+	for _, args := range [][]string{{"scim", "test", server.URL}, {"scim", "test", server.URL, "--token", "x", "--set", "ping"}} {
+		if got := run(t.Context(), args, &stdout, &stderr); got != exitUsage {
+			t.Errorf("%v: exit code %d, want %d", args, got, exitUsage)
+		}
+	}
+	if got := run(t.Context(), []string{"scim", "test", "http://127.0.0.1:1", "--token", "x"}, &stdout, &stderr); got != exitError {
+		t.Errorf("an address where nobody is: exit code %d", got)
+	}
+}

@@ -42,8 +42,38 @@ func (c *cli) tenantCommand() *cobra.Command {
 			return c.printTenants(tenants, tenants...)
 		},
 	}
-	group.AddCommand(create, list)
+	group.AddCommand(create, list, c.tenantSet())
 	return group
+}
+
+// tenantSet changes what is given, and leaves the rest.
+func (c *cli) tenantSet() *cobra.Command {
+	var profile string
+	var public bool
+	var perSecond int
+	set := &cobra.Command{
+		Use: "set NAME", Short: "Change a tenant's settings", Args: cobra.ExactArgs(1),
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			body := make(map[string]any)
+			for flag, setting := range map[string]struct {
+				name  string
+				value any
+			}{"profile": {"profile", profile}, "public-discovery": {"publicDiscovery", public}, "requests-per-second": {"requestsPerSecond", perSecond}} {
+				if cmd.Flags().Changed(flag) {
+					body[setting.name] = setting.value
+				}
+			}
+			var t tenant.Tenant
+			if err := cl.do(cmd.Context(), http.MethodPatch, "/tenants/"+url.PathEscape(args[0]), body, &t); err != nil {
+				return err
+			}
+			return c.printTenants(t, t)
+		}),
+	}
+	set.Flags().StringVar(&profile, "profile", "", "dialect of the tenant's IdP: default, entra, okta or strict")
+	set.Flags().BoolVar(&public, "public-discovery", false, "let anyone read the discovery endpoints below /t/NAME/scim/v2")
+	set.Flags().IntVar(&perSecond, "requests-per-second", 0, "SCIM requests a second, in each process; 0 is the installation's")
+	return set
 }
 
 func (c *cli) printTenants(body any, tenants ...tenant.Tenant) error {

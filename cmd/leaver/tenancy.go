@@ -1,0 +1,165 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// ofTenant adds the flag --tenant to a group, and returns what makes paths of it.
+func ofTenant(group *cobra.Command) func(path string) string {
+	var of string
+	group.PersistentFlags().StringVar(&of, "tenant", "", "the tenant")
+	if err := group.MarkPersistentFlagRequired("tenant"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return func(path string) string { return "/tenants/" + url.PathEscape(of) + path }
+}
+
+func (c *cli) issuerCommand() *cobra.Command {
+	group := &cobra.Command{Use: "issuer", Short: "Keep the issuers whose JWTs open a tenant's SCIM"}
+	path := ofTenant(group)
+	var body tenant.Issuer
+	add := &cobra.Command{
+		Use: "add ISSUER", Short: "Let an issuer's JWTs in", Args: cobra.ExactArgs(1),
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			var added tenant.Issuer
+			request := map[string]any{"issuer": args[0], "audience": body.Audience, "jwksUrl": body.JWKSURL, "subjects": body.Subjects}
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/issuers"), request, &added); err != nil {
+				return err
+			}
+			return c.printIssuers(added, added)
+		}),
+	}
+	add.Flags().StringVar(&body.Audience, "audience", "", "the aud claim")
+	add.Flags().StringVar(&body.JWKSURL, "jwks-url", "", "where the issuer's keys are (https)")
+	add.Flags().StringSliceVar(&body.Subjects, "subject", nil, "let in only these: the sub, azp, appid or client_id claim")
+	list := &cobra.Command{
+		Use: "list", Short: "List them", Args: cobra.NoArgs,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
+			issuers, err := all[tenant.Issuer](cmd.Context(), cl, path("/issuers"), url.Values{}, 0)
+			if err != nil {
+				return err
+			}
+			return c.printIssuers(issuers, issuers...)
+		}),
+	}
+	remove := &cobra.Command{
+		Use: "remove ID", Short: "Keep an issuer's JWTs out again", Args: cobra.ExactArgs(1),
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			return cl.do(cmd.Context(), http.MethodDelete, path("/issuers/"+url.PathEscape(args[0])), nil, nil)
+		}),
+	}
+	group.AddCommand(add, list, remove)
+	return group
+}
+
+func (c *cli) printIssuers(body any, issuers ...tenant.Issuer) error {
+	var rows [][]string
+	for _, i := range issuers {
+		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, strings.Join(i.Subjects, ",")})
+	}
+	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS"}, rows)
+}
+
+func (c *cli) schemaCommand() *cobra.Command {
+	group := &cobra.Command{Use: "schema", Short: "Keep a tenant's own SCIM schemas"}
+	path := ofTenant(group)
+	var resourceType string
+	apply := &cobra.Command{
+		Use: "apply FILE", Short: "Declare a schema (RFC 7643 section 7, JSON), or add to it", Args: cobra.ExactArgs(1),
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			raw, err := os.ReadFile(args[0])
+			if err != nil {
+				return coded(exitUsage, "read the schema: %w", err)
+			}
+			var schema struct {
+				ID string `json:"id"`
+			}
+			if err := json.Unmarshal(raw, &schema); err != nil {
+				return coded(exitUsage, "%s is not JSON: %w", args[0], err)
+			}
+			var declared tenant.Schema
+			request := map[string]any{"resourceType": resourceType, "schema": json.RawMessage(raw)}
+			if err := cl.do(cmd.Context(), http.MethodPut, path("/schemas/"+url.PathEscape(schema.ID)), request, &declared); err != nil {
+				return err
+			}
+			return c.printSchemas(declared, declared)
+		}),
+	}
+	apply.Flags().StringVar(&resourceType, "resource-type", "User", "User, Group or Agent")
+	list := &cobra.Command{
+		Use: "list", Short: "List them", Args: cobra.NoArgs,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
+			schemas, err := all[tenant.Schema](cmd.Context(), cl, path("/schemas"), url.Values{}, 0)
+			if err != nil {
+				return err
+			}
+			return c.printSchemas(schemas, schemas...)
+		}),
+	}
+	remove := &cobra.Command{
+		Use: "delete URN", Short: "Take back a schema that no resource uses", Args: cobra.ExactArgs(1),
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			return cl.do(cmd.Context(), http.MethodDelete, path("/schemas/"+url.PathEscape(args[0])), nil, nil)
+		}),
+	}
+	group.AddCommand(apply, list, remove)
+	return group
+}
+
+func (c *cli) printSchemas(body any, schemas ...tenant.Schema) error {
+	var rows [][]string
+	for _, s := range schemas {
+		rows = append(rows, []string{s.URN, s.ResourceType})
+	}
+	return c.print(body, []string{"URN", "RESOURCE TYPE"}, rows)
+}
+
+func (c *cli) changeCommand() *cobra.Command {
+	group := &cobra.Command{Use: "change", Short: "Read the directory's audit trail"}
+	path := ofTenant(group)
+	var resource string
+	var limit int
+	list := &cobra.Command{
+		Use: "list", Short: "Who changed what, newest first", Args: cobra.NoArgs,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
+			query := url.Values{}
+			if resource != "" {
+				query.Set("resource", resource)
+			}
+			changes, err := all[lifecycle.Change](cmd.Context(), cl, path("/changes"), query, limit)
+			if err != nil {
+				return err
+			}
+			var rows [][]string
+			for _, ch := range changes {
+				rows = append(rows, []string{stamp(&ch.At), ch.Type, ch.Resource.String(), strconv.FormatInt(ch.Version, 10), ch.Trigger, strings.Join(ch.Changed, ","), ch.Actor})
+			}
+			return c.print(changes, []string{"AT", "TYPE", "RESOURCE", "VERSION", "BY", "CHANGED", "ACTOR"}, rows)
+		}),
+	}
+	list.Flags().StringVar(&resource, "resource", "", "only of one resource, by its SCIM id")
+	list.Flags().IntVar(&limit, "limit", 100, "how many at the most; 0 is all")
+	group.AddCommand(list)
+	return group
+}
+
+// withClient opens the API's client for a command.
+func (c *cli) withClient(run func(*cobra.Command, *client, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		cl, err := c.client()
+		if err != nil {
+			return err
+		}
+		return run(cmd, cl, args)
+	}
+}

@@ -1,0 +1,214 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	contentType = "application/scim+json"
+	maxAnswer   = 64 << 20 // bytes
+	cleanUpTime = 30 * time.Second
+	errorURN    = "urn:ietf:params:scim:api:messages:2.0:Error"
+	listURN     = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
+	userURN     = "urn:ietf:params:scim:schemas:core:2.0:User"
+	groupURN    = "urn:ietf:params:scim:schemas:core:2.0:Group"
+	entURN      = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
+	patchPrefix = `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[`
+)
+
+// probe talks to the target, and remembers what it made there.
+type probe struct {
+	ctx     context.Context //nolint:containedctx // of the one run that the probe is
+	target  Target
+	mark    string // stands in every name that the probe makes
+	made    []string
+	count   int
+	config  map[string]any            // ServiceProviderConfig
+	types   []map[string]any          // ResourceTypes
+	schemas map[string]map[string]any // by id
+}
+
+// answer is what a request got.
+type answer struct {
+	request string
+	status  int
+	header  http.Header
+	raw     []byte
+	body    map[string]any
+}
+
+func (a answer) String() string {
+	return fmt.Sprintf("%s answered %d %s", a.request, a.status, clip(string(a.raw)))
+}
+
+func clip(s string) string {
+	const most = 300
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// do sends a request. Headers come in pairs; an empty value removes one.
+func (p *probe) do(method, path, body string, headers ...string) (answer, error) {
+	a := answer{request: method + " " + path}
+	req, err := http.NewRequestWithContext(p.ctx, method, strings.TrimSuffix(p.target.URL, "/")+path, bytes.NewBufferString(body))
+	if err != nil {
+		return a, err
+	}
+	req.Header.Set("Authorization", "Bearer "+p.target.Token)
+	req.Header.Set("Accept", contentType)
+	if body != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		if req.Header.Set(headers[i], headers[i+1]); headers[i+1] == "" {
+			req.Header.Del(headers[i])
+		}
+	}
+	resp, err := p.target.Client.Do(req)
+	if err != nil {
+		return a, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	a.status, a.header = resp.StatusCode, resp.Header
+	if a.raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return a, err
+	}
+	_ = json.Unmarshal(a.raw, &a.body) // what is no JSON is told by whoever wants some
+	if id, ok := a.body["id"].(string); ok && method == http.MethodPost && a.status == http.StatusCreated {
+		endpoint, _, _ := strings.Cut(path, "?")
+		p.made = append(p.made, endpoint+"/"+id)
+	}
+	return a, nil
+}
+
+// want sends a request whose answer must have one of the statuses.
+func (p *probe) want(status int, method, path, body string, headers ...string) (answer, error) {
+	a, err := p.do(method, path, body, headers...)
+	if err == nil && a.status != status {
+		err = fmt.Errorf("want %d: %v", status, a)
+	}
+	return a, err
+}
+
+// refused is want for errors: the body must be one of RFC 7644 section 3.12.
+func (p *probe) refused(status int, scimType, method, path, body string, headers ...string) error {
+	a, err := p.want(status, method, path, body, headers...)
+	if err != nil {
+		return err
+	}
+	if err := Contains(a.body, map[string]any{"schemas": []any{errorURN}, "status": fmt.Sprint(status)}); err != nil {
+		return fmt.Errorf("no SCIM error: %w: %v", err, a)
+	}
+	for name := range a.body {
+		if !slices.Contains([]string{"schemas", "status", "scimType", "detail"}, name) {
+			return fmt.Errorf("the error has a member %q, which RFC 7644 section 3.12 does not: %v", name, a)
+		}
+	}
+	if got, _ := a.body["scimType"].(string); scimType != "" && got != scimType {
+		return fmt.Errorf("want scimType %s: %v", scimType, a)
+	}
+	return nil
+}
+
+// name is one that nobody else has.
+func (p *probe) name(kind string) string {
+	p.count++
+	return fmt.Sprintf("leaver-probe-%s-%s-%d", p.mark, kind, p.count)
+}
+
+// create makes a resource, and returns its path.
+func (p *probe) create(endpoint, body string) (path string, a answer, err error) {
+	if a, err = p.want(http.StatusCreated, http.MethodPost, endpoint, body); err != nil {
+		return "", a, err
+	}
+	id, ok := a.body["id"].(string)
+	if !ok {
+		return "", a, fmt.Errorf("no id: %v", a)
+	}
+	return endpoint + "/" + id, a, nil
+}
+
+// user makes a user, with more members than the name where given.
+func (p *probe) user(more string) (path, name string, err error) {
+	name = p.name("user")
+	if more != "" {
+		more = "," + more
+	}
+	path, _, err = p.create("/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q%s}`, userURN, name, more))
+	return path, name, err
+}
+
+func idOf(path string) string { return path[strings.LastIndex(path, "/")+1:] }
+
+func filterPath(endpoint, filter string) string {
+	return endpoint + "?filter=" + url.QueryEscape(filter)
+}
+
+// discover reads what the provider says of itself.
+func (p *probe) discover() error {
+	a, err := p.want(http.StatusOK, http.MethodGet, "/ServiceProviderConfig", "")
+	if err != nil {
+		return err
+	}
+	if p.config = a.body; a.body == nil {
+		return fmt.Errorf("no JSON: %v", a)
+	}
+	p.schemas = make(map[string]map[string]any)
+	for _, schema := range p.listed("/Schemas") {
+		id, _ := schema["id"].(string)
+		p.schemas[id] = schema
+	}
+	p.types = p.listed("/ResourceTypes")
+	return nil
+}
+
+// listed are the resources of a discovery endpoint; what is wrong with it a
+// check tells.
+func (p *probe) listed(path string) []map[string]any {
+	a, err := p.do(http.MethodGet, path, "")
+	if err != nil {
+		return nil
+	}
+	return resourcesOf(a)
+}
+
+func resourcesOf(a answer) []map[string]any {
+	list, _ := a.body["Resources"].([]any)
+	resources := make([]map[string]any, 0, len(list))
+	for _, r := range list {
+		if object, ok := r.(map[string]any); ok {
+			resources = append(resources, object)
+		}
+	}
+	return resources
+}
+
+// needs skips a check of what the provider does not claim to do.
+func (p *probe) needs(feature string) error {
+	claims, _ := p.config[feature].(map[string]any)
+	if claims["supported"] == true {
+		return nil
+	}
+	return &skip{"ServiceProviderConfig says that " + feature + " is not supported"}
+}
+
+// cleanUp deletes what was made, last first, whatever became of it.
+func (p *probe) cleanUp() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), cleanUpTime)
+	defer cancel()
+	p.ctx = ctx
+	for _, path := range slices.Backward(p.made) {
+		_, _ = p.do(http.MethodDelete, path, "")
+	}
+}

@@ -1,0 +1,230 @@
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// queryChecks are of lists: filters, pages, order and projection.
+func queryChecks() []check {
+	return []check{
+		{RFC, "a list of nothing has Resources, and counts none", func(p *probe) error {
+			a, err := p.want(http.StatusOK, http.MethodGet, filterPath("/Users", fmt.Sprintf("userName eq %q", p.name("nobody"))), "")
+			if err != nil {
+				return err
+			}
+			return Contains(a.body, map[string]any{"schemas": []any{listURN}, "totalResults": 0.0, "Resources": []any{}})
+		}},
+		{RFC, "filters select by every operator (RFC 7644 section 3.4.2.2)", (*probe).filters},
+		{RFC, "a filter that is none is invalidFilter", func(p *probe) error {
+			if err := p.needs("filter"); err != nil {
+				return err
+			}
+			for _, filter := range []string{"userName eq", "userName foo \"x\"", "(userName pr", "active gt true"} {
+				if err := p.refused(http.StatusBadRequest, "invalidFilter", http.MethodGet, filterPath("/Users", filter), ""); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{RFC, "what is never returned cannot be filtered by", func(p *probe) error {
+			path, name, err := p.user(`"password":"pr0be-Secret!"`)
+			if err != nil {
+				return err
+			}
+			a, err := p.do(http.MethodGet, filterPath("/Users", fmt.Sprintf(`userName eq %q and password sw "pr0be"`, name)), "")
+			if err == nil && a.status == http.StatusOK && len(resourcesOf(a)) > 0 {
+				err = fmt.Errorf("a filter read the password of %s", path)
+			}
+			return err
+		}},
+		{RFC, "index pages meet everybody once, and are clamped (section 3.4.2.4)", (*probe).pages},
+		{RFC, "cursor pages meet everybody once (RFC 9865)", (*probe).cursors},
+		{RFC, "sortBy orders (section 3.4.2.3)", func(p *probe) error {
+			if err := p.needs("sort"); err != nil {
+				return err
+			}
+			prefix, err := p.three()
+			if err != nil {
+				return err
+			}
+			for order, want := range map[string]string{"ascending": "abc", "descending": "cba"} {
+				got, err := p.names(filterPath("/Users", fmt.Sprintf("userName sw %q", prefix)) + "&sortBy=userName&sortOrder=" + order)
+				if err != nil {
+					return err
+				}
+				if strings.Join(got, "") != want {
+					return fmt.Errorf("%s is %v", order, got)
+				}
+			}
+			return nil
+		}},
+		{RFC, "attributes and excludedAttributes project; id and schemas stay (section 3.9)", func(p *probe) error {
+			path, name, err := p.user(`"displayName":"Probe","name":{"givenName":"G","familyName":"F"}`)
+			if err != nil {
+				return err
+			}
+			for query, want := range map[string]map[string]any{
+				"attributes=userName":                           {"userName": name, "displayName": Absent, "name": Absent},
+				"attributes=name.givenName":                     {"userName": Absent, "name": map[string]any{"givenName": "G", "familyName": Absent}},
+				"attributes=" + userURN + ":displayName":        {"displayName": "Probe", "userName": Absent},
+				"excludedAttributes=displayName,name.givenName": {"userName": name, "displayName": Absent, "name": map[string]any{"givenName": Absent, "familyName": "F"}},
+				"excludedAttributes=id,schemas":                 {"userName": name},
+			} {
+				a, err := p.want(http.StatusOK, http.MethodGet, path+"?"+query, "")
+				if err != nil {
+					return err
+				}
+				want["id"] = idOf(path)
+				if err := Contains(a.body, want); err != nil {
+					return fmt.Errorf("%s: %w", query, err)
+				}
+				if _, ok := a.body["schemas"].([]any); !ok {
+					return fmt.Errorf("%s: schemas is missing", query)
+				}
+			}
+			return nil
+		}},
+		{RFC, "POST /.search is the same query (section 3.4.3)", func(p *probe) error {
+			_, name, err := p.user("")
+			if err != nil {
+				return err
+			}
+			body := fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:api:messages:2.0:SearchRequest"],"filter":"userName eq \"%s\"","attributes":["userName"]}`, name)
+			for _, path := range []string{"/Users/.search", "/.search"} {
+				a, err := p.want(http.StatusOK, http.MethodPost, path, body)
+				if err != nil {
+					return err
+				}
+				if err := Contains(a.body, map[string]any{"totalResults": 1.0, "Resources": []any{map[string]any{"userName": name}}}); err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+			}
+			return nil
+		}},
+	}
+}
+
+// three users whose names end with a, b and c, made in another order.
+func (p *probe) three() (prefix string, err error) {
+	prefix = p.name("of-three")
+	for _, letter := range []string{"b", "c", "a"} {
+		if _, _, err := p.create("/Users", fmt.Sprintf(`{"schemas":[%q],"userName":"%s%s"}`, userURN, prefix, letter)); err != nil {
+			return "", err
+		}
+	}
+	return prefix, nil
+}
+
+// names are the last letters of the names in a list.
+func (p *probe) names(path string) ([]string, error) {
+	a, err := p.want(http.StatusOK, http.MethodGet, path, "")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, r := range resourcesOf(a) {
+		name, _ := r["userName"].(string)
+		names = append(names, name[max(0, len(name)-1):])
+	}
+	return names, nil
+}
+
+func (p *probe) filters() error {
+	if err := p.needs("filter"); err != nil {
+		return err
+	}
+	_, name, err := p.user(`"displayName":"Probe One","active":true,"externalId":"` + p.mark + `","name":{"familyName":"Fam"},` +
+		`"emails":[{"type":"work","value":"w@probe.example"},{"type":"home","value":"h@probe.example"}]`)
+	if err != nil {
+		return err
+	}
+	mine := fmt.Sprintf("userName eq %q and ", strings.ToUpper(name))
+	var wrong []error
+	for filter, matches := range map[string]bool{
+		`displayName eq "probe one"`: true, `displayName ne "probe one"`: false, `displayName co "OBE"`: true, `displayName sw "pro"`: true, `displayName ew "ONE"`: true,
+		`displayName pr`: true, `nickName pr`: false, `active eq true`: true, `not (active eq true)`: false, `(nickName pr or displayName pr)`: true,
+		`name.familyName eq "fam"`: true, `emails.value eq "W@probe.example"`: true, `emails[type eq "work" and value co "h@"]`: false, `emails[type eq "home" and value co "h@"]`: true,
+		`emails eq "h@probe.example"`: true, `meta.lastModified gt "2001-01-01T00:00:00Z"`: true, `meta.created lt "2001-01-01T00:00:00Z"`: false,
+		`externalId eq "` + p.mark + `"`: true, `userName ge "leaver"`: true, `userName lt "leaver"`: false, `meta.resourceType eq "User"`: true, userURN + `:displayName pr`: true,
+	} {
+		a, err := p.want(http.StatusOK, http.MethodGet, filterPath("/Users", mine+filter), "")
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %w", filter, err))
+		} else if (len(resourcesOf(a)) == 1) != matches {
+			wrong = append(wrong, fmt.Errorf("%s selects %d", filter, len(resourcesOf(a))))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+func (p *probe) pages() error {
+	prefix, err := p.three()
+	if err != nil {
+		return err
+	}
+	base := filterPath("/Users", fmt.Sprintf("userName sw %q", prefix))
+	var met []string
+	for _, start := range []string{"1", "2", "3"} {
+		a, err := p.want(http.StatusOK, http.MethodGet, base+"&count=1&startIndex="+start, "")
+		if err != nil {
+			return err
+		}
+		if err := Contains(a.body, map[string]any{"totalResults": 3.0, "itemsPerPage": 1.0}); err != nil {
+			return err
+		}
+		for _, r := range resourcesOf(a) {
+			met = append(met, fmt.Sprint(r["userName"]))
+		}
+	}
+	if slices.Sort(met); len(slices.Compact(met)) != 3 {
+		return fmt.Errorf("three pages of one meet %v", met)
+	}
+	for query, want := range map[string]map[string]any{
+		"&count=0": {"totalResults": 3.0}, "&count=-5": {"totalResults": 3.0}, "&startIndex=0": {"totalResults": 3.0, "itemsPerPage": 3.0},
+		"&startIndex=-7": {"totalResults": 3.0, "itemsPerPage": 3.0}, "&startIndex=100": {"totalResults": 3.0, "Resources": []any{}},
+	} {
+		a, err := p.want(http.StatusOK, http.MethodGet, base+query, "")
+		if err != nil {
+			return err
+		}
+		if err := Contains(a.body, want); err != nil {
+			return fmt.Errorf("%s: %w", query, err)
+		}
+	}
+	return nil
+}
+
+func (p *probe) cursors() error {
+	claims, _ := p.config["pagination"].(map[string]any)
+	if claims["cursor"] != true {
+		return &skip{"ServiceProviderConfig has no pagination.cursor"}
+	}
+	prefix, err := p.three()
+	if err != nil {
+		return err
+	}
+	base := filterPath("/Users", fmt.Sprintf("userName sw %q", prefix)) + "&count=2&cursor="
+	met := map[string]bool{}
+	cursor := ""
+	for range 3 {
+		a, err := p.want(http.StatusOK, http.MethodGet, base+url.QueryEscape(cursor), "")
+		if err != nil {
+			return err
+		}
+		for _, r := range resourcesOf(a) {
+			met[fmt.Sprint(r["userName"])] = true
+		}
+		if cursor, _ = a.body["nextCursor"].(string); cursor == "" {
+			break
+		}
+	}
+	if len(met) != 3 || cursor != "" {
+		return fmt.Errorf("pages of two meet %d of 3, and end %t", len(met), cursor == "")
+	}
+	return p.refused(http.StatusBadRequest, "invalidCursor", http.MethodGet, base+"nonsense", "")
+}
