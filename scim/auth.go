@@ -65,6 +65,12 @@ func (s *Server) discoverable(guard func(http.Handler) http.Handler) func(http.H
 				guarded.ServeHTTP(w, r)
 				return
 			}
+			// Strangers have a rate of their own: none of it is the IdP's.
+			if !s.strangers.Allow() {
+				w.Header().Set("Retry-After", "1")
+				s.writeError(w, r, failure(http.StatusTooManyRequests, "try again in a second, or present a token"))
+				return
+			}
 			of, err := s.Tenants.ByName(r.Context(), name)
 			if err != nil && !errors.Is(err, tenant.ErrNotFound) {
 				s.writeError(w, r, err)
@@ -74,7 +80,7 @@ func (s *Server) discoverable(guard func(http.Handler) http.Handler) func(http.H
 				guarded.ServeHTTP(w, r)
 				return
 			}
-			s.admit(next, w, r, tenant.Caller{Tenant: of})
+			next.ServeHTTP(w, withSession(r, session{Caller: tenant.Caller{Tenant: of}, base: s.base(r)}))
 		})
 	}
 }

@@ -10,12 +10,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 )
 
 const (
 	maxBulk = 1000 // operations
+	// bulkPatience is how long each operation may take, with the answer.
+	bulkPatience = 90 * time.Second
 	// bulkPrefix stands before the bulkId of a resource that the same request
 	// makes (RFC 7644 section 3.7.2).
 	bulkPrefix = "bulkId:"
@@ -53,7 +56,10 @@ func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
 	}
 	run := bulkRun{Server: s, request: r, ids: make(map[string]string), results: make(map[*bulkOperation]operationResult)}
 	failed := 0
+	connection := http.NewResponseController(w)
 	for _, o := range inOrder(request.operations) {
+		// What was done must be told: many operations may take longer than one request.
+		_ = connection.SetWriteDeadline(time.Now().Add(bulkPatience)) // a recorder has none
 		if run.execute(o); run.failed(o) {
 			if failed++; failed == request.failOnErrors {
 				break

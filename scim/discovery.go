@@ -2,6 +2,7 @@ package scim
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -151,7 +152,11 @@ func (s *Server) listSchemas(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) schema(w http.ResponseWriter, r *http.Request) {
 	bodies, err := s.schemaBodies(r)
-	writeDiscovered(s, w, r, bodies, err, func(b schemaBody) bool { return strings.EqualFold(b.ID, chi.URLParam(r, "urn")) })
+	urn := chi.URLParam(r, "urn")
+	if plain, err := url.PathUnescape(urn); err == nil {
+		urn = plain // some clients escape the colons
+	}
+	writeDiscovered(s, w, r, bodies, err, func(b schemaBody) bool { return strings.EqualFold(b.ID, urn) })
 }
 
 // writeDiscovered sends the one that is asked for.

@@ -65,6 +65,10 @@ func toError(err error) *Error {
 		return &Error{Status: http.StatusConflict, Type: uniqueness, Detail: "another resource has that name, or a value that is unique"}
 	case errors.Is(err, directory.ErrUnservable):
 		return badRequest(invalidFilter, "%s", err)
+	case errors.Is(err, directory.ErrUnsortable):
+		return badRequest(invalidValue, "%s", err)
+	case errors.Is(err, database.ErrTooDear):
+		return badRequest(tooMany, "the query would take too long: narrow its filter")
 	case errors.Is(err, tenant.ErrKeysUnavailable):
 		return failure(http.StatusServiceUnavailable, "the keys of the token's issuer cannot be read; try again")
 	case errors.Is(err, database.ErrUnavailable):

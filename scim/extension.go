@@ -40,8 +40,7 @@ func ParseExtension(resourceType string, definition []byte) (*Extension, error) 
 		return nil, &tenant.InvalidSchemaError{Path: "resourceType", Reason: "is User, Group or Agent"}
 	}
 	var s Schema
-	d := json.NewDecoder(strings.NewReader(string(definition)))
-	if err := d.Decode(&s); err != nil {
+	if err := json.Unmarshal(definition, &s); err != nil {
 		return nil, &tenant.InvalidSchemaError{Path: "schema", Reason: "is no schema of RFC 7643 section 7 in JSON"}
 	}
 	lower := strings.ToLower(s.ID)

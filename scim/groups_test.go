@@ -26,6 +26,9 @@ func TestGroupsOfAPrincipalAreDirectAndIndirect(t *testing.T) {
 	want := `{"groups":[{"value":"` + inner + `","type":"direct","display":"inner","$ref":"` + p.url + "/Groups/" + inner + `"},{"value":"` + middle + `","type":"indirect"},{"value":"` + outer + `","type":"%s"}]}`
 	p.wantJSON(p.do("GET", "/Users/"+ada, "").body, fmt.Sprintf(want, "direct"))
 	p.wantJSON(p.do("GET", "/Agents/"+agent, "").body, fmt.Sprintf(want, "indirect"))
+	if a := p.do("GET", "/Groups/"+inner, ""); a.body["groups"] != nil {
+		t.Errorf("a group shows an attribute that its schema has not: %s", a.raw)
+	}
 	// What is written to groups is ignored, on every way in.
 	for _, a := range []answer{
 		p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","path":"groups","value":[]}`)),
@@ -81,6 +84,8 @@ func TestParallelMembershipsOfARenamedGroupLoseNothing(t *testing.T) {
 		ids = append(ids, p.create("/Users", fmt.Sprintf(`{"userName":"u%d"}`, i)))
 	}
 	p.do("PATCH", "/Groups/"+team, patchBody(`{"op":"add","path":"members","value":["`+strings.Join(ids[:8], `","`)+`"]}`))
+	var mu sync.Mutex
+	named := map[string]bool{}
 	var all sync.WaitGroup
 	for i, id := range ids {
 		all.Go(func() {
@@ -91,15 +96,23 @@ func TestParallelMembershipsOfARenamedGroupLoseNothing(t *testing.T) {
 			if i%4 == 0 {
 				operation = fmt.Sprintf(`{"op":"replace","path":"displayName","value":"team %d"},`, i) + operation
 			}
-			if a := p.do("PATCH", "/Groups/"+team, patchBody(operation)); a.status != http.StatusOK {
+			a := p.do("PATCH", "/Groups/"+team, patchBody(operation))
+			if a.status != http.StatusOK {
 				t.Errorf("answered %d: %s", a.status, a.raw)
 			}
+			// The version vouches for the name beside it, whoever changed that.
+			mu.Lock()
+			defer mu.Unlock()
+			named[a.header.Get("ETag")+fmt.Sprint(a.body["displayName"])] = true
 		})
 	}
 	all.Wait()
 	a := p.do("GET", "/Groups/"+team, "")
 	if got := len(a.body["members"].([]any)); got != 8 || a.body["displayName"] == "team" {
 		t.Errorf("%d members of %v, want 8", got, a.body["displayName"])
+	}
+	if !named[a.header.Get("ETag")+fmt.Sprint(a.body["displayName"])] {
+		t.Errorf("nobody was told of version %s with the name %v: %v", a.header.Get("ETag"), a.body["displayName"], named)
 	}
 	if a.header.Get("ETag") != `W/"18"` {
 		t.Errorf("version %s, want one for each of 17 changes", a.header.Get("ETag"))

@@ -237,14 +237,14 @@ func (p patcher) simple(in Object, t *target, o operation) error {
 // removeNulls deletes the sub-attributes that are given as null, which is how
 // they are unassigned (RFC 7643 section 2.5), and tells whether there were any.
 func removeNulls(have Object, a *Attribute, members map[string]any) bool {
-	any := false
+	found := false
 	for name, value := range members {
 		if sub := a.sub(name); value == nil && sub != nil {
 			delete(have, sub.Name)
-			any = true
+			found = true
 		}
 	}
-	return any
+	return found
 }
 
 func (p patcher) subAttribute(in Object, t *target, value any) error {

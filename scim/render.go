@@ -40,12 +40,14 @@ func (rt *ResourceType) render(base string, r *directory.Resource) []byte {
 			b = appendEdges(b, base, a, r.Edges)
 		}
 	}
-	for i, g := range r.Groups {
-		b = append(b, map[bool]string{true: `,"groups":[`, false: `,`}[i == 0]...)
-		b = appendLink(b, base, link{id: g.Target, endpoint: "/Groups", kind: g.Type, display: g.Display}, nil)
-		if i == len(r.Groups)-1 {
-			b = append(b, ']')
+	if len(r.Groups) > 0 && attribute(rt.Schema.Attributes, "groups") != nil {
+		b = append(b, `,"groups":`...)
+		separator := byte('[')
+		for _, g := range r.Groups {
+			b = appendLink(append(b, separator), base, link{id: g.Target, endpoint: "/Groups", kind: g.Type, display: g.Display}, nil)
+			separator = ','
 		}
+		b = append(b, ']')
 	}
 	if r.Restricted() {
 		b = appendRestriction(b, r.Restriction)

@@ -352,7 +352,7 @@ func guardReactivation(r *http.Request, before, after *directory.Resource) error
 	if before.Type != directory.TypeAgent || !before.Restricted() || after.Active == nil || !*after.Active {
 		return nil
 	}
-	if r.Header.Get("If-Match") == "" {
+	if match := strings.TrimSpace(r.Header.Get("If-Match")); match == "" || match == "*" {
 		return failure(http.StatusConflict, "reactivating an agent needs If-Match with its version, which is "+etag(before))
 	}
 	return nil

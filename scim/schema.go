@@ -177,15 +177,13 @@ func (rt *ResourceType) schemas() []*Schema {
 // "urn:…:enterprise:2.0:User:department" is the extension and "department".
 // Without a URN the schema is the core one; rest is empty for a bare URN.
 func (rt *ResourceType) splitURN(name string) (schema *Schema, rest string) {
+	schema, rest = rt.Schema, name
+	longest := 0 // one URN may be the beginning of another
 	for _, s := range rt.schemas() {
-		if len(name) >= len(s.ID) && strings.EqualFold(name[:len(s.ID)], s.ID) {
-			switch rest := name[len(s.ID):]; {
-			case rest == "":
-				return s, ""
-			case rest[0] == ':':
-				return s, rest[1:]
-			}
+		n := len(s.ID)
+		if n > longest && len(name) >= n && strings.EqualFold(name[:n], s.ID) && (len(name) == n || name[n] == ':') {
+			schema, rest, longest = s, strings.TrimPrefix(name[n:], ":"), n
 		}
 	}
-	return rt.Schema, name
+	return schema, rest
 }

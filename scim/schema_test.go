@@ -18,6 +18,7 @@ func TestATenantsOwnSchemaBehavesLikeABuiltInOne(t *testing.T) {
 	}
 	p.declare("User", claimsSchema)
 	p.wantJSON(p.do("GET", "/Schemas/"+claims, "").body, `{"id":"`+claims+`","meta":{"resourceType":"Schema"}}`)
+	p.wantJSON(p.do("GET", "/Schemas/"+strings.ReplaceAll(claims, ":", "%3A"), "").body, `{"id":"`+claims+`"}`)
 	p.wantJSON(p.do("GET", "/ResourceTypes/User", "").body, `{"schemaExtensions":[{"schema":"`+enterprise+`"},{"schema":"`+scim.LifecycleURN+`"},{"schema":"`+claims+`","required":false}]}`)
 	id := p.create("/Users", `{"userName":"ada","`+claims+`":{"badge":"B-1","scopes":["READ"],"serial":"s1","desk":{"floor":1,"room":"r1"},"pin":"1234"}}`)
 	path := "/Users/" + id
@@ -55,6 +56,14 @@ func TestATenantsOwnSchemaBehavesLikeABuiltInOne(t *testing.T) {
 	if err := p.tenants.DeleteSchema(t.Context(), p.tenant.ID, claims); !errors.Is(err, tenant.ErrSchemaInUse) {
 		t.Errorf("a schema in use was deleted: %v", err)
 	}
+}
+
+func TestOneSchemasURNMayBeTheBeginningOfAnothers(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	p.declare("User", `{"id":"urn:example:x","attributes":[{"name":"y"}]}`)
+	p.declare("User", `{"id":"urn:example:x:y","attributes":[{"name":"z"}]}`)
+	id := p.create("/Users", `{"userName":"ada","urn:example:x:y":{"z":"1"}}`)
+	p.wantJSON(p.do("PATCH", "/Users/"+id, patchBody(`{"op":"add","path":"urn:example:x:y:z","value":"2"}`)).body, `{"urn:example:x:y":{"z":"2"},"urn:example:x":"<absent>"}`)
 }
 
 func TestSchemasThatCannotBeKeptAreRefused(t *testing.T) {

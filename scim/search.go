@@ -111,7 +111,11 @@ func newSearch(get func(string) (string, bool), attributes, excluded []string) (
 	}
 	if text, _ := get("count"); text != "" {
 		if q.count, err = parseCount(text); err != nil {
-			return q, badRequest(map[bool]string{true: invalidCount, false: invalidValue}[q.byCursor], "count is not an integer")
+			scimType := invalidValue
+			if q.byCursor {
+				scimType = invalidCount
+			}
+			return q, badRequest(scimType, "count is not an integer")
 		}
 	}
 	q.start, q.count = max(q.start, 1), min(max(q.count, 0), maxCount)

@@ -10,11 +10,14 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
+
+const strangersPerSecond = 50
 
 const (
 	// BasePath is where the server is mounted; the bearer token names the tenant.
@@ -79,8 +82,10 @@ type Config struct {
 // Server answers SCIM requests.
 type Server struct {
 	Config
-	limits  limits
-	schemas schemaCache
+	limits limits
+	// strangers is the rate of all who read public discovery without a token.
+	strangers *rate.Limiter
+	schemas   schemaCache
 	// resources are the routes behind authentication, for the operations of a
 	// bulk request.
 	resources http.Handler
@@ -88,7 +93,7 @@ type Server struct {
 
 // New returns a server.
 func New(c Config) *Server {
-	s := &Server{Config: c}
+	s := &Server{Config: c, strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond)}
 	s.resources = s.routes(func(next http.Handler) http.Handler { return next })
 	return s
 }

@@ -20,6 +20,9 @@ import (
 // from holding a connection that others wait for.
 const statementTimeout = "15s"
 
+// ErrTooDear says that a statement took longer than one may.
+var ErrTooDear = errors.New("the statement took too long")
+
 // ErrUnavailable marks errors that say PostgreSQL cannot be reached or cannot
 // answer now; the same request may succeed later.
 var ErrUnavailable = errors.New("PostgreSQL is not available")
@@ -106,7 +109,8 @@ type Statement struct {
 }
 
 // Together runs statements in a transaction of their own that sees only that
-// tenant's rows, in a single round trip. It fails as a whole.
+// tenant's rows, in a single round trip. A statement that fails undoes all; what
+// a Collect does not like is committed.
 func Together(ctx context.Context, db *DB, tenant uuid.UUID, statements ...Statement) error {
 	conn, err := db.pool.Acquire(ctx)
 	if err != nil {
@@ -213,6 +217,8 @@ func classify(err error) error {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		switch {
+		case pgErr.Code == "57014": // query_canceled, by statement_timeout
+			return fmt.Errorf("%w: %w", ErrTooDear, err)
 		case pgErr.Code[:2] == "08", pgErr.Code[:2] == "53", pgErr.Code[:3] == "57P", pgErr.Code == "40001", pgErr.Code == "40P01":
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}

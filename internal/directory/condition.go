@@ -5,6 +5,9 @@ import "errors"
 // ErrUnservable says that a condition is well formed but cannot be answered.
 var ErrUnservable = errors.New("the filter cannot be served")
 
+// ErrUnsortable says that resources cannot be put in that order.
+var ErrUnsortable = errors.New("resources cannot be sorted so")
+
 // Condition selects resources. It is what remains of a SCIM filter (RFC 7644
 // section 3.4.2.2) once package scim has resolved its names against the schema.
 type Condition interface{ condition() }

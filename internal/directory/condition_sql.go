@@ -222,7 +222,10 @@ func (b *builder) list(in scope, path []string) string {
 
 func (b *builder) present(f Field, in scope) (string, error) {
 	if in == edgeScope {
-		return map[bool]string{true: "coalesce(t.display_name, '') <> ''", false: "true"}[f.Path[0] == "display"], nil
+		if f.Path[0] == "display" {
+			return "coalesce(t.display_name, '') <> ''", nil
+		}
+		return "true", nil
 	}
 	switch f.Place {
 	case InID, InCreated, InModified, InType, InVersion, InSchemas:

@@ -21,9 +21,10 @@ const (
 // counts remembers for a moment how many resources dear queries match, so that
 // a walk over many pages does not count all of them for each.
 type counts struct {
-	mu   sync.Mutex
-	kept map[uuid.UUID]map[string]count
-	size int
+	mu     sync.Mutex
+	kept   map[uuid.UUID]map[string]count
+	size   int
+	writes int
 }
 
 type count struct {
@@ -37,6 +38,7 @@ func (c *counts) of(tenant uuid.UUID, sql string, args []any, ask func() (int, e
 	key := fmt.Sprintf("%s %q", sql, args)
 	c.mu.Lock()
 	known, ok := c.kept[tenant][key]
+	writes := c.writes
 	c.mu.Unlock()
 	if ok && time.Since(known.at) < countTTL {
 		return known.n, nil
@@ -48,14 +50,19 @@ func (c *counts) of(tenant uuid.UUID, sql string, args []any, ask func() (int, e
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.writes != writes {
+		return n, nil // it may have been counted before a write
+	}
 	if c.kept == nil || c.size >= maxCounts {
 		c.kept, c.size = make(map[uuid.UUID]map[string]count), 0
 	}
 	if c.kept[tenant] == nil {
 		c.kept[tenant] = make(map[string]count)
 	}
+	if _, again := c.kept[tenant][key]; !again {
+		c.size++
+	}
 	c.kept[tenant][key] = count{n, asked}
-	c.size++
 	return n, nil
 }
 
@@ -64,6 +71,7 @@ func (c *counts) of(tenant uuid.UUID, sql string, args []any, ask func() (int, e
 func (s *Store) Wrote(tenant uuid.UUID) {
 	s.counts.mu.Lock()
 	defer s.counts.mu.Unlock()
+	s.counts.writes++
 	s.counts.size -= len(s.counts.kept[tenant])
 	delete(s.counts.kept, tenant)
 }

@@ -59,10 +59,3 @@ func (d *Delta) last(ids []uuid.UUID, member bool) []uuid.UUID {
 	}
 	return kept
 }
-
-// Includes tells what the Delta says of id: whether it is a member afterwards,
-// and whether that is known without looking at the group.
-func (d *Delta) Includes(id uuid.UUID) (member, known bool) {
-	member, known = d.is[id]
-	return member, known || d.Clear
-}

@@ -47,7 +47,7 @@ type Page struct {
 
 // List returns a page. One resource more than asked is looked for, so that the
 // last page is known without counting.
-// Error: [ErrUnservable].
+// Errors: [ErrUnservable], [ErrUnsortable].
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, error) {
 	b := builder{args: []any{tenant}}
 	match, err := b.match(q)
@@ -194,7 +194,7 @@ func (b *builder) sortKey(q Query) (sortKey, error) {
 			return sortKey{}, err
 		}
 		if key.cast != "" && key.cast != cast {
-			return sortKey{}, fmt.Errorf("%w: the types of the values to sort by differ", ErrUnservable)
+			return sortKey{}, fmt.Errorf("%w: the types of the values to sort by differ", ErrUnsortable)
 		}
 		if key.sql, key.cast = sql, cast; len(q.From) > 1 {
 			cases = append(cases, "when "+b.arg(s.Type)+" then "+sql)
@@ -209,18 +209,18 @@ func (b *builder) sortKey(q Query) (sortKey, error) {
 	return key, nil
 }
 
-func (b *builder) sortValue(f Field) (sql, cast string, err error) {
+func (b *builder) sortValue(f Field) (sql, sqlType string, err error) {
 	switch f.Place {
 	case InEdges, InGroups, InSchemas:
-		return "", "", fmt.Errorf("%w: %s cannot be sorted by", ErrUnservable, f.Path[0])
+		return "", "", fmt.Errorf("%w: %s cannot be sorted by", ErrUnsortable, f.Path[0])
 	case InUniqueName:
 		return "r.unique_name", `text collate "C"`, nil // resources_unique_name
 	case InDocument:
 	default:
-		return b.cast(b.column(f), f)
+		return cast(b.column(f), f)
 	}
 	if !f.Multi {
-		return b.cast("(r.document #>> "+b.arg(f.Path)+")", f)
+		return cast("(r.document #>> "+b.arg(f.Path)+")", f)
 	}
 	// The primary value, or else the first.
 	value := "e.element #>> '{}'"
@@ -228,17 +228,17 @@ func (b *builder) sortValue(f Field) (sql, cast string, err error) {
 		value = "e.element ->> " + b.arg(f.Sub)
 	}
 	list := strings.Replace(b.list(resourceScope, f.Path), " e (element)", " with ordinality e (element, n)", 1)
-	return b.cast("(select "+value+" from "+list+" order by (e.element ->> 'primary') = 'true' desc nulls last, n limit 1)", f)
+	return cast("(select "+value+" from "+list+" order by (e.element ->> 'primary') = 'true' desc nulls last, n limit 1)", f)
 }
 
-func (b *builder) cast(sql string, f Field) (value, cast string, err error) {
+func cast(sql string, f Field) (value, cast string, err error) {
 	switch f.Kind {
 	case Number:
 		return "(" + sql + ")::numeric", "numeric", nil
 	case Time:
 		return "(" + sql + ")::timestamptz", "timestamptz", nil
 	case Complex:
-		return "", "", fmt.Errorf("%w: a complex attribute has no value to sort by; name a sub-attribute", ErrUnservable)
+		return "", "", fmt.Errorf("%w: a complex attribute has no value to sort by; name a sub-attribute", ErrUnsortable)
 	case Boolean:
 		return "(" + sql + ")::boolean", "boolean", nil
 	default:

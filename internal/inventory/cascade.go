@@ -206,8 +206,13 @@ func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, scope Scope) ([]uu
 		  insert into restrictions (tenant_id, principal_id, cause, event_id)
 		  select $1, id, 'orphaned', $3 from orphans on conflict do nothing),
 		shown as (
-		  update resources r set active = false, plain = false, document = r.document || '{"active": false}', version = r.version + 1, modified_at = now()
-		    from orphans o where r.tenant_id = $1 and r.id = o.id and r.active is distinct from false)
+		  update resources r set active = false, document = r.document || '{"active": false}', version = r.version + 1, modified_at = now()
+		    from orphans o where r.tenant_id = $1 and r.id = o.id and r.active is distinct from false
+		  returning r.id, r.version),
+		audited as (
+		  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
+		  select $1, s.id, 'Agent', s.version, 'orphaned', e.actor, array['active']
+		    from shown s join lifecycle_events e on e.tenant_id = $1 and e.id = $3)
 		select id from orphans`, tenant, scope.Principal, scope.Event)
 	if err != nil {
 		return nil, fmt.Errorf("settle the cascade: %w", err)

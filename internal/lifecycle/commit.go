@@ -26,6 +26,8 @@ type change struct {
 	ifMembers Kind
 	edges     edgeChange
 	mayOrphan bool
+	// writesColumns: the row's own columns are written, not only its edges.
+	writesColumns bool
 }
 
 // edgeChange is what becomes of a resource's edges.
@@ -222,6 +224,7 @@ const orphanSQL = `
 // insert commits a new resource. Error: directory.ErrNameTaken.
 func (w *Writer) insert(ctx context.Context, c change) (committed, error) {
 	b := builder{args: c.args()}
+	c.writesColumns = true
 	b.add(fmt.Sprintf(insertSQL, c.after.Type == directory.TypeGroup && len(c.edges.addTargets) > 0))
 	if c.edges.touches() {
 		b.add(insertEdgesSQL, c.edges.addAttributes, c.edges.addTargets)
@@ -242,8 +245,9 @@ func (w *Writer) update(ctx context.Context, c change, version int64, remove rem
 		expected = &version
 	}
 	b := builder{sql: updateSQL, args: append(c.args(), expected, bool(remove))}
+	c.writesColumns = len(c.changed) > 0 || bool(remove)
 	if c.edges.touches() {
-		b = builder{sql: lockSQL, args: append(c.args(), expected, len(c.changed) > 0)}
+		b = builder{sql: lockSQL, args: append(c.args(), expected, c.writesColumns)}
 		b.add(updateEdgesSQL, c.edges.addAttributes, c.edges.addTargets, c.edges.dropAttributes, c.edges.dropTargets, c.edges.clearMembers)
 		b.add(updateWithEdgesSQL)
 	}
@@ -284,7 +288,7 @@ func (w *Writer) commit(ctx context.Context, c change, b builder) (committed, er
 		b.sql += liftSQL
 	}
 	b.sql += auditSQL
-	if c.after.Unique != nil {
+	if c.after.Unique != nil && c.writesColumns {
 		names, values := make([]string, 0, len(c.after.Unique)), make([]string, 0, len(c.after.Unique))
 		for name, value := range c.after.Unique {
 			names, values = append(names, name), append(values, value)

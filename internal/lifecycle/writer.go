@@ -57,8 +57,8 @@ func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
 	return &Writer{db: db, starter: starter, log: log, starts: make(chan struct{}, maxConcurrentStarts), started: newMarker(db, log)}
 }
 
-// eventID is of version 7, whose order keeps the index of events compact.
-func eventID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
+// newID is of version 7: its order is that of creation, which keeps indexes compact.
+func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
 
 // Close waits until what was started is stored as such.
 func (w *Writer) Close() { w.started.close() }
@@ -73,15 +73,11 @@ type Result struct {
 // Create stores a new resource under a fresh id.
 // Errors: directory.ErrNameTaken, directory.UnknownTargetError.
 func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by Cause) (Result, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return Result{}, fmt.Errorf("make an id: %w", err)
-	}
-	r.ID, r.Version = id, 1
+	r.ID, r.Version = newID(), 1
 	r.Created = time.Now().UTC().Truncate(time.Millisecond)
 	r.Modified = r.Created
 	d := decide(nil, r, nil)
-	c := change{tenant: tenant, after: r, by: by, event: eventID(), decision: d, ifMembers: d.kind, edges: edgesBetween(nil, r)}
+	c := change{tenant: tenant, after: r, by: by, event: newID(), decision: d, ifMembers: d.kind, edges: edgesBetween(nil, r)}
 	if err := w.checkTargets(ctx, c); err != nil {
 		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
@@ -89,7 +85,7 @@ func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Reso
 	if err != nil {
 		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
-	w.dispatch(ctx, append(done.orphans, done.event)...)
+	w.dispatch(ctx, done.event)
 	return w.result(ctx, c, nil, done)
 }
 
@@ -132,7 +128,7 @@ func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *d
 		return Result{Resource: before}, nil
 	}
 	c := change{
-		tenant: tenant, after: after, by: by, event: eventID(), changed: changed, decision: decide(before, after, changed),
+		tenant: tenant, after: after, by: by, event: newID(), changed: changed, decision: decide(before, after, changed),
 		edges: edgesBetween(before, after),
 	}
 	if c.ifMembers = c.kind; !after.Members.Empty() {
@@ -166,7 +162,9 @@ func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *d
 // resources' names at the end of edges and what was orphaned, is read again.
 func (w *Writer) result(ctx context.Context, c change, before *directory.Resource, done committed) (Result, error) {
 	stored := *c.after
-	if stored.Type == directory.TypeAgent && c.edges.touches() {
+	// Others may have changed a group's row while this changed its members.
+	passed := before != nil && done.version != before.Version+1
+	if passed || (stored.Type == directory.TypeAgent && c.edges.touches()) {
 		reread, err := directory.Read(ctx, w.db, c.tenant, stored.Type, stored.ID)
 		return Result{Resource: reread, Event: done.event}, err
 	}
@@ -209,7 +207,7 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 		after := *before
 		inactive := false
 		after.Active, after.Modified, after.Unique = &inactive, time.Now().UTC().Truncate(time.Millisecond), map[string]string{}
-		c := change{tenant: tenant, after: &after, by: by, event: eventID(), decision: d, ifMembers: d.kind}
+		c := change{tenant: tenant, after: &after, by: by, event: newID(), decision: d, ifMembers: d.kind}
 		done, err := w.update(ctx, c, before.Version, true)
 		if errors.Is(err, errOutdated) {
 			continue

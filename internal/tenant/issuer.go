@@ -132,7 +132,7 @@ type claims struct {
 // AuthenticateJWT names the caller who holds a JWT of a tenant's issuer
 // (RFC 7519, RFC 8725): signed by one of its keys, for its audience, not
 // expired. name is the tenant that the request's path names, or empty.
-// Error: [ErrUnauthorized].
+// Errors: [ErrUnauthorized], [ErrKeysUnavailable].
 func (s *Store) AuthenticateJWT(ctx context.Context, raw, name string) (Caller, error) {
 	token, err := jwt.ParseSigned(raw, algorithms())
 	if err != nil || len(token.Headers) != 1 {

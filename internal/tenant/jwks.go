@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-
-	"github.com/leaverhq/leaver/internal/database"
 )
 
 const (
@@ -27,7 +25,7 @@ const (
 
 // ErrKeysUnavailable says that an issuer's keys could not be read; a token of
 // it may be valid, but nobody can tell now.
-var ErrKeysUnavailable = fmt.Errorf("the issuer's keys cannot be read: %w", database.ErrUnavailable)
+var ErrKeysUnavailable = errors.New("the issuer's keys cannot be read")
 
 // keySets keeps issuers' keys (RFC 7517) by their address. The zero value is ready.
 type keySets struct {
@@ -39,6 +37,7 @@ type keySet struct {
 	mu     sync.Mutex // held while looking, so that one looks for all
 	keys   jose.JSONWebKeySet
 	looked time.Time
+	failed error // of the last look
 	good   bool
 }
 
@@ -60,14 +59,15 @@ func (k *keySets) get(ctx context.Context, address, id string) ([]jose.JSONWebKe
 	defer set.mu.Unlock()
 	age := time.Since(set.looked)
 	if (age > keysTTL || !set.good || len(set.of(id)) == 0) && age > keysPause {
-		keys, err := fetchKeys(ctx, address)
-		set.looked = time.Now()
+		// A caller who goes away must not make this look fail for all.
+		keys, err := fetchKeys(context.WithoutCancel(ctx), address)
+		set.looked, set.failed = time.Now(), err
 		if err == nil {
 			set.keys, set.good = keys, true
 		}
 	}
 	if !set.good {
-		return nil, ErrKeysUnavailable
+		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, set.failed)
 	}
 	return set.of(id), nil
 }

@@ -17,7 +17,7 @@ import (
 type Schema struct {
 	URN          string          `json:"urn"`
 	ResourceType string          `json:"resourceType"`
-	Definition   json.RawMessage `json:"definition"` // RFC 7643 section 7
+	Definition   json.RawMessage `json:"schema"` // RFC 7643 section 7
 }
 
 // InvalidSchemaError says what is wrong with a schema that a tenant declares.

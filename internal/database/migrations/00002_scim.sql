@@ -212,11 +212,18 @@ alter table tenants drop column schema_version, drop column requests_per_second,
 -- +goose StatementBegin
 create function authenticate_token(token_hash bytea)
     returns table (id uuid, class text, tenant_id uuid, tenant_name text, profile text)
-    language sql security definer set search_path = pg_catalog, public as $$
-    select t.id, t.class, t.tenant_id, coalesce(n.name, ''), coalesce(n.profile, '')
-      from public.tokens t left join public.tenants n on n.id = t.tenant_id
-     where t.hash = token_hash and t.revoked_at is null and (t.expires_at is null or t.expires_at > now())
-$$;
+    language plpgsql security definer set search_path = pg_catalog, public as $$
+begin
+    return query
+        select t.id, t.class, t.tenant_id, coalesce(n.name, ''), coalesce(n.profile, '')
+          from public.tokens t left join public.tenants n on n.id = t.tenant_id
+         where t.hash = token_hash
+           and t.revoked_at is null
+           and (t.expires_at is null or t.expires_at > now());
+    update public.tokens t set last_used_at = now()
+     where t.hash = token_hash
+       and (t.last_used_at is null or t.last_used_at < now() - interval '1 minute');
+end $$;
 -- +goose StatementEnd
 revoke execute on function authenticate_token(bytea) from public;
 grant execute on function authenticate_token(bytea) to leaver_app;
