@@ -118,7 +118,8 @@ func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID) ([]Token, error) {
 	return tokens, nil
 }
 
-// Revoke ends a token at once. Revoking it again is no error.
+// Revoke ends a token: at once in this process, within [cacheTTL] in others.
+// Revoking it again is no error.
 // Error: [ErrTokenNotFound].
 func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID) error {
 	err := s.scoped(ctx, tenant, func(tx pgx.Tx) error {
