@@ -172,7 +172,7 @@ func TestDiscoveryIsPublicWhereTheTenantChoseSo(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.token = ""
 	get := func(path string) int {
-		resp, err := http.Get(p.root + path) //nolint:noctx // a stranger's request
+		resp, err := http.Get(p.root + path)
 		if err != nil {
 			t.Fatal(err)
 		}

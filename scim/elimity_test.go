@@ -83,7 +83,7 @@ func (p peer) do(t *rapid.T, name string, r request) seen {
 	if !ok {
 		id = "00000000-0000-4000-8000-000000000000"
 	}
-	req, err := http.NewRequest(r.method, p.url+strings.ReplaceAll(r.path, "{id}", id), strings.NewReader(r.body)) //nolint:noctx // a test's
+	req, err := http.NewRequest(r.method, p.url+strings.ReplaceAll(r.path, "{id}", id), strings.NewReader(r.body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,6 @@ type subset struct {
 	subs  map[string]bool // lower case
 }
 
-func (s subset) has(sub string) bool { return s.whole || s.subs[strings.ToLower(sub)] }
-
 // newProjection resolves the names against the schema. What no schema knows
 // names nothing.
 func newProjection(rt *ResourceType, attributes, excluded []string) (projection, error) {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Absent, as a wanted value, stands for a member that must not be there.
+// Absent stands, as a wanted value, for a member that must not be there.
 const Absent = "<absent>"
 
 // Contains tells where got differs from the wanted JSON: objects may hold more,
