@@ -22,6 +22,7 @@ type row struct {
 type step struct {
 	request string // method and path; the query after "?" is escaped for you
 	body    string
+	headers []string
 	status  int
 	want    string   // JSON that the answer contains
 	events  []string // kinds of events, of the principal `of`
@@ -249,7 +250,7 @@ var entra = []row{
 			want: `{"profileUrl":"::","timezone":"Nowhere"}`,
 		},
 	}},
-	{name: "E25 gets its content type", steps: []step{
+	{name: "E25 gets its content type (its JWTs: TestAJWT…, its rate: TestATenantsRate…)", steps: []step{
 		{request: "GET /Users/{ada}", status: 200},
 	}},
 }
@@ -257,6 +258,35 @@ var entra = []row{
 var others = []row{
 	{name: "JumpCloud removes a member by its value", steps: []step{
 		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"Remove","path":"members","value":[{"value":"{bob}"}]}`), status: 200, want: `{"members":[{"value":"{ada}"}]}`},
+	}},
+	{name: "JumpCloud tests its activation with a user and a group", steps: []step{
+		{request: "POST /Users", body: `{"userName":"jumpcloud-test@example.com","active":true}`, status: 201},
+		{request: "POST /Groups", body: `{"displayName":"jumpcloud-test"}`, status: 201},
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","value":{"active":false}}`), status: 200, of: "{ada}", events: []string{"leaver"}},
+		{request: "DELETE /Users/{bob}", status: 204, of: "{bob}", events: []string{"leaver"}},
+		{request: "DELETE /Groups/{team}", status: 204},
+	}},
+	{name: "OneLogin patches groups, and has no User-Agent", steps: []step{
+		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"add","path":"members","value":[{"value":"{cyd}"}]}`), headers: []string{"User-Agent", ""}, status: 200, want: `{"members":[{"value":"{ada}"},{"value":"{bob}"},{"value":"{cyd}"}]}`},
+	}},
+	{name: "PingFederate replaces users by PUT only", steps: []step{
+		{request: "PUT /Users/{ada}", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"ada@example.com","active":true,"title":"T"}`, status: 200, want: `{"title":"T"}`},
+		{request: "PUT /Users/{ada}", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"ada@example.com","active":false}`, status: 200, want: `{"title":"<absent>"}`, of: "{ada}", events: []string{"mover", "leaver"}},
+	}},
+	{name: "Rippling repeats a POST, and looks by externalId", steps: []step{
+		{request: "POST /Users", body: `{"userName":"eve@example.com","externalId":"rip-1"}`, status: 201},
+		{request: "POST /Users", body: `{"userName":"eve@example.com","externalId":"rip-1"}`, status: 409, want: `{"scimType":"uniqueness"}`},
+		{request: `GET /Users?filter=externalId eq "rip-1"`, status: 200, want: `{"totalResults":1,"Resources":[{"userName":"eve@example.com"}]}`},
+	}},
+	{name: "Google suspends, and deletes later", steps: []step{
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","path":"active","value":false}`), status: 200, of: "{ada}", events: []string{"leaver"}},
+		{request: "DELETE /Users/{ada}", status: 204, of: "{ada}", events: []string{"leaver"}},
+	}},
+	{name: "older authentik puts an id into a PATCH", steps: []step{
+		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"replace","value":{"id":"{team}","displayName":"T","externalId":"x"}}`), status: 200, want: `{"id":"{team}","displayName":"T"}`},
+	}},
+	{name: "any type is accepted where the schema lists none", steps: []step{
+		{request: "POST /Users", body: `{"userName":"eve@example.com","phoneNumbers":[{"type":"satellite","value":"1"}],"addresses":[{"type":"moon","country":"X"}]}`, status: 201, want: `{"phoneNumbers":[{"type":"satellite"}],"addresses":[{"type":"moon"}]}`},
 	}},
 	{name: "PingFederate finds groups by listing all", steps: []step{
 		{request: "GET /Groups", status: 200, want: `{"totalResults":1,"Resources":[{"id":"{team}"}]}`},
@@ -337,7 +367,7 @@ func runStep(t *testing.T, p *provider, s step, replace *strings.Replacer) {
 		}
 		path += "?" + values.Encode()
 	}
-	a := p.do(method, path, replace.Replace(s.body))
+	a := p.do(method, path, replace.Replace(s.body), s.headers...)
 	if a.status != s.status {
 		t.Fatalf("%s answered %d, want %d: %s", s.request, a.status, s.status, a.raw)
 	}

@@ -113,6 +113,7 @@ func TestFiftyParallelPOSTsOfOneNameMakeOneUser(t *testing.T) {
 	}
 }
 
+// SailPoint sends one request for each member, in parallel.
 func TestParallelPATCHesOfAGroupLoseNoMember(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	team := p.create("/Groups", `{"displayName":"team"}`)

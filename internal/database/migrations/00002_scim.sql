@@ -58,6 +58,15 @@ alter table lifecycle_events drop constraint lifecycle_events_tenant_id_fkey,
     drop constraint lifecycle_events_sequence_key; -- a sequence repeats nothing
 alter table restrictions drop constraint restrictions_tenant_id_principal_id_fkey;
 
+-- Each index costs every write that it covers: those of one kind of row are of
+-- that kind only. Users are not looked for by displayName, nor events that are no
+-- cascade at all.
+drop index resources_external_id, resources_display_name, lifecycle_events_list, lifecycle_events_principal;
+create index resources_external_id on resources (tenant_id, type, external_id) where deleted_at is null and external_id is not null;
+create index resources_display_name on resources (tenant_id, left(lower(display_name), 200)) where deleted_at is null and type = 'Group';
+create index lifecycle_events_list on lifecycle_events (tenant_id, sequence desc) where kind = 'leaver';
+create index lifecycle_events_principal on lifecycle_events (tenant_id, principal_id, sequence desc) where kind = 'leaver';
+
 -- Values that a tenant's schema declares unique. The built-in unique names
 -- have an index of their own.
 create table unique_values (
@@ -201,6 +210,11 @@ grant execute on function authenticate_token(bytea), find_issuers(text) to leave
 drop trigger edges_plain on edges;
 drop function find_issuers(text), members_within(uuid, uuid), members_are_not_plain(), more_about(uuid, uuid), groups_of(uuid, uuid), authenticate_token(bytea);
 drop table changes, unique_values, issuers, tenant_schemas;
+drop index resources_external_id, resources_display_name, lifecycle_events_list, lifecycle_events_principal;
+create index resources_external_id on resources (tenant_id, type, external_id) where deleted_at is null;
+create index resources_display_name on resources (tenant_id, type, left(lower(display_name), 200)) where deleted_at is null;
+create index lifecycle_events_list on lifecycle_events (tenant_id, kind, sequence desc);
+create index lifecycle_events_principal on lifecycle_events (tenant_id, principal_id, sequence desc);
 alter table lifecycle_events add unique (sequence), add foreign key (tenant_id) references tenants,
     add foreign key (tenant_id, principal_id) references resources (tenant_id, id);
 alter table resources add foreign key (tenant_id) references tenants;
