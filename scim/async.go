@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-chi/chi/v5"
 
@@ -74,7 +75,7 @@ type transactionBody struct {
 // transaction tells how an asynchronous write stands.
 func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 	txn, err := url.PathUnescape(chi.URLParam(r, "*"))
-	if err != nil {
+	if err != nil || !utf8.ValidString(txn) || strings.ContainsRune(txn, 0) {
 		s.writeError(w, r, failure(http.StatusNotFound, "no such transaction"))
 		return
 	}

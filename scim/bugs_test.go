@@ -205,7 +205,7 @@ var bugs = []struct {
 	}},
 	{"21 Yuzu #2127: a group was renamed and nobody's roles recomputed", func(t *testing.T, p *provider) {
 		team := p.create("/Groups", `{"displayName":"team"}`)
-		p.starter.kinds("")
+		p.starter.kinds(team)
 		p.do("PATCH", "/Groups/"+team, patchBody(`{"op":"replace","path":"displayName","value":"renamed"}`))
 		if kinds := p.starter.kinds(team); len(kinds) != 1 || kinds[0] != "team-sync" {
 			t.Errorf("started %v", kinds)

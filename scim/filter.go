@@ -217,6 +217,9 @@ func (rs resolver) subField(field directory.Field, a *Attribute, name *string, u
 	if sub == nil {
 		return field, a, nil
 	}
+	if sub.Returned == Never {
+		return directory.Field{}, nil, unknown
+	}
 	field.Kind, field.CaseExact = kindOf(sub), sub.CaseExact
 	if field.Multi || field.Place == directory.InEdges || field.Place == directory.InGroups {
 		field.Sub, field.Multi = sub.Name, true
@@ -319,7 +322,7 @@ func filterValue(field directory.Field, a *Attribute, value any) (any, error) {
 		}
 	case json.Number:
 		if field.Kind == directory.Number && isNumber(v, TypeDecimal) {
-			return v.Float64()
+			return v, nil
 		}
 		if field.Kind == directory.String {
 			return v.String(), nil

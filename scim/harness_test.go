@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,12 +46,13 @@ func (s *starter) kinds(principal string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var kinds []string
-	for _, e := range s.events {
-		if e.Principal.String() == principal {
+	s.events = slices.DeleteFunc(s.events, func(e lifecycle.Event) bool {
+		its := e.Principal.String() == principal
+		if its {
 			kinds = append(kinds, string(e.Kind))
 		}
-	}
-	s.events = nil
+		return its
+	})
 	return kinds
 }
 
@@ -100,6 +102,15 @@ func (p *provider) handler() http.Handler {
 	r.Mount(scim.BasePath, handler)
 	r.Mount(scim.TenantPath, handler)
 	return r
+}
+
+// asTenant is the same provider for a tenant of one test's own.
+func (p *provider) asTenant(t testing.TB, profile tenant.Profile) *provider {
+	t.Helper()
+	other := *p
+	other.t = t
+	other.tenant, other.token = other.newTenant("t-"+uuid.NewString()[:8], profile)
+	return &other
 }
 
 // newProviderOn is another process with the same database and tenant.

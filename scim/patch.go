@@ -279,10 +279,16 @@ func (p patcher) list(in Object, t *target, o operation) error {
 		have, _ = in[t.attr.Name].([]any)
 	}
 	merged := newSet(t.attr, have)
+	var touched []any // what was there already changes nothing (RFC 7644 section 3.5.2.1)
 	for _, v := range added {
-		merged.add(v)
+		if merged.add(v) {
+			touched = append(touched, v)
+		}
 	}
-	p.setList(in, t.attr, merged.values, added)
+	if len(merged.values) > max(maxElements, len(have)) {
+		return badRequest(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
+	}
+	p.setList(in, t.attr, merged.values, touched)
 	return nil
 }
 
@@ -302,21 +308,21 @@ func newSet(a *Attribute, values []any) *set {
 	return s
 }
 
-func (s *set) add(v any) {
+// add tells whether the value is new.
+func (s *set) add(v any) bool {
+	var key string
 	if s.edge {
-		key := strings.ToLower(v.(Object)["value"].(string))
-		if s.seen[key] {
-			return
-		}
-		s.seen[key] = true
+		key = strings.ToLower(v.(Object)["value"].(string))
 	} else {
 		encoded, _ := json.Marshal(v) // what was read from JSON encodes; keys are sorted
-		if s.seen[string(encoded)] {
-			return
-		}
-		s.seen[string(encoded)] = true
+		key = string(encoded)
 	}
+	if s.seen[key] {
+		return false
+	}
+	s.seen[key] = true
 	s.values = append(s.values, v)
+	return true
 }
 
 // elements sets what a value filter selects. One that selects nothing makes
@@ -330,6 +336,9 @@ func (p patcher) elements(in Object, t *target, o operation) error {
 		}
 	}
 	if len(touched) == 0 {
+		if len(have) >= maxElements {
+			return badRequest(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
+		}
 		if p.reader.strict && o.op == "replace" {
 			return badRequest(noTarget, "no element of %s matches the path", t.attr.Name)
 		}

@@ -113,14 +113,9 @@ func assertions(c directory.Condition, into Object) {
 		assertions(c.Right, into)
 	case directory.Compare:
 		switch v := c.Value.(type) {
-		case string, bool:
+		case string, bool, json.Number:
 			if c.Op == directory.Eq {
 				into[c.Field.Path[0]] = v
-			}
-		case float64:
-			if c.Op == directory.Eq {
-				encoded, _ := json.Marshal(v) // a finite number encodes
-				into[c.Field.Path[0]] = json.Number(encoded)
 			}
 		}
 	}

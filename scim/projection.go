@@ -83,8 +83,8 @@ func (p projection) keeps(schema *Schema, a *Attribute) (kept bool, subs func(st
 	switch {
 	case a.Returned == Never:
 		return false, nil
-	case a.Returned == Always:
-		return true, nil
+	case a.Returned == Always: // whatever is asked for, but what its sub-attributes conceal
+		asked, named = subset{whole: true}, p.included
 	case p.included && !named, !p.included && a.Returned == Request, !p.included && named && asked.whole:
 		return false, nil
 	}

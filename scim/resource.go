@@ -63,11 +63,21 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 	if err != nil {
 		return err
 	}
-	object, err := whole(readerFor(r), rt, raw)
+	object, err := readerFor(r).resource(rt, raw)
+	if err == nil {
+		err = checkRequired(rt, object)
+	}
 	if err != nil {
 		return err
 	}
 	resource, err := toResource(rt, object)
+	if err == nil {
+		err = checkSize(resource)
+	}
+	if err != nil {
+		return err
+	}
+	p, err := projectionOf(r, rt) // a bad one must not be told after the commit
 	if err != nil {
 		return err
 	}
@@ -76,16 +86,7 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 		return err
 	}
 	w.Header().Set("Location", rt.location(sessionOf(r).base, result.Resource.ID))
-	return h.written(w, r, rt, http.StatusCreated, result)
-}
-
-// whole reads a POST's or PUT's body.
-func whole(rd reader, rt *ResourceType, raw map[string]any) (Object, error) {
-	object, err := rd.resource(rt, raw)
-	if err != nil {
-		return nil, err
-	}
-	return object, checkRequired(rt, object)
+	return h.written(w, r, p, http.StatusCreated, result)
 }
 
 func (h resourceHandler) get(w http.ResponseWriter, r *http.Request) {
@@ -103,6 +104,10 @@ func (h resourceHandler) getOne(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	p, err := projectionOf(r, rt)
+	if err != nil {
+		return err
+	}
 	resource, err := h.Directory.Get(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id)
 	if err != nil {
 		return err
@@ -112,7 +117,7 @@ func (h resourceHandler) getOne(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	return h.answer(w, r, rt, http.StatusOK, resource)
+	return h.answer(w, r, p, http.StatusOK, resource)
 }
 
 // The triggers of events, as the workflows tell them.
@@ -128,13 +133,17 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 		if bodyID, ok := raw["id"].(string); ok && bodyID != "" && !strings.EqualFold(bodyID, pathID.String()) {
 			return nil, badRequest(invalidValue, "the body's id is not the path's")
 		}
-		object, err := whole(readerFor(r), rt, raw)
+		object, err := readerFor(r).resource(rt, raw)
 		if err != nil {
 			return nil, err
 		}
 		return func(current *directory.Resource) (*directory.Resource, error) {
 			original, err := toObject(rt, current)
 			if err != nil {
+				return nil, err
+			}
+			// What the stored record lacked already fails nobody's change.
+			if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
 				return nil, err
 			}
 			after, err := edited(rt, current, original, clone(object).(Object), true)
@@ -179,6 +188,13 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+func checkSize(r *directory.Resource) error {
+	if len(r.Document) > maxDocument {
+		return badRequest(tooMany, "the resource is larger than %d KiB", maxDocument>>10)
+	}
+	return nil
+}
+
 // edited is the resource that an object makes in place of the original one.
 func edited(rt *ResourceType, current *directory.Resource, original, object Object, replaced bool) (*directory.Resource, error) {
 	if err := settle(rt, original, object, replaced); err != nil {
@@ -187,6 +203,11 @@ func edited(rt *ResourceType, current *directory.Resource, original, object Obje
 	after, err := toResource(rt, object)
 	if err != nil {
 		return nil, err
+	}
+	if len(after.Document) > len(current.Document) { // what is there already fails nobody's change
+		if err := checkSize(after); err != nil {
+			return nil, err
+		}
 	}
 	after.ID, after.Version, after.Created = current.ID, current.Version, current.Created
 	after.Changed = difference(rt, original, object)
@@ -243,6 +264,10 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 }
 
 func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger string, change edit) error {
+	p, err := projectionOf(r, rt)
+	if err != nil {
+		return err
+	}
 	result, err := h.Lifecycle.Update(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, cause(r, trigger),
 		func(current *directory.Resource) (*directory.Resource, error) {
 			if err := ifMatch(r, current); err != nil {
@@ -267,7 +292,7 @@ func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *Reso
 		}
 		return nil
 	}
-	return h.written(w, r, rt, http.StatusOK, result)
+	return h.written(w, r, p, http.StatusOK, result)
 }
 
 func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
@@ -289,25 +314,26 @@ func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
 
 // written answers a write with the resource as it is now, or with the
 // transaction where the client would rather not wait.
-func (h resourceHandler) written(w http.ResponseWriter, r *http.Request, rt *ResourceType, status int, result lifecycle.Result) error {
+func (h resourceHandler) written(w http.ResponseWriter, r *http.Request, p projection, status int, result lifecycle.Result) error {
 	h.Directory.Wrote(sessionOf(r).Tenant.ID)
 	if respondAsync(w, r, result) {
 		return nil
 	}
-	return h.answer(w, r, rt, status, result.Resource)
+	return h.answer(w, r, p, status, result.Resource)
+}
+
+// projectionOf is what the request's query asks for.
+func projectionOf(r *http.Request, rt *ResourceType) (projection, error) {
+	if r.URL.RawQuery == "" {
+		return projection{rt: rt}, nil
+	}
+	query := r.URL.Query()
+	return newProjection(rt, splitNames(query.Get("attributes")), splitNames(query.Get("excludedAttributes")))
 }
 
 // answer sends one resource, projected as the request asks.
-func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, rt *ResourceType, status int, resource *directory.Resource) error {
-	p := projection{rt: rt}
-	if r.URL.RawQuery != "" {
-		query := r.URL.Query()
-		var err error
-		if p, err = newProjection(rt, splitNames(query.Get("attributes")), splitNames(query.Get("excludedAttributes"))); err != nil {
-			return err
-		}
-	}
-	body, err := p.apply(rt.render(sessionOf(r).base, resource))
+func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, p projection, status int, resource *directory.Resource) error {
+	body, err := p.apply(p.rt.render(sessionOf(r).base, resource))
 	if err != nil {
 		return err
 	}
@@ -316,7 +342,7 @@ func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, rt *Reso
 		writeBytes(w, status, body)
 		return nil
 	}
-	members, err := h.members(r, []*directory.Resource{resource}, map[string]projection{rt.Name: p})
+	members, err := h.members(r, []*directory.Resource{resource}, map[string]projection{p.rt.Name: p})
 	if err != nil {
 		return err
 	}

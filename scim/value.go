@@ -3,6 +3,7 @@ package scim
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -13,6 +14,9 @@ import (
 const (
 	// maxElements bounds a multi-valued attribute.
 	maxElements = 1000
+	// maxDocument bounds, in bytes, what is stored of a resource beside its edges:
+	// a page of the largest is still no burden.
+	maxDocument = 128 << 10
 	// maxName bounds, in bytes, the strings that are indexed.
 	maxName = 1024
 )
@@ -254,8 +258,10 @@ func isNumber(n json.Number, t Type) bool {
 	if len(n) > maxNumber || (t == TypeInteger && strings.ContainsAny(n.String(), ".eE")) {
 		return false
 	}
-	_, err := n.Float64()
-	return err == nil
+	// What Go rounds to zero PostgreSQL does not take.
+	f, err := n.Float64()
+	mantissa, _, _ := strings.Cut(strings.ToLower(n.String()), "e")
+	return err == nil && (f != 0 || !strings.ContainsAny(mantissa, "123456789"))
 }
 
 // parseTime reads a dateTime (RFC 7643 section 2.3.5) that PostgreSQL reads too.
@@ -264,13 +270,19 @@ func parseTime(s string) (time.Time, error) {
 	if err != nil {
 		return t, err
 	}
+	if len(s) > maxTime {
+		return t, errors.New("the date has too many digits")
+	}
 	if _, offset := t.Zone(); t.Year() < 1 || offset <= -maxOffset || offset >= maxOffset {
 		return t, fmt.Errorf("the date %s is out of range", t)
 	}
 	return t, nil
 }
 
-const maxOffset = 15 * 60 * 60 // seconds
+const (
+	maxTime   = 40           // bytes
+	maxOffset = 15 * 60 * 60 // seconds
+)
 
 // isBase64 takes what RFC 7643 section 2.3.6 allows, with or without padding.
 func isBase64(s string) bool {

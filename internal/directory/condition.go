@@ -24,7 +24,7 @@ type (
 	Compare struct {
 		Field Field
 		Op    Op
-		Value any // string, bool, float64, time.Time, or nil for null
+		Value any // string, bool, json.Number, time.Time, or nil for null
 	}
 	// Element holds where one element of a multi-valued field meets Where, whose
 	// fields are relative to the element.

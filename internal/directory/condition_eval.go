@@ -1,8 +1,8 @@
 package directory
 
 import (
-	"cmp"
 	"encoding/json"
+	"math/big"
 	"strings"
 	"time"
 )
@@ -94,13 +94,14 @@ func matchesValue(c Compare, value any) bool {
 	switch wanted := c.Value.(type) {
 	case bool:
 		return c.Op == Eq && value == wanted
-	case float64:
+	case json.Number:
 		number, ok := value.(json.Number)
 		if !ok {
 			return false
 		}
-		have, err := number.Float64()
-		return err == nil && inOrder(c.Op, cmp.Compare(have, wanted))
+		have, is := new(big.Rat).SetString(number.String())
+		want, also := new(big.Rat).SetString(wanted.String())
+		return is && also && inOrder(c.Op, have.Cmp(want))
 	case time.Time:
 		text, _ := value.(string)
 		at, err := time.Parse(time.RFC3339, text)

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -256,10 +257,11 @@ func (b *builder) scalar(value string, kind Kind, caseExact bool, c Compare) (st
 		}
 		return value + " = " + b.arg(strconv.FormatBool(wanted)), nil
 	case Number:
-		if _, ok := c.Value.(float64); !ok {
+		number, ok := c.Value.(json.Number)
+		if !ok {
 			return "", fmt.Errorf("%w: a number is compared with a number", ErrUnservable)
 		}
-		return ordered("("+value+")::numeric", c.Op, b.arg(c.Value)+"::float8::numeric")
+		return ordered("("+value+")::numeric", c.Op, b.arg(number.String())+"::text::numeric")
 	case Time:
 		if _, ok := c.Value.(time.Time); !ok {
 			return "", fmt.Errorf("%w: a date is compared with a date", ErrUnservable)

@@ -115,6 +115,7 @@ func get(ctx context.Context, db *database.DB, tenant uuid.UUID, resourceType st
 
 // CheckTargets returns an [UnknownTargetError] for an edge whose target is no
 // live resource of a type that the attribute may lead to. Nothing contains itself.
+// Where an edge leads to one that was deleted since, saying it again is no error.
 func CheckTargets(ctx context.Context, db *database.DB, tenant, source uuid.UUID, edges []Edge) error {
 	if len(edges) == 0 {
 		return nil
@@ -128,7 +129,9 @@ func CheckTargets(ctx context.Context, db *database.DB, tenant, source uuid.UUID
 	}, `
 		select w.attribute, w.target_id::text from unnest($3::text[], $4::uuid[]) w (attribute, target_id)
 		 where (w.attribute in ('members', 'parent') and w.target_id = $2)
-		    or not exists (select 1 from resources t where t.tenant_id = $1 and t.id = w.target_id and t.deleted_at is null and `+mayLead+`)
+		    or not exists (select 1 from resources t where t.tenant_id = $1 and t.id = w.target_id and `+mayLead+`
+		         and (t.deleted_at is null or exists (select 1 from edges e
+		              where e.tenant_id = $1 and e.source_id = $2 and e.attribute = w.attribute and e.target_id = w.target_id)))
 		 limit 1`, tenant, source, attributes, targets)
 	if err != nil {
 		return fmt.Errorf("look for the targets of edges: %w", err)

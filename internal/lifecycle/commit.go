@@ -26,6 +26,8 @@ type change struct {
 	ifMembers Kind
 	edges     edgeChange
 	mayOrphan bool
+	// locks: edges are compared with what is stored, so nobody else may write them.
+	locks bool
 	// writesColumns: the row's own columns are written, not only its edges.
 	writesColumns bool
 }
@@ -118,12 +120,12 @@ const (
 		   where tenant_id = $1 and id = $2 and deleted_at is null and version = $21
 		  returning version, false as members)`
 
-	// Where edges change, the row is locked, and looked at again, before anything
+	// Where edges change, the row is locked by now; it is looked at before anything
 	// is written: if it is not the expected version any more, nothing is.
-	lockSQL = `
+	currentSQL = `
 		with current as (
 		  select version from resources
-		   where tenant_id = $1 and id = $2 and deleted_at is null and ($21::bigint is null or version = $21) for no key update)`
+		   where tenant_id = $1 and id = $2 and deleted_at is null and ($21::bigint is null or version = $21))`
 	updateEdgesSQL = `,
 		dropped as (
 		  delete from edges e using current, unnest($%[3]d::text[], $%[4]d::uuid[]) d (attribute, target_id)
@@ -247,12 +249,13 @@ func (w *Writer) update(ctx context.Context, c change, version int64, remove rem
 	b := builder{sql: updateSQL, args: append(c.args(), expected, bool(remove))}
 	c.writesColumns = len(c.changed) > 0 || bool(remove)
 	if c.edges.touches() {
-		b = builder{sql: lockSQL, args: append(c.args(), expected, c.writesColumns)}
+		c.locks = true
+		b = builder{sql: currentSQL, args: append(c.args(), expected, c.writesColumns)}
 		b.add(updateEdgesSQL, c.edges.addAttributes, c.edges.addTargets, c.edges.dropAttributes, c.edges.dropTargets, c.edges.clearMembers)
 		b.add(updateWithEdgesSQL)
 	}
-	// Whoever gained or lost edges, or went, may leave agents behind.
-	c.mayOrphan = c.after.Type != directory.TypeUser && (c.edges.touches() || bool(remove))
+	// Whoever gained or lost edges, went, or came back may leave agents without an owner.
+	c.mayOrphan = c.after.Type != directory.TypeUser && (c.edges.touches() || bool(remove) || c.lift)
 	return w.commit(ctx, c, b)
 }
 
@@ -296,13 +299,21 @@ func (w *Writer) commit(ctx context.Context, c change, b builder) (committed, er
 		b.add(uniqueSQL, names, values)
 	}
 	var done committed
-	statements := []database.Statement{{SQL: b.sql + " select w.version, w.members, " + event + ", " + since + from, Args: b.args, Collect: func(rows pgx.Rows) (err error) {
+	var statements []database.Statement
+	if c.locks {
+		// The lock comes first, in a statement of its own: what is read after it is
+		// what the previous holder committed.
+		statements = append(statements, database.Statement{
+			SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{c.tenant, c.after.ID}, Collect: drain,
+		})
+	}
+	statements = append(statements, database.Statement{SQL: b.sql + " select w.version, w.members, " + event + ", " + since + from, Args: b.args, Collect: func(rows pgx.Rows) (err error) {
 		done, err = pgx.CollectExactlyOneRow(rows, c.scan)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errOutdated
 		}
 		return err
-	}}}
+	}})
 	if c.mayOrphan {
 		statements = append(statements, c.orphans(&done))
 	}
@@ -311,6 +322,11 @@ func (w *Writer) commit(ctx context.Context, c change, b builder) (committed, er
 		return committed{}, directory.ErrNameTaken
 	}
 	return done, err
+}
+
+func drain(rows pgx.Rows) error {
+	_, err := database.Nothing(rows)
+	return err
 }
 
 func (c change) args() []any {

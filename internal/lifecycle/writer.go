@@ -164,7 +164,7 @@ func (w *Writer) result(ctx context.Context, c change, before *directory.Resourc
 	stored := *c.after
 	// Others may have changed a group's row while this changed its members.
 	passed := before != nil && done.version != before.Version+1
-	if passed || (stored.Type == directory.TypeAgent && c.edges.touches()) {
+	if passed || len(done.orphans) > 0 || (stored.Type == directory.TypeAgent && c.edges.touches()) {
 		reread, err := directory.Read(ctx, w.db, c.tenant, stored.Type, stored.ID)
 		return Result{Resource: reread, Event: done.event}, err
 	}

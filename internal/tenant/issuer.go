@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
@@ -139,7 +141,8 @@ func (s *Store) AuthenticateJWT(ctx context.Context, raw, name string) (Caller, 
 		return Caller{}, ErrUnauthorized
 	}
 	var unverified claims
-	if err := token.UnsafeClaimsWithoutVerification(&unverified); err != nil || unverified.Issuer == "" || len(unverified.Issuer) > maxClaim {
+	if err := token.UnsafeClaimsWithoutVerification(&unverified); err != nil || unverified.Issuer == "" || len(unverified.Issuer) > maxClaim ||
+		!utf8.ValidString(unverified.Issuer) || strings.ContainsRune(unverified.Issuer, 0) {
 		return Caller{}, ErrUnauthorized
 	}
 	issuers, err := s.issuers.get(unverified.Issuer, func() ([]issuer, error) { return s.findIssuers(ctx, unverified.Issuer) })

@@ -99,6 +99,17 @@ func fetchKeys(ctx context.Context, address string) (jose.JSONWebKeySet, error) 
 	if resp.StatusCode != http.StatusOK {
 		return keys, fmt.Errorf("read keys: %s", resp.Status)
 	}
-	err = json.NewDecoder(io.LimitReader(resp.Body, maxKeys)).Decode(&keys)
-	return keys, err
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxKeys)).Decode(&set); err != nil {
+		return keys, fmt.Errorf("read keys: %w", err)
+	}
+	for _, raw := range set.Keys {
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(raw) == nil { // of a kind that we do not know: RFC 7517 section 5 has it ignored
+			keys.Keys = append(keys.Keys, key)
+		}
+	}
+	return keys, nil
 }

@@ -127,6 +127,9 @@ func (s *Store) List(ctx context.Context) ([]Tenant, error) {
 
 // ByName finds a tenant. Error: [ErrNotFound].
 func (s *Store) ByName(ctx context.Context, name string) (Tenant, error) {
+	if !namePattern.MatchString(name) {
+		return Tenant{}, ErrNotFound
+	}
 	return s.find(ctx, `select `+columns+` from tenants where name = $1`, name)
 }
 
