@@ -29,8 +29,8 @@ var bugs = []struct {
 			}
 		}
 	}},
-	{"5 Casdoor CVE-2025-4210: SCIM routes stood outside the authentication", TestEveryRouteRefusesWhoHasNoTokenOfItsClass},
-	{"13 PostHog #52372: SCIM reached across tenants", TestTwoTenantsCannotSeeEachOtherOnAnyRoute},
+	{"5 Casdoor CVE-2025-4210: SCIM routes stood outside the authentication", everyRouteRefusesWhoHasNoTokenOfItsClass},
+	{"13 PostHog #52372: SCIM reached across tenants", twoTenantsCannotSeeEachOtherOnAnyRoute},
 	{"16 agent-bom #3687: keys were revoked only if their name matched the user", func(t *testing.T) {
 		p := newPlatform(t)
 		i := install(t, withConnectors(p.connector()))

