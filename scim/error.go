@@ -67,11 +67,9 @@ func toError(err error) *Error {
 		return badRequest(invalidFilter, "%s", err)
 	case errors.Is(err, directory.ErrUnsortable):
 		return badRequest(invalidValue, "%s", err)
-	case errors.Is(err, database.ErrTooDear):
-		return badRequest(tooMany, "the query would take too long: narrow its filter")
 	case errors.Is(err, tenant.ErrKeysUnavailable):
 		return failure(http.StatusServiceUnavailable, "the keys of the token's issuer cannot be read; try again")
-	case errors.Is(err, database.ErrUnavailable):
+	case errors.Is(err, database.ErrUnavailable), errors.Is(err, database.ErrTooDear):
 		return failure(http.StatusServiceUnavailable, "the directory is not available; try again")
 	}
 	return failure(http.StatusInternalServerError, "internal error")

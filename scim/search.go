@@ -1,11 +1,13 @@
 package scim
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
@@ -243,6 +245,9 @@ func (h resourceHandler) find(w http.ResponseWriter, r *http.Request, q searchRe
 		}
 	}
 	page, err := h.Directory.List(r.Context(), sessionOf(r).Tenant.ID, query)
+	if errors.Is(err, database.ErrTooDear) {
+		return badRequest(tooMany, "the query would take too long: narrow its filter")
+	}
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ type marker struct {
 	log     *slog.Logger
 	mu      sync.Mutex
 	pending map[uuid.UUID]*marks // by tenant
+	closed  bool
 	wake    chan struct{}
 	running sync.WaitGroup
 }
@@ -45,6 +46,9 @@ func newMarker(db *database.DB, log *slog.Logger) *marker {
 func (m *marker) add(e Event, runID string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return // the relay will find it
+	}
 	of := m.pending[e.Tenant]
 	if of == nil {
 		of = &marks{}
@@ -57,9 +61,12 @@ func (m *marker) add(e Event, runID string) {
 	}
 }
 
-// close stores what is pending. Nothing may be added afterwards.
+// close stores what is pending.
 func (m *marker) close() {
+	m.mu.Lock()
+	m.closed = true
 	close(m.wake)
+	m.mu.Unlock()
 	m.running.Wait()
 }
 
