@@ -184,7 +184,7 @@ func (rs resolver) field(path filter.AttributePath) (directory.Field, *Attribute
 	if uri := path.URI(); uri != "" {
 		name = uri + ":" + name
 	}
-	unknown := badRequest(invalidFilter, "the filter names %q, which is not an attribute of %s", path.String(), rs.rt.Name)
+	unknown := badRequest(invalidFilter, "the filter names %q, which is no attribute of %s that can be filtered by", path.String(), rs.rt.Name)
 	if rs.element != nil {
 		a := rs.element.sub(name)
 		if a == nil || path.SubAttribute != nil || a.Returned == Never {

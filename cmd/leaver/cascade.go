@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -78,6 +79,9 @@ func (c *cli) cascadeList() *cobra.Command {
 			cascades, err := all[lifecycle.Cascade](cmd.Context(), cl, tenantPath(of)+"/cascades", query, limit)
 			if err != nil {
 				return err
+			}
+			if limit > 0 && len(cascades) == limit {
+				_, _ = fmt.Fprintf(c.stderr, "the newest %d; there may be more (--limit 0 lists all)\n", limit)
 			}
 			return c.print(cascades, cascadeHeader, cascadeRows(cascades...))
 		},

@@ -116,6 +116,8 @@ func refusal(resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusNotFound:
 		return coded(exitNotFound, "%s", p.Detail)
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		return coded(exitUsage, "%s", p.Detail)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return coded(exitAuth, "%s", p.Detail)
 	}

@@ -81,7 +81,11 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		Use:           "leaver",
 		Short:         "Ends an identity everywhere its agents reached",
 		SilenceErrors: true, SilenceUsage: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		Args: cobra.ArbitraryArgs, // an unknown command is told by strictArgs
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.ValidateRequiredFlags(); err != nil {
+				return coded(exitUsage, "%w; see `%s --help`", err, cmd.CommandPath())
+			}
 			if c.output != "" && c.output != "json" && c.output != "table" {
 				return coded(exitUsage, "-o is json or table")
 			}
@@ -91,7 +95,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded(exitUsage, "%w", err) })
 	f := root.PersistentFlags()
 	f.StringVar(&c.configFile, "config", "", "configuration file (default leaver.yaml, where it exists)")
-	f.StringVarP(&c.output, "output", "o", "", "json or table")
+	f.StringVarP(&c.output, "output", "o", "", "json or table; the default is a table on a terminal, and its rows with tabs between in a pipe")
 	f.StringVar(&c.url, "url", "", "the installation's address, for operator commands (LEAVER_URL; default http://127.0.0.1:8080)")
 	f.StringVar(&c.tokenFile, "token-file", "", "file with the operator token (else the variable LEAVER_TOKEN)")
 	root.AddCommand(
@@ -99,9 +103,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		c.tenantCommand(), c.tokenCommand(), c.issuerCommand(), c.schemaCommand(),
 		c.credentialCommand(), c.cascadeCommand(), c.changeCommand(), c.scimCommand(), c.versionCommand(),
 	)
-	for _, command := range root.Commands() {
-		strictArgs(command)
-	}
+	strictArgs(root)
 	return root
 }
 

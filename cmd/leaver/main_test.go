@@ -43,6 +43,10 @@ func TestExitCodes(t *testing.T) {
 		"an unknown verb":        {args: []string{"tenant", "explode"}, want: exitUsage},
 		"an unknown flag":        {args: []string{"tenant", "list", "--nope"}, want: exitUsage},
 		"a missing argument":     {args: []string{"tenant", "create"}, want: exitUsage},
+		"a missing flag":         {args: []string{"schema", "list"}, want: exitUsage},
+		"an unknown command":     {args: []string{"nonsense"}, want: exitUsage},
+		"nothing to set":         {args: []string{"tenant", "set", "acme"}, want: exitUsage},
+		"a value that is none":   {args: []string{"tenant", "set", "acme", "--profile", "x"}, answers: map[string]string{"PATCH /v1/tenants/acme": `{"detail":"x"}`}, status: 422, want: exitUsage},
 		"a bad output":           {args: []string{"tenant", "list", "-o", "xml"}, want: exitUsage},
 		"not found":              {args: []string{"token", "revoke", "--tenant", "acme", "x"}, want: exitNotFound},
 		"a refused token":        {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 401, want: exitAuth},
@@ -85,7 +89,7 @@ func TestATableInAPipeIsTabSeparated(t *testing.T) {
 	fake(t, map[string]string{"GET /v1/tenants": `{"items":[{"name":"acme","profile":"entra","id":"4a3ec2c4-a334-4ead-a709-306d3154f984","createdAt":"2026-11-23T22:00:00Z"}]}`}, 0)
 	var stdout, stderr bytes.Buffer
 	run(t.Context(), []string{"tenant", "list"}, &stdout, &stderr)
-	if want := "acme\tentra\t4a3ec2c4-a334-4ead-a709-306d3154f984\t2026-11-23T22:00:00Z\n"; stdout.String() != want {
+	if want := "acme\tentra\t4a3ec2c4-a334-4ead-a709-306d3154f984\t2026-11-23T22:00:00Z\tprivate\t-\n"; stdout.String() != want {
 		t.Errorf("%q, want %q", &stdout, want)
 	}
 }

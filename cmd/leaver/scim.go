@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -23,7 +24,8 @@ func (c *cli) scimCommand() *cobra.Command {
 	test := &cobra.Command{
 		Use: "test URL", Short: "Probe any SCIM 2.0 provider with the shapes of Okta, Entra and the RFCs", Args: cobra.ExactArgs(1),
 		Long: "Probe a SCIM 2.0 service provider at its base URL. The probe makes users and groups of its own, and deletes them.\n" +
-			"Exit code 0: every check passed or does not apply; 1: one failed.",
+			"It is like any client to the provider: in leaver itself its changes start workflows, so give it a tenant of its own.\n" +
+			"Exit code 0: every check passed or does not apply; 1: one failed, or nobody answers; 4: the token is refused.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			wanted, err := parseSets(sets)
 			if err != nil {
@@ -37,7 +39,7 @@ func (c *cli) scimCommand() *cobra.Command {
 		},
 	}
 	test.Flags().StringVar(&token, "token", "", "the provider's bearer token (better: LEAVER_SCIM_TOKEN, which no process list shows)")
-	test.Flags().StringSliceVar(&sets, "set", []string{"rfc", "okta", "entra"}, "which checks")
+	test.Flags().StringSliceVar(&sets, "set", []string{"rfc", "okta", "entra"}, "which checks: some of rfc, okta and entra")
 	group.AddCommand(test)
 	return group
 }
@@ -64,6 +66,9 @@ func (c *cli) probe(cmd *cobra.Command, target conformance.Target, sets []confor
 			_, _ = fmt.Fprintf(c.stderr, "%s  %s: %s\n", r.Outcome, r.Set, r.Name)
 		}
 	})
+	if errors.Is(err, conformance.ErrRefused) {
+		return coded(exitAuth, "%w", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -17,7 +18,7 @@ import (
 // ofTenant adds the flag --tenant to a group, and returns what makes paths of it.
 func ofTenant(group *cobra.Command) func(path string) string {
 	var of string
-	group.PersistentFlags().StringVar(&of, "tenant", "", "the tenant")
+	group.PersistentFlags().StringVar(&of, "tenant", "", "the tenant (required)")
 	if err := group.MarkPersistentFlagRequired("tenant"); err != nil {
 		panic(err) // the flag is defined above
 	}
@@ -30,6 +31,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 	var body tenant.Issuer
 	add := &cobra.Command{
 		Use: "add ISSUER", Short: "Let an issuer's JWTs in", Args: cobra.ExactArgs(1),
+		Example: "  leaver issuer add https://id.example.com --tenant acme --audience leaver --jwks-url https://id.example.com/keys --subject provisioner",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var added tenant.Issuer
 			request := map[string]any{"issuer": args[0], "audience": body.Audience, "jwksUrl": body.JWKSURL, "subjects": body.Subjects}
@@ -39,9 +41,9 @@ func (c *cli) issuerCommand() *cobra.Command {
 			return c.printIssuers(added, added)
 		}),
 	}
-	add.Flags().StringVar(&body.Audience, "audience", "", "the aud claim")
-	add.Flags().StringVar(&body.JWKSURL, "jwks-url", "", "where the issuer's keys are (https)")
-	add.Flags().StringSliceVar(&body.Subjects, "subject", nil, "let in only these: the sub, azp, appid or client_id claim")
+	add.Flags().StringVar(&body.Audience, "audience", "", "the aud claim (required)")
+	add.Flags().StringVar(&body.JWKSURL, "jwks-url", "", "where the issuer's keys are, https (required)")
+	add.Flags().StringSliceVar(&body.Subjects, "subject", nil, "let in only these: the sub, azp, appid or client_id claim; without it, whomever the issuer gives that audience")
 	list := &cobra.Command{
 		Use: "list", Short: "List them", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
@@ -53,7 +55,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 		}),
 	}
 	remove := &cobra.Command{
-		Use: "remove ID", Short: "Keep an issuer's JWTs out again", Args: cobra.ExactArgs(1),
+		Use: "remove ID", Short: "Keep an issuer's JWTs out again; the ID is in `leaver issuer list`", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			return cl.do(cmd.Context(), http.MethodDelete, path("/issuers/"+url.PathEscape(args[0])), nil, nil)
 		}),
@@ -65,7 +67,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 func (c *cli) printIssuers(body any, issuers ...tenant.Issuer) error {
 	var rows [][]string
 	for _, i := range issuers {
-		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, strings.Join(i.Subjects, ",")})
+		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any")})
 	}
 	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS"}, rows)
 }
@@ -76,6 +78,7 @@ func (c *cli) schemaCommand() *cobra.Command {
 	var resourceType string
 	apply := &cobra.Command{
 		Use: "apply FILE", Short: "Declare a schema (RFC 7643 section 7, JSON), or add to it", Args: cobra.ExactArgs(1),
+		Example: "  leaver schema apply claims.json --tenant acme --resource-type User",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			raw, err := os.ReadFile(args[0])
 			if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,6 +54,7 @@ func (c *cli) tenantSet() *cobra.Command {
 	var perSecond int
 	set := &cobra.Command{
 		Use: "set NAME", Short: "Change a tenant's settings", Args: cobra.ExactArgs(1),
+		Example: "  leaver tenant set acme --profile entra --requests-per-second 50",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			body := make(map[string]any)
 			for flag, setting := range map[string]struct {
@@ -63,6 +65,9 @@ func (c *cli) tenantSet() *cobra.Command {
 					body[setting.name] = setting.value
 				}
 			}
+			if len(body) == 0 {
+				return coded(exitUsage, "nothing to set; see `leaver tenant set --help`")
+			}
 			var t tenant.Tenant
 			if err := cl.do(cmd.Context(), http.MethodPatch, "/tenants/"+url.PathEscape(args[0]), body, &t); err != nil {
 				return err
@@ -71,7 +76,7 @@ func (c *cli) tenantSet() *cobra.Command {
 		}),
 	}
 	set.Flags().StringVar(&profile, "profile", "", "dialect of the tenant's IdP: default, entra, okta or strict")
-	set.Flags().BoolVar(&public, "public-discovery", false, "let anyone read the discovery endpoints below /t/NAME/scim/v2")
+	set.Flags().BoolVar(&public, "public-discovery", false, "let anyone read the discovery endpoints below /t/NAME/scim/v2; =false closes them")
 	set.Flags().IntVar(&perSecond, "requests-per-second", 0, "SCIM requests a second, in each process; 0 is the installation's")
 	return set
 }
@@ -79,9 +84,16 @@ func (c *cli) tenantSet() *cobra.Command {
 func (c *cli) printTenants(body any, tenants ...tenant.Tenant) error {
 	var rows [][]string
 	for _, t := range tenants {
-		rows = append(rows, []string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt)})
+		rate, discovery := "-", "private"
+		if t.RequestsPerSecond != nil {
+			rate = strconv.Itoa(*t.RequestsPerSecond)
+		}
+		if t.PublicDiscovery {
+			discovery = "public"
+		}
+		rows = append(rows, []string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt), discovery, rate})
 	}
-	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED"}, rows)
+	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED", "DISCOVERY", "REQUESTS/S"}, rows)
 }
 
 func (c *cli) tokenCommand() *cobra.Command {

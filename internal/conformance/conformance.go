@@ -62,6 +62,9 @@ type check struct {
 	run  func(*probe) error
 }
 
+// ErrRefused says that the provider takes no request with that token.
+var ErrRefused = errors.New("the token is refused")
+
 // skip is why a check does not apply.
 type skip struct{ why string }
 
@@ -69,10 +72,11 @@ func (s *skip) Error() string { return s.why }
 
 // Run probes the target with the checks of the sets, in order, and reports each
 // result as it comes. It fails only where nothing can be probed at all.
+// Error: [ErrRefused].
 func Run(ctx context.Context, t Target, sets []Set, report func(Result)) ([]Result, error) {
 	p := &probe{ctx: ctx, target: t, mark: strings.ToLower(rand.Text()[:10])}
 	if err := p.discover(); err != nil {
-		return nil, fmt.Errorf("%s is no SCIM base URL, or the token is refused: %w", t.URL, err)
+		return nil, fmt.Errorf("read the ServiceProviderConfig of %s: %w", t.URL, err)
 	}
 	defer p.cleanUp()
 	checks := slices.Concat(protocolChecks(), queryChecks(), writeChecks(), attributeChecks(), rowChecks(Okta, oktaRows), rowChecks(Entra, entraRows))

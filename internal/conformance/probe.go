@@ -158,6 +158,9 @@ func filterPath(endpoint, filter string) string {
 // discover reads what the provider says of itself.
 func (p *probe) discover() error {
 	a, err := p.want(http.StatusOK, http.MethodGet, "/ServiceProviderConfig", "")
+	if a.status == http.StatusUnauthorized || a.status == http.StatusForbidden {
+		return fmt.Errorf("%w: %v", ErrRefused, a)
+	}
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, erro
 	var page Page
 	if q.Limit > 0 {
 		if page, err = s.page(ctx, tenant, q, &b, match); err != nil {
-			return Page{}, fmt.Errorf("list resources: %w", err)
+			return Page{}, err
 		}
 	}
 	// The end of the list tells how long it is.
@@ -103,7 +103,7 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 		})
 	}, sql, b.args...)
 	if err != nil {
-		return Page{}, err
+		return Page{}, fmt.Errorf("list resources: %w", err)
 	}
 	page := Page{Resources: resources}
 	if len(resources) > q.Limit {
