@@ -92,7 +92,7 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-func noMembers(directory.Condition) ([]uuid.UUID, error) { return nil, nil }
+func noMembers([]uuid.UUID, directory.Condition) ([]uuid.UUID, error) { return nil, nil }
 
 func FuzzCursor(f *testing.F) {
 	keyset, err := seal.GenerateKeyset()

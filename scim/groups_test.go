@@ -73,6 +73,10 @@ func TestMembersAreUsersAgentsAndGroups(t *testing.T) {
 			t.Errorf("%s answered %d %s: %s", operation, a.status, a.header.Get("ETag"), a.raw)
 		}
 	}
+	other := p.create("/Agents", `{"agentUserName":"other","owners":["`+ada+`"]}`)
+	if a := p.do("PATCH", "/Groups/"+team, patchBody(`{"op":"add","path":"members","value":"`+other+`"},{"op":"remove","path":"members[type eq \"Agent\" and display eq \"other\"]"}`)); len(a.body["members"].([]any)) != 3 {
+		t.Errorf("a filter does not see who was added before it: %s", a.raw)
+	}
 	p.wantJSON(p.do("PATCH", "/Groups/"+team, patchBody(`{"op":"remove","path":"members[type eq \"Agent\" or display sw \"inn\"]"}`)).body, `{"members":[{"value":"`+ada+`"}]}`)
 }
 

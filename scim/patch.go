@@ -87,8 +87,9 @@ func parseOperation(members map[string]any) (operation, error) {
 	return o, nil
 }
 
-// matcher finds the members of the group at hand that meet a condition.
-type matcher func(directory.Condition) ([]uuid.UUID, error)
+// matcher finds the members of the group at hand, and of those about to be added,
+// that meet a condition.
+type matcher func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error)
 
 // patch applies operations in order to a copy of the resource: all or nothing.
 // What they do to a group's members comes back apart.

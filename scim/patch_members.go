@@ -79,7 +79,7 @@ func (p patcher) someMembers(t *target, o operation) error {
 		return err
 	}
 	if !all {
-		ids, err := p.match(t.where)
+		ids, err := p.match(p.delta.Added(), t.where)
 		for _, id := range ids {
 			p.delta.Remove(id)
 		}

@@ -169,8 +169,8 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return nil, err
 			}
-			object, members, err := patch(rt, readerFor(r), original, operations, func(where directory.Condition) ([]uuid.UUID, error) {
-				return h.Directory.MatchMembers(r.Context(), sessionOf(r).Tenant.ID, current.ID, where)
+			object, members, err := patch(rt, readerFor(r), original, operations, func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error) {
+				return h.Directory.MatchMembers(r.Context(), sessionOf(r).Tenant.ID, current.ID, added, where)
 			})
 			if err != nil {
 				return nil, err

@@ -31,7 +31,7 @@ type Directory interface {
 	Get(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*directory.Resource, error)
 	List(ctx context.Context, tenant uuid.UUID, q directory.Query) (directory.Page, error)
 	Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUID, after uuid.UUID, limit int) (map[uuid.UUID][]directory.Edge, error)
-	MatchMembers(ctx context.Context, tenant, group uuid.UUID, where directory.Condition) ([]uuid.UUID, error)
+	MatchMembers(ctx context.Context, tenant, group uuid.UUID, added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error)
 	Wrote(tenant uuid.UUID)
 }
 

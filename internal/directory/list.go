@@ -294,17 +294,23 @@ func (s *Store) Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUI
 	return members, nil
 }
 
-// MatchMembers returns the members of a group that meet a condition, whose
-// fields are those of the edge: value, type and display.
-func (s *Store) MatchMembers(ctx context.Context, tenant, group uuid.UUID, where Condition) ([]uuid.UUID, error) {
-	b := builder{args: []any{tenant, group}}
+// MatchMembers returns those members of a group, and of the resources that are
+// about to be added, that meet a condition, whose fields are those of the edge:
+// value, type and display.
+func (s *Store) MatchMembers(ctx context.Context, tenant, group uuid.UUID, added []uuid.UUID, where Condition) ([]uuid.UUID, error) {
+	if added == nil {
+		added = []uuid.UUID{}
+	}
+	b := builder{args: []any{tenant, group, added}}
 	test, err := b.compile(where, edgeScope)
 	if err != nil {
 		return nil, err
 	}
 	ids, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]uuid.UUID, error) { return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) }, `
-		select t.id from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
-		 where e.tenant_id = $1 and e.source_id = $2 and e.attribute = 'members' and (`+test+`)`, b.args...)
+		select t.id from resources t
+		 where t.tenant_id = $1 and t.deleted_at is null and (`+test+`)
+		   and (t.id = any ($3::uuid[]) or t.id in (
+		        select e.target_id from edges e where e.tenant_id = $1 and e.source_id = $2 and e.attribute = 'members'))`, b.args...)
 	if err != nil {
 		return nil, fmt.Errorf("match members: %w", err)
 	}
