@@ -40,10 +40,10 @@ func (h resourceHandler) writePage(w http.ResponseWriter, r *http.Request, q sea
 		}
 		p := projections[resource.Type]
 		body, err := p.apply(p.rt.render(sessionOf(r).base, resource))
-		if err != nil {
-			return err
+		if err == nil {
+			err = members.write(r.Context(), out, p, resource, body)
 		}
-		if err := members.write(r.Context(), out, p, resource, body); err != nil {
+		if err != nil {
 			return out.abort(err)
 		}
 	}
