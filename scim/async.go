@@ -84,6 +84,11 @@ func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
+	types, err := s.types(r)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
 	result := operationResult{Method: methodOf(t.Trigger), Status: "200"}
 	switch result.Method {
 	case http.MethodPost:
@@ -92,7 +97,7 @@ func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 		result.Status = "204"
 	}
 	if result.Method != http.MethodDelete {
-		for _, rt := range ResourceTypes(nil) {
+		for _, rt := range types {
 			if rt.Name == t.Type {
 				result.Location = rt.location(sessionOf(r).base, t.Principal)
 			}

@@ -46,9 +46,13 @@ func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = wantMessage(raw, bulkRequestURN)
 	}
+	var types []*ResourceType
+	if err == nil {
+		types, err = s.types(r)
+	}
 	var request bulkRequest
 	if err == nil {
-		request, err = parseBulk(raw)
+		request, err = parseBulk(raw, types)
 	}
 	if err != nil {
 		s.writeError(w, r, err)
@@ -78,7 +82,7 @@ func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
 	}{[]string{bulkResponseURN}, results})
 }
 
-func parseBulk(raw map[string]any) (bulkRequest, error) {
+func parseBulk(raw map[string]any, types []*ResourceType) (bulkRequest, error) {
 	var b bulkRequest
 	var list []any
 	for name, value := range raw {
@@ -105,7 +109,7 @@ func parseBulk(raw map[string]any) (bulkRequest, error) {
 		if !ok {
 			return b, badRequest(invalidSyntax, "an operation is an object")
 		}
-		o := parseBulkOperation(members)
+		o := parseBulkOperation(members, types)
 		if o.bulkID != "" && ids[o.bulkID] {
 			return b, badRequest(invalidSyntax, "the bulkId %q is given twice", clip(o.bulkID))
 		}
@@ -122,7 +126,7 @@ func parseBulk(raw map[string]any) (bulkRequest, error) {
 	return b, nil
 }
 
-func parseBulkOperation(members map[string]any) *bulkOperation {
+func parseBulkOperation(members map[string]any, types []*ResourceType) *bulkOperation {
 	o := &bulkOperation{needs: make(map[string]bool)}
 	texts := map[string]*string{"method": &o.method, "bulkid": &o.bulkID, "path": &o.path, "version": &o.version}
 	for name, value := range members {
@@ -142,7 +146,7 @@ func parseBulkOperation(members map[string]any) *bulkOperation {
 	if needed, ok := strings.CutPrefix(id, bulkPrefix); ok {
 		o.needs[needed] = true
 	}
-	known := slices.ContainsFunc(ResourceTypes(nil), func(rt *ResourceType) bool { return rt.Endpoint == "/"+endpoint })
+	known := slices.ContainsFunc(types, func(rt *ResourceType) bool { return rt.Endpoint == "/"+endpoint })
 	switch {
 	case !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, o.method):
 		o.refuse(badRequest(invalidSyntax, "method is POST, PUT, PATCH or DELETE"))

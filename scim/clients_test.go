@@ -1,11 +1,11 @@
 package scim_test
 
 import (
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/leaverhq/leaver/internal/conformance"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -361,16 +361,7 @@ func runRows(t *testing.T, rows []row) {
 func runStep(t *testing.T, p *provider, s step, replace *strings.Replacer) {
 	t.Helper()
 	method, target, _ := strings.Cut(replace.Replace(s.request), " ")
-	path, query, _ := strings.Cut(target, "?")
-	if query != "" {
-		values := url.Values{}
-		for part := range strings.SplitSeq(query, "&") {
-			name, value, _ := strings.Cut(part, "=")
-			values.Set(name, value)
-		}
-		path += "?" + values.Encode()
-	}
-	a := p.do(method, path, replace.Replace(s.body), s.headers...)
+	a := p.do(method, conformance.EscapeQuery(target), replace.Replace(s.body), s.headers...)
 	if a.status != s.status {
 		t.Fatalf("%s answered %d, want %d: %s", s.request, a.status, s.status, a.raw)
 	}

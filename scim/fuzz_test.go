@@ -161,7 +161,7 @@ func FuzzBulk(f *testing.F) {
 		if err != nil {
 			return
 		}
-		request, err := parseBulk(raw)
+		request, err := parseBulk(raw, ResourceTypes(nil))
 		if err != nil {
 			wantClientError(t, err)
 			return

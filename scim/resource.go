@@ -282,17 +282,13 @@ func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *Reso
 	if err != nil {
 		return err
 	}
+	status := http.StatusOK
 	// The profile of Entra gets no body for a group (RFC 7644 section 3.5.2
 	// leaves it open, unless attributes are asked for).
 	if trigger == triggerPatch && rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra && !r.URL.Query().Has("attributes") {
-		h.Directory.Wrote(sessionOf(r).Tenant.ID)
-		if !respondAsync(w, r, result) {
-			w.Header().Set("ETag", etag(result.Resource))
-			w.WriteHeader(http.StatusNoContent)
-		}
-		return nil
+		status = http.StatusNoContent
 	}
-	return h.written(w, r, p, http.StatusOK, result)
+	return h.written(w, r, p, status, result)
 }
 
 func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
@@ -331,8 +327,14 @@ func projectionOf(r *http.Request, rt *ResourceType) (projection, error) {
 	return newProjection(rt, splitNames(query.Get("attributes")), splitNames(query.Get("excludedAttributes")))
 }
 
-// answer sends one resource, projected as the request asks.
+// answer sends one resource, projected as the request asks; with 204, its
+// version alone.
 func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, p projection, status int, resource *directory.Resource) error {
+	if status == http.StatusNoContent {
+		w.Header().Set("ETag", etag(resource))
+		w.WriteHeader(status)
+		return nil
+	}
 	body, err := p.apply(p.rt.render(sessionOf(r).base, resource))
 	if err != nil {
 		return err

@@ -134,18 +134,24 @@ func (p *probe) row(r row) error {
 	return nil
 }
 
+// EscapeQuery escapes the query of a target that is written as people read it
+// (/Users?filter=userName eq "ada"), and leaves its path alone.
+func EscapeQuery(target string) string {
+	path, query, _ := strings.Cut(target, "?")
+	if query == "" {
+		return path
+	}
+	values := url.Values{}
+	for part := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(part, "=")
+		values.Set(name, value)
+	}
+	return path + "?" + values.Encode()
+}
+
 func (p *probe) step(s step, fill *strings.Replacer) error {
 	method, target, _ := strings.Cut(fill.Replace(s.request), " ")
-	path, query, _ := strings.Cut(target, "?")
-	if query != "" {
-		values := url.Values{}
-		for part := range strings.SplitSeq(query, "&") {
-			name, value, _ := strings.Cut(part, "=")
-			values.Set(name, value)
-		}
-		path += "?" + values.Encode()
-	}
-	a, err := p.do(method, path, fill.Replace(s.body))
+	a, err := p.do(method, EscapeQuery(target), fill.Replace(s.body))
 	if err != nil {
 		return err
 	}

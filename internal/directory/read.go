@@ -113,16 +113,12 @@ func get(ctx context.Context, db *database.DB, tenant uuid.UUID, resourceType st
 	return r, nil
 }
 
-// CheckTargets returns an [UnknownTargetError] for an edge whose target is no
-// live resource of a type that the attribute may lead to. Nothing contains itself.
-// Where an edge leads to one that was deleted since, saying it again is no error.
-func CheckTargets(ctx context.Context, db *database.DB, tenant, source uuid.UUID, edges []Edge) error {
-	if len(edges) == 0 {
+// CheckTargets looks at the edges that attributes and targets are, pair by pair.
+// It returns an [UnknownTargetError] for one whose target is no live resource of a
+// type that the attribute may lead to. Nothing contains itself. Where an edge leads to one that was deleted since, saying it again is no error.
+func CheckTargets(ctx context.Context, db *database.DB, tenant, source uuid.UUID, attributes []string, targets []uuid.UUID) error {
+	if len(targets) == 0 {
 		return nil
-	}
-	attributes, targets := make([]string, len(edges)), make([]uuid.UUID, len(edges))
-	for i, e := range edges {
-		attributes[i], targets[i] = e.Attribute, e.Target
 	}
 	missing, err := database.Once(ctx, db, tenant, func(rows pgx.Rows) ([]*UnknownTargetError, error) {
 		return pgx.CollectRows(rows, pgx.RowToAddrOfStructByPos[UnknownTargetError])

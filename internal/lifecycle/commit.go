@@ -87,7 +87,6 @@ func edgesBetween(before, after *directory.Resource) edgeChange {
 // committed is what PostgreSQL made of a change.
 type committed struct {
 	version int64
-	members bool // whether the members changed
 	event   *Event
 	since   *time.Time // of the restriction that the change made
 	orphans []*Event
@@ -307,7 +306,7 @@ func (w *Writer) commit(ctx context.Context, c change, b builder) (committed, er
 			SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{c.tenant, c.after.ID}, Collect: drain,
 		})
 	}
-	statements = append(statements, database.Statement{SQL: b.sql + " select w.version, w.members, " + event + ", " + since + from, Args: b.args, Collect: func(rows pgx.Rows) (err error) {
+	statements = append(statements, database.Statement{SQL: b.sql + " select w.version, " + event + ", " + since + from, Args: b.args, Collect: func(rows pgx.Rows) (err error) {
 		done, err = pgx.CollectExactlyOneRow(rows, c.scan)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errOutdated
@@ -344,7 +343,7 @@ func (c change) scan(row pgx.CollectableRow) (committed, error) {
 	var kind *Kind
 	var changed []string
 	var workflow *string
-	err := row.Scan(&done.version, &done.members, &sequence, &kind, &changed, &workflow, &done.since)
+	err := row.Scan(&done.version, &sequence, &kind, &changed, &workflow, &done.since)
 	if err == nil && sequence != nil {
 		done.event = &Event{
 			Tenant: c.tenant, ID: c.event, Sequence: *sequence, Kind: *kind, Principal: c.after.ID, PrincipalType: c.after.Type,

@@ -90,11 +90,7 @@ func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Reso
 }
 
 func (w *Writer) checkTargets(ctx context.Context, c change) error {
-	edges := make([]directory.Edge, len(c.edges.addTargets))
-	for i := range edges {
-		edges[i] = directory.Edge{Attribute: c.edges.addAttributes[i], Target: c.edges.addTargets[i]}
-	}
-	return directory.CheckTargets(ctx, w.db, c.tenant, c.after.ID, edges)
+	return directory.CheckTargets(ctx, w.db, c.tenant, c.after.ID, c.edges.addAttributes, c.edges.addTargets)
 }
 
 // Update replaces a resource by what edit makes of it. edit may run again, on a
