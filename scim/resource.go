@@ -142,10 +142,6 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return nil, err
 			}
-			// What the stored record lacked already fails nobody's change.
-			if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
-				return nil, err
-			}
 			after, err := edited(rt, current, original, clone(object).(Object), true)
 			if err == nil {
 				after.Members.Clear = rt.Name == directory.TypeGroup // but those in the body
@@ -175,10 +171,6 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return nil, err
 			}
-			// What the stored record lacked already fails nobody's change.
-			if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
-				return nil, err
-			}
 			after, err := edited(rt, current, original, object, false)
 			if err == nil {
 				after.Members = members
@@ -197,6 +189,10 @@ func checkSize(r *directory.Resource) error {
 
 // edited is the resource that an object makes in place of the original one.
 func edited(rt *ResourceType, current *directory.Resource, original, object Object, replaced bool) (*directory.Resource, error) {
+	// What the stored record lacked already fails nobody's change.
+	if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
+		return nil, err
+	}
 	if err := settle(rt, original, object, replaced); err != nil {
 		return nil, err
 	}
