@@ -42,12 +42,11 @@ func Lease(path string) (release func(), err error) {
 	return func() { _ = file.Close() }, nil
 }
 
-// Leased tells whether anybody holds a lease of the file.
-func Leased(path string) bool {
+// TryLock takes the file's exclusive lock, unless anybody has a lock or lease of it.
+func TryLock(path string) (unlock func(), ok bool) {
 	file, err := flock(path, syscall.LOCK_EX|syscall.LOCK_NB)
 	if err != nil {
-		return true
+		return nil, false
 	}
-	_ = file.Close()
-	return false
+	return func() { _ = file.Close() }, true
 }

@@ -39,11 +39,13 @@ func TestALeaseHoldsUntilItIsReleased(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !Leased(path) {
+	if _, ok := TryLock(path); ok {
 		t.Error("nobody holds it")
 	}
 	release()
-	if Leased(path) {
-		t.Error("it is still held")
+	unlock, ok := TryLock(path)
+	if !ok {
+		t.Fatal("it is still held")
 	}
+	unlock()
 }

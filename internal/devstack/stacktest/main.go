@@ -169,12 +169,22 @@ func supervise(dir string) {
 	defer stack.Stop()
 	tell(dir, address{DatabaseURL: stack.DatabaseURL, TemporalAddress: stack.TemporalAddress})
 	lease := filepath.Join(dir, "lease")
-	for since := time.Now(); time.Since(since) < idle; time.Sleep(time.Second) {
-		if devstack.Leased(lease) {
+	for since := time.Now(); ; time.Sleep(time.Second) {
+		free, ok := devstack.TryLock(lease)
+		if !ok {
 			since = time.Now()
+			continue
+		}
+		done := time.Since(since) > idle
+		if done {
+			// While nobody can take a lease: who comes next starts a stack of their own.
+			_ = os.Remove(filepath.Join(dir, "stack.json"))
+		}
+		free()
+		if done {
+			return
 		}
 	}
-	_ = os.Remove(filepath.Join(dir, "stack.json"))
 }
 
 // tell writes the file whole: readers see all of it, or none.
