@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -18,6 +19,8 @@ type Activities struct {
 	Evidence   *evidence.Store
 	Cascades   *lifecycle.Cascades
 	Connectors connectors.Registry
+	Pauses     *brake.Pauses
+	Brakes     *brake.Brakes
 }
 
 // CascadeRef names a cascade: ids only, since it travels through Temporal.

@@ -21,11 +21,15 @@ const (
 	ErrorPermanent  = "Permanent"  // not retried: somebody has to act
 	ErrorDownstream = "Downstream" // retried: the downstream failed, or could not be reached
 	ErrorStillAlive = "StillAlive" // retried: the downstream said done, and a probe saw it alive
+	ErrorPaused     = "Paused"     // retried, and outside of any deadline: ops paused the connector
 )
 
 // heartbeatEvery is well inside the workflow's heartbeat timeout, so that the
 // work of a killed worker is handed on within seconds.
 const heartbeatEvery = 3 * time.Second
+
+// pausedRetry is how soon a paused connector's work looks whether it may go on.
+const pausedRetry = 5 * time.Second
 
 // recordTimeout bounds the recording of an attempt whose own time is up.
 const recordTimeout = 5 * time.Second
@@ -48,45 +52,60 @@ type attempt struct {
 	*Activities
 	in        ItemInput
 	item      *inventory.Opened
+	entry     connectors.Entry
 	connector connectors.Connector
 	target    connectors.Target
 	info      activity.Info
+	// joined: another cascade has rotated the account, so its control counts.
+	joined bool
 }
 
 // errUnconfigured tells ops what to do about an item of a connector that is not there.
 var errUnconfigured = connectors.Permanent("the connector is not in leaver.yaml of this worker: add it, restart the worker, and re-run the cascade")
 
+// verb ends an item at its downstream.
+type verb func(ctx context.Context, t *attempt) (connectors.Answer, error)
+
+// alone is an activity that ends one item.
+func (a *Activities) alone(ctx context.Context, in ItemInput, step string, end verb) (ItemResult, error) {
+	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
+	return a.try(ctx, in, step, end)
+}
+
 // try runs one attempt with the given verb.
-func (a *Activities) try(ctx context.Context, in ItemInput, step string,
-	verb func(ctx context.Context, t *attempt) (connectors.Answer, error),
-) (ItemResult, error) {
-	stop := heartbeat(ctx)
-	defer stop()
+func (a *Activities) try(ctx context.Context, in ItemInput, step string, end verb) (ItemResult, error) {
 	item, err := a.Inventory.Open(ctx, in.Cascade.Tenant, in.Item)
 	if err != nil {
 		return ItemResult{}, err
 	}
 	switch item.State {
-	case inventory.Revoked, inventory.Verified, inventory.Expiring, inventory.Released:
+	case inventory.Revoked, inventory.Verified, inventory.Expiring, inventory.Waived, inventory.Released:
 		// Ended by another cascade, or by an attempt whose answer got lost.
 		return ItemResult{State: item.State, Detail: item.Reason}, nil
 	default:
 	}
+	if err := a.heldUp(ctx, item.Connector); err != nil {
+		return ItemResult{}, err
+	}
 	t := &attempt{Activities: a, in: in, item: item, info: activity.GetInfo(ctx)}
-	entry, ok := a.Connectors[item.Connector]
-	if !ok {
+	var ok bool
+	if t.entry, ok = a.Connectors[item.Connector]; !ok {
 		return ItemResult{}, t.fail(ctx, step, errUnconfigured)
 	}
-	t.connector = entry.Connector
+	release, err := t.entry.Acquire(ctx)
+	if err != nil {
+		return ItemResult{}, t.fail(ctx, step, connectors.Retryable("no call to the connector was free: %w", err))
+	}
+	defer release()
+	t.connector = t.entry.Connector
 	t.target = connectors.Target{
 		Tenant: in.Cascade.Tenant, Item: item.ID, Kind: item.Kind, Reference: item.Reference,
-		Secret: item.Secret, NewSecret: item.Pending, ExpiresAt: item.ExpiresAt,
-		Key: in.Cascade.Event.String() + "/" + item.ID.String(),
+		Secret: item.Secret, ExpiresAt: item.ExpiresAt, Key: in.Cascade.Event.String() + "/" + item.ID.String(),
 	}
 	if err := t.probeBefore(ctx); err != nil {
 		return ItemResult{}, err
 	}
-	answer, err := verb(ctx, t)
+	answer, err := end(ctx, t)
 	if err != nil {
 		return ItemResult{}, t.fail(ctx, step, err)
 	}
@@ -98,6 +117,17 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string,
 		return t.conclude(ctx, inventory.Expiring, answer.Detail, done)
 	}
 	return t.verify(ctx, done)
+}
+
+// heldUp says that ops have paused the connector: its work waits, and that is
+// no failure of any downstream's.
+func (a *Activities) heldUp(ctx context.Context, connector string) error {
+	pause, err := a.Pauses.Of(ctx, connector)
+	if err != nil || pause == nil {
+		return err
+	}
+	return temporal.NewApplicationErrorWithOptions("the connector "+connector+" is paused: "+pause.Reason, ErrorPaused,
+		temporal.ApplicationErrorOptions{NextRetryDelay: pausedRetry})
 }
 
 // fail records the refusal, concludes the item as a survivor where no retry
@@ -146,8 +176,8 @@ func (t *attempt) scrub(text string) string {
 	return text
 }
 
-// heartbeat reports that the attempt is alive until stop is called.
-func heartbeat(ctx context.Context) (stop func()) {
+// heartbeat beats until stop is called.
+func heartbeat(ctx context.Context, beat func()) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		ticker := time.NewTicker(heartbeatEvery)
@@ -159,7 +189,7 @@ func heartbeat(ctx context.Context) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				activity.RecordHeartbeat(ctx)
+				beat()
 			}
 		}
 	}()

@@ -8,11 +8,13 @@ import (
 
 // Cancel ends a scheduled run and what it started, and proves it.
 func (a *Activities) Cancel(ctx context.Context, in ItemInput) (ItemResult, error) {
-	return a.try(ctx, in, "cancel", func(ctx context.Context, t *attempt) (connectors.Answer, error) {
-		canceller, ok := t.connector.(connectors.Canceller)
-		if !ok {
-			return connectors.Answer{}, incapable("cancel")
-		}
-		return canceller.Cancel(ctx, t.target)
-	})
+	return a.alone(ctx, in, "cancel", cancel)
+}
+
+func cancel(ctx context.Context, t *attempt) (connectors.Answer, error) {
+	canceller, ok := t.connector.(connectors.Canceller)
+	if !ok {
+		return connectors.Answer{}, incapable("cancel")
+	}
+	return canceller.Cancel(ctx, t.target)
 }

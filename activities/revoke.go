@@ -2,17 +2,51 @@ package activities
 
 import (
 	"context"
+	"errors"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // Revoke ends a credential at its downstream, and proves it.
 func (a *Activities) Revoke(ctx context.Context, in ItemInput) (ItemResult, error) {
-	return a.try(ctx, in, "revoke", func(ctx context.Context, t *attempt) (connectors.Answer, error) {
-		revoker, ok := t.connector.(connectors.Revoker)
-		if !ok {
-			return connectors.Answer{}, incapable("revoke")
+	return a.alone(ctx, in, "revoke", revoke)
+}
+
+func revoke(ctx context.Context, t *attempt) (connectors.Answer, error) {
+	revoker, ok := t.connector.(connectors.Revoker)
+	if !ok {
+		return connectors.Answer{}, incapable("revoke")
+	}
+	if err := t.revokeSuccessor(ctx, revoker); err != nil {
+		return connectors.Answer{}, err
+	}
+	return revoker.Revoke(ctx, t.target)
+}
+
+// revokeSuccessor ends what an unfinished rotation of the account has made: those
+// whom it was made for are gone by now, and a secret that nobody has is orphaned.
+func (t *attempt) revokeSuccessor(ctx context.Context, revoker connectors.Revoker) error {
+	if t.item.Kind != inventory.ServiceAccount && t.item.Kind != inventory.APIKey {
+		return nil
+	}
+	rotation, err := t.Inventory.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
+	if err != nil || rotation == nil {
+		return err
+	}
+	by := t.by()
+	if rotation, err = t.Inventory.BeginRotation(ctx, t.in.Cascade.Tenant, &t.item.Item, by, rotationLease); errors.Is(err, inventory.ErrRotating) {
+		return connectors.RetryableAfter(rotationPoll, "%w", err)
+	} else if err != nil {
+		return err
+	}
+	answer := connectors.Answer{Outcome: connectors.Gone, Detail: "nothing was made beside the account"}
+	if rotation.NewReference != "" && rotation.NewReference != t.target.Reference {
+		successor := t.target
+		successor.Reference, successor.Secret = rotation.NewReference, rotation.NewSecret
+		if answer, err = revoker.Revoke(ctx, successor); err != nil {
+			return err
 		}
-		return revoker.Revoke(ctx, t.target)
-	})
+	}
+	return t.advance(ctx, rotation, inventory.Abandoned, "revoke-new", answer)
 }

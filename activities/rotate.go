@@ -1,52 +1,190 @@
 package activities
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/inventory"
 )
 
-// Rotate puts a new secret in the place of a shared credential's, so that it
-// ends for the leaver and goes on for its other holders. The new secret is
-// stored before anything changes downstream, and proven to work before the old
-// one is given up: a crash anywhere leaves one that works.
+const (
+	// rotationLease is how long a cascade that died keeps an account from others.
+	rotationLease = 2 * time.Minute
+	// rotationPoll is how soon a cascade looks whether another's rotation is over.
+	rotationPoll = 2 * time.Second
+)
+
+// Rotate puts a new secret in the place of a shared account's, so that it ends
+// for the leaver and goes on for its other holders: make the new one, see that
+// it works, publish it, retire the old one, see that it is dead. Each step is
+// stored, so a crash anywhere leaves a secret that works, and none that nobody knows.
 func (a *Activities) Rotate(ctx context.Context, in ItemInput) (ItemResult, error) {
-	result, err := a.try(ctx, in, "rotate", func(ctx context.Context, t *attempt) (connectors.Answer, error) {
-		rotator, ok := t.connector.(connectors.Rotator)
-		if !ok {
-			return connectors.Answer{}, incapable("rotate")
-		}
-		pending, err := a.Inventory.Pend(ctx, in.Cascade.Tenant, in.Item)
-		if err != nil {
-			return connectors.Answer{}, err
-		}
-		t.target.NewSecret = pending
-		answer, err := rotator.Rotate(ctx, t.target)
-		if err != nil || answer.Outcome == connectors.Gone {
-			return answer, err
-		}
-		return answer, t.proveNew(ctx)
-	})
-	if err != nil {
-		return result, err
+	result, err := a.alone(ctx, in, "rotate", rotate)
+	if err == nil {
+		err = a.finishRotation(ctx, in)
 	}
-	return result, a.Inventory.Promote(ctx, in.Cascade.Tenant, in.Item)
+	return result, err
 }
 
-// proveNew shows that the new secret works, where the connector can tell.
-func (t *attempt) proveNew(ctx context.Context) error {
-	verifier, ok := t.connector.(connectors.Verifier)
-	if !ok {
-		return nil
-	}
-	fresh := t.target
-	fresh.Secret = t.target.NewSecret
-	vitality, detail, err := verifier.Probe(ctx, fresh)
+// finishRotation hands the account's remaining rows the new secret, once the
+// item is concluded. An attempt that died before it left the rotation open.
+func (a *Activities) finishRotation(ctx context.Context, in ItemInput) error {
+	item, err := a.Inventory.Open(ctx, in.Cascade.Tenant, in.Item)
 	if err != nil {
 		return err
 	}
-	if vitality == connectors.Dead {
-		return connectors.Retryable("the new secret does not work yet: %s", detail)
+	rotation, err := a.Inventory.OpenRotation(ctx, in.Cascade.Tenant, &item.Item)
+	if err != nil || rotation == nil || !rotation.Reached(inventory.Retired) {
+		return err
 	}
-	return t.Evidence.Append(ctx, t.in.Cascade.Tenant, t.record("probe-new", string(vitality), detail))
+	by := leaseHolder(in)
+	if rotation, err = a.Inventory.BeginRotation(ctx, in.Cascade.Tenant, &item.Item, by, rotationLease); errors.Is(err, inventory.ErrRotating) {
+		return nil // whoever has it finishes it
+	} else if err != nil {
+		return err
+	}
+	return a.Inventory.FinishRotation(ctx, in.Cascade.Tenant, rotation, by)
+}
+
+func leaseHolder(in ItemInput) string { return in.Cascade.Event.String() + "/" + in.Item.String() }
+
+func (t *attempt) by() string { return leaseHolder(t.in) }
+
+func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
+	rotator, ok := t.connector.(connectors.Rotator)
+	if !ok {
+		return connectors.Answer{}, incapable("rotate")
+	}
+	tenant := t.in.Cascade.Tenant
+	switch rotated, err := t.Inventory.RotatedWithout(ctx, tenant, &t.item.Item); {
+	case err != nil:
+		return connectors.Answer{}, err
+	case rotated:
+		t.joined = true
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "another cascade has rotated the account"}, nil
+	}
+	publisher, err := t.publisher(ctx)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	r, err := t.Inventory.BeginRotation(ctx, tenant, &t.item.Item, t.by(), rotationLease)
+	if errors.Is(err, inventory.ErrRotating) {
+		return connectors.Answer{}, connectors.RetryableAfter(rotationPoll, "%w", err)
+	}
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	answer, err := t.rotate(ctx, rotator, publisher, r)
+	if err != nil {
+		if yieldErr := t.Inventory.Yield(context.WithoutCancel(ctx), tenant, r, t.by()); yieldErr != nil {
+			return answer, errors.Join(err, yieldErr)
+		}
+	}
+	return answer, err
+}
+
+// rotate goes on from wherever the rotation has come to.
+func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publisher connectors.Publisher, r *inventory.Rotation) (connectors.Answer, error) {
+	t.target.NewSecret, t.target.Rotation = r.NewSecret, r.ID
+	if r.NewReference == "" {
+		// Stored before anything is made there, lest a crash leave it unknown.
+		r.NewReference = rotator.Successor(t.target)
+		if err := t.advance(ctx, r, inventory.Begun, "begin", connectors.Answer{Outcome: connectors.Done}); err != nil {
+			return connectors.Answer{}, err
+		}
+	}
+	t.target.NewReference = r.NewReference
+	if !r.Reached(inventory.Made) {
+		answer, err := rotator.Renew(ctx, t.target)
+		if err != nil || answer.Outcome == connectors.Gone {
+			return answer, err
+		}
+		if err := t.advance(ctx, r, inventory.Made, "make-new", answer); err != nil {
+			return connectors.Answer{}, err
+		}
+	}
+	if !r.Reached(inventory.Proven) {
+		answer, err := t.proveNew(ctx)
+		if err == nil {
+			err = t.advance(ctx, r, inventory.Proven, "probe-new", answer)
+		}
+		if err != nil {
+			return connectors.Answer{}, err
+		}
+	}
+	if !r.Reached(inventory.Published) {
+		answer, err := t.publish(ctx, publisher, r)
+		if err == nil {
+			err = t.advance(ctx, r, inventory.Published, "publish", answer)
+		}
+		if err != nil {
+			return connectors.Answer{}, err
+		}
+	}
+	// Repeated even where it was done: a probe may have seen the old one alive since.
+	answer, err := rotator.Retire(ctx, t.target)
+	if err != nil {
+		return answer, err
+	}
+	return answer, t.advance(ctx, r, inventory.Retired, "retire-old", answer)
+}
+
+func (t *attempt) advance(ctx context.Context, r *inventory.Rotation, to inventory.Step, step string, answer connectors.Answer) error {
+	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, r, to, t.by(), t.record(step, string(answer.Outcome), answer.Detail))
+}
+
+// proveNew shows that the new secret works, where the connector can tell.
+func (t *attempt) proveNew(ctx context.Context) (connectors.Answer, error) {
+	verifier, ok := t.connector.(connectors.Verifier)
+	if !ok {
+		return connectors.Answer{Outcome: connectors.Outcome(connectors.Unknown), Detail: "the connector has no probe"}, nil
+	}
+	fresh := t.target
+	fresh.Secret, fresh.Reference = t.target.NewSecret, t.target.NewReference
+	vitality, detail, err := verifier.Probe(ctx, fresh)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	if vitality == connectors.Dead {
+		return connectors.Answer{}, connectors.Retryable("the new secret does not work yet: %s", detail)
+	}
+	return connectors.Answer{Outcome: connectors.Outcome(vitality), Detail: detail}, nil
+}
+
+// publisher is who hands the new secret to the remaining holders: the connector
+// that the configuration names, or the downstream itself where it is one.
+func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
+	connector := t.connector
+	if name := t.entry.PublishTo; name != "" {
+		if err := t.heldUp(ctx, name); err != nil {
+			return nil, connectors.RetryableAfter(pausedRetry, "%w", err)
+		}
+		connector = t.Connectors[name].Connector
+	}
+	publisher, ok := connector.(connectors.Publisher)
+	if !ok {
+		return nil, connectors.Permanent("others rely on the account, and nobody can hand them a new secret: set publish_to at the connector")
+	}
+	return publisher, nil
+}
+
+func (t *attempt) publish(ctx context.Context, publisher connectors.Publisher, r *inventory.Rotation) (connectors.Answer, error) {
+	holders, err := t.Inventory.Holders(ctx, t.in.Cascade.Tenant, t.item.ID, r)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	p := connectors.Publication{
+		Tenant: t.in.Cascade.Tenant, Rotation: r.ID, Connector: t.item.Connector, Kind: t.item.Kind,
+		Account: cmp.Or(t.item.Account, t.item.Reference), Previous: t.item.Reference, Reference: r.NewReference, Secret: r.NewSecret, ReliedOnBy: t.item.ReliedOnBy,
+		Holders: make([]uuid.UUID, 0, len(holders)),
+	}
+	for _, h := range holders {
+		p.Holders = append(p.Holders, h.ID)
+	}
+	return publisher.Publish(ctx, p)
 }

@@ -10,15 +10,24 @@ import (
 // Settlement is what Settle found.
 type Settlement struct {
 	Suspended []uuid.UUID `json:"suspended,omitempty"`
+	// HandedOver are the agents that the leaver's manager owns now.
+	HandedOver []uuid.UUID `json:"handedOver,omitempty"`
+	// Held: the tenant's brake is held, and holds this cascade back.
+	Held bool `json:"held,omitempty"`
 }
 
-// Settle opens a run: it suspends the agents that lost their last active owner,
-// and makes the survivors of an earlier run of the same cascade live again.
+// Settle opens a run: it hands over or suspends the agents that lost their last
+// active owner, makes the survivors of an earlier run of the same cascade live
+// again, and looks whether too many leave at once.
 func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, error) {
 	run := activity.GetInfo(ctx).WorkflowExecution.RunID
 	if err := a.Cascades.Running(ctx, ref.Tenant, ref.Event, run); err != nil {
 		return Settlement{}, err
 	}
-	suspended, err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope())
-	return Settlement{Suspended: suspended}, err
+	held, err := a.Brakes.Check(ctx, ref.Tenant, ref.Event)
+	if err != nil {
+		return Settlement{}, err
+	}
+	handedOver, suspended, err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope())
+	return Settlement{Suspended: suspended, HandedOver: handedOver, Held: held}, err
 }

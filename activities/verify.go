@@ -73,7 +73,7 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 		}
 		return ItemResult{}, temporal.NewApplicationErrorWithOptions(reason, ErrorStillAlive, temporal.ApplicationErrorOptions{})
 	case connectors.Dead:
-		controlled, err := t.Evidence.SawAlive(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event)
+		controlled, err := t.Evidence.SawAlive(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event, t.joined)
 		if err != nil {
 			return ItemResult{}, err
 		}

@@ -5,9 +5,13 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/oauth2"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
 	"github.com/leaverhq/leaver/activities/connectors/temporal"
+	"github.com/leaverhq/leaver/activities/connectors/vault"
 	"github.com/leaverhq/leaver/activities/connectors/webhook"
 	"github.com/leaverhq/leaver/internal/config"
 )
+
+// maxAttempts is how many attempts at one connector a process has in flight.
+const maxAttempts = 100
 
 // Connectors builds what the configuration names. Its errors name the line.
 func Connectors(configured []config.Connector) (connectors.Registry, error) {
@@ -18,7 +22,19 @@ func Connectors(configured []config.Connector) (connectors.Registry, error) {
 			registry.Close()
 			return nil, err
 		}
-		registry[c.Name] = connectors.Entry{Connector: connector, Rate: c.Rate, Tenants: c.Tenants}
+		registry[c.Name] = connectors.Entry{
+			Connector: connector, Rate: c.Rate, Tenants: c.Tenants, PublishTo: c.PublishTo, TrustLabels: c.TrustLabels,
+			Slots: make(chan struct{}, maxAttempts),
+		}
+	}
+	for _, c := range configured {
+		if c.PublishTo == "" {
+			continue
+		}
+		if _, ok := registry[c.PublishTo].Connector.(connectors.Publisher); !ok {
+			registry.Close()
+			return nil, c.Errorf("connector %s: publish_to names %q, which is no connector that can hand over secrets", c.Name, c.PublishTo)
+		}
 	}
 	return registry, nil
 }
@@ -31,10 +47,12 @@ func build(c config.Connector) (connectors.Connector, error) {
 		return construct(c, postgres.New)
 	case "temporal":
 		return construct(c, temporal.New)
+	case "vault":
+		return construct(c, vault.New)
 	case "webhook":
 		return construct(c, webhook.New)
 	}
-	return nil, c.Errorf("connector %s: unknown type %q; known are oauth2, postgres, temporal, webhook", c.Name, c.Type)
+	return nil, c.Errorf("connector %s: unknown type %q; known are oauth2, postgres, temporal, vault, webhook", c.Name, c.Type)
 }
 
 // construct decodes the settings of one type, strictly, and builds its connector.

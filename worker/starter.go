@@ -17,20 +17,24 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// Notifiers names the connectors that are told of a tenant's events.
-type Notifiers func(ctx context.Context, tenant uuid.UUID) ([]string, error)
+// Roles are the connectors that take part in a tenant's workflows, by name.
+type Roles struct {
+	Notify   []string // are told of events
+	Discover []string // can list what they hold
+	Singly   []string // have a rate, which counts items one by one
+}
 
 // Starter starts the workflows of lifecycle events. It implements
 // lifecycle.Starter.
 type Starter struct {
 	client client.Client
 	policy workflows.Policy
-	notify Notifiers
+	roles  func(ctx context.Context, tenant uuid.UUID) (Roles, error)
 }
 
 // NewStarter returns a starter with that policy.
-func NewStarter(c client.Client, policy workflows.Policy, notify Notifiers) *Starter {
-	return &Starter{client: c, policy: policy, notify: notify}
+func NewStarter(c client.Client, policy workflows.Policy, roles func(ctx context.Context, tenant uuid.UUID) (Roles, error)) *Starter {
+	return &Starter{client: c, policy: policy, roles: roles}
 }
 
 // Policy fills the defaults into what is configured.
@@ -88,7 +92,7 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 	if !ok {
 		return "", fmt.Errorf("no workflow for events of kind %s", e.Kind)
 	}
-	notify, err := s.notify(ctx, e.Tenant)
+	roles, err := s.roles(ctx, e.Tenant)
 	if err != nil {
 		return "", err
 	}
@@ -111,10 +115,12 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 		),
 		Memo:          map[string]any{"event": e.ID, "actor": e.Actor, "principalType": e.PrincipalType},
 		StaticSummary: fmt.Sprintf("%s of %s %s (%s)", e.Kind, e.PrincipalType, e.Principal, e.Trigger),
-		Priority:      temporal.Priority{PriorityKey: priority},
+		// Tenants take turns, so that one's ten thousand leavers hold up no other's one.
+		Priority: temporal.Priority{PriorityKey: priority, FairnessKey: e.Tenant.String()},
 	}, workflow, workflows.Input{
 		Tenant: e.Tenant, Event: e.ID, Principal: e.Principal, PrincipalType: e.PrincipalType,
-		Sequence: e.Sequence, Trigger: e.Trigger, Changed: e.Changed, Notify: notify, Policy: s.policy,
+		Sequence: e.Sequence, Trigger: e.Trigger, Changed: e.Changed, Notify: roles.Notify, Discover: roles.Discover,
+		Singly: roles.Singly, Policy: s.policy,
 	})
 	if err != nil {
 		return "", err
@@ -127,30 +133,65 @@ const updateTimeout = 30 * time.Second
 
 // Retry asks a running cascade to try one item again now, or with uuid.Nil all
 // that wait or failed. Error: lifecycle.RefusedError, with the reason.
-func (s *Starter) Retry(ctx context.Context, workflowID string, item uuid.UUID) (int, error) {
+func (s *Starter) Retry(ctx context.Context, workflowID string, item uuid.UUID, by, reason string) (int, error) {
+	var response workflows.RetryResponse
+	err := s.update(ctx, workflowID, workflows.UpdateRetry, workflows.RetryRequest{Item: item, By: by, Reason: reason}, &response)
+	return response.Retried, err
+}
+
+// Waive asks a running cascade to tolerate an item until a time.
+// Errors: lifecycle.RefusedError, lifecycle.ErrNotRunning.
+func (s *Starter) Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error {
+	return s.update(ctx, workflowID, workflows.UpdateWaive, workflows.WaiveRequest{Item: item, By: by, Reason: reason, Until: until}, nil)
+}
+
+func (s *Starter) update(ctx context.Context, workflowID, name string, request, response any) error {
 	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
 	defer cancel()
 	handle, err := s.client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: workflowID, UpdateName: workflows.UpdateRetry,
-		Args: []any{workflows.RetryRequest{Item: item}}, WaitForStage: client.WorkflowUpdateStageCompleted,
+		WorkflowID: workflowID, UpdateName: name, Args: []any{request}, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
+	if err == nil {
+		err = handle.Get(ctx, response)
+	}
+	var notFound *serviceerror.NotFound
+	var refused *temporal.ApplicationError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &notFound):
+		return lifecycle.ErrNotRunning
+	case errors.As(err, &refused):
+		return &lifecycle.RefusedError{Reason: refused.Message()}
+	}
+	return fmt.Errorf("update %s: %w", workflowID, err)
+}
+
+// Release tells a cascade that its tenant's brake was released. One that has
+// closed meanwhile needs no telling.
+func (s *Starter) Release(ctx context.Context, workflowID string) error {
+	err := s.client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRelease, nil)
 	var notFound *serviceerror.NotFound
 	if errors.As(err, &notFound) {
-		return 0, &lifecycle.RefusedError{Reason: "the cascade is not running: re-run it, if it failed"}
+		return nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("update %s: %w", workflowID, err)
+		return fmt.Errorf("signal %s: %w", workflowID, err)
 	}
-	var response workflows.RetryResponse
-	err = handle.Get(ctx, &response)
-	var refused *temporal.ApplicationError
-	if errors.As(err, &refused) {
-		return 0, &lifecycle.RefusedError{Reason: refused.Message()}
+	return nil
+}
+
+// Alive tells whether a workflow is running.
+func (s *Starter) Alive(ctx context.Context, workflowID string) (bool, error) {
+	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
+	var notFound *serviceerror.NotFound
+	if errors.As(err, &notFound) {
+		return false, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("update %s: %w", workflowID, err)
+		return false, fmt.Errorf("look at %s: %w", workflowID, err)
 	}
-	return response.Retried, nil
+	return description.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
 }
 
 var workflowOf = map[lifecycle.Kind]any{

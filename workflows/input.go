@@ -10,6 +10,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // TaskQueue is that of the workflows and of the activities that only need
@@ -35,11 +36,20 @@ type Input struct {
 	Sequence      int64     `json:"sequence"`
 	Trigger       string    `json:"trigger"`
 	Changed       []string  `json:"changed,omitempty"`
-	Notify        []string  `json:"notify,omitempty"` // connectors to tell
+	Notify        []string  `json:"notify,omitempty"`   // connectors to tell
+	Discover      []string  `json:"discover,omitempty"` // connectors that can list what principals hold
+	Singly        []string  `json:"singly,omitempty"`   // connectors with a rate: one activity, and so one token of it, an item
 	Policy        Policy    `json:"policy"`
-	// Deadline and Continued are set when a long cascade continues as new.
-	Deadline  time.Time `json:"deadline,omitzero"`
-	Continued bool      `json:"continued,omitempty"`
+	// Continued is what a long cascade takes with it when it continues as new.
+	Continued *Continued `json:"continued,omitempty"`
+}
+
+// Continued is the part of a cascade's state that is not in PostgreSQL.
+type Continued struct {
+	Deadline  time.Time               `json:"deadline"`
+	Suspended int                     `json:"suspended"`
+	Held      bool                    `json:"held,omitempty"`
+	Counts    map[inventory.State]int `json:"counts"` // of what earlier runs ended
 }
 
 func (in Input) ref() activities.CascadeRef {
@@ -67,6 +77,12 @@ type Policy struct {
 	RunsGrace time.Duration `json:"runsGrace"`
 	// Window is how many items of one connector are being ended at a time.
 	Window int `json:"window"`
+	// Batch is how many items of one connector an activity tries to end at once;
+	// what it could not end goes on alone. Below 2 each is alone from the start.
+	Batch int `json:"batch,omitempty"`
+	// Look is how soon a cascade that is not over tells what it waits for; each
+	// look doubles it.
+	Look time.Duration `json:"look,omitempty"`
 }
 
 // DefaultPolicy tries for a day, its first retries within seconds.
@@ -74,13 +90,15 @@ func DefaultPolicy() Policy {
 	return Policy{
 		Deadline: 24 * time.Hour, AttemptTimeout: time.Minute,
 		InitialInterval: time.Second, MaximumInterval: 5 * time.Minute,
-		RunsGrace: 10 * time.Second, Window: 200,
+		RunsGrace: 10 * time.Second, Window: 200, Batch: 50, Look: 15 * time.Second,
 	}
 }
 
 const (
 	// heartbeatTimeout bounds how long a killed worker's attempt goes unnoticed.
 	heartbeatTimeout = 15 * time.Second
+	// maxLook bounds how long a look at what is waited for is put off.
+	maxLook = 30 * time.Minute
 	// localTimeout bounds one attempt at a step that only needs PostgreSQL.
 	localTimeout = 10 * time.Second
 	// outageTimeout bounds how long a step that only needs PostgreSQL is tried.

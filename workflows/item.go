@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -30,18 +30,21 @@ func (c *cascade) begin(ctx workflow.Context, i *item) {
 	c.set(i, inventory.Ending, "")
 	c.count(i, 1)
 	c.show(ctx)
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		for {
-			result, err := c.end(ctx, i)
-			if err != nil && i.again && ctx.Err() == nil {
-				continue
-			}
-			c.settleItem(ctx, i, result, err)
-			break
+	workflow.Go(ctx, func(ctx workflow.Context) { c.finish(ctx, i) })
+}
+
+// finish ends an item that was begun with, alone, and settles it.
+func (c *cascade) finish(ctx workflow.Context, i *item) {
+	for {
+		result, err := c.end(ctx, i)
+		if err != nil && ctx.Err() == nil && (i.again || c.wasPaused(ctx, err)) {
+			continue
 		}
-		c.count(i, -1)
-		c.show(ctx)
-	})
+		c.settleItem(ctx, i, result, err)
+		break
+	}
+	c.count(i, -1)
+	c.show(ctx)
 }
 
 func (c *cascade) set(i *item, state inventory.State, reason string) {
@@ -74,31 +77,41 @@ func (c *cascade) end(ctx workflow.Context, i *item) (activities.ItemResult, err
 	if i.round > 1 {
 		id = fmt.Sprintf("%s#%d", id, i.round)
 	}
-	left := c.in.Deadline.Sub(workflow.Now(ctx))
-	ctx, i.cancel = workflow.WithCancel(workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		ActivityID:             id,
-		TaskQueue:              connectors.TaskQueue(i.Connector),
-		ScheduleToCloseTimeout: max(left, c.in.Policy.AttemptTimeout),
-		StartToCloseTimeout:    c.in.Policy.AttemptTimeout,
-		HeartbeatTimeout:       heartbeatTimeout,
-		RetryPolicy: &temporal.RetryPolicy{
-			InitialInterval: c.in.Policy.InitialInterval, BackoffCoefficient: 2, MaximumInterval: c.in.Policy.MaximumInterval,
-		},
-		Summary:  fmt.Sprintf("%s %s at %s", name, i.Kind, i.Connector),
-		Priority: temporal.Priority{PriorityKey: leaverPriority},
-	}))
+	options := c.options(ctx, i.Connector)
+	options.ActivityID, options.Summary = id, fmt.Sprintf("%s %s at %s", name, i.Kind, i.Connector)
+	ctx, i.cancel = workflow.WithCancel(workflow.WithActivityOptions(ctx, options))
 	var result activities.ItemResult
 	err := workflow.ExecuteActivity(ctx, verb, activities.ItemInput{Cascade: c.in.ref(), Item: i.ID}).Get(ctx, &result)
 	return result, err
 }
 
-// leaverPriority puts leavers before everything else on a queue (1 is first).
-const leaverPriority = 1
+// options are those of what is tried on a connector's queue until the deadline.
+func (c *cascade) options(ctx workflow.Context, connector string) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		TaskQueue:              connectors.TaskQueue(connector),
+		ScheduleToCloseTimeout: max(c.deadline.Sub(workflow.Now(ctx)), c.in.Policy.AttemptTimeout),
+		StartToCloseTimeout:    c.in.Policy.AttemptTimeout,
+		HeartbeatTimeout:       heartbeatTimeout,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: c.in.Policy.InitialInterval, BackoffCoefficient: 2, MaximumInterval: c.in.Policy.MaximumInterval,
+		},
+		Priority: c.in.priority(),
+	}
+}
 
-type activityMethod = func(context.Context, activities.ItemInput) (activities.ItemResult, error)
+// wasPaused tells whether time ran out while ops had the connector paused, which
+// is no item's fault: its time begins anew.
+func (c *cascade) wasPaused(ctx workflow.Context, err error) bool {
+	var application *temporal.ApplicationError
+	if !errors.As(err, &application) || application.Type() != activities.ErrorPaused {
+		return false
+	}
+	c.deadline = later(c.deadline, workflow.Now(ctx).Add(c.in.Policy.Deadline))
+	return true
+}
 
 // verb chooses by kind: what others rely on too is rotated, not revoked.
-func (i *item) verb() (string, activityMethod) {
+func (i *item) verb() (string, func(context.Context, activities.ItemInput) (activities.ItemResult, error)) {
 	switch {
 	case i.Kind == inventory.ScheduledRun:
 		return "cancel", a.Cancel
@@ -111,6 +124,9 @@ func (i *item) verb() (string, activityMethod) {
 // settleItem notes how the item ended. One that ran out of time was not
 // concluded by its activity, and is abandoned here.
 func (c *cascade) settleItem(ctx workflow.Context, i *item, result activities.ItemResult, err error) {
+	if i.state == inventory.Waived {
+		return
+	}
 	if err == nil {
 		c.set(i, result.State, result.Detail)
 		return
@@ -141,61 +157,12 @@ func reasonOf(err error) string {
 	return "cancelled"
 }
 
-// RetryRequest asks to try one item again now, or all that wait or failed.
-type RetryRequest struct {
-	Item uuid.UUID `json:"item,omitzero"`
-}
-
-// RetryResponse says how many items are tried again.
-type RetryResponse struct {
-	Retried int `json:"retried"`
-}
-
-// validateRetry refuses what cannot be retried, so that it leaves no event.
-func (c *cascade) validateRetry(_ workflow.Context, r RetryRequest) error {
-	if c.phase != "ending" {
-		return fmt.Errorf("the cascade is %s: re-run it once it is closed", c.phase)
-	}
-	if r.Item == uuid.Nil {
-		return nil
-	}
-	i := c.items[r.Item.String()]
-	switch {
-	case i == nil:
-		return fmt.Errorf("this run of the cascade has no item %s", r.Item)
-	case i.state != inventory.Ending && i.state != inventory.Survivor:
-		return fmt.Errorf("item %s is %s", r.Item, i.state)
-	}
-	return nil
-}
-
-func (c *cascade) retry(ctx workflow.Context, r RetryRequest) (RetryResponse, error) {
-	var response RetryResponse
-	for _, i := range c.order {
-		if r.Item != uuid.Nil && i.ID != r.Item {
-			continue
-		}
-		switch i.state {
-		case inventory.Ending:
-			if i.cancel == nil {
-				continue // it waits for its turn
-			}
-			i.again = true
-			i.cancel()
-			response.Retried++
-		case inventory.Survivor:
-			c.in.Deadline = later(c.in.Deadline, workflow.Now(ctx).Add(c.in.Policy.AttemptTimeout))
-			c.begin(ctx, i)
-			response.Retried++
-		default:
-		}
-	}
-	return response, nil
-}
-
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
 	return b
 }
+
+// rated tells whether a connector's rate counts its items one by one.
+func (c *cascade) rated(connector string) bool { return slices.Contains(c.in.Singly, connector) }

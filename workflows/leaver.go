@@ -29,30 +29,37 @@ func Leaver(ctx workflow.Context, in Input) (lifecycle.Report, error) {
 // cascade is the state of one run. items holds what this run is at.
 type cascade struct {
 	in        Input
+	deadline  time.Time
 	items     map[string]*item
 	order     []*item
 	counts    map[inventory.State]int // of those begun with
 	inFlight  int                     // begun with and not settled
-	open      map[string]int          // by connector: activities that are pending
+	open      map[string]int          // by connector: items whose activities are pending
 	runs      int                     // of those in flight, how many are scheduled runs
+	finding   int                     // connectors that are being asked what they hold
+	notFound  []string                // connectors that could not be asked
+	batches   int                     // begun
 	suspended int
+	held      bool    // by the brake, until it is released
+	holding   []*item // what the brake holds back
+	waiting   []activities.Waiting
+	state     string // as LeaverState has it
 	phase     string
 }
 
 // newCascade sets the handlers up before anything is awaited.
 func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
-	if in.Deadline.IsZero() {
-		in.Deadline = workflow.Now(ctx).Add(in.Policy.Deadline)
+	c := &cascade{
+		in: in, items: make(map[string]*item), counts: make(map[inventory.State]int), open: make(map[string]int), phase: "settling", state: "running",
+		deadline: workflow.Now(ctx).Add(in.Policy.Deadline),
 	}
-	c := &cascade{in: in, items: make(map[string]*item), counts: make(map[inventory.State]int), open: make(map[string]int), phase: "settling"}
-	if err := workflow.SetQueryHandler(ctx, QueryProgress, func() (Progress, error) { return c.progress(), nil }); err != nil {
-		return nil, fmt.Errorf("set the query handler: %w", err)
+	if before := in.Continued; before != nil {
+		c.deadline, c.suspended, c.held = before.Deadline, before.Suspended, before.Held
+		for state, n := range before.Counts {
+			c.counts[state] = n
+		}
 	}
-	err := workflow.SetUpdateHandlerWithOptions(ctx, UpdateRetry, c.retry, workflow.UpdateHandlerOptions{Validator: c.validateRetry})
-	if err != nil {
-		return nil, fmt.Errorf("set the update handler: %w", err)
-	}
-	return c, nil
+	return c, c.handle(ctx)
 }
 
 // run is the story: settle the agents; end what can mint, then what was
@@ -60,6 +67,7 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 	interrupted := c.settle(ctx)
 	if interrupted == nil {
+		c.askDownstreams(ctx)
 		interrupted = c.endUntilNothingIsLeft(ctx)
 	}
 	if workflow.IsContinueAsNewError(interrupted) {
@@ -73,16 +81,29 @@ func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 	return c.close(ctx, interrupted)
 }
 
+// settle suspends the agents that end with the principal, and learns whether a
+// brake is held.
+func (c *cascade) settle(ctx workflow.Context) error {
+	if c.in.Continued != nil {
+		return nil
+	}
+	var settled activities.Settlement
+	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Settle, c.in.ref()).Get(ctx, &settled)
+	c.suspended, c.held = len(settled.Suspended), settled.Held
+	return err
+}
+
 // endUntilNothingIsLeft discovers and ends, page by page. It returns an error
 // where it was cancelled, or has to continue as new.
 func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 	c.phase = "ending"
 	for {
+		asked := c.finding == 0 // what a downstream tells after the look needs another
 		found, full, err := c.discover(ctx)
 		if err != nil {
 			return err
 		}
-		if len(found) == 0 && c.inFlight == 0 {
+		if len(found) == 0 && c.inFlight == 0 && asked && len(c.holding) == 0 {
 			return nil
 		}
 		if err := c.beginAll(ctx, found); err != nil {
@@ -92,25 +113,34 @@ func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 		if full && len(found) > 0 && !suggested {
 			continue
 		}
-		if err := workflow.Await(ctx, func() bool { return c.inFlight == 0 }); err != nil {
+		if err := c.await(ctx, func() bool { return c.inFlight == 0 && c.finding == 0 }); err != nil {
 			return err
 		}
 		if suggested {
-			next := c.in
-			next.Continued = true // what was ended is in PostgreSQL
-			return workflow.NewContinueAsNewError(ctx, Leaver, next)
+			return c.continueAsNew(ctx)
+		}
+		if len(c.holding) > 0 {
+			if err := c.awaitRelease(ctx); err != nil {
+				return err
+			}
 		}
 	}
 }
 
-func (c *cascade) settle(ctx workflow.Context) error {
-	if c.in.Continued {
-		return nil
+func (c *cascade) continueAsNew(ctx workflow.Context) error {
+	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
+		return err
 	}
-	var settled activities.Settlement
-	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Settle, c.in.ref()).Get(ctx, &settled)
-	c.suspended = len(settled.Suspended)
-	return err
+	next := c.in
+	// What is held back is found again.
+	counts := make(map[inventory.State]int)
+	for state, n := range c.counts {
+		if state != inventory.Ending {
+			counts[state] = n
+		}
+	}
+	next.Continued = &Continued{Deadline: c.deadline, Suspended: c.suspended, Held: c.held, Counts: counts}
+	return workflow.NewContinueAsNewError(ctx, Leaver, next)
 }
 
 // discover returns what this run has not met yet, scheduled runs first, and
@@ -135,25 +165,31 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 // scheduled runs, which could mint them anew, but not for ever: a scheduler
 // that is down must not keep tokens alive.
 func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
-	waitedForRuns := false
+	found = c.holdBack(ctx, found)
+	var runs, credentials []*item
 	for _, i := range found {
-		// With nothing to wait for, not even a timer stands in the history.
-		if i.Kind != inventory.ScheduledRun && c.runs > 0 && !waitedForRuns {
-			waitedForRuns = true
-			if _, err := workflow.AwaitWithTimeout(ctx, c.in.Policy.RunsGrace, func() bool { return c.runs == 0 }); err != nil {
-				return err
-			}
+		if i.Kind == inventory.ScheduledRun {
+			runs = append(runs, i)
+		} else {
+			credentials = append(credentials, i)
 		}
-		c.begin(ctx, i)
 	}
+	c.beginGroups(ctx, runs)
+	// With nothing to wait for, not even a timer stands in the history.
+	if len(credentials) > 0 && c.runs > 0 {
+		if _, err := workflow.AwaitWithTimeout(ctx, c.in.Policy.RunsGrace, func() bool { return c.runs == 0 }); err != nil {
+			return err
+		}
+	}
+	c.beginGroups(ctx, credentials)
 	return nil
 }
 
 // close reports. Survivors make the workflow fail, so that nobody has to read
-// a result to see them.
+// a result to see them; so does a downstream that could not be asked.
 func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Report, error) {
 	c.phase = phaseReporting
-	in := activities.ReportInput{Cascade: c.in.ref(), Interrupted: interrupted != nil}
+	in := activities.ReportInput{Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notFound) > 0}
 	var report lifecycle.Report
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Report, in).Get(ctx, &report); err != nil {
 		return report, err
@@ -171,11 +207,17 @@ func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Repo
 	case report.Survivors > 0:
 		message := fmt.Sprintf("%d of %d outlived the cascade; fix what the report names, then run `leaver cascade rerun %s`",
 			report.Survivors, report.Survivors+report.Verified+report.Revoked+report.Expiring, c.in.Event)
-		return report, temporal.NewApplicationErrorWithOptions(message, ErrorSurvivors, temporal.ApplicationErrorOptions{
-			NonRetryable: true, Details: []any{report},
-		})
+		return report, failed(message, report)
+	case len(c.notFound) > 0:
+		return report, failed(fmt.Sprintf("%v could not be asked what they hold; once they answer, run `leaver cascade rerun %s`", c.notFound, c.in.Event), report)
 	}
 	return report, nil
+}
+
+func failed(message string, report lifecycle.Report) error {
+	return temporal.NewApplicationErrorWithOptions(message, ErrorSurvivors, temporal.ApplicationErrorOptions{
+		NonRetryable: true, Details: []any{report},
+	})
 }
 
 // a gives typed references to the activities' methods; it is never called.

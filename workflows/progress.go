@@ -10,12 +10,6 @@ import (
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
-// The names of what operators may ask of a running cascade.
-const (
-	QueryProgress = "progress"
-	UpdateRetry   = "retry"
-)
-
 // phaseReporting is when nothing can be retried any more.
 const phaseReporting = "reporting"
 
@@ -26,7 +20,7 @@ const maxProgressItems = 200
 type Progress struct {
 	Phase     string         `json:"phase"`
 	Suspended int            `json:"suspendedAgents"`
-	Counts    map[string]int `json:"counts"` // items by state
+	Counts    map[string]int `json:"counts"` // items by state, those of earlier runs included
 	Items     []ItemProgress `json:"items"`
 }
 
@@ -59,7 +53,7 @@ func (c *cascade) show(ctx workflow.Context) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s** · %d found, %d in flight\n\n| state | items |\n|---|---|\n", c.phase, len(c.order), c.inFlight)
 	for _, state := range []inventory.State{
-		inventory.Ending, inventory.Verified, inventory.Revoked, inventory.Expiring, inventory.Survivor,
+		inventory.Ending, inventory.Verified, inventory.Revoked, inventory.Expiring, inventory.Survivor, inventory.Waived,
 	} {
 		if n := c.counts[state]; n > 0 {
 			fmt.Fprintf(&b, "| %s | %d |\n", state, n)
@@ -68,5 +62,17 @@ func (c *cascade) show(ctx workflow.Context) {
 	if c.suspended > 0 {
 		fmt.Fprintf(&b, "\n%d orphaned agents suspended\n", c.suspended)
 	}
+	if len(c.holding) > 0 {
+		fmt.Fprintf(&b, "\n%d are %s\n", len(c.holding), heldReason)
+	}
+	if len(c.waiting) > 0 {
+		b.WriteString("\n| waits for | kind | attempts | last answer |\n|---|---|---|---|\n")
+		for _, w := range c.waiting {
+			fmt.Fprintf(&b, "| %s | %s | %d | %s |\n", w.Connector, w.Kind, w.Attempts, cell(w.Answer))
+		}
+	}
 	workflow.SetCurrentDetails(ctx, b.String())
 }
+
+// cell keeps a text in its cell of a table.
+func cell(text string) string { return strings.NewReplacer("|", "/", "\n", " ").Replace(text) }

@@ -22,8 +22,12 @@ type Target struct {
 	Kind      inventory.Kind
 	Reference string      // the downstream's own name for it, e.g. a role or schedule id
 	Secret    seal.Secret // empty where none was registered
-	NewSecret seal.Secret // what a Rotator puts in Secret's place
 	ExpiresAt *time.Time
+	// Rotation, NewReference and NewSecret are what a Rotator puts in the place of
+	// Reference and Secret, and by which rotation.
+	Rotation     uuid.UUID
+	NewReference string
+	NewSecret    seal.Secret
 	// Key is the same for every attempt of one cascade at one item.
 	Key string
 }
@@ -41,10 +45,74 @@ type Revoker interface {
 	Revoke(ctx context.Context, t Target) (Answer, error)
 }
 
-// Rotator puts t.NewSecret in the place of t.Secret, and ends what the old one
-// opened. It can be repeated with the same target.
+// Rotator puts a new secret beside an account's old one, and ends the old one
+// once those who go on have the new. Each call can be repeated.
 type Rotator interface {
-	Rotate(ctx context.Context, t Target) (Answer, error)
+	// Successor is the reference that the new secret will have: the old one where
+	// only the secret changes. It depends on the target alone.
+	Successor(t Target) string
+	// Renew makes t.NewSecret work at t.NewReference.
+	Renew(ctx context.Context, t Target) (Answer, error)
+	// Retire ends t.Secret at t.Reference, and what it opened.
+	Retire(ctx context.Context, t Target) (Answer, error)
+}
+
+// Publisher hands a new secret to those who go on with an account, at least once.
+type Publisher interface {
+	Publish(ctx context.Context, p Publication) (Answer, error)
+}
+
+// Publication is a new secret and whom it is for.
+type Publication struct {
+	Tenant    uuid.UUID
+	Rotation  uuid.UUID // the same whenever it is published again
+	Connector string
+	Kind      inventory.Kind
+	Account   string // the reference that the first rotation found: it stays
+	Previous  string // the reference that it replaces
+	Reference string
+	Secret    seal.Secret
+	// Holders are the items of those who go on; ReliedOnBy names others.
+	Holders    []uuid.UUID
+	ReliedOnBy []string
+}
+
+// Blocker keeps something from being used in a way that can be undone, while a
+// brake holds its end back.
+type Blocker interface {
+	Block(ctx context.Context, t Target) (Answer, error)
+}
+
+// Discoverer lists what a downstream holds for principals by its own labels,
+// whether or not anybody registered it.
+type Discoverer interface {
+	Discover(ctx context.Context, principals []uuid.UUID) ([]Found, error)
+}
+
+// Found is something that a downstream says is a principal's.
+type Found struct {
+	Kind      inventory.Kind
+	Reference string
+	Principal uuid.UUID
+	Scopes    []string
+	ExpiresAt *time.Time
+}
+
+// Issuer makes a credential of no consequence for a drill. It is the cascade that
+// ends it.
+type Issuer interface {
+	// Issue makes one by that name. Its Secret is what a platform would register.
+	Issue(ctx context.Context, name string, principal uuid.UUID) (Issued, error)
+	// Remove clears away what is left of one that was ended.
+	Remove(ctx context.Context, reference string) error
+}
+
+// Issued is what a drill was given.
+type Issued struct {
+	Kind      inventory.Kind
+	Reference string
+	Secret    seal.Secret
+	ExpiresAt *time.Time
 }
 
 // Canceller ends a scheduled run, and the executions that it started.

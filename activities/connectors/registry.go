@@ -1,6 +1,7 @@
 package connectors
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -20,6 +21,27 @@ type Entry struct {
 	// connector acts with rights of its own: without this list one tenant could
 	// register, and so destroy, another's accounts.
 	Tenants []string
+	// PublishTo names the connector that hands new secrets to the remaining
+	// holders; empty is the connector itself.
+	PublishTo string
+	// TrustLabels binds what the downstream labels with a principal's SCIM id by
+	// itself; otherwise an operator does.
+	TrustLabels bool
+	// Slots bounds the attempts that one process has in flight; nil is no bound.
+	Slots chan struct{}
+}
+
+// Acquire waits for a free slot.
+func (e Entry) Acquire(ctx context.Context) (release func(), err error) {
+	if e.Slots == nil {
+		return func() {}, nil
+	}
+	select {
+	case e.Slots <- struct{}{}:
+		return func() { <-e.Slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (e Entry) serves(tenant string) bool {
@@ -43,15 +65,42 @@ func (r Registry) Accepts(tenant, name string, kind inventory.Kind, hasSecret, s
 	if err := e.Connector.Accepts(kind, hasSecret, shared); err != nil {
 		return fmt.Errorf("connector %s: %w", name, err)
 	}
+	if _, publishes := r.publisher(e); shared && !publishes {
+		return fmt.Errorf("connector %s: others rely on it, and nobody could hand them a new secret: set publish_to", name)
+	}
 	return nil
 }
 
-// Notifiers returns the names of the connectors that want to be told of a
-// tenant's changes.
-func (r Registry) Notifiers(tenant string) []string {
+func (r Registry) publisher(e Entry) (Publisher, bool) {
+	connector := e.Connector
+	if e.PublishTo != "" {
+		connector = r[e.PublishTo].Connector
+	}
+	p, ok := connector.(Publisher)
+	return p, ok
+}
+
+// Discoverers returns the names of the connectors that can list what a tenant's
+// principals hold.
+func (r Registry) Discoverers(tenant string) []string {
+	return r.names(tenant, func(e Entry) bool { _, ok := e.Connector.(Discoverer); return ok && discovers(e.Connector) })
+}
+
+// Issuers returns the names of the connectors that can give a drill a credential.
+func (r Registry) Issuers(tenant string) []string {
+	return r.names(tenant, func(e Entry) bool { _, ok := e.Connector.(Issuer); return ok })
+}
+
+// discovers: a connector may be able to list only where it is configured to.
+func discovers(c Connector) bool {
+	d, ok := c.(interface{ CanDiscover() bool })
+	return !ok || d.CanDiscover()
+}
+
+func (r Registry) names(tenant string, has func(Entry) bool) []string {
 	var names []string
 	for name, e := range r {
-		if e.notifies() && e.serves(tenant) {
+		if e.serves(tenant) && has(e) {
 			names = append(names, name)
 		}
 	}
@@ -59,10 +108,30 @@ func (r Registry) Notifiers(tenant string) []string {
 	return names
 }
 
-// Notify tells whether any connector wants to be told of changes.
-func (r Registry) Notify() bool {
+// Notifiers returns the names of the connectors that want to be told of a
+// tenant's changes.
+func (r Registry) Notifiers(tenant string) []string {
+	return r.names(tenant, Entry.notifies)
+}
+
+// Rated returns the names of the connectors that have a rate.
+func (r Registry) Rated() []string {
+	var names []string
+	for name, e := range r {
+		if e.Rate > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Ask tells whether any connector has a part of its own in workflows, so that
+// the tenant has to be known.
+func (r Registry) Ask() bool {
 	for _, e := range r {
-		if e.notifies() {
+		_, discovers := e.Connector.(Discoverer)
+		if discovers || e.notifies() {
 			return true
 		}
 	}

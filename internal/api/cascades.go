@@ -191,11 +191,7 @@ func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	if err := s.Cascades.RecordAct(r.Context(), of, id, caller(r).Actor(), "retry", body.Reason); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	n, err := s.Runner.Retry(r.Context(), cascade.WorkflowID, body.Item)
+	n, err := s.Runner.Retry(r.Context(), cascade.WorkflowID, body.Item, caller(r).Actor(), body.Reason)
 	if err != nil {
 		s.failTemporal(w, r, err)
 		return

@@ -60,6 +60,7 @@ func toProblem(err error) problem {
 		{inventory.ErrEnding, http.StatusConflict},
 		{lifecycle.ErrCascadeNotFound, http.StatusNotFound},
 		{lifecycle.ErrNotFailed, http.StatusConflict},
+		{lifecycle.ErrNotRunning, http.StatusConflict},
 		{database.ErrUnavailable, http.StatusServiceUnavailable},
 	}
 	for _, s := range statuses {

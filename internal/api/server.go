@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -27,7 +28,9 @@ var openapi []byte
 // Cascades runs what operators ask of cascades.
 type Cascades interface {
 	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
-	Retry(ctx context.Context, workflowID string, item uuid.UUID) (int, error)
+	Retry(ctx context.Context, workflowID string, item uuid.UUID, by, reason string) (int, error)
+	Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error
+	Release(ctx context.Context, workflowID string) error
 }
 
 // Connectors says why an item cannot be registered at a connector, or nil.

@@ -2,10 +2,9 @@ package inventory
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -21,7 +20,7 @@ type Held struct {
 	ID        uuid.UUID
 	Kind      Kind
 	Connector string
-	Shared    bool
+	Shared    bool // others rely on it: it is rotated
 }
 
 // Scope selects what one cascade ends.
@@ -42,7 +41,7 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, lim
 	}, `
 		with ending as materialized (select agents_ending_with($1, $2) as id),
 		found as materialized (
-		  select i.id from inventory i
+		  select i.id, rotates(i) as rotates from inventory i
 		   where i.tenant_id = $1 and i.sequence <= $3
 		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $5))
 		     and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
@@ -52,8 +51,8 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, lim
 		    from found f where i.tenant_id = $1 and i.id = f.id
 		     -- Said again, for what was concluded since the look.
 		     and i.state in ('live', 'ending', 'survivor')
-		  returning i.id, i.kind, i.connector, i.shared)
-		select id, kind, connector, shared from marked order by (kind = 'scheduled_run') desc, id`,
+		  returning i.id, i.kind, i.connector, f.rotates)
+		select id, kind, connector, rotates from marked order by (kind = 'scheduled_run') desc, id`,
 		tenant, scope.Principal, scope.Sequence, limit, scope.Event)
 	if err != nil {
 		return nil, fmt.Errorf("discover what %s holds: %w", scope.Principal, err)
@@ -72,41 +71,42 @@ func (s *Store) Conclude(ctx context.Context, tenant, id, event uuid.UUID, state
 	return s.exec(ctx, tenant, "conclude item", `
 		with written as (`+evidence.Insert("$6")+`)
 		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now()
-		 where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor')`, tenant, id, event, state, reason, string(encoded))
+		 where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor', 'waived')`, tenant, id, event, state, reason, string(encoded))
 }
 
 // Opened is an item with its secrets, for the activity that ends it.
 type Opened struct {
 	Item
-	Secret  seal.Secret
-	Pending seal.Secret // what a rotation is about to put in its place
+	Secret seal.Secret
 }
 
 // Open reads an item with its secrets. Error: [ErrNotFound].
 func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (*Opened, error) {
-	var secret, pending []byte
+	var secret []byte
 	o, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Opened, error) {
 		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Opened, error) {
 			var o Opened
-			err := row.Scan(&o.ID, &o.Principal, &o.Agent, &o.Kind, &o.Connector, &o.Reference, &o.Shared, &o.Scopes, &o.IssuedAt, &o.ExpiresAt,
-				&o.State, &o.Reason, &o.Event, &o.CreatedAt, &o.UpdatedAt, &secret, &pending)
+			err := row.Scan(append(o.fields(), &secret)...)
 			return &o, err
 		})
 	}, `
-		select `+itemColumns+`, secret, pending_secret from inventory where tenant_id = $1 and id = $2`, tenant, id)
+		select `+itemColumns+`, secret from inventory where tenant_id = $1 and id = $2`, tenant, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open item %s: %w", id, err)
 	}
-	if o.Secret, err = s.unseal(tenant, id, secret); err != nil {
-		return nil, err
+	o.Secret, err = s.unseal(tenant, id, secret)
+	return o, err
+}
+
+// fields are where [itemColumns] are read to.
+func (i *Item) fields() []any {
+	return []any{
+		&i.ID, &i.Principal, &i.Agent, &i.Kind, &i.Connector, &i.Reference, &i.Account, &i.Shared, &i.ReliedOnBy, &i.Entitlement, &i.Scopes,
+		&i.IssuedAt, &i.ExpiresAt, &i.State, &i.Reason, &i.Event, &i.WaivedUntil, &i.CreatedAt, &i.UpdatedAt,
 	}
-	if o.Pending, err = s.unseal(tenant, id, pending); err != nil {
-		return nil, err
-	}
-	return o, nil
 }
 
 func (s *Store) unseal(tenant, id uuid.UUID, sealed []byte) (seal.Secret, error) {
@@ -117,107 +117,89 @@ func (s *Store) unseal(tenant, id uuid.UUID, sealed []byte) (seal.Secret, error)
 	return seal.Secret(secret), err
 }
 
-// Pend makes and stores the secret that a rotation will set, before anything
-// downstream changes: a crash later cannot lose it. A pending secret that is
-// there already is returned as it is, so the rotation can be repeated.
-func (s *Store) Pend(ctx context.Context, tenant, id uuid.UUID) (seal.Secret, error) {
-	raw := make([]byte, 32)
-	_, _ = rand.Read(raw) // never fails, see crypto/rand
-	sealed, err := s.sealer.Seal(tenant, id, []byte(base64.RawURLEncoding.EncodeToString(raw)))
+// Ending returns the principal and the agents that end with it.
+func (s *Store) Ending(ctx context.Context, tenant, principal uuid.UUID) ([]uuid.UUID, error) {
+	ids, err := database.Once(ctx, s.db, tenant, ids, `
+		select $2::uuid union select agents_ending_with($1, $2)`, tenant, principal)
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("look for the agents of %s: %w", principal, err)
 	}
-	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			update inventory set pending_secret = coalesce(pending_secret, $3), updated_at = now()
-			 where tenant_id = $1 and id = $2 returning pending_secret`, tenant, id, sealed).Scan(&sealed)
-	})
-	if err != nil {
-		return "", fmt.Errorf("store the new secret of item %s: %w", id, err)
-	}
-	return s.unseal(tenant, id, sealed)
+	return ids, nil
 }
 
-// Promote puts the pending secret in the place of the old one, which by then is
-// dead downstream: in this row, and in those of the account's other holders.
-func (s *Store) Promote(ctx context.Context, tenant, id uuid.UUID) error {
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		var connector, reference string
-		var kind Kind
-		var pending []byte
-		err := tx.QueryRow(ctx, `
-			select connector, kind, reference, pending_secret from inventory
-			 where tenant_id = $1 and id = $2 and pending_secret is not null for update`, tenant, id).Scan(&connector, &kind, &reference, &pending)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil // promoted before
-		}
-		if err != nil {
-			return err
-		}
-		secret, err := s.unseal(tenant, id, pending)
-		if err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, `
-			select id from inventory
-			 where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4 and (id = $5 or state in ('live', 'ending', 'survivor'))
-			 order by id for update`, tenant, connector, kind, reference, id)
-		if err != nil {
-			return err
-		}
-		holders, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		if err != nil {
-			return err
-		}
-		for _, holder := range holders {
-			sealed, err := s.sealer.Seal(tenant, holder, []byte(secret.Reveal()))
-			if err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, `
-				update inventory set secret = $3, pending_secret = null, updated_at = now() where tenant_id = $1 and id = $2`,
-				tenant, holder, sealed); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("promote the new secret of item %s: %w", id, err)
-	}
-	return nil
-}
+func ids(rows pgx.Rows) ([]uuid.UUID, error) { return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) }
 
-// Settle opens a run of a cascade: survivors of an earlier run are live again,
-// and the agents that ended with the principal are restricted, which their SCIM
-// resource shows. A principal who is back by now orphans nobody. It returns the
-// agents' ids.
-func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, scope Scope) ([]uuid.UUID, error) {
-	agents, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]uuid.UUID, error) {
-		return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	}, `
-		with reopened as (
-		  update inventory set state = 'live', reason = '', updated_at = now()
-		   where tenant_id = $1 and event_id = $3 and state = 'survivor'),
-		orphans as materialized (
-		  select id from (select agents_ending_with($1, $2) as id) a
-		   where id <> $2 and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)),
-		restricted as (
-		  insert into restrictions (tenant_id, principal_id, cause, event_id)
-		  select $1, id, 'orphaned', $3 from orphans on conflict do nothing),
-		shown as (
-		  update resources r set active = false, document = r.document || '{"active": false}', version = r.version + 1, modified_at = now()
-		    from orphans o where r.tenant_id = $1 and r.id = o.id and r.active is distinct from false
-		  returning r.id, r.version),
-		audited as (
-		  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
-		  select $1, s.id, 'Agent', s.version, 'orphaned', e.actor, array['active']
-		    from shown s join lifecycle_events e on e.tenant_id = $1 and e.id = $3)
-		select id from orphans`, tenant, scope.Principal, scope.Event)
-	if err != nil {
-		return nil, fmt.Errorf("settle the cascade: %w", err)
+// handOverSQL gives the agents that would end with a leaver to the leaver's
+// manager, where the tenant's policy says so and the manager is here. Each is a mover.
+const handOverSQL = `
+	with manager as (
+	  select m.id from resources r
+	    join tenants p on p.id = $1 and p.orphans = 'manager'
+	    join resources m on m.tenant_id = $1 and m.type = 'User' and m.deleted_at is null
+	     and m.id::text = r.document -> 'urn:ietf:params:scim:schemas:extension:enterprise:2.0:User' -> 'manager' ->> 'value'
+	   where r.tenant_id = $1 and r.id = $2 and r.type = 'User' and m.id <> $2
+	     and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)
+	     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = m.id)),
+	adopted as (
+	  insert into edges (tenant_id, source_id, attribute, target_id)
+	  select $1, a, 'owners', m.id from manager m, agents_ending_with($1, $2) a
+	   where exists (select 1 from edges o where o.tenant_id = $1 and o.source_id = a and o.attribute = 'owners')
+	     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a)
+	  on conflict do nothing returning source_id),
+	changed as (
+	  update resources r set version = r.version + 1, modified_at = now() from adopted
+	   where r.tenant_id = $1 and r.id = adopted.source_id returning r.id, r.version),
+	audited as (
+	  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
+	  select $1, c.id, 'Agent', c.version, 'handed-over', e.actor, array['owners']
+	    from changed c join lifecycle_events e on e.tenant_id = $1 and e.id = $3),
+	event as (
+	  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
+	  select $1, gen_random_uuid(), 'mover', c.id, 'Agent', 'handed-over', e.actor, array['owners'],
+	         'mover/' || $1 || '/' || c.id || '/' || c.version, now()
+	    from changed c join lifecycle_events e on e.tenant_id = $1 and e.id = $3)
+	select id from changed`
+
+// settleSQL has survivors of an earlier run of the cascade live again, and
+// restricts the agents that ended with the principal, which their SCIM resource
+// shows. A principal who is back by now orphans nobody.
+const settleSQL = `
+	with reopened as (
+	  update inventory set state = 'live', reason = '', updated_at = now()
+	   where tenant_id = $1 and event_id = $3 and state = 'survivor'),
+	orphans as materialized (
+	  select id from (select agents_ending_with($1, $2) as id) a
+	   where id <> $2 and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)),
+	restricted as (
+	  insert into restrictions (tenant_id, principal_id, cause, event_id)
+	  select $1, id, 'orphaned', $3 from orphans on conflict do nothing),
+	shown as (
+	  update resources r set active = false, document = r.document || '{"active": false}', version = r.version + 1, modified_at = now()
+	    from orphans o where r.tenant_id = $1 and r.id = o.id and r.active is distinct from false
+	  returning r.id, r.version),
+	audited as (
+	  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
+	  select $1, s.id, 'Agent', s.version, 'orphaned', e.actor, array['active']
+	    from shown s join lifecycle_events e on e.tenant_id = $1 and e.id = $3)
+	select id from orphans`
+
+// Settle opens a run of a cascade: it hands over or suspends the agents that would
+// go on without an active owner, and returns their ids.
+func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, scope Scope) (handedOver, suspended []uuid.UUID, err error) {
+	args := []any{tenant, scope.Principal, scope.Event}
+	collect := func(into *[]uuid.UUID) func(pgx.Rows) error {
+		return func(rows pgx.Rows) (err error) {
+			*into, err = ids(rows)
+			return err
+		}
 	}
-	return agents, nil
+	err = database.Together(ctx, s.db, tenant,
+		database.Statement{SQL: handOverSQL, Args: args, Collect: collect(&handedOver)},
+		database.Statement{SQL: settleSQL, Args: slices.Clone(args), Collect: collect(&suspended)})
+	if err != nil {
+		return nil, nil, fmt.Errorf("settle the cascade: %w", err)
+	}
+	return handedOver, suspended, nil
 }
 
 func (s *Store) exec(ctx context.Context, tenant uuid.UUID, what, sql string, args ...any) error {

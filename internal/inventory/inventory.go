@@ -22,12 +22,26 @@ const (
 	ServiceAccount Kind = "service_account"
 	APIKey         Kind = "api_key"
 	Session        Kind = "session"
-	ScheduledRun   Kind = "scheduled_run"
+	// Grant is what an authorization server lets a client do for a subject; all
+	// of its tokens end with it.
+	Grant        Kind = "grant"
+	ScheduledRun Kind = "scheduled_run"
 )
 
 // CredentialKinds lists the kinds that are credentials.
 func CredentialKinds() []Kind {
-	return []Kind{RefreshToken, AccessToken, ServiceAccount, APIKey, Session}
+	return []Kind{RefreshToken, AccessToken, ServiceAccount, APIKey, Session, Grant}
+}
+
+// Renewable tells whether ending it can be made good by a login: a token, a grant
+// or a session, but no account, no key and no schedule.
+func (k Kind) Renewable() bool {
+	switch k {
+	case RefreshToken, AccessToken, Session, Grant:
+		return true
+	default:
+		return false
+	}
 }
 
 // State is where an item stands.
@@ -41,6 +55,7 @@ const (
 	Verified State = "verified" // a probe saw it alive before and dead after
 	Expiring State = "expiring" // cannot be revoked; ends by itself at ExpiresAt
 	Survivor State = "survivor" // outlived a cascade
+	Waived   State = "waived"   // alive, and tolerated until a time, by somebody who said why
 	Released State = "released" // its holder gave it up
 )
 
@@ -52,15 +67,23 @@ type Item struct {
 	Kind      Kind       `json:"kind"`
 	Connector string     `json:"connector"`
 	Reference string     `json:"reference"`
-	Shared    bool       `json:"shared"`
-	Scopes    []string   `json:"scopes"`
-	IssuedAt  time.Time  `json:"issuedAt"`
-	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
-	State     State      `json:"state"`
-	Reason    string     `json:"reason,omitempty"`
-	Event     *uuid.UUID `json:"cascadeId,omitempty"`
-	CreatedAt time.Time  `json:"createdAt"`
-	UpdatedAt time.Time  `json:"updatedAt"`
+	// Account is the reference that a first rotation found; empty before.
+	Account string `json:"account,omitempty"`
+	// Shared: others rely on it whom the inventory does not know.
+	Shared bool `json:"shared"`
+	// ReliedOnBy names them, where their names are known.
+	ReliedOnBy []string `json:"reliedOnBy,omitempty"`
+	// Entitlement is what it was granted under, by the platform's name.
+	Entitlement string     `json:"entitlement,omitempty"`
+	Scopes      []string   `json:"scopes"`
+	IssuedAt    time.Time  `json:"issuedAt"`
+	ExpiresAt   *time.Time `json:"expiresAt,omitempty"`
+	State       State      `json:"state"`
+	Reason      string     `json:"reason,omitempty"`
+	Event       *uuid.UUID `json:"cascadeId,omitempty"`
+	WaivedUntil *time.Time `json:"waivedUntil,omitempty"`
+	CreatedAt   time.Time  `json:"createdAt"`
+	UpdatedAt   time.Time  `json:"updatedAt"`
 }
 
 // The errors of this package.
@@ -87,5 +110,5 @@ func NewStore(db *database.DB, sealer *seal.Sealer) *Store {
 	return &Store{db: db, sealer: sealer}
 }
 
-const itemColumns = `id, principal_id, agent_id, kind, connector, reference, shared, scopes, issued_at, expires_at,
-	state, reason, event_id, created_at, updated_at`
+const itemColumns = `id, principal_id, agent_id, kind, connector, reference, account, shared, relied_on_by, entitlement, scopes, issued_at, expires_at,
+	state, reason, event_id, waived_until, created_at, updated_at`

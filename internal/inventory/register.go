@@ -1,17 +1,16 @@
 package inventory
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/seal"
 )
@@ -25,9 +24,12 @@ type New struct {
 	Reference string
 	Secret    seal.Secret // sealed before it is stored; empty where the connector needs none
 	Shared    bool        // others rely on it: rotated instead of disabled
-	Scopes    []string
-	IssuedAt  time.Time
-	ExpiresAt *time.Time
+	// ReliedOnBy names whoever else relies on it and is in no inventory.
+	ReliedOnBy  []string
+	Entitlement string // what it was granted under
+	Scopes      []string
+	IssuedAt    time.Time
+	ExpiresAt   *time.Time
 }
 
 // Register adds an item, unless the principal or the agent may hold nothing
@@ -35,6 +37,78 @@ type New struct {
 // commits first, and the other sees it.
 // Errors: [ErrUnknownPrincipal], [ErrRestricted], [ErrDuplicate].
 func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
+	var item *Item
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := newAdmission(tx, tenant).admit(ctx, n); err != nil {
+			return err
+		}
+		var err error
+		item, err = s.insert(ctx, tx, tenant, n)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("register: %w", err)
+	}
+	return item, nil
+}
+
+// RefusedError says why one registration of several was refused.
+type RefusedError struct {
+	Index int // from 0
+	Cause error
+}
+
+func (e *RefusedError) Error() string { return fmt.Sprintf("registration %d: %v", e.Index, e.Cause) }
+
+// Unwrap returns the cause, which is one of [Store.Register]'s errors.
+func (e *RefusedError) Unwrap() error { return e.Cause }
+
+// RegisterAll adds all of the items, or, where any is refused, none, and says
+// of each refused one why. The refusals are nil where err is not.
+func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New) (refused []*RefusedError, err error) {
+	errRefused := errors.New("refused")
+	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		admission := newAdmission(tx, tenant)
+		// All holders first and in one order, lest two imports wait for each other.
+		var holders []uuid.UUID
+		for _, n := range items {
+			holders = append(holders, holdersOf(n.Principal, n.Agent)...)
+		}
+		if err := admission.all(ctx, holders); err != nil && !isRefusal(err) {
+			return err
+		}
+		for i, n := range items {
+			err := admission.admit(ctx, n)
+			if err == nil {
+				_, err = s.insert(ctx, tx, tenant, n)
+			}
+			if err != nil && !isRefusal(err) {
+				return err
+			}
+			if err != nil {
+				refused = append(refused, &RefusedError{i, err})
+			}
+		}
+		if len(refused) > 0 {
+			return errRefused
+		}
+		return nil
+	})
+	if errors.Is(err, errRefused) {
+		return refused, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("register %d items: %w", len(items), err)
+	}
+	return nil, nil
+}
+
+func isRefusal(err error) bool {
+	return errors.Is(err, ErrUnknownPrincipal) || errors.Is(err, ErrRestricted) || errors.Is(err, ErrDuplicate)
+}
+
+// insert writes one item. Error: [ErrDuplicate], which leaves the transaction usable.
+func (s *Store) insert(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, n New) (*Item, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("make an id: %w", err)
@@ -45,87 +119,102 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 			return nil, err
 		}
 	}
-	if n.Scopes == nil {
-		n.Scopes = []string{}
+	rows, err := tx.Query(ctx, `
+		insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared, relied_on_by, entitlement, scopes, issued_at, expires_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10::text[], '{}'), $11, coalesce($12::text[], '{}'), $13, $14)
+		on conflict do nothing returning `+itemColumns,
+		tenant, id, n.Principal, n.Agent, n.Kind, n.Connector, n.Reference, sealed, n.Shared, n.ReliedOnBy, n.Entitlement, n.Scopes, n.IssuedAt, n.ExpiresAt)
+	if err != nil {
+		return nil, err
 	}
-	var item *Item
-	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		holders := []uuid.UUID{n.Principal}
-		if n.Agent != nil && *n.Agent != n.Principal {
-			holders = append(holders, *n.Agent)
-		}
-		if err := admit(ctx, tx, tenant, holders); err != nil {
-			return err
-		}
-		if err := requireAgent(ctx, tx, tenant, n.Agent); err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, `
-			insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared, scopes, issued_at, expires_at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-			returning `+itemColumns,
-			tenant, id, n.Principal, n.Agent, n.Kind, n.Connector, n.Reference, sealed, n.Shared, n.Scopes, n.IssuedAt, n.ExpiresAt)
-		if err != nil {
-			return err
-		}
-		item, err = pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Item])
-		return err
-	})
-	switch {
-	case database.IsUniqueViolation(err, "inventory_live"):
+	item, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Item])
+	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrDuplicate
-	case err != nil:
-		return nil, fmt.Errorf("register: %w", err)
 	}
-	return item, nil
+	return item, err
 }
 
-// requireAgent refuses a holder that is no agent.
-func requireAgent(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, agent *uuid.UUID) error {
-	if agent == nil {
-		return nil
+func holdersOf(principal uuid.UUID, agent *uuid.UUID) []uuid.UUID {
+	if agent == nil || *agent == principal {
+		return []uuid.UUID{principal}
 	}
-	var isAgent bool
-	err := tx.QueryRow(ctx, `select type = 'Agent' from resources where tenant_id = $1 and id = $2`, tenant, *agent).Scan(&isAgent)
-	if err == nil && !isAgent {
-		return fmt.Errorf("%w: %s is no agent", ErrUnknownPrincipal, *agent)
-	}
-	return err
+	return []uuid.UUID{principal, *agent}
 }
 
-// admit lets the holders pass if each is a live principal, none is restricted,
+// admission lets holders pass if each is a live principal, none is restricted,
 // and each agent has an active owner; and keeps all of that true until the
-// transaction ends.
-func admit(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, holders []uuid.UUID) error {
-	// One order for all, lest two registrations deadlock.
-	slices.SortFunc(holders, func(a, b uuid.UUID) int { return strings.Compare(a.String(), b.String()) })
-	for _, holder := range holders {
-		var resourceType string
-		err := tx.QueryRow(ctx, `
-			select type from resources where tenant_id = $1 and id = $2 and deleted_at is null and type in ('User', 'Agent')
-			   for share`, tenant, holder).Scan(&resourceType)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("%w: %s", ErrUnknownPrincipal, holder)
-		}
-		if err != nil {
-			return err
-		}
-		// Asked after the lock is held, in a statement of its own: a
-		// deactivation that held it before is visible now.
-		restricted, err := isRestricted(ctx, tx, tenant, holder)
-		if err != nil {
-			return err
-		}
-		if restricted {
-			return fmt.Errorf("%w: %s", ErrRestricted, holder)
-		}
-		if resourceType == directory.TypeAgent {
-			if err := lockActiveOwner(ctx, tx, tenant, holder); err != nil {
-				return err
-			}
-		}
+// transaction ends. It asks of each once.
+type admission struct {
+	tx     pgx.Tx
+	tenant uuid.UUID
+	asked  map[uuid.UUID]holder
+}
+
+type holder struct {
+	resourceType string
+	refusal      error
+}
+
+func newAdmission(tx pgx.Tx, tenant uuid.UUID) *admission {
+	return &admission{tx: tx, tenant: tenant, asked: make(map[uuid.UUID]holder)}
+}
+
+// admit refuses a registration whose principal or agent may hold nothing.
+func (a *admission) admit(ctx context.Context, n New) error {
+	if err := a.all(ctx, holdersOf(n.Principal, n.Agent)); err != nil {
+		return err
+	}
+	if n.Agent != nil && a.asked[*n.Agent].resourceType != directory.TypeAgent {
+		return fmt.Errorf("%w: %s is no agent", ErrUnknownPrincipal, *n.Agent)
 	}
 	return nil
+}
+
+// all asks of each holder, in one order for all, lest two registrations
+// deadlock, and returns the first refusal.
+func (a *admission) all(ctx context.Context, holders []uuid.UUID) error {
+	slices.SortFunc(holders, func(x, y uuid.UUID) int { return bytes.Compare(x[:], y[:]) })
+	var refusal error
+	for _, id := range slices.Compact(holders) {
+		h, ok := a.asked[id]
+		if !ok {
+			resourceType, err := a.ask(ctx, id)
+			if err != nil && !isRefusal(err) {
+				return err
+			}
+			h = holder{resourceType, err}
+			a.asked[id] = h
+		}
+		if refusal == nil {
+			refusal = h.refusal
+		}
+	}
+	return refusal
+}
+
+func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string, err error) {
+	err = a.tx.QueryRow(ctx, `
+		select type from resources where tenant_id = $1 and id = $2 and deleted_at is null and type in ('User', 'Agent')
+		   for share`, a.tenant, id).Scan(&resourceType)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("%w: %s", ErrUnknownPrincipal, id)
+	}
+	if err != nil {
+		return "", err
+	}
+	// Asked after the lock is held, in a statement of its own: a deactivation
+	// that held it before is visible now.
+	restricted, err := isRestricted(ctx, a.tx, a.tenant, id)
+	if err != nil {
+		return "", err
+	}
+	if restricted {
+		return resourceType, fmt.Errorf("%w: %s", ErrRestricted, id)
+	}
+	if resourceType == directory.TypeAgent {
+		err = lockActiveOwner(ctx, a.tx, a.tenant, id)
+	}
+	return resourceType, err
 }
 
 // lockActiveOwner finds an owner of the agent who is here, and keeps that
@@ -133,23 +222,17 @@ func admit(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, holders []uuid.UUID
 // the owner may have left: it then looks for another.
 func lockActiveOwner(ctx context.Context, tx pgx.Tx, tenant, agent uuid.UUID) error {
 	for {
-		var owner uuid.UUID
-		err := tx.QueryRow(ctx, `
-			select p.id from edges o
-			  join resources r on r.tenant_id = o.tenant_id and r.id = o.target_id and r.deleted_at is null
-			  left join edges m on r.type = 'Group' and m.tenant_id = r.tenant_id and m.source_id = r.id and m.attribute = 'members'
-			  join resources p on p.tenant_id = o.tenant_id and p.id = coalesce(m.target_id, r.id)
-			                  and p.type = 'User' and p.deleted_at is null
-			 where o.tenant_id = $1 and o.source_id = $2 and o.attribute = 'owners'
-			   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = p.id)
-			 limit 1 for share of p`, tenant, agent).Scan(&owner)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("%w: agent %s has no active owner", ErrRestricted, agent)
-		}
-		if err != nil {
+		var owner *uuid.UUID
+		if err := tx.QueryRow(ctx, `select active_owner($1, $2, null)`, tenant, agent).Scan(&owner); err != nil {
 			return err
 		}
-		restricted, err := isRestricted(ctx, tx, tenant, owner)
+		if owner == nil {
+			return fmt.Errorf("%w: agent %s has no active owner", ErrRestricted, agent)
+		}
+		if _, err := tx.Exec(ctx, `select 1 from resources where tenant_id = $1 and id = $2 for share`, tenant, *owner); err != nil {
+			return err
+		}
+		restricted, err := isRestricted(ctx, tx, tenant, *owner)
 		if err != nil || !restricted {
 			return err
 		}
@@ -161,71 +244,4 @@ func isRestricted(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID) (
 	err := tx.QueryRow(ctx, `select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`, tenant, principal).
 		Scan(&restricted)
 	return restricted, err
-}
-
-// leaverPending tells whether a cascade that is to end the item has not closed
-// yet: the principal may be back by now, and the item is its all the same.
-func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool, error) {
-	var pending bool
-	err := tx.QueryRow(ctx, `
-		select exists (
-		  select 1 from inventory i join lifecycle_events e on e.tenant_id = i.tenant_id and e.kind = 'leaver'
-		     and e.closed_at is null and e.sequence >= i.sequence
-		   where i.tenant_id = $1 and i.id = $2
-		     and (e.principal_id in (i.principal_id, i.agent_id) or exists (
-		          select 1 from edges o where o.tenant_id = $1 and o.source_id in (i.principal_id, i.agent_id)
-		             and o.attribute = 'owners' and o.target_id = e.principal_id)))`, tenant, item).Scan(&pending)
-	return pending, err
-}
-
-// Release takes an item out of the inventory because its holder gave it up.
-// What a cascade has begun with, and what a restricted principal holds, stays:
-// nobody talks an item out of a cascade. Releasing twice is no error.
-// Errors: [ErrNotFound], [ErrEnding].
-func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []Kind) error {
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		var principal uuid.UUID
-		var agent *uuid.UUID
-		err := tx.QueryRow(ctx, `select principal_id, agent_id from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`,
-			tenant, id, kinds).Scan(&principal, &agent)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrNotFound
-		}
-		if err != nil {
-			return err
-		}
-		holders := []uuid.UUID{principal}
-		if agent != nil && *agent != principal {
-			holders = append(holders, *agent)
-		}
-		if pending, err := leaverPending(ctx, tx, tenant, id); err != nil {
-			return err
-		} else if pending {
-			return ErrEnding
-		}
-		if err := admit(ctx, tx, tenant, holders); errors.Is(err, ErrRestricted) || errors.Is(err, ErrUnknownPrincipal) {
-			return ErrEnding
-		} else if err != nil {
-			return err
-		}
-		var state State
-		if err := tx.QueryRow(ctx, `select state from inventory where tenant_id = $1 and id = $2 for update`, tenant, id).Scan(&state); err != nil {
-			return err
-		}
-		switch state {
-		case Ending, Survivor:
-			return ErrEnding
-		case Live:
-			// The secret is of no more use here: what is not kept cannot leak.
-			_, err = tx.Exec(ctx, `update inventory set state = 'released', secret = null, updated_at = now()
-				where tenant_id = $1 and id = $2`, tenant, id)
-			return err
-		default:
-			return nil
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("release %s: %w", id, err)
-	}
-	return nil
 }

@@ -17,6 +17,8 @@ var (
 	ErrCascadeNotFound = errors.New("no such cascade")
 	// ErrNotFailed: only a cascade that closed without success can be run again.
 	ErrNotFailed = errors.New("the cascade is running, or did not fail")
+	// ErrNotRunning: only a running cascade can be asked.
+	ErrNotRunning = errors.New("the cascade is not running: re-run it, if it failed")
 )
 
 // RefusedError says why a running cascade did not take a request.
@@ -41,12 +43,13 @@ type Cascade struct {
 	Revoked    int        `json:"revoked"`
 	Expiring   int        `json:"expiring"`
 	Survivors  int        `json:"survivors"`
+	Waived     int        `json:"waived"`
 	Sequence   int64      `json:"-"`
 }
 
 // cascadeColumns tells pending from running by whether a workflow was started.
 const cascadeColumns = `id, principal_id, principal_type, trigger, actor, workflow_id, run_id, created_at, started_at, closed_at,
-	coalesce(outcome, case when started_at is null then 'pending' else 'running' end), verified, revoked, expiring, survivors, sequence`
+	coalesce(outcome, case when started_at is null then 'pending' else 'running' end), verified, revoked, expiring, survivors, waived, sequence`
 
 // Cascades reads and closes cascades.
 type Cascades struct {
@@ -124,6 +127,8 @@ type Report struct {
 	Revoked   int        `json:"revoked"` // confirmed by the downstream, unverified
 	Expiring  int        `json:"expiring"`
 	Survivors int        `json:"survivors"`
+	Waived    int        `json:"waived,omitempty"`  // alive, and tolerated for a while
+	Unbound   int        `json:"unbound,omitempty"` // found for the leaver, registered by nobody, alive
 	Surviving []Survivor `json:"surviving,omitempty"`
 	Outcome   string     `json:"outcome"` // completed or failed
 }
@@ -134,7 +139,7 @@ type Report struct {
 func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupted bool) (Report, error) {
 	r, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (Report, error) {
 		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (r Report, err error) {
-			err = row.Scan(&r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Outcome, &r.Surviving)
+			err = row.Scan(&r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Waived, &r.Outcome, &r.Surviving, &r.Unbound)
 			return r, err
 		})
 	}, `
@@ -154,15 +159,16 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 		counts as (
 		  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
 		         count(*) filter (where state = 'expiring') expiring,
-		         count(*) filter (where state in ('survivor', 'ending')) survivors from items),
+		         count(*) filter (where state in ('survivor', 'ending')) survivors, count(*) filter (where state = 'waived') waived from items),
 		surviving as (
 		  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason', coalesce(nullif(reason, ''), 'not ended')) order by id) list
 		    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
 		update lifecycle_events e
 		   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
-		       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors
+		       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors, waived = c.waived
 		  from counts c, surviving s where e.tenant_id = $1 and e.id = $2
-		returning e.verified, e.revoked, e.expiring, e.survivors, e.outcome, s.list`, tenant, event, interrupted, maxSurvivors)
+		returning e.verified, e.revoked, e.expiring, e.survivors, e.waived, e.outcome, s.list,
+		  (select count(*) from unbound u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`, tenant, event, interrupted, maxSurvivors)
 	if err != nil {
 		return Report{}, fmt.Errorf("close cascade %s: %w", event, err)
 	}

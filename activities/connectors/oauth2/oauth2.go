@@ -27,9 +27,12 @@ type Config struct {
 	// TokenURL, where given, makes the stronger proof for refresh tokens: one
 	// use after the revocation, which must fail.
 	TokenURL string `yaml:"token_url"`
+	// AdminURL, where given, is an Ory Hydra's admin API: grants are listed by
+	// subject, which is the principal's SCIM id, and ended whole.
+	AdminURL string `yaml:"admin_url"`
 }
 
-// Connector implements Revoker, Verifier and Prover.
+// Connector implements Revoker, Verifier, Prover and Discoverer.
 type Connector struct {
 	config Config
 	secret seal.Secret
@@ -42,14 +45,14 @@ func New(c Config) (*Connector, error) {
 		c.Auth = "basic"
 	}
 	switch {
-	case c.RevocationURL == "":
+	case c.RevocationURL == "" && c.AdminURL == "":
 		return nil, errors.New("revocation_url is missing")
-	case c.ClientID == "":
+	case c.ClientID == "" && c.RevocationURL != "":
 		return nil, errors.New("client_id is missing")
 	case c.Auth != "basic" && c.Auth != "post":
 		return nil, errors.New("auth is basic or post")
 	}
-	for _, address := range []string{c.RevocationURL, c.IntrospectionURL, c.TokenURL} {
+	for _, address := range []string{c.RevocationURL, c.IntrospectionURL, c.TokenURL, c.AdminURL} {
 		if address == "" {
 			continue
 		}
@@ -64,15 +67,18 @@ func New(c Config) (*Connector, error) {
 	return &Connector{config: c, secret: secret, client: connectors.NewHTTPClient()}, nil
 }
 
-// Accepts implements connectors.Connector: tokens are ended by their value.
+// Accepts implements connectors.Connector: tokens are ended by their value,
+// grants by subject and client.
 func (c *Connector) Accepts(kind inventory.Kind, hasSecret, shared bool) error {
 	switch {
-	case kind != inventory.RefreshToken && kind != inventory.AccessToken:
-		return errors.New("this connector ends refresh_token and access_token")
+	case shared:
+		return errors.New("a token or grant cannot be shared")
+	case kind == inventory.Grant && c.config.AdminURL != "":
+		return nil
+	case kind != inventory.RefreshToken && kind != inventory.AccessToken || c.config.RevocationURL == "":
+		return errors.New("this connector ends refresh_token and access_token (with revocation_url), and grant (with admin_url)")
 	case !hasSecret:
 		return errors.New("a token is revoked by its value: register it as the secret")
-	case shared:
-		return errors.New("a token cannot be shared")
 	}
 	return nil
 }

@@ -10,8 +10,12 @@ import (
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
-// Revoke implements connectors.Revoker by RFC 7009 section 2.1.
+// Revoke implements connectors.Revoker by RFC 7009 section 2.1, and of a grant by
+// the admin API.
 func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	if t.Kind == inventory.Grant {
+		return c.endGrant(ctx, t)
+	}
 	resp, body, err := c.post(ctx, c.config.RevocationURL, url.Values{
 		"token": {t.Secret.Reveal()}, "token_type_hint": {hint(t.Kind)},
 	})

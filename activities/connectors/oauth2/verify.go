@@ -10,6 +10,9 @@ import (
 
 // Probe implements connectors.Verifier by introspection, which uses nothing up.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	if t.Kind == inventory.Grant {
+		return c.probeGrant(ctx, t)
+	}
 	if c.config.IntrospectionURL == "" {
 		return connectors.Unknown, "no introspection_url is configured", nil
 	}

@@ -24,12 +24,11 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 	})
 }
 
-// Rotate implements connectors.Rotator. The password is sent as a verifier: in
-// plain text it would stand in the downstream's log under log_statement=ddl.
-func (c *Connector) Rotate(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	return c.alter(ctx, t.Reference, "password replaced", func(role string) (string, error) {
-		verifier, err := scram.NewVerifier(t.NewSecret.Reveal())
-		return "alter role " + role + " password '" + verifier + "'", err
+// Block implements connectors.Blocker: no login and no open session, with the
+// password as it is, so that LOGIN brings the role back.
+func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.alter(ctx, t.Reference, "login suspended", func(role string) (string, error) {
+		return "alter role " + role + " nologin", nil
 	})
 }
 
@@ -53,6 +52,10 @@ func (c *Connector) alter(ctx context.Context, role, what string, statement func
 	} else if err != nil {
 		return connectors.Answer{}, classify("alter the role", err)
 	}
+	return endSessions(ctx, conn, role, what)
+}
+
+func endSessions(ctx context.Context, conn *pgx.Conn, role, what string) (connectors.Answer, error) {
 	ended, left, err := terminate(ctx, conn, role)
 	if err != nil {
 		return connectors.Answer{}, classify("end the role's sessions", err)

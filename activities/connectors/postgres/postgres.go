@@ -20,14 +20,19 @@ type Config struct {
 	// URL of the downstream database, by reference, as a role that may alter
 	// others: CREATEROLE with ADMIN on them, and pg_signal_backend.
 	URL config.SecretRef `yaml:"url"`
+	// Rotation is how a shared role gets a new secret: alternate (default) makes a
+	// second role beside it that acts as the first, so that nobody is cut off before
+	// the new secret has reached them; password replaces the password at once.
+	Rotation string `yaml:"rotation"`
 }
 
 // connectTimeout bounds a login, of ours or of the role that is probed.
 const connectTimeout = 10 * time.Second
 
-// Connector implements Revoker, Rotator and Verifier.
+// Connector implements Revoker, Rotator, Blocker, Verifier, Discoverer and Issuer.
 type Connector struct {
-	config *pgx.ConnConfig
+	config    *pgx.ConnConfig
+	alternate bool
 }
 
 // New validates the settings and resolves the URL.
@@ -43,9 +48,12 @@ func New(c Config) (*Connector, error) {
 	if err != nil {
 		return nil, errors.New("url is not a PostgreSQL URL") // pgx's error quotes it
 	}
+	if c.Rotation != "" && c.Rotation != "alternate" && c.Rotation != "password" {
+		return nil, errors.New("rotation is alternate or password")
+	}
 	cfg.ConnectTimeout = connectTimeout
 	cfg.RuntimeParams["application_name"] = "leaver"
-	return &Connector{config: cfg}, nil
+	return &Connector{config: cfg, alternate: c.Rotation != "password"}, nil
 }
 
 // Accepts implements connectors.Connector.

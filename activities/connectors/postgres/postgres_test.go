@@ -64,8 +64,18 @@ func (d *downstream) url(role, password string) string {
 
 func (d *downstream) connector(t *testing.T, address string) *postgres.Connector {
 	t.Helper()
+	return d.configured(t, postgres.Config{URL: "env:TEST_DOWNSTREAM"}, address)
+}
+
+// dropLater has a role that a rotation made go before the one it acts as.
+func (d *downstream) dropLater(t *testing.T, role string) {
+	t.Cleanup(func() { d.exec(t, "drop role if exists "+role) })
+}
+
+func (d *downstream) configured(t *testing.T, settings postgres.Config, address string) *postgres.Connector {
+	t.Helper()
 	t.Setenv("TEST_DOWNSTREAM", address)
-	c, err := postgres.New(postgres.Config{URL: "env:TEST_DOWNSTREAM"})
+	c, err := postgres.New(settings)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,24 +124,132 @@ func TestRevocationEndsOpenSessions(t *testing.T) {
 	}
 }
 
-func TestRotationPutsTheNewSecretInThePlaceOfTheOld(t *testing.T) {
-	d := newDownstream(t)
-	target := d.issue(t)
-	target.NewSecret = seal.Secret(rand.Text())
-	connector := d.connector(t, d.owner)
-	for range 2 { // it can be repeated
-		if answer, err := connector.Rotate(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
+// rotate takes a target through a rotation, each step twice: any can be repeated.
+func rotate(t *testing.T, c *postgres.Connector, target connectors.Target) connectors.Target {
+	t.Helper()
+	target.NewSecret, target.Rotation = seal.Secret(rand.Text()), uuid.Must(uuid.NewV7())
+	target.NewReference = c.Successor(target)
+	for _, step := range []func(context.Context, connectors.Target) (connectors.Answer, error){c.Renew, c.Renew, c.Retire, c.Retire} {
+		if answer, err := step(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
 			t.Fatalf("rotate: %+v, %v", answer, err)
 		}
 	}
+	return target
+}
+
+func TestRotation(t *testing.T) {
+	d := newDownstream(t)
+	password := postgres.Config{URL: "env:TEST_DOWNSTREAM", Rotation: "password"}
+	for name, c := range map[string]*postgres.Connector{"alternate": d.connector(t, d.owner), "password": d.configured(t, password, d.owner)} {
+		t.Run(name, func(t *testing.T) {
+			target := rotate(t, c, d.issue(t))
+			d.dropLater(t, target.NewReference)
+			if d.logsIn(target.Reference, target.Secret.Reveal()) {
+				t.Error("the old password logs in")
+			}
+			if !d.logsIn(target.NewReference, target.NewSecret.Reveal()) {
+				t.Error("the new password does not log in")
+			}
+			if vitality, detail, err := c.Probe(t.Context(), target); err != nil || vitality != connectors.Dead {
+				t.Errorf("the probe of the old one: %s (%s), %v; want dead", vitality, detail, err)
+			}
+		})
+	}
+}
+
+func TestNobodyIsCutOffBeforeTheOldSecretIsRetired(t *testing.T) {
+	d := newDownstream(t)
+	c, target := d.connector(t, d.owner), d.issue(t)
+	target.NewSecret, target.Rotation = seal.Secret(rand.Text()), uuid.Must(uuid.NewV7())
+	target.NewReference = c.Successor(target)
+	if _, err := c.Renew(t.Context(), target); err != nil {
+		t.Fatal(err)
+	}
+	d.dropLater(t, target.NewReference)
+	for _, login := range [][2]string{{target.Reference, target.Secret.Reveal()}, {target.NewReference, target.NewSecret.Reveal()}} {
+		if !d.logsIn(login[0], login[1]) {
+			t.Errorf("%s does not log in between make and retire", login[0])
+		}
+	}
+}
+
+// TestASuccessorActsAsTheAccount: rights, ownership and settings stay the
+// account's through any number of rotations.
+func TestASuccessorActsAsTheAccount(t *testing.T) {
+	d := newDownstream(t)
+	c, target := d.connector(t, d.owner), d.issue(t)
+	account := target.Reference
+	d.exec(t, "create schema s_"+account+" authorization "+account)
+	d.exec(t, "alter role "+account+" set search_path = s_"+account+", public")
+	t.Cleanup(func() { d.exec(t, "drop schema s_"+account+" cascade") })
+	for n := range 2 {
+		target = rotate(t, c, target)
+		d.dropLater(t, target.NewReference)
+		target.Reference, target.Secret = target.NewReference, target.NewSecret
+		conn, err := pgx.Connect(t.Context(), d.url(target.Reference, target.Secret.Reveal()))
+		if err != nil {
+			t.Fatalf("after rotation %d: %v", n+1, err)
+		}
+		if _, err := conn.Exec(t.Context(), "create table made_"+string(rune('a'+n))+" ()"); err != nil {
+			t.Errorf("after rotation %d: %v", n+1, err)
+		}
+		var owner string
+		if err := conn.QueryRow(t.Context(), `select tableowner from pg_tables where schemaname = $1 order by tablename desc limit 1`, "s_"+account).Scan(&owner); err != nil || owner != account {
+			t.Errorf("after rotation %d the table belongs to %q, want %s (%v)", n+1, owner, account, err)
+		}
+		_ = conn.Close(t.Context())
+	}
+}
+
+func TestABlockedRoleComesBackWithItsPassword(t *testing.T) {
+	d := newDownstream(t)
+	c, target := d.connector(t, d.owner), d.issue(t)
+	if _, err := c.Block(t.Context(), target); err != nil {
+		t.Fatal(err)
+	}
 	if d.logsIn(target.Reference, target.Secret.Reveal()) {
-		t.Error("the old password logs in")
+		t.Error("the blocked role logs in")
 	}
-	if !d.logsIn(target.Reference, target.NewSecret.Reveal()) {
-		t.Error("the new password does not log in")
+	d.exec(t, "alter role "+target.Reference+" login")
+	if !d.logsIn(target.Reference, target.Secret.Reveal()) {
+		t.Error("the role does not come back")
 	}
-	if vitality, _, err := connector.Probe(t.Context(), target); err != nil || vitality != connectors.Dead {
-		t.Errorf("the probe of the old one: %s, %v; want dead", vitality, err)
+}
+
+func TestDiscoveryFindsRolesByTheirLabel(t *testing.T) {
+	d := newDownstream(t)
+	c, ada, bob := d.connector(t, d.owner), uuid.New(), uuid.New()
+	hers, _ := d.role(t, "")
+	d.exec(t, "comment on role "+hers+" is 'the reports. "+postgres.Label+ada.String()+"'")
+	his, _ := d.role(t, "")
+	d.exec(t, "comment on role "+his+" is '"+postgres.Label+bob.String()+"'")
+	gone, _ := d.role(t, "")
+	d.exec(t, "comment on role "+gone+" is '"+postgres.Label+ada.String()+"'")
+	d.exec(t, "alter role "+gone+" nologin")
+	found, err := c.Discover(t.Context(), []uuid.UUID{ada, uuid.New()})
+	if err != nil || len(found) != 1 || found[0].Reference != hers || found[0].Principal != ada || found[0].Kind != inventory.ServiceAccount {
+		t.Errorf("found %+v, %v; want the role %s of %s", found, err, hers, ada)
+	}
+}
+
+func TestADrillIsIssuedEndedAndRemoved(t *testing.T) {
+	d := newDownstream(t)
+	c := d.connector(t, d.owner)
+	name := "leaver-drill-" + uuid.NewString()[:8]
+	var issued connectors.Issued
+	for range 2 {
+		var err error
+		if issued, err = c.Issue(t.Context(), name, uuid.New()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !d.logsIn(issued.Reference, issued.Secret.Reveal()) {
+		t.Error("the drill's role does not log in")
+	}
+	for range 2 {
+		if err := c.Remove(t.Context(), issued.Reference); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

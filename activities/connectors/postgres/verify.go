@@ -32,7 +32,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 		return connectors.Unknown, "", err
 	case !refused:
 		return connectors.Alive, "the password logs in", nil
-	case sessions > 0 && t.NewSecret == "":
+	case sessions > 0 && t.NewReference != t.Reference: // others may have the role's new password by now
 		return connectors.Alive, fmt.Sprintf("the password is refused, but %d sessions are open", sessions), nil
 	}
 	return connectors.Dead, fmt.Sprintf("the password is refused (28P01 or 28000), %d sessions open", sessions), nil

@@ -5,6 +5,7 @@ package temporal
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -23,9 +24,15 @@ type Config struct {
 	Mode string `yaml:"mode"`
 	// Grace is how long a cancelled run may take before it is terminated; 5s.
 	Grace time.Duration `yaml:"grace"`
+	// SearchAttribute, a Keyword of the namespace's, is where schedules name the
+	// SCIM id of whom they run for. Empty: they cannot be discovered.
+	SearchAttribute string `yaml:"search_attribute"`
 }
 
-// Connector implements Canceller and Verifier.
+// A search attribute's name becomes part of a query.
+var attributeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*$`)
+
+// Connector implements Canceller, Blocker, Verifier, Discoverer and Issuer.
 type Connector struct {
 	config Config
 	client client.Client
@@ -46,6 +53,8 @@ func New(c Config) (*Connector, error) {
 		return nil, errors.New("namespace is missing")
 	case c.Mode != "delete" && c.Mode != "pause":
 		return nil, errors.New("mode is delete or pause")
+	case c.SearchAttribute != "" && !attributeName.MatchString(c.SearchAttribute):
+		return nil, errors.New("search_attribute is letters and digits")
 	}
 	options := client.Options{HostPort: c.Address, Namespace: c.Namespace, Identity: "leaver"}
 	key, err := c.APIKey.Resolve()

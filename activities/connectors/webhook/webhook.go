@@ -31,7 +31,7 @@ type Config struct {
 	Notify bool `yaml:"notify"`
 }
 
-// Connector implements Revoker, Rotator, Canceller, Verifier and Notifier.
+// Connector implements Revoker, Rotator, Publisher, Canceller, Verifier and Notifier.
 type Connector struct {
 	config Config
 	signer *standardwebhooks.Webhook
@@ -68,7 +68,7 @@ func (c *Connector) Close() { c.client.CloseIdleConnections() }
 
 // message is the body of every request.
 type message struct {
-	Type      string    `json:"type"` // credential.revoke, .rotate, .cancel, .verify, or a notification's
+	Type      string    `json:"type"` // credential.revoke, .rotate, .retire, .rotated, .cancel, .verify, or a notification's
 	Timestamp time.Time `json:"timestamp"`
 	Data      any       `json:"data"`
 }
@@ -79,7 +79,7 @@ type item struct {
 	Item      uuid.UUID      `json:"itemId"`
 	Kind      inventory.Kind `json:"kind"`
 	Reference string         `json:"reference"`
-	// NewSecret is what a rotation is to put in place; it travels in no other message.
+	// NewSecret is what a rotation is to put beside the old one.
 	NewSecret string `json:"newSecret,omitempty"`
 	// Secret says which one a verification asks about: the old, or the new one
 	// that a rotation has put in place.
@@ -91,9 +91,49 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 	return c.end(ctx, "credential.revoke", t, "")
 }
 
-// Rotate implements connectors.Rotator.
-func (c *Connector) Rotate(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+// Successor implements connectors.Rotator: a platform keeps its references.
+func (c *Connector) Successor(t connectors.Target) string { return t.Reference }
+
+// Renew implements connectors.Rotator.
+func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	t.Key = t.Rotation.String()
 	return c.end(ctx, "credential.rotate", t, t.NewSecret.Reveal())
+}
+
+// Retire implements connectors.Rotator.
+func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	t.Key = t.Rotation.String()
+	return c.end(ctx, "credential.retire", t, "")
+}
+
+// publication is the data of a message that hands over a new secret.
+type publication struct {
+	Tenant     uuid.UUID      `json:"tenantId"`
+	Rotation   uuid.UUID      `json:"rotationId"`
+	Connector  string         `json:"connector"`
+	Kind       inventory.Kind `json:"kind"`
+	Previous   string         `json:"previousReference"`
+	Reference  string         `json:"reference"`
+	NewSecret  string         `json:"newSecret"`
+	Items      []uuid.UUID    `json:"itemIds"`
+	ReliedOnBy []string       `json:"reliedOnBy,omitempty"`
+}
+
+// Publish implements connectors.Publisher. The id is the rotation's, so that a
+// platform which has it already may say so again.
+func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (connectors.Answer, error) {
+	resp, body, err := c.send(ctx, "credential.rotated", p.Rotation.String()+"/credential.rotated", publication{
+		Tenant: p.Tenant, Rotation: p.Rotation, Connector: p.Connector, Kind: p.Kind, Previous: p.Previous, Reference: p.Reference,
+		NewSecret: p.Secret.Reveal(), Items: p.Holders, ReliedOnBy: p.ReliedOnBy,
+	})
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	answer, err := readEnd(resp, body)
+	if err == nil && answer.Outcome != connectors.Done {
+		return answer, connectors.Permanent("the platform did not take the new secret: %s", answer.Detail)
+	}
+	return answer, err
 }
 
 // Cancel implements connectors.Canceller.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/evidence"
@@ -83,25 +84,28 @@ func (a *App) cascades() *lifecycle.Cascades { return lifecycle.NewCascades(a.db
 func (a *App) evidence() *evidence.Store { return evidence.NewStore(a.db) }
 
 func (a *App) starter() *worker.Starter {
-	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), a.notifiers)
+	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), a.roles)
 }
 
-// notifiers names the connectors that are told of a tenant's events. Where
-// none is configured, as is usual, the tenant's name is not even looked up.
-func (a *App) notifiers(ctx context.Context, id uuid.UUID) ([]string, error) {
-	if !a.connectors.Notify() {
-		return nil, nil
+// roles names the connectors that take part in a tenant's workflows. Where none
+// has more to do than to end things, the tenant's name is not even looked up.
+func (a *App) roles(ctx context.Context, id uuid.UUID) (worker.Roles, error) {
+	roles := worker.Roles{Singly: a.connectors.Rated()}
+	if !a.connectors.Ask() {
+		return roles, nil
 	}
 	t, err := a.Tenants().ByID(ctx, id)
 	if err != nil {
-		return nil, err
+		return roles, err
 	}
-	return a.connectors.Notifiers(t.Name), nil
+	roles.Notify, roles.Discover = a.connectors.Notifiers(t.Name), a.connectors.Discoverers(t.Name)
+	return roles, nil
 }
 
 func (a *App) activities() *activities.Activities {
 	return &activities.Activities{
 		Inventory: a.inventory(), Evidence: a.evidence(), Cascades: a.cascades(), Connectors: a.connectors,
+		Pauses: brake.NewPauses(a.db), Brakes: brake.New(a.db),
 	}
 }
 

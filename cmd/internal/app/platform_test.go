@@ -20,6 +20,8 @@ type platform struct {
 	mu    sync.Mutex
 	alive map[string]bool // by reference; absent is unknown
 	calls map[string]int  // by "type reference"
+	// What it was told to put in place, and what it was handed, by reference.
+	secrets, published map[string][]string
 	// intercept may answer in the platform's place: it returns whether it did.
 	intercept func(w http.ResponseWriter, kind, reference string) bool
 }
@@ -34,7 +36,7 @@ func newPlatform(t testing.TB) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &platform{alive: make(map[string]bool), calls: make(map[string]int)}
+	p := &platform{alive: make(map[string]bool), calls: make(map[string]int), secrets: make(map[string][]string), published: make(map[string][]string)}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || verifier.Verify(body, r.Header) != nil {
@@ -54,6 +56,7 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 		Data struct {
 			Reference string `json:"reference"`
 			Secret    string `json:"secret"`
+			NewSecret string `json:"newSecret"`
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
@@ -68,6 +71,11 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 		w.WriteHeader(http.StatusNoContent) // a notification
 		return
 	}
+	if m.Type == "credential.rotated" {
+		p.mu.Lock()
+		p.published[m.Data.Reference] = append(p.published[m.Data.Reference], m.Data.NewSecret)
+		p.mu.Unlock()
+	}
 	if intercept != nil && intercept(w, m.Type, m.Data.Reference) {
 		return
 	}
@@ -78,13 +86,18 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 		alive, known = p.alive[m.Data.Reference+"/new"]
 	}
 	switch {
+	case m.Type == "credential.rotated":
+		w.WriteHeader(http.StatusNoContent)
 	case m.Type == "credential.verify":
 		_, _ = fmt.Fprintf(w, `{"alive":%t}`, known && alive)
 	case !known:
 		_, _ = io.WriteString(w, `{"outcome":"gone"}`)
-	default:
+	case m.Type == "credential.rotate":
+		p.secrets[m.Data.Reference] = append(p.secrets[m.Data.Reference], m.Data.NewSecret)
+		p.alive[m.Data.Reference+"/new"] = true
+		_, _ = io.WriteString(w, `{"outcome":"done"}`)
+	default: // revoke, retire or cancel
 		p.alive[m.Data.Reference] = false
-		p.alive[m.Data.Reference+"/new"] = m.Type == "credential.rotate"
 		_, _ = io.WriteString(w, `{"outcome":"done"}`)
 	}
 }

@@ -1,0 +1,166 @@
+package oauth2
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// consentPath is where Ory Hydra's admin API has what subjects let clients do
+// (https://www.ory.sh/docs/hydra/reference/api, "consent sessions").
+const consentPath = "/admin/oauth2/auth/sessions/consent"
+
+const (
+	grantsPage     = 250 // Hydra's own default
+	maxGrantsPages = 100
+)
+
+// consent is the part of a consent session that names a grant.
+type consent struct {
+	GrantScope []string `json:"grant_scope"`
+	Request    struct {
+		Client struct {
+			ID string `json:"client_id"`
+		} `json:"client"`
+	} `json:"consent_request"`
+}
+
+// GrantReference names a grant: subject and client.
+func GrantReference(subject, client string) string {
+	return url.PathEscape(subject) + "/" + url.PathEscape(client)
+}
+
+func parseGrant(reference string) (subject, client string, err error) {
+	s, c, ok := strings.Cut(reference, "/")
+	if subject, err = url.PathUnescape(s); err == nil {
+		client, err = url.PathUnescape(c)
+	}
+	if !ok || err != nil || subject == "" || client == "" {
+		return "", "", connectors.Permanent("the reference of a grant is subject/client, each escaped")
+	}
+	return subject, client, nil
+}
+
+// CanDiscover tells whether grants can be listed.
+func (c *Connector) CanDiscover() bool { return c.config.AdminURL != "" }
+
+// Discover implements connectors.Discoverer: the grants whose subject is the SCIM
+// id of one of the principals.
+func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
+	if !c.CanDiscover() {
+		return nil, nil
+	}
+	var found []connectors.Found
+	for _, principal := range principals {
+		grants, err := c.grants(ctx, principal.String())
+		if err != nil {
+			return nil, err
+		}
+		for client, scopes := range grants {
+			found = append(found, connectors.Found{
+				Kind: inventory.Grant, Reference: GrantReference(principal.String(), client), Principal: principal, Scopes: scopes,
+			})
+		}
+	}
+	return found, nil
+}
+
+// grants lists a subject's grants: scopes by client.
+func (c *Connector) grants(ctx context.Context, subject string) (map[string][]string, error) {
+	grants := make(map[string][]string)
+	token := ""
+	for range maxGrantsPages {
+		query := url.Values{"subject": {subject}, "page_size": {strconv.Itoa(grantsPage)}}
+		if token != "" {
+			query.Set("page_token", token)
+		}
+		resp, body, err := c.admin(ctx, http.MethodGet, query)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return nil, connectors.StatusError(resp, connectors.ErrorCode(body))
+		}
+		var page []consent
+		if err := json.Unmarshal(body, &page); err != nil {
+			return nil, connectors.Retryable("the admin API answered 200 with something else than a list of consent sessions")
+		}
+		for _, s := range page {
+			grants[s.Request.Client.ID] = s.GrantScope
+		}
+		if token = nextPage(resp.Header); token == "" {
+			return grants, nil
+		}
+	}
+	return nil, connectors.Permanent("the admin API lists more than %d pages of one subject's grants", maxGrantsPages)
+}
+
+var nextLink = regexp.MustCompile(`<([^>]*)>\s*;\s*rel="?next"?`)
+
+// nextPage reads the page token of the Link header (RFC 8288) that Hydra sends.
+func nextPage(header http.Header) string {
+	for _, link := range header.Values("Link") {
+		if m := nextLink.FindStringSubmatch(link); m != nil {
+			if u, err := url.Parse(m[1]); err == nil {
+				return u.Query().Get("page_token")
+			}
+		}
+	}
+	return ""
+}
+
+// endGrant ends a grant with all of its tokens. The API answers 204 to a subject
+// that it does not know, too: what counts is that it was listed before.
+func (c *Connector) endGrant(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	subject, client, err := parseGrant(t.Reference)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	resp, body, err := c.admin(ctx, http.MethodDelete, url.Values{"subject": {subject}, "client": {client}})
+	switch {
+	case err != nil:
+		return connectors.Answer{}, err
+	case resp.StatusCode == http.StatusNotFound && connectors.ErrorCode(body) != "":
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such grant"}, nil
+	case resp.StatusCode != http.StatusNoContent:
+		return connectors.Answer{}, connectors.StatusError(resp, connectors.ErrorCode(body))
+	}
+	return connectors.Answer{Outcome: connectors.Done, Detail: "the grant and its tokens are revoked (204)"}, nil
+}
+
+func (c *Connector) probeGrant(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	subject, client, err := parseGrant(t.Reference)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	grants, err := c.grants(ctx, subject)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	if _, there := grants[client]; there {
+		return connectors.Alive, "the grant is listed", nil
+	}
+	return connectors.Dead, fmt.Sprintf("the grant is not listed (%d others of the subject are)", len(grants)), nil
+}
+
+// admin calls the admin API, which authenticates nobody itself: who may reach it
+// is up to the network.
+func (c *Connector) admin(ctx context.Context, method string, query url.Values) (*http.Response, []byte, error) {
+	address := strings.TrimSuffix(c.config.AdminURL, "/") + consentPath + "?" + query.Encode()
+	req, err := http.NewRequestWithContext(ctx, method, address, http.NoBody)
+	if err != nil {
+		return nil, nil, connectors.Permanent("build the request: %w", err)
+	}
+	req.Header.Set("Accept", "application/json")
+	return connectors.Exchange(c.client, req)
+}

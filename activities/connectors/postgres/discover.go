@@ -1,0 +1,84 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/scram"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+// Label is what a role's comment says of whose it is, before the SCIM id:
+//
+//	comment on role reporting is 'leaver:principal=01a20ac5-…'
+const Label = "leaver:principal="
+
+// Discover implements connectors.Discoverer: roles that can log in and whose
+// comment is a label of one of the principals.
+func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	rows, err := conn.Query(ctx, `
+		select r.rolname, p.id
+		  from unnest($1::uuid[]) p (id)
+		  join pg_shdescription d on d.classoid = 'pg_authid'::regclass and strpos(d.description, $2 || p.id::text) > 0
+		  join pg_roles r on r.oid = d.objoid and r.rolcanlogin`, principals, Label)
+	if err != nil {
+		return nil, classify("list the labelled roles", err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (connectors.Found, error) {
+		f := connectors.Found{Kind: inventory.ServiceAccount}
+		return f, row.Scan(&f.Reference, &f.Principal)
+	})
+	if err != nil {
+		return nil, classify("list the labelled roles", err)
+	}
+	return found, nil
+}
+
+// Issue implements connectors.Issuer: a role with no rights.
+func (c *Connector) Issue(ctx context.Context, name string, principal uuid.UUID) (connectors.Issued, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return connectors.Issued{}, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	role, password := strings.ReplaceAll(name, "-", "_"), rand.Text()
+	verifier, err := scram.NewVerifier(password)
+	if err != nil {
+		return connectors.Issued{}, connectors.Permanent("%w", err)
+	}
+	quoted := pgx.Identifier{role}.Sanitize()
+	for _, sql := range []string{
+		"drop role if exists " + quoted, // of an attempt whose answer got lost
+		"create role " + quoted + " login password '" + verifier + "'",
+		"comment on role " + quoted + " is '" + Label + principal.String() + "'",
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return connectors.Issued{}, classify("make a role for the drill", err)
+		}
+	}
+	return connectors.Issued{Kind: inventory.ServiceAccount, Reference: role, Secret: seal.Secret(password)}, nil
+}
+
+// Remove implements connectors.Issuer.
+func (c *Connector) Remove(ctx context.Context, reference string) error {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, "drop role if exists "+pgx.Identifier{reference}.Sanitize()); err != nil {
+		return classify("drop the drill's role", err)
+	}
+	return nil
+}

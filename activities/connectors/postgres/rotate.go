@@ -1,0 +1,132 @@
+package postgres
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"regexp"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/scram"
+)
+
+// maxRole is PostgreSQL's limit of a name, in bytes.
+const maxRole = 63
+
+// successor marks the login roles that rotations made. They act as the role
+// whose name they begin with, which owns what they create.
+var successor = regexp.MustCompile(`_lv[0-9a-f]{8}$`)
+
+// Successor implements connectors.Rotator.
+func (c *Connector) Successor(t connectors.Target) string {
+	if !c.alternate {
+		return t.Reference
+	}
+	return nameOf(base(t.Reference), t.Rotation)
+}
+
+func base(role string) string { return successor.ReplaceAllString(role, "") }
+
+func nameOf(base string, rotation uuid.UUID) string {
+	// The last bytes: a UUID of version 7 begins with the time.
+	suffix := "_lv" + hex.EncodeToString(rotation[12:])
+	return strings.ToValidUTF8(base[:min(len(base), maxRole-len(suffix))], "") + suffix
+}
+
+// Renew implements connectors.Rotator. The password is sent as a verifier: in
+// plain text it would stand in the downstream's log under log_statement=ddl.
+// Sessions stay open: they are ended once everybody has the new secret.
+func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	verifier, err := scram.NewVerifier(t.NewSecret.Reveal())
+	if err != nil {
+		return connectors.Answer{}, connectors.Permanent("%w", err)
+	}
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := refuseForbidden(ctx, conn, t.Reference); errors.Is(err, errGone) {
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such role"}, nil
+	} else if err != nil {
+		return connectors.Answer{}, err
+	}
+	if t.NewReference == t.Reference {
+		if _, err := conn.Exec(ctx, "alter role "+pgx.Identifier{t.Reference}.Sanitize()+" password '"+verifier+"'"); err != nil {
+			return connectors.Answer{}, classify("replace the password", err)
+		}
+		return connectors.Answer{Outcome: connectors.Done, Detail: "password replaced"}, nil
+	}
+	if err := createSuccessor(ctx, conn, t, verifier); err != nil {
+		return connectors.Answer{}, classify("make a role beside it", err)
+	}
+	return connectors.Answer{Outcome: connectors.Done, Detail: "made the role " + t.NewReference + " beside it"}, nil
+}
+
+// createSuccessor makes a login role that acts as the old one's, with its
+// settings, or gives one that an earlier attempt made the same password again.
+func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, verifier string) error {
+	role, actsAs := pgx.Identifier{t.NewReference}.Sanitize(), pgx.Identifier{base(t.Reference)}.Sanitize()
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		var exists bool
+		if err := tx.QueryRow(ctx, `select exists (select 1 from pg_roles where rolname = $1)`, t.NewReference).Scan(&exists); err != nil {
+			return err
+		}
+		make := "create role " + role + " login in role " + actsAs
+		if exists {
+			make = "alter role " + role + " login"
+		}
+		if _, err := tx.Exec(ctx, make+" password '"+verifier+"'"); err != nil {
+			return err
+		}
+		if err := copySettings(ctx, tx, t.Reference, role); err != nil {
+			return err
+		}
+		// What it creates belongs to the role that the next successor acts as, too.
+		_, err := tx.Exec(ctx, "alter role "+role+" set role "+actsAs)
+		return err
+	})
+}
+
+// copySettings gives a role the settings of another, but for `role` itself. By
+// way of the session's own value, since a list is quoted as only PostgreSQL knows.
+func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) error {
+	rows, err := tx.Query(ctx, `
+		select split_part(c, '=', 1), substr(c, strpos(c, '=') + 1) from pg_roles r
+		  join pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0, unnest(s.setconfig) c
+		 where r.rolname = $1 and c not like 'role=%'`, from)
+	if err != nil {
+		return err
+	}
+	settings, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Name, Value string }])
+	if err != nil {
+		return err
+	}
+	for _, s := range settings {
+		if _, err := tx.Exec(ctx, `select set_config($1, $2, true)`, s.Name, s.Value); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "alter role "+quoted+" set "+pgx.Identifier(strings.Split(s.Name, ".")).Sanitize()+" from current"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Retire implements connectors.Rotator: the old role cannot log in any more, and
+// its sessions end; where only the password changed, the sessions do.
+func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	if t.NewReference != t.Reference {
+		return c.Revoke(ctx, t)
+	}
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return endSessions(ctx, conn, t.Reference, "password replaced")
+}

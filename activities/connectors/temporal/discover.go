@@ -1,0 +1,109 @@
+package temporal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	sdk "go.temporal.io/sdk/temporal"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// CanDiscover tells whether schedules name whom they run for.
+func (c *Connector) CanDiscover() bool { return c.config.SearchAttribute != "" }
+
+// queryIDs is how many ids one query names.
+const queryIDs = 50
+
+// Discover implements connectors.Discoverer: schedules whose search attribute is
+// the id of one of the principals.
+func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
+	if !c.CanDiscover() {
+		return nil, nil
+	}
+	var found []connectors.Found
+	for len(principals) > 0 {
+		n := min(queryIDs, len(principals))
+		page, err := c.scheduled(ctx, principals[:n])
+		if err != nil {
+			return nil, classify("list schedules", err)
+		}
+		found, principals = append(found, page...), principals[n:]
+	}
+	return found, nil
+}
+
+func (c *Connector) scheduled(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
+	quoted := make([]string, 0, len(principals))
+	for _, id := range principals {
+		quoted = append(quoted, "'"+id.String()+"'")
+	}
+	list, err := c.client.ScheduleClient().List(ctx, client.ScheduleListOptions{
+		Query: c.config.SearchAttribute + " in (" + strings.Join(quoted, ", ") + ")",
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found []connectors.Found
+	for list.HasNext() {
+		entry, err := list.Next()
+		if err != nil {
+			return nil, err
+		}
+		var principal uuid.UUID
+		label := entry.SearchAttributes.GetIndexedFields()[c.config.SearchAttribute]
+		if label == nil || converter.GetDefaultDataConverter().FromPayload(label, &principal) != nil {
+			continue // visibility is late: it is another's by now
+		}
+		found = append(found, connectors.Found{Kind: inventory.ScheduledRun, Reference: entry.ID, Principal: principal})
+	}
+	return found, nil
+}
+
+// Block implements connectors.Blocker: a paused schedule starts nothing by itself.
+func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	err := c.client.ScheduleClient().GetHandle(ctx, t.Reference).Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left; held by the brake"})
+	switch {
+	case isGone(err):
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such schedule"}, nil
+	case err != nil:
+		return connectors.Answer{}, classify("pause the schedule", err)
+	}
+	return connectors.Answer{Outcome: connectors.Done, Detail: "the schedule is paused"}, nil
+}
+
+// drillEvery is long enough that a drill's schedule never fires.
+const drillEvery = 365 * 24 * time.Hour
+
+// Issue implements connectors.Issuer: a schedule that does not fire while the
+// drill lasts.
+func (c *Connector) Issue(ctx context.Context, name string, _ uuid.UUID) (connectors.Issued, error) {
+	_, err := c.client.ScheduleClient().Create(ctx, client.ScheduleOptions{
+		ID:   name,
+		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: drillEvery}}},
+		Action: &client.ScheduleWorkflowAction{
+			ID: name + "-run", Workflow: "leaver-drill", TaskQueue: "leaver-drill", WorkflowExecutionTimeout: time.Minute,
+		},
+	})
+	var exists *serviceerror.WorkflowExecutionAlreadyStarted
+	if err != nil && !errors.As(err, &exists) && !errors.Is(err, sdk.ErrScheduleAlreadyRunning) {
+		return connectors.Issued{}, classify("make a schedule for the drill", err)
+	}
+	return connectors.Issued{Kind: inventory.ScheduledRun, Reference: name}, nil
+}
+
+// Remove implements connectors.Issuer: in mode delete nothing is left.
+func (c *Connector) Remove(ctx context.Context, reference string) error {
+	if err := c.client.ScheduleClient().GetHandle(ctx, reference).Delete(ctx); err != nil && !isGone(err) {
+		return fmt.Errorf("delete the drill's schedule: %w", err)
+	}
+	return nil
+}

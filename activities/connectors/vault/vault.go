@@ -1,0 +1,124 @@
+// Package vault hands new secrets of shared accounts to those who go on with them
+// by way of a secret store: OpenBao's or HashiCorp Vault's KV engine, version 2.
+package vault
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+// Config are the settings of a connector of type vault.
+type Config struct {
+	Address string           `yaml:"address"`
+	Token   config.SecretRef `yaml:"token"` // with create and update at mount/data/prefix/*
+	Mount   string           `yaml:"mount"`
+	// Prefix of the paths; a secret is at prefix/connector/account, where the
+	// account is the first reference that it was rotated from.
+	Prefix    string `yaml:"prefix"`
+	Namespace string `yaml:"namespace"`
+}
+
+// Connector implements Publisher.
+type Connector struct {
+	config Config
+	token  seal.Secret
+	client *http.Client
+}
+
+// New validates the settings and resolves the token.
+func New(c Config) (*Connector, error) {
+	if u, err := url.Parse(c.Address); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return nil, errors.New("address is not an http(s) URL")
+	}
+	if c.Mount == "" {
+		c.Mount = "secret"
+	}
+	token, err := c.Token.Resolve()
+	if err != nil {
+		return nil, fmt.Errorf("token: %w", err)
+	}
+	if token == "" {
+		return nil, errors.New("token is missing")
+	}
+	return &Connector{config: c, token: token, client: connectors.NewHTTPClient()}, nil
+}
+
+// Accepts implements connectors.Connector: a secret store holds what others issue.
+func (c *Connector) Accepts(inventory.Kind, bool, bool) error {
+	return errors.New("this connector hands over secrets, and ends none: name it in another's publish_to")
+}
+
+// Close implements connectors.Connector.
+func (c *Connector) Close() { c.client.CloseIdleConnections() }
+
+// Publish implements connectors.Publisher by `POST /v1/{mount}/data/{path}`. Written
+// twice, the secret has two versions of one content.
+func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (connectors.Answer, error) {
+	body, err := json.Marshal(map[string]any{"data": map[string]any{
+		"reference": p.Reference, "secret": p.Secret.Reveal(), "previous_reference": p.Previous, "rotation_id": p.Rotation,
+	}})
+	if err != nil {
+		return connectors.Answer{}, connectors.Permanent("encode the secret: %w", err)
+	}
+	path := c.path(p)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.config.Address, "/")+"/v1/"+path, bytes.NewReader(body))
+	if err != nil {
+		return connectors.Answer{}, connectors.Permanent("build the request: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Vault-Token", c.token.Reveal())
+	if c.config.Namespace != "" {
+		req.Header.Set("X-Vault-Namespace", c.config.Namespace)
+	}
+	resp, answer, err := connectors.Exchange(c.client, req)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	return readWrite(resp, answer, path)
+}
+
+// path keeps a name's slashes from leading elsewhere.
+func (c *Connector) path(p connectors.Publication) string {
+	segments := []string{c.config.Mount, "data"}
+	if c.config.Prefix != "" {
+		segments = append(segments, strings.Split(strings.Trim(c.config.Prefix, "/"), "/")...)
+	}
+	segments = append(segments, p.Connector, p.Account)
+	for i, s := range segments {
+		if s = url.PathEscape(s); s == "." || s == ".." {
+			s = strings.ReplaceAll(s, ".", "%2E")
+		}
+		segments[i] = s
+	}
+	return strings.Join(segments, "/")
+}
+
+// readWrite: 200 with the version that was written; 472 and 473 are standby
+// nodes, 503 is sealed: all pass.
+func readWrite(resp *http.Response, body []byte, path string) (connectors.Answer, error) {
+	var answer struct {
+		Data struct {
+			Version int `json:"version"`
+		} `json:"data"`
+	}
+	switch {
+	case resp.StatusCode == 472 || resp.StatusCode == 473:
+		return connectors.Answer{}, connectors.Retryable("the secret store answered %d: a standby", resp.StatusCode)
+	case resp.StatusCode != http.StatusOK:
+		return connectors.Answer{}, connectors.StatusError(resp, "")
+	case json.Unmarshal(body, &answer) != nil || answer.Data.Version == 0:
+		return connectors.Answer{}, connectors.Permanent("the secret store answered 200 without a version: is the mount a KV engine of version 2?")
+	}
+	return connectors.Answer{Outcome: connectors.Done, Detail: fmt.Sprintf("version %d of %s", answer.Data.Version, path)}, nil
+}

@@ -1,0 +1,150 @@
+package brake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Brake is a mass deactivation that was noticed. While it is held, cascades of
+// the tenant block access and wait with what cannot be undone.
+type Brake struct {
+	ID         uuid.UUID  `json:"id"`
+	Leavers    int        `json:"leavers"` // in the window, when it engaged
+	EngagedAt  time.Time  `json:"engagedAt"`
+	Held       int        `json:"heldCascades"`
+	ReleasedAt *time.Time `json:"releasedAt,omitempty"`
+	ReleasedBy *string    `json:"releasedBy,omitempty"`
+	Reason     *string    `json:"reason,omitempty"`
+}
+
+// ErrNotHeld: the tenant's brake is not held.
+var ErrNotHeld = errors.New("the brake is not held: there is nothing to release")
+
+// fewestForShare keeps a company of three from braking when one goes.
+const fewestForShare = 5
+
+// mostCounted bounds how many leavers are looked at.
+const mostCounted = 10_000
+
+// Brakes reads and writes the tenants' brakes.
+type Brakes struct {
+	db *database.DB
+}
+
+// New returns the brakes on db.
+func New(db *database.DB) *Brakes { return &Brakes{db} }
+
+// Check tells whether a cascade is to hold back, which engages the brake where
+// the tenant's leavers in its window are more than its number, or than its share
+// of the users who are there or left in the window. A cascade that was held once
+// is held until its brake is released.
+func (b *Brakes) Check(ctx context.Context, tenant, event uuid.UUID) (held bool, err error) {
+	held, err = database.Once(ctx, b.db, tenant, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `
+		with policy as (
+		  select brake_leavers, brake_share, brake_window from tenants where id = $1),
+		already as (select id from brakes where tenant_id = $1 and released_at is null),
+		-- What a released brake has let through does not count again.
+		since as (
+		  select greatest(now() - p.brake_window, (select max(released_at) from brakes where tenant_id = $1)) at from policy p),
+		-- The newest suffice, and where no brake is set none is looked at.
+		leaving as (
+		  select case when p.brake_leavers is null and p.brake_share is null then 0 else (
+		           select count(*) from (
+		             select e.created_at from lifecycle_events e
+		              where e.tenant_id = $1 and e.kind = 'leaver' order by e.sequence desc limit $5) newest
+		            where newest.created_at > s.at) end n
+		    from policy p, since s),
+		too_many as (
+		  select l.n from leaving l, policy p
+		   where l.n > p.brake_leavers
+		      or (l.n >= $4 and p.brake_share is not null and l.n > p.brake_share * (
+		            select count(*) + l.n from resources where tenant_id = $1 and type = 'User' and deleted_at is null and active is distinct from false))),
+		engaged as (
+		  insert into brakes (tenant_id, id, leavers)
+		  select $1, $3, n from too_many where not exists (select 1 from already)
+		  on conflict do nothing returning id),
+		by as (select id from already union all select id from engaged),
+		marked as (
+		  update lifecycle_events e set brake_id = by.id from by, since s
+		   where e.tenant_id = $1 and e.id = $2 and e.created_at > s.at returning 1)
+		select exists (select 1 from marked)`, tenant, event, uuid.New(), fewestForShare, mostCounted)
+	if err != nil {
+		return false, fmt.Errorf("look whether the brake is held: %w", err)
+	}
+	return held, nil
+}
+
+// Held tells whether the brake that holds a cascade back has not been released.
+func (b *Brakes) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error) {
+	held, err := database.Once(ctx, b.db, tenant, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `
+		select exists (select 1 from lifecycle_events e join brakes b on b.tenant_id = e.tenant_id and b.id = e.brake_id and b.released_at is null
+		 where e.tenant_id = $1 and e.id = $2)`, tenant, event)
+	if err != nil {
+		return false, fmt.Errorf("look whether the brake is held: %w", err)
+	}
+	return held, nil
+}
+
+// List returns a tenant's brakes, the newest first.
+func (b *Brakes) List(ctx context.Context, tenant uuid.UUID) ([]Brake, error) {
+	brakes, err := database.Once(ctx, b.db, tenant, func(rows pgx.Rows) ([]Brake, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Brake])
+	}, `
+		select b.id, b.leavers, b.engaged_at,
+		       (select count(*) from lifecycle_events e where e.tenant_id = $1 and e.brake_id = b.id and e.closed_at is null),
+		       b.released_at, b.released_by, b.reason
+		  from brakes b where b.tenant_id = $1 order by b.engaged_at desc limit 100`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("list brakes: %w", err)
+	}
+	return brakes, nil
+}
+
+// Release lets go on what the tenant's brake held back. Error: [ErrNotHeld].
+func (b *Brakes) Release(ctx context.Context, tenant uuid.UUID, by, reason string) (uuid.UUID, error) {
+	var id uuid.UUID
+	err := b.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			update brakes set released_at = now(), released_by = $2, reason = $3 where tenant_id = $1 and released_at is null returning id`,
+			tenant, by, reason).Scan(&id)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return uuid.Nil, ErrNotHeld
+	}
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("release the brake: %w", err)
+	}
+	return id, nil
+}
+
+// Waiting returns the workflows that a brake holds back, after the given one in
+// the order of their events.
+func (b *Brakes) Waiting(ctx context.Context, tenant, brake uuid.UUID, after int64, limit int) (workflows []string, last int64, err error) {
+	type held struct {
+		WorkflowID string
+		Sequence   int64
+	}
+	found, err := database.Once(ctx, b.db, tenant, func(rows pgx.Rows) ([]held, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[held])
+	}, `
+		select workflow_id, sequence from lifecycle_events
+		 where tenant_id = $1 and brake_id = $2 and closed_at is null and sequence > $3 order by sequence limit $4`, tenant, brake, after, limit)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list what the brake holds: %w", err)
+	}
+	for _, h := range found {
+		workflows, last = append(workflows, h.WorkflowID), h.Sequence
+	}
+	return workflows, last, nil
+}

@@ -1,0 +1,113 @@
+// Package brake holds cascades back: ops pause a connector, and a tenant's mass
+// deactivation waits for an approver.
+package brake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Pause is a connector that ops have taken out of use for a while.
+type Pause struct {
+	Connector string    `json:"connector"`
+	Since     time.Time `json:"since"`
+	By        string    `json:"by"`
+	Reason    string    `json:"reason"`
+}
+
+// The errors of pauses.
+var (
+	ErrPaused    = errors.New("the connector is paused already")
+	ErrNotPaused = errors.New("the connector is not paused")
+)
+
+// remembered is how long a process may not notice a pause.
+const remembered = time.Second
+
+// Pauses reads and writes which connectors are paused. What it read it remembers
+// for a second: every attempt asks.
+type Pauses struct {
+	db *database.DB
+
+	mu    sync.Mutex
+	at    time.Time
+	known map[string]Pause
+}
+
+// NewPauses returns the pauses on db.
+func NewPauses(db *database.DB) *Pauses { return &Pauses{db: db} }
+
+// Of returns the connector's pause, or nil.
+func (p *Pauses) Of(ctx context.Context, connector string) (*Pause, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.at) > remembered {
+		pauses, err := p.read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.known, p.at = pauses, time.Now()
+	}
+	if pause, ok := p.known[connector]; ok {
+		return &pause, nil
+	}
+	return nil, nil //nolint:nilnil // not paused is a value here
+}
+
+// All returns the pauses by connector.
+func (p *Pauses) All(ctx context.Context) (map[string]Pause, error) { return p.read(ctx) }
+
+func (p *Pauses) read(ctx context.Context) (map[string]Pause, error) {
+	pauses := make(map[string]Pause)
+	err := p.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select connector, paused_at, paused_by, reason from connector_pauses where resumed_at is null`)
+		if err != nil {
+			return err
+		}
+		all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Pause])
+		for _, pause := range all {
+			pauses[pause.Connector] = pause
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read which connectors are paused: %w", err)
+	}
+	return pauses, nil
+}
+
+// Pause takes a connector out of use. Error: [ErrPaused].
+func (p *Pauses) Pause(ctx context.Context, connector, by, reason string) error {
+	return p.write(ctx, "pause", connector, ErrPaused, `
+		insert into connector_pauses (connector, paused_by, reason) values ($1, $2, $3) on conflict do nothing returning true`, connector, by, reason)
+}
+
+// Resume takes it into use again. Error: [ErrNotPaused].
+func (p *Pauses) Resume(ctx context.Context, connector, by string) error {
+	return p.write(ctx, "resume", connector, ErrNotPaused, `
+		update connector_pauses set resumed_at = now(), resumed_by = $2 where connector = $1 and resumed_at is null returning true`, connector, by)
+}
+
+func (p *Pauses) write(ctx context.Context, what, connector string, unchanged error, sql string, args ...any) error {
+	err := p.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		var changed bool
+		return tx.QueryRow(ctx, sql, args...).Scan(&changed)
+	})
+	p.mu.Lock()
+	p.at = time.Time{}
+	p.mu.Unlock()
+	if errors.Is(err, pgx.ErrNoRows) {
+		return unchanged
+	}
+	if err != nil {
+		return fmt.Errorf("%s connector %s: %w", what, connector, err)
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// leaverPending tells whether a cascade that is to end the item has not closed
+// yet: the principal may be back by now, and the item is its all the same.
+func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool, error) {
+	var pending bool
+	err := tx.QueryRow(ctx, `
+		select exists (
+		  select 1 from inventory i join lifecycle_events e on e.tenant_id = i.tenant_id and e.kind = 'leaver'
+		     and e.closed_at is null and e.sequence >= i.sequence
+		   where i.tenant_id = $1 and i.id = $2
+		     and (e.principal_id in (i.principal_id, i.agent_id) or exists (
+		          select 1 from edges o where o.tenant_id = $1 and o.source_id in (i.principal_id, i.agent_id)
+		             and o.attribute = 'owners' and o.target_id = e.principal_id)))`, tenant, item).Scan(&pending)
+	return pending, err
+}
+
+// Release takes an item out of the inventory because its holder gave it up.
+// What a cascade has begun with, and what a restricted principal holds, stays:
+// nobody talks an item out of a cascade. Releasing twice is no error.
+// Errors: [ErrNotFound], [ErrEnding].
+func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []Kind) error {
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		var principal uuid.UUID
+		var agent *uuid.UUID
+		err := tx.QueryRow(ctx, `select principal_id, agent_id from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`,
+			tenant, id, kinds).Scan(&principal, &agent)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		holders := holdersOf(principal, agent)
+		if pending, err := leaverPending(ctx, tx, tenant, id); err != nil {
+			return err
+		} else if pending {
+			return ErrEnding
+		}
+		if err := newAdmission(tx, tenant).all(ctx, holders); errors.Is(err, ErrRestricted) || errors.Is(err, ErrUnknownPrincipal) {
+			return ErrEnding
+		} else if err != nil {
+			return err
+		}
+		var state State
+		if err := tx.QueryRow(ctx, `select state from inventory where tenant_id = $1 and id = $2 for update`, tenant, id).Scan(&state); err != nil {
+			return err
+		}
+		switch state {
+		case Ending, Survivor:
+			return ErrEnding
+		case Live:
+			// The secret is of no more use here: what is not kept cannot leak.
+			_, err = tx.Exec(ctx, `update inventory set state = 'released', secret = null, updated_at = now()
+				where tenant_id = $1 and id = $2`, tenant, id)
+			return err
+		default:
+			return nil
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("release %s: %w", id, err)
+	}
+	return nil
+}

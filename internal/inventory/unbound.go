@@ -1,0 +1,166 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Unregistered is what a connector found.
+type Unregistered struct {
+	Connector string
+	Kind      Kind
+	Reference string
+	Principal *uuid.UUID // by the downstream's own label
+	Scopes    []string
+	ExpiresAt *time.Time
+}
+
+// Unbound is something that a connector found and nobody registered.
+type Unbound struct {
+	ID           uuid.UUID  `json:"id"`
+	Connector    string     `json:"connector"`
+	Kind         Kind       `json:"kind"`
+	Reference    string     `json:"reference"`
+	Label        *uuid.UUID `json:"labelledPrincipalId,omitempty"` // whose it is, as the downstream has it
+	Restricted   bool       `json:"labelledPrincipalRestricted"`
+	Scopes       []string   `json:"scopes"`
+	ExpiresAt    *time.Time `json:"expiresAt,omitempty"`
+	Event        *uuid.UUID `json:"cascadeId,omitempty"` // which found it
+	DiscoveredAt time.Time  `json:"discoveredAt"`
+	SeenAt       time.Time  `json:"seenAt"`
+}
+
+// Noted is what became of something that a connector found.
+type Noted string
+
+// What it may be.
+const (
+	NoteKnown   Noted = "known"   // registered, whoever it is for
+	NoteUnbound Noted = "unbound" // listed
+	NoteBound   Noted = "bound"   // bound to the principal that its label names
+)
+
+// ErrUnboundNotFound: nothing unbound has that id.
+var ErrUnboundNotFound = errors.New("no such unbound credential: it is bound by now, or never was")
+
+// Note lists what a connector found, unless it is registered. A credential is
+// bound by its registration, never by a name; only where the downstream's labels
+// are trusted, and a label is a principal's SCIM id, it is bound by itself.
+// Error: [ErrUnknownPrincipal], where the label names nobody of the tenant.
+func (s *Store) Note(ctx context.Context, tenant uuid.UUID, by Scope, u Unregistered, trusted bool) (Noted, error) {
+	noted := NoteUnbound
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		var registered, known bool
+		err := tx.QueryRow(ctx, `
+			select exists (select 1 from inventory where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
+			                  and state in ('live', 'ending', 'survivor', 'waived')),
+			       exists (select 1 from resources where tenant_id = $1 and id = $5 and type in ('User', 'Agent'))`,
+			tenant, u.Connector, u.Kind, u.Reference, u.Principal).Scan(&registered, &known)
+		switch {
+		case err != nil:
+			return err
+		case registered:
+			noted = NoteKnown
+			return nil
+		case !known:
+			return ErrUnknownPrincipal
+		}
+		var id uuid.UUID
+		err = tx.QueryRow(ctx, `
+			insert into unbound as u (tenant_id, id, connector, kind, reference, principal_id, scopes, expires_at, event_id)
+			values ($1, $2, $3, $4, $5, $6, coalesce($7::text[], '{}'), $8, nullif($9, '00000000-0000-0000-0000-000000000000'::uuid))
+			on conflict (tenant_id, connector, kind, reference) do update
+			   set seen_at = now(), principal_id = excluded.principal_id, event_id = coalesce(excluded.event_id, u.event_id), item_id = null
+			returning id`,
+			tenant, uuid.Must(uuid.NewV7()), u.Connector, u.Kind, u.Reference, u.Principal, u.Scopes, u.ExpiresAt, by.Event).Scan(&id)
+		if err != nil || !trusted {
+			return err
+		}
+		noted = NoteBound
+		_, err = s.bind(ctx, tx, tenant, id, *u.Principal, nil, by.Sequence)
+		return err
+	})
+	if err != nil {
+		return noted, fmt.Errorf("note what %s holds: %w", u.Connector, err)
+	}
+	return noted, nil
+}
+
+// Unbound lists what nobody registered, in the order of discovery, after a page's last.
+func (s *Store) Unbound(ctx context.Context, tenant, after uuid.UUID, limit int) ([]Unbound, error) {
+	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Unbound, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Unbound])
+	}, `
+		select u.id, u.connector, u.kind, u.reference, u.principal_id,
+		       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = u.principal_id),
+		       u.scopes, u.expires_at, u.event_id, u.discovered_at, u.seen_at
+		  from unbound u where u.tenant_id = $1 and u.item_id is null and u.id > $2 order by u.id limit $3`, tenant, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list what is unbound: %w", err)
+	}
+	return found, nil
+}
+
+// Bind registers something unbound for a principal, who may be restricted: what
+// somebody left behind is ended by the cascade that the caller then asks for.
+// Errors: [ErrUnboundNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
+func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID) (item *Item, restricted bool, err error) {
+	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		for _, holder := range holdersOf(principal, agent) {
+			var known bool
+			if err := tx.QueryRow(ctx, `select exists (select 1 from resources where tenant_id = $1 and id = $2 and type in ('User', 'Agent'))`,
+				tenant, holder).Scan(&known); err != nil {
+				return err
+			}
+			if !known {
+				return fmt.Errorf("%w: %s", ErrUnknownPrincipal, holder)
+			}
+		}
+		if item, err = s.bind(ctx, tx, tenant, id, principal, agent, 0); err != nil {
+			return err
+		}
+		restricted, err = isRestricted(ctx, tx, tenant, principal)
+		if err == nil && !restricted && agent != nil {
+			restricted, err = isRestricted(ctx, tx, tenant, *agent)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("bind %s: %w", id, err)
+	}
+	return item, restricted, nil
+}
+
+// bind makes an item of something unbound. A sequence makes it an earlier life's,
+// so that the cascade which found it ends it too; 0 is now.
+func (s *Store) bind(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.UUID, agent *uuid.UUID, sequence int64) (*Item, error) {
+	var u Unregistered
+	err := tx.QueryRow(ctx, `
+		select connector, kind, reference, scopes, expires_at from unbound where tenant_id = $1 and id = $2 and item_id is null for update`,
+		tenant, id).Scan(&u.Connector, &u.Kind, &u.Reference, &u.Scopes, &u.ExpiresAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrUnboundNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	item, err := s.insert(ctx, tx, tenant, New{
+		Principal: principal, Agent: agent, Kind: u.Kind, Connector: u.Connector, Reference: u.Reference,
+		Scopes: u.Scopes, IssuedAt: time.Now().UTC(), ExpiresAt: u.ExpiresAt,
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = tx.Exec(ctx, `update unbound set item_id = $3 where tenant_id = $1 and id = $2`, tenant, id, item.ID)
+	if err == nil && sequence > 0 {
+		_, err = tx.Exec(ctx, `update inventory set sequence = $3 where tenant_id = $1 and id = $2`, tenant, item.ID, sequence)
+	}
+	return item, err
+}

@@ -1,0 +1,62 @@
+package inventory
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Waive has an item that is alive tolerated until a time, and records who said so
+// and why. What ended meanwhile stays ended. Error: [ErrNotFound].
+func (s *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reason string, until time.Time) error {
+	known, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `
+		with waived as (
+		  update inventory set state = 'waived', reason = $5, waived_until = $6, event_id = $3, updated_at = now()
+		   where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor', 'waived') returning 1),
+		recorded as (
+		  insert into acts (tenant_id, event_id, actor, verb, reason) select $1, $3, $4, 'waive', $5 from waived)
+		select exists (select 1 from inventory where tenant_id = $1 and id = $2)`, tenant, id, event, by, reason, until)
+	if err != nil {
+		return fmt.Errorf("waive %s: %w", id, err)
+	}
+	if !known {
+		return ErrNotFound
+	}
+	return nil
+}
+
+// Waiting is an item that a cascade is at, with its downstream's last answer.
+type Waiting struct {
+	Item      uuid.UUID `json:"item"`
+	Kind      Kind      `json:"kind"`
+	Connector string    `json:"connector"`
+	Attempts  int       `json:"attempts"`
+	Answer    string    `json:"answer"`
+	At        time.Time `json:"at"`
+}
+
+// WaitsFor returns items that a cascade has failed to end so far, the ones that
+// failed longest ago first.
+func (s *Store) WaitsFor(ctx context.Context, tenant, event uuid.UUID, limit int) ([]Waiting, error) {
+	waiting, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Waiting, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Waiting])
+	}, `
+		select i.id, i.kind, i.connector, coalesce(last.attempt, 0), coalesce(last.detail, 'no attempt has been made yet'), coalesce(last.at, i.updated_at)
+		  from inventory i left join lateral (
+		    select e.attempt, e.detail, e.at from evidence e
+		     where e.tenant_id = $1 and e.item_id = i.id and e.event_id = $2 and e.outcome in ('failed', 'alive') and e.step <> 'probe-before'
+		     order by e.id desc limit 1) last on true
+		 where i.tenant_id = $1 and i.event_id = $2 and i.state = 'ending'
+		 order by 6 limit $3`, tenant, event, limit)
+	if err != nil {
+		return nil, fmt.Errorf("look what cascade %s waits for: %w", event, err)
+	}
+	return waiting, nil
+}

@@ -1,0 +1,96 @@
+package workflows
+
+import (
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// beginGroups begins with items, those of one connector together: an activity
+// that tries a batch once is a tenth of the cost of as many activities. What it
+// could not end goes on alone, with Temporal's retries. Rotations are alone, and
+// so is whatever a connector's rate counts one by one.
+func (c *cascade) beginGroups(ctx workflow.Context, items []*item) {
+	groups := make(map[string][]*item)
+	for _, i := range items {
+		if !i.Shared && !c.rated(i.Connector) {
+			groups[i.Connector] = append(groups[i.Connector], i)
+		}
+	}
+	for _, i := range items { // in the items' order, not the map's
+		group := groups[i.Connector]
+		switch {
+		case i.Shared || c.rated(i.Connector) || c.in.Policy.Batch < 2 || len(group) == 1:
+			c.begin(ctx, i)
+		case group != nil && group[0] == i:
+			for len(group) > 0 {
+				n := min(c.in.Policy.Batch, len(group))
+				c.beginBatch(ctx, group[:n])
+				group = group[n:]
+			}
+		}
+	}
+}
+
+func (c *cascade) beginBatch(ctx workflow.Context, items []*item) {
+	c.batches++
+	id := fmt.Sprintf("batch:%s:%d", items[0].Connector, c.batches)
+	for _, i := range items {
+		c.set(i, inventory.Ending, "")
+		c.count(i, 1)
+	}
+	c.show(ctx)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		result, err := c.endBatch(ctx, id, items)
+		for _, i := range items {
+			outcome, ok := result.Of(i.ID)
+			if err == nil && ok && !outcome.Again {
+				c.settleItem(ctx, i, outcome.ItemResult, nil)
+				c.count(i, -1)
+				continue
+			}
+			workflow.Go(ctx, func(ctx workflow.Context) {
+				c.pause(ctx, i, outcome.After)
+				c.finish(ctx, i)
+			})
+		}
+		c.show(ctx)
+	})
+}
+
+// endBatch tries each of the items once.
+func (c *cascade) endBatch(ctx workflow.Context, id string, items []*item) (activities.BatchResult, error) {
+	connector := items[0].Connector
+	if err := workflow.Await(ctx, func() bool {
+		return c.open[connector] == 0 || c.open[connector]+len(items) <= c.in.Policy.Window
+	}); err != nil {
+		return activities.BatchResult{}, err
+	}
+	c.open[connector] += len(items)
+	defer func() { c.open[connector] -= len(items) }()
+	in := activities.BatchInput{Cascade: c.in.ref()}
+	for _, i := range items {
+		in.Items = append(in.Items, i.ID)
+		i.round++
+	}
+	options := c.options(ctx, connector)
+	options.ActivityID, options.Summary = id, fmt.Sprintf("%d items at %s", len(items), connector)
+	var result activities.BatchResult
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.EndBatch, in).Get(ctx, &result)
+	return result, err
+}
+
+// pause waits before an item's next attempt as long as its downstream asked for,
+// or until somebody asks to try again now.
+func (c *cascade) pause(ctx workflow.Context, i *item, wait time.Duration) {
+	if i.state == inventory.Waived {
+		return
+	}
+	ctx, i.cancel = workflow.WithCancel(ctx)
+	i.again = false
+	_ = workflow.Sleep(ctx, max(wait, c.in.Policy.InitialInterval)) // cancelled: now
+}
