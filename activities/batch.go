@@ -101,7 +101,7 @@ func (b *batch) sofar() BatchResult {
 func (a *Activities) tryOnce(ctx context.Context, in ItemInput) ItemOutcome {
 	ctx, cancelled := context.WithTimeout(ctx, batchItemTimeout)
 	defer cancelled()
-	item, err := a.Inventory.Get(ctx, in.Cascade.Tenant, in.Item, append(inventory.CredentialKinds(), inventory.ScheduledRun))
+	item, err := a.Inventory.Get(ctx, in.Cascade.Tenant, in.Item, inventory.Kinds())
 	var result ItemResult
 	if err == nil {
 		step, end := "revoke", verb(revoke)

@@ -59,6 +59,8 @@ func toError(err error) *Error {
 		return scimErr
 	case errors.As(err, &target):
 		return badRequest(invalidValue, "%s", target.Error())
+	case errors.Is(err, directory.ErrParents):
+		return badRequest(invalidValue, "%s", directory.ErrParents.Error())
 	case errors.Is(err, directory.ErrNotFound), errors.Is(err, lifecycle.ErrTransactionNotFound):
 		return failure(http.StatusNotFound, "no such resource")
 	case errors.Is(err, directory.ErrNameTaken):

@@ -23,7 +23,7 @@ func Connectors(configured []config.Connector) (connectors.Registry, error) {
 			return nil, err
 		}
 		registry[c.Name] = connectors.Entry{
-			Connector: connector, Rate: c.Rate, Tenants: c.Tenants, PublishTo: c.PublishTo, TrustLabels: c.TrustLabels,
+			Connector: connector, Type: c.Type, Rate: c.Rate, Tenants: c.Tenants, PublishTo: c.PublishTo, TrustLabels: c.TrustLabels,
 			Slots: make(chan struct{}, maxAttempts),
 		}
 	}

@@ -52,6 +52,9 @@ func Policy(c config.Policy) workflows.Policy {
 	if c.MaximumInterval > 0 {
 		p.MaximumInterval = c.MaximumInterval
 	}
+	if c.Look > 0 {
+		p.Look = c.Look
+	}
 	return p
 }
 

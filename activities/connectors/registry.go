@@ -3,6 +3,7 @@ package connectors
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/leaverhq/leaver/internal/inventory"
@@ -14,6 +15,7 @@ const AllTenants = "*"
 // Entry is a configured connector.
 type Entry struct {
 	Connector Connector
+	Type      string // as the configuration has it
 	// Rate is the limit in attempts a second over all workers; 0 is none. An
 	// attempt is up to three calls: probe, end, probe.
 	Rate float64
@@ -112,6 +114,56 @@ func (r Registry) names(tenant string, has func(Entry) bool) []string {
 // tenant's changes.
 func (r Registry) Notifiers(tenant string) []string {
 	return r.names(tenant, Entry.notifies)
+}
+
+// Describe tells of each connector what it is and can do, by name.
+func (r Registry) Describe() []inventory.Connector {
+	described := make([]inventory.Connector, 0, len(r))
+	for _, name := range slices.Sorted(maps.Keys(r)) {
+		e := r[name]
+		described = append(described, inventory.Connector{
+			Name: name, Type: e.Type, Rate: e.Rate, Tenants: e.Tenants, PublishTo: e.PublishTo, Capabilities: capabilities(e.Connector),
+		})
+	}
+	return described
+}
+
+func capabilities(c Connector) []string {
+	can := []string{}
+	add := func(name string, ok bool) {
+		if ok {
+			can = append(can, name)
+		}
+	}
+	_, revokes := c.(Revoker)
+	_, rotates := c.(Rotator)
+	_, cancels := c.(Canceller)
+	_, verifies := c.(Verifier)
+	_, blocks := c.(Blocker)
+	_, lists := c.(Discoverer)
+	_, publishes := c.(Publisher)
+	_, issues := c.(Issuer)
+	add("revoke", revokes)
+	add("rotate", rotates)
+	add("cancel", cancels)
+	add("verify", verifies)
+	add("block", blocks)
+	add("discover", lists && discovers(c))
+	add("publish", publishes)
+	add("drill", issues)
+	return can
+}
+
+// Verifies tells whether a connector has a probe for an item, before any is made.
+func (r Registry) Verifies(name string, kind inventory.Kind, hasSecret bool) bool {
+	c := r[name].Connector
+	if _, ok := c.(Verifier); !ok {
+		return false
+	}
+	v, ok := c.(interface {
+		CanVerify(kind inventory.Kind, hasSecret bool) bool
+	})
+	return !ok || v.CanVerify(kind, hasSecret)
 }
 
 // Rated returns the names of the connectors that have a rate.

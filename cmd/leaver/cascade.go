@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -15,41 +14,6 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-func (c *cli) credentialCommand() *cobra.Command {
-	group := &cobra.Command{Use: "credential", Short: "See what agents hold"}
-	var of, principal, state string
-	list := &cobra.Command{
-		Use: "list", Short: "List credentials and scheduled runs of a tenant", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			query := url.Values{"principal": {principal}, "state": {state}, "limit": {"500"}}
-			items, err := all[inventory.Item](cmd.Context(), cl, tenantPath(of)+"/inventory", query, 0)
-			if err != nil {
-				return err
-			}
-			return c.print(items, itemHeader, itemRows(items))
-		},
-	}
-	tenantFlag(list, &of)
-	list.Flags().StringVar(&principal, "principal", "", "only what this principal holds (SCIM id)")
-	list.Flags().StringVar(&state, "state", "", "only items of this state, e.g. survivor")
-	group.AddCommand(list)
-	return group
-}
-
-var itemHeader = []string{"ID", "KIND", "CONNECTOR", "REFERENCE", "STATE", "REASON", "UPDATED"}
-
-func itemRows(items []inventory.Item) [][]string {
-	var rows [][]string
-	for _, i := range items {
-		rows = append(rows, []string{i.ID.String(), string(i.Kind), i.Connector, i.Reference, string(i.State), i.Reason, stamp(&i.UpdatedAt)})
-	}
-	return rows
-}
-
 func tenantPath(of string) string { return "/tenants/" + url.PathEscape(of) }
 
 func tenantFlag(cmd *cobra.Command, of *string) {
@@ -60,8 +24,8 @@ func tenantFlag(cmd *cobra.Command, of *string) {
 }
 
 func (c *cli) cascadeCommand() *cobra.Command {
-	group := &cobra.Command{Use: "cascade", Short: "Read cascades, wait for them, run them again"}
-	group.AddCommand(c.cascadeList(), c.cascadeShow(), c.cascadeWait(), c.cascadeRerun())
+	group := &cobra.Command{Use: "cascade", Short: "Read cascades, wait for them, run them again, waive survivors"}
+	group.AddCommand(c.cascadeList(), c.cascadeShow(), c.cascadeWait(), c.cascadeRerun(), c.cascadeRetry(), c.cascadeWaive())
 	return group
 }
 
@@ -93,14 +57,14 @@ func (c *cli) cascadeList() *cobra.Command {
 	return cmd
 }
 
-var cascadeHeader = []string{"ID", "PRINCIPAL", "TRIGGER", "OUTCOME", "VERIFIED", "REVOKED", "EXPIRING", "SURVIVORS", "CREATED", "CLOSED"}
+var cascadeHeader = []string{"ID", "PRINCIPAL", "TRIGGER", "OUTCOME", "VERIFIED", "REVOKED", "EXPIRING", "SURVIVORS", "WAIVED", "CREATED", "CLOSED"}
 
 func cascadeRows(cascades ...lifecycle.Cascade) [][]string {
 	var rows [][]string
 	for _, x := range cascades {
 		rows = append(rows, []string{
 			x.ID.String(), x.Principal.String(), x.Trigger, x.Outcome, strconv.Itoa(x.Verified), strconv.Itoa(x.Revoked),
-			strconv.Itoa(x.Expiring), strconv.Itoa(x.Survivors), stamp(&x.CreatedAt), stamp(x.ClosedAt),
+			strconv.Itoa(x.Expiring), strconv.Itoa(x.Survivors), strconv.Itoa(x.Waived), stamp(&x.CreatedAt), stamp(x.ClosedAt),
 		})
 	}
 	return rows
@@ -110,13 +74,14 @@ func cascadeRows(cascades ...lifecycle.Cascade) [][]string {
 type details struct {
 	lifecycle.Cascade
 	Items    []inventory.Item  `json:"items"`
+	Acts     []lifecycle.Done  `json:"acts"` // what operators did
 	Evidence []evidence.Record `json:"evidence"`
 }
 
 func (c *cli) cascadeShow() *cobra.Command {
 	var of string
 	cmd := &cobra.Command{
-		Use: "show ID", Short: "Show a cascade with its items; -o json adds the evidence", Args: cobra.ExactArgs(1),
+		Use: "show ID", Short: "Show a cascade with its items; -o json adds the evidence and what operators did", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {
@@ -131,6 +96,9 @@ func (c *cli) cascadeShow() *cobra.Command {
 				return err
 			}
 			if c.output == "json" {
+				if d.Acts, err = all[lifecycle.Done](cmd.Context(), cl, path+"/acts", url.Values{}, 0); err != nil {
+					return err
+				}
 				if d.Evidence, err = all[evidence.Record](cmd.Context(), cl, path+"/evidence", url.Values{"limit": {"500"}}, 0); err != nil {
 					return err
 				}
@@ -193,42 +161,4 @@ func exitOf(cascade lifecycle.Cascade) error {
 		return coded(exitSurvivors, "%d survived; see `leaver cascade show`, fix what it names, then `leaver cascade rerun %s`", cascade.Survivors, cascade.ID)
 	}
 	return coded(exitRunning, "the cascade is still %s", cascade.Outcome)
-}
-
-func (c *cli) cascadeRerun() *cobra.Command {
-	var of, reason string
-	var wait bool
-	var timeout time.Duration
-	cmd := &cobra.Command{
-		Use: "rerun ID", Short: "Run a failed cascade again; it touches only what survived", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if reason == "" {
-				return coded(exitUsage, "--reason is missing: it goes on record")
-			}
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			path := tenantPath(of) + "/cascades/" + url.PathEscape(args[0])
-			var started struct {
-				RunID string `json:"runId"`
-			}
-			if err := cl.do(cmd.Context(), http.MethodPost, path+"/rerun", map[string]string{"reason": reason}, &started); err != nil {
-				return err
-			}
-			if !wait {
-				return c.print(started, []string{"RUN"}, [][]string{{started.RunID}})
-			}
-			cascade, err := c.wait(cmd, cl, path, timeout)
-			if err != nil {
-				return err
-			}
-			return errors.Join(c.print(cascade, cascadeHeader, cascadeRows(cascade)), exitOf(cascade))
-		},
-	}
-	tenantFlag(cmd, &of)
-	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it closes")
-	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
-	return cmd
 }

@@ -73,21 +73,24 @@ func all[T any](ctx context.Context, cl *client, path string, query url.Values, 
 
 // do calls the API and decodes the answer into out, which may be nil.
 func (cl *client) do(ctx context.Context, method, path string, body, out any) error {
-	var payload io.Reader
-	if body != nil {
-		raw, err := json.Marshal(body)
-		if err != nil {
-			return fmt.Errorf("encode the request: %w", err)
-		}
-		payload = bytes.NewReader(raw)
+	if body == nil {
+		return cl.send(ctx, method, path, "", http.NoBody, out)
 	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode the request: %w", err)
+	}
+	return cl.send(ctx, method, path, "application/json", bytes.NewReader(raw), out)
+}
+
+func (cl *client) send(ctx context.Context, method, path, contentType string, payload io.Reader, out any) error {
 	req, err := http.NewRequestWithContext(ctx, method, cl.base+path, payload)
 	if err != nil {
 		return coded(exitUsage, "%w", err)
 	}
 	req.Header.Set("Authorization", "Bearer "+cl.token)
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := cl.http.Do(req)
 	if err != nil {
@@ -109,9 +112,16 @@ func (cl *client) do(ctx context.Context, method, path string, body, out any) er
 func refusal(resp *http.Response) error {
 	var p struct {
 		Detail string `json:"detail"`
+		Errors []struct {
+			Line   int    `json:"line"`
+			Detail string `json:"detail"`
+		} `json:"errors"` // of an import, by line
 	}
 	if json.NewDecoder(resp.Body).Decode(&p) != nil || p.Detail == "" {
 		p.Detail = resp.Status
+	}
+	for _, e := range p.Errors {
+		p.Detail += fmt.Sprintf("\n  line %d: %s", e.Line, e.Detail)
 	}
 	switch resp.StatusCode {
 	case http.StatusNotFound:

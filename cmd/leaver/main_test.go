@@ -89,7 +89,7 @@ func TestATableInAPipeIsTabSeparated(t *testing.T) {
 	fake(t, map[string]string{"GET /v1/tenants": `{"items":[{"name":"acme","profile":"entra","id":"4a3ec2c4-a334-4ead-a709-306d3154f984","createdAt":"2026-11-23T22:00:00Z"}]}`}, 0)
 	var stdout, stderr bytes.Buffer
 	run(t.Context(), []string{"tenant", "list"}, &stdout, &stderr)
-	if want := "acme\tentra\t4a3ec2c4-a334-4ead-a709-306d3154f984\t2026-11-23T22:00:00Z\tprivate\t-\n"; stdout.String() != want {
+	if want := "acme\tentra\t4a3ec2c4-a334-4ead-a709-306d3154f984\t2026-11-23T22:00:00Z\tprivate\t-\t-\t\n"; stdout.String() != want {
 		t.Errorf("%q, want %q", &stdout, want)
 	}
 }

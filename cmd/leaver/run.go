@@ -67,12 +67,16 @@ func (c *cli) migrateCommand() *cobra.Command {
 }
 
 // bootstrapCommand works on the database's side: whoever may reach it makes
-// the first operator token, and every other one goes through the API.
+// the first operator token, and every approver's; others go through the API.
 func (c *cli) bootstrapCommand() *cobra.Command {
 	var ttl time.Duration
+	class := string(tenant.ClassOperator)
 	cmd := &cobra.Command{
-		Use: "bootstrap", Short: "Issue an operator token straight at the database (shown once)", Args: cobra.NoArgs,
+		Use: "bootstrap", Short: "Issue an operator's or approver's token straight at the database (shown once)", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if class != string(tenant.ClassOperator) && class != string(tenant.ClassApprover) {
+				return coded(exitUsage, "--class is operator or approver")
+			}
 			cfg, err := c.load()
 			if err != nil {
 				return err
@@ -83,7 +87,7 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 			}
 			defer db.Close()
 			_, secret, err := tenant.NewStore(db).Issue(cmd.Context(), uuid.Nil, tenant.NewToken{
-				Class: tenant.ClassOperator, Description: "bootstrap", TTL: ttl,
+				Class: tenant.Class(class), Description: "bootstrap", TTL: ttl,
 			})
 			if err != nil {
 				return err
@@ -92,6 +96,7 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 0 is for ever")
+	cmd.Flags().StringVar(&class, "class", class, "operator, or approver: who may release brakes, and nothing else")
 	return cmd
 }
 

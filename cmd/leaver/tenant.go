@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -51,7 +52,10 @@ func (c *cli) tenantCommand() *cobra.Command {
 func (c *cli) tenantSet() *cobra.Command {
 	var profile string
 	var public bool
-	var perSecond int
+	var perSecond, leavers int
+	var share float64
+	var window time.Duration
+	var orphans string
 	set := &cobra.Command{
 		Use: "set NAME", Short: "Change a tenant's settings", Args: cobra.ExactArgs(1),
 		Example: "  leaver tenant set acme --profile entra --requests-per-second 50",
@@ -60,7 +64,10 @@ func (c *cli) tenantSet() *cobra.Command {
 			for flag, setting := range map[string]struct {
 				name  string
 				value any
-			}{"profile": {"profile", profile}, "public-discovery": {"publicDiscovery", public}, "requests-per-second": {"requestsPerSecond", perSecond}} {
+			}{
+				"profile": {"profile", profile}, "public-discovery": {"publicDiscovery", public}, "requests-per-second": {"requestsPerSecond", perSecond},
+				"brake-leavers": {"brakeLeavers", leavers}, "brake-share": {"brakeShare", share}, "brake-window": {"brakeWindowSeconds", int(window.Seconds())}, "orphans": {"orphans", orphans},
+			} {
 				if cmd.Flags().Changed(flag) {
 					body[setting.name] = setting.value
 				}
@@ -78,6 +85,10 @@ func (c *cli) tenantSet() *cobra.Command {
 	set.Flags().StringVar(&profile, "profile", "", "dialect of the tenant's IdP: default, entra, okta or strict")
 	set.Flags().BoolVar(&public, "public-discovery", false, "let anyone read the discovery endpoints below /t/NAME/scim/v2; =false closes them")
 	set.Flags().IntVar(&perSecond, "requests-per-second", 0, "SCIM requests a second, in each process; 0 is the installation's")
+	set.Flags().IntVar(&leavers, "brake-leavers", 0, "hold back what cannot be undone when more than so many leave in the window; 0 is any number")
+	set.Flags().Float64Var(&share, "brake-share", 0, "the same for a share of the users, e.g. 0.1; 0 is any share")
+	set.Flags().DurationVar(&window, "brake-window", time.Hour, "the window of both, 1m to 168h")
+	set.Flags().StringVar(&orphans, "orphans", "", "what becomes of agents that lose their last owner: suspend, or manager (the owner's manager owns them)")
 	return set
 }
 
@@ -91,9 +102,19 @@ func (c *cli) printTenants(body any, tenants ...tenant.Tenant) error {
 		if t.PublicDiscovery {
 			discovery = "public"
 		}
-		rows = append(rows, []string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt), discovery, rate})
+		brake := "-"
+		if t.BrakeLeavers != nil {
+			brake = strconv.Itoa(*t.BrakeLeavers)
+		}
+		if t.BrakeShare != nil {
+			brake += fmt.Sprintf(" or %g%%", 100**t.BrakeShare)
+		}
+		if t.BrakeLeavers != nil || t.BrakeShare != nil {
+			brake += " in " + (time.Duration(t.BrakeWindow) * time.Second).String()
+		}
+		rows = append(rows, []string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt), discovery, rate, brake, string(t.Orphans)})
 	}
-	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED", "DISCOVERY", "REQUESTS/S"}, rows)
+	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED", "DISCOVERY", "REQUESTS/S", "BRAKE", "ORPHANS"}, rows)
 }
 
 func (c *cli) tokenCommand() *cobra.Command {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -19,9 +21,9 @@ const (
 
 func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	q := lifecycle.CascadeQuery{Outcome: query.Get("outcome")}
-	if hasControl(q.Outcome) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome is not one of the outcomes"})
+	q := lifecycle.CascadeQuery{Outcome: query.Get("outcome"), Connector: query.Get("connector")}
+	if hasControl(q.Outcome, q.Connector) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome and connector hold no control characters"})
 		return
 	}
 	var err error
@@ -36,6 +38,14 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	if q.Before, err = queryNumber(r, "cursor"); err != nil {
 		s.fail(w, r, err)
 		return
+	}
+	if text := query.Get("since"); text != "" {
+		since, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "since is a time such as 2026-11-27T18:00:00Z"})
+			return
+		}
+		q.Since = &since
 	}
 	cascades, err := s.Cascades.List(r.Context(), tenantOf(r).ID, q)
 	if err != nil {
@@ -135,6 +145,7 @@ func (s *Server) listEvidence(w http.ResponseWriter, r *http.Request) {
 type act struct {
 	Reason string    `json:"reason"`
 	Item   uuid.UUID `json:"itemId"`
+	Until  time.Time `json:"until"` // of a waiver
 }
 
 func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act, error) {
@@ -146,10 +157,15 @@ func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act
 	if err := decode(w, r, &body); err != nil {
 		return id, body, err
 	}
-	if body.Reason = strings.TrimSpace(body.Reason); body.Reason == "" || len(body.Reason) > maxReference || hasControl(body.Reason) {
-		return id, body, problem{Status: http.StatusUnprocessableEntity, Detail: "reason is missing, or longer than 512 bytes"}
+	return id, body, checkReason(&body.Reason)
+}
+
+// checkReason trims a reason, and refuses one that explains nothing.
+func checkReason(reason *string) error {
+	if *reason = strings.TrimSpace(*reason); *reason == "" || len(*reason) > maxReference || hasControl(*reason) {
+		return problem{Status: http.StatusUnprocessableEntity, Detail: "reason is missing, or longer than 512 bytes"}
 	}
-	return id, body, nil
+	return nil
 }
 
 // rerunCascade starts the next run of a cascade that closed without success;
@@ -197,6 +213,71 @@ func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusAccepted, map[string]int{"retried": n})
+}
+
+// waive has one survivor tolerated until a time: by the cascade where it runs,
+// and in the inventory where it has closed.
+func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
+	id, body, err := s.readAct(w, r)
+	if err == nil && (body.Item == uuid.Nil || !body.Until.After(time.Now()) || body.Until.After(time.Now().Add(maxWaiver))) {
+		err = problem{Status: http.StatusUnprocessableEntity, Detail: "itemId is missing, or until is not within a year from now"}
+	}
+	var cascade *lifecycle.Cascade
+	of, by := tenantOf(r).ID, caller(r).Actor()
+	if err == nil {
+		cascade, err = s.Cascades.Get(r.Context(), of, id)
+	}
+	if err == nil {
+		err = s.ofCascade(r.Context(), of, id, body.Item)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	err = s.Runner.Waive(r.Context(), cascade.WorkflowID, body.Item, by, body.Reason, body.Until)
+	if errors.Is(err, lifecycle.ErrNotRunning) {
+		err = s.Inventory.Waive(r.Context(), of, body.Item, id, by, body.Reason, body.Until)
+	}
+	if err != nil {
+		s.failTemporal(w, r, err)
+		return
+	}
+	item, err := s.Inventory.Get(r.Context(), of, body.Item, inventory.Kinds())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, item)
+}
+
+// maxWaiver bounds how long a survivor may be tolerated.
+const maxWaiver = 366 * 24 * time.Hour
+
+// ofCascade refuses an item that the cascade is not at, or that is not alive.
+func (s *Server) ofCascade(ctx context.Context, tenant, cascade, id uuid.UUID) error {
+	item, err := s.Inventory.Get(ctx, tenant, id, inventory.Kinds())
+	switch {
+	case err != nil:
+		return err
+	case item.Event == nil || *item.Event != cascade:
+		return inventory.ErrNotFound
+	case item.State != inventory.Survivor && item.State != inventory.Ending && item.State != inventory.Waived:
+		return problem{Status: http.StatusConflict, Detail: "the item is " + string(item.State) + ": there is nothing to waive"}
+	}
+	return nil
+}
+
+func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	var acts []lifecycle.Done
+	if err == nil {
+		acts, err = s.Cascades.Acts(r.Context(), tenantOf(r).ID, id)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, acts, "")
 }
 
 // failTemporal: what is not our own error came from Temporal.

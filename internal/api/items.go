@@ -32,9 +32,24 @@ type registration struct {
 	Reference string         `json:"reference"`
 	Secret    rawSecret      `json:"secret"`
 	Shared    bool           `json:"shared"`
-	Scopes    []string       `json:"scopes"`
-	IssuedAt  *time.Time     `json:"issuedAt"`
-	ExpiresAt *time.Time     `json:"expiresAt"`
+	// ReliedOnBy names whoever else relies on it; Entitlement, what it was granted under.
+	ReliedOnBy  []string   `json:"reliedOnBy"`
+	Entitlement string     `json:"entitlement"`
+	Scopes      []string   `json:"scopes"`
+	IssuedAt    *time.Time `json:"issuedAt"`
+	ExpiresAt   *time.Time `json:"expiresAt"`
+}
+
+// item is what the registration adds to the inventory.
+func (b registration) item() inventory.New {
+	issued := time.Now().UTC()
+	if b.IssuedAt != nil {
+		issued = *b.IssuedAt
+	}
+	return inventory.New{
+		Principal: b.Principal, Agent: b.Agent, Kind: b.Kind, Connector: b.Connector, Reference: b.Reference, Secret: b.Secret.Secret,
+		Shared: b.Shared, ReliedOnBy: b.ReliedOnBy, Entitlement: b.Entitlement, Scopes: b.Scopes, IssuedAt: issued, ExpiresAt: b.ExpiresAt,
+	}
 }
 
 // rawSecret decodes a secret from JSON; it encodes like any seal.Secret, as a
@@ -58,18 +73,11 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 	if body.Kind == "" && len(h.kinds) == 1 {
 		body.Kind = h.kinds[0]
 	}
-	if err := h.check(r, body); err != nil {
+	if err := h.check(tenantOf(r).Name, h.kinds, body); err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	issued := time.Now().UTC()
-	if body.IssuedAt != nil {
-		issued = *body.IssuedAt
-	}
-	item, err := h.Inventory.Register(r.Context(), caller(r).Tenant.ID, inventory.New{
-		Principal: body.Principal, Agent: body.Agent, Kind: body.Kind, Connector: body.Connector, Reference: body.Reference,
-		Secret: body.Secret.Secret, Shared: body.Shared, Scopes: body.Scopes, IssuedAt: issued, ExpiresAt: body.ExpiresAt,
-	})
+	item, err := h.Inventory.Register(r.Context(), tenantOf(r).ID, body.item())
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -79,23 +87,27 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 }
 
 // check refuses what could never be ended, while somebody is there to be told.
-func (h items) check(r *http.Request, body registration) error {
+func (s *Server) check(tenant string, kinds []inventory.Kind, body registration) error {
 	invalid := func(format string, args ...any) error {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
 	}
+	texts := slices.Concat([]string{body.Reference, body.Connector, body.Entitlement}, body.Scopes, body.ReliedOnBy)
 	switch {
 	case body.Principal == uuid.Nil:
 		return invalid("principalId is missing")
-	case !slices.Contains(h.kinds, body.Kind):
-		return invalid("kind is one of %v", h.kinds)
+	case !slices.Contains(kinds, body.Kind):
+		return invalid("kind is one of %v", kinds)
 	case body.Reference == "" || len(body.Reference) > maxReference:
 		return invalid("reference is missing, or longer than %d bytes", maxReference)
-	case hasControl(append([]string{body.Reference, body.Connector}, body.Scopes...)...):
+	case slices.ContainsFunc(texts, func(t string) bool { return len(t) > maxReference }):
+		return invalid("a string is longer than %d bytes", maxReference)
+	case hasControl(texts...):
 		return invalid("a string holds a control character")
 	case body.ExpiresAt != nil && body.ExpiresAt.Before(time.Now()):
 		return invalid("expiresAt has passed: there is nothing to end")
 	}
-	if err := h.Connectors.Accepts(caller(r).Tenant.Name, body.Connector, body.Kind, body.Secret.Secret != "", body.Shared); err != nil {
+	shared := body.Shared || len(body.ReliedOnBy) > 0
+	if err := s.Connectors.Accepts(tenant, body.Connector, body.Kind, body.Secret.Secret != "", shared); err != nil {
 		return invalid("%v", err)
 	}
 	return nil

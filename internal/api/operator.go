@@ -54,6 +54,10 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		Profile           *tenant.Profile `json:"profile"`
 		PublicDiscovery   *bool           `json:"publicDiscovery"`
 		RequestsPerSecond *int            `json:"requestsPerSecond"`
+		BrakeLeavers      *int            `json:"brakeLeavers"`
+		BrakeShare        *float64        `json:"brakeShare"`
+		BrakeWindow       *int            `json:"brakeWindowSeconds"`
+		Orphans           *tenant.Orphans `json:"orphans"`
 	}
 	if err := decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
@@ -132,5 +136,28 @@ func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) listInventory(w http.ResponseWriter, r *http.Request) {
-	s.listItems(w, r, append(inventory.CredentialKinds(), inventory.ScheduledRun))
+	s.listItems(w, r, inventory.Kinds())
+}
+
+// getItem is one item with its history.
+func (s *Server) getItem(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	item, err := s.Inventory.Get(r.Context(), tenantOf(r).ID, id, inventory.Kinds())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	history, err := s.Inventory.History(r.Context(), tenantOf(r).ID, id)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, struct {
+		*inventory.Item
+		History []inventory.StateChange `json:"history"`
+	}{item, history})
 }

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -48,6 +50,7 @@ func toProblem(err error) problem {
 		{tenant.ErrExists, http.StatusConflict},
 		{tenant.ErrInvalidName, http.StatusBadRequest},
 		{tenant.ErrInvalidRate, http.StatusUnprocessableEntity},
+		{tenant.ErrInvalidPolicy, http.StatusUnprocessableEntity},
 		{tenant.ErrIssuerNotFound, http.StatusNotFound},
 		{tenant.ErrIssuerExists, http.StatusConflict},
 		{tenant.ErrInvalidIssuer, http.StatusUnprocessableEntity},
@@ -58,6 +61,11 @@ func toProblem(err error) problem {
 		{inventory.ErrRestricted, http.StatusConflict},
 		{inventory.ErrDuplicate, http.StatusConflict},
 		{inventory.ErrEnding, http.StatusConflict},
+		{inventory.ErrUnboundNotFound, http.StatusNotFound},
+		{brake.ErrNotHeld, http.StatusConflict},
+		{brake.ErrPaused, http.StatusConflict},
+		{brake.ErrNotPaused, http.StatusConflict},
+		{directory.ErrNotFound, http.StatusNotFound},
 		{lifecycle.ErrCascadeNotFound, http.StatusNotFound},
 		{lifecycle.ErrNotFailed, http.StatusConflict},
 		{lifecycle.ErrNotRunning, http.StatusConflict},
@@ -100,7 +108,10 @@ func decode(w http.ResponseWriter, r *http.Request, into any) error {
 	if media := r.Header.Get("Content-Type"); media != "" && !strings.HasPrefix(media, "application/json") {
 		return problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	return decodeStrict(json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)), into)
+}
+
+func decodeStrict(d *json.Decoder, into any) error {
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
 	if err == nil {

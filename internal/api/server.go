@@ -13,6 +13,8 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -33,9 +35,13 @@ type Cascades interface {
 	Release(ctx context.Context, workflowID string) error
 }
 
-// Connectors says why an item cannot be registered at a connector, or nil.
+// Connectors is what the configured connectors tell.
 type Connectors interface {
+	// Accepts says why an item cannot be registered at a connector, or nil.
 	Accepts(tenant, connector string, kind inventory.Kind, hasSecret, shared bool) error
+	// Verifies tells whether a connector has a probe for an item.
+	Verifies(connector string, kind inventory.Kind, hasSecret bool) bool
+	Describe() []inventory.Connector
 }
 
 // Server answers requests.
@@ -46,6 +52,10 @@ type Server struct {
 	Evidence   *evidence.Store
 	Connectors Connectors
 	Runner     Cascades
+	Directory  *directory.Store
+	Lifecycle  *lifecycle.Writer
+	Brakes     *brake.Brakes
+	Pauses     *brake.Pauses
 	// CheckSchema tells whether a tenant can declare a schema beside its others.
 	CheckSchema func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error)
 	Log         *slog.Logger
@@ -75,6 +85,11 @@ func (s *Server) Handler() http.Handler {
 			r.Get(h.path+"/{id}", h.get)
 			r.Delete(h.path+"/{id}", h.release)
 		}
+		r.Post("/import", s.importItems)
+	})
+	r.Group(func(r chi.Router) {
+		r.Use(s.authenticate(tenant.ClassApprover))
+		r.With(s.nameTenant).Post("/tenants/{tenant}/brakes/release", s.releaseBrake)
 	})
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate(tenant.ClassOperator))
@@ -83,6 +98,9 @@ func (s *Server) Handler() http.Handler {
 		r.Get("/operator-tokens", s.listTokens)
 		r.Post("/operator-tokens", s.createToken)
 		r.Delete("/operator-tokens/{id}", s.revokeToken)
+		r.Get("/connectors", s.listConnectors)
+		r.Post("/connectors/{name}/pause", s.pauseConnector)
+		r.Post("/connectors/{name}/resume", s.resumeConnector)
 		r.With(s.nameTenant).Get("/tenants/{tenant}", s.getTenant)
 		r.With(s.nameTenant).Patch("/tenants/{tenant}", s.configureTenant)
 		r.Route("/tenants/{tenant}/", func(r chi.Router) {
@@ -98,11 +116,21 @@ func (s *Server) Handler() http.Handler {
 			r.Post("/tokens", s.createToken)
 			r.Delete("/tokens/{id}", s.revokeToken)
 			r.Get("/inventory", s.listInventory)
+			r.Get("/inventory/{id}", s.getItem)
+			r.Post("/import", s.importItems)
+			r.Get("/unbound", s.listUnbound)
+			r.Post("/unbound/{id}/bind", s.bind)
+			r.Get("/brakes", s.listBrakes)
+			r.Get("/principals", s.findPrincipals)
+			r.Get("/principals/{id}/plan", s.planEnd)
+			r.Post("/principals/{id}/end", s.endPrincipal)
 			r.Get("/cascades", s.listCascades)
 			r.Get("/cascades/{id}", s.getCascade)
 			r.Get("/cascades/{id}/evidence", s.listEvidence)
 			r.Post("/cascades/{id}/rerun", s.rerunCascade)
 			r.Post("/cascades/{id}/retry", s.retryCascade)
+			r.Post("/cascades/{id}/waive", s.waive)
+			r.Get("/cascades/{id}/acts", s.listActs)
 		})
 	})
 	return r

@@ -24,7 +24,7 @@ type Brake struct {
 	Reason     *string    `json:"reason,omitempty"`
 }
 
-// ErrNotHeld: the tenant's brake is not held.
+// ErrNotHeld says that the tenant's brake is not held.
 var ErrNotHeld = errors.New("the brake is not held: there is nothing to release")
 
 // fewestForShare keeps a company of three from braking when one goes.
@@ -54,7 +54,7 @@ func (b *Brakes) Check(ctx context.Context, tenant, event uuid.UUID) (held bool,
 		already as (select id from brakes where tenant_id = $1 and released_at is null),
 		-- What a released brake has let through does not count again.
 		since as (
-		  select greatest(now() - p.brake_window, (select max(released_at) from brakes where tenant_id = $1)) at from policy p),
+		  select greatest(now() - make_interval(secs => p.brake_window), (select max(released_at) from brakes where tenant_id = $1)) at from policy p),
 		-- The newest suffice, and where no brake is set none is looked at.
 		leaving as (
 		  select case when p.brake_leavers is null and p.brake_share is null then 0 else (

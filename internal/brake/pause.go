@@ -90,9 +90,10 @@ func (p *Pauses) Pause(ctx context.Context, connector, by, reason string) error 
 }
 
 // Resume takes it into use again. Error: [ErrNotPaused].
-func (p *Pauses) Resume(ctx context.Context, connector, by string) error {
+func (p *Pauses) Resume(ctx context.Context, connector, by, reason string) error {
 	return p.write(ctx, "resume", connector, ErrNotPaused, `
-		update connector_pauses set resumed_at = now(), resumed_by = $2 where connector = $1 and resumed_at is null returning true`, connector, by)
+		update connector_pauses set resumed_at = now(), resumed_by = $2, resumed_for = $3
+		 where connector = $1 and resumed_at is null returning true`, connector, by, reason)
 }
 
 func (p *Pauses) write(ctx context.Context, what, connector string, unchanged error, sql string, args ...any) error {

@@ -69,6 +69,8 @@ type Policy struct {
 	AttemptTimeout  time.Duration `koanf:"attempt_timeout"`
 	InitialInterval time.Duration `koanf:"initial_interval"`
 	MaximumInterval time.Duration `koanf:"maximum_interval"`
+	// Look is how soon a cascade that is not over tells what it waits for.
+	Look time.Duration `koanf:"look"`
 }
 
 const envPrefix = "LEAVER_"

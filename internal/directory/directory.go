@@ -30,6 +30,8 @@ var (
 	ErrNotFound = errors.New("no such resource")
 	// ErrNameTaken: another live resource of the type has that unique name.
 	ErrNameTaken = errors.New("the name is taken")
+	// ErrParents: an agent's parents lead back to it, or are too many.
+	ErrParents = errors.New("parent: the parents above are a circle, or more than 32")
 )
 
 // UnknownTargetError says that an edge leads to no live resource of the tenant.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -134,6 +135,27 @@ func CheckTargets(ctx context.Context, db *database.DB, tenant, source uuid.UUID
 	}
 	if len(missing) > 0 {
 		return missing[0]
+	}
+	if at := slices.Index(attributes, EdgeParent); at >= 0 {
+		return checkParents(ctx, db, tenant, source, targets[at])
+	}
+	return nil
+}
+
+// maxParents bounds how deep agents nest.
+const maxParents = 32
+
+// checkParents refuses a parent whose own parents lead back, or too far up. Two
+// changes at a time may still close a circle; whoever walks one stops at it.
+func checkParents(ctx context.Context, db *database.DB, tenant, agent, parent uuid.UUID) error {
+	above, err := database.Once(ctx, db, tenant, func(rows pgx.Rows) (int, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
+	}, `select parents_above($1, $2, $3)`, tenant, agent, parent)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look at the parents of %s: %w", parent, err)
+	case above < 0 || above > maxParents:
+		return ErrParents
 	}
 	return nil
 }

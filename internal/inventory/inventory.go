@@ -33,6 +33,9 @@ func CredentialKinds() []Kind {
 	return []Kind{RefreshToken, AccessToken, ServiceAccount, APIKey, Session, Grant}
 }
 
+// Kinds lists all kinds.
+func Kinds() []Kind { return append(CredentialKinds(), ScheduledRun) }
+
 // Renewable tells whether ending it can be made good by a login: a token, a grant
 // or a session, but no account, no key and no schedule.
 func (k Kind) Renewable() bool {
@@ -84,6 +87,16 @@ type Item struct {
 	WaivedUntil *time.Time `json:"waivedUntil,omitempty"`
 	CreatedAt   time.Time  `json:"createdAt"`
 	UpdatedAt   time.Time  `json:"updatedAt"`
+}
+
+// Connector is what may be told of a configured connector.
+type Connector struct {
+	Name         string   `json:"name"`
+	Type         string   `json:"type"`
+	Rate         float64  `json:"rate,omitempty"` // attempts a second; 0 is none
+	Tenants      []string `json:"tenants"`
+	PublishTo    string   `json:"publishTo,omitempty"`
+	Capabilities []string `json:"capabilities"`
 }
 
 // The errors of this package.

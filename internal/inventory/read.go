@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
 )
 
 // Query selects items for a list, in the order of registration.
@@ -62,4 +65,30 @@ func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []Kind) (*I
 		return nil, fmt.Errorf("get item %s: %w", id, err)
 	}
 	return item, nil
+}
+
+// StateChange is one step of an item's history.
+type StateChange struct {
+	State  State      `json:"state"`
+	Reason string     `json:"reason,omitempty"`
+	Event  *uuid.UUID `json:"cascadeId,omitempty"`
+	At     time.Time  `json:"at"`
+}
+
+// maxHistory bounds an answer: an item that was re-run a hundred times tells its
+// last states.
+const maxHistory = 500
+
+// History returns an item's states in their order.
+func (s *Store) History(ctx context.Context, tenant, id uuid.UUID) ([]StateChange, error) {
+	history, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]StateChange, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[StateChange])
+	}, `
+		select state, reason, event_id, at from (
+		  select * from inventory_states where tenant_id = $1 and item_id = $2 order by id desc limit $3) last
+		 order by id`, tenant, id, maxHistory)
+	if err != nil {
+		return nil, fmt.Errorf("read the history of item %s: %w", id, err)
+	}
+	return history, nil
 }

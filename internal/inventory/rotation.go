@@ -46,7 +46,7 @@ func (r *Rotation) Reached(step Step) bool {
 	return order[r.Step] >= order[step]
 }
 
-// ErrRotating: another cascade is at the account now.
+// ErrRotating says that another cascade is at the account now.
 var ErrRotating = errors.New("another cascade is rotating the account")
 
 // BeginRotation takes an item's account for lease, and returns its open

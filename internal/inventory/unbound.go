@@ -47,7 +47,7 @@ const (
 	NoteBound   Noted = "bound"   // bound to the principal that its label names
 )
 
-// ErrUnboundNotFound: nothing unbound has that id.
+// ErrUnboundNotFound says that nothing unbound has that id.
 var ErrUnboundNotFound = errors.New("no such unbound credential: it is bound by now, or never was")
 
 // Note lists what a connector found, unless it is registered. A credential is
@@ -109,9 +109,10 @@ func (s *Store) Unbound(ctx context.Context, tenant, after uuid.UUID, limit int)
 }
 
 // Bind registers something unbound for a principal, who may be restricted: what
-// somebody left behind is ended by the cascade that the caller then asks for.
+// somebody left behind is ended by the cascade that the caller then asks for. Who
+// bound it and why stands in the item's history.
 // Errors: [ErrUnboundNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
-func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID) (item *Item, restricted bool, err error) {
+func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID, by, reason string) (item *Item, restricted bool, err error) {
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		for _, holder := range holdersOf(principal, agent) {
 			var known bool
@@ -124,6 +125,10 @@ func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent
 			}
 		}
 		if item, err = s.bind(ctx, tx, tenant, id, principal, agent, 0); err != nil {
+			return err
+		}
+		if _, err = tx.Exec(ctx, `update inventory set state = state, reason = $3 where tenant_id = $1 and id = $2`,
+			tenant, item.ID, "bound by "+by+": "+reason); err != nil {
 			return err
 		}
 		restricted, err = isRestricted(ctx, tx, tenant, principal)

@@ -63,6 +63,8 @@ func NewCascades(db *database.DB) *Cascades { return &Cascades{db: db} }
 type CascadeQuery struct {
 	Principal *uuid.UUID
 	Outcome   string // empty selects all
+	Since     *time.Time
+	Connector string // with something of that connector alive
 	Before    int64  // cursor: the last sequence of the page before; 0 begins
 	Limit     int
 }
@@ -72,11 +74,14 @@ func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) (
 	var cascades []Cascade
 	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select `+cascadeColumns+` from lifecycle_events
+			select `+cascadeColumns+` from lifecycle_events e
 			 where tenant_id = $1 and kind = 'leaver' and ($2::uuid is null or principal_id = $2)
 			   and ($3 = '' or $3 = coalesce(outcome, case when started_at is null then 'pending' else 'running' end))
 			   and ($4 = 0 or sequence < $4)
-			 order by sequence desc limit $5`, tenant, q.Principal, q.Outcome, q.Before, q.Limit)
+			   and ($6::timestamptz is null or created_at >= $6)
+			   and ($7 = '' or exists (select 1 from inventory i
+			        where i.tenant_id = $1 and i.event_id = e.id and i.connector = $7 and i.state in ('survivor', 'ending')))
+			 order by sequence desc limit $5`, tenant, q.Principal, q.Outcome, q.Before, q.Limit, q.Since, q.Connector)
 		if err != nil {
 			return err
 		}
@@ -205,9 +210,17 @@ func (c *Cascades) Reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 
 // Running stores that a run of the event's workflow is at work: the first, or
 // one after the event was closed. It is the run itself that says so, whoever
-// started it; saying it twice changes nothing.
+// started it; saying it twice changes nothing. A run after the event was closed
+// that nobody asked for here was started in Temporal, which is on record too.
 func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, runID string) error {
 	_, err := database.Once(ctx, c.db, tenant, database.Nothing, `
+		with before as materialized (
+		  select closed_at from lifecycle_events where tenant_id = $1 and id = $2 and run_id is distinct from $3),
+		elsewhere as (
+		  insert into acts (tenant_id, event_id, actor, verb, reason)
+		  select $1, $2, 'temporal', 'rerun', 'started in Temporal' from before b
+		   where b.closed_at is not null
+		     and not exists (select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun' and a.at >= b.closed_at))
 		update lifecycle_events set started_at = coalesce(started_at, now()), run_id = $3, closed_at = null, outcome = null
 		 where tenant_id = $1 and id = $2 and run_id is distinct from $3`, tenant, event, runID)
 	if err != nil {
@@ -237,4 +250,23 @@ func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) erro
 		return fmt.Errorf("close event %s: %w", event, err)
 	}
 	return nil
+}
+
+// Done is what somebody did to a cascade, and why.
+type Done struct {
+	Actor  string    `json:"actor"`
+	Verb   string    `json:"verb"` // retry, rerun or waive
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+// Acts returns what was done to a cascade, in order.
+func (c *Cascades) Acts(ctx context.Context, tenant, id uuid.UUID) ([]Done, error) {
+	acts, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) ([]Done, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Done])
+	}, `select actor, verb, reason, at from acts where tenant_id = $1 and event_id = $2 order by id limit 500`, tenant, id)
+	if err != nil {
+		return nil, fmt.Errorf("read what was done to cascade %s: %w", id, err)
+	}
+	return acts, nil
 }

@@ -43,9 +43,26 @@ type Tenant struct {
 	RequestsPerSecond *int `json:"requestsPerSecond,omitempty"`
 	// SchemaVersion counts the changes of the tenant's own schemas.
 	SchemaVersion int64 `json:"-"`
+	// BrakeLeavers and BrakeShare are how many, or what share of the users, may
+	// leave within BrakeWindow before the brake engages; nil is any.
+	BrakeLeavers *int     `json:"brakeLeavers,omitempty"`
+	BrakeShare   *float64 `json:"brakeShare,omitempty"`
+	BrakeWindow  int      `json:"brakeWindowSeconds"`
+	// Orphans is what becomes of an agent that loses its last active owner.
+	Orphans Orphans `json:"orphans"`
 }
 
-const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version`
+// Orphans is a policy for agents that lose their last active owner.
+type Orphans string
+
+// The policies.
+const (
+	OrphansSuspend Orphans = "suspend" // with all that they hold
+	OrphansManager Orphans = "manager" // the owner's manager owns them, if there is one
+)
+
+const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version,
+	brake_leavers, brake_share, brake_window, orphans`
 
 // stored is a tenant's row as PostgreSQL's to_jsonb writes it.
 type stored struct {
@@ -56,6 +73,10 @@ type stored struct {
 	PublicDiscovery   bool      `json:"public_discovery"`
 	RequestsPerSecond *int      `json:"requests_per_second"`
 	SchemaVersion     int64     `json:"schema_version"`
+	BrakeLeavers      *int      `json:"brake_leavers"`
+	BrakeShare        *float64  `json:"brake_share"`
+	BrakeWindow       int       `json:"brake_window"`
+	Orphans           Orphans   `json:"orphans"`
 }
 
 // Settings are what may be changed of a tenant; nil leaves as it is.
@@ -64,14 +85,20 @@ type Settings struct {
 	PublicDiscovery *bool
 	// RequestsPerSecond 0 gives the tenant the installation's rate.
 	RequestsPerSecond *int
+	// BrakeLeavers and BrakeShare 0 take the brake away.
+	BrakeLeavers *int
+	BrakeShare   *float64
+	BrakeWindow  *int // seconds
+	Orphans      *Orphans
 }
 
 // The errors of this package.
 var (
-	ErrNotFound    = errors.New("no such tenant")
-	ErrExists      = errors.New("a tenant of that name exists")
-	ErrInvalidRate = errors.New("requestsPerSecond is 0 (the installation's) to 100000")
-	ErrInvalidName = errors.New("a tenant's name is 1 to 63 of a-z, 0-9 and '-', and starts with a letter or digit")
+	ErrNotFound      = errors.New("no such tenant")
+	ErrExists        = errors.New("a tenant of that name exists")
+	ErrInvalidRate   = errors.New("requestsPerSecond is 0 (the installation's) to 100000")
+	ErrInvalidPolicy = errors.New("brakeLeavers is 0 (none) to 1000000, brakeShare 0 (none) to 1, brakeWindowSeconds 60 to 604800, orphans suspend or manager")
+	ErrInvalidName   = errors.New("a tenant's name is 1 to 63 of a-z, 0-9 and '-', and starts with a letter or digit")
 )
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
@@ -157,17 +184,32 @@ func (s *Store) find(ctx context.Context, sql string, args ...any) (Tenant, erro
 	return t, nil
 }
 
-// Configure changes a tenant's settings. Errors: [ErrNotFound], [ErrInvalidRate].
+// Configure changes a tenant's settings. Errors: [ErrNotFound], [ErrInvalidRate],
+// [ErrInvalidPolicy].
 func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenant, error) {
 	if to.RequestsPerSecond != nil && (*to.RequestsPerSecond < 0 || *to.RequestsPerSecond > 100_000) {
 		return Tenant{}, ErrInvalidRate
 	}
+	if !to.validPolicy() {
+		return Tenant{}, ErrInvalidPolicy
+	}
 	t, err := s.find(ctx, `
 		update tenants set profile = coalesce($2, profile), public_discovery = coalesce($3, public_discovery),
-		       requests_per_second = case when $4::int is null then requests_per_second else nullif($4, 0) end
-		 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond)
+		       requests_per_second = case when $4::int is null then requests_per_second else nullif($4, 0) end,
+		       brake_leavers = case when $5::int is null then brake_leavers else nullif($5, 0) end,
+		       brake_share = case when $6::float8 is null then brake_share else nullif($6, 0) end,
+		       brake_window = coalesce($7, brake_window), orphans = coalesce($8, orphans)
+		 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond,
+		to.BrakeLeavers, to.BrakeShare, to.BrakeWindow, to.Orphans)
 	s.forget()
 	return t, err
+}
+
+func (to Settings) validPolicy() bool {
+	return (to.BrakeLeavers == nil || *to.BrakeLeavers >= 0 && *to.BrakeLeavers <= 1_000_000) &&
+		(to.BrakeShare == nil || *to.BrakeShare >= 0 && *to.BrakeShare <= 1) &&
+		(to.BrakeWindow == nil || *to.BrakeWindow >= 60 && *to.BrakeWindow <= 604_800) &&
+		(to.Orphans == nil || *to.Orphans == OrphansSuspend || *to.Orphans == OrphansManager)
 }
 
 // forget drops all that is remembered, after a change.

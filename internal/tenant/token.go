@@ -23,10 +23,13 @@ const (
 	ClassSCIM     Class = "scim"     // an IdP connection of one tenant
 	ClassPlatform Class = "platform" // an agent platform of one tenant
 	ClassOperator Class = "operator" // the installation's operators; of no tenant
+	// ClassApprover releases brakes, and does nothing else; of no tenant. Only who
+	// may reach the database issues one, so that an operator cannot be both.
+	ClassApprover Class = "approver"
 )
 
 // Classes lists all classes.
-func Classes() []Class { return []Class{ClassSCIM, ClassPlatform, ClassOperator} }
+func Classes() []Class { return []Class{ClassSCIM, ClassPlatform, ClassOperator, ClassApprover} }
 
 // tokenPrefix lets secret scanners recognise a token, and people its class.
 const tokenPrefix = "leaver"
@@ -75,7 +78,7 @@ type NewToken struct {
 // Issue makes a token and returns its secret, which is not stored and can
 // never be read again. Operator tokens are issued with the zero tenant.
 func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token, string, error) {
-	if (n.Class == ClassOperator) != (tenant == uuid.Nil) {
+	if (n.Class == ClassOperator || n.Class == ClassApprover) != (tenant == uuid.Nil) {
 		return Token{}, "", fmt.Errorf("a token of class %s and tenant %q do not fit", n.Class, tenant)
 	}
 	raw := make([]byte, 32)

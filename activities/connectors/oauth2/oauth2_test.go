@@ -83,25 +83,97 @@ func TestContract(t *testing.T) {
 }
 
 func TestTheAnswersTable(t *testing.T) {
-	target := connectors.Target{Kind: inventory.RefreshToken, Secret: "s3cret-token"}
-	contract.RunAnswers(t, []contract.Answer{
+	target := connectors.Target{Kind: inventory.RefreshToken, Secret: contract.Canary}
+	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "200", Status: 200, Outcome: connectors.Done},
 		{Name: "unknown tokens get 200 too", Status: 200, Body: "{}", Outcome: connectors.Done},
 		{Name: "401 invalid_client", Status: 401, Body: `{"error":"invalid_client"}`, Permanent: true},
 		{Name: "400 not the owner", Status: 400, Body: `{"error":"invalid_request"}`, Permanent: true},
 		{Name: "400 a token that cannot be revoked and whose expiry is unknown", Status: 400, Body: `{"error":"unsupported_token_type"}`, Permanent: true},
-		{Name: "403", Status: 403, Permanent: true},
-		{Name: "404", Status: 404, Permanent: true},
-		{Name: "409", Status: 409, Permanent: true},
-		{Name: "429 with seconds", Status: 429, Header: http.Header{"Retry-After": {"7"}}, RetryAfter: true},
-		{Name: "429 with a date", Status: 429, Header: http.Header{"Retry-After": {time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)}}, RetryAfter: true},
-		{Name: "503", Status: 503, Header: http.Header{"Retry-After": {"1"}}, RetryAfter: true},
-		{Name: "500 that echoes the secret", Status: 500, Body: `{"error":"s3cret-token"}`},
-		{Name: "a redirect", Status: 302, Header: http.Header{"Location": {"http://169.254.169.254/"}}, Permanent: true},
-		{Name: "a huge body", Status: 200, Body: string(make([]byte, connectors.MaxBody+1))},
-	}, target, func(t *testing.T, url string) connectors.Connector {
+	}...), target, func(t *testing.T, url string) connectors.Connector {
 		return connect(t, Config{RevocationURL: url, ClientID: "c"})
 	})
+	revoke := func(ctx context.Context, url string) error {
+		_, err := connect(t, Config{RevocationURL: url, ClientID: "c"}).Revoke(ctx, target)
+		return err
+	}
+	contract.RunFaults(t, target, func(ctx context.Context, address string) error { return revoke(ctx, "http://"+address) })
+	contract.RedirectsLeadNowhere(t, func(url string) error { return revoke(t.Context(), url) })
+}
+
+// grants is a connector of grants, and what issues one.
+func grants(t *testing.T, p *openid.Provider) (*Connector, func(t *testing.T) connectors.Target) {
+	t.Helper()
+	return connect(t, Config{AdminURL: p.AdminURL()}), func(t *testing.T) connectors.Target {
+		subject := uuid.NewString()
+		grant, err := p.Authorize(t.Context(), subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return connectors.Target{
+			Item: uuid.New(), Kind: inventory.Grant, Reference: GrantReference(subject, openid.ClientID), NewSecret: seal.Secret(grant.RefreshToken),
+		}
+	}
+}
+
+func TestContractOfGrants(t *testing.T) {
+	p := provider(t)
+	connector, issue := grants(t, p)
+	contract.Run(t, contract.Suite{
+		Connector: connector, Verifies: true, Issue: issue,
+		// By use: a grant that is ended takes its tokens along.
+		Works: func(t *testing.T, target connectors.Target) bool {
+			active, err := p.Active(t.Context(), target.NewSecret.Reveal())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return active
+		},
+		Down: connect(t, Config{AdminURL: "http://" + contract.Closed(t)}), Hanging: connect(t, Config{AdminURL: "http://" + contract.Silent(t)}),
+	})
+}
+
+func TestTheAnswersTableOfGrants(t *testing.T) {
+	target := connectors.Target{Kind: inventory.Grant, Reference: "ada/app"}
+	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
+		{Name: "204", Status: 204, Outcome: connectors.Done},
+		{Name: "404 of the API itself", Status: 404, Body: `{"error":"not_found"}`, Outcome: connectors.Gone},
+		{Name: "200 is not what it says", Status: 200, Permanent: true},
+	}...), target, func(t *testing.T, url string) connectors.Connector { return connect(t, Config{AdminURL: url}) })
+	if _, err := connect(t, Config{AdminURL: "http://localhost"}).Revoke(t.Context(), connectors.Target{Kind: inventory.Grant, Reference: "ada"}); !connectors.IsPermanent(err) {
+		t.Errorf("a reference without a client: %v, want a permanent refusal", err)
+	}
+}
+
+func TestDiscoveryListsASubjectsGrants(t *testing.T) {
+	p := provider(t)
+	connector, _ := grants(t, p)
+	ada := uuid.New()
+	if _, err := p.Authorize(t.Context(), ada.String()); err != nil {
+		t.Fatal(err)
+	}
+	found, err := connector.Discover(t.Context(), []uuid.UUID{uuid.New(), ada})
+	if err != nil || len(found) != 1 || found[0].Reference != GrantReference(ada.String(), openid.ClientID) || found[0].Principal != ada {
+		t.Errorf("found %+v, %v; want Ada's one grant", found, err)
+	}
+}
+
+func TestDiscoveryReadsEveryPage(t *testing.T) {
+	var server *httptest.Server
+	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		client := "one"
+		if r.URL.Query().Get("page_token") == "" {
+			w.Header().Set("Link", `<`+server.URL+`/x?page_token=abc>; rel="next",<`+server.URL+`/x>; rel="first"`)
+		} else {
+			client = "two"
+		}
+		_, _ = w.Write([]byte(`[{"grant_scope":["mail"],"consent_request":{"client":{"client_id":"` + client + `"}}}]`))
+	}))
+	defer server.Close()
+	found, err := connect(t, Config{AdminURL: server.URL}).Discover(t.Context(), []uuid.UUID{uuid.New()})
+	if err != nil || len(found) != 2 {
+		t.Errorf("found %+v, %v; want the grants of both pages", found, err)
+	}
 }
 
 func TestATokenThatCannotBeRevokedExpiresByItself(t *testing.T) {

@@ -8,6 +8,11 @@ import (
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
+// CanVerify tells whether there is a probe for an item.
+func (c *Connector) CanVerify(kind inventory.Kind, _ bool) bool {
+	return kind == inventory.Grant || c.config.IntrospectionURL != ""
+}
+
 // Probe implements connectors.Verifier by introspection, which uses nothing up.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	if t.Kind == inventory.Grant {

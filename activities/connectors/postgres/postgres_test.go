@@ -284,3 +284,12 @@ func TestAConnectorWhoseOwnLoginIsRefusedSaysSo(t *testing.T) {
 		t.Errorf("%v; want permanent, and SQLSTATE 28P01", err)
 	}
 }
+
+func TestFaults(t *testing.T) {
+	d := newDownstream(t)
+	target := d.issue(t)
+	contract.RunFaults(t, target, func(ctx context.Context, address string) error {
+		_, err := d.connector(t, "postgres://x@"+address+"/x?sslmode=disable").Revoke(ctx, target)
+		return err
+	})
+}

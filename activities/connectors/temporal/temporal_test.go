@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
+	sdk "go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -134,4 +135,89 @@ func TestAReferenceThatIsNoScheduleIDIsRefused(t *testing.T) {
 	if !connectors.IsPermanent(err) {
 		t.Errorf("%v, want a permanent refusal", err)
 	}
+}
+
+func TestDiscoveryFindsSchedulesByTheirSearchAttribute(t *testing.T) {
+	a := newAgents(t)
+	a.config.SearchAttribute = "LeaverPrincipal"
+	c, ada := a.connector(t, a.config), uuid.New()
+	key := sdk.NewSearchAttributeKeyKeyword(a.config.SearchAttribute)
+	for id, of := range map[string]uuid.UUID{"hers-" + ada.String(): ada, "his-" + ada.String(): uuid.New()} {
+		handle, err := a.client.ScheduleClient().Create(t.Context(), client.ScheduleOptions{
+			ID: id, Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}},
+			Action:                &client.ScheduleWorkflowAction{ID: id, Workflow: obedient, TaskQueue: queue},
+			TypedSearchAttributes: sdk.NewSearchAttributes(key.ValueSet(of.String())),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = handle.Delete(context.Background()) })
+	}
+	var found []connectors.Found
+	stacktest.Eventually(t, 20*time.Second, "the schedule in visibility", func() bool {
+		var err error
+		if found, err = c.Discover(t.Context(), []uuid.UUID{uuid.New(), ada}); err != nil {
+			t.Fatal(err)
+		}
+		return len(found) > 0
+	})
+	if len(found) != 1 || found[0].Reference != "hers-"+ada.String() || found[0].Principal != ada {
+		t.Errorf("found %+v, want Ada's one", found)
+	}
+}
+
+func TestABlockedScheduleIsPausedAndCanGoOn(t *testing.T) {
+	a := newAgents(t)
+	c, target := a.connector(t, a.config), a.schedule(t, obedient)
+	for range 2 {
+		if answer, err := c.Block(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
+			t.Fatalf("block: %+v, %v", answer, err)
+		}
+	}
+	handle := a.client.ScheduleClient().GetHandle(t.Context(), target.Reference)
+	if description, err := handle.Describe(t.Context()); err != nil || !description.Schedule.State.Paused {
+		t.Errorf("the schedule is not paused: %v", err)
+	}
+	if err := handle.Unpause(t.Context(), client.ScheduleUnpauseOptions{}); err != nil {
+		t.Errorf("it cannot go on: %v", err)
+	}
+}
+
+func TestADrillsScheduleIsIssuedEndedAndRemoved(t *testing.T) {
+	a := newAgents(t)
+	c, name := a.connector(t, a.config), "leaver-drill-"+uuid.NewString()
+	var issued connectors.Issued
+	for range 2 {
+		var err error
+		if issued, err = c.Issue(t.Context(), name, uuid.New()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	target := connectors.Target{Kind: issued.Kind, Reference: issued.Reference}
+	if vitality, detail, err := c.Probe(t.Context(), target); err != nil || vitality != connectors.Alive {
+		t.Errorf("before: %s (%s), %v; want alive", vitality, detail, err)
+	}
+	if _, err := c.Cancel(t.Context(), target); err != nil {
+		t.Fatal(err)
+	}
+	if vitality, detail, err := c.Probe(t.Context(), target); err != nil || vitality != connectors.Dead {
+		t.Errorf("after: %s (%s), %v; want dead", vitality, detail, err)
+	}
+	for range 2 {
+		if err := c.Remove(t.Context(), issued.Reference); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFaults: what a proxy or a dead node does to gRPC passes by itself.
+func TestFaults(t *testing.T) {
+	a := newAgents(t)
+	target := connectors.Target{Kind: inventory.ScheduledRun, Reference: "x"}
+	contract.RunFaults(t, target, func(ctx context.Context, address string) error {
+		config := a.config
+		config.Address = address
+		_, err := a.connector(t, config).Cancel(ctx, target)
+		return err
+	})
 }

@@ -72,20 +72,24 @@ func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (conn
 		return connectors.Answer{}, connectors.Permanent("encode the secret: %w", err)
 	}
 	path := c.path(p)
+	resp, answer, err := c.write(ctx, path, body)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	return readWrite(resp, answer, path)
+}
+
+func (c *Connector) write(ctx context.Context, path string, body []byte) (*http.Response, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.config.Address, "/")+"/v1/"+path, bytes.NewReader(body))
 	if err != nil {
-		return connectors.Answer{}, connectors.Permanent("build the request: %w", err)
+		return nil, nil, connectors.Permanent("build the request: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Vault-Token", c.token.Reveal())
 	if c.config.Namespace != "" {
 		req.Header.Set("X-Vault-Namespace", c.config.Namespace)
 	}
-	resp, answer, err := connectors.Exchange(c.client, req)
-	if err != nil {
-		return connectors.Answer{}, err
-	}
-	return readWrite(resp, answer, path)
+	return connectors.Exchange(c.client, req)
 }
 
 // path keeps a name's slashes from leading elsewhere.

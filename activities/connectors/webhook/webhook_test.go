@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
@@ -45,6 +47,10 @@ func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.ids = append(p.ids, r.Header.Get("Webhook-Id"))
 	if m.Type == "credential.verify" {
 		_ = json.NewEncoder(w).Encode(map[string]bool{"alive": p.alive[m.Data.Reference]})
+		return
+	}
+	if m.Type == "credential.rotated" || m.Type == "credential.rotate" {
+		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	if !p.alive[m.Data.Reference] {
@@ -100,21 +106,56 @@ func TestContract(t *testing.T) {
 }
 
 func TestTheAnswersTable(t *testing.T) {
-	contract.RunAnswers(t, []contract.Answer{
+	target := connectors.Target{Kind: inventory.APIKey, Reference: "r", Secret: contract.Canary, NewSecret: contract.Canary}
+	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "204", Status: 204, Outcome: connectors.Done},
 		{Name: "200 with an outcome", Status: 200, Body: `{"outcome":"expires"}`, Outcome: connectors.Expires},
 		{Name: "200 with gone", Status: 200, Body: `{"outcome":"gone"}`, Outcome: connectors.Gone},
-		{Name: "a bare 404, which any proxy says", Status: 404, Permanent: true},
 		{Name: "a bare 410", Status: 410, Permanent: true},
 		{Name: "202 is not done yet", Status: 202},
 		{Name: "200 with an unknown outcome", Status: 200, Body: `{"outcome":"maybe"}`, Permanent: true},
 		{Name: "200 with something else", Status: 200, Body: `<html>`, Permanent: true},
-		{Name: "401", Status: 401, Permanent: true},
-		{Name: "429", Status: 429, Header: http.Header{"Retry-After": {"3"}}, RetryAfter: true},
-		{Name: "500", Status: 500},
-	}, connectors.Target{Kind: inventory.APIKey, Reference: "r"}, func(t *testing.T, url string) connectors.Connector {
+	}...), target, func(t *testing.T, url string) connectors.Connector {
 		return connect(t, url)
 	})
+	revoke := func(ctx context.Context, url string) error {
+		_, err := connect(t, url).Revoke(ctx, target)
+		return err
+	}
+	contract.RunFaults(t, target, func(ctx context.Context, address string) error { return revoke(ctx, "http://"+address) })
+	contract.RedirectsLeadNowhere(t, func(url string) error { return revoke(t.Context(), url) })
+}
+
+func TestARotationIsToldInItsSteps(t *testing.T) {
+	p, url := start(t)
+	c, target := connect(t, url), p.issue(t)
+	target.Rotation, target.NewSecret, target.NewReference = uuid.New(), "new", c.Successor(target)
+	for range 2 {
+		for _, step := range []func(context.Context, connectors.Target) (connectors.Answer, error){c.Renew, c.Retire} {
+			if _, err := step(t.Context(), target); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.Publish(t.Context(), connectors.Publication{Rotation: target.Rotation, Account: "a", Reference: "a", Secret: "new"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := target.Rotation.String()
+	want := []string{r + "/credential.rotate", r + "/credential.retire", r + "/credential.rotated"}
+	if want = append(want, want...); !cmp.Equal(p.ids, want) {
+		t.Errorf("ids %v, want those of one rotation, the same each time: %v", p.ids, want)
+	}
+}
+
+func TestASecretThatThePlatformDoesNotTakeIsNotPublished(t *testing.T) {
+	for name, body := range map[string]string{"gone": `{"outcome":"gone"}`, "expires": `{"outcome":"expires"}`} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+		_, err := connect(t, server.URL).Publish(t.Context(), connectors.Publication{Secret: contract.Canary})
+		server.Close()
+		if !connectors.IsPermanent(err) {
+			t.Errorf("%s: %v, want a permanent refusal", name, err)
+		}
+	}
 }
 
 func TestEveryAttemptAtOneEndHasTheSameID(t *testing.T) {

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	commonpb "go.temporal.io/api/common/v1"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -215,6 +217,21 @@ func (i *installation) closed(principal string) lifecycle.Cascade {
 		return last.ClosedAt != nil
 	})
 	return last
+}
+
+// decode reads a history's payloads as a worker would.
+func (i *installation) decode(payloads *commonpb.Payloads, into any) {
+	i.t.Helper()
+	if err := seal.DataConverter(i.app.sealer).FromPayloads(payloads, into); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// unwilling is a connector that refuses to list what it holds.
+type unwilling struct{ noopConnector }
+
+func (unwilling) Discover(context.Context, []uuid.UUID) ([]connectors.Found, error) {
+	return nil, connectors.Permanent("the role lacks the right to list")
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -37,7 +37,7 @@ func (i *installation) routes() []route {
 // tenantTables are those whose every row is a tenant's.
 var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts",
-	"changes", "unique_values", "tenant_schemas", "issuers",
+	"changes", "unique_values", "tenant_schemas", "issuers", "inventory_states", "unbound", "rotations", "rotation_holders", "brakes",
 }
 
 // open are the routes that need no token.

@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
@@ -48,6 +49,7 @@ func (a *App) Handler() http.Handler {
 	r.Mount(scim.TenantPath, provider)
 	server := &api.Server{
 		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
+		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: brake.New(a.db), Pauses: brake.NewPauses(a.db),
 		Connectors: a.connectors, Runner: starter, CheckSchema: scim.CheckDeclared, Log: a.log,
 	}
 	r.Mount(api.BasePath, server.Handler())

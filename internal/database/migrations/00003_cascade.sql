@@ -99,7 +99,7 @@ create table rotation_holders (
 alter table tenants
     add column brake_leavers int check (brake_leavers > 0),
     add column brake_share   double precision check (brake_share > 0 and brake_share <= 1),
-    add column brake_window  interval not null default '1 hour',
+    add column brake_window  int not null default 3600, -- seconds
     add column orphans       text not null default 'suspend' check (orphans in ('suspend', 'manager'));
 grant update (brake_leavers, brake_share, brake_window, orphans) on tenants to leaver_app;
 
@@ -131,7 +131,8 @@ create table connector_pauses (
     paused_by  text not null,
     reason     text not null,
     resumed_at timestamptz,
-    resumed_by text
+    resumed_by text,
+    resumed_for text -- the reason
 );
 create unique index connector_pauses_open on connector_pauses (connector) where resumed_at is null;
 

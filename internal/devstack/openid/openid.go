@@ -61,7 +61,11 @@ func Start(ctx context.Context) (*Provider, error) {
 		_ = listener.Close()
 		return nil, fmt.Errorf("configure the OpenID provider: %w", err)
 	}
-	p.server = &http.Server{Handler: provider, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context {
+	mux := http.NewServeMux()
+	mux.Handle("/", provider)
+	mux.HandleFunc("GET "+consentPath, p.store.listConsents)
+	mux.HandleFunc("DELETE "+consentPath, p.store.revokeConsents)
+	p.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context {
 		return context.WithoutCancel(ctx)
 	}}
 	go func() { _ = p.server.Serve(listener) }() // ends by Close
@@ -191,6 +195,8 @@ type store struct {
 	*storage.Storage
 	crypto op.Crypto
 	mu     sync.Mutex
+	// consents are the scopes that subjects let clients have, by subject and client.
+	consents map[string]map[string][]string
 }
 
 // people knows everybody by their subject.
@@ -209,7 +215,7 @@ func newStore(secret string, crypto op.Crypto) *store {
 		ClientID:      storage.WebClient(ClientID, secret, redirectURI),
 		OtherClientID: storage.WebClient(OtherClientID, secret, redirectURI),
 	}
-	return &store{Storage: storage.NewStorageWithClients(people{}, clients), crypto: crypto}
+	return &store{Storage: storage.NewStorageWithClients(people{}, clients), crypto: crypto, consents: make(map[string]map[string][]string)}
 }
 
 func (s *store) login(request, subject string) error {
@@ -229,6 +235,7 @@ func (s *store) CreateAccessAndRefreshTokens(ctx context.Context, request op.Tok
 	if err != nil {
 		return "", "", time.Time{}, err
 	}
+	s.consent(request)
 	outer, err := s.crypto.Encrypt(refresh + ":" + request.GetSubject())
 	return access, outer, expires, err
 }

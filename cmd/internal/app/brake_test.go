@@ -1,0 +1,163 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// token of an approver, who releases brakes and does nothing else.
+func (i *installation) approver() string {
+	i.t.Helper()
+	return i.token(uuid.Nil, tenant.ClassApprover)
+}
+
+// hasState waits for a running cascade's LeaverState.
+func (i *installation) hasState(principal, want string) {
+	i.t.Helper()
+	id := i.cascades(principal)[0].WorkflowID
+	stacktest.Eventually(i.t, 30*time.Second, "LeaverState "+want, func() bool {
+		description, err := i.app.temporal.DescribeWorkflow(context.Background(), id, "")
+		if err != nil {
+			return false
+		}
+		state, _ := description.TypedSearchAttributes.GetKeyword(workflows.SearchState)
+		return state == want
+	})
+}
+
+func TestAMassDeactivationIsHeldUntilAnApproverReleasesIt(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	d := i.newCRM()
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":2,"brakeWindowSeconds":3600}`)
+	release := "/v1/tenants/acme/brakes/release"
+	if status, _ := i.call("POST", release, i.approver(), `{"reason":"x"}`); status != http.StatusConflict {
+		t.Errorf("releasing a brake that is not held answered %d, want 409", status)
+	}
+	var people, tokens, accounts, roles, passwords []string
+	for _, name := range []string{"a", "b", "c"} {
+		id := i.createUser(name + "@example.com")
+		p.issue("token-" + name)
+		token := i.must("POST", "/v1/credentials", i.platform,
+			`{"principalId":"`+id+`","kind":"refresh_token","connector":"platform","reference":"token-`+name+`"}`)["id"].(string)
+		role, password := d.account()
+		account := i.holdAccount(id, role, password, "")
+		people, tokens, accounts, roles, passwords = append(people, id), append(tokens, token), append(accounts, account), append(roles, role), append(passwords, password)
+	}
+	for _, id := range people {
+		i.deactivate(id)
+	}
+	i.work()
+	for n, id := range people {
+		i.hasState(id, "held")
+		// Access is blocked at once: the token is dead, the account cannot log in.
+		if got := i.state(tokens[n]); got != "verified" {
+			t.Errorf("the token is %s while the brake is held, want verified", got)
+		}
+		if d.logsIn(roles[n], passwords[n]) {
+			t.Error("the account logs in while the brake is held")
+		}
+		if got := i.state(accounts[n]); got != "ending" {
+			t.Errorf("the account is %s while the brake is held, want ending", got)
+		}
+		// What was done to it can be undone.
+		d.exec("alter role " + roles[n] + " login")
+		if !d.logsIn(roles[n], passwords[n]) {
+			t.Error("the account does not come back with its password")
+		}
+	}
+	brakes := i.must("GET", "/v1/tenants/acme/brakes", i.operator, "")["items"].([]any)
+	if len(brakes) != 1 || brakes[0].(map[string]any)["heldCascades"] != 3.0 {
+		t.Errorf("brakes %v; want one that holds 3 cascades", brakes)
+	}
+	if status, _ := i.call("POST", release, i.operator, `{"reason":"x"}`); status != http.StatusUnauthorized {
+		t.Errorf("a release by an operator answered %d, want 401", status)
+	}
+	if status, _ := i.call("GET", "/v1/tenants/acme/brakes", i.approver(), ""); status != http.StatusUnauthorized {
+		t.Errorf("an approver's token opened an operator's route: %d", status)
+	}
+	if got := i.must("POST", release, i.approver(), `{"reason":"layoffs, HR-12"}`)["told"]; got != 3.0 {
+		t.Errorf("%v cascades were told, want 3", got)
+	}
+	for n, id := range people {
+		if c := i.closed(id); c.Outcome != "completed" || i.state(accounts[n]) != "verified" {
+			t.Errorf("cascade %+v, account %s; want completed and verified", c, i.state(accounts[n]))
+		}
+	}
+	// What was released does not count again.
+	late := i.createUser("late@example.com")
+	i.deactivate(late)
+	if c := i.closed(late); c.Outcome != "completed" {
+		t.Errorf("a later leaver's cascade %+v; want completed", c)
+	}
+}
+
+func TestTheBrakesShareIsOfTheUsersWhoAreThere(t *testing.T) {
+	i := installAPI(t)
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeShare":0.5}`)
+	var people []string
+	for _, name := range strings.Split("abcdefghijkl", "") {
+		people = append(people, i.createUser(name+"@example.com"))
+	}
+	held := func(id string) bool {
+		held, err := i.app.activities().Brakes.Check(t.Context(), i.tenant.ID, i.cascades(id)[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return held
+	}
+	var got []bool
+	for _, id := range people[:8] {
+		i.deactivate(id)
+		got = append(got, held(id))
+	}
+	if want := []bool{false, false, false, false, false, false, true, true}; !cmp.Equal(got, want) {
+		t.Errorf("held after each of eight of twelve: %v, want %v", got, want)
+	}
+}
+
+func TestAPausedConnectorsWorkWaitsAndOthersGoOn(t *testing.T) {
+	p := newPlatform(t)
+	other := strings.Replace(p.connector(), "connectors:\n", "", 1)
+	i := install(t, withConnectors(p.connector()+strings.Replace(other, "name: platform", "name: other", 1)))
+	ada := i.createUser("ada@example.com")
+	waits := i.hold(p, ada, "", "waits")
+	p.issue("goes-on")
+	goesOn := i.must("POST", "/v1/credentials", i.platform, `{"principalId":"`+ada+`","kind":"api_key","connector":"other","reference":"goes-on"}`)["id"].(string)
+	pause := "/v1/connectors/platform/pause"
+	for body, want := range map[string]int{`{}`: http.StatusUnprocessableEntity, `{"reason":"maintenance"}`: http.StatusNoContent} {
+		if status, _ := i.raw("POST", pause, i.operator, body); status != want {
+			t.Fatalf("pause with %s answered %d, want %d", body, status, want)
+		}
+	}
+	if status, _ := i.call("POST", pause, i.operator, `{"reason":"again"}`); status != http.StatusConflict {
+		t.Errorf("pausing twice answered %d, want 409", status)
+	}
+	if status, _ := i.call("POST", "/v1/connectors/nobody/pause", i.operator, `{"reason":"x"}`); status != http.StatusNotFound {
+		t.Errorf("pausing an unknown connector answered %d, want 404", status)
+	}
+	i.deactivate(ada)
+	stacktest.Eventually(t, 20*time.Second, "the other connector's end", func() bool { return i.state(goesOn) == "verified" })
+	if got := i.state(waits); got != "ending" || p.called("credential.revoke", "waits") != 0 {
+		t.Errorf("the paused connector's item is %s and was revoked %d times", got, p.called("credential.revoke", "waits"))
+	}
+	if status, _ := i.raw("POST", "/v1/connectors/platform/resume", i.operator, `{"reason":"done"}`); status != http.StatusNoContent {
+		t.Fatalf("resume answered %d", status)
+	}
+	if c := i.closed(ada); c.Outcome != "completed" || i.state(waits) != "verified" {
+		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(waits))
+	}
+	if status, _ := i.call("POST", "/v1/connectors/platform/resume", i.operator, `{"reason":"x"}`); status != http.StatusConflict {
+		t.Errorf("resuming what is not paused answered %d, want 409", status)
+	}
+}

@@ -1,0 +1,349 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/postgres"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// crm is a downstream database with a connector that hands new secrets over to
+// the test, and crashes where the test tells it to.
+type crm struct {
+	*postgres.Connector
+	t     testing.TB
+	owner string
+
+	mu        sync.Mutex
+	crashAt   string
+	crashed   bool
+	refuse    bool // to take new secrets
+	published []connectors.Publication
+}
+
+// newCRM is the connector `crm` of an installation whose workers do not run yet.
+func (i *installation) newCRM() *crm {
+	i.t.Helper()
+	d := &crm{t: i.t, owner: stacktest.NewDownstream(i.t)}
+	i.t.Setenv("TEST_CRM", d.owner)
+	connector, err := postgres.New(postgres.Config{URL: "env:TEST_CRM"})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	d.Connector = connector
+	i.app.connectors["crm"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}}
+	return d
+}
+
+// reach panics at the test's failpoint, once: no code of the attempt runs after it.
+func (d *crm) reach(point string) {
+	d.mu.Lock()
+	crash := d.crashAt == point && !d.crashed
+	d.crashed = d.crashed || crash
+	d.mu.Unlock()
+	if crash {
+		panic("failpoint " + point)
+	}
+}
+
+func (d *crm) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	d.reach("begun")
+	answer, err := d.Connector.Renew(ctx, t)
+	d.reach("made")
+	return answer, err
+}
+
+func (d *crm) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	vitality, detail, err := d.Connector.Probe(ctx, t)
+	switch {
+	case t.NewReference == "":
+	case t.Reference == t.NewReference:
+		d.reach("proven")
+	default:
+		d.reach("dead")
+	}
+	return vitality, detail, err
+}
+
+func (d *crm) Publish(_ context.Context, p connectors.Publication) (connectors.Answer, error) {
+	d.mu.Lock()
+	refuse := d.refuse
+	if !refuse {
+		d.published = append(d.published, p)
+	}
+	d.mu.Unlock()
+	if refuse {
+		return connectors.Answer{}, connectors.Permanent("the holders' platform refuses")
+	}
+	d.reach("published")
+	return connectors.Answer{Outcome: connectors.Done}, nil
+}
+
+func (d *crm) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	answer, err := d.Connector.Retire(ctx, t)
+	d.reach("retired")
+	return answer, err
+}
+
+func (d *crm) exec(sql string) {
+	d.t.Helper()
+	conn, err := pgx.Connect(context.Background(), d.owner)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(context.Background(), sql); err != nil {
+		d.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// account makes a role with a password.
+func (d *crm) account() (role, password string) {
+	d.t.Helper()
+	role, password = "a_"+strings.ReplaceAll(uuid.NewString(), "-", "")[:12], rand.Text()
+	d.exec("create role " + role + " login password '" + password + "'")
+	d.t.Cleanup(func() {
+		for _, r := range append(d.successors(role), role) {
+			d.exec("drop role if exists " + r)
+		}
+	})
+	return role, password
+}
+
+// successors are the login roles that rotations have made of an account.
+func (d *crm) successors(role string) []string {
+	d.t.Helper()
+	conn, err := pgx.Connect(context.Background(), d.owner)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	rows, err := conn.Query(context.Background(), `select rolname from pg_roles where rolname like $1 || '\_lv%' order by 1`, role)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return names
+}
+
+func (d *crm) logsIn(role, password string) bool {
+	u, _ := url.Parse(d.owner)
+	q := u.Query()
+	q.Set("user", role)
+	q.Set("password", password)
+	u.RawQuery = q.Encode()
+	conn, err := pgx.Connect(context.Background(), u.String())
+	if err != nil {
+		return false
+	}
+	return conn.Close(context.Background()) == nil
+}
+
+// holdAccount registers an account for a principal.
+func (i *installation) holdAccount(principal, role, password, more string) string {
+	i.t.Helper()
+	return i.must("POST", "/v1/credentials", i.platform, fmt.Sprintf(
+		`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q%s}`, principal, role, password, more))["id"].(string)
+}
+
+// opened is an item with its secret.
+func (i *installation) opened(id string) *inventory.Opened {
+	i.t.Helper()
+	item, err := i.app.inventory().Open(i.t.Context(), i.tenant.ID, uuid.MustParse(id))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return item
+}
+
+// TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret has a
+// failpoint after each step; the last is the database's, after the proof.
+func TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testing.T) {
+	for _, point := range []string{"nowhere", "begun", "made", "proven", "published", "retired", "dead", "concluded"} {
+		t.Run(point, func(t *testing.T) {
+			i := installAPI(t)
+			d := i.newCRM()
+			d.crashAt = point
+			if point == "concluded" {
+				i.failOnce("rotations", "new.step = 'done'")
+			}
+			i.work()
+			ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+			role, old := d.account()
+			hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
+			i.deactivate(ada)
+			if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" || i.state(his) != "live" {
+				t.Fatalf("cascade %+v, hers %s, his %s; want completed, verified, live", c, i.state(hers), i.state(his))
+			}
+			if point != "nowhere" && point != "concluded" && !d.crashed {
+				t.Fatal("the failpoint was not reached: the test proves nothing")
+			}
+			if d.logsIn(role, old) {
+				t.Error("the old secret works")
+			}
+			made := d.successors(role)
+			if len(made) != 1 {
+				t.Fatalf("%d secrets were made, want 1: %v", len(made), made)
+			}
+			item := i.opened(his)
+			if item.Reference != made[0] || !d.logsIn(item.Reference, item.Secret.Reveal()) {
+				t.Error("the other holder's secret does not work")
+			}
+			last := d.published[len(d.published)-1]
+			if last.Secret != item.Secret || last.Reference != item.Reference || last.Account != role || len(last.Holders) != 1 || last.Holders[0].String() != his {
+				t.Errorf("published %s for %v; want the account's new one for %s", last.Reference, last.Holders, his)
+			}
+		})
+	}
+}
+
+// failOnce has the database refuse the first write of a table that meets a condition.
+func (i *installation) failOnce(table, condition string) {
+	i.t.Helper()
+	conn, err := pgx.Connect(context.Background(), i.cfg.Database.MigrateURL)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, sql := range []string{
+		`create sequence failures`, `grant usage on sequence failures to public`,
+		`create function fail_once() returns trigger language plpgsql as $$ begin
+		   if nextval('failures') = 1 then raise exception 'failpoint'; end if; return new; end $$`,
+		`create trigger fail_once before update on ` + table + ` for each row when (` + condition + `) execute function fail_once()`,
+	} {
+		if _, err := conn.Exec(context.Background(), sql); err != nil {
+			i.t.Fatal(err)
+		}
+	}
+}
+
+func TestTwoCascadesThatMeetAtAnAccountRotateItOnce(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
+	role, old := d.account()
+	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	i.deactivate(ada)
+	i.deactivate(bob)
+	i.work()
+	for who, id := range map[string]string{ada: hers, bob: his} {
+		if c := i.closed(who); c.Outcome != "completed" || i.state(id) != "verified" {
+			t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(id))
+		}
+	}
+	if made := d.successors(role); len(made) != 1 {
+		t.Errorf("%d secrets were made, want 1", len(made))
+	}
+	if item := i.opened(kept); d.logsIn(role, old) || !d.logsIn(item.Reference, item.Secret.Reveal()) {
+		t.Error("want the old secret dead and the remaining holder's new one working")
+	}
+}
+
+func TestAHolderWhoWasHandedTheNewSecretAndLeavesThenEndsItToo(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	i.work()
+	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
+	role, old := d.account()
+	i.holdAccount(ada, role, old, "")
+	his, kept := i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	i.deactivate(ada)
+	i.closed(ada)
+	handed := i.opened(his)
+	i.deactivate(bob)
+	if c := i.closed(bob); c.Outcome != "completed" || i.state(his) != "verified" {
+		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(his))
+	}
+	if d.logsIn(handed.Reference, handed.Secret.Reveal()) {
+		t.Error("what the second leaver was handed works")
+	}
+	if item := i.opened(kept); !d.logsIn(item.Reference, item.Secret.Reveal()) || item.Account != role {
+		t.Errorf("the remaining holder's secret of account %q does not work", item.Account)
+	}
+}
+
+func TestAnAccountNobodyElseReliesOnIsDisabled(t *testing.T) {
+	for name, c := range map[string]struct {
+		more string
+		made int
+	}{
+		"by one holder":                       {``, 0},
+		"relied on by others outside":         {`,"reliedOnBy":["billing"]`, 1},
+		"shared with somebody not registered": {`,"shared":true`, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := installAPI(t)
+			d := i.newCRM()
+			i.work()
+			ada := i.createUser("ada@example.com")
+			role, password := d.account()
+			id := i.holdAccount(ada, role, password, c.more)
+			i.deactivate(ada)
+			if closed := i.closed(ada); closed.Outcome != "completed" || i.state(id) != "verified" || d.logsIn(role, password) {
+				t.Errorf("cascade %+v, item %s; want completed and verified", closed, i.state(id))
+			}
+			if made := d.successors(role); len(made) != c.made {
+				t.Errorf("%d secrets were made, want %d", len(made), c.made)
+			}
+		})
+	}
+}
+
+// TestAnUnfinishedRotationLeavesNoOrphanedSecret: the holders' platform refuses the
+// new secret, so the old one lives; then the last holder goes.
+func TestAnUnfinishedRotationLeavesNoOrphanedSecret(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	d.refuse = true
+	i.work()
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	role, old := d.account()
+	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "failed" || i.state(hers) != "survivor" || !d.logsIn(role, old) {
+		t.Fatalf("cascade %+v, item %s; want failed, a survivor, and Bob not cut off", c, i.state(hers))
+	}
+	made := d.successors(role)
+	if len(made) != 1 {
+		t.Fatalf("%d secrets were made, want 1", len(made))
+	}
+	i.deactivate(bob)
+	if c := i.closed(bob); c.Outcome != "completed" || i.state(his) != "verified" {
+		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(his))
+	}
+	var alive bool
+	conn, err := pgx.Connect(t.Context(), d.owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if err := conn.QueryRow(t.Context(), `select bool_or(rolcanlogin) from pg_roles where rolname in ($1, $2)`, role, made[0]).Scan(&alive); err != nil || alive {
+		t.Errorf("one of the account's secrets can log in (%v)", err)
+	}
+}
+
+func TestASharedAccountThatNobodyCanPublishIsRefusedAtRegistration(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	i.app.connectors["crm"] = connectors.Entry{Connector: d.Connector, Type: "postgres", Tenants: []string{"acme"}}
+	ada := i.createUser("ada@example.com")
+	status, answer := i.call("POST", "/v1/credentials", i.platform,
+		`{"principalId":"`+ada+`","kind":"service_account","connector":"crm","reference":"x","secret":"y","shared":true}`)
+	if status != 422 || !strings.Contains(fmt.Sprint(answer["detail"]), "publish_to") {
+		t.Errorf("answered %d %v; want 422 that names publish_to", status, answer)
+	}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func (c *cli) principalCommand() *cobra.Command {
+	group := &cobra.Command{Use: "principal", Short: "End a principal, or see what ending it would do"}
+	path := ofTenant(group)
+	var dryRun, wait bool
+	var reason string
+	var timeout time.Duration
+	end := &cobra.Command{
+		Use: "end NAME|ID", Short: "Deactivate a User or an Agent as its IdP would", Args: cobra.ExactArgs(1),
+		Example: `  leaver principal end ada@example.com --tenant acme --dry-run
+  leaver principal end ada@example.com --tenant acme --reason "laptop stolen; INC-17" --wait`,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			if reason == "" && !dryRun {
+				return coded(exitUsage, "--reason is missing: it goes on record (or --dry-run)")
+			}
+			id, err := principalID(cmd, cl, path, args[0])
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return c.planOf(cmd, cl, path("/principals/"+id+"/plan"))
+			}
+			var started struct {
+				Cascade  string `json:"cascadeId"`
+				Workflow string `json:"workflowId"`
+			}
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/principals/"+id+"/end"), map[string]string{"reason": reason}, &started); err != nil {
+				return err
+			}
+			if !wait {
+				return c.print(started, []string{"CASCADE", "WORKFLOW"}, [][]string{{started.Cascade, started.Workflow}})
+			}
+			cascade, err := c.wait(cmd, cl, path("/cascades/"+started.Cascade), timeout)
+			if err != nil {
+				return err
+			}
+			if err := c.print(cascade, cascadeHeader, cascadeRows(cascade)); err != nil {
+				return err
+			}
+			return exitOf(cascade)
+		}),
+	}
+	end.Flags().BoolVar(&dryRun, "dry-run", false, "tell what would be ended, where, in which order, what would be orphaned, what cannot be verified; end nothing")
+	end.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	end.Flags().BoolVar(&wait, "wait", false, "wait until the cascade closes")
+	end.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
+	group.AddCommand(end)
+	return group
+}
+
+// principalID takes a SCIM id as it is, and looks a name up.
+func principalID(cmd *cobra.Command, cl *client, path func(string) string, name string) (string, error) {
+	if id, err := uuid.Parse(name); err == nil {
+		return id.String(), nil
+	}
+	found, err := all[directory.Named](cmd.Context(), cl, path("/principals"), url.Values{"name": {name}}, 0)
+	switch {
+	case err != nil:
+		return "", err
+	case len(found) == 0:
+		return "", coded(exitNotFound, "nobody is called %s here", name)
+	case len(found) > 1:
+		return "", coded(exitUsage, "a User (%s) and an Agent (%s) are called %s: give the id", found[0].ID, found[1].ID, name)
+	}
+	return found[0].ID.String(), nil
+}
+
+// planOf tells a plan: the items in their order, then the agents.
+func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
+	var plan api.Plan
+	if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &plan); err != nil {
+		return err
+	}
+	if c.output == "json" {
+		return c.print(plan, nil, nil)
+	}
+	if plan.Principal.Restricted {
+		_, _ = fmt.Fprintf(c.stderr, "%s is restricted already; this is what a re-run would find\n", plan.Principal.Name)
+	}
+	var rows [][]string
+	for n, i := range plan.Items {
+		verified, goesOn := "yes", "-"
+		if !i.Verifiable {
+			verified = "NO: there is no probe"
+		}
+		if i.Verb == "rotate" {
+			goesOn = cmp.Or(fmt.Sprintf("%d registered", len(i.Holders)), "-")
+		}
+		rows = append(rows, []string{itoa(n + 1), i.Verb, string(i.Kind), i.Connector, i.Reference, goesOn, verified})
+	}
+	if err := c.print(nil, []string{"#", "VERB", "KIND", "CONNECTOR", "REFERENCE", "GOES ON FOR", "VERIFIABLE"}, rows); err != nil {
+		return err
+	}
+	if plan.More {
+		_, _ = fmt.Fprintln(c.stderr, "… and more")
+	}
+	fate := "suspended"
+	if plan.HandedOver {
+		fate = "handed to the manager, or suspended where there is none"
+	}
+	rows = nil
+	for _, a := range plan.Orphans {
+		rows = append(rows, []string{a.ID.String(), a.Name, fate})
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return c.print(nil, []string{"ORPHANED AGENT", "NAME", "FATE"}, rows)
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// rerun is what `cascade rerun` was asked for.
+type rerun struct {
+	of, reason   string
+	failed       bool
+	since        time.Duration
+	connector    string
+	dryRun, wait bool
+	timeout      time.Duration
+}
+
+func (c *cli) cascadeRerun() *cobra.Command {
+	var r rerun
+	cmd := &cobra.Command{
+		Use: "rerun [ID …]", Short: "Run failed cascades again; each touches only what survived",
+		Example: `  leaver cascade rerun --tenant acme ID --reason "the role was granted CREATEROLE" --wait
+  leaver cascade rerun --tenant acme --failed --since 24h --connector crm --dry-run`,
+		Args: cobra.ArbitraryArgs,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error { return c.rerun(cmd, cl, r, args) }),
+	}
+	tenantFlag(cmd, &r.of)
+	f := cmd.Flags()
+	f.StringVar(&r.reason, "reason", "", "why; it goes on record with your token's id")
+	f.BoolVar(&r.failed, "failed", false, "all that failed, instead of IDs")
+	f.DurationVar(&r.since, "since", 0, "with --failed: only cascades of the last so long, e.g. 24h")
+	f.StringVar(&r.connector, "connector", "", "with --failed: only cascades with a survivor at this connector")
+	f.BoolVar(&r.dryRun, "dry-run", false, "tell which would be run, and what each would touch, and run none")
+	f.BoolVar(&r.wait, "wait", false, "wait until they close")
+	f.DurationVar(&r.timeout, "timeout", 10*time.Minute, "how long to wait for each")
+	return cmd
+}
+
+func (c *cli) rerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error {
+	switch {
+	case r.failed == (len(ids) > 0):
+		return coded(exitUsage, "give IDs, or --failed; see `leaver cascade rerun --help`")
+	case !r.failed && (r.since > 0 || r.connector != ""):
+		return coded(exitUsage, "--since and --connector select among --failed")
+	case r.reason == "" && !r.dryRun:
+		return coded(exitUsage, "--reason is missing: it goes on record")
+	}
+	if r.failed {
+		query := url.Values{"outcome": {"failed"}, "limit": {"500"}, "connector": {r.connector}}
+		if r.since > 0 {
+			query.Set("since", time.Now().Add(-r.since).UTC().Format(time.RFC3339))
+		}
+		cascades, err := all[lifecycle.Cascade](cmd.Context(), cl, tenantPath(r.of)+"/cascades", query, 0)
+		if err != nil {
+			return err
+		}
+		for _, cascade := range cascades {
+			ids = append(ids, cascade.ID.String())
+		}
+	}
+	if r.dryRun {
+		return c.wouldRerun(cmd, cl, r, ids)
+	}
+	started := make(map[string]string)
+	var refused error
+	for _, id := range ids {
+		var answer struct {
+			RunID string `json:"runId"`
+		}
+		path := tenantPath(r.of) + "/cascades/" + url.PathEscape(id) + "/rerun"
+		if err := cl.do(cmd.Context(), http.MethodPost, path, map[string]string{"reason": r.reason}, &answer); err != nil {
+			if len(ids) == 1 {
+				return err
+			}
+			_, _ = fmt.Fprintf(c.stderr, "%s: %v\n", id, err)
+			refused = coded(exitError, "not all cascades were run again")
+			continue
+		}
+		started[id] = answer.RunID
+	}
+	if r.wait {
+		return errors.Join(refused, c.waitAll(cmd, cl, r, ids, started))
+	}
+	var rows [][]string
+	runs := []map[string]string{}
+	for _, id := range ids {
+		if run, ok := started[id]; ok {
+			rows, runs = append(rows, []string{id, run}), append(runs, map[string]string{"id": id, "runId": run})
+		}
+	}
+	return errors.Join(c.print(runs, []string{"CASCADE", "RUN"}, rows), refused)
+}
+
+// waitAll waits for each that was started, and ends with the worst of their exit codes.
+func (c *cli) waitAll(cmd *cobra.Command, cl *client, r rerun, ids []string, started map[string]string) error {
+	cascades := []lifecycle.Cascade{}
+	var worst error
+	for _, id := range ids {
+		if _, ok := started[id]; !ok {
+			continue
+		}
+		cascade, err := c.wait(cmd, cl, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), r.timeout)
+		if err != nil {
+			return err
+		}
+		cascades = append(cascades, cascade)
+		if err := exitOf(cascade); err != nil {
+			worst = err
+		}
+	}
+	return errors.Join(c.print(cascades, cascadeHeader, cascadeRows(cascades...)), worst)
+}
+
+// wouldRerun tells what each cascade would touch: its survivors.
+func (c *cli) wouldRerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error {
+	touched := []inventory.Item{}
+	var rows [][]string
+	for _, id := range ids {
+		items, err := all[inventory.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"cascade": {id}, "state": {"survivor"}, "limit": {"500"}}, 0)
+		if err != nil {
+			return err
+		}
+		touched = append(touched, items...)
+		for _, i := range items {
+			rows = append(rows, []string{id, i.ID.String(), string(i.Kind), i.Connector, i.Reference, i.Reason})
+		}
+	}
+	return c.print(touched, []string{"CASCADE", "ITEM", "KIND", "CONNECTOR", "REFERENCE", "LAST ANSWER"}, rows)
+}
+
+func (c *cli) cascadeRetry() *cobra.Command {
+	var of, item, reason string
+	cmd := &cobra.Command{
+		Use: "retry ID", Short: "Have a running cascade try at once what waits or failed", Args: cobra.ExactArgs(1),
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			if reason == "" {
+				return coded(exitUsage, "--reason is missing: it goes on record")
+			}
+			body := map[string]string{"reason": reason}
+			if item != "" {
+				body["itemId"] = item
+			}
+			var answer struct {
+				Retried int `json:"retried"`
+			}
+			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/retry", body, &answer); err != nil {
+				return err
+			}
+			return c.print(answer, []string{"RETRIED"}, [][]string{{fmt.Sprint(answer.Retried)}})
+		}),
+	}
+	tenantFlag(cmd, &of)
+	cmd.Flags().StringVar(&item, "item", "", "only this item; without it all that wait")
+	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	return cmd
+}
+
+func (c *cli) cascadeWaive() *cobra.Command {
+	var of, item, reason string
+	var period time.Duration
+	cmd := &cobra.Command{
+		Use: "waive ID", Short: "Tolerate one survivor for a while; then it is ended again", Args: cobra.ExactArgs(1),
+		Example: `  leaver cascade waive --tenant acme ID --item ITEM --for 72h --reason "the export must finish; CHG-4711"`,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			if reason == "" || item == "" || period <= 0 {
+				return coded(exitUsage, "--item, --for and --reason are needed: a waiver names what, until when, and why")
+			}
+			var waived inventory.Item
+			body := map[string]any{"reason": reason, "itemId": item, "until": time.Now().Add(period).UTC().Truncate(time.Second)}
+			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/waive", body, &waived); err != nil {
+				return err
+			}
+			return c.print(waived, itemHeader, itemRows([]inventory.Item{waived}))
+		}),
+	}
+	tenantFlag(cmd, &of)
+	cmd.Flags().StringVar(&item, "item", "", "the survivor")
+	cmd.Flags().DurationVar(&period, "for", 0, "how long, e.g. 72h")
+	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	return cmd
+}

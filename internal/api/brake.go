@@ -1,0 +1,122 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+func (s *Server) listBrakes(w http.ResponseWriter, r *http.Request) {
+	brakes, err := s.Brakes.List(r.Context(), tenantOf(r).ID)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, brakes, "")
+}
+
+type reason struct {
+	Reason string `json:"reason"`
+}
+
+func readReason(w http.ResponseWriter, r *http.Request) (string, error) {
+	var body reason
+	if err := decode(w, r, &body); err != nil {
+		return "", err
+	}
+	return body.Reason, checkReason(&body.Reason)
+}
+
+// releaseBrake lets cascades go on that a brake held back. It tells each; whom it
+// cannot tell asks by itself within the hour.
+func (s *Server) releaseBrake(w http.ResponseWriter, r *http.Request) {
+	why, err := readReason(w, r)
+	of := tenantOf(r).ID
+	var id uuid.UUID
+	if err == nil {
+		id, err = s.Brakes.Release(r.Context(), of, caller(r).Actor(), why)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	told, untold := s.tellReleased(context.WithoutCancel(r.Context()), of, id)
+	answer(w, http.StatusOK, map[string]any{"id": id, "told": told, "untold": untold})
+}
+
+const releasePage = 500
+
+func (s *Server) tellReleased(ctx context.Context, tenant, id uuid.UUID) (told, untold int) {
+	for after := int64(0); ; {
+		waiting, last, err := s.Brakes.Waiting(ctx, tenant, id, after, releasePage)
+		if err != nil {
+			s.Log.ErrorContext(ctx, "cascades are not told of the release; they will ask", "error", err)
+			return told, untold + 1
+		}
+		for _, workflow := range waiting {
+			if err := s.Runner.Release(ctx, workflow); err != nil {
+				s.Log.WarnContext(ctx, "a cascade is not told of the release; it will ask", "workflow", workflow, "error", err)
+				untold++
+				continue
+			}
+			told++
+		}
+		if len(waiting) < releasePage {
+			return told, untold
+		}
+		after = last
+	}
+}
+
+// listConnectors tells what is configured, and what ops have paused.
+func (s *Server) listConnectors(w http.ResponseWriter, r *http.Request) {
+	pauses, err := s.Pauses.All(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	type connector struct {
+		inventory.Connector
+		Paused *brake.Pause `json:"paused,omitempty"`
+	}
+	var all []connector
+	for _, c := range s.Connectors.Describe() {
+		of := connector{Connector: c}
+		if pause, ok := pauses[c.Name]; ok {
+			of.Paused = &pause
+		}
+		all = append(all, of)
+	}
+	answerPage(w, all, "")
+}
+
+func (s *Server) pauseConnector(w http.ResponseWriter, r *http.Request) {
+	s.changeConnector(w, r, s.Pauses.Pause)
+}
+
+func (s *Server) resumeConnector(w http.ResponseWriter, r *http.Request) {
+	s.changeConnector(w, r, s.Pauses.Resume)
+}
+
+func (s *Server) changeConnector(w http.ResponseWriter, r *http.Request, change func(ctx context.Context, connector, by, reason string) error) {
+	name := chi.URLParam(r, "name")
+	why, err := readReason(w, r)
+	known := slices.ContainsFunc(s.Connectors.Describe(), func(c inventory.Connector) bool { return c.Name == name })
+	if err == nil && !known {
+		err = problem{Status: http.StatusNotFound, Detail: "no connector of that name is configured"}
+	}
+	if err == nil {
+		err = change(r.Context(), name, caller(r).Actor(), why)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

@@ -1,0 +1,106 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+const (
+	maxImport      = 16 << 20 // bytes
+	maxImportLines = 10_000
+	// maxLineErrors bounds an answer; a file of bad lines needs no more to be told.
+	maxLineErrors = 1000
+)
+
+// lineError says what is wrong with one line of an import.
+type lineError struct {
+	Line   int    `json:"line"` // from 1
+	Detail string `json:"detail"`
+}
+
+// importItems registers what NDJSON tells line by line: all of it, or none, with
+// an error for each bad line.
+func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
+	lines, err := readLines(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	var items []inventory.New
+	var bad []lineError
+	for _, line := range lines {
+		var body registration
+		err := decodeStrict(json.NewDecoder(bytes.NewReader(line.text)), &body)
+		if err == nil {
+			err = s.check(tenantOf(r).Name, inventory.Kinds(), body)
+		}
+		if err != nil {
+			bad = append(bad, lineError{line.number, toProblem(err).Detail})
+			continue
+		}
+		items = append(items, body.item())
+	}
+	if len(bad) == 0 {
+		refused, err := s.Inventory.RegisterAll(r.Context(), tenantOf(r).ID, items)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		for _, e := range refused {
+			bad = append(bad, lineError{lines[e.Index].number, toProblem(e.Cause).Detail})
+		}
+	}
+	if len(bad) > 0 {
+		write(w, http.StatusUnprocessableEntity, "application/problem+json", struct {
+			problem
+			Errors []lineError `json:"errors"`
+		}{
+			problem{http.StatusUnprocessableEntity, http.StatusText(http.StatusUnprocessableEntity), fmt.Sprintf("%d of %d lines are bad; nothing was registered", len(bad), len(lines))},
+			bad[:min(len(bad), maxLineErrors)],
+		})
+		return
+	}
+	answer(w, http.StatusCreated, map[string]int{"registered": len(items)})
+}
+
+type line struct {
+	number int
+	text   []byte
+}
+
+// readLines splits the body into its lines; blank ones say nothing.
+func readLines(w http.ResponseWriter, r *http.Request) ([]line, error) {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || (media != "application/x-ndjson" && media != "application/jsonl") {
+		return nil, problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/x-ndjson: a registration in each line"}
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxImport))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, problem{Status: http.StatusRequestEntityTooLarge, Detail: "an import is 16 MiB at most: send it in parts"}
+	}
+	if err != nil {
+		return nil, problem{Status: http.StatusBadRequest, Detail: "the body ended early"}
+	}
+	var lines []line
+	for i, text := range bytes.Split(raw, []byte("\n")) {
+		text = bytes.TrimSpace(text)
+		switch {
+		case len(text) == 0:
+		case len(text) > maxBody:
+			return nil, problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("line %d is longer than 64 KiB", i+1)}
+		default:
+			lines = append(lines, line{i + 1, text})
+		}
+	}
+	if len(lines) == 0 || len(lines) > maxImportLines {
+		return nil, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("an import has 1 to %d lines", maxImportLines)}
+	}
+	return lines, nil
+}

@@ -1,0 +1,122 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// findPrincipals finds principals by their names: a User and an Agent at most.
+func (s *Server) findPrincipals(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Query().Get("name")
+	if name == "" || hasControl(name) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "name is the userName or agentUserName to look for"})
+		return
+	}
+	found, err := s.Directory.ByName(r.Context(), tenantOf(r).ID, name)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, found, "")
+}
+
+// Plan is what a cascade would do, in its order.
+type Plan struct {
+	Principal directory.Named   `json:"principal"`
+	Items     []PlannedItem     `json:"items"`
+	Orphans   []directory.Named `json:"orphanedAgents"` // suspended with all that they hold
+	// HandedOver: the tenant's policy gives orphans to the manager, if there is one.
+	HandedOver bool `json:"orphansGoToTheManager"`
+	More       bool `json:"more"` // there are more items than are listed
+}
+
+// PlannedItem is one item that would be ended.
+type PlannedItem struct {
+	inventory.Item
+	Verb       string      `json:"verb"` // cancel, rotate or revoke
+	Holders    []uuid.UUID `json:"goesOnForPrincipals,omitempty"`
+	Verifiable bool        `json:"verifiable"`
+}
+
+const maxPlan = 1000
+
+// planEnd answers what a deactivation would end now, and changes nothing.
+func (s *Server) planEnd(w http.ResponseWriter, r *http.Request) {
+	plan, err := s.plan(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, plan)
+}
+
+func (s *Server) plan(r *http.Request) (Plan, error) {
+	of := tenantOf(r)
+	who, err := s.principal(r)
+	if err != nil {
+		return Plan{}, err
+	}
+	items, orphans, err := s.Inventory.Plan(r.Context(), of.ID, who.ID, maxPlan+1)
+	if err != nil {
+		return Plan{}, err
+	}
+	plan := Plan{Principal: who, Items: []PlannedItem{}, HandedOver: of.Orphans == tenant.OrphansManager, More: len(items) > maxPlan}
+	for _, i := range items[:min(len(items), maxPlan)] {
+		planned := PlannedItem{Item: i.Item, Verb: "revoke", Holders: i.Holders, Verifiable: s.Connectors.Verifies(i.Connector, i.Kind, i.Secret)}
+		switch {
+		case i.Kind == inventory.ScheduledRun:
+			planned.Verb = "cancel"
+		case i.Rotates:
+			planned.Verb = "rotate"
+		}
+		plan.Items = append(plan.Items, planned)
+	}
+	plan.Orphans, err = s.Directory.Named(r.Context(), of.ID, orphans...)
+	return plan, err
+}
+
+func (s *Server) principal(r *http.Request) (directory.Named, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return directory.Named{}, err
+	}
+	found, err := s.Directory.Named(r.Context(), tenantOf(r).ID, id)
+	if err == nil && len(found) == 0 {
+		err = directory.ErrNotFound
+	}
+	if err != nil {
+		return directory.Named{}, err
+	}
+	return found[0], nil
+}
+
+// endPrincipal deactivates a principal as its IdP would, on an operator's word.
+func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
+	why, err := readReason(w, r)
+	var who directory.Named
+	if err == nil {
+		who, err = s.principal(r)
+	}
+	var result lifecycle.Result
+	of, by := tenantOf(r).ID, caller(r).Actor()
+	if err == nil {
+		result, err = s.Lifecycle.Deactivate(r.Context(), of, who.Type, who.ID, lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by})
+	}
+	if err == nil && result.Event == nil {
+		err = problem{Status: http.StatusConflict, Detail: "the principal is restricted already"}
+	}
+	if err == nil {
+		err = s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, "end", why)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusAccepted, map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
+}

@@ -1,0 +1,82 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// listUnbound answers what connectors found and nobody registered.
+func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
+	n, err := limit(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	cursor, err := queryID(r, "cursor")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	after := uuid.Nil
+	if cursor != nil {
+		after = *cursor
+	}
+	found, err := s.Inventory.Unbound(r.Context(), tenantOf(r).ID, after, n)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(found) == n {
+		next = found[n-1].ID.String()
+	}
+	answerPage(w, found, next)
+}
+
+// bind makes something unbound somebody's. Where that one is gone already, a
+// cascade ends it at once.
+func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Principal uuid.UUID  `json:"principalId"`
+		Agent     *uuid.UUID `json:"agentId"`
+		Reason    string     `json:"reason"`
+	}
+	id, err := pathID(r)
+	if err == nil {
+		err = decode(w, r, &body)
+	}
+	if err == nil {
+		err = checkReason(&body.Reason)
+	}
+	if err == nil && body.Principal == uuid.Nil {
+		err = problem{Status: http.StatusUnprocessableEntity, Detail: "principalId is missing"}
+	}
+	of, by := tenantOf(r).ID, caller(r).Actor()
+	var bound struct {
+		*inventory.Item
+		Cascade *uuid.UUID `json:"startedCascadeId,omitempty"`
+	}
+	restricted := false
+	if err == nil {
+		bound.Item, restricted, err = s.Inventory.Bind(r.Context(), of, id, body.Principal, body.Agent, by, body.Reason)
+	}
+	if err == nil && restricted {
+		var event *lifecycle.Event
+		if event, err = s.Lifecycle.EndAgain(r.Context(), of, body.Principal, lifecycle.Cause{Trigger: lifecycle.TriggerBound, Actor: by}); err == nil {
+			bound.Cascade = &event.ID
+		}
+		if errors.Is(err, lifecycle.ErrNotRestricted) {
+			err = nil // back by now, or only the agent is gone: the reconciler sees to that
+		}
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusCreated, bound)
+}

@@ -1,0 +1,44 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Named is a principal as people know it.
+type Named struct {
+	ID         uuid.UUID `json:"id"`
+	Type       string    `json:"type"`
+	Name       string    `json:"name"` // userName or agentUserName, folded
+	Restricted bool      `json:"restricted"`
+}
+
+const named = `
+	select r.id, r.type, coalesce(r.unique_name, ''), exists (select 1 from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)
+	  from resources r where r.tenant_id = $1 and r.type in ('User', 'Agent') and `
+
+// ByName returns the principals of that userName or agentUserName: a User and an
+// Agent at most.
+func (s *Store) ByName(ctx context.Context, tenant uuid.UUID, name string) ([]Named, error) {
+	return s.named(ctx, tenant, named+`r.unique_name = lower($2) and r.deleted_at is null order by r.type desc`, name)
+}
+
+// Named returns the principals of those ids, the deleted ones too.
+func (s *Store) Named(ctx context.Context, tenant uuid.UUID, ids ...uuid.UUID) ([]Named, error) {
+	return s.named(ctx, tenant, named+`r.id = any ($2) order by r.id`, ids)
+}
+
+func (s *Store) named(ctx context.Context, tenant uuid.UUID, sql string, arg any) ([]Named, error) {
+	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Named, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Named])
+	}, sql, tenant, arg)
+	if err != nil {
+		return nil, fmt.Errorf("look for principals: %w", err)
+	}
+	return found, nil
+}

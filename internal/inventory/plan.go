@@ -1,0 +1,47 @@
+package inventory
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Planned is an item that a cascade would end, in the order in which it would
+// begin with it.
+type Planned struct {
+	Item
+	Rotates bool        // others rely on it
+	Holders []uuid.UUID // of them, the principals that the inventory knows
+	Secret  bool        // one is registered
+}
+
+// Plan returns what a cascade of the principal would end now, and the agents that
+// would be suspended with it, and changes nothing.
+func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, err error) {
+	items, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Planned, error) {
+		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Planned, error) {
+			var p Planned
+			return p, row.Scan(append(p.fields(), &p.Rotates, &p.Holders, &p.Secret)...)
+		})
+	}, `
+		with ending as materialized (select agents_ending_with($1, $2) as id)
+		select `+itemColumns+`, rotates(i),
+		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1 and o.id in (select other_holders(i))),
+		       secret is not null
+		  from inventory i
+		 where i.tenant_id = $1 and i.state in ('live', 'ending', 'survivor')
+		   and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
+		 order by (i.kind = 'scheduled_run') desc, i.id limit $3`, tenant, principal, limit)
+	if err != nil {
+		return nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
+	}
+	orphans, err = database.Once(ctx, s.db, tenant, ids, `select a from agents_ending_with($1, $2) a where a <> $2 order by a`, tenant, principal)
+	if err != nil {
+		return nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
+	}
+	return items, orphans, nil
+}
