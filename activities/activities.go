@@ -3,13 +3,18 @@
 package activities
 
 import (
+	"context"
+
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // Activities are registered with the workers. A nil pointer gives workflows
@@ -21,6 +26,18 @@ type Activities struct {
 	Connectors connectors.Registry
 	Pauses     *brake.Pauses
 	Brakes     *brake.Brakes
+	// What the reconciler and the drill need: they make leavers themselves.
+	Tenants    *tenant.Store
+	Directory  *directory.Store
+	Lifecycle  *lifecycle.Writer
+	Assurances *assurance.Store
+	Runner     Runner
+}
+
+// Runner looks at cascades' workflows, and runs them again.
+type Runner interface {
+	Alive(ctx context.Context, workflowID string) (bool, error)
+	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
 }
 
 // CascadeRef names a cascade: ids only, since it travels through Temporal.

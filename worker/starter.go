@@ -157,12 +157,11 @@ func (s *Starter) update(ctx context.Context, workflowID, name string, request, 
 	if err == nil {
 		err = handle.Get(ctx, response)
 	}
-	var notFound *serviceerror.NotFound
 	var refused *temporal.ApplicationError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &notFound):
+	case isNotFound(err):
 		return lifecycle.ErrNotRunning
 	case errors.As(err, &refused):
 		return &lifecycle.RefusedError{Reason: refused.Message()}
@@ -170,12 +169,16 @@ func (s *Starter) update(ctx context.Context, workflowID, name string, request, 
 	return fmt.Errorf("update %s: %w", workflowID, err)
 }
 
+func isNotFound(err error) bool {
+	var notFound *serviceerror.NotFound
+	return errors.As(err, &notFound)
+}
+
 // Release tells a cascade that its tenant's brake was released. One that has
 // closed meanwhile needs no telling.
 func (s *Starter) Release(ctx context.Context, workflowID string) error {
 	err := s.client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRelease, nil)
-	var notFound *serviceerror.NotFound
-	if errors.As(err, &notFound) {
+	if isNotFound(err) {
 		return nil
 	}
 	if err != nil {
@@ -187,8 +190,7 @@ func (s *Starter) Release(ctx context.Context, workflowID string) error {
 // Alive tells whether a workflow is running.
 func (s *Starter) Alive(ctx context.Context, workflowID string) (bool, error) {
 	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
-	var notFound *serviceerror.NotFound
-	if errors.As(err, &notFound) {
+	if isNotFound(err) {
 		return false, nil
 	}
 	if err != nil {

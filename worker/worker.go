@@ -35,6 +35,8 @@ func New(c client.Client, a *activities.Activities) *Workers {
 	main.RegisterWorkflow(workflows.Joiner)
 	main.RegisterWorkflow(workflows.Mover)
 	main.RegisterWorkflow(workflows.TeamSync)
+	main.RegisterWorkflow(workflows.Reconcile)
+	main.RegisterWorkflow(workflows.Drill)
 	main.RegisterActivity(a)
 	w := &Workers{workers: []worker.Worker{main}}
 	for _, name := range slices.Sorted(maps.Keys(a.Connectors)) {

@@ -24,6 +24,9 @@ type Config struct {
 	Serve    Serve    `koanf:"serve"`
 	Codec    Codec    `koanf:"codec"`
 	Policy   Policy   `koanf:"policy"`
+	// Assurance says when the reconciler runs, and when and where the drill does.
+	Assurance Assurance `koanf:"assurance"`
+	Metrics   Metrics   `koanf:"metrics"`
 	// Connectors are decoded by their own types; see [Connector.Decode].
 	Connectors []Connector `koanf:"-"`
 }
@@ -73,10 +76,23 @@ type Policy struct {
 	Look time.Duration `koanf:"look"`
 }
 
+// Assurance configures what `leaver migrate` schedules in Temporal.
+type Assurance struct {
+	ReconcileEvery time.Duration `koanf:"reconcile_every"` // 0: never
+	DrillCron      string        `koanf:"drill_cron"`      // in UTC; empty: never
+	DrillTenant    string        `koanf:"drill_tenant"`    // connectors that name it allow drills
+	DrillPatience  time.Duration `koanf:"drill_patience"`  // how long its cascade may take
+}
+
+// Metrics configures where Prometheus scrapes /metrics; empty: nowhere.
+type Metrics struct {
+	Listen string `koanf:"listen"`
+}
+
 const envPrefix = "LEAVER_"
 
 // sections are the first parts of a variable's name after the prefix.
-var sections = []string{"database", "temporal", "seal", "serve", "codec", "policy"}
+var sections = []string{"database", "temporal", "seal", "serve", "codec", "policy", "assurance", "metrics"}
 
 // Load reads the file, where it exists or was asked for, and the environment.
 // path empty means ./leaver.yaml, which may be absent.
@@ -114,8 +130,9 @@ func Parse(name string, raw []byte, environ []string) (*Config, error) {
 		return nil, fmt.Errorf("environment: %w", err)
 	}
 	c := &Config{
-		Temporal: Temporal{Namespace: "leaver"},
-		Serve:    Serve{Listen: ":8080", RequestsPerSecond: 500},
+		Temporal:  Temporal{Namespace: "leaver"},
+		Serve:     Serve{Listen: ":8080", RequestsPerSecond: 500},
+		Assurance: Assurance{ReconcileEvery: time.Hour, DrillCron: "0 3 * * *", DrillTenant: "leaver-drill", DrillPatience: time.Hour},
 	}
 	if err := k.Unmarshal("", c); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -52,6 +52,8 @@ type document struct {
 	Serve      map[string]any `yaml:"serve"`
 	Codec      map[string]any `yaml:"codec"`
 	Policy     map[string]any `yaml:"policy"`
+	Assurance  map[string]any `yaml:"assurance"`
+	Metrics    map[string]any `yaml:"metrics"`
 	Connectors []yaml.Node    `yaml:"connectors"`
 }
 

@@ -52,6 +52,30 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 	return item, nil
 }
 
+// Replace is [Store.Register], in the place of what is registered already: for
+// whoever issues again because an answer got lost.
+func (s *Store) Replace(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
+	var item *Item
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := newAdmission(tx, tenant).admit(ctx, n); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			update inventory set state = 'released', secret = null, updated_at = now()
+			 where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4 and principal_id = $5 and state = 'live'`,
+			tenant, n.Connector, n.Kind, n.Reference, n.Principal)
+		if err != nil {
+			return err
+		}
+		item, err = s.insert(ctx, tx, tenant, n)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("register: %w", err)
+	}
+	return item, nil
+}
+
 // RefusedError says why one registration of several was refused.
 type RefusedError struct {
 	Index int // from 0

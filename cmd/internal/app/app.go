@@ -13,9 +13,11 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -106,6 +108,7 @@ func (a *App) activities() *activities.Activities {
 	return &activities.Activities{
 		Inventory: a.inventory(), Evidence: a.evidence(), Cascades: a.cascades(), Connectors: a.connectors,
 		Pauses: brake.NewPauses(a.db), Brakes: brake.New(a.db),
+		Tenants: a.Tenants(), Directory: directory.NewStore(a.db), Lifecycle: a.writer, Assurances: assurance.NewStore(a.db), Runner: a.starter(),
 	}
 }
 
@@ -129,5 +132,12 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return fmt.Errorf("prepare Temporal: %w", err)
 	}
 	log.Info("Temporal's namespace and search attributes are there", "namespace", cfg.Temporal.Namespace)
+	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
+	if err != nil {
+		return err
+	}
+	if err := worker.EnsureSchedules(ctx, cfg, sealer, log); err != nil {
+		return fmt.Errorf("schedule the reconciler and the drill: %w", err)
+	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -17,7 +18,11 @@ import (
 )
 
 // sizes are how many credentials a leaver has, and a floor activities.
-var sizes = []int{1, 10, 100}
+var sizes = []int{1, 10, 100, 5000}
+
+// floorChild is how many activities a child workflow of the floor has: none of its
+// histories nears Temporal's limits.
+const floorChild = 500
 
 // BenchmarkFloor is a bare workflow with as many no-op activities as a cascade
 // has credentials, on the same server.
@@ -25,6 +30,7 @@ func BenchmarkFloor(b *testing.B) {
 	i := installAPI(b)
 	w := worker.New(i.app.temporal, "floor", worker.Options{})
 	w.RegisterWorkflow(floorWorkflow)
+	w.RegisterWorkflow(floorParent)
 	w.RegisterActivity(noop)
 	if err := w.Start(); err != nil {
 		b.Fatal(err)
@@ -33,7 +39,11 @@ func BenchmarkFloor(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			for b.Loop() {
-				run, err := i.app.temporal.ExecuteWorkflow(b.Context(), client.StartWorkflowOptions{TaskQueue: "floor"}, floorWorkflow, n)
+				flow := any(floorWorkflow)
+				if n > floorChild {
+					flow = floorParent
+				}
+				run, err := i.app.temporal.ExecuteWorkflow(b.Context(), client.StartWorkflowOptions{TaskQueue: "floor"}, flow, n)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -59,6 +69,20 @@ func floorWorkflow(ctx workflow.Context, n int) error {
 	return nil
 }
 
+// floorParent runs bare child workflows with n no-op activities among them.
+func floorParent(ctx workflow.Context, n int) error {
+	var children []workflow.Future
+	for ; n > 0; n -= floorChild {
+		children = append(children, workflow.ExecuteChildWorkflow(ctx, floorWorkflow, min(n, floorChild)))
+	}
+	for _, child := range children {
+		if err := child.Get(ctx, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func noop(context.Context) error { return nil }
 
 // noopConnector confirms every end at once: what is measured is the cascade.
@@ -76,6 +100,10 @@ func BenchmarkCascade(b *testing.B) {
 	i := installAPI(b)
 	i.app.connectors = connectors.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{connectors.AllTenants}}}
 	i.work()
+	i.benchmark(b)
+}
+
+func (i *installation) benchmark(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			for b.Loop() {
@@ -93,9 +121,19 @@ func BenchmarkCascade(b *testing.B) {
 				if report.Revoked != n {
 					b.Fatalf("%d revoked, want %d", report.Revoked, n)
 				}
+				b.ReportMetric(float64(i.longestHistory(b, event.WorkflowID)), "events")
 			}
 		})
 	}
+}
+
+// BenchmarkSingly is BenchmarkCascade with an activity for each credential, as a
+// connector with a rate has it: what batches save is the difference.
+func BenchmarkSingly(b *testing.B) {
+	i := installAPI(b)
+	i.app.connectors = connectors.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{connectors.AllTenants}, Rate: 100_000}}
+	i.work()
+	i.benchmark(b)
 }
 
 // leaver makes a principal who holds n credentials and whose leaving is
@@ -103,14 +141,7 @@ func BenchmarkCascade(b *testing.B) {
 func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 	b.Helper()
 	user := uuid.MustParse(i.createUser(uuid.NewString()))
-	for c := range n {
-		_, err := i.app.inventory().Register(b.Context(), i.tenant.ID, inventory.New{
-			Principal: user, Kind: inventory.APIKey, Connector: "noop", Reference: fmt.Sprint(c), IssuedAt: time.Now(),
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
+	i.register(user, n)
 	capture := &captured{}
 	writer := lifecycle.NewWriter(i.app.db, capture, i.app.log)
 	defer writer.Close()
@@ -118,6 +149,39 @@ func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 		b.Fatal(err)
 	}
 	return capture.event
+}
+
+// register has a principal hold n credentials at the no-op connector.
+func (i *installation) register(user uuid.UUID, n int) {
+	i.t.Helper()
+	items := make([]inventory.New, n)
+	for c := range items {
+		items[c] = inventory.New{Principal: user, Kind: inventory.APIKey, Connector: "noop", Reference: fmt.Sprint(user, c), IssuedAt: time.Now()}
+	}
+	if refused, err := i.app.inventory().RegisterAll(i.t.Context(), i.tenant.ID, items); err != nil || len(refused) > 0 {
+		i.t.Fatal(refused, err)
+	}
+}
+
+// longestHistory is that of the longest run of a workflow, in events.
+func (i *installation) longestHistory(t testing.TB, workflowID string) int64 {
+	t.Helper()
+	longest := int64(0)
+	var page []byte
+	for {
+		runs, err := i.app.temporal.ListWorkflow(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{
+			Query: "WorkflowId = '" + workflowID + "'", NextPageToken: page,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, run := range runs.GetExecutions() {
+			longest = max(longest, run.GetHistoryLength())
+		}
+		if page = runs.GetNextPageToken(); len(page) == 0 {
+			return longest
+		}
+	}
 }
 
 // captured keeps the event that would have been started.

@@ -121,6 +121,27 @@ func (d *crm) account() (role, password string) {
 	return role, password
 }
 
+// exists tells whether there is a role of that name.
+func (d *crm) exists(role string) (exists bool) {
+	d.t.Helper()
+	conn, err := pgx.Connect(context.Background(), d.owner)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if err := conn.QueryRow(context.Background(), `select exists (select 1 from pg_roles where rolname = $1)`, role).Scan(&exists); err != nil {
+		d.t.Fatal(err)
+	}
+	return exists
+}
+
+// immortal is a downstream that refuses to end anything.
+type immortal struct{ *crm }
+
+func (immortal) Revoke(context.Context, connectors.Target) (connectors.Answer, error) {
+	return connectors.Answer{}, connectors.Permanent("the role lacks the privilege")
+}
+
 // successors are the login roles that rotations have made of an account.
 func (d *crm) successors(role string) []string {
 	d.t.Helper()
@@ -214,20 +235,13 @@ func TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testi
 // failOnce has the database refuse the first write of a table that meets a condition.
 func (i *installation) failOnce(table, condition string) {
 	i.t.Helper()
-	conn, err := pgx.Connect(context.Background(), i.cfg.Database.MigrateURL)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
 	for _, sql := range []string{
 		`create sequence failures`, `grant usage on sequence failures to public`,
 		`create function fail_once() returns trigger language plpgsql as $$ begin
 		   if nextval('failures') = 1 then raise exception 'failpoint'; end if; return new; end $$`,
 		`create trigger fail_once before update on ` + table + ` for each row when (` + condition + `) execute function fail_once()`,
 	} {
-		if _, err := conn.Exec(context.Background(), sql); err != nil {
-			i.t.Fatal(err)
-		}
+		i.sql(sql)
 	}
 }
 

@@ -110,6 +110,11 @@ func (a *App) Serve(ctx context.Context, listener net.Listener) error {
 		}
 		servers, listeners = append(servers, newServer(a.codec(), a.log)), append(listeners, codec)
 	}
+	stopMetrics, err := a.serveMetrics(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
 	var background sync.WaitGroup
 	defer background.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -120,7 +125,6 @@ func (a *App) Serve(ctx context.Context, listener net.Listener) error {
 		a.log.Info("listening", "address", listeners[i].Addr().String())
 		background.Go(func() { failed <- server.Serve(listeners[i]) })
 	}
-	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:

@@ -13,6 +13,11 @@ const workRetry = time.Second
 // Work runs the workers until ctx ends; then attempts in flight finish. It
 // waits for a Temporal that is down.
 func (a *App) Work(ctx context.Context) error {
+	stopMetrics, err := a.serveMetrics(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
 	for {
 		// Workers that failed to start cannot be started again: make new ones.
 		workers := worker.New(a.temporal, a.activities())

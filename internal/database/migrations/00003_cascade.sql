@@ -136,6 +136,17 @@ create table connector_pauses (
 );
 create unique index connector_pauses_open on connector_pauses (connector) where resumed_at is null;
 
+-- How the reconciler and the drill ended: of the installation, of no tenant.
+create table assurances (
+    id     bigint generated always as identity primary key,
+    kind   text not null check (kind in ('reconcile', 'drill')),
+    at     timestamptz not null default now(),
+    passed boolean not null,
+    result jsonb not null
+);
+create index assurances_last on assurances (kind, passed, at desc);
+grant select, insert on assurances to leaver_app;
+
 alter table inventory_states enable row level security;
 alter table unbound enable row level security;
 alter table rotations enable row level security;
@@ -239,6 +250,17 @@ begin
     return n;
 end $$;
 
+-- What an operator must know of all tenants: counts, and nothing of anybody's.
+create function installation_health()
+    returns table (unstarted bigint, survivors bigint, waived bigint, unbound bigint, brakes bigint)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select (select count(*) from public.lifecycle_events where started_at is null and created_at < now() - interval '1 minute'),
+           (select count(*) from public.inventory where state = 'survivor'),
+           (select count(*) from public.inventory where state = 'waived'),
+           (select count(*) from public.unbound where item_id is null),
+           (select count(*) from public.brakes where released_at is null)
+$$;
+
 -- Leavers first, and among them each tenant in its turn: a tenant that lets ten
 -- thousand go at once holds up no other's one.
 create or replace function claim_events(batch int, lease interval)
@@ -257,6 +279,10 @@ create or replace function claim_events(batch int, lease interval)
     returning e.*
 $$;
 -- +goose StatementEnd
+revoke execute on function installation_health() from public;
+grant execute on function installation_health() to leaver_app;
+-- What is alive although it should not be is rare, and is counted often.
+create index inventory_survivors on inventory (tenant_id, state) where state in ('survivor', 'waived');
 
 -- +goose Down
 -- +goose StatementBegin
@@ -310,7 +336,9 @@ begin
 end $$;
 -- +goose StatementEnd
 drop function rotates(inventory), other_holders(inventory), parents_above(uuid, uuid, uuid), active_owner(uuid, uuid, uuid);
-drop table connector_pauses, brakes, rotation_holders, rotations, unbound, inventory_states;
+drop index inventory_survivors;
+drop function installation_health();
+drop table assurances, connector_pauses, brakes, rotation_holders, rotations, unbound, inventory_states;
 alter table lifecycle_events drop column brake_id, drop column waived;
 delete from tokens where class = 'approver';
 alter table tokens drop constraint tokens_class_check, drop constraint tokens_check,

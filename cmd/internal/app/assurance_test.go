@@ -1,0 +1,253 @@
+package app
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.temporal.io/sdk/client"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/contract"
+	"github.com/leaverhq/leaver/activities/connectors/temporal"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/worker"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// reconcile runs the reconciler now.
+func (i *installation) reconcile() activities.Reconciled {
+	i.t.Helper()
+	run, err := i.app.temporal.ExecuteWorkflow(i.t.Context(), client.StartWorkflowOptions{ID: "reconcile-" + uuid.NewString(), TaskQueue: workflows.TaskQueue},
+		workflows.Reconcile, workflows.ReconcileInput{})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	var found activities.Reconciled
+	if err := run.Get(i.t.Context(), &found); err != nil {
+		i.t.Fatal(err)
+	}
+	return found
+}
+
+// sql runs a statement as the schema's owner: what a bug, or a restored backup,
+// would leave behind.
+func (i *installation) sql(statement string, args ...any) {
+	i.t.Helper()
+	conn, err := pgx.Connect(i.t.Context(), i.cfg.Database.MigrateURL)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(i.t.Context(), statement, args...); err != nil {
+		i.t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func TestTheReconcilerEndsWhatIsLiveOfSomebodyWhoIsGone(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	id := i.hold(p, ada, "", "key")
+	i.deactivate(ada)
+	i.closed(ada)
+	// As a bug, or a restored backup, would have it.
+	p.issue("key")
+	i.sql(`update inventory set state = 'live' where id = $1`, id)
+	if found := i.reconcile(); found.Ended != 1 {
+		t.Errorf("found %+v; want one principal ended again", found)
+	}
+	stacktest.Eventually(t, 20*time.Second, "the end", func() bool { return i.state(id) == "verified" })
+	if c := i.closed(ada); c.Trigger != "reconcile" || c.Outcome != "completed" {
+		t.Errorf("cascade %+v; want a completed one of the reconciler's", c)
+	}
+	if found := i.reconcile(); found.Ended != 0 {
+		t.Errorf("a second look found %+v, want nothing", found)
+	}
+}
+
+func TestTheReconcilerRunsACascadeAgainThatSomebodyTerminated(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	id := i.hold(p, ada, "", "key")
+	p.refuseRevocation("key", http.StatusServiceUnavailable)
+	i.deactivate(ada)
+	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "key") > 0 })
+	cascade := i.cascades(ada)[0]
+	if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "a mistake"); err != nil {
+		t.Fatal(err)
+	}
+	p.interceptWith(nil)
+	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, cascade.ID)
+	if found := i.reconcile(); found.Restarted != 1 {
+		t.Errorf("found %+v; want one cascade restarted", found)
+	}
+	if c := i.closed(ada); c.Outcome != "completed" || i.state(id) != "verified" {
+		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(id))
+	}
+}
+
+func TestTheReconcilerEndsWhatTimeHasEnded(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	waived, expired := i.hold(p, ada, "", "waived"), i.hold(p, ada, "", "expired")
+	p.interceptWith(func(w http.ResponseWriter, kind, _ string) bool {
+		if kind == "credential.revoke" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return kind == "credential.revoke"
+	})
+	i.deactivate(ada)
+	i.closed(ada)
+	i.sql(`update inventory set state = 'waived', waived_until = now() - interval '1 minute' where id = $1`, waived)
+	i.sql(`update inventory set expires_at = now() - interval '1 minute' where id = $1`, expired)
+	p.interceptWith(nil)
+	if found := i.reconcile(); found.Waivers != 1 || found.Expired != 1 || found.Ended != 1 {
+		t.Errorf("found %+v; want a waiver, an expired survivor, and one principal ended again", found)
+	}
+	stacktest.Eventually(t, 20*time.Second, "the end of the waived one", func() bool { return i.state(waived) == "verified" })
+	if s := i.state(expired); s != "expiring" {
+		t.Errorf("the expired survivor is %s, want expiring", s)
+	}
+}
+
+func TestEventsThatNobodyStartedAreCounted(t *testing.T) {
+	i := installAPI(t, func(c *config.Config) { c.Temporal.Address = contract.Closed(t) })
+	ada := i.createUser("ada@example.com")
+	i.deactivate(ada)
+	i.sql(`update lifecycle_events set created_at = now() - interval '1 hour' where kind = 'leaver'`)
+	if health, err := i.app.activities().Assurances.Health(t.Context()); err != nil || health.Unstarted != 1 {
+		t.Errorf("health %+v, %v; want one event without a workflow", health, err)
+	}
+}
+
+// drillStack is an installation whose connectors allow drills.
+func drillStack(t *testing.T) (*installation, *crm) {
+	t.Helper()
+	i := installAPI(t)
+	d := i.newCRM()
+	at := i.cfg.Temporal
+	schedules, err := temporal.New(temporal.Config{Address: at.Address, Namespace: at.Namespace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(schedules.Close)
+	i.app.connectors["crm"] = connectors.Entry{Connector: d, Tenants: []string{"leaver-drill"}}
+	i.app.connectors["runs"] = connectors.Entry{Connector: schedules, Tenants: []string{"leaver-drill"}}
+	i.work()
+	return i, d
+}
+
+func (i *installation) drill(tenant string) (activities.Drilled, error) {
+	i.t.Helper()
+	run, err := i.app.temporal.ExecuteWorkflow(i.t.Context(), client.StartWorkflowOptions{ID: "drill-" + uuid.NewString(), TaskQueue: workflows.TaskQueue},
+		workflows.Drill, workflows.DrillInput{Tenant: tenant, Patience: time.Minute})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	var d activities.Drilled
+	return d, run.Get(i.t.Context(), &d)
+}
+
+func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
+	i, d := drillStack(t)
+	drilled, err := i.drill("leaver-drill")
+	if err != nil || len(drilled.Issued) != 2 || drilled.Verified != 2 {
+		t.Fatalf("%+v, %v; want two issued and verified; logs:\n%s", drilled, err, i.logs)
+	}
+	for _, issued := range drilled.Issued {
+		if issued.Connector == "crm" && d.exists(issued.Reference) {
+			t.Errorf("the role %s is left behind", issued.Reference)
+		}
+	}
+	health, err := i.app.activities().Assurances.Health(t.Context())
+	if err != nil || health.Passed["drill"].IsZero() || !health.Failed["drill"].IsZero() {
+		t.Errorf("health %+v, %v; want a drill that passed", health, err)
+	}
+}
+
+func TestADrillWhoseCredentialSurvivesFails(t *testing.T) {
+	i, _ := drillStack(t)
+	entry := i.app.connectors["crm"]
+	entry.Connector = immortal{entry.Connector.(*crm)}
+	i.app.connectors["crm"] = entry
+	if drilled, err := i.drill("leaver-drill"); err == nil {
+		t.Errorf("%+v; want the drill to fail", drilled)
+	}
+	health, err := i.app.activities().Assurances.Health(t.Context())
+	if err != nil || health.Failed["drill"].IsZero() || !health.Passed["drill"].IsZero() {
+		t.Errorf("health %+v, %v; want a drill that failed", health, err)
+	}
+}
+
+func TestADrillThatNoConnectorAllowsFails(t *testing.T) {
+	i := install(t)
+	if drilled, err := i.drill("leaver-drill"); err == nil || !strings.Contains(err.Error(), "no connector allows a drill") {
+		t.Errorf("%+v, %v; want it to say that no connector allows one", drilled, err)
+	}
+}
+
+func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
+	i := installAPI(t)
+	cfg := *i.cfg
+	cfg.Assurance.ReconcileEvery, cfg.Assurance.DrillCron, cfg.Assurance.DrillTenant = time.Hour, "0 3 * * *", "leaver-drill"
+	schedules := i.app.temporal.ScheduleClient()
+	for range 2 {
+		if err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{worker.ReconcileID, worker.DrillID} {
+		if _, err := schedules.GetHandle(t.Context(), id).Describe(t.Context()); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	cfg.Assurance.ReconcileEvery, cfg.Assurance.DrillCron = 0, ""
+	for range 2 {
+		if err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := schedules.GetHandle(t.Context(), worker.DrillID).Describe(t.Context()); err == nil {
+		t.Error("a drill that is never to run is still scheduled")
+	}
+}
+
+// TestEveryMetricThatAnAlertNamesIsThere keeps alerts from watching nothing.
+func TestEveryMetricThatAnAlertNamesIsThere(t *testing.T) {
+	i := installAPI(t)
+	recorder := httptest.NewRecorder()
+	i.app.Metrics().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	body, err := io.ReadAll(recorder.Body)
+	if err != nil || recorder.Code != http.StatusOK {
+		t.Fatalf("/metrics answered %d, %v", recorder.Code, err)
+	}
+	rules, err := os.ReadFile("../../../deploy/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`leaver_[a-z_]+`).FindAllString(string(rules), -1)
+	if len(named) == 0 {
+		t.Fatal("the alerts name no metric")
+	}
+	for _, name := range named {
+		if !strings.Contains(string(body), "\n"+name) {
+			t.Errorf("no metric %s is served", name)
+		}
+	}
+	if strings.Contains(string(body), "acme") {
+		t.Error("the metrics name a tenant")
+	}
+}

@@ -1,0 +1,55 @@
+package app
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// maxHistoryEvents is how long a history may be: Temporal warns at 10,240.
+const maxHistoryEvents = 10_000
+
+// TestACascadeOfThousandsStaysWithinBounds, whether its credentials are ended in
+// batches or, at a connector with a rate, one by one.
+func TestACascadeOfThousandsStaysWithinBounds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("ends thousands of credentials")
+	}
+	for name, c := range map[string]struct {
+		items int
+		rate  float64
+	}{"in batches": {5000, 0}, "one by one": {2000, 100_000}} {
+		t.Run(name, func(t *testing.T) {
+			i := installAPI(t, func(c *config.Config) { c.Policy.Deadline = 10 * time.Minute })
+			i.app.connectors = connectors.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{connectors.AllTenants}, Rate: c.rate}}
+			i.work()
+			ada := i.createUser("ada@example.com")
+			i.register(uuid.MustParse(ada), c.items)
+			i.deactivate(ada)
+			// The progress is one answer, of whatever run is at work.
+			workflowID := i.cascades(ada)[0].WorkflowID
+			ended := func() int {
+				var progress workflows.Progress
+				answer, err := i.app.temporal.QueryWorkflow(t.Context(), workflowID, "", workflows.QueryProgress)
+				if err != nil || answer.Get(&progress) != nil {
+					return 0
+				}
+				return progress.Counts["revoked"]
+			}
+			stacktest.Eventually(t, 5*time.Minute, "the end of all", func() bool { return ended() == c.items })
+			stacktest.Eventually(t, time.Minute, "the cascade's end", func() bool { return i.cascades(ada)[0].ClosedAt != nil })
+			if got := i.cascades(ada)[0]; got.Outcome != "completed" || got.Revoked != c.items {
+				t.Errorf("cascade %+v; want completed with %d revoked", got, c.items)
+			}
+			if n := i.longestHistory(t, workflowID); n > maxHistoryEvents {
+				t.Errorf("a history has %d events, want %d at most", n, maxHistoryEvents)
+			}
+		})
+	}
+}

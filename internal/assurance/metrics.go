@@ -1,0 +1,73 @@
+package assurance
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// scrapeTimeout bounds what a scrape waits for PostgreSQL.
+const scrapeTimeout = 5 * time.Second
+
+// collector tells the installation's health to whoever scrapes: it is PostgreSQL
+// that remembers, so every process tells the same, and a restart forgets nothing.
+type collector struct {
+	store *Store
+
+	up, unstarted, survivors, waived, unbound, brakes *prometheus.Desc
+	passed, failed                                    *prometheus.Desc
+}
+
+// NewCollector returns the collector of the store's health.
+func NewCollector(store *Store) prometheus.Collector {
+	gauge := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("leaver_"+name, help, labels, nil)
+	}
+	return &collector{
+		store:     store,
+		up:        gauge("postgresql_up", "Whether PostgreSQL answered this scrape."),
+		unstarted: gauge("events_unstarted", "Lifecycle events older than a minute that no workflow was started for."),
+		survivors: gauge("survivors", "Credentials and scheduled runs that outlived a cascade."),
+		waived:    gauge("waived", "Survivors that somebody has waived for a while."),
+		unbound:   gauge("unbound", "Credentials that connectors found and nobody registered."),
+		brakes:    gauge("brakes_held", "Tenants whose brake on mass deactivation is held."),
+		passed:    gauge("assurance_passed_timestamp_seconds", "When the reconciler or the drill last passed.", "kind"),
+		failed:    gauge("assurance_failed_timestamp_seconds", "When the reconciler or the drill last failed.", "kind"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector. Without PostgreSQL it tells just that.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	tell := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	h, err := c.store.Health(ctx)
+	if err != nil {
+		tell(c.up, 0)
+		return
+	}
+	tell(c.up, 1)
+	tell(c.unstarted, float64(h.Unstarted))
+	tell(c.survivors, float64(h.Survivors))
+	tell(c.waived, float64(h.Waived))
+	tell(c.unbound, float64(h.Unbound))
+	tell(c.brakes, float64(h.Brakes))
+	for _, kind := range []Kind{Reconcile, Drill} {
+		tell(c.passed, seconds(h.Passed[kind]), string(kind))
+		tell(c.failed, seconds(h.Failed[kind]), string(kind))
+	}
+}
+
+// seconds is 0 for never.
+func seconds(at time.Time) float64 {
+	if at.IsZero() {
+		return 0
+	}
+	return float64(at.UnixMilli()) / 1000
+}

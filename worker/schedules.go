@@ -1,0 +1,78 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// The ids of what runs on Temporal Schedules, and of its workflows.
+const (
+	ReconcileID = "leaver-reconcile"
+	DrillID     = "leaver-drill"
+)
+
+// EnsureSchedules makes the schedules of the reconciler and the drill, has them as
+// the configuration says where they exist, and takes away what it says never.
+func EnsureSchedules(ctx context.Context, cfg *config.Config, sealer *seal.Sealer, log *slog.Logger) error {
+	c, err := NewClient(cfg.Temporal, sealer, log)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	a := cfg.Assurance
+	reconcile, drill := client.ScheduleSpec{}, client.ScheduleSpec{}
+	if a.ReconcileEvery > 0 {
+		reconcile.Intervals = []client.ScheduleIntervalSpec{{Every: a.ReconcileEvery}}
+	}
+	if a.DrillCron != "" {
+		drill.CronExpressions = []string{a.DrillCron}
+	}
+	for _, s := range []struct {
+		id       string
+		spec     client.ScheduleSpec
+		never    bool
+		workflow any
+		input    any
+	}{
+		{ReconcileID, reconcile, a.ReconcileEvery <= 0, workflows.Reconcile, workflows.ReconcileInput{}},
+		{DrillID, drill, a.DrillCron == "", workflows.Drill, workflows.DrillInput{Tenant: a.DrillTenant, Patience: a.DrillPatience}},
+	} {
+		action := &client.ScheduleWorkflowAction{ID: s.id, Workflow: s.workflow, Args: []any{s.input}, TaskQueue: workflows.TaskQueue}
+		if err := ensureSchedule(ctx, c.ScheduleClient(), s.id, s.spec, s.never, action); err != nil {
+			return fmt.Errorf("%s: %w", s.id, err)
+		}
+	}
+	log.Info("the reconciler and the drill are scheduled", "reconcile every", a.ReconcileEvery, "drill", a.DrillCron)
+	return nil
+}
+
+// ensureSchedule leaves a pause by ops as it is.
+func ensureSchedule(ctx context.Context, c client.ScheduleClient, id string, spec client.ScheduleSpec, never bool, action *client.ScheduleWorkflowAction) error {
+	handle := c.GetHandle(ctx, id)
+	if never {
+		if err := handle.Delete(ctx); err != nil && !isNotFound(err) {
+			return fmt.Errorf("delete the schedule: %w", err)
+		}
+		return nil
+	}
+	_, err := c.Create(ctx, client.ScheduleOptions{
+		ID: id, Spec: spec, Action: action, Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, Note: "made by `leaver migrate`",
+	})
+	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+		return err
+	}
+	return handle.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+		in.Description.Schedule.Spec, in.Description.Schedule.Action = &spec, action
+		return &client.ScheduleUpdate{Schedule: &in.Description.Schedule}, nil
+	}})
+}
