@@ -21,9 +21,11 @@ const (
 	batchItemTimeout = 10 * time.Second
 )
 
-// BatchInput names items of one connector, and the cascade that ends them.
+// BatchInput names items of one connector, and the cascade that ends them: all
+// scheduled runs, or all credentials.
 type BatchInput struct {
 	Cascade CascadeRef  `json:"cascade"`
+	Runs    bool        `json:"runs,omitempty"`
 	Items   []uuid.UUID `json:"items"`
 }
 
@@ -70,7 +72,7 @@ func (a *Activities) EndBatch(ctx context.Context, in BatchInput) (BatchResult, 
 		slots <- struct{}{}
 		running.Go(func() {
 			defer func() { <-slots }()
-			b.add(a.tryOnce(ctx, ItemInput{Cascade: in.Cascade, Item: item}))
+			b.add(a.tryOnce(ctx, in.Runs, ItemInput{Cascade: in.Cascade, Item: item}))
 		})
 	}
 	running.Wait()
@@ -98,18 +100,14 @@ func (b *batch) sofar() BatchResult {
 	return BatchResult{Outcomes: append([]ItemOutcome(nil), b.result.Outcomes...)}
 }
 
-func (a *Activities) tryOnce(ctx context.Context, in ItemInput) ItemOutcome {
+func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOutcome {
 	ctx, cancelled := context.WithTimeout(ctx, batchItemTimeout)
 	defer cancelled()
-	item, err := a.Inventory.Get(ctx, in.Cascade.Tenant, in.Item, inventory.Kinds())
-	var result ItemResult
-	if err == nil {
-		step, end := "revoke", verb(revoke)
-		if item.Kind == inventory.ScheduledRun {
-			step, end = "cancel", cancel
-		}
-		result, err = a.try(ctx, in, step, end)
+	step, end := "revoke", verb(revoke)
+	if run {
+		step, end = "cancel", cancel
 	}
+	result, err := a.try(ctx, in, step, end)
 	if err == nil {
 		return ItemOutcome{Item: in.Item, ItemResult: result}
 	}

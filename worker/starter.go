@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"time"
 
 	"github.com/google/uuid"
@@ -118,17 +119,24 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 		),
 		Memo:          map[string]any{"event": e.ID, "actor": e.Actor, "principalType": e.PrincipalType},
 		StaticSummary: fmt.Sprintf("%s of %s %s (%s)", e.Kind, e.PrincipalType, e.Principal, e.Trigger),
-		// Tenants take turns, so that one's ten thousand leavers hold up no other's one.
-		Priority: temporal.Priority{PriorityKey: priority, FairnessKey: e.Tenant.String()},
+		Priority:      temporal.Priority{PriorityKey: priority, FairnessKey: fairness(e)},
 	}, workflow, workflows.Input{
 		Tenant: e.Tenant, Event: e.ID, Principal: e.Principal, PrincipalType: e.PrincipalType,
 		Sequence: e.Sequence, Trigger: e.Trigger, Changed: e.Changed, Notify: roles.Notify, Discover: roles.Discover,
-		Singly: roles.Singly, Policy: s.policy,
+		Singly: roles.Singly, Fairness: fairness(e), Policy: s.policy,
 	})
 	if err != nil {
 		return "", err
 	}
 	return run.GetRunID(), nil
+}
+
+// fairness is the key by which events take turns, as the relay has it: those of one
+// tenant, from one sender, in one minute are one. It is no name: Temporal shows it.
+func fairness(e lifecycle.Event) string {
+	sender := fnv.New32a()
+	_, _ = sender.Write([]byte(e.Actor)) // never fails, see hash.Hash
+	return fmt.Sprintf("%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/60)
 }
 
 // updateTimeout bounds what a caller waits for a worker to take an Update.

@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"time"
 
@@ -18,6 +19,17 @@ import (
 // hands nothing back half done.
 const stopTimeout = 75 * time.Second
 
+// What a process has in hand at a time. Little, so that a backlog waits in
+// Temporal's queues, where leavers go first and tenants take turns, and not here,
+// where whoever came first has taken every connection to PostgreSQL.
+const (
+	// tasksPerCPU: between two steps a workflow task does little but compute and
+	// ask PostgreSQL.
+	tasksPerCPU = 2
+	// parallelActivities are of one connector, and wait for it; a batch is one.
+	parallelActivities = 16
+)
+
 // Workers are one worker for the workflows and one for each connector: a queue
 // of its own keeps a connector's rate, and keeps its slowness to itself (I10).
 type Workers struct {
@@ -26,10 +38,12 @@ type Workers struct {
 
 // New registers everything with workers that are not started yet.
 func New(c client.Client, a *activities.Activities) *Workers {
+	tasks := tasksPerCPU * runtime.GOMAXPROCS(0)
 	main := worker.New(c, workflows.TaskQueue, worker.Options{
 		WorkerStopTimeout:                       stopTimeout,
 		MaxConcurrentWorkflowTaskPollers:        4,
-		MaxConcurrentLocalActivityExecutionSize: 100,
+		MaxConcurrentWorkflowTaskExecutionSize:  tasks,
+		MaxConcurrentLocalActivityExecutionSize: tasks,
 	})
 	main.RegisterWorkflow(workflows.Leaver)
 	main.RegisterWorkflow(workflows.Joiner)
@@ -44,7 +58,7 @@ func New(c client.Client, a *activities.Activities) *Workers {
 			WorkerStopTimeout:                  stopTimeout,
 			DisableWorkflowWorker:              true,
 			TaskQueueActivitiesPerSecond:       a.Connectors[name].Rate,
-			MaxConcurrentActivityExecutionSize: 100,
+			MaxConcurrentActivityExecutionSize: parallelActivities,
 			MaxConcurrentActivityTaskPollers:   8,
 		})
 		queue.RegisterActivity(a)

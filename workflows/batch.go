@@ -72,7 +72,7 @@ func (c *cascade) endBatch(ctx workflow.Context, id string, items []*item) (acti
 	}
 	c.open[connector] += len(items)
 	defer func() { c.open[connector] -= len(items) }()
-	in := activities.BatchInput{Cascade: c.in.ref()}
+	in := activities.BatchInput{Cascade: c.in.ref(), Runs: items[0].Kind == inventory.ScheduledRun}
 	for _, i := range items {
 		in.Items = append(in.Items, i.ID)
 		i.round++

@@ -39,7 +39,9 @@ type Input struct {
 	Notify        []string  `json:"notify,omitempty"`   // connectors to tell
 	Discover      []string  `json:"discover,omitempty"` // connectors that can list what principals hold
 	Singly        []string  `json:"singly,omitempty"`   // connectors with a rate: one activity, and so one token of it, an item
-	Policy        Policy    `json:"policy"`
+	// Fairness is the key by which leavers take turns on queues; empty is the tenant.
+	Fairness string `json:"fairness,omitempty"`
+	Policy   Policy `json:"policy"`
 	// Continued is what a long cascade takes with it when it continues as new.
 	Continued *Continued `json:"continued,omitempty"`
 }

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"fmt"
 
 	"go.temporal.io/sdk/temporal"
@@ -64,10 +65,10 @@ func (c *cascade) askDownstreams(ctx workflow.Context) {
 	}
 }
 
-// priority of what the workflow puts on queues: leavers go first, and tenants
-// take turns, so that a tenant's ten thousand leavers hold up no other's one.
+// priority of what the workflow puts on queues: leavers go first, and among them
+// in turns, so that ten thousand at once hold up no other's one.
 func (in Input) priority() temporal.Priority {
-	return temporal.Priority{PriorityKey: leaverPriority, FairnessKey: in.Tenant.String()}
+	return temporal.Priority{PriorityKey: leaverPriority, FairnessKey: cmp.Or(in.Fairness, in.Tenant.String())}
 }
 
 // leaverPriority puts leavers before everything else on a queue (1 is first).

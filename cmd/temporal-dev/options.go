@@ -63,6 +63,7 @@ func developmentDefaults() map[string]any {
 		"history.transferProcessorMaxPollRPS":            200,
 		"history.timerProcessorMaxPollRPS":               200,
 		"history.visibilityProcessorMaxPollRPS":          100,
+		"matching.enableFairness":                        true,
 		"matching.numTaskqueueReadPartitions":            1,
 		"matching.numTaskqueueWritePartitions":           1,
 		"frontend.enablePrincipalPropagation":            true,

@@ -271,6 +271,9 @@ func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	var acts []lifecycle.Done
 	if err == nil {
+		_, err = s.Cascades.Get(r.Context(), tenantOf(r).ID, id)
+	}
+	if err == nil {
 		acts, err = s.Cascades.Acts(r.Context(), tenantOf(r).ID, id)
 	}
 	if err != nil {

@@ -72,6 +72,9 @@ type Policy struct {
 	AttemptTimeout  time.Duration `koanf:"attempt_timeout"`
 	InitialInterval time.Duration `koanf:"initial_interval"`
 	MaximumInterval time.Duration `koanf:"maximum_interval"`
+	// CascadesAtOnce is how many leavers of one sender are begun with at a time; 32
+	// where it is 0. More wait in the outbox, where all take turns.
+	CascadesAtOnce int `koanf:"cascades_at_once"`
 	// Look is how soon a cascade that is not over tells what it waits for.
 	Look time.Duration `koanf:"look"`
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -51,7 +52,7 @@ func (w *Writer) Deactivate(ctx context.Context, tenant uuid.UUID, resourceType 
 // EndAgain makes a restricted principal a leaver once more, for what came to
 // light since. Error: [ErrNotRestricted].
 func (w *Writer) EndAgain(ctx context.Context, tenant, principal uuid.UUID, by Cause) (*Event, error) {
-	e := Event{Tenant: tenant, ID: newID(), Kind: Leaver, Principal: principal, Trigger: by.Trigger, Actor: by.Actor, Changed: []string{}}
+	e := Event{Tenant: tenant, ID: newID(), Kind: Leaver, Principal: principal, Trigger: by.Trigger, Actor: by.Actor, Changed: []string{}, CreatedAt: time.Now()}
 	_, err := database.Once(ctx, w.db, tenant, func(rows pgx.Rows) (struct{}, error) {
 		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
 			return struct{}{}, row.Scan(&e.Sequence, &e.PrincipalType, &e.WorkflowID)

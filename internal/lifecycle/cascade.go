@@ -187,9 +187,9 @@ func (c *Cascades) Reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var outcome *string
 		err := tx.QueryRow(ctx, `
-			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, outcome
+			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, created_at, outcome
 			  from lifecycle_events where tenant_id = $1 and id = $2 and kind = 'leaver' for update`, tenant, id).
-			Scan(&e.Tenant, &e.ID, &e.Sequence, &e.Kind, &e.Principal, &e.PrincipalType, &e.Trigger, &e.Actor, &e.Changed, &e.WorkflowID, &outcome)
+			Scan(&e.Tenant, &e.ID, &e.Sequence, &e.Kind, &e.Principal, &e.PrincipalType, &e.Trigger, &e.Actor, &e.Changed, &e.WorkflowID, &e.CreatedAt, &outcome)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrCascadeNotFound
 		}

@@ -347,7 +347,7 @@ func (c change) scan(row pgx.CollectableRow) (committed, error) {
 	if err == nil && sequence != nil {
 		done.event = &Event{
 			Tenant: c.tenant, ID: c.event, Sequence: *sequence, Kind: *kind, Principal: c.after.ID, PrincipalType: c.after.Type,
-			Trigger: c.by.Trigger, Actor: c.by.Actor, Changed: changed, WorkflowID: *workflow,
+			Trigger: c.by.Trigger, Actor: c.by.Actor, Changed: changed, WorkflowID: *workflow, CreatedAt: time.Now(),
 		}
 	}
 	return done, err
@@ -357,7 +357,7 @@ func (c change) orphans(into *committed) database.Statement {
 	return database.Statement{
 		SQL: orphanSQL, Args: []any{c.tenant, c.after.ID, TriggerOrphaned, c.by.Actor, grace},
 		Collect: func(rows pgx.Rows) error {
-			e := Event{Tenant: c.tenant, Kind: Leaver, PrincipalType: directory.TypeAgent, Trigger: TriggerOrphaned, Actor: c.by.Actor}
+			e := Event{Tenant: c.tenant, Kind: Leaver, PrincipalType: directory.TypeAgent, Trigger: TriggerOrphaned, Actor: c.by.Actor, CreatedAt: time.Now()}
 			_, err := pgx.ForEachRow(rows, []any{&e.ID, &e.Sequence, &e.Principal, &e.WorkflowID}, func() error {
 				event := e
 				into.orphans = append(into.orphans, &event)

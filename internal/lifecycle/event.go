@@ -35,6 +35,7 @@ type Event struct {
 	// WorkflowID is <kind>/<tenant>/<principal>/<version>: deterministic, so that
 	// starting twice is harmless, and of ids only, since Temporal never encrypts it.
 	WorkflowID string
+	CreatedAt  time.Time
 }
 
 // Starter starts the workflow of an event, or finds that it was started before.

@@ -21,6 +21,8 @@ const (
 	// relayPoll bounds how late an event can be noticed when the clocks of
 	// PostgreSQL and this process disagree, or PostgreSQL was away.
 	relayPoll = time.Second
+	// relayBacklogPoll is how soon a backlog looks whether there is room for more.
+	relayBacklogPoll = 100 * time.Millisecond
 	// startTimeout bounds one attempt, so that a Temporal that hangs does not
 	// hold the relay beyond its leases.
 	startTimeout = 3 * time.Second
@@ -34,12 +36,14 @@ const (
 type Relay struct {
 	db      *database.DB
 	starter Starter
+	atOnce  int
 	log     *slog.Logger
 }
 
-// NewRelay returns a relay that starts workflows by starter.
-func NewRelay(db *database.DB, starter Starter, log *slog.Logger) *Relay {
-	return &Relay{db: db, starter: starter, log: log}
+// NewRelay returns a relay that starts workflows by starter, and of one sender no
+// more than atOnce leavers at a time.
+func NewRelay(db *database.DB, starter Starter, atOnce int, log *slog.Logger) *Relay {
+	return &Relay{db: db, starter: starter, atOnce: atOnce, log: log}
 }
 
 // Run relays until ctx ends. It outlives outages of PostgreSQL and Temporal.
@@ -52,9 +56,13 @@ func (r *Relay) Run(ctx context.Context) {
 		if claimed == relayBatch && err == nil {
 			continue
 		}
+		pause := relayPoll
+		if claimed > 0 {
+			pause = relayBacklogPoll
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(relayPoll):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -104,8 +112,8 @@ func (r *Relay) claim(ctx context.Context) ([]Event, error) {
 	var events []Event
 	err := r.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id
-			  from claim_events($1, $2) order by (kind = 'leaver') desc, sequence`, relayBatch, relayLease)
+			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, created_at
+			  from claim_events($1, $2, $3) order by (kind = 'leaver') desc, sequence`, relayBatch, relayLease, r.atOnce)
 		if err != nil {
 			return err
 		}

@@ -14,10 +14,6 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// startDeadline bounds what a SCIM response waits for Temporal: the IdP's
-// patience is shorter than an outage.
-const startDeadline = 250 * time.Millisecond
-
 // Cause says who changes a resource, and by what.
 type Cause struct {
 	Trigger string // e.g. scim-patch
@@ -34,10 +30,6 @@ func (c Cause) restriction() string {
 	return "deactivated"
 }
 
-// maxConcurrentStarts bounds how many requests wait for Temporal at a time.
-// Workflows start slower than SCIM writes come; what is over is the relay's.
-const maxConcurrentStarts = 16
-
 // maxAttempts bounds how often a change is made again because others changed
 // the same resource meanwhile. Each loss is another's success.
 const maxAttempts = 100
@@ -48,20 +40,23 @@ type Writer struct {
 	db      *database.DB
 	starter Starter
 	log     *slog.Logger
-	starts  chan struct{}
+	starts  *starts
 	started *marker
 }
 
 // NewWriter returns a writer that starts workflows by starter; close it.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
-	return &Writer{db: db, starter: starter, log: log, starts: make(chan struct{}, maxConcurrentStarts), started: newMarker(db, log)}
+	return &Writer{db: db, starter: starter, log: log, starts: newStarts(), started: newMarker(db, log)}
 }
 
 // newID is of version 7: its order is that of creation, which keeps indexes compact.
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
 
 // Close waits until what was started is stored as such.
-func (w *Writer) Close() { w.started.close() }
+func (w *Writer) Close() {
+	w.starts.running.Wait()
+	w.started.close()
+}
 
 // Result is what a change left behind.
 type Result struct {
@@ -240,29 +235,4 @@ func isRestricted(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID) (
 	err := tx.QueryRow(ctx, `select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`, tenant, principal).
 		Scan(&restricted)
 	return restricted, err
-}
-
-// dispatch starts the events' workflows if Temporal answers within the
-// deadline; if not, the relay will, and the caller need not know.
-func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
-	// The client may be gone by now; the events are committed all the same.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startDeadline)
-	defer cancel()
-	for _, event := range events {
-		if event == nil {
-			continue
-		}
-		select {
-		case w.starts <- struct{}{}:
-		default:
-			return
-		}
-		runID, err := w.starter.Start(ctx, *event)
-		<-w.starts
-		if err == nil {
-			w.started.add(*event, runID)
-		} else {
-			w.log.Warn("workflow not started yet; the relay will start it", "workflow", event.WorkflowID, "error", err)
-		}
-	}
 }

@@ -89,6 +89,18 @@ func (a *App) starter() *worker.Starter {
 	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), a.roles)
 }
 
+// cascadesAtOnce is how many leavers of one sender are begun with at a time where
+// the configuration does not say.
+const cascadesAtOnce = 32
+
+func (a *App) relay() *lifecycle.Relay {
+	atOnce := a.config.Policy.CascadesAtOnce
+	if atOnce == 0 {
+		atOnce = cascadesAtOnce
+	}
+	return lifecycle.NewRelay(a.db, a.starter(), atOnce, a.log)
+}
+
 // roles names the connectors that take part in a tenant's workflows. Where none
 // has more to do than to end things, the tenant's name is not even looked up.
 func (a *App) roles(ctx context.Context, id uuid.UUID) (worker.Roles, error) {

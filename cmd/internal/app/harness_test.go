@@ -97,7 +97,7 @@ func installAPI(t testing.TB, settings ...setting) *installation {
 	i.operator = i.token(uuid.Nil, tenant.ClassOperator)
 	relay, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { lifecycle.NewRelay(i.app.db, i.app.starter(), i.app.log).Run(relay) })
+	running.Go(func() { i.app.relay().Run(relay) })
 	t.Cleanup(func() { stop(); running.Wait() })
 	return i
 }

@@ -20,7 +20,6 @@ import (
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/scim"
 )
@@ -119,7 +118,7 @@ func (a *App) Serve(ctx context.Context, listener net.Listener) error {
 	defer background.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	background.Go(func() { lifecycle.NewRelay(a.db, a.starter(), a.log).Run(ctx) })
+	background.Go(func() { a.relay().Run(ctx) })
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
 		a.log.Info("listening", "address", listeners[i].Addr().String())

@@ -1,0 +1,225 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// The crowd: a thousand leavers at once, and each of their credentials.
+const (
+	crowd         = 1000
+	crowdHolds    = 10
+	crowdRequests = 16 // at a time, as an IdP's connector sends them
+)
+
+// memory is a downstream in memory: a credential is alive until it is revoked.
+type memory struct {
+	noopConnector
+	mu   sync.Mutex
+	dead map[string]bool
+}
+
+func (m *memory) Revoke(_ context.Context, t connectors.Target) (connectors.Answer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead[t.Reference] = true
+	return connectors.Answer{Outcome: connectors.Done}, nil
+}
+
+func (m *memory) Probe(_ context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead[t.Reference] {
+		return connectors.Dead, "", nil
+	}
+	return connectors.Alive, "", nil
+}
+
+// BenchmarkCrowd has a thousand leave through SCIM, and in the middle of them one
+// of another tenant, one on an operator's word, and one more from the same sender. Nothing may be lost; the floor is as
+// many bare workflows with as many no-op activities. Run it with -benchtime 1x.
+func BenchmarkCrowd(b *testing.B) {
+	for b.Loop() {
+		i := installAPI(b)
+		i.app.connectors = connectors.Registry{"noop": {Connector: &memory{dead: make(map[string]bool)}, Tenants: []string{connectors.AllTenants}}}
+		floor := crowdFloor(b, i)
+		other := *i
+		other.tenant, other.scim, other.platform = i.newTenant("umbrella")
+		i.work()
+		people := i.people(crowd)
+		same, foreign, urgent := i.people(5), other.people(5), i.people(1)[0]
+		i.quiet() // their joining is over
+		idleSame, idleForeign := i.alone(same[:4]), other.alone(foreign[:4])
+
+		began := time.Now()
+		i.leave(people, func(sent int) {
+			if sent == crowd/2 {
+				go i.deactivate(same[4])
+				go other.deactivate(foreign[4])
+				go i.must("POST", "/v1/tenants/acme/principals/"+urgent+"/end", i.operator, `{"reason":"security"}`)
+			}
+		})
+		sent := time.Since(began)
+		stacktest.Eventually(b, 10*time.Minute, "the end of all", func() bool {
+			completed, verified := i.ended()
+			return completed == crowd+len(same)+1 && verified == (crowd+len(same)+1)*crowdHolds
+		})
+		took := time.Since(began)
+		b.ReportMetric(took.Seconds()/floor.Seconds(), "crowd/floor")
+		b.ReportMetric(floor.Seconds(), "floor-s")
+		b.ReportMetric(took.Seconds(), "crowd-s")
+		b.ReportMetric(sent.Seconds(), "sent-s")
+		b.ReportMetric(other.lasted(foreign[4]).Seconds()/idleForeign.Seconds(), "other-tenant's/idle")
+		b.ReportMetric(i.lasted(urgent).Seconds()/idleSame.Seconds(), "operator's/idle")
+		b.ReportMetric(i.lasted(same[4]).Seconds()/idleSame.Seconds(), "same-tenant's/idle")
+		b.ReportMetric(idleForeign.Seconds(), "idle-s")
+	}
+}
+
+// crowdFloor is how long as many bare workflows take.
+func crowdFloor(b *testing.B, i *installation) time.Duration {
+	b.Helper()
+	w := worker.New(i.app.temporal, "floor", worker.Options{MaxConcurrentWorkflowTaskPollers: 4})
+	w.RegisterWorkflow(floorWorkflow)
+	w.RegisterActivity(noop)
+	if err := w.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer w.Stop()
+	began := time.Now()
+	runs := make([]client.WorkflowRun, crowd)
+	inParallel(crowd, func(n int) {
+		run, err := i.app.temporal.ExecuteWorkflow(b.Context(), client.StartWorkflowOptions{TaskQueue: "floor"}, floorWorkflow, crowdHolds)
+		if err != nil {
+			b.Error(err)
+		}
+		runs[n] = run
+	})
+	for _, run := range runs {
+		if err := run.Get(b.Context(), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return time.Since(began)
+}
+
+func inParallel(n int, do func(int)) {
+	slots := make(chan struct{}, crowdRequests)
+	var running sync.WaitGroup
+	for k := range n {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			do(k)
+		})
+	}
+	running.Wait()
+}
+
+// quiet waits until no workflow is at work or due.
+func (i *installation) quiet() {
+	i.t.Helper()
+	conn, err := pgx.Connect(i.t.Context(), i.cfg.Database.MigrateURL)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	stacktest.Eventually(i.t, 10*time.Minute, "quiet", func() bool {
+		var busy bool
+		err := conn.QueryRow(i.t.Context(), `select exists (select 1 from lifecycle_events where closed_at is null)`).Scan(&busy)
+		return err == nil && !busy
+	})
+}
+
+// people are users who hold credentials.
+func (i *installation) people(n int) []string {
+	i.t.Helper()
+	ids := make([]string, n)
+	for k := range ids {
+		ids[k] = i.createUser(uuid.NewString())
+		i.register(uuid.MustParse(ids[k]), crowdHolds)
+	}
+	return ids
+}
+
+// leave deactivates everybody, as fast as it goes.
+func (i *installation) leave(people []string, sent func(int)) {
+	inParallel(len(people), func(n int) {
+		sent(n)
+		req, err := http.NewRequestWithContext(i.t.Context(), http.MethodPatch, i.url+"/scim/v2/Users/"+people[n],
+			strings.NewReader(`{"Operations":[{"op":"replace","path":"active","value":false}]}`))
+		if err != nil {
+			i.t.Error(err)
+			return
+		}
+		req.Header.Set("Authorization", "Bearer "+i.scim)
+		req.Header.Set("Content-Type", "application/scim+json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			i.t.Error(err)
+			return
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode > 299 {
+			i.t.Errorf("deactivation answered %d", resp.StatusCode)
+		}
+	})
+}
+
+// alone is how long a leaver takes when nobody else leaves: the mean of all but
+// the first, which warms up.
+func (i *installation) alone(people []string) time.Duration {
+	i.t.Helper()
+	var sum time.Duration
+	for n, id := range people {
+		i.deactivate(id)
+		i.closed(id)
+		if n > 0 {
+			sum += i.lasted(id)
+		}
+	}
+	return sum / time.Duration(len(people)-1)
+}
+
+// lasted is from the commit of the deactivation to the cascade's end.
+func (i *installation) lasted(id string) time.Duration {
+	i.t.Helper()
+	c := i.closed(id)
+	if c.Outcome != "completed" || c.Verified != crowdHolds {
+		i.t.Fatalf("cascade %+v; want completed with %d verified", c, crowdHolds)
+	}
+	return c.ClosedAt.Sub(c.CreatedAt)
+}
+
+// ended counts the tenant's completed cascades, and what they verified.
+func (i *installation) ended() (completed, verified int) {
+	i.t.Helper()
+	for before := int64(0); ; {
+		page, err := i.app.cascades().List(i.t.Context(), i.tenant.ID, lifecycle.CascadeQuery{Outcome: "completed", Before: before, Limit: 500})
+		if err != nil {
+			i.t.Fatal(fmt.Errorf("count: %w", err))
+		}
+		for _, c := range page {
+			completed++
+			verified += c.Verified
+			before = c.Sequence
+		}
+		if len(page) < 500 {
+			return completed, verified
+		}
+	}
+}
