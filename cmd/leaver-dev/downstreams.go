@@ -31,6 +31,7 @@ const agentsQueue = "agents"
 // downstreams are the systems that agents hold credentials of.
 type downstreams struct {
 	openid   *openid.Provider
+	platform *platform
 	database string // as the connector's role
 	owner    string // as the superuser
 	temporal client.Client
@@ -49,17 +50,18 @@ func (d *downstreams) stop() {
 const (
 	openidVariable   = "LEAVER_DEV_OPENID_SECRET"
 	databaseVariable = "LEAVER_DEV_DATABASE_URL"
+	platformVariable = "LEAVER_DEV_PLATFORM_SECRET"
 )
 
 func startDownstreams(ctx context.Context, stack *devstack.Stack) (*downstreams, error) {
 	d := &downstreams{suffix: strings.ReplaceAll(uuid.NewString(), "-", "")[:8], address: stack.TemporalAddress}
-	for _, start := range []func(context.Context, *devstack.Stack) error{d.startOpenID, d.startDatabase, d.startAgents} {
+	for _, start := range []func(context.Context, *devstack.Stack) error{d.startOpenID, d.startDatabase, d.startAgents, d.startPlatform} {
 		if err := start(ctx, stack); err != nil {
 			d.stop()
 			return nil, err
 		}
 	}
-	for name, value := range map[string]string{openidVariable: d.openid.ClientSecret, databaseVariable: d.database} {
+	for name, value := range map[string]string{openidVariable: d.openid.ClientSecret, databaseVariable: d.database, platformVariable: d.platform.secret} {
 		if err := os.Setenv(name, value); err != nil {
 			d.stop()
 			return nil, fmt.Errorf("set %s: %w", name, err)
@@ -75,6 +77,16 @@ func (d *downstreams) startOpenID(ctx context.Context, _ *devstack.Stack) error 
 	}
 	d.openid = provider
 	d.closers = append(d.closers, provider.Close)
+	return nil
+}
+
+func (d *downstreams) startPlatform(ctx context.Context, _ *devstack.Stack) error {
+	platform, stop, err := startPlatform(ctx)
+	if err != nil {
+		return err
+	}
+	d.platform = platform
+	d.closers = append(d.closers, stop)
 	return nil
 }
 
@@ -165,13 +177,19 @@ func (d *downstreams) yaml() string {
     type: postgres
     tenants: ["*"]
     url: env:%s
+    publish_to: platform
+  - name: platform
+    type: webhook
+    tenants: ["*"]
+    url: %s
+    secret: env:%s
   - name: agent-runs
     type: temporal
     tenants: ["*"]
     address: %s
     namespace: %s
 `, d.openid.RevocationURL(), d.openid.IntrospectionURL(), d.openid.TokenURL(), openid.ClientID, openidVariable,
-		databaseVariable, d.address, agentsNamespace)
+		databaseVariable, d.platform.url+"/leaver", platformVariable, d.address, agentsNamespace)
 }
 
 // quiet drops the SDK's log lines: the console is for the drill.

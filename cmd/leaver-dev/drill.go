@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
@@ -25,9 +28,11 @@ type drill struct {
 	ui        string
 	namespace string
 
-	ada     string   // SCIM id
-	agents  []string // SCIM ids
-	held    []*holding
+	ada, bob string   // SCIM ids
+	agents   []string // SCIM ids; the last is a sub-agent of the first
+	held     []*holding
+	// unbound is what nobody has registered.
+	unbound *holding
 	cascade lifecycle.Cascade
 	left    time.Time // when the deactivation was sent
 }
@@ -37,6 +42,9 @@ type holding struct {
 	what  string
 	where string
 	id    string // in the inventory
+	// reference is the downstream's name, of what discovery is to find.
+	reference string
+	cascade   lifecycle.Cascade
 	// use says nil when it works.
 	use func(context.Context) error
 	// dead says why it no longer works, or an error where it still does.
@@ -50,7 +58,7 @@ const drillPatience = 2 * time.Minute
 
 func (d *drill) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.join, d.collect, d.proveAlive, d.leave, d.follow, d.proveDead,
+		d.join, d.collect, d.share, d.proveAlive, d.leave, d.follow, d.bind, d.proveDead,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -61,7 +69,7 @@ func (d *drill) run(ctx context.Context) error {
 
 // join provisions Ada as Okta does: look, create; then two agents of hers.
 func (d *drill) join(ctx context.Context) error {
-	d.say("Ada joins, as Okta provisions her, with two agents of hers.")
+	d.say("Ada joins, as Okta provisions her, with two agents of hers, one of which has a sub-agent.")
 	name := "ada.lovelace@example.com"
 	var list struct {
 		Total int `json:"totalResults"`
@@ -83,10 +91,13 @@ func (d *drill) join(ctx context.Context) error {
 		return err
 	}
 	d.ada = created.ID
-	for _, agent := range []string{"outreach-writer", "report-builder"} {
+	for _, agent := range agentNames {
 		body := map[string]any{
 			"schemas":       []string{"urn:ietf:params:scim:schemas:core:2.0:Agent"},
 			"agentUserName": agent, "active": true, "owners": []map[string]string{{"value": d.ada}},
+		}
+		if len(d.agents) == len(agentNames)-1 {
+			body["parent"] = map[string]string{"value": d.agents[0]}
 		}
 		if err := d.call(ctx, http.MethodPost, "/scim/v2/Agents", d.scim, body, &created); err != nil {
 			return err
@@ -96,10 +107,13 @@ func (d *drill) join(ctx context.Context) error {
 	return nil
 }
 
+// agentNames are Ada's agents; the last is a sub-agent of the first.
+var agentNames = []string{"outreach-writer", "report-builder", "outreach-follow-up"}
+
 // collect lets the agents get real credentials, and registers each.
 func (d *drill) collect(ctx context.Context) error {
-	d.say("Her agents collect credentials: two refresh tokens, a service account with an open session, a scheduled run.")
-	for i, agent := range d.agents {
+	d.say("Her agents collect credentials: two refresh tokens, a service account with an open session, a scheduled run, keys of an agent platform.")
+	for i, agent := range d.agents[:2] {
 		h, secret, err := d.refreshToken(ctx, i)
 		if err != nil {
 			return err
@@ -124,9 +138,49 @@ func (d *drill) collect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.register(ctx, "/v1/scheduled-runs", h, map[string]any{
+	if err := d.register(ctx, "/v1/scheduled-runs", h, map[string]any{
 		"principalId": d.ada, "agentId": d.agents[0], "kind": "scheduled_run", "connector": "agent-runs", "reference": schedule,
+	}); err != nil {
+		return err
+	}
+	// What an agent holds for itself ends only because nobody owns it any more.
+	sub := d.agents[len(d.agents)-1]
+	if err := d.register(ctx, "/v1/credentials", d.apiKey("API key of the sub-agent itself", "key-of-the-sub-agent", 0), map[string]any{
+		"principalId": sub, "agentId": sub, "kind": "api_key", "connector": "platform", "reference": "key-of-the-sub-agent",
+	}); err != nil {
+		return err
+	}
+	return d.register(ctx, "/v1/credentials", d.apiKey("API key whose platform lies once", "key-that-lies", 1), map[string]any{
+		"principalId": d.ada, "agentId": d.agents[0], "kind": "api_key", "connector": "platform", "reference": "key-that-lies",
 	})
+}
+
+// share has Bob rely on an account of Ada's, and Ada make one that nobody registers.
+func (d *drill) share(ctx context.Context) error {
+	d.say("She shares a service account with Bob, and has another that nobody registered.")
+	var created struct {
+		ID string `json:"id"`
+	}
+	user := map[string]any{"schemas": []string{"urn:ietf:params:scim:schemas:core:2.0:User"}, "userName": "bob@example.com", "active": true}
+	if err := d.call(ctx, http.MethodPost, "/scim/v2/Users", d.scim, user, &created); err != nil {
+		return err
+	}
+	d.bob = created.ID
+	h, role, password, err := d.sharedAccount(ctx)
+	if err != nil {
+		return err
+	}
+	for _, of := range []string{d.bob, d.ada} {
+		if err := d.register(ctx, "/v1/credentials", h, map[string]any{
+			"principalId": of, "kind": "service_account", "connector": "crm", "reference": role, "secret": password,
+		}); err != nil {
+			return err
+		}
+	}
+	d.held = d.held[:len(d.held)-1] // one account, registered for both; the id is Ada's
+	d.unbound, err = d.forgotten(ctx)
+	d.held = append(d.held, d.unbound)
+	return err
 }
 
 func (d *drill) register(ctx context.Context, path string, h *holding, body map[string]any) error {
@@ -164,32 +218,95 @@ func (d *drill) leave(ctx context.Context) error {
 func (d *drill) follow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
-	path := "/v1/tenants/" + d.tenant.Name
 	told := make(map[string]inventory.State)
 	for {
-		var cascades struct {
-			Items []lifecycle.Cascade `json:"items"`
-		}
-		if err := d.call(ctx, http.MethodGet, path+"/cascades?principal="+d.ada, d.operator, nil, &cascades); err != nil {
+		var err error
+		if d.cascade, err = d.newest(ctx); err != nil {
 			return err
 		}
-		var items struct {
-			Items []inventory.Item `json:"items"`
-		}
-		if err := d.call(ctx, http.MethodGet, path+"/inventory?principal="+d.ada, d.operator, nil, &items); err != nil {
-			return err
-		}
-		d.tell(items.Items, told)
-		if len(cascades.Items) > 0 {
-			if d.cascade = cascades.Items[0]; d.cascade.ClosedAt != nil {
-				d.live("")
-				d.say("%s  the cascade closed: %s", since(d.left, *d.cascade.ClosedAt), d.cascade.Outcome)
-				return nil
+		if d.cascade.ID != uuid.Nil {
+			items, err := d.itemsOf(ctx, d.cascade)
+			if err != nil {
+				return err
 			}
+			d.tell(items, told)
+		}
+		if d.cascade.ClosedAt != nil {
+			d.live("")
+			d.say("%s  the cascade closed: %s", since(d.left, *d.cascade.ClosedAt), d.cascade.Outcome)
+			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the cascade is not done: %w", ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (d *drill) operate(path string) string { return "/v1/tenants/" + d.tenant.Name + path }
+
+// newest is Ada's newest cascade, or zero.
+func (d *drill) newest(ctx context.Context) (lifecycle.Cascade, error) {
+	var cascades struct {
+		Items []lifecycle.Cascade `json:"items"`
+	}
+	err := d.call(ctx, http.MethodGet, d.operate("/cascades?principal="+d.ada), d.operator, nil, &cascades)
+	if err != nil || len(cascades.Items) == 0 {
+		return lifecycle.Cascade{}, err
+	}
+	return cascades.Items[0], nil
+}
+
+func (d *drill) itemsOf(ctx context.Context, c lifecycle.Cascade) ([]inventory.Item, error) {
+	var items struct {
+		Items []inventory.Item `json:"items"`
+	}
+	err := d.call(ctx, http.MethodGet, d.operate("/inventory?cascade="+c.ID.String()), d.operator, nil, &items)
+	return items.Items, err
+}
+
+// bind has an operator bind what discovery found and nobody had registered: a
+// cascade of its own ends it.
+func (d *drill) bind(ctx context.Context) error {
+	var unbound struct {
+		Items []inventory.Unbound `json:"items"`
+	}
+	if err := d.call(ctx, http.MethodGet, d.operate("/unbound"), d.operator, nil, &unbound); err != nil {
+		return err
+	}
+	for _, u := range unbound.Items {
+		if u.Reference != d.unbound.reference {
+			continue
+		}
+		d.say("        discovery found %s, labelled as Ada's and registered by nobody; an operator binds it", u.Reference)
+		var bound inventory.Item
+		body := map[string]string{"principalId": d.ada, "reason": "its label says so"}
+		if err := d.call(ctx, http.MethodPost, d.operate("/unbound/"+u.ID.String()+"/bind"), d.operator, body, &bound); err != nil {
+			return err
+		}
+		d.unbound.id = bound.ID.String()
+		return d.awaitBound(ctx)
+	}
+	return errors.New("discovery did not find the account that nobody registered")
+}
+
+func (d *drill) awaitBound(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drillPatience)
+	defer cancel()
+	for {
+		c, err := d.newest(ctx)
+		if err != nil {
+			return err
+		}
+		if c.ID != d.cascade.ID && c.ClosedAt != nil {
+			d.say("%s  its cascade closed: %s", since(d.left, *c.ClosedAt), c.Outcome)
+			d.unbound.cascade = c
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the bound account's cascade is not done: %w", ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -232,20 +349,29 @@ func (d *drill) proveDead(ctx context.Context) error {
 
 // report prints the table, and fails where anything survived.
 func (d *drill) report(ctx context.Context) error {
-	var records struct {
-		Items []evidence.Record `json:"items"`
-	}
-	path := "/v1/tenants/" + d.tenant.Name + "/cascades/" + d.cascade.ID.String() + "/evidence?limit=500"
-	if err := d.call(ctx, http.MethodGet, path, d.operator, nil, &records); err != nil {
-		return err
-	}
 	survived := d.cascade.Outcome != "completed"
 	w := tabwriter.NewWriter(d.out, 0, 4, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "\nWHAT\tWHERE\tREVOKED AFTER\tVERIFIED AFTER\tPROOF BY USE")
+	_, _ = fmt.Fprintln(w, "\nWHAT\tWHERE\tENDED AFTER\tVERIFIED AFTER\tPROOF BY USE")
 	for _, h := range d.held {
-		revoked, verified := d.times(h.id, records.Items)
+		in := d.cascade
+		if h.cascade.ID != uuid.Nil {
+			in = h.cascade
+		}
+		records, err := d.evidenceOf(ctx, in)
+		if err != nil {
+			return err
+		}
+		ended, verified := d.times(h.id, records)
 		survived = survived || h.alive || verified == "-"
-		_, _ = fmt.Fprintln(w, strings.Join([]string{h.what, h.where, revoked, verified, h.proof}, "\t"))
+		_, _ = fmt.Fprintln(w, strings.Join([]string{h.what, h.where, ended, verified, h.proof}, "\t"))
+	}
+	for i, id := range d.agents {
+		suspended, proof, err := d.suspended(ctx, id)
+		if err != nil {
+			return err
+		}
+		survived = survived || suspended == "-"
+		_, _ = fmt.Fprintln(w, strings.Join([]string{"agent " + agentNames[i], "leaver", suspended, suspended, proof}, "\t"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -256,6 +382,44 @@ func (d *drill) report(ctx context.Context) error {
 	return nil
 }
 
+func (d *drill) evidenceOf(ctx context.Context, c lifecycle.Cascade) ([]evidence.Record, error) {
+	var records struct {
+		Items []evidence.Record `json:"items"`
+	}
+	err := d.call(ctx, http.MethodGet, d.operate("/cascades/"+c.ID.String()+"/evidence?limit=500"), d.operator, nil, &records)
+	return records.Items, err
+}
+
+// lifecycleExtension is the SCIM extension that shows a restriction.
+const lifecycleExtension = "urn:leaver:params:scim:schemas:extension:lifecycle:1.0:Principal"
+
+// suspended is when an agent that lost its owner was, and what is refused it since.
+func (d *drill) suspended(ctx context.Context, agent string) (after, proof string, err error) {
+	var resource map[string]json.RawMessage
+	if err := d.call(ctx, http.MethodGet, "/scim/v2/Agents/"+agent, d.scim, nil, &resource); err != nil {
+		return "", "", err
+	}
+	var restriction struct {
+		Since time.Time `json:"restrictedSince"`
+		Cause string    `json:"cause"`
+	}
+	if raw, restricted := resource[lifecycleExtension]; !restricted {
+		return "-", "STILL ACTIVE", nil
+	} else if err := json.Unmarshal(raw, &restriction); err != nil {
+		return "", "", fmt.Errorf("read the agent's restriction: %w", err)
+	}
+	err = d.call(ctx, http.MethodPost, "/v1/credentials", d.platform, map[string]any{
+		"principalId": agent, "agentId": agent, "kind": "api_key", "connector": "platform", "reference": "new-key",
+	}, nil)
+	if err == nil {
+		return "-", "STILL ACTIVE: it was given a new key", nil
+	}
+	if !strings.Contains(err.Error(), "answered 409") {
+		return "", "", err
+	}
+	return strings.TrimSpace(since(d.left, restriction.Since)), restriction.Cause + ": nothing new can be registered for it", nil
+}
+
 // times are when the downstream confirmed the end, and when a probe saw it.
 func (d *drill) times(id string, records []evidence.Record) (revoked, verified string) {
 	revoked, verified = "-", "-"
@@ -264,7 +428,7 @@ func (d *drill) times(id string, records []evidence.Record) (revoked, verified s
 			continue
 		}
 		switch after := strings.TrimSpace(since(d.left, r.At)); {
-		case r.Outcome == "done" || r.Outcome == "gone":
+		case (r.Outcome == "done" || r.Outcome == "gone") && r.Step != "block" && r.Step != "begin":
 			revoked = after
 		case r.Step == "probe-after" && r.Outcome == "dead":
 			verified = after

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,6 +14,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
+	"github.com/leaverhq/leaver/activities/connectors/postgres"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
 	"github.com/leaverhq/leaver/internal/scram"
 )
@@ -49,20 +51,119 @@ func (d *drill) refreshToken(ctx context.Context, n int) (*holding, string, erro
 	return h, grant.RefreshToken, nil
 }
 
-// serviceAccount makes a role in the downstream database and opens a session.
-func (d *drill) serviceAccount(ctx context.Context) (h *holding, role, password string, err error) {
-	role, password = "agent_"+d.peers.suffix, rand.Text()
+// role makes a role in the downstream database, with a comment.
+func (d *drill) role(ctx context.Context, name, comment string) (role, password string, err error) {
+	role, password = name+"_"+d.peers.suffix, rand.Text()
 	verifier, err := scram.NewVerifier(password)
 	if err != nil {
-		return nil, "", "", err
+		return "", "", err
 	}
 	admin, err := pgx.Connect(ctx, d.peers.database)
 	if err != nil {
-		return nil, "", "", fmt.Errorf("connect to the downstream database: %w", err)
+		return "", "", fmt.Errorf("connect to the downstream database: %w", err)
 	}
 	defer func() { _ = admin.Close(context.WithoutCancel(ctx)) }()
-	if _, err := admin.Exec(ctx, "create role "+role+" login password '"+verifier+"'"); err != nil {
-		return nil, "", "", fmt.Errorf("create the service account: %w", err)
+	for _, sql := range []string{
+		"create role " + role + " login password '" + verifier + "'",
+		"comment on role " + role + " is '" + comment + "'",
+	} {
+		if _, err := admin.Exec(ctx, sql); err != nil {
+			return "", "", fmt.Errorf("create the role %s: %w", role, err)
+		}
+	}
+	return role, password, nil
+}
+
+// logsIn tries a role's password.
+func (d *drill) logsIn(ctx context.Context, role, password string) error {
+	conn, err := pgx.Connect(ctx, login(d.peers.owner, role, password))
+	if err != nil {
+		return err
+	}
+	return conn.Close(ctx)
+}
+
+// refused says with which SQLSTATE a role's password is refused, or that it works.
+func (d *drill) refused(ctx context.Context, role, password string) (string, error) {
+	err := d.logsIn(ctx, role, password)
+	var refused *pgconn.PgError
+	switch {
+	case err == nil:
+		return "", fmt.Errorf("its login: %w", errWorks)
+	case errors.As(err, &refused):
+		return "SQLSTATE " + refused.Code, nil
+	}
+	return "", err
+}
+
+// sharedAccount makes a role that Bob's agent relies on too.
+func (d *drill) sharedAccount(ctx context.Context) (h *holding, role, password string, err error) {
+	if role, password, err = d.role(ctx, "shared", "the reports"); err != nil {
+		return nil, "", "", err
+	}
+	h = &holding{what: "service account, shared with Bob", where: "PostgreSQL database"}
+	h.use = func(ctx context.Context) error { return d.logsIn(ctx, role, password) }
+	h.dead = func(ctx context.Context) (string, error) {
+		state, err := d.refused(ctx, role, password)
+		if err != nil {
+			return "", err
+		}
+		handed, ok := d.peers.platform.newSecretOf(role)
+		if !ok {
+			return "", errors.New("the other holder was handed no new secret")
+		}
+		if err := d.logsIn(ctx, handed.reference, handed.secret); err != nil {
+			return "", fmt.Errorf("the other holder's new secret does not work: %w", err)
+		}
+		return "rotated: the old login is refused (" + state + "), Bob's new one works", nil
+	}
+	return h, role, password, nil
+}
+
+// forgotten makes a role that nobody registers. Its comment says whose it is.
+func (d *drill) forgotten(ctx context.Context) (*holding, error) {
+	role, password, err := d.role(ctx, "forgotten", postgres.Label+d.ada)
+	if err != nil {
+		return nil, err
+	}
+	h := &holding{what: "service account nobody registered", where: "PostgreSQL database", reference: role}
+	h.use = func(ctx context.Context) error { return d.logsIn(ctx, role, password) }
+	h.dead = func(ctx context.Context) (string, error) {
+		state, err := d.refused(ctx, role, password)
+		return "found by its label, bound, and refused: " + state, err
+	}
+	return h, nil
+}
+
+// apiKey makes a key at the agent platform, which lies so often about its end.
+func (d *drill) apiKey(what, reference string, lies int) *holding {
+	key := d.peers.platform.issue(reference, lies)
+	h := &holding{what: what, where: "agent platform"}
+	h.use = func(ctx context.Context) error {
+		if status, err := d.peers.platform.use(ctx, key); err != nil || status != http.StatusAccepted {
+			return fmt.Errorf("the platform answered %d: %w", status, err)
+		}
+		return nil
+	}
+	h.dead = func(ctx context.Context) (string, error) {
+		status, err := d.peers.platform.use(ctx, key)
+		switch {
+		case err != nil:
+			return "", err
+		case status != http.StatusUnauthorized:
+			return "", errWorks
+		case lies > 0:
+			return fmt.Sprintf("the platform said done and lied; revoked again, it answers %d", status), nil
+		}
+		return fmt.Sprintf("the platform answers %d", status), nil
+	}
+	return h
+}
+
+// serviceAccount makes a role in the downstream database and opens a session.
+func (d *drill) serviceAccount(ctx context.Context) (h *holding, role, password string, err error) {
+	if role, password, err = d.role(ctx, "agent", "of an agent"); err != nil {
+		return nil, "", "", err
 	}
 	session, err := pgx.Connect(ctx, login(d.peers.owner, role, password))
 	if err != nil {
@@ -78,16 +179,8 @@ func (d *drill) serviceAccount(ctx context.Context) (h *holding, role, password 
 		if _, err := session.Exec(ctx, "select 1"); err == nil {
 			return "", fmt.Errorf("its session: %w", errWorks)
 		}
-		conn, err := pgx.Connect(ctx, login(d.peers.owner, role, password))
-		var refused *pgconn.PgError
-		switch {
-		case err == nil:
-			_ = conn.Close(ctx)
-			return "", fmt.Errorf("its login: %w", errWorks)
-		case errors.As(err, &refused):
-			return "the session is cut, the login refused: SQLSTATE " + refused.Code, nil
-		}
-		return "", err
+		state, err := d.refused(ctx, role, password)
+		return "the session is cut, the login refused: " + state, err
 	}
 	return h, role, password, nil
 }
