@@ -80,6 +80,7 @@ func TestTheExampleConfigurationIsValid(t *testing.T) {
 	t.Setenv("WORKSPACE_CLIENT_SECRET", "x")
 	t.Setenv("CRM_DATABASE_URL", "postgres://leaver@crm.example.com/crm")
 	t.Setenv("PLATFORM_WEBHOOK_SECRET", "whsec_bGVhdmVy")
+	t.Setenv("BAO_TOKEN", "x")
 	cfg, err := config.Parse("leaver.example.yaml", raw, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +90,8 @@ func TestTheExampleConfigurationIsValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer registry.Close()
-	if len(registry) != 4 {
-		t.Errorf("%d connectors, want 4", len(registry))
+	if len(registry) != 6 {
+		t.Errorf("%d connectors, want 6", len(registry))
 	}
 }
 

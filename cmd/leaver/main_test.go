@@ -38,22 +38,31 @@ func TestExitCodes(t *testing.T) {
 		status  int
 		want    int
 	}{
-		"ok":                     {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"items":[]}`}, want: exitOK},
-		"an error":               {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 503, want: exitError},
-		"an unknown verb":        {args: []string{"tenant", "explode"}, want: exitUsage},
-		"an unknown flag":        {args: []string{"tenant", "list", "--nope"}, want: exitUsage},
-		"a missing argument":     {args: []string{"tenant", "create"}, want: exitUsage},
-		"a missing flag":         {args: []string{"schema", "list"}, want: exitUsage},
-		"an unknown command":     {args: []string{"nonsense"}, want: exitUsage},
-		"nothing to set":         {args: []string{"tenant", "set", "acme"}, want: exitUsage},
-		"a value that is none":   {args: []string{"tenant", "set", "acme", "--profile", "x"}, answers: map[string]string{"PATCH /v1/tenants/acme": `{"detail":"x"}`}, status: 422, want: exitUsage},
-		"a bad output":           {args: []string{"tenant", "list", "-o", "xml"}, want: exitUsage},
-		"not found":              {args: []string{"token", "revoke", "--tenant", "acme", "x"}, want: exitNotFound},
-		"a refused token":        {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 401, want: exitAuth},
-		"completed":              {args: wait, answers: map[string]string{show: strings.Replace(cascade, "%", "completed", 1)}, want: exitOK},
-		"survivors":              {args: wait, answers: map[string]string{show: strings.Replace(cascade, "%", "failed", 1)}, want: exitSurvivors},
-		"still running":          {args: wait, answers: map[string]string{show: strings.Replace(strings.Replace(cascade, "%", "running", 1), `,"closedAt":"2026-11-23T22:00:01Z"`, "", 1)}, want: exitRunning},
-		"a re-run without a why": {args: []string{"cascade", "rerun", "--tenant", "acme", "x"}, want: exitUsage},
+		"ok":                      {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"items":[]}`}, want: exitOK},
+		"an error":                {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 503, want: exitError},
+		"an unknown verb":         {args: []string{"tenant", "explode"}, want: exitUsage},
+		"an unknown flag":         {args: []string{"tenant", "list", "--nope"}, want: exitUsage},
+		"a missing argument":      {args: []string{"tenant", "create"}, want: exitUsage},
+		"a missing flag":          {args: []string{"schema", "list"}, want: exitUsage},
+		"an unknown command":      {args: []string{"nonsense"}, want: exitUsage},
+		"nothing to set":          {args: []string{"tenant", "set", "acme"}, want: exitUsage},
+		"a value that is none":    {args: []string{"tenant", "set", "acme", "--profile", "x"}, answers: map[string]string{"PATCH /v1/tenants/acme": `{"detail":"x"}`}, status: 422, want: exitUsage},
+		"a bad output":            {args: []string{"tenant", "list", "-o", "xml"}, want: exitUsage},
+		"not found":               {args: []string{"token", "revoke", "--tenant", "acme", "x"}, want: exitNotFound},
+		"a refused token":         {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 401, want: exitAuth},
+		"completed":               {args: wait, answers: map[string]string{show: strings.Replace(cascade, "%", "completed", 1)}, want: exitOK},
+		"survivors":               {args: wait, answers: map[string]string{show: strings.Replace(cascade, "%", "failed", 1)}, want: exitSurvivors},
+		"still running":           {args: wait, answers: map[string]string{show: strings.Replace(strings.Replace(cascade, "%", "running", 1), `,"closedAt":"2026-11-23T22:00:01Z"`, "", 1)}, want: exitRunning},
+		"a re-run without a why":  {args: []string{"cascade", "rerun", "--tenant", "acme", "x"}, want: exitUsage},
+		"a re-run of nothing":     {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
+		"a re-run of both":        {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--failed", "x"}, want: exitUsage},
+		"a selection of IDs":      {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--connector", "crm", "x"}, want: exitUsage},
+		"a waiver without an end": {args: []string{"cascade", "waive", "--tenant", "acme", "--item", "x", "--reason", "x", "x"}, want: exitUsage},
+		"an end without a why":    {args: []string{"principal", "end", "--tenant", "acme", "ada@example.com"}, want: exitUsage},
+		"nobody of that name":     {args: []string{"principal", "end", "--tenant", "acme", "--dry-run", "ada@example.com"}, answers: map[string]string{"GET /v1/tenants/acme/principals": `{"items":[]}`}, want: exitNotFound},
+		"a brake not held":        {args: []string{"brake", "release", "--tenant", "acme", "--reason", "x"}, answers: map[string]string{"POST /v1/tenants/acme/brakes/release": `{"detail":"x"}`}, status: 409, want: exitError},
+		"a bad import":            {args: []string{"credential", "import", "--tenant", "acme", "main_test.go"}, answers: map[string]string{"POST /v1/tenants/acme/import": `{"detail":"x","errors":[{"line":3,"detail":"y"}]}`}, status: 422, want: exitUsage},
+		"a bootstrap of a class":  {args: []string{"bootstrap", "--class", "scim"}, want: exitUsage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake(t, c.answers, c.status)
@@ -124,5 +133,50 @@ func TestTheProbeTellsByItsExitCode(t *testing.T) {
 	}
 	if got := run(t.Context(), []string{"scim", "test", "http://127.0.0.1:1", "--token", "x"}, &stdout, &stderr); got != exitError {
 		t.Errorf("an address where nobody is: exit code %d", got)
+	}
+}
+
+func TestTheLinesOfABadImportAreTold(t *testing.T) {
+	fake(t, map[string]string{"POST /v1/tenants/acme/import": `{"detail":"2 of 9 lines are bad; nothing was registered","errors":[{"line":3,"detail":"kind is one of"},{"line":7,"detail":"already registered"}]}`}, 422)
+	var stdout, stderr bytes.Buffer
+	run(t.Context(), []string{"credential", "import", "--tenant", "acme", "main_test.go"}, &stdout, &stderr)
+	for _, want := range []string{"nothing was registered", "line 3: kind is one of", "line 7: already registered"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("stderr lacks %q: %s", want, &stderr)
+		}
+	}
+}
+
+func TestAPlanTellsOrderPlaceAndWhatHasNoProbe(t *testing.T) {
+	const id = "01a20ac5-5550-735f-82e8-afd06d99cd22"
+	fake(t, map[string]string{
+		"GET /v1/tenants/acme/principals": `{"items":[{"id":"` + id + `","type":"User","name":"ada@example.com"}]}`,
+		"GET /v1/tenants/acme/principals/" + id + "/plan": `{"principal":{"name":"ada@example.com"},"items":[
+		  {"kind":"scheduled_run","connector":"runs","reference":"nightly","verb":"cancel","verifiable":true},
+		  {"kind":"service_account","connector":"crm","reference":"reports","verb":"rotate","goesOnForPrincipals":["` + id + `"],"verifiable":false}],
+		  "orphanedAgents":[{"id":"` + id + `","name":"writer"}]}`,
+	}, 0)
+	var stdout, stderr bytes.Buffer
+	if got := run(t.Context(), []string{"principal", "end", "ada@example.com", "--tenant", "acme", "--dry-run"}, &stdout, &stderr); got != exitOK {
+		t.Fatalf("exit code %d: %s", got, &stderr)
+	}
+	want := "1\tcancel\tscheduled_run\truns\tnightly\t-\tyes\n" +
+		"2\trotate\tservice_account\tcrm\treports\t1 registered\tNO: there is no probe\n" + id + "\twriter\tsuspended\n"
+	if stdout.String() != want {
+		t.Errorf("%q, want %q", &stdout, want)
+	}
+}
+
+func TestADryReRunTellsWhatEachWouldTouchAndRunsNone(t *testing.T) {
+	fake(t, map[string]string{
+		"GET /v1/tenants/acme/cascades":  `{"items":[` + strings.Replace(cascade, "%", "failed", 1) + `]}`,
+		"GET /v1/tenants/acme/inventory": `{"items":[{"id":"01a20ac5-5550-735f-82e8-afd06d99cd22","kind":"api_key","connector":"crm","reference":"key-1","reason":"crm answered 403"}]}`,
+	}, 0)
+	var stdout, stderr bytes.Buffer
+	if got := run(t.Context(), []string{"cascade", "rerun", "--tenant", "acme", "--failed", "--since", "24h", "--connector", "crm", "--dry-run"}, &stdout, &stderr); got != exitOK {
+		t.Fatalf("exit code %d: %s", got, &stderr)
+	}
+	if want := "4a3ec2c4-a334-4ead-a709-306d3154f984\t01a20ac5-5550-735f-82e8-afd06d99cd22\tapi_key\tcrm\tkey-1\tcrm answered 403\n"; stdout.String() != want {
+		t.Errorf("%q, want %q", &stdout, want)
 	}
 }

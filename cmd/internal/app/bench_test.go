@@ -166,7 +166,12 @@ func (i *installation) register(user uuid.UUID, n int) {
 // longestHistory is that of the longest run of a workflow, in events.
 func (i *installation) longestHistory(t testing.TB, workflowID string) int64 {
 	t.Helper()
-	longest := int64(0)
+	// Visibility lags: the newest run is asked itself.
+	newest, err := i.app.temporal.DescribeWorkflowExecution(t.Context(), workflowID, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	longest := newest.GetWorkflowExecutionInfo().GetHistoryLength()
 	var page []byte
 	for {
 		runs, err := i.app.temporal.ListWorkflow(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{

@@ -1,13 +1,17 @@
 package app
 
 import (
+	"context"
+	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/workflows"
@@ -326,4 +330,83 @@ func TestASharedAccountIsRotatedForItsOtherHolders(t *testing.T) {
 	if len(want) != 1 || opened.Secret.Reveal() != want[0] || !cmp.Equal(p.published["account"], want) {
 		t.Errorf("the platform has %d new secrets; the other holder must have the one, and have been handed it", len(want))
 	}
+}
+
+func TestWhatFailedInABatchIsRetriedWithoutWhatSucceeded(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	var ids []string
+	for n := range 30 {
+		ids = append(ids, i.hold(p, ada, "", fmt.Sprint("key-", n)))
+	}
+	var mu sync.Mutex
+	failures := map[string]int{"key-3": 1, "key-17": 2}
+	p.interceptWith(func(w http.ResponseWriter, kind, reference string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if kind != "credential.revoke" || failures[reference] == 0 {
+			return false
+		}
+		failures[reference]--
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "completed" || c.Verified != len(ids) {
+		t.Fatalf("cascade %+v; want completed with %d verified", c, len(ids))
+	}
+	for n := range ids {
+		want := map[int]int{3: 2, 17: 3}[n]
+		if want == 0 {
+			want = 1
+		}
+		if got := p.called("credential.revoke", fmt.Sprint("key-", n)); got != want {
+			t.Errorf("key-%d was revoked %d times, want %d", n, got, want)
+		}
+	}
+}
+
+// TestAConnectorsRateHoldsAcrossCascades: twenty attempts at five a second are at
+// least two seconds apart from first to last, whatever the machine does.
+func TestAConnectorsRateHoldsAcrossCascades(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a rate")
+	}
+	i := installAPI(t)
+	seen := &attempts{}
+	i.app.connectors = connectors.Registry{"noop": {Connector: seen, Tenants: []string{connectors.AllTenants}, Rate: 5}}
+	i.work()
+	people := []string{i.createUser("ada@example.com"), i.createUser("bob@example.com")}
+	for _, id := range people {
+		i.register(uuid.MustParse(id), 10)
+	}
+	for _, id := range people {
+		i.deactivate(id)
+	}
+	for _, id := range people {
+		if c := i.closed(id); c.Outcome != "completed" || c.Revoked != 10 {
+			t.Errorf("cascade %+v; want completed with 10 revoked", c)
+		}
+	}
+	if spread := seen.last.Sub(seen.first); spread < 2*time.Second {
+		t.Errorf("20 attempts at 5 a second took %s", spread)
+	}
+}
+
+// attempts notes when the first and the last attempt came.
+type attempts struct {
+	noopConnector
+	mu          sync.Mutex
+	first, last time.Time
+}
+
+func (a *attempts) Revoke(context.Context, connectors.Target) (connectors.Answer, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last = time.Now()
+	if a.first.IsZero() {
+		a.first = a.last
+	}
+	return connectors.Answer{Outcome: connectors.Done}, nil
 }
