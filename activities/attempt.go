@@ -87,9 +87,8 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 	if err := a.heldUp(ctx, item.Connector); err != nil {
 		return ItemResult{}, err
 	}
-	t := &attempt{Activities: a, in: in, item: item, info: activity.GetInfo(ctx)}
-	var ok bool
-	if t.entry, ok = a.Connectors[item.Connector]; !ok {
+	t := a.newAttempt(ctx, in, item)
+	if t.connector == nil {
 		return ItemResult{}, t.fail(ctx, step, errUnconfigured)
 	}
 	release, err := t.entry.Acquire(ctx)
@@ -97,11 +96,6 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{}, t.fail(ctx, step, connectors.Retryable("no call to the connector was free: %w", err))
 	}
 	defer release()
-	t.connector = t.entry.Connector
-	t.target = connectors.Target{
-		Tenant: in.Cascade.Tenant, Item: item.ID, Kind: item.Kind, Reference: item.Reference,
-		Secret: item.Secret, ExpiresAt: item.ExpiresAt, Key: in.Cascade.Event.String() + "/" + item.ID.String(),
-	}
 	if err := t.probeBefore(ctx); err != nil {
 		return ItemResult{}, err
 	}
@@ -117,6 +111,19 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return t.conclude(ctx, inventory.Expiring, answer.Detail, done)
 	}
 	return t.verify(ctx, done)
+}
+
+// newAttempt is an attempt at an item. Its connector is nil where none of that
+// name is configured here.
+func (a *Activities) newAttempt(ctx context.Context, in ItemInput, item *inventory.Opened) *attempt {
+	entry := a.Connectors[item.Connector]
+	return &attempt{
+		Activities: a, in: in, item: item, info: activity.GetInfo(ctx), entry: entry, connector: entry.Connector,
+		target: connectors.Target{
+			Tenant: in.Cascade.Tenant, Item: item.ID, Kind: item.Kind, Reference: item.Reference,
+			Secret: item.Secret, ExpiresAt: item.ExpiresAt, Key: leaseHolder(in),
+		},
+	}
 }
 
 // heldUp says that ops have paused the connector: its work waits, and that is

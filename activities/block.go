@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -9,41 +10,64 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// Block keeps an item from being used in a way that can be undone, where its
-// connector can: what cannot be undone waits for the brake's release.
-func (a *Activities) Block(ctx context.Context, in ItemInput) error {
+// Block keeps items of one connector from being used in a way that can be undone,
+// where the connector can: what cannot be undone waits for the brake's release.
+// What it could not block it tries again; what was blocked is on record, and left.
+func (a *Activities) Block(ctx context.Context, in BatchInput) error {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
-	item, err := a.Inventory.Open(ctx, in.Cascade.Tenant, in.Item)
-	if err != nil {
+	var failed error
+	for _, item := range in.Items {
+		if err := a.block(ctx, ItemInput{Cascade: in.Cascade, Item: item}); err != nil {
+			failed = errors.Join(failed, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	var application *temporal.ApplicationError
+	if failed == nil || !errors.As(failed, &application) {
+		return failed
+	}
+	return application
+}
+
+func (a *Activities) block(ctx context.Context, in ItemInput) error {
+	tenant := in.Cascade.Tenant
+	if blocked, err := a.Evidence.Blocked(ctx, tenant, in.Item, in.Cascade.Event); err != nil || blocked {
 		return err
 	}
-	t := &attempt{Activities: a, in: in, item: item, info: activity.GetInfo(ctx), entry: a.Connectors[item.Connector]}
-	blocker, ok := t.entry.Connector.(connectors.Blocker)
-	if !ok {
-		return t.Evidence.Append(ctx, in.Cascade.Tenant, t.record("block", string(connectors.Unknown), "the connector cannot block what can be unblocked"))
+	item, err := a.Inventory.Open(ctx, tenant, in.Item)
+	if err != nil {
+		return err
 	}
 	if err := a.heldUp(ctx, item.Connector); err != nil {
 		return err
 	}
-	t.connector = t.entry.Connector
-	t.target = connectors.Target{
-		Tenant: in.Cascade.Tenant, Item: item.ID, Kind: item.Kind, Reference: item.Reference, Secret: item.Secret,
-		Key: in.Cascade.Event.String() + "/" + item.ID.String(),
+	t := a.newAttempt(ctx, in, item)
+	blocker, ok := t.connector.(connectors.Blocker)
+	if !ok {
+		return t.Evidence.Append(ctx, tenant, t.record("block", string(connectors.Unknown), "the connector cannot block what can be unblocked"))
 	}
+	release, err := t.entry.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	// The positive control: once it is blocked, nothing sees it alive any more.
 	if err := t.probeBefore(ctx); err != nil {
 		return err
 	}
 	answer, err := blocker.Block(ctx, t.target)
-	if err != nil {
-		reason := t.scrub(err.Error())
-		if err := t.Evidence.Append(ctx, in.Cascade.Tenant, t.record("block", "failed", reason)); err != nil {
-			return err
-		}
-		// It will be ended all the same: what refuses to be blocked is not asked twice.
-		return temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{
-			NonRetryable: connectors.IsPermanent(err), NextRetryDelay: connectors.RetryAfter(err),
-		})
+	if err == nil {
+		return t.Evidence.Append(ctx, tenant, t.record("block", string(answer.Outcome), answer.Detail))
 	}
-	return t.Evidence.Append(ctx, in.Cascade.Tenant, t.record("block", string(answer.Outcome), answer.Detail))
+	reason := t.scrub(err.Error())
+	if connectors.IsPermanent(err) {
+		// It will be ended all the same: what refuses to be blocked is not asked twice.
+		return t.Evidence.Append(ctx, tenant, t.record("block", "refused", reason))
+	}
+	if err := t.Evidence.Append(ctx, tenant, t.record("block-failed", "failed", reason)); err != nil {
+		return err
+	}
+	return temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{NextRetryDelay: connectors.RetryAfter(err)})
 }

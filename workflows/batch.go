@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
@@ -15,25 +16,51 @@ import (
 // could not end goes on alone, with Temporal's retries. Rotations are alone, and
 // so is whatever a connector's rate counts one by one.
 func (c *cascade) beginGroups(ctx workflow.Context, items []*item) {
-	groups := make(map[string][]*item)
+	for _, batch := range c.batchesOf(items) {
+		if len(batch) == 1 {
+			c.begin(ctx, batch[0])
+		} else {
+			c.beginBatch(ctx, batch)
+		}
+	}
+}
+
+// batchesOf groups items by connector, in their order.
+func (c *cascade) batchesOf(items []*item) [][]*item {
+	var batches [][]*item
+	filling := make(map[string]int) // by connector: the batch that has room
 	for _, i := range items {
-		if !i.Shared && !c.rated(i.Connector) {
-			groups[i.Connector] = append(groups[i.Connector], i)
-		}
-	}
-	for _, i := range items { // in the items' order, not the map's
-		group := groups[i.Connector]
-		switch {
-		case i.Shared || c.rated(i.Connector) || c.in.Policy.Batch < 2 || len(group) == 1:
-			c.begin(ctx, i)
-		case group != nil && group[0] == i:
-			for len(group) > 0 {
-				n := min(c.in.Policy.Batch, len(group))
-				c.beginBatch(ctx, group[:n])
-				group = group[n:]
+		n, ok := filling[i.Connector]
+		if i.Shared || c.rated(i.Connector) || !ok || len(batches[n]) >= c.in.Policy.Batch {
+			batches = append(batches, []*item{i})
+			if !i.Shared {
+				filling[i.Connector] = len(batches) - 1
 			}
+			continue
 		}
+		batches[n] = append(batches[n], i)
 	}
+	return batches
+}
+
+// reserve waits for places in a connector's window; a batch that is larger than
+// the window takes all of it.
+func (c *cascade) reserve(ctx workflow.Context, connector string, n int) error {
+	if err := workflow.Await(ctx, func() bool {
+		return c.open[connector] == 0 || c.open[connector]+n <= c.in.Policy.Window
+	}); err != nil {
+		return err
+	}
+	c.open[connector] += n
+	return nil
+}
+
+func idsOf(items []*item) []uuid.UUID {
+	ids := make([]uuid.UUID, 0, len(items))
+	for _, i := range items {
+		ids = append(ids, i.ID)
+	}
+	return ids
 }
 
 func (c *cascade) beginBatch(ctx workflow.Context, items []*item) {
@@ -65,16 +92,12 @@ func (c *cascade) beginBatch(ctx workflow.Context, items []*item) {
 // endBatch tries each of the items once.
 func (c *cascade) endBatch(ctx workflow.Context, id string, items []*item) (activities.BatchResult, error) {
 	connector := items[0].Connector
-	if err := workflow.Await(ctx, func() bool {
-		return c.open[connector] == 0 || c.open[connector]+len(items) <= c.in.Policy.Window
-	}); err != nil {
+	if err := c.reserve(ctx, connector, len(items)); err != nil {
 		return activities.BatchResult{}, err
 	}
-	c.open[connector] += len(items)
 	defer func() { c.open[connector] -= len(items) }()
-	in := activities.BatchInput{Cascade: c.in.ref(), Runs: items[0].Kind == inventory.ScheduledRun}
+	in := activities.BatchInput{Cascade: c.in.ref(), Runs: items[0].Kind == inventory.ScheduledRun, Items: idsOf(items)}
 	for _, i := range items {
-		in.Items = append(in.Items, i.ID)
 		i.round++
 	}
 	options := c.options(ctx, connector)

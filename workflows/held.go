@@ -7,7 +7,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
@@ -27,6 +26,7 @@ func (c *cascade) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
 	if !c.held {
 		return found
 	}
+	var block []*item
 	for _, i := range found {
 		if i.Kind.Renewable() && !i.Shared {
 			rest = append(rest, i)
@@ -34,24 +34,33 @@ func (c *cascade) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
 		}
 		c.set(i, inventory.Ending, heldReason)
 		c.holding = append(c.holding, i)
-		if !i.Shared {
-			c.block(ctx, i)
+		if !i.Shared && !i.Blocked {
+			block = append(block, i)
 		}
+	}
+	for _, batch := range c.batchesOf(block) {
+		c.block(ctx, batch)
 	}
 	return rest
 }
 
-// block asks the connector to keep the item from being used, in the background.
-func (c *cascade) block(ctx workflow.Context, i *item) {
+// block asks a connector to keep items from being used, in the background.
+func (c *cascade) block(ctx workflow.Context, items []*item) {
 	c.inFlight++
-	options := c.options(ctx, i.Connector)
-	options.ActivityID, options.Summary = fmt.Sprintf("block:%s:%s", i.Connector, i.ID), fmt.Sprintf("block %s at %s", i.Kind, i.Connector)
-	options.TaskQueue = connectors.TaskQueue(i.Connector)
+	c.batches++
+	connector := items[0].Connector
+	id := fmt.Sprintf("block:%s:%d", connector, c.batches)
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		defer func() { c.inFlight-- }()
-		in := activities.ItemInput{Cascade: c.in.ref(), Item: i.ID}
+		if err := c.reserve(ctx, connector, len(items)); err != nil {
+			return
+		}
+		defer func() { c.open[connector] -= len(items) }()
+		options := c.options(ctx, connector)
+		options.ActivityID, options.Summary = id, fmt.Sprintf("block %d items at %s", len(items), connector)
+		in := activities.BatchInput{Cascade: c.in.ref(), Items: idsOf(items)}
 		if err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Block, in).Get(ctx, nil); err != nil {
-			workflow.GetLogger(ctx).Error("item not blocked", "item", i.ID, "error", err)
+			workflow.GetLogger(ctx).Error("items not blocked", "connector", connector, "error", err)
 		}
 	})
 }

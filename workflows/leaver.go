@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -39,6 +40,8 @@ type cascade struct {
 	finding   int                     // connectors that are being asked what they hold
 	notFound  []string                // connectors that could not be asked
 	batches   int                     // begun
+	after     inventory.Held          // the last item of the page before; zero begins a pass
+	pass      int                     // found in this pass
 	suspended int
 	held      bool    // by the brake, until it is released
 	holding   []*item // what the brake holds back
@@ -93,8 +96,9 @@ func (c *cascade) settle(ctx workflow.Context) error {
 	return err
 }
 
-// endUntilNothingIsLeft discovers and ends, page by page. It returns an error
-// where it was cancelled, or has to continue as new.
+// endUntilNothingIsLeft discovers and ends, page by page, until a pass over all
+// pages finds nothing more. It returns an error where it was cancelled, or has to
+// continue as new.
 func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 	c.phase = "ending"
 	for {
@@ -103,14 +107,14 @@ func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(found) == 0 && c.inFlight == 0 && asked && len(c.holding) == 0 {
+		if c.pass == 0 && !full && c.inFlight == 0 && asked && len(c.holding) == 0 {
 			return nil
 		}
 		if err := c.beginAll(ctx, found); err != nil {
 			return err
 		}
 		suggested := workflow.GetInfo(ctx).GetContinueAsNewSuggested()
-		if full && len(found) > 0 && !suggested {
+		if full && !suggested {
 			continue
 		}
 		if err := c.await(ctx, func() bool { return c.inFlight == 0 && c.finding == 0 }); err != nil {
@@ -146,8 +150,12 @@ func (c *cascade) continueAsNew(ctx workflow.Context) error {
 // discover returns what this run has not met yet, scheduled runs first, and
 // whether the page was full, so that there may be more.
 func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err error) {
+	if c.after.ID == uuid.Nil {
+		c.pass = 0
+	}
 	var held []inventory.Held
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Discover, c.in.ref()).Get(ctx, &held); err != nil {
+	in := activities.DiscoverInput{Cascade: c.in.ref(), After: c.after, Held: c.held}
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Discover, in).Get(ctx, &held); err != nil {
 		return nil, false, err
 	}
 	for _, h := range held {
@@ -157,7 +165,12 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 			found = append(found, i)
 		}
 	}
-	return found, len(held) == activities.DiscoverPage, nil
+	c.pass += len(found)
+	c.after = inventory.Held{}
+	if full = len(held) == activities.DiscoverPage; full {
+		c.after = held[len(held)-1]
+	}
+	return found, full, nil
 }
 
 // beginAll begins with each; each then waits for a place in its connector's

@@ -94,6 +94,17 @@ func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofA
 	return saw, nil
 }
 
+// Blocked tells whether a cascade has blocked an item while its brake was held, or
+// was told for good that it cannot.
+func (s *Store) Blocked(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {
+	blocked, err := database.Once(ctx, s.db, tenant, one[bool], `
+		select exists (select 1 from evidence where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'block')`, tenant, item, event)
+	if err != nil {
+		return false, fmt.Errorf("look whether the item is blocked: %w", err)
+	}
+	return blocked, nil
+}
+
 func one[T any](rows pgx.Rows) (T, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T]) }
 
 // ByEvent returns a page of a cascade's evidence in the order of writing, after

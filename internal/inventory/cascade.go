@@ -21,6 +21,15 @@ type Held struct {
 	Kind      Kind
 	Connector string
 	Shared    bool // others rely on it: it is rotated
+	Blocked   bool // by an earlier run of the cascade, while the brake holds it back
+}
+
+// Look is one look at what a cascade has yet to end.
+type Look struct {
+	After Held // the last item of the page before; zero begins
+	// Held: whether an item is blocked matters, and is looked up.
+	Held  bool
+	Limit int
 }
 
 // Scope selects what one cascade ends.
@@ -30,12 +39,12 @@ type Scope struct {
 	Sequence  int64 // what was registered later belongs to a later life (I3)
 }
 
-// Discover returns at most limit items that the cascade has yet to end,
+// Discover returns a page of the items that the cascade has yet to end,
 // scheduled runs first, since they can mint: what was issued for the principal,
 // what it holds as an agent, what the agents hold that end with it, and what
 // survived other cascades. It marks them as being ended by
 // this cascade; they are found again until they are concluded.
-func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, limit int) ([]Held, error) {
+func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, look Look) ([]Held, error) {
 	held, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Held, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Held])
 	}, `
@@ -45,15 +54,19 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, lim
 		   where i.tenant_id = $1 and i.sequence <= $3
 		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $5))
 		     and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
-		   order by (i.kind = 'scheduled_run') desc, i.id limit $4),
+		     and (i.kind <> 'scheduled_run', i.id) > ($6::boolean, $7::uuid)
+		   order by i.kind <> 'scheduled_run', i.id limit $4),
 		marked as (
 		  update inventory i set state = 'ending', event_id = $5, updated_at = now()
 		    from found f where i.tenant_id = $1 and i.id = f.id
 		     -- Said again, for what was concluded since the look.
 		     and i.state in ('live', 'ending', 'survivor')
 		  returning i.id, i.kind, i.connector, f.rotates)
-		select id, kind, connector, rotates from marked order by (kind = 'scheduled_run') desc, id`,
-		tenant, scope.Principal, scope.Sequence, limit, scope.Event)
+		select id, kind, connector, rotates,
+		       $8 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id and e.event_id = $5 and e.step = 'block')
+		  from marked m order by kind <> 'scheduled_run', id`,
+		tenant, scope.Principal, scope.Sequence, look.Limit, scope.Event,
+		look.After.ID != uuid.Nil && look.After.Kind != ScheduledRun, look.After.ID, look.Held)
 	if err != nil {
 		return nil, fmt.Errorf("discover what %s holds: %w", scope.Principal, err)
 	}
