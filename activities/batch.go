@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
@@ -103,7 +104,12 @@ func (b *batch) sofar() BatchResult {
 func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOutcome {
 	ctx, cancelled := context.WithTimeout(ctx, batchItemTimeout)
 	defer cancelled()
-	step, end := "revoke", verb(revoke)
+	step, end := "revoke", verb(func(ctx context.Context, t *attempt) (connectors.Answer, error) {
+		if t.item.Rotates { // somebody relies on it since it was found
+			return connectors.Answer{}, connectors.Retryable("others rely on the account: it is rotated, alone")
+		}
+		return revoke(ctx, t)
+	})
 	if run {
 		step, end = "cancel", cancel
 	}

@@ -10,7 +10,7 @@ import (
 
 // Revoke ends a credential at its downstream, and proves it.
 func (a *Activities) Revoke(ctx context.Context, in ItemInput) (ItemResult, error) {
-	return a.alone(ctx, in, "revoke", revoke)
+	return a.endAccount(ctx, in, "revoke")
 }
 
 func revoke(ctx context.Context, t *attempt) (connectors.Answer, error) {

@@ -24,7 +24,18 @@ const (
 // it works, publish it, retire the old one, see that it is dead. Each step is
 // stored, so a crash anywhere leaves a secret that works, and none that nobody knows.
 func (a *Activities) Rotate(ctx context.Context, in ItemInput) (ItemResult, error) {
-	result, err := a.alone(ctx, in, "rotate", rotate)
+	return a.endAccount(ctx, in, "rotate")
+}
+
+// endAccount rotates an account that others rely on at this moment, and disables
+// one that nobody does: who was there when it was found may be gone by now.
+func (a *Activities) endAccount(ctx context.Context, in ItemInput, step string) (ItemResult, error) {
+	result, err := a.alone(ctx, in, step, func(ctx context.Context, t *attempt) (connectors.Answer, error) {
+		if t.item.Rotates {
+			return rotate(ctx, t)
+		}
+		return revoke(ctx, t)
+	})
 	if err == nil {
 		err = a.finishRotation(ctx, in)
 	}
@@ -61,11 +72,11 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		return connectors.Answer{}, incapable("rotate")
 	}
 	tenant := t.in.Cascade.Tenant
-	switch rotated, err := t.Inventory.RotatedWithout(ctx, tenant, &t.item.Item); {
+	switch reference, rotated, err := t.Inventory.RotatedWithout(ctx, tenant, &t.item.Item); {
 	case err != nil:
 		return connectors.Answer{}, err
 	case rotated:
-		t.joined = true
+		t.joined, t.target.NewReference = true, reference
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "another cascade has rotated the account"}, nil
 	}
 	publisher, err := t.publisher(ctx)
@@ -80,6 +91,13 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		return connectors.Answer{}, err
 	}
 	answer, err := t.rotate(ctx, rotator, publisher, r)
+	if err == nil && r.Handed && r.Reached(inventory.Retired) {
+		// It was for the leaver, too: once it is over, the account is rotated again.
+		if err = t.Inventory.FinishRotation(ctx, tenant, r, t.by()); err == nil {
+			err = connectors.RetryableAfter(time.Second, "the leaver was handed a new secret before: the account is rotated again")
+		}
+		return answer, err
+	}
 	if err != nil {
 		if yieldErr := t.Inventory.Yield(context.WithoutCancel(ctx), tenant, r, t.by()); yieldErr != nil {
 			return answer, errors.Join(err, yieldErr)
@@ -103,6 +121,9 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 		answer, err := rotator.Renew(ctx, t.target)
 		if err != nil || answer.Outcome == connectors.Gone {
 			return answer, err
+		}
+		if answer.Outcome != connectors.Done {
+			return answer, connectors.Permanent("the downstream answered %q to a new secret", answer.Outcome)
 		}
 		if err := t.advance(ctx, r, inventory.Made, "make-new", answer); err != nil {
 			return connectors.Answer{}, err

@@ -51,16 +51,19 @@ func (b *Brakes) Check(ctx context.Context, tenant, event uuid.UUID) (held bool,
 	}, `
 		with policy as (
 		  select brake_leavers, brake_share, brake_window from tenants where id = $1),
+		event as (select created_at, brake_id from lifecycle_events where tenant_id = $1 and id = $2),
 		already as (select id from brakes where tenant_id = $1 and released_at is null),
-		-- What a released brake has let through does not count again.
+		-- The window is that of the event: a backlog may come to it long after. What a
+		-- released brake has let through does not count again.
 		since as (
-		  select greatest(now() - make_interval(secs => p.brake_window), (select max(released_at) from brakes where tenant_id = $1)) at from policy p),
+		  select greatest(e.created_at - make_interval(secs => p.brake_window), (select max(released_at) from brakes where tenant_id = $1)) at
+		    from policy p, event e),
 		-- The newest suffice, and where no brake is set none is looked at.
 		leaving as (
 		  select case when p.brake_leavers is null and p.brake_share is null then 0 else (
 		           select count(*) from (
-		             select e.created_at from lifecycle_events e
-		              where e.tenant_id = $1 and e.kind = 'leaver' order by e.sequence desc limit $5) newest
+		             select l.created_at from lifecycle_events l
+		              where l.tenant_id = $1 and l.kind = 'leaver' order by l.sequence desc limit $5) newest
 		            where newest.created_at > s.at) end n
 		    from policy p, since s),
 		too_many as (
@@ -69,13 +72,15 @@ func (b *Brakes) Check(ctx context.Context, tenant, event uuid.UUID) (held bool,
 		      or (l.n >= $4 and p.brake_share is not null and l.n > p.brake_share * (
 		            select count(*) + l.n from resources where tenant_id = $1 and type = 'User' and deleted_at is null and active is distinct from false))),
 		engaged as (
-		  insert into brakes (tenant_id, id, leavers)
+		  insert into brakes as b (tenant_id, id, leavers)
 		  select $1, $3, n from too_many where not exists (select 1 from already)
-		  on conflict do nothing returning id),
+		  -- Several cascades may notice at once: one engages it, and all are held.
+		  on conflict (tenant_id) where released_at is null do update set leavers = b.leavers
+		  returning id),
 		by as (select id from already union all select id from engaged),
 		marked as (
-		  update lifecycle_events e set brake_id = by.id from by, since s
-		   where e.tenant_id = $1 and e.id = $2 and e.created_at > s.at returning 1)
+		  update lifecycle_events l set brake_id = by.id from by, since s
+		   where l.tenant_id = $1 and l.id = $2 and (l.created_at > s.at or l.brake_id = by.id) returning 1)
 		select exists (select 1 from marked)`, tenant, event, uuid.New(), fewestForShare, mostCounted)
 	if err != nil {
 		return false, fmt.Errorf("look whether the brake is held: %w", err)

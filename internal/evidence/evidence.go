@@ -78,7 +78,7 @@ func (s *Store) Append(ctx context.Context, tenant uuid.UUID, records ...Record)
 
 // SawAlive tells whether any attempt of the cascade saw the item alive: the
 // positive control without which a negative proves nothing (I6). With ofAccount it
-// may have been any cascade's look at the same account.
+// may have been any cascade's look at the same account, within a day.
 func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofAccount bool) (bool, error) {
 	saw, err := database.Once(ctx, s.db, tenant, one[bool], `
 		select exists (select 1 from evidence
@@ -87,6 +87,7 @@ func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofA
 		  select 1 from inventory i
 		    join inventory o on o.tenant_id = i.tenant_id and o.connector = i.connector and o.kind = i.kind and o.reference = i.reference
 		    join evidence e on e.tenant_id = o.tenant_id and e.item_id = o.id and e.step = 'probe-before' and e.outcome = 'alive'
+		     and e.at > now() - interval '1 day'
 		   where i.tenant_id = $1 and i.id = $2)`, tenant, item, event, ofAccount)
 	if err != nil {
 		return false, fmt.Errorf("look for a positive control: %w", err)

@@ -75,7 +75,7 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 
 // Conclude stores how an item stands after a cascade was at it, and the last
 // records of its evidence with it. What is dead stays so, whatever a late
-// second attempt has to say.
+// second attempt has to say, and what is waived while it is alive.
 func (s *Store) Conclude(ctx context.Context, tenant, id, event uuid.UUID, state State, reason string, records ...evidence.Record) error {
 	encoded, err := evidence.Encode(records)
 	if err != nil {
@@ -84,13 +84,16 @@ func (s *Store) Conclude(ctx context.Context, tenant, id, event uuid.UUID, state
 	return s.exec(ctx, tenant, "conclude item", `
 		with written as (`+evidence.Insert("$6")+`)
 		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now()
-		 where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor', 'waived')`, tenant, id, event, state, reason, string(encoded))
+		 where tenant_id = $1 and id = $2
+		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))`, tenant, id, event, state, reason, string(encoded))
 }
 
 // Opened is an item with its secrets, for the activity that ends it.
 type Opened struct {
 	Item
 	Secret seal.Secret
+	// Rotates: others rely on the account now, whatever they did when it was found.
+	Rotates bool
 }
 
 // Open reads an item with its secrets. Error: [ErrNotFound].
@@ -99,11 +102,11 @@ func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (*Opened, error)
 	o, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Opened, error) {
 		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Opened, error) {
 			var o Opened
-			err := row.Scan(append(o.fields(), &secret)...)
+			err := row.Scan(append(o.fields(), &secret, &o.Rotates)...)
 			return &o, err
 		})
 	}, `
-		select `+itemColumns+`, secret from inventory where tenant_id = $1 and id = $2`, tenant, id)
+		select `+itemColumns+`, secret, rotates(i) from inventory i where tenant_id = $1 and id = $2`, tenant, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	}

@@ -241,13 +241,13 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 	return resourceType, err
 }
 
-// lockActiveOwner finds an owner of the agent who is here, and keeps that
+// lockActiveOwner finds an owner of the agent, or of the parents above it, who is here, and keeps that
 // owner from leaving until the transaction ends. While it waits for the lock
 // the owner may have left: it then looks for another.
 func lockActiveOwner(ctx context.Context, tx pgx.Tx, tenant, agent uuid.UUID) error {
 	for {
 		var owner *uuid.UUID
-		if err := tx.QueryRow(ctx, `select active_owner($1, $2, null)`, tenant, agent).Scan(&owner); err != nil {
+		if err := tx.QueryRow(ctx, `select responsible_owner($1, $2)`, tenant, agent).Scan(&owner); err != nil {
 			return err
 		}
 		if owner == nil {

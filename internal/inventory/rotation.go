@@ -38,6 +38,9 @@ type Rotation struct {
 	Step         Step
 	NewReference string // where the new secret has another name than the old one
 	NewSecret    seal.Secret
+	// Handed: the new secret was published for the item whose cascade asks, whose
+	// holder leaves now: it needs another once this one is finished.
+	Handed bool
 }
 
 // Reached tells whether the rotation has come as far as a step.
@@ -72,8 +75,9 @@ func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item,
 			on conflict (tenant_id, connector, kind, reference) where step not in ('done', 'abandoned') do update
 			   set leased_by = excluded.leased_by, leased_until = excluded.leased_until
 			 where r.leased_by is null or r.leased_by = excluded.leased_by or r.leased_until < clock_timestamp()
-			returning id, step, new_reference, new_secret`,
-			tenant, id, item.Connector, item.Kind, item.Reference, sealed, by, lease).Scan(&r.ID, &r.Step, &r.NewReference, &sealed)
+			returning id, step, new_reference, new_secret,
+			  exists (select 1 from rotation_holders h where h.tenant_id = r.tenant_id and h.rotation_id = r.id and h.item_id = $9)`,
+			tenant, id, item.Connector, item.Kind, item.Reference, sealed, by, lease, item.ID).Scan(&r.ID, &r.Step, &r.NewReference, &sealed, &r.Handed)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrRotating
@@ -172,7 +176,8 @@ func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotatio
 		}
 		rows, err := tx.Query(ctx, `
 			select i.id from inventory i join rotation_holders h on h.tenant_id = i.tenant_id and h.item_id = i.id
-			 where i.tenant_id = $1 and h.rotation_id = $2 order by i.id for no key update of i`, tenant, r.ID)
+			 where i.tenant_id = $1 and h.rotation_id = $2 and i.state in ('live', 'ending', 'survivor', 'waived')
+			 order by i.id for no key update of i`, tenant, r.ID)
 		if err != nil {
 			return err
 		}
@@ -201,17 +206,22 @@ func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotatio
 }
 
 // RotatedWithout tells whether a rotation has ended the item's secret and was
-// not for the item's holder: another cascade that met at the account did it.
-func (s *Store) RotatedWithout(ctx context.Context, tenant uuid.UUID, item *Item) (bool, error) {
-	rotated, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+// not for the item's holder, and what the account's reference is since: another
+// cascade that met at the account did it.
+func (s *Store) RotatedWithout(ctx context.Context, tenant uuid.UUID, item *Item) (reference string, rotated bool, err error) {
+	reference, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (string, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
 	}, `
-		select exists (select 1 from rotations r
+		select r.new_reference from rotations r
 		 where r.tenant_id = $1 and r.connector = $3 and r.kind = $4 and r.reference = $5 and r.step = 'done' and r.created_at >= $6
-		   and not exists (select 1 from rotation_holders h where h.tenant_id = $1 and h.rotation_id = r.id and h.item_id = $2))`,
+		   and not exists (select 1 from rotation_holders h where h.tenant_id = $1 and h.rotation_id = r.id and h.item_id = $2)
+		 order by r.created_at desc limit 1`,
 		tenant, item.ID, item.Connector, item.Kind, item.Reference, item.CreatedAt)
-	if err != nil {
-		return false, fmt.Errorf("look for a rotation of %s: %w", item.ID, err)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", false, nil
 	}
-	return rotated, nil
+	if err != nil {
+		return "", false, fmt.Errorf("look for a rotation of %s: %w", item.ID, err)
+	}
+	return reference, true, nil
 }

@@ -199,17 +199,21 @@ const (
 		  select $1, $2, $3, version, $4, $5, changed from meant)`
 )
 
-// orphanSQL restricts the agents that the change of an agent or a group has
-// left without an active owner, and makes each a leaver: had the group forgotten
+// orphanSQL restricts the agents that the change of an agent or a group, or of a
+// group within a group, has left without an active owner, and makes each a leaver: had the group forgotten
 // its last member first and deactivated that person then, nobody would find them.
 const orphanSQL = `
-	with orphaned as (
+	with recursive above (id) as (
+	  select $2::uuid
+	  union
+	  select e.source_id from above join edges e on e.tenant_id = $1 and e.target_id = above.id and e.attribute = 'members'),
+	orphaned as (
 	  update resources a set active = false, document = a.document || '{"active": false}', version = a.version + 1, modified_at = now()
 	   where a.tenant_id = $1 and a.type = 'Agent' and a.deleted_at is null
-	     and (a.id = $2 or a.id in (select o.source_id from edges o
-	          where o.tenant_id = $1 and o.target_id = $2 and o.attribute = 'owners'))
+	     and (a.id = $2 or a.id in (select o.source_id from above
+	          join edges o on o.tenant_id = $1 and o.target_id = above.id and o.attribute = 'owners'))
 	     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a.id)
-	     and not has_active_owner($1, a.id, null)
+	     and responsible_owner($1, a.id) is null
 	  returning a.id, a.version),
 	event as (
 	  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id, due_at)

@@ -55,6 +55,13 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 	} else if err != nil {
 		return connectors.Answer{}, err
 	}
+	if owner := base(t.Reference); owner != t.Reference {
+		if err := refuseForbidden(ctx, conn, owner); errors.Is(err, errGone) {
+			return connectors.Answer{}, connectors.Permanent("the role %s, which the account acts as, is gone", owner)
+		} else if err != nil {
+			return connectors.Answer{}, err
+		}
+	}
 	if t.NewReference == t.Reference {
 		if _, err := conn.Exec(ctx, "alter role "+pgx.Identifier{t.Reference}.Sanitize()+" password '"+verifier+"'"); err != nil {
 			return connectors.Answer{}, classify("replace the password", err)
@@ -76,11 +83,11 @@ func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, v
 		if err := tx.QueryRow(ctx, `select exists (select 1 from pg_roles where rolname = $1)`, t.NewReference).Scan(&exists); err != nil {
 			return err
 		}
-		make := "create role " + role + " login in role " + actsAs
+		statement := "create role " + role + " login in role " + actsAs
 		if exists {
-			make = "alter role " + role + " login"
+			statement = "alter role " + role + " login"
 		}
-		if _, err := tx.Exec(ctx, make+" password '"+verifier+"'"); err != nil {
+		if _, err := tx.Exec(ctx, statement+" password '"+verifier+"'"); err != nil {
 			return err
 		}
 		if err := copySettings(ctx, tx, t.Reference, role); err != nil {

@@ -188,6 +188,23 @@ begin
     return active_owner(tenant, agent, leaving) is not null;
 end $$;
 
+-- Who answers for an agent: an active owner of its own, or of the nearest of the
+-- parents above it, which it ends with.
+create function responsible_owner(tenant uuid, agent uuid) returns uuid
+    language plpgsql stable as $$
+declare
+    at uuid := agent;
+    owner uuid;
+begin
+    for depth in 0..64 loop
+        owner := active_owner(tenant, at, null);
+        exit when owner is not null;
+        at := (select e.target_id from edges e where e.tenant_id = tenant and e.source_id = at and e.attribute = 'parent' limit 1);
+        exit when at is null;
+    end loop;
+    return owner;
+end $$;
+
 create or replace function agents_ending_with(tenant uuid, leaving uuid) returns setof uuid
     language plpgsql stable as $$
 begin
@@ -250,11 +267,14 @@ begin
     return n;
 end $$;
 
--- What an operator must know of all tenants: counts, and nothing of anybody's.
+-- What an operator must know of all tenants: counts, and nothing of anybody's. A
+-- crowd of leavers waits in the outbox by design: an event counts as unstarted where
+-- starting it has failed, or nobody has tried for long.
 create function installation_health()
     returns table (unstarted bigint, survivors bigint, waived bigint, unbound bigint, brakes bigint)
     language sql stable security definer set search_path = pg_catalog, public as $$
-    select (select count(*) from public.lifecycle_events where started_at is null and created_at < now() - interval '1 minute'),
+    select (select count(*) from public.lifecycle_events where started_at is null
+              and (attempts > 2 and created_at < now() - interval '1 minute' or created_at < now() - interval '30 minutes')),
            (select count(*) from public.inventory where state = 'survivor'),
            (select count(*) from public.inventory where state = 'waived'),
            (select count(*) from public.unbound where item_id is null),
@@ -353,7 +373,7 @@ end $$;
 -- +goose StatementEnd
 revoke execute on function claim_events(int, interval) from public;
 grant execute on function claim_events(int, interval) to leaver_app;
-drop function rotates(inventory), other_holders(inventory), parents_above(uuid, uuid, uuid), active_owner(uuid, uuid, uuid);
+drop function responsible_owner(uuid, uuid), rotates(inventory), other_holders(inventory), parents_above(uuid, uuid, uuid), active_owner(uuid, uuid, uuid);
 drop index inventory_survivors;
 drop function installation_health();
 drop table assurances, connector_pauses, brakes, rotation_holders, rotations, unbound, inventory_states;
