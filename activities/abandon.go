@@ -17,5 +17,5 @@ type AbandonInput struct {
 
 // Abandon concludes an item as a survivor because the policy's deadline passed.
 func (a *Activities) Abandon(ctx context.Context, in AbandonInput) error {
-	return a.Inventory.Conclude(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event, inventory.Survivor, in.Reason)
+	return a.Inventory.Conclude(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event, "", inventory.Survivor, in.Reason)
 }

@@ -1,7 +1,9 @@
 package activities
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net/url"
 	"strings"
 	"time"
@@ -100,6 +102,9 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{}, err
 	}
 	answer, err := end(ctx, t)
+	if isPaused(err) {
+		return ItemResult{}, err
+	}
 	if err != nil {
 		return ItemResult{}, t.fail(ctx, step, err)
 	}
@@ -121,9 +126,14 @@ func (a *Activities) newAttempt(ctx context.Context, in ItemInput, item *invento
 		Activities: a, in: in, item: item, info: activity.GetInfo(ctx), entry: entry, connector: entry.Connector,
 		target: connectors.Target{
 			Tenant: in.Cascade.Tenant, Item: item.ID, Kind: item.Kind, Reference: item.Reference,
-			Secret: item.Secret, ExpiresAt: item.ExpiresAt, Key: leaseHolder(in),
+			Account: cmp.Or(item.Account, item.Reference), Secret: item.Secret, ExpiresAt: item.ExpiresAt, Key: leaseHolder(in),
 		},
 	}
+}
+
+func isPaused(err error) bool {
+	var application *temporal.ApplicationError
+	return errors.As(err, &application) && application.Type() == ErrorPaused
 }
 
 // heldUp says that ops have paused the connector: its work waits, and that is
@@ -159,7 +169,10 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 }
 
 func (t *attempt) conclude(ctx context.Context, state inventory.State, reason string, records ...evidence.Record) (ItemResult, error) {
-	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event, state, reason, records...)
+	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event, t.item.Reference, state, reason, records...)
+	if errors.Is(err, inventory.ErrChanged) {
+		return ItemResult{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream, temporal.ApplicationErrorOptions{NextRetryDelay: rotationPoll})
+	}
 	return ItemResult{State: state, Detail: reason}, err
 }
 

@@ -2,12 +2,13 @@ package activities
 
 import (
 	"context"
-	"errors"
+	"sync"
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // Block keeps items of one connector from being used in a way that can be undone,
@@ -15,20 +16,25 @@ import (
 // What it could not block it tries again; what was blocked is on record, and left.
 func (a *Activities) Block(ctx context.Context, in BatchInput) error {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
+	var mu sync.Mutex
 	var failed error
+	slots := make(chan struct{}, batchParallel)
+	var running sync.WaitGroup
 	for _, item := range in.Items {
-		if err := a.block(ctx, ItemInput{Cascade: in.Cascade, Item: item}); err != nil {
-			failed = errors.Join(failed, err)
-		}
-		if ctx.Err() != nil {
-			break
-		}
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, batchItemTimeout)
+			defer cancel()
+			if err := a.block(ctx, ItemInput{Cascade: in.Cascade, Item: item}); err != nil {
+				mu.Lock()
+				failed = err // one tells enough: all that failed are tried again
+				mu.Unlock()
+			}
+		})
 	}
-	var application *temporal.ApplicationError
-	if failed == nil || !errors.As(failed, &application) {
-		return failed
-	}
-	return application
+	running.Wait()
+	return failed
 }
 
 func (a *Activities) block(ctx context.Context, in ItemInput) error {
@@ -39,6 +45,9 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	item, err := a.Inventory.Open(ctx, tenant, in.Item)
 	if err != nil {
 		return err
+	}
+	if item.State != inventory.Ending {
+		return nil // waived, or ended by another cascade
 	}
 	if err := a.heldUp(ctx, item.Connector); err != nil {
 		return err

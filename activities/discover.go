@@ -7,7 +7,7 @@ import (
 )
 
 // DiscoverPage bounds one answer of Discover, in items: it becomes a payload.
-const DiscoverPage = 500
+const DiscoverPage = 250
 
 // DiscoverInput says where a look goes on.
 type DiscoverInput struct {

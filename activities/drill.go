@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -93,7 +92,7 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 	}
 	issued, err := issuer.Issue(ctx, in.Drill.Name, in.Drill.Principal)
 	if err != nil {
-		return DrillIssued{}, temporal.NewApplicationErrorWithOptions(strings.ReplaceAll(err.Error(), issued.Secret.Reveal(), ""), ErrorDownstream,
+		return DrillIssued{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream,
 			temporal.ApplicationErrorOptions{NonRetryable: connectors.IsPermanent(err), NextRetryDelay: connectors.RetryAfter(err)})
 	}
 	item, err := a.Inventory.Replace(ctx, in.Drill.Tenant, inventory.New{
@@ -141,10 +140,11 @@ func (a *Activities) DrillLook(ctx context.Context, d Drilled) (Drilled, error) 
 // DrillEnd clears away what the drill leaves behind, and stores how it ended:
 // passed is a completed cascade that verified each credential, of one connector at least.
 func (a *Activities) DrillEnd(ctx context.Context, d Drilled) (Drilled, error) {
-	for _, issued := range d.Issued {
-		if issuer, ok := a.Connectors[issued.Connector].Connector.(connectors.Issuer); ok {
-			if err := issuer.Remove(ctx, issued.Reference); err != nil {
-				d.Problems = append(d.Problems, issued.Connector+" did not clear up: "+err.Error())
+	// By the drill's name, since an answer may have got lost.
+	for _, name := range d.Connectors {
+		if issuer, ok := a.Connectors[name].Connector.(connectors.Issuer); ok {
+			if err := issuer.Remove(ctx, d.Name); err != nil {
+				d.Problems = append(d.Problems, name+" did not clear up: "+err.Error())
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
@@ -51,6 +52,8 @@ func (a *Activities) find(ctx context.Context, tenant uuid.UUID, cascade *Cascad
 		return Findings{}, err
 	}
 	defer release()
+	// PostgreSQL's clock and ours may differ a little.
+	listed := time.Now().Add(-time.Minute)
 	found, err := discoverer.Discover(ctx, principals)
 	if err != nil {
 		return Findings{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream, temporal.ApplicationErrorOptions{
@@ -65,7 +68,7 @@ func (a *Activities) find(ctx context.Context, tenant uuid.UUID, cascade *Cascad
 	for _, f := range found {
 		became, err := a.Inventory.Note(ctx, tenant, scope, inventory.Unregistered{
 			Connector: connector, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal, Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
-		}, entry.TrustLabels)
+		}, listed, entry.TrustLabels)
 		switch {
 		case errors.Is(err, inventory.ErrUnknownPrincipal): // a label of another installation's
 		case err != nil:

@@ -22,6 +22,9 @@ func (a *Activities) Notify(ctx context.Context, in NotifyInput) error {
 	if !ok || !can {
 		return temporal.NewNonRetryableApplicationError("no connector "+in.Connector+" that notifies is configured", ErrorPermanent, nil)
 	}
+	if err := a.heldUp(ctx, in.Connector); err != nil {
+		return err
+	}
 	in.Notification.Key = in.Key
 	err := notifier.Notify(ctx, in.Notification)
 	switch {

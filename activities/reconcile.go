@@ -20,6 +20,8 @@ const (
 	reconcileLimit = 500
 	// discoverPage is how many principals a connector is asked about at a time.
 	discoverPage = 100
+	// goneLately is how long connectors are asked about somebody who is gone.
+	goneLately = 30 * 24 * time.Hour
 	// settled is how long a cascade may be between its start and its first step.
 	settled = 5 * time.Minute
 )
@@ -43,11 +45,12 @@ func (r *Reconciled) Add(o Reconciled) {
 	r.Waivers, r.Expired, r.Restarted = r.Waivers+o.Waivers, r.Expired+o.Expired, r.Restarted+o.Restarted
 	r.Ended, r.Unbound = r.Ended+o.Ended, r.Unbound+o.Unbound
 	for _, p := range o.Problems {
-		r.problem("%s", p)
+		r.Problem("%s", p)
 	}
 }
 
-func (r *Reconciled) problem(format string, args ...any) {
+// Problem notes what could not be done.
+func (r *Reconciled) Problem(format string, args ...any) {
 	if len(r.Problems) < maxProblems {
 		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 	}
@@ -66,9 +69,8 @@ func (a *Activities) TenantIDs(ctx context.Context) ([]uuid.UUID, error) {
 	return ids, nil
 }
 
-// ReconcileTenant looks in one tenant for what events, cascades and connectors
-// have missed, and begins it again. What it cannot do it tells as a problem: one
-// connector that is down keeps nothing else from being looked at.
+// ReconcileTenant looks in one tenant for what events and cascades have missed,
+// and begins it again.
 func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Reconciled, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var r Reconciled
@@ -77,9 +79,6 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 		return r, err
 	}
 	if err := a.restart(ctx, tenant, &r); err != nil {
-		return r, err
-	}
-	if err := a.rediscover(ctx, tenant, &r); err != nil {
 		return r, err
 	}
 	overlooked, err := a.Inventory.Overlooked(ctx, tenant, reconcileLimit)
@@ -102,69 +101,93 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 // restart runs cascades again whose workflow is gone, such as one that somebody
 // terminated in Temporal.
 func (a *Activities) restart(ctx context.Context, tenant uuid.UUID, r *Reconciled) error {
-	open, err := a.Cascades.Open(ctx, tenant, time.Now().Add(-settled), reconcileLimit)
-	if err != nil {
-		return err
-	}
-	for _, cascade := range open {
-		alive, err := a.Runner.Alive(ctx, cascade.WorkflowID)
+	for after := int64(0); ; {
+		open, err := a.Cascades.Open(ctx, tenant, time.Now().Add(-settled), after, reconcileLimit)
 		if err != nil {
 			return err
 		}
-		if alive {
-			continue
-		}
-		event, err := a.Cascades.Reopen(ctx, tenant, cascade.ID, reconcileActor, "its workflow was gone")
-		if err == nil {
-			_, err = a.Runner.Rerun(ctx, event)
-		}
-		switch {
-		case errors.Is(err, lifecycle.ErrNotFailed): // it has closed, or runs, by now
-		case err != nil:
-			r.problem("cascade %s was not run again: %v", cascade.ID, err)
-		default:
-			r.Restarted++
-		}
-	}
-	return nil
-}
-
-// rediscover asks the tenant's connectors about everybody who is gone.
-func (a *Activities) rediscover(ctx context.Context, tenant uuid.UUID, r *Reconciled) error {
-	t, err := a.Tenants.ByID(ctx, tenant)
-	if err != nil {
-		return err
-	}
-	discoverers := a.Connectors.Discoverers(t.Name)
-	for after := uuid.Nil; len(discoverers) > 0; {
-		gone, err := a.Inventory.Gone(ctx, tenant, after, discoverPage)
-		if err != nil {
-			return err
-		}
-		for n := 0; len(gone) > 0 && n < len(discoverers); n++ {
-			found, err := a.find(ctx, tenant, nil, discoverers[n], gone)
-			r.Unbound += found.Unbound
-			if err != nil {
-				r.problem("%s was not asked what it holds: %v", discoverers[n], err)
-				discoverers = append(discoverers[:n:n], discoverers[n+1:]...)
-				n--
+		for _, cascade := range open {
+			if err := a.restartOne(ctx, tenant, cascade, r); err != nil {
+				return err
 			}
+			after = cascade.Sequence
 		}
-		if len(gone) < discoverPage {
+		if len(open) < reconcileLimit {
 			return nil
 		}
-		after = gone[len(gone)-1]
+	}
+}
+
+func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, cascade lifecycle.Cascade, r *Reconciled) error {
+	alive, err := a.Runner.Alive(ctx, cascade.WorkflowID)
+	if err != nil || alive {
+		return err
+	}
+	event, err := a.Cascades.Reopen(ctx, tenant, cascade.ID, reconcileActor, "its workflow was gone")
+	if err == nil {
+		_, err = a.Runner.Rerun(ctx, event)
+	}
+	switch {
+	case errors.Is(err, lifecycle.ErrNotFailed): // it has closed, or runs, by now
+	case err != nil:
+		r.Problem("cascade %s was not run again: %v", cascade.ID, err)
+	default:
+		r.Restarted++
 	}
 	return nil
 }
 
-// RecordReconciled stores how the reconciler ended: passed is without problems, and
-// with every due event started.
+// DiscoverersOf names the connectors that can be asked what a tenant's people hold.
+func (a *Activities) DiscoverersOf(ctx context.Context, tenant uuid.UUID) ([]string, error) {
+	t, err := a.Tenants.ByID(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return a.Connectors.Discoverers(t.Name), nil
+}
+
+// FindGoneInput is a connector, and the last of those whom it was asked about.
+type FindGoneInput struct {
+	Tenant    uuid.UUID `json:"tenant"`
+	Connector string    `json:"connector"`
+	After     uuid.UUID `json:"after"`
+}
+
+// FoundGone is what the connector told of a page of people; After is the last of
+// them where there are more.
+type FoundGone struct {
+	Findings
+	After uuid.UUID `json:"after,omitzero"`
+}
+
+// FindGone asks a connector about a page of those who have gone lately. One with a
+// rate is asked about one at a time, since its rate counts activities.
+func (a *Activities) FindGone(ctx context.Context, in FindGoneInput) (FoundGone, error) {
+	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
+	page := discoverPage
+	if a.Connectors[in.Connector].Rate > 0 {
+		page = 1
+	}
+	gone, err := a.Inventory.Gone(ctx, in.Tenant, in.After, goneLately, page)
+	if err != nil || len(gone) == 0 {
+		return FoundGone{}, err
+	}
+	findings, err := a.find(ctx, in.Tenant, nil, in.Connector, gone)
+	found := FoundGone{Findings: findings}
+	if len(gone) == page {
+		found.After = gone[len(gone)-1]
+	}
+	return found, err
+}
+
+// RecordReconciled stores how the reconciler ended: passed is without problems.
 func (a *Activities) RecordReconciled(ctx context.Context, r Reconciled) (Reconciled, error) {
 	health, err := a.Assurances.Health(ctx)
 	if err != nil {
 		return r, err
 	}
-	r.Unstarted = health.Unstarted
-	return r, a.Assurances.Record(ctx, assurance.Reconcile, len(r.Problems) == 0 && r.Unstarted == 0, r)
+	if r.Unstarted = health.Unstarted; r.Unstarted > 0 {
+		r.Problem("%d events wait for a workflow: is Temporal reachable from `leaver serve`?", r.Unstarted)
+	}
+	return r, a.Assurances.Record(ctx, assurance.Reconcile, len(r.Problems) == 0, r)
 }

@@ -1,12 +1,9 @@
 package activities
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
@@ -54,7 +51,7 @@ func (a *Activities) finishRotation(ctx context.Context, in ItemInput) error {
 		return err
 	}
 	by := leaseHolder(in)
-	if rotation, err = a.Inventory.BeginRotation(ctx, in.Cascade.Tenant, &item.Item, by, rotationLease); errors.Is(err, inventory.ErrRotating) {
+	if err := a.Inventory.TakeRotation(ctx, in.Cascade.Tenant, rotation, by, rotationLease); errors.Is(err, inventory.ErrRotating) {
 		return nil // whoever has it finishes it
 	} else if err != nil {
 		return err
@@ -90,6 +87,10 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	if err != nil {
 		return connectors.Answer{}, err
 	}
+	// What was looked at before the lease may be another's by now.
+	if err := t.unchanged(ctx); err != nil {
+		return connectors.Answer{}, errors.Join(err, t.yield(ctx, r))
+	}
 	answer, err := t.rotate(ctx, rotator, publisher, r)
 	if err == nil && r.Handed && r.Reached(inventory.Retired) {
 		// It was for the leaver, too: once it is over, the account is rotated again.
@@ -99,11 +100,37 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		return answer, err
 	}
 	if err != nil {
-		if yieldErr := t.Inventory.Yield(context.WithoutCancel(ctx), tenant, r, t.by()); yieldErr != nil {
+		if yieldErr := t.yield(ctx, r); yieldErr != nil {
 			return answer, errors.Join(err, yieldErr)
 		}
 	}
 	return answer, err
+}
+
+// yield lets others have the account; a rotation that has made nothing yet is none.
+func (t *attempt) yield(ctx context.Context, r *inventory.Rotation) error {
+	ctx = context.WithoutCancel(ctx)
+	if r.Step == inventory.Begun && r.NewReference == "" {
+		return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, r, inventory.Abandoned, t.by())
+	}
+	return t.Inventory.Yield(ctx, t.in.Cascade.Tenant, r, t.by())
+}
+
+// unchanged makes sure, under the lease, that the account is still the one that
+// the attempt began with, and still to be rotated by it.
+func (t *attempt) unchanged(ctx context.Context) error {
+	now, err := t.Inventory.Open(ctx, t.in.Cascade.Tenant, t.item.ID)
+	if err != nil {
+		return err
+	}
+	_, rotated, err := t.Inventory.RotatedWithout(ctx, t.in.Cascade.Tenant, &now.Item)
+	switch {
+	case err != nil:
+		return err
+	case rotated || now.Reference != t.item.Reference || now.Secret != t.item.Secret || !now.Rotates:
+		return connectors.RetryableAfter(time.Second, "%w", inventory.ErrChanged)
+	}
+	return nil
 }
 
 // rotate goes on from wherever the rotation has come to.
@@ -183,7 +210,7 @@ func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
 	connector := t.connector
 	if name := t.entry.PublishTo; name != "" {
 		if err := t.heldUp(ctx, name); err != nil {
-			return nil, connectors.RetryableAfter(pausedRetry, "%w", err)
+			return nil, err
 		}
 		connector = t.Connectors[name].Connector
 	}
@@ -195,17 +222,13 @@ func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
 }
 
 func (t *attempt) publish(ctx context.Context, publisher connectors.Publisher, r *inventory.Rotation) (connectors.Answer, error) {
-	holders, err := t.Inventory.Holders(ctx, t.in.Cascade.Tenant, t.item.ID, r)
+	holders, reliedOnBy, err := t.Inventory.Holders(ctx, t.in.Cascade.Tenant, t.item.ID, r)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	p := connectors.Publication{
+	return publisher.Publish(ctx, connectors.Publication{
 		Tenant: t.in.Cascade.Tenant, Rotation: r.ID, Connector: t.item.Connector, Kind: t.item.Kind,
-		Account: cmp.Or(t.item.Account, t.item.Reference), Previous: t.item.Reference, Reference: r.NewReference, Secret: r.NewSecret, ReliedOnBy: t.item.ReliedOnBy,
-		Holders: make([]uuid.UUID, 0, len(holders)),
-	}
-	for _, h := range holders {
-		p.Holders = append(p.Holders, h.ID)
-	}
-	return publisher.Publish(ctx, p)
+		Account: t.target.Account, Previous: t.item.Reference, Reference: r.NewReference, Secret: r.NewSecret,
+		Holders: holders, ReliedOnBy: reliedOnBy,
+	})
 }

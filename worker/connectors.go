@@ -31,10 +31,13 @@ func Connectors(configured []config.Connector) (connectors.Registry, error) {
 		if c.PublishTo == "" {
 			continue
 		}
-		if _, ok := registry[c.PublishTo].Connector.(connectors.Publisher); !ok {
-			registry.Close()
-			return nil, c.Errorf("connector %s: publish_to names %q, which is no connector that can hand over secrets", c.Name, c.PublishTo)
+		to := registry[c.PublishTo]
+		_, publishes := to.Connector.(connectors.Publisher)
+		if publishes && to.ServesAll(c.Tenants) {
+			continue
 		}
+		registry.Close()
+		return nil, c.Errorf("connector %s: publish_to names %q, which is no connector that can hand over secrets to all of its tenants", c.Name, c.PublishTo)
 	}
 	return registry, nil
 }

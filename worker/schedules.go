@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
@@ -21,8 +22,9 @@ const (
 	DrillID     = "leaver-drill"
 )
 
-// EnsureSchedules makes the schedules of the reconciler and the drill, has them as
-// the configuration says where they exist, and takes away what it says never.
+// EnsureSchedules makes the schedules of the reconciler and, where a connector allows
+// it, the drill; has them as the configuration says where they exist; and takes away
+// what it says never.
 func EnsureSchedules(ctx context.Context, cfg *config.Config, sealer *seal.Sealer, log *slog.Logger) error {
 	c, err := NewClient(cfg.Temporal, sealer, log)
 	if err != nil {
@@ -34,7 +36,9 @@ func EnsureSchedules(ctx context.Context, cfg *config.Config, sealer *seal.Seale
 	if a.ReconcileEvery > 0 {
 		reconcile.Intervals = []client.ScheduleIntervalSpec{{Every: a.ReconcileEvery}}
 	}
-	if a.DrillCron != "" {
+	// Where no connector allows one, a drill would fail every night.
+	drills := a.DrillCron != "" && slices.ContainsFunc(cfg.Connectors, func(c config.Connector) bool { return slices.Contains(c.Tenants, a.DrillTenant) })
+	if drills {
 		drill.CronExpressions = []string{a.DrillCron}
 	}
 	for _, s := range []struct {
@@ -45,7 +49,7 @@ func EnsureSchedules(ctx context.Context, cfg *config.Config, sealer *seal.Seale
 		input    any
 	}{
 		{ReconcileID, reconcile, a.ReconcileEvery <= 0, workflows.Reconcile, workflows.ReconcileInput{}},
-		{DrillID, drill, a.DrillCron == "", workflows.Drill, workflows.DrillInput{Tenant: a.DrillTenant, Patience: a.DrillPatience}},
+		{DrillID, drill, !drills, workflows.Drill, workflows.DrillInput{Tenant: a.DrillTenant, Patience: a.DrillPatience}},
 	} {
 		action := &client.ScheduleWorkflowAction{ID: s.id, Workflow: s.workflow, Args: []any{s.input}, TaskQueue: workflows.TaskQueue}
 		if err := ensureSchedule(ctx, c.ScheduleClient(), s.id, s.spec, s.never, action); err != nil {

@@ -63,6 +63,9 @@ func (c *cascade) validateRetry(_ workflow.Context, r RetryRequest) error {
 	if c.phase != "ending" {
 		return fmt.Errorf("the cascade is %s: re-run it once it is closed", c.phase)
 	}
+	if r.Reason == "" {
+		return fmt.Errorf("a retry needs a reason: it goes on record")
+	}
 	if r.Item == uuid.Nil {
 		return nil
 	}
@@ -100,6 +103,10 @@ func (c *cascade) retry(ctx workflow.Context, r RetryRequest) (RetryResponse, er
 			response.Retried++
 		default:
 		}
+	}
+	// Cascades that were asked before this was recorded go on without.
+	if workflow.GetVersion(ctx, "record-retry", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return response, nil
 	}
 	act := activities.Act{Cascade: c.in.ref(), Verb: UpdateRetry, Item: r.Item, By: orTemporal(r.By), Reason: r.Reason}
 	return response, workflow.ExecuteLocalActivity(localActivity(ctx), a.RecordAct, act).Get(ctx, nil)

@@ -46,12 +46,10 @@ func (c *cascade) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
 
 // block asks a connector to keep items from being used, in the background.
 func (c *cascade) block(ctx workflow.Context, items []*item) {
-	c.inFlight++
 	c.batches++
 	connector := items[0].Connector
 	id := fmt.Sprintf("block:%s:%d", connector, c.batches)
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		defer func() { c.inFlight-- }()
 		if err := c.reserve(ctx, connector, len(items)); err != nil {
 			return
 		}
@@ -59,40 +57,54 @@ func (c *cascade) block(ctx workflow.Context, items []*item) {
 		options := c.options(ctx, connector)
 		options.ActivityID, options.Summary = id, fmt.Sprintf("block %d items at %s", len(items), connector)
 		in := activities.BatchInput{Cascade: c.in.ref(), Items: idsOf(items)}
-		if err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Block, in).Get(ctx, nil); err != nil {
-			workflow.GetLogger(ctx).Error("items not blocked", "connector", connector, "error", err)
+		for c.held {
+			err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Block, in).Get(ctx, nil)
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			workflow.GetLogger(ctx).Error("items not blocked yet", "connector", connector, "error", err)
 		}
 	})
 }
 
-// awaitRelease waits for an approver, and begins with what was held back.
-func (c *cascade) awaitRelease(ctx workflow.Context) error {
-	c.phase = "held"
-	c.show(ctx)
-	if err := c.tell(ctx, "held"); err != nil {
-		return err
+// awaitRelease begins with what is held back once an approver has released the
+// brake. The signal wakes it up, no more: whether the brake is held, PostgreSQL
+// says, so that nobody releases one from Temporal.
+func (c *cascade) awaitRelease(ctx workflow.Context) {
+	if !c.held {
+		return
 	}
-	release := workflow.GetSignalChannel(ctx, SignalRelease)
-	for c.held {
-		if ok, _ := release.ReceiveWithTimeout(ctx, releasePoll, nil); ok {
-			c.held = false
-			break
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		if c.tell(ctx, "held") != nil {
+			return // cancelled
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		release := workflow.GetSignalChannel(ctx, SignalRelease)
+		for {
+			if workflow.ExecuteLocalActivity(localActivity(ctx), a.Held, c.in.ref()).Get(ctx, &c.held) != nil {
+				return
+			}
+			if !c.held {
+				break
+			}
+			release.ReceiveWithTimeout(ctx, releasePoll, nil)
+			if ctx.Err() != nil {
+				return
+			}
 		}
-		if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Held, c.in.ref()).Get(ctx, &c.held); err != nil {
-			return err
+		c.deadline = later(c.deadline, workflow.Now(ctx).Add(c.in.Policy.Deadline))
+		if c.tell(ctx, "running") == nil {
+			_ = c.beginAll(ctx, c.holding) // cancelled
 		}
+		c.holding = nil // not before: a cascade that holds nothing may be over
+	})
+}
+
+// goingOn is the state of a cascade that waits for nothing else.
+func (c *cascade) goingOn() string {
+	if c.held {
+		return "held"
 	}
-	c.phase = "ending"
-	c.deadline = later(c.deadline, workflow.Now(ctx).Add(c.in.Policy.Deadline))
-	if err := c.tell(ctx, "running"); err != nil {
-		return err
-	}
-	held := c.holding
-	c.holding = nil
-	return c.beginAll(ctx, held)
+	return "running"
 }
 
 // tell sets LeaverState, where it is another.

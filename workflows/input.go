@@ -43,7 +43,11 @@ type Input struct {
 	Fairness string `json:"fairness,omitempty"`
 	Policy   Policy `json:"policy"`
 	// Continued is what a long cascade takes with it when it continues as new.
-	Continued *Continued `json:"continued,omitempty"`
+	Continued *Continued `json:"state,omitempty"`
+	// Deadline and Resumed are what cascades took with them that began before there
+	// was a state to take.
+	Deadline time.Time `json:"deadline,omitzero"`
+	Resumed  bool      `json:"continued,omitempty"`
 }
 
 // Continued is the part of a cascade's state that is not in PostgreSQL.

@@ -102,12 +102,17 @@ func (c *cascade) options(ctx workflow.Context, connector string) workflow.Activ
 // wasPaused tells whether time ran out while ops had the connector paused, which
 // is no item's fault: its time begins anew.
 func (c *cascade) wasPaused(ctx workflow.Context, err error) bool {
-	var application *temporal.ApplicationError
-	if !errors.As(err, &application) || application.Type() != activities.ErrorPaused {
+	if !isPaused(err) {
 		return false
 	}
 	c.deadline = later(c.deadline, workflow.Now(ctx).Add(c.in.Policy.Deadline))
 	return true
+}
+
+// isPaused tells whether ops had the connector paused at the last attempt.
+func isPaused(err error) bool {
+	var application *temporal.ApplicationError
+	return errors.As(err, &application) && application.Type() == activities.ErrorPaused
 }
 
 // verb chooses by kind: what others rely on too is rotated, not revoked.

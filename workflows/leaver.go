@@ -38,6 +38,7 @@ type cascade struct {
 	open      map[string]int          // by connector: items whose activities are pending
 	runs      int                     // of those in flight, how many are scheduled runs
 	finding   int                     // connectors that are being asked what they hold
+	told      bool                    // one of them has answered since the last look
 	notFound  []string                // connectors that could not be asked
 	batches   int                     // begun
 	after     inventory.Held          // the last item of the page before; zero begins a pass
@@ -56,6 +57,9 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 		in: in, items: make(map[string]*item), counts: make(map[inventory.State]int), open: make(map[string]int), phase: "settling", state: "running",
 		deadline: workflow.Now(ctx).Add(in.Policy.Deadline),
 	}
+	if !in.Deadline.IsZero() {
+		c.deadline = in.Deadline
+	}
 	if before := in.Continued; before != nil {
 		c.deadline, c.suspended, c.held = before.Deadline, before.Suspended, before.Held
 		for state, n := range before.Counts {
@@ -70,6 +74,7 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 	interrupted := c.settle(ctx)
 	if interrupted == nil {
+		c.awaitRelease(ctx)
 		c.askDownstreams(ctx)
 		interrupted = c.endUntilNothingIsLeft(ctx)
 	}
@@ -87,7 +92,7 @@ func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 // settle suspends the agents that end with the principal, and learns whether a
 // brake is held.
 func (c *cascade) settle(ctx workflow.Context) error {
-	if c.in.Continued != nil {
+	if c.in.Continued != nil || c.in.Resumed {
 		return nil
 	}
 	var settled activities.Settlement
@@ -102,34 +107,47 @@ func (c *cascade) settle(ctx workflow.Context) error {
 func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 	c.phase = "ending"
 	for {
+		c.told = false
 		asked := c.finding == 0 // what a downstream tells after the look needs another
 		found, full, err := c.discover(ctx)
 		if err != nil {
 			return err
 		}
-		if c.pass == 0 && !full && c.inFlight == 0 && asked && len(c.holding) == 0 {
+		if c.pass == 0 && !full && c.quiet() && asked {
 			return nil
 		}
 		if err := c.beginAll(ctx, found); err != nil {
 			return err
 		}
-		suggested := workflow.GetInfo(ctx).GetContinueAsNewSuggested()
-		if full && !suggested {
-			continue
-		}
-		if err := c.await(ctx, func() bool { return c.inFlight == 0 && c.finding == 0 }); err != nil {
-			return err
-		}
-		if suggested {
-			return c.continueAsNew(ctx)
-		}
-		if len(c.holding) > 0 {
-			if err := c.awaitRelease(ctx); err != nil {
+		// More is begun with only while this run's history has room for how it ends.
+		long := workflow.GetInfo(ctx).GetContinueAsNewSuggested() || workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxRunEvents
+		switch {
+		case long:
+			if err := c.await(ctx, func() bool { return c.inFlight == 0 && c.finding == 0 }); err != nil {
 				return err
 			}
+			return c.continueAsNew(ctx)
+		case full:
+			err = c.await(ctx, func() bool { return c.inFlight < maxInFlight })
+		default:
+			err = c.await(ctx, func() bool { return c.told || c.quiet() })
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
+
+const (
+	// maxRunEvents is how long a history may be when more is begun with: each item
+	// that fails at first is about eight events more.
+	maxRunEvents = 3000
+	// maxInFlight is how many items a run is at before it looks for more.
+	maxInFlight = 250
+)
+
+// quiet tells whether nothing is under way, nor held back.
+func (c *cascade) quiet() bool { return c.inFlight == 0 && c.finding == 0 && len(c.holding) == 0 }
 
 func (c *cascade) continueAsNew(ctx workflow.Context) error {
 	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {

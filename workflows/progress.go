@@ -62,7 +62,7 @@ func (c *cascade) show(ctx workflow.Context) {
 	if c.suspended > 0 {
 		fmt.Fprintf(&b, "\n%d orphaned agents suspended\n", c.suspended)
 	}
-	if len(c.holding) > 0 {
+	if c.held {
 		fmt.Fprintf(&b, "\n%d are %s\n", len(c.holding), heldReason)
 	}
 	if len(c.waiting) > 0 {

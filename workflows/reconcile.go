@@ -9,15 +9,19 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
 )
 
 const (
 	// reconcileParallel is how many tenants are looked at a time.
 	reconcileParallel = 5
 	// reconcilePerRun bounds a history: more tenants continue as new.
-	reconcilePerRun = 500
-	// reconcileTimeout bounds one tenant.
+	reconcilePerRun = 20
+	// reconcileTimeout bounds one tenant, and reconcileStep one question to a connector.
 	reconcileTimeout = 30 * time.Minute
+	reconcileStep    = 5 * time.Minute
+	// rediscoverPages bounds how many pages of people a connector is asked about.
+	rediscoverPages = 200
 )
 
 // ReconcileInput is where a run of the reconciler goes on; zero begins.
@@ -52,6 +56,7 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 				found.Problems = append(found.Problems, fmt.Sprintf("tenant %s: %s", tenant, reasonOf(err)))
 			}
 			in.Found.Add(found)
+			in.Found.Add(rediscover(ctx, tenant))
 		})
 	}
 	done.Wait(ctx)
@@ -66,6 +71,30 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 		return found, assuranceFailed(found.Problems, found)
 	}
 	return found, nil
+}
+
+// rediscover asks the tenant's connectors, each on its own queue and so within its
+// rate, about everybody who has gone lately.
+func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
+	var names []string
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.DiscoverersOf, tenant).Get(ctx, &names); err != nil {
+		found.Problem("tenant %s: %s", tenant, reasonOf(err))
+	}
+	for _, name := range names {
+		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
+		for page := 0; page < rediscoverPages; page++ {
+			var told activities.FoundGone
+			err := workflow.ExecuteActivity(assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.FindGone, in).Get(ctx, &told)
+			if err != nil && !isPaused(err) {
+				found.Problem("%s was not asked what it holds: %s", name, reasonOf(err))
+			}
+			found.Unbound += told.Unbound
+			if in.After = told.After; err != nil || in.After == uuid.Nil {
+				break
+			}
+		}
+	}
+	return found
 }
 
 // assuranceActivity is for steps of the reconciler and the drill: each is tried

@@ -25,12 +25,12 @@ func (c *cascade) await(ctx workflow.Context, done func() bool) error {
 		}
 		if ok {
 			c.waiting = nil
-			return c.tell(ctx, "running")
+			return c.tell(ctx, c.goingOn())
 		}
 		if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.WaitsFor, c.in.ref()).Get(ctx, &c.waiting); err != nil {
 			return err
 		}
-		if len(c.waiting) > 0 {
+		if len(c.waiting) > 0 && !c.held {
 			if err := c.tell(ctx, "waiting"); err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ func (c *cascade) askDownstreams(ctx workflow.Context) {
 		options.ActivityID, options.Summary = "find:"+name, fmt.Sprintf("ask %s what it holds", name)
 		options.TaskQueue = connectors.TaskQueue(name)
 		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer func() { c.finding-- }()
+			defer func() { c.finding--; c.told = true }()
 			for {
 				in := activities.FindInput{Cascade: c.in.ref(), Connector: name}
 				err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Find, in).Get(ctx, nil)

@@ -21,6 +21,7 @@ type Target struct {
 	Item      uuid.UUID
 	Kind      inventory.Kind
 	Reference string      // the downstream's own name for it, e.g. a role or schedule id
+	Account   string      // the reference that a first rotation found; before one, Reference
 	Secret    seal.Secret // empty where none was registered
 	ExpiresAt *time.Time
 	// Rotation, NewReference and NewSecret are what a Rotator puts in the place of
@@ -103,8 +104,8 @@ type Found struct {
 type Issuer interface {
 	// Issue makes one by that name. Its Secret is what a platform would register.
 	Issue(ctx context.Context, name string, principal uuid.UUID) (Issued, error)
-	// Remove clears away what is left of one that was ended.
-	Remove(ctx context.Context, reference string) error
+	// Remove clears away what is left of the one of that name, if anything is.
+	Remove(ctx context.Context, name string) error
 }
 
 // Issued is what a drill was given.

@@ -46,6 +46,12 @@ func (e Entry) Acquire(ctx context.Context) (release func(), err error) {
 	}
 }
 
+// ServesAll tells whether the connector serves each of the tenants, which may be
+// [AllTenants].
+func (e Entry) ServesAll(tenants []string) bool {
+	return !slices.ContainsFunc(tenants, func(t string) bool { return !e.serves(t) })
+}
+
 func (e Entry) serves(tenant string) bool {
 	return slices.Contains(e.Tenants, AllTenants) || slices.Contains(e.Tenants, tenant)
 }
@@ -67,19 +73,19 @@ func (r Registry) Accepts(tenant, name string, kind inventory.Kind, hasSecret, s
 	if err := e.Connector.Accepts(kind, hasSecret, shared); err != nil {
 		return fmt.Errorf("connector %s: %w", name, err)
 	}
-	if _, publishes := r.publisher(e); shared && !publishes {
-		return fmt.Errorf("connector %s: others rely on it, and nobody could hand them a new secret: set publish_to", name)
+	if shared && !r.publishes(e, tenant) {
+		return fmt.Errorf("connector %s: others rely on it, and nobody could hand them a new secret: set publish_to to a connector of this tenant's", name)
 	}
 	return nil
 }
 
-func (r Registry) publisher(e Entry) (Publisher, bool) {
-	connector := e.Connector
+// publishes tells whether a connector's new secrets reach those of a tenant who go on.
+func (r Registry) publishes(e Entry, tenant string) bool {
 	if e.PublishTo != "" {
-		connector = r[e.PublishTo].Connector
+		e = r[e.PublishTo]
 	}
-	p, ok := connector.(Publisher)
-	return p, ok
+	_, ok := e.Connector.(Publisher)
+	return ok && e.serves(tenant)
 }
 
 // Discoverers returns the names of the connectors that can list what a tenant's
@@ -88,9 +94,13 @@ func (r Registry) Discoverers(tenant string) []string {
 	return r.names(tenant, func(e Entry) bool { _, ok := e.Connector.(Discoverer); return ok && discovers(e.Connector) })
 }
 
-// Issuers returns the names of the connectors that can give a drill a credential.
+// Issuers returns the names of the connectors that can give a drill a credential,
+// and allow it by naming the drill's tenant: that of all tenants is not enough.
 func (r Registry) Issuers(tenant string) []string {
-	return r.names(tenant, func(e Entry) bool { _, ok := e.Connector.(Issuer); return ok })
+	return r.names(tenant, func(e Entry) bool {
+		_, ok := e.Connector.(Issuer)
+		return ok && slices.Contains(e.Tenants, tenant)
+	})
 }
 
 // discovers: a connector may be able to list only where it is configured to.

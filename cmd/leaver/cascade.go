@@ -158,6 +158,9 @@ func exitOf(cascade lifecycle.Cascade) error {
 	case "completed":
 		return nil
 	case "failed":
+		if cascade.Survivors == 0 {
+			return coded(exitSurvivors, "it was cut short, or a downstream could not be asked what it holds: its workflow says which; then `leaver cascade rerun %s`", cascade.ID)
+		}
 		return coded(exitSurvivors, "%d survived; see `leaver cascade show`, fix what it names, then `leaver cascade rerun %s`", cascade.Survivors, cascade.ID)
 	}
 	return coded(exitRunning, "the cascade is still %s", cascade.Outcome)

@@ -169,8 +169,11 @@ func TestAPlanTellsOrderPlaceAndWhatHasNoProbe(t *testing.T) {
 
 func TestADryReRunTellsWhatEachWouldTouchAndRunsNone(t *testing.T) {
 	fake(t, map[string]string{
-		"GET /v1/tenants/acme/cascades":  `{"items":[` + strings.Replace(cascade, "%", "failed", 1) + `]}`,
-		"GET /v1/tenants/acme/inventory": `{"items":[{"id":"01a20ac5-5550-735f-82e8-afd06d99cd22","kind":"api_key","connector":"crm","reference":"key-1","reason":"crm answered 403"}]}`,
+		"GET /v1/tenants/acme/cascades":                                      `{"items":[` + strings.Replace(cascade, "%", "failed", 1) + `]}`,
+		"GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984": strings.Replace(cascade, "%", "failed", 1),
+		"GET /v1/tenants/acme/inventory": `{"items":[
+		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd22","kind":"api_key","connector":"crm","reference":"key-1","state":"survivor","reason":"crm answered 403"},
+		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd23","kind":"api_key","connector":"crm","reference":"key-2","state":"verified"}]}`,
 	}, 0)
 	var stdout, stderr bytes.Buffer
 	if got := run(t.Context(), []string{"cascade", "rerun", "--tenant", "acme", "--failed", "--since", "24h", "--connector", "crm", "--dry-run"}, &stdout, &stderr); got != exitOK {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -102,7 +101,7 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 			verified = "NO: there is no probe"
 		}
 		if i.Verb == "rotate" {
-			goesOn = cmp.Or(fmt.Sprintf("%d registered", len(i.Holders)), "-")
+			goesOn = fmt.Sprintf("%d registered", len(i.Holders))
 		}
 		rows = append(rows, []string{itoa(n + 1), i.Verb, string(i.Kind), i.Connector, i.Reference, goesOn, verified})
 	}
@@ -113,8 +112,8 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		_, _ = fmt.Fprintln(c.stderr, "… and more")
 	}
 	fate := "suspended"
-	if plan.HandedOver {
-		fate = "handed to the manager, or suspended where there is none"
+	if plan.Manager != nil {
+		fate = "goes to the manager, " + plan.Manager.String()
 	}
 	rows = nil
 	for _, a := range plan.Orphans {

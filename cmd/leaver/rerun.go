@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/inventory"
@@ -87,7 +88,7 @@ func (c *cli) rerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error
 		started[id] = answer.RunID
 	}
 	if r.wait {
-		return errors.Join(refused, c.waitAll(cmd, cl, r, ids, started))
+		return errors.Join(c.waitAll(cmd, cl, r, ids, started), refused)
 	}
 	var rows [][]string
 	runs := []map[string]string{}
@@ -112,24 +113,46 @@ func (c *cli) waitAll(cmd *cobra.Command, cl *client, r rerun, ids []string, sta
 			return err
 		}
 		cascades = append(cascades, cascade)
-		if err := exitOf(cascade); err != nil {
-			worst = err
-		}
+		worst = worse(worst, exitOf(cascade))
 	}
 	return errors.Join(c.print(cascades, cascadeHeader, cascadeRows(cascades...)), worst)
 }
 
-// wouldRerun tells what each cascade would touch: its survivors.
+// worse is the error with which more is left to do: survivors come before what
+// still runs.
+func worse(a, b error) error {
+	var of *codedError
+	if b == nil || errors.As(a, &of) && of.code == exitSurvivors {
+		return a
+	}
+	return b
+}
+
+// wouldRerun tells what each cascade would touch: what is alive of its own, and of
+// its principal's.
 func (c *cli) wouldRerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error {
 	touched := []inventory.Item{}
 	var rows [][]string
 	for _, id := range ids {
-		items, err := all[inventory.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"cascade": {id}, "state": {"survivor"}, "limit": {"500"}}, 0)
+		var cascade lifecycle.Cascade
+		if err := cl.do(cmd.Context(), http.MethodGet, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), nil, &cascade); err != nil {
+			return err
+		}
+		items, err := all[inventory.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"principal": {cascade.Principal.String()}, "limit": {"500"}}, 0)
 		if err != nil {
 			return err
 		}
-		touched = append(touched, items...)
-		for _, i := range items {
+		mine, err := all[inventory.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"cascade": {id}, "limit": {"500"}}, 0)
+		if err != nil {
+			return err
+		}
+		seen := make(map[uuid.UUID]bool)
+		for _, i := range append(mine, items...) {
+			if seen[i.ID] || (i.State != inventory.Survivor && i.State != inventory.Ending && i.State != inventory.Live) {
+				continue
+			}
+			seen[i.ID] = true
+			touched = append(touched, i)
 			rows = append(rows, []string{id, i.ID.String(), string(i.Kind), i.Connector, i.Reference, i.Reason})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 
 	"github.com/leaverhq/leaver/internal/inventory"
 )
@@ -34,29 +35,30 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var items []inventory.New
+	var numbers []int // of the items' lines
 	var bad []lineError
 	for _, line := range lines {
 		var body registration
 		err := decodeStrict(json.NewDecoder(bytes.NewReader(line.text)), &body)
 		if err == nil {
-			err = s.check(tenantOf(r).Name, inventory.Kinds(), body)
+			err = s.check(r.Context(), tenantOf(r), inventory.Kinds(), body)
 		}
 		if err != nil {
 			bad = append(bad, lineError{line.number, toProblem(err).Detail})
 			continue
 		}
-		items = append(items, body.item())
+		items, numbers = append(items, body.item()), append(numbers, line.number)
 	}
-	if len(bad) == 0 {
-		refused, err := s.Inventory.RegisterAll(r.Context(), tenantOf(r).ID, items)
-		if err != nil {
-			s.fail(w, r, err)
-			return
-		}
-		for _, e := range refused {
-			bad = append(bad, lineError{lines[e.Index].number, toProblem(e.Cause).Detail})
-		}
+	// Where a line is bad already, the others are only tried: each bad one is told.
+	refused, err := s.Inventory.RegisterAll(r.Context(), tenantOf(r).ID, items, len(bad) > 0)
+	if err != nil {
+		s.fail(w, r, err)
+		return
 	}
+	for _, e := range refused {
+		bad = append(bad, lineError{numbers[e.Index], toProblem(e.Cause).Detail})
+	}
+	slices.SortFunc(bad, func(a, b lineError) int { return a.Line - b.Line })
 	if len(bad) > 0 {
 		write(w, http.StatusUnprocessableEntity, "application/problem+json", struct {
 			problem

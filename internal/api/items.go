@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // items serves one part of the inventory to platforms: credentials, or
@@ -73,7 +75,7 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 	if body.Kind == "" && len(h.kinds) == 1 {
 		body.Kind = h.kinds[0]
 	}
-	if err := h.check(tenantOf(r).Name, h.kinds, body); err != nil {
+	if err := h.check(r.Context(), tenantOf(r), h.kinds, body); err != nil {
 		h.fail(w, r, err)
 		return
 	}
@@ -87,7 +89,7 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 }
 
 // check refuses what could never be ended, while somebody is there to be told.
-func (s *Server) check(tenant string, kinds []inventory.Kind, body registration) error {
+func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.Kind, body registration) error {
 	invalid := func(format string, args ...any) error {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -107,7 +109,14 @@ func (s *Server) check(tenant string, kinds []inventory.Kind, body registration)
 		return invalid("expiresAt has passed: there is nothing to end")
 	}
 	shared := body.Shared || len(body.ReliedOnBy) > 0
-	if err := s.Connectors.Accepts(tenant, body.Connector, body.Kind, body.Secret.Secret != "", shared); err != nil {
+	if !shared && body.Kind.IsAccount() {
+		// Two who hold one account rely on it, whether or not either says so.
+		var err error
+		if shared, err = s.Inventory.HeldByOthers(ctx, of.ID, body.item()); err != nil {
+			return err
+		}
+	}
+	if err := s.Connectors.Accepts(of.Name, body.Connector, body.Kind, body.Secret.Secret != "", shared); err != nil {
 		return invalid("%v", err)
 	}
 	return nil

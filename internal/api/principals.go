@@ -8,7 +8,6 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // findPrincipals finds principals by their names: a User and an Agent at most.
@@ -31,9 +30,9 @@ type Plan struct {
 	Principal directory.Named   `json:"principal"`
 	Items     []PlannedItem     `json:"items"`
 	Orphans   []directory.Named `json:"orphanedAgents"` // suspended with all that they hold
-	// HandedOver: the tenant's policy gives orphans to the manager, if there is one.
-	HandedOver bool `json:"orphansGoToTheManager"`
-	More       bool `json:"more"` // there are more items than are listed
+	// Manager is who would own the orphans instead, by the tenant's policy.
+	Manager *uuid.UUID `json:"orphansGoTo,omitempty"`
+	More    bool       `json:"more"` // there are more items than are listed
 }
 
 // PlannedItem is one item that would be ended.
@@ -62,17 +61,17 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	items, orphans, err := s.Inventory.Plan(r.Context(), of.ID, who.ID, maxPlan+1)
+	items, orphans, manager, err := s.Inventory.Plan(r.Context(), of.ID, who.ID, maxPlan+1)
 	if err != nil {
 		return Plan{}, err
 	}
-	plan := Plan{Principal: who, Items: []PlannedItem{}, HandedOver: of.Orphans == tenant.OrphansManager, More: len(items) > maxPlan}
+	plan := Plan{Principal: who, Items: []PlannedItem{}, Manager: manager, More: len(items) > maxPlan}
 	for _, i := range items[:min(len(items), maxPlan)] {
 		planned := PlannedItem{Item: i.Item, Verb: "revoke", Holders: i.Holders, Verifiable: s.Connectors.Verifies(i.Connector, i.Kind, i.Secret)}
 		switch {
 		case i.Kind == inventory.ScheduledRun:
 			planned.Verb = "cancel"
-		case i.Rotates:
+		case i.Rotates && (i.Shared || len(i.ReliedOnBy) > 0 || len(i.Holders) > 0):
 			planned.Verb = "rotate"
 		}
 		plan.Items = append(plan.Items, planned)

@@ -76,16 +76,31 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 // Conclude stores how an item stands after a cascade was at it, and the last
 // records of its evidence with it. What is dead stays so, whatever a late
 // second attempt has to say, and what is waived while it is alive.
-func (s *Store) Conclude(ctx context.Context, tenant, id, event uuid.UUID, state State, reason string, records ...evidence.Record) error {
+// A reference, where one is given, is what the cascade acted on: an account that
+// was rotated meanwhile is another. Error: [ErrChanged].
+func (s *Store) Conclude(ctx context.Context, tenant, id, event uuid.UUID, reference string, state State, reason string, records ...evidence.Record) error {
 	encoded, err := evidence.Encode(records)
 	if err != nil {
 		return err
 	}
-	return s.exec(ctx, tenant, "conclude item", `
-		with written as (`+evidence.Insert("$6")+`)
+	changed, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `
+		with written as (`+evidence.Insert("$6")+`),
+		concluded as (
 		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now()
 		 where tenant_id = $1 and id = $2
-		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))`, tenant, id, event, state, reason, string(encoded))
+		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))
+		   and ($7 = '' or reference = $7))
+		select exists (select 1 from inventory where tenant_id = $1 and id = $2 and $7 <> '' and reference <> $7)`,
+		tenant, id, event, state, reason, string(encoded), reference)
+	if err != nil {
+		return fmt.Errorf("conclude item %s: %w", id, err)
+	}
+	if changed {
+		return ErrChanged
+	}
+	return nil
 }
 
 // Opened is an item with its secrets, for the activity that ends it.

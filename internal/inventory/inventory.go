@@ -36,6 +36,9 @@ func CredentialKinds() []Kind {
 // Kinds lists all kinds.
 func Kinds() []Kind { return append(CredentialKinds(), ScheduledRun) }
 
+// IsAccount tells whether several may hold one: it is rotated then.
+func (k Kind) IsAccount() bool { return k == ServiceAccount || k == APIKey }
+
 // Renewable tells whether ending it can be made good by a login: a token, a grant
 // or a session, but no account, no key and no schedule.
 func (k Kind) Renewable() bool {
@@ -108,6 +111,8 @@ var (
 	ErrRestricted = errors.New("the principal is restricted")
 	// ErrDuplicate: the same is registered already and not ended.
 	ErrDuplicate = errors.New("already registered")
+	// ErrChanged: the item is not what it was: its account was rotated meanwhile.
+	ErrChanged = errors.New("the account was rotated meanwhile")
 	// ErrEnding: a cascade has the item; its holder can no longer give it up.
 	ErrEnding = errors.New("a cascade is ending it")
 )

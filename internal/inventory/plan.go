@@ -20,28 +20,44 @@ type Planned struct {
 }
 
 // Plan returns what a cascade of the principal would end now, and the agents that
-// would be suspended with it, and changes nothing.
-func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, err error) {
+// would go on without an owner, and changes nothing. Where the tenant's policy gives
+// those to the principal's manager, who is returned then, what they hold for
+// themselves goes on.
+func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
+	managers, err := database.Once(ctx, s.db, tenant, ids, `
+		select m.id from resources r
+		  join tenants p on p.id = $1 and p.orphans = 'manager'
+		  join resources m on m.tenant_id = $1 and m.type = 'User' and m.deleted_at is null
+		   and m.id::text = r.document -> 'urn:ietf:params:scim:schemas:extension:enterprise:2.0:User' -> 'manager' ->> 'value'
+		 where r.tenant_id = $1 and r.id = $2 and r.type = 'User' and m.id <> $2
+		   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = m.id)`, tenant, principal)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
+	}
+	if len(managers) > 0 {
+		manager = &managers[0]
+	}
 	items, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Planned, error) {
 		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Planned, error) {
 			var p Planned
 			return p, row.Scan(append(p.fields(), &p.Rotates, &p.Holders, &p.Secret)...)
 		})
 	}, `
-		with ending as materialized (select agents_ending_with($1, $2) as id)
+		with ending as materialized (select agents_ending_with($1, $2) as id where not $4)
 		select `+itemColumns+`, rotates(i),
-		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1 and o.id in (select other_holders(i))),
+		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1 and o.id in (select other_holders(i))
+		              and o.principal_id not in (select id from ending) and o.principal_id <> $2),
 		       secret is not null
 		  from inventory i
 		 where i.tenant_id = $1 and i.state in ('live', 'ending', 'survivor')
 		   and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
-		 order by (i.kind = 'scheduled_run') desc, i.id limit $3`, tenant, principal, limit)
+		 order by (i.kind = 'scheduled_run') desc, i.id limit $3`, tenant, principal, limit, manager != nil)
 	if err != nil {
-		return nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
+		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}
 	orphans, err = database.Once(ctx, s.db, tenant, ids, `select a from agents_ending_with($1, $2) a where a <> $2 order by a`, tenant, principal)
 	if err != nil {
-		return nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
+		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}
-	return items, orphans, nil
+	return items, orphans, manager, nil
 }

@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -49,11 +50,12 @@ func (s *Store) Overlooked(ctx context.Context, tenant uuid.UUID, limit int) ([]
 	return found, nil
 }
 
-// Gone returns restricted principals after one in the order of ids, for connectors
-// to be asked about.
-func (s *Store) Gone(ctx context.Context, tenant, after uuid.UUID, limit int) ([]uuid.UUID, error) {
+// Gone returns principals who were restricted within so long, after one in the
+// order of ids, for connectors to be asked about.
+func (s *Store) Gone(ctx context.Context, tenant, after uuid.UUID, within time.Duration, limit int) ([]uuid.UUID, error) {
 	found, err := database.Once(ctx, s.db, tenant, ids, `
-		select principal_id from restrictions where tenant_id = $1 and principal_id > $2 order by principal_id limit $3`, tenant, after, limit)
+		select principal_id from restrictions where tenant_id = $1 and principal_id > $2 and since > now() - $4::interval
+		 order by principal_id limit $3`, tenant, after, limit, within)
 	if err != nil {
 		return nil, fmt.Errorf("list who is restricted: %w", err)
 	}

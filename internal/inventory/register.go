@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/seal"
 )
@@ -52,6 +53,19 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 	return item, nil
 }
 
+// HeldByOthers tells whether another principal has registered the same account.
+func (s *Store) HeldByOthers(ctx context.Context, tenant uuid.UUID, n New) (bool, error) {
+	held, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `
+		select exists (select 1 from inventory where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
+		   and principal_id <> $5 and state in ('live', 'ending', 'survivor', 'waived'))`, tenant, n.Connector, n.Kind, n.Reference, n.Principal)
+	if err != nil {
+		return false, fmt.Errorf("look who else holds %s: %w", n.Reference, err)
+	}
+	return held, nil
+}
+
 // Replace is [Store.Register], in the place of what is registered already: for
 // whoever issues again because an answer got lost.
 func (s *Store) Replace(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
@@ -88,8 +102,9 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("registration %d: %v"
 func (e *RefusedError) Unwrap() error { return e.Cause }
 
 // RegisterAll adds all of the items, or, where any is refused, none, and says
-// of each refused one why. The refusals are nil where err is not.
-func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New) (refused []*RefusedError, err error) {
+// of each refused one why. The refusals are nil where err is not. With try it only
+// says what would be refused.
+func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New, try bool) (refused []*RefusedError, err error) {
 	errRefused := errors.New("refused")
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		admission := newAdmission(tx, tenant)
@@ -113,7 +128,7 @@ func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New) 
 				refused = append(refused, &RefusedError{i, err})
 			}
 		}
-		if len(refused) > 0 {
+		if len(refused) > 0 || try {
 			return errRefused
 		}
 		return nil
@@ -241,13 +256,13 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 	return resourceType, err
 }
 
-// lockActiveOwner finds an owner of the agent, or of the parents above it, who is here, and keeps that
+// lockActiveOwner finds an owner of the agent who is here, and keeps that
 // owner from leaving until the transaction ends. While it waits for the lock
 // the owner may have left: it then looks for another.
 func lockActiveOwner(ctx context.Context, tx pgx.Tx, tenant, agent uuid.UUID) error {
 	for {
 		var owner *uuid.UUID
-		if err := tx.QueryRow(ctx, `select responsible_owner($1, $2)`, tenant, agent).Scan(&owner); err != nil {
+		if err := tx.QueryRow(ctx, `select active_owner($1, $2, null)`, tenant, agent).Scan(&owner); err != nil {
 			return err
 		}
 		if owner == nil {

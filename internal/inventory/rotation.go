@@ -89,6 +89,27 @@ func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item,
 	return &r, err
 }
 
+// TakeRotation takes an open rotation for lease, and no new one in its place.
+// Error: [ErrRotating], where another has it, or has finished it.
+func (s *Store) TakeRotation(ctx context.Context, tenant uuid.UUID, r *Rotation, by string, lease time.Duration) error {
+	var sealed []byte
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			update rotations set leased_by = $3, leased_until = clock_timestamp() + $4::interval
+			 where tenant_id = $1 and id = $2 and step not in ('done', 'abandoned')
+			   and (leased_by is null or leased_by = $3 or leased_until < clock_timestamp())
+			returning step, new_reference, new_secret`, tenant, r.ID, by, lease).Scan(&r.Step, &r.NewReference, &sealed)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrRotating
+	}
+	if err != nil {
+		return fmt.Errorf("take a rotation: %w", err)
+	}
+	r.NewSecret, err = s.unseal(tenant, r.ID, sealed)
+	return err
+}
+
 // OpenRotation returns the unfinished rotation of an item's account, or nil.
 func (s *Store) OpenRotation(ctx context.Context, tenant uuid.UUID, item *Item) (*Rotation, error) {
 	r, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Rotation, error) {
@@ -138,26 +159,27 @@ func (s *Store) Yield(ctx context.Context, tenant uuid.UUID, r *Rotation, by str
 		update rotations set leased_by = null, leased_until = null where tenant_id = $1 and id = $2 and leased_by = $3`, tenant, r.ID, by)
 }
 
-// Holders returns the items whose holders go on with the account, and notes
-// that the new secret is for them: whoever of them leaves later needs another
-// rotation.
-func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID, r *Rotation) ([]Item, error) {
-	holders, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Item, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Item])
+// Holders returns the items whose holders go on with the account now, and who else
+// relies on it by any of its rows; and notes that the new secret is for them:
+// whoever of them leaves later needs another rotation.
+func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID, r *Rotation) (holders []uuid.UUID, reliedOnBy []string, err error) {
+	_, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
+		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
+			return struct{}{}, row.Scan(&holders, &reliedOnBy)
+		})
 	}, `
-		with noted as (
-		  insert into rotation_holders (tenant_id, rotation_id, item_id)
-		  select $1, $3, h from inventory i, other_holders(i) h where i.tenant_id = $1 and i.id = $2
-		  on conflict do nothing)
-		select `+itemColumns+` from inventory i where tenant_id = $1 and (
-		       exists (select 1 from inventory o where o.tenant_id = $1 and o.id = $2 and i.id in (select other_holders(o)))
-		    or id in (select item_id from rotation_holders where tenant_id = $1 and rotation_id = $3))
-		   and state in ('live', 'waived')
-		 order by id`, tenant, item, r.ID)
+		with item as materialized (select i from inventory i where i.tenant_id = $1 and i.id = $2),
+		holders as materialized (select h from item, other_holders(item.i) h),
+		noted as (
+		  insert into rotation_holders (tenant_id, rotation_id, item_id) select $1, $3, h from holders on conflict do nothing)
+		select array(select h from holders order by h),
+		       array(select distinct u from item, inventory o, unnest(o.relied_on_by) u
+		              where o.tenant_id = $1 and o.connector = (item.i).connector and o.kind = (item.i).kind and o.reference = (item.i).reference
+		              order by u)`, tenant, item, r.ID)
 	if err != nil {
-		return nil, fmt.Errorf("look for the account's other holders: %w", err)
+		return nil, nil, fmt.Errorf("look for the account's other holders: %w", err)
 	}
-	return holders, nil
+	return holders, reliedOnBy, nil
 }
 
 // FinishRotation gives the account's remaining rows the new secret, and the new
@@ -186,14 +208,7 @@ func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotatio
 			return err
 		}
 		for _, holder := range holders {
-			sealed, err := s.sealer.Seal(tenant, holder, []byte(r.NewSecret.Reveal()))
-			if err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, `
-				update inventory set secret = $3, account = coalesce(nullif(account, ''), reference),
-				       reference = coalesce(nullif($4, ''), reference), updated_at = now()
-				 where tenant_id = $1 and id = $2`, tenant, holder, sealed, r.NewReference); err != nil {
+			if err := s.handOver(ctx, tx, tenant, holder, r); err != nil {
 				return err
 			}
 		}
@@ -201,6 +216,37 @@ func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotatio
 	})
 	if err != nil {
 		return fmt.Errorf("finish a rotation: %w", err)
+	}
+	return nil
+}
+
+// handOver gives one row the new secret, and what any row of the account says of
+// others who rely on it: the leaver's own row tells it no more. What its holder has
+// registered again, under the new reference, takes its place.
+func (s *Store) handOver(ctx context.Context, tx pgx.Tx, tenant, holder uuid.UUID, r *Rotation) error {
+	sealed, err := s.sealer.Seal(tenant, holder, []byte(r.NewSecret.Reveal()))
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		with item as materialized (select * from inventory where tenant_id = $1 and id = $2),
+		again as (
+		  select exists (select 1 from item i join inventory o on o.tenant_id = $1 and o.connector = i.connector and o.kind = i.kind
+		     and o.principal_id = i.principal_id and o.id <> i.id and o.reference = $4 and o.state in ('live', 'ending', 'survivor', 'waived')) yes),
+		account as (
+		  select bool_or(o.shared) shared, coalesce(array_agg(distinct u) filter (where u is not null), '{}') relied_on_by
+		    from item i join inventory o on o.tenant_id = $1 and o.connector = i.connector and o.kind = i.kind and o.reference = i.reference
+		    left join unnest(o.relied_on_by) u on true)
+		update inventory i set
+		       secret = case when not again.yes then $3::bytea end,
+		       account = coalesce(nullif(i.account, ''), i.reference),
+		       reference = case when $4 = '' or again.yes then i.reference else $4 end,
+		       state = case when again.yes then 'released' else i.state end,
+		       reason = case when again.yes then 'registered again after its rotation' else i.reason end,
+		       shared = account.shared, relied_on_by = account.relied_on_by, updated_at = now()
+		  from again, account where i.tenant_id = $1 and i.id = $2`, tenant, holder, sealed, r.NewReference)
+	if err != nil {
+		return fmt.Errorf("hand the new secret to item %s: %w", holder, err)
 	}
 	return nil
 }

@@ -52,17 +52,19 @@ var ErrUnboundNotFound = errors.New("no such unbound credential: it is bound by 
 
 // Note lists what a connector found, unless it is registered. A credential is
 // bound by its registration, never by a name; only where the downstream's labels
-// are trusted, and a label is a principal's SCIM id, it is bound by itself.
-// Error: [ErrUnknownPrincipal], where the label names nobody of the tenant.
-func (s *Store) Note(ctx context.Context, tenant uuid.UUID, by Scope, u Unregistered, trusted bool) (Noted, error) {
+// are trusted, and a label is the SCIM id of somebody who is gone, it is bound by
+// itself. What was concluded since the listing began is known, too: it was listed
+// alive. Error: [ErrUnknownPrincipal], where the label names nobody of the tenant.
+func (s *Store) Note(ctx context.Context, tenant uuid.UUID, by Scope, u Unregistered, listed time.Time, trusted bool) (Noted, error) {
 	noted := NoteUnbound
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		var registered, known bool
+		var registered, known, gone bool
 		err := tx.QueryRow(ctx, `
 			select exists (select 1 from inventory where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
-			                  and state in ('live', 'ending', 'survivor', 'waived')),
-			       exists (select 1 from resources where tenant_id = $1 and id = $5 and type in ('User', 'Agent'))`,
-			tenant, u.Connector, u.Kind, u.Reference, u.Principal).Scan(&registered, &known)
+			                  and (state in ('live', 'ending', 'survivor', 'waived') or updated_at >= $6)),
+			       exists (select 1 from resources where tenant_id = $1 and id = $5 and type in ('User', 'Agent')),
+			       exists (select 1 from restrictions where tenant_id = $1 and principal_id = $5)`,
+			tenant, u.Connector, u.Kind, u.Reference, u.Principal, listed).Scan(&registered, &known, &gone)
 		switch {
 		case err != nil:
 			return err
@@ -80,7 +82,7 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, by Scope, u Unregist
 			   set seen_at = now(), principal_id = excluded.principal_id, event_id = coalesce(excluded.event_id, u.event_id), item_id = null
 			returning id`,
 			tenant, uuid.Must(uuid.NewV7()), u.Connector, u.Kind, u.Reference, u.Principal, u.Scopes, u.ExpiresAt, by.Event).Scan(&id)
-		if err != nil || !trusted {
+		if err != nil || !trusted || !gone {
 			return err
 		}
 		noted = NoteBound

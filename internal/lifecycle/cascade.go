@@ -252,15 +252,15 @@ func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) erro
 	return nil
 }
 
-// Open returns cascades that were started some time ago and have not closed:
-// whether each is still at work, only Temporal knows.
-func (c *Cascades) Open(ctx context.Context, tenant uuid.UUID, startedBefore time.Time, limit int) ([]Cascade, error) {
+// Open returns a page of the cascades that were started some time ago and have not
+// closed, after one in the order of their events: whether each is still at work, only Temporal knows.
+func (c *Cascades) Open(ctx context.Context, tenant uuid.UUID, startedBefore time.Time, after int64, limit int) ([]Cascade, error) {
 	open, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) ([]Cascade, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Cascade])
 	}, `
 		select `+cascadeColumns+` from lifecycle_events
-		 where tenant_id = $1 and kind = 'leaver' and started_at < $2 and closed_at is null
-		 order by sequence limit $3`, tenant, startedBefore, limit)
+		 where tenant_id = $1 and kind = 'leaver' and started_at < $2 and closed_at is null and sequence > $4
+		 order by sequence limit $3`, tenant, startedBefore, limit, after)
 	if err != nil {
 		return nil, fmt.Errorf("list open cascades: %w", err)
 	}

@@ -213,7 +213,7 @@ const orphanSQL = `
 	     and (a.id = $2 or a.id in (select o.source_id from above
 	          join edges o on o.tenant_id = $1 and o.target_id = above.id and o.attribute = 'owners'))
 	     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a.id)
-	     and responsible_owner($1, a.id) is null
+	     and not has_active_owner($1, a.id, null)
 	  returning a.id, a.version),
 	event as (
 	  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id, due_at)

@@ -21,8 +21,10 @@ import (
 const consentPath = "/admin/oauth2/auth/sessions/consent"
 
 const (
-	grantsPage     = 250 // Hydra's own default
-	maxGrantsPages = 100
+	// grantsPage keeps an answer below what is read of one: each session has its
+	// client's metadata and its request in it.
+	grantsPage     = 10
+	maxGrantsPages = 1000
 )
 
 // consent is the part of a consent session that names a grant.

@@ -134,7 +134,7 @@ func TestContractOfGrants(t *testing.T) {
 }
 
 func TestTheAnswersTableOfGrants(t *testing.T) {
-	target := connectors.Target{Kind: inventory.Grant, Reference: "ada/app"}
+	target := connectors.Target{Kind: inventory.Grant, Reference: "ada/app", Secret: contract.Canary}
 	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "204", Status: 204, Outcome: connectors.Done},
 		{Name: "404 of the API itself", Status: 404, Body: `{"error":"not_found"}`, Outcome: connectors.Gone},

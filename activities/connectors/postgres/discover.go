@@ -52,7 +52,7 @@ func (c *Connector) Issue(ctx context.Context, name string, principal uuid.UUID)
 		return connectors.Issued{}, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	role, password := strings.ReplaceAll(name, "-", "_"), rand.Text()
+	role, password := drillRole(name), rand.Text()
 	verifier, err := scram.NewVerifier(password)
 	if err != nil {
 		return connectors.Issued{}, connectors.Permanent("%w", err)
@@ -70,14 +70,17 @@ func (c *Connector) Issue(ctx context.Context, name string, principal uuid.UUID)
 	return connectors.Issued{Kind: inventory.ServiceAccount, Reference: role, Secret: seal.Secret(password)}, nil
 }
 
+// drillRole is a drill's name as roles are named.
+func drillRole(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
 // Remove implements connectors.Issuer.
-func (c *Connector) Remove(ctx context.Context, reference string) error {
+func (c *Connector) Remove(ctx context.Context, name string) error {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.Exec(ctx, "drop role if exists "+pgx.Identifier{reference}.Sanitize()); err != nil {
+	if _, err := conn.Exec(ctx, "drop role if exists "+pgx.Identifier{drillRole(name)}.Sanitize()); err != nil {
 		return classify("drop the drill's role", err)
 	}
 	return nil

@@ -84,7 +84,7 @@ func (d *downstream) configured(t *testing.T, settings postgres.Config, address 
 
 func (d *downstream) issue(t *testing.T) connectors.Target {
 	name, password := d.role(t, "")
-	return connectors.Target{Item: uuid.New(), Kind: inventory.ServiceAccount, Reference: name, Secret: seal.Secret(password)}
+	return connectors.Target{Item: uuid.New(), Kind: inventory.ServiceAccount, Reference: name, Account: name, Secret: seal.Secret(password)}
 }
 
 func (d *downstream) logsIn(role, password string) bool {
@@ -181,6 +181,9 @@ func TestASuccessorActsAsTheAccount(t *testing.T) {
 	account := target.Reference
 	d.exec(t, "create schema s_"+account+" authorization "+account)
 	d.exec(t, "alter role "+account+" set search_path = s_"+account+", public")
+	// A holder may set what would cut its own rotation off.
+	d.exec(t, "alter role "+account+" set statement_timeout = '1ms'")
+	d.exec(t, "alter role "+account+" set idle_in_transaction_session_timeout = '1ms'")
 	t.Cleanup(func() { d.exec(t, "drop schema s_"+account+" cascade") })
 	for n := range 2 {
 		target = rotate(t, c, target)

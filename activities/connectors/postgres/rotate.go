@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"regexp"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -17,24 +15,14 @@ import (
 // maxRole is PostgreSQL's limit of a name, in bytes.
 const maxRole = 63
 
-// successor marks the login roles that rotations made. They act as the role
-// whose name they begin with, which owns what they create.
-var successor = regexp.MustCompile(`_lv[0-9a-f]{8}$`)
-
-// Successor implements connectors.Rotator.
+// Successor implements connectors.Rotator: <account>_lv<8 hex of the rotation's id>.
 func (c *Connector) Successor(t connectors.Target) string {
 	if !c.alternate {
 		return t.Reference
 	}
-	return nameOf(base(t.Reference), t.Rotation)
-}
-
-func base(role string) string { return successor.ReplaceAllString(role, "") }
-
-func nameOf(base string, rotation uuid.UUID) string {
 	// The last bytes: a UUID of version 7 begins with the time.
-	suffix := "_lv" + hex.EncodeToString(rotation[12:])
-	return strings.ToValidUTF8(base[:min(len(base), maxRole-len(suffix))], "") + suffix
+	suffix := "_lv" + hex.EncodeToString(t.Rotation[12:])
+	return strings.ToValidUTF8(t.Account[:min(len(t.Account), maxRole-len(suffix))], "") + suffix
 }
 
 // Renew implements connectors.Rotator. The password is sent as a verifier: in
@@ -55,9 +43,9 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 	} else if err != nil {
 		return connectors.Answer{}, err
 	}
-	if owner := base(t.Reference); owner != t.Reference {
-		if err := refuseForbidden(ctx, conn, owner); errors.Is(err, errGone) {
-			return connectors.Answer{}, connectors.Permanent("the role %s, which the account acts as, is gone", owner)
+	if t.Account != t.Reference {
+		if err := refuseForbidden(ctx, conn, t.Account); errors.Is(err, errGone) {
+			return connectors.Answer{}, connectors.Permanent("the role %s, which the account acts as, is gone", t.Account)
 		} else if err != nil {
 			return connectors.Answer{}, err
 		}
@@ -77,17 +65,24 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 // createSuccessor makes a login role that acts as the old one's, with its
 // settings, or gives one that an earlier attempt made the same password again.
 func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, verifier string) error {
-	role, actsAs := pgx.Identifier{t.NewReference}.Sanitize(), pgx.Identifier{base(t.Reference)}.Sanitize()
+	role, actsAs := pgx.Identifier{t.NewReference}.Sanitize(), pgx.Identifier{t.Account}.Sanitize()
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		var exists bool
-		if err := tx.QueryRow(ctx, `select exists (select 1 from pg_roles where rolname = $1)`, t.NewReference).Scan(&exists); err != nil {
+		var until *string // no rotation prolongs an account's life
+		if err := tx.QueryRow(ctx, `
+			select exists (select 1 from pg_roles where rolname = $1), (select rolvaliduntil::text from pg_roles where rolname = $2)`,
+			t.NewReference, t.Reference).Scan(&exists, &until); err != nil {
 			return err
+		}
+		limit := ""
+		if until != nil {
+			limit = " valid until '" + *until + "'" // a time, as PostgreSQL wrote it
 		}
 		statement := "create role " + role + " login in role " + actsAs
 		if exists {
 			statement = "alter role " + role + " login"
 		}
-		if _, err := tx.Exec(ctx, statement+" password '"+verifier+"'"); err != nil {
+		if _, err := tx.Exec(ctx, statement+" password '"+verifier+"'"+limit); err != nil {
 			return err
 		}
 		if err := copySettings(ctx, tx, t.Reference, role); err != nil {
@@ -99,13 +94,14 @@ func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, v
 	})
 }
 
-// copySettings gives a role the settings of another, but for `role` itself. By
-// way of the session's own value, since a list is quoted as only PostgreSQL knows.
+// copySettings gives a role the settings of another, but for `role` itself, and for
+// what would bear upon this very transaction: a role sets its own. By way of the
+// session's own value, since a list is quoted as only PostgreSQL knows.
 func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) error {
 	rows, err := tx.Query(ctx, `
 		select split_part(c, '=', 1), substr(c, strpos(c, '=') + 1) from pg_roles r
 		  join pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0, unnest(s.setconfig) c
-		 where r.rolname = $1 and c not like 'role=%'`, from)
+		 where r.rolname = $1 and split_part(c, '=', 1) !~ '^(role|session_.*|.*timeout|.*transaction.*)$'`, from)
 	if err != nil {
 		return err
 	}

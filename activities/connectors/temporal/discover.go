@@ -58,6 +58,9 @@ func (c *Connector) scheduled(ctx context.Context, principals []uuid.UUID) ([]co
 		if err != nil {
 			return nil, err
 		}
+		if entry.Paused && c.config.Mode == "pause" {
+			continue // as it was left
+		}
 		var principal uuid.UUID
 		label := entry.SearchAttributes.GetIndexedFields()[c.config.SearchAttribute]
 		if label == nil || converter.GetDefaultDataConverter().FromPayload(label, &principal) != nil {
@@ -101,8 +104,8 @@ func (c *Connector) Issue(ctx context.Context, name string, _ uuid.UUID) (connec
 }
 
 // Remove implements connectors.Issuer: in mode delete nothing is left.
-func (c *Connector) Remove(ctx context.Context, reference string) error {
-	if err := c.client.ScheduleClient().GetHandle(ctx, reference).Delete(ctx); err != nil && !isGone(err) {
+func (c *Connector) Remove(ctx context.Context, name string) error {
+	if err := c.client.ScheduleClient().GetHandle(ctx, name).Delete(ctx); err != nil && !isGone(err) {
 		return fmt.Errorf("delete the drill's schedule: %w", err)
 	}
 	return nil

@@ -23,8 +23,8 @@ type Config struct {
 	Address string           `yaml:"address"`
 	Token   config.SecretRef `yaml:"token"` // with create and update at mount/data/prefix/*
 	Mount   string           `yaml:"mount"`
-	// Prefix of the paths; a secret is at prefix/connector/account, where the
-	// account is the first reference that it was rotated from.
+	// Prefix of the paths; a secret is at prefix/tenant/connector/account, where the
+	// tenant is an id and the account the first reference that it was rotated from.
 	Prefix    string `yaml:"prefix"`
 	Namespace string `yaml:"namespace"`
 }
@@ -98,7 +98,7 @@ func (c *Connector) path(p connectors.Publication) string {
 	if c.config.Prefix != "" {
 		segments = append(segments, strings.Split(strings.Trim(c.config.Prefix, "/"), "/")...)
 	}
-	segments = append(segments, p.Connector, p.Account)
+	segments = append(segments, p.Tenant.String(), p.Connector, p.Account)
 	for i, s := range segments {
 		if s = url.PathEscape(s); s == "." || s == ".." {
 			s = strings.ReplaceAll(s, ".", "%2E")

@@ -28,9 +28,11 @@ func connect(t *testing.T, c Config) *Connector {
 	return connector
 }
 
+var testTenant = uuid.MustParse("4a3ec2c4-a334-4ead-a709-306d3154f984")
+
 func publication(account string) connectors.Publication {
 	return connectors.Publication{
-		Rotation: uuid.New(), Connector: "crm", Kind: inventory.ServiceAccount, Account: account, Previous: account, Reference: account + "_lv1", Secret: "new-secret",
+		Tenant: testTenant, Rotation: uuid.New(), Connector: "crm", Kind: inventory.ServiceAccount, Account: account, Previous: account, Reference: account + "_lv1", Secret: contract.Canary,
 	}
 }
 
@@ -64,12 +66,12 @@ func TestANewSecretIsAVersionAtTheAccountsPath(t *testing.T) {
 	p := publication("reporting")
 	for n, want := range []string{"version 1", "version 2"} { // twice is one content in two versions
 		answer, err := c.Publish(t.Context(), p)
-		if err != nil || answer.Outcome != connectors.Done || !strings.HasPrefix(answer.Detail, want) || strings.Contains(answer.Detail, "new-secret") {
+		if err != nil || answer.Outcome != connectors.Done || !strings.HasPrefix(answer.Detail, want) || strings.Contains(answer.Detail, contract.Canary) {
 			t.Fatalf("publication %d: %+v, %v", n+1, answer, err)
 		}
 	}
-	written := kv["/v1/kv/data/leaver/rotated/crm/reporting"]
-	want := map[string]any{"reference": "reporting_lv1", "secret": "new-secret", "previous_reference": "reporting", "rotation_id": p.Rotation.String()}
+	written := kv["/v1/kv/data/leaver/rotated/"+testTenant.String()+"/crm/reporting"]
+	want := map[string]any{"reference": "reporting_lv1", "secret": contract.Canary, "previous_reference": "reporting", "rotation_id": p.Rotation.String()}
 	if len(written) != 2 || !cmp.Equal(written[1], want) {
 		t.Errorf("written %v; want %v", kv, want)
 	}
@@ -86,14 +88,14 @@ func TestAnAccountsNameLeadsNowhereElse(t *testing.T) {
 		}
 	}
 	for path := range kv {
-		if !strings.HasPrefix(path, "/v1/secret/data/crm/") || strings.Count(path, "/") != 5 {
+		if !strings.HasPrefix(path, "/v1/secret/data/"+testTenant.String()+"/crm/") || strings.Count(path, "/") != 6 {
 			t.Errorf("a secret was written to %s", path)
 		}
 	}
 }
 
 func TestTheAnswersTable(t *testing.T) {
-	target := connectors.Target{Secret: "new-secret"}
+	target := connectors.Target{Secret: contract.Canary}
 	publish := func(ctx context.Context, url string) (connectors.Answer, error) {
 		return connect(t, Config{Address: url}).Publish(ctx, publication("a"))
 	}

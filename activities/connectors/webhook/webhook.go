@@ -31,7 +31,7 @@ type Config struct {
 	Notify bool `yaml:"notify"`
 }
 
-// Connector implements Revoker, Rotator, Publisher, Canceller, Verifier and Notifier.
+// Connector implements Revoker, Rotator, Publisher, Canceller, Blocker, Verifier and Notifier.
 type Connector struct {
 	config Config
 	signer *standardwebhooks.Webhook
@@ -68,7 +68,7 @@ func (c *Connector) Close() { c.client.CloseIdleConnections() }
 
 // message is the body of every request.
 type message struct {
-	Type      string    `json:"type"` // credential.revoke, .rotate, .retire, .rotated, .cancel, .verify, or a notification's
+	Type      string    `json:"type"` // credential.revoke, .rotate, .retire, .rotated, .cancel, .block, .verify, or a notification's
 	Timestamp time.Time `json:"timestamp"`
 	Data      any       `json:"data"`
 }
@@ -104,6 +104,18 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	t.Key = t.Rotation.String()
 	return c.end(ctx, "credential.retire", t, "")
+}
+
+// Block implements connectors.Blocker. A platform that cannot answers 501.
+func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	resp, body, err := c.send(ctx, "credential.block", t.Key+"/credential.block", item{Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference})
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	if resp.StatusCode == http.StatusNotImplemented {
+		return connectors.Answer{}, connectors.Permanent("the platform cannot block what can be unblocked")
+	}
+	return readEnd(resp, body)
 }
 
 // publication is the data of a message that hands over a new secret.

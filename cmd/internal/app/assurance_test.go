@@ -203,6 +203,7 @@ func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
 	i := installAPI(t)
 	cfg := *i.cfg
 	cfg.Assurance.ReconcileEvery, cfg.Assurance.DrillCron, cfg.Assurance.DrillTenant = time.Hour, "0 3 * * *", "leaver-drill"
+	cfg.Connectors = []config.Connector{{Name: "crm", Tenants: []string{"leaver-drill"}}}
 	schedules := i.app.temporal.ScheduleClient()
 	for range 2 {
 		if err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {

@@ -61,12 +61,9 @@ func TestAMassDeactivationIsHeldUntilAnApproverReleasesIt(t *testing.T) {
 	for n, id := range people {
 		i.hasState(id, "held")
 		// Access is blocked at once: the token is dead, the account cannot log in.
-		if got := i.state(tokens[n]); got != "verified" {
-			t.Errorf("the token is %s while the brake is held, want verified", got)
-		}
-		if d.logsIn(roles[n], passwords[n]) {
-			t.Error("the account logs in while the brake is held")
-		}
+		stacktest.Eventually(t, 20*time.Second, "the token's end and the account's block", func() bool {
+			return i.state(tokens[n]) == "verified" && !d.logsIn(roles[n], passwords[n])
+		})
 		if got := i.state(accounts[n]); got != "ending" {
 			t.Errorf("the account is %s while the brake is held, want ending", got)
 		}
@@ -159,5 +156,40 @@ func TestAPausedConnectorsWorkWaitsAndOthersGoOn(t *testing.T) {
 	}
 	if status, _ := i.call("POST", "/v1/connectors/platform/resume", i.operator, `{"reason":"x"}`); status != http.StatusConflict {
 		t.Errorf("resuming what is not paused answered %d, want 409", status)
+	}
+}
+
+func TestAHeldCascadeThatIsTerminatedAndRunAgainIsHeldAgain(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":1,"brakeWindowSeconds":60}`)
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	role, password := d.account()
+	id := i.holdAccount(ada, role, password, "")
+	i.deactivate(bob)
+	i.deactivate(ada)
+	i.work()
+	i.hasState(ada, "held")
+	cascade := i.cascades(ada)[0]
+	// The window has passed by the time that it is run again, and the brake's
+	// numbers were taken away.
+	i.sql(`update lifecycle_events set created_at = created_at - interval '1 hour'`)
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":0}`)
+	if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "impatience"); err != nil {
+		t.Fatal(err)
+	}
+	i.must("POST", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/rerun", i.operator, `{"reason":"impatience"}`)
+	i.hasState(ada, "held")
+	// Nor does a signal from Temporal's UI release it.
+	if err := i.app.temporal.SignalWorkflow(t.Context(), cascade.WorkflowID, "", workflows.SignalRelease, nil); err != nil {
+		t.Fatal(err)
+	}
+	stacktest.Eventually(t, 20*time.Second, "the block", func() bool { return !d.logsIn(role, password) })
+	if got := i.state(id); got != "ending" {
+		t.Errorf("the account is %s, want ending", got)
+	}
+	i.must("POST", "/v1/tenants/acme/brakes/release", i.approver(), `{"reason":"it is meant"}`)
+	if c := i.closed(ada); c.Outcome != "completed" || i.state(id) != "verified" {
+		t.Errorf("cascade %+v, account %s; want completed and verified", c, i.state(id))
 	}
 }

@@ -72,8 +72,11 @@ func TestAnImportIsAllOrNothingAndSaysWhatIsWrongInEachLine(t *testing.T) {
 		t.Errorf("malformed lines: %d %v; want 422 for lines %v", status, bad, want)
 	}
 	status, bad, _ = i.importNDJSON(i.platform, "/v1/import",
-		key(ada, "good"), key(uuid.NewString(), "unknown"), key(gone, "restricted"), key(ada, "known"), key(ada, "twice"), key(ada, "twice"), key(foreign, "foreign"))
-	want := map[int]string{2: "no such principal", 3: "the principal is restricted", 4: "already registered", 6: "already registered", 7: "no such principal"}
+		key(ada, "good"), key(uuid.NewString(), "unknown"), key(gone, "restricted"), key(ada, "known"), key(ada, "twice"), key(ada, "twice"), key(foreign, "foreign"), key(ada, ""))
+	want := map[int]string{
+		2: "no such principal", 3: "the principal is restricted", 4: "already registered", 6: "already registered", 7: "no such principal",
+		8: "reference is missing, or longer than 512 bytes",
+	}
 	if status != http.StatusUnprocessableEntity || !cmp.Equal(bad, want) {
 		t.Errorf("refused lines: %d %v; want 422 %v", status, bad, want)
 	}

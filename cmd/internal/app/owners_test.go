@@ -127,3 +127,18 @@ func TestAnOrphanGoesToTheManagerWhereThePolicySaysSo(t *testing.T) {
 		t.Error("an orphan whose owner's manager is gone goes on")
 	}
 }
+
+func TestAnAgentWhoseInnerGroupLosesItsLastMemberEnds(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	inner := i.group("inner", ada)
+	agent := i.createAgent("owned-from-outside", i.group("outer", inner))
+	id := i.hold(p, agent, agent, "own")
+	// The IdP empties the inner group first, and deactivates the person then.
+	i.must("PATCH", "/scim/v2/Groups/"+inner, i.scim, `{"Operations":[{"op":"remove","path":"members"}]}`)
+	i.deactivate(ada)
+	if c := i.closed(agent); c.Outcome != "completed" || c.Trigger != "orphaned" || i.state(id) != "verified" {
+		t.Errorf("cascade %+v, credential %s; want it orphaned, completed and verified", c, i.state(id))
+	}
+}

@@ -86,6 +86,8 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 		alive, known = p.alive[m.Data.Reference+"/new"]
 	}
 	switch {
+	case m.Type == "credential.block":
+		w.WriteHeader(http.StatusNotImplemented)
 	case m.Type == "credential.rotated":
 		w.WriteHeader(http.StatusNoContent)
 	case m.Type == "credential.verify":

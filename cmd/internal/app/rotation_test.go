@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,7 @@ type crm struct {
 	crashAt   string
 	crashed   bool
 	refuse    bool // to take new secrets
+	busy      int  // how often it cannot retire yet
 	published []connectors.Publication
 }
 
@@ -91,6 +93,15 @@ func (d *crm) Publish(_ context.Context, p connectors.Publication) (connectors.A
 }
 
 func (d *crm) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	d.mu.Lock()
+	busy := d.busy > 0
+	if busy {
+		d.busy--
+	}
+	d.mu.Unlock()
+	if busy {
+		return connectors.Answer{}, connectors.RetryableAfter(3*time.Second, "sessions are still open")
+	}
 	answer, err := d.Connector.Retire(ctx, t)
 	d.reach("retired")
 	return answer, err
@@ -359,5 +370,63 @@ func TestASharedAccountThatNobodyCanPublishIsRefusedAtRegistration(t *testing.T)
 		`{"principalId":"`+ada+`","kind":"service_account","connector":"crm","reference":"x","secret":"y","shared":true}`)
 	if status != 422 || !strings.Contains(fmt.Sprint(answer["detail"]), "publish_to") {
 		t.Errorf("answered %d %v; want 422 that names publish_to", status, answer)
+	}
+}
+
+// TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim: he has the new secret by
+// then, so the account is rotated twice.
+func TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	d.busy = 2
+	i.work()
+	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
+	role, old := d.account()
+	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	i.deactivate(ada)
+	stacktest.Eventually(t, 20*time.Second, "the publication", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return len(d.published) == 1
+	})
+	handed := d.published[0]
+	if len(handed.Holders) != 2 {
+		t.Fatalf("published for %v, want both others", handed.Holders)
+	}
+	i.deactivate(bob)
+	for who, id := range map[string]string{ada: hers, bob: his} {
+		if c := i.closed(who); c.Outcome != "completed" || i.state(id) != "verified" {
+			t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(id))
+		}
+	}
+	if d.logsIn(role, old) || d.logsIn(handed.Reference, handed.Secret.Reveal()) {
+		t.Error("the old secret, or what the leaver was handed, works")
+	}
+	if item := i.opened(kept); !d.logsIn(item.Reference, item.Secret.Reveal()) {
+		t.Error("the remaining holder's secret does not work")
+	}
+}
+
+// TestARotationThatNobodyIsLeftForIsNone: both holders were here when the first
+// one's account was found, and neither when it is ended.
+func TestARotationThatNobodyIsLeftForIsNone(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	i.work()
+	i.must("POST", "/v1/connectors/crm/pause", i.operator, `{"reason":"maintenance"}`)
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	role, old := d.account()
+	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
+	i.deactivate(ada)
+	stacktest.Eventually(t, 20*time.Second, "the account's discovery", func() bool { return i.state(hers) == "ending" })
+	i.deactivate(bob)
+	i.must("POST", "/v1/connectors/crm/resume", i.operator, `{"reason":"done"}`)
+	for who, id := range map[string]string{ada: hers, bob: his} {
+		if c := i.closed(who); c.Outcome != "completed" || c.Survivors != 0 {
+			t.Errorf("cascade %+v, item %s; want completed", c, i.state(id))
+		}
+	}
+	if made := d.successors(role); len(made) != 0 || d.logsIn(role, old) {
+		t.Errorf("secrets %v were made for nobody, or the account logs in", made)
 	}
 }

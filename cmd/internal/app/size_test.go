@@ -1,6 +1,8 @@
 package app
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,12 +24,17 @@ func TestACascadeOfThousandsStaysWithinBounds(t *testing.T) {
 		t.Skip("ends thousands of credentials")
 	}
 	for name, c := range map[string]struct {
-		items int
-		rate  float64
-	}{"in batches": {5000, 0}, "one by one": {2000, 100_000}} {
+		items     int
+		rate      float64
+		connector connectors.Connector
+	}{
+		"in batches":                     {5000, 0, noopConnector{}},
+		"one by one":                     {2500, 100_000, noopConnector{}},
+		"in batches that fail each once": {2000, 0, &failsOnce{failed: make(map[uuid.UUID]bool)}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			i := installAPI(t, func(c *config.Config) { c.Policy.Deadline = 10 * time.Minute })
-			i.app.connectors = connectors.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{connectors.AllTenants}, Rate: c.rate}}
+			i.app.connectors = connectors.Registry{"noop": {Connector: c.connector, Tenants: []string{connectors.AllTenants}, Rate: c.rate}}
 			i.work()
 			ada := i.createUser("ada@example.com")
 			i.register(uuid.MustParse(ada), c.items)
@@ -52,4 +59,21 @@ func TestACascadeOfThousandsStaysWithinBounds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// failsOnce is a downstream whose first answer about anything is a failure.
+type failsOnce struct {
+	noopConnector
+	mu     sync.Mutex
+	failed map[uuid.UUID]bool
+}
+
+func (f *failsOnce) Revoke(_ context.Context, t connectors.Target) (connectors.Answer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.failed[t.Item] {
+		f.failed[t.Item] = true
+		return connectors.Answer{}, connectors.Retryable("not yet")
+	}
+	return connectors.Answer{Outcome: connectors.Done}, nil
 }

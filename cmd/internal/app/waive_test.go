@@ -172,3 +172,27 @@ func TestManyCascadesAreFoundToRunAgain(t *testing.T) {
 		t.Errorf("since=yesterday answered %d, want 400", status)
 	}
 }
+
+// TestARefusalAfterAWaiverLeavesItWaived: the attempt was under way when somebody waived.
+func TestARefusalAfterAWaiverLeavesItWaived(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	id := i.hold(p, ada, "", "slow")
+	open := make(chan struct{})
+	p.interceptWith(func(w http.ResponseWriter, kind, _ string) bool {
+		if kind == "credential.revoke" {
+			<-open
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return kind == "credential.revoke"
+	})
+	i.deactivate(ada)
+	stacktest.Eventually(t, 20*time.Second, "the attempt", func() bool { return p.called("credential.revoke", "slow") > 0 })
+	i.must("POST", "/v1/tenants/acme/cascades/"+i.cascades(ada)[0].ID.String()+"/waive", i.operator,
+		`{"itemId":"`+id+`","reason":"x","until":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"}`)
+	close(open)
+	if c := i.closed(ada); c.Outcome != "completed" || c.Waived != 1 || i.state(id) != "waived" {
+		t.Errorf("cascade %+v, item %s; want completed with it waived", c, i.state(id))
+	}
+}

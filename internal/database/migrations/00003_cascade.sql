@@ -188,23 +188,6 @@ begin
     return active_owner(tenant, agent, leaving) is not null;
 end $$;
 
--- Who answers for an agent: an active owner of its own, or of the nearest of the
--- parents above it, which it ends with.
-create function responsible_owner(tenant uuid, agent uuid) returns uuid
-    language plpgsql stable as $$
-declare
-    at uuid := agent;
-    owner uuid;
-begin
-    for depth in 0..64 loop
-        owner := active_owner(tenant, at, null);
-        exit when owner is not null;
-        at := (select e.target_id from edges e where e.tenant_id = tenant and e.source_id = at and e.attribute = 'parent' limit 1);
-        exit when at is null;
-    end loop;
-    return owner;
-end $$;
-
 create or replace function agents_ending_with(tenant uuid, leaving uuid) returns setof uuid
     language plpgsql stable as $$
 begin
@@ -373,7 +356,7 @@ end $$;
 -- +goose StatementEnd
 revoke execute on function claim_events(int, interval) from public;
 grant execute on function claim_events(int, interval) to leaver_app;
-drop function responsible_owner(uuid, uuid), rotates(inventory), other_holders(inventory), parents_above(uuid, uuid, uuid), active_owner(uuid, uuid, uuid);
+drop function rotates(inventory), other_holders(inventory), parents_above(uuid, uuid, uuid), active_owner(uuid, uuid, uuid);
 drop index inventory_survivors;
 drop function installation_health();
 drop table assurances, connector_pauses, brakes, rotation_holders, rotations, unbound, inventory_states;
@@ -387,6 +370,7 @@ drop trigger inventory_registered on inventory;
 drop trigger inventory_changed on inventory;
 drop function keep_state();
 update inventory set state = 'survivor' where state = 'waived';
+update inventory set kind = 'session' where kind = 'grant'; -- the kind that is nearest
 drop index inventory_live;
 create unique index inventory_live on inventory (tenant_id, connector, kind, reference, principal_id)
     where state in ('live', 'ending', 'survivor');
@@ -394,5 +378,5 @@ alter table inventory drop constraint inventory_state_check,
     add constraint inventory_state_check check (state in ('live', 'ending', 'revoked', 'verified', 'expiring', 'survivor', 'released')),
     drop constraint inventory_kind_check,
     add constraint inventory_kind_check
-        check (kind in ('refresh_token', 'access_token', 'service_account', 'api_key', 'session', 'scheduled_run')) not valid,
+        check (kind in ('refresh_token', 'access_token', 'service_account', 'api_key', 'session', 'scheduled_run')),
     drop column account, drop column waived_until, drop column relied_on_by, drop column entitlement;
