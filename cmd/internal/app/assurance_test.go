@@ -55,6 +55,7 @@ func (i *installation) sql(statement string, args ...any) {
 }
 
 func TestTheReconcilerEndsWhatIsLiveOfSomebodyWhoIsGone(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -77,6 +78,7 @@ func TestTheReconcilerEndsWhatIsLiveOfSomebodyWhoIsGone(t *testing.T) {
 }
 
 func TestTheReconcilerRunsACascadeAgainThatSomebodyTerminated(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -99,6 +101,7 @@ func TestTheReconcilerRunsACascadeAgainThatSomebodyTerminated(t *testing.T) {
 }
 
 func TestTheReconcilerEndsWhatTimeHasEnded(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -162,6 +165,7 @@ func (i *installation) drill(tenant string) (activities.Drilled, error) {
 }
 
 func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
+	long(t)
 	i, d := drillStack(t)
 	drilled, err := i.drill("leaver-drill")
 	if err != nil || len(drilled.Issued) != 2 || drilled.Verified != 2 {
@@ -179,6 +183,7 @@ func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
 }
 
 func TestADrillWhoseCredentialSurvivesFails(t *testing.T) {
+	long(t)
 	i, _ := drillStack(t)
 	entry := i.app.connectors["crm"]
 	entry.Connector = immortal{entry.Connector.(*crm)}
@@ -193,6 +198,7 @@ func TestADrillWhoseCredentialSurvivesFails(t *testing.T) {
 }
 
 func TestADrillThatNoConnectorAllowsFails(t *testing.T) {
+	long(t)
 	i := install(t)
 	if drilled, err := i.drill("leaver-drill"); err == nil || !strings.Contains(err.Error(), "no connector allows a drill") {
 		t.Errorf("%+v, %v; want it to say that no connector allows one", drilled, err)

@@ -36,6 +36,7 @@ func (i *installation) hasState(principal, want string) {
 }
 
 func TestAMassDeactivationIsHeldUntilAnApproverReleasesIt(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	d := i.newCRM()
@@ -124,6 +125,7 @@ func TestTheBrakesShareIsOfTheUsersWhoAreThere(t *testing.T) {
 }
 
 func TestAPausedConnectorsWorkWaitsAndOthersGoOn(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	other := strings.Replace(p.connector(), "connectors:\n", "", 1)
 	i := install(t, withConnectors(p.connector()+strings.Replace(other, "name: platform", "name: other", 1)))
@@ -160,6 +162,7 @@ func TestAPausedConnectorsWorkWaitsAndOthersGoOn(t *testing.T) {
 }
 
 func TestAHeldCascadeThatIsTerminatedAndRunAgainIsHeldAgain(t *testing.T) {
+	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
 	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":1,"brakeWindowSeconds":60}`)

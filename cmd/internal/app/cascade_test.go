@@ -127,6 +127,7 @@ func TestPermanentFailureFailsAndARerunTouchesOnlyTheSurvivor(t *testing.T) {
 }
 
 func TestADownstreamThatLiesIsRevokedAgain(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -150,6 +151,7 @@ func TestADownstreamThatLiesIsRevokedAgain(t *testing.T) {
 }
 
 func TestADownstreamThatAlwaysLiesLeavesASurvivor(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
 		c.Policy.Deadline, c.Policy.AttemptTimeout = time.Second, 2*time.Second
@@ -171,6 +173,7 @@ func TestADownstreamThatAlwaysLiesLeavesASurvivor(t *testing.T) {
 }
 
 func TestTransientFailuresAreRetriedUntilTheyPass(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -333,6 +336,7 @@ func TestASharedAccountIsRotatedForItsOtherHolders(t *testing.T) {
 }
 
 func TestWhatFailedInABatchIsRetriedWithoutWhatSucceeded(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -370,9 +374,7 @@ func TestWhatFailedInABatchIsRetriedWithoutWhatSucceeded(t *testing.T) {
 // TestAConnectorsRateHoldsAcrossCascades: twenty attempts at five a second are at
 // least two seconds apart from first to last, whatever the machine does.
 func TestAConnectorsRateHoldsAcrossCascades(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for a rate")
-	}
+	long(t)
 	i := installAPI(t)
 	seen := &attempts{}
 	i.app.connectors = connectors.Registry{"noop": {Connector: seen, Tenants: []string{connectors.AllTenants}, Rate: 5}}

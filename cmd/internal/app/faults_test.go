@@ -92,6 +92,7 @@ func (s *switchable) set(up bool) {
 }
 
 func TestTemporalDownDuringADeactivationThenUpRunsExactlyOneCascade(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	var temporal *switchable
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
@@ -209,6 +210,7 @@ func (i *installation) process(args []string, connectors string, environment ...
 }
 
 func TestAWorkerKilledMidCascadeLosesNothing(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -257,6 +259,7 @@ func TestAWorkerKilledMidCascadeLosesNothing(t *testing.T) {
 }
 
 func TestAnAPIKilledBetweenCommitAndStartLosesNothing(t *testing.T) {
+	long(t)
 	i := installAPI(t)
 	ada := i.createUser("ada@example.com")
 	// A Temporal that takes connections and never answers: the API commits, and

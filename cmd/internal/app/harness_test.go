@@ -27,6 +27,14 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
+// long leaves a test out of -short that takes seconds.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+}
+
 // installation is a whole leaver of one test's own: API, relay and workers in
 // process, PostgreSQL and Temporal real.
 type installation struct {

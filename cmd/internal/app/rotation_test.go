@@ -205,6 +205,7 @@ func (i *installation) opened(id string) *inventory.Opened {
 // TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret has a
 // failpoint after each step; the last is the database's, after the proof.
 func TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testing.T) {
+	long(t)
 	for _, point := range []string{"nowhere", "begun", "made", "proven", "published", "retired", "dead", "concluded"} {
 		t.Run(point, func(t *testing.T) {
 			i := installAPI(t)
@@ -257,6 +258,7 @@ func (i *installation) failOnce(table, condition string) {
 }
 
 func TestTwoCascadesThatMeetAtAnAccountRotateItOnce(t *testing.T) {
+	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
 	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
@@ -279,6 +281,7 @@ func TestTwoCascadesThatMeetAtAnAccountRotateItOnce(t *testing.T) {
 }
 
 func TestAHolderWhoWasHandedTheNewSecretAndLeavesThenEndsItToo(t *testing.T) {
+	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
 	i.work()
@@ -302,6 +305,7 @@ func TestAHolderWhoWasHandedTheNewSecretAndLeavesThenEndsItToo(t *testing.T) {
 }
 
 func TestAnAccountNobodyElseReliesOnIsDisabled(t *testing.T) {
+	long(t)
 	for name, c := range map[string]struct {
 		more string
 		made int
@@ -331,6 +335,7 @@ func TestAnAccountNobodyElseReliesOnIsDisabled(t *testing.T) {
 // TestAnUnfinishedRotationLeavesNoOrphanedSecret: the holders' platform refuses the
 // new secret, so the old one lives; then the last holder goes.
 func TestAnUnfinishedRotationLeavesNoOrphanedSecret(t *testing.T) {
+	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
 	d.refuse = true
@@ -376,6 +381,7 @@ func TestASharedAccountThatNobodyCanPublishIsRefusedAtRegistration(t *testing.T)
 // TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim: he has the new secret by
 // then, so the account is rotated twice.
 func TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim(t *testing.T) {
+	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
 	d.busy = 2
@@ -410,6 +416,7 @@ func TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim(t *testing.T) {
 // TestARotationThatNobodyIsLeftForIsNone: both holders were here when the first
 // one's account was found, and neither when it is ended.
 func TestARotationThatNobodyIsLeftForIsNone(t *testing.T) {
+	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
 	i.work()

@@ -174,6 +174,7 @@ func TestEvidenceAndAuditAreAppendOnly(t *testing.T) {
 // TestRegistrationRacingADeactivation: of each pair one commits first. Either
 // the registration is refused, or the cascade ends what was registered.
 func TestRegistrationRacingADeactivation(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	const pairs = 25

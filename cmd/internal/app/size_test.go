@@ -20,9 +20,7 @@ const maxHistoryEvents = 10_000
 // TestACascadeOfThousandsStaysWithinBounds, whether its credentials are ended in
 // batches or, at a connector with a rate, one by one.
 func TestACascadeOfThousandsStaysWithinBounds(t *testing.T) {
-	if testing.Short() {
-		t.Skip("ends thousands of credentials")
-	}
+	long(t)
 	for name, c := range map[string]struct {
 		items     int
 		rate      float64

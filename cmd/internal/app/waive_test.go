@@ -83,6 +83,7 @@ func TestASurvivorOfAClosedCascadeIsWaived(t *testing.T) {
 }
 
 func TestACascadeThatWaitsSaysSoWithTheLastAnswer(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
 		c.Policy.Look, c.Policy.MaximumInterval = 500*time.Millisecond, 2*time.Second
