@@ -64,10 +64,11 @@ func (a *Activities) EndBatch(ctx context.Context, in BatchInput) (BatchResult, 
 		_ = activity.GetHeartbeatDetails(ctx, &b.result)
 	}
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx, b.sofar()) })()
+	before := b.sofar()
 	slots := make(chan struct{}, batchParallel)
 	var running sync.WaitGroup
 	for _, item := range in.Items {
-		if _, done := b.result.Of(item); done {
+		if _, done := before.Of(item); done {
 			continue
 		}
 		slots <- struct{}{}
