@@ -136,8 +136,9 @@ func TestEventsThatNobodyStartedAreCounted(t *testing.T) {
 	}
 }
 
-// drillStack is an installation whose connectors allow drills.
-func drillStack(t *testing.T) (*installation, *crm) {
+// drillStack is an installation whose connectors allow drills; as is what becomes of
+// the database's.
+func drillStack(t *testing.T, as func(*crm) connectors.Connector) (*installation, *crm) {
 	t.Helper()
 	i := installAPI(t)
 	d := i.newCRM()
@@ -147,7 +148,7 @@ func drillStack(t *testing.T) (*installation, *crm) {
 		t.Fatal(err)
 	}
 	t.Cleanup(schedules.Close)
-	i.app.connectors["crm"] = connectors.Entry{Connector: d, Tenants: []string{"leaver-drill"}}
+	i.app.connectors["crm"] = connectors.Entry{Connector: as(d), Tenants: []string{"leaver-drill"}}
 	i.app.connectors["runs"] = connectors.Entry{Connector: schedules, Tenants: []string{"leaver-drill"}}
 	i.work()
 	return i, d
@@ -166,7 +167,7 @@ func (i *installation) drill(tenant string) (activities.Drilled, error) {
 
 func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
 	long(t)
-	i, d := drillStack(t)
+	i, d := drillStack(t, func(d *crm) connectors.Connector { return d })
 	drilled, err := i.drill("leaver-drill")
 	if err != nil || len(drilled.Issued) != 2 || drilled.Verified != 2 {
 		t.Fatalf("%+v, %v; want two issued and verified; logs:\n%s", drilled, err, i.logs)
@@ -184,10 +185,7 @@ func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
 
 func TestADrillWhoseCredentialSurvivesFails(t *testing.T) {
 	long(t)
-	i, _ := drillStack(t)
-	entry := i.app.connectors["crm"]
-	entry.Connector = immortal{entry.Connector.(*crm)}
-	i.app.connectors["crm"] = entry
+	i, _ := drillStack(t, func(d *crm) connectors.Connector { return immortal{d} })
 	if drilled, err := i.drill("leaver-drill"); err == nil {
 		t.Errorf("%+v; want the drill to fail", drilled)
 	}
