@@ -102,7 +102,7 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{}, err
 	}
 	answer, err := end(ctx, t)
-	if isPaused(err) {
+	if IsPaused(err) {
 		return ItemResult{}, err
 	}
 	if err != nil {
@@ -131,7 +131,8 @@ func (a *Activities) newAttempt(ctx context.Context, in ItemInput, item *invento
 	}
 }
 
-func isPaused(err error) bool {
+// IsPaused tells whether ops had the connector paused at the attempt that err ended.
+func IsPaused(err error) bool {
 	var application *temporal.ApplicationError
 	return errors.As(err, &application) && application.Type() == ErrorPaused
 }

@@ -30,6 +30,22 @@ type BatchInput struct {
 	Items   []uuid.UUID `json:"items"`
 }
 
+// each calls do for every item, some at a time and each with a time of its own.
+func (in BatchInput) each(ctx context.Context, do func(context.Context, ItemInput)) {
+	slots := make(chan struct{}, batchParallel)
+	var running sync.WaitGroup
+	for _, item := range in.Items {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, batchItemTimeout)
+			defer cancel()
+			do(ctx, ItemInput{Cascade: in.Cascade, Item: item})
+		})
+	}
+	running.Wait()
+}
+
 // BatchResult is what became of each item of a batch.
 type BatchResult struct {
 	Outcomes []ItemOutcome `json:"outcomes"`
@@ -65,19 +81,11 @@ func (a *Activities) EndBatch(ctx context.Context, in BatchInput) (BatchResult, 
 	}
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx, b.sofar()) })()
 	before := b.sofar()
-	slots := make(chan struct{}, batchParallel)
-	var running sync.WaitGroup
-	for _, item := range in.Items {
-		if _, done := before.Of(item); done {
-			continue
+	in.each(ctx, func(ctx context.Context, item ItemInput) {
+		if _, done := before.Of(item.Item); !done {
+			b.add(a.tryOnce(ctx, in.Runs, item))
 		}
-		slots <- struct{}{}
-		running.Go(func() {
-			defer func() { <-slots }()
-			b.add(a.tryOnce(ctx, in.Runs, ItemInput{Cascade: in.Cascade, Item: item}))
-		})
-	}
-	running.Wait()
+	})
 	if err := ctx.Err(); err != nil {
 		return BatchResult{}, err
 	}
@@ -103,8 +111,6 @@ func (b *batch) sofar() BatchResult {
 }
 
 func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOutcome {
-	ctx, cancelled := context.WithTimeout(ctx, batchItemTimeout)
-	defer cancelled()
 	step, end := "revoke", verb(func(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		if t.item.Rotates { // somebody relies on it since it was found
 			return connectors.Answer{}, connectors.Retryable("others rely on the account: it is rotated, alone")

@@ -18,22 +18,13 @@ func (a *Activities) Block(ctx context.Context, in BatchInput) error {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var mu sync.Mutex
 	var failed error
-	slots := make(chan struct{}, batchParallel)
-	var running sync.WaitGroup
-	for _, item := range in.Items {
-		slots <- struct{}{}
-		running.Go(func() {
-			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, batchItemTimeout)
-			defer cancel()
-			if err := a.block(ctx, ItemInput{Cascade: in.Cascade, Item: item}); err != nil {
-				mu.Lock()
-				failed = err // one tells enough: all that failed are tried again
-				mu.Unlock()
-			}
-		})
-	}
-	running.Wait()
+	in.each(ctx, func(ctx context.Context, item ItemInput) {
+		if err := a.block(ctx, item); err != nil {
+			mu.Lock()
+			failed = err // one tells enough: all that failed are tried again
+			mu.Unlock()
+		}
+	})
 	return failed
 }
 

@@ -21,9 +21,6 @@ const (
 // inTemporal is who asks where nobody is named: a person in Temporal's UI.
 const inTemporal = "temporal"
 
-// maxWaiver bounds how long a survivor may be tolerated.
-const maxWaiver = 366 * 24 * time.Hour
-
 // RetryRequest asks to try one item again now, or all that wait or failed.
 type RetryRequest struct {
 	Item   uuid.UUID `json:"item,omitzero"`
@@ -120,7 +117,7 @@ func (c *cascade) validateWaive(ctx workflow.Context, r WaiveRequest) error {
 		return fmt.Errorf("the cascade is %s", c.phase)
 	case r.Reason == "":
 		return fmt.Errorf("a waiver needs a reason")
-	case !r.Until.After(now) || r.Until.After(now.Add(maxWaiver)):
+	case !r.Until.After(now) || r.Until.After(now.Add(inventory.MaxWaiver)):
 		return fmt.Errorf("a waiver ends within a year from now")
 	}
 	return c.isAlive(r.Item)

@@ -67,10 +67,9 @@ func (c *cascade) count(i *item, by int) {
 func (c *cascade) end(ctx workflow.Context, i *item) (activities.ItemResult, error) {
 	i.again = false
 	i.round++
-	if err := workflow.Await(ctx, func() bool { return c.open[i.Connector] < c.in.Policy.Window }); err != nil {
+	if err := c.reserve(ctx, i.Connector, 1); err != nil {
 		return activities.ItemResult{}, err
 	}
-	c.open[i.Connector]++
 	defer func() { c.open[i.Connector]-- }()
 	name, verb := i.verb()
 	id := fmt.Sprintf("%s:%s:%s", name, i.Connector, i.ID)
@@ -102,17 +101,11 @@ func (c *cascade) options(ctx workflow.Context, connector string) workflow.Activ
 // wasPaused tells whether time ran out while ops had the connector paused, which
 // is no item's fault: its time begins anew.
 func (c *cascade) wasPaused(ctx workflow.Context, err error) bool {
-	if !isPaused(err) {
+	if !activities.IsPaused(err) {
 		return false
 	}
 	c.deadline = later(c.deadline, workflow.Now(ctx).Add(c.in.Policy.Deadline))
 	return true
-}
-
-// isPaused tells whether ops had the connector paused at the last attempt.
-func isPaused(err error) bool {
-	var application *temporal.ApplicationError
-	return errors.As(err, &application) && application.Type() == activities.ErrorPaused
 }
 
 // verb chooses by kind: what others rely on too is rotated, not revoked.

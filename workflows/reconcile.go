@@ -85,7 +85,7 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 		for page := 0; page < rediscoverPages; page++ {
 			var told activities.FoundGone
 			err := workflow.ExecuteActivity(assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.FindGone, in).Get(ctx, &told)
-			if err != nil && !isPaused(err) {
+			if err != nil && !activities.IsPaused(err) {
 				found.Problem("%s was not asked what it holds: %s", name, reasonOf(err))
 			}
 			found.Unbound += told.Unbound

@@ -8,7 +8,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/activities/connectors"
 )
 
 // await waits until done. Where that takes long it tells, in the details and in
@@ -47,7 +46,6 @@ func (c *cascade) askDownstreams(ctx workflow.Context) {
 		c.finding++
 		options := c.options(ctx, name)
 		options.ActivityID, options.Summary = "find:"+name, fmt.Sprintf("ask %s what it holds", name)
-		options.TaskQueue = connectors.TaskQueue(name)
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer func() { c.finding--; c.told = true }()
 			for {

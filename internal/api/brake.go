@@ -30,7 +30,8 @@ func readReason(w http.ResponseWriter, r *http.Request) (string, error) {
 	if err := decode(w, r, &body); err != nil {
 		return "", err
 	}
-	return body.Reason, checkReason(&body.Reason)
+	err := checkReason(&body.Reason)
+	return body.Reason, err
 }
 
 // releaseBrake lets cascades go on that a brake held back. It tells each; whom it

@@ -219,7 +219,7 @@ func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 // and in the inventory where it has closed.
 func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
-	if err == nil && (body.Item == uuid.Nil || !body.Until.After(time.Now()) || body.Until.After(time.Now().Add(maxWaiver))) {
+	if err == nil && (body.Item == uuid.Nil || !body.Until.After(time.Now()) || body.Until.After(time.Now().Add(inventory.MaxWaiver))) {
 		err = problem{Status: http.StatusUnprocessableEntity, Detail: "itemId is missing, or until is not within a year from now"}
 	}
 	var cascade *lifecycle.Cascade
@@ -249,9 +249,6 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	}
 	answer(w, http.StatusOK, item)
 }
-
-// maxWaiver bounds how long a survivor may be tolerated.
-const maxWaiver = 366 * 24 * time.Hour
 
 // ofCascade refuses an item that the cascade is not at, or that is not alive.
 func (s *Server) ofCascade(ctx context.Context, tenant, cascade, id uuid.UUID) error {

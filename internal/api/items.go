@@ -177,13 +177,9 @@ func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inven
 			return
 		}
 	}
-	cursor, err := queryID(r, "cursor")
-	if err != nil {
+	if q.After, err = cursorID(r); err != nil {
 		s.fail(w, r, err)
 		return
-	}
-	if cursor != nil {
-		q.After = *cursor
 	}
 	found, err := s.Inventory.List(r.Context(), tenantOf(r).ID, q)
 	if err != nil {
@@ -224,6 +220,15 @@ func queryID(r *http.Request, name string) (*uuid.UUID, error) {
 		return nil, problem{Status: http.StatusBadRequest, Detail: name + " is not an id"}
 	}
 	return &id, nil
+}
+
+// cursorID reads a cursor that is an id; the zero id begins.
+func cursorID(r *http.Request) (uuid.UUID, error) {
+	id, err := queryID(r, "cursor")
+	if err != nil || id == nil {
+		return uuid.Nil, err
+	}
+	return *id, nil
 }
 
 // answerPage writes a list, never as null, and the cursor of the next page.

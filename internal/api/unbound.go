@@ -17,14 +17,10 @@ func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	cursor, err := queryID(r, "cursor")
+	after, err := cursorID(r)
 	if err != nil {
 		s.fail(w, r, err)
 		return
-	}
-	after := uuid.Nil
-	if cursor != nil {
-		after = *cursor
 	}
 	found, err := s.Inventory.Unbound(r.Context(), tenantOf(r).ID, after, n)
 	if err != nil {

@@ -49,7 +49,7 @@ func (p *Pauses) Of(ctx context.Context, connector string) (*Pause, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if time.Since(p.at) > remembered {
-		pauses, err := p.read(ctx)
+		pauses, err := p.All(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -62,9 +62,7 @@ func (p *Pauses) Of(ctx context.Context, connector string) (*Pause, error) {
 }
 
 // All returns the pauses by connector.
-func (p *Pauses) All(ctx context.Context) (map[string]Pause, error) { return p.read(ctx) }
-
-func (p *Pauses) read(ctx context.Context) (map[string]Pause, error) {
+func (p *Pauses) All(ctx context.Context) (map[string]Pause, error) {
 	pauses := make(map[string]Pause)
 	err := p.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `select connector, paused_at, paused_by, reason from connector_pauses where resumed_at is null`)

@@ -27,7 +27,7 @@ type Record struct {
 	RunID      string    `json:"runId"`
 	ActivityID string    `json:"activityId"`
 	Attempt    int       `json:"attempt"`
-	Step       string    `json:"step"`    // probe-before, revoke, rotate, cancel, probe-after
+	Step       string    `json:"step"`    // probe-before, revoke, rotate, cancel, block, probe-after; a rotation's own
 	Outcome    string    `json:"outcome"` // alive, dead, unknown, done, gone, refused, failed
 	Detail     string    `json:"detail,omitempty"`
 	At         time.Time `json:"at"` // when the step ended

@@ -160,17 +160,21 @@ func (s *Store) Ending(ctx context.Context, tenant, principal uuid.UUID) ([]uuid
 
 func ids(rows pgx.Rows) ([]uuid.UUID, error) { return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) }
 
+// managerSQL is who takes the agents of a user that nobody else owns, where the
+// tenant's policy says so and the manager is here.
+const managerSQL = `
+	select m.id from resources r
+	  join tenants p on p.id = $1 and p.orphans = 'manager'
+	  join resources m on m.tenant_id = $1 and m.type = 'User' and m.deleted_at is null
+	   and m.id::text = r.document -> 'urn:ietf:params:scim:schemas:extension:enterprise:2.0:User' -> 'manager' ->> 'value'
+	 where r.tenant_id = $1 and r.id = $2 and r.type = 'User' and m.id <> $2
+	   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = m.id)`
+
 // handOverSQL gives the agents that would end with a leaver to the leaver's
 // manager, where the tenant's policy says so and the manager is here. Each is a mover.
 const handOverSQL = `
-	with manager as (
-	  select m.id from resources r
-	    join tenants p on p.id = $1 and p.orphans = 'manager'
-	    join resources m on m.tenant_id = $1 and m.type = 'User' and m.deleted_at is null
-	     and m.id::text = r.document -> 'urn:ietf:params:scim:schemas:extension:enterprise:2.0:User' -> 'manager' ->> 'value'
-	   where r.tenant_id = $1 and r.id = $2 and r.type = 'User' and m.id <> $2
-	     and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)
-	     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = m.id)),
+	with manager as (` + managerSQL + `
+	   and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2)),
 	adopted as (
 	  insert into edges (tenant_id, source_id, attribute, target_id)
 	  select $1, a, 'owners', m.id from manager m, agents_ending_with($1, $2) a

@@ -24,13 +24,7 @@ type Planned struct {
 // those to the principal's manager, who is returned then, what they hold for
 // themselves goes on.
 func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
-	managers, err := database.Once(ctx, s.db, tenant, ids, `
-		select m.id from resources r
-		  join tenants p on p.id = $1 and p.orphans = 'manager'
-		  join resources m on m.tenant_id = $1 and m.type = 'User' and m.deleted_at is null
-		   and m.id::text = r.document -> 'urn:ietf:params:scim:schemas:extension:enterprise:2.0:User' -> 'manager' ->> 'value'
-		 where r.tenant_id = $1 and r.id = $2 and r.type = 'User' and m.id <> $2
-		   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = m.id)`, tenant, principal)
+	managers, err := database.Once(ctx, s.db, tenant, ids, managerSQL, tenant, principal)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}

@@ -11,6 +11,9 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
+// MaxWaiver bounds how long an item may be tolerated.
+const MaxWaiver = 366 * 24 * time.Hour
+
 // Waive has an item that is alive tolerated until a time, and records who said so
 // and why. What ended meanwhile stays ended. Error: [ErrNotFound].
 func (s *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reason string, until time.Time) error {

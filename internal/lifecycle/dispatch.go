@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,7 +63,8 @@ func (s *starts) give() {
 // startDeadline has passed, whichever is first. What cannot be started now the
 // relay will start; the caller need not know.
 func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
-	if len(events) == 0 || events[0] == nil && len(events) == 1 {
+	events = slices.DeleteFunc(events, func(e *Event) bool { return e == nil })
+	if len(events) == 0 {
 		return
 	}
 	// The client may be gone by now; the events are committed all the same.
@@ -73,9 +75,7 @@ func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 		ctx, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()
 		for _, event := range events {
-			if event != nil {
-				w.start(ctx, *event)
-			}
+			w.start(ctx, *event)
 		}
 	})
 	patience := time.NewTimer(startDeadline)
