@@ -11,6 +11,7 @@ import (
 	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -32,6 +33,8 @@ type Activities struct {
 	Lifecycle  *lifecycle.Writer
 	Assurances *assurance.Store
 	Runner     Runner
+	// Entitlements derives what principals are entitled to.
+	Entitlements *entitlement.Store
 }
 
 // Runner looks at cascades' workflows, and runs them again.
@@ -46,8 +49,10 @@ type CascadeRef struct {
 	Event     uuid.UUID `json:"event"`
 	Principal uuid.UUID `json:"principal"`
 	Sequence  int64     `json:"sequence"`
+	// Moves: the cascade is a mover's, and ends what its event has marked only.
+	Moves bool `json:"moves,omitempty"`
 }
 
 func (r CascadeRef) scope() inventory.Scope {
-	return inventory.Scope{Event: r.Event, Principal: r.Principal, Sequence: r.Sequence}
+	return inventory.Scope{Event: r.Event, Principal: r.Principal, Sequence: r.Sequence, Moves: r.Moves}
 }

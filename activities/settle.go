@@ -24,9 +24,12 @@ func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, er
 	if err := a.Cascades.Running(ctx, ref.Tenant, ref.Event, run); err != nil {
 		return Settlement{}, err
 	}
-	held, err := a.Brakes.Check(ctx, ref.Tenant, ref.Event)
-	if err != nil {
-		return Settlement{}, err
+	var held bool
+	if !ref.Moves { // a mover goes nowhere
+		var err error
+		if held, err = a.Brakes.Check(ctx, ref.Tenant, ref.Event); err != nil {
+			return Settlement{}, err
+		}
 	}
 	handedOver, suspended, err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope())
 	return Settlement{Suspended: suspended, HandedOver: handedOver, Held: held}, err

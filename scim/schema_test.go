@@ -53,7 +53,7 @@ func TestATenantsOwnSchemaBehavesLikeABuiltInOne(t *testing.T) {
 	if a := p.do("POST", "/Users", `{"userName":"cyd","`+claims+`":{"badge":"B-1"}}`); a.status != http.StatusCreated {
 		t.Errorf("a unique value that was given up answered %d", a.status)
 	}
-	if err := p.tenants.DeleteSchema(t.Context(), p.tenant.ID, claims); !errors.Is(err, tenant.ErrSchemaInUse) {
+	if err := p.tenants.DeleteSchema(t.Context(), p.tenant.ID, claims, func([]tenant.Schema) error { return nil }); !errors.Is(err, tenant.ErrSchemaInUse) {
 		t.Errorf("a schema in use was deleted: %v", err)
 	}
 }

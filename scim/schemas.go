@@ -11,6 +11,9 @@ const (
 	// LifecycleURN is of leaver's own extension: how a principal's end stands.
 	LifecycleURN = ownURN + "schemas:extension:lifecycle:1.0:Principal"
 
+	// ValidityURN is of leaver's own extension: until when an agent may act.
+	ValidityURN = ownURN + "schemas:extension:validity:1.0:Agent"
+
 	ownURN           = "urn:leaver:params:scim:"
 	transactionURN   = ownURN + "api:messages:1.0:Transaction"
 	listURN          = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
@@ -151,7 +154,7 @@ func AgentType() *ResourceType {
 	owners.Required = true
 	parent := links(directory.EdgeParent, "The agent that this one works for.", "Agent")
 	parent.MultiValued = false
-	return ResourceType{Name: directory.TypeAgent, Endpoint: "/Agents", unique: "agentUserName", Extensions: []*Schema{lifecycleSchema()}, Schema: &Schema{
+	return ResourceType{Name: directory.TypeAgent, Endpoint: "/Agents", unique: "agentUserName", Extensions: []*Schema{validitySchema(), lifecycleSchema()}, Schema: &Schema{
 		ID: AgentURN, Name: "Agent", Description: "A software agent that acts for people.", Attributes: []Attribute{
 			name, externalID(), text("displayName", "The name to show."), text("description", "What it does."), text("agentType", "What it is."),
 			boolean("active", "False: the agent may not act."), owners, parent, exact(text("subject", "The sub claim of its tokens.")), groupsOf(),
@@ -166,6 +169,14 @@ func AgentType() *ResourceType {
 			plural("x509Certificates", "Certificates.", Attribute{Type: TypeBinary, CaseExact: true, Mutability: ReadWrite, Returned: Default, Uniqueness: UniqueNone, Description: "DER, base64."}),
 		},
 	}}.prepared()
+}
+
+// validitySchema lets an agent's time be limited: past it the agent may not act, and
+// is deactivated.
+func validitySchema() *Schema {
+	until := text("validUntil", "From then on the agent may not act; it is deactivated as its IdP would.")
+	until.Type = TypeDateTime
+	return &Schema{ID: ValidityURN, Name: "Validity", Description: "How long an agent may act.", Attributes: []Attribute{until}}
 }
 
 // lifecycleSchema shows the state that decision points consult, which no client

@@ -9,7 +9,6 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
@@ -42,6 +41,11 @@ type Input struct {
 	// Fairness is the key by which leavers take turns on queues; empty is the tenant.
 	Fairness string `json:"fairness,omitempty"`
 	Policy   Policy `json:"policy"`
+	// Moves: of a mover, whose cascade ends only what its event has marked.
+	Moves bool `json:"moves,omitempty"`
+	// After and Synced are where a long synchronisation goes on.
+	After  uuid.UUID `json:"after,omitzero"`
+	Synced bool      `json:"synced,omitempty"`
 	// Continued is what a long cascade takes with it when it continues as new.
 	Continued *Continued `json:"state,omitempty"`
 	// Deadline and Resumed are what cascades took with them that began before there
@@ -59,14 +63,7 @@ type Continued struct {
 }
 
 func (in Input) ref() activities.CascadeRef {
-	return activities.CascadeRef{Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Sequence: in.Sequence}
-}
-
-func (in Input) notification(outcome string) connectors.Notification {
-	return connectors.Notification{
-		Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Resource: in.PrincipalType,
-		Changed: in.Changed, Outcome: outcome,
-	}
+	return activities.CascadeRef{Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Sequence: in.Sequence, Moves: in.Moves}
 }
 
 // Policy says how long and how hard a cascade tries.

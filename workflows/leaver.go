@@ -47,7 +47,8 @@ type cascade struct {
 	held      bool    // by the brake, until it is released
 	holding   []*item // what the brake holds back
 	waiting   []activities.Waiting
-	state     string // as LeaverState has it
+	entitled  activities.Entitled // of a mover
+	state     string              // as LeaverState has it
 	phase     string
 }
 
@@ -162,7 +163,7 @@ func (c *cascade) continueAsNew(ctx workflow.Context) error {
 		}
 	}
 	next.Continued = &Continued{Deadline: c.deadline, Suspended: c.suspended, Held: c.held, Counts: counts}
-	return workflow.NewContinueAsNewError(ctx, Leaver, next)
+	return workflow.NewContinueAsNewError(ctx, workflow.GetInfo(ctx).WorkflowType.Name, next)
 }
 
 // discover returns what this run has not met yet, scheduled runs first, and
@@ -231,7 +232,7 @@ func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Repo
 		SearchState.ValueSet(report.Outcome), SearchSurvivors.ValueSet(int64(report.Survivors))); err != nil {
 		return report, err
 	}
-	notify(ctx, c.in, "principal.leaver", report.Outcome, leaverNotifyDeadline)
+	notify(ctx, c.in, c.news(report.Outcome), leaverNotifyDeadline)
 	switch {
 	case interrupted != nil:
 		return report, interrupted
@@ -243,6 +244,15 @@ func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Repo
 		return report, failed(fmt.Sprintf("%v could not be asked what they hold; once they answer, run `leaver cascade rerun %s`", c.notFound, c.in.Event), report)
 	}
 	return report, nil
+}
+
+// news is what the platforms are told of the cascade.
+func (c *cascade) news(outcome string) told {
+	t := told{kind: "principal.leaver", outcome: outcome, entitled: c.entitled}
+	if c.in.Moves {
+		t.kind = "principal.mover"
+	}
+	return t
 }
 
 func failed(message string, report lifecycle.Report) error {

@@ -1,8 +1,39 @@
 package workflows
 
-import "go.temporal.io/sdk/workflow"
+import (
+	"go.temporal.io/sdk/workflow"
 
-// Mover runs when a principal's attributes change, or an agent's owners: it tells the platforms.
-func Mover(ctx workflow.Context, in Input) error {
-	return recordAndNotify(ctx, in, "principal.mover")
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// Mover runs when a principal's attributes change, or an agent's owners, or when a
+// change of a group or of the rules has cost it an entitlement. What was granted
+// under what it lost ends, and nothing else: a cascade with a smaller inventory.
+func Mover(ctx workflow.Context, in Input) (lifecycle.Report, error) {
+	in.Moves = true
+	c, err := newCascade(ctx, in)
+	if err != nil {
+		return lifecycle.Report{}, err
+	}
+	if in.Continued == nil {
+		if c.entitled, err = entitle(ctx, in); err != nil {
+			return lifecycle.Report{}, err
+		}
+		if c.entitled.Ends == 0 {
+			return lifecycle.Report{}, recordAndNotify(ctx, in, c.news(""))
+		}
+	}
+	return c.run(ctx)
+}
+
+// entitle derives what the principal is entitled to now. Workflows that began before
+// there were rules go on without.
+func entitle(ctx workflow.Context, in Input) (activities.Entitled, error) {
+	var entitled activities.Entitled
+	if workflow.GetVersion(ctx, "entitle", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return entitled, nil
+	}
+	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Entitle, activities.EntitleInput{Cascade: in.ref(), Ends: in.Moves}).Get(ctx, &entitled)
+	return entitled, err
 }

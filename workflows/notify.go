@@ -9,26 +9,51 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/entitlement"
 )
+
+// told is what platforms are told of an event.
+type told struct {
+	kind, outcome string
+	entitled      activities.Entitled  // of the event's own principal
+	changes       []entitlement.Change // of others
+	page          string               // where the changes are told page by page
+}
+
+func (t told) activity(connector string) string {
+	if t.page == "" {
+		return "notify:" + connector
+	}
+	return "notify:" + connector + ":" + t.page
+}
+
+func (t told) notification(in Input) connectors.Notification {
+	n := connectors.Notification{
+		Type: t.kind, Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Resource: in.PrincipalType,
+		Changed: in.Changed, Outcome: t.outcome, Entitlements: t.changes,
+	}
+	if e := t.entitled; len(e.Gained)+len(e.Lost) > 0 {
+		n.Entitlements = []entitlement.Change{{Principal: in.Principal, Gained: e.Gained, Lost: e.Lost}}
+	}
+	return n
+}
 
 // notify tells every connector that wants to know, at least once. A platform
 // that cannot be told changes nothing about what happened: it is logged only.
-func notify(ctx workflow.Context, in Input, kind, outcome string, deadline time.Duration) {
+func notify(ctx workflow.Context, in Input, t told, deadline time.Duration) {
 	futures := make([]workflow.Future, 0, len(in.Notify))
 	for _, name := range in.Notify {
 		ctx := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-			ActivityID:             "notify:" + name,
+			ActivityID:             t.activity(name),
 			TaskQueue:              connectors.TaskQueue(name),
 			ScheduleToCloseTimeout: deadline,
 			StartToCloseTimeout:    time.Minute,
 			RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 10 * time.Minute},
-			Summary:                fmt.Sprintf("tell %s: %s", name, kind),
+			Summary:                fmt.Sprintf("tell %s: %s", name, t.kind),
 		})
-		n := in.notification(outcome)
-		n.Type = kind
-		run := workflow.GetInfo(ctx).WorkflowExecution.RunID
+		key := in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID + t.page
 		futures = append(futures, workflow.ExecuteActivity(ctx, a.Notify, activities.NotifyInput{
-			Connector: name, Key: in.Event.String() + "/" + run, Notification: n,
+			Connector: name, Key: key, Notification: t.notification(in),
 		}))
 	}
 	for i, f := range futures {
@@ -39,8 +64,8 @@ func notify(ctx workflow.Context, in Input, kind, outcome string, deadline time.
 }
 
 // recordAndNotify is all that an event needs which ends nothing.
-func recordAndNotify(ctx workflow.Context, in Input, kind string) error {
-	notify(ctx, in, kind, "", notifyDeadline)
+func recordAndNotify(ctx workflow.Context, in Input, t told) error {
+	notify(ctx, in, t, notifyDeadline)
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Record, in.ref()).Get(ctx, nil); err != nil {
 		return err
 	}

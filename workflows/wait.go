@@ -42,6 +42,9 @@ func (c *cascade) await(ctx workflow.Context, done func() bool) error {
 // askDownstreams lets each connector that can list find what it holds for the
 // leaver. What it finds is in PostgreSQL then, and the next look meets it.
 func (c *cascade) askDownstreams(ctx workflow.Context) {
+	if c.in.Moves {
+		return // what is found unregistered was granted under nothing
+	}
 	for _, name := range c.in.Discover {
 		c.finding++
 		options := c.options(ctx, name)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/seal"
 )
@@ -149,6 +150,8 @@ type Notification struct {
 	Resource  string    `json:"resourceType"`
 	Changed   []string  `json:"changed,omitempty"`
 	Outcome   string    `json:"outcome,omitempty"`
+	// Entitlements are what principals gained and lost by the event.
+	Entitlements []entitlement.Change `json:"entitlements,omitempty"`
 }
 
 // Outcome is what the downstream said to a revocation, rotation or cancellation.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -34,7 +35,8 @@ type drill struct {
 	// unbound is what nobody has registered.
 	unbound *holding
 	cascade lifecycle.Cascade
-	left    time.Time // when the deactivation was sent
+	left    time.Time  // when the deactivation was sent
+	rows    [][]string // of the table, beside those of what is held
 }
 
 // holding is something that an agent of Ada's holds, and how to use it.
@@ -58,7 +60,7 @@ const drillPatience = 2 * time.Minute
 
 func (d *drill) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.join, d.collect, d.share, d.proveAlive, d.leave, d.follow, d.bind, d.proveDead,
+		d.join, d.collect, d.share, d.move, d.proveAlive, d.leave, d.decideAfter, d.follow, d.bind, d.proveDead,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -206,6 +208,9 @@ func (d *drill) proveAlive(ctx context.Context) error {
 // leave deactivates Ada as Entra does.
 func (d *drill) leave(ctx context.Context) error {
 	d.say("\nPayroll terminates Ada: the IdP sends {\"op\":\"Replace\",\"path\":\"active\",\"value\":\"False\"}.")
+	if reason, err := d.decide(ctx); err != nil || reason != string(access.Allow) {
+		return fmt.Errorf("before she leaves, her agent may not act for her: %s %w", reason, err)
+	}
 	d.left = time.Now()
 	body := map[string]any{
 		"schemas":    []string{"urn:ietf:params:scim:api:messages:2.0:PatchOp"},
@@ -292,21 +297,30 @@ func (d *drill) bind(ctx context.Context) error {
 }
 
 func (d *drill) awaitBound(ctx context.Context) error {
+	c, err := d.awaitCascade(ctx, d.cascade.ID)
+	if err != nil {
+		return err
+	}
+	d.say("%s  its cascade closed: %s", since(d.left, *c.ClosedAt), c.Outcome)
+	d.unbound.cascade = c
+	return nil
+}
+
+// awaitCascade waits until the newest cascade of Ada's is another than that, and over.
+func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (lifecycle.Cascade, error) {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
 	for {
 		c, err := d.newest(ctx)
 		if err != nil {
-			return err
+			return c, err
 		}
-		if c.ID != d.cascade.ID && c.ClosedAt != nil {
-			d.say("%s  its cascade closed: %s", since(d.left, *c.ClosedAt), c.Outcome)
-			d.unbound.cascade = c
-			return nil
+		if c.ID != other && c.ClosedAt != nil {
+			return c, nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the bound account's cascade is not done: %w", ctx.Err())
+			return c, fmt.Errorf("the cascade is not done: %w", ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -352,6 +366,9 @@ func (d *drill) report(ctx context.Context) error {
 	survived := d.cascade.Outcome != "completed"
 	w := tabwriter.NewWriter(d.out, 0, 4, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "\nWHAT\tWHERE\tENDED AFTER\tVERIFIED AFTER\tPROOF BY USE")
+	for _, row := range d.rows {
+		_, _ = fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
 	for _, h := range d.held {
 		in := d.cascade
 		if h.cascade.ID != uuid.Nil {
@@ -361,7 +378,7 @@ func (d *drill) report(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		ended, verified := d.times(h.id, records)
+		ended, verified := d.times(d.left, h.id, records)
 		survived = survived || h.alive || verified == "-"
 		_, _ = fmt.Fprintln(w, strings.Join([]string{h.what, h.where, ended, verified, h.proof}, "\t"))
 	}
@@ -421,13 +438,13 @@ func (d *drill) suspended(ctx context.Context, agent string) (after, proof strin
 }
 
 // times are when the downstream confirmed the end, and when a probe saw it.
-func (d *drill) times(id string, records []evidence.Record) (revoked, verified string) {
+func (d *drill) times(from time.Time, id string, records []evidence.Record) (revoked, verified string) {
 	revoked, verified = "-", "-"
 	for _, r := range records {
 		if r.Item.String() != id {
 			continue
 		}
-		switch after := strings.TrimSpace(since(d.left, r.At)); {
+		switch after := strings.TrimSpace(since(from, r.At)); {
 		case (r.Outcome == "done" || r.Outcome == "gone") && r.Step != "block" && r.Step != "begin":
 			revoked = after
 		case r.Step == "probe-after" && r.Outcome == "dead":

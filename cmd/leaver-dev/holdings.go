@@ -138,7 +138,7 @@ func (d *drill) forgotten(ctx context.Context) (*holding, error) {
 // apiKey makes a key at the agent platform, which lies so often about its end.
 func (d *drill) apiKey(what, reference string, lies int) *holding {
 	key := d.peers.platform.issue(reference, lies)
-	h := &holding{what: what, where: "agent platform"}
+	h := &holding{what: what, where: "agent platform", reference: reference}
 	h.use = func(ctx context.Context) error {
 		if status, err := d.peers.platform.use(ctx, key); err != nil || status != http.StatusAccepted {
 			return fmt.Errorf("the platform answered %d: %w", status, err)

@@ -17,7 +17,7 @@ import (
 func itoa(n int) string { return strconv.Itoa(n) }
 
 func (c *cli) principalCommand() *cobra.Command {
-	group := &cobra.Command{Use: "principal", Short: "End a principal, or see what ending it would do"}
+	group := &cobra.Command{Use: "principal", Short: "Look at a principal, end it, or see what ending it would do"}
 	path := ofTenant(group)
 	var dryRun, wait bool
 	var reason string
@@ -61,7 +61,7 @@ func (c *cli) principalCommand() *cobra.Command {
 	end.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
 	end.Flags().BoolVar(&wait, "wait", false, "wait until the cascade closes")
 	end.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
-	group.AddCommand(end)
+	group.AddCommand(c.principalShow(path), end)
 	return group
 }
 

@@ -64,7 +64,10 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 			problem
 			Errors []lineError `json:"errors"`
 		}{
-			problem{http.StatusUnprocessableEntity, http.StatusText(http.StatusUnprocessableEntity), fmt.Sprintf("%d of %d lines are bad; nothing was registered", len(bad), len(lines))},
+			problem{
+				Status: http.StatusUnprocessableEntity, Title: http.StatusText(http.StatusUnprocessableEntity),
+				Detail: fmt.Sprintf("%d of %d lines are bad; nothing was registered", len(bad), len(lines)),
+			},
 			bad[:min(len(bad), maxLineErrors)],
 		})
 		return

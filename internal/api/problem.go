@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -11,8 +12,10 @@ import (
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -23,6 +26,9 @@ type problem struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
 	Detail string `json:"detail"`
+	// Line and Column are where a mapping's mistake is, from 1.
+	Line   int `json:"line,omitempty"`
+	Column int `json:"column,omitempty"`
 }
 
 func (p problem) Error() string { return p.Detail }
@@ -36,6 +42,10 @@ func toProblem(err error) problem {
 	var refused *lifecycle.RefusedError
 	if errors.As(err, &refused) {
 		return problem{Status: http.StatusConflict, Detail: refused.Reason}
+	}
+	var rule *mapping.Error
+	if errors.As(err, &rule) {
+		return problem{Status: http.StatusUnprocessableEntity, Detail: rule.Error(), Line: rule.Line, Column: rule.Column}
 	}
 	var schema *tenant.InvalidSchemaError
 	if errors.As(err, &schema) {
@@ -59,6 +69,11 @@ func toProblem(err error) problem {
 		{inventory.ErrNotFound, http.StatusNotFound},
 		{inventory.ErrUnknownPrincipal, http.StatusUnprocessableEntity},
 		{inventory.ErrRestricted, http.StatusConflict},
+		{inventory.ErrNotEntitled, http.StatusConflict},
+		{entitlement.ErrNoMapping, http.StatusNotFound},
+		{entitlement.ErrNoVersion, http.StatusNotFound},
+		{entitlement.ErrOutdated, http.StatusConflict},
+		{entitlement.ErrUnknownPrincipal, http.StatusNotFound},
 		{inventory.ErrDuplicate, http.StatusConflict},
 		{inventory.ErrEnding, http.StatusConflict},
 		{inventory.ErrUnboundNotFound, http.StatusNotFound},
@@ -105,10 +120,14 @@ func write(w http.ResponseWriter, status int, contentType string, body any) {
 
 // decode reads a request's JSON object strictly: a misspelt member is told.
 func decode(w http.ResponseWriter, r *http.Request, into any) error {
+	return decodeUpTo(w, r, maxBody, into)
+}
+
+func decodeUpTo(w http.ResponseWriter, r *http.Request, limit int64, into any) error {
 	if media := r.Header.Get("Content-Type"); media != "" && !strings.HasPrefix(media, "application/json") {
 		return problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
 	}
-	return decodeStrict(json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)), into)
+	return decodeStrict(json.NewDecoder(http.MaxBytesReader(w, r.Body, limit)), into)
 }
 
 func decodeStrict(d *json.Decoder, into any) error {
@@ -124,7 +143,7 @@ func decodeStrict(d *json.Decoder, into any) error {
 	var wrongType *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &tooLarge):
-		return problem{Status: http.StatusRequestEntityTooLarge, Detail: "the body is longer than 64 KiB"}
+		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB", tooLarge.Limit>>10)}
 	case errors.As(err, &wrongType):
 		return problem{Status: http.StatusBadRequest, Detail: wrongType.Field + ": the value has the wrong type"}
 	case strings.HasPrefix(err.Error(), "json: unknown field"):

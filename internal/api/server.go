@@ -13,8 +13,10 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -56,6 +58,11 @@ type Server struct {
 	Lifecycle  *lifecycle.Writer
 	Brakes     *brake.Brakes
 	Pauses     *brake.Pauses
+	Decisions  *access.Store
+	// PublicURL is the address that clients know; empty is what they asked for.
+	PublicURL string
+	// Entitlements derives what principals are entitled to.
+	Entitlements *entitlement.Store
 	// CheckSchema tells whether a tenant can declare a schema beside its others.
 	CheckSchema func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error)
 	Log         *slog.Logger
@@ -65,12 +72,7 @@ type Server struct {
 // routes takes one class of token.
 func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
-		s.fail(w, req, problem{Status: http.StatusNotFound, Detail: "no such endpoint"})
-	})
-	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
-		s.fail(w, req, problem{Status: http.StatusMethodNotAllowed, Detail: "the endpoint does not take " + req.Method})
-	})
+	s.refuseUnknown(r)
 	r.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openapi)
@@ -86,6 +88,7 @@ func (s *Server) Handler() http.Handler {
 			r.Delete(h.path+"/{id}", h.release)
 		}
 		r.Post("/import", s.importItems)
+		r.Get("/principals/{id}/standing", s.standing)
 	})
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate(tenant.ClassApprover))
@@ -122,8 +125,16 @@ func (s *Server) Handler() http.Handler {
 			r.Post("/unbound/{id}/bind", s.bind)
 			r.Get("/brakes", s.listBrakes)
 			r.Get("/principals", s.findPrincipals)
+			r.Get("/principals/{id}", s.showPrincipal)
 			r.Get("/principals/{id}/plan", s.planEnd)
 			r.Post("/principals/{id}/end", s.endPrincipal)
+			r.Get("/mapping", s.getMapping)
+			r.Put("/mapping", s.applyMapping)
+			r.Get("/mapping/versions", s.listMappings)
+			r.Get("/mapping/versions/{version}", s.getMappingVersion)
+			r.Post("/mapping/rollback", s.rollbackMapping)
+			r.Post("/mapping/test", s.testMapping)
+			r.Post("/mapping/diff", s.diffMapping)
 			r.Get("/cascades", s.listCascades)
 			r.Get("/cascades/{id}", s.getCascade)
 			r.Get("/cascades/{id}/evidence", s.listEvidence)
@@ -134,6 +145,16 @@ func (s *Server) Handler() http.Handler {
 		})
 	})
 	return r
+}
+
+// refuseUnknown answers what is no endpoint, or not with that method.
+func (s *Server) refuseUnknown(r chi.Router) {
+	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
+		s.fail(w, req, problem{Status: http.StatusNotFound, Detail: "no such endpoint"})
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
+		s.fail(w, req, problem{Status: http.StatusMethodNotAllowed, Detail: "the endpoint does not take " + req.Method})
+	})
 }
 
 type (

@@ -2,12 +2,16 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -76,7 +80,11 @@ func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
 				if err == nil && checked.URN != urn(r) {
 					err = &tenant.InvalidSchemaError{Path: "id", Reason: "is not the URN in the path"}
 				}
-				return checked, err
+				if err != nil {
+					return checked, err
+				}
+				others := slices.DeleteFunc(slices.Clone(existing), func(e tenant.Schema) bool { return strings.EqualFold(e.URN, checked.URN) })
+				return checked, s.keepsMapping(r, append(others, checked))
 			})
 	}
 	if err != nil {
@@ -87,11 +95,23 @@ func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) deleteSchema(w http.ResponseWriter, r *http.Request) {
-	if err := s.Tenants.DeleteSchema(r.Context(), tenantOf(r).ID, urn(r)); err != nil {
+	if err := s.Tenants.DeleteSchema(r.Context(), tenantOf(r).ID, urn(r), func(left []tenant.Schema) error {
+		return s.keepsMapping(r, left)
+	}); err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// keepsMapping refuses schemas that the rules in force cannot be kept with.
+func (s *Server) keepsMapping(r *http.Request, schemas []tenant.Schema) error {
+	err := s.Entitlements.Check(r.Context(), tenantOf(r).ID, schemas)
+	var rule *mapping.Error
+	if errors.As(err, &rule) {
+		return problem{Status: http.StatusConflict, Detail: "the mapping needs the schema as it is: " + rule.Error()}
+	}
+	return err
 }
 
 // urn reads the path's URN, whose colons some clients escape.

@@ -37,6 +37,20 @@ type Scope struct {
 	Event     uuid.UUID
 	Principal uuid.UUID
 	Sequence  int64 // what was registered later belongs to a later life (I3)
+	// Moves: of a mover, only what the event has marked: what was granted under an
+	// entitlement that is lost.
+	Moves bool
+}
+
+// found selects what a cascade has yet to end: of a leaver all that it, and the
+// agents that end with it, held up to its event.
+func (s Scope) found() string {
+	if s.Moves {
+		return `i.event_id = $5 and i.state in ('live', 'ending') and $2::uuid is not null and $3::bigint is not null`
+	}
+	return `i.sequence <= $3
+		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $5))
+		     and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))`
 }
 
 // Discover returns a page of the items that the cascade has yet to end,
@@ -51,9 +65,7 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 		with ending as materialized (select agents_ending_with($1, $2) as id),
 		found as materialized (
 		  select i.id, rotates(i) as rotates from inventory i
-		   where i.tenant_id = $1 and i.sequence <= $3
-		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $5))
-		     and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
+		   where i.tenant_id = $1 and `+scope.found()+`
 		     and (i.kind <> 'scheduled_run', i.id) > ($6::boolean, $7::uuid)
 		   order by i.kind <> 'scheduled_run', i.id limit $4),
 		marked as (
@@ -195,6 +207,17 @@ const handOverSQL = `
 	    from changed c join lifecycle_events e on e.tenant_id = $1 and e.id = $3)
 	select id from changed`
 
+// reopenSQL has survivors of an earlier run of a mover's cascade live again.
+const reopenSQL = `
+	update inventory set state = 'live', reason = '', updated_at = now()
+	 where tenant_id = $1 and event_id = $2 and state = 'survivor'`
+
+// withdrawSQL takes what the principal, and the agents that ended with it, were
+// entitled to, where the tenant derives anything.
+const withdrawSQL = `
+	select withdraw_entitlements($1, array(select $2::uuid union select agents_ending_with($1, $2)), $3)
+	 where exists (select 1 from computations where tenant_id = $1)`
+
 // settleSQL has survivors of an earlier run of the cascade live again, and
 // restricts the agents that ended with the principal, which their SCIM resource
 // shows. A principal who is back by now orphans nobody.
@@ -228,9 +251,13 @@ func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, scope Scope) (hand
 			return err
 		}
 	}
+	if scope.Moves {
+		return nil, nil, s.exec(ctx, tenant, "settle the cascade", reopenSQL, tenant, scope.Event)
+	}
 	err = database.Together(ctx, s.db, tenant,
 		database.Statement{SQL: handOverSQL, Args: args, Collect: collect(&handedOver)},
-		database.Statement{SQL: settleSQL, Args: slices.Clone(args), Collect: collect(&suspended)})
+		database.Statement{SQL: settleSQL, Args: slices.Clone(args), Collect: collect(&suspended)},
+		database.Statement{SQL: withdrawSQL, Args: slices.Clone(args), Collect: func(rows pgx.Rows) error { rows.Close(); return rows.Err() }})
 	if err != nil {
 		return nil, nil, fmt.Errorf("settle the cascade: %w", err)
 	}

@@ -109,6 +109,8 @@ var (
 	ErrUnknownPrincipal = errors.New("no such principal")
 	// ErrRestricted: the principal, or the agent, may hold nothing new.
 	ErrRestricted = errors.New("the principal is restricted")
+	// ErrNotEntitled: the principal lacks the entitlement that it would be granted under.
+	ErrNotEntitled = errors.New("the principal does not have that entitlement")
 	// ErrDuplicate: the same is registered already and not ended.
 	ErrDuplicate = errors.New("already registered")
 	// ErrChanged: the item is not what it was: its account was rotated meanwhile.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/seal"
 )
 
@@ -36,7 +37,7 @@ type New struct {
 // Register adds an item, unless the principal or the agent may hold nothing
 // new (I2). The check holds locks that a deactivation needs: of the two, one
 // commits first, and the other sees it.
-// Errors: [ErrUnknownPrincipal], [ErrRestricted], [ErrDuplicate].
+// Errors: [ErrUnknownPrincipal], [ErrRestricted], [ErrNotEntitled], [ErrDuplicate].
 func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
 	var item *Item
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -143,7 +144,7 @@ func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New, 
 }
 
 func isRefusal(err error) bool {
-	return errors.Is(err, ErrUnknownPrincipal) || errors.Is(err, ErrRestricted) || errors.Is(err, ErrDuplicate)
+	return errors.Is(err, ErrUnknownPrincipal) || errors.Is(err, ErrRestricted) || errors.Is(err, ErrDuplicate) || errors.Is(err, ErrNotEntitled)
 }
 
 // insert writes one item. Error: [ErrDuplicate], which leaves the transaction usable.
@@ -206,7 +207,28 @@ func (a *admission) admit(ctx context.Context, n New) error {
 	if n.Agent != nil && a.asked[*n.Agent].resourceType != directory.TypeAgent {
 		return fmt.Errorf("%w: %s is no agent", ErrUnknownPrincipal, *n.Agent)
 	}
+	if mapping.IsEntitlement(n.Entitlement) {
+		return a.entitled(ctx, n.Principal, n.Entitlement)
+	}
 	return nil
+}
+
+// entitled lets a principal pass who holds an entitlement, and keeps that true until
+// the transaction ends: a computation that takes it away waits, and then sees what
+// was registered. Where the tenant has no rules, nobody knows.
+func (a *admission) entitled(ctx context.Context, principal uuid.UUID, name string) error {
+	if _, err := a.tx.Exec(ctx, `
+		select 1 from computations where tenant_id = $1 and principal_id = $2 for share`, a.tenant, principal); err != nil {
+		return err
+	}
+	var held bool
+	err := a.tx.QueryRow(ctx, `
+		select exists (select 1 from entitlements where tenant_id = $1 and principal_id = $2 and name = $3)
+		    or not exists (select 1 from mappings where tenant_id = $1)`, a.tenant, principal, name).Scan(&held)
+	if err == nil && !held {
+		err = fmt.Errorf("%w: %s has no %s", ErrNotEntitled, principal, name)
+	}
+	return err
 }
 
 // all asks of each holder, in one order for all, lest two registrations

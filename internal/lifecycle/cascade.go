@@ -26,9 +26,14 @@ type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return e.Reason }
 
-// Cascade is a leaver event and how far its workflow is.
+// isCascade selects the events whose workflows end something: leavers, and movers
+// who lost an entitlement that something was granted under.
+const isCascade = `(kind = 'leaver' or ends)`
+
+// Cascade is an event that ends something, and how far its workflow is.
 type Cascade struct {
 	ID         uuid.UUID  `json:"id"`
+	Kind       Kind       `json:"kind"` // leaver or mover
 	Principal  uuid.UUID  `json:"principalId"`
 	Type       string     `json:"principalType"`
 	Trigger    string     `json:"trigger"`
@@ -48,7 +53,7 @@ type Cascade struct {
 }
 
 // cascadeColumns tells pending from running by whether a workflow was started.
-const cascadeColumns = `id, principal_id, principal_type, trigger, actor, workflow_id, run_id, created_at, started_at, closed_at,
+const cascadeColumns = `id, kind, principal_id, principal_type, trigger, actor, workflow_id, run_id, created_at, started_at, closed_at,
 	coalesce(outcome, case when started_at is null then 'pending' else 'running' end), verified, revoked, expiring, survivors, waived, sequence`
 
 // Cascades reads and closes cascades.
@@ -75,7 +80,7 @@ func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) (
 	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			select `+cascadeColumns+` from lifecycle_events e
-			 where tenant_id = $1 and kind = 'leaver' and ($2::uuid is null or principal_id = $2)
+			 where tenant_id = $1 and `+isCascade+` and ($2::uuid is null or principal_id = $2)
 			   and ($3 = '' or $3 = coalesce(outcome, case when started_at is null then 'pending' else 'running' end))
 			   and ($4 = 0 or sequence < $4)
 			   and ($6::timestamptz is null or created_at >= $6)
@@ -99,7 +104,7 @@ func (c *Cascades) Get(ctx context.Context, tenant, id uuid.UUID) (*Cascade, err
 	var cascade *Cascade
 	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `select `+cascadeColumns+` from lifecycle_events
-			where tenant_id = $1 and id = $2 and kind = 'leaver'`, tenant, id)
+			where tenant_id = $1 and id = $2 and `+isCascade, tenant, id)
 		if err != nil {
 			return err
 		}
@@ -149,14 +154,14 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 		})
 	}, `
 		with ending as materialized (
-		  select agents_ending_with($1, principal_id) id from lifecycle_events where tenant_id = $1 and id = $2),
+		  select agents_ending_with($1, principal_id) id from lifecycle_events where tenant_id = $1 and id = $2 and kind = 'leaver'),
 		items as materialized (
 		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
 		   where i.tenant_id = $1 and i.event_id = $2
 		  union
 		  -- What another cascade was at last, and has left alive.
 		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
-		    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2
+		    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver'
 		   where i.tenant_id = $1 and i.sequence <= e.sequence and i.state in ('survivor', 'ending')
 		     and (i.principal_id = e.principal_id or i.agent_id = e.principal_id
 		          or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))),
@@ -188,7 +193,7 @@ func (c *Cascades) Reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 		var outcome *string
 		err := tx.QueryRow(ctx, `
 			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, created_at, outcome
-			  from lifecycle_events where tenant_id = $1 and id = $2 and kind = 'leaver' for update`, tenant, id).
+			  from lifecycle_events where tenant_id = $1 and id = $2 and `+isCascade+` for update`, tenant, id).
 			Scan(&e.Tenant, &e.ID, &e.Sequence, &e.Kind, &e.Principal, &e.PrincipalType, &e.Trigger, &e.Actor, &e.Changed, &e.WorkflowID, &e.CreatedAt, &outcome)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrCascadeNotFound
@@ -259,7 +264,7 @@ func (c *Cascades) Open(ctx context.Context, tenant uuid.UUID, startedBefore tim
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Cascade])
 	}, `
 		select `+cascadeColumns+` from lifecycle_events
-		 where tenant_id = $1 and kind = 'leaver' and started_at < $2 and closed_at is null and sequence > $4
+		 where tenant_id = $1 and `+isCascade+` and started_at < $2 and closed_at is null and sequence > $4
 		 order by sequence limit $3`, tenant, startedBefore, limit, after)
 	if err != nil {
 		return nil, fmt.Errorf("list open cascades: %w", err)

@@ -50,11 +50,7 @@ func (s *Store) Schemas(ctx context.Context, tenant uuid.UUID) ([]Schema, error)
 // the tenant's schemas as they are, under a lock, and may refuse.
 func (s *Store) PutSchema(ctx context.Context, tenant uuid.UUID, schema Schema, check func(declared Schema, existing []Schema) (Schema, error)) (Schema, error) {
 	err := s.changeSchemas(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`, tenant)
-		if err != nil {
-			return err
-		}
-		existing, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Schema])
+		existing, err := ReadSchemas(ctx, tx, tenant)
 		if err != nil {
 			return err
 		}
@@ -70,9 +66,10 @@ func (s *Store) PutSchema(ctx context.Context, tenant uuid.UUID, schema Schema, 
 	return schema, err
 }
 
-// DeleteSchema takes a schema back that no resource uses.
-// Errors: [ErrSchemaNotFound], [ErrSchemaInUse].
-func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string) error {
+// DeleteSchema takes a schema back that no resource uses. check sees what would be
+// left, under a lock, and may refuse.
+// Errors: [ErrSchemaNotFound], [ErrSchemaInUse], and check's.
+func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string, check func(left []Schema) error) error {
 	return s.changeSchemas(ctx, tenant, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `delete from tenant_schemas where tenant_id = $1 and urn = $2`, tenant, urn)
 		if err != nil {
@@ -86,8 +83,33 @@ func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string) 
 		if err == nil && used {
 			return ErrSchemaInUse
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		left, err := ReadSchemas(ctx, tx, tenant)
+		if err != nil {
+			return err
+		}
+		return check(left)
 	})
+}
+
+// ReadSchemas returns a tenant's schemas as the transaction sees them, by URN.
+func ReadSchemas(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) ([]Schema, error) {
+	rows, err := tx.Query(ctx, `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Schema])
+}
+
+// LockSchemas returns a tenant's schemas, and keeps them as they are until the
+// transaction ends.
+func LockSchemas(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) ([]Schema, error) {
+	if _, err := tx.Exec(ctx, `update tenants set schema_version = schema_version where id = $1`, tenant); err != nil {
+		return nil, err
+	}
+	return ReadSchemas(ctx, tx, tenant)
 }
 
 // changeSchemas runs a change of a tenant's schemas, one at a time.

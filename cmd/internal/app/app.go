@@ -18,11 +18,13 @@ import (
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim"
 	"github.com/leaverhq/leaver/worker"
 )
 
@@ -36,6 +38,8 @@ type App struct {
 	connectors connectors.Registry
 	tenants    *tenant.Store
 	writer     *lifecycle.Writer
+	// entitlements is one for all: it keeps what is compiled.
+	entitlements *entitlement.Store
 }
 
 // New opens what the configuration names. It succeeds while PostgreSQL and
@@ -65,6 +69,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	}
 	a := &App{config: cfg, log: log, db: db, sealer: sealer, temporal: temporal, connectors: registry, tenants: tenant.NewStore(db)}
 	a.writer = lifecycle.NewWriter(db, a.starter(), log)
+	a.entitlements = entitlement.NewStore(db, scim.Vocabulary)
 	return a, nil
 }
 
@@ -121,6 +126,7 @@ func (a *App) activities() *activities.Activities {
 		Inventory: a.inventory(), Evidence: a.evidence(), Cascades: a.cascades(), Connectors: a.connectors,
 		Pauses: brake.NewPauses(a.db), Brakes: brake.New(a.db),
 		Tenants: a.Tenants(), Directory: directory.NewStore(a.db), Lifecycle: a.writer, Assurances: assurance.NewStore(a.db), Runner: a.starter(),
+		Entitlements: a.entitlements,
 	}
 }
 

@@ -38,10 +38,11 @@ func (i *installation) routes() []route {
 var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts",
 	"changes", "unique_values", "tenant_schemas", "issuers", "inventory_states", "unbound", "rotations", "rotation_holders", "brakes",
+	"mappings", "computations", "computed_groups", "entitlements", "entitlement_changes", "validities",
 }
 
 // open are the routes that need no token.
-var open = map[string]bool{"/livez": true, "/readyz": true, "/v1/openapi.yaml": true}
+var open = map[string]bool{"/livez": true, "/readyz": true, "/v1/openapi.yaml": true, "/.well-known/authzen-configuration": true}
 
 // everyRouteRefusesWhoHasNoTokenOfItsClass is bug 5 of the table.
 func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
+	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -49,9 +50,12 @@ func (a *App) Handler() http.Handler {
 	server := &api.Server{
 		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
 		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: brake.New(a.db), Pauses: brake.NewPauses(a.db),
-		Connectors: a.connectors, Runner: starter, CheckSchema: scim.CheckDeclared, Log: a.log,
+		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db),
+		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Log: a.log,
 	}
 	r.Mount(api.BasePath, server.Handler())
+	r.Mount(api.AccessPath, server.Access())
+	r.Get(api.AccessMetadataPath, server.AccessMetadata)
 	return r
 }
 

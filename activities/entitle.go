@@ -1,0 +1,115 @@
+package activities
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/activity"
+
+	"github.com/leaverhq/leaver/internal/entitlement"
+)
+
+// EntitleInput names the event of a principal.
+type EntitleInput struct {
+	Cascade CascadeRef `json:"cascade"`
+	// Ends: the workflow itself ends what was granted under what is lost.
+	Ends bool `json:"ends,omitempty"`
+}
+
+// Entitled is what an event has changed of what its principal is entitled to.
+type Entitled struct {
+	Gained []string `json:"gained,omitempty"`
+	Lost   []string `json:"lost,omitempty"`
+	Ends   int      `json:"ends,omitempty"` // items that the event has to end
+}
+
+// Entitle derives what a principal is entitled to by the tenant's rules, and stores it.
+func (a *Activities) Entitle(ctx context.Context, in EntitleInput) (Entitled, error) {
+	ref := in.Cascade
+	by := entitlement.Cause{Event: ref.Event, Ends: in.Ends}
+	if _, err := a.Entitlements.Compute(ctx, ref.Tenant, []uuid.UUID{ref.Principal}, by); err != nil {
+		return Entitled{}, err
+	}
+	// What an earlier attempt has stored counts, too.
+	changes, err := a.Entitlements.ChangesBy(ctx, ref.Tenant, ref.Event, uuid.Nil, 1)
+	if err != nil {
+		return Entitled{}, err
+	}
+	var e Entitled
+	for _, c := range changes {
+		e.Gained, e.Lost = c.Gained, c.Lost
+	}
+	if in.Ends {
+		e.Ends, err = a.Entitlements.Ends(ctx, ref.Tenant, ref.Event)
+	}
+	return e, err
+}
+
+// SyncInput names a change of a group, or of a tenant's rules, and where the
+// synchronisation goes on.
+type SyncInput struct {
+	Cascade CascadeRef `json:"cascade"` // whose principal is the group
+	// Tenant: everybody is concerned.
+	Tenant bool `json:"tenant,omitempty"`
+	// Whole: whoever is or was in the group is concerned, and not only who came and went.
+	Whole bool      `json:"whole,omitempty"`
+	After uuid.UUID `json:"after"`
+}
+
+// Synced is how far one step of a synchronisation came.
+type Synced struct {
+	Principals int       `json:"principals"`
+	Changed    int       `json:"changed"`
+	After      uuid.UUID `json:"after"` // zero: nobody is left
+}
+
+// syncPage is how many principals one attempt computes: some seconds of work.
+const syncPage = 2000
+
+// Sync has the next page of the concerned computed anew. Each that lost something
+// that is to be ended becomes a mover of its own.
+func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
+	ref := in.Cascade
+	derives, err := a.Entitlements.Derives(ctx, ref.Tenant)
+	if err != nil || !derives {
+		return Synced{}, err
+	}
+	var ids []uuid.UUID
+	if in.Tenant {
+		ids, err = a.Entitlements.Everybody(ctx, ref.Tenant, in.After, syncPage)
+	} else {
+		ids, err = a.Entitlements.Moved(ctx, ref.Tenant, ref.Principal, in.Whole, in.After, syncPage)
+	}
+	if err != nil {
+		return Synced{}, err
+	}
+	synced := Synced{Principals: len(ids)}
+	if len(ids) == syncPage {
+		synced.After = ids[len(ids)-1]
+	}
+	for len(ids) > 0 {
+		n := min(len(ids), entitlement.MaxBatch)
+		changes, err := a.Entitlements.Compute(ctx, ref.Tenant, ids[:n], entitlement.Cause{Event: ref.Event})
+		if err != nil {
+			return synced, err
+		}
+		synced.Changed += len(changes)
+		ids = ids[n:]
+		activity.RecordHeartbeat(ctx, len(ids))
+	}
+	return synced, nil
+}
+
+// MovesInput is where reading what an event changed goes on.
+type MovesInput struct {
+	Cascade CascadeRef `json:"cascade"`
+	After   uuid.UUID  `json:"after"`
+}
+
+// MovesPage is of how many principals one notification tells.
+const MovesPage = 200
+
+// Moves reads what an event had principals gain and lose, a page at a time.
+func (a *Activities) Moves(ctx context.Context, in MovesInput) ([]entitlement.Change, error) {
+	return a.Entitlements.ChangesBy(ctx, in.Cascade.Tenant, in.Cascade.Event, in.After, MovesPage)
+}

@@ -1,0 +1,312 @@
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/leaverhq/leaver/internal/access"
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+const (
+	// AccessPath is where [Server.Access] is mounted: the paths of AuthZEN's own.
+	AccessPath = "/access/v1"
+	// AccessMetadataPath is where gateways find the endpoints (AuthZEN 1.0 section 9).
+	AccessMetadataPath = "/.well-known/authzen-configuration"
+
+	maxEvaluations = 100
+)
+
+// Access returns the policy decision point of the OpenID AuthZEN Authorization API
+// 1.0: its two endpoints, for tokens of class platform.
+func (s *Server) Access() http.Handler {
+	r := chi.NewRouter()
+	s.refuseUnknown(r)
+	r.Use(echoRequestID, s.authenticate(tenant.ClassPlatform))
+	r.Post("/evaluation", s.evaluate)
+	r.Post("/evaluations", s.evaluateAll)
+	return r
+}
+
+// AccessMetadata answers where the endpoints are.
+func (s *Server) AccessMetadata(w http.ResponseWriter, r *http.Request) {
+	base := s.base(r)
+	answer(w, http.StatusOK, map[string]string{
+		"policy_decision_point": base, "access_evaluation_endpoint": base + AccessPath + "/evaluation",
+		"access_evaluations_endpoint": base + AccessPath + "/evaluations",
+	})
+}
+
+// base is the address that clients know leaver by.
+func (s *Server) base(r *http.Request) string {
+	if s.PublicURL != "" {
+		return strings.TrimSuffix(s.PublicURL, "/")
+	}
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+// echoRequestID answers with the identifier that the caller gave the request.
+func echoRequestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if id := r.Header.Get("X-Request-ID"); id != "" && len(id) <= maxReference {
+			w.Header().Set("X-Request-ID", id)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// entity is a subject or a resource of AuthZEN.
+type entity struct {
+	Type       string         `json:"type"`
+	ID         string         `json:"id"`
+	Properties map[string]any `json:"properties"`
+}
+
+type action struct {
+	Name string `json:"name"`
+}
+
+// evaluation is one question. In a batch, what it lacks stands at the top.
+type evaluation struct {
+	Subject  *entity `json:"subject"`
+	Action   *action `json:"action"`
+	Resource *entity `json:"resource"`
+}
+
+// orDefaults takes from the top of a batch what an evaluation lacks: whole objects, and
+// of an object's members those that it must have. Properties are never mixed.
+func (e evaluation) orDefaults(top evaluation) evaluation {
+	return evaluation{
+		Subject: e.Subject.orDefault(top.Subject), Resource: e.Resource.orDefault(top.Resource), Action: cmp.Or(e.Action, top.Action),
+	}
+}
+
+func (e *entity) orDefault(top *entity) *entity {
+	if e == nil || top == nil {
+		return cmp.Or(e, top)
+	}
+	return &entity{Type: cmp.Or(e.Type, top.Type), ID: cmp.Or(e.ID, top.ID), Properties: e.Properties}
+}
+
+// question reads an evaluation. An agent says for whom it acts by the property
+// on_behalf_of, and a resource whose it is by ownerID.
+func (e evaluation) question() (access.Question, error) {
+	missing := func(what string) (access.Question, error) {
+		return access.Question{}, problem{Status: http.StatusBadRequest, Detail: what + " is missing"}
+	}
+	switch {
+	case e.Subject == nil || e.Subject.Type == "" || e.Subject.ID == "":
+		return missing("subject, with type and id,")
+	case e.Action == nil || e.Action.Name == "":
+		return missing("action, with name,")
+	case e.Resource == nil || e.Resource.Type == "" || e.Resource.ID == "":
+		return missing("resource, with type and id,")
+	}
+	q := access.Question{Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: e.Resource.Type, Resource: e.Resource.ID}
+	switch strings.ToLower(e.Subject.Type) {
+	case "user":
+		q.SubjectType = directory.TypeUser
+	case "agent":
+		q.SubjectType = directory.TypeAgent
+	default:
+		q.SubjectType = e.Subject.Type // nobody of ours
+	}
+	var err error
+	if q.OnBehalfOf, err = property(e.Subject, "subject", "on_behalf_of"); err == nil {
+		q.Owner, err = property(e.Resource, "resource", "ownerID")
+	}
+	if err == nil && hasControl(q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner) {
+		err = problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
+	}
+	return q, err
+}
+
+// property reads a property that is a string, or is not there. One of another type
+// would be a question that nobody meant.
+func property(e *entity, what, name string) (string, error) {
+	value, ok := e.Properties[name]
+	if !ok || value == nil {
+		return "", nil
+	}
+	text, ok := value.(string)
+	if !ok || text == "" {
+		return "", problem{Status: http.StatusBadRequest, Detail: what + ".properties." + name + " is a string"}
+	}
+	return text, nil
+}
+
+// decision is an answer. Its context says why it is no.
+type decision struct {
+	Decision bool           `json:"decision"`
+	Context  map[string]any `json:"context,omitempty"`
+}
+
+func decisionOf(reason access.Reason) decision {
+	if reason == access.Allow {
+		return decision{Decision: true}
+	}
+	return decision{Context: map[string]any{"reason": reason}}
+}
+
+func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {
+	var e evaluation
+	err := decodeLoosely(w, r, &e)
+	if err == nil {
+		err = s.answerOne(w, r, e)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+	}
+}
+
+func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, e evaluation) error {
+	q, err := e.question()
+	if err != nil {
+		return err
+	}
+	reasons, err := s.Decisions.Decide(r.Context(), caller(r).Tenant.ID, q)
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, decisionOf(reasons[0]))
+	return nil
+}
+
+// batch is the body of /evaluations.
+type batch struct {
+	evaluation
+	Evaluations []json.RawMessage `json:"evaluations"`
+	Options     struct {
+		Semantic string `json:"evaluations_semantic"`
+	} `json:"options"`
+}
+
+func (s *Server) evaluateAll(w http.ResponseWriter, r *http.Request) {
+	var b batch
+	err := decodeLoosely(w, r, &b)
+	switch {
+	case err != nil:
+	case len(b.Evaluations) == 0: // without any, it is the other endpoint
+		err = s.answerOne(w, r, b.evaluation)
+	case len(b.Evaluations) > maxEvaluations:
+		err = problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("there are more than %d evaluations", maxEvaluations)}
+	default:
+		err = s.answerAll(w, r, b)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+	}
+}
+
+// answerAll answers in order, and stops where the semantic says so. An evaluation
+// that cannot be read is denied; the others are answered.
+func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) error {
+	stop, ok := map[string]func(bool) bool{
+		"": func(bool) bool { return false }, "execute_all": func(bool) bool { return false },
+		"deny_on_first_deny": func(allowed bool) bool { return !allowed }, "permit_on_first_permit": func(allowed bool) bool { return allowed },
+	}[b.Options.Semantic]
+	if !ok {
+		return problem{Status: http.StatusBadRequest, Detail: "evaluations_semantic is execute_all, deny_on_first_deny or permit_on_first_permit"}
+	}
+	decisions := make([]decision, len(b.Evaluations))
+	var questions []access.Question
+	var at []int // of the questions
+	for i, raw := range b.Evaluations {
+		var e evaluation
+		q, err := access.Question{}, json.Unmarshal(raw, &e)
+		if err == nil {
+			q, err = e.orDefaults(b.evaluation).question()
+		} else {
+			err = problem{Status: http.StatusBadRequest, Detail: "the evaluation is not as AuthZEN has it"}
+		}
+		if err != nil {
+			decisions[i].Context = map[string]any{"error": map[string]any{"status": http.StatusBadRequest, "message": err.Error()}}
+			continue
+		}
+		questions, at = append(questions, q), append(at, i)
+	}
+	reasons, err := s.Decisions.Decide(r.Context(), caller(r).Tenant.ID, questions...)
+	if err != nil {
+		return err
+	}
+	for i, reason := range reasons {
+		decisions[at[i]] = decisionOf(reason)
+	}
+	for i, d := range decisions {
+		if stop(d.Decision) {
+			decisions = decisions[:i+1]
+			break
+		}
+	}
+	answer(w, http.StatusOK, map[string]any{"evaluations": decisions})
+	return nil
+}
+
+// decodeLoosely reads a JSON object whose unknown members are ignored, as AuthZEN wants.
+func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		return problem{Status: http.StatusBadRequest, Detail: "send application/json"}
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB, or breaks off", maxBody>>10)}
+	}
+	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || json.Unmarshal(raw, into) != nil {
+		return problem{Status: http.StatusBadRequest, Detail: "the body is not a JSON object as AuthZEN has it"}
+	}
+	return nil
+}
+
+// standing answers how a principal stands, with an ETag of the answer: a gateway that
+// keeps it asks again with If-None-Match.
+func (s *Server) standing(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	standing, err := s.Decisions.Standing(r.Context(), caller(r).Tenant.ID, id)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	body, err := json.Marshal(standing)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sum := sha256.Sum256(body)
+	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	w.Header().Set("ETag", tag)
+	w.Header().Set("Cache-Control", "private, no-cache") // kept, and asked for each time
+	if matches(r.Header.Get("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body) // a client that is gone needs no answer
+}
+
+// matches compares weakly, as If-None-Match does (RFC 9110 section 13.1.2).
+func matches(header, tag string) bool {
+	for _, candidate := range strings.Split(header, ",") {
+		if candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/"); candidate == tag || candidate == "*" {
+			return true
+		}
+	}
+	return false
+}

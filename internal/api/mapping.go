@@ -1,0 +1,194 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/entitlement"
+	"github.com/leaverhq/leaver/internal/mapping"
+)
+
+// maxMappingBody leaves room for a document's escapes.
+const maxMappingBody = 4 * mapping.MaxDocument // bytes
+
+func (s *Server) getMapping(w http.ResponseWriter, r *http.Request) {
+	version, err := s.Entitlements.Current(r.Context(), tenantOf(r).ID)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, version)
+}
+
+// applyMapping puts a document in force. A base that is not the version in force any
+// more is a conflict: somebody has applied another since its difference was looked at.
+func (s *Server) applyMapping(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Document string `json:"document"`
+		Base     *int   `json:"baseVersion"`
+		Reason   string `json:"reason"`
+	}
+	err := decodeUpTo(w, r, maxMappingBody, &body)
+	if err == nil {
+		err = checkReason(&body.Reason)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	base := -1
+	if body.Base != nil {
+		base = *body.Base
+	}
+	version, err := s.Entitlements.Apply(r.Context(), tenantOf(r).ID, body.Document, base, caller(r).Actor(), body.Reason)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, version)
+}
+
+func (s *Server) listMappings(w http.ResponseWriter, r *http.Request) {
+	n, err := limit(r)
+	before := 0
+	if text := r.URL.Query().Get("cursor"); err == nil && text != "" {
+		if before, err = strconv.Atoi(text); err != nil || before < 1 {
+			err = problem{Status: http.StatusBadRequest, Detail: "cursor is not one of ours"}
+		}
+	}
+	var versions []entitlement.Version
+	if err == nil {
+		versions, err = s.Entitlements.History(r.Context(), tenantOf(r).ID, before, n)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(versions) == n {
+		next = strconv.Itoa(versions[n-1].Version)
+	}
+	answerPage(w, versions, next)
+}
+
+func (s *Server) getMappingVersion(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(chi.URLParam(r, "version"))
+	if err != nil {
+		s.fail(w, r, entitlement.ErrNoVersion)
+		return
+	}
+	version, err := s.Entitlements.Get(r.Context(), tenantOf(r).ID, n)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, version)
+}
+
+func (s *Server) rollbackMapping(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Version int    `json:"version"`
+		Reason  string `json:"reason"`
+	}
+	err := decode(w, r, &body)
+	if err == nil {
+		err = checkReason(&body.Reason)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	version, err := s.Entitlements.Rollback(r.Context(), tenantOf(r).ID, body.Version, caller(r).Actor(), body.Reason)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, version)
+}
+
+// testMapping tells what a document, or without one the rules in force, make of a principal.
+func (s *Server) testMapping(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Document  string    `json:"document"`
+		Principal uuid.UUID `json:"principalId"`
+	}
+	if err := decodeUpTo(w, r, maxMappingBody, &body); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	result, err := s.Entitlements.Test(r.Context(), tenantOf(r).ID, body.Principal, body.Document)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, result)
+}
+
+// diffMapping tells who would gain and lose what by a document.
+func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Document string `json:"document"`
+	}
+	if err := decodeUpTo(w, r, maxMappingBody, &body); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if body.Document == "" {
+		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: "document is missing"})
+		return
+	}
+	difference, err := s.Entitlements.Diff(r.Context(), tenantOf(r).ID, body.Document)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, difference)
+}
+
+// Shown is what leaver knows of a principal.
+type Shown struct {
+	directory.Named
+	Entitlements []entitlement.Entitlement `json:"entitlements"`
+	Groups       []directory.Edge          `json:"groups"`
+	Owners       []directory.Edge          `json:"owners,omitempty"`
+	Turns        []entitlement.Turn        `json:"lastChanges"` // what it gained and lost
+}
+
+const maxTurns = 20
+
+func (s *Server) showPrincipal(w http.ResponseWriter, r *http.Request) {
+	shown, err := s.shown(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, shown)
+}
+
+func (s *Server) shown(r *http.Request) (Shown, error) {
+	of := tenantOf(r).ID
+	who, err := s.principal(r)
+	if err != nil {
+		return Shown{}, err
+	}
+	shown := Shown{Named: who, Groups: []directory.Edge{}}
+	resource, err := s.Directory.Get(r.Context(), of, who.Type, who.ID)
+	if err != nil {
+		return shown, err
+	}
+	shown.Groups = append(shown.Groups, resource.Groups...)
+	for _, e := range resource.Edges {
+		if e.Attribute == directory.EdgeOwners {
+			shown.Owners = append(shown.Owners, e)
+		}
+	}
+	if shown.Entitlements, err = s.Entitlements.Of(r.Context(), of, who.ID); err != nil {
+		return shown, err
+	}
+	shown.Turns, err = s.Entitlements.Turns(r.Context(), of, who.ID, maxTurns)
+	return shown, err
+}

@@ -1,0 +1,223 @@
+// Package entitlement keeps a tenant's mapping rules, version by version, and what
+// each principal is entitled to by them, with its provenance.
+package entitlement
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/mapping"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// The errors of this package.
+var (
+	// ErrNoMapping: the tenant has no rules, and derives nothing.
+	ErrNoMapping = errors.New("the tenant has no mapping yet: `leaver mapping apply` makes one")
+	// ErrNoVersion: no version of the rules has that number.
+	ErrNoVersion = errors.New("the mapping has no such version")
+	// ErrOutdated: somebody has applied another version meanwhile.
+	ErrOutdated = errors.New("the mapping was changed meanwhile: look at the difference again")
+	// ErrUnknownPrincipal: no live User or Agent of the tenant has that id.
+	ErrUnknownPrincipal = errors.New("no such principal")
+)
+
+// Store keeps rules and entitlements.
+type Store struct {
+	db         *database.DB
+	vocabulary func([]tenant.Schema) (mapping.Vocabulary, error)
+
+	mu    sync.Mutex
+	rules map[uuid.UUID]known
+}
+
+// known are compiled rules, and what they were compiled from.
+type known struct {
+	version       int
+	schemaVersion int64
+	rules         *mapping.Rules
+}
+
+// NewStore returns the store on db. vocabulary says what rules may name where a
+// tenant has declared those schemas.
+func NewStore(db *database.DB, vocabulary func([]tenant.Schema) (mapping.Vocabulary, error)) *Store {
+	return &Store{db: db, vocabulary: vocabulary, rules: make(map[uuid.UUID]known)}
+}
+
+// Version is a document of rules as it was applied.
+type Version struct {
+	Version   int       `json:"version"`
+	Document  string    `json:"document,omitempty"`
+	Actor     string    `json:"actor"`
+	Reason    string    `json:"reason"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+const versionColumns = `version, document, actor, reason, created_at`
+
+// Current returns the rules in force. Error: [ErrNoMapping].
+func (s *Store) Current(ctx context.Context, of uuid.UUID) (*Version, error) {
+	return s.one(ctx, of, ErrNoMapping, `
+		select `+versionColumns+` from mappings where tenant_id = $1 order by version desc limit 1`, of)
+}
+
+// Derives tells whether the tenant has rules.
+func (s *Store) Derives(ctx context.Context, of uuid.UUID) (bool, error) {
+	_, err := s.Current(ctx, of)
+	if errors.Is(err, ErrNoMapping) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Get returns one version. Error: [ErrNoVersion].
+func (s *Store) Get(ctx context.Context, of uuid.UUID, version int) (*Version, error) {
+	return s.one(ctx, of, ErrNoVersion, `select `+versionColumns+` from mappings where tenant_id = $1 and version = $2`, of, version)
+}
+
+func (s *Store) one(ctx context.Context, of uuid.UUID, missing error, sql string, args ...any) (*Version, error) {
+	v, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (*Version, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Version])
+	}, sql, args...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, missing
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the mapping: %w", err)
+	}
+	return v, nil
+}
+
+// History returns the versions without their documents, newest first; before is the
+// last of the page before, and 0 begins.
+func (s *Store) History(ctx context.Context, of uuid.UUID, before, limit int) ([]Version, error) {
+	versions, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) ([]Version, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Version])
+	}, `
+		select version, '', actor, reason, created_at from mappings
+		 where tenant_id = $1 and ($2 = 0 or version < $2) order by version desc limit $3`, of, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the mapping's history: %w", err)
+	}
+	return versions, nil
+}
+
+// TriggerMapping is the trigger of the synchronisation of a whole tenant with rules
+// that have changed.
+const TriggerMapping = "mapping"
+
+// Apply puts a document in force as the next version, and commits the event that
+// has every principal computed anew. base is the version that it replaces; -1 is any.
+// Errors: mapping.Error, [ErrOutdated].
+func (s *Store) Apply(ctx context.Context, of uuid.UUID, document string, base int, by, reason string) (*Version, error) {
+	var applied *Version
+	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
+		// Schemas and rules must fit: of two who change either, one waits.
+		schemas, err := tenant.LockSchemas(ctx, tx, of)
+		if err != nil {
+			return err
+		}
+		if _, err := s.compile(document, schemas); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			with latest as (select coalesce(max(version), 0) version from mappings where tenant_id = $1),
+			applied as (
+			  insert into mappings (tenant_id, version, document, actor, reason)
+			  select $1, version + 1, $2, $3, $4 from latest where $5 = -1 or version = $5
+			  returning `+versionColumns+`),
+			event as (
+			  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
+			  select $1, $6, 'team-sync', $1, 'Tenant', $7, $3, array['mapping'], 'team-sync/' || $1 || '/' || $1 || '/' || version, now() from applied)
+			select `+versionColumns+` from applied`, of, document, by, reason, base, uuid.Must(uuid.NewV7()), TriggerMapping)
+		if err != nil {
+			return err
+		}
+		applied, err = pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Version])
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrOutdated
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("apply a mapping: %w", err)
+	}
+	return applied, nil
+}
+
+// Rollback applies an earlier version again, as the next one.
+// Errors: [ErrNoVersion], and those of [Store.Apply].
+func (s *Store) Rollback(ctx context.Context, of uuid.UUID, version int, by, reason string) (*Version, error) {
+	earlier, err := s.Get(ctx, of, version)
+	if err != nil {
+		return nil, err
+	}
+	return s.Apply(ctx, of, earlier.Document, -1, by, fmt.Sprintf("back to version %d: %s", version, reason))
+}
+
+// Check tells whether the rules in force can be kept with those schemas.
+func (s *Store) Check(ctx context.Context, of uuid.UUID, schemas []tenant.Schema) error {
+	current, err := s.Current(ctx, of)
+	if errors.Is(err, ErrNoMapping) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.compile(current.Document, schemas)
+	return err
+}
+
+func (s *Store) compile(document string, schemas []tenant.Schema) (*mapping.Rules, error) {
+	vocabulary, err := s.vocabulary(schemas)
+	if err != nil {
+		return nil, err
+	}
+	return mapping.Compile(document, vocabulary)
+}
+
+// current compiles the rules in force as the transaction sees them, or recalls them.
+// Error: [ErrNoMapping].
+func (s *Store) current(ctx context.Context, tx pgx.Tx, of uuid.UUID) (*mapping.Rules, int, error) {
+	k := known{}
+	var document string
+	err := tx.QueryRow(ctx, `
+		select m.version, m.document, t.schema_version from mappings m join tenants t on t.id = m.tenant_id
+		 where m.tenant_id = $1 order by m.version desc limit 1`, of).Scan(&k.version, &document, &k.schemaVersion)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, 0, ErrNoMapping
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	s.mu.Lock()
+	have := s.rules[of]
+	s.mu.Unlock()
+	if have.version == k.version && have.schemaVersion == k.schemaVersion {
+		return have.rules, have.version, nil
+	}
+	schemas, err := tenant.ReadSchemas(ctx, tx, of)
+	if err != nil {
+		return nil, 0, err
+	}
+	if k.rules, err = s.compile(document, schemas); err != nil {
+		return nil, 0, fmt.Errorf("version %d of the mapping: %w", k.version, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.rules) >= maxKnown {
+		clear(s.rules)
+	}
+	s.rules[of] = k
+	return k.rules, k.version, nil
+}
+
+// maxKnown bounds of how many tenants the compiled rules are kept.
+const maxKnown = 1000

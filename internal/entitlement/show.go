@@ -1,0 +1,212 @@
+package entitlement
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/mapping"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// Entitlement is what a principal is entitled to, and what gave it.
+type Entitlement struct {
+	Name    string           `json:"name"`
+	Sources []mapping.Source `json:"sources"`
+	Since   time.Time        `json:"since"`
+}
+
+// Of returns what a principal is entitled to, by name.
+func (s *Store) Of(ctx context.Context, of, principal uuid.UUID) ([]Entitlement, error) {
+	held, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) ([]Entitlement, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Entitlement])
+	}, `select name, sources, since from entitlements where tenant_id = $1 and principal_id = $2 order by name`, of, principal)
+	if err != nil {
+		return nil, fmt.Errorf("read what %s is entitled to: %w", principal, err)
+	}
+	return held, nil
+}
+
+// Turn is one entitlement that was gained or lost.
+type Turn struct {
+	Name    string     `json:"name"`
+	Gained  bool       `json:"gained"`
+	Version int        `json:"mappingVersion"`
+	Event   *uuid.UUID `json:"eventId,omitempty"`
+	At      time.Time  `json:"at"`
+}
+
+// Turns returns what a principal gained and lost last, newest first.
+func (s *Store) Turns(ctx context.Context, of, principal uuid.UUID, limit int) ([]Turn, error) {
+	turns, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) ([]Turn, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[Turn])
+	}, `
+		select name, gained, version, event_id, at from entitlement_changes
+		 where tenant_id = $1 and principal_id = $2 order by id desc limit $3`, of, principal, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read what %s gained and lost: %w", principal, err)
+	}
+	return turns, nil
+}
+
+// Test tells what a document would make of a principal; of the rules in force where
+// it is empty. Errors: mapping.Error, [ErrNoMapping], [ErrUnknownPrincipal].
+func (s *Store) Test(ctx context.Context, of, principal uuid.UUID, document string) (mapping.Result, error) {
+	var result mapping.Result
+	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
+		rules, err := s.rulesOf(ctx, tx, of, document)
+		if err != nil {
+			return err
+		}
+		read, err := readPrincipals(ctx, tx, of, []uuid.UUID{principal})
+		if err != nil {
+			return err
+		}
+		if len(read) == 0 {
+			return ErrUnknownPrincipal
+		}
+		result = rules.Apply(read[0].Principal)
+		return nil
+	})
+	if err != nil {
+		return mapping.Result{}, fmt.Errorf("test a mapping: %w", err)
+	}
+	return result, nil
+}
+
+func (s *Store) rulesOf(ctx context.Context, tx pgx.Tx, of uuid.UUID, document string) (*mapping.Rules, error) {
+	if document == "" {
+		rules, _, err := s.current(ctx, tx, of)
+		return rules, err
+	}
+	schemas, err := tenant.ReadSchemas(ctx, tx, of)
+	if err != nil {
+		return nil, err
+	}
+	return s.compile(document, schemas)
+}
+
+// Difference is what a document would change, before it applies.
+type Difference struct {
+	Base       int            `json:"baseVersion"` // 0 where there are no rules yet
+	Principals int            `json:"principals"`  // that would gain or lose
+	Gained     map[string]int `json:"gained"`      // by how many
+	Lost       map[string]int `json:"lost"`
+	Ends       int            `json:"ends"` // credentials and scheduled runs that would be ended
+	Failed     map[string]int `json:"failed,omitempty"`
+	// Changes names the first of the principals.
+	Changes []Change `json:"changes"`
+}
+
+const (
+	maxNamed = 500 // in a Difference
+	diffPage = 1000
+)
+
+// Diff tells who would gain and lose what by a document. It reads a page of
+// principals at a time. Error: mapping.Error.
+func (s *Store) Diff(ctx context.Context, of uuid.UUID, document string) (Difference, error) {
+	d := Difference{Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int), Changes: []Change{}}
+	var after uuid.UUID
+	for {
+		ids, err := s.Everybody(ctx, of, after, diffPage)
+		if err == nil {
+			// With nobody there yet, too: the document is checked.
+			err = s.diffPage(ctx, of, document, ids, &d)
+		}
+		if err != nil {
+			return d, fmt.Errorf("compare a mapping: %w", err)
+		}
+		if len(ids) < diffPage {
+			return d, nil
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+func (s *Store) diffPage(ctx context.Context, of uuid.UUID, document string, ids []uuid.UUID, d *Difference) error {
+	return s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, `select coalesce(max(version), 0) from mappings where tenant_id = $1`, of).Scan(&d.Base); err != nil {
+			return err
+		}
+		rules, err := s.rulesOf(ctx, tx, of, document)
+		if err != nil {
+			return err
+		}
+		read, err := readPrincipals(ctx, tx, of, ids)
+		if err != nil {
+			return err
+		}
+		held, err := namesOf(ctx, tx, `select principal_id, name from entitlements where tenant_id = $1 and principal_id = any ($2)`, of, ids)
+		if err != nil {
+			return err
+		}
+		granted, err := namesOf(ctx, tx, `
+			select principal_id, entitlement from inventory
+			 where tenant_id = $1 and principal_id = any ($2) and state = 'live' and entitlement ~ '^(team|role|scope):.'`, of, ids)
+		if err != nil {
+			return err
+		}
+		for _, p := range read {
+			if !p.here {
+				continue
+			}
+			result := rules.Apply(p.Principal)
+			for _, f := range result.Failed {
+				d.Failed[f.Rule]++
+			}
+			d.add(p.ID, result.Entitlements, held[p.ID], granted[p.ID])
+		}
+		return nil
+	})
+}
+
+// add counts one principal in.
+func (d *Difference) add(id uuid.UUID, wanted map[string][]mapping.Source, held, granted []string) {
+	c := Change{Principal: id}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		if !slices.Contains(held, name) {
+			c.Gained = append(c.Gained, name)
+			d.Gained[name]++
+		}
+	}
+	for _, name := range held {
+		if wanted[name] == nil {
+			c.Lost = append(c.Lost, name)
+			d.Lost[name]++
+		}
+	}
+	for _, name := range granted {
+		if wanted[name] == nil {
+			d.Ends++
+		}
+	}
+	if len(c.Gained)+len(c.Lost) == 0 {
+		return
+	}
+	d.Principals++
+	if len(d.Changes) < maxNamed {
+		d.Changes = append(d.Changes, c)
+	}
+}
+
+func namesOf(ctx context.Context, tx pgx.Tx, sql string, args ...any) (map[uuid.UUID][]string, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[uuid.UUID][]string)
+	var id uuid.UUID
+	var name string
+	_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error {
+		found[id] = append(found[id], name)
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,239 @@
+package mapping
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The limits of a document.
+const (
+	MaxDocument   = 64 << 10 // bytes
+	maxRules      = 1000
+	maxGrants     = 100 // entitlements of one rule
+	maxName       = 200 // bytes
+	maxExpression = 4 << 10
+)
+
+// Error says what is wrong with a document, and where. Line and Column count from 1.
+type Error struct {
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	Rule   string `json:"rule,omitempty"`
+	Reason string `json:"reason"`
+}
+
+func (e *Error) Error() string {
+	if e.Rule == "" {
+		return fmt.Sprintf("line %d, column %d: %s", e.Line, e.Column, e.Reason)
+	}
+	return fmt.Sprintf("line %d, column %d: rule %q: %s", e.Line, e.Column, e.Rule, e.Reason)
+}
+
+// rule is one rule as it is written.
+type rule struct {
+	name       string
+	group      *regexp.Regexp // by displayName, whose case does not matter
+	externalID *regexp.Regexp
+	when       *yaml.Node // a CEL expression; nil is always
+	grants     []string   // as team:…, role:…, scope:…
+	deny       bool
+	at         *yaml.Node
+}
+
+// parse reads a document:
+//
+//	rules:
+//	  - {group: engineering-prod, team: Engineering, scopes: [deploy]}
+//	  - {when: claims.clearedForProdData, role: prod-reader}
+//	  - {group: contractors, deny: true, scopes: [deploy]}
+func parse(document string) ([]rule, error) {
+	if len(document) > MaxDocument {
+		return nil, &Error{Line: 1, Column: 1, Reason: fmt.Sprintf("the document is longer than %d KiB", MaxDocument>>10)}
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal([]byte(document), &root); err != nil {
+		return nil, notYAML(err)
+	}
+	if len(root.Content) == 0 {
+		return nil, &Error{Line: 1, Column: 1, Reason: "the document is empty: an empty list of rules is `rules: []`"}
+	}
+	top := root.Content[0]
+	if top.Kind != yaml.MappingNode || len(top.Content) != 2 || top.Content[0].Value != "rules" {
+		return nil, at(top, "", "want one member, rules")
+	}
+	list := top.Content[1]
+	switch {
+	case list.Kind != yaml.SequenceNode:
+		return nil, at(list, "", "rules is a list")
+	case len(list.Content) > maxRules:
+		return nil, at(list, "", "there are more than %d rules", maxRules)
+	}
+	rules := make([]rule, 0, len(list.Content))
+	names := make(map[string]bool)
+	for _, node := range list.Content {
+		r, err := parseRule(node)
+		if err != nil {
+			return nil, err
+		}
+		if names[r.name] {
+			return nil, at(node, r.name, "another rule has that name: give each its own by `name`")
+		}
+		names[r.name] = true
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+// yamlLine finds the line in an error of the YAML parser, which tells it in words only.
+var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
+
+func notYAML(err error) error {
+	e := &Error{Line: 1, Column: 1, Reason: "is no YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
+	if found := yamlLine.FindStringSubmatch(err.Error()); found != nil {
+		_, _ = fmt.Sscan(found[1], &e.Line) // digits
+		e.Reason = "is no YAML: " + found[2]
+	}
+	return e
+}
+
+func at(n *yaml.Node, rule, format string, args ...any) *Error {
+	return &Error{Line: n.Line, Column: n.Column, Rule: rule, Reason: fmt.Sprintf(format, args...)}
+}
+
+func parseRule(node *yaml.Node) (rule, error) {
+	r := rule{at: node}
+	if node.Kind != yaml.MappingNode {
+		return r, at(node, "", "a rule is a mapping such as {group: engineering-prod, team: Engineering}")
+	}
+	seen := make(map[string]bool)
+	var matches []string
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		if seen[key.Value] {
+			return r, at(key, r.name, "%s stands there twice", key.Value)
+		}
+		seen[key.Value] = true
+		if err := r.read(key, value); err != nil {
+			return r, err
+		}
+		if key.Value == "group" || key.Value == "externalId" || key.Value == "when" {
+			matches = append(matches, value.Value)
+		}
+	}
+	if r.name == "" {
+		r.name = strings.Join(matches, " and ")
+		if r.deny {
+			r.name = "not " + r.name
+		}
+		if len(r.name) > maxName {
+			return r, at(node, "", "a rule of that length needs a name")
+		}
+	}
+	switch {
+	case len(matches) == 0:
+		return r, at(node, r.name, "want group, externalId or when: a rule for everybody is `when: \"true\"`")
+	case len(r.grants) == 0:
+		return r, at(node, r.name, "want a team, a role or scopes")
+	case len(r.grants) > maxGrants:
+		return r, at(node, r.name, "has more than %d entitlements", maxGrants)
+	}
+	return r, nil
+}
+
+// read takes one member of a rule.
+func (r *rule) read(key, value *yaml.Node) error {
+	switch key.Value {
+	case "name":
+		text, err := scalar(value)
+		r.name = text
+		return err
+	case "group", "externalId":
+		text, err := scalar(value)
+		if err != nil {
+			return err
+		}
+		pattern, err := globPattern(text, key.Value == "group")
+		if err != nil {
+			return at(value, r.name, "%s: %v", key.Value, err)
+		}
+		if key.Value == "group" {
+			r.group = pattern
+		} else {
+			r.externalID = pattern
+		}
+		return nil
+	case "when":
+		if value.Kind != yaml.ScalarNode || value.Value == "" || len(value.Value) > maxExpression {
+			return at(value, r.name, "when is a CEL expression of at most %d bytes", maxExpression)
+		}
+		r.when = value
+		return nil
+	case "deny":
+		if err := value.Decode(&r.deny); err != nil {
+			return at(value, r.name, "deny is true or false")
+		}
+		return nil
+	}
+	kind, ok := grantKinds[key.Value]
+	if !ok {
+		return at(key, r.name, "a rule has no member %q: it has name, group, externalId, when, deny, team, role, scopes", key.Value)
+	}
+	values := []*yaml.Node{value}
+	if value.Kind == yaml.SequenceNode {
+		values = value.Content
+	}
+	for _, v := range values {
+		text, err := scalar(v)
+		if err != nil {
+			return err
+		}
+		r.grants = append(r.grants, kind+":"+text)
+	}
+	return nil
+}
+
+// grantKinds are the members that name entitlements, one or several.
+var grantKinds = map[string]string{
+	"team": KindTeam, "teams": KindTeam, "role": KindRole, "roles": KindRole, "scope": KindScope, "scopes": KindScope,
+}
+
+func scalar(n *yaml.Node) (string, error) {
+	switch {
+	case n.Kind != yaml.ScalarNode || n.Value == "":
+		return "", at(n, "", "want a text")
+	case len(n.Value) > maxName:
+		return "", at(n, "", "is longer than %d bytes", maxName)
+	case strings.ContainsFunc(n.Value, unicode.IsControl):
+		return "", at(n, "", "holds a control character")
+	}
+	return n.Value, nil
+}
+
+// globPattern reads a name in which each `*` stands for any text; `\*` is a star.
+func globPattern(glob string, anyCase bool) (*regexp.Regexp, error) {
+	var b strings.Builder
+	if anyCase {
+		b.WriteString("(?i)")
+	}
+	b.WriteByte('^')
+	for i := 0; i < len(glob); i++ {
+		switch {
+		case glob[i] == '*':
+			b.WriteString("(?s:.*)")
+		case glob[i] == '\\' && i+1 < len(glob):
+			i++
+			b.WriteString(regexp.QuoteMeta(glob[i : i+1]))
+		case glob[i] == '\\':
+			return nil, errors.New("ends in a backslash")
+		default:
+			b.WriteString(regexp.QuoteMeta(glob[i : i+1]))
+		}
+	}
+	b.WriteByte('$')
+	return regexp.Compile(b.String())
+}

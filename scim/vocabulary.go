@@ -1,0 +1,52 @@
+package scim
+
+import (
+	"fmt"
+
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/mapping"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// Vocabulary is what mapping rules may name of the schemas: all that is stored in
+// documents and not secret.
+func Vocabulary(declared []tenant.Schema) (mapping.Vocabulary, error) {
+	v := mapping.Vocabulary{EnterpriseURN: EnterpriseURN, Claims: make(map[string][]mapping.Attribute)}
+	for _, rt := range ResourceTypes(nil) {
+		switch rt.Name {
+		case directory.TypeUser:
+			v.User = words(rt.Schema.Attributes)
+			for _, extension := range rt.Extensions {
+				if extension.ID == EnterpriseURN {
+					v.Enterprise = words(extension.Attributes)
+				}
+			}
+		case directory.TypeAgent:
+			v.Agent = words(rt.Schema.Attributes)
+		}
+	}
+	for _, d := range declared {
+		if d.ResourceType == directory.TypeGroup {
+			continue
+		}
+		extension, err := ParseExtension(d.ResourceType, d.Definition)
+		if err != nil {
+			return v, fmt.Errorf("read schema %s: %w", d.URN, err)
+		}
+		v.Claims[extension.Schema.ID] = words(extension.Schema.Attributes)
+	}
+	return v, nil
+}
+
+func words(attributes []Attribute) []mapping.Attribute {
+	var found []mapping.Attribute
+	for _, a := range attributes {
+		if a.edge || a.discarded || a.Returned == Never || (a.Mutability == ReadOnly && a.Type == TypeComplex) {
+			continue
+		}
+		found = append(found, mapping.Attribute{
+			Name: a.Name, Type: mapping.Type(a.Type), MultiValued: a.MultiValued, Sub: words(a.SubAttributes),
+		})
+	}
+	return found
+}
