@@ -15,6 +15,7 @@ import (
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -33,6 +34,9 @@ type Activities struct {
 	Lifecycle  *lifecycle.Writer
 	Assurances *assurance.Store
 	Runner     Runner
+	// Signals are what receivers are to be told, and Pusher tells them.
+	Signals *ssf.Store
+	Pusher  *ssf.Pusher
 	// Entitlements derives what principals are entitled to.
 	Entitlements *entitlement.Store
 }

@@ -16,9 +16,13 @@ import (
 // workflow (RFC 9967 section 3, RFC 7240), and tells whether it did. The
 // transaction is the workflow's own id, so it means the same after any restart.
 // A write that starts no workflow is done, and answered as ever.
-func respondAsync(w http.ResponseWriter, r *http.Request, result lifecycle.Result) bool {
+func (s *Server) respondAsync(w http.ResponseWriter, r *http.Request, result lifecycle.Result) bool {
 	if result.Event == nil || !prefersAsync(r) {
 		return false
+	}
+	// The write is committed: where this fails, the client can ask, and is not told.
+	if err := s.Transactions.TellEnd(r.Context(), result.Event.Tenant, result.Event.ID); err != nil {
+		s.Log.WarnContext(r.Context(), "the end of a transaction will not be told", "workflow", result.Event.WorkflowID, "error", err)
 	}
 	w.Header().Set("Set-Txn", result.Event.WorkflowID)
 	w.Header().Set("Preference-Applied", "respond-async")

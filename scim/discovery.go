@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/go-chi/chi/v5"
+
+	"github.com/leaverhq/leaver/internal/ssf"
 )
 
 type supported struct {
@@ -65,7 +67,7 @@ func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 		Patch: supported{true}, Bulk: bulk{supported{true}, maxBulk, maxBody}, Filter: filter{supported{true}, maxCount},
 		Sort: supported{true}, ETag: supported{true},
 		Pagination:     pagination{true, true, "index", defaultCount, maxCount, int(cursorTimeout.Seconds())},
-		SecurityEvents: securityEvents{"request", []string{}},
+		SecurityEvents: securityEvents{"request", provisioningEvents()},
 		Authentication: []scheme{
 			{"oauthbearertoken", "Bearer token", "A token of class scim, made by `leaver token create`.", true},
 			{"oauth2", "OAuth 2.0 JWT", "A JWT of an issuer that the tenant trusts, added by `leaver issuer add`.", false},
@@ -143,6 +145,11 @@ func (s *Server) schemaBodies(r *http.Request) ([]schemaBody, error) {
 		}
 	}
 	return bodies, nil
+}
+
+// provisioningEvents are those of RFC 9967 that receivers are told.
+func provisioningEvents() []string {
+	return slices.DeleteFunc(ssf.Events(), func(e string) bool { return !strings.HasPrefix(e, "urn:ietf:params:scim:event:") })
 }
 
 func (s *Server) listSchemas(w http.ResponseWriter, r *http.Request) {

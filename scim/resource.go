@@ -299,7 +299,7 @@ func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.Directory.Wrote(sessionOf(r).Tenant.ID)
-	if !respondAsync(w, r, result) {
+	if !h.respondAsync(w, r, result) {
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
@@ -308,7 +308,7 @@ func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
 // transaction where the client would rather not wait.
 func (h resourceHandler) written(w http.ResponseWriter, r *http.Request, p projection, status int, result lifecycle.Result) error {
 	h.Directory.Wrote(sessionOf(r).Tenant.ID)
-	if respondAsync(w, r, result) {
+	if h.respondAsync(w, r, result) {
 		return nil
 	}
 	return h.answer(w, r, p, status, result.Resource)

@@ -47,6 +47,8 @@ type Lifecycle interface {
 // Transactions tells how the workflow of a change stands.
 type Transactions interface {
 	Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (lifecycle.Transaction, error)
+	// TellEnd has receivers told when an event's workflow closes.
+	TellEnd(ctx context.Context, tenant, event uuid.UUID) error
 }
 
 // Tenants names callers, and knows the tenants' own schemas.

@@ -51,6 +51,7 @@ func New(c client.Client, a *activities.Activities) *Workers {
 	main.RegisterWorkflow(workflows.TeamSync)
 	main.RegisterWorkflow(workflows.Reconcile)
 	main.RegisterWorkflow(workflows.Drill)
+	main.RegisterWorkflow(workflows.Transmit)
 	main.RegisterActivity(a)
 	w := &Workers{workers: []worker.Worker{main}}
 	for _, name := range slices.Sorted(maps.Keys(a.Connectors)) {

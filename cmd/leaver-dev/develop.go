@@ -161,8 +161,8 @@ type installation struct {
 	logFile string
 	tenant  tenant.Tenant
 	// Tokens: the IdP's, the platform's and the operator's.
-	scim, platform, operator string
-	stop                     func()
+	scim, platform, receiver, operator string
+	stop                               func()
 }
 
 func startInstallation(ctx context.Context, cfg *config.Config, listen, data string) (*installation, error) {
@@ -216,7 +216,7 @@ func (i *installation) provision(ctx context.Context) error {
 		return err
 	}
 	for class, secret := range map[tenant.Class]*string{
-		tenant.ClassSCIM: &i.scim, tenant.ClassPlatform: &i.platform, tenant.ClassOperator: &i.operator,
+		tenant.ClassSCIM: &i.scim, tenant.ClassPlatform: &i.platform, tenant.ClassReceiver: &i.receiver, tenant.ClassOperator: &i.operator,
 	} {
 		of := i.tenant.ID
 		if class == tenant.ClassOperator {

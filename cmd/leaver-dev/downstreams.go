@@ -32,6 +32,7 @@ const agentsQueue = "agents"
 type downstreams struct {
 	openid   *openid.Provider
 	platform *platform
+	receiver *receiver
 	database string // as the connector's role
 	owner    string // as the superuser
 	temporal client.Client
@@ -86,6 +87,11 @@ func (d *downstreams) startPlatform(ctx context.Context, _ *devstack.Stack) erro
 		return err
 	}
 	d.platform = platform
+	d.closers = append(d.closers, stop)
+	d.receiver, stop, err = startReceiver(ctx)
+	if err != nil {
+		return err
+	}
 	d.closers = append(d.closers, stop)
 	return nil
 }
@@ -162,9 +168,11 @@ func WriteToCustomers(ctx workflow.Context) error {
 	return workflow.Sleep(ctx, 24*time.Hour)
 }
 
-// yaml is the connectors' part of a leaver.yaml.
+// yaml is the part of a leaver.yaml that speaks of peers.
 func (d *downstreams) yaml() string {
-	return fmt.Sprintf(`connectors:
+	return fmt.Sprintf(`signals:
+  private_receivers: true
+connectors:
   - name: workspace
     type: oauth2
     tenants: ["*"]

@@ -60,7 +60,7 @@ const drillPatience = 2 * time.Minute
 
 func (d *drill) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.join, d.collect, d.share, d.move, d.proveAlive, d.leave, d.decideAfter, d.follow, d.bind, d.proveDead,
+		d.subscribe, d.join, d.collect, d.share, d.move, d.proveAlive, d.leave, d.decideAfter, d.follow, d.bind, d.hear, d.proveDead,
 	} {
 		if err := step(ctx); err != nil {
 			return err

@@ -101,7 +101,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(
 		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(),
 		c.tenantCommand(), c.tokenCommand(), c.issuerCommand(), c.schemaCommand(),
-		c.principalCommand(), c.mappingCommand(), c.credentialCommand(), c.cascadeCommand(), c.brakeCommand(), c.connectorCommand(), c.changeCommand(), c.scimCommand(), c.versionCommand(),
+		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(), c.brakeCommand(), c.connectorCommand(), c.changeCommand(), c.scimCommand(), c.versionCommand(),
 	)
 	strictArgs(root)
 	return root

@@ -61,8 +61,61 @@ func (c *cli) principalCommand() *cobra.Command {
 	end.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
 	end.Flags().BoolVar(&wait, "wait", false, "wait until the cascade closes")
 	end.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
-	group.AddCommand(c.principalShow(path), end)
+	group.AddCommand(c.principalShow(path), end, c.principalRestore(path))
 	return group
+}
+
+// principalRestore brings a principal back.
+func (c *cli) principalRestore(path func(string) string) *cobra.Command {
+	var dryRun bool
+	var reason string
+	restore := &cobra.Command{
+		Use: "restore NAME|ID", Short: "Bring a User or an Agent back as its IdP would; no credential comes back", Args: cobra.ExactArgs(1),
+		Example: `  leaver principal restore ada@example.com --tenant acme --dry-run
+  leaver principal restore ada@example.com --tenant acme --reason "it was a mistake; INC-18"`,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			if reason == "" && !dryRun {
+				return coded(exitUsage, "--reason is missing: it goes on record (or --dry-run)")
+			}
+			id, err := principalID(cmd, cl, path, args[0])
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return c.restorationOf(cmd, cl, path("/principals/"+id+"/restoration"))
+			}
+			var restored struct {
+				Event      string `json:"eventId"`
+				Workflow   string `json:"workflowId"`
+				Restricted bool   `json:"restricted"`
+			}
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/principals/"+id+"/restore"), map[string]string{"reason": reason}, &restored); err != nil {
+				return err
+			}
+			if restored.Restricted {
+				_, _ = fmt.Fprintln(c.stderr, "the agent has no active owner: it was suspended again at once")
+			}
+			return c.print(restored, []string{"EVENT", "WORKFLOW"}, [][]string{{restored.Event, restored.Workflow}})
+		}),
+	}
+	restore.Flags().BoolVar(&dryRun, "dry-run", false, "tell what a return would bring, and which cascades go on; restore nothing")
+	restore.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	return restore
+}
+
+func (c *cli) restorationOf(cmd *cobra.Command, cl *client, path string) error {
+	var plan api.Restoration
+	if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &plan); err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, name := range plan.Entitlements {
+		rows = append(rows, []string{"entitlement", name, "comes back"})
+	}
+	for _, cascade := range plan.Running {
+		rows = append(rows, []string{"cascade", cascade.ID.String(), "goes on: what it is ending ends"})
+	}
+	return c.print(plan, []string{"WHAT", "NAME", "FATE"}, rows)
 }
 
 // principalID takes a SCIM id as it is, and looks a name up.

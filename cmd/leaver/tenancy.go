@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,15 +27,16 @@ func ofTenant(group *cobra.Command) func(path string) string {
 }
 
 func (c *cli) issuerCommand() *cobra.Command {
-	group := &cobra.Command{Use: "issuer", Short: "Keep the issuers whose JWTs open a tenant's SCIM"}
+	group := &cobra.Command{Use: "issuer", Short: "Keep the issuers whose JWTs open a tenant's SCIM, end sessions, or tell security events"}
 	path := ofTenant(group)
 	var body tenant.Issuer
+	var uses []string
 	add := &cobra.Command{
 		Use: "add ISSUER", Short: "Let an issuer's JWTs in", Args: cobra.ExactArgs(1),
 		Example: "  leaver issuer add https://id.example.com --tenant acme --audience leaver --jwks-url https://id.example.com/keys --subject provisioner",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var added tenant.Issuer
-			request := map[string]any{"issuer": args[0], "audience": body.Audience, "jwksUrl": body.JWKSURL, "subjects": body.Subjects}
+			request := map[string]any{"issuer": args[0], "audience": body.Audience, "jwksUrl": body.JWKSURL, "subjects": body.Subjects, "uses": uses}
 			if err := cl.do(cmd.Context(), http.MethodPost, path("/issuers"), request, &added); err != nil {
 				return err
 			}
@@ -44,6 +46,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 	add.Flags().StringVar(&body.Audience, "audience", "", "the aud claim (required)")
 	add.Flags().StringVar(&body.JWKSURL, "jwks-url", "", "where the issuer's keys are, https (required)")
 	add.Flags().StringSliceVar(&body.Subjects, "subject", nil, "let in only these: the sub, azp, appid or client_id claim; without it, whomever the issuer gives that audience")
+	add.Flags().StringSliceVar(&uses, "use", nil, "what its tokens are let in for: scim (the default), revocation, events")
 	list := &cobra.Command{
 		Use: "list", Short: "List them", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
@@ -67,9 +70,9 @@ func (c *cli) issuerCommand() *cobra.Command {
 func (c *cli) printIssuers(body any, issuers ...tenant.Issuer) error {
 	var rows [][]string
 	for _, i := range issuers {
-		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any")})
+		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any"), fmt.Sprint(i.Uses)})
 	}
-	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS"}, rows)
+	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS", "FOR"}, rows)
 }
 
 func (c *cli) schemaCommand() *cobra.Command {

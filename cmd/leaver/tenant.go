@@ -155,7 +155,7 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 			return c.secret(issued.Secret)
 		},
 	}
-	cmd.Flags().StringVar(&class, "class", "", "scim, platform or operator")
+	cmd.Flags().StringVar(&class, "class", "", "scim, platform, receiver or operator")
 	cmd.Flags().StringVar(&description, "description", "", "what it is for")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 0 is for ever")
 	if err := cmd.MarkFlagRequired("class"); err != nil {

@@ -101,7 +101,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	of := tenantOf(r).ID
-	allowed := []tenant.Class{tenant.ClassSCIM, tenant.ClassPlatform}
+	allowed := []tenant.Class{tenant.ClassSCIM, tenant.ClassPlatform, tenant.ClassReceiver}
 	if of == uuid.Nil {
 		allowed = []tenant.Class{tenant.ClassOperator}
 	}

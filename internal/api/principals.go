@@ -1,13 +1,18 @@
 package api
 
 import (
+	"errors"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/mapping"
 )
 
 // findPrincipals finds principals by their names: a User and an Agent at most.
@@ -93,6 +98,69 @@ func (s *Server) principal(r *http.Request) (directory.Named, error) {
 		return directory.Named{}, err
 	}
 	return found[0], nil
+}
+
+// Restoration is what a return would bring: entitlements, and never a credential.
+type Restoration struct {
+	Principal    directory.Named     `json:"principal"`
+	Entitlements []string            `json:"entitlements"`
+	Running      []lifecycle.Cascade `json:"runningCascades"` // that go on all the same
+}
+
+// planRestore answers what a return would bring now, and changes nothing.
+func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
+	of := tenantOf(r).ID
+	who, err := s.principal(r)
+	if err == nil && !who.Restricted {
+		err = lifecycle.ErrNotRestricted
+	}
+	plan := Restoration{Principal: who, Entitlements: []string{}, Running: []lifecycle.Cascade{}}
+	var result mapping.Result
+	if err == nil {
+		result, err = s.Entitlements.Test(r.Context(), of, who.ID, "")
+		if errors.Is(err, entitlement.ErrNoMapping) {
+			err = nil
+		}
+	}
+	var cascades []lifecycle.Cascade
+	if err == nil {
+		cascades, err = s.Cascades.List(r.Context(), of, lifecycle.CascadeQuery{Principal: &who.ID, Limit: defaultLimit})
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	plan.Entitlements = slices.AppendSeq(plan.Entitlements, maps.Keys(result.Entitlements))
+	slices.Sort(plan.Entitlements)
+	for _, c := range cascades {
+		if c.ClosedAt == nil {
+			plan.Running = append(plan.Running, c)
+		}
+	}
+	answer(w, http.StatusOK, plan)
+}
+
+// restorePrincipal brings a principal back as its IdP would, on an operator's word.
+func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
+	why, err := readReason(w, r)
+	var who directory.Named
+	if err == nil {
+		who, err = s.principal(r)
+	}
+	var result lifecycle.Result
+	of, by := tenantOf(r).ID, caller(r).Actor()
+	if err == nil {
+		result, err = s.Lifecycle.Restore(r.Context(), of, who.Type, who.ID, lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by})
+	}
+	if err == nil {
+		err = s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, "restore", why)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	// An agent that nobody owns any more is suspended again in the same commit.
+	answer(w, http.StatusAccepted, map[string]any{"eventId": result.Event.ID, "workflowId": result.Event.WorkflowID, "restricted": result.Resource.Restricted()})
 }
 
 // endPrincipal deactivates a principal as its IdP would, on an operator's word.

@@ -16,6 +16,7 @@ import (
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/mapping"
+	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -70,6 +71,8 @@ func toProblem(err error) problem {
 		{inventory.ErrUnknownPrincipal, http.StatusUnprocessableEntity},
 		{inventory.ErrRestricted, http.StatusConflict},
 		{inventory.ErrNotEntitled, http.StatusConflict},
+		{ssf.ErrStreamNotFound, http.StatusNotFound},
+		{ssf.ErrTooMany, http.StatusConflict},
 		{entitlement.ErrNoMapping, http.StatusNotFound},
 		{entitlement.ErrNoVersion, http.StatusNotFound},
 		{entitlement.ErrOutdated, http.StatusConflict},
@@ -81,7 +84,11 @@ func toProblem(err error) problem {
 		{brake.ErrPaused, http.StatusConflict},
 		{brake.ErrNotPaused, http.StatusConflict},
 		{directory.ErrNotFound, http.StatusNotFound},
+		{directory.ErrInvalidSubject, http.StatusBadRequest},
+		{directory.ErrAmbiguousSubject, http.StatusUnprocessableEntity},
+		{tenant.ErrKeysUnavailable, http.StatusServiceUnavailable},
 		{lifecycle.ErrCascadeNotFound, http.StatusNotFound},
+		{lifecycle.ErrNotRestricted, http.StatusConflict},
 		{lifecycle.ErrNotFailed, http.StatusConflict},
 		{lifecycle.ErrNotRunning, http.StatusConflict},
 		{database.ErrUnavailable, http.StatusServiceUnavailable},

@@ -20,6 +20,7 @@ import (
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -59,6 +60,9 @@ type Server struct {
 	Brakes     *brake.Brakes
 	Pauses     *brake.Pauses
 	Decisions  *access.Store
+	Signals    *ssf.Store
+	// PrivateReceivers lets receivers of signals be at private addresses.
+	PrivateReceivers bool
 	// PublicURL is the address that clients know; empty is what they asked for.
 	PublicURL string
 	// Entitlements derives what principals are entitled to.
@@ -128,6 +132,9 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/principals/{id}", s.showPrincipal)
 			r.Get("/principals/{id}/plan", s.planEnd)
 			r.Post("/principals/{id}/end", s.endPrincipal)
+			r.Get("/principals/{id}/restoration", s.planRestore)
+			r.Post("/principals/{id}/restore", s.restorePrincipal)
+			r.Get("/streams", s.listStreams)
 			r.Get("/mapping", s.getMapping)
 			r.Put("/mapping", s.applyMapping)
 			r.Get("/mapping/versions", s.listMappings)

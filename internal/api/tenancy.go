@@ -26,16 +26,17 @@ func (s *Server) listIssuers(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) addIssuer(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Issuer   string   `json:"issuer"`
-		Audience string   `json:"audience"`
-		JWKSURL  string   `json:"jwksUrl"`
-		Subjects []string `json:"subjects"`
+		Issuer   string       `json:"issuer"`
+		Audience string       `json:"audience"`
+		JWKSURL  string       `json:"jwksUrl"`
+		Subjects []string     `json:"subjects"`
+		Uses     []tenant.Use `json:"uses"`
 	}
 	err := decode(w, r, &body)
 	var added tenant.Issuer
 	if err == nil {
 		added, err = s.Tenants.AddIssuer(r.Context(), tenantOf(r).ID, tenant.Issuer{
-			Issuer: body.Issuer, Audience: body.Audience, JWKSURL: body.JWKSURL, Subjects: body.Subjects,
+			Issuer: body.Issuer, Audience: body.Audience, JWKSURL: body.JWKSURL, Subjects: body.Subjects, Uses: body.Uses,
 		})
 	}
 	if err != nil {

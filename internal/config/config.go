@@ -27,6 +27,7 @@ type Config struct {
 	// Assurance says when the reconciler runs, and when and where the drill does.
 	Assurance Assurance `koanf:"assurance"`
 	Metrics   Metrics   `koanf:"metrics"`
+	Signals   Signals   `koanf:"signals"`
 	// Connectors are decoded by their own types; see [Connector.Decode].
 	Connectors []Connector `koanf:"-"`
 }
@@ -92,10 +93,17 @@ type Metrics struct {
 	Listen string `koanf:"listen"`
 }
 
+// Signals configures what receivers are told.
+type Signals struct {
+	// PrivateReceivers lets receivers be at private addresses, and be reached without
+	// TLS: for networks where every holder of a receiver's token may reach them anyway.
+	PrivateReceivers bool `koanf:"private_receivers"`
+}
+
 const envPrefix = "LEAVER_"
 
 // sections are the first parts of a variable's name after the prefix.
-var sections = []string{"database", "temporal", "seal", "serve", "codec", "policy", "assurance", "metrics"}
+var sections = []string{"database", "temporal", "seal", "serve", "codec", "policy", "assurance", "metrics", "signals"}
 
 // Load reads the file, where it exists or was asked for, and the environment.
 // path empty means ./leaver.yaml, which may be absent.

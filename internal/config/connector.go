@@ -54,6 +54,7 @@ type document struct {
 	Policy     map[string]any `yaml:"policy"`
 	Assurance  map[string]any `yaml:"assurance"`
 	Metrics    map[string]any `yaml:"metrics"`
+	Signals    map[string]any `yaml:"signals"`
 	Connectors []yaml.Node    `yaml:"connectors"`
 }
 

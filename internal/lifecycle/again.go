@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,8 +27,13 @@ const (
 	TriggerReconcile = "reconcile"
 )
 
-// TriggerOperator is the trigger of what an operator did to a principal.
-const TriggerOperator = "operator"
+// The triggers of what comes in other ways than SCIM.
+const (
+	TriggerOperator   = "operator"                // an operator's word
+	TriggerRevocation = "global-token-revocation" // an IdP's
+	TriggerSignal     = "security-event"          // a transmitter's
+	TriggerExpired    = "validity-expired"        // an agent's time was over
+)
 
 // Deactivate restricts a principal and makes it a leaver, as a PATCH of `active`
 // would. The result has no event where it was restricted before.
@@ -37,16 +43,32 @@ func (w *Writer) Deactivate(ctx context.Context, tenant uuid.UUID, resourceType 
 		if current.Restricted() && !current.IsActive() {
 			return current, nil
 		}
-		var document map[string]json.RawMessage
-		if err := json.Unmarshal(current.Document, &document); err != nil {
-			return nil, fmt.Errorf("read the document of %s: %w", id, err)
-		}
-		after, inactive := *current, false
-		document["active"] = json.RawMessage("false")
-		encoded, err := json.Marshal(document)
-		after.Active, after.Document, after.Changed = &inactive, encoded, []string{"active"}
-		return &after, err
+		return withActive(current, false)
 	})
+}
+
+// Restore lifts a principal's restriction and makes it a joiner, as an explicit
+// `active: true` would: it is entitled again, and no credential comes back. Cascades
+// that run go on. Errors: directory.ErrNotFound, [ErrNotRestricted].
+func (w *Writer) Restore(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause) (Result, error) {
+	return w.Update(ctx, tenant, resourceType, id, by, func(current *directory.Resource) (*directory.Resource, error) {
+		if !current.Restricted() {
+			return nil, ErrNotRestricted
+		}
+		return withActive(current, true)
+	})
+}
+
+func withActive(current *directory.Resource, active bool) (*directory.Resource, error) {
+	var document map[string]json.RawMessage
+	if err := json.Unmarshal(current.Document, &document); err != nil {
+		return nil, fmt.Errorf("read the document of %s: %w", current.ID, err)
+	}
+	after := *current
+	document["active"] = json.RawMessage(strconv.FormatBool(active))
+	encoded, err := json.Marshal(document)
+	after.Active, after.Document, after.Changed = &active, encoded, []string{"active"}
+	return &after, err
 }
 
 // EndAgain makes a restricted principal a leaver once more, for what came to

@@ -31,3 +31,14 @@ func (c *Cascades) Transaction(ctx context.Context, tenant uuid.UUID, workflowID
 	}
 	return t, nil
 }
+
+// TellEnd has receivers of security events told when an event's workflow closes, or
+// at once where it has (RFC 9967 section 2.5).
+func (c *Cascades) TellEnd(ctx context.Context, tenant, event uuid.UUID) error {
+	_, err := database.Once(ctx, c.db, tenant, database.Nothing, `
+		update lifecycle_events set async = true where tenant_id = $1 and id = $2`, tenant, event)
+	if err != nil {
+		return fmt.Errorf("mark event %s: %w", event, err)
+	}
+	return nil
+}

@@ -20,8 +20,8 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Issuer is an authorisation server whose JWTs open a tenant's SCIM: Entra's
-// own, or one that issues them for client credentials.
+// Issuer is an authorisation server whose JWTs open a tenant's SCIM (Entra's own, or
+// one that issues them for client credentials), end sessions, or tell security events.
 type Issuer struct {
 	ID       uuid.UUID `json:"id"`
 	Issuer   string    `json:"issuer"`   // the iss claim
@@ -30,8 +30,22 @@ type Issuer struct {
 	// Subjects that are let in: the sub, azp, appid or client_id claim. Empty
 	// lets in whomever the issuer gives that audience.
 	Subjects  []string  `json:"subjects"`
+	Uses      []Use     `json:"uses"` // what its tokens are let in for
 	CreatedAt time.Time `json:"createdAt"`
 }
+
+// Use is what an issuer's tokens are let in for. One does not follow from another.
+type Use string
+
+// The uses.
+const (
+	UseSCIM       Use = "scim"
+	UseRevocation Use = "revocation" // global token revocation
+	UseEvents     Use = "events"     // security events, as a transmitter
+)
+
+// Uses lists all.
+func Uses() []Use { return []Use{UseSCIM, UseRevocation, UseEvents} }
 
 // issuer is one as it is asked for when a token comes in.
 type issuer struct {
@@ -43,7 +57,7 @@ type issuer struct {
 var (
 	ErrIssuerNotFound = errors.New("no such issuer")
 	ErrIssuerExists   = errors.New("the tenant has that issuer with that audience")
-	ErrInvalidIssuer  = errors.New("an issuer needs an issuer and an audience of at most 512 bytes, and a jwksUrl with https (http on loopback only)")
+	ErrInvalidIssuer  = errors.New("an issuer needs an issuer and an audience of at most 512 bytes, and a jwksUrl with https (http on loopback only); uses are scim, revocation and events")
 )
 
 const (
@@ -67,10 +81,13 @@ func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issu
 	if i.Subjects == nil {
 		i.Subjects = []string{}
 	}
+	if len(i.Uses) == 0 {
+		i.Uses = []Use{UseSCIM}
+	}
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
-			insert into issuers (tenant_id, id, issuer, audience, jwks_url, subjects) values ($1, $2, $3, $4, $5, $6)
-			returning created_at`, tenant, i.ID, i.Issuer, i.Audience, i.JWKSURL, i.Subjects).Scan(&i.CreatedAt)
+			insert into issuers (tenant_id, id, issuer, audience, jwks_url, subjects, uses) values ($1, $2, $3, $4, $5, $6, $7)
+			returning created_at`, tenant, i.ID, i.Issuer, i.Audience, i.JWKSURL, i.Subjects, i.Uses).Scan(&i.CreatedAt)
 	})
 	if database.IsUniqueViolation(err, "issuers_tenant_id_issuer_audience_key") {
 		return Issuer{}, ErrIssuerExists
@@ -88,6 +105,9 @@ func valid(i Issuer) bool {
 			return false
 		}
 	}
+	if slices.ContainsFunc(i.Uses, func(u Use) bool { return !slices.Contains(Uses(), u) }) {
+		return false
+	}
 	u, err := url.Parse(i.JWKSURL)
 	if err != nil || u.Host == "" || u.User != nil || len(i.Subjects) > maxSubjects {
 		return false
@@ -100,7 +120,7 @@ func valid(i Issuer) bool {
 func (s *Store) Issuers(ctx context.Context, tenant uuid.UUID) ([]Issuer, error) {
 	issuers, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Issuer, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Issuer])
-	}, `select id, issuer, audience, jwks_url, subjects, created_at from issuers where tenant_id = $1 order by created_at, id`, tenant)
+	}, `select id, issuer, audience, jwks_url, subjects, uses, created_at from issuers where tenant_id = $1 order by created_at, id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list issuers: %w", err)
 	}
@@ -136,73 +156,94 @@ type claims struct {
 // expired. name is the tenant that the request's path names, or empty.
 // Errors: [ErrUnauthorized], [ErrKeysUnavailable].
 func (s *Store) AuthenticateJWT(ctx context.Context, raw, name string) (Caller, error) {
+	opened, err := s.openJWT(ctx, raw, name, UseSCIM, verify)
+	return opened.Caller, err
+}
+
+// opened is a JWT whose signature and claims hold.
+type opened struct {
+	Caller
+	issuer string
+	id     string // the jti claim
+	token  *jwt.JSONWebToken
+	key    any
+}
+
+// openJWT finds the one issuer of one tenant, for that use, that a JWT is of.
+func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify verifier) (opened, error) {
 	token, err := jwt.ParseSigned(raw, algorithms())
 	if err != nil || len(token.Headers) != 1 {
-		return Caller{}, ErrUnauthorized
+		return opened{}, ErrUnauthorized
 	}
 	var unverified claims
 	if err := token.UnsafeClaimsWithoutVerification(&unverified); err != nil || unverified.Issuer == "" || len(unverified.Issuer) > maxClaim ||
 		!utf8.ValidString(unverified.Issuer) || strings.ContainsRune(unverified.Issuer, 0) {
-		return Caller{}, ErrUnauthorized
+		return opened{}, ErrUnauthorized
 	}
 	issuers, err := s.issuers.get(unverified.Issuer, func() ([]issuer, error) { return s.findIssuers(ctx, unverified.Issuer) })
 	if err != nil {
-		return Caller{}, err
+		return opened{}, err
 	}
-	var found []Caller
+	var found []opened
 	for _, i := range issuers {
-		if (name != "" && i.tenant.Name != name) || !unverified.Audience.Contains(i.Audience) {
+		if (name != "" && i.tenant.Name != name) || !unverified.Audience.Contains(i.Audience) || !slices.Contains(i.Uses, use) {
 			continue
 		}
 		keys, err := s.keys.get(ctx, i.JWKSURL, token.Headers[0].KeyID)
 		if err != nil {
-			return Caller{}, err
+			return opened{}, err
 		}
-		if subject, ok := verify(token, keys, i); ok {
-			found = append(found, Caller{TokenID: i.ID, Class: ClassSCIM, Tenant: i.tenant, Subject: subject})
+		for _, key := range keys {
+			// A key says what it is for; one of a secret would let anyone who knows
+			// the public part sign.
+			if (key.Use != "" && key.Use != "sig") || (key.Algorithm != "" && key.Algorithm != token.Headers[0].Algorithm) || !key.IsPublic() {
+				continue
+			}
+			var c claims
+			if token.Claims(key.Key, &c) != nil {
+				continue
+			}
+			if subject, ok := verify(token, c, i); ok {
+				caller := Caller{TokenID: i.ID, Class: ClassSCIM, Tenant: i.tenant, Subject: subject}
+				found = append(found, opened{caller, i.Issuer.Issuer, c.ID, token, key.Key})
+			}
+			break
 		}
 	}
 	// A token that would open two tenants names neither.
 	if len(found) != 1 {
-		return Caller{}, ErrUnauthorized
+		return opened{}, ErrUnauthorized
 	}
 	return found[0], nil
 }
 
-// verify checks signature and claims, and returns who the token is of.
-func verify(token *jwt.JSONWebToken, keys []jose.JSONWebKey, i issuer) (subject string, ok bool) {
-	for _, key := range keys {
-		// A key says what it is for; one of a secret would let anyone who knows
-		// the public part sign.
-		if (key.Use != "" && key.Use != "sig") || (key.Algorithm != "" && key.Algorithm != token.Headers[0].Algorithm) || !key.IsPublic() {
-			continue
-		}
-		var c claims
-		if token.Claims(key.Key, &c) != nil {
-			continue
-		}
-		if c.Expiry == nil || c.ValidateWithLeeway(jwt.Expected{Issuer: i.Issuer.Issuer, AnyAudience: jwt.Audience{i.Audience}, Time: time.Now()}, leeway) != nil {
-			return "", false
-		}
-		subject = cmp.Or(c.Subject, c.AuthorizedParty, c.AppID, c.ClientID)
-		allowed := len(i.Subjects) == 0 || slices.ContainsFunc([]string{c.Subject, c.AuthorizedParty, c.AppID, c.ClientID},
-			func(name string) bool { return name != "" && slices.Contains(i.Subjects, name) })
-		return subject, allowed && subject != "" && len(subject) <= maxClaim
+// verifier checks the claims of a token whose signature holds, and returns who it is of.
+type verifier func(token *jwt.JSONWebToken, c claims, i issuer) (subject string, ok bool)
+
+// verify takes what says until when it is good, and nothing that was made to tell
+// security events.
+func verify(token *jwt.JSONWebToken, c claims, i issuer) (subject string, ok bool) {
+	if c.Expiry == nil || isSET(token) ||
+		c.ValidateWithLeeway(jwt.Expected{Issuer: i.Issuer.Issuer, AnyAudience: jwt.Audience{i.Audience}, Time: time.Now()}, leeway) != nil {
+		return "", false
 	}
-	return "", false
+	subject = cmp.Or(c.Subject, c.AuthorizedParty, c.AppID, c.ClientID)
+	allowed := len(i.Subjects) == 0 || slices.ContainsFunc([]string{c.Subject, c.AuthorizedParty, c.AppID, c.ClientID},
+		func(name string) bool { return name != "" && slices.Contains(i.Subjects, name) })
+	return subject, allowed && subject != "" && len(subject) <= maxClaim
 }
 
 func (s *Store) findIssuers(ctx context.Context, name string) ([]issuer, error) {
 	var found []issuer
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select id, audience, jwks_url, subjects, tenant from find_issuers($1)`, name)
+		rows, err := tx.Query(ctx, `select id, audience, jwks_url, subjects, uses, tenant from find_issuers($1)`, name)
 		if err != nil {
 			return err
 		}
 		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuer, error) {
 			i := issuer{Issuer: Issuer{Issuer: name}}
 			var of stored
-			err := row.Scan(&i.ID, &i.Audience, &i.JWKSURL, &i.Subjects, &of)
+			err := row.Scan(&i.ID, &i.Audience, &i.JWKSURL, &i.Subjects, &i.Uses, &of)
 			i.tenant = Tenant(of)
 			return i, err
 		})

@@ -23,13 +23,16 @@ const (
 	ClassSCIM     Class = "scim"     // an IdP connection of one tenant
 	ClassPlatform Class = "platform" // an agent platform of one tenant
 	ClassOperator Class = "operator" // the installation's operators; of no tenant
+	ClassReceiver Class = "receiver" // who is told a tenant's security events
 	// ClassApprover releases brakes, and does nothing else; of no tenant. Only who
 	// may reach the database issues one, so that an operator cannot be both.
 	ClassApprover Class = "approver"
 )
 
 // Classes lists all classes.
-func Classes() []Class { return []Class{ClassSCIM, ClassPlatform, ClassOperator, ClassApprover} }
+func Classes() []Class {
+	return []Class{ClassSCIM, ClassPlatform, ClassReceiver, ClassOperator, ClassApprover}
+}
 
 // tokenPrefix lets secret scanners recognise a token, and people its class.
 const tokenPrefix = "leaver"

@@ -23,6 +23,7 @@ import (
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
 	"github.com/leaverhq/leaver/worker"
@@ -40,6 +41,7 @@ type App struct {
 	writer     *lifecycle.Writer
 	// entitlements is one for all: it keeps what is compiled.
 	entitlements *entitlement.Store
+	signals      *ssf.Store // and this one the keys
 }
 
 // New opens what the configuration names. It succeeds while PostgreSQL and
@@ -69,6 +71,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	}
 	a := &App{config: cfg, log: log, db: db, sealer: sealer, temporal: temporal, connectors: registry, tenants: tenant.NewStore(db)}
 	a.writer = lifecycle.NewWriter(db, a.starter(), log)
+	a.signals = ssf.NewStore(db, sealer)
 	a.entitlements = entitlement.NewStore(db, scim.Vocabulary)
 	return a, nil
 }
@@ -126,7 +129,7 @@ func (a *App) activities() *activities.Activities {
 		Inventory: a.inventory(), Evidence: a.evidence(), Cascades: a.cascades(), Connectors: a.connectors,
 		Pauses: brake.NewPauses(a.db), Brakes: brake.New(a.db),
 		Tenants: a.Tenants(), Directory: directory.NewStore(a.db), Lifecycle: a.writer, Assurances: assurance.NewStore(a.db), Runner: a.starter(),
-		Entitlements: a.entitlements,
+		Entitlements: a.entitlements, Signals: a.signals, Pusher: ssf.NewPusher(a.config.Signals.PrivateReceivers),
 	}
 }
 

@@ -38,11 +38,16 @@ func (i *installation) routes() []route {
 var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts",
 	"changes", "unique_values", "tenant_schemas", "issuers", "inventory_states", "unbound", "rotations", "rotation_holders", "brakes",
-	"mappings", "computations", "computed_groups", "entitlements", "entitlement_changes", "validities",
+	"mappings", "computations", "computed_groups", "entitlements", "entitlement_changes", "validities", "streams", "signals", "received_tokens",
 }
 
 // open are the routes that need no token.
-var open = map[string]bool{"/livez": true, "/readyz": true, "/v1/openapi.yaml": true, "/.well-known/authzen-configuration": true}
+var open = map[string]bool{
+	"/livez": true, "/readyz": true, "/v1/openapi.yaml": true, "/.well-known/authzen-configuration": true,
+	"/.well-known/ssf-configuration/t/{tenant}": true, "/ssf/v1/jwks.json": true,
+	// What is sent there is signed itself, and refused as RFC 8935 has it: see ways_test.go.
+	"/t/{tenant}/events": true,
+}
 
 // everyRouteRefusesWhoHasNoTokenOfItsClass is bug 5 of the table.
 func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {

@@ -51,11 +51,17 @@ func (a *App) Handler() http.Handler {
 		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
 		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: brake.New(a.db), Pauses: brake.NewPauses(a.db),
 		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db),
+		Signals: a.signals, PrivateReceivers: a.config.Signals.PrivateReceivers,
 		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Log: a.log,
 	}
 	r.Mount(api.BasePath, server.Handler())
 	r.Mount(api.AccessPath, server.Access())
 	r.Get(api.AccessMetadataPath, server.AccessMetadata)
+	r.Post(api.RevocationPath, server.RevokeGlobally)
+	r.Post(api.TenantRevocationPath, server.RevokeGlobally)
+	r.Post(api.EventsPath, server.ReceiveEvent)
+	r.Mount(api.SSFPath, server.SSF())
+	r.Get(api.SSFMetadataPath, server.SSFMetadata)
 	return r
 }
 
@@ -123,6 +129,8 @@ func (a *App) Serve(ctx context.Context, listener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	background.Go(func() { a.relay().Run(ctx) })
+	background.Go(func() { a.writer.Expire(ctx) })
+	background.Go(func() { a.signals.Relay(ctx, a.starter(), a.log) })
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
 		a.log.Info("listening", "address", listeners[i].Addr().String())

@@ -1,0 +1,446 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// receiver takes pushed tokens, checks each signature, and fails as a test tells it to.
+type receiver struct {
+	url string
+
+	mu      sync.Mutex
+	jwks    string // where the transmitter's keys are
+	took    []set
+	refused int
+	// answer may answer in the receiver's place: it returns whether it did.
+	answer func(w http.ResponseWriter, s set) bool
+}
+
+// set is a security event token's claims.
+type set struct {
+	Issuer   string                    `json:"iss"`
+	Audience []string                  `json:"aud"`
+	JTI      string                    `json:"jti"`
+	Txn      string                    `json:"txn"`
+	Subject  map[string]string         `json:"sub_id"`
+	Events   map[string]map[string]any `json:"events"`
+	Sub      *string                   `json:"sub"`
+	Expiry   *int64                    `json:"exp"`
+}
+
+func (s set) event() string {
+	for name := range s.Events {
+		return name[strings.LastIndexAny(name, "/")+1:]
+	}
+	return ""
+}
+
+func newReceiver(t testing.TB) *receiver {
+	t.Helper()
+	r := &receiver{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(req.Body)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s, verified := openSET(r.jwks, string(body))
+		if err != nil || !verified || req.Header.Get("Content-Type") != "application/secevent+jwt" || req.Header.Get("Authorization") != "Bearer hook" {
+			r.refused++
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"err":"invalid_request","description":"bad token"}`)
+			return
+		}
+		if r.answer != nil && r.answer(w, s) {
+			return
+		}
+		r.took = append(r.took, s)
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	t.Cleanup(server.Close)
+	r.url = server.URL
+	return r
+}
+
+// openSET checks a token's signature with the keys that are served, and reads it.
+func openSET(jwksURL, raw string) (s set, ok bool) {
+	resp, err := http.Get(jwksURL)
+	if err != nil {
+		return s, false
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var keys jose.JSONWebKeySet
+	if json.NewDecoder(resp.Body).Decode(&keys) != nil {
+		return s, false
+	}
+	token, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil || token.Headers[0].ExtraHeaders["typ"] != "secevent+jwt" {
+		return s, false
+	}
+	for _, key := range keys.Key(token.Headers[0].KeyID) {
+		if token.Claims(key, &s) == nil {
+			return s, s.Sub == nil && s.Expiry == nil
+		}
+	}
+	return s, false
+}
+
+func (r *receiver) answerWith(f func(w http.ResponseWriter, s set) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = f
+}
+
+// events lists what was taken about a principal, in order.
+func (r *receiver) events(principal string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events := []string{}
+	for _, s := range r.took {
+		if s.Subject["sub"] == principal || strings.HasSuffix(s.Subject["uri"], principal) {
+			events = append(events, s.event())
+		}
+	}
+	return events
+}
+
+func withPrivateReceivers(c *config.Config) { c.Signals.PrivateReceivers = true }
+
+// stream has a receiver told of events by push, and returns the stream's id.
+func (i *installation) stream(r *receiver, token string, events ...string) string {
+	i.t.Helper()
+	r.mu.Lock()
+	r.jwks = i.url + "/ssf/v1/jwks.json"
+	r.mu.Unlock()
+	requested, err := json.Marshal(events)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(
+		`{"aud":"https://app.example.com","delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":%q,"authorization_header":"Bearer hook"},"events_requested":%s}`,
+		r.url, requested))["stream_id"].(string)
+}
+
+// relaysSignals relays signals as `leaver serve` does.
+func (i *installation) relaysSignals() {
+	i.runsUntilTheEnd(func(ctx context.Context) { i.app.signals.Relay(ctx, i.app.starter(), i.app.log) })
+}
+
+// runsUntilTheEnd runs a part of `leaver serve` until the test ends.
+func (i *installation) runsUntilTheEnd(part func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { part(ctx); close(done) }()
+	i.t.Cleanup(func() { cancel(); <-done })
+}
+
+func (r *receiver) awaits(t *testing.T, principal string, want ...string) {
+	t.Helper()
+	var got []string
+	defer func() {
+		if t.Failed() {
+			t.Logf("it was told %v", got)
+		}
+	}()
+	stacktest.Eventually(t, 30*time.Second, fmt.Sprint("the events ", want), func() bool {
+		got = r.events(principal)
+		return slices.Equal(got, want)
+	})
+}
+
+func TestAReceiverIsToldSignedWhatHappensInOrder(t *testing.T) {
+	p, r := newPlatform(t), newReceiver(t)
+	i := install(t, withConnectors(p.connector()), withPrivateReceivers)
+	i.relaysSignals()
+	i.apply(engineering)
+	stream := i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver))
+	ada := i.createUser("ada@example.com")
+	i.createGroup("engineering-prod", ada)
+	i.becomes(ada, "role:developer", "scope:deploy", "team:Engineering")
+	i.hold(p, ada, "", "key")
+	i.patch("/Users/"+ada, `{"op":"add","path":"title","value":"Countess"}`)
+	r.awaits(t, ada, "urn:ietf:params:scim:event:prov:create:notice", "token-claims-change", "urn:ietf:params:scim:event:prov:patch:notice")
+	i.deactivate(ada)
+	i.closed(ada)
+	r.awaits(t, ada, "urn:ietf:params:scim:event:prov:create:notice", "token-claims-change", "urn:ietf:params:scim:event:prov:patch:notice",
+		"urn:ietf:params:scim:event:prov:deactivate", "account-disabled", "token-claims-change", "credential-change", "session-revoked")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused > 0 {
+		t.Errorf("%d tokens were not signed as they should be", r.refused)
+	}
+	issuer := i.url + "/t/acme"
+	for _, s := range r.took {
+		if s.Issuer != issuer || !slices.Equal(s.Audience, []string{"https://app.example.com"}) || len(s.Events) != 1 {
+			t.Errorf("a token's claims: %+v", s)
+		}
+	}
+	last := r.took[len(r.took)-1]
+	if want := map[string]string{"format": "iss_sub", "iss": issuer, "sub": ada}; !cmp.Equal(last.Subject, want) || !strings.HasPrefix(last.Txn, "leaver/") {
+		t.Errorf("the last token's subject %v, txn %q", last.Subject, last.Txn)
+	}
+	if status := i.must("GET", "/ssf/v1/status?stream_id="+stream, i.token(i.tenant.ID, tenant.ClassReceiver), ""); status["status"] != "enabled" {
+		t.Errorf("the status: %v", status)
+	}
+}
+
+// TestAReceiver has how a receiver fails a row, and what becomes of the tokens.
+func TestAReceiverThatFailsDelaysNobodyAndLosesNothing(t *testing.T) {
+	for name, fail := range map[string]func(w http.ResponseWriter){
+		"401": func(w http.ResponseWriter) { w.WriteHeader(http.StatusUnauthorized) },
+		"429": func(w http.ResponseWriter) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		},
+		"500": func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+		"a redirect": func(w http.ResponseWriter) {
+			w.Header().Set("Location", "http://169.254.169.254/")
+			w.WriteHeader(http.StatusFound)
+		},
+		"400, who are you": func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"err":"authentication_failed"}`)
+		},
+		"it hangs up": func(w http.ResponseWriter) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				_ = conn.Close()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad, good := newReceiver(t), newReceiver(t)
+			i := install(t, withPrivateReceivers)
+			i.relaysSignals()
+			token := i.token(i.tenant.ID, tenant.ClassReceiver)
+			stream := i.stream(bad, token, ssf.AccountDisabled)
+			i.stream(good, token, ssf.AccountDisabled)
+			failures := 2
+			bad.answerWith(func(w http.ResponseWriter, _ set) bool {
+				if failures == 0 {
+					return false
+				}
+				failures--
+				fail(w)
+				return true
+			})
+			ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+			i.deactivate(ada)
+			i.deactivate(bob)
+			good.awaits(t, bob, "account-disabled")
+			bad.awaits(t, ada, "account-disabled")
+			bad.awaits(t, bob, "account-disabled")
+			// Once it has taken them, nothing is left to say of it.
+			stacktest.Eventually(t, 10*time.Second, "an empty queue", func() bool {
+				for _, v := range i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any) {
+					if s := v.(map[string]any); s["id"] == stream {
+						return s["waiting"] == 0.0
+					}
+				}
+				return false
+			})
+		})
+	}
+}
+
+func TestATokenThatAReceiverRefusesIsNotSentAgainAndTold(t *testing.T) {
+	r := newReceiver(t)
+	i := install(t, withPrivateReceivers)
+	i.relaysSignals()
+	i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver), ssf.AccountDisabled)
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	asked := 0
+	r.answerWith(func(w http.ResponseWriter, s set) bool {
+		if s.Subject["sub"] != ada {
+			return false
+		}
+		asked++
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"err":"invalid_audience","description":"not me"}`)
+		return true
+	})
+	i.deactivate(ada)
+	i.deactivate(bob)
+	r.awaits(t, bob, "account-disabled")
+	view := i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any)[0].(map[string]any)
+	if asked != 1 || view["refused"] != 1.0 || view["waiting"] != 0.0 {
+		t.Errorf("asked %d times; the stream: %v", asked, view)
+	}
+}
+
+func TestAStreamIsManagedAsTheFrameworkSays(t *testing.T) {
+	r := newReceiver(t)
+	i := install(t, withPrivateReceivers)
+	i.relaysSignals()
+	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	id := i.stream(r, token, ssf.AccountDisabled, "https://example.com/unknown-event")
+	got := i.must("GET", "/ssf/v1/streams?stream_id="+id, token, "")
+	want := map[string]any{
+		"stream_id": id, "iss": i.url + "/t/acme", "aud": []any{"https://app.example.com"},
+		"delivery":         map[string]any{"method": "urn:ietf:rfc:8935", "endpoint_url": r.url},
+		"events_requested": []any{ssf.AccountDisabled, "https://example.com/unknown-event"}, "events_delivered": []any{ssf.AccountDisabled},
+	}
+	delete(got, "events_supported")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	status := func(status string) {
+		t.Helper()
+		i.must("POST", "/ssf/v1/status", token, fmt.Sprintf(`{"stream_id":%q,"status":%q,"reason":"test"}`, id, status))
+	}
+	ada, bob, cyd := i.createUser("ada"), i.createUser("bob"), i.createUser("cyd")
+	status("paused")
+	i.deactivate(ada)
+	status("enabled")
+	r.awaits(t, ada, "account-disabled") // what happened meanwhile was held
+	status("disabled")
+	i.deactivate(bob)
+	status("enabled")
+	i.deactivate(cyd)
+	r.awaits(t, cyd, "account-disabled")
+	if got := r.events(bob); len(got) > 0 {
+		t.Errorf("of what happened while it was disabled it was told %v", got)
+	}
+	i.raw("POST", "/ssf/v1/verify", token, fmt.Sprintf(`{"stream_id":%q,"state":"s-1"}`, id))
+	stacktest.Eventually(t, 20*time.Second, "the verification", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		last := r.took[len(r.took)-1]
+		return last.Events[ssf.VerificationEvent]["state"] == "s-1" && last.Subject["format"] == "opaque" && last.Subject["id"] == id
+	})
+	i.must("PATCH", "/ssf/v1/streams", token, fmt.Sprintf(`{"stream_id":%q,"description":"ours"}`, id))
+	if status, _ := i.call("PATCH", "/ssf/v1/streams", token, fmt.Sprintf(`{"stream_id":%q,"iss":"https://elsewhere"}`, id)); status != http.StatusBadRequest {
+		t.Errorf("another issuer answered %d", status)
+	}
+	if status, _ := i.raw("DELETE", "/ssf/v1/streams?stream_id="+id, token, ""); status != http.StatusNoContent {
+		t.Errorf("deleting it answered %d", status)
+	}
+	if status, _ := i.call("GET", "/ssf/v1/streams?stream_id="+id, token, ""); status != http.StatusNotFound {
+		t.Errorf("the deleted stream answered %d", status)
+	}
+	if status, _ := i.call("GET", "/ssf/v1/streams", i.platform, ""); status != http.StatusUnauthorized {
+		t.Errorf("a platform's token answered %d", status)
+	}
+}
+
+func TestAPolledStreamKeepsATokenUntilItIsAcknowledged(t *testing.T) {
+	i := installAPI(t)
+	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":[%q]}`, ssf.AccountDisabled))
+	poll := strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
+	if sets := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(sets) != 0 {
+		t.Fatalf("at first it has %v", sets)
+	}
+	users := []string{i.createUser("ada"), i.createUser("bob"), i.createUser("cyd")}
+	for _, id := range users {
+		i.deactivate(id)
+	}
+	first := i.must("POST", poll, token, `{"maxEvents":2}`)
+	sets := first["sets"].(map[string]any)
+	if len(sets) != 2 || first["moreAvailable"] != true {
+		t.Fatalf("the first poll: %v", first)
+	}
+	var ack []string
+	for jti, raw := range sets {
+		s, ok := openSET(i.url+"/ssf/v1/jwks.json", raw.(string))
+		if !ok || s.JTI != jti {
+			t.Errorf("the token %s does not verify", jti)
+		}
+		ack = append(ack, jti)
+	}
+	again := i.must("POST", poll, token, `{"maxEvents":2}`)["sets"].(map[string]any)
+	for jti := range again {
+		if !slices.Contains(ack, jti) {
+			t.Errorf("without an acknowledgement it answered another: %s", jti)
+		}
+	}
+	acknowledged, err := json.Marshal(ack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := i.must("POST", poll, token, fmt.Sprintf(`{"ack":%s}`, acknowledged))
+	if len(last["sets"].(map[string]any)) != 1 || last["moreAvailable"] != false {
+		t.Errorf("after the acknowledgement: %v", last)
+	}
+	for jti := range last["sets"].(map[string]any) {
+		i.must("POST", poll, token, fmt.Sprintf(`{"maxEvents":0,"setErrs":{%q:{"err":"invalid_key","description":"?"}}}`, jti))
+	}
+	if left := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(left) != 0 {
+		t.Errorf("at the end it has %v", left)
+	}
+}
+
+func TestAReceiverAtAPrivateAddressIsNotReached(t *testing.T) {
+	r := newReceiver(t)
+	i := install(t)
+	i.relaysSignals()
+	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	body := func(endpoint string) string {
+		return fmt.Sprintf(`{"delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":%q}}`, endpoint)
+	}
+	for _, endpoint := range []string{r.url, "ftp://example.com", "https://user:pw@example.com", "https://", ""} {
+		if status, _ := i.call("POST", "/ssf/v1/streams", token, body(endpoint)); status != http.StatusBadRequest {
+			t.Errorf("%q answered %d", endpoint, status)
+		}
+	}
+	// A name that leads there is found out when it is used.
+	i.must("POST", "/ssf/v1/streams", token, body(strings.Replace(strings.Replace(r.url, "http://", "https://", 1), "127.0.0.1", "localhost", 1)))
+	ada := i.createUser("ada")
+	i.deactivate(ada)
+	stacktest.Eventually(t, 20*time.Second, "the refusal", func() bool {
+		view := i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any)[0].(map[string]any)
+		said, _ := view["lastError"].(string)
+		return strings.Contains(said, "private") && view["waiting"] != 0.0
+	})
+}
+
+func TestTheTransmitterTellsWhereItIs(t *testing.T) {
+	i := installAPI(t)
+	metadata := i.must("GET", "/.well-known/ssf-configuration/t/acme", "", "")
+	if metadata["issuer"] != i.url+"/t/acme" || metadata["configuration_endpoint"] != i.url+"/ssf/v1/streams" || metadata["jwks_uri"] != i.url+"/ssf/v1/jwks.json" {
+		t.Errorf("the metadata: %v", metadata)
+	}
+}
+
+func TestAClientThatDidNotWaitIsToldOfItsTransactionsEnd(t *testing.T) {
+	r := newReceiver(t)
+	i := install(t, withPrivateReceivers)
+	i.relaysSignals()
+	i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver), "urn:ietf:params:scim:event:misc:asyncresp")
+	ada, bob := i.createUser("ada"), i.createUser("bob")
+	i.deactivate(bob)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, i.url+"/scim/v2/Users/"+ada, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+i.scim)
+	req.Header.Set("Prefer", "respond-async")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	r.awaits(t, ada, "urn:ietf:params:scim:event:misc:asyncresp")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if txn := r.took[0].Txn; txn != resp.Header.Get("Set-Txn") || len(r.took) != 1 {
+		t.Errorf("told %d, of txn %q; Set-Txn was %q", len(r.took), txn, resp.Header.Get("Set-Txn"))
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/leaverhq/leaver/internal/ssf"
+)
+
+// receiver is an application that wants to know: it takes security event tokens
+// (RFC 8935), and only such as the transmitter's served keys have signed.
+type receiver struct {
+	url string
+
+	mu       sync.Mutex
+	jwks     string // address of the transmitter's keys
+	issuer   string
+	events   []received
+	unsigned int
+}
+
+// received is an event that was taken.
+type received struct {
+	name, subject string
+	at            time.Time
+}
+
+func startReceiver(ctx context.Context) (*receiver, func(), error) {
+	r := &receiver{}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen for the receiver of security events: %w", err)
+	}
+	r.url = "http://" + listener.Addr().String()
+	server := &http.Server{
+		Handler: http.HandlerFunc(r.take), ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	go func() { _ = server.Serve(listener) }() // ends by Close
+	return r, func() { _ = server.Close() }, nil
+}
+
+func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxMessage))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		err = r.open(req.Context(), string(raw))
+	}
+	if err != nil {
+		r.unsigned++
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"err":"invalid_request","description":"the token is not signed by the transmitter"}`)
+		return
+	}
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// open checks a token's signature and issuer, and keeps what it tells.
+func (r *receiver) open(ctx context.Context, raw string) error {
+	keys, err := r.keys(ctx)
+	if err != nil {
+		return err
+	}
+	token, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil {
+		return err
+	}
+	var claims struct {
+		Issuer  string                     `json:"iss"`
+		Subject map[string]string          `json:"sub_id"`
+		Events  map[string]json.RawMessage `json:"events"`
+	}
+	for _, key := range keys.Key(token.Headers[0].KeyID) {
+		if token.Claims(key, &claims) != nil || claims.Issuer != r.issuer {
+			continue
+		}
+		for name := range claims.Events {
+			r.events = append(r.events, received{name, claims.Subject["sub"] + claims.Subject["id"], time.Now()})
+		}
+		return nil
+	}
+	return errors.New("no key of the transmitter's has signed it")
+}
+
+func (r *receiver) keys(ctx context.Context) (keys jose.JSONWebKeySet, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.jwks, http.NoBody)
+	if err != nil {
+		return keys, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return keys, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return keys, json.NewDecoder(resp.Body).Decode(&keys)
+}
+
+// of counts the events about somebody, and tells when an event of that name came.
+func (r *receiver) of(subject, name string) (n int, at time.Time, unsigned int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.subject != subject {
+			continue
+		}
+		n++
+		if e.name == name {
+			at = e.at
+		}
+	}
+	return n, at, r.unsigned
+}
+
+// subscribe has the receiver told of the tenant's security events.
+func (d *drill) subscribe(ctx context.Context) error {
+	r := d.peers.receiver
+	r.mu.Lock()
+	r.jwks, r.issuer = d.url+"/ssf/v1/jwks.json", d.url+"/t/"+d.tenant.Name
+	r.mu.Unlock()
+	return d.call(ctx, http.MethodPost, "/ssf/v1/streams", d.receiver, map[string]any{
+		"delivery": map[string]string{"method": ssf.PushURN, "endpoint_url": r.url},
+	}, nil)
+}
+
+// hear waits until the receiver knows that Ada's sessions are over.
+func (d *drill) hear(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drillPatience)
+	defer cancel()
+	for {
+		n, at, unsigned := d.peers.receiver.of(d.ada, ssf.SessionRevoked)
+		if unsigned > 0 {
+			return fmt.Errorf("%d tokens failed the receiver's check of their signature", unsigned)
+		}
+		if !at.IsZero() {
+			d.rows = append(d.rows, []string{
+				"security events about Ada", "receiver", "-", strings.TrimSpace(since(d.left, at)),
+				fmt.Sprintf("%d signed tokens, each checked against the served keys; the last says session-revoked", n),
+			})
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the receiver has %d events, and no session-revoked: %w", n, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/internal/api"
+)
+
+func (c *cli) streamCommand() *cobra.Command {
+	group := &cobra.Command{Use: "stream", Short: "Look at the streams of security events; receivers manage them themselves"}
+	path := ofTenant(group)
+	group.AddCommand(&cobra.Command{
+		Use: "list", Short: "List streams, what each has yet to deliver, and its receiver's last refusal", Args: cobra.NoArgs,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
+			streams, err := all[api.StreamView](cmd.Context(), cl, path("/streams"), url.Values{}, 0)
+			if err != nil {
+				return err
+			}
+			var rows [][]string
+			for _, s := range streams {
+				oldest := "-"
+				if s.Oldest != nil {
+					oldest = time.Since(*s.Oldest).Round(time.Second).String()
+				}
+				rows = append(rows, []string{s.ID.String(), s.Method, s.Endpoint, string(s.Status), itoa(s.Waiting), oldest, itoa(s.Refused), itoa(s.Expired), s.LastError})
+			}
+			return c.print(streams, []string{"ID", "METHOD", "ENDPOINT", "STATUS", "WAITING", "OLDEST", "REFUSED", "EXPIRED", "LAST ERROR"}, rows)
+		}),
+	})
+	return group
+}

@@ -1,0 +1,172 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// The other ways into a cascade. Each names its tenant in the path, or leaves it to the
+// token's issuer.
+const (
+	RevocationPath       = "/global-token-revocation"
+	TenantRevocationPath = "/t/{tenant}/global-token-revocation"
+	EventsPath           = "/t/{tenant}/events"
+)
+
+// RevokeGlobally ends everything of the subject that a client's IdP names, as a
+// deactivation does (draft-parecki-oauth-global-token-revocation-06).
+func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
+	received, err := s.Tenants.AuthenticateRevocation(r.Context(), tenant.Bearer(r.Header.Get("Authorization")), chi.URLParam(r, "tenant"))
+	var known bool
+	if err == nil {
+		known, err = s.Tenants.Known(r.Context(), received)
+	}
+	if errors.Is(err, tenant.ErrUnauthorized) || known {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
+		err = problem{Status: http.StatusUnauthorized, Detail: "present a JWT of an issuer that the tenant lets in for revocation, once: iss, sub, aud, jti, iat, and exp within an hour"}
+	}
+	var body struct {
+		SubjectID json.RawMessage `json:"sub_id"`
+	}
+	if err == nil {
+		err = decodeLoosely(w, r, &body)
+	}
+	if err == nil {
+		_, err = s.endSubject(r, received, body.SubjectID, lifecycle.TriggerRevocation)
+	}
+	if err == nil {
+		err = s.Tenants.Receive(r.Context(), received)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// endSubject deactivates whom a subject identifier names. Somebody who is restricted
+// already is ended again, for what the caller may know and leaver does not.
+func (s *Server) endSubject(r *http.Request, by tenant.Received, subject json.RawMessage, trigger string) (directory.Named, error) {
+	of := by.Tenant
+	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(s.base(r), of.Name))
+	if err != nil {
+		return who, err
+	}
+	cause := lifecycle.Cause{Trigger: trigger, Actor: by.Actor()}
+	if who.Restricted {
+		_, err = s.Lifecycle.EndAgain(r.Context(), of.ID, who.ID, cause)
+		return who, err
+	}
+	_, err = s.Lifecycle.Deactivate(r.Context(), of.ID, who.Type, who.ID, cause)
+	return who, err
+}
+
+// ending are the events that end a principal. Every other is taken, and nothing is done.
+func ending() []string {
+	return []string{ssf.SessionRevoked, ssf.AccountDisabled, ssf.AccountPurged, ssf.CredentialCompromise}
+}
+
+const maxSET = 64 << 10 // bytes
+
+// ReceiveEvent takes a security event that a transmitter pushes (RFC 8935), and acts
+// upon it once. One that was received before is taken again, so that the transmitter
+// is done with it.
+func (s *Server) ReceiveEvent(w http.ResponseWriter, r *http.Request) {
+	received, err := s.openEvent(w, r)
+	var known bool
+	if err == nil {
+		known, err = s.Tenants.Known(r.Context(), received)
+	}
+	if err == nil && !known {
+		err = s.actUpon(r, received)
+	}
+	if err != nil {
+		s.refuseEvent(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusAccepted)
+}
+
+func (s *Server) openEvent(w http.ResponseWriter, r *http.Request) (tenant.Received, error) {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/secevent+jwt" {
+		return tenant.Received{}, setError{"invalid_request", "send application/secevent+jwt"}
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSET))
+	if err != nil {
+		return tenant.Received{}, setError{"invalid_request", "the token is longer than 64 KiB, or breaks off"}
+	}
+	received, err := s.Tenants.OpenSET(r.Context(), string(raw), chi.URLParam(r, "tenant"))
+	if errors.Is(err, tenant.ErrUnauthorized) {
+		return received, setError{"authentication_failed", "the token is not signed by a transmitter that the tenant has configured, not for it, too old, or no security event token"}
+	}
+	return received, err
+}
+
+// actUpon ends the subject where an event says so.
+func (s *Server) actUpon(r *http.Request, received tenant.Received) error {
+	for _, name := range ending() {
+		event, told := received.Events[name]
+		if !told {
+			continue
+		}
+		subject := received.SubjectID
+		if subject == nil { // as older transmitters have it
+			var within struct {
+				Subject json.RawMessage `json:"subject"`
+			}
+			if json.Unmarshal(event, &within) == nil {
+				subject = within.Subject
+			}
+		}
+		who, err := s.endSubject(r, received, subject, lifecycle.TriggerSignal)
+		switch {
+		case errors.Is(err, directory.ErrNotFound):
+			// Transmitters tell of everybody; who is not here has nothing to end.
+			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "a security event is about nobody here", slog.String("tenant", received.Tenant.Name), slog.String("event", name))
+		case err != nil:
+			return err
+		default:
+			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "a security event ends a principal",
+				slog.String("tenant", received.Tenant.Name), slog.String("event", name), slog.String("principal", who.ID.String()))
+		}
+		break
+	}
+	return s.Tenants.Receive(r.Context(), received)
+}
+
+// setError is an error as RFC 8935 section 2.3 has it.
+type setError struct {
+	Code        string `json:"err"`
+	Description string `json:"description"`
+}
+
+func (e setError) Error() string { return e.Description }
+
+func (s *Server) refuseEvent(w http.ResponseWriter, r *http.Request, err error) {
+	var refusal setError
+	switch {
+	case errors.As(err, &refusal):
+	case errors.Is(err, directory.ErrInvalidSubject) || errors.Is(err, directory.ErrAmbiguousSubject):
+		refusal = setError{"invalid_request", err.Error()}
+	case errors.Is(err, database.ErrUnavailable) || errors.Is(err, tenant.ErrKeysUnavailable):
+		s.fail(w, r, errors.Join(database.ErrUnavailable, err))
+		return
+	default:
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Language", "en")
+	answer(w, http.StatusBadRequest, refusal)
+}

@@ -1,0 +1,457 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+const (
+	// SSFPath is where [Server.SSF] is mounted.
+	SSFPath = "/ssf/v1"
+	// SSFMetadataPath is where receivers find a tenant's transmitter: its issuer has a
+	// path, which goes behind the well-known one (SSF 1.0 section 7.2).
+	SSFMetadataPath = "/.well-known/ssf-configuration/t/{tenant}"
+
+	maxAudience = 20
+)
+
+// SSF returns the transmitter of the OpenID Shared Signals Framework 1.0: streams are
+// managed and polled with tokens of class receiver.
+func (s *Server) SSF() http.Handler {
+	r := chi.NewRouter()
+	s.refuseUnknown(r)
+	r.Get("/jwks.json", s.jwks)
+	r.Group(func(r chi.Router) {
+		r.Use(s.authenticate(tenant.ClassReceiver))
+		r.Post("/streams", s.createStream)
+		r.Get("/streams", s.getStreams)
+		r.Patch("/streams", s.updateStream)
+		r.Put("/streams", s.replaceStream)
+		r.Delete("/streams", s.deleteStream)
+		r.Get("/status", s.getStatus)
+		r.Post("/status", s.setStatus)
+		r.Post("/verify", s.verifyStream)
+		r.Post("/poll/{id}", s.poll)
+	})
+	return r
+}
+
+// SSFMetadata answers where a tenant's transmitter is. It says nothing of whether
+// there is such a tenant.
+func (s *Server) SSFMetadata(w http.ResponseWriter, r *http.Request) {
+	base := s.base(r)
+	answer(w, http.StatusOK, map[string]any{
+		"spec_version": "1_0", "issuer": issuerOf(base, chi.URLParam(r, "tenant")), "jwks_uri": base + SSFPath + "/jwks.json",
+		"delivery_methods_supported": []string{ssf.PushURN, ssf.PollURN},
+		"configuration_endpoint":     base + SSFPath + "/streams", "status_endpoint": base + SSFPath + "/status",
+		"verification_endpoint": base + SSFPath + "/verify",
+		"authorization_schemes": []map[string]string{{"spec_urn": "urn:ietf:rfc:6749"}}, "default_subjects": "ALL",
+	})
+}
+
+// issuerOf is each tenant's own: a receiver of one takes nothing that is another's.
+func issuerOf(base, tenant string) string { return base + "/t/" + tenant }
+
+func (s *Server) jwks(w http.ResponseWriter, r *http.Request) {
+	keys, err := s.Signals.JWKS(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	_, _ = w.Write(keys) // a client that is gone needs no answer
+}
+
+// delivery is how a stream reaches its receiver.
+type delivery struct {
+	Method   string    `json:"method"`
+	Endpoint string    `json:"endpoint_url,omitempty"`
+	Header   rawSecret `json:"authorization_header,omitzero"` // only on the way in
+}
+
+// configuration is a stream as receivers see it (SSF 1.0 section 8.1.1).
+type configuration struct {
+	ID        string   `json:"stream_id"`
+	Issuer    string   `json:"iss"`
+	Audience  []string `json:"aud"`
+	Delivery  delivery `json:"delivery"`
+	Supported []string `json:"events_supported"`
+	Requested []string `json:"events_requested,omitempty"`
+	Delivered []string `json:"events_delivered"`
+	About     string   `json:"description,omitempty"`
+}
+
+func (s *Server) configurationOf(r *http.Request, stream ssf.Stream) configuration {
+	c := configuration{
+		ID: stream.ID.String(), Issuer: stream.Issuer, Audience: stream.Audience, Supported: ssf.Events(), Requested: stream.Requested,
+		Delivered: stream.Events, About: stream.Description,
+		Delivery: delivery{Method: ssf.PushURN, Endpoint: stream.Endpoint},
+	}
+	if !stream.Push {
+		c.Delivery = delivery{Method: ssf.PollURN, Endpoint: s.base(r) + SSFPath + "/poll/" + c.ID}
+	}
+	return c
+}
+
+// wishes are what a receiver says of a stream. Everything else is the transmitter's.
+type wishes struct {
+	ID        string    `json:"stream_id"`
+	Delivery  *delivery `json:"delivery"`
+	Requested *[]string `json:"events_requested"`
+	About     *string   `json:"description"`
+	// What the transmitter says may be sent back to it, and has to be as it is.
+	Issuer    *string      `json:"iss"`
+	Audience  stringOrList `json:"aud"`
+	Delivered *[]string    `json:"events_delivered"`
+}
+
+// apply writes the wishes into a stream. whole: what is not said is taken back.
+func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
+	bad := func(detail string) error { return problem{Status: http.StatusBadRequest, Detail: detail} }
+	if whole && w.Delivery == nil {
+		w.Delivery = &delivery{Method: ssf.PollURN}
+	}
+	if w.Delivery != nil {
+		switch w.Delivery.Method {
+		case ssf.PushURN:
+			if err := ssf.CheckEndpoint(w.Delivery.Endpoint, s.PrivateReceivers); err != nil {
+				return bad(err.Error())
+			}
+			stream.Push, stream.Endpoint, stream.Header = true, w.Delivery.Endpoint, w.Delivery.Header.Secret
+		case ssf.PollURN:
+			stream.Push, stream.Endpoint, stream.Header = false, "", ""
+		default:
+			return bad("delivery.method is " + ssf.PushURN + " or " + ssf.PollURN)
+		}
+	}
+	if w.Requested != nil || whole {
+		stream.Requested = nil
+	}
+	if w.Requested != nil {
+		stream.Requested = *w.Requested
+	}
+	if w.About != nil || whole {
+		stream.Description = ""
+	}
+	if w.About != nil {
+		stream.Description = *w.About
+	}
+	texts := slices.Concat(stream.Requested, stream.Audience, []string{stream.Description, stream.Endpoint, stream.Header.Reveal()})
+	if hasControl(texts...) || len(stream.Requested) > maxLimit || len(stream.Audience) > maxAudience ||
+		slices.ContainsFunc(texts, func(t string) bool { return len(t) > 2048 }) {
+		return bad("a string or a list is too long, or holds a control character")
+	}
+	return nil
+}
+
+func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
+	of := caller(r).Tenant
+	var body wishes
+	err := decodeLoosely(w, r, &body)
+	stream := ssf.Stream{Issuer: issuerOf(s.base(r), of.Name), Audience: body.Audience, CreatedBy: caller(r).Actor()}
+	if len(stream.Audience) == 0 {
+		stream.Audience = []string{caller(r).Actor()}
+	}
+	if err == nil {
+		err = s.apply(&stream, body, true)
+	}
+	if err == nil {
+		stream, err = s.Signals.Create(r.Context(), of.ID, stream)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusCreated, s.configurationOf(r, stream))
+}
+
+// getStreams answers one stream, or all of the tenant's.
+func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
+	if text := r.URL.Query().Get("stream_id"); text != "" {
+		stream, err := s.stream(r, text)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		answer(w, http.StatusOK, s.configurationOf(r, stream))
+		return
+	}
+	streams, err := s.Signals.Streams(r.Context(), caller(r).Tenant.ID)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	all := make([]configuration, 0, len(streams))
+	for _, stream := range streams {
+		all = append(all, s.configurationOf(r, stream))
+	}
+	answer(w, http.StatusOK, all)
+}
+
+func (s *Server) stream(r *http.Request, text string) (ssf.Stream, error) {
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return ssf.Stream{}, ssf.ErrStreamNotFound
+	}
+	return s.Signals.Get(r.Context(), caller(r).Tenant.ID, id)
+}
+
+func (s *Server) updateStream(w http.ResponseWriter, r *http.Request) { s.changeStream(w, r, false) }
+
+func (s *Server) replaceStream(w http.ResponseWriter, r *http.Request) { s.changeStream(w, r, true) }
+
+func (s *Server) changeStream(w http.ResponseWriter, r *http.Request, whole bool) {
+	var body wishes
+	err := decodeLoosely(w, r, &body)
+	if err == nil && body.ID == "" {
+		err = problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
+	}
+	var stream ssf.Stream
+	if err == nil {
+		stream, err = s.stream(r, body.ID)
+	}
+	if err == nil {
+		err = body.contradicts(stream)
+	}
+	if err == nil {
+		err = s.apply(&stream, body, whole)
+	}
+	if err == nil {
+		stream, err = s.Signals.Update(r.Context(), caller(r).Tenant.ID, stream)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, s.configurationOf(r, stream))
+}
+
+// contradicts tells whether a receiver means to change what is the transmitter's.
+func (w wishes) contradicts(stream ssf.Stream) error {
+	if (w.Issuer != nil && *w.Issuer != stream.Issuer) || (w.Audience != nil && !slices.Equal(w.Audience, stream.Audience)) ||
+		(w.Delivered != nil && !slices.Equal(*w.Delivered, stream.Events)) {
+		return problem{Status: http.StatusBadRequest, Detail: "iss, aud and events_delivered are the transmitter's"}
+	}
+	return nil
+}
+
+func (s *Server) deleteStream(w http.ResponseWriter, r *http.Request) {
+	stream, err := s.stream(r, r.URL.Query().Get("stream_id"))
+	if err == nil {
+		err = s.Signals.Delete(r.Context(), caller(r).Tenant.ID, stream.ID)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+type streamStatus struct {
+	ID     string     `json:"stream_id"`
+	Status ssf.Status `json:"status"`
+	Reason string     `json:"reason,omitempty"`
+}
+
+func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
+	stream, err := s.stream(r, r.URL.Query().Get("stream_id"))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, streamStatus{stream.ID.String(), stream.Status, stream.Reason})
+}
+
+func (s *Server) setStatus(w http.ResponseWriter, r *http.Request) {
+	var body streamStatus
+	err := decodeLoosely(w, r, &body)
+	if err == nil && (!slices.Contains(ssf.Statuses(), body.Status) || len(body.Reason) > maxReference || hasControl(body.Reason)) {
+		err = problem{Status: http.StatusBadRequest, Detail: "status is enabled, paused or disabled; reason is at most 512 bytes"}
+	}
+	var stream ssf.Stream
+	if err == nil {
+		stream, err = s.stream(r, body.ID)
+	}
+	if err == nil {
+		stream, err = s.Signals.SetStatus(r.Context(), caller(r).Tenant.ID, stream.ID, body.Status, body.Reason)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, streamStatus{stream.ID.String(), stream.Status, stream.Reason})
+}
+
+func (s *Server) verifyStream(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		ID    string `json:"stream_id"`
+		State string `json:"state"`
+	}
+	err := decodeLoosely(w, r, &body)
+	if err == nil && (len(body.State) > maxReference || hasControl(body.State)) {
+		err = problem{Status: http.StatusBadRequest, Detail: "state is at most 512 bytes, without control characters"}
+	}
+	var stream ssf.Stream
+	if err == nil {
+		stream, err = s.stream(r, body.ID)
+	}
+	if err == nil {
+		err = s.Signals.Verify(r.Context(), caller(r).Tenant.ID, stream.ID, body.State)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+const (
+	maxPoll = 100
+	// pollPatience bounds a long poll, below what proxies wait; pollEvery is how often
+	// it looks.
+	pollPatience = 25 * time.Second
+	pollEvery    = 500 * time.Millisecond
+)
+
+// poll takes acknowledgements, and answers what waits (RFC 8936). A stream that is not
+// enabled has nothing to tell.
+func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Max         *int                   `json:"maxEvents"`
+		Immediately bool                   `json:"returnImmediately"`
+		Ack         []string               `json:"ack"`
+		Errs        map[string]ssf.Refusal `json:"setErrs"`
+	}
+	err := decodeLoosely(w, r, &body)
+	var stream ssf.Stream
+	if err == nil {
+		stream, err = s.stream(r, chi.URLParam(r, "id"))
+	}
+	if err == nil && stream.Push {
+		err = ssf.ErrStreamNotFound
+	}
+	if err == nil {
+		err = s.acknowledge(r, stream, body.Ack, body.Errs)
+	}
+	limit := maxPoll
+	if body.Max != nil {
+		limit = max(0, min(*body.Max, maxPoll))
+	}
+	var tokens []ssf.Token
+	var more bool
+	if err == nil && limit > 0 && stream.Status == ssf.Enabled {
+		tokens, more, err = s.awaitTokens(r, stream, limit, body.Immediately)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sets := make(map[string]string, len(tokens))
+	for _, token := range tokens {
+		sets[token.JTI.String()] = token.SET
+	}
+	answer(w, http.StatusOK, map[string]any{"sets": sets, "moreAvailable": more})
+}
+
+func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, errs map[string]ssf.Refusal) error {
+	settle := func(text string, refusal *ssf.Refusal) error {
+		jti, _ := uuid.Parse(text) // what is none of ours settles nothing
+		return s.Signals.Settle(r.Context(), caller(r).Tenant.ID, stream.ID, jti, refusal)
+	}
+	for _, jti := range ack {
+		if err := settle(jti, nil); err != nil {
+			return err
+		}
+	}
+	for jti, refusal := range errs {
+		if err := settle(jti, &refusal); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) awaitTokens(r *http.Request, stream ssf.Stream, limit int, immediately bool) (tokens []ssf.Token, more bool, err error) {
+	deadline := time.Now().Add(pollPatience)
+	for {
+		tokens, more, err = s.Signals.Waiting(r.Context(), caller(r).Tenant.ID, stream, limit)
+		if err != nil || len(tokens) > 0 || immediately || time.Now().After(deadline) {
+			return tokens, more, err
+		}
+		select {
+		case <-r.Context().Done():
+			return nil, false, nil
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+// stringOrList reads a JSON string, or a list of them, as JWTs have audiences.
+type stringOrList []string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *stringOrList) UnmarshalJSON(raw []byte) error {
+	if strings.HasPrefix(string(raw), `"`) {
+		var one string
+		if err := json.Unmarshal(raw, &one); err != nil {
+			return err
+		}
+		*l = stringOrList{one}
+		return nil
+	}
+	return json.Unmarshal(raw, (*[]string)(l))
+}
+
+// StreamView is a stream as operators see it.
+type StreamView struct {
+	ID          uuid.UUID  `json:"id"`
+	Audience    []string   `json:"audience"`
+	Method      string     `json:"method"`
+	Endpoint    string     `json:"endpoint,omitempty"`
+	Status      ssf.Status `json:"status"`
+	Reason      string     `json:"reason,omitempty"`
+	Events      []string   `json:"events"`
+	CreatedBy   string     `json:"createdBy"`
+	CreatedAt   time.Time  `json:"createdAt"`
+	LastError   string     `json:"lastError,omitempty"`
+	LastErrorAt *time.Time `json:"lastErrorAt,omitempty"`
+	ssf.Lag
+}
+
+// listStreams tells operators of a tenant's streams, and what each has yet to deliver.
+func (s *Server) listStreams(w http.ResponseWriter, r *http.Request) {
+	of := tenantOf(r).ID
+	streams, err := s.Signals.Streams(r.Context(), of)
+	var lags map[uuid.UUID]ssf.Lag
+	if err == nil {
+		lags, err = s.Signals.Lags(r.Context(), of)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	var views []StreamView
+	for _, x := range streams {
+		lag := lags[x.ID]
+		lag.Stream = x.ID
+		v := StreamView{
+			ID: x.ID, Audience: x.Audience, Method: "poll", Endpoint: x.Endpoint, Status: x.Status, Reason: x.Reason, Events: x.Events,
+			CreatedBy: x.CreatedBy, CreatedAt: x.CreatedAt, LastError: x.LastError, LastErrorAt: x.LastErrorAt, Lag: lag,
+		}
+		if x.Push {
+			v.Method = "push"
+		}
+		views = append(views, v)
+	}
+	answerPage(w, views, "")
+}

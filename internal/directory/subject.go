@@ -1,0 +1,128 @@
+package directory
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// The errors of subjects.
+var (
+	// ErrInvalidSubject: not a subject identifier that leaver knows (RFC 9493).
+	ErrInvalidSubject = errors.New("the subject identifier is malformed, or of a format that is not supported")
+	// ErrAmbiguousSubject: several principals are meant; none is acted upon.
+	ErrAmbiguousSubject = errors.New("the subject identifier names several principals")
+)
+
+// subjectID is a subject identifier (RFC 9493), or the scim one of RFC 9967.
+type subjectID struct {
+	Format      string            `json:"format"`
+	Email       string            `json:"email"`
+	URI         string            `json:"uri"`
+	Issuer      string            `json:"iss"`
+	Subject     string            `json:"sub"`
+	ID          string            `json:"id"`
+	ExternalID  string            `json:"externalId"`
+	User        json.RawMessage   `json:"user"`
+	Identifiers []json.RawMessage `json:"identifiers"`
+}
+
+// BySubject finds whom a subject identifier names. An issuer's `sub` is what the IdP
+// calls a principal: externalId, or an agent's subject; where the issuer is own, it is
+// the SCIM id. An e-mail address is a userName, or else one user's. The deleted are
+// found by their id.
+// Errors: [ErrInvalidSubject], [ErrNotFound], [ErrAmbiguousSubject].
+func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, own string) (Named, error) {
+	return s.bySubject(ctx, tenant, raw, own, false)
+}
+
+func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, own string, nested bool) (Named, error) {
+	var id subjectID
+	if json.Unmarshal(raw, &id) != nil || strings.ContainsRune(string(raw), 0) || strings.Contains(string(raw), `\u0000`) {
+		return Named{}, ErrInvalidSubject
+	}
+	switch {
+	case id.Format == "opaque" && id.ID != "":
+		return s.byID(ctx, tenant, id.ID)
+	case id.Format == "scim" && id.URI != "":
+		return s.byID(ctx, tenant, id.URI[strings.LastIndex(id.URI, "/")+1:])
+	case id.Format == "iss_sub" && id.Issuer != "" && id.Subject != "":
+		if id.Issuer == own {
+			return s.byID(ctx, tenant, id.Subject)
+		}
+		return s.only(ctx, tenant, named+`r.deleted_at is null and (
+			(r.type = 'User' and r.external_id = $2) or (r.type = 'Agent' and (r.external_id = $2 or r.document ->> 'subject' = $2)))`, id.Subject)
+	case id.Format == "email" && id.Email != "":
+		return s.byEmail(ctx, tenant, id.Email)
+	case id.Format == "account" && strings.HasPrefix(id.URI, "acct:"):
+		account, err := url.PathUnescape(strings.TrimPrefix(id.URI, "acct:"))
+		if err != nil {
+			return Named{}, ErrInvalidSubject
+		}
+		return s.byEmail(ctx, tenant, account)
+	case id.Format == "complex" && id.User != nil && !nested:
+		return s.bySubject(ctx, tenant, id.User, own, true)
+	case id.Format == "aliases" && len(id.Identifiers) > 0 && !nested:
+		return s.byAliases(ctx, tenant, id.Identifiers, own)
+	}
+	return Named{}, ErrInvalidSubject
+}
+
+// maxAliases bounds how many identifiers of one subject are looked for.
+const maxAliases = 20
+
+// byAliases takes the first identifier that names somebody.
+func (s *Store) byAliases(ctx context.Context, tenant uuid.UUID, identifiers []json.RawMessage, own string) (Named, error) {
+	if len(identifiers) > maxAliases {
+		return Named{}, ErrInvalidSubject
+	}
+	err := ErrInvalidSubject
+	for _, alias := range identifiers {
+		found, failed := s.bySubject(ctx, tenant, alias, own, true)
+		if failed == nil {
+			return found, nil
+		}
+		if !errors.Is(failed, ErrInvalidSubject) && !errors.Is(failed, ErrNotFound) {
+			return Named{}, failed
+		}
+		if errors.Is(failed, ErrNotFound) {
+			err = failed
+		}
+	}
+	return Named{}, err
+}
+
+func (s *Store) byID(ctx context.Context, tenant uuid.UUID, text string) (Named, error) {
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return Named{}, ErrNotFound
+	}
+	return s.only(ctx, tenant, named+`r.id = $2`, id)
+}
+
+// byEmail prefers the userName, which is unique; an address that several have names none.
+func (s *Store) byEmail(ctx context.Context, tenant uuid.UUID, email string) (Named, error) {
+	found, err := s.only(ctx, tenant, named+`r.type = 'User' and r.unique_name = lower($2) and r.deleted_at is null`, email)
+	if !errors.Is(err, ErrNotFound) {
+		return found, err
+	}
+	return s.only(ctx, tenant, named+`r.type = 'User' and r.deleted_at is null and exists (
+		select 1 from jsonb_path_query(r.document, '$.emails[*].value') e where lower(e #>> '{}') = lower($2)) limit 2`, email)
+}
+
+func (s *Store) only(ctx context.Context, tenant uuid.UUID, sql string, arg any) (Named, error) {
+	found, err := s.named(ctx, tenant, sql, arg)
+	switch {
+	case err != nil:
+		return Named{}, err
+	case len(found) == 0:
+		return Named{}, ErrNotFound
+	case len(found) > 1:
+		return Named{}, ErrAmbiguousSubject
+	}
+	return found[0], nil
+}

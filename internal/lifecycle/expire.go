@@ -1,0 +1,55 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+const (
+	// expireEvery is how late an agent may be deactivated whose time is over; decisions
+	// about it are deny from its very end.
+	expireEvery = 5 * time.Second
+	expireBatch = 100
+)
+
+// Expire deactivates agents whose validity is over, until ctx ends. Any number may
+// run side by side.
+func (w *Writer) Expire(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := w.expireOnce(ctx); err != nil && ctx.Err() == nil {
+			w.log.Warn("agents whose time is over are not deactivated yet; will try again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(expireEvery):
+		}
+	}
+}
+
+func (w *Writer) expireOnce(ctx context.Context) error {
+	type agent struct{ Tenant, ID uuid.UUID }
+	var expired []agent
+	err := w.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select tenant_id, principal_id from expired_agents($1)`, expireBatch)
+		if err != nil {
+			return err
+		}
+		expired, err = pgx.CollectRows(rows, pgx.RowToStructByPos[agent])
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("look for agents whose time is over: %w", err)
+	}
+	for _, a := range expired {
+		if _, err := w.Deactivate(ctx, a.Tenant, directory.TypeAgent, a.ID, Cause{Trigger: TriggerExpired, Actor: "leaver"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,210 @@
+package ssf
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Token is a security event token that waits to be delivered.
+type Token struct {
+	JTI   uuid.UUID
+	SET   string // signed, in compact form
+	Event string
+}
+
+// signal is one row of what is to be told.
+type signal struct {
+	JTI           uuid.UUID
+	Principal     *uuid.UUID
+	PrincipalType *string
+	Type          string
+	Event         json.RawMessage
+	Txn           string
+	At            time.Time
+}
+
+// Waiting signs what a stream has to deliver next, in its order, and tells whether
+// there is more. limit 0 is none.
+func (s *Store) Waiting(ctx context.Context, tenant uuid.UUID, stream Stream, limit int) (tokens []Token, more bool, err error) {
+	signals, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]signal, error) {
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[signal])
+	}, `
+		select jti, principal_id, principal_type, type, event, txn, created_at from signals
+		 where tenant_id = $1 and stream_id = $2 and settled_at is null order by id limit $3`, tenant, stream.ID, limit+1)
+	if err != nil {
+		return nil, false, fmt.Errorf("read what stream %s has to deliver: %w", stream.ID, err)
+	}
+	if more = len(signals) > limit; more {
+		signals = signals[:limit]
+	}
+	for _, g := range signals {
+		set, err := s.sign(ctx, stream, g)
+		if err != nil {
+			return nil, false, err
+		}
+		tokens = append(tokens, Token{g.JTI, set, g.Type})
+	}
+	return tokens, more, nil
+}
+
+// sign makes the token of a signal (RFC 8417; SSF 1.0 section 4). It has the same jti
+// however often it is made.
+func (s *Store) sign(ctx context.Context, stream Stream, g signal) (string, error) {
+	signer, err := s.signer(ctx)
+	if err != nil {
+		return "", err
+	}
+	claims := map[string]any{
+		"iss": stream.Issuer, "aud": stream.Audience, "jti": g.JTI.String(), "iat": g.At.Unix(),
+		"sub_id": subject(stream, g), "events": map[string]json.RawMessage{g.Type: g.Event},
+	}
+	if g.Txn != "" {
+		claims["txn"] = g.Txn
+	}
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", fmt.Errorf("encode a security event: %w", err)
+	}
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		return "", fmt.Errorf("sign a security event: %w", err)
+	}
+	return signed.CompactSerialize()
+}
+
+// subject names whom an event is about: of SCIM's events by the resource's path (RFC
+// 9967), of the others by its id at this issuer (RFC 9493), of the stream's own by the stream.
+func subject(stream Stream, g signal) map[string]string {
+	switch {
+	case g.Principal == nil || g.PrincipalType == nil:
+		return map[string]string{"format": "opaque", "id": stream.ID.String()}
+	case strings.HasPrefix(g.Type, prov):
+		return map[string]string{"format": "scim", "uri": "/" + *g.PrincipalType + "s/" + g.Principal.String(), "id": g.Principal.String()}
+	}
+	return map[string]string{"format": "iss_sub", "iss": stream.Issuer, "sub": g.Principal.String()}
+}
+
+// Refusal is why a receiver did not take a token (RFC 8935 section 2.3).
+type Refusal struct {
+	Err         string `json:"err"`
+	Description string `json:"description"`
+}
+
+// maxDetail bounds what is kept of a receiver's words.
+const maxDetail = 500
+
+// Settle stores that a receiver has a token, or why it did not take it: it is not sent
+// again. Settling again changes nothing.
+func (s *Store) Settle(ctx context.Context, tenant, stream uuid.UUID, jti uuid.UUID, refusal *Refusal) error {
+	outcome, detail := "delivered", ""
+	if refusal != nil {
+		outcome, detail = "refused", clean(refusal.Err+": "+refusal.Description)
+	}
+	_, err := database.Once(ctx, s.db, tenant, database.Nothing, `
+		with settled as (
+		  update signals set settled_at = now(), outcome = $4, detail = $5
+		   where tenant_id = $1 and stream_id = $2 and jti = $3 and settled_at is null returning 1)
+		update streams set last_error = $5, last_error_at = case when $4 = 'refused' then now() end
+		 where tenant_id = $1 and id = $2 and (last_error <> '' or $4 = 'refused') and exists (select 1 from settled)`, tenant, stream, jti, outcome, detail)
+	if err != nil {
+		return fmt.Errorf("settle a token: %w", err)
+	}
+	return nil
+}
+
+// Failed stores why a receiver could not be reached.
+func (s *Store) Failed(ctx context.Context, tenant, stream uuid.UUID, why string) error {
+	_, err := database.Once(ctx, s.db, tenant, database.Nothing, `
+		update streams set last_error = $3, last_error_at = now() where tenant_id = $1 and id = $2`, tenant, stream, clean(why))
+	if err != nil {
+		return fmt.Errorf("store why stream %s does not deliver: %w", stream, err)
+	}
+	return nil
+}
+
+// clean keeps what somebody else wrote short, and printable.
+func clean(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > maxDetail {
+		text = strings.ToValidUTF8(text[:maxDetail], "")
+	}
+	return text
+}
+
+// Pushing is a stream that has something to push.
+type Pushing struct {
+	Tenant uuid.UUID
+	Stream uuid.UUID
+}
+
+// Pushing returns the streams, of all tenants, that have something to push.
+func (s *Store) Pushing(ctx context.Context, limit int) ([]Pushing, error) {
+	var found []Pushing
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select tenant_id, stream_id from pushing_streams($1)`, limit)
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Pushing])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for what is to be pushed: %w", err)
+	}
+	return found, nil
+}
+
+// Sweep has what waited longer than [Retention] expire, and forgets what was settled
+// longer ago.
+func (s *Store) Sweep(ctx context.Context) error {
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `select sweep_signals($1)`, Retention)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("sweep the signals: %w", err)
+	}
+	return nil
+}
+
+// Lag is how much a stream has yet to deliver.
+type Lag struct {
+	Stream  uuid.UUID  `json:"streamId"`
+	Waiting int        `json:"waiting"`
+	Oldest  *time.Time `json:"oldest,omitempty"`
+	Refused int        `json:"refused"` // within the retention
+	Expired int        `json:"expired"`
+}
+
+// Lags tells of each stream of a tenant how much it has yet to deliver.
+func (s *Store) Lags(ctx context.Context, tenant uuid.UUID) (map[uuid.UUID]Lag, error) {
+	lags := make(map[uuid.UUID]Lag)
+	_, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
+		var l Lag
+		_, err := pgx.ForEachRow(rows, []any{&l.Stream, &l.Waiting, &l.Oldest, &l.Refused, &l.Expired}, func() error {
+			lags[l.Stream] = l
+			return nil
+		})
+		return struct{}{}, err
+	}, `
+		select stream_id, count(*) filter (where settled_at is null), min(created_at) filter (where settled_at is null),
+		       count(*) filter (where outcome = 'refused'), count(*) filter (where outcome = 'expired')
+		  from signals where tenant_id = $1 group by stream_id`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("look what streams have to deliver: %w", err)
+	}
+	return lags, nil
+}

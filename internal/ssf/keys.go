@@ -1,0 +1,140 @@
+package ssf
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// keyLife is how long a key signs. Its public part is served for as long again as
+	// anything may be kept that it signed.
+	keyLife = 30 * 24 * time.Hour
+	keyBits = 2048 // the least that the CAEP interoperability profile takes
+	// jwksLife is how long the served keys are remembered.
+	jwksLife = 5 * time.Second
+)
+
+// keyCache remembers the key that signs, and the keys that are served.
+type keyCache struct {
+	mu      sync.Mutex
+	signer  jose.Signer
+	id      uuid.UUID
+	created time.Time
+	public  []byte
+	until   time.Time
+}
+
+// JWKS returns the public keys (RFC 7517).
+func (s *Store) JWKS(ctx context.Context) ([]byte, error) {
+	s.keys.mu.Lock()
+	defer s.keys.mu.Unlock()
+	if time.Now().Before(s.keys.until) {
+		return s.keys.public, nil
+	}
+	keys := []json.RawMessage{}
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select public from signing_keys where created_at > now() - $1::interval order by created_at desc`, keyLife+2*Retention)
+		if err != nil {
+			return err
+		}
+		keys, err = pgx.CollectRows(rows, pgx.RowTo[json.RawMessage])
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the signing keys: %w", err)
+	}
+	public, err := json.Marshal(map[string]any{"keys": keys})
+	if err != nil {
+		return nil, fmt.Errorf("encode the signing keys: %w", err)
+	}
+	s.keys.public, s.keys.until = public, time.Now().Add(jwksLife)
+	return public, nil
+}
+
+// signer returns what signs now: the newest key, or a new one where that is old.
+func (s *Store) signer(ctx context.Context) (jose.Signer, error) {
+	s.keys.mu.Lock()
+	defer s.keys.mu.Unlock()
+	if s.keys.signer != nil && time.Since(s.keys.created) < keyLife {
+		return s.keys.signer, nil
+	}
+	id, private, created, err := s.newest(ctx)
+	if errors.Is(err, pgx.ErrNoRows) {
+		id, private, created, err = s.makeKey(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get the signing key: %w", err)
+	}
+	options := (&jose.SignerOptions{}).WithType("secevent+jwt").WithHeader("kid", id.String())
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: private}, options)
+	if err != nil {
+		return nil, fmt.Errorf("use the signing key: %w", err)
+	}
+	s.keys.signer, s.keys.id, s.keys.created = signer, id, created
+	return signer, nil
+}
+
+func (s *Store) newest(ctx context.Context) (id uuid.UUID, private *rsa.PrivateKey, created time.Time, err error) {
+	var sealed []byte
+	err = s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			select id, private, created_at from signing_keys where created_at > now() - $1::interval order by created_at desc limit 1`, keyLife).
+			Scan(&id, &sealed, &created)
+	})
+	if err != nil {
+		return id, nil, created, err
+	}
+	raw, err := s.sealer.Open(uuid.Nil, id, sealed)
+	if err != nil {
+		return id, nil, created, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(raw)
+	if err != nil {
+		return id, nil, created, err
+	}
+	private, ok := parsed.(*rsa.PrivateKey)
+	if !ok {
+		return id, nil, created, errors.New("the key is of another kind")
+	}
+	return id, private, created, nil
+}
+
+// makeKey makes a key. Two processes may make one each at the same time, and both are
+// served: that harms nobody.
+func (s *Store) makeKey(ctx context.Context) (id uuid.UUID, private *rsa.PrivateKey, created time.Time, err error) {
+	id = uuid.New()
+	if private, err = rsa.GenerateKey(rand.Reader, keyBits); err != nil {
+		return id, nil, created, err
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return id, nil, created, err
+	}
+	sealed, err := s.sealer.Seal(uuid.Nil, id, raw)
+	if err != nil {
+		return id, nil, created, err
+	}
+	public, err := jose.JSONWebKey{Key: private.Public(), KeyID: id.String(), Algorithm: string(jose.RS256), Use: "sig"}.MarshalJSON()
+	if err != nil {
+		return id, nil, created, err
+	}
+	err = s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `delete from signing_keys where created_at < now() - $1::interval`, keyLife+2*Retention); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `insert into signing_keys (id, private, public) values ($1, $2, $3) returning created_at`, id, sealed, string(public)).Scan(&created)
+	})
+	s.keys.until = time.Time{} // what is served has changed
+	return id, private, created, err
+}

@@ -1,0 +1,163 @@
+package ssf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+const streamColumns = `id, issuer, audience, method = 'push', endpoint, requested, events, description, status, reason, created_by, created_at, last_error, last_error_at`
+
+func scanStream(row pgx.CollectableRow) (Stream, error) {
+	var s Stream
+	err := row.Scan(&s.ID, &s.Issuer, &s.Audience, &s.Push, &s.Endpoint, &s.Requested, &s.Events, &s.Description, &s.Status, &s.Reason,
+		&s.CreatedBy, &s.CreatedAt, &s.LastError, &s.LastErrorAt)
+	return s, err
+}
+
+func method(push bool) string {
+	if push {
+		return "push"
+	}
+	return "poll"
+}
+
+// Create adds a stream. Error: [ErrTooMany].
+func (s *Store) Create(ctx context.Context, tenant uuid.UUID, n Stream) (Stream, error) {
+	n.ID = uuid.New()
+	sealed, err := s.sealHeader(tenant, n)
+	if err != nil {
+		return Stream{}, err
+	}
+	created, err := database.Once(ctx, s.db, tenant, collectStream, `
+		insert into streams (tenant_id, id, issuer, audience, method, endpoint, authorization_header, requested, events, description, created_by)
+		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 where (select count(*) from streams where tenant_id = $1) < $12
+		returning `+streamColumns, tenant, n.ID, n.Issuer, n.Audience, method(n.Push), n.Endpoint, sealed,
+		orEmpty(n.Requested), delivered(n.Requested), n.Description, n.CreatedBy, maxStreams)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Stream{}, ErrTooMany
+	}
+	if err != nil {
+		return Stream{}, fmt.Errorf("create a stream: %w", err)
+	}
+	return created, nil
+}
+
+func (s *Store) sealHeader(tenant uuid.UUID, n Stream) ([]byte, error) {
+	if n.Header == "" {
+		return nil, nil
+	}
+	return s.sealer.Seal(tenant, n.ID, []byte(n.Header.Reveal()))
+}
+
+func collectStream(rows pgx.Rows) (Stream, error) { return pgx.CollectExactlyOneRow(rows, scanStream) }
+
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// Streams lists a tenant's streams.
+func (s *Store) Streams(ctx context.Context, tenant uuid.UUID) ([]Stream, error) {
+	streams, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Stream, error) {
+		return pgx.CollectRows(rows, scanStream)
+	}, `select `+streamColumns+` from streams where tenant_id = $1 order by created_at, id`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("list streams: %w", err)
+	}
+	return streams, nil
+}
+
+// Get returns a stream. Error: [ErrStreamNotFound].
+func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID) (Stream, error) {
+	return s.one(ctx, tenant, `select `+streamColumns+` from streams where tenant_id = $1 and id = $2`, tenant, id)
+}
+
+func (s *Store) one(ctx context.Context, tenant uuid.UUID, sql string, args ...any) (Stream, error) {
+	stream, err := database.Once(ctx, s.db, tenant, collectStream, sql, args...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Stream{}, ErrStreamNotFound
+	}
+	if err != nil {
+		return Stream{}, fmt.Errorf("read or write a stream: %w", err)
+	}
+	return stream, nil
+}
+
+// Update replaces what a receiver may change: where and what is delivered. A header
+// is kept where none is given and the endpoint stays; never for another endpoint.
+// Error: [ErrStreamNotFound].
+func (s *Store) Update(ctx context.Context, tenant uuid.UUID, n Stream) (Stream, error) {
+	sealed, err := s.sealHeader(tenant, n)
+	if err != nil {
+		return Stream{}, err
+	}
+	return s.one(ctx, tenant, `
+		update streams set method = $3, endpoint = $4, requested = $6, events = $7, description = $8,
+		       authorization_header = case when $5::bytea is not null then $5 when endpoint = $4 then authorization_header end
+		 where tenant_id = $1 and id = $2 returning `+streamColumns,
+		tenant, n.ID, method(n.Push), n.Endpoint, sealed, orEmpty(n.Requested), delivered(n.Requested), n.Description)
+}
+
+// SetStatus pauses, disables or enables a stream. Error: [ErrStreamNotFound].
+func (s *Store) SetStatus(ctx context.Context, tenant, id uuid.UUID, status Status, reason string) (Stream, error) {
+	return s.one(ctx, tenant, `
+		update streams set status = $3, reason = $4 where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, status, reason)
+}
+
+// Delete removes a stream with all that it has yet to deliver. Error: [ErrStreamNotFound].
+func (s *Store) Delete(ctx context.Context, tenant, id uuid.UUID) error {
+	_, err := s.one(ctx, tenant, `delete from streams where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id)
+	return err
+}
+
+// Verify queues a verification event, behind what waits. Error: [ErrStreamNotFound].
+func (s *Store) Verify(ctx context.Context, tenant, id uuid.UUID, state string) error {
+	event := map[string]string{}
+	if state != "" {
+		event["state"] = state
+	}
+	queued, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]int64, error) {
+		return pgx.CollectRows(rows, pgx.RowTo[int64])
+	}, `
+		insert into signals (tenant_id, stream_id, type, event, once)
+		select $1, id, $3, $4, 'verification/' || gen_random_uuid() from streams where tenant_id = $1 and id = $2 and status <> 'disabled'
+		returning id`, tenant, id, VerificationEvent, event)
+	if err != nil {
+		return fmt.Errorf("queue a verification: %w", err)
+	}
+	if len(queued) == 0 {
+		return ErrStreamNotFound
+	}
+	return nil
+}
+
+// Opened is a stream as its deliverer needs it.
+type Opened struct {
+	Stream
+	Header seal.Secret
+}
+
+// Open reads a stream with its header. Error: [ErrStreamNotFound].
+func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (Opened, error) {
+	stream, err := s.Get(ctx, tenant, id)
+	if err != nil {
+		return Opened{}, err
+	}
+	sealed, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]byte, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[[]byte])
+	}, `select authorization_header from streams where tenant_id = $1 and id = $2`, tenant, id)
+	if err != nil || sealed == nil {
+		return Opened{Stream: stream}, err
+	}
+	header, err := s.sealer.Open(tenant, id, sealed)
+	return Opened{stream, seal.Secret(header)}, err
+}

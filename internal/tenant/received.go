@@ -1,0 +1,98 @@
+package tenant
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// typeSET is the explicit type of security event tokens (RFC 8417 section 2.3).
+const typeSET = "secevent+jwt"
+
+func isSET(token *jwt.JSONWebToken) bool {
+	kind, _ := token.Headers[0].ExtraHeaders["typ"].(string)
+	return strings.EqualFold(strings.TrimPrefix(strings.ToLower(kind), "application/"), typeSET)
+}
+
+const (
+	// maxSETAge is how old a security event may be: as long as transmitters keep
+	// what they could not deliver, and as long as its id is remembered.
+	maxSETAge = 30 * 24 * time.Hour
+	// maxRevocationLife is how long a token of a revocation may be good.
+	maxRevocationLife = time.Hour
+)
+
+// AuthenticateRevocation names who asks for a global token revocation: the holder of
+// a JWT that says its id and does not live long (draft-parecki-oauth-global-token-revocation).
+// It is good once: [Store.Known], [Store.Receive]. Errors: [ErrUnauthorized], [ErrKeysUnavailable].
+func (s *Store) AuthenticateRevocation(ctx context.Context, raw, name string) (Received, error) {
+	o, err := s.openJWT(ctx, raw, name, UseRevocation, func(token *jwt.JSONWebToken, c claims, i issuer) (string, bool) {
+		subject, ok := verify(token, c, i)
+		return subject, ok && c.ID != "" && len(c.ID) <= maxClaim && c.IssuedAt != nil && c.Expiry.Time().Sub(c.IssuedAt.Time()) <= maxRevocationLife
+	})
+	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id}, err
+}
+
+// Received is a token that somebody sent, to be acted upon once.
+type Received struct {
+	Caller
+	Issuer string
+	ID     string // the jti claim
+	// SubjectID and Events are a security event's.
+	SubjectID json.RawMessage
+	Events    map[string]json.RawMessage
+}
+
+// OpenSET reads a security event token (RFC 8417) of a transmitter that the tenant has
+// configured. Errors: [ErrUnauthorized], [ErrKeysUnavailable].
+func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error) {
+	o, err := s.openJWT(ctx, raw, name, UseEvents, func(token *jwt.JSONWebToken, c claims, i issuer) (string, bool) {
+		now := time.Now()
+		ok := isSET(token) && c.ID != "" && len(c.ID) <= maxClaim && c.IssuedAt != nil && c.Expiry == nil &&
+			c.IssuedAt.Time().Before(now.Add(leeway)) && c.IssuedAt.Time().After(now.Add(-maxSETAge))
+		return i.Issuer.Issuer, ok
+	})
+	if err != nil {
+		return Received{}, err
+	}
+	var said struct {
+		SubjectID json.RawMessage            `json:"sub_id"`
+		Events    map[string]json.RawMessage `json:"events"`
+	}
+	if err := o.token.Claims(o.key, &said); err != nil {
+		return Received{}, ErrUnauthorized
+	}
+	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id, SubjectID: said.SubjectID, Events: said.Events}, nil
+}
+
+// Known tells whether a token was acted upon before.
+func (s *Store) Known(ctx context.Context, r Received) (bool, error) {
+	known, err := database.Once(ctx, s.db, r.Tenant.ID, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `select exists (select 1 from received_tokens where tenant_id = $1 and issuer_id = $2 and jti = $3)`, r.Tenant.ID, r.TokenID, r.ID)
+	if err != nil {
+		return false, fmt.Errorf("look for a token: %w", err)
+	}
+	return known, nil
+}
+
+// Receive remembers that a token was acted upon: afterwards, since acting twice harms
+// nobody, and not at all would.
+func (s *Store) Receive(ctx context.Context, r Received) error {
+	_, err := database.Once(ctx, s.db, r.Tenant.ID, database.Nothing, `
+		with forgotten as (
+		  delete from received_tokens where tenant_id = $1 and received_at < now() - $4::interval)
+		insert into received_tokens (tenant_id, issuer_id, jti) values ($1, $2, $3) on conflict do nothing`,
+		r.Tenant.ID, r.TokenID, r.ID, maxSETAge+time.Hour)
+	if err != nil {
+		return fmt.Errorf("remember a token: %w", err)
+	}
+	return nil
+}
