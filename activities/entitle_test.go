@@ -1,0 +1,341 @@
+package activities_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/testsuite"
+	"pgregory.net/rapid"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/entitlement"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim"
+)
+
+func TestMain(m *testing.M) { stacktest.Main(m) }
+
+// world is a tenant whose directory changes, and whose events are run in any order.
+type world struct {
+	*activities.Activities
+	db     *database.DB
+	tenant uuid.UUID
+	users  []uuid.UUID
+	groups []uuid.UUID
+	mu     sync.Mutex
+	failed error
+}
+
+// nobodyStarts leaves every event in the outbox.
+type nobodyStarts struct{}
+
+func (nobodyStarts) Start(context.Context, lifecycle.Event) (string, error) {
+	return "", errors.New("not now")
+}
+
+func newWorlds(t *testing.T) func(*rapid.T) *world {
+	d := stacktest.NewDatabase(t)
+	db, err := database.Open(t.Context(), d.AppURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	keyset, err := seal.GenerateKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer, err := seal.New(keyset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer := lifecycle.NewWriter(db, nobodyStarts{}, slog.New(slog.DiscardHandler))
+	t.Cleanup(writer.Close)
+	a := &activities.Activities{
+		Inventory: inventory.NewStore(db, sealer), Cascades: lifecycle.NewCascades(db), Brakes: brake.New(db), Tenants: tenant.NewStore(db),
+		Directory: directory.NewStore(db), Lifecycle: writer, Entitlements: entitlement.NewStore(db, scim.Vocabulary),
+	}
+	return func(rt *rapid.T) *world {
+		of, err := a.Tenants.Create(context.Background(), "t-"+uuid.NewString()[:18], tenant.ProfileDefault)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		w := &world{Activities: a, db: db, tenant: of.ID}
+		for n := range 3 {
+			w.users = append(w.users, w.create(rt, directory.TypeUser, fmt.Sprintf(`{"userName":"user-%d"}`, n), fmt.Sprint("user-", n), ""))
+		}
+		for n := range 3 {
+			w.groups = append(w.groups, w.create(rt, directory.TypeGroup, `{}`, "", fmt.Sprint("g", n), w.users...))
+		}
+		if _, err := w.Entitlements.Apply(context.Background(), w.tenant, ruleSets[1], -1, "test", "test"); err != nil {
+			rt.Fatal(err)
+		}
+		w.drain(rt)
+		return w
+	}
+}
+
+var by = lifecycle.Cause{Trigger: "scim-patch", Actor: "test"}
+
+func (w *world) create(rt *rapid.T, kind, document, unique, display string, members ...uuid.UUID) uuid.UUID {
+	active := true
+	r := &directory.Resource{Type: kind, UniqueName: unique, Display: display, Active: &active, Document: json.RawMessage(document)}
+	for _, m := range members {
+		r.Members.Add(m)
+	}
+	result, err := w.Lifecycle.Create(context.Background(), w.tenant, r, by)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	return result.Resource.ID
+}
+
+// ruleSets are what the tenant's rules change between.
+var ruleSets = []string{
+	`rules: []`,
+	"rules:\n  - {group: g0, team: A, scopes: [x]}\n  - {group: g1, team: B}\n",
+	"rules:\n  - {group: 'g*', team: A}\n  - {when: user.userType == 'staff', scopes: [x]}\n  - {group: g2, deny: true, scopes: [x]}\n",
+	"rules:\n  - {when: '!groups.exists(g, g.displayName == \"g1\")', team: B}\n  - {when: 'groups.exists(g, g.direct)', team: A}\n",
+}
+
+var names = []string{"team:A", "team:B", "scope:x"}
+
+// actions are what may happen, each drawn with what it happens to.
+func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
+	user := func(rt *rapid.T) uuid.UUID { return rapid.SampledFrom(w.users).Draw(rt, "user") }
+	group := func(rt *rapid.T) uuid.UUID { return rapid.SampledFrom(w.groups).Draw(rt, "group") }
+	membership := func(rt *rapid.T) func(context.Context) error {
+		in, member, add := group(rt), user(rt), rapid.Bool().Draw(rt, "add")
+		if rapid.IntRange(0, 4).Draw(rt, "nested") == 0 {
+			if member = group(rt); member == in {
+				return nil
+			}
+		}
+		return func(ctx context.Context) error {
+			_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, in, by, func(current *directory.Resource) (*directory.Resource, error) {
+				after := *current
+				if add {
+					after.Members.Add(member)
+				} else {
+					after.Members.Remove(member)
+				}
+				return &after, nil
+			})
+			return err
+		}
+	}
+	run := func(rt *rapid.T) func(context.Context) error { // an event's workflow runs
+		pick := rapid.Uint32().Draw(rt, "event")
+		return func(ctx context.Context) error {
+			_, err := w.runOne(ctx, pick)
+			return err
+		}
+	}
+	return []func(rt *rapid.T) func(context.Context) error{
+		membership, membership, membership,
+		func(rt *rapid.T) func(context.Context) error { // a rename
+			id, name := group(rt), rapid.SampledFrom([]string{"g0", "g1", "g2"}).Draw(rt, "name")
+			return func(ctx context.Context) error {
+				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, id, by, func(current *directory.Resource) (*directory.Resource, error) {
+					after := *current
+					after.Display, after.Changed = name, []string{"displayName"}
+					return &after, nil
+				})
+				return err
+			}
+		},
+		func(rt *rapid.T) func(context.Context) error { // an attribute
+			id, value := user(rt), rapid.SampledFrom([]string{"staff", "guest"}).Draw(rt, "userType")
+			return func(ctx context.Context) error {
+				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeUser, id, by, func(current *directory.Resource) (*directory.Resource, error) {
+					after := *current
+					after.Document, after.Changed = json.RawMessage(fmt.Sprintf(`{"userName":%q,"userType":%q}`, current.UniqueName, value)), []string{"userType"}
+					return &after, nil
+				})
+				return err
+			}
+		},
+		func(rt *rapid.T) func(context.Context) error { // rules
+			document := rapid.SampledFrom(ruleSets).Draw(rt, "rules")
+			return func(ctx context.Context) error {
+				_, err := w.Entitlements.Apply(ctx, w.tenant, document, -1, "test", "test")
+				if database.IsUniqueViolation(err, "mappings_pkey") {
+					return nil
+				}
+				return err
+			}
+		},
+		func(rt *rapid.T) func(context.Context) error { // leaves
+			id := user(rt)
+			return func(ctx context.Context) error {
+				_, err := w.Lifecycle.Deactivate(ctx, w.tenant, directory.TypeUser, id, by)
+				return err
+			}
+		},
+		func(rt *rapid.T) func(context.Context) error { // returns
+			id := user(rt)
+			return func(ctx context.Context) error {
+				_, err := w.Lifecycle.Restore(ctx, w.tenant, directory.TypeUser, id, by)
+				if errors.Is(err, lifecycle.ErrNotRestricted) {
+					return nil
+				}
+				return err
+			}
+		},
+		func(rt *rapid.T) func(context.Context) error { // is granted something
+			id, name := user(rt), rapid.SampledFrom(names).Draw(rt, "entitlement")
+			return func(ctx context.Context) error {
+				_, err := w.Inventory.Register(ctx, w.tenant, inventory.New{
+					Principal: id, Kind: inventory.APIKey, Connector: "c", Reference: uuid.NewString(), Entitlement: name, IssuedAt: time.Now(),
+				})
+				if errors.Is(err, inventory.ErrNotEntitled) || errors.Is(err, inventory.ErrRestricted) {
+					return nil
+				}
+				return err
+			}
+		},
+		run, run, run, run,
+	}
+}
+
+// runOne runs the activities of one event of the outbox.
+func (w *world) runOne(ctx context.Context, pick uint32) (more bool, err error) {
+	var e lifecycle.Event
+	err = w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
+			update lifecycle_events set started_at = now() where tenant_id = $1 and id = (
+			  select id from lifecycle_events where tenant_id = $1 and started_at is null order by hashint8(sequence + $2) limit 1 for update skip locked)
+			returning id, kind, principal_id, principal_type, changed, sequence`, w.tenant, int64(pick)).
+			Scan(&e.ID, &e.Kind, &e.Principal, &e.PrincipalType, &e.Changed, &e.Sequence)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, w.run(e)
+}
+
+func (w *world) run(e lifecycle.Event) error {
+	suite := &testsuite.WorkflowTestSuite{}
+	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.DiscardHandler)))
+	env := suite.NewTestActivityEnvironment()
+	env.RegisterActivity(w.Activities)
+	ref := activities.CascadeRef{Tenant: w.tenant, Event: e.ID, Principal: e.Principal, Sequence: e.Sequence}
+	switch e.Kind {
+	case lifecycle.Leaver:
+		_, err := env.ExecuteActivity(w.Settle, ref)
+		return err
+	case lifecycle.TeamSync:
+		in := activities.SyncInput{Cascade: ref, Tenant: e.PrincipalType == "Tenant", Whole: !slices.Equal(e.Changed, []string{"members"})}
+		_, err := env.ExecuteActivity(w.Sync, in)
+		return err
+	default:
+		_, err := env.ExecuteActivity(w.Entitle, activities.EntitleInput{Cascade: ref, Ends: e.Kind == lifecycle.Mover})
+		return err
+	}
+}
+
+// TestWhateverHappensInAnyOrderEntitlementsAreAsIfComputedFromScratch, and nothing is
+// alive that was granted under something lost.
+func TestWhateverHappensInAnyOrderEntitlementsAreAsIfComputedFromScratch(t *testing.T) {
+	fresh := newWorlds(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		w := fresh(rt)
+		ctx := context.Background()
+		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
+			var together sync.WaitGroup
+			for range rapid.IntRange(1, 3).Draw(rt, "at once") {
+				action := rapid.SampledFrom(w.actions()).Draw(rt, "action")(rt)
+				if action == nil {
+					continue
+				}
+				together.Go(func() {
+					if err := action(ctx); err != nil {
+						w.mu.Lock()
+						w.failed = err
+						w.mu.Unlock()
+					}
+				})
+			}
+			together.Wait()
+			if w.failed != nil {
+				rt.Fatal(w.failed)
+			}
+		}
+		w.drain(rt)
+		w.check(rt)
+	})
+}
+
+// drain runs what is left in the outbox, in any order.
+func (w *world) drain(rt *rapid.T) {
+	for pick := uint32(0); ; pick++ {
+		more, err := w.runOne(context.Background(), pick)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if !more {
+			return
+		}
+	}
+}
+
+func (w *world) check(rt *rapid.T) {
+	ctx := context.Background()
+	for n, id := range w.users {
+		user, err := directory.Read(ctx, w.db, w.tenant, directory.TypeUser, id)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		want := map[string]bool{}
+		if !user.Restricted() {
+			scratch, err := w.Entitlements.Test(ctx, w.tenant, id, "")
+			if err != nil && !errors.Is(err, entitlement.ErrNoMapping) {
+				rt.Fatal(err)
+			}
+			for name := range scratch.Entitlements {
+				want[name] = true
+			}
+		}
+		held, err := w.Entitlements.Of(ctx, w.tenant, id)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		got := map[string]bool{}
+		for _, e := range held {
+			got[e.Name] = true
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			rt.Fatalf("user %d: %s", n, diff)
+		}
+		items, err := w.Inventory.List(ctx, w.tenant, inventory.Query{Principal: &id, Limit: 500, Kinds: inventory.Kinds(), State: inventory.Live})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for _, item := range items {
+			_, err := w.Entitlements.Current(ctx, w.tenant)
+			if !got[item.Entitlement] && !user.Restricted() && !errors.Is(err, entitlement.ErrNoMapping) {
+				rt.Fatalf("user %d holds something alive under %s", n, item.Entitlement)
+			}
+		}
+	}
+}
