@@ -1,21 +1,15 @@
 package scim_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -139,86 +133,17 @@ func BenchmarkProviders(b *testing.B) {
 		}},
 	} {
 		b.Run(operation.name, func(b *testing.B) {
-			clients := make([]*benchClient, len(s.providers))
+			askers := make([]*stacktest.Asker, len(s.providers))
 			for i, p := range s.providers {
-				clients[i] = newBenchClient(b, p, func(n int) (string, string, string) { return operation.request(p, n) })
+				askers[i] = (&stacktest.Asker{
+					Name: p.name, Address: p.address, Header: "Authorization: Bearer " + p.token + "\r\nContent-Type: application/scim+json\r\n",
+					Request: func(n int) (string, string, string) {
+						method, path, body := operation.request(p, n)
+						return method, p.base + path, body
+					},
+				}).Connect(b, benchConnections)
 			}
-			for b.Loop() {
-				for _, c := range clients {
-					c.turn(b)
-				}
-			}
-			for _, c := range clients {
-				b.ReportMetric(c.rate(), c.name+"-req/s")
-				b.ReportMetric(c.rate()/clients[0].rate(), c.name+"/floor")
-			}
+			stacktest.TakeTurns(b, askers...)
 		})
 	}
-}
-
-// benchTurn is how long one provider is asked before the next.
-const benchTurn = 250 * time.Millisecond
-
-// benchClient asks one provider over a fixed number of connections, at a cost
-// that is small, so that what is measured is the provider.
-type benchClient struct {
-	benchProvider
-	request func(n int) (method, path, body string)
-	conns   []net.Conn
-	readers []*bufio.Reader
-	next    atomic.Int64
-	spent   time.Duration
-}
-
-func newBenchClient(b *testing.B, p benchProvider, request func(int) (string, string, string)) *benchClient {
-	b.Helper()
-	c := &benchClient{benchProvider: p, request: request}
-	for range benchConnections {
-		conn, err := net.Dial("tcp", p.address)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = conn.Close() })
-		c.conns, c.readers = append(c.conns, conn), append(c.readers, bufio.NewReader(conn))
-	}
-	return c
-}
-
-func (c *benchClient) rate() float64 { return float64(c.next.Load()) / c.spent.Seconds() }
-
-// turn asks for a while on all connections.
-func (c *benchClient) turn(b *testing.B) {
-	b.Helper()
-	start := time.Now()
-	var all sync.WaitGroup
-	for i := range c.conns {
-		all.Go(func() {
-			for time.Since(start) < benchTurn && !b.Failed() {
-				if err := c.ask(c.conns[i], c.readers[i]); err != nil {
-					b.Error(err)
-				}
-			}
-		})
-	}
-	all.Wait()
-	c.spent += time.Since(start)
-}
-
-func (c *benchClient) ask(conn net.Conn, in *bufio.Reader) error {
-	method, path, body := c.request(int(c.next.Add(1) - 1))
-	_, err := fmt.Fprintf(conn, "%s %s%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/scim+json\r\nContent-Length: %d\r\n\r\n%s",
-		method, c.base, path, c.token, len(body), body)
-	if err != nil {
-		return err
-	}
-	resp, err := http.ReadResponse(in, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if resp.StatusCode > 299 || len(answer) == 0 || strings.Contains(string(answer[:min(200, len(answer))]), `"totalResults":0`) {
-		return fmt.Errorf("%s %s answered %d: %s", method, path, resp.StatusCode, answer)
-	}
-	return err
 }

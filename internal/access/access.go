@@ -63,13 +63,15 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 	reasons := make([]Reason, len(questions))
 	statements := make([]database.Statement, len(questions))
 	for i, q := range questions {
-		statements[i] = database.Statement{
-			SQL: `select access_decision($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, Args: q.args(tenant),
-			Collect: func(rows pgx.Rows) (err error) {
-				reasons[i], err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[Reason])
+		sql, args := q.query(tenant)
+		statements[i] = database.Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) error {
+			rows.Next() // a query without a row leaves no reason, which is none to allow
+			if err := rows.Scan(&reasons[i]); err != nil {
 				return err
-			},
-		}
+			}
+			rows.Close()
+			return rows.Err()
+		}}
 	}
 	if len(statements) == 0 {
 		return reasons, nil
@@ -80,15 +82,49 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 	return reasons, nil
 }
 
-func (q Question) args(tenant uuid.UUID) []any {
+const (
+	decideSQL = `access_decision($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
+
+	// What is asked most is whether an agent may act for a user who owns it. Where
+	// nothing stands against that, these say so in one query, at a third of the cost;
+	// everything else, and every reason, is the function's. Whoever is deleted is
+	// restricted for ever, and only principals hold anything, so that the resources
+	// themselves need no look.
+	ownerSQL = `
+		 where o.tenant_id = $1 and o.source_id = $3 and o.attribute = 'owners' and o.target_id = $5
+		   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id in ($3, $5))
+		   and not exists (select 1 from validities v where v.tenant_id = $1 and v.principal_id = $3 and v.valid_until <= now())`
+	credentialSQL = `select case when exists (
+		select 1 from edges o
+		  join inventory i on i.tenant_id = $1 and i.id = $11 and i.principal_id = $5 and i.agent_id = $3 and i.state = 'live'
+		   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $7 = any (i.scopes))` + ownerSQL + `) then 'allow' else ` + decideSQL + ` end`
+	scopeSQL = `select case when exists (
+		select 1 from edges o
+		  join entitlements e on e.tenant_id = $1 and e.principal_id = $5 and e.name = 'scope:' || $7` + ownerSQL + `) then 'allow' else ` + decideSQL + ` end`
+)
+
+func (q Question) query(tenant uuid.UUID) (sql string, args []any) {
 	subject, subjectName := idOrName(q.Subject)
 	onBehalf, onBehalfName := idOrName(q.OnBehalfOf)
 	if q.SubjectType != directory.TypeAgent {
 		onBehalf, onBehalfName = nil, nil
 	}
-	return []any{
+	args = []any{
 		tenant, q.SubjectType, subject, subjectName, onBehalf, onBehalfName, q.Action, q.ResourceType, q.Resource, orNull(q.Owner),
 	}
+	if subject == nil || onBehalf == nil {
+		return "select " + decideSQL, args
+	}
+	switch q.ResourceType {
+	case "connector", "team":
+		return "select " + decideSQL, args
+	case "credential":
+		if item, _ := idOrName(q.Resource); item != nil {
+			return credentialSQL, append(args, item)
+		}
+		return "select " + decideSQL, args
+	}
+	return scopeSQL, args
 }
 
 // idOrName reads a SCIM id, or else a name, which are folded. Nobody's name can

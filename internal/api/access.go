@@ -71,9 +71,15 @@ func echoRequestID(next http.Handler) http.Handler {
 
 // entity is a subject or a resource of AuthZEN.
 type entity struct {
-	Type       string         `json:"type"`
-	ID         string         `json:"id"`
-	Properties map[string]any `json:"properties"`
+	Type       string     `json:"type"`
+	ID         string     `json:"id"`
+	Properties properties `json:"properties"`
+}
+
+// properties are those that are looked at; callers may send any.
+type properties struct {
+	OnBehalfOf any `json:"on_behalf_of"`
+	OwnerID    any `json:"ownerID"`
 }
 
 type action struct {
@@ -126,8 +132,8 @@ func (e evaluation) question() (access.Question, error) {
 		q.SubjectType = e.Subject.Type // nobody of ours
 	}
 	var err error
-	if q.OnBehalfOf, err = property(e.Subject, "subject", "on_behalf_of"); err == nil {
-		q.Owner, err = property(e.Resource, "resource", "ownerID")
+	if q.OnBehalfOf, err = property(e.Subject.Properties.OnBehalfOf, "subject.properties.on_behalf_of"); err == nil {
+		q.Owner, err = property(e.Resource.Properties.OwnerID, "resource.properties.ownerID")
 	}
 	if err == nil && hasControl(q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner) {
 		err = problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
@@ -137,14 +143,13 @@ func (e evaluation) question() (access.Question, error) {
 
 // property reads a property that is a string, or is not there. One of another type
 // would be a question that nobody meant.
-func property(e *entity, what, name string) (string, error) {
-	value, ok := e.Properties[name]
-	if !ok || value == nil {
+func property(value any, name string) (string, error) {
+	if value == nil {
 		return "", nil
 	}
 	text, ok := value.(string)
 	if !ok || text == "" {
-		return "", problem{Status: http.StatusBadRequest, Detail: what + ".properties." + name + " is a string"}
+		return "", problem{Status: http.StatusBadRequest, Detail: name + " is a string"}
 	}
 	return text, nil
 }
@@ -161,6 +166,13 @@ func decisionOf(reason access.Reason) decision {
 	}
 	return decision{Context: map[string]any{"reason": reason}}
 }
+
+// What most answers are, as they are sent.
+var (
+	allowed  = []byte(`{"decision":true}` + "\n")
+	jsonType = []string{"application/json"}
+	noStore  = []string{"no-store"}
+)
 
 func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {
 	var e evaluation
@@ -182,7 +194,12 @@ func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, e evaluation)
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, decisionOf(reasons[0]))
+	if reasons[0] != access.Allow {
+		answer(w, http.StatusOK, decisionOf(reasons[0]))
+		return nil
+	}
+	w.Header()["Content-Type"], w.Header()["Cache-Control"] = jsonType, noStore
+	_, _ = w.Write(allowed) // a client that is gone needs no answer
 	return nil
 }
 
@@ -258,8 +275,10 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 
 // decodeLoosely reads a JSON object whose unknown members are ignored, as AuthZEN wants.
 func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return problem{Status: http.StatusBadRequest, Detail: "send application/json"}
+	if sent := r.Header.Get("Content-Type"); sent != "application/json" {
+		if media, _, err := mime.ParseMediaType(sent); err != nil || media != "application/json" {
+			return problem{Status: http.StatusBadRequest, Detail: "send application/json"}
+		}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
