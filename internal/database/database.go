@@ -44,6 +44,10 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	if cfg.ConnConfig.RuntimeParams["statement_timeout"] == "" {
 		cfg.ConnConfig.RuntimeParams["statement_timeout"] = statementTimeout
 	}
+	if cfg.ConnConfig.RuntimeParams["jit"] == "" {
+		// No statement here runs long enough to earn back its compilation.
+		cfg.ConnConfig.RuntimeParams["jit"] = "off"
+	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}

@@ -13,7 +13,7 @@ import (
 // Moved returns a page of the principals whom a change of a group's members
 // concerns, in the order of their ids: who is in it and was not when last computed,
 // and the other way round. With all it returns everybody who is or was in it, as a
-// change of its name needs.
+// change of its name needs. (`offset 0`: see groupsSQL.)
 func (s *Store) Moved(ctx context.Context, of, group uuid.UUID, all bool, after uuid.UUID, limit int) ([]uuid.UUID, error) {
 	return s.page(ctx, of, `
 		with recursive below (id, direct) as (
@@ -22,12 +22,12 @@ func (s *Store) Moved(ctx context.Context, of, group uuid.UUID, all bool, after 
 		   where e.tenant_id = $1 and e.source_id = $2 and e.attribute = 'members'
 		  union
 		  select e.target_id, false from below
-		    join resources g on g.tenant_id = $1 and g.id = below.id and g.type = 'Group' and g.deleted_at is null
-		    join edges e on e.tenant_id = $1 and e.source_id = below.id and e.attribute = 'members'),
+		   cross join lateral (select g.id from resources g where g.tenant_id = $1 and g.id = below.id and g.type = 'Group' and g.deleted_at is null offset 0) g
+		   cross join lateral (select e.target_id from edges e where e.tenant_id = $1 and e.source_id = g.id and e.attribute = 'members' offset 0) e),
 		members as (
-		  select b.id, bool_or(b.direct) direct from below b
-		    join resources r on r.tenant_id = $1 and r.id = b.id and r.type in ('User', 'Agent') and r.deleted_at is null
-		   group by b.id)
+		  select b.id, b.direct from (select id, bool_or(direct) direct from below group by id) b
+		   cross join lateral (select 1 from resources r
+		     where r.tenant_id = $1 and r.id = b.id and r.type in ('User', 'Agent') and r.deleted_at is null offset 0) r)
 		select coalesce(m.id, c.principal_id) id
 		  from members m
 		  full join (select principal_id, direct from computed_groups where tenant_id = $1 and group_id = $2) c on c.principal_id = m.id
