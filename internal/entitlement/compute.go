@@ -71,8 +71,12 @@ func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUI
 	return changes, nil
 }
 
-// lock takes the principals' rows, in one order for all.
+// lock takes the principals' rows, in one order for all. What follows is planned for
+// the tables as they are: a plan of when they were small would read them whole.
 func lock(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) error {
+	if _, err := tx.Exec(ctx, `set local plan_cache_mode = force_custom_plan`); err != nil {
+		return err
+	}
 	if _, err := tx.Exec(ctx, `
 		insert into computations (tenant_id, principal_id) select $1, p from unnest($2::uuid[]) p
 		on conflict do nothing`, of, ids); err != nil {
