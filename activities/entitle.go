@@ -20,7 +20,7 @@ type EntitleInput struct {
 type Entitled struct {
 	Gained []string `json:"gained,omitempty"`
 	Lost   []string `json:"lost,omitempty"`
-	Ends   int      `json:"ends,omitempty"` // items that the event has to end
+	Ends   bool     `json:"ends,omitempty"` // the event has, or had, something to end
 }
 
 // Entitle derives what a principal is entitled to by the tenant's rules, and stores it.
@@ -54,6 +54,7 @@ type SyncInput struct {
 	// Whole: whoever is or was in the group is concerned, and not only who came and went.
 	Whole bool      `json:"whole,omitempty"`
 	After uuid.UUID `json:"after"`
+	Doubt int64     `json:"doubt,omitempty"` // the newest about everybody, when it began
 }
 
 // Synced is how far one step of a synchronisation came.
@@ -61,6 +62,7 @@ type Synced struct {
 	Principals int       `json:"principals"`
 	Changed    int       `json:"changed"`
 	After      uuid.UUID `json:"after"` // zero: nobody is left
+	Doubt      int64     `json:"doubt,omitempty"`
 }
 
 // syncPage is how many principals one attempt computes: some seconds of work.
@@ -69,10 +71,16 @@ const syncPage = 2000
 // Sync has the next page of the concerned computed anew. Each that lost something
 // that is to be ended becomes a mover of its own.
 func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
+	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	ref := in.Cascade
 	derives, err := a.Entitlements.Derives(ctx, ref.Tenant)
 	if err != nil || !derives {
 		return Synced{}, err
+	}
+	if in.After == uuid.Nil {
+		if in.Doubt, err = a.Entitlements.Doubted(ctx, ref.Tenant, ref.Principal); err != nil {
+			return Synced{}, err
+		}
 	}
 	var ids []uuid.UUID
 	if in.Tenant {
@@ -83,7 +91,7 @@ func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
 	if err != nil {
 		return Synced{}, err
 	}
-	synced := Synced{Principals: len(ids)}
+	synced := Synced{Principals: len(ids), Doubt: in.Doubt}
 	if len(ids) == syncPage {
 		synced.After = ids[len(ids)-1]
 	}
@@ -95,21 +103,9 @@ func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
 		}
 		synced.Changed += len(changes)
 		ids = ids[n:]
-		activity.RecordHeartbeat(ctx, len(ids))
+	}
+	if synced.After == uuid.Nil {
+		return synced, a.Entitlements.Clear(ctx, ref.Tenant, ref.Principal, in.Doubt)
 	}
 	return synced, nil
-}
-
-// MovesInput is where reading what an event changed goes on.
-type MovesInput struct {
-	Cascade CascadeRef `json:"cascade"`
-	After   uuid.UUID  `json:"after"`
-}
-
-// MovesPage is of how many principals one notification tells.
-const MovesPage = 200
-
-// Moves reads what an event had principals gain and lose, a page at a time.
-func (a *Activities) Moves(ctx context.Context, in MovesInput) ([]entitlement.Change, error) {
-	return a.Entitlements.ChangesBy(ctx, in.Cascade.Tenant, in.Cascade.Event, in.After, MovesPage)
 }

@@ -68,9 +68,10 @@ func newWorlds(t *testing.T) func(*rapid.T) *world {
 	}
 	writer := lifecycle.NewWriter(db, nobodyStarts{}, slog.New(slog.DiscardHandler))
 	t.Cleanup(writer.Close)
+	entitlements := entitlement.NewStore(db, scim.Vocabulary)
 	a := &activities.Activities{
-		Inventory: inventory.NewStore(db, sealer), Cascades: lifecycle.NewCascades(db), Brakes: brake.New(db), Tenants: tenant.NewStore(db),
-		Directory: directory.NewStore(db), Lifecycle: writer, Entitlements: entitlement.NewStore(db, scim.Vocabulary),
+		Inventory: inventory.NewStore(db, sealer, entitlements), Cascades: lifecycle.NewCascades(db), Brakes: brake.New(db), Tenants: tenant.NewStore(db),
+		Directory: directory.NewStore(db), Lifecycle: writer, Entitlements: entitlements,
 	}
 	return func(rt *rapid.T) *world {
 		of, err := a.Tenants.Create(context.Background(), "t-"+uuid.NewString()[:18], tenant.ProfileDefault)

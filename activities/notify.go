@@ -3,6 +3,8 @@ package activities
 import (
 	"context"
 
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -13,6 +15,44 @@ type NotifyInput struct {
 	Connector    string                  `json:"connector"`
 	Key          string                  `json:"key"`
 	Notification connectors.Notification `json:"notification"`
+}
+
+// MovesInput names an event whose changes of entitlements a connector is to tell, page
+// by page, and where that goes on.
+type MovesInput struct {
+	Connector    string                  `json:"connector"`
+	Key          string                  `json:"key"`
+	Notification connectors.Notification `json:"notification"`
+	After        uuid.UUID               `json:"after"`
+}
+
+const (
+	// movesPage is of how many principals one notification tells, movesPages how many
+	// of those one attempt sends.
+	movesPage, movesPages = 200, 10
+)
+
+// NotifyMoves tells a platform who gained and lost what by an event, and returns the
+// last principal that it told of; zero, where none is left. What is told never enters
+// a history, whose size is limited.
+func (a *Activities) NotifyMoves(ctx context.Context, in MovesInput) (after uuid.UUID, err error) {
+	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
+	n := in.Notification
+	after = in.After
+	for range movesPages {
+		if n.Entitlements, err = a.Entitlements.ChangesBy(ctx, n.Tenant, n.Event, after, movesPage); err != nil {
+			return after, err
+		}
+		if len(n.Entitlements) == 0 {
+			return uuid.Nil, nil
+		}
+		key := in.Key + "/" + after.String()
+		if err := a.Notify(ctx, NotifyInput{Connector: in.Connector, Key: key, Notification: n}); err != nil {
+			return after, err
+		}
+		after = n.Entitlements[len(n.Entitlements)-1].Principal
+	}
+	return after, nil
 }
 
 // Notify tells a platform of a lifecycle change, at least once.

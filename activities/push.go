@@ -24,11 +24,16 @@ type Pushed struct {
 	More      bool `json:"more,omitempty"`
 }
 
-// pushBatch is how many tokens one attempt sends.
-const pushBatch = 100
+const (
+	// pushBatch is how many tokens one attempt sends.
+	pushBatch = 100
+	// pushFailures is how many principals' tokens may fail before a receiver counts as
+	// down: one token that it chokes on keeps back no other principal's.
+	pushFailures = 3
+)
 
-// Push sends a stream's tokens to its receiver, one by one in their order. Where the
-// receiver cannot be reached it fails, and is tried again: what it has sent is settled.
+// Push sends a stream's tokens to its receiver, in order for each principal. Where any
+// could not be delivered it fails, and is tried again: what it has sent is settled.
 // A stream that is paused, disabled or gone has nothing to push.
 func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
 	var pushed Pushed
@@ -43,23 +48,50 @@ func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
 	if err != nil {
 		return pushed, err
 	}
-	pushed.More = more
+	behind := make(map[uuid.UUID]bool) // principals one of whose tokens failed
+	var failure error
 	for _, token := range tokens {
-		refusal, err := a.Pusher.Push(ctx, stream.Endpoint, stream.Header, token.SET)
-		if err != nil {
-			return pushed, a.notPushed(ctx, in, err)
+		if behind[token.About] {
+			continue
 		}
-		if err := a.Signals.Settle(ctx, in.Tenant, in.Stream, token.JTI, refusal); err != nil {
+		goesOn, err := a.pushOne(ctx, in, stream, token, &pushed)
+		var unreachable *ssf.UnreachableError
+		if err != nil && !errors.As(err, &unreachable) {
 			return pushed, err
 		}
-		pushed.Delivered++
-		if refusal != nil {
-			pushed.Delivered--
-			pushed.Refused++
+		if err != nil {
+			failure, behind[token.About] = err, true
+			if len(behind) == pushFailures {
+				break
+			}
+			continue
+		}
+		if !goesOn {
+			return pushed, nil
 		}
 		activity.RecordHeartbeat(ctx)
 	}
-	return pushed, nil
+	if failure != nil {
+		return pushed, a.notPushed(ctx, in, failure)
+	}
+	if pushed.More = more; more {
+		return pushed, nil
+	}
+	return pushed, a.Signals.Release(ctx, in.Tenant, in.Stream)
+}
+
+// pushOne sends one token, and tells whether the next may be sent.
+func (a *Activities) pushOne(ctx context.Context, in PushInput, stream ssf.Opened, token ssf.Token, pushed *Pushed) (goesOn bool, err error) {
+	refusal, err := a.Pusher.Push(ctx, stream.Endpoint, stream.Header, token.SET)
+	if err != nil {
+		return false, err
+	}
+	if refusal != nil {
+		pushed.Refused++
+	} else {
+		pushed.Delivered++
+	}
+	return a.Signals.Settle(ctx, in.Tenant, stream.Stream, token.JTI, refusal)
 }
 
 // notPushed stores why, and says when to try again.

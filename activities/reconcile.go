@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/leaverhq/leaver/internal/assurance"
+	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -81,6 +82,9 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 	if err := a.restart(ctx, tenant, &r); err != nil {
 		return r, err
 	}
+	if err := a.recompute(ctx, tenant); err != nil {
+		return r, err
+	}
 	overlooked, err := a.Inventory.Overlooked(ctx, tenant, reconcileLimit)
 	if err != nil {
 		return r, err
@@ -96,6 +100,21 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 		}
 	}
 	return r, nil
+}
+
+// recompute has whoever holds something live under an entitlement that is not held
+// computed: each becomes a mover.
+func (a *Activities) recompute(ctx context.Context, tenant uuid.UUID) error {
+	for after := uuid.Nil; ; {
+		principals, err := a.Entitlements.Unentitled(ctx, tenant, after, entitlement.MaxBatch)
+		if err != nil || len(principals) == 0 {
+			return err
+		}
+		if _, err := a.Entitlements.Compute(ctx, tenant, principals, entitlement.Cause{}); err != nil {
+			return err
+		}
+		after = principals[len(principals)-1]
+	}
 }
 
 // restart runs cascades again whose workflow is gone, such as one that somebody
@@ -123,7 +142,7 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, cascade l
 	if err != nil || alive {
 		return err
 	}
-	event, err := a.Cascades.Reopen(ctx, tenant, cascade.ID, reconcileActor, "its workflow was gone")
+	event, err := a.Cascades.Restart(ctx, tenant, cascade.ID, reconcileActor, "its workflow was gone")
 	if err == nil {
 		_, err = a.Runner.Rerun(ctx, event)
 	}

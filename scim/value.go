@@ -273,8 +273,15 @@ func parseTime(s string) (time.Time, error) {
 	if len(s) > maxTime {
 		return t, errors.New("the date has too many digits")
 	}
+	if year := t.UTC().Year(); year < 1 || year > 9999 {
+		return t, errors.New("the date is out of range")
+	}
 	if _, offset := t.Zone(); t.Year() < 1 || offset <= -maxOffset || offset >= maxOffset {
 		return t, fmt.Errorf("the date %s is out of range", t)
+	}
+	// Go reads what neither XML Schema nor PostgreSQL does.
+	if strings.Contains(s, ",") || (!strings.HasSuffix(s, "Z") && s[len(s)-2:] > "59") {
+		return t, errors.New("the date is not as XML Schema has it")
 	}
 	return t, nil
 }

@@ -54,6 +54,13 @@ func New(c client.Client, a *activities.Activities) *Workers {
 	main.RegisterWorkflow(workflows.Transmit)
 	main.RegisterActivity(a)
 	w := &Workers{workers: []worker.Worker{main}}
+	for queue, parallel := range map[string]int{workflows.SyncQueue: tasks, workflows.PushQueue: parallelActivities} {
+		aside := worker.New(c, queue, worker.Options{
+			WorkerStopTimeout: stopTimeout, DisableWorkflowWorker: true, MaxConcurrentActivityExecutionSize: parallel,
+		})
+		aside.RegisterActivity(a)
+		w.workers = append(w.workers, aside)
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.Connectors)) {
 		queue := worker.New(c, connectors.TaskQueue(name), worker.Options{
 			WorkerStopTimeout:                  stopTimeout,

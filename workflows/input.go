@@ -16,6 +16,13 @@ import (
 // PostgreSQL; each connector has one of its own.
 const TaskQueue = "leaver"
 
+// Queues of their own for what may be much, and must not hold up a cascade: the
+// synchronisation of groups and tenants, and receivers of security events.
+const (
+	SyncQueue = "leaver-sync"
+	PushQueue = "leaver-push"
+)
+
 // The search attributes, registered by `leaver migrate`. Temporal never
 // encrypts them: ids and states only.
 var (
@@ -43,9 +50,9 @@ type Input struct {
 	Policy   Policy `json:"policy"`
 	// Moves: of a mover, whose cascade ends only what its event has marked.
 	Moves bool `json:"moves,omitempty"`
-	// After and Synced are where a long synchronisation goes on.
-	After  uuid.UUID `json:"after,omitzero"`
-	Synced bool      `json:"synced,omitempty"`
+	// After and Doubt are where a long synchronisation goes on.
+	After uuid.UUID `json:"after,omitzero"`
+	Doubt int64     `json:"doubt,omitempty"`
 	// Continued is what a long cascade takes with it when it continues as new.
 	Continued *Continued `json:"state,omitempty"`
 	// Deadline and Resumed are what cascades took with them that began before there

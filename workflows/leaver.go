@@ -248,11 +248,10 @@ func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Repo
 
 // news is what the platforms are told of the cascade.
 func (c *cascade) news(outcome string) told {
-	t := told{kind: "principal.leaver", outcome: outcome, entitled: c.entitled}
 	if c.in.Moves {
-		t.kind = "principal.mover"
+		return told{kind: "principal.mover", outcome: outcome, entitled: c.entitled}
 	}
-	return t
+	return told{kind: "principal.leaver", outcome: outcome}
 }
 
 func failed(message string, report lifecycle.Report) error {

@@ -20,11 +20,29 @@ func Mover(ctx workflow.Context, in Input) (lifecycle.Report, error) {
 		if c.entitled, err = entitle(ctx, in); err != nil {
 			return lifecycle.Report{}, err
 		}
-		if c.entitled.Ends == 0 {
+		if !c.entitled.Ends {
 			return lifecycle.Report{}, recordAndNotify(ctx, in, c.news(""))
 		}
 	}
-	return c.run(ctx)
+	telling := c.tellEntitled(ctx)
+	report, err := c.run(ctx)
+	_, _ = workflow.AwaitWithTimeout(ctx, leaverNotifyDeadline, telling.IsReady) // cancelled: it is over
+	return report, err
+}
+
+// tellEntitled tells the platforms what the principal gained and lost, before what
+// that ends has ended.
+func (c *cascade) tellEntitled(ctx workflow.Context) workflow.Future {
+	told, settable := workflow.NewFuture(ctx)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		if len(c.entitled.Gained)+len(c.entitled.Lost) > 0 {
+			news := c.news("")
+			news.again = ":entitled"
+			notify(ctx, c.in, news, notifyDeadline)
+		}
+		settable.SetValue(nil)
+	})
+	return told
 }
 
 // entitle derives what the principal is entitled to now. Workflows that began before

@@ -15,22 +15,14 @@ import (
 // told is what platforms are told of an event.
 type told struct {
 	kind, outcome string
-	entitled      activities.Entitled  // of the event's own principal
-	changes       []entitlement.Change // of others
-	page          string               // where the changes are told page by page
-}
-
-func (t told) activity(connector string) string {
-	if t.page == "" {
-		return "notify:" + connector
-	}
-	return "notify:" + connector + ":" + t.page
+	entitled      activities.Entitled // what the event's principal gained and lost
+	again         string              // what sets it apart from another of the same event
 }
 
 func (t told) notification(in Input) connectors.Notification {
 	n := connectors.Notification{
 		Type: t.kind, Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Resource: in.PrincipalType,
-		Changed: in.Changed, Outcome: t.outcome, Entitlements: t.changes,
+		Changed: in.Changed, Outcome: t.outcome,
 	}
 	if e := t.entitled; len(e.Gained)+len(e.Lost) > 0 {
 		n.Entitlements = []entitlement.Change{{Principal: in.Principal, Gained: e.Gained, Lost: e.Lost}}
@@ -43,15 +35,10 @@ func (t told) notification(in Input) connectors.Notification {
 func notify(ctx workflow.Context, in Input, t told, deadline time.Duration) {
 	futures := make([]workflow.Future, 0, len(in.Notify))
 	for _, name := range in.Notify {
-		ctx := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-			ActivityID:             t.activity(name),
-			TaskQueue:              connectors.TaskQueue(name),
-			ScheduleToCloseTimeout: deadline,
-			StartToCloseTimeout:    time.Minute,
-			RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 10 * time.Minute},
-			Summary:                fmt.Sprintf("tell %s: %s", name, t.kind),
-		})
-		key := in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID + t.page
+		options := notifyOptions(name, deadline)
+		options.ActivityID, options.Summary = "notify:"+name+t.again, fmt.Sprintf("tell %s: %s", name, t.kind)
+		ctx := workflow.WithActivityOptions(ctx, options)
+		key := in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID + t.again
 		futures = append(futures, workflow.ExecuteActivity(ctx, a.Notify, activities.NotifyInput{
 			Connector: name, Key: key, Notification: t.notification(in),
 		}))
@@ -60,6 +47,14 @@ func notify(ctx workflow.Context, in Input, t told, deadline time.Duration) {
 		if err := f.Get(ctx, nil); err != nil {
 			workflow.GetLogger(ctx).Error("not notified", "connector", in.Notify[i], "error", err)
 		}
+	}
+}
+
+// notifyOptions try a platform that is down until the deadline.
+func notifyOptions(connector string, deadline time.Duration) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		TaskQueue: connectors.TaskQueue(connector), ScheduleToCloseTimeout: deadline, StartToCloseTimeout: time.Minute,
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 10 * time.Minute},
 	}
 }
 

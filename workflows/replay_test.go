@@ -25,7 +25,7 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	histories, err := filepath.Glob(filepath.Join("testdata", "leaver-*.json"))
+	histories, err := filepath.Glob(filepath.Join("testdata", "*-*.json"))
 	if err != nil || len(histories) == 0 {
 		t.Fatalf("no recorded histories: %v", err)
 	}
@@ -37,7 +37,9 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			replayer.RegisterWorkflow(workflows.Leaver)
+			for _, workflow := range []any{workflows.Leaver, workflows.Joiner, workflows.Mover, workflows.TeamSync} {
+				replayer.RegisterWorkflow(workflow)
+			}
 			if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {
 				t.Error(err)
 			}

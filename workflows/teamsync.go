@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -9,7 +10,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/internal/entitlement"
 )
 
 // TeamSync runs when a group's members or name change, when it is deleted, and when
@@ -21,9 +21,7 @@ func TeamSync(ctx workflow.Context, in Input) error {
 		if err := sync(ctx, in); err != nil {
 			return err
 		}
-		if err := tellMoves(ctx, in); err != nil {
-			return err
-		}
+		tellMoves(ctx, in)
 	}
 	kind := "group.changed"
 	if in.tenantWide() {
@@ -44,51 +42,53 @@ const (
 
 func sync(ctx workflow.Context, in Input) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		ScheduleToCloseTimeout: outageTimeout, StartToCloseTimeout: syncTimeout, HeartbeatTimeout: heartbeatTimeout,
+		TaskQueue: SyncQueue, ScheduleToCloseTimeout: outageTimeout, StartToCloseTimeout: syncTimeout, HeartbeatTimeout: heartbeatTimeout,
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute},
 	})
 	next := activities.SyncInput{
-		Cascade: in.ref(), Tenant: in.tenantWide(), Whole: !slices.Equal(in.Changed, []string{"members"}), After: in.After,
+		Cascade: in.ref(), Tenant: in.tenantWide(), Whole: !slices.Equal(in.Changed, []string{"members"}), After: in.After, Doubt: in.Doubt,
 	}
-	for done := in.Synced; !done; done = next.After == uuid.Nil {
+	for {
 		if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxSyncEvents {
-			in.After = next.After
+			in.After, in.Doubt = next.After, next.Doubt
 			return workflow.NewContinueAsNewError(ctx, TeamSync, in)
 		}
 		var synced activities.Synced
 		if err := workflow.ExecuteActivity(ctx, a.Sync, next).Get(ctx, &synced); err != nil {
 			return err
 		}
-		next.After = synced.After
+		if next.After, next.Doubt = synced.After, synced.Doubt; next.After == uuid.Nil {
+			return nil
+		}
 	}
-	return nil
 }
 
-// tellMoves tells the platforms who gained and lost what.
-func tellMoves(ctx workflow.Context, in Input) error {
-	if len(in.Notify) == 0 {
-		return nil
+// tellMoves has each platform told who gained and lost what, by itself: one that is
+// down keeps no other waiting.
+func tellMoves(ctx workflow.Context, in Input) {
+	deadline := workflow.Now(ctx).Add(notifyDeadline)
+	telling := workflow.NewWaitGroup(ctx)
+	for _, name := range in.Notify {
+		telling.Add(1)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			defer telling.Done()
+			next := activities.MovesInput{
+				Connector: name, Key: in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID,
+				Notification: told{kind: "entitlements.changed"}.notification(in),
+			}
+			for {
+				options := notifyOptions(name, deadline.Sub(workflow.Now(ctx)))
+				options.ActivityID, options.Summary = fmt.Sprintf("tell-moves:%s:%s", name, next.After), fmt.Sprintf("tell %s who gained and lost what", name)
+				err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.NotifyMoves, next).Get(ctx, &next.After)
+				if err != nil {
+					workflow.GetLogger(ctx).Error("not told who gained and lost what", "connector", name, "error", err)
+					return
+				}
+				if next.After == uuid.Nil {
+					return
+				}
+			}
+		})
 	}
-	after := uuid.Nil
-	if in.Synced {
-		after = in.After
-	}
-	for {
-		var moves []entitlement.Change
-		if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Moves, activities.MovesInput{Cascade: in.ref(), After: after}).Get(ctx, &moves); err != nil {
-			return err
-		}
-		if len(moves) == 0 {
-			return nil
-		}
-		after = moves[len(moves)-1].Principal
-		notify(ctx, in, told{kind: "entitlements.changed", page: after.String(), changes: moves}, notifyDeadline)
-		if len(moves) < activities.MovesPage {
-			return nil
-		}
-		if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxSyncEvents {
-			in.Synced, in.After = true, after
-			return workflow.NewContinueAsNewError(ctx, TeamSync, in)
-		}
-	}
+	telling.Wait(ctx)
 }

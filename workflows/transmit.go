@@ -24,7 +24,7 @@ const (
 // until it is back, or what waits for it has expired.
 func Transmit(ctx workflow.Context, in activities.PushInput) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		StartToCloseTimeout: transmitTimeout, HeartbeatTimeout: heartbeatTimeout,
+		TaskQueue: PushQueue, StartToCloseTimeout: transmitTimeout, HeartbeatTimeout: heartbeatTimeout,
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: transmitInterval},
 		Summary:     fmt.Sprintf("push to stream %s", in.Stream),
 	})

@@ -69,8 +69,14 @@ func (c *cascade) askDownstreams(ctx workflow.Context) {
 // priority of what the workflow puts on queues: leavers go first, and among them
 // in turns, so that ten thousand at once hold up no other's one.
 func (in Input) priority() temporal.Priority {
+	if in.Moves {
+		return temporal.Priority{PriorityKey: moverPriority, FairnessKey: cmp.Or(in.Fairness, in.Tenant.String())}
+	}
 	return temporal.Priority{PriorityKey: leaverPriority, FairnessKey: cmp.Or(in.Fairness, in.Tenant.String())}
 }
 
 // leaverPriority puts leavers before everything else on a queue (1 is first).
 const leaverPriority = 1
+
+// moverPriority lets what a move ends come after what leavers have to lose.
+const moverPriority = 2

@@ -51,27 +51,33 @@ const (
 	NotEntitled         Reason = "not_entitled"
 )
 
+// Entitlements derives what a principal is entitled to now, whatever is stored.
+type Entitlements interface {
+	Live(ctx context.Context, tenant, principal uuid.UUID) ([]string, error)
+}
+
 // Store decides.
-type Store struct{ db *database.DB }
+type Store struct {
+	db           *database.DB
+	entitlements Entitlements
+}
 
 // NewStore returns the store on db.
-func NewStore(db *database.DB) *Store { return &Store{db} }
+func NewStore(db *database.DB, entitlements Entitlements) *Store { return &Store{db, entitlements} }
 
-// Decide answers questions in their order, in one round trip. Without PostgreSQL
+// inDoubt comes before the id of whoever is entitled to nobody knows what: something
+// was committed that has not been computed yet.
+const inDoubt = "in_doubt:"
+
+// Decide answers questions in their order, in one round trip, and in more where a
+// change of groups, attributes or rules is just being computed. Without PostgreSQL
 // there is no answer: database.ErrUnavailable.
 func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Question) ([]Reason, error) {
 	reasons := make([]Reason, len(questions))
 	statements := make([]database.Statement, len(questions))
 	for i, q := range questions {
 		sql, args := q.query(tenant)
-		statements[i] = database.Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) error {
-			rows.Next() // a query without a row leaves no reason, which is none to allow
-			if err := rows.Scan(&reasons[i]); err != nil {
-				return err
-			}
-			rows.Close()
-			return rows.Err()
-		}}
+		statements[i] = decision(sql, args, &reasons[i])
 	}
 	if len(statements) == 0 {
 		return reasons, nil
@@ -79,11 +85,46 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 	if err := database.Together(ctx, s.db, tenant, statements...); err != nil {
 		return nil, fmt.Errorf("decide: %w", err)
 	}
+	for i, q := range questions {
+		whose, doubted := strings.CutPrefix(string(reasons[i]), inDoubt)
+		if !doubted {
+			continue
+		}
+		if err := s.decideLive(ctx, tenant, q, whose, &reasons[i]); err != nil {
+			return nil, fmt.Errorf("decide: %w", err)
+		}
+	}
 	return reasons, nil
 }
 
+// decideLive asks again, with what somebody is entitled to now.
+func (s *Store) decideLive(ctx context.Context, tenant uuid.UUID, q Question, whose string, reason *Reason) error {
+	who, err := uuid.Parse(whose)
+	if err != nil {
+		return err
+	}
+	live, err := s.entitlements.Live(ctx, tenant, who)
+	if err != nil {
+		return err
+	}
+	args := append(q.args(tenant), live)
+	return database.Together(ctx, s.db, tenant, decision("select "+liveSQL, args, reason))
+}
+
+func decision(sql string, args []any, into *Reason) database.Statement {
+	return database.Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) error {
+		rows.Next() // a query without a row leaves no reason, which is none to allow
+		if err := rows.Scan(into); err != nil {
+			return err
+		}
+		rows.Close()
+		return rows.Err()
+	}}
+}
+
 const (
-	decideSQL = `access_decision($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
+	decideSQL = `access_decision($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, null)`
+	liveSQL   = `access_decision($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
 
 	// What is asked most is whether an agent may act for a user who owns it. Where
 	// nothing stands against that, these say so in one query, at a third of the cost;
@@ -96,22 +137,29 @@ const (
 		   and not exists (select 1 from validities v where v.tenant_id = $1 and v.principal_id = $3 and v.valid_until <= now())`
 	credentialSQL = `select case when exists (
 		select 1 from edges o
-		  join inventory i on i.tenant_id = $1 and i.id = $11 and i.principal_id = $5 and i.agent_id = $3 and i.state = 'live'
+		  join inventory i on i.tenant_id = $1 and i.id = $11 and i.principal_id = $5 and i.agent_id = $3 and i.state = 'live' and i.entitlement not like '%:%'
 		   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $7 = any (i.scopes))` + ownerSQL + `) then 'allow' else ` + decideSQL + ` end`
 	scopeSQL = `select case when exists (
 		select 1 from edges o
-		  join entitlements e on e.tenant_id = $1 and e.principal_id = $5 and e.name = 'scope:' || $7` + ownerSQL + `) then 'allow' else ` + decideSQL + ` end`
+		  join entitlements e on e.tenant_id = $1 and e.principal_id = $5 and e.name = 'scope:' || $7` + ownerSQL + `
+		   and not exists (select 1 from doubts d where d.tenant_id = $1 and d.principal_id in ($1, $5))) then 'allow' else ` + decideSQL + ` end`
 )
 
-func (q Question) query(tenant uuid.UUID) (sql string, args []any) {
+// args are those of [decideSQL].
+func (q Question) args(tenant uuid.UUID) []any {
 	subject, subjectName := idOrName(q.Subject)
 	onBehalf, onBehalfName := idOrName(q.OnBehalfOf)
 	if q.SubjectType != directory.TypeAgent {
 		onBehalf, onBehalfName = nil, nil
 	}
-	args = []any{
+	return []any{
 		tenant, q.SubjectType, subject, subjectName, onBehalf, onBehalfName, q.Action, q.ResourceType, q.Resource, orNull(q.Owner),
 	}
+}
+
+func (q Question) query(tenant uuid.UUID) (sql string, args []any) {
+	args = q.args(tenant)
+	subject, onBehalf := args[2], args[4]
 	if subject == nil || onBehalf == nil {
 		return "select " + decideSQL, args
 	}

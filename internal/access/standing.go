@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,8 +30,12 @@ type Standing struct {
 
 // Standing returns how a principal stands, the deleted too. Error: directory.ErrNotFound.
 func (s *Store) Standing(ctx context.Context, tenant, principal uuid.UUID) (*Standing, error) {
+	var doubted bool
 	standing, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Standing, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Standing])
+		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Standing, error) {
+			var st Standing
+			return &st, row.Scan(&st.ID, &st.Type, &st.Standing, &st.Reason, &st.Since, &st.ValidUntil, &st.Entitlements, &doubted)
+		})
 	}, `
 		with facts as (
 		  select r.id, r.type, x.since, v.valid_until,
@@ -43,13 +48,20 @@ func (s *Store) Standing(ctx context.Context, tenant, principal uuid.UUID) (*Sta
 		    left join validities v on v.tenant_id = $1 and v.principal_id = r.id
 		   where r.tenant_id = $1 and r.id = $2 and r.type in ('User', 'Agent'))
 		select id, type, case when reason = '' then 'active' else 'restricted' end, reason, since, valid_until,
-		       array(select name from entitlements e where e.tenant_id = $1 and e.principal_id = $2 and reason = '' order by name)
+		       array(select name from entitlements e where e.tenant_id = $1 and e.principal_id = $2 and reason = '' order by name),
+		       reason = '' and entitlements_in_doubt($1, $2)
 		  from facts`, tenant, principal)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, directory.ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look how %s stands: %w", principal, err)
+	}
+	if doubted {
+		if standing.Entitlements, err = s.entitlements.Live(ctx, tenant, principal); err != nil {
+			return nil, fmt.Errorf("look how %s stands: %w", principal, err)
+		}
+		slices.Sort(standing.Entitlements)
 	}
 	return standing, nil
 }

@@ -3,18 +3,22 @@ package api
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 
 	"github.com/leaverhq/leaver/internal/access"
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -101,6 +105,12 @@ func (e evaluation) orDefaults(top evaluation) evaluation {
 	}
 }
 
+// forgetsWhom tells whether an evaluation has a subject of its own that acts for nobody,
+// in a batch whose subject acts for somebody: nobody means that.
+func (e evaluation) forgetsWhom(top evaluation) bool {
+	return e.Subject != nil && e.Subject.Properties.OnBehalfOf == nil && top.Subject != nil && top.Subject.Properties.OnBehalfOf != nil
+}
+
 func (e *entity) orDefault(top *entity) *entity {
 	if e == nil || top == nil {
 		return cmp.Or(e, top)
@@ -121,8 +131,10 @@ func (e evaluation) question() (access.Question, error) {
 		return missing("action, with name,")
 	case e.Resource == nil || e.Resource.Type == "" || e.Resource.ID == "":
 		return missing("resource, with type and id,")
+	case strings.HasSuffix(e.Action.Name, ownSuffix):
+		return access.Question{}, problem{Status: http.StatusBadRequest, Detail: "an action does not end in " + ownSuffix + ": whose the resource is says resource.properties.ownerID"}
 	}
-	q := access.Question{Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: e.Resource.Type, Resource: e.Resource.ID}
+	q := access.Question{Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: foldType(e.Resource.Type), Resource: e.Resource.ID}
 	switch strings.ToLower(e.Subject.Type) {
 	case "user":
 		q.SubjectType = directory.TypeUser
@@ -139,6 +151,20 @@ func (e evaluation) question() (access.Question, error) {
 		err = problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
 	}
 	return q, err
+}
+
+// ownSuffix is of scopes for what is one's own, and of no action.
+const ownSuffix = ":own"
+
+// foldType reads the types of resources that mean something here in any case: one that
+// is nearly spelt like them is not any other.
+func foldType(name string) string {
+	folded := strings.ToLower(strings.TrimSpace(name))
+	switch folded {
+	case "credential", "connector", "team":
+		return folded
+	}
+	return name
 }
 
 // property reads a property that is a string, or is not there. One of another type
@@ -167,6 +193,20 @@ func decisionOf(reason access.Reason) decision {
 	return decision{Context: map[string]any{"reason": reason}}
 }
 
+// decidePatience bounds what one request may cost: a gateway that waits longer has given
+// up, and others wait for the connection.
+const decidePatience = 2 * time.Second
+
+func (s *Server) decide(r *http.Request, questions ...access.Question) ([]access.Reason, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), decidePatience)
+	defer cancel()
+	reasons, err := s.Decisions.Decide(ctx, caller(r).Tenant.ID, questions...)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(database.ErrUnavailable, err)
+	}
+	return reasons, err
+}
+
 // What most answers are, as they are sent.
 var (
 	allowed  = []byte(`{"decision":true}` + "\n")
@@ -190,7 +230,7 @@ func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, e evaluation)
 	if err != nil {
 		return err
 	}
-	reasons, err := s.Decisions.Decide(r.Context(), caller(r).Tenant.ID, q)
+	reasons, err := s.decide(r, q)
 	if err != nil {
 		return err
 	}
@@ -245,7 +285,9 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 	for i, raw := range b.Evaluations {
 		var e evaluation
 		q, err := access.Question{}, json.Unmarshal(raw, &e)
-		if err == nil {
+		if err == nil && e.forgetsWhom(b.evaluation) {
+			err = problem{Status: http.StatusBadRequest, Detail: "the subject says not for whom it acts, and that at the top does"}
+		} else if err == nil {
 			q, err = e.orDefaults(b.evaluation).question()
 		} else {
 			err = problem{Status: http.StatusBadRequest, Detail: "the evaluation is not as AuthZEN has it"}
@@ -256,7 +298,7 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 		}
 		questions, at = append(questions, q), append(at, i)
 	}
-	reasons, err := s.Decisions.Decide(r.Context(), caller(r).Tenant.ID, questions...)
+	reasons, err := s.decide(r, questions...)
 	if err != nil {
 		return err
 	}
@@ -284,11 +326,54 @@ func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
 	if err != nil {
 		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB, or breaks off", maxBody>>10)}
 	}
-	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || json.Unmarshal(raw, into) != nil {
+	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !unambiguous(raw) || json.Unmarshal(raw, into) != nil {
 		return problem{Status: http.StatusBadRequest, Detail: "the body is not a JSON object as AuthZEN has it"}
 	}
 	return nil
 }
+
+// unambiguous tells whether no object has two members of one name, in whatever case:
+// of two readers each could take another.
+func unambiguous(raw []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	type object struct {
+		names map[string]bool // nil for an array
+		value bool            // a name came last: a value follows
+	}
+	var open []object
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return errors.Is(err, io.EOF)
+		}
+		inside := len(open) > 0 && open[len(open)-1].names != nil
+		if name, ok := token.(string); ok && inside && !open[len(open)-1].value {
+			folded := strings.ToLower(name)
+			if open[len(open)-1].names[folded] {
+				return false
+			}
+			open[len(open)-1].names[folded], open[len(open)-1].value = true, true
+			continue
+		}
+		if inside {
+			open[len(open)-1].value = false
+		}
+		switch token {
+		case json.Delim('{'):
+			open = append(open, object{names: make(map[string]bool)})
+		case json.Delim('['):
+			open = append(open, object{})
+		case json.Delim('}'), json.Delim(']'):
+			open = open[:len(open)-1]
+		}
+		if len(open) > maxNesting {
+			return false
+		}
+	}
+}
+
+// maxNesting bounds how deep a body nests.
+const maxNesting = 32
 
 // standing answers how a principal stands, with an ETag of the answer: a gateway that
 // keeps it asks again with If-None-Match.

@@ -60,14 +60,16 @@ func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 // already is ended again, for what the caller may know and leaver does not.
 func (s *Server) endSubject(r *http.Request, by tenant.Received, subject json.RawMessage, trigger string) (directory.Named, error) {
 	of := by.Tenant
-	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(s.base(r), of.Name))
+	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(s.base(r), of.Name), by.Issuer)
 	if err != nil {
 		return who, err
 	}
 	cause := lifecycle.Cause{Trigger: trigger, Actor: by.Actor()}
 	if who.Restricted {
 		_, err = s.Lifecycle.EndAgain(r.Context(), of.ID, who.ID, cause)
-		return who, err
+		if !errors.Is(err, lifecycle.ErrNotRestricted) { // who is back by now is deactivated
+			return who, err
+		}
 	}
 	_, err = s.Lifecycle.Deactivate(r.Context(), of.ID, who.Type, who.ID, cause)
 	return who, err

@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -128,6 +129,9 @@ func (s *Server) testMapping(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, result)
 }
 
+// diffPatience bounds how long a difference may take.
+const diffPatience = 5 * time.Minute
+
 // diffMapping tells who would gain and lose what by a document.
 func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
 	var body struct {
@@ -141,6 +145,10 @@ func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: "document is missing"})
 		return
 	}
+	// A large tenant takes longer than a request may.
+	patience := time.Now().Add(diffPatience)
+	control := http.NewResponseController(w)
+	_, _ = control.SetReadDeadline(patience), control.SetWriteDeadline(patience) // without, it is cut off
 	difference, err := s.Entitlements.Diff(r.Context(), tenantOf(r).ID, body.Document)
 	if err != nil {
 		s.fail(w, r, err)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -363,22 +364,44 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, map[string]any{"sets": sets, "moreAvailable": more})
 }
 
+// maxSettled bounds how many tokens one poll acknowledges or refuses.
+const maxSettled = 1000
+
+// acknowledge settles what a receiver has. What is none of ours settles nothing.
 func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, errs map[string]ssf.Refusal) error {
-	settle := func(text string, refusal *ssf.Refusal) error {
-		jti, _ := uuid.Parse(text) // what is none of ours settles nothing
-		return s.Signals.Settle(r.Context(), caller(r).Tenant.ID, stream.ID, jti, refusal)
+	if len(ack) > maxSettled || len(errs) > maxPoll {
+		return problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("at most %d are acknowledged and %d refused at a time", maxSettled, maxPoll)}
 	}
-	for _, jti := range ack {
-		if err := settle(jti, nil); err != nil {
+	var jtis []uuid.UUID
+	for _, text := range ack {
+		if jti, err := uuid.Parse(text); err == nil {
+			jtis = append(jtis, jti)
+		}
+	}
+	if len(jtis) > 0 {
+		if err := s.Signals.Acknowledge(r.Context(), caller(r).Tenant.ID, stream.ID, jtis); err != nil {
 			return err
 		}
 	}
-	for jti, refusal := range errs {
-		if err := settle(jti, &refusal); err != nil {
+	for text, refusal := range errs {
+		jti, _ := uuid.Parse(text)
+		if _, err := s.Signals.Settle(r.Context(), caller(r).Tenant.ID, stream, jti, &refusal); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// stillMay tells whether a receiver who has waited may be answered yet.
+func (s *Server) stillMay(r *http.Request, stream ssf.Stream) error {
+	if _, err := s.Tenants.Authenticate(r.Context(), tenant.Bearer(r.Header.Get("Authorization")), tenant.ClassReceiver); err != nil {
+		return problem{Status: http.StatusUnauthorized, Detail: "the token is no longer valid"}
+	}
+	now, err := s.Signals.Get(r.Context(), caller(r).Tenant.ID, stream.ID)
+	if err == nil && now.Status != ssf.Enabled {
+		err = problem{Status: http.StatusConflict, Detail: "the stream is " + string(now.Status)}
+	}
+	return err
 }
 
 func (s *Server) awaitTokens(r *http.Request, stream ssf.Stream, limit int, immediately bool) (tokens []ssf.Token, more bool, err error) {
@@ -392,6 +415,9 @@ func (s *Server) awaitTokens(r *http.Request, stream ssf.Stream, limit int, imme
 		case <-r.Context().Done():
 			return nil, false, nil
 		case <-time.After(pollEvery):
+		}
+		if err := s.stillMay(r, stream); err != nil {
+			return nil, false, err
 		}
 	}
 }

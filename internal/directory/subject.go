@@ -29,18 +29,31 @@ type subjectID struct {
 	ExternalID  string            `json:"externalId"`
 	User        json.RawMessage   `json:"user"`
 	Identifiers []json.RawMessage `json:"identifiers"`
+	Tenant      json.RawMessage   `json:"tenant"`
+	Session     json.RawMessage   `json:"session"`
+	Device      json.RawMessage   `json:"device"`
+	Application json.RawMessage   `json:"application"`
 }
 
-// BySubject finds whom a subject identifier names. An issuer's `sub` is what the IdP
-// calls a principal: externalId, or an agent's subject; where the issuer is own, it is
-// the SCIM id. An e-mail address is a userName, or else one user's. The deleted are
+// whole tells whether a complex subject means the user, and not one session or device
+// of hers, nor somebody of another tenant's.
+func (id subjectID) whole() bool {
+	return id.Tenant == nil && id.Session == nil && id.Device == nil && id.Application == nil
+}
+
+// BySubject finds whom a subject identifier names. The `sub` of the issuer who speaks is
+// what the IdP calls a principal: externalId, or an agent's subject; where the issuer is
+// own, it is the SCIM id. An e-mail address is a userName, or else one user's. The deleted are
 // found by their id.
 // Errors: [ErrInvalidSubject], [ErrNotFound], [ErrAmbiguousSubject].
-func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, own string) (Named, error) {
-	return s.bySubject(ctx, tenant, raw, own, false)
+func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, own, issuer string) (Named, error) {
+	return s.bySubject(ctx, tenant, raw, issuers{own, issuer}, false)
 }
 
-func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, own string, nested bool) (Named, error) {
+// issuers are those whose subjects are known: leaver's own, and who speaks.
+type issuers struct{ own, speaker string }
+
+func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, of issuers, nested bool) (Named, error) {
 	var id subjectID
 	if json.Unmarshal(raw, &id) != nil || strings.ContainsRune(string(raw), 0) || strings.Contains(string(raw), `\u0000`) {
 		return Named{}, ErrInvalidSubject
@@ -51,8 +64,11 @@ func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 	case id.Format == "scim" && id.URI != "":
 		return s.byID(ctx, tenant, id.URI[strings.LastIndex(id.URI, "/")+1:])
 	case id.Format == "iss_sub" && id.Issuer != "" && id.Subject != "":
-		if id.Issuer == own {
+		if id.Issuer == of.own {
 			return s.byID(ctx, tenant, id.Subject)
+		}
+		if id.Issuer != of.speaker { // what another calls somebody may be anybody's here
+			return Named{}, ErrNotFound
 		}
 		return s.only(ctx, tenant, named+`r.deleted_at is null and (
 			(r.type = 'User' and r.external_id = $2) or (r.type = 'Agent' and (r.external_id = $2 or r.document ->> 'subject' = $2)))`, id.Subject)
@@ -64,25 +80,25 @@ func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 			return Named{}, ErrInvalidSubject
 		}
 		return s.byEmail(ctx, tenant, account)
-	case id.Format == "complex" && id.User != nil && !nested:
-		return s.bySubject(ctx, tenant, id.User, own, true)
+	case id.Format == "complex" && id.User != nil && !nested && id.whole():
+		return s.bySubject(ctx, tenant, id.User, of, true)
 	case id.Format == "aliases" && len(id.Identifiers) > 0 && !nested:
-		return s.byAliases(ctx, tenant, id.Identifiers, own)
+		return s.byAliases(ctx, tenant, id.Identifiers, of)
 	}
 	return Named{}, ErrInvalidSubject
 }
 
 // maxAliases bounds how many identifiers of one subject are looked for.
-const maxAliases = 20
+const maxAliases = 5
 
 // byAliases takes the first identifier that names somebody.
-func (s *Store) byAliases(ctx context.Context, tenant uuid.UUID, identifiers []json.RawMessage, own string) (Named, error) {
+func (s *Store) byAliases(ctx context.Context, tenant uuid.UUID, identifiers []json.RawMessage, of issuers) (Named, error) {
 	if len(identifiers) > maxAliases {
 		return Named{}, ErrInvalidSubject
 	}
 	err := ErrInvalidSubject
 	for _, alias := range identifiers {
-		found, failed := s.bySubject(ctx, tenant, alias, own, true)
+		found, failed := s.bySubject(ctx, tenant, alias, of, true)
 		if failed == nil {
 			return found, nil
 		}

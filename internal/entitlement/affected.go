@@ -12,7 +12,7 @@ import (
 
 // Moved returns a page of the principals whom a change of a group's members
 // concerns, in the order of their ids: who is in it and was not when last computed,
-// and the other way round. With all it returns everybody who is or was in it, as a
+// the other way round, and whom it left in doubt. With all it returns everybody who is or was in it, as a
 // change of its name needs. (`offset 0`: see groupsSQL.)
 func (s *Store) Moved(ctx context.Context, of, group uuid.UUID, all bool, after uuid.UUID, limit int) ([]uuid.UUID, error) {
 	return s.page(ctx, of, `
@@ -28,11 +28,14 @@ func (s *Store) Moved(ctx context.Context, of, group uuid.UUID, all bool, after 
 		  select b.id, b.direct from (select id, bool_or(direct) direct from below group by id) b
 		   cross join lateral (select 1 from resources r
 		     where r.tenant_id = $1 and r.id = b.id and r.type in ('User', 'Agent') and r.deleted_at is null offset 0) r)
-		select coalesce(m.id, c.principal_id) id
-		  from members m
-		  full join (select principal_id, direct from computed_groups where tenant_id = $1 and group_id = $2) c on c.principal_id = m.id
-		 where ($3 or m.id is null or c.principal_id is null or m.direct <> c.direct) and coalesce(m.id, c.principal_id) > $4
-		 order by 1 limit $5`, of, group, all, after, limit)
+		select id from (
+		  select coalesce(m.id, c.principal_id) id
+		    from members m
+		    full join (select principal_id, direct from computed_groups where tenant_id = $1 and group_id = $2) c on c.principal_id = m.id
+		   where $3 or m.id is null or c.principal_id is null or m.direct <> c.direct
+		  union
+		  select principal_id from doubts where tenant_id = $1 and cause = $2 and principal_id <> $1) concerned
+		 where id > $4 order by id limit $5`, of, group, all, after, limit)
 }
 
 // Everybody returns a page of a tenant's principals, in the order of their ids.
@@ -52,29 +55,62 @@ func (s *Store) page(ctx context.Context, of uuid.UUID, sql string, args ...any)
 	return ids, nil
 }
 
+// Doubted returns the newest doubt that a group, or a tenant's rules, have left about
+// everybody: once everybody whom it concerns is computed, it can be cleared.
+func (s *Store) Doubted(ctx context.Context, of, cause uuid.UUID) (int64, error) {
+	newest, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (int64, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int64])
+	}, `select coalesce(max(id), 0) from doubts where tenant_id = $1 and principal_id = $1 and cause = $2`, of, cause)
+	if err != nil {
+		return 0, fmt.Errorf("look for doubts: %w", err)
+	}
+	return newest, nil
+}
+
+// Clear takes the doubts of a cause about everybody back, up to one.
+func (s *Store) Clear(ctx context.Context, of, cause uuid.UUID, newest int64) error {
+	_, err := database.Once(ctx, s.db, of, database.Nothing, `
+		delete from doubts where tenant_id = $1 and principal_id = $1 and cause = $2 and id <= $3`, of, cause, newest)
+	if err != nil {
+		return fmt.Errorf("clear doubts: %w", err)
+	}
+	return nil
+}
+
+// Unentitled returns a page of principals who hold something live under an entitlement
+// that they do not have: a waiver that has lapsed, or a synchronisation that never was.
+func (s *Store) Unentitled(ctx context.Context, of, after uuid.UUID, limit int) ([]uuid.UUID, error) {
+	return s.page(ctx, of, `
+		select distinct i.principal_id from inventory i
+		 where i.tenant_id = $1 and i.state = 'live' and i.entitlement ~ '^(team|role|scope):.' and i.principal_id > $2
+		   and exists (select 1 from mappings where tenant_id = $1)
+		   and not exists (select 1 from entitlements e where e.tenant_id = $1 and e.principal_id = i.principal_id and e.name = i.entitlement)
+		   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = i.principal_id)
+		 order by 1 limit $3`, of, after, limit)
+}
+
 // ChangesBy returns a page of what an event had principals gain and lose, of up to
 // limit principals behind one.
 func (s *Store) ChangesBy(ctx context.Context, of, event, after uuid.UUID, limit int) ([]Change, error) {
 	changes, err := database.Once(ctx, s.db, of, collectChanges, `
-		select c.principal_id, c.name, c.gained from entitlement_changes c
+		select distinct on (c.principal_id, c.name) c.principal_id, c.name, c.gained from entitlement_changes c
 		 where c.tenant_id = $1 and c.event_id = $2
 		   and c.principal_id in (select distinct p.principal_id from entitlement_changes p
 		        where p.tenant_id = $1 and p.event_id = $2 and p.principal_id > $3 order by 1 limit $4)
-		 order by c.principal_id, c.name`, of, event, after, limit)
+		 order by c.principal_id, c.name, c.id desc`, of, event, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read what event %s changed: %w", event, err)
 	}
 	return changes, nil
 }
 
-// Ends tells how many items an event has yet to end, or left alive.
-func (s *Store) Ends(ctx context.Context, of, event uuid.UUID) (int, error) {
-	n, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (int, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
-	}, `
-		select count(*) from inventory where tenant_id = $1 and event_id = $2 and state in ('live', 'ending', 'survivor')`, of, event)
+// Ends tells whether an event has had anything to end.
+func (s *Store) Ends(ctx context.Context, of, event uuid.UUID) (bool, error) {
+	ends, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `select ends from lifecycle_events where tenant_id = $1 and id = $2`, of, event)
 	if err != nil {
-		return 0, fmt.Errorf("look what event %s ends: %w", event, err)
+		return false, fmt.Errorf("look what event %s ends: %w", event, err)
 	}
-	return n, nil
+	return ends, nil
 }

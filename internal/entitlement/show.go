@@ -2,6 +2,7 @@ package entitlement
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -80,6 +81,17 @@ func (s *Store) Test(ctx context.Context, of, principal uuid.UUID, document stri
 	return result, nil
 }
 
+// Live derives what a principal is entitled to now, whatever is stored: for decisions
+// while that is in doubt. Error: [ErrUnknownPrincipal].
+func (s *Store) Live(ctx context.Context, of, principal uuid.UUID) ([]string, error) {
+	names := []string{}
+	result, err := s.Test(ctx, of, principal, "")
+	if errors.Is(err, ErrNoMapping) {
+		return names, nil
+	}
+	return slices.AppendSeq(names, maps.Keys(result.Entitlements)), err
+}
+
 func (s *Store) rulesOf(ctx context.Context, tx pgx.Tx, of uuid.UUID, document string) (*mapping.Rules, error) {
 	if document == "" {
 		rules, _, err := s.current(ctx, tx, of)
@@ -110,35 +122,41 @@ const (
 )
 
 // Diff tells who would gain and lose what by a document. It reads a page of
-// principals at a time. Error: mapping.Error.
+// principals at a time. Errors: mapping.Error, [ErrOutdated] where other rules are
+// applied meanwhile.
 func (s *Store) Diff(ctx context.Context, of uuid.UUID, document string) (Difference, error) {
-	d := Difference{Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int), Changes: []Change{}}
-	var after uuid.UUID
-	for {
-		ids, err := s.Everybody(ctx, of, after, diffPage)
-		if err == nil {
-			// With nobody there yet, too: the document is checked.
-			err = s.diffPage(ctx, of, document, ids, &d)
+	d := Difference{Base: -1, Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int), Changes: []Change{}}
+	var rules *mapping.Rules
+	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) (err error) {
+		rules, err = s.rulesOf(ctx, tx, of, document)
+		return err
+	})
+	for after := uuid.Nil; err == nil; {
+		var ids []uuid.UUID
+		if ids, err = s.Everybody(ctx, of, after, diffPage); err == nil {
+			err = s.diffPage(ctx, of, rules, ids, &d)
 		}
-		if err != nil {
-			return d, fmt.Errorf("compare a mapping: %w", err)
-		}
-		if len(ids) < diffPage {
-			return d, nil
+		if err != nil || len(ids) < diffPage {
+			break
 		}
 		after = ids[len(ids)-1]
 	}
+	if err != nil {
+		return d, fmt.Errorf("compare a mapping: %w", err)
+	}
+	return d, nil
 }
 
-func (s *Store) diffPage(ctx context.Context, of uuid.UUID, document string, ids []uuid.UUID, d *Difference) error {
+func (s *Store) diffPage(ctx context.Context, of uuid.UUID, rules *mapping.Rules, ids []uuid.UUID, d *Difference) error {
 	return s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, `select coalesce(max(version), 0) from mappings where tenant_id = $1`, of).Scan(&d.Base); err != nil {
+		var version int
+		if err := tx.QueryRow(ctx, `select coalesce(max(version), 0) from mappings where tenant_id = $1`, of).Scan(&version); err != nil {
 			return err
 		}
-		rules, err := s.rulesOf(ctx, tx, of, document)
-		if err != nil {
-			return err
+		if d.Base >= 0 && d.Base != version {
+			return ErrOutdated
 		}
+		d.Base = version
 		read, err := readPrincipals(ctx, tx, of, ids)
 		if err != nil {
 			return err

@@ -207,9 +207,10 @@ const handOverSQL = `
 	    from changed c join lifecycle_events e on e.tenant_id = $1 and e.id = $3)
 	select id from changed`
 
-// reopenSQL has survivors of an earlier run of a mover's cascade live again.
+// reopenSQL has survivors of an earlier run of a mover's cascade begun with again. They
+// are not live in between: what they were granted under is lost.
 const reopenSQL = `
-	update inventory set state = 'live', reason = '', updated_at = now()
+	update inventory set state = 'ending', reason = '', updated_at = now()
 	 where tenant_id = $1 and event_id = $2 and state = 'survivor'`
 
 // withdrawSQL takes what the principal, and the agents that ended with it, were

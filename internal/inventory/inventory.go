@@ -3,6 +3,7 @@
 package inventory
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -121,13 +122,19 @@ var (
 
 // Store reads and writes the inventory.
 type Store struct {
-	db     *database.DB
-	sealer *seal.Sealer
+	db           *database.DB
+	sealer       *seal.Sealer
+	entitlements Entitlements
+}
+
+// Entitlements derives what a principal is entitled to now, whatever is stored.
+type Entitlements interface {
+	Live(ctx context.Context, tenant, principal uuid.UUID) ([]string, error)
 }
 
 // NewStore returns the store on db, whose secrets sealer seals.
-func NewStore(db *database.DB, sealer *seal.Sealer) *Store {
-	return &Store{db: db, sealer: sealer}
+func NewStore(db *database.DB, sealer *seal.Sealer, entitlements Entitlements) *Store {
+	return &Store{db: db, sealer: sealer, entitlements: entitlements}
 }
 
 const itemColumns = `id, principal_id, agent_id, kind, connector, reference, account, shared, relied_on_by, entitlement, scopes, issued_at, expires_at,

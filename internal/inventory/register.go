@@ -39,9 +39,13 @@ type New struct {
 // commits first, and the other sees it.
 // Errors: [ErrUnknownPrincipal], [ErrRestricted], [ErrNotEntitled], [ErrDuplicate].
 func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
+	live, err := s.liveOf(ctx, tenant, n)
+	if err != nil {
+		return nil, err
+	}
 	var item *Item
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		if err := newAdmission(tx, tenant).admit(ctx, n); err != nil {
+	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := newAdmission(tx, tenant, live).admit(ctx, n); err != nil {
 			return err
 		}
 		var err error
@@ -72,7 +76,7 @@ func (s *Store) HeldByOthers(ctx context.Context, tenant uuid.UUID, n New) (bool
 func (s *Store) Replace(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
 	var item *Item
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		if err := newAdmission(tx, tenant).admit(ctx, n); err != nil {
+		if err := newAdmission(tx, tenant, nil).admit(ctx, n); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, `
@@ -107,14 +111,21 @@ func (e *RefusedError) Unwrap() error { return e.Cause }
 // says what would be refused.
 func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New, try bool) (refused []*RefusedError, err error) {
 	errRefused := errors.New("refused")
+	live, err := s.liveOf(ctx, tenant, items...)
+	if err != nil {
+		return nil, err
+	}
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		admission := newAdmission(tx, tenant)
+		admission := newAdmission(tx, tenant, live)
 		// All holders first and in one order, lest two imports wait for each other.
 		var holders []uuid.UUID
 		for _, n := range items {
 			holders = append(holders, holdersOf(n.Principal, n.Agent)...)
 		}
 		if err := admission.all(ctx, holders); err != nil && !isRefusal(err) {
+			return err
+		}
+		if err := admission.lockEntitlements(ctx, items); err != nil {
 			return err
 		}
 		for i, n := range items {
@@ -188,6 +199,7 @@ type admission struct {
 	tx     pgx.Tx
 	tenant uuid.UUID
 	asked  map[uuid.UUID]holder
+	live   map[uuid.UUID][]string // what those are entitled to of whom that is in doubt
 }
 
 type holder struct {
@@ -195,8 +207,37 @@ type holder struct {
 	refusal      error
 }
 
-func newAdmission(tx pgx.Tx, tenant uuid.UUID) *admission {
-	return &admission{tx: tx, tenant: tenant, asked: make(map[uuid.UUID]holder)}
+func newAdmission(tx pgx.Tx, tenant uuid.UUID, live map[uuid.UUID][]string) *admission {
+	return &admission{tx: tx, tenant: tenant, asked: make(map[uuid.UUID]holder), live: live}
+}
+
+// liveOf derives what principals are entitled to where that is in doubt: something was
+// committed that has not been computed yet. What it lets in and turns out to be lost,
+// the computation ends.
+func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map[uuid.UUID][]string, error) {
+	var principals []uuid.UUID
+	for _, n := range items {
+		if mapping.IsEntitlement(n.Entitlement) {
+			principals = append(principals, n.Principal)
+		}
+	}
+	live := make(map[uuid.UUID][]string)
+	if len(principals) == 0 {
+		return live, nil
+	}
+	doubted, err := database.Once(ctx, s.db, tenant, ids, `
+		select distinct p from unnest($2::uuid[]) p where exists (select 1 from resources
+		    where tenant_id = $1 and id = p and type in ('User', 'Agent') and deleted_at is null) and entitlements_in_doubt($1, p)`,
+		tenant, principals)
+	if err != nil {
+		return nil, fmt.Errorf("look for doubts: %w", err)
+	}
+	for _, id := range doubted {
+		if live[id], err = s.entitlements.Live(ctx, tenant, id); err != nil {
+			return nil, err
+		}
+	}
+	return live, nil
 }
 
 // admit refuses a registration whose principal or agent may hold nothing.
@@ -213,13 +254,36 @@ func (a *admission) admit(ctx context.Context, n New) error {
 	return nil
 }
 
+// lockEntitlements keeps what principals are entitled to, in the order in which
+// computations lock.
+func (a *admission) lockEntitlements(ctx context.Context, items []New) error {
+	var principals []uuid.UUID
+	for _, n := range items {
+		if mapping.IsEntitlement(n.Entitlement) {
+			principals = append(principals, n.Principal)
+		}
+	}
+	if len(principals) == 0 {
+		return nil
+	}
+	_, err := a.tx.Exec(ctx, `
+		select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for share`, a.tenant, principals)
+	return err
+}
+
 // entitled lets a principal pass who holds an entitlement, and keeps that true until
 // the transaction ends: a computation that takes it away waits, and then sees what
-// was registered. Where the tenant has no rules, nobody knows.
+// was registered. In doubt what is derived counts. Where the tenant has no rules, nobody knows.
 func (a *admission) entitled(ctx context.Context, principal uuid.UUID, name string) error {
 	if _, err := a.tx.Exec(ctx, `
 		select 1 from computations where tenant_id = $1 and principal_id = $2 for share`, a.tenant, principal); err != nil {
 		return err
+	}
+	if live, doubted := a.live[principal]; doubted {
+		if slices.Contains(live, name) {
+			return nil
+		}
+		return fmt.Errorf("%w: %s has no %s", ErrNotEntitled, principal, name)
 	}
 	var held bool
 	err := a.tx.QueryRow(ctx, `

@@ -46,7 +46,7 @@ func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []Kind)
 		} else if pending {
 			return ErrEnding
 		}
-		if err := newAdmission(tx, tenant).all(ctx, holders); errors.Is(err, ErrRestricted) || errors.Is(err, ErrUnknownPrincipal) {
+		if err := newAdmission(tx, tenant, nil).all(ctx, holders); errors.Is(err, ErrRestricted) || errors.Is(err, ErrUnknownPrincipal) {
 			return ErrEnding
 		} else if err != nil {
 			return err

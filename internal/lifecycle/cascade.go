@@ -188,12 +188,21 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 // Reopen returns the event of a failed cascade for its next run, and records
 // who asked and why. Errors: [ErrCascadeNotFound], [ErrNotFailed].
 func (c *Cascades) Reopen(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (Event, error) {
+	return c.reopen(ctx, tenant, id, actor, reason, isCascade)
+}
+
+// Restart is [Cascades.Reopen] for an event of any kind whose workflow is gone.
+func (c *Cascades) Restart(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (Event, error) {
+	return c.reopen(ctx, tenant, id, actor, reason, "true")
+}
+
+func (c *Cascades) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reason, of string) (Event, error) {
 	var e Event
 	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var outcome *string
 		err := tx.QueryRow(ctx, `
 			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, created_at, outcome
-			  from lifecycle_events where tenant_id = $1 and id = $2 and `+isCascade+` for update`, tenant, id).
+			  from lifecycle_events where tenant_id = $1 and id = $2 and `+of+` for update`, tenant, id).
 			Scan(&e.Tenant, &e.ID, &e.Sequence, &e.Kind, &e.Principal, &e.PrincipalType, &e.Trigger, &e.Actor, &e.Changed, &e.WorkflowID, &e.CreatedAt, &outcome)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrCascadeNotFound
@@ -257,14 +266,14 @@ func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) erro
 	return nil
 }
 
-// Open returns a page of the cascades that were started some time ago and have not
+// Open returns a page of the events, of any kind, whose workflows were started some time ago and have not
 // closed, after one in the order of their events: whether each is still at work, only Temporal knows.
 func (c *Cascades) Open(ctx context.Context, tenant uuid.UUID, startedBefore time.Time, after int64, limit int) ([]Cascade, error) {
 	open, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) ([]Cascade, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Cascade])
 	}, `
 		select `+cascadeColumns+` from lifecycle_events
-		 where tenant_id = $1 and `+isCascade+` and started_at < $2 and closed_at is null and sequence > $4
+		 where tenant_id = $1 and started_at < $2 and closed_at is null and sequence > $4
 		 order by sequence limit $3`, tenant, startedBefore, limit, after)
 	if err != nil {
 		return nil, fmt.Errorf("list open cascades: %w", err)

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,8 +23,12 @@ const (
 // run side by side.
 func (w *Writer) Expire(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := w.expireOnce(ctx); err != nil && ctx.Err() == nil {
+		n, err := w.expireOnce(ctx)
+		if err != nil && ctx.Err() == nil {
 			w.log.Warn("agents whose time is over are not deactivated yet; will try again", "error", err)
+		}
+		if n == expireBatch && err == nil {
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -32,10 +37,10 @@ func (w *Writer) Expire(ctx context.Context) {
 	}
 }
 
-func (w *Writer) expireOnce(ctx context.Context) error {
+func (w *Writer) expireOnce(ctx context.Context) (n int, err error) {
 	type agent struct{ Tenant, ID uuid.UUID }
 	var expired []agent
-	err := w.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+	err = w.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `select tenant_id, principal_id from expired_agents($1)`, expireBatch)
 		if err != nil {
 			return err
@@ -44,12 +49,13 @@ func (w *Writer) expireOnce(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("look for agents whose time is over: %w", err)
+		return 0, fmt.Errorf("look for agents whose time is over: %w", err)
 	}
 	for _, a := range expired {
-		if _, err := w.Deactivate(ctx, a.Tenant, directory.TypeAgent, a.ID, Cause{Trigger: TriggerExpired, Actor: "leaver"}); err != nil {
-			return err
+		// One that cannot be deactivated keeps no other from it.
+		if _, failed := w.Deactivate(ctx, a.Tenant, directory.TypeAgent, a.ID, Cause{Trigger: TriggerExpired, Actor: "leaver"}); failed != nil {
+			err = errors.Join(err, fmt.Errorf("agent %s: %w", a.ID, failed))
 		}
 	}
-	return nil
+	return len(expired), err
 }

@@ -37,8 +37,8 @@ func (e *Error) Error() string {
 // rule is one rule as it is written.
 type rule struct {
 	name       string
-	group      *regexp.Regexp // by displayName, whose case does not matter
-	externalID *regexp.Regexp
+	group      *glob // by displayName, whose case does not matter
+	externalID *glob
 	when       *yaml.Node // a CEL expression; nil is always
 	grants     []string   // as team:…, role:…, scope:…
 	deny       bool
@@ -157,7 +157,7 @@ func (r *rule) read(key, value *yaml.Node) error {
 		if err != nil {
 			return err
 		}
-		pattern, err := globPattern(text, key.Value == "group")
+		pattern, err := newGlob(text, key.Value == "group")
 		if err != nil {
 			return at(value, r.name, "%s: %v", key.Value, err)
 		}
@@ -214,26 +214,52 @@ func scalar(n *yaml.Node) (string, error) {
 	return n.Value, nil
 }
 
-// globPattern reads a name in which each `*` stands for any text; `\*` is a star.
-func globPattern(glob string, anyCase bool) (*regexp.Regexp, error) {
-	var b strings.Builder
+// glob is a name in which each `*` stands for any text; `\*` is a star.
+type glob struct {
+	exact   string // where it has no star
+	anyCase bool
+	pattern *regexp.Regexp
+}
+
+// MatchString tells whether a name is meant.
+func (g *glob) MatchString(name string) bool {
+	switch {
+	case g.pattern != nil:
+		return g.pattern.MatchString(name)
+	case g.anyCase:
+		return strings.EqualFold(g.exact, name)
+	}
+	return g.exact == name
+}
+
+func newGlob(text string, anyCase bool) (*glob, error) {
+	g := &glob{anyCase: anyCase}
+	var pattern, exact strings.Builder
 	if anyCase {
-		b.WriteString("(?i)")
+		pattern.WriteString("(?i)")
 	}
-	b.WriteByte('^')
-	for i := 0; i < len(glob); i++ {
-		switch {
-		case glob[i] == '*':
-			b.WriteString("(?s:.*)")
-		case glob[i] == '\\' && i+1 < len(glob):
-			i++
-			b.WriteString(regexp.QuoteMeta(glob[i : i+1]))
-		case glob[i] == '\\':
-			return nil, errors.New("ends in a backslash")
-		default:
-			b.WriteString(regexp.QuoteMeta(glob[i : i+1]))
+	pattern.WriteByte('^')
+	stars := false
+	for i := 0; i < len(text); i++ {
+		if text[i] == '*' {
+			stars = true
+			pattern.WriteString("(?s:.*)")
+			continue
 		}
+		if text[i] == '\\' {
+			if i++; i == len(text) {
+				return nil, errors.New("ends in a backslash")
+			}
+		}
+		pattern.WriteString(regexp.QuoteMeta(text[i : i+1]))
+		exact.WriteByte(text[i])
 	}
-	b.WriteByte('$')
-	return regexp.Compile(b.String())
+	if !stars {
+		g.exact = exact.String()
+		return g, nil
+	}
+	pattern.WriteByte('$')
+	var err error
+	g.pattern, err = regexp.Compile(pattern.String())
+	return g, err
 }

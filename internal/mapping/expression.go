@@ -19,6 +19,8 @@ const (
 	// comparison is a few. It is checked by estimate when a rule is saved, and again
 	// when it runs.
 	maxCost = 100_000
+	// maxTotalCost bounds all rules of a document together, by estimate.
+	maxTotalCost = 2_000_000
 	// maxDepth bounds how deep expressions nest.
 	maxDepth = 64
 	// What the estimate takes attributes, and lists such as that of groups, for.
@@ -27,31 +29,31 @@ const (
 )
 
 // compile checks one expression against the vocabulary, and what it may cost.
-func compile(env *cel.Env, r rule, lines []string) (cel.Program, error) {
+func compile(env *cel.Env, r rule, lines []string) (program cel.Program, most uint64, err error) {
 	ast, issues := env.Compile(r.when.Value)
 	if issues.Err() != nil {
 		first := issues.Errors()[0]
 		line, column := position(r.when, lines, first.Location.Line(), first.Location.Column())
-		return nil, &Error{Line: line, Column: column, Rule: r.name, Reason: first.Message}
+		return nil, 0, &Error{Line: line, Column: column, Rule: r.name, Reason: first.Message}
 	}
 	if ast.OutputType() != types.BoolType && ast.OutputType() != types.DynType {
-		return nil, at(r.when, r.name, "the expression is a %s: want one that is true or false", ast.OutputType())
+		return nil, 0, at(r.when, r.name, "the expression is a %s: want one that is true or false", ast.OutputType())
 	}
 	if made := celast.MatchDescendants(celast.NavigateAST(ast.NativeRep()), celast.KindMatcher(celast.StructKind)); len(made) > 0 {
-		return nil, at(r.when, r.name, "an expression makes no objects")
+		return nil, 0, at(r.when, r.name, "an expression makes no objects")
 	}
 	estimate, err := env.EstimateCost(ast, sizes{})
 	if err != nil {
-		return nil, at(r.when, r.name, "the expression's cost cannot be told: %v", err)
+		return nil, 0, at(r.when, r.name, "the expression's cost cannot be told: %v", err)
 	}
 	if estimate.Max > maxCost {
-		return nil, at(r.when, r.name, "the expression is too dear: it may cost %d, and %d is the most", estimate.Max, maxCost)
+		return nil, 0, at(r.when, r.name, "the expression is too dear: it may cost %d, and %d is the most", estimate.Max, maxCost)
 	}
-	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
+	program, err = env.Program(ast, cel.CostTracking(sizes{}), cel.CostLimit(maxCost))
 	if err != nil {
-		return nil, at(r.when, r.name, "%v", err)
+		return nil, 0, at(r.when, r.name, "%v", err)
 	}
-	return program, nil
+	return program, estimate.Max, nil
 }
 
 // position leads from a place in an expression to that in the document.
@@ -89,6 +91,16 @@ func (sizes) EstimateCallCost(function, _ string, _ *cost.AstNode, _ []cost.AstN
 		return &cost.CallEstimate{CostEstimate: cost.Estimate{Min: 1, Max: estimatedText}}
 	}
 	return nil
+}
+
+// CallCost implements interpreter.ActualCostEstimator: JSON costs by its length.
+func (sizes) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
+	if function != "json" {
+		return nil
+	}
+	text, _ := args[0].Value().(string)
+	cost := uint64(len(text)) + 1
+	return &cost
 }
 
 const maxJSON = 64 << 10 // bytes

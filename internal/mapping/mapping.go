@@ -91,12 +91,17 @@ func Compile(document string, v Vocabulary) (*Rules, error) {
 		return nil, err
 	}
 	rules := &Rules{vocabulary: vocabulary}
+	var total uint64
 	lines := strings.Split(document, "\n")
 	for _, r := range parsed {
 		c := compiled{rule: r}
 		if r.when != nil {
-			if c.program, err = compile(env, r, lines); err != nil {
+			var cost uint64
+			if c.program, cost, err = compile(env, r, lines); err != nil {
 				return nil, err
+			}
+			if total += cost; total > maxTotalCost {
+				return nil, at(r.when, r.name, "together with the rules before it, it is too dear: %d is the most for all", maxTotalCost)
 			}
 		}
 		rules.rules = append(rules.rules, c)
@@ -140,6 +145,22 @@ func (rs *Rules) Apply(p Principal) Result {
 	return result
 }
 
+// classOf says why an expression failed, without the values that cel-go quotes.
+func classOf(err error) string {
+	text := err.Error()
+	switch {
+	case strings.HasPrefix(text, "json: "):
+		return text // our own words
+	case strings.Contains(text, "cost limit"):
+		return "it took more than its cost limit"
+	case strings.HasPrefix(text, "no such key"):
+		return "no such key"
+	case strings.HasPrefix(text, "no such overload"):
+		return "a value is of another type than the expression needs"
+	}
+	return "it cannot be evaluated"
+}
+
 // holds tells whether the rule is about the principal, and by which group.
 func (c compiled) holds(p Principal, variables map[string]any) (Source, bool, error) {
 	source := Source{Rule: c.name}
@@ -159,7 +180,7 @@ func (c compiled) holds(p Principal, variables map[string]any) (Source, bool, er
 	source.When = c.when.Value
 	value, _, err := c.program.Eval(variables)
 	if err != nil {
-		return source, false, fmt.Errorf("%s: %w", c.when.Value, err)
+		return source, false, fmt.Errorf("%s: %s", c.when.Value, classOf(err))
 	}
 	held, ok := value.Value().(bool)
 	if !ok {

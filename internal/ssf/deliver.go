@@ -18,6 +18,7 @@ type Token struct {
 	JTI   uuid.UUID
 	SET   string // signed, in compact form
 	Event string
+	About uuid.UUID // the principal; zero: the stream itself
 }
 
 // signal is one row of what is to be told.
@@ -50,7 +51,11 @@ func (s *Store) Waiting(ctx context.Context, tenant uuid.UUID, stream Stream, li
 		if err != nil {
 			return nil, false, err
 		}
-		tokens = append(tokens, Token{g.JTI, set, g.Type})
+		token := Token{JTI: g.JTI, SET: set, Event: g.Type}
+		if g.Principal != nil {
+			token.About = *g.Principal
+		}
+		tokens = append(tokens, token)
 	}
 	return tokens, more, nil
 }
@@ -102,20 +107,37 @@ type Refusal struct {
 const maxDetail = 500
 
 // Settle stores that a receiver has a token, or why it did not take it: it is not sent
-// again. Settling again changes nothing.
-func (s *Store) Settle(ctx context.Context, tenant, stream uuid.UUID, jti uuid.UUID, refusal *Refusal) error {
+// again. Settling again changes nothing. It tells whether the stream still goes to that
+// endpoint, and is not paused.
+func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, stream Stream, jti uuid.UUID, refusal *Refusal) (goesOn bool, err error) {
 	outcome, detail := "delivered", ""
 	if refusal != nil {
 		outcome, detail = "refused", clean(refusal.Err+": "+refusal.Description)
 	}
-	_, err := database.Once(ctx, s.db, tenant, database.Nothing, `
+	goesOn, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `
 		with settled as (
 		  update signals set settled_at = now(), outcome = $4, detail = $5
-		   where tenant_id = $1 and stream_id = $2 and jti = $3 and settled_at is null returning 1)
-		update streams set last_error = $5, last_error_at = case when $4 = 'refused' then now() end
-		 where tenant_id = $1 and id = $2 and (last_error <> '' or $4 = 'refused') and exists (select 1 from settled)`, tenant, stream, jti, outcome, detail)
+		   where tenant_id = $1 and stream_id = $2 and jti = $3 and settled_at is null returning 1),
+		said as (
+		  update streams set last_error = $5, last_error_at = case when $4 = 'refused' then now() end
+		   where tenant_id = $1 and id = $2 and (last_error <> '' or $4 = 'refused') and exists (select 1 from settled))
+		select exists (select 1 from streams where tenant_id = $1 and id = $2 and status = 'enabled' and endpoint = $6)`,
+		tenant, stream.ID, jti, outcome, detail, stream.Endpoint)
 	if err != nil {
-		return fmt.Errorf("settle a token: %w", err)
+		return false, fmt.Errorf("settle a token: %w", err)
+	}
+	return goesOn, nil
+}
+
+// Acknowledge stores that a receiver has tokens.
+func (s *Store) Acknowledge(ctx context.Context, tenant, stream uuid.UUID, jtis []uuid.UUID) error {
+	_, err := database.Once(ctx, s.db, tenant, database.Nothing, `
+		update signals set settled_at = now(), outcome = 'delivered'
+		 where tenant_id = $1 and stream_id = $2 and jti = any ($3) and settled_at is null`, tenant, stream, jtis)
+	if err != nil {
+		return fmt.Errorf("acknowledge tokens: %w", err)
 	}
 	return nil
 }
@@ -150,11 +172,16 @@ type Pushing struct {
 	Stream uuid.UUID
 }
 
-// Pushing returns the streams, of all tenants, that have something to push.
-func (s *Store) Pushing(ctx context.Context, limit int) ([]Pushing, error) {
+// pushLease is how long a stream that was claimed is left alone; one that has nothing
+// left to push is released at once.
+const pushLease = 10 * time.Second
+
+// Claim returns streams, of all tenants, that have something to push and that nobody
+// has claimed lately.
+func (s *Store) Claim(ctx context.Context, limit int) ([]Pushing, error) {
 	var found []Pushing
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select tenant_id, stream_id from pushing_streams($1)`, limit)
+		rows, err := tx.Query(ctx, `select tenant_id, stream_id from claim_streams($1, $2)`, limit, pushLease)
 		if err != nil {
 			return err
 		}
@@ -167,15 +194,29 @@ func (s *Store) Pushing(ctx context.Context, limit int) ([]Pushing, error) {
 	return found, nil
 }
 
-// Sweep has what waited longer than [Retention] expire, and forgets what was settled
-// longer ago.
-func (s *Store) Sweep(ctx context.Context) error {
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `select sweep_signals($1)`, Retention)
-		return err
-	})
+// Release lets a stream be claimed again: nothing is left to push.
+func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
+	_, err := database.Once(ctx, s.db, tenant, database.Nothing, `
+		update streams set claimed_until = null where tenant_id = $1 and id = $2`, tenant, stream)
 	if err != nil {
-		return fmt.Errorf("sweep the signals: %w", err)
+		return fmt.Errorf("release stream %s: %w", stream, err)
+	}
+	return nil
+}
+
+// sweepBatch bounds one statement of a sweep.
+const sweepBatch = 5000
+
+// Sweep has what waited longer than [Retention] expire, and forgets what was settled
+// longer ago, so many rows at a time.
+func (s *Store) Sweep(ctx context.Context) error {
+	for swept := int64(sweepBatch); swept >= sweepBatch; {
+		err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, `select sweep_signals($1, $2)`, Retention, sweepBatch).Scan(&swept)
+		})
+		if err != nil {
+			return fmt.Errorf("sweep the signals: %w", err)
+		}
 	}
 	return nil
 }
@@ -200,9 +241,12 @@ func (s *Store) Lags(ctx context.Context, tenant uuid.UUID) (map[uuid.UUID]Lag, 
 		})
 		return struct{}{}, err
 	}, `
-		select stream_id, count(*) filter (where settled_at is null), min(created_at) filter (where settled_at is null),
-		       count(*) filter (where outcome = 'refused'), count(*) filter (where outcome = 'expired')
-		  from signals where tenant_id = $1 group by stream_id`, tenant)
+		select s.id, w.n, w.oldest,
+		       (select count(*) from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.outcome = 'refused'),
+		       (select count(*) from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.outcome = 'expired')
+		  from streams s
+		  left join lateral (select count(*) n, min(g.created_at) oldest from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.settled_at is null) w on true
+		 where s.tenant_id = $1`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("look what streams have to deliver: %w", err)
 	}

@@ -20,19 +20,23 @@ const (
 	// keyLife is how long a key signs. Its public part is served for as long again as
 	// anything may be kept that it signed.
 	keyLife = 30 * 24 * time.Hour
+	// keyLead is how long a key is served before it signs: receivers keep what they
+	// have fetched for a while.
+	keyLead = time.Hour
 	keyBits = 2048 // the least that the CAEP interoperability profile takes
 	// jwksLife is how long the served keys are remembered.
 	jwksLife = 5 * time.Second
+	// keyLook is how often a process looks which key signs.
+	keyLook = time.Minute
 )
 
 // keyCache remembers the key that signs, and the keys that are served.
 type keyCache struct {
-	mu      sync.Mutex
-	signer  jose.Signer
-	id      uuid.UUID
-	created time.Time
-	public  []byte
-	until   time.Time
+	mu     sync.Mutex
+	signer jose.Signer
+	look   time.Time // when to look again which key signs
+	public []byte
+	until  time.Time
 }
 
 // JWKS returns the public keys (RFC 7517).
@@ -62,16 +66,20 @@ func (s *Store) JWKS(ctx context.Context) ([]byte, error) {
 	return public, nil
 }
 
-// signer returns what signs now: the newest key, or a new one where that is old.
+// signer returns what signs now: the newest key that has been served for [keyLead], or,
+// where there is none, the newest. The next is made in time for that.
 func (s *Store) signer(ctx context.Context) (jose.Signer, error) {
 	s.keys.mu.Lock()
 	defer s.keys.mu.Unlock()
-	if s.keys.signer != nil && time.Since(s.keys.created) < keyLife {
+	if s.keys.signer != nil && time.Now().Before(s.keys.look) {
 		return s.keys.signer, nil
 	}
-	id, private, created, err := s.newest(ctx)
+	id, private, created, err := s.signing(ctx)
 	if errors.Is(err, pgx.ErrNoRows) {
 		id, private, created, err = s.makeKey(ctx)
+	}
+	if err == nil && time.Since(created) > keyLife-2*keyLead {
+		err = s.makeNext(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("get the signing key: %w", err)
@@ -81,15 +89,28 @@ func (s *Store) signer(ctx context.Context) (jose.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use the signing key: %w", err)
 	}
-	s.keys.signer, s.keys.id, s.keys.created = signer, id, created
+	s.keys.signer, s.keys.look = signer, time.Now().Add(keyLook)
 	return signer, nil
 }
 
-func (s *Store) newest(ctx context.Context) (id uuid.UUID, private *rsa.PrivateKey, created time.Time, err error) {
+// makeNext makes the key that follows, unless somebody has.
+func (s *Store) makeNext(ctx context.Context) error {
+	var there bool
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `select exists (select 1 from signing_keys where created_at > now() - $1::interval)`, keyLife-2*keyLead).Scan(&there)
+	})
+	if err == nil && !there {
+		_, _, _, err = s.makeKey(ctx)
+	}
+	return err
+}
+
+func (s *Store) signing(ctx context.Context) (id uuid.UUID, private *rsa.PrivateKey, created time.Time, err error) {
 	var sealed []byte
 	err = s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
-			select id, private, created_at from signing_keys where created_at > now() - $1::interval order by created_at desc limit 1`, keyLife).
+			select id, private, created_at from signing_keys where created_at > now() - $1::interval
+			 order by created_at > now() - $2::interval, created_at desc limit 1`, keyLife, keyLead).
 			Scan(&id, &sealed, &created)
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -51,14 +52,29 @@ func refusePrivate(_, address string, _ syscall.RawConn) error {
 		return errPrivate
 	}
 	ip := host.Addr().Unmap()
-	if !ip.IsGlobalUnicast() || ip.IsPrivate() || sharedSpace.Contains(ip) {
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() {
 		return errPrivate
+	}
+	for _, space := range insideSpaces() {
+		if space.Contains(ip) {
+			return errPrivate
+		}
 	}
 	return nil
 }
 
-// sharedSpace is that of carriers' own networks (RFC 6598), where clouds keep services.
-var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+// insideSpaces are addresses that lead inside although they are global by form:
+// carriers' own networks, where clouds keep services (RFC 6598), what is reserved or for
+// tests, and those that wrap an IPv4 address (NAT64, 6to4, Teredo, SIIT).
+func insideSpaces() []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"),
+		netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("::/96"),
+		netip.MustParsePrefix("::ffff:0:0:0/96"), netip.MustParsePrefix("fec0::/10"),
+		netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
+		netip.MustParsePrefix("168.63.129.16/32"), // Azure's own host
+	}
+}
 
 // CheckEndpoint says why receivers cannot be reached at an address, or nil.
 func CheckEndpoint(endpoint string, private bool) error {
@@ -118,8 +134,8 @@ func answerOf(resp *http.Response, body []byte) (*Refusal, error) {
 	if json.Unmarshal(body, &refusal) != nil || refusal.Err == "" {
 		refusal = Refusal{Err: "invalid_request", Description: said + " without saying why"}
 	}
-	// Who we are can be put right, and then the token is good.
-	if refusal.Err == "authentication_failed" || refusal.Err == "access_denied" {
+	// Who we are can be put right, and keys are fetched anew: then the token is good.
+	if slices.Contains([]string{"authentication_failed", "access_denied", "invalid_key"}, refusal.Err) {
 		return nil, &UnreachableError{Reason: said + " " + refusal.Err}
 	}
 	return &refusal, nil

@@ -2,6 +2,7 @@ package ssf
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 )
@@ -41,17 +42,17 @@ func (s *Store) Relay(ctx context.Context, by Transmitter, log *slog.Logger) {
 }
 
 func (s *Store) relay(ctx context.Context, by Transmitter) error {
-	pushing, err := s.Pushing(ctx, relayBatch)
+	pushing, err := s.Claim(ctx, relayBatch)
 	if err != nil {
 		return err
 	}
 	for _, p := range pushing {
 		attempt, cancel := context.WithTimeout(ctx, relayAttempt)
-		err := by.Transmit(attempt, p)
+		failed := by.Transmit(attempt, p)
 		cancel()
-		if err != nil {
-			return err
+		if failed != nil {
+			err = errors.Join(err, failed, s.Release(ctx, p.Tenant, p.Stream))
 		}
 	}
-	return nil
+	return err
 }

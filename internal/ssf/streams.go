@@ -110,10 +110,12 @@ func (s *Store) Update(ctx context.Context, tenant uuid.UUID, n Stream) (Stream,
 // SetStatus pauses, disables or enables a stream. Error: [ErrStreamNotFound].
 func (s *Store) SetStatus(ctx context.Context, tenant, id uuid.UUID, status Status, reason string) (Stream, error) {
 	return s.one(ctx, tenant, `
-		update streams set status = $3, reason = $4 where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, status, reason)
+		with dropped as ( -- a disabled stream holds nothing
+		  update signals set settled_at = now(), outcome = 'expired' where $3 = 'disabled' and tenant_id = $1 and stream_id = $2 and settled_at is null)
+		update streams set status = $3, reason = $4, claimed_until = null where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, status, reason)
 }
 
-// Delete removes a stream with all that it has yet to deliver. Error: [ErrStreamNotFound].
+// Delete removes a stream; what it has yet to deliver is swept. Error: [ErrStreamNotFound].
 func (s *Store) Delete(ctx context.Context, tenant, id uuid.UUID) error {
 	_, err := s.one(ctx, tenant, `delete from streams where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id)
 	return err

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
@@ -57,7 +58,7 @@ type issuer struct {
 var (
 	ErrIssuerNotFound = errors.New("no such issuer")
 	ErrIssuerExists   = errors.New("the tenant has that issuer with that audience")
-	ErrInvalidIssuer  = errors.New("an issuer needs an issuer and an audience of at most 512 bytes, and a jwksUrl with https (http on loopback only); uses are scim, revocation and events")
+	ErrInvalidIssuer  = errors.New("an issuer needs an issuer and an audience of at most 512 bytes, and a jwksUrl with https (http on loopback only); uses are scim, alone, or revocation, for named subjects, and events")
 )
 
 const (
@@ -105,7 +106,8 @@ func valid(i Issuer) bool {
 			return false
 		}
 	}
-	if slices.ContainsFunc(i.Uses, func(u Use) bool { return !slices.Contains(Uses(), u) }) {
+	if slices.ContainsFunc(i.Uses, func(u Use) bool { return !slices.Contains(Uses(), u) }) ||
+		(len(i.Uses) > 1 && slices.Contains(i.Uses, UseSCIM)) || (slices.Contains(i.Uses, UseRevocation) && len(i.Subjects) == 0) {
 		return false
 	}
 	u, err := url.Parse(i.JWKSURL)
@@ -186,7 +188,9 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 	}
 	var found []opened
 	for _, i := range issuers {
-		if (name != "" && i.tenant.Name != name) || !unverified.Audience.Contains(i.Audience) || !slices.Contains(i.Uses, use) {
+		// Who sends SCIM may share its issuer with another tenant, and say by the path
+		// which is meant; what ends people may not.
+		if (name != "" && i.tenant.Name != name && use == UseSCIM) || !unverified.Audience.Contains(i.Audience) || !slices.Contains(i.Uses, use) {
 			continue
 		}
 		keys, err := s.keys.get(ctx, i.JWKSURL, token.Headers[0].KeyID)
@@ -211,11 +215,13 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 		}
 	}
 	// A token that would open two tenants names neither.
-	if len(found) != 1 {
+	if len(found) != 1 || (name != "" && found[0].Tenant.Name != name) || hasControl(found[0].Subject) || hasControl(found[0].id) {
 		return opened{}, ErrUnauthorized
 	}
 	return found[0], nil
 }
+
+func hasControl(text string) bool { return strings.ContainsFunc(text, unicode.IsControl) }
 
 // verifier checks the claims of a token whose signature holds, and returns who it is of.
 type verifier func(token *jwt.JSONWebToken, c claims, i issuer) (subject string, ok bool)

@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
 // ask evaluates one question, and returns the reason; allow, where there is none.
@@ -48,6 +52,9 @@ func TestDecisions(t *testing.T) {
 	key := i.hold(p, ada, agent, "key")
 	mail := i.must("POST", "/v1/credentials", i.platform,
 		fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":"mail","scopes":["mail.send"]}`, ada, agent))["id"].(string)
+	mallory := i.createUser(ada) // her name is Ada's id
+	i.createGroup("engineering-prod", mallory)
+	i.becomes(mallory, "scope:deploy", "scope:note.edit:own", "team:Engineering")
 	_, otherSCIM, _ := i.newTenant("umbrella")
 	foreign := i.must("POST", "/scim/v2/Users", otherSCIM, `{"userName":"eve","active":true}`)["id"].(string)
 	foreignAgent := i.must("POST", "/scim/v2/Agents", otherSCIM, fmt.Sprintf(`{"agentUserName":"evebot","owners":[{"value":%q}]}`, foreign))["id"].(string)
@@ -74,6 +81,9 @@ func TestDecisions(t *testing.T) {
 		{"a scope for what is hers", outreach, "note.edit", `{"type":"note","id":"1","properties":{"ownerID":"Ada@example.com"}}`, "allow"},
 		{"a scope for what is Bob's", outreach, "note.edit", `{"type":"note","id":"1","properties":{"ownerID":"bob@example.com"}}`, "not_entitled"},
 		{"an agent for a user who is no owner", agentFor(other, ada), "deploy", entityOf("service", "api"), "not_delegated"},
+		{"a scope for what is of somebody whose id is a name", entityOf("user", mallory), "note.edit", fmt.Sprintf(`{"type":"note","id":"1","properties":{"ownerID":%q}}`, ada), "not_entitled"},
+		{"a credential, spelt otherwise", outreach, "read", entityOf(" Credential", uuid.NewString()), "unknown_credential"},
+		{"a connector, spelt otherwise", outreach, "read", entityOf("CONNECTOR", "crm"), "no_credential"},
 		{"herself", entityOf("user", ada), "deploy", entityOf("service", "api"), "allow"},
 		{"an agent for itself", entityOf("agent", agent), "deploy", entityOf("service", "api"), "not_entitled"},
 		{"an unknown agent", agentFor("nobody", ada), "deploy", entityOf("service", "api"), "unknown_subject"},
@@ -128,6 +138,65 @@ func TestADecisionFlipsWithTheCommitWhateverTemporalDoes(t *testing.T) {
 	}
 }
 
+// TestALostEntitlementIsDeniedFromTheCommitOn: no worker runs once it is lost.
+func TestALostEntitlementIsDeniedFromTheCommitOn(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	i.apply("  - {group: engineering-prod, team: Engineering, scopes: [deploy]}\n  - {when: user.userType == 'staff', scopes: [read]}\n  - {group: frozen, deny: true, scopes: [deploy]}\n")
+	var users []string
+	for _, name := range []string{"quits", "moves", "renamed", "frozen", "deleted", "stays"} {
+		users = append(users, i.must("POST", "/scim/v2/Users", i.scim, fmt.Sprintf(`{"userName":%q,"userType":"staff","active":true}`, name))["id"].(string))
+	}
+	group, inner := i.createGroup("engineering-prod", users[0], users[1], users[3], users[5]), i.createGroup("squad", users[4])
+	renamed := i.createGroup("Engineering-prod", users[2])
+	i.join(group, inner)
+	frozen := i.createGroup("frozen")
+	items := make([]string, len(users))
+	for n, id := range users {
+		i.becomes(id, "scope:deploy", "scope:read", "team:Engineering")
+		items[n] = i.mustGrant(p, id, "key-"+id, "team:Engineering")
+	}
+	i.stopWork()
+	i.quit(group, users[0])
+	i.patch("/Users/"+users[1], `{"op":"replace","path":"userType","value":"guest"}`)
+	i.patch("/Groups/"+renamed, `{"op":"replace","path":"displayName","value":"sales"}`)
+	i.join(frozen, users[3])
+	i.raw("DELETE", "/scim/v2/Groups/"+inner, i.scim, "")
+	for n, want := range []struct{ deploy, read, team, credential string }{
+		{"entitlement", "allow", "entitlement", "entitlement_lost"},
+		{"allow", "entitlement", "allow", "allow"},
+		{"entitlement", "allow", "entitlement", "entitlement_lost"},
+		{"entitlement", "allow", "entitlement", "allow"},
+		{"entitlement", "allow", "entitlement", "entitlement_lost"},
+		{"allow", "allow", "allow", "allow"},
+	} {
+		subject := entityOf("user", users[n])
+		for _, question := range []struct{ action, resource, want string }{
+			{"deploy", entityOf("service", "api"), want.deploy},
+			{"read", entityOf("service", "api"), want.read},
+			{"deploy", entityOf("team", "Engineering"), want.team},
+			{"use", entityOf("credential", items[n]), want.credential},
+		} {
+			if got := i.ask(subject, question.action, question.resource); got != question.want && (question.want != "entitlement" || (got != "entitlement_lost" && got != "not_entitled")) {
+				t.Errorf("user %d, %s on %s: %s, want %s", n, question.action, question.resource, got, question.want)
+			}
+		}
+	}
+	standing := i.must("GET", "/v1/principals/"+users[0]+"/standing", i.platform, "")
+	if got := fmt.Sprint(standing["entitlements"]); got != "[scope:read]" {
+		t.Errorf("who quit stands with %s", got)
+	}
+	i.work()
+	i.becomes(users[0], "scope:read")
+	stacktest.Eventually(t, 20*time.Second, "no doubt", func() bool {
+		var doubts int
+		err := i.app.db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
+			return tx.QueryRow(t.Context(), `select count(*) from doubts where tenant_id = $1`, i.tenant.ID).Scan(&doubts)
+		})
+		return err == nil && doubts == 0
+	})
+}
+
 func TestACredentialThatEndedOrWhoseEntitlementIsLostIsDenied(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -160,6 +229,10 @@ func TestAnEvaluationThatIsNotOneIsRefused(t *testing.T) {
 		"no id":                `{"subject":{"type":"user"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
 		"an action of numbers": `{"subject":{"type":"user","id":"x"},"action":{"name":1},"resource":{"type":"t","id":"1"}}`,
 		"acting for a number":  `{"subject":{"type":"agent","id":"x","properties":{"on_behalf_of":1}},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"two subjects":         `{"subject":{"type":"user","id":"x"},"SUBJECT":{"type":"user","id":"y"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"two whoms":            `{"subject":{"type":"agent","id":"x","properties":{"on_behalf_of":"y","On_Behalf_Of":null}},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"an own action":        `{"subject":{"type":"user","id":"x"},"action":{"name":"note.edit:own"},"resource":{"type":"t","id":"1"}}`,
+		"a deep one":           `{"context":` + strings.Repeat(`[`, 100) + strings.Repeat(`]`, 100) + `}`,
 		"a null byte":          `{"subject":{"type":"user","id":"x\u0000"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
 	} {
 		if status, raw := i.raw("POST", "/access/v1/evaluation", i.platform, body); status != http.StatusBadRequest || !json.Valid(raw) {
@@ -235,7 +308,7 @@ func TestWithoutPostgreSQLNothingIsAllowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	reasons, err := access.NewStore(db).Decide(t.Context(), uuid.New(), access.Question{SubjectType: "User", Subject: "ada", Action: "a", ResourceType: "t", Resource: "1"})
+	reasons, err := access.NewStore(db, nil).Decide(t.Context(), uuid.New(), access.Question{SubjectType: "User", Subject: "ada", Action: "a", ResourceType: "t", Resource: "1"})
 	if !errors.Is(err, database.ErrUnavailable) || reasons != nil {
 		t.Errorf("decided %v, %v", reasons, err)
 	}

@@ -87,7 +87,7 @@ func (a *App) Close() {
 // Tenants returns the store of tenants and tokens.
 func (a *App) Tenants() *tenant.Store { return a.tenants }
 
-func (a *App) inventory() *inventory.Store { return inventory.NewStore(a.db, a.sealer) }
+func (a *App) inventory() *inventory.Store { return inventory.NewStore(a.db, a.sealer, a.entitlements) }
 
 func (a *App) cascades() *lifecycle.Cascades { return lifecycle.NewCascades(a.db) }
 

@@ -36,3 +36,27 @@ func TestAPlatformIsNotToldOfAnotherTenantsChanges(t *testing.T) {
 		t.Errorf("told of %d joiners, want only the own tenant's", n)
 	}
 }
+
+func TestAPlatformIsToldWhoGainedAndLostWhat(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(strings.Replace(p.connector(), "type: webhook,", "type: webhook, notify: true,", 1)))
+	i.apply("  - {group: engineering-prod, team: Engineering}\n  - {when: user.title == 'Countess', role: noble}\n")
+	ada := i.createUser("ada@example.com")
+	group := i.createGroup("engineering-prod")
+	stacktest.Eventually(t, 20*time.Second, "her arrival", func() bool { return p.called("principal.joiner", "") > 0 })
+	tell := func(kind, gained, lost string) {
+		t.Helper()
+		stacktest.Eventually(t, 20*time.Second, kind+" +"+gained+" -"+lost, func() bool {
+			return p.told(kind, ada, gained, lost)
+		})
+	}
+	i.join(group, ada)
+	tell("entitlements.changed", "team:Engineering", "")
+	i.patch("/Users/"+ada, `{"op":"add","path":"title","value":"Countess"}`)
+	tell("principal.mover", "role:noble", "")
+	i.mustGrant(p, ada, "key", "role:noble")
+	i.patch("/Users/"+ada, `{"op":"remove","path":"title"}`)
+	tell("principal.mover", "", "role:noble")
+	i.quit(group, ada)
+	tell("entitlements.changed", "", "team:Engineering")
+}

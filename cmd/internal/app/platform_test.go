@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -22,6 +24,7 @@ type platform struct {
 	calls map[string]int  // by "type reference"
 	// What it was told to put in place, and what it was handed, by reference.
 	secrets, published map[string][]string
+	changes            []change // of entitlements, as told
 	// intercept may answer in the platform's place: it returns whether it did.
 	intercept func(w http.ResponseWriter, kind, reference string) bool
 }
@@ -57,6 +60,8 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 			Reference string `json:"reference"`
 			Secret    string `json:"secret"`
 			NewSecret string `json:"newSecret"`
+
+			Entitlements []change `json:"entitlements"`
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
@@ -65,6 +70,10 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 	}
 	p.mu.Lock()
 	p.calls[m.Type+" "+m.Data.Reference]++
+	for _, c := range m.Data.Entitlements {
+		c.kind = m.Type
+		p.changes = append(p.changes, c)
+	}
 	intercept := p.intercept
 	p.mu.Unlock()
 	if m.Data.Reference == "" {
@@ -102,6 +111,23 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 		p.alive[m.Data.Reference] = false
 		_, _ = io.WriteString(w, `{"outcome":"done"}`)
 	}
+}
+
+// change is what a platform was told that a principal gained and lost.
+type change struct {
+	kind      string
+	Principal string   `json:"principal"`
+	Gained    []string `json:"gained"`
+	Lost      []string `json:"lost"`
+}
+
+// told tells whether a notification of that kind said that.
+func (p *platform) told(kind, principal, gained, lost string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.changes, func(c change) bool {
+		return c.kind == kind && c.Principal == principal && strings.Join(c.Gained, " ") == gained && strings.Join(c.Lost, " ") == lost
+	})
 }
 
 // connector is the platform's entry in leaver.yaml.

@@ -38,7 +38,7 @@ func (i *installation) routes() []route {
 var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts",
 	"changes", "unique_values", "tenant_schemas", "issuers", "inventory_states", "unbound", "rotations", "rotation_holders", "brakes",
-	"mappings", "computations", "computed_groups", "entitlements", "entitlement_changes", "validities", "streams", "signals", "received_tokens",
+	"mappings", "computations", "computed_groups", "entitlements", "entitlement_changes", "validities", "streams", "signals", "received_tokens", "doubts",
 }
 
 // open are the routes that need no token.

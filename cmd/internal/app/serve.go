@@ -50,7 +50,7 @@ func (a *App) Handler() http.Handler {
 	server := &api.Server{
 		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
 		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: brake.New(a.db), Pauses: brake.NewPauses(a.db),
-		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db),
+		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db, a.entitlements),
 		Signals: a.signals, PrivateReceivers: a.config.Signals.PrivateReceivers,
 		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Log: a.log,
 	}

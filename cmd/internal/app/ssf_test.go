@@ -16,6 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -442,5 +443,76 @@ func TestAClientThatDidNotWaitIsToldOfItsTransactionsEnd(t *testing.T) {
 	defer r.mu.Unlock()
 	if txn := r.took[0].Txn; txn != resp.Header.Get("Set-Txn") || len(r.took) != 1 {
 		t.Errorf("told %d, of txn %q; Set-Txn was %q", len(r.took), txn, resp.Header.Get("Set-Txn"))
+	}
+}
+
+// TestAStreamThatGoesHoldsUpNoDeactivation: what has something to tell must not fail for
+// want of whom to tell.
+func TestAStreamThatGoesHoldsUpNoDeactivation(t *testing.T) {
+	i := installAPI(t)
+	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	var users []string
+	for n := range 60 {
+		users = append(users, i.createUser(fmt.Sprint("user-", n)))
+	}
+	stop := make(chan struct{})
+	var churn sync.WaitGroup
+	for range 3 {
+		churn.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				_, raw := i.raw("POST", "/ssf/v1/streams", token, `{}`)
+				var created struct {
+					ID string `json:"stream_id"`
+				}
+				if json.Unmarshal(raw, &created) == nil {
+					i.raw("DELETE", "/ssf/v1/streams?stream_id="+created.ID, token, "")
+				}
+			}
+		})
+	}
+	for _, id := range users {
+		i.deactivate(id)
+	}
+	close(stop)
+	churn.Wait()
+}
+
+func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
+	i := installAPI(t)
+	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":[%q]}`, ssf.AccountDisabled))
+	i.deactivate(i.createUser("ada"))
+	poll := strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
+	age := func(column string) {
+		t.Helper()
+		err := i.app.db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
+			_, err := tx.Exec(t.Context(), `update signals set `+column+` = now() - interval '8 days' where tenant_id = $1`, i.tenant.ID)
+			return err
+		})
+		if err == nil {
+			err = i.app.signals.Sweep(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	age("created_at")
+	if sets := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(sets) != 0 {
+		t.Errorf("it has %v yet", sets)
+	}
+	view := func() map[string]any {
+		return i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any)[0].(map[string]any)
+	}
+	if v := view(); v["expired"] != 1.0 {
+		t.Errorf("the stream: %v", v)
+	}
+	age("settled_at")
+	if v := view(); v["expired"] != 0.0 {
+		t.Errorf("after the retention: %v", v)
 	}
 }

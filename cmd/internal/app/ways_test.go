@@ -81,7 +81,7 @@ func (p *idp) event(name string, subject any, change func(map[string]any)) map[s
 
 func (i *installation) trusts(p *idp, audience, use string) {
 	i.t.Helper()
-	i.must("POST", "/v1/tenants/acme/issuers", i.operator, fmt.Sprintf(`{"issuer":%q,"audience":%q,"jwksUrl":%q,"uses":[%q]}`, p.url, audience, p.url, use))
+	i.must("POST", "/v1/tenants/acme/issuers", i.operator, fmt.Sprintf(`{"issuer":%q,"audience":%q,"jwksUrl":%q,"uses":[%q],"subjects":%s}`, p.url, audience, p.url, use, map[string]string{"revocation": `["idp"]`}[use]+map[string]string{"events": `[]`}[use]))
 }
 
 func (i *installation) push(path, set string) (int, string) {

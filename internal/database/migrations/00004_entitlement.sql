@@ -33,6 +33,19 @@ create table computed_groups (
 );
 create index computed_groups_group on computed_groups (tenant_id, group_id, principal_id);
 
+-- What may have changed what a principal is entitled to and has not been computed yet:
+-- written by the rows that change, and only ever inserted, so that no write waits for a
+-- computation. A row whose principal is the tenant is about everybody. Whoever decides
+-- meanwhile derives entitlements by itself.
+create table doubts (
+    tenant_id    uuid not null,
+    principal_id uuid not null,
+    id           bigint generated always as identity,
+    cause        uuid not null, -- the principal, the group, or the tenant, whose rules changed
+    primary key (tenant_id, principal_id, id)
+);
+create index doubts_cause on doubts (tenant_id, cause, id);
+
 -- What a principal is entitled to, as team:…, role:… or scope:…, and what gave it.
 create table entitlements (
     tenant_id    uuid not null,
@@ -66,6 +79,9 @@ create index lifecycle_events_list on lifecycle_events (tenant_id, sequence desc
 create index lifecycle_events_principal on lifecycle_events (tenant_id, principal_id, sequence desc) where kind = 'leaver' or ends;
 
 alter table mappings enable row level security;
+alter table doubts enable row level security;
+create policy tenant on doubts using (tenant_id = leaver_tenant());
+grant select, insert, delete on doubts to leaver_app;
 alter table computations enable row level security;
 alter table computed_groups enable row level security;
 alter table entitlements enable row level security;
@@ -85,9 +101,11 @@ grant select, insert, update, delete on computed_groups, entitlements to leaver_
 create function withdraw_entitlements(tenant uuid, principals uuid[], event uuid) returns void
     language plpgsql as $$
 begin
+    -- A first computation may be under way, too.
+    insert into computations (tenant_id, principal_id) select tenant, p from (select p from unnest(principals) p order by p) o
+      on conflict do nothing;
     perform 1 from computations c where c.tenant_id = tenant and c.principal_id = any (principals)
       order by c.principal_id for update;
-    if not found then return; end if;
     with lost as (
       delete from entitlements e
        where e.tenant_id = tenant and e.principal_id = any (principals)
@@ -97,12 +115,56 @@ begin
     select tenant, l.principal_id, l.name, false, c.version, event
       from lost l join computations c on c.tenant_id = tenant and c.principal_id = l.principal_id;
 end $$;
+
+-- The doubts that rows leave, where the tenant derives anything.
+create function doubt_principal() returns trigger language plpgsql as $$
+begin
+    insert into doubts (tenant_id, principal_id, cause)
+    select new.tenant_id, new.id, new.id where exists (select 1 from mappings m where m.tenant_id = new.tenant_id);
+    return null;
+end $$;
+create function doubt_group() returns trigger language plpgsql as $$
+begin
+    insert into doubts (tenant_id, principal_id, cause)
+    select new.tenant_id, new.tenant_id, new.id where exists (select 1 from mappings m where m.tenant_id = new.tenant_id);
+    return null;
+end $$;
+create function doubt_members() returns trigger language plpgsql as $$
+begin
+    insert into doubts (tenant_id, principal_id, cause)
+    select c.tenant_id, case r.type when 'Group' then c.tenant_id else c.target_id end, c.source_id
+      from changed c join resources r on r.tenant_id = c.tenant_id and r.id = c.target_id
+     where c.attribute = 'members' and exists (select 1 from mappings m where m.tenant_id = c.tenant_id);
+    return null;
+end $$;
+create function doubt_everybody() returns trigger language plpgsql as $$
+begin
+    insert into doubts (tenant_id, principal_id, cause) values (new.tenant_id, new.tenant_id, new.tenant_id);
+    return null;
+end $$;
 -- +goose StatementEnd
+create trigger principal_is_doubted after update on resources for each row
+    when (new.type <> 'Group' and old.document is distinct from new.document) execute function doubt_principal();
+create trigger group_is_doubted after update on resources for each row
+    when (new.type = 'Group' and (old.display_name, old.external_id, old.deleted_at) is distinct from (new.display_name, new.external_id, new.deleted_at))
+    execute function doubt_group();
+create trigger members_are_doubted after insert on edges referencing new table as changed
+    for each statement execute function doubt_members();
+create trigger former_members_are_doubted after delete on edges referencing old table as changed
+    for each statement execute function doubt_members();
+create trigger everybody_is_doubted after insert on mappings for each row execute function doubt_everybody();
 
 -- +goose Down
+drop trigger principal_is_doubted on resources;
+drop trigger group_is_doubted on resources;
+drop trigger members_are_doubted on edges;
+drop trigger former_members_are_doubted on edges;
+-- What is of no principal: earlier versions know of none such.
+delete from lifecycle_events where principal_type = 'Tenant';
 drop function withdraw_entitlements(uuid, uuid[], uuid);
 drop index lifecycle_events_list, lifecycle_events_principal;
 alter table lifecycle_events drop column ends;
 create index lifecycle_events_list on lifecycle_events (tenant_id, sequence desc) where kind = 'leaver';
 create index lifecycle_events_principal on lifecycle_events (tenant_id, principal_id, sequence desc) where kind = 'leaver';
-drop table entitlement_changes, entitlements, computed_groups, computations, mappings;
+drop table entitlement_changes, entitlements, doubts, computed_groups, computations, mappings;
+drop function doubt_principal(), doubt_group(), doubt_members(), doubt_everybody();

@@ -33,6 +33,8 @@ create table streams (
     created_at    timestamptz not null default now(),
     last_error    text not null default '',
     last_error_at timestamptz,
+    -- Until then whoever claimed it has it pushed; earlier once nothing waits.
+    claimed_until timestamptz,
     primary key (tenant_id, id)
 );
 
@@ -52,13 +54,16 @@ create table signals (
     settled_at     timestamptz,
     outcome        text check (outcome in ('delivered', 'refused', 'expired')),
     detail         text not null default '',
-    primary key (tenant_id, stream_id, id),
-    foreign key (tenant_id, stream_id) references streams (tenant_id, id) on delete cascade
+    -- No foreign key: a stream that goes must hold up no write that has something to
+    -- tell. What it leaves behind is swept.
+    primary key (tenant_id, stream_id, id)
 );
 create unique index signals_once on signals (tenant_id, stream_id, once);
 create unique index signals_jti on signals (tenant_id, stream_id, jti);
 create index signals_waiting on signals (tenant_id, stream_id, id) where settled_at is null;
 create index signals_settled on signals (settled_at) where settled_at is not null;
+create index signals_age on signals (created_at) where settled_at is null;
+create index signals_failed on signals (tenant_id, stream_id, outcome) where outcome in ('refused', 'expired');
 
 alter table streams enable row level security;
 alter table signals enable row level security;
@@ -165,35 +170,63 @@ end $$;
 create trigger entitlements_are_told after insert on entitlement_changes referencing new table as added
     for each statement execute function signal_entitlements();
 
--- Which streams have something to push, of all tenants.
-create function pushing_streams(at_most int) returns table (tenant_id uuid, stream_id uuid)
-    language sql stable security definer set search_path = pg_catalog, public as $$
-    select s.tenant_id, s.id from public.streams s
-     where s.method = 'push' and s.status = 'enabled'
-       and exists (select 1 from public.signals g where g.tenant_id = s.tenant_id and g.stream_id = s.id and g.settled_at is null)
-     limit at_most
+-- A restriction that came of another's cascade has no event of its own: the agents of a
+-- leaver.
+create function signal_restriction() returns trigger language plpgsql as $$
+begin
+    if not exists (select 1 from streams s where s.tenant_id = new.tenant_id)
+       or exists (select 1 from lifecycle_events e where e.tenant_id = new.tenant_id and e.id = new.event_id and e.principal_id = new.principal_id) then
+        return null;
+    end if;
+    perform emit_signal(new.tenant_id, new.principal_id, r.type, name, '{}', coalesce(e.workflow_id, ''), new.event_id || '/' || new.principal_id)
+      from resources r
+      cross join unnest(array['urn:ietf:params:scim:event:prov:deactivate', 'https://schemas.openid.net/secevent/risc/event-type/account-disabled']) name
+      left join lifecycle_events e on e.tenant_id = new.tenant_id and e.id = new.event_id
+     where r.tenant_id = new.tenant_id and r.id = new.principal_id;
+    return null;
+end $$;
+create trigger restriction_is_told after insert on restrictions for each row
+    when (new.cause = 'orphaned' and new.event_id is not null) execute function signal_restriction();
+
+-- Claims streams, of all tenants, that have something to push, the longest unclaimed
+-- first: one whose receiver is down comes again after all others.
+create function claim_streams(at_most int, lease interval) returns table (tenant_id uuid, stream_id uuid)
+    language sql security definer set search_path = pg_catalog, public as $$
+    update public.streams c set claimed_until = now() + lease
+      from (select s.tenant_id, s.id from public.streams s
+             where s.method = 'push' and s.status = 'enabled' and (s.claimed_until is null or s.claimed_until < now())
+               and exists (select 1 from public.signals g where g.tenant_id = s.tenant_id and g.stream_id = s.id and g.settled_at is null)
+             order by s.claimed_until nulls first limit at_most for update skip locked) due
+     where c.tenant_id = due.tenant_id and c.id = due.id
+    returning c.tenant_id, c.id
 $$;
 
--- What is older than anybody waits for goes; what was not delivered in time is told.
-create function sweep_signals(retention interval) returns bigint
+-- What was not delivered in time expires; what is older than anybody waits for goes. So
+-- many rows at a time; it tells how many there were.
+create function sweep_signals(retention interval, at_most int) returns bigint
     language sql security definer set search_path = pg_catalog, public as $$
     with late as (
-      update public.signals set settled_at = now(), outcome = 'expired' where settled_at is null and created_at < now() - retention),
+      update public.signals g set settled_at = now(), outcome = 'expired'
+        from (select tenant_id, stream_id, id from public.signals where settled_at is null and created_at < now() - retention limit at_most) l
+       where g.tenant_id = l.tenant_id and g.stream_id = l.stream_id and g.id = l.id returning 1),
     gone as (
-      delete from public.signals where settled_at < now() - retention returning 1)
-    select count(*) from gone
+      delete from public.signals g
+       using (select tenant_id, stream_id, id from public.signals where settled_at < now() - retention limit at_most) l
+       where g.tenant_id = l.tenant_id and g.stream_id = l.stream_id and g.id = l.id returning 1)
+    select (select count(*) from late) + (select count(*) from gone)
 $$;
 -- +goose StatementEnd
-revoke execute on function pushing_streams(int), sweep_signals(interval) from public;
-grant execute on function pushing_streams(int), sweep_signals(interval) to leaver_app;
+revoke execute on function claim_streams(int, interval), sweep_signals(interval, int) from public;
+grant execute on function claim_streams(int, interval), sweep_signals(interval, int) to leaver_app;
 
 -- +goose Down
-drop function pushing_streams(int), sweep_signals(interval);
+drop function claim_streams(int, interval), sweep_signals(interval, int);
+drop trigger restriction_is_told on restrictions;
 drop trigger entitlements_are_told on entitlement_changes;
 drop trigger credential_has_ended on inventory;
 drop trigger event_has_ended on lifecycle_events;
 drop trigger event_is_told on lifecycle_events;
-drop function signal_entitlements(), signal_credential(), signal_end(), signal_event(), emit_signal(uuid, uuid, text, text, jsonb, text, text);
+drop function signal_restriction(), signal_entitlements(), signal_credential(), signal_end(), signal_event(), emit_signal(uuid, uuid, text, text, jsonb, text, text);
 alter table lifecycle_events drop column async;
 drop table signals, streams, signing_keys;
 delete from tokens where class = 'receiver';
