@@ -69,21 +69,28 @@ func NewStore(db *database.DB, entitlements Entitlements) *Store { return &Store
 // was committed that has not been computed yet.
 const inDoubt = "in_doubt:"
 
-// Decide answers questions in their order, in one round trip, and in more where a
-// change of groups, attributes or rules is just being computed. Without PostgreSQL
-// there is no answer: database.ErrUnavailable.
+// Decide answers questions in their order, in one round trip where an agent may act for
+// its owner, in two where there is a reason to tell, and in more where a change of
+// groups, attributes or rules is just being computed. Without PostgreSQL there is no
+// answer: database.ErrUnavailable.
 func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Question) ([]Reason, error) {
 	reasons := make([]Reason, len(questions))
-	statements := make([]database.Statement, len(questions))
+	var quick, rest []database.Statement
 	for i, q := range questions {
-		sql, args := q.query(tenant)
-		statements[i] = decision(sql, args, &reasons[i])
+		if sql, args := q.quick(tenant); sql != "" {
+			quick = append(quick, decision(sql, args, &reasons[i]))
+		}
 	}
-	if len(statements) == 0 {
-		return reasons, nil
+	if err := s.ask(ctx, tenant, quick); err != nil {
+		return nil, err
 	}
-	if err := database.Together(ctx, s.db, tenant, statements...); err != nil {
-		return nil, fmt.Errorf("decide: %w", err)
+	for i, q := range questions {
+		if reasons[i] != Allow {
+			rest = append(rest, decision("select "+decideSQL, q.args(tenant), &reasons[i]))
+		}
+	}
+	if err := s.ask(ctx, tenant, rest); err != nil {
+		return nil, err
 	}
 	for i, q := range questions {
 		whose, doubted := strings.CutPrefix(string(reasons[i]), inDoubt)
@@ -95,6 +102,16 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 		}
 	}
 	return reasons, nil
+}
+
+func (s *Store) ask(ctx context.Context, tenant uuid.UUID, statements []database.Statement) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	if err := database.Together(ctx, s.db, tenant, statements...); err != nil {
+		return fmt.Errorf("decide: %w", err)
+	}
+	return nil
 }
 
 // decideLive asks again, with what somebody is entitled to now.
@@ -113,9 +130,11 @@ func (s *Store) decideLive(ctx context.Context, tenant uuid.UUID, q Question, wh
 
 func decision(sql string, args []any, into *Reason) database.Statement {
 	return database.Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) error {
-		rows.Next() // a query without a row leaves no reason, which is none to allow
-		if err := rows.Scan(into); err != nil {
-			return err
+		// Without a row there is no reason, which is none to allow.
+		if rows.Next() {
+			if err := rows.Scan(into); err != nil {
+				return err
+			}
 		}
 		rows.Close()
 		return rows.Err()
@@ -127,22 +146,19 @@ const (
 	liveSQL   = `access_decision($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
 
 	// What is asked most is whether an agent may act for a user who owns it. Where
-	// nothing stands against that, these say so in one query, at a third of the cost;
-	// everything else, and every reason, is the function's. Whoever is deleted is
-	// restricted for ever, and only principals hold anything, so that the resources
-	// themselves need no look.
+	// nothing stands against that, these say so, at a third of the cost; everything else,
+	// and every reason, is the function's. Whoever is deleted is restricted for ever, and
+	// only principals hold anything, so that the resources themselves need no look.
 	ownerSQL = `
-		 where o.tenant_id = $1 and o.source_id = $3 and o.attribute = 'owners' and o.target_id = $5
-		   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id in ($3, $5))
-		   and not exists (select 1 from validities v where v.tenant_id = $1 and v.principal_id = $3 and v.valid_until <= now())`
-	credentialSQL = `select case when exists (
-		select 1 from edges o
-		  join inventory i on i.tenant_id = $1 and i.id = $11 and i.principal_id = $5 and i.agent_id = $3 and i.state = 'live' and i.entitlement not like '%:%'
-		   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $7 = any (i.scopes))` + ownerSQL + `) then 'allow' else ` + decideSQL + ` end`
-	scopeSQL = `select case when exists (
-		select 1 from edges o
-		  join entitlements e on e.tenant_id = $1 and e.principal_id = $5 and e.name = 'scope:' || $7` + ownerSQL + `
-		   and not exists (select 1 from doubts d where d.tenant_id = $1 and d.principal_id in ($1, $5))) then 'allow' else ` + decideSQL + ` end`
+		 where o.tenant_id = $1 and o.source_id = $2 and o.attribute = 'owners' and o.target_id = $3
+		   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id in ($2, $3))
+		   and not exists (select 1 from validities v where v.tenant_id = $1 and v.principal_id = $2 and v.valid_until <= now())`
+	credentialSQL = `select 'allow' from edges o
+		  join inventory i on i.tenant_id = $1 and i.id = $5 and i.principal_id = $3 and i.agent_id = $2 and i.state = 'live'
+		   and i.entitlement not like '%:%' and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $4 = any (i.scopes))` + ownerSQL
+	scopeSQL = `select 'allow' from edges o
+		  join entitlements e on e.tenant_id = $1 and e.principal_id = $3 and e.name = $4` + ownerSQL + `
+		   and not exists (select 1 from doubts d where d.tenant_id = $1 and d.principal_id in ($1, $3))`
 )
 
 // args are those of [decideSQL].
@@ -157,22 +173,24 @@ func (q Question) args(tenant uuid.UUID) []any {
 	}
 }
 
-func (q Question) query(tenant uuid.UUID) (sql string, args []any) {
-	args = q.args(tenant)
-	subject, onBehalf := args[2], args[4]
-	if subject == nil || onBehalf == nil {
-		return "select " + decideSQL, args
+// quick is the query that may allow at once, where there is one for the question.
+func (q Question) quick(tenant uuid.UUID) (sql string, args []any) {
+	agent, _ := idOrName(q.Subject)
+	owner, _ := idOrName(q.OnBehalfOf)
+	if q.SubjectType != directory.TypeAgent || agent == nil || owner == nil {
+		return "", nil
 	}
 	switch q.ResourceType {
 	case "connector", "team":
-		return "select " + decideSQL, args
+		return "", nil
 	case "credential":
-		if item, _ := idOrName(q.Resource); item != nil {
-			return credentialSQL, append(args, item)
+		item, _ := idOrName(q.Resource)
+		if item == nil {
+			return "", nil
 		}
-		return "select " + decideSQL, args
+		return credentialSQL, []any{tenant, agent, owner, q.Action, item}
 	}
-	return scopeSQL, args
+	return scopeSQL, []any{tenant, agent, owner, "scope:" + q.Action}
 }
 
 // idOrName reads a SCIM id, or else a name, which are folded. Nobody's name can

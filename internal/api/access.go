@@ -12,6 +12,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -333,43 +334,48 @@ func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
 }
 
 // unambiguous tells whether no object has two members of one name, in whatever case:
-// of two readers each could take another.
+// of two readers each could take another. What is no JSON is told elsewhere.
 func unambiguous(raw []byte) bool {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	type object struct {
-		names map[string]bool // nil for an array
-		value bool            // a name came last: a value follows
-	}
-	var open []object
-	for {
-		token, err := d.Token()
-		if err != nil {
-			return errors.Is(err, io.EOF)
-		}
-		inside := len(open) > 0 && open[len(open)-1].names != nil
-		if name, ok := token.(string); ok && inside && !open[len(open)-1].value {
-			folded := strings.ToLower(name)
-			if open[len(open)-1].names[folded] {
+	var names [][]byte // of the objects that are open
+	var first []int    // where the names of each begin
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case '{', '[':
+			if first = append(first, len(names)); len(first) > maxNesting {
 				return false
 			}
-			open[len(open)-1].names[folded], open[len(open)-1].value = true, true
-			continue
-		}
-		if inside {
-			open[len(open)-1].value = false
-		}
-		switch token {
-		case json.Delim('{'):
-			open = append(open, object{names: make(map[string]bool)})
-		case json.Delim('['):
-			open = append(open, object{})
-		case json.Delim('}'), json.Delim(']'):
-			open = open[:len(open)-1]
-		}
-		if len(open) > maxNesting {
-			return false
+		case '}', ']':
+			if len(first) == 0 {
+				return false
+			}
+			names, first = names[:first[len(first)-1]], first[:len(first)-1]
+		case '"':
+			text, end := stringAt(raw, i)
+			i = end
+			if rest := bytes.TrimLeft(raw[min(i+1, len(raw)):], " \t\r\n"); len(first) == 0 || len(rest) == 0 || rest[0] != ':' {
+				continue // a value
+			}
+			// A name needs no escapes.
+			if bytes.IndexByte(text, '\\') >= 0 || slices.ContainsFunc(names[first[len(first)-1]:], func(n []byte) bool { return bytes.EqualFold(n, text) }) {
+				return false
+			}
+			names = append(names, text)
 		}
 	}
+	return true
+}
+
+// stringAt is what stands in the JSON string that begins there, and where it ends.
+func stringAt(raw []byte, start int) (text []byte, end int) {
+	for i := start + 1; i < len(raw); i++ {
+		switch raw[i] {
+		case '\\':
+			i++
+		case '"':
+			return raw[start+1 : i], i
+		}
+	}
+	return raw[start+1:], len(raw)
 }
 
 // maxNesting bounds how deep a body nests.
