@@ -62,6 +62,12 @@ func TestExitCodes(t *testing.T) {
 		"nobody of that name":     {args: []string{"principal", "end", "--tenant", "acme", "--dry-run", "ada@example.com"}, answers: map[string]string{"GET /v1/tenants/acme/principals": `{"items":[]}`}, want: exitNotFound},
 		"a brake not held":        {args: []string{"brake", "release", "--tenant", "acme", "--reason", "x"}, answers: map[string]string{"POST /v1/tenants/acme/brakes/release": `{"detail":"x"}`}, status: 409, want: exitError},
 		"a bad import":            {args: []string{"credential", "import", "--tenant", "acme", "main_test.go"}, answers: map[string]string{"POST /v1/tenants/acme/import": `{"detail":"x","errors":[{"line":3,"detail":"y"}]}`}, status: 422, want: exitUsage},
+		"rules without a file":    {args: []string{"mapping", "apply", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
+		"rules without a why":     {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go"}, want: exitUsage},
+		"rules that are none":     {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go", "--reason", "x"}, answers: map[string]string{"PUT /v1/tenants/acme/mapping": `{"detail":"line 2, column 5: x"}`}, status: 422, want: exitUsage},
+		"no rules yet":            {args: []string{"mapping", "show", "--tenant", "acme"}, want: exitNotFound},
+		"a test of nobody":        {args: []string{"mapping", "test", "--tenant", "acme"}, want: exitUsage},
+		"a restore without a why": {args: []string{"principal", "restore", "--tenant", "acme", "ada"}, want: exitUsage},
 		"a bootstrap of a class":  {args: []string{"bootstrap", "--class", "scim"}, want: exitUsage},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -181,5 +187,37 @@ func TestADryReRunTellsWhatEachWouldTouchAndRunsNone(t *testing.T) {
 	}
 	if want := "4a3ec2c4-a334-4ead-a709-306d3154f984\t01a20ac5-5550-735f-82e8-afd06d99cd22\tapi_key\tcrm\tkey-1\tcrm answered 403\n"; stdout.String() != want {
 		t.Errorf("%q, want %q", &stdout, want)
+	}
+}
+
+// TestMappingCommandsTellWhatRulesDo has a command a row, with what it prints.
+func TestMappingCommandsTellWhatRulesDo(t *testing.T) {
+	const ada = "01a20ac5-5550-735f-82e8-afd06d99cd22"
+	fake(t, map[string]string{
+		"GET /v1/tenants/acme/principals":                         `{"items":[{"id":"` + ada + `","type":"User","name":"ada"}]}`,
+		"GET /v1/tenants/acme/principals/" + ada:                  `{"id":"` + ada + `","type":"User","name":"ada","entitlements":[{"name":"team:Engineering","since":"2026-11-23T22:00:00Z","sources":[{"rule":"engineers","group":"` + ada + `","groupName":"eng"}]}]}`,
+		"GET /v1/tenants/acme/principals/" + ada + "/restoration": `{"entitlements":["team:Engineering"],"runningCascades":[]}`,
+		"POST /v1/tenants/acme/mapping/test":                      `{"entitlements":{"role:staff":[{"rule":"staff","when":"user.active"}]},"denied":{"scope:deploy":[{"rule":"freeze","group":"` + ada + `","groupName":"frozen"}]},"failed":[{"rule":"writers","reason":"the claim is not JSON"}]}`,
+		"POST /v1/tenants/acme/mapping/diff":                      `{"baseVersion":3,"principals":1,"ends":2,"gained":{"team:Sales":1},"lost":{"scope:deploy":1},"changes":[{"principal":"` + ada + `","gained":["team:Sales"],"lost":["scope:deploy"]}]}`,
+		"PUT /v1/tenants/acme/mapping":                            `{"version":4,"createdAt":"2026-11-23T22:00:00Z","actor":"op","reason":"x"}`,
+		"GET /v1/tenants/acme/mapping/versions":                   `{"items":[{"version":4,"createdAt":"2026-11-23T22:00:00Z","actor":"op","reason":"x"}]}`,
+		"POST /v1/tenants/acme/mapping/rollback":                  `{"version":5,"createdAt":"2026-11-23T22:00:00Z","actor":"op","reason":"back to version 3: x"}`,
+		"GET /v1/tenants/acme/streams":                            `{"items":[{"id":"` + ada + `","method":"push","endpoint":"https://app","status":"enabled","waiting":7,"lastError":"app answered 500"}]}`,
+	}, 0)
+	for _, row := range []struct{ command, want string }{
+		{"mapping test --user ada", "has\trole:staff\tstaff\tuser.active\nDENIED\tscope:deploy\tfreeze\tgroup frozen\nFAILED\t-\twriters\tthe claim is not JSON"},
+		{"mapping diff -f main_test.go", "+\tteam:Sales\t1 gain it\n-\tscope:deploy\t1 lose it\n\t" + ada + "\t+team:Sales -scope:deploy"},
+		{"mapping apply -f main_test.go --reason x --base 3", "4\t2026-11-23T22:00:00Z\top\tx"},
+		{"mapping history", "4\t2026-11-23T22:00:00Z\top\tx"},
+		{"mapping rollback --to 3 --reason x", "5\t2026-11-23T22:00:00Z\top\tback to version 3: x"},
+		{"principal show ada", "team:Engineering\tengineers\tgroup eng\t2026-11-23T22:00:00Z"},
+		{"principal restore ada --dry-run", "entitlement\tteam:Engineering\tcomes back"},
+		{"stream list", ada + "\tpush\thttps://app\tenabled\t7\t-\t0\t0\tapp answered 500"},
+	} {
+		var stdout, stderr bytes.Buffer
+		args := append(strings.Fields(row.command), "--tenant", "acme")
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK || strings.TrimSpace(stdout.String()) != strings.TrimSpace(row.want) {
+			t.Errorf("%s: exit code %d, %q, want %q; stderr: %s", row.command, code, &stdout, row.want, &stderr)
+		}
 	}
 }
