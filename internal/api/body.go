@@ -1,0 +1,76 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+)
+
+// decodeLoosely reads a JSON object whose unknown members are ignored, as AuthZEN wants.
+func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
+	if sent := r.Header.Get("Content-Type"); sent != "application/json" {
+		if media, _, err := mime.ParseMediaType(sent); err != nil || media != "application/json" {
+			return problem{Status: http.StatusBadRequest, Detail: "send application/json"}
+		}
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB, or breaks off", maxBody>>10)}
+	}
+	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !unambiguous(raw) || json.Unmarshal(raw, into) != nil {
+		return problem{Status: http.StatusBadRequest, Detail: "the body is not a JSON object as AuthZEN has it"}
+	}
+	return nil
+}
+
+// unambiguous tells whether no object has two members of one name, in whatever case:
+// of two readers each could take another. What is no JSON is told elsewhere.
+func unambiguous(raw []byte) bool {
+	var names [][]byte // of the objects that are open
+	var first []int    // where the names of each begin
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case '{', '[':
+			if first = append(first, len(names)); len(first) > maxNesting {
+				return false
+			}
+		case '}', ']':
+			if len(first) == 0 {
+				return false
+			}
+			names, first = names[:first[len(first)-1]], first[:len(first)-1]
+		case '"':
+			text, end := stringAt(raw, i)
+			i = end
+			if rest := bytes.TrimLeft(raw[min(i+1, len(raw)):], " \t\r\n"); len(first) == 0 || len(rest) == 0 || rest[0] != ':' {
+				continue // a value
+			}
+			// A name needs no escapes.
+			if bytes.IndexByte(text, '\\') >= 0 || slices.ContainsFunc(names[first[len(first)-1]:], func(n []byte) bool { return bytes.EqualFold(n, text) }) {
+				return false
+			}
+			names = append(names, text)
+		}
+	}
+	return true
+}
+
+// stringAt is what stands in the JSON string that begins there, and where it ends.
+func stringAt(raw []byte, start int) (text []byte, end int) {
+	for i := start + 1; i < len(raw); i++ {
+		switch raw[i] {
+		case '\\':
+			i++
+		case '"':
+			return raw[start+1 : i], i
+		}
+	}
+	return raw[start+1:], len(raw)
+}
+
+// maxNesting bounds how deep a body nests.
+const maxNesting = 32
