@@ -1,0 +1,54 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/ssf"
+)
+
+// StreamView is a stream as operators see it.
+type StreamView struct {
+	ID          uuid.UUID  `json:"id"`
+	Audience    []string   `json:"audience"`
+	Method      string     `json:"method"`
+	Endpoint    string     `json:"endpoint,omitempty"`
+	Status      ssf.Status `json:"status"`
+	Reason      string     `json:"reason,omitempty"`
+	Events      []string   `json:"events"`
+	CreatedBy   string     `json:"createdBy"`
+	CreatedAt   time.Time  `json:"createdAt"`
+	LastError   string     `json:"lastError,omitempty"`
+	LastErrorAt *time.Time `json:"lastErrorAt,omitempty"`
+	ssf.Lag
+}
+
+// listStreams tells operators of a tenant's streams, and what each has yet to deliver.
+func (s *Server) listStreams(w http.ResponseWriter, r *http.Request) {
+	of := tenantOf(r).ID
+	streams, err := s.Signals.Streams(r.Context(), of)
+	var lags map[uuid.UUID]ssf.Lag
+	if err == nil {
+		lags, err = s.Signals.Lags(r.Context(), of)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	var views []StreamView
+	for _, x := range streams {
+		lag := lags[x.ID]
+		lag.Stream = x.ID
+		v := StreamView{
+			ID: x.ID, Audience: x.Audience, Method: "poll", Endpoint: x.Endpoint, Status: x.Status, Reason: x.Reason, Events: x.Events,
+			CreatedBy: x.CreatedBy, CreatedAt: x.CreatedAt, LastError: x.LastError, LastErrorAt: x.LastErrorAt, Lag: lag,
+		}
+		if x.Push {
+			v.Method = "push"
+		}
+		views = append(views, v)
+	}
+	answerPage(w, views, "")
+}
