@@ -15,8 +15,8 @@ const scrapeTimeout = 5 * time.Second
 type collector struct {
 	store *Store
 
-	up, unstarted, survivors, waived, unbound, brakes *prometheus.Desc
-	passed, failed                                    *prometheus.Desc
+	up, unstarted, survivors, waived, unbound, brakes, doubts, signals *prometheus.Desc
+	passed, failed                                                     *prometheus.Desc
 }
 
 // NewCollector returns the collector of the store's health.
@@ -32,6 +32,8 @@ func NewCollector(store *Store) prometheus.Collector {
 		waived:    gauge("waived", "Survivors that somebody has waived for a while."),
 		unbound:   gauge("unbound", "Credentials that connectors found and nobody registered."),
 		brakes:    gauge("brakes_held", "Tenants whose brake on mass deactivation is held."),
+		doubts:    gauge("entitlements_uncomputed_seconds", "For how long, at most, a change of groups, attributes or rules has not been computed."),
+		signals:   gauge("signals_waiting_seconds", "For how long, at most, a security event has waited for a receiver of an enabled stream."),
 		passed:    gauge("assurance_passed_timestamp_seconds", "When the reconciler or the drill last passed.", "kind"),
 		failed:    gauge("assurance_failed_timestamp_seconds", "When the reconciler or the drill last failed.", "kind"),
 	}
@@ -58,6 +60,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	tell(c.waived, float64(h.Waived))
 	tell(c.unbound, float64(h.Unbound))
 	tell(c.brakes, float64(h.Brakes))
+	tell(c.doubts, h.Doubts)
+	tell(c.signals, h.Signals)
 	for _, kind := range []Kind{Reconcile, Drill} {
 		tell(c.passed, seconds(h.Passed[kind]), string(kind))
 		tell(c.failed, seconds(h.Failed[kind]), string(kind))

@@ -42,6 +42,7 @@ create table doubts (
     principal_id uuid not null,
     id           bigint generated always as identity,
     cause        uuid not null, -- the principal, the group, or the tenant, whose rules changed
+    at           timestamptz not null default now(),
     primary key (tenant_id, principal_id, id)
 );
 create index doubts_cause on doubts (tenant_id, cause, id);

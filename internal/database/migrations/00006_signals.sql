@@ -215,12 +215,25 @@ create function sweep_signals(retention interval, at_most int) returns bigint
        where g.tenant_id = l.tenant_id and g.stream_id = l.stream_id and g.id = l.id returning 1)
     select (select count(*) from late) + (select count(*) from gone)
 $$;
+
+-- How long, in seconds, what is in doubt has been uncomputed (of whom nothing restricts)
+-- and what is to be told has waited, of all tenants; 0 where nothing is.
+create function waiting_health() returns table (doubts double precision, signals double precision)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select coalesce((select extract(epoch from now() - min(d.at)) from public.doubts d
+              where not exists (select 1 from public.restrictions x where x.tenant_id = d.tenant_id and x.principal_id = d.principal_id)), 0),
+           coalesce((select extract(epoch from now() - min(g.created_at)) from public.signals g
+              join public.streams s on s.tenant_id = g.tenant_id and s.id = g.stream_id and s.status = 'enabled'
+             where g.settled_at is null), 0)
+$$;
 -- +goose StatementEnd
+revoke execute on function waiting_health() from public;
+grant execute on function waiting_health() to leaver_app;
 revoke execute on function claim_streams(int, interval), sweep_signals(interval, int) from public;
 grant execute on function claim_streams(int, interval), sweep_signals(interval, int) to leaver_app;
 
 -- +goose Down
-drop function claim_streams(int, interval), sweep_signals(interval, int);
+drop function waiting_health(), claim_streams(int, interval), sweep_signals(interval, int);
 drop trigger restriction_is_told on restrictions;
 drop trigger entitlements_are_told on entitlement_changes;
 drop trigger credential_has_ended on inventory;
