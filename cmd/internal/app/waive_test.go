@@ -117,6 +117,10 @@ func TestAPersonInTemporalsUIRunsACascadeAgain(t *testing.T) {
 	i.deactivate(ada)
 	failed := i.closed(ada)
 	p.interceptWith(nil)
+	// It reports a moment before it is over.
+	if err := i.app.temporal.GetWorkflow(t.Context(), failed.WorkflowID, *failed.RunID).Get(t.Context(), nil); err == nil {
+		t.Error("the first run completed")
+	}
 	// What the UI's form sends: the same ID, type, queue and input.
 	var in workflows.Input
 	events := i.app.temporal.GetWorkflowHistory(t.Context(), failed.WorkflowID, *failed.RunID, false, 0)
