@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -197,12 +198,13 @@ func (c *cli) mappingApply(path func(string) string) *cobra.Command {
 			if err := cl.do(cmd.Context(), http.MethodPut, path("/mapping"), body, &v); err != nil {
 				return err
 			}
+			_, _ = fmt.Fprintln(c.stderr, "in force; everybody's entitlements are being computed (decisions know already)")
 			return c.printVersions(v, v)
 		}),
 	}
 	fileFlag(apply, &file)
 	reasonFlag(apply, &reason)
-	apply.Flags().IntVar(&base, "base", -1, "refuse if another version than that is in force: what `mapping diff` compared with")
+	apply.Flags().IntVar(&base, "base", -1, "refuse if another version than that is in force: the one that the difference was made with")
 	return apply
 }
 
@@ -270,6 +272,12 @@ func (c *cli) principalShow(path func(string) string) *cobra.Command {
 			standing := "active"
 			if shown.Restricted {
 				standing = "RESTRICTED"
+			}
+			if x := shown.Restriction; x != nil {
+				standing = fmt.Sprintf("RESTRICTED since %s (%s); %d survivors; workflow %s", x.Since.Format(time.RFC3339), x.Cause, x.Survivors, cmp.Or(x.WorkflowID, "-"))
+			}
+			if shown.Uncomputed {
+				standing += "; something has just changed, and is being computed"
 			}
 			_, _ = fmt.Fprintf(c.stderr, "%s %s (%s): %s\n", shown.Type, shown.Name, shown.ID, standing)
 			var rows [][]string

@@ -92,6 +92,7 @@ func (c *cli) principalRestore(path func(string) string) *cobra.Command {
 			if err := cl.do(cmd.Context(), http.MethodPost, path("/principals/"+id+"/restore"), map[string]string{"reason": reason}, &restored); err != nil {
 				return err
 			}
+			_, _ = fmt.Fprintln(c.stderr, "agents that were suspended with their owner stay suspended: restore each")
 			if restored.Restricted {
 				_, _ = fmt.Fprintln(c.stderr, "the agent has no active owner: it was suspended again at once")
 			}
@@ -108,6 +109,7 @@ func (c *cli) restorationOf(cmd *cobra.Command, cl *client, path string) error {
 	if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &plan); err != nil {
 		return err
 	}
+	_, _ = fmt.Fprintln(c.stderr, "no credential comes back, and agents that were suspended with their owner stay suspended: restore each")
 	var rows [][]string
 	for _, name := range plan.Entitlements {
 		rows = append(rows, []string{"entitlement", name, "comes back"})

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -46,7 +45,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 	add.Flags().StringVar(&body.Audience, "audience", "", "the aud claim (required)")
 	add.Flags().StringVar(&body.JWKSURL, "jwks-url", "", "where the issuer's keys are, https (required)")
 	add.Flags().StringSliceVar(&body.Subjects, "subject", nil, "let in only these: the sub, azp, appid or client_id claim; without it, whomever the issuer gives that audience")
-	add.Flags().StringSliceVar(&uses, "use", nil, "what its tokens are let in for: scim (the default), revocation, events")
+	add.Flags().StringSliceVar(&uses, "use", nil, "what its tokens are let in for: scim (the default, and alone), revocation (which needs --subject), events")
 	list := &cobra.Command{
 		Use: "list", Short: "List them", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
@@ -70,9 +69,17 @@ func (c *cli) issuerCommand() *cobra.Command {
 func (c *cli) printIssuers(body any, issuers ...tenant.Issuer) error {
 	var rows [][]string
 	for _, i := range issuers {
-		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any"), fmt.Sprint(i.Uses)})
+		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any"), joined(i.Uses)})
 	}
 	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS", "FOR"}, rows)
+}
+
+func joined(uses []tenant.Use) string {
+	texts := make([]string, len(uses))
+	for i, use := range uses {
+		texts[i] = string(use)
+	}
+	return strings.Join(texts, ",")
 }
 
 func (c *cli) schemaCommand() *cobra.Command {

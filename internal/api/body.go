@@ -22,7 +22,7 @@ func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
 		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB, or breaks off", maxBody>>10)}
 	}
 	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !unambiguous(raw) || json.Unmarshal(raw, into) != nil {
-		return problem{Status: http.StatusBadRequest, Detail: "the body is not a JSON object as AuthZEN has it"}
+		return problem{Status: http.StatusBadRequest, Detail: "want a JSON object, with no two members of one name, whose members have the types that the specification says"}
 	}
 	return nil
 }

@@ -114,19 +114,33 @@ func (s *Server) rollbackMapping(w http.ResponseWriter, r *http.Request) {
 // testMapping tells what a document, or without one the rules in force, make of a principal.
 func (s *Server) testMapping(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Document  string    `json:"document"`
+		Document  *string   `json:"document"`
 		Principal uuid.UUID `json:"principalId"`
 	}
-	if err := decodeUpTo(w, r, maxMappingBody, &body); err != nil {
-		s.fail(w, r, err)
-		return
+	err := decodeUpTo(w, r, maxMappingBody, &body)
+	document := ""
+	if err == nil && body.Document != nil {
+		document, err = *body.Document, checkEmpty(*body.Document)
 	}
-	result, err := s.Entitlements.Test(r.Context(), tenantOf(r).ID, body.Principal, body.Document)
+	var result mapping.Result
+	if err == nil {
+		result, err = s.Entitlements.Test(r.Context(), tenantOf(r).ID, body.Principal, document)
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, result)
+}
+
+// checkEmpty tells of an empty document what applying it would: elsewhere it means the
+// rules in force.
+func checkEmpty(document string) error {
+	if document != "" {
+		return nil
+	}
+	_, err := mapping.Compile("", mapping.Vocabulary{})
+	return err
 }
 
 // diffPatience bounds how long a difference may take.
@@ -137,12 +151,12 @@ func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Document string `json:"document"`
 	}
-	if err := decodeUpTo(w, r, maxMappingBody, &body); err != nil {
-		s.fail(w, r, err)
-		return
+	err := decodeUpTo(w, r, maxMappingBody, &body)
+	if err == nil {
+		err = checkEmpty(body.Document)
 	}
-	if body.Document == "" {
-		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: "document is missing"})
+	if err != nil {
+		s.fail(w, r, err)
 		return
 	}
 	// A large tenant takes longer than a request may.
@@ -164,6 +178,9 @@ type Shown struct {
 	Groups       []directory.Edge          `json:"groups"`
 	Owners       []directory.Edge          `json:"owners,omitempty"`
 	Turns        []entitlement.Turn        `json:"lastChanges"` // what it gained and lost
+	// Uncomputed: something was changed that the entitlements do not show yet.
+	Uncomputed  bool                   `json:"uncomputed,omitempty"`
+	Restriction *directory.Restriction `json:"restriction,omitempty"`
 }
 
 const maxTurns = 20
@@ -186,6 +203,10 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 	shown := Shown{Named: who, Groups: []directory.Edge{}}
 	resource, err := s.Directory.Get(r.Context(), of, who.Type, who.ID)
 	if err != nil {
+		return shown, err
+	}
+	shown.Restriction = resource.Restriction
+	if shown.Uncomputed, err = s.Entitlements.InDoubt(r.Context(), of, who.ID); err != nil {
 		return shown, err
 	}
 	shown.Groups = append(shown.Groups, resource.Groups...)

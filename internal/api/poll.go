@@ -53,8 +53,15 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	sets := make(map[string]string, len(tokens))
+	// An object has no order: of each principal the oldest token goes, and the next once
+	// that is acknowledged.
+	sets, told := make(map[string]string, len(tokens)), make(map[uuid.UUID]bool)
 	for _, token := range tokens {
+		if token.About != uuid.Nil && told[token.About] {
+			more = true
+			continue
+		}
+		told[token.About] = true
 		sets[token.JTI.String()] = token.SET
 	}
 	answer(w, http.StatusOK, map[string]any{"sets": sets, "moreAvailable": more})

@@ -48,6 +48,10 @@ func toProblem(err error) problem {
 	if errors.As(err, &rule) {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: rule.Error(), Line: rule.Line, Column: rule.Column}
 	}
+	var issuer *tenant.InvalidIssuerError
+	if errors.As(err, &issuer) {
+		return problem{Status: http.StatusUnprocessableEntity, Detail: issuer.Error()}
+	}
 	var schema *tenant.InvalidSchemaError
 	if errors.As(err, &schema) {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: schema.Error()}
@@ -64,7 +68,6 @@ func toProblem(err error) problem {
 		{tenant.ErrInvalidPolicy, http.StatusUnprocessableEntity},
 		{tenant.ErrIssuerNotFound, http.StatusNotFound},
 		{tenant.ErrIssuerExists, http.StatusConflict},
-		{tenant.ErrInvalidIssuer, http.StatusUnprocessableEntity},
 		{tenant.ErrSchemaNotFound, http.StatusNotFound},
 		{tenant.ErrSchemaInUse, http.StatusConflict},
 		{inventory.ErrNotFound, http.StatusNotFound},

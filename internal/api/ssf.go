@@ -198,6 +198,9 @@ func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) stream(r *http.Request, text string) (ssf.Stream, error) {
+	if text == "" {
+		return ssf.Stream{}, problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
+	}
 	id, err := uuid.Parse(text)
 	if err != nil {
 		return ssf.Stream{}, ssf.ErrStreamNotFound

@@ -55,6 +55,18 @@ func (s *Store) page(ctx context.Context, of uuid.UUID, sql string, args ...any)
 	return ids, nil
 }
 
+// InDoubt tells whether something was committed that may change what a principal is
+// entitled to, and has not been computed yet.
+func (s *Store) InDoubt(ctx context.Context, of, principal uuid.UUID) (bool, error) {
+	doubted, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (bool, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+	}, `select entitlements_in_doubt($1, $2)`, of, principal)
+	if err != nil {
+		return false, fmt.Errorf("look for doubts: %w", err)
+	}
+	return doubted, nil
+}
+
 // Doubted returns the newest doubt that a group, or a tenant's rules, have left about
 // everybody: once everybody whom it concerns is computed, it can be cleared.
 func (s *Store) Doubted(ctx context.Context, of, cause uuid.UUID) (int64, error) {

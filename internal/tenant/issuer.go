@@ -58,7 +58,6 @@ type issuer struct {
 var (
 	ErrIssuerNotFound = errors.New("no such issuer")
 	ErrIssuerExists   = errors.New("the tenant has that issuer with that audience")
-	ErrInvalidIssuer  = errors.New("an issuer needs an issuer and an audience of at most 512 bytes, and a jwksUrl with https (http on loopback only); uses are scim, alone, or revocation, for named subjects, and events")
 )
 
 const (
@@ -73,10 +72,10 @@ func algorithms() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA}
 }
 
-// AddIssuer lets an issuer's JWTs in. Errors: [ErrInvalidIssuer], [ErrIssuerExists].
+// AddIssuer lets an issuer's JWTs in. Errors: [InvalidIssuerError], [ErrIssuerExists].
 func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issuer, error) {
-	if !valid(i) {
-		return Issuer{}, ErrInvalidIssuer
+	if err := check(i); err != nil {
+		return Issuer{}, err
 	}
 	i.ID = uuid.New()
 	if i.Subjects == nil {
@@ -100,22 +99,44 @@ func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issu
 	return i, nil
 }
 
-func valid(i Issuer) bool {
-	for _, text := range append([]string{i.Issuer, i.Audience, i.JWKSURL}, i.Subjects...) {
+// InvalidIssuerError says what is wrong with an issuer.
+type InvalidIssuerError struct{ Field, Reason string }
+
+func (e *InvalidIssuerError) Error() string { return e.Field + ": " + e.Reason }
+
+func check(i Issuer) error {
+	for field, text := range map[string]string{"issuer": i.Issuer, "audience": i.Audience, "jwksUrl": i.JWKSURL} {
 		if text == "" || len(text) > maxClaim {
-			return false
+			return &InvalidIssuerError{field, fmt.Sprintf("is missing, or longer than %d bytes", maxClaim)}
 		}
 	}
-	if slices.ContainsFunc(i.Uses, func(u Use) bool { return !slices.Contains(Uses(), u) }) ||
-		(len(i.Uses) > 1 && slices.Contains(i.Uses, UseSCIM)) || (slices.Contains(i.Uses, UseRevocation) && len(i.Subjects) == 0) {
-		return false
-	}
 	u, err := url.Parse(i.JWKSURL)
-	if err != nil || u.Host == "" || u.User != nil || len(i.Subjects) > maxSubjects {
-		return false
+	if err != nil || u.Host == "" || u.User != nil {
+		return &InvalidIssuerError{"jwksUrl", "is no address of keys"}
 	}
 	ip := net.ParseIP(u.Hostname())
-	return u.Scheme == "https" || (u.Scheme == "http" && (u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback())))
+	if u.Scheme != "https" && (u.Scheme != "http" || (u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()))) {
+		return &InvalidIssuerError{"jwksUrl", "needs https; http is for loopback only"}
+	}
+	if len(i.Subjects) > maxSubjects || slices.ContainsFunc(i.Subjects, func(s string) bool { return s == "" || len(s) > maxClaim }) {
+		return &InvalidIssuerError{"subjects", fmt.Sprintf("are at most %d, of at most %d bytes", maxSubjects, maxClaim)}
+	}
+	return checkUses(i)
+}
+
+// checkUses keeps what may end people apart from SCIM, and to named callers.
+func checkUses(i Issuer) error {
+	for _, use := range i.Uses {
+		switch {
+		case !slices.Contains(Uses(), use):
+			return &InvalidIssuerError{"uses", fmt.Sprintf("%q is none of %v", use, Uses())}
+		case use == UseSCIM && len(i.Uses) > 1:
+			return &InvalidIssuerError{"uses", "scim stands alone: give revocation and events an audience of their own"}
+		case use == UseRevocation && len(i.Subjects) == 0:
+			return &InvalidIssuerError{"subjects", "revocation needs them: who may end people"}
+		}
+	}
+	return nil
 }
 
 // Issuers lists a tenant's issuers.

@@ -516,3 +516,33 @@ func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
 		t.Errorf("after the retention: %v", v)
 	}
 }
+
+func TestPollsTellOfAPrincipalInOrder(t *testing.T) {
+	i := installAPI(t)
+	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":[%q,%q]}`, ssf.AccountDisabled, ssf.AccountEnabled))
+	poll := strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
+	ada := i.createUser("ada")
+	for n := range 6 {
+		i.patch("/Users/"+ada, fmt.Sprintf(`{"op":"replace","path":"active","value":%t}`, n%2 == 1))
+	}
+	var told []string
+	ack := `[]`
+	for {
+		answer := i.must("POST", poll, token, fmt.Sprintf(`{"returnImmediately":true,"ack":%s}`, ack))
+		sets := answer["sets"].(map[string]any)
+		if len(sets) == 0 {
+			break
+		}
+		if len(sets) > 1 {
+			t.Fatalf("one answer tells of her %d times, in no order", len(sets))
+		}
+		for jti, raw := range sets {
+			s, _ := openSET(i.url+"/ssf/v1/jwks.json", raw.(string))
+			told, ack = append(told, s.event()), fmt.Sprintf(`[%q]`, jti)
+		}
+	}
+	if want := []string{"account-disabled", "account-enabled", "account-disabled", "account-enabled", "account-disabled", "account-enabled"}; !slices.Equal(told, want) {
+		t.Errorf("told %v", told)
+	}
+}
