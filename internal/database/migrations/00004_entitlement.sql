@@ -121,7 +121,7 @@ end $$;
 create function doubt_principal() returns trigger language plpgsql as $$
 begin
     insert into doubts (tenant_id, principal_id, cause)
-    select new.tenant_id, new.id, new.id where exists (select 1 from mappings m where m.tenant_id = new.tenant_id);
+    select new.tenant_id, new.principal_id, new.principal_id where exists (select 1 from mappings m where m.tenant_id = new.tenant_id);
     return null;
 end $$;
 create function doubt_group() returns trigger language plpgsql as $$
@@ -144,8 +144,9 @@ begin
     return null;
 end $$;
 -- +goose StatementEnd
-create trigger principal_is_doubted after update on resources for each row
-    when (new.type <> 'Group' and old.document is distinct from new.document) execute function doubt_principal();
+-- Whoever changes or returns is an event in the same commit; who is restricted has no need.
+create trigger principal_is_doubted after insert on lifecycle_events for each row
+    when (new.kind in ('joiner', 'mover') and new.principal_type <> 'Group' and new.trigger <> 'entitlement-lost') execute function doubt_principal();
 create trigger group_is_doubted after update on resources for each row
     when (new.type = 'Group' and (old.display_name, old.external_id, old.deleted_at) is distinct from (new.display_name, new.external_id, new.deleted_at))
     execute function doubt_group();
@@ -156,7 +157,7 @@ create trigger former_members_are_doubted after delete on edges referencing old 
 create trigger everybody_is_doubted after insert on mappings for each row execute function doubt_everybody();
 
 -- +goose Down
-drop trigger principal_is_doubted on resources;
+drop trigger principal_is_doubted on lifecycle_events;
 drop trigger group_is_doubted on resources;
 drop trigger members_are_doubted on edges;
 drop trigger former_members_are_doubted on edges;
