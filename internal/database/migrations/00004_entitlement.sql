@@ -118,16 +118,11 @@ begin
 end $$;
 
 -- The doubts that rows leave, where the tenant derives anything.
-create function doubt_principal() returns trigger language plpgsql as $$
+create function doubt_event() returns trigger language plpgsql as $$
 begin
     insert into doubts (tenant_id, principal_id, cause)
-    select new.tenant_id, new.principal_id, new.principal_id where exists (select 1 from mappings m where m.tenant_id = new.tenant_id);
-    return null;
-end $$;
-create function doubt_group() returns trigger language plpgsql as $$
-begin
-    insert into doubts (tenant_id, principal_id, cause)
-    select new.tenant_id, new.tenant_id, new.id where exists (select 1 from mappings m where m.tenant_id = new.tenant_id);
+    select new.tenant_id, case new.kind when 'team-sync' then new.tenant_id else new.principal_id end, new.principal_id
+     where exists (select 1 from mappings m where m.tenant_id = new.tenant_id);
     return null;
 end $$;
 create function doubt_members() returns trigger language plpgsql as $$
@@ -144,12 +139,11 @@ begin
     return null;
 end $$;
 -- +goose StatementEnd
--- Whoever changes or returns is an event in the same commit; who is restricted has no need.
-create trigger principal_is_doubted after insert on lifecycle_events for each row
-    when (new.kind in ('joiner', 'mover') and new.principal_type <> 'Group' and new.trigger <> 'entitlement-lost') execute function doubt_principal();
-create trigger group_is_doubted after update on resources for each row
-    when (new.type = 'Group' and (old.display_name, old.external_id, old.deleted_at) is distinct from (new.display_name, new.external_id, new.deleted_at))
-    execute function doubt_group();
+-- Whoever changes or returns, and a group whose name changes or that goes, is an event in
+-- the same commit; who is restricted has no need, and members are told apart below.
+create trigger event_is_doubted after insert on lifecycle_events for each row
+    when ((new.kind in ('joiner', 'mover') and new.trigger <> 'entitlement-lost')
+          or (new.kind = 'team-sync' and new.principal_type = 'Group' and new.changed <> '{members}')) execute function doubt_event();
 create trigger members_are_doubted after insert on edges referencing new table as changed
     for each statement execute function doubt_members();
 create trigger former_members_are_doubted after delete on edges referencing old table as changed
@@ -157,8 +151,7 @@ create trigger former_members_are_doubted after delete on edges referencing old 
 create trigger everybody_is_doubted after insert on mappings for each row execute function doubt_everybody();
 
 -- +goose Down
-drop trigger principal_is_doubted on lifecycle_events;
-drop trigger group_is_doubted on resources;
+drop trigger event_is_doubted on lifecycle_events;
 drop trigger members_are_doubted on edges;
 drop trigger former_members_are_doubted on edges;
 -- What is of no principal: earlier versions know of none such.
@@ -169,4 +162,4 @@ alter table lifecycle_events drop column ends;
 create index lifecycle_events_list on lifecycle_events (tenant_id, sequence desc) where kind = 'leaver';
 create index lifecycle_events_principal on lifecycle_events (tenant_id, principal_id, sequence desc) where kind = 'leaver';
 drop table entitlement_changes, entitlements, doubts, computed_groups, computations, mappings;
-drop function doubt_principal(), doubt_group(), doubt_members(), doubt_everybody();
+drop function doubt_event(), doubt_members(), doubt_everybody();
