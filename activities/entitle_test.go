@@ -51,7 +51,7 @@ func (nobodyStarts) Start(context.Context, lifecycle.Event) (string, error) {
 	return "", errors.New("not now")
 }
 
-func newWorlds(t *testing.T) func(*rapid.T) *world {
+func newWorlds(t *testing.T) func(rapid.TB) *world {
 	d := stacktest.NewDatabase(t)
 	db, err := database.Open(t.Context(), d.AppURL)
 	if err != nil {
@@ -73,7 +73,7 @@ func newWorlds(t *testing.T) func(*rapid.T) *world {
 		Inventory: inventory.NewStore(db, sealer, entitlements), Cascades: lifecycle.NewCascades(db), Brakes: brake.New(db), Tenants: tenant.NewStore(db),
 		Directory: directory.NewStore(db), Lifecycle: writer, Entitlements: entitlements,
 	}
-	return func(rt *rapid.T) *world {
+	return func(rt rapid.TB) *world {
 		of, err := a.Tenants.Create(context.Background(), "t-"+uuid.NewString()[:18], tenant.ProfileDefault)
 		if err != nil {
 			rt.Fatal(err)
@@ -95,7 +95,7 @@ func newWorlds(t *testing.T) func(*rapid.T) *world {
 
 var by = lifecycle.Cause{Trigger: "scim-patch", Actor: "test"}
 
-func (w *world) create(rt *rapid.T, kind, document, unique, display string, members ...uuid.UUID) uuid.UUID {
+func (w *world) create(rt rapid.TB, kind, document, unique, display string, members ...uuid.UUID) uuid.UUID {
 	active := true
 	r := &directory.Resource{Type: kind, UniqueName: unique, Display: display, Active: &active, Document: json.RawMessage(document)}
 	for _, m := range members {
@@ -297,7 +297,7 @@ func TestWhateverHappensInAnyOrderEntitlementsAreAsIfComputedFromScratch(t *test
 }
 
 // drain runs what is left in the outbox, in any order.
-func (w *world) drain(rt *rapid.T) {
+func (w *world) drain(rt rapid.TB) {
 	for pick := uint32(0); ; pick++ {
 		more, err := w.runOne(context.Background(), pick)
 		if err != nil {
@@ -309,7 +309,7 @@ func (w *world) drain(rt *rapid.T) {
 	}
 }
 
-func (w *world) check(rt *rapid.T) {
+func (w *world) check(rt rapid.TB) {
 	ctx := context.Background()
 	var doubts int
 	err := w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
@@ -356,5 +356,55 @@ func (w *world) check(rt *rapid.T) {
 				rt.Fatalf("user %d holds something alive under %s", n, item.Entitlement)
 			}
 		}
+	}
+}
+
+// TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay, and sees what was
+// committed meanwhile: a row that somebody holds stands for the computation.
+func TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay(t *testing.T) {
+	fresh := newWorlds(t)
+	for name, act := range map[string]func(ctx context.Context, w *world, user uuid.UUID) error{
+		"a computation": func(ctx context.Context, w *world, user uuid.UUID) error {
+			_, err := w.Entitlements.Compute(ctx, w.tenant, []uuid.UUID{user}, entitlement.Cause{})
+			return err
+		},
+		"a registration": func(ctx context.Context, w *world, user uuid.UUID) error {
+			_, err := w.Inventory.Register(ctx, w.tenant, inventory.New{
+				Principal: user, Kind: inventory.APIKey, Connector: "c", Reference: "r", Entitlement: "team:A", IssuedAt: time.Now(),
+			})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := fresh(t)
+			done := make(chan error, 1)
+			err := w.db.InTenant(t.Context(), w.tenant, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(t.Context(), `select 1 from computations where tenant_id = $1 and principal_id = $2 for update`, w.tenant, w.users[0]); err != nil {
+					return err
+				}
+				go func() { done <- act(t.Context(), w, w.users[0]) }()
+				stacktest.Eventually(t, 10*time.Second, "one who waits", func() bool {
+					var waiting bool
+					err := tx.QueryRow(t.Context(), `select exists (select 1 from pg_locks l where not l.granted and pg_backend_pid() = any (pg_blocking_pids(l.pid)))`).Scan(&waiting)
+					return err == nil && waiting
+				})
+				// What it was entitled to goes before the other sees it.
+				_, err := tx.Exec(t.Context(), `delete from entitlements where tenant_id = $1 and principal_id = $2`, w.tenant, w.users[0])
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = <-done
+			held, readErr := w.Entitlements.Of(t.Context(), w.tenant, w.users[0])
+			switch {
+			case readErr != nil:
+				t.Fatal(readErr)
+			case name == "a registration" && !errors.Is(err, inventory.ErrNotEntitled):
+				t.Errorf("it was let in: %v", err)
+			case name == "a computation" && (err != nil || len(held) == 0):
+				t.Errorf("it came to %v, %v", held, err)
+			}
+		})
 	}
 }
