@@ -327,7 +327,7 @@ func (w *world) check(rt rapid.TB) {
 		}
 		want := map[string]bool{}
 		if !user.Restricted() {
-			scratch, err := w.Entitlements.Test(ctx, w.tenant, id, "")
+			scratch, err := w.Entitlements.Test(ctx, w.tenant, id, nil)
 			if err != nil && !errors.Is(err, entitlement.ErrNoMapping) {
 				rt.Fatal(err)
 			}

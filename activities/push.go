@@ -49,7 +49,7 @@ func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
 		return pushed, err
 	}
 	behind := make(map[uuid.UUID]bool) // principals one of whose tokens failed
-	var failure error
+	var failure *ssf.UnreachableError
 	for _, token := range tokens {
 		if behind[token.About] {
 			continue
@@ -60,7 +60,7 @@ func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
 			return pushed, err
 		}
 		if err != nil {
-			failure, behind[token.About] = err, true
+			failure, behind[token.About] = unreachable, true
 			if len(behind) == pushFailures {
 				break
 			}
@@ -95,14 +95,9 @@ func (a *Activities) pushOne(ctx context.Context, in PushInput, stream ssf.Opene
 }
 
 // notPushed stores why, and says when to try again.
-func (a *Activities) notPushed(ctx context.Context, in PushInput, err error) error {
-	if failed := a.Signals.Failed(ctx, in.Tenant, in.Stream, err.Error()); failed != nil {
-		return failed
+func (a *Activities) notPushed(ctx context.Context, in PushInput, failure *ssf.UnreachableError) error {
+	if err := a.Signals.Failed(ctx, in.Tenant, in.Stream, failure.Reason); err != nil {
+		return err
 	}
-	var unreachable *ssf.UnreachableError
-	var wait ssf.UnreachableError
-	if errors.As(err, &unreachable) {
-		wait = *unreachable
-	}
-	return temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream, temporal.ApplicationErrorOptions{NextRetryDelay: wait.RetryAfter})
+	return temporal.NewApplicationErrorWithOptions(failure.Reason, ErrorDownstream, temporal.ApplicationErrorOptions{NextRetryDelay: failure.RetryAfter})
 }

@@ -24,25 +24,25 @@ func Mover(ctx workflow.Context, in Input) (lifecycle.Report, error) {
 			return lifecycle.Report{}, recordAndNotify(ctx, in, c.news(""))
 		}
 	}
-	telling := c.tellEntitled(ctx)
+	done := false
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		c.tellEntitled(ctx)
+		done = true
+	})
 	report, err := c.run(ctx)
-	_, _ = workflow.AwaitWithTimeout(ctx, leaverNotifyDeadline, telling.IsReady) // cancelled: it is over
+	_, _ = workflow.AwaitWithTimeout(ctx, leaverNotifyDeadline, func() bool { return done }) // cancelled: it is over
 	return report, err
 }
 
 // tellEntitled tells the platforms what the principal gained and lost, before what
 // that ends has ended.
-func (c *cascade) tellEntitled(ctx workflow.Context) workflow.Future {
-	told, settable := workflow.NewFuture(ctx)
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		if len(c.entitled.Gained)+len(c.entitled.Lost) > 0 {
-			news := c.news("")
-			news.again = ":entitled"
-			notify(ctx, c.in, news, notifyDeadline)
-		}
-		settable.SetValue(nil)
-	})
-	return told
+func (c *cascade) tellEntitled(ctx workflow.Context) {
+	if len(c.entitled.Gained)+len(c.entitled.Lost) == 0 {
+		return
+	}
+	news := c.news("")
+	news.again = ":entitled"
+	notify(ctx, c.in, news, notifyDeadline)
 }
 
 // entitle derives what the principal is entitled to now. Workflows that began before

@@ -27,10 +27,7 @@ func (c *cli) principalCommand() *cobra.Command {
 		Example: `  leaver principal end ada@example.com --tenant acme --dry-run
   leaver principal end ada@example.com --tenant acme --reason "laptop stolen; INC-17" --wait`,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
-			if reason == "" && !dryRun {
-				return coded(exitUsage, "--reason is missing: it goes on record (or --dry-run)")
-			}
-			id, err := principalID(cmd, cl, path, args[0])
+			id, err := toChange(cmd, cl, path, args[0], reason, dryRun)
 			if err != nil {
 				return err
 			}
@@ -74,10 +71,7 @@ func (c *cli) principalRestore(path func(string) string) *cobra.Command {
 		Example: `  leaver principal restore ada@example.com --tenant acme --dry-run
   leaver principal restore ada@example.com --tenant acme --reason "it was a mistake; INC-18"`,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
-			if reason == "" && !dryRun {
-				return coded(exitUsage, "--reason is missing: it goes on record (or --dry-run)")
-			}
-			id, err := principalID(cmd, cl, path, args[0])
+			id, err := toChange(cmd, cl, path, args[0], reason, dryRun)
 			if err != nil {
 				return err
 			}
@@ -118,6 +112,15 @@ func (c *cli) restorationOf(cmd *cobra.Command, cl *client, path string) error {
 		rows = append(rows, []string{"cascade", cascade.ID.String(), "goes on: what it is ending ends"})
 	}
 	return c.print(plan, []string{"WHAT", "NAME", "FATE"}, rows)
+}
+
+// toChange returns the id of whom a command changes: not without a reason, unless it is
+// only to tell what it would do.
+func toChange(cmd *cobra.Command, cl *client, path func(string) string, name, reason string, dryRun bool) (string, error) {
+	if reason == "" && !dryRun {
+		return "", coded(exitUsage, "--reason is missing: it goes on record (or --dry-run)")
+	}
+	return principalID(cmd, cl, path, name)
 }
 
 // principalID takes a SCIM id as it is, and looks a name up.

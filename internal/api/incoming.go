@@ -10,7 +10,6 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/ssf"
@@ -162,9 +161,6 @@ func (s *Server) refuseEvent(w http.ResponseWriter, r *http.Request, err error) 
 	case errors.As(err, &refusal):
 	case errors.Is(err, directory.ErrInvalidSubject) || errors.Is(err, directory.ErrAmbiguousSubject):
 		refusal = setError{"invalid_request", err.Error()}
-	case errors.Is(err, database.ErrUnavailable) || errors.Is(err, tenant.ErrKeysUnavailable):
-		s.fail(w, r, errors.Join(database.ErrUnavailable, err))
-		return
 	default:
 		s.fail(w, r, err)
 		return

@@ -1,18 +1,15 @@
 package api
 
 import (
-	"errors"
-	"maps"
+	"context"
 	"net/http"
 	"slices"
 
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
-	"github.com/leaverhq/leaver/internal/mapping"
 )
 
 // findPrincipals finds principals by their names: a User and an Agent at most.
@@ -114,13 +111,9 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 	if err == nil && !who.Restricted {
 		err = lifecycle.ErrNotRestricted
 	}
-	plan := Restoration{Principal: who, Entitlements: []string{}, Running: []lifecycle.Cascade{}}
-	var result mapping.Result
+	plan := Restoration{Principal: who, Running: []lifecycle.Cascade{}}
 	if err == nil {
-		result, err = s.Entitlements.Test(r.Context(), of, who.ID, "")
-		if errors.Is(err, entitlement.ErrNoMapping) {
-			err = nil
-		}
+		plan.Entitlements, err = s.Entitlements.Live(r.Context(), of, who.ID)
 	}
 	var cascades []lifecycle.Cascade
 	if err == nil {
@@ -130,7 +123,6 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	plan.Entitlements = slices.AppendSeq(plan.Entitlements, maps.Keys(result.Entitlements))
 	slices.Sort(plan.Entitlements)
 	for _, c := range cascades {
 		if c.ClosedAt == nil {
@@ -142,19 +134,7 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 
 // restorePrincipal brings a principal back as its IdP would, on an operator's word.
 func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
-	why, err := readReason(w, r)
-	var who directory.Named
-	if err == nil {
-		who, err = s.principal(r)
-	}
-	var result lifecycle.Result
-	of, by := tenantOf(r).ID, caller(r).Actor()
-	if err == nil {
-		result, err = s.Lifecycle.Restore(r.Context(), of, who.Type, who.ID, lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by})
-	}
-	if err == nil {
-		err = s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, "restore", why)
-	}
+	result, err := s.change(w, r, "restore", s.Lifecycle.Restore)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -165,25 +145,33 @@ func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 
 // endPrincipal deactivates a principal as its IdP would, on an operator's word.
 func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
-	why, err := readReason(w, r)
-	var who directory.Named
-	if err == nil {
-		who, err = s.principal(r)
-	}
-	var result lifecycle.Result
-	of, by := tenantOf(r).ID, caller(r).Actor()
-	if err == nil {
-		result, err = s.Lifecycle.Deactivate(r.Context(), of, who.Type, who.ID, lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by})
-	}
-	if err == nil && result.Event == nil {
-		err = problem{Status: http.StatusConflict, Detail: "the principal is restricted already"}
-	}
-	if err == nil {
-		err = s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, "end", why)
-	}
+	result, err := s.change(w, r, "end", s.Lifecycle.Deactivate)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	answer(w, http.StatusAccepted, map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
+}
+
+// change makes a lifecycle change of a principal, and puts the operator's reason on record.
+func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
+	change func(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, cause lifecycle.Cause) (lifecycle.Result, error),
+) (lifecycle.Result, error) {
+	why, err := readReason(w, r)
+	if err != nil {
+		return lifecycle.Result{}, err
+	}
+	who, err := s.principal(r)
+	if err != nil {
+		return lifecycle.Result{}, err
+	}
+	of, by := tenantOf(r).ID, caller(r).Actor()
+	result, err := change(r.Context(), of, who.Type, who.ID, lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by})
+	if err != nil {
+		return lifecycle.Result{}, err
+	}
+	if result.Event == nil { // a return that finds nothing to do is an error already
+		return lifecycle.Result{}, problem{Status: http.StatusConflict, Detail: "the principal is restricted already"}
+	}
+	return result, s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, verb, why)
 }

@@ -73,23 +73,21 @@ func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUI
 
 // lock takes the principals' rows, in one order for all. What follows is planned for
 // the tables as they are: a plan of when they were small would read them whole.
-func lock(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) (err error) {
+func lock(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `set local plan_cache_mode = force_custom_plan`); err != nil {
 		return err
 	}
-	// Behind the lock, and before anything is read: what is doubted later is computed later.
-	defer func() {
-		if err == nil {
-			_, err = tx.Exec(ctx, `delete from doubts where tenant_id = $1 and principal_id = any ($2)`, of, ids)
-		}
-	}()
 	if _, err := tx.Exec(ctx, `
 		insert into computations (tenant_id, principal_id) select $1, p from unnest($2::uuid[]) p
 		on conflict do nothing`, of, ids); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `
-		select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for update`, of, ids)
+	if _, err := tx.Exec(ctx, `
+		select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for update`, of, ids); err != nil {
+		return err
+	}
+	// Behind the lock, and before anything is read: what is doubted later is computed later.
+	_, err := tx.Exec(ctx, `delete from doubts where tenant_id = $1 and principal_id = any ($2)`, of, ids)
 	return err
 }
 

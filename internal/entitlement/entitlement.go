@@ -186,11 +186,10 @@ func (s *Store) compile(document string, schemas []tenant.Schema) (*mapping.Rule
 // current compiles the rules in force as the transaction sees them, or recalls them.
 // Error: [ErrNoMapping].
 func (s *Store) current(ctx context.Context, tx pgx.Tx, of uuid.UUID) (*mapping.Rules, int, error) {
-	k := known{}
-	var document string
+	var k known
 	err := tx.QueryRow(ctx, `
-		select m.version, m.document, t.schema_version from mappings m join tenants t on t.id = m.tenant_id
-		 where m.tenant_id = $1 order by m.version desc limit 1`, of).Scan(&k.version, &document, &k.schemaVersion)
+		select m.version, t.schema_version from mappings m join tenants t on t.id = m.tenant_id
+		 where m.tenant_id = $1 order by m.version desc limit 1`, of).Scan(&k.version, &k.schemaVersion)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, 0, ErrNoMapping
 	}
@@ -205,6 +204,10 @@ func (s *Store) current(ctx context.Context, tx pgx.Tx, of uuid.UUID) (*mapping.
 	}
 	schemas, err := tenant.ReadSchemas(ctx, tx, of)
 	if err != nil {
+		return nil, 0, err
+	}
+	var document string
+	if err := tx.QueryRow(ctx, `select document from mappings where tenant_id = $1 and version = $2`, of, k.version).Scan(&document); err != nil {
 		return nil, 0, err
 	}
 	if k.rules, err = s.compile(document, schemas); err != nil {

@@ -56,12 +56,17 @@ func (s *Store) Turns(ctx context.Context, of, principal uuid.UUID, limit int) (
 	return turns, nil
 }
 
-// Test tells what a document would make of a principal; of the rules in force where
-// it is empty. Errors: mapping.Error, [ErrNoMapping], [ErrUnknownPrincipal].
-func (s *Store) Test(ctx context.Context, of, principal uuid.UUID, document string) (mapping.Result, error) {
+// Test tells what a document would make of a principal; or the rules in force, where
+// it is nil. Errors: mapping.Error, [ErrNoMapping], [ErrUnknownPrincipal].
+func (s *Store) Test(ctx context.Context, of, principal uuid.UUID, document *string) (mapping.Result, error) {
 	var result mapping.Result
-	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
-		rules, err := s.rulesOf(ctx, tx, of, document)
+	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) (err error) {
+		var rules *mapping.Rules
+		if document == nil {
+			rules, _, err = s.current(ctx, tx, of)
+		} else {
+			rules, err = s.draft(ctx, tx, of, *document)
+		}
 		if err != nil {
 			return err
 		}
@@ -85,18 +90,15 @@ func (s *Store) Test(ctx context.Context, of, principal uuid.UUID, document stri
 // while that is in doubt. Error: [ErrUnknownPrincipal].
 func (s *Store) Live(ctx context.Context, of, principal uuid.UUID) ([]string, error) {
 	names := []string{}
-	result, err := s.Test(ctx, of, principal, "")
+	result, err := s.Test(ctx, of, principal, nil)
 	if errors.Is(err, ErrNoMapping) {
 		return names, nil
 	}
 	return slices.AppendSeq(names, maps.Keys(result.Entitlements)), err
 }
 
-func (s *Store) rulesOf(ctx context.Context, tx pgx.Tx, of uuid.UUID, document string) (*mapping.Rules, error) {
-	if document == "" {
-		rules, _, err := s.current(ctx, tx, of)
-		return rules, err
-	}
+// draft compiles a document that is not in force.
+func (s *Store) draft(ctx context.Context, tx pgx.Tx, of uuid.UUID, document string) (*mapping.Rules, error) {
 	schemas, err := tenant.ReadSchemas(ctx, tx, of)
 	if err != nil {
 		return nil, err
@@ -128,7 +130,7 @@ func (s *Store) Diff(ctx context.Context, of uuid.UUID, document string) (Differ
 	d := Difference{Base: -1, Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int), Changes: []Change{}}
 	var rules *mapping.Rules
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) (err error) {
-		rules, err = s.rulesOf(ctx, tx, of, document)
+		rules, err = s.draft(ctx, tx, of, document)
 		return err
 	})
 	for after := uuid.Nil; err == nil; {

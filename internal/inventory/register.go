@@ -45,10 +45,14 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 	}
 	var item *Item
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		if err := newAdmission(tx, tenant, live).admit(ctx, n); err != nil {
+		admission := newAdmission(tx, tenant, live)
+		err := admission.lock(ctx, n)
+		if err == nil {
+			err = admission.admit(ctx, n)
+		}
+		if err != nil {
 			return err
 		}
-		var err error
 		item, err = s.insert(ctx, tx, tenant, n)
 		return err
 	})
@@ -76,10 +80,15 @@ func (s *Store) HeldByOthers(ctx context.Context, tenant uuid.UUID, n New) (bool
 func (s *Store) Replace(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
 	var item *Item
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		if err := newAdmission(tx, tenant, nil).admit(ctx, n); err != nil {
+		admission := newAdmission(tx, tenant, nil)
+		err := admission.lock(ctx, n)
+		if err == nil {
+			err = admission.admit(ctx, n)
+		}
+		if err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `
+		_, err = tx.Exec(ctx, `
 			update inventory set state = 'released', secret = null, updated_at = now()
 			 where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4 and principal_id = $5 and state = 'live'`,
 			tenant, n.Connector, n.Kind, n.Reference, n.Principal)
@@ -117,15 +126,7 @@ func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New, 
 	}
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		admission := newAdmission(tx, tenant, live)
-		// All holders first and in one order, lest two imports wait for each other.
-		var holders []uuid.UUID
-		for _, n := range items {
-			holders = append(holders, holdersOf(n.Principal, n.Agent)...)
-		}
-		if err := admission.all(ctx, holders); err != nil && !isRefusal(err) {
-			return err
-		}
-		if err := admission.lockEntitlements(ctx, items); err != nil {
+		if err := admission.lock(ctx, items...); err != nil {
 			return err
 		}
 		for i, n := range items {
@@ -215,12 +216,7 @@ func newAdmission(tx pgx.Tx, tenant uuid.UUID, live map[uuid.UUID][]string) *adm
 // committed that has not been computed yet. What it lets in and turns out to be lost,
 // the computation ends.
 func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map[uuid.UUID][]string, error) {
-	var principals []uuid.UUID
-	for _, n := range items {
-		if mapping.IsEntitlement(n.Entitlement) {
-			principals = append(principals, n.Principal)
-		}
-	}
+	principals := underEntitlements(items)
 	live := make(map[uuid.UUID][]string)
 	if len(principals) == 0 {
 		return live, nil
@@ -240,7 +236,40 @@ func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map
 	return live, nil
 }
 
-// admit refuses a registration whose principal or agent may hold nothing.
+// underEntitlements returns whose items are granted under entitlements.
+func underEntitlements(items []New) []uuid.UUID {
+	var principals []uuid.UUID
+	for _, n := range items {
+		if mapping.IsEntitlement(n.Entitlement) {
+			principals = append(principals, n.Principal)
+		}
+	}
+	return principals
+}
+
+// lock keeps the holders of all items as they are until the transaction ends, and then
+// what they are entitled to: each in one order, and the two in the order in which
+// changes and computations lock, lest any two wait for each other. A computation that
+// takes an entitlement away waits, and then sees what was registered.
+func (a *admission) lock(ctx context.Context, items ...New) error {
+	var holders []uuid.UUID
+	for _, n := range items {
+		holders = append(holders, holdersOf(n.Principal, n.Agent)...)
+	}
+	if err := a.all(ctx, holders); err != nil && !isRefusal(err) {
+		return err
+	}
+	principals := underEntitlements(items)
+	if len(principals) == 0 {
+		return nil
+	}
+	_, err := a.tx.Exec(ctx, `
+		select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for share`, a.tenant, principals)
+	return err
+}
+
+// admit refuses a registration, of those that are locked, whose principal or agent may
+// hold nothing.
 func (a *admission) admit(ctx context.Context, n New) error {
 	if err := a.all(ctx, holdersOf(n.Principal, n.Agent)); err != nil {
 		return err
@@ -254,31 +283,9 @@ func (a *admission) admit(ctx context.Context, n New) error {
 	return nil
 }
 
-// lockEntitlements keeps what principals are entitled to, in the order in which
-// computations lock.
-func (a *admission) lockEntitlements(ctx context.Context, items []New) error {
-	var principals []uuid.UUID
-	for _, n := range items {
-		if mapping.IsEntitlement(n.Entitlement) {
-			principals = append(principals, n.Principal)
-		}
-	}
-	if len(principals) == 0 {
-		return nil
-	}
-	_, err := a.tx.Exec(ctx, `
-		select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for share`, a.tenant, principals)
-	return err
-}
-
-// entitled lets a principal pass who holds an entitlement, and keeps that true until
-// the transaction ends: a computation that takes it away waits, and then sees what
-// was registered. In doubt what is derived counts. Where the tenant has no rules, nobody knows.
+// entitled lets a principal pass who holds an entitlement. In doubt what is derived
+// counts. Where the tenant has no rules, nobody knows.
 func (a *admission) entitled(ctx context.Context, principal uuid.UUID, name string) error {
-	if _, err := a.tx.Exec(ctx, `
-		select 1 from computations where tenant_id = $1 and principal_id = $2 for share`, a.tenant, principal); err != nil {
-		return err
-	}
 	if live, doubted := a.live[principal]; doubted {
 		if slices.Contains(live, name) {
 			return nil

@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -79,7 +80,7 @@ func newVocabulary(v Vocabulary) *vocabulary {
 	// A name that two extensions have is neither's: `extensions` tells them apart.
 	var claims []Attribute
 	count := make(map[string]int)
-	for _, urn := range slices.Sorted(mapKeys(v.Claims)) {
+	for _, urn := range slices.Sorted(maps.Keys(v.Claims)) {
 		vocabulary.claims = append(vocabulary.claims, urn)
 		for _, a := range v.Claims[urn] {
 			count[a.Name]++
@@ -88,16 +89,6 @@ func newVocabulary(v Vocabulary) *vocabulary {
 	}
 	vocabulary.declare("Claims", slices.DeleteFunc(claims, func(a Attribute) bool { return count[a.Name] > 1 }))
 	return vocabulary
-}
-
-func mapKeys[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // env is where expressions are checked.
@@ -207,7 +198,7 @@ func (v *vocabulary) FindStructType(name string) (*types.Type, bool) {
 // FindStructFieldNames implements types.Provider.
 func (v *vocabulary) FindStructFieldNames(name string) ([]string, bool) {
 	if fields, ok := v.structs[name]; ok {
-		return slices.Sorted(mapKeys(fields)), true
+		return slices.Sorted(maps.Keys(fields)), true
 	}
 	return v.Provider.FindStructFieldNames(name)
 }

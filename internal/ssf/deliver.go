@@ -16,8 +16,7 @@ import (
 // Token is a security event token that waits to be delivered.
 type Token struct {
 	JTI   uuid.UUID
-	SET   string // signed, in compact form
-	Event string
+	SET   string    // signed, in compact form
 	About uuid.UUID // the principal; zero: the stream itself
 }
 
@@ -51,7 +50,7 @@ func (s *Store) Waiting(ctx context.Context, tenant uuid.UUID, stream Stream, li
 		if err != nil {
 			return nil, false, err
 		}
-		token := Token{JTI: g.JTI, SET: set, Event: g.Type}
+		token := Token{JTI: g.JTI, SET: set}
 		if g.Principal != nil {
 			token.About = *g.Principal
 		}

@@ -35,11 +35,13 @@ var (
 	ErrSchemaInUse = errors.New("resources hold values of the schema: remove them first")
 )
 
+const schemasSQL = `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`
+
 // Schemas lists a tenant's own schemas, by URN.
 func (s *Store) Schemas(ctx context.Context, tenant uuid.UUID) ([]Schema, error) {
 	schemas, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Schema, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Schema])
-	}, `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`, tenant)
+	}, schemasSQL, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list schemas: %w", err)
 	}
@@ -96,7 +98,7 @@ func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string, 
 
 // ReadSchemas returns a tenant's schemas as the transaction sees them, by URN.
 func ReadSchemas(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) ([]Schema, error) {
-	rows, err := tx.Query(ctx, `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`, tenant)
+	rows, err := tx.Query(ctx, schemasSQL, tenant)
 	if err != nil {
 		return nil, err
 	}
