@@ -321,7 +321,7 @@ func (w *world) check(rt rapid.TB) {
 		rt.Fatalf("%d doubts are left: %v", doubts, err)
 	}
 	for n, id := range w.users {
-		user, err := directory.Read(ctx, w.db, w.tenant, directory.TypeUser, id)
+		user, err := directory.NewStore(w.db).Get(ctx, w.tenant, directory.TypeUser, id)
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -131,12 +131,15 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 	return run.GetRunID(), nil
 }
 
+// crowdSeconds is how long what one sender sends is one crowd, as claim_events has it.
+const crowdSeconds = 5
+
 // fairness is the key by which events take turns, as the relay has it: those of one
-// tenant, from one sender, in one minute are one. It is no name: Temporal shows it.
+// tenant, from one sender, in the same few seconds are one. It is no name: Temporal shows it.
 func fairness(e lifecycle.Event) string {
 	sender := fnv.New32a()
 	_, _ = sender.Write([]byte(e.Actor)) // never fails, see hash.Hash
-	return fmt.Sprintf("%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/60)
+	return fmt.Sprintf("%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/crowdSeconds)
 }
 
 // updateTimeout bounds what a caller waits for a worker to take an Update.

@@ -105,10 +105,15 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 }
 
 func (s *Store) ask(ctx context.Context, tenant uuid.UUID, statements []database.Statement) error {
-	if len(statements) == 0 {
-		return nil
+	var err error
+	switch len(statements) {
+	case 0:
+	case 1:
+		err = database.Shared(ctx, s.db, tenant, statements[0])
+	default:
+		err = database.Together(ctx, s.db, tenant, statements...)
 	}
-	if err := database.Together(ctx, s.db, tenant, statements...); err != nil {
+	if err != nil {
 		return fmt.Errorf("decide: %w", err)
 	}
 	return nil

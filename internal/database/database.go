@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/leaverhq/leaver/internal/coalesce"
 )
 
 // statementTimeout keeps one dear query, such as a filter of many conditions,
@@ -29,7 +31,8 @@ var ErrUnavailable = errors.New("PostgreSQL is not available")
 
 // DB is a connection pool of the application's role, which row-level security binds.
 type DB struct {
-	pool *pgxpool.Pool
+	pool   *pgxpool.Pool
+	shared *coalesce.Group[uuid.UUID, Statement]
 }
 
 // Open prepares a pool for url. It succeeds while PostgreSQL is down (requests
@@ -55,7 +58,9 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the pool: %w", err)
 	}
-	return &DB{pool: pool}, nil
+	db := &DB{pool: pool}
+	db.shared = coalesce.NewGroup(sharedAtOnce, db.share)
+	return db, nil
 }
 
 // refuseUnboundRole keeps a superuser's, or the tables' owner's, URL from silently switching RLS off.

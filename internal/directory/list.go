@@ -84,7 +84,7 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 	if q.After != nil {
 		match += b.after(q, key)
 	}
-	sql := "select " + shown + ", r.id, r.type, "
+	sql := "select " + shown + ", r.type, "
 	if q.Offset > 0 || q.Sorted {
 		// Over ids alone: what is skipped is not evaluated, nor what is sorted.
 		sql += "page.key::text from (select r.tenant_id, r.id, " + key.sql + " as key" + match + b.order(q, "r.", "key") +
@@ -93,15 +93,23 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 		sql += "null::text" + match + b.order(q, "r.", "key")
 	}
 	var keys []*string
-	resources, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]*Resource, error) {
-		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Resource, error) {
+	var resources []*Resource
+	query := database.Statement{SQL: sql, Args: b.args, Collect: func(rows pgx.Rows) (err error) {
+		keys = keys[:0]
+		resources, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Resource, error) {
 			var r Resource
 			var key *string
-			err := scanShown(row, &r, &r.ID, &r.Type, &key)
+			err := scanShown(row, &r, &r.Type, &key)
 			keys = append(keys, key)
 			return &r, err
 		})
-	}, sql, b.args...)
+		return err
+	}}
+	if q.findsOne() {
+		err = database.Shared(ctx, s.db, tenant, query)
+	} else {
+		err = database.Together(ctx, s.db, tenant, query)
+	}
 	if err != nil {
 		return Page{}, fmt.Errorf("list resources: %w", err)
 	}

@@ -1,10 +1,8 @@
 package directory
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,23 +10,33 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/coalesce"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
 // Store reads resources. Writes go through package lifecycle, which commits
 // them together with what they mean.
 type Store struct {
-	db     *database.DB
-	counts counts
+	db      *database.DB
+	counts  counts
+	lookups *coalesce.Group[uuid.UUID, *sought]
 }
 
+// lookupsAtOnce is how many round trips of one tenant are under way before the
+// resources that are looked up next share one.
+const lookupsAtOnce = 1
+
 // NewStore returns the store on db.
-func NewStore(db *database.DB) *Store { return &Store{db: db} }
+func NewStore(db *database.DB) *Store {
+	s := &Store{db: db}
+	s.lookups = coalesce.NewGroup(lookupsAtOnce, s.look)
+	return s
+}
 
 const (
 	// shown is what an answer needs of a resource. The extensions come as words,
 	// which costs less than an array does; no URN has a blank.
-	shown = `r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' '),
+	shown = `r.id, r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' '),
 		case when not r.plain then more_about(r.tenant_id, r.id) end`
 	// stored is the rest, for whoever writes it back.
 	stored = `r.unique_name, r.display_name, r.external_id, r.active`
@@ -46,13 +54,7 @@ func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
 	var about []byte
 	var extensions string
 	document := (*[]byte)(&r.Document)
-	var err error
-	if len(others) == 0 {
-		err = row.Scan(document, &r.Version, &r.Created, &r.Modified, &extensions, &about)
-	} else {
-		err = row.Scan(append([]any{document, &r.Version, &r.Created, &r.Modified, &extensions, &about}, others...)...)
-	}
-	if err != nil {
+	if err := row.Scan(append([]any{&r.ID, document, &r.Version, &r.Created, &r.Modified, &extensions, &about}, others...)...); err != nil {
 		return err
 	}
 	if extensions != "" {
@@ -69,25 +71,59 @@ func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
 	return nil
 }
 
-// Get returns a live resource of the type, as it is shown: without its indexed
-// columns. Error: [ErrNotFound].
-func (s *Store) Get(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*Resource, error) {
-	return get(ctx, s.db, tenant, resourceType, id, `select `+shown+` from resources r
-		 where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`,
-		func(row pgx.CollectableRow, r *Resource) error { return scanShown(row, r) })
+// sought is a resource that somebody waits for.
+type sought struct {
+	ID       uuid.UUID `json:"id"`
+	resource *Resource // nil where there is none
 }
 
-// Read returns a live resource of the type whole, for a change.
-// Error: [ErrNotFound].
-func Read(ctx context.Context, db *database.DB, tenant uuid.UUID, resourceType string, id uuid.UUID) (*Resource, error) {
-	return get(ctx, db, tenant, resourceType, id, `select `+shown+`, `+stored+` from resources r
-		 where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`,
-		func(row pgx.CollectableRow, r *Resource) error {
+// Get returns a live resource of the type. Error: [ErrNotFound].
+func (s *Store) Get(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*Resource, error) {
+	l := &sought{ID: id}
+	if err := s.lookups.Do(ctx, tenant, l); err != nil {
+		return nil, fmt.Errorf("get %s %s: %w", resourceType, id, err)
+	}
+	if l.resource == nil || l.resource.Type != resourceType {
+		return nil, fmt.Errorf("%s %s: %w", resourceType, id, ErrNotFound)
+	}
+	return l.resource, nil
+}
+
+// wanted is a function of a list, whose length the planner does not know: so it plans once,
+// and not each time for so many ids.
+const wanted = `select ` + shown + `, r.type, ` + stored + `
+	  from jsonb_to_recordset($2) w (id uuid) join resources r on r.tenant_id = $1 and r.id = w.id and r.deleted_at is null`
+
+// look finds the resources of several lookups.
+func (s *Store) look(ctx context.Context, tenant uuid.UUID, lookups []*sought) []error {
+	waiting := make(map[uuid.UUID][]*sought, len(lookups))
+	var once []*sought
+	for _, l := range lookups {
+		if waiting[l.ID] == nil {
+			once = append(once, l)
+		}
+		waiting[l.ID] = append(waiting[l.ID], l)
+	}
+	_, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
+		for rows.Next() {
+			var r Resource
 			var unique, display, external *string
-			err := scanShown(row, r, &unique, &display, &external, &r.Active)
+			if err := scanShown(rows, &r, &r.Type, &unique, &display, &external, &r.Active); err != nil {
+				return struct{}{}, err
+			}
 			r.UniqueName, r.Display, r.ExternalID = orEmpty(unique), orEmpty(display), orEmpty(external)
-			return err
-		})
+			for _, l := range waiting[r.ID] {
+				found := r
+				l.resource = &found
+			}
+		}
+		return database.Nothing(rows)
+	}, wanted, tenant, once)
+	errs := make([]error, len(lookups))
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
 }
 
 func orEmpty(s *string) string {
@@ -95,23 +131,6 @@ func orEmpty(s *string) string {
 		return ""
 	}
 	return *s
-}
-
-func get(ctx context.Context, db *database.DB, tenant uuid.UUID, resourceType string, id uuid.UUID, sql string, scan func(pgx.CollectableRow, *Resource) error) (*Resource, error) {
-	r := &Resource{ID: id, Type: resourceType}
-	err := database.Together(ctx, db, tenant, database.Statement{SQL: sql, Args: []any{tenant, id, resourceType}, Collect: func(rows pgx.Rows) error {
-		if !rows.Next() {
-			return cmp.Or(rows.Err(), pgx.ErrNoRows)
-		}
-		return scan(rows, r)
-	}})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("%s %s: %w", resourceType, id, ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("get %s %s: %w", resourceType, id, err)
-	}
-	return r, nil
 }
 
 // CheckTargets looks at the edges that attributes and targets are, pair by pair.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/coalesce"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 )
@@ -37,16 +38,20 @@ const maxAttempts = 100
 // Writer commits changes of resources with what they mean, and then starts
 // the workflows.
 type Writer struct {
-	db      *database.DB
-	starter Starter
-	log     *slog.Logger
-	starts  *starts
-	started *marker
+	db        *database.DB
+	starter   Starter
+	log       *slog.Logger
+	starts    *starts
+	started   *marker
+	commits   *coalesce.Group[company, *change]
+	resources *directory.Store
 }
 
 // NewWriter returns a writer that starts workflows by starter; close it.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
-	return &Writer{db: db, starter: starter, log: log, starts: newStarts(), started: newMarker(db, log)}
+	w := &Writer{db: db, resources: directory.NewStore(db), starter: starter, log: log, starts: newStarts(), started: newMarker(db, log)}
+	w.commits = coalesce.NewGroup(commitsAtOnce, w.commitTogether)
+	return w
 }
 
 // newID is of version 7: its order is that of creation, which keeps indexes compact.
@@ -72,20 +77,22 @@ func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Reso
 	r.Created = time.Now().UTC().Truncate(time.Millisecond)
 	r.Modified = r.Created
 	d := decide(nil, r, nil)
-	c := change{tenant: tenant, after: r, by: by, event: newID(), decision: d, ifMembers: d.kind, edges: edgesBetween(nil, r)}
-	if err := w.checkTargets(ctx, c); err != nil {
+	c := &change{after: r, by: by, event: newID(), decision: d, edges: edgesBetween(nil, r), writesColumns: true}
+	if !r.Members.Empty() {
+		c.changed = []string{directory.EdgeMembers}
+	}
+	if err := w.checkTargets(ctx, tenant, c); err != nil {
 		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
-	done, err := w.insert(ctx, c)
-	if err != nil {
+	if err := w.commit(ctx, tenant, true, c); err != nil {
 		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
-	w.dispatch(ctx, done.event)
-	return w.result(ctx, c, nil, done)
+	w.dispatch(ctx, c.done.event)
+	return w.result(ctx, tenant, c, nil)
 }
 
-func (w *Writer) checkTargets(ctx context.Context, c change) error {
-	return directory.CheckTargets(ctx, w.db, c.tenant, c.after.ID, c.edges.addAttributes, c.edges.addTargets)
+func (w *Writer) checkTargets(ctx context.Context, tenant uuid.UUID, c *change) error {
+	return directory.CheckTargets(ctx, w.db, tenant, c.after.ID, c.edges.addAttributes, c.edges.addTargets)
 }
 
 // Update replaces a resource by what edit makes of it. edit may run again, on a
@@ -97,7 +104,7 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 	edit func(current *directory.Resource) (*directory.Resource, error),
 ) (Result, error) {
 	for range maxAttempts {
-		before, err := directory.Read(ctx, w.db, tenant, resourceType, id)
+		before, err := w.resources.Get(ctx, tenant, resourceType, id)
 		if err != nil {
 			return Result{}, err
 		}
@@ -118,25 +125,25 @@ func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *d
 	if len(changed) == 0 && after.Members.Empty() {
 		return Result{Resource: before}, nil
 	}
-	c := change{
-		tenant: tenant, after: after, by: by, event: newID(), changed: changed, decision: decide(before, after, changed),
-		edges: edgesBetween(before, after),
+	c := &change{
+		after: after, by: by, event: newID(), changed: changed, decision: decide(before, after, changed),
+		edges: edgesBetween(before, after), writesColumns: len(changed) > 0,
 	}
+	c.mayOrphan = after.Type != directory.TypeUser && (c.edges.touches() || c.lift)
 	if c.ifMembers = c.kind; !after.Members.Empty() {
 		c.ifMembers = decide(before, after, append([]string{directory.EdgeMembers}, changed...)).kind
 	}
-	if err := w.checkTargets(ctx, c); err != nil {
+	if err := w.checkTargets(ctx, tenant, c); err != nil {
 		return Result{}, fmt.Errorf("update %s %s: %w", after.Type, after.ID, err)
 	}
 	after.Modified = time.Now().UTC().Truncate(time.Millisecond)
-	expected := before.Version
-	if len(changed) == 0 && !by.Conditional {
-		expected = 0
+	if len(changed) > 0 || by.Conditional {
+		c.expected = &before.Version
 	}
-	done, err := w.update(ctx, c, expected, false)
+	err := w.commit(ctx, tenant, false, c)
 	if errors.Is(err, errOutdated) && len(changed) == 0 {
 		// No member was new or gone, unless the group itself is.
-		current, err := directory.Read(ctx, w.db, tenant, after.Type, after.ID)
+		current, err := w.resources.Get(ctx, tenant, after.Type, after.ID)
 		if err == nil && by.Conditional && current.Version != before.Version {
 			return Result{}, errOutdated
 		}
@@ -145,18 +152,18 @@ func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *d
 	if err != nil {
 		return Result{}, fmt.Errorf("update %s %s: %w", after.Type, after.ID, err)
 	}
-	w.dispatch(ctx, append(done.orphans, done.event)...)
-	return w.result(ctx, c, before, done)
+	w.dispatch(ctx, append(c.done.orphans, c.done.event)...)
+	return w.result(ctx, tenant, c, before)
 }
 
 // result is the resource as stored. What the change cannot know, other
 // resources' names at the end of edges and what was orphaned, is read again.
-func (w *Writer) result(ctx context.Context, c change, before *directory.Resource, done committed) (Result, error) {
-	stored := *c.after
+func (w *Writer) result(ctx context.Context, tenant uuid.UUID, c *change, before *directory.Resource) (Result, error) {
+	stored, done := *c.after, c.done
 	// Others may have changed a group's row while this changed its members.
 	passed := before != nil && done.version != before.Version+1
 	if passed || len(done.orphans) > 0 || (stored.Type == directory.TypeAgent && c.edges.touches()) {
-		reread, err := directory.Read(ctx, w.db, c.tenant, stored.Type, stored.ID)
+		reread, err := w.resources.Get(ctx, tenant, stored.Type, stored.ID)
 		return Result{Resource: reread, Event: done.event}, err
 	}
 	stored.Version, stored.Members, stored.Unique = done.version, directory.Delta{}, nil
@@ -186,7 +193,7 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 		d = decision{kind: TeamSync}
 	}
 	for range maxAttempts {
-		before, err := directory.Read(ctx, w.db, tenant, resourceType, id)
+		before, err := w.resources.Get(ctx, tenant, resourceType, id)
 		if err != nil {
 			return Result{}, err
 		}
@@ -198,16 +205,19 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 		after := *before
 		inactive := false
 		after.Active, after.Modified, after.Unique = &inactive, time.Now().UTC().Truncate(time.Millisecond), map[string]string{}
-		c := change{tenant: tenant, after: &after, by: by, event: newID(), decision: d, ifMembers: d.kind}
-		done, err := w.update(ctx, c, before.Version, true)
+		c := &change{
+			after: &after, by: by, event: newID(), decision: d, expected: &before.Version, removes: true, writesColumns: true,
+			mayOrphan: resourceType != directory.TypeUser,
+		}
+		err = w.commit(ctx, tenant, false, c)
 		if errors.Is(err, errOutdated) {
 			continue
 		}
 		if err != nil {
 			return Result{}, fmt.Errorf("delete %s %s: %w", resourceType, id, err)
 		}
-		w.dispatch(ctx, append(done.orphans, done.event)...)
-		return Result{Event: done.event}, nil
+		w.dispatch(ctx, append(c.done.orphans, c.done.event)...)
+		return Result{Event: c.done.event}, nil
 	}
 	return Result{}, fmt.Errorf("delete %s %s: %w: others keep changing it", resourceType, id, database.ErrUnavailable)
 }
