@@ -36,6 +36,8 @@ const (
 // could not be delivered it fails, and is tried again: what it has sent is settled.
 // A stream that is paused, disabled or gone has nothing to push.
 func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
+	// A receiver may take as long as a push may, one after another.
+	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var pushed Pushed
 	stream, err := a.Signals.Open(ctx, in.Tenant, in.Stream)
 	if errors.Is(err, ssf.ErrStreamNotFound) {
@@ -69,7 +71,6 @@ func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
 		if !goesOn {
 			return pushed, nil
 		}
-		activity.RecordHeartbeat(ctx)
 	}
 	if failure != nil {
 		return pushed, a.notPushed(ctx, in, failure)

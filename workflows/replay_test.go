@@ -37,7 +37,7 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, workflow := range []any{workflows.Leaver, workflows.Joiner, workflows.Mover, workflows.TeamSync} {
+			for _, workflow := range []any{workflows.Leaver, workflows.Joiner, workflows.Mover, workflows.TeamSync, workflows.Transmit} {
 				replayer.RegisterWorkflow(workflow)
 			}
 			if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -326,6 +328,19 @@ func TestPostgreSQLDownIs503AndNothingElse(t *testing.T) {
 		}
 		if !json.Valid(recorder.Body.Bytes()) {
 			t.Errorf("%s: %q is not JSON", path, recorder.Body)
+		}
+	}
+	for path, body := range map[string]string{
+		"/access/v1/evaluation":  `{"subject":{"type":"user","id":"ada"},"action":{"name":"read"},"resource":{"type":"t","id":"1"}}`,
+		"/access/v1/evaluations": `{"evaluations":[{"subject":{"type":"user","id":"ada"},"action":{"name":"read"},"resource":{"type":"t","id":"1"}}]}`,
+	} {
+		recorder := httptest.NewRecorder()
+		req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+		req.Header.Set("Authorization", "Bearer leaver_platform_x")
+		req.Header.Set("Content-Type", "application/json")
+		a.Handler().ServeHTTP(recorder, req)
+		if recorder.Code != http.StatusServiceUnavailable || strings.Contains(recorder.Body.String(), "decision") {
+			t.Errorf("%s answered %d %s; want 503 and no decision", path, recorder.Code, recorder.Body)
 		}
 	}
 	if recorder := serve(a, "GET", "/livez", ""); recorder.Code != http.StatusOK {

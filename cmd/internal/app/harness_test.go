@@ -110,6 +110,21 @@ func installAPI(t testing.TB, settings ...setting) *installation {
 	return i
 }
 
+// another is another process of the same installation, which has seen nothing yet.
+func (i *installation) another() *installation {
+	i.t.Helper()
+	other := *i
+	var err error
+	if other.app, err = New(context.Background(), i.cfg, slog.New(slog.NewJSONHandler(i.logs, nil))); err != nil {
+		i.t.Fatal(err)
+	}
+	i.t.Cleanup(other.app.Close)
+	server := httptest.NewServer(other.app.Handler())
+	i.t.Cleanup(server.Close)
+	other.url = server.URL
+	return &other
+}
+
 func (i *installation) work() {
 	i.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -2,17 +2,23 @@ package app
 
 import (
 	"encoding/base64"
+	"errors"
 	"flag"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // record writes the histories that workflows/replay_test.go replays. Record
@@ -24,15 +30,23 @@ func TestRecordHistories(t *testing.T) {
 	if !*record {
 		t.Skip("records only with -record")
 	}
-	testdata := filepath.Join("..", "..", "..", "workflows", "testdata")
 	keyset, err := os.ReadFile(filepath.Join(testdata, "keyset.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPlatform(t)
-	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
+	p, r := newPlatform(t), newReceiver(t)
+	i := install(t, withConnectors(p.connector()), withPrivateReceivers, func(c *config.Config) {
 		c.Seal.Keyset = base64.StdEncoding.EncodeToString(keyset)
 	})
+	i.recordLeavers(p)
+	i.recordMoves(p)
+	i.recordTransmission(r)
+}
+
+var testdata = filepath.Join("..", "..", "..", "workflows", "testdata")
+
+// recordLeavers records a cascade that completes, one with a survivor, and its re-run.
+func (i *installation) recordLeavers(p *platform) {
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	i.createAgent("agent", ada)
 	for _, reference := range []string{"a", "b", "c"} {
@@ -41,37 +55,72 @@ func TestRecordHistories(t *testing.T) {
 	}
 	i.deactivate(ada)
 	completed := i.closed(ada)
-	p.interceptWith(func(w http.ResponseWriter, kind, reference string) bool {
-		if kind == "credential.revoke" && reference == "bob-b" {
-			w.WriteHeader(http.StatusForbidden)
-			return true
-		}
-		return false
-	})
+	p.refuseRevocation("bob-b", http.StatusForbidden)
 	i.deactivate(bob)
 	failed := i.closed(bob)
 	p.interceptWith(nil)
 	path := "/v1/tenants/acme/cascades/" + failed.ID.String()
 	rerun := i.must("POST", path+"/rerun", i.operator, `{"reason":"recording"}`)["runId"].(string)
 	i.must("GET", path+"?wait=60s", i.operator, "")
-	for name, run := range map[string][2]string{
-		"completed": {completed.WorkflowID, *completed.RunID}, "survivors": {failed.WorkflowID, *failed.RunID}, "rerun": {failed.WorkflowID, rerun},
-	} {
-		history := &historypb.History{}
-		events := i.app.temporal.GetWorkflowHistory(t.Context(), run[0], run[1], true, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-		for events.HasNext() {
-			event, err := events.Next()
-			if err != nil {
-				t.Fatal(err)
-			}
-			history.Events = append(history.Events, event)
-		}
-		encoded, err := protojson.MarshalOptions{Multiline: true, Indent: " "}.Marshal(history)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(testdata, "leaver-"+name+".json"), encoded, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	i.record("leaver-batched", completed.WorkflowID, *completed.RunID)
+	i.record("leaver-batched-survivors", failed.WorkflowID, *failed.RunID)
+	i.record("leaver-batched-rerun", failed.WorkflowID, rerun)
+}
+
+// recordMoves records a mover that ends what was granted under a lost entitlement, and
+// the team syncs in which a member comes, and goes.
+func (i *installation) recordMoves(p *platform) {
+	i.apply("  - {group: engineering-prod, team: Engineering}\n")
+	cyd := i.createUser("cyd@example.com")
+	group := i.createGroup("engineering-prod", cyd)
+	i.becomes(cyd, "team:Engineering")
+	i.mustGrant(p, cyd, "cyds", "team:Engineering")
+	i.quit(group, cyd)
+	move := i.closed(cyd)
+	i.record("mover-cascade", move.WorkflowID, *move.RunID)
+	for n, name := range []string{"team-sync-gained", "team-sync-lost"} {
+		i.record(name, fmt.Sprintf("team-sync/%s/%s/%d", i.tenant.ID, group, n+1), "")
 	}
+}
+
+// recordTransmission records the pushing of a token.
+func (i *installation) recordTransmission(r *receiver) {
+	i.relaysSignals()
+	stream := i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver), ssf.AccountDisabled)
+	dan := i.createUser("dan@example.com")
+	i.deactivate(dan)
+	stacktest.Eventually(i.t, 20*time.Second, "the token", func() bool { return len(r.events(dan)) == 1 })
+	i.record("transmit-pushed", fmt.Sprintf("transmit/%s/%s", i.tenant.ID, stream), "")
+}
+
+// record writes a run's history, once it is over; of the latest run where none is
+// named. What was recorded before stays: it may be running yet.
+func (i *installation) record(name, workflow, run string) {
+	i.t.Helper()
+	_ = i.app.temporal.GetWorkflow(i.t.Context(), workflow, run).Get(i.t.Context(), nil) // how it ended, the history tells
+	history := &historypb.History{}
+	events := i.app.temporal.GetWorkflowHistory(i.t.Context(), workflow, run, true, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		event, err := events.Next()
+		if err != nil {
+			i.t.Fatal(err)
+		}
+		history.Events = append(history.Events, event)
+	}
+	encoded, err := protojson.MarshalOptions{Multiline: true, Indent: " "}.Marshal(history)
+	if err == nil {
+		err = writeNew(filepath.Join(testdata, name+".json"), encoded)
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		i.t.Fatal(err)
+	}
+}
+
+func writeNew(path string, content []byte) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	return errors.Join(err, file.Close())
 }
