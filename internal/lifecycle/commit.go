@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,24 +113,32 @@ func statement(of company, changes []*change) database.Statement {
 		}
 		var id uuid.UUID
 		var version int64
+		var members bool
 		var sequence *int64
-		var kind *Kind
-		var changed []string
 		var workflow *string
 		var since *time.Time
-		_, err := pgx.ForEachRow(rows, []any{&id, &version, &sequence, &kind, &changed, &workflow, &since}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&id, &version, &members, &sequence, &workflow, &since}, func() error {
 			c := byID[id]
 			c.done.version, c.done.since = version, since
 			if sequence != nil {
-				c.done.event = &Event{
-					Tenant: of.tenant, ID: c.event, Sequence: *sequence, Kind: *kind, Principal: id, PrincipalType: c.after.Type,
-					Trigger: c.by.Trigger, Actor: c.by.Actor, Changed: changed, WorkflowID: *workflow, CreatedAt: time.Now(),
-				}
+				c.done.event = c.made(of.tenant, *sequence, *workflow, members)
 			}
 			return nil
 		})
 		return err
 	}}
+}
+
+// made is the event that a change came to.
+func (c *change) made(tenant uuid.UUID, sequence int64, workflow string, members bool) *Event {
+	kind, changed := c.kind, orEmpty(c.changed)
+	if members {
+		kind, changed = c.ifMembers, append(slices.Clone(changed), directory.EdgeMembers)
+	}
+	return &Event{
+		Tenant: tenant, ID: c.event, Sequence: sequence, Kind: kind, Principal: c.after.ID, PrincipalType: c.after.Type,
+		Trigger: c.by.Trigger, Actor: c.by.Actor, Changed: changed, WorkflowID: workflow, CreatedAt: time.Now(),
+	}
 }
 
 func drain(rows pgx.Rows) error {

@@ -91,7 +91,7 @@ const (
 	meantSQL = `,
 		meant as (
 		  select w.id, w.version, i.type, i.trigger, i.actor, i.event, i.restricts, i.cause, i.lifts, i.kind <> '' as leaves,
-		         case when w.members then i.if_members else i.kind end as kind,
+		         w.members, case when w.members then i.if_members else i.kind end as kind,
 		         i.changed || case when w.members then array['members'] else '{}' end as changed
 		    from written w join input i on i.id = w.id)`
 	eventSQL = `,
@@ -99,7 +99,7 @@ const (
 		  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
 		  select $1, event, kind, id, type, trigger, actor, changed, kind || '/' || $1 || '/' || id || '/' || version, now() + $%[1]d::interval
 		    from meant where kind <> ''
-		  returning principal_id as id, sequence, kind, changed, workflow_id)`
+		  returning principal_id as id, sequence, workflow_id)`
 	restrictSQL = `,
 		restricted as (
 		  insert into restrictions (tenant_id, principal_id, cause, event_id)
@@ -185,10 +185,10 @@ func write(of company, changes []*change) builder {
 		b.add(updateSQL)
 	}
 	b.add(meantSQL)
-	event, since, from := "null::bigint, null::text, null::text[], null::text", "null::timestamptz", " from meant m"
+	event, since, from := "null::bigint, null::text", "null::timestamptz", " from meant m"
 	if slices.ContainsFunc(changes, func(c *change) bool { return c.kind != "" || c.ifMembers != "" }) {
 		b.add(eventSQL, grace)
-		event, from = "e.sequence, e.kind, e.changed, e.workflow_id", from+" left join event e on e.id = m.id"
+		event, from = "e.sequence, e.workflow_id", from+" left join event e on e.id = m.id"
 	}
 	if slices.ContainsFunc(changes, func(c *change) bool { return c.restrict }) {
 		b.add(restrictSQL)
@@ -205,6 +205,6 @@ func write(of company, changes []*change) builder {
 		}
 		b.add(uniqueSQL, names, values)
 	}
-	b.add(" select m.id, m.version, " + event + ", " + since + from)
+	b.add(" select m.id, m.version, m.members, " + event + ", " + since + from)
 	return b
 }
