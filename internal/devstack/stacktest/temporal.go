@@ -14,15 +14,23 @@ import (
 
 // namespace is made once for each package: registering one takes longer than
 // most tests.
-var namespace = sync.OnceValues(func() (string, error) {
+var namespace = sync.OnceValues(newNamespace)
+
+func newNamespace() (string, error) {
 	name := "t-" + uuid.NewString()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return name, worker.EnsureNamespace(ctx, config.Temporal{Address: shared.TemporalAddress, Namespace: name})
-})
+}
 
 // Temporal returns how to reach the shared server, in this package's namespace.
-func Temporal(t testing.TB) config.Temporal {
+func Temporal(t testing.TB) config.Temporal { return temporal(t, namespace) }
+
+// OwnTemporal is [Temporal] in a namespace of the test's own: for tests whose workers
+// run beside others'.
+func OwnTemporal(t testing.TB) config.Temporal { return temporal(t, newNamespace) }
+
+func temporal(t testing.TB, namespace func() (string, error)) config.Temporal {
 	t.Helper()
 	name, err := namespace()
 	if err != nil {
