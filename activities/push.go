@@ -36,7 +36,7 @@ const (
 // could not be delivered it fails, and is tried again: what it has sent is settled.
 // A stream that is paused, disabled or gone has nothing to push.
 func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
-	// A receiver may take as long as a push may, one after another.
+	// A few pushes that time out one after another last longer than a heartbeat may.
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var pushed Pushed
 	stream, err := a.Signals.Open(ctx, in.Tenant, in.Stream)

@@ -1,8 +1,10 @@
 package scim_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,32 +18,47 @@ import (
 // Writes that come at a time share a commit. Nobody may notice.
 
 // atOnce sends requests in parallel, and counts their statuses.
-func (p *provider) atOnce(n int, send func(i int) answer) map[int]int {
-	p.t.Helper()
+func (p *provider) atOnce(n int, send func(i int) int) map[int]int {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	statuses := make(map[int]int)
 	for i := range n {
 		all.Go(func() {
-			a := send(i)
+			status := send(i)
 			mu.Lock()
 			defer mu.Unlock()
-			statuses[a.status]++
+			statuses[status]++
 		})
 	}
 	all.Wait()
 	return statuses
 }
 
+// status is what a request is answered with, in any goroutine; 0 where it is not.
+func (p *provider) status(method, path, body string) int {
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, strings.NewReader(body))
+	if err != nil {
+		return 0
+	}
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	req.Header.Set("Content-Type", "application/scim+json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
 func TestATakenNameAmongManyPOSTsIsNobodyElsesConflict(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.create("/Users", `{"userName":"taken"}`)
-	statuses := p.atOnce(40, func(i int) answer {
+	statuses := p.atOnce(40, func(i int) int {
 		name := fmt.Sprintf("user%d", i)
 		if i%8 == 0 {
 			name = "taken"
 		}
-		return p.do("POST", "/Users", `{"userName":"`+name+`"}`)
+		return p.status("POST", "/Users", `{"userName":"`+name+`"}`)
 	})
 	if statuses[http.StatusCreated] != 35 || statuses[http.StatusConflict] != 5 {
 		t.Errorf("statuses %v; want 35 times 201 and 5 times 409", statuses)
@@ -51,8 +68,8 @@ func TestATakenNameAmongManyPOSTsIsNobodyElsesConflict(t *testing.T) {
 func TestParallelPATCHesOfOneUserAreAllMade(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada"}`)
-	statuses := p.atOnce(20, func(i int) answer {
-		return p.do("PATCH", "/Users/"+ada, patchBody(fmt.Sprintf(`{"op":"add","path":"emails","value":[{"value":"%d@example.com"}]}`, i)))
+	statuses := p.atOnce(20, func(i int) int {
+		return p.status("PATCH", "/Users/"+ada, patchBody(fmt.Sprintf(`{"op":"add","path":"emails","value":[{"value":"%d@example.com"}]}`, i)))
 	})
 	emails, _ := p.do("GET", "/Users/"+ada, "").body["emails"].([]any)
 	if statuses[http.StatusOK] != 20 || len(emails) != 20 {
@@ -66,9 +83,12 @@ func TestEachOfManyDeactivationsIsOneEventAndOneRestriction(t *testing.T) {
 	for i := range ids {
 		ids[i] = p.create("/Users", fmt.Sprintf(`{"userName":"user%d"}`, i))
 	}
-	p.atOnce(2*len(ids), func(i int) answer { // each is sent twice
-		return p.do("PATCH", "/Users/"+ids[i/2], patchBody(`{"op":"replace","path":"active","value":false}`))
+	statuses := p.atOnce(2*len(ids), func(i int) int { // each is sent twice
+		return p.status("PATCH", "/Users/"+ids[i/2], patchBody(`{"op":"replace","path":"active","value":false}`))
 	})
+	if statuses[http.StatusOK] != 2*len(ids) {
+		t.Errorf("statuses %v", statuses)
+	}
 	var events, restrictions, audited int
 	if err := p.row(`select (select count(*) from lifecycle_events where kind = 'leaver'), (select count(*) from restrictions x join lifecycle_events e on e.id = x.event_id and e.principal_id = x.principal_id),
 		(select count(*) from changes where changed = '{active}')`).Scan(&events, &restrictions, &audited); err != nil {
@@ -82,31 +102,88 @@ func TestEachOfManyDeactivationsIsOneEventAndOneRestriction(t *testing.T) {
 func TestARowThatSomebodyHoldsHoldsUpNobodyElse(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	held, other := p.create("/Users", `{"userName":"held"}`), p.create("/Users", `{"userName":"other"}`)
-	conn, err := pgx.Connect(t.Context(), p.database.OwnerURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tx, err := conn.Begin(t.Context())
+	holder, watcher := p.connect(), p.connect()
+	tx, err := holder.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := tx.Exec(t.Context(), `select 1 from resources where id = $1 for update`, held); err != nil {
 		t.Fatal(err)
 	}
-	var waiting sync.WaitGroup
-	defer waiting.Wait()
-	defer func() { _ = tx.Rollback(t.Context()) }() // before waiting for who waits for it
-	waiting.Go(func() {
-		if a := p.do("PATCH", "/Users/"+held, patchBody(`{"op":"replace","path":"active","value":false}`)); a.status != http.StatusOK {
-			t.Errorf("who waited for the row was answered %d", a.status)
-		}
-	})
+	answered := make(chan int)
+	go func() {
+		answered <- p.status("PATCH", "/Users/"+held, patchBody(`{"op":"replace","path":"active","value":false}`))
+	}()
 	stacktest.Eventually(t, 10*time.Second, "a write that waits for the row", func() bool {
 		var waits bool
-		err := p.row(`select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
+		err := watcher.QueryRow(t.Context(), `select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
 		return err == nil && waits
 	})
 	if a := p.do("PATCH", "/Users/"+other, patchBody(`{"op":"replace","path":"active","value":false}`)); a.status != http.StatusOK {
 		t.Errorf("somebody else was answered %d: %s", a.status, a.raw)
 	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-answered; status != http.StatusOK {
+		t.Errorf("who waited for the row was answered %d", status)
+	}
+}
+
+// The planner takes what is small for cheap to read, and keeps plans when it has grown.
+func TestNoLookupAndNoChangeReadsATableWhole(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	conn := p.connect()
+	for _, sql := range []string{
+		`insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
+		 select id, gen_random_uuid(), 'User', 'user' || i, true, '{"active": true}', now(), now() from tenants, generate_series(1, 1000) i`,
+		`analyze resources`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, err := conn.Query(t.Context(), `select id::text from resources order by id limit 40`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	scans := func() (whole, indexed int) {
+		err := conn.QueryRow(t.Context(), `select seq_scan, idx_scan from pg_stat_user_tables where relname = 'resources'`).Scan(&whole, &indexed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return whole, indexed
+	}
+	wholeBefore, indexedBefore := scans()
+	for _, method := range []string{"GET", "PATCH"} {
+		body := ""
+		if method == "PATCH" {
+			body = patchBody(`{"op":"replace","path":"active","value":false}`)
+		}
+		p.atOnce(len(ids), func(i int) int { return p.status(method, "/Users/"+ids[i], body) })
+	}
+	// Sessions tell of their scans within a second, or at their end.
+	p.db.Close()
+	stacktest.Eventually(t, 10*time.Second, "the count of the scans", func() bool {
+		_, indexed := scans()
+		return indexed-indexedBefore >= 3*len(ids) // each is got once, and twice for its change
+	})
+	if whole, _ := scans(); whole != wholeBefore {
+		t.Errorf("the table was read whole %d times", whole-wholeBefore)
+	}
+}
+
+// connect is a connection of the superuser's, until the test ends.
+func (p *provider) connect() *pgx.Conn {
+	p.t.Helper()
+	conn, err := pgx.Connect(p.t.Context(), p.database.OwnerURL)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
 }

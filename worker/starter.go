@@ -131,7 +131,8 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 	return run.GetRunID(), nil
 }
 
-// crowdSeconds is how long what one sender sends is one crowd, as claim_events has it.
+// crowdSeconds is the window in which one sender's events share a turn; claim_events has
+// the same.
 const crowdSeconds = 5
 
 // fairness is the key by which events take turns, as the relay has it: those of one

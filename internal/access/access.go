@@ -105,12 +105,14 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 }
 
 func (s *Store) ask(ctx context.Context, tenant uuid.UUID, statements []database.Statement) error {
+	if len(statements) == 0 {
+		return nil
+	}
 	var err error
-	switch len(statements) {
-	case 0:
-	case 1:
-		err = database.Shared(ctx, s.db, tenant, statements[0])
-	default:
+	if len(statements) == 1 {
+		// The commonest: what others ask at the time shares its round trip.
+		err = database.Shared(ctx, s.db, tenant, "decisions", statements[0])
+	} else {
 		err = database.Together(ctx, s.db, tenant, statements...)
 	}
 	if err != nil {
@@ -135,7 +137,9 @@ func (s *Store) decideLive(ctx context.Context, tenant uuid.UUID, q Question, wh
 
 func decision(sql string, args []any, into *Reason) database.Statement {
 	return database.Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) error {
-		// Without a row there is no reason, which is none to allow.
+		// Without a row there is no reason, which is none to allow: nor is one that was
+		// read before.
+		*into = ""
 		if rows.Next() {
 			if err := rows.Scan(into); err != nil {
 				return err

@@ -5,6 +5,9 @@ package coalesce
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -12,9 +15,22 @@ import (
 const (
 	// most is how many calls go together.
 	most = 64
-	// patience bounds calls that go together, since they end with no caller's context.
+	// patience bounds calls that others go with, or wait for.
 	patience = 20 * time.Second
 )
+
+// ErrAlone is what calls return that could not go together: nothing was done, and each
+// is to be made by itself.
+var ErrAlone = errors.New("the call must be made alone")
+
+// All is one error for each of n calls, or nil for each.
+func All(err error, n int) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
 
 // Group takes calls with an argument of type T. Those with equal keys may go together.
 type Group[K comparable, T any] struct {
@@ -31,7 +47,7 @@ type lane[T any] struct {
 }
 
 type waiting[T any] struct {
-	ctx  context.Context //nolint:containedctx // of a call that waits: whether anybody still does
+	ctx  context.Context // of the call that waits: whether anybody still does
 	call T
 	done chan error // takes one
 }
@@ -53,6 +69,8 @@ func (g *Group[K, T]) Do(ctx context.Context, key K, call T) error {
 		}
 	}
 	defer g.leave(key)
+	ctx, cancel := context.WithTimeout(ctx, patience) // others wait for it
+	defer cancel()
 	return g.do(ctx, key, []T{call})[0]
 }
 
@@ -76,13 +94,13 @@ func (g *Group[K, T]) wait(ctx context.Context, key K, call T) (w waiting[T], mu
 
 // leave gives the room of a call that is over to those that have waited for it.
 func (g *Group[K, T]) leave(key K) {
-	next := g.next(key)
-	if len(next) == 0 {
+	batch := g.next(key)
+	if len(batch) == 0 {
 		return
 	}
 	go func() {
-		for ; len(next) > 0; next = g.next(key) {
-			g.together(key, next)
+		for ; len(batch) > 0; batch = g.next(key) {
+			g.together(key, batch)
 		}
 	}()
 }
@@ -91,29 +109,39 @@ func (g *Group[K, T]) next(key K) []waiting[T] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l := g.lanes[key]
-	var next []waiting[T]
-	for len(l.waiting) > 0 && len(next) < most {
+	var batch []waiting[T]
+	for len(l.waiting) > 0 && len(batch) < most {
 		if w := l.waiting[0]; w.ctx.Err() == nil {
-			next = append(next, w)
+			batch = append(batch, w)
 		}
 		l.waiting = l.waiting[1:]
 	}
-	if len(next) == 0 {
+	if len(batch) == 0 {
 		if l.underWay--; l.underWay == 0 {
 			delete(g.lanes, key)
 		}
 	}
-	return next
+	return batch
 }
 
-func (g *Group[K, T]) together(key K, company []waiting[T]) {
+func (g *Group[K, T]) together(key K, batch []waiting[T]) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	calls := make([]T, len(company))
-	for i, w := range company {
+	for i, err := range g.attempt(ctx, key, batch) {
+		batch[i].done <- err
+	}
+}
+
+// attempt turns a panic into everybody's error: no caller is there to recover it.
+func (g *Group[K, T]) attempt(ctx context.Context, key K, batch []waiting[T]) (errs []error) {
+	defer func() {
+		if p := recover(); p != nil {
+			errs = All(fmt.Errorf("panic in calls that went together: %v\n%s", p, debug.Stack()), len(batch))
+		}
+	}()
+	calls := make([]T, len(batch))
+	for i, w := range batch {
 		calls[i] = w.call
 	}
-	for i, err := range g.do(ctx, key, calls) {
-		company[i].done <- err
-	}
+	return g.do(ctx, key, calls)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,19 +18,15 @@ import (
 // recorder makes calls, and holds the first until it is let go.
 type recorder struct {
 	mu    sync.Mutex
-	trips [][]string  // in their order, each sorted
-	later atomic.Bool // than the first
-	began chan struct{}
+	trips [][]string // in their order, each sorted
+	begun atomic.Bool
 	goOn  chan struct{}
 }
 
-func newRecorder() *recorder {
-	return &recorder{began: make(chan struct{}), goOn: make(chan struct{})}
-}
+func newRecorder() *recorder { return &recorder{goOn: make(chan struct{})} }
 
 func (r *recorder) do(_ context.Context, key string, calls []string) []error {
-	if !r.later.Swap(true) {
-		close(r.began)
+	if !r.begun.Swap(true) {
 		<-r.goOn
 	}
 	r.mu.Lock()
@@ -38,8 +35,11 @@ func (r *recorder) do(_ context.Context, key string, calls []string) []error {
 	errs := make([]error, len(calls))
 	for i, call := range calls {
 		trip[i] = key + "/" + call
-		if call == "bad" {
+		switch call {
+		case "bad":
 			errs[i] = errors.New("refused")
+		case "panics":
+			panic("at the disco")
 		}
 	}
 	slices.Sort(trip)
@@ -47,90 +47,125 @@ func (r *recorder) do(_ context.Context, key string, calls []string) []error {
 	return errs
 }
 
-// behind makes calls while the first is under way, and lets that go once all wait.
+// behind makes calls while a first one is under way, lets that go once all wait, and
+// returns their errors.
 func (r *recorder) behind(t *testing.T, g *coalesce.Group[string, string], calls ...string) map[string]error {
 	t.Helper()
-	var all sync.WaitGroup
-	all.Go(func() { _ = g.Do(t.Context(), "k", "first") })
-	<-r.began
-	outcomes := make(map[string]error)
+	go func() { _ = g.Do(t.Context(), "k", "first") }()
+	synctest.Wait()
 	var mu sync.Mutex
+	outcomes := make(map[string]error)
 	for _, call := range calls {
-		all.Go(func() {
+		go func() {
 			err := g.Do(t.Context(), "k", call)
 			mu.Lock()
 			defer mu.Unlock()
 			outcomes[call] = err
-		})
+		}()
 	}
-	g.AwaitWaiting("k", len(calls))
+	synctest.Wait()
 	close(r.goOn)
-	all.Wait()
+	synctest.Wait()
 	return outcomes
 }
 
 func TestCallsThatComeMeanwhileGoTogether(t *testing.T) {
-	r := newRecorder()
-	r.behind(t, coalesce.NewGroup(1, r.do), "a", "b", "c")
-	if diff := cmp.Diff([][]string{{"k/first"}, {"k/a", "k/b", "k/c"}}, r.trips); diff != "" {
-		t.Errorf("trips (-want +got):\n%s", diff)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		r.behind(t, coalesce.NewGroup(1, r.do), "a", "b", "c")
+		if diff := cmp.Diff([][]string{{"k/first"}, {"k/a", "k/b", "k/c"}}, r.trips); diff != "" {
+			t.Errorf("trips (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestWhereTwoMayBeUnderWayTheSecondGoesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		r.behind(t, coalesce.NewGroup(2, r.do), "a")
+		if diff := cmp.Diff([][]string{{"k/a"}, {"k/first"}}, r.trips); diff != "" {
+			t.Errorf("trips (-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestEachCallHasItsOwnError(t *testing.T) {
-	r := newRecorder()
-	outcomes := r.behind(t, coalesce.NewGroup(1, r.do), "good", "bad")
-	if outcomes["good"] != nil || outcomes["bad"] == nil {
-		t.Errorf("outcomes %v; want an error of bad only", outcomes)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		outcomes := r.behind(t, coalesce.NewGroup(1, r.do), "good", "bad")
+		if outcomes["good"] != nil || outcomes["bad"] == nil {
+			t.Errorf("outcomes %v; want an error of bad only", outcomes)
+		}
+	})
 }
 
-func TestAHundredCallsGoInCompaniesOfABoundedSize(t *testing.T) {
-	r := newRecorder()
-	var calls []string
-	for i := range 100 {
-		calls = append(calls, fmt.Sprint(i))
-	}
-	r.behind(t, coalesce.NewGroup(1, r.do), calls...)
-	var sizes []int
-	for _, trip := range r.trips {
-		sizes = append(sizes, len(trip))
-	}
-	if diff := cmp.Diff([]int{1, 64, 36}, sizes); diff != "" {
-		t.Errorf("sizes (-want +got):\n%s", diff)
-	}
+func TestAHundredCallsGoInBatchesOfABoundedSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		var calls []string
+		for i := range 100 {
+			calls = append(calls, fmt.Sprint(i))
+		}
+		r.behind(t, coalesce.NewGroup(1, r.do), calls...)
+		var sizes []int
+		for _, trip := range r.trips {
+			sizes = append(sizes, len(trip))
+		}
+		if diff := cmp.Diff([]int{1, 64, 36}, sizes); diff != "" {
+			t.Errorf("sizes (-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestCallsOfAnotherKeyDoNotWait(t *testing.T) {
-	r := newRecorder()
-	g := coalesce.NewGroup(1, r.do)
-	var first sync.WaitGroup
-	first.Go(func() { _ = g.Do(t.Context(), "slow", "first") })
-	<-r.began
-	if err := g.Do(t.Context(), "other", "a"); err != nil {
-		t.Error(err)
-	}
-	close(r.goOn)
-	first.Wait()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		g := coalesce.NewGroup(1, r.do)
+		go func() { _ = g.Do(t.Context(), "slow", "first") }()
+		synctest.Wait()
+		if err := g.Do(t.Context(), "other", "a"); err != nil {
+			t.Error(err)
+		}
+		close(r.goOn)
+	})
 }
 
-func TestACallThatNobodyWaitsForIsNotMade(t *testing.T) {
-	r := newRecorder()
-	g := coalesce.NewGroup(1, r.do)
-	var first sync.WaitGroup
-	first.Go(func() { _ = g.Do(t.Context(), "k", "first") })
-	<-r.began
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := g.Do(ctx, "k", "late"); !errors.Is(err, context.Canceled) {
-		t.Errorf("a cancelled call returned %v", err)
-	}
-	close(r.goOn)
-	first.Wait()
-	if err := g.Do(t.Context(), "k", "next"); err != nil {
-		t.Error(err)
-	}
-	if diff := cmp.Diff([][]string{{"k/first"}, {"k/next"}}, r.trips); diff != "" {
-		t.Errorf("trips (-want +got):\n%s", diff)
-	}
+func TestACallThatNobodyWaitsForAnyMoreIsNotMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		g := coalesce.NewGroup(1, r.do)
+		go func() { _ = g.Do(t.Context(), "k", "first") }()
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		var late error
+		go func() { late = g.Do(ctx, "k", "late") }()
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		if !errors.Is(late, context.Canceled) {
+			t.Errorf("a call that was cancelled while it waited returned %v", late)
+		}
+		close(r.goOn)
+		synctest.Wait()
+		if err := g.Do(t.Context(), "k", "next"); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff([][]string{{"k/first"}, {"k/next"}}, r.trips); diff != "" {
+			t.Errorf("trips (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestAPanicIsAnErrorOfThoseThatWentTogetherAndTheNextGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		g := coalesce.NewGroup(1, r.do)
+		outcomes := r.behind(t, g, "panics", "with it")
+		if outcomes["panics"] == nil || outcomes["with it"] == nil {
+			t.Errorf("outcomes %v; want an error of each", outcomes)
+		}
+		if err := g.Do(t.Context(), "k", "next"); err != nil {
+			t.Error(err)
+		}
+	})
 }

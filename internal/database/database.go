@@ -32,7 +32,7 @@ var ErrUnavailable = errors.New("PostgreSQL is not available")
 // DB is a connection pool of the application's role, which row-level security binds.
 type DB struct {
 	pool   *pgxpool.Pool
-	shared *coalesce.Group[uuid.UUID, Statement]
+	shared *coalesce.Group[lane, Statement]
 }
 
 // Open prepares a pool for url. It succeeds while PostgreSQL is down (requests
@@ -114,7 +114,7 @@ func (db *DB) begin(ctx context.Context, tenant string, fn func(pgx.Tx) error) e
 type Statement struct {
 	SQL     string
 	Args    []any
-	Collect func(pgx.Rows) error // reads all rows
+	Collect func(pgx.Rows) error // reads all rows; [Shared] may call it twice
 }
 
 // Together runs statements in a transaction of their own that sees only that
@@ -245,6 +245,13 @@ func classify(err error) error {
 func IsUniqueViolation(err error, index string) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == "23505" && pgErr.ConstraintName == index
+}
+
+// IsLockTimeout tells whether err says that somebody held a row for longer than
+// lock_timeout allows.
+func IsLockTimeout(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "55P03"
 }
 
 // ForeignKeyViolation returns the name of the violated foreign key, if that is what err is.

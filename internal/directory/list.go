@@ -95,7 +95,6 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 	var keys []*string
 	var resources []*Resource
 	query := database.Statement{SQL: sql, Args: b.args, Collect: func(rows pgx.Rows) (err error) {
-		keys = keys[:0]
 		resources, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Resource, error) {
 			var r Resource
 			var key *string
@@ -105,8 +104,8 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 		})
 		return err
 	}}
-	if q.findsOne() {
-		err = database.Shared(ctx, s.db, tenant, query)
+	if _, bare := q.From[0].Where.(Compare); bare && q.findsOne() {
+		err = database.Shared(ctx, s.db, tenant, "searches", query)
 	} else {
 		err = database.Together(ctx, s.db, tenant, query)
 	}

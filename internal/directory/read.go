@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,30 +18,26 @@ import (
 // Store reads resources. Writes go through package lifecycle, which commits
 // them together with what they mean.
 type Store struct {
-	db      *database.DB
-	counts  counts
-	lookups *coalesce.Group[uuid.UUID, *sought]
+	db       *database.DB
+	counts   counts
+	requests *coalesce.Group[uuid.UUID, *request]
 }
 
-// lookupsAtOnce is how many round trips of one tenant are under way before the
-// resources that are looked up next share one.
-const lookupsAtOnce = 1
+// getsAtOnce is how many shared lookups by id of one tenant are under way: the requests
+// that come meanwhile share the next.
+const getsAtOnce = 1
 
 // NewStore returns the store on db.
 func NewStore(db *database.DB) *Store {
 	s := &Store{db: db}
-	s.lookups = coalesce.NewGroup(lookupsAtOnce, s.look)
+	s.requests = coalesce.NewGroup(getsAtOnce, s.get)
 	return s
 }
 
-const (
-	// shown is what an answer needs of a resource. The extensions come as words,
-	// which costs less than an array does; no URN has a blank.
-	shown = `r.id, r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' '),
+// shown is what an answer needs of a resource. The extensions come as words,
+// which costs less than an array does; no URN has a blank.
+const shown = `r.id, r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' '),
 		case when not r.plain then more_about(r.tenant_id, r.id) end`
-	// stored is the rest, for whoever writes it back.
-	stored = `r.unique_name, r.display_name, r.external_id, r.active`
-)
 
 // more is what stands in other tables.
 type more struct {
@@ -71,59 +68,63 @@ func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
 	return nil
 }
 
-// sought is a resource that somebody waits for.
-type sought struct {
-	ID       uuid.UUID `json:"id"`
-	resource *Resource // nil where there is none
+// request is a resource that somebody asks for.
+type request struct {
+	ID    uuid.UUID `json:"id"`
+	found *Resource // nil where there is none
 }
 
 // Get returns a live resource of the type. Error: [ErrNotFound].
 func (s *Store) Get(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*Resource, error) {
-	l := &sought{ID: id}
-	if err := s.lookups.Do(ctx, tenant, l); err != nil {
+	r := &request{ID: id}
+	err := s.requests.Do(ctx, tenant, r)
+	if errors.Is(err, coalesce.ErrAlone) {
+		err = s.get(ctx, tenant, []*request{r})[0]
+	}
+	if err != nil {
 		return nil, fmt.Errorf("get %s %s: %w", resourceType, id, err)
 	}
-	if l.resource == nil || l.resource.Type != resourceType {
+	if r.found == nil || r.found.Type != resourceType {
 		return nil, fmt.Errorf("%s %s: %w", resourceType, id, ErrNotFound)
 	}
-	return l.resource, nil
+	return r.found, nil
 }
 
-// wanted is a function of a list, whose length the planner does not know: so it plans once,
-// and not each time for so many ids.
-const wanted = `select ` + shown + `, r.type, ` + stored + `
-	  from jsonb_to_recordset($2) w (id uuid) join resources r on r.tenant_id = $1 and r.id = w.id and r.deleted_at is null`
+// Each id is looked up by itself: the planner takes the function for a hundred rows
+// whatever it is given, and would rather read a small table whole for those.
+const getSQL = `select r.* from jsonb_to_recordset($2) i (id uuid) cross join lateral (
+	  select ` + shown + `, r.type, r.unique_name, r.display_name, r.external_id, r.active
+	    from resources r where r.tenant_id = $1 and r.id = i.id and r.deleted_at is null offset 0) r`
 
-// look finds the resources of several lookups.
-func (s *Store) look(ctx context.Context, tenant uuid.UUID, lookups []*sought) []error {
-	waiting := make(map[uuid.UUID][]*sought, len(lookups))
-	var once []*sought
-	for _, l := range lookups {
-		if waiting[l.ID] == nil {
-			once = append(once, l)
+// get answers requests that came at a time.
+func (s *Store) get(ctx context.Context, tenant uuid.UUID, requests []*request) []error {
+	byID := make(map[uuid.UUID][]*request, len(requests))
+	var distinct []*request
+	for _, r := range requests {
+		if byID[r.ID] == nil {
+			distinct = append(distinct, r)
 		}
-		waiting[l.ID] = append(waiting[l.ID], l)
+		byID[r.ID] = append(byID[r.ID], r)
 	}
-	_, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
+	err := database.Quick(ctx, s.db, tenant, len(requests), database.Statement{SQL: getSQL, Args: []any{tenant, distinct}, Collect: func(rows pgx.Rows) error {
+		for _, r := range requests {
+			r.found = nil // of an attempt that failed
+		}
 		for rows.Next() {
 			var r Resource
 			var unique, display, external *string
 			if err := scanShown(rows, &r, &r.Type, &unique, &display, &external, &r.Active); err != nil {
-				return struct{}{}, err
+				return err
 			}
 			r.UniqueName, r.Display, r.ExternalID = orEmpty(unique), orEmpty(display), orEmpty(external)
-			for _, l := range waiting[r.ID] {
-				found := r
-				l.resource = &found
+			for _, request := range byID[r.ID] {
+				own := r
+				request.found = &own
 			}
 		}
-		return database.Nothing(rows)
-	}, wanted, tenant, once)
-	errs := make([]error, len(lookups))
-	for i := range errs {
-		errs[i] = err
-	}
-	return errs
+		return rows.Err()
+	}})
+	return coalesce.All(err, len(requests))
 }
 
 func orEmpty(s *string) string {

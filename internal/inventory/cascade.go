@@ -50,8 +50,15 @@ func (s Scope) found() string {
 	}
 	return `i.sequence <= $3
 		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $5))
-		     and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))`
+		     and ` + ofEnding
 }
+
+// ending are the principal and the agents that end with it; ofEnding, what these hold. As
+// arrays, which indexes take: what a tenant has in all must not count.
+const (
+	ending   = `ending as materialized (select array(select $2::uuid union select agents_ending_with($1, $2)) as ids)`
+	ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))`
+)
 
 // Discover returns a page of the items that the cascade has yet to end,
 // scheduled runs first, since they can mint: what was issued for the principal,
@@ -62,7 +69,7 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 	held, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Held, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Held])
 	}, `
-		with ending as materialized (select agents_ending_with($1, $2) as id),
+		with `+ending+`,
 		found as materialized (
 		  select i.id, rotates(i) as rotates from inventory i
 		   where i.tenant_id = $1 and `+scope.found()+`

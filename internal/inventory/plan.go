@@ -37,14 +37,14 @@ func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int
 			return p, row.Scan(append(p.fields(), &p.Rotates, &p.Holders, &p.Secret)...)
 		})
 	}, `
-		with ending as materialized (select agents_ending_with($1, $2) as id where not $4)
+		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a where not $4) as ids)
 		select `+itemColumns+`, rotates(i),
 		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1 and o.id in (select other_holders(i))
-		              and o.principal_id not in (select id from ending) and o.principal_id <> $2),
+		              and o.principal_id <> all ((select ids from ending)::uuid[])),
 		       secret is not null
 		  from inventory i
 		 where i.tenant_id = $1 and i.state in ('live', 'ending', 'survivor')
-		   and (i.principal_id = $2 or i.agent_id = $2 or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))
+		   and `+ofEnding+`
 		 order by (i.kind = 'scheduled_run') desc, i.id limit $3`, tenant, principal, limit, manager != nil)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)

@@ -153,8 +153,9 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 			return r, err
 		})
 	}, `
-		with ending as materialized (
-		  select agents_ending_with($1, principal_id) id from lifecycle_events where tenant_id = $1 and id = $2 and kind = 'leaver'),
+		with ending as materialized ( -- as an array, which indexes take
+		  select array(select e.principal_id union select agents_ending_with($1, e.principal_id)) as ids
+		    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = 'leaver'),
 		items as materialized (
 		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
 		   where i.tenant_id = $1 and i.event_id = $2
@@ -163,8 +164,7 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
 		    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver'
 		   where i.tenant_id = $1 and i.sequence <= e.sequence and i.state in ('survivor', 'ending')
-		     and (i.principal_id = e.principal_id or i.agent_id = e.principal_id
-		          or i.principal_id in (select id from ending) or i.agent_id in (select id from ending))),
+		     and (i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))),
 		-- An item that is still ending was never concluded: it survived as well.
 		counts as (
 		  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,

@@ -14,7 +14,7 @@ type change struct {
 	after   *directory.Resource
 	by      Cause
 	event   uuid.UUID // the id of the event, if it comes to one
-	changed []string  // names of changed attributes, without members
+	changed []string  // names of changed attributes; members only of a new group
 	decision
 	// ifMembers is the kind of event where the change of members turns out to
 	// change any.
@@ -22,14 +22,26 @@ type change struct {
 	edges     edgeChange
 	// expected is the version that the resource must still have; nil for any.
 	expected *int64
+	isNew    bool
 	removes  bool // the update is a deletion
-	// writesColumns: the row's own columns are written, not only its edges.
-	writesColumns bool
-	// mayOrphan: whoever gained or lost edges, went, or came back may leave agents without an owner.
-	mayOrphan bool
 
 	done committed
 }
+
+// writesColumns tells whether the row's own columns are written, not only its edges.
+func (c *change) writesColumns() bool { return c.isNew || c.removes || len(c.changed) > 0 }
+
+// mayOrphan tells whether the change may leave agents without an owner: whoever gained or
+// lost edges, went, or came back.
+func (c *change) mayOrphan() bool {
+	return !c.isNew && c.after.Type != directory.TypeUser && (c.edges.touches() || c.removes || c.lift)
+}
+
+// ownsValues tells whether values are taken, or freed, that a tenant's schemas declare unique.
+func (c *change) ownsValues() bool { return c.after.Unique != nil && c.writesColumns() }
+
+// goesAlone tells whether a change needs parts that are for one change only.
+func (c *change) goesAlone() bool { return c.edges.touches() || c.mayOrphan() || c.ownsValues() }
 
 // committed is what PostgreSQL made of a change.
 type committed struct {
@@ -91,12 +103,7 @@ func edgesBetween(before, after *directory.Resource) edgeChange {
 	return c
 }
 
-// goesAlone tells whether a change needs parts that are for one change only.
-func (c *change) goesAlone() bool {
-	return c.edges.touches() || c.mayOrphan || (c.after.Unique != nil && c.writesColumns)
-}
-
-// row is a change as [inputSQL] reads it.
+// row is a change as change_rows reads it.
 type row struct {
 	ID         uuid.UUID       `json:"id"`
 	Type       string          `json:"type"`
@@ -127,7 +134,7 @@ func (c *change) row() row {
 		ID: r.ID, Type: r.Type, Trigger: c.by.Trigger, Actor: c.by.Actor, Changed: orEmpty(c.changed),
 		Kind: c.kind, IfMembers: c.ifMembers, Event: c.event, Restricts: c.restrict, Cause: c.by.restriction(), Lifts: c.lift,
 		Name: r.UniqueName, Display: r.Display, External: r.ExternalID, Active: r.Active, Document: r.Document, Extensions: orEmpty(r.Extensions),
-		Modified: r.Modified, Expected: c.expected, Columns: c.writesColumns, Removes: c.removes,
+		Modified: r.Modified, Expected: c.expected, Columns: c.writesColumns(), Removes: c.removes,
 	}
 }
 

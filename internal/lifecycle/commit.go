@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/leaverhq/leaver/internal/coalesce"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 )
@@ -24,78 +23,80 @@ const (
 	commitsAtOnce = 1
 	// lockPatience bounds what a shared commit waits for a row that somebody else holds:
 	// after that each change goes on alone, and only whose row it is waits.
-	lockPatience     = "50ms"
-	lockNotAvailable = "55P03" // PostgreSQL's code for that
+	lockPatience = "50ms"
 )
 
-// company are changes that may share a commit.
-type company struct {
+// commitKey is what changes have in common that may share a commit.
+type commitKey struct {
 	tenant uuid.UUID
 	isNew  bool
 }
 
-// errAlone says that changes could not share a commit, and nothing was written.
-var errAlone = errors.New("the change must go alone")
-
 // commit stores a change. Errors: errOutdated, directory.ErrNameTaken.
-func (w *Writer) commit(ctx context.Context, tenant uuid.UUID, isNew bool, c *change) error {
-	of := company{tenant, isNew}
+func (w *Writer) commit(ctx context.Context, tenant uuid.UUID, c *change) error {
 	if !c.goesAlone() {
-		if err := w.commits.Do(ctx, of, c); !errors.Is(err, errAlone) {
+		if err := w.commits.Do(ctx, commitKey{tenant, c.isNew}, c); !errors.Is(err, coalesce.ErrAlone) {
 			return err
 		}
 	}
-	return w.commitAlone(ctx, of, c)
+	return w.commitAlone(ctx, tenant, c)
 }
 
-// commitTogether stores changes that came at a time, or none of them: errAlone.
-func (w *Writer) commitTogether(ctx context.Context, of company, changes []*change) []error {
+// commitTogether stores changes that came at a time, or none of them: coalesce.ErrAlone.
+func (w *Writer) commitTogether(ctx context.Context, key commitKey, changes []*change) []error {
+	current := newest(changes)
+	err := database.Together(ctx, w.db, key.tenant,
+		database.Statement{SQL: `select set_config('lock_timeout', $1, true)`, Args: []any{lockPatience}, Collect: drain}, statement(key.tenant, current))
+	if database.IsLockTimeout(err) || (database.Refused(err) && len(current) > 1) {
+		err = coalesce.ErrAlone
+	}
 	errs := make([]error, len(changes))
-	// Of two changes of one resource that were made for the same version one is too late.
-	taken := make(map[uuid.UUID]bool, len(changes))
-	var first []*change
 	for i, c := range changes {
-		if taken[c.after.ID] {
-			errs[i] = errOutdated
-			continue
-		}
-		taken[c.after.ID] = true
-		first = append(first, c)
-	}
-	err := database.Together(ctx, w.db, of.tenant,
-		database.Statement{SQL: `select set_config('lock_timeout', $1, true)`, Args: []any{lockPatience}, Collect: drain}, statement(of, first))
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) && (len(first) > 1 || refused.Code == lockNotAvailable) {
-		err = errAlone
-	}
-	for i, c := range changes {
-		if errs[i] == nil {
+		if errs[i] = errOutdated; slices.Contains(current, c) {
 			errs[i] = c.outcome(err)
 		}
 	}
 	return errs
 }
 
-func (w *Writer) commitAlone(ctx context.Context, of company, c *change) error {
+// newest leaves out changes of a resource that were made for an older version than
+// another is, or for the same one as one before: these are too late.
+func newest(changes []*change) []*change {
+	var current []*change
+	for _, c := range changes {
+		same := slices.IndexFunc(current, func(o *change) bool { return o.after.ID == c.after.ID })
+		switch {
+		case same < 0:
+			current = append(current, c)
+		case c.expected != nil && *c.expected > *current[same].expected:
+			current[same] = c
+		}
+	}
+	return current
+}
+
+func (w *Writer) commitAlone(ctx context.Context, tenant uuid.UUID, c *change) error {
 	var statements []database.Statement
-	if c.edges.touches() && !of.isNew {
+	if c.edges.touches() && !c.isNew {
 		// The lock comes first, in a statement of its own: what is read after it is
 		// what the previous holder committed.
 		statements = append(statements, database.Statement{
-			SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{of.tenant, c.after.ID}, Collect: drain,
+			SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{tenant, c.after.ID}, Collect: drain,
 		})
 	}
-	statements = append(statements, statement(of, []*change{c}))
-	if c.mayOrphan {
-		statements = append(statements, c.orphans(of.tenant))
+	statements = append(statements, statement(tenant, []*change{c}))
+	if c.mayOrphan() {
+		statements = append(statements, c.orphans(tenant))
 	}
-	return c.outcome(database.Together(ctx, w.db, of.tenant, statements...))
+	return c.outcome(database.Together(ctx, w.db, tenant, statements...))
 }
 
 // outcome is what became of a change whose statement ended with err.
 func (c *change) outcome(err error) error {
 	switch {
 	case database.IsUniqueViolation(err, "resources_unique_name"), database.IsUniqueViolation(err, "unique_values_pkey"):
+		return directory.ErrNameTaken
+	case err == nil && c.done.version == 0 && c.isNew:
 		return directory.ErrNameTaken
 	case err == nil && c.done.version == 0:
 		return errOutdated
@@ -104,11 +105,12 @@ func (c *change) outcome(err error) error {
 }
 
 // statement writes changes, and collects what PostgreSQL made of each that was written.
-func statement(of company, changes []*change) database.Statement {
-	b := write(of, changes)
-	return database.Statement{SQL: strings.Join(b.parts, ""), Args: b.args, Collect: func(rows pgx.Rows) error {
+func statement(tenant uuid.UUID, changes []*change) database.Statement {
+	sql, args := write(tenant, changes)
+	return database.Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) error {
 		byID := make(map[uuid.UUID]*change, len(changes))
 		for _, c := range changes {
+			// A shared commit may have been collected, and then have failed.
 			byID[c.after.ID], c.done = c, committed{}
 		}
 		var id uuid.UUID
@@ -121,7 +123,7 @@ func statement(of company, changes []*change) database.Statement {
 			c := byID[id]
 			c.done.version, c.done.since = version, since
 			if sequence != nil {
-				c.done.event = c.made(of.tenant, *sequence, *workflow, members)
+				c.done.event = c.made(tenant, *sequence, *workflow, members)
 			}
 			return nil
 		})
@@ -129,7 +131,7 @@ func statement(of company, changes []*change) database.Statement {
 	}}
 }
 
-// made is the event that a change came to.
+// made is the event that a change came to, as [meantSQL] has it.
 func (c *change) made(tenant uuid.UUID, sequence int64, workflow string, members bool) *Event {
 	kind, changed := c.kind, orEmpty(c.changed)
 	if members {

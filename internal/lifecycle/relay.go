@@ -21,8 +21,10 @@ const (
 	// relayPoll bounds how late an event can be noticed when the clocks of
 	// PostgreSQL and this process disagree, or PostgreSQL was away.
 	relayPoll = time.Second
-	// relayBacklogPoll is how soon a backlog looks whether there is room for more.
+	// relayBacklogPoll is how soon a backlog looks whether there is room for more; where
+	// looking takes long, it does so as much less often.
 	relayBacklogPoll = 100 * time.Millisecond
+	relayLookShare   = 5 // of the time at most a fifth is spent looking
 	// startTimeout bounds one attempt, so that a Temporal that hangs does not
 	// hold the relay beyond its leases.
 	startTimeout = 3 * time.Second
@@ -49,7 +51,7 @@ func NewRelay(db *database.DB, starter Starter, atOnce int, log *slog.Logger) *R
 // Run relays until ctx ends. It outlives outages of PostgreSQL and Temporal.
 func (r *Relay) Run(ctx context.Context) {
 	for ctx.Err() == nil {
-		claimed, err := r.Once(ctx)
+		claimed, look, err := r.once(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.log.Warn("relay: cannot read the outbox; will try again", "error", err)
 		}
@@ -58,7 +60,7 @@ func (r *Relay) Run(ctx context.Context) {
 		}
 		pause := relayPoll
 		if claimed > 0 {
-			pause = relayBacklogPoll
+			pause = max(relayBacklogPoll, relayLookShare*look)
 		}
 		select {
 		case <-ctx.Done():
@@ -70,9 +72,17 @@ func (r *Relay) Run(ctx context.Context) {
 // Once claims one batch of due events, leavers first, and starts them. It
 // returns how many it claimed.
 func (r *Relay) Once(ctx context.Context) (int, error) {
+	claimed, _, err := r.once(ctx)
+	return claimed, err
+}
+
+// once is [Relay.Once]; it tells how long the claim took.
+func (r *Relay) once(ctx context.Context) (claimed int, look time.Duration, err error) {
+	began := time.Now()
 	events, err := r.claim(ctx)
+	look = time.Since(began)
 	if err != nil {
-		return 0, err
+		return 0, look, err
 	}
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, relayParallel)
@@ -84,7 +94,7 @@ func (r *Relay) Once(ctx context.Context) (int, error) {
 		})
 	}
 	wait.Wait()
-	return len(events), nil
+	return len(events), look, nil
 }
 
 func (r *Relay) start(ctx context.Context, event Event) {

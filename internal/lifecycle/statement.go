@@ -3,6 +3,9 @@ package lifecycle
 import (
 	"fmt"
 	"slices"
+	"strings"
+
+	"github.com/google/uuid"
 )
 
 // A change is a row of input, and changes are one statement, and with it one round
@@ -12,16 +15,14 @@ import (
 // follow those of the input.
 const (
 	inputSQL = `
-		with input as (
-		  select * from jsonb_to_recordset($2) i (id uuid, type text, trigger text, actor text, changed text[], kind text, if_members text, event uuid,
-		         restricts boolean, cause text, lifts boolean, name text, display text, external text, active boolean, document jsonb, extensions text[],
-		         modified timestamptz, expected bigint, columns boolean, removes boolean))`
+		with input as (select * from change_rows($2))`
 
 	insertSQL = `,
 		written as (
 		  insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, version, document, extensions, created_at, modified_at, plain)
 		  select $1, id, type, nullif(name, ''), nullif(display, ''), nullif(external, ''), active, 1, document, extensions, modified, modified,
 		         type <> 'Agent' and not restricts from input
+		  on conflict (tenant_id, type, unique_name) where deleted_at is null do nothing
 		  returning id, version, false as members)`
 	insertEdgesSQL = `,
 		added as (
@@ -74,8 +75,8 @@ const (
 	targets = ` cross join unnest($%[1]d::text[], $%[2]d::uuid[]) e (attribute, target_id)
 		    join resources t on t.tenant_id = $1 and t.id = e.target_id and t.deleted_at is null`
 
-	// uniqueSQL keeps the values that a tenant's schemas declare unique. Only
-	// types with such schemas pay for it, and their changes go alone.
+	// uniqueSQL keeps the values that a tenant's schemas declare unique. Only types with
+	// such schemas pay for it, and deletions, which free the values.
 	uniqueSQL = `,
 		freed as (
 		  delete from unique_values u using written w
@@ -90,7 +91,7 @@ const (
 	// What follows from the rows that were written.
 	meantSQL = `,
 		meant as (
-		  select w.id, w.version, i.type, i.trigger, i.actor, i.event, i.restricts, i.cause, i.lifts, i.kind <> '' as leaves,
+		  select w.id, w.version, i.type, i.trigger, i.actor, i.event, i.restricts, i.cause, i.lifts,
 		         w.members, case when w.members then i.if_members else i.kind end as kind,
 		         i.changed || case when w.members then array['members'] else '{}' end as changed
 		    from written w join input i on i.id = w.id)`
@@ -103,7 +104,7 @@ const (
 	restrictSQL = `,
 		restricted as (
 		  insert into restrictions (tenant_id, principal_id, cause, event_id)
-		  select $1, id, cause, case when leaves then event end from meant where restricts
+		  select $1, id, cause, case when kind <> '' then event end from meant where restricts
 		  on conflict (tenant_id, principal_id) do update
 		     set cause = excluded.cause, event_id = coalesce(excluded.event_id, restrictions.event_id)
 		  returning principal_id as id, since)`
@@ -163,27 +164,13 @@ func (b *builder) add(part string, args ...any) {
 
 // write puts the statement together that stores changes: one, or several that need no
 // part of their own.
-func write(of company, changes []*change) builder {
+func write(tenant uuid.UUID, changes []*change) (sql string, args []any) {
 	rows := make([]row, len(changes))
 	for i, c := range changes {
 		rows[i] = c.row()
 	}
-	b := builder{parts: []string{inputSQL}, args: []any{of.tenant, rows}}
-	only := changes[0]
-	edges := &only.edges
-	switch {
-	case of.isNew:
-		b.add(insertSQL)
-		if edges.touches() {
-			b.add(insertEdgesSQL, edges.addAttributes, edges.addTargets)
-		}
-	case edges.touches():
-		b.add(currentSQL)
-		b.add(updateEdgesSQL, edges.addAttributes, edges.addTargets, edges.dropAttributes, edges.dropTargets, edges.clearMembers)
-		b.add(updateWithEdgesSQL)
-	default:
-		b.add(updateSQL)
-	}
+	b := builder{parts: []string{inputSQL}, args: []any{tenant, rows}}
+	b.addRows(changes[0])
 	b.add(meantSQL)
 	event, since, from := "null::bigint, null::text", "null::timestamptz", " from meant m"
 	if slices.ContainsFunc(changes, func(c *change) bool { return c.kind != "" || c.ifMembers != "" }) {
@@ -198,13 +185,32 @@ func write(of company, changes []*change) builder {
 		b.add(liftSQL)
 	}
 	b.add(auditSQL)
-	if unique := only.after.Unique; unique != nil && only.writesColumns {
-		names, values := make([]string, 0, len(unique)), make([]string, 0, len(unique))
-		for name, value := range unique {
+	b.add(" select m.id, m.version, m.members, " + event + ", " + since + from)
+	return strings.Join(b.parts, ""), b.args
+}
+
+// addRows adds the parts that write resources, their edges and their unique values. only
+// is the change, or one of several that have neither.
+func (b *builder) addRows(only *change) {
+	edges := &only.edges
+	switch {
+	case only.isNew:
+		b.add(insertSQL)
+		if edges.touches() {
+			b.add(insertEdgesSQL, edges.addAttributes, edges.addTargets)
+		}
+	case edges.touches():
+		b.add(currentSQL)
+		b.add(updateEdgesSQL, edges.addAttributes, edges.addTargets, edges.dropAttributes, edges.dropTargets, edges.clearMembers)
+		b.add(updateWithEdgesSQL)
+	default:
+		b.add(updateSQL)
+	}
+	if only.ownsValues() {
+		names, values := make([]string, 0, len(only.after.Unique)), make([]string, 0, len(only.after.Unique))
+		for name, value := range only.after.Unique {
 			names, values = append(names, name), append(values, value)
 		}
 		b.add(uniqueSQL, names, values)
 	}
-	b.add(" select m.id, m.version, m.members, " + event + ", " + since + from)
-	return b
 }

@@ -43,7 +43,7 @@ type Writer struct {
 	log       *slog.Logger
 	starts    *starts
 	started   *marker
-	commits   *coalesce.Group[company, *change]
+	commits   *coalesce.Group[commitKey, *change]
 	resources *directory.Store
 }
 
@@ -77,14 +77,14 @@ func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Reso
 	r.Created = time.Now().UTC().Truncate(time.Millisecond)
 	r.Modified = r.Created
 	d := decide(nil, r, nil)
-	c := &change{after: r, by: by, event: newID(), decision: d, edges: edgesBetween(nil, r), writesColumns: true}
+	c := &change{after: r, by: by, event: newID(), decision: d, edges: edgesBetween(nil, r), isNew: true}
 	if !r.Members.Empty() {
 		c.changed = []string{directory.EdgeMembers}
 	}
 	if err := w.checkTargets(ctx, tenant, c); err != nil {
 		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
-	if err := w.commit(ctx, tenant, true, c); err != nil {
+	if err := w.commit(ctx, tenant, c); err != nil {
 		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
 	w.dispatch(ctx, c.done.event)
@@ -127,9 +127,8 @@ func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *d
 	}
 	c := &change{
 		after: after, by: by, event: newID(), changed: changed, decision: decide(before, after, changed),
-		edges: edgesBetween(before, after), writesColumns: len(changed) > 0,
+		edges: edgesBetween(before, after),
 	}
-	c.mayOrphan = after.Type != directory.TypeUser && (c.edges.touches() || c.lift)
 	if c.ifMembers = c.kind; !after.Members.Empty() {
 		c.ifMembers = decide(before, after, append([]string{directory.EdgeMembers}, changed...)).kind
 	}
@@ -140,7 +139,7 @@ func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *d
 	if len(changed) > 0 || by.Conditional {
 		c.expected = &before.Version
 	}
-	err := w.commit(ctx, tenant, false, c)
+	err := w.commit(ctx, tenant, c)
 	if errors.Is(err, errOutdated) && len(changed) == 0 {
 		// No member was new or gone, unless the group itself is.
 		current, err := w.resources.Get(ctx, tenant, after.Type, after.ID)
@@ -206,10 +205,9 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 		inactive := false
 		after.Active, after.Modified, after.Unique = &inactive, time.Now().UTC().Truncate(time.Millisecond), map[string]string{}
 		c := &change{
-			after: &after, by: by, event: newID(), decision: d, expected: &before.Version, removes: true, writesColumns: true,
-			mayOrphan: resourceType != directory.TypeUser,
+			after: &after, by: by, event: newID(), decision: d, expected: &before.Version, removes: true,
 		}
-		err = w.commit(ctx, tenant, false, c)
+		err = w.commit(ctx, tenant, c)
 		if errors.Is(err, errOutdated) {
 			continue
 		}

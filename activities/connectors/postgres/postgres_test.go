@@ -288,6 +288,54 @@ func TestAConnectorWhoseOwnLoginIsRefusedSaysSo(t *testing.T) {
 	}
 }
 
+// TestAnswers has a refusal of the server's a row, and whether the attempt is made again.
+func TestAnswers(t *testing.T) {
+	d := newDownstream(t)
+	for name, row := range map[string]struct {
+		attributes string // of the connector's own role
+		settings   string // of the same, for each of its sessions
+		database   string
+		state      string
+		permanent  bool
+	}{
+		"no right to roles":         {state: "42501", permanent: true},
+		"no such database":          {attributes: "superuser", database: "nowhere", state: "3D000", permanent: true},
+		"no connection is left":     {attributes: "connection limit 0", state: "53300"},
+		"a standby, read only":      {attributes: "superuser", settings: "default_transaction_read_only = on", state: "25006"},
+		"somebody is at the role":   {attributes: "superuser", settings: "lock_timeout = '50ms'", state: "55P03"},
+		"too slow, and interrupted": {attributes: "superuser", settings: "statement_timeout = '50ms'", state: "57014"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			admin, password := d.role(t, row.attributes)
+			target := d.issue(t)
+			if row.settings != "" {
+				d.exec(t, "alter role "+admin+" set "+row.settings)
+			}
+			if row.state == "55P03" || row.state == "57014" {
+				tx, err := d.conn.Begin(context.Background())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = tx.Rollback(context.Background()) }()
+				if _, err := tx.Exec(context.Background(), "alter role "+target.Reference+" connection limit 5"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			address := d.url(admin, password)
+			if row.database != "" {
+				u, _ := url.Parse(address)
+				u.Path = "/" + row.database
+				address = u.String()
+			}
+			_, err := d.connector(t, address).Revoke(t.Context(), target)
+			if err == nil || !strings.Contains(err.Error(), row.state) || connectors.IsPermanent(err) != row.permanent {
+				t.Errorf("%v; want SQLSTATE %s, permanent %t", err, row.state, row.permanent)
+			}
+			contract.NoSecret(t, err, target)
+		})
+	}
+}
+
 func TestFaults(t *testing.T) {
 	d := newDownstream(t)
 	target := d.issue(t)

@@ -2,6 +2,8 @@ package temporal_test
 
 import (
 	"context"
+	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,9 @@ import (
 	sdk "go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/contract"
@@ -208,6 +213,44 @@ func TestADrillsScheduleIsIssuedEndedAndRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestAnswers has a refusal of the server's a row, and whether the attempt is made again.
+func TestAnswers(t *testing.T) {
+	a := newAgents(t)
+	for code, permanent := range map[codes.Code]bool{
+		codes.PermissionDenied: true, codes.InvalidArgument: true,
+		codes.ResourceExhausted: false, codes.Unavailable: false, codes.Internal: false, codes.DeadlineExceeded: false, codes.Unknown: false,
+	} {
+		t.Run(code.String(), func(t *testing.T) {
+			config := a.config
+			config.Address = refuses(t, code)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // the SDK tries some by itself
+			defer cancel()
+			_, err := a.connector(t, config).Cancel(ctx, connectors.Target{Kind: inventory.ScheduledRun, Reference: "x"})
+			if err == nil || connectors.IsPermanent(err) != permanent {
+				t.Errorf("%v; want permanent %t", err, permanent)
+			}
+		})
+	}
+}
+
+// refuses is the address of a server that answers every call with a code.
+func refuses(t *testing.T, code codes.Code) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, call grpc.ServerStream) error {
+		if method, _ := grpc.MethodFromServerStream(call); strings.HasSuffix(method, "/GetSystemInfo") {
+			return status.Error(codes.Unimplemented, "an old server") // which clients take for a yes
+		}
+		return status.Error(code, "no")
+	}))
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	return listener.Addr().String()
 }
 
 // TestFaults: what a proxy or a dead node does to gRPC passes by itself.

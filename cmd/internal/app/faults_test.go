@@ -211,6 +211,26 @@ func (i *installation) process(args []string, connectors string, environment ...
 	return cmd
 }
 
+// killOnce has a process killed once it has come that far: SIGKILL, so that none of its
+// code runs after.
+func (i *installation) killOnce(reached <-chan struct{}, process *exec.Cmd) {
+	i.t.Helper()
+	select {
+	case <-reached:
+	case <-time.After(30 * time.Second):
+		i.t.Fatalf("the process did not come that far; logs:\n%s", i.logs)
+	}
+	i.kill(process)
+}
+
+func (i *installation) kill(process *exec.Cmd) {
+	i.t.Helper()
+	if err := process.Process.Signal(syscall.SIGKILL); err != nil {
+		i.t.Fatal(err)
+	}
+	_, _ = process.Process.Wait()
+}
+
 func TestAWorkerKilledMidCascadeLosesNothing(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
@@ -240,15 +260,7 @@ func TestAWorkerKilledMidCascadeLosesNothing(t *testing.T) {
 	})
 	worker := i.process([]string{"worker"}, p.connector())
 	i.deactivate(ada)
-	select {
-	case <-reached:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("the worker did not begin; logs:\n%s", i.logs)
-	}
-	if err := worker.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = worker.Process.Wait()
+	i.killOnce(reached, worker)
 	i.process([]string{"worker"}, p.connector())
 	if c := i.closed(ada); c.Outcome != "completed" || c.Verified != len(ids) {
 		t.Errorf("cascade %+v; want completed with %d verified", c, len(ids))
@@ -298,9 +310,7 @@ func TestAnAPIKilledBetweenCommitAndStartLosesNothing(t *testing.T) {
 		}
 	}()
 	stacktest.Eventually(t, 20*time.Second, "the commit", func() bool { return len(i.cascades(ada)) == 1 })
-	if err := api.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	i.kill(api)
 	i.work()
 	c := i.closed(ada)
 	if c.Outcome != "completed" || i.runs(c.WorkflowID) != 1 {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -121,15 +120,7 @@ func TestAWorkerKilledMidMoveLosesNothing(t *testing.T) {
 	worker := i.process([]string{"worker"}, p.connector())
 	ada, items := i.lose(p, "a", "b", "c")
 	plain := i.hold(p, ada, "", "plain")
-	select {
-	case <-reached:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("the worker did not begin; logs:\n%s", i.logs)
-	}
-	if err := worker.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = worker.Process.Wait()
+	i.killOnce(reached, worker)
 	i.process([]string{"worker"}, p.connector())
 	if c := i.closed(ada); c.Kind != lifecycle.Mover || c.Outcome != "completed" || c.Verified != len(items) {
 		t.Errorf("the move %+v; want completed with %d verified", c, len(items))

@@ -1,13 +1,10 @@
 package app
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -64,8 +61,7 @@ func TestAReceiverThatHangsDelaysNobodyAndIsTold(t *testing.T) {
 	bad.awaits(t, bob, "account-disabled")
 }
 
-// TestAWorkerKilledBetweenPushAndSettling: the receiver has the token, and nobody
-// knows. It is sent again, and is the same.
+// The receiver has the token, and nobody knows: it is sent again, and is the same.
 func TestAWorkerKilledBetweenPushAndSettlingSendsTheSameTokenAgain(t *testing.T) {
 	long(t)
 	r := newReceiver(t)
@@ -73,6 +69,8 @@ func TestAWorkerKilledBetweenPushAndSettlingSendsTheSameTokenAgain(t *testing.T)
 	i.relaysSignals()
 	i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver), ssf.AccountDisabled)
 	reached, over := make(chan struct{}), make(chan struct{})
+	end := sync.OnceFunc(func() { close(over) })
+	t.Cleanup(end)
 	first := true
 	r.answerWith(func(http.ResponseWriter, set) bool {
 		if first {
@@ -86,16 +84,8 @@ func TestAWorkerKilledBetweenPushAndSettlingSendsTheSameTokenAgain(t *testing.T)
 	worker := i.process([]string{"worker"}, "connectors: []\n", private)
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
-	select {
-	case <-reached:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("nothing was pushed; logs:\n%s", i.logs)
-	}
-	if err := worker.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = worker.Process.Wait()
-	close(over)
+	i.killOnce(reached, worker)
+	end()
 	i.process([]string{"worker"}, "connectors: []\n", private)
 	stacktest.Eventually(t, time.Minute, "the token again", func() bool { return len(r.events(ada)) == 2 })
 	r.mu.Lock()
@@ -105,93 +95,118 @@ func TestAWorkerKilledBetweenPushAndSettlingSendsTheSameTokenAgain(t *testing.T)
 	}
 }
 
-// TestKeys walks through a month of processes that start anew, each on the keys that
-// the others have left.
-func TestAKeySignsForAMonthAndItsSuccessorIsServedBeforeItSigns(t *testing.T) {
+// signer is an installation with one token to sign, whose processes start anew.
+type signer struct {
+	*installation
+	token, poll string
+}
+
+func newSigner(t *testing.T) signer {
+	t.Helper()
 	i := installAPI(t)
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
-	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":[%q]}`, ssf.AccountDisabled))
-	poll := strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
+	s := signer{installation: i, token: i.token(i.tenant.ID, tenant.ClassReceiver)}
+	s.poll = i.polled(s.token, ssf.AccountDisabled)
 	i.deactivate(i.createUser("ada@example.com"))
-	// signs is the key that a process signs with, and whether what it signed verifies by
-	// the keys that another serves.
-	signs := func(process, other *installation) string {
-		t.Helper()
-		for _, raw := range process.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any) {
-			parsed, err := jwt.ParseSigned(raw.(string), []jose.SignatureAlgorithm{jose.RS256})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, ok := openSET(other.url+"/ssf/v1/jwks.json", raw.(string)); !ok {
-				t.Error("what one process signs does not verify by the keys of another")
-			}
-			return parsed.Headers[0].KeyID
-		}
-		t.Fatal("there is nothing to sign")
-		return ""
-	}
-	served := func(process *installation) (ids []string) {
-		t.Helper()
-		for _, k := range process.must("GET", "/ssf/v1/jwks.json", "", "")["keys"].([]any) {
-			ids = append(ids, k.(map[string]any)["kid"].(string))
-		}
-		return ids
-	}
-	age := func(key, by string) {
-		t.Helper()
-		i.sql(`update signing_keys set created_at = created_at - $2::interval where id = $1`, key, by)
-	}
-	first := signs(i.another(), i.another())
-	if again := signs(i.another(), i.another()); again != first {
-		t.Errorf("a second process signs with %s, want %s", again, first)
-	}
+	return s
+}
 
-	age(first, "29 days 23 hours")
-	if still := signs(i.another(), i.another()); still != first {
-		t.Errorf("before a month is over %s signs", still)
+// signs is the key that a process signs with which knows nothing yet, and whose
+// token verifies by the keys that another serves.
+func (s signer) signs() (key string) {
+	s.t.Helper()
+	for _, raw := range s.another().must("POST", s.poll, s.token, `{"returnImmediately":true}`)["sets"].(map[string]any) {
+		parsed, err := jwt.ParseSigned(raw.(string), []jose.SignatureAlgorithm{jose.RS256})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if _, ok := openSET(s.another().url+"/ssf/v1/jwks.json", raw.(string)); !ok {
+			s.t.Error("what one process signs does not verify by the keys of another")
+		}
+		return parsed.Headers[0].KeyID
 	}
-	both := served(i.another())
+	s.t.Fatal("there is nothing to sign")
+	return ""
+}
+
+// served are the keys that a process serves.
+func (s signer) served() (ids []string) {
+	s.t.Helper()
+	for _, k := range s.another().must("GET", "/ssf/v1/jwks.json", "", "")["keys"].([]any) {
+		ids = append(ids, k.(map[string]any)["kid"].(string))
+	}
+	return ids
+}
+
+// age lets time pass for a key.
+func (s signer) age(key, by string) {
+	s.t.Helper()
+	s.sql(`update signing_keys set created_at = created_at - $2::interval where id = $1`, key, by)
+}
+
+// succeeded has a key signed with for nearly a month, and returns it and its successor.
+func (s signer) succeeded() (first, second string) {
+	s.t.Helper()
+	first = s.signs()
+	s.age(first, "29 days 23 hours")
+	if still := s.signs(); still != first {
+		s.t.Errorf("before its month is over %s signs in its place", still)
+	}
+	both := s.served()
 	if len(both) != 2 || !slices.Contains(both, first) {
-		t.Fatalf("an hour before it is over %v are served, want the first and its successor", both)
+		s.t.Fatalf("an hour before it is over %v are served, want the first and its successor", both)
 	}
-	second := both[slices.IndexFunc(both, func(id string) bool { return id != first })]
+	return first, both[slices.IndexFunc(both, func(id string) bool { return id != first })]
+}
 
-	age(first, "2 hours")
-	age(second, "2 hours")
-	if now := signs(i.another(), i.another()); now != second {
+func TestProcessesSignWithOneKey(t *testing.T) {
+	s := newSigner(t)
+	if first, again := s.signs(), s.signs(); first != again {
+		t.Errorf("one process signs with %s, the next with %s", first, again)
+	}
+}
+
+func TestAKeysSuccessorIsServedBeforeItSigns(t *testing.T) {
+	s := newSigner(t)
+	first, second := s.succeeded()
+	s.age(first, "2 hours")
+	s.age(second, "2 hours")
+	if now := s.signs(); now != second {
 		t.Errorf("after a month %s signs, want %s", now, second)
 	}
-	if ids := served(i.another()); !slices.Contains(ids, first) {
+}
+
+func TestAKeyIsServedAsLongAsWhatItSignedMayBeUnderWay(t *testing.T) {
+	s := newSigner(t)
+	first, _ := s.succeeded()
+	s.age(first, "2 hours")
+	if ids := s.served(); !slices.Contains(ids, first) {
 		t.Errorf("what the first key signed can be verified no more: %v", ids)
 	}
-
-	age(first, "30 days")
-	if ids := served(i.another()); slices.Contains(ids, first) {
+	s.age(first, "30 days")
+	if ids := s.served(); slices.Contains(ids, first) {
 		t.Errorf("the first key is served for ever: %v", ids)
 	}
 }
 
-func TestTwoProcessesThatSignForTheFirstTimeAreBothVerified(t *testing.T) {
-	i := installAPI(t)
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
-	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":[%q]}`, ssf.AccountDisabled))
-	poll := strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
-	i.deactivate(i.createUser("ada@example.com"))
-	processes := []*installation{i.another(), i.another(), i.another()}
+func TestProcessesThatSignForTheFirstTimeAtOnceAreAllVerified(t *testing.T) {
+	s := newSigner(t)
+	processes := []*installation{s.another(), s.another(), s.another()}
 	var all sync.WaitGroup
-	tokens := make([]string, len(processes))
+	answers := make([]map[string]any, len(processes))
 	for n, process := range processes {
-		all.Go(func() {
-			for _, raw := range process.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any) {
-				tokens[n] = raw.(string)
-			}
-		})
+		all.Go(func() { _, answers[n] = process.call("POST", s.poll, s.token, `{"returnImmediately":true}`) })
 	}
 	all.Wait()
-	jwks := i.another().url + "/ssf/v1/jwks.json"
-	for n, raw := range tokens {
-		if _, ok := openSET(jwks, raw); !ok {
-			t.Errorf("what process %d has signed does not verify", n)
+	jwks := s.another().url + "/ssf/v1/jwks.json"
+	for n, answer := range answers {
+		sets, _ := answer["sets"].(map[string]any)
+		for _, raw := range sets {
+			if _, ok := openSET(jwks, raw.(string)); !ok {
+				t.Errorf("what process %d has signed does not verify", n)
+			}
+		}
+		if len(sets) != 1 {
+			t.Errorf("process %d answered %v", n, answer)
 		}
 	}
 }

@@ -26,6 +26,8 @@ import (
 // already running is what a change must not break.
 var record = flag.Bool("record", false, "record the histories that the replay test replays")
 
+var testdata = filepath.Join("..", "..", "..", "workflows", "testdata")
+
 func TestRecordHistories(t *testing.T) {
 	if !*record {
 		t.Skip("records only with -record")
@@ -42,8 +44,6 @@ func TestRecordHistories(t *testing.T) {
 	i.recordMoves(p)
 	i.recordTransmission(r)
 }
-
-var testdata = filepath.Join("..", "..", "..", "workflows", "testdata")
 
 // recordLeavers records a cascade that completes, one with a survivor, and its re-run.
 func (i *installation) recordLeavers(p *platform) {
@@ -94,7 +94,7 @@ func (i *installation) recordTransmission(r *receiver) {
 }
 
 // record writes a run's history, once it is over; of the latest run where none is
-// named. What was recorded before stays: it may be running yet.
+// named. One that is there is never replaced: workflows of its code may still run.
 func (i *installation) record(name, workflow, run string) {
 	i.t.Helper()
 	_ = i.app.temporal.GetWorkflow(i.t.Context(), workflow, run).Get(i.t.Context(), nil) // how it ended, the history tells

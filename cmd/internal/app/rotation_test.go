@@ -219,22 +219,9 @@ func TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testi
 			role, old := d.account()
 			hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
 			i.deactivate(ada)
-			if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" || i.state(his) != "live" {
-				t.Fatalf("cascade %+v, hers %s, his %s; want completed, verified, live", c, i.state(hers), i.state(his))
-			}
+			item := i.rotatedOnce(d, ada, role, old, hers, his)
 			if point != "nowhere" && point != "concluded" && !d.crashed {
 				t.Fatal("the failpoint was not reached: the test proves nothing")
-			}
-			if d.logsIn(role, old) {
-				t.Error("the old secret works")
-			}
-			made := d.successors(role)
-			if len(made) != 1 {
-				t.Fatalf("%d secrets were made, want 1: %v", len(made), made)
-			}
-			item := i.opened(his)
-			if item.Reference != made[0] || !d.logsIn(item.Reference, item.Secret.Reveal()) {
-				t.Error("the other holder's secret does not work")
 			}
 			last := d.published[len(d.published)-1]
 			if last.Secret != item.Secret || last.Reference != item.Reference || last.Account != role || len(last.Holders) != 1 || last.Holders[0].String() != his {
@@ -242,6 +229,27 @@ func TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testi
 			}
 		})
 	}
+}
+
+// rotatedOnce makes sure that Ada's leave has left one dead secret and one that works,
+// and returns the other holder's item.
+func (i *installation) rotatedOnce(d *crm, ada, role, old, hers, his string) *inventory.Opened {
+	i.t.Helper()
+	if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" || i.state(his) != "live" {
+		i.t.Fatalf("cascade %+v, hers %s, his %s; want completed, verified, live", c, i.state(hers), i.state(his))
+	}
+	if d.logsIn(role, old) {
+		i.t.Error("the old secret works")
+	}
+	made := d.successors(role)
+	if len(made) != 1 {
+		i.t.Fatalf("%d secrets were made, want 1: %v", len(made), made)
+	}
+	item := i.opened(his)
+	if item.Reference != made[0] || !d.logsIn(item.Reference, item.Secret.Reveal()) {
+		i.t.Error("the other holder's secret does not work")
+	}
+	return item
 }
 
 // failOnce has the database refuse the first write of a table that meets a condition.

@@ -139,6 +139,17 @@ func (i *installation) stream(r *receiver, token string, events ...string) strin
 		r.url, requested))["stream_id"].(string)
 }
 
+// polled makes a stream that is polled, and returns where.
+func (i *installation) polled(token string, events ...string) (path string) {
+	i.t.Helper()
+	requested, err := json.Marshal(events)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":%s}`, requested))
+	return strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
+}
+
 // relaysSignals relays signals as `leaver serve` does.
 func (i *installation) relaysSignals() {
 	i.runsUntilTheEnd(func(ctx context.Context) { i.app.signals.Relay(ctx, i.app.starter(), i.app.log) })
@@ -344,8 +355,7 @@ func TestAStreamIsManagedAsTheFrameworkSays(t *testing.T) {
 func TestAPolledStreamKeepsATokenUntilItIsAcknowledged(t *testing.T) {
 	i := installAPI(t)
 	token := i.token(i.tenant.ID, tenant.ClassReceiver)
-	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":[%q]}`, ssf.AccountDisabled))
-	poll := strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
+	poll := i.polled(token, ssf.AccountDisabled)
 	if sets := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(sets) != 0 {
 		t.Fatalf("at first it has %v", sets)
 	}
@@ -485,9 +495,8 @@ func TestAStreamThatGoesHoldsUpNoDeactivation(t *testing.T) {
 func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
 	i := installAPI(t)
 	token := i.token(i.tenant.ID, tenant.ClassReceiver)
-	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":[%q]}`, ssf.AccountDisabled))
+	poll := i.polled(token, ssf.AccountDisabled)
 	i.deactivate(i.createUser("ada"))
-	poll := strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
 	age := func(column string) {
 		t.Helper()
 		err := i.app.db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
@@ -520,8 +529,7 @@ func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
 func TestPollsTellOfAPrincipalInOrder(t *testing.T) {
 	i := installAPI(t)
 	token := i.token(i.tenant.ID, tenant.ClassReceiver)
-	created := i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(`{"events_requested":[%q,%q]}`, ssf.AccountDisabled, ssf.AccountEnabled))
-	poll := strings.TrimPrefix(created["delivery"].(map[string]any)["endpoint_url"].(string), i.url)
+	poll := i.polled(token, ssf.AccountDisabled, ssf.AccountEnabled)
 	ada := i.createUser("ada")
 	for n := range 6 {
 		i.patch("/Users/"+ada, fmt.Sprintf(`{"op":"replace","path":"active","value":%t}`, n%2 == 1))

@@ -1,0 +1,113 @@
+package lifecycle_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+func TestMain(m *testing.M) { stacktest.Main(m) }
+
+// recorder records what is started.
+type recorder struct {
+	mu      sync.Mutex
+	started []string
+}
+
+func (r *recorder) Start(_ context.Context, e lifecycle.Event) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.started = append(r.started, e.Actor)
+	return "run", nil
+}
+
+// outbox is a tenant with leavers that nobody has begun with.
+type outbox struct {
+	t    *testing.T
+	db   *database.DB
+	conn *pgx.Conn
+	of   tenant.Tenant
+}
+
+func newOutbox(t *testing.T) outbox {
+	t.Helper()
+	db, d := stacktest.Open(t)
+	of, err := tenant.NewStore(db).Create(t.Context(), "acme", tenant.ProfileDefault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), d.OwnerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return outbox{t, db, conn, of}
+}
+
+// leave adds n leavers, sent by one sender so long ago.
+func (o outbox) leave(n int, sender string, ago time.Duration) {
+	o.t.Helper()
+	_, err := o.conn.Exec(o.t.Context(), `
+		insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id, created_at, due_at)
+		select $1, gen_random_uuid(), 'leaver', gen_random_uuid(), 'User', 'scim-patch', $2, $2 || '/' || i || '/' || $3, date_trunc('minute', now()) - $3::interval, now() - interval '1 second'
+		  from generate_series(1, $4) i`, o.of.ID, sender, fmt.Sprint(ago), n)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// begun relays once, no more than atOnce of one sender, and counts what was started of whom.
+func (o outbox) begun(atOnce int) map[string]int {
+	o.t.Helper()
+	r := &recorder{}
+	if _, err := lifecycle.NewRelay(o.db, r, atOnce, slog.New(slog.DiscardHandler)).Once(o.t.Context()); err != nil {
+		o.t.Fatal(err)
+	}
+	count := make(map[string]int)
+	for _, sender := range r.started {
+		count[sender]++
+	}
+	return count
+}
+
+func TestOfOneSenderOnlySoManyAreBegunWithAtATime(t *testing.T) {
+	o := newOutbox(t)
+	o.leave(20, "okta", time.Hour)
+	o.leave(1, "operator", time.Minute)
+	if got := o.begun(4); got["okta"] != 4 || got["operator"] != 1 {
+		t.Errorf("begun with %v; want 4 of the crowd and the operator's", got)
+	}
+	if got := o.begun(4); len(got) != 0 {
+		t.Errorf("while those run, begun with %v", got)
+	}
+}
+
+func TestWhoLeavesSecondsAfterACrowdIsBegunWithBeforeItsRest(t *testing.T) {
+	o := newOutbox(t)
+	o.leave(20, "okta", 30*time.Second)
+	if _, err := o.conn.Exec(t.Context(), `
+		insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id, created_at, due_at)
+		values ($1, gen_random_uuid(), 'leaver', gen_random_uuid(), 'User', 'scim-patch', 'okta', 'later', date_trunc('minute', now()) - interval '20 seconds', now())`, o.of.ID); err != nil {
+		t.Fatal(err)
+	}
+	o.begun(2)
+	rows, err := o.conn.Query(t.Context(), `select workflow_id from lifecycle_events where started_at is not null`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(begun) != 2 || !slices.Contains(begun, "later") {
+		t.Errorf("begun with %v (%v); want one of the crowd, and the later one", begun, err)
+	}
+}
