@@ -128,7 +128,8 @@ const orphanSQL = `
 	orphaned as (
 	  update resources a set active = false, document = a.document || '{"active": false}', version = a.version + 1, modified_at = now()
 	   where a.tenant_id = $1 and a.type = 'Agent' and a.deleted_at is null
-	     and (a.id = $2 or a.id in (select o.source_id from above
+	     -- As an array, which the index takes: how many agents there are must not count.
+	     and a.id = any (array(select $2::uuid union select o.source_id from above
 	          join edges o on o.tenant_id = $1 and o.target_id = above.id and o.attribute = 'owners'))
 	     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a.id)
 	     and not has_active_owner($1, a.id, null)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/config"
@@ -74,4 +75,39 @@ func (f *failsOnce) Revoke(_ context.Context, t connectors.Target) (connectors.A
 		return connectors.Answer{}, connectors.Retryable("not yet")
 	}
 	return connectors.Answer{Outcome: connectors.Done}, nil
+}
+
+func TestACascadeReadsNothingThatOthersHold(t *testing.T) {
+	long(t)
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	i.hold(p, ada, i.createAgent("outreach", ada), "key")
+	i.sql(`with others as (
+		  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
+		  select $1, gen_random_uuid(), 'User', 'other' || n, true, '{}', now(), now() from generate_series(1, 2000) n returning id)
+		insert into inventory (tenant_id, id, principal_id, kind, connector, reference, issued_at)
+		select $1, gen_random_uuid(), id, 'api_key', 'platform', id || '-' || n, now() from others, generate_series(1, 10) n`, i.tenant.ID)
+	i.sql(`analyze`)
+	read := func() (rows int) {
+		conn, err := pgx.Connect(t.Context(), i.cfg.Database.MigrateURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close(context.Background()) }()
+		if err := conn.QueryRow(t.Context(), `select seq_tup_read from pg_stat_user_tables where relname = 'inventory'`).Scan(&rows); err != nil {
+			t.Fatal(err)
+		}
+		return rows
+	}
+	before := read()
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Verified != 1 {
+		t.Fatalf("cascade %+v", c)
+	}
+	i.stopWork()
+	i.app.db.Close() // sessions tell of their scans at their end
+	if n := read() - before; n >= 20000 {
+		t.Errorf("%d rows of the inventory were read without an index", n)
+	}
 }
