@@ -225,7 +225,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(code.String(), func(t *testing.T) {
 			config := a.config
 			config.Address = refuses(t, code)
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // the SDK tries some by itself
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the SDK tries some by itself
 			defer cancel()
 			_, err := a.connector(t, config).Cancel(ctx, connectors.Target{Kind: inventory.ScheduledRun, Reference: "x"})
 			if err == nil || connectors.IsPermanent(err) != permanent {
