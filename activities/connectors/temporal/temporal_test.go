@@ -217,6 +217,9 @@ func TestADrillsScheduleIsIssuedEndedAndRemoved(t *testing.T) {
 
 // TestAnswers has a refusal of the server's a row, and whether the attempt is made again.
 func TestAnswers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: the SDK tries again by itself")
+	}
 	a := newAgents(t)
 	for code, permanent := range map[codes.Code]bool{
 		codes.PermissionDenied: true, codes.InvalidArgument: true,

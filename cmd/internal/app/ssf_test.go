@@ -215,6 +215,7 @@ func TestAReceiverIsToldSignedWhatHappensInOrder(t *testing.T) {
 
 // TestAReceiver has how a receiver fails a row, and what becomes of the tokens.
 func TestAReceiverThatFailsDelaysNobodyAndLosesNothing(t *testing.T) {
+	long(t)
 	for name, fail := range map[string]func(w http.ResponseWriter){
 		"401": func(w http.ResponseWriter) { w.WriteHeader(http.StatusUnauthorized) },
 		"429": func(w http.ResponseWriter) {
