@@ -96,18 +96,7 @@ func TestTokensThatAreExpiredOrRevokedOpenNothing(t *testing.T) {
 
 func TestFiftyParallelPOSTsOfOneNameMakeOneUser(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
-	var mu sync.Mutex
-	counts := map[int]int{}
-	var all sync.WaitGroup
-	for range 50 {
-		all.Go(func() {
-			a := p.do("POST", "/Users", `{"userName":"ada@example.com"}`)
-			mu.Lock()
-			defer mu.Unlock()
-			counts[a.status]++
-		})
-	}
-	all.Wait()
+	counts := p.atOnce(50, func(int) int { return p.status("POST", "/Users", `{"userName":"ada@example.com"}`) })
 	if counts[201] != 1 || counts[409] != 49 {
 		t.Errorf("answers %v, want one 201 and 49 times 409", counts)
 	}

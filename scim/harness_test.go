@@ -209,10 +209,49 @@ func (p *provider) restricted(principal string) bool {
 // row reads one row of the tenant's, as the superuser sees it.
 func (p *provider) row(sql string, args ...any) pgx.Row {
 	p.t.Helper()
+	return p.connect().QueryRow(p.t.Context(), sql, args...)
+}
+
+// connect is a connection of the superuser's, until the test ends.
+func (p *provider) connect() *pgx.Conn {
+	p.t.Helper()
 	conn, err := pgx.Connect(p.t.Context(), p.database.OwnerURL)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn.QueryRow(p.t.Context(), sql, args...)
+	return conn
+}
+
+// atOnce sends requests in parallel, and counts their statuses.
+func (p *provider) atOnce(n int, send func(i int) int) map[int]int {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	statuses := make(map[int]int)
+	for i := range n {
+		all.Go(func() {
+			status := send(i)
+			mu.Lock()
+			defer mu.Unlock()
+			statuses[status]++
+		})
+	}
+	all.Wait()
+	return statuses
+}
+
+// status is what a request is answered with, in any goroutine; 0 where it is not.
+func (p *provider) status(method, path, body string) int {
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, strings.NewReader(body))
+	if err != nil {
+		return 0
+	}
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	req.Header.Set("Content-Type", "application/scim+json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
 }

@@ -213,9 +213,18 @@ func Once[T any](ctx context.Context, db *DB, tenant uuid.UUID, collect func(pgx
 }
 
 // Nothing collects the rows of a statement that returns none of interest.
-func Nothing(rows pgx.Rows) (struct{}, error) {
+func Nothing(rows pgx.Rows) (struct{}, error) { return struct{}{}, Drain(rows) }
+
+// Drain is [Nothing] for a [Statement].
+func Drain(rows pgx.Rows) error {
 	rows.Close()
-	return struct{}{}, rows.Err()
+	return rows.Err()
+}
+
+// Local is the statement that sets one of PostgreSQL's parameters for the rest of the
+// transaction.
+func Local(parameter, value string) Statement {
+	return Statement{SQL: `select set_config($1, $2, true)`, Args: []any{parameter, value}, Collect: Drain}
 }
 
 // classify adds [ErrUnavailable] where the cause is the server, not the query.

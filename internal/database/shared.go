@@ -61,11 +61,7 @@ func Quick(ctx context.Context, db *DB, tenant uuid.UUID, callers int, queries .
 	if callers == 1 {
 		return Together(ctx, db, tenant, queries...)
 	}
-	bound := Statement{SQL: `select set_config('statement_timeout', $1, true)`, Args: []any{quickness.String()}, Collect: func(rows pgx.Rows) error {
-		_, err := Nothing(rows)
-		return err
-	}}
-	err := Together(ctx, db, tenant, append([]Statement{bound}, queries...)...)
+	err := Together(ctx, db, tenant, append([]Statement{Local("statement_timeout", quickness.String())}, queries...)...)
 	if err != nil && !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 		return coalesce.ErrAlone
 	}

@@ -23,7 +23,7 @@ const (
 	commitsAtOnce = 1
 	// lockPatience bounds what a shared commit waits for a row that somebody else holds:
 	// after that each change goes on alone, and only whose row it is waits.
-	lockPatience = "50ms"
+	lockPatience = 50 * time.Millisecond
 )
 
 // commitKey is what changes have in common that may share a commit.
@@ -45,8 +45,7 @@ func (w *Writer) commit(ctx context.Context, tenant uuid.UUID, c *change) error 
 // commitTogether stores changes that came at a time, or none of them: coalesce.ErrAlone.
 func (w *Writer) commitTogether(ctx context.Context, key commitKey, changes []*change) []error {
 	current := newest(changes)
-	err := database.Together(ctx, w.db, key.tenant,
-		database.Statement{SQL: `select set_config('lock_timeout', $1, true)`, Args: []any{lockPatience}, Collect: drain}, statement(key.tenant, current))
+	err := database.Together(ctx, w.db, key.tenant, database.Local("lock_timeout", lockPatience.String()), statement(key.tenant, current))
 	if database.IsLockTimeout(err) || (database.Refused(err) && len(current) > 1) {
 		err = coalesce.ErrAlone
 	}
@@ -81,7 +80,7 @@ func (w *Writer) commitAlone(ctx context.Context, tenant uuid.UUID, c *change) e
 		// The lock comes first, in a statement of its own: what is read after it is
 		// what the previous holder committed.
 		statements = append(statements, database.Statement{
-			SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{tenant, c.after.ID}, Collect: drain,
+			SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{tenant, c.after.ID}, Collect: database.Drain,
 		})
 	}
 	statements = append(statements, statement(tenant, []*change{c}))
@@ -141,11 +140,6 @@ func (c *change) made(tenant uuid.UUID, sequence int64, workflow string, members
 		Tenant: tenant, ID: c.event, Sequence: sequence, Kind: kind, Principal: c.after.ID, PrincipalType: c.after.Type,
 		Trigger: c.by.Trigger, Actor: c.by.Actor, Changed: changed, WorkflowID: workflow, CreatedAt: time.Now(),
 	}
-}
-
-func drain(rows pgx.Rows) error {
-	_, err := database.Nothing(rows)
-	return err
 }
 
 func (c *change) orphans(tenant uuid.UUID) database.Statement {

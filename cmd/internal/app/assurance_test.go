@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/activities"
@@ -44,12 +42,7 @@ func (i *installation) reconcile() activities.Reconciled {
 // would leave behind.
 func (i *installation) sql(statement string, args ...any) {
 	i.t.Helper()
-	conn, err := pgx.Connect(i.t.Context(), i.cfg.Database.MigrateURL)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	if _, err := conn.Exec(i.t.Context(), statement, args...); err != nil {
+	if _, err := i.connect().Exec(i.t.Context(), statement, args...); err != nil {
 		i.t.Fatalf("%s: %v", statement, err)
 	}
 }

@@ -148,11 +148,7 @@ func inParallel(n int, do func(int)) {
 // quiet waits until no workflow is at work or due.
 func (i *installation) quiet() {
 	i.t.Helper()
-	conn, err := pgx.Connect(i.t.Context(), i.cfg.Database.MigrateURL)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
+	conn := i.connect()
 	stacktest.Eventually(i.t, time.Hour, "quiet", func() bool {
 		var busy bool
 		err := conn.QueryRow(i.t.Context(), `select exists (select 1 from lifecycle_events where closed_at is null)`).Scan(&busy)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	commonpb "go.temporal.io/api/common/v1"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -132,6 +133,17 @@ func (i *installation) work() {
 	go func() { _ = i.app.Work(ctx); close(done) }()
 	i.stopWork = sync.OnceFunc(func() { cancel(); <-done })
 	i.t.Cleanup(i.stopWork)
+}
+
+// connect is a connection of the schema's owner, until the test ends.
+func (i *installation) connect() *pgx.Conn {
+	i.t.Helper()
+	conn, err := pgx.Connect(i.t.Context(), i.cfg.Database.MigrateURL)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
 }
 
 func (i *installation) newTenant(name string) (of tenant.Tenant, scim, platform string) {

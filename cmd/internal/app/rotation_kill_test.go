@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -63,11 +62,7 @@ type stalledWrites struct {
 // discarded.
 func (i *installation) stallWrites(table, condition string) stalledWrites {
 	i.t.Helper()
-	conn, err := pgx.Connect(i.t.Context(), i.cfg.Database.MigrateURL)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	i.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	conn := i.connect()
 	for _, sql := range []string{
 		`select pg_advisory_lock(1)`,
 		`create function wait_for_test() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(1); return new; end $$`,

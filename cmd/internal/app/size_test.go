@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/config"
@@ -90,12 +89,7 @@ func TestACascadeReadsNothingThatOthersHold(t *testing.T) {
 		select $1, gen_random_uuid(), id, 'api_key', 'platform', id || '-' || n, now() from others, generate_series(1, 10) n`, i.tenant.ID)
 	i.sql(`analyze`)
 	read := func() (rows int) {
-		conn, err := pgx.Connect(t.Context(), i.cfg.Database.MigrateURL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = conn.Close(context.Background()) }()
-		if err := conn.QueryRow(t.Context(), `select seq_tup_read from pg_stat_user_tables where relname = 'inventory'`).Scan(&rows); err != nil {
+		if err := i.connect().QueryRow(t.Context(), `select seq_tup_read from pg_stat_user_tables where relname = 'inventory'`).Scan(&rows); err != nil {
 			t.Fatal(err)
 		}
 		return rows
