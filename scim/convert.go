@@ -1,8 +1,6 @@
 package scim
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -61,10 +59,7 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 	if err := uniqueValues(rt, o, r); err != nil {
 		return nil, err
 	}
-	var err error
-	if r.Document, err = json.Marshal(document); err != nil {
-		return nil, fmt.Errorf("encode the document: %w", err)
-	}
+	r.Document = appendValue(nil, document)
 	return r, nil
 }
 
@@ -118,11 +113,10 @@ func toEdges(a *Attribute, value any) ([]directory.Edge, error) {
 
 // toObject is the inverse: the whole resource as PATCH sees it.
 func toObject(rt *ResourceType, r *directory.Resource) (Object, error) {
-	var o Object
-	d := json.NewDecoder(bytes.NewReader(r.Document))
-	d.UseNumber()
-	if err := d.Decode(&o); err != nil {
-		return nil, fmt.Errorf("decode the document of %s: %w", r.ID, err)
+	o, err := parseObject(r.Document)
+	if err != nil {
+		// Not wrapped: that is no client's error.
+		return nil, fmt.Errorf("the stored document of %s cannot be read", r.ID)
 	}
 	for _, e := range r.Edges {
 		a := attribute(rt.Schema.Attributes, e.Attribute)

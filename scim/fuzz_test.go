@@ -2,9 +2,11 @@ package scim
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
@@ -89,6 +91,41 @@ func FuzzBody(f *testing.F) {
 		}
 		_, err = reader{}.resource(UserType(), raw)
 		wantClientError(t, err)
+	})
+}
+
+// FuzzJSON compares the reader with encoding/json, which takes what comes twice and any
+// depth.
+func FuzzJSON(f *testing.F) {
+	for _, seed := range []string{
+		`{"a":[1,-0.5e+3,true,false,null,"x\u00e9\n",{}],"b":{"c":""}}`, `{"a":01}`, `{"a":1.}`, `{"a":.5}`, `{"a":1e}`, `{"a":-}`, `{"a" 1}`, `{"a":1,}`, `{,}`, `[1,]`,
+		`{"a":"\ud800"}`, "{\"a\":\"\xff\"}", "{\"a\":\"\t\"}", `{"a":"\x"}`, `{"a":nul}`, `{"a":1} `, `{"a":1}{`, `{"a":1,"a":2}`, `{"a":"`, `{"a":"\`, "{\"a\"\x00:1}",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		read, err := parseObject([]byte(body))
+		var refused *Error
+		if errors.As(err, &refused) {
+			tooMuch := strings.Contains(refused.Detail, "twice") || strings.Contains(refused.Detail, "deeper") || strings.Contains(refused.Detail, "not a JSON object")
+			if !tooMuch && json.Valid([]byte(body)) {
+				t.Errorf("valid JSON was refused: %v", err)
+			}
+			return
+		}
+		d := json.NewDecoder(strings.NewReader(body))
+		d.UseNumber()
+		var want map[string]any
+		if err := d.Decode(&want); err != nil {
+			t.Fatalf("encoding/json refuses it: %v", err)
+		}
+		if diff := cmp.Diff(want, read); diff != "" {
+			t.Errorf("encoding/json has -, the reader +:\n%s", diff)
+		}
+		again, err := parseObject(appendValue(nil, read))
+		if diff := cmp.Diff(read, again); err != nil || diff != "" {
+			t.Errorf("written and read again: %v (-before +after):\n%s", err, diff)
+		}
 	})
 }
 

@@ -1,8 +1,6 @@
 package scim
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -11,10 +9,7 @@ import (
 	"strings"
 )
 
-const (
-	maxBody  = 1 << 20 // bytes
-	maxDepth = 32      // nested objects and arrays
-)
+const maxBody = 1 << 20 // bytes
 
 // readObject reads a request's JSON object within limits that hold before
 // anything is built of it: size, depth, no duplicate keys. Numbers stay as written.
@@ -52,76 +47,4 @@ func wantMessage(body map[string]any, urn string) error {
 		}
 	}
 	return nil
-}
-
-func parseObject(body []byte) (map[string]any, error) {
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	value, err := parseValue(d, 0)
-	if err != nil {
-		return nil, err
-	}
-	object, ok := value.(map[string]any)
-	if !ok {
-		return nil, badRequest(invalidSyntax, "the body is not a JSON object")
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, badRequest(invalidSyntax, "something follows the JSON object")
-	}
-	return object, nil
-}
-
-func parseValue(d *json.Decoder, depth int) (any, error) {
-	if depth > maxDepth {
-		return nil, badRequest(invalidSyntax, "the JSON is nested deeper than %d", maxDepth)
-	}
-	token, err := d.Token()
-	if err != nil {
-		return nil, badRequest(invalidSyntax, "the body is not valid JSON")
-	}
-	switch token {
-	case json.Delim('{'):
-		return parseMembers(d, depth)
-	case json.Delim('['):
-		list := []any{}
-		for d.More() {
-			value, err := parseValue(d, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, value)
-		}
-		_, err := d.Token()
-		return list, syntax(err)
-	}
-	return token, nil
-}
-
-func parseMembers(d *json.Decoder, depth int) (map[string]any, error) {
-	object := make(map[string]any)
-	for d.More() {
-		key, err := d.Token()
-		if err != nil {
-			return nil, syntax(err)
-		}
-		name, ok := key.(string)
-		if !ok {
-			return nil, badRequest(invalidSyntax, "the body is not valid JSON")
-		}
-		if _, twice := object[name]; twice {
-			return nil, badRequest(invalidSyntax, "a JSON object has the key %q twice", name)
-		}
-		if object[name], err = parseValue(d, depth+1); err != nil {
-			return nil, err
-		}
-	}
-	_, err := d.Token()
-	return object, syntax(err)
-}
-
-func syntax(err error) error {
-	if err == nil {
-		return nil
-	}
-	return badRequest(invalidSyntax, "the body is not valid JSON")
 }

@@ -1,7 +1,6 @@
 package scim
 
 import (
-	"encoding/json"
 	"strconv"
 	"time"
 
@@ -134,15 +133,4 @@ func appendRestriction(b []byte, x *directory.Restriction) []byte {
 func appendID(b []byte, id uuid.UUID) []byte {
 	text, _ := id.MarshalText() // a UUID has a text
 	return append(b, text...)
-}
-
-// appendString writes a JSON string. Most need no escapes.
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			encoded, _ := json.Marshal(s) // a string encodes
-			return append(b, encoded...)
-		}
-	}
-	return append(append(append(b, '"'), s...), '"')
 }
