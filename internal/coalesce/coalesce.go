@@ -15,6 +15,12 @@ import (
 const (
 	// most is how many calls go together.
 	most = 64
+	// company is how many waiting calls are worth a trip of their own while another is
+	// under way, where more than one may be: a trip of few costs nearly what one of many
+	// does.
+	company = 7
+	// long is after how much waiting a call is worth one too.
+	long = 10 * time.Millisecond
 	// patience bounds calls that others go with, or wait for.
 	patience = 20 * time.Second
 )
@@ -42,8 +48,9 @@ type Group[K comparable, T any] struct {
 }
 
 type lane[T any] struct {
-	underWay int
-	waiting  []waiting[T]
+	trips   int // under way
+	waiting []waiting[T]
+	late    bool // somebody has waited for long
 }
 
 type waiting[T any] struct {
@@ -53,73 +60,107 @@ type waiting[T any] struct {
 }
 
 // NewGroup returns a group whose calls are made by do, which returns an error or nil for
-// each; of one key so many times at once. A caller that finds room calls do itself.
+// each; of one key so many times at once. A caller who finds nothing under way calls do
+// itself.
 func NewGroup[K comparable, T any](atOnce int, do func(ctx context.Context, key K, calls []T) []error) *Group[K, T] {
 	return &Group[K, T]{atOnce: atOnce, do: do, lanes: make(map[K]*lane[T])}
 }
 
 // Do makes a call and returns its error, or ctx's; the call may then be made all the same.
 func (g *Group[K, T]) Do(ctx context.Context, key K, call T) error {
-	if w, must := g.wait(ctx, key, call); must {
-		select {
-		case err := <-w.done:
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if w, must := g.queue(ctx, key, call); must {
+		return g.wait(ctx, key, w)
 	}
-	defer g.leave(key)
+	defer func() { go g.run(key, g.next(key)) }()
 	ctx, cancel := context.WithTimeout(ctx, patience) // others wait for it
 	defer cancel()
 	return g.do(ctx, key, []T{call})[0]
 }
 
-// wait queues a call where as many as may are under way.
-func (g *Group[K, T]) wait(ctx context.Context, key K, call T) (w waiting[T], must bool) {
+// queue has a call wait where any is under way.
+func (g *Group[K, T]) queue(ctx context.Context, key K, call T) (w waiting[T], must bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l := g.lanes[key]
 	if l == nil {
-		l = &lane[T]{}
-		g.lanes[key] = l
-	}
-	if l.underWay < g.atOnce {
-		l.underWay++
+		g.lanes[key] = &lane[T]{trips: 1}
 		return w, false
 	}
 	w = waiting[T]{ctx, call, make(chan error, 1)}
 	l.waiting = append(l.waiting, w)
+	if len(l.waiting) >= company {
+		g.another(key, l)
+	}
 	return w, true
 }
 
-// leave gives the room of a call that is over to those that have waited for it.
-func (g *Group[K, T]) leave(key K) {
-	batch := g.next(key)
-	if len(batch) == 0 {
-		return
-	}
-	go func() {
-		for ; len(batch) > 0; batch = g.next(key) {
-			g.together(key, batch)
+func (g *Group[K, T]) wait(ctx context.Context, key K, w waiting[T]) error {
+	late := time.NewTimer(long)
+	defer late.Stop()
+	for {
+		select {
+		case err := <-w.done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late.C:
+			g.hurry(key)
 		}
-	}()
+	}
 }
 
-func (g *Group[K, T]) next(key K) []waiting[T] {
+// hurry has those who wait go as soon as they may.
+func (g *Group[K, T]) hurry(key K) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l := g.lanes[key]; l != nil {
+		l.late = true
+		g.another(key, l)
+	}
+}
+
+// another begins another trip with those who wait, if one more may be under way.
+func (g *Group[K, T]) another(key K, l *lane[T]) {
+	if l.trips == g.atOnce {
+		return
+	}
+	if batch := l.take(); len(batch) > 0 {
+		l.trips++
+		go g.run(key, batch)
+	}
+}
+
+// run makes a trip, and those of the calls that wait when it is over.
+func (g *Group[K, T]) run(key K, batch []waiting[T]) {
+	for ; len(batch) > 0; batch = g.next(key) {
+		g.together(key, batch)
+	}
+}
+
+// next ends a trip, or goes on with those who wait.
+func (g *Group[K, T]) next(key K) (batch []waiting[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l := g.lanes[key]
-	var batch []waiting[T]
+	if l.trips == 1 || len(l.waiting) >= company || l.late {
+		batch = l.take()
+	}
+	if len(batch) == 0 {
+		if l.trips--; l.trips == 0 {
+			delete(g.lanes, key)
+		}
+	}
+	return batch
+}
+
+// take is a batch of those who wait, and still do.
+func (l *lane[T]) take() (batch []waiting[T]) {
+	l.late = false
 	for len(l.waiting) > 0 && len(batch) < most {
 		if w := l.waiting[0]; w.ctx.Err() == nil {
 			batch = append(batch, w)
 		}
 		l.waiting = l.waiting[1:]
-	}
-	if len(batch) == 0 {
-		if l.underWay--; l.underWay == 0 {
-			delete(g.lanes, key)
-		}
 	}
 	return batch
 }

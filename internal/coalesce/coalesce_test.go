@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -47,6 +48,21 @@ func (r *recorder) do(_ context.Context, key string, calls []string) []error {
 	return errs
 }
 
+// sizes are those of the trips.
+func (r *recorder) sizes() (sizes []int) {
+	for _, trip := range r.trips {
+		sizes = append(sizes, len(trip))
+	}
+	return sizes
+}
+
+func numbers(n int) (calls []string) {
+	for i := range n {
+		calls = append(calls, fmt.Sprint(i))
+	}
+	return calls
+}
+
 // behind makes calls while a first one is under way, lets that go once all wait, and
 // returns their errors.
 func (r *recorder) behind(t *testing.T, g *coalesce.Group[string, string], calls ...string) map[string]error {
@@ -79,13 +95,69 @@ func TestCallsThatComeMeanwhileGoTogether(t *testing.T) {
 	})
 }
 
-func TestWhereTwoMayBeUnderWayTheSecondGoesAtOnce(t *testing.T) {
+func TestWhereTwoMayBeUnderWaySevenThatWaitGoAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		waiting int
+		want    []int // the sizes of the trips, in their order
+	}{{6, []int{1, 6}}, {7, []int{7, 1}}, {9, []int{7, 1, 2}}} {
+		t.Run(fmt.Sprint(test.waiting), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRecorder()
+				r.behind(t, coalesce.NewGroup(2, r.do), numbers(test.waiting)...)
+				if diff := cmp.Diff(test.want, r.sizes()); diff != "" {
+					t.Errorf("sizes (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestWhoeverHasWaitedForLongGoesWithoutCompany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		r.behind(t, coalesce.NewGroup(2, r.do), "a")
-		if diff := cmp.Diff([][]string{{"k/a"}, {"k/first"}}, r.trips); diff != "" {
-			t.Errorf("trips (-want +got):\n%s", diff)
+		g := coalesce.NewGroup(2, r.do)
+		go func() { _ = g.Do(t.Context(), "k", "slow") }()
+		synctest.Wait()
+		start := time.Now()
+		if err := g.Do(t.Context(), "k", "a"); err != nil || time.Since(start) != 10*time.Millisecond {
+			t.Errorf("made after %v: %v; want 10 ms", time.Since(start), err)
 		}
+		close(r.goOn)
+	})
+}
+
+func TestWhoeverHasWaitedForLongGoesWhenATripIsOverWhateverElseIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow, slower := make(chan struct{}), make(chan struct{})
+		g := coalesce.NewGroup(2, func(_ context.Context, _ string, calls []chan struct{}) []error {
+			for _, c := range calls {
+				<-c
+			}
+			return make([]error, len(calls))
+		})
+		at := func(c chan struct{}) { go func() { _ = g.Do(t.Context(), "k", c) }() }
+		at(slow)
+		synctest.Wait()
+		at(slower)
+		time.Sleep(10 * time.Millisecond) // until it goes
+		synctest.Wait()
+		now := make(chan struct{})
+		close(now)
+		done := make(chan error, 1)
+		go func() { done <- g.Do(t.Context(), "k", now) }()
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		close(slow)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("it waits for the slower one")
+		}
+		close(slower)
 	})
 }
 
@@ -102,16 +174,8 @@ func TestEachCallHasItsOwnError(t *testing.T) {
 func TestAHundredCallsGoInBatchesOfABoundedSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		var calls []string
-		for i := range 100 {
-			calls = append(calls, fmt.Sprint(i))
-		}
-		r.behind(t, coalesce.NewGroup(1, r.do), calls...)
-		var sizes []int
-		for _, trip := range r.trips {
-			sizes = append(sizes, len(trip))
-		}
-		if diff := cmp.Diff([]int{1, 64, 36}, sizes); diff != "" {
+		r.behind(t, coalesce.NewGroup(1, r.do), numbers(100)...)
+		if diff := cmp.Diff([]int{1, 64, 36}, r.sizes()); diff != "" {
 			t.Errorf("sizes (-want +got):\n%s", diff)
 		}
 	})
