@@ -128,16 +128,16 @@ const (
 )
 
 func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, triggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (edit, error) {
+	h.update(w, r, triggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (revision, error) {
 		// A body for another resource must not change this one (Keycloak #46658).
 		if bodyID, ok := raw["id"].(string); ok && bodyID != "" && !strings.EqualFold(bodyID, pathID.String()) {
-			return nil, badRequest(invalidValue, "the body's id is not the path's")
+			return revision{}, badRequest(invalidValue, "the body's id is not the path's")
 		}
 		object, err := readerFor(r).resource(rt, raw)
 		if err != nil {
-			return nil, err
+			return revision{}, err
 		}
-		return func(current *directory.Resource) (*directory.Resource, error) {
+		return revision{edit: func(current *directory.Resource) (*directory.Resource, error) {
 			original, err := toObject(rt, current)
 			if err != nil {
 				return nil, err
@@ -147,20 +147,20 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 				after.Members.Clear = rt.Name == directory.TypeGroup // but those in the body
 			}
 			return after, err
-		}, nil
+		}}, nil
 	})
 }
 
 func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, triggerPatch, func(rt *ResourceType, raw map[string]any, _ uuid.UUID) (edit, error) {
+	h.update(w, r, triggerPatch, func(rt *ResourceType, raw map[string]any, _ uuid.UUID) (revision, error) {
 		if err := wantMessage(raw, patchURN); err != nil {
-			return nil, err
+			return revision{}, err
 		}
 		operations, err := parsePatch(raw)
 		if err != nil {
-			return nil, err
+			return revision{}, err
 		}
-		return func(current *directory.Resource) (*directory.Resource, error) {
+		return revision{active: onlyActive(rt, readerFor(r), operations), edit: func(current *directory.Resource) (*directory.Resource, error) {
 			original, err := toObject(rt, current)
 			if err != nil {
 				return nil, err
@@ -176,7 +176,7 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 				after.Members = members
 			}
 			return after, err
-		}, nil
+		}}, nil
 	})
 }
 
@@ -231,12 +231,22 @@ func difference(rt *ResourceType, before, after Object) []string {
 	return changed
 }
 
-type edit = func(*directory.Resource) (*directory.Resource, error)
+// revision is what a PUT or a PATCH makes of a resource.
+type revision struct {
+	edit func(current *directory.Resource) (*directory.Resource, error)
+	// active is what becomes of active where nothing else changes; nil otherwise.
+	active *bool
+}
+
+// looks tells whether what becomes of the resource depends on how it is.
+func (v revision) looks(r *http.Request, rt *ResourceType) bool {
+	return v.active == nil || r.Header.Get("If-Match") != "" || (*v.active && rt.Name == directory.TypeAgent)
+}
 
 // update is what PUT and PATCH share: prepare reads the body once, and the edit
 // it returns is made to the version that is there.
 func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger string,
-	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (edit, error),
+	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (revision, error),
 ) {
 	id, err := id(r)
 	var raw map[string]any
@@ -247,7 +257,7 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 	if err == nil {
 		rt, err = h.resourceType(r)
 	}
-	var change edit
+	var change revision
 	if err == nil {
 		change, err = prepare(rt, raw, id)
 	}
@@ -259,22 +269,12 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 	}
 }
 
-func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger string, change edit) error {
+func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger string, change revision) error {
 	p, err := projectionOf(r, rt)
 	if err != nil {
 		return err
 	}
-	result, err := h.Lifecycle.Update(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, cause(r, trigger),
-		func(current *directory.Resource) (*directory.Resource, error) {
-			if err := ifMatch(r, current); err != nil {
-				return nil, err
-			}
-			after, err := change(current)
-			if err != nil {
-				return nil, err
-			}
-			return after, guardReactivation(r, current, after)
-		})
+	result, err := h.revise(r, rt, id, cause(r, trigger), change)
 	if err != nil {
 		return err
 	}
@@ -285,6 +285,23 @@ func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *Reso
 		status = http.StatusNoContent
 	}
 	return h.written(w, r, p, status, result)
+}
+
+func (h resourceHandler) revise(r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, change revision) (lifecycle.Result, error) {
+	if !change.looks(r, rt) {
+		return h.Lifecycle.SetActive(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, *change.active, by)
+	}
+	return h.Lifecycle.Update(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, by,
+		func(current *directory.Resource) (*directory.Resource, error) {
+			if err := ifMatch(r, current); err != nil {
+				return nil, err
+			}
+			after, err := change.edit(current)
+			if err != nil {
+				return nil, err
+			}
+			return after, guardReactivation(r, current, after)
+		})
 }
 
 func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {

@@ -40,6 +40,7 @@ type Lifecycle interface {
 	Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by lifecycle.Cause) (lifecycle.Result, error)
 	Update(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by lifecycle.Cause,
 		edit func(*directory.Resource) (*directory.Resource, error)) (lifecycle.Result, error)
+	SetActive(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, active bool, by lifecycle.Cause) (lifecycle.Result, error)
 	Delete(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by lifecycle.Cause,
 		precondition func(*directory.Resource) error) (lifecycle.Result, error)
 }

@@ -98,7 +98,7 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 		resources, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Resource, error) {
 			var r Resource
 			var key *string
-			err := scanShown(row, &r, &r.Type, &key)
+			err := ScanShown(row, &r, &r.Type, &key)
 			keys = append(keys, key)
 			return &r, err
 		})

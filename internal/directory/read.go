@@ -34,10 +34,12 @@ func NewStore(db *database.DB) *Store {
 	return s
 }
 
-// shown is what an answer needs of a resource. The extensions come as words,
-// which costs less than an array does; no URN has a blank.
-const shown = `r.id, r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' '),
-		case when not r.plain then more_about(r.tenant_id, r.id) end`
+// ShownColumns are those of a row r of resources that an answer needs. The extensions
+// come as words, which costs less than an array does; no URN has a blank.
+const ShownColumns = `r.id, r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' ') as extensions`
+
+// shown is what an answer needs of a resource.
+const shown = ShownColumns + `, case when not r.plain then more_about(r.tenant_id, r.id) end`
 
 // more is what stands in other tables.
 type more struct {
@@ -46,8 +48,9 @@ type more struct {
 	Edges       []Edge       `json:"edges"`
 }
 
-// scanShown reads [shown], and what else was selected behind it.
-func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
+// ScanShown reads [ShownColumns], more_about a resource that is not plain, and what else
+// was selected behind these.
+func ScanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
 	var about []byte
 	var extensions string
 	document := (*[]byte)(&r.Document)
@@ -113,7 +116,7 @@ func (s *Store) get(ctx context.Context, tenant uuid.UUID, requests []*request) 
 		for rows.Next() {
 			var r Resource
 			var unique, display, external *string
-			if err := scanShown(rows, &r, &r.Type, &unique, &display, &external, &r.Active); err != nil {
+			if err := ScanShown(rows, &r, &r.Type, &unique, &display, &external, &r.Active); err != nil {
 				return err
 			}
 			r.UniqueName, r.Display, r.ExternalID = orEmpty(unique), orEmpty(display), orEmpty(external)

@@ -103,29 +103,46 @@ func edgesBetween(before, after *directory.Resource) edgeChange {
 	return c
 }
 
-// row is a change as change_rows reads it.
+// row is a change as change_rows reads it. What is absent is null there.
 type row struct {
 	ID         uuid.UUID       `json:"id"`
 	Type       string          `json:"type"`
 	Trigger    string          `json:"trigger"`
 	Actor      string          `json:"actor"`
 	Changed    []string        `json:"changed"`
-	Kind       Kind            `json:"kind"`
-	IfMembers  Kind            `json:"if_members"`
+	Kind       Kind            `json:"kind,omitempty"`
+	IfMembers  Kind            `json:"if_members,omitempty"`
 	Event      uuid.UUID       `json:"event"`
-	Restricts  bool            `json:"restricts"`
+	Restricts  bool            `json:"restricts,omitempty"`
 	Cause      string          `json:"cause"`
-	Lifts      bool            `json:"lifts"`
-	Name       string          `json:"name"`
-	Display    string          `json:"display"`
-	External   string          `json:"external"`
-	Active     *bool           `json:"active"`
-	Document   json.RawMessage `json:"document"`
+	Lifts      bool            `json:"lifts,omitempty"`
+	Name       string          `json:"name,omitempty"`
+	Display    string          `json:"display,omitempty"`
+	External   string          `json:"external,omitempty"`
+	Active     *bool           `json:"active,omitempty"`
+	Document   json.RawMessage `json:"-"` // see encode
 	Extensions []string        `json:"extensions"`
 	Modified   time.Time       `json:"modified"`
-	Expected   *int64          `json:"expected"`
-	Columns    bool            `json:"columns"`
-	Removes    bool            `json:"removes"`
+	Expected   *int64          `json:"expected,omitempty"`
+	Columns    bool            `json:"columns,omitempty"`
+	Removes    bool            `json:"removes,omitempty"`
+}
+
+// encode writes rows as JSON, and documents as they are: encoding/json would read each
+// byte once more.
+func encode(rows []row) []byte {
+	b := []byte{'['}
+	for i, r := range rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		encoded, _ := json.Marshal(r) // all of it encodes
+		b = append(b, encoded...)
+		if r.Document != nil {
+			b = append(append(append(b[:len(b)-1], `,"document":`...), r.Document...), '}')
+		}
+	}
+	return append(b, ']')
 }
 
 func (c *change) row() row {

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -18,9 +19,9 @@ import (
 var errOutdated = errors.New("the resource has changed meanwhile")
 
 const (
-	// commitsAtOnce is how many shared commits of one tenant are under way: the changes
-	// that come meanwhile share the next.
-	commitsAtOnce = 1
+	// commitsAtOnce is how many shared commits of one tenant and kind are under way: the
+	// changes that come meanwhile share the next. With one, a processor idles.
+	commitsAtOnce = 2
 	// lockPatience bounds what a shared commit waits for a row that somebody else holds:
 	// after that each change goes on alone, and only whose row it is waits.
 	lockPatience = 50 * time.Millisecond
@@ -45,10 +46,7 @@ func (w *Writer) commit(ctx context.Context, tenant uuid.UUID, c *change) error 
 // commitTogether stores changes that came at a time, or none of them: coalesce.ErrAlone.
 func (w *Writer) commitTogether(ctx context.Context, key commitKey, changes []*change) []error {
 	current := newest(changes)
-	err := database.Together(ctx, w.db, key.tenant, database.Local("lock_timeout", lockPatience.String()), statement(key.tenant, current))
-	if database.IsLockTimeout(err) || (database.Refused(err) && len(current) > 1) {
-		err = coalesce.ErrAlone
-	}
+	err := w.shared(ctx, key.tenant, len(current), statement(key.tenant, lockPatience, current))
 	errs := make([]error, len(changes))
 	for i, c := range changes {
 		if errs[i] = errOutdated; slices.Contains(current, c) {
@@ -56,6 +54,16 @@ func (w *Writer) commitTogether(ctx context.Context, key commitKey, changes []*c
 		}
 	}
 	return errs
+}
+
+// shared makes a statement of so many changes that waits for no lock for long. Where that
+// may be one change's own affair the error is coalesce.ErrAlone.
+func (w *Writer) shared(ctx context.Context, tenant uuid.UUID, changes int, s database.Statement) error {
+	err := database.Together(ctx, w.db, tenant, s)
+	if database.IsLockTimeout(err) || (database.Refused(err) && changes > 1) {
+		return coalesce.ErrAlone
+	}
+	return err
 }
 
 // newest leaves out changes of a resource that were made for an older version than
@@ -71,8 +79,12 @@ func newest(changes []*change) []*change {
 			current[same] = c
 		}
 	}
+	slices.SortFunc(current, func(a, b *change) int { return inOrder(a.after.ID, b.after.ID) })
 	return current
 }
+
+// inOrder is the order in which commits lock rows, so that no two wait for each other.
+func inOrder(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
 
 func (w *Writer) commitAlone(ctx context.Context, tenant uuid.UUID, c *change) error {
 	var statements []database.Statement
@@ -83,7 +95,7 @@ func (w *Writer) commitAlone(ctx context.Context, tenant uuid.UUID, c *change) e
 			SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{tenant, c.after.ID}, Collect: database.Drain,
 		})
 	}
-	statements = append(statements, statement(tenant, []*change{c}))
+	statements = append(statements, statement(tenant, 0, []*change{c}))
 	if c.mayOrphan() {
 		statements = append(statements, c.orphans(tenant))
 	}
@@ -104,9 +116,8 @@ func (c *change) outcome(err error) error {
 }
 
 // statement writes changes, and collects what PostgreSQL made of each that was written.
-func statement(tenant uuid.UUID, changes []*change) database.Statement {
-	sql, args := write(tenant, changes)
-	return database.Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) error {
+func statement(tenant uuid.UUID, patience time.Duration, changes []*change) database.Statement {
+	return write(tenant, patience, changes).statement(func(rows pgx.Rows) error {
 		byID := make(map[uuid.UUID]*change, len(changes))
 		for _, c := range changes {
 			// A shared commit may have been collected, and then have failed.
@@ -127,7 +138,7 @@ func statement(tenant uuid.UUID, changes []*change) database.Statement {
 			return nil
 		})
 		return err
-	}}
+	})
 }
 
 // made is the event that a change came to, as [meantSQL] has it.

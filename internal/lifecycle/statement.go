@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
 )
 
 // A change is a row of input, and changes are one statement, and with it one round
@@ -16,12 +20,15 @@ import (
 const (
 	inputSQL = `
 		with input as (select * from change_rows($2))`
+	// inputPatientlySQL also bounds what the statement waits for a row's lock.
+	inputPatientlySQL = `
+		with input as (select c.* from set_config('lock_timeout', $3, true), change_rows($2) c)`
 
 	insertSQL = `,
 		written as (
 		  insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, version, document, extensions, created_at, modified_at, plain)
-		  select $1, id, type, nullif(name, ''), nullif(display, ''), nullif(external, ''), active, 1, document, extensions, modified, modified,
-		         type <> 'Agent' and not restricts from input
+		  select $1, id, type, name, display, external, active, 1, document, extensions, modified, modified,
+		         type <> 'Agent' and restricts is not true from input
 		  on conflict (tenant_id, type, unique_name) where deleted_at is null do nothing
 		  returning id, version, false as members)`
 	insertEdgesSQL = `,
@@ -33,7 +40,7 @@ const (
 	updateSQL = `,
 		written as (
 		  update resources r set version = r.version + 1, modified_at = i.modified, deleted_at = case when i.removes then i.modified end,
-		         plain = r.plain and not i.restricts, unique_name = nullif(i.name, ''), display_name = nullif(i.display, ''), external_id = nullif(i.external, ''),
+		         plain = r.plain and i.restricts is not true, unique_name = i.name, display_name = i.display, external_id = i.external,
 		         active = i.active, document = i.document, extensions = i.extensions
 		    from input i
 		   where r.tenant_id = $1 and r.id = i.id and r.deleted_at is null and r.version = i.expected
@@ -61,10 +68,10 @@ const (
 		  select exists (select 1 from dropped) or exists (select 1 from cleared) or exists (select 1 from added) as edges)`
 	updateWithEdgesSQL = `,
 		written as (
-		  update resources r set version = r.version + 1, modified_at = i.modified, plain = r.plain and not i.restricts,
-		         unique_name = case when i.columns then nullif(i.name, '') else r.unique_name end,
-		         display_name = case when i.columns then nullif(i.display, '') else r.display_name end,
-		         external_id = case when i.columns then nullif(i.external, '') else r.external_id end,
+		  update resources r set version = r.version + 1, modified_at = i.modified, plain = r.plain and i.restricts is not true,
+		         unique_name = case when i.columns then i.name else r.unique_name end,
+		         display_name = case when i.columns then i.display else r.display_name end,
+		         external_id = case when i.columns then i.external else r.external_id end,
 		         active = case when i.columns then i.active else r.active end,
 		         document = case when i.columns then i.document else r.document end,
 		         extensions = case when i.columns then i.extensions else r.extensions end
@@ -151,6 +158,15 @@ type builder struct {
 	args  []any
 }
 
+// newBuilder begins with the rows of input. patience bounds what the statement waits for
+// a lock, where it is not 0.
+func newBuilder(tenant uuid.UUID, patience time.Duration, rows []row) *builder {
+	if patience == 0 {
+		return &builder{parts: []string{inputSQL}, args: []any{tenant, encode(rows)}}
+	}
+	return &builder{parts: []string{inputPatientlySQL}, args: []any{tenant, encode(rows), patience.String()}}
+}
+
 // add appends a part whose verbs %[1]d, %[2]d … stand for its own parameters.
 func (b *builder) add(part string, args ...any) {
 	if len(args) > 0 {
@@ -163,31 +179,46 @@ func (b *builder) add(part string, args ...any) {
 	b.parts, b.args = append(b.parts, part), append(b.args, args...)
 }
 
-// write puts the statement together that stores changes: one, or several that need no
-// part of their own.
-func write(tenant uuid.UUID, changes []*change) (sql string, args []any) {
+func (b *builder) statement(collect func(pgx.Rows) error) database.Statement {
+	return database.Statement{SQL: strings.Join(b.parts, ""), Args: b.args, Collect: collect}
+}
+
+// addConsequences adds what follows from the rows that were meant, with events and changes
+// of restrictions where any may come of them. It returns the columns of an event's
+// sequence and workflow and of a restriction's beginning, and their joins to meant m.
+func (b *builder) addConsequences(events, restricts, lifts bool) (columns, joins string) {
+	event, since := "null::bigint, null::text", "null::timestamptz"
+	if events {
+		b.add(eventSQL, grace)
+		event, joins = "e.sequence, e.workflow_id", " left join event e on e.id = m.id"
+	}
+	if restricts {
+		b.add(restrictSQL)
+		since, joins = "x.since", joins+" left join restricted x on x.id = m.id"
+	}
+	if lifts {
+		b.add(liftSQL)
+	}
+	b.add(auditSQL)
+	return event + ", " + since, joins
+}
+
+// write begins the statement that stores changes: one, or several that need no part of
+// their own.
+func write(tenant uuid.UUID, patience time.Duration, changes []*change) *builder {
 	rows := make([]row, len(changes))
 	for i, c := range changes {
 		rows[i] = c.row()
 	}
-	b := builder{parts: []string{inputSQL}, args: []any{tenant, rows}}
+	b := newBuilder(tenant, patience, rows)
 	b.addRows(changes[0])
 	b.add(meantSQL)
-	event, since, from := "null::bigint, null::text", "null::timestamptz", " from meant m"
-	if slices.ContainsFunc(changes, func(c *change) bool { return c.kind != "" || c.ifMembers != "" }) {
-		b.add(eventSQL, grace)
-		event, from = "e.sequence, e.workflow_id", from+" left join event e on e.id = m.id"
-	}
-	if slices.ContainsFunc(changes, func(c *change) bool { return c.restrict }) {
-		b.add(restrictSQL)
-		since, from = "x.since", from+" left join restricted x on x.id = m.id"
-	}
-	if slices.ContainsFunc(changes, func(c *change) bool { return c.lift }) {
-		b.add(liftSQL)
-	}
-	b.add(auditSQL)
-	b.add(" select m.id, m.version, m.members, " + event + ", " + since + from)
-	return strings.Join(b.parts, ""), b.args
+	columns, joins := b.addConsequences(
+		slices.ContainsFunc(changes, func(c *change) bool { return c.kind != "" || c.ifMembers != "" }),
+		slices.ContainsFunc(changes, func(c *change) bool { return c.restrict }),
+		slices.ContainsFunc(changes, func(c *change) bool { return c.lift }))
+	b.add(" select m.id, m.version, m.members, " + columns + " from meant m" + joins)
+	return b
 }
 
 // addRows adds the parts that write resources, their edges and their unique values. only

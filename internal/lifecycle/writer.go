@@ -38,24 +38,29 @@ const maxAttempts = 100
 // Writer commits changes of resources with what they mean, and then starts
 // the workflows.
 type Writer struct {
-	db        *database.DB
-	starter   Starter
-	log       *slog.Logger
-	starts    *starts
-	started   *marker
-	commits   *coalesce.Group[commitKey, *change]
-	resources *directory.Store
+	db          *database.DB
+	starter     Starter
+	log         *slog.Logger
+	starts      *starts
+	started     *marker
+	commits     *coalesce.Group[commitKey, *change]
+	activations *coalesce.Group[uuid.UUID, *activation]
+	resources   *directory.Store
 }
 
 // NewWriter returns a writer that starts workflows by starter; close it.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
 	w := &Writer{db: db, resources: directory.NewStore(db), starter: starter, log: log, starts: newStarts(), started: newMarker(db, log)}
 	w.commits = coalesce.NewGroup(commitsAtOnce, w.commitTogether)
+	w.activations = coalesce.NewGroup(commitsAtOnce, w.activateTogether)
 	return w
 }
 
 // newID is of version 7: its order is that of creation, which keeps indexes compact.
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
+
+// now is when a change is made, as precisely as a resource tells it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
 // Close waits until what was started is stored as such.
 func (w *Writer) Close() {
@@ -74,7 +79,7 @@ type Result struct {
 // Errors: directory.ErrNameTaken, directory.UnknownTargetError.
 func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by Cause) (Result, error) {
 	r.ID, r.Version = newID(), 1
-	r.Created = time.Now().UTC().Truncate(time.Millisecond)
+	r.Created = now()
 	r.Modified = r.Created
 	d := decide(nil, r, nil)
 	c := &change{after: r, by: by, event: newID(), decision: d, edges: edgesBetween(nil, r), isNew: true}
@@ -135,7 +140,7 @@ func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *d
 	if err := w.checkTargets(ctx, tenant, c); err != nil {
 		return Result{}, fmt.Errorf("update %s %s: %w", after.Type, after.ID, err)
 	}
-	after.Modified = time.Now().UTC().Truncate(time.Millisecond)
+	after.Modified = now()
 	if len(changed) > 0 || by.Conditional {
 		c.expected = &before.Version
 	}
@@ -203,7 +208,7 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 		}
 		after := *before
 		inactive := false
-		after.Active, after.Modified, after.Unique = &inactive, time.Now().UTC().Truncate(time.Millisecond), map[string]string{}
+		after.Active, after.Modified, after.Unique = &inactive, now(), map[string]string{}
 		c := &change{
 			after: &after, by: by, event: newID(), decision: d, expected: &before.Version, removes: true,
 		}
