@@ -25,7 +25,7 @@ type Store struct {
 
 // getsAtOnce is how many shared lookups by id of one tenant are under way: the requests
 // that come meanwhile share the next.
-const getsAtOnce = 1
+const getsAtOnce = 2
 
 // NewStore returns the store on db.
 func NewStore(db *database.DB) *Store {
