@@ -107,7 +107,7 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 
 // DrillLeave deactivates the synthetic person, as an IdP would.
 func (a *Activities) DrillLeave(ctx context.Context, d Drilled) (uuid.UUID, error) {
-	result, err := a.Lifecycle.Deactivate(ctx, d.Tenant, directory.TypeUser, d.Principal, lifecycle.Cause{Trigger: drillActor, Actor: drillActor})
+	result, err := a.Lifecycle.SetActive(ctx, d.Tenant, directory.TypeUser, d.Principal, false, lifecycle.Cause{Trigger: drillActor, Actor: drillActor})
 	if err != nil {
 		return uuid.Nil, err
 	}

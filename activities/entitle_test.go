@@ -193,7 +193,7 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 		func(rt *rapid.T) func(context.Context) error { // leaves
 			id := user(rt)
 			return func(ctx context.Context) error {
-				_, err := w.Lifecycle.Deactivate(ctx, w.tenant, directory.TypeUser, id, by)
+				_, err := w.Lifecycle.SetActive(ctx, w.tenant, directory.TypeUser, id, false, by)
 				return err
 			}
 		},

@@ -115,8 +115,8 @@ func toEdges(a *Attribute, value any) ([]directory.Edge, error) {
 func toObject(rt *ResourceType, r *directory.Resource) (Object, error) {
 	o, err := parseObject(r.Document)
 	if err != nil {
-		// Not wrapped: that is no client's error.
-		return nil, fmt.Errorf("the stored document of %s cannot be read", r.ID)
+		// As text: wrapped, it would be answered as the client's error.
+		return nil, fmt.Errorf("read the stored document of %s: %s", r.ID, err.Error())
 	}
 	for _, e := range r.Edges {
 		a := attribute(rt.Schema.Attributes, e.Attribute)

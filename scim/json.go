@@ -2,6 +2,9 @@ package scim
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -10,10 +13,9 @@ import (
 // maxDepth bounds nested objects and arrays.
 const maxDepth = 32
 
-// parseObject reads a JSON object (RFC 8259) into what encoding/json would make of it,
-// with numbers as written. Unlike that it refuses a key that comes twice, which parties
-// read in different ways (RFC 8259 section 4), and what is nested deeper than maxDepth; and
-// it costs a third: this is every body and every stored document that is changed.
+// parseObject reads a JSON object as encoding/json does, with numbers as written. It
+// refuses a name given twice, which parties read differently (RFC 8259 section 4), and
+// depth beyond maxDepth.
 func parseObject(body []byte) (map[string]any, error) {
 	p := parser{text: string(body)}
 	value, err := p.value(0)
@@ -38,7 +40,7 @@ type parser struct {
 }
 
 func (p *parser) invalid() error {
-	return badRequest(invalidSyntax, "the body is not valid JSON, from byte %d on", p.at)
+	return badRequest(invalidSyntax, "the body is not valid JSON, at byte %d", p.at)
 }
 
 // peek is the next byte behind white space; 0 at the end.
@@ -164,11 +166,13 @@ func (p *parser) string() (string, error) {
 			}
 			var s string
 			if err := json.Unmarshal([]byte(p.text[start:p.at]), &s); err != nil {
+				p.at = start
 				return "", p.invalid()
 			}
 			return s, nil
 		}
 	}
+	p.at = start
 	return "", p.invalid()
 }
 
@@ -207,12 +211,13 @@ func (p *parser) digits() bool {
 	return p.at > start
 }
 
-// appendValue writes what parseObject read, or values like these, as encoding/json does.
+// appendValue writes an Object, or a value in one, as JSON; names are sorted, so that
+// what is the same looks the same.
 func appendValue(b []byte, value any) []byte {
 	switch v := value.(type) {
 	case Object:
 		b = append(b, '{')
-		for i, name := range sortedKeys(v) {
+		for i, name := range slices.Sorted(maps.Keys(v)) {
 			if i > 0 {
 				b = append(b, ',')
 			}
@@ -234,9 +239,10 @@ func appendValue(b []byte, value any) []byte {
 		return append(b, v...)
 	case bool:
 		return strconv.AppendBool(b, v)
+	case nil:
+		return append(b, "null"...)
 	}
-	encoded, _ := json.Marshal(value) // null, in all likelihood
-	return append(b, encoded...)
+	panic(fmt.Sprintf("scim: a %T is no value of an Object", value))
 }
 
 // appendString writes a JSON string. Most need no escapes.

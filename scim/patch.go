@@ -1,8 +1,8 @@
 package scim
 
 import (
-	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -93,13 +93,14 @@ func onlyActive(rt *ResourceType, rd reader, operations []operation) *bool {
 	if len(operations) != 1 || operations[0].op == "remove" {
 		return nil
 	}
-	path, value := operations[0].path, operations[0].value
-	if members, ok := value.(map[string]any); ok && !operations[0].hasPath && len(members) == 1 {
-		for path, value = range members {
-		}
+	o := operations[0]
+	path, value := o.path, o.value
+	if members, _ := value.(map[string]any); !o.hasPath && len(members) == 1 {
+		path = slices.Collect(maps.Keys(members))[0]
+		value = members[path]
 	}
 	t, err := parsePath(rt, path)
-	if err != nil || t.attr == nil || t.attr != attribute(rt.Schema.Attributes, "active") || t.sub != nil || t.where != nil {
+	if err != nil || t.attr == nil || t.attr != attribute(rt.Schema.Attributes, "active") {
 		return nil
 	}
 	read, err := rd.value(t.attr, value)
@@ -148,7 +149,7 @@ func (p patcher) apply(o operation) error {
 	if !ok {
 		return badRequest(invalidValue, "%s without a path needs an object", o.op)
 	}
-	for _, name := range sortedKeys(members) {
+	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if err := p.member(o.op, name, members[name]); err != nil {
 			return err
 		}
@@ -217,7 +218,7 @@ func (p patcher) schema(s *Schema, o operation) error {
 	if !ok {
 		return badRequest(invalidValue, "%s: want an object", s.ID)
 	}
-	for _, name := range sortedKeys(members) {
+	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if strings.EqualFold(name, "schemas") {
 			continue
 		}
@@ -338,8 +339,7 @@ func (s *set) add(v any) bool {
 	if s.edge {
 		key = strings.ToLower(v.(Object)["value"].(string))
 	} else {
-		encoded, _ := json.Marshal(v) // what was read from JSON encodes; keys are sorted
-		key = string(encoded)
+		key = string(appendValue(nil, v))
 	}
 	if s.seen[key] {
 		return false
@@ -528,14 +528,4 @@ func (p patcher) removeSingle(in Object, t *target) error {
 		}
 	}
 	return nil
-}
-
-// sortedKeys makes the order in which a path-less value's members apply the same every time.
-func sortedKeys(members map[string]any) []string {
-	keys := make([]string, 0, len(members))
-	for key := range members {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -289,3 +289,13 @@ func TestAsynchronousWrites(t *testing.T) {
 		t.Errorf("the deletion answered %d %v", a.status, a.header)
 	}
 }
+
+func TestAPATCHOfAnAgentAnswersItsOwnersWhole(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	ada := p.create("/Users", `{"userName":"ada"}`)
+	agent := p.create("/Agents", `{"agentUserName":"bot","owners":[{"value":"`+ada+`"}]}`)
+	patched := p.do("PATCH", "/Agents/"+agent, patchBody(`{"op":"replace","path":"externalId","value":"x"}`))
+	if diff := cmp.Diff(p.do("GET", "/Agents/"+agent, "").body, patched.body); diff != "" {
+		t.Errorf("a GET has -, the PATCH's answer +:\n%s", diff)
+	}
+}

@@ -11,8 +11,8 @@ import (
 
 const maxBody = 1 << 20 // bytes
 
-// readObject reads a request's JSON object within limits that hold before
-// anything is built of it: size, depth, no duplicate keys. Numbers stay as written.
+// readObject reads a request's JSON object of bounded size; see [parseObject] for what
+// else is refused.
 func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) {
 	if header := r.Header.Get("Content-Type"); header != "" {
 		media, _, err := mime.ParseMediaType(header)

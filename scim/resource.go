@@ -128,16 +128,16 @@ const (
 )
 
 func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, triggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (revision, error) {
+	h.update(w, r, triggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (modification, error) {
 		// A body for another resource must not change this one (Keycloak #46658).
 		if bodyID, ok := raw["id"].(string); ok && bodyID != "" && !strings.EqualFold(bodyID, pathID.String()) {
-			return revision{}, badRequest(invalidValue, "the body's id is not the path's")
+			return modification{}, badRequest(invalidValue, "the body's id is not the path's")
 		}
 		object, err := readerFor(r).resource(rt, raw)
 		if err != nil {
-			return revision{}, err
+			return modification{}, err
 		}
-		return revision{edit: func(current *directory.Resource) (*directory.Resource, error) {
+		return modification{edit: func(current *directory.Resource) (*directory.Resource, error) {
 			original, err := toObject(rt, current)
 			if err != nil {
 				return nil, err
@@ -152,15 +152,15 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, triggerPatch, func(rt *ResourceType, raw map[string]any, _ uuid.UUID) (revision, error) {
+	h.update(w, r, triggerPatch, func(rt *ResourceType, raw map[string]any, _ uuid.UUID) (modification, error) {
 		if err := wantMessage(raw, patchURN); err != nil {
-			return revision{}, err
+			return modification{}, err
 		}
 		operations, err := parsePatch(raw)
 		if err != nil {
-			return revision{}, err
+			return modification{}, err
 		}
-		return revision{active: onlyActive(rt, readerFor(r), operations), edit: func(current *directory.Resource) (*directory.Resource, error) {
+		return modification{active: onlyActive(rt, readerFor(r), operations), edit: func(current *directory.Resource) (*directory.Resource, error) {
 			original, err := toObject(rt, current)
 			if err != nil {
 				return nil, err
@@ -231,22 +231,23 @@ func difference(rt *ResourceType, before, after Object) []string {
 	return changed
 }
 
-// revision is what a PUT or a PATCH makes of a resource.
-type revision struct {
+// modification is what a PUT or a PATCH makes of a resource.
+type modification struct {
 	edit func(current *directory.Resource) (*directory.Resource, error)
 	// active is what becomes of active where nothing else changes; nil otherwise.
 	active *bool
 }
 
-// looks tells whether what becomes of the resource depends on how it is.
-func (v revision) looks(r *http.Request, rt *ResourceType) bool {
-	return v.active == nil || r.Header.Get("If-Match") != "" || (*v.active && rt.Name == directory.TypeAgent)
+// readsFirst tells whether the resource must be read before it is modified: for If-Match,
+// or for an agent's return, which guardReactivation and its owners decide.
+func (m modification) readsFirst(by lifecycle.Cause, rt *ResourceType) bool {
+	return m.active == nil || by.Conditional || (*m.active && rt.Name == directory.TypeAgent)
 }
 
-// update is what PUT and PATCH share: prepare reads the body once, and the edit
-// it returns is made to the version that is there.
+// update is what PUT and PATCH share: prepare reads the body once, before anything is
+// looked up.
 func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger string,
-	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (revision, error),
+	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (modification, error),
 ) {
 	id, err := id(r)
 	var raw map[string]any
@@ -257,24 +258,24 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 	if err == nil {
 		rt, err = h.resourceType(r)
 	}
-	var change revision
+	var m modification
 	if err == nil {
-		change, err = prepare(rt, raw, id)
+		m, err = prepare(rt, raw, id)
 	}
 	if err == nil {
-		err = h.change(w, r, rt, id, trigger, change)
+		err = h.modified(w, r, rt, id, trigger, m)
 	}
 	if err != nil {
 		h.writeError(w, r, err)
 	}
 }
 
-func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger string, change revision) error {
+func (h resourceHandler) modified(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger string, m modification) error {
 	p, err := projectionOf(r, rt)
 	if err != nil {
 		return err
 	}
-	result, err := h.revise(r, rt, id, cause(r, trigger), change)
+	result, err := h.modify(r, rt, id, cause(r, trigger), m)
 	if err != nil {
 		return err
 	}
@@ -287,16 +288,16 @@ func (h resourceHandler) change(w http.ResponseWriter, r *http.Request, rt *Reso
 	return h.written(w, r, p, status, result)
 }
 
-func (h resourceHandler) revise(r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, change revision) (lifecycle.Result, error) {
-	if !change.looks(r, rt) {
-		return h.Lifecycle.SetActive(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, *change.active, by)
+func (h resourceHandler) modify(r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, m modification) (lifecycle.Result, error) {
+	if !m.readsFirst(by, rt) {
+		return h.Lifecycle.SetActive(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, *m.active, by)
 	}
 	return h.Lifecycle.Update(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, by,
 		func(current *directory.Resource) (*directory.Resource, error) {
 			if err := ifMatch(r, current); err != nil {
 				return nil, err
 			}
-			after, err := change.edit(current)
+			after, err := m.edit(current)
 			if err != nil {
 				return nil, err
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -35,7 +36,7 @@ type reader struct {
 // resource reads a whole resource, as POST and PUT carry it.
 func (rd reader) resource(rt *ResourceType, raw map[string]any) (Object, error) {
 	out := Object{}
-	for _, key := range sortedKeys(raw) {
+	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		value := raw[key]
 		if strings.EqualFold(key, "schemas") {
 			if err := rd.checkSchemas(rt, value); err != nil {
@@ -66,7 +67,7 @@ func (rd reader) nested(out Object, rt *ResourceType, schema *Schema, value any)
 	if !ok {
 		return badRequest(invalidValue, "%s: want an object", schema.ID)
 	}
-	for _, name := range sortedKeys(members) {
+	for _, name := range slices.Sorted(maps.Keys(members)) {
 		v := members[name]
 		if strings.EqualFold(name, "schemas") {
 			continue // python-scim clients put it there

@@ -70,7 +70,7 @@ func (s *Server) endSubject(r *http.Request, by tenant.Received, subject json.Ra
 			return who, err
 		}
 	}
-	_, err = s.Lifecycle.Deactivate(r.Context(), of.ID, who.Type, who.ID, cause)
+	_, err = s.Lifecycle.SetActive(r.Context(), of.ID, who.Type, who.ID, false, cause)
 	return who, err
 }
 

@@ -145,7 +145,9 @@ func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 
 // endPrincipal deactivates a principal as its IdP would, on an operator's word.
 func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
-	result, err := s.change(w, r, "end", s.Lifecycle.Deactivate)
+	result, err := s.change(w, r, "end", func(ctx context.Context, of uuid.UUID, resourceType string, id uuid.UUID, cause lifecycle.Cause) (lifecycle.Result, error) {
+		return s.Lifecycle.SetActive(ctx, of, resourceType, id, false, cause)
+	})
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -1,6 +1,7 @@
-// Package coalesce lets calls that come while others are under way go on together,
-// as commits do in a database: nobody waits for company, and whoever has to wait
-// anyhow has some. Ten calls at a time cost little more than one.
+// Package coalesce lets calls that come while another is under way go on together, as
+// commits do in a database. A second trip begins beside the first once enough wait, or
+// one has waited for long; whoever finds nothing under way goes at once. Ten calls at a
+// time cost little more than one.
 package coalesce
 
 import (
@@ -15,11 +16,12 @@ import (
 const (
 	// most is how many calls go together.
 	most = 64
-	// company is how many waiting calls are worth a trip of their own while another is
-	// under way, where more than one may be: a trip of few costs nearly what one of many
-	// does.
+	// atOnce is how many trips of one key may be under way.
+	atOnce = 2
+	// company is how many waiting calls make a trip beside another worthwhile: few cost
+	// nearly what many do.
 	company = 7
-	// long is after how much waiting a call is worth one too.
+	// long is what a call waits for company at most.
 	long = 10 * time.Millisecond
 	// patience bounds calls that others go with, or wait for.
 	patience = 20 * time.Second
@@ -40,30 +42,28 @@ func All(err error, n int) []error {
 
 // Group takes calls with an argument of type T. Those with equal keys may go together.
 type Group[K comparable, T any] struct {
-	atOnce int
-	do     func(ctx context.Context, key K, calls []T) []error
+	do func(ctx context.Context, key K, calls []T) []error
 
 	mu    sync.Mutex
 	lanes map[K]*lane[T]
 }
 
 type lane[T any] struct {
-	trips   int // under way
-	waiting []waiting[T]
-	late    bool // somebody has waited for long
+	trips   int          // under way
+	waiting []waiting[T] // in the order they came
 }
 
 type waiting[T any] struct {
-	ctx  context.Context // of the call that waits: whether anybody still does
-	call T
-	done chan error // takes one
+	ctx   context.Context // of the call that waits: whether anybody still does
+	call  T
+	since time.Time
+	done  chan error // takes one
 }
 
 // NewGroup returns a group whose calls are made by do, which returns an error or nil for
-// each; of one key so many times at once. A caller who finds nothing under way calls do
-// itself.
-func NewGroup[K comparable, T any](atOnce int, do func(ctx context.Context, key K, calls []T) []error) *Group[K, T] {
-	return &Group[K, T]{atOnce: atOnce, do: do, lanes: make(map[K]*lane[T])}
+// each. A caller who finds nothing under way calls do itself.
+func NewGroup[K comparable, T any](do func(ctx context.Context, key K, calls []T) []error) *Group[K, T] {
+	return &Group[K, T]{do: do, lanes: make(map[K]*lane[T])}
 }
 
 // Do makes a call and returns its error, or ctx's; the call may then be made all the same.
@@ -71,7 +71,11 @@ func (g *Group[K, T]) Do(ctx context.Context, key K, call T) error {
 	if w, must := g.queue(ctx, key, call); must {
 		return g.wait(ctx, key, w)
 	}
-	defer func() { go g.run(key, g.next(key)) }()
+	defer func() {
+		if batch := g.next(key); len(batch) > 0 {
+			go g.run(key, batch)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, patience) // others wait for it
 	defer cancel()
 	return g.do(ctx, key, []T{call})[0]
@@ -86,11 +90,9 @@ func (g *Group[K, T]) queue(ctx context.Context, key K, call T) (w waiting[T], m
 		g.lanes[key] = &lane[T]{trips: 1}
 		return w, false
 	}
-	w = waiting[T]{ctx, call, make(chan error, 1)}
+	w = waiting[T]{ctx, call, time.Now(), make(chan error, 1)}
 	l.waiting = append(l.waiting, w)
-	if len(l.waiting) >= company {
-		g.another(key, l)
-	}
+	g.another(key, l)
 	return w, true
 }
 
@@ -109,25 +111,29 @@ func (g *Group[K, T]) wait(ctx context.Context, key K, w waiting[T]) error {
 	}
 }
 
-// hurry has those who wait go as soon as they may.
+// hurry begins a trip, if one that has waited for long still waits.
 func (g *Group[K, T]) hurry(key K) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if l := g.lanes[key]; l != nil {
-		l.late = true
 		g.another(key, l)
 	}
 }
 
-// another begins another trip with those who wait, if one more may be under way.
+// another begins another trip, if those who wait are worth it and one more may be under way.
 func (g *Group[K, T]) another(key K, l *lane[T]) {
-	if l.trips == g.atOnce {
+	if l.trips == atOnce || !l.ready() {
 		return
 	}
 	if batch := l.take(); len(batch) > 0 {
 		l.trips++
 		go g.run(key, batch)
 	}
+}
+
+// ready tells whether those who wait are worth a trip beside another.
+func (l *lane[T]) ready() bool {
+	return len(l.waiting) >= company || (len(l.waiting) > 0 && time.Since(l.waiting[0].since) >= long)
 }
 
 // run makes a trip, and those of the calls that wait when it is over.
@@ -142,7 +148,7 @@ func (g *Group[K, T]) next(key K) (batch []waiting[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l := g.lanes[key]
-	if l.trips == 1 || len(l.waiting) >= company || l.late {
+	if l.trips == 1 || l.ready() {
 		batch = l.take()
 	}
 	if len(batch) == 0 {
@@ -155,7 +161,6 @@ func (g *Group[K, T]) next(key K) (batch []waiting[T]) {
 
 // take is a batch of those who wait, and still do.
 func (l *lane[T]) take() (batch []waiting[T]) {
-	l.late = false
 	for len(l.waiting) > 0 && len(batch) < most {
 		if w := l.waiting[0]; w.ctx.Err() == nil {
 			batch = append(batch, w)

@@ -88,14 +88,14 @@ func (r *recorder) behind(t *testing.T, g *coalesce.Group[string, string], calls
 func TestCallsThatComeMeanwhileGoTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		r.behind(t, coalesce.NewGroup(1, r.do), "a", "b", "c")
+		r.behind(t, coalesce.NewGroup(r.do), "a", "b", "c")
 		if diff := cmp.Diff([][]string{{"k/first"}, {"k/a", "k/b", "k/c"}}, r.trips); diff != "" {
 			t.Errorf("trips (-want +got):\n%s", diff)
 		}
 	})
 }
 
-func TestWhereTwoMayBeUnderWaySevenThatWaitGoAtOnce(t *testing.T) {
+func TestSevenThatWaitGoAtOnce(t *testing.T) {
 	for _, test := range []struct {
 		waiting int
 		want    []int // the sizes of the trips, in their order
@@ -103,7 +103,7 @@ func TestWhereTwoMayBeUnderWaySevenThatWaitGoAtOnce(t *testing.T) {
 		t.Run(fmt.Sprint(test.waiting), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRecorder()
-				r.behind(t, coalesce.NewGroup(2, r.do), numbers(test.waiting)...)
+				r.behind(t, coalesce.NewGroup(r.do), numbers(test.waiting)...)
 				if diff := cmp.Diff(test.want, r.sizes()); diff != "" {
 					t.Errorf("sizes (-want +got):\n%s", diff)
 				}
@@ -115,7 +115,7 @@ func TestWhereTwoMayBeUnderWaySevenThatWaitGoAtOnce(t *testing.T) {
 func TestWhoeverHasWaitedForLongGoesWithoutCompany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		g := coalesce.NewGroup(2, r.do)
+		g := coalesce.NewGroup(r.do)
 		go func() { _ = g.Do(t.Context(), "k", "slow") }()
 		synctest.Wait()
 		start := time.Now()
@@ -129,7 +129,7 @@ func TestWhoeverHasWaitedForLongGoesWithoutCompany(t *testing.T) {
 func TestWhoeverHasWaitedForLongGoesWhenATripIsOverWhateverElseIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow, slower := make(chan struct{}), make(chan struct{})
-		g := coalesce.NewGroup(2, func(_ context.Context, _ string, calls []chan struct{}) []error {
+		g := coalesce.NewGroup(func(_ context.Context, _ string, calls []chan struct{}) []error {
 			for _, c := range calls {
 				<-c
 			}
@@ -161,10 +161,73 @@ func TestWhoeverHasWaitedForLongGoesWhenATripIsOverWhateverElseIsUnderWay(t *tes
 	})
 }
 
+func TestNobodyIsLeftBehindASlowTripWhileAnotherMayBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow, slower, now := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		close(now)
+		g := coalesce.NewGroup(func(_ context.Context, _ string, calls []chan struct{}) []error {
+			<-calls[0]
+			return make([]error, len(calls))
+		})
+		var done atomic.Int32
+		at := func(c chan struct{}, n int) {
+			for range n {
+				go func() {
+					if g.Do(t.Context(), "k", c) == nil && c == now {
+						done.Add(1)
+					}
+				}()
+			}
+			synctest.Wait()
+		}
+		at(slow, 1)
+		at(slower, 7)
+		at(now, 70) // more than go together
+		time.Sleep(10 * time.Millisecond)
+		close(slower)
+		synctest.Wait()
+		if done.Load() != 70 {
+			t.Errorf("%d of 70 were made", done.Load())
+		}
+		close(slow)
+	})
+}
+
+func TestWhoHasNotWaitedForLongWaitsForCompanyHoweverLongOthersDid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow, slower := make(chan struct{}), make(chan struct{})
+		now := make(chan struct{})
+		close(now)
+		g := coalesce.NewGroup(func(_ context.Context, _ string, calls []chan struct{}) []error {
+			<-calls[0]
+			return make([]error, len(calls))
+		})
+		at := func(c chan struct{}) { go func() { _ = g.Do(t.Context(), "k", c) }() }
+		at(slow)
+		synctest.Wait()
+		for range 7 {
+			at(slower)
+		}
+		time.Sleep(5 * time.Millisecond)
+		start := time.Now()
+		done := make(chan time.Duration, 1)
+		go func() {
+			_ = g.Do(t.Context(), "k", now)
+			done <- time.Since(start)
+		}()
+		time.Sleep(6 * time.Millisecond)
+		close(slow) // the seven, who went at once, have been there for more than 10 ms
+		if waited := <-done; waited != 10*time.Millisecond {
+			t.Errorf("it went after %v; want 10 ms", waited)
+		}
+		close(slower)
+	})
+}
+
 func TestEachCallHasItsOwnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		outcomes := r.behind(t, coalesce.NewGroup(1, r.do), "good", "bad")
+		outcomes := r.behind(t, coalesce.NewGroup(r.do), "good", "bad")
 		if outcomes["good"] != nil || outcomes["bad"] == nil {
 			t.Errorf("outcomes %v; want an error of bad only", outcomes)
 		}
@@ -173,9 +236,26 @@ func TestEachCallHasItsOwnError(t *testing.T) {
 
 func TestAHundredCallsGoInBatchesOfABoundedSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRecorder()
-		r.behind(t, coalesce.NewGroup(1, r.do), numbers(100)...)
-		if diff := cmp.Diff([]int{1, 64, 36}, r.sizes()); diff != "" {
+		var mu sync.Mutex
+		var sizes []int
+		goOn := make(chan struct{})
+		g := coalesce.NewGroup(func(_ context.Context, _ string, calls []int) []error {
+			<-goOn
+			mu.Lock()
+			defer mu.Unlock()
+			sizes = append(sizes, len(calls))
+			return make([]error, len(calls))
+		})
+		for _, n := range []int{1, 7, 100} { // as many as may be under way, and those who wait
+			for range n {
+				go func() { _ = g.Do(t.Context(), "k", 0) }()
+			}
+			synctest.Wait()
+		}
+		close(goOn)
+		synctest.Wait()
+		slices.Sort(sizes)
+		if diff := cmp.Diff([]int{1, 7, 36, 64}, sizes); diff != "" {
 			t.Errorf("sizes (-want +got):\n%s", diff)
 		}
 	})
@@ -184,7 +264,7 @@ func TestAHundredCallsGoInBatchesOfABoundedSize(t *testing.T) {
 func TestCallsOfAnotherKeyDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		g := coalesce.NewGroup(1, r.do)
+		g := coalesce.NewGroup(r.do)
 		go func() { _ = g.Do(t.Context(), "slow", "first") }()
 		synctest.Wait()
 		if err := g.Do(t.Context(), "other", "a"); err != nil {
@@ -197,7 +277,7 @@ func TestCallsOfAnotherKeyDoNotWait(t *testing.T) {
 func TestACallThatNobodyWaitsForAnyMoreIsNotMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		g := coalesce.NewGroup(1, r.do)
+		g := coalesce.NewGroup(r.do)
 		go func() { _ = g.Do(t.Context(), "k", "first") }()
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -223,7 +303,7 @@ func TestACallThatNobodyWaitsForAnyMoreIsNotMade(t *testing.T) {
 func TestAPanicIsAnErrorOfThoseThatWentTogetherAndTheNextGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		g := coalesce.NewGroup(1, r.do)
+		g := coalesce.NewGroup(r.do)
 		outcomes := r.behind(t, g, "panics", "with it")
 		if outcomes["panics"] == nil || outcomes["with it"] == nil {
 			t.Errorf("outcomes %v; want an error of each", outcomes)

@@ -59,7 +59,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		return nil, fmt.Errorf("open the pool: %w", err)
 	}
 	db := &DB{pool: pool}
-	db.shared = coalesce.NewGroup(sharedAtOnce, db.share)
+	db.shared = coalesce.NewGroup(db.share)
 	return db, nil
 }
 
@@ -219,12 +219,6 @@ func Nothing(rows pgx.Rows) (struct{}, error) { return struct{}{}, Drain(rows) }
 func Drain(rows pgx.Rows) error {
 	rows.Close()
 	return rows.Err()
-}
-
-// Local is the statement that sets one of PostgreSQL's parameters for the rest of the
-// transaction.
-func Local(parameter, value string) Statement {
-	return Statement{SQL: `select set_config($1, $2, true)`, Args: []any{parameter, value}, Collect: Drain}
 }
 
 // classify adds [ErrUnavailable] where the cause is the server, not the query.

@@ -12,13 +12,8 @@ import (
 	"github.com/leaverhq/leaver/internal/coalesce"
 )
 
-const (
-	// sharedAtOnce is how many shared round trips of one tenant and purpose are under
-	// way: the queries that come meanwhile share the next.
-	sharedAtOnce = 2
-	// quickness bounds a query that others share or wait for: a slow one goes on alone.
-	quickness = 250 * time.Millisecond
-)
+// quickness bounds a query that others share or wait for: a slow one goes on alone.
+const quickness = 250 * time.Millisecond
 
 // lane is where queries share round trips.
 type lane struct {
@@ -61,7 +56,8 @@ func Quick(ctx context.Context, db *DB, tenant uuid.UUID, callers int, queries .
 	if callers == 1 {
 		return Together(ctx, db, tenant, queries...)
 	}
-	err := Together(ctx, db, tenant, append([]Statement{Local("statement_timeout", quickness.String())}, queries...)...)
+	bound := Statement{SQL: `select set_config('statement_timeout', $1, true)`, Args: []any{quickness.String()}, Collect: Drain}
+	err := Together(ctx, db, tenant, append([]Statement{bound}, queries...)...)
 	if err != nil && !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 		return coalesce.ErrAlone
 	}

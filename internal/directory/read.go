@@ -23,14 +23,10 @@ type Store struct {
 	requests *coalesce.Group[uuid.UUID, *request]
 }
 
-// getsAtOnce is how many shared lookups by id of one tenant are under way: the requests
-// that come meanwhile share the next.
-const getsAtOnce = 2
-
 // NewStore returns the store on db.
 func NewStore(db *database.DB) *Store {
 	s := &Store{db: db}
-	s.requests = coalesce.NewGroup(getsAtOnce, s.get)
+	s.requests = coalesce.NewGroup(s.get)
 	return s
 }
 

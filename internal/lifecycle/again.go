@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,18 +34,6 @@ const (
 	TriggerExpired    = "validity-expired"        // an agent's time was over
 )
 
-// Deactivate restricts a principal and makes it a leaver, as a PATCH of `active`
-// would. The result has no event where it was restricted before.
-// Error: directory.ErrNotFound.
-func (w *Writer) Deactivate(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause) (Result, error) {
-	return w.Update(ctx, tenant, resourceType, id, by, func(current *directory.Resource) (*directory.Resource, error) {
-		if current.Restricted() && !current.IsActive() {
-			return current, nil
-		}
-		return withActive(current, false)
-	})
-}
-
 // Restore lifts a principal's restriction and makes it a joiner, as an explicit
 // `active: true` would: it is entitled again, and no credential comes back. Cascades
 // that run go on. Errors: directory.ErrNotFound, [ErrNotRestricted].
@@ -55,17 +42,17 @@ func (w *Writer) Restore(ctx context.Context, tenant uuid.UUID, resourceType str
 		if !current.Restricted() {
 			return nil, ErrNotRestricted
 		}
-		return withActive(current, true)
+		return returned(current)
 	})
 }
 
-func withActive(current *directory.Resource, active bool) (*directory.Resource, error) {
+func returned(current *directory.Resource) (*directory.Resource, error) {
 	var document map[string]json.RawMessage
 	if err := json.Unmarshal(current.Document, &document); err != nil {
 		return nil, fmt.Errorf("read the document of %s: %w", current.ID, err)
 	}
-	after := *current
-	document["active"] = json.RawMessage(strconv.FormatBool(active))
+	after, active := *current, true
+	document["active"] = json.RawMessage("true")
 	encoded, err := json.Marshal(document)
 	after.Active, after.Document, after.Changed = &active, encoded, []string{"active"}
 	return &after, err

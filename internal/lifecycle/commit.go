@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -18,14 +17,9 @@ import (
 // errOutdated says that the resource is not any more what the change was made for.
 var errOutdated = errors.New("the resource has changed meanwhile")
 
-const (
-	// commitsAtOnce is how many shared commits of one tenant and kind are under way: the
-	// changes that come meanwhile share the next. With one, a processor idles.
-	commitsAtOnce = 2
-	// lockPatience bounds what a shared commit waits for a row that somebody else holds:
-	// after that each change goes on alone, and only whose row it is waits.
-	lockPatience = 50 * time.Millisecond
-)
+// lockPatience bounds what a shared commit waits for a row that somebody else holds:
+// after that each change goes on alone, and only whose row it is waits.
+const lockPatience = 50 * time.Millisecond
 
 // commitKey is what changes have in common that may share a commit.
 type commitKey struct {
@@ -79,12 +73,8 @@ func newest(changes []*change) []*change {
 			current[same] = c
 		}
 	}
-	slices.SortFunc(current, func(a, b *change) int { return inOrder(a.after.ID, b.after.ID) })
 	return current
 }
-
-// inOrder is the order in which commits lock rows, so that no two wait for each other.
-func inOrder(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
 
 func (w *Writer) commitAlone(ctx context.Context, tenant uuid.UUID, c *change) error {
 	var statements []database.Statement

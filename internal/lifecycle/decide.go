@@ -17,7 +17,8 @@ type decision struct {
 // decide reads the meaning off a resource before (nil for a new one) and after
 // a change. before.Restriction is the state that decision points see so far: it, and
 // not the attribute, says whether a principal has left, since `remove active`
-// makes the attribute absent without bringing anyone back.
+// makes the attribute absent without bringing anyone back. [activateSQL] says the same of
+// active alone.
 func decide(before, after *directory.Resource, changed []string) decision {
 	if after.Type == directory.TypeGroup {
 		return decideGroup(before, after, changed)

@@ -63,7 +63,7 @@ func (s *starts) give() {
 // startDeadline has passed, whichever is first. What cannot be started now the
 // relay will start; the caller need not know.
 func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
-	events = slices.DeleteFunc(events, func(e *Event) bool { return e == nil || !w.starts.take(sender{e.Tenant, e.Actor}) })
+	events = slices.DeleteFunc(events, func(e *Event) bool { return e == nil })
 	if len(events) == 0 {
 		return
 	}
@@ -86,8 +86,10 @@ func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 	}
 }
 
-// start starts an event's workflow for which a start was taken.
 func (w *Writer) start(ctx context.Context, event Event) {
+	if !w.starts.take(sender{event.Tenant, event.Actor}) {
+		return
+	}
 	defer w.starts.give()
 	runID, err := w.starter.Start(ctx, event)
 	if err != nil {

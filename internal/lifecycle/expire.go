@@ -53,7 +53,7 @@ func (w *Writer) expireOnce(ctx context.Context) (n int, err error) {
 	}
 	for _, a := range expired {
 		// One that cannot be deactivated keeps no other from it.
-		if _, failed := w.Deactivate(ctx, a.Tenant, directory.TypeAgent, a.ID, Cause{Trigger: TriggerExpired, Actor: "leaver"}); failed != nil {
+		if _, failed := w.SetActive(ctx, a.Tenant, directory.TypeAgent, a.ID, false, Cause{Trigger: TriggerExpired, Actor: "leaver"}); failed != nil {
 			err = errors.Join(err, fmt.Errorf("agent %s: %w", a.ID, failed))
 		}
 	}

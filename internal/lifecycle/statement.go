@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,10 +20,8 @@ import (
 // finds nothing to do. Changes of edges go alone: their parts have the parameters that
 // follow those of the input.
 const (
+	// inputSQL also bounds what the statement waits for a lock; 0 is for ever.
 	inputSQL = `
-		with input as (select * from change_rows($2))`
-	// inputPatientlySQL also bounds what the statement waits for a row's lock.
-	inputPatientlySQL = `
 		with input as (select c.* from set_config('lock_timeout', $3, true), change_rows($2) c)`
 
 	insertSQL = `,
@@ -138,6 +138,7 @@ const orphanSQL = `
 	     -- As an array, which the index takes: how many agents there are must not count.
 	     and a.id = any (array(select $2::uuid union select o.source_id from above
 	          join edges o on o.tenant_id = $1 and o.target_id = above.id and o.attribute = 'owners'))
+	     and a.active is distinct from false -- nor by somebody else while this waited
 	     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a.id)
 	     and not has_active_owner($1, a.id, null)
 	  returning a.id, a.version),
@@ -158,13 +159,12 @@ type builder struct {
 	args  []any
 }
 
-// newBuilder begins with the rows of input. patience bounds what the statement waits for
-// a lock, where it is not 0.
+// newBuilder begins with the rows of input, in one order, so that two commits seldom wait
+// for each other: of new ones by what must be unique. patience bounds what the statement waits for a lock; 0 is
+// for ever.
 func newBuilder(tenant uuid.UUID, patience time.Duration, rows []row) *builder {
-	if patience == 0 {
-		return &builder{parts: []string{inputSQL}, args: []any{tenant, encode(rows)}}
-	}
-	return &builder{parts: []string{inputPatientlySQL}, args: []any{tenant, encode(rows), patience.String()}}
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(strings.Compare(a.Name, b.Name), bytes.Compare(a.ID[:], b.ID[:])) })
+	return &builder{parts: []string{inputSQL}, args: []any{tenant, encode(rows), patience.String()}}
 }
 
 // add appends a part whose verbs %[1]d, %[2]d … stand for its own parameters.

@@ -31,6 +31,15 @@ func (c Cause) restriction() string {
 	return "deactivated"
 }
 
+// restrictionOf is the restriction that a change made, with its event if it has one.
+func (c Cause) restrictionOf(since time.Time, e *Event) *directory.Restriction {
+	r := &directory.Restriction{Since: since, Cause: c.restriction()}
+	if e != nil {
+		r.WorkflowID = e.WorkflowID
+	}
+	return r
+}
+
 // maxAttempts bounds how often a change is made again because others changed
 // the same resource meanwhile. Each loss is another's success.
 const maxAttempts = 100
@@ -51,8 +60,8 @@ type Writer struct {
 // NewWriter returns a writer that starts workflows by starter; close it.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
 	w := &Writer{db: db, resources: directory.NewStore(db), starter: starter, log: log, starts: newStarts(), started: newMarker(db, log)}
-	w.commits = coalesce.NewGroup(commitsAtOnce, w.commitTogether)
-	w.activations = coalesce.NewGroup(commitsAtOnce, w.activateTogether)
+	w.commits = coalesce.NewGroup(w.commitTogether)
+	w.activations = coalesce.NewGroup(w.activateTogether)
 	return w
 }
 
@@ -172,16 +181,14 @@ func (w *Writer) result(ctx context.Context, tenant uuid.UUID, c *change, before
 	}
 	stored.Version, stored.Members, stored.Unique = done.version, directory.Delta{}, nil
 	if before != nil {
-		stored.Groups, stored.Restriction = before.Groups, before.Restriction
+		// With the types and names of those they lead to, which the change did not say.
+		stored.Edges, stored.Groups, stored.Restriction = before.Edges, before.Groups, before.Restriction
 	}
 	if c.lift {
 		stored.Restriction = nil
 	}
 	if done.since != nil {
-		stored.Restriction = &directory.Restriction{Since: *done.since, Cause: c.by.restriction()}
-		if done.event != nil {
-			stored.Restriction.WorkflowID = done.event.WorkflowID
-		}
+		stored.Restriction = c.by.restrictionOf(*done.since, done.event)
 	}
 	return Result{Resource: &stored, Event: done.event}, nil
 }

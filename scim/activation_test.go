@@ -21,13 +21,18 @@ import (
 func TestAPATCHOfActiveAloneIsLikeAnyOther(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	conn := p.connect()
+	owned := fmt.Sprintf(`,"owners":[{"value":%q}]`, p.create("/Users", `{"userName":"owner"}`))
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
 		run++
 		start := rapid.SampledFrom([]string{`,"active":true`, `,"active":false`, ``}).Draw(t, "active at first")
+		endpoint, name := "/Users", "userName"
+		if rapid.Bool().Draw(t, "agents") {
+			endpoint, name, start = "/Agents", "agentUserName", start+owned
+		}
 		var ids [2]string
 		for i := range ids {
-			ids[i] = p.create("/Users", fmt.Sprintf(`{"userName":"ada-%d-%d","title":"x"%s}`, run, i, start))
+			ids[i] = p.create(endpoint, fmt.Sprintf(`{%q:"ada-%d-%d","externalId":"x"%s}`, name, run, i, start))
 		}
 		if rapid.Bool().Draw(t, "in a group") {
 			p.create("/Groups", fmt.Sprintf(`{"displayName":"g","members":[{"value":%q},{"value":%q}]}`, ids[0], ids[1]))
@@ -36,10 +41,10 @@ func TestAPATCHOfActiveAloneIsLikeAnyOther(t *testing.T) {
 			body := patchBody(rapid.SampledFrom([]string{
 				`{"op":"replace","path":"active","value":false}`, `{"op":"add","path":"urn:ietf:params:scim:schemas:core:2.0:User:ACTIVE","value":"False"}`,
 				`{"op":"replace","value":{"active":true}}`, `{"op":"Replace","path":"active","value":"True"}`, `{"op":"replace","value":{"Active":false}}`,
-				`{"op":"remove","path":"active"}`, `{"op":"replace","path":"title","value":"y"}`, `{"op":"replace","path":"active","value":"perhaps"}`,
-				`{"op":"replace","path":"active","value":null}`, `{"op":"replace","path":"active.x","value":true}`, `{"op":"replace","value":{"active":false,"title":"z"}}`,
+				`{"op":"remove","path":"active"}`, `{"op":"replace","path":"externalId","value":"y"}`, `{"op":"replace","path":"active","value":"perhaps"}`,
+				`{"op":"replace","path":"active","value":null}`, `{"op":"replace","path":"active.x","value":true}`, `{"op":"replace","value":{"active":false,"externalId":"z"}}`,
 			}).Draw(t, "patch"))
-			alone, looked := p.do("PATCH", "/Users/"+ids[0], body), p.do("PATCH", "/Users/"+ids[1], body, "If-Match", "*")
+			alone, looked := p.do("PATCH", endpoint+"/"+ids[0], body), p.do("PATCH", endpoint+"/"+ids[1], body, "If-Match", "*")
 			if diff := cmp.Diff(madeOf(t, conn, looked, ids[1]), madeOf(t, conn, alone, ids[0])); diff != "" {
 				t.Fatalf("%s: with a look -, without +:\n%s", body, diff)
 			}
@@ -59,7 +64,7 @@ type made struct {
 
 func madeOf(t *rapid.T, conn *pgx.Conn, a answer, id string) made {
 	m := made{Status: a.status, ETag: a.header.Get("ETag"), Body: a.body}
-	for _, name := range []string{"id", "meta", "userName"} {
+	for _, name := range []string{"id", "meta", "userName", "agentUserName"} {
 		delete(m.Body, name)
 	}
 	for name, value := range m.Body {
@@ -68,7 +73,7 @@ func madeOf(t *rapid.T, conn *pgx.Conn, a answer, id string) made {
 		}
 	}
 	ctx := t.Context()
-	err := conn.QueryRow(ctx, `select concat_ws(' ', r.version, r.active, r.document - 'userName', r.plain, x.cause, e.kind)
+	err := conn.QueryRow(ctx, `select concat_ws(' ', r.version, r.active, r.document - 'userName' - 'agentUserName', r.plain, x.cause, e.kind)
 		  from resources r left join restrictions x on x.principal_id = r.id left join lifecycle_events e on e.id = x.event_id where r.id = $1`, id).Scan(&m.Row)
 	if err != nil {
 		t.Fatal(err)
@@ -86,6 +91,26 @@ func madeOf(t *rapid.T, conn *pgx.Conn, a answer, id string) made {
 		}
 	}
 	return m
+}
+
+func TestAPATCHOfActiveAloneOfWhatIsNotThereIs404(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	body := patchBody(`{"op":"replace","path":"active","value":false}`)
+	ada := p.create("/Users", `{"userName":"ada"}`)
+	gone := p.create("/Users", `{"userName":"gone"}`)
+	p.do("DELETE", "/Users/"+gone, "")
+	for what, path := range map[string]string{
+		"no resource": "/Users/0198c3f5-0000-7000-8000-000000000000", "no UUID": "/Users/ada", "another type": "/Agents/" + ada, "deleted": "/Users/" + gone,
+	} {
+		t.Run(what, func(t *testing.T) {
+			if a := p.do("PATCH", path, body); a.status != http.StatusNotFound {
+				t.Errorf("answered %d: %s", a.status, a.raw)
+			}
+		})
+	}
+	if p.restricted(ada) {
+		t.Error("a user was deactivated as an agent")
+	}
 }
 
 func TestWhoIsDeactivatedAndReturnsAtTheSameTimeIsRestrictedIfInactive(t *testing.T) {
