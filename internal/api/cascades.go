@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,8 +23,12 @@ const (
 func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	q := lifecycle.CascadeQuery{Outcome: query.Get("outcome"), Connector: query.Get("connector")}
-	if hasControl(q.Outcome, q.Connector) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome and connector hold no control characters"})
+	if outcomes := []string{"", "pending", "running", "completed", "failed"}; !slices.Contains(outcomes, q.Outcome) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome is one of " + strings.Join(outcomes[1:], ", ")})
+		return
+	}
+	if hasControl(q.Connector) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector holds no control characters"})
 		return
 	}
 	var err error

@@ -162,8 +162,8 @@ func (h items) release(w http.ResponseWriter, r *http.Request) {
 func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inventory.Kind) {
 	query := r.URL.Query()
 	q := inventory.Query{Kinds: kinds, State: inventory.State(query.Get("state"))}
-	if hasControl(string(q.State)) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "state is not one of the states"})
+	if q.State != "" && !slices.Contains(inventory.States(), q.State) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("state is one of %v", inventory.States())})
 		return
 	}
 	var err error

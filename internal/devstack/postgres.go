@@ -3,6 +3,8 @@ package devstack
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -37,6 +39,17 @@ type postgres struct {
 	child   *process // nil where a running one is used
 }
 
+// elsewhere is where the data of a folder goes that PostgreSQL's account cannot enter: one
+// for each, since a key set and a database belong together.
+func elsewhere(dir string) (string, error) {
+	whole, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("find the data folder: %w", err)
+	}
+	sum := sha256.Sum256([]byte(whole))
+	return filepath.Join("/var/lib/leaver-dev", filepath.Base(whole)+"-"+hex.EncodeToString(sum[:4])), nil
+}
+
 // startPostgres makes the cluster in dir where there is none, and starts it
 // where it does not run.
 func startPostgres(ctx context.Context, dir string, o Options) (*postgres, error) {
@@ -49,7 +62,10 @@ func startPostgres(ctx context.Context, dir string, o Options) (*postgres, error
 		return nil, err
 	}
 	if !account.canReach(filepath.Join(dir, "postgres")) {
-		fallback := filepath.Join("/var/lib/leaver-dev", filepath.Base(dir))
+		fallback, err := elsewhere(dir)
+		if err != nil {
+			return nil, err
+		}
 		o.log("PostgreSQL's account cannot enter %s; its data goes to %s", dir, fallback)
 		dir = fallback
 		if err := os.MkdirAll(dir, 0o755); err != nil {

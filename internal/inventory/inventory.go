@@ -66,6 +66,11 @@ const (
 	Released State = "released" // its holder gave it up
 )
 
+// States lists all states.
+func States() []State {
+	return []State{Live, Ending, Revoked, Verified, Expiring, Survivor, Waived, Released}
+}
+
 // Item is one credential or scheduled run, without its secrets.
 type Item struct {
 	ID        uuid.UUID  `json:"id"`

@@ -120,11 +120,14 @@ func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenan
 	if !namePattern.MatchString(name) {
 		return Tenant{}, ErrInvalidName
 	}
-	t := Tenant{ID: uuid.New(), Name: name, Profile: profile}
+	var t Tenant
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx,
-			`insert into tenants (id, name, profile) values ($1, $2, $3) returning created_at`,
-			t.ID, t.Name, t.Profile).Scan(&t.CreatedAt)
+		rows, err := tx.Query(ctx, `insert into tenants (id, name, profile) values ($1, $2, $3) returning `+columns, uuid.New(), name, profile)
+		if err != nil {
+			return err
+		}
+		t, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Tenant])
+		return err
 	})
 	if database.IsUniqueViolation(err, "tenants_name_key") {
 		return Tenant{}, ErrExists
