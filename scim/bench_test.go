@@ -122,6 +122,9 @@ func BenchmarkProviders(b *testing.B) {
 		{"List100", func(benchProvider, int) (string, string, string) {
 			return http.MethodGet, "/Users?startIndex=1&count=100", ""
 		}},
+		{"PatchTitle", func(_ benchProvider, n int) (string, string, string) {
+			return http.MethodPatch, "/Users/" + s.ids[n%len(s.ids)], patchBody(fmt.Sprintf(`{"op":"replace","path":"title","value":"Engineer %d"}`, n))
+		}},
 		{"PatchActive", func(_ benchProvider, n int) (string, string, string) {
 			// Every request changes something: a user goes, and returns.
 			return http.MethodPatch, "/Users/" + s.ids[n%len(s.ids)], patchBody(fmt.Sprintf(`{"op":"replace","path":"active","value":%t}`, n/len(s.ids)%2 == 1))

@@ -62,10 +62,10 @@ func develop(ctx context.Context, o options, c *console) error {
 	if drillErr != nil && !errors.Is(drillErr, errSurvived) {
 		return fmt.Errorf("drill: %w; the log is %s", drillErr, i.logFile)
 	}
+	d.links()
 	if o.once {
 		return drillErr
 	}
-	d.links()
 	c.say("\nEverything stays up; stop it with Ctrl-C.")
 	<-ctx.Done()
 	return nil

@@ -33,6 +33,17 @@ func TestASecondStackInTheSameFolderIsRefused(t *testing.T) {
 	again.Stop()
 }
 
+func TestFoldersOfOneNameDoNotShareADatabase(t *testing.T) {
+	one, err := elsewhere("/root/one/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := elsewhere("/root/other/data")
+	if err != nil || one == other {
+		t.Errorf("both go to %s: %v", one, err)
+	}
+}
+
 func TestALeaseHoldsUntilItIsReleased(t *testing.T) {
 	path := t.TempDir() + "/lease"
 	release, err := Lease(path)

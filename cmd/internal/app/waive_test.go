@@ -173,8 +173,10 @@ func TestManyCascadesAreFoundToRunAgain(t *testing.T) {
 	}; !cmp.Equal(got, want) {
 		t.Errorf("found %v, want %v", got, want)
 	}
-	if status, _ := i.call("GET", "/v1/tenants/acme/cascades?since=yesterday", i.operator, ""); status != http.StatusBadRequest {
-		t.Errorf("since=yesterday answered %d, want 400", status)
+	for _, mistyped := range []string{"cascades?since=yesterday", "cascades?outcome=fail", "credentials?state=dead"} {
+		if status, _ := i.call("GET", "/v1/tenants/acme/"+mistyped, i.operator, ""); status != http.StatusBadRequest {
+			t.Errorf("%s answered %d", mistyped, status)
+		}
 	}
 }
 
