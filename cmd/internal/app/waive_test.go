@@ -173,7 +173,7 @@ func TestManyCascadesAreFoundToRunAgain(t *testing.T) {
 	}; !cmp.Equal(got, want) {
 		t.Errorf("found %v, want %v", got, want)
 	}
-	for _, mistyped := range []string{"cascades?since=yesterday", "cascades?outcome=fail", "credentials?state=dead"} {
+	for _, mistyped := range []string{"cascades?since=yesterday", "cascades?outcome=fail", "inventory?state=dead"} {
 		if status, _ := i.call("GET", "/v1/tenants/acme/"+mistyped, i.operator, ""); status != http.StatusBadRequest {
 			t.Errorf("%s answered %d", mistyped, status)
 		}
