@@ -120,15 +120,7 @@ func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenan
 	if !namePattern.MatchString(name) {
 		return Tenant{}, ErrInvalidName
 	}
-	var t Tenant
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `insert into tenants (id, name, profile) values ($1, $2, $3) returning `+columns, uuid.New(), name, profile)
-		if err != nil {
-			return err
-		}
-		t, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Tenant])
-		return err
-	})
+	t, err := s.find(ctx, `insert into tenants (id, name, profile) values ($1, $2, $3) returning `+columns, uuid.New(), name, profile)
 	if database.IsUniqueViolation(err, "tenants_name_key") {
 		return Tenant{}, ErrExists
 	}
