@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"github.com/google/uuid"
-
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // AbandonInput names an item whose time is up, and the last answer.
@@ -17,5 +15,5 @@ type AbandonInput struct {
 
 // Abandon concludes an item as a survivor because the policy's deadline passed.
 func (a *Activities) Abandon(ctx context.Context, in AbandonInput) error {
-	return a.Inventory.Conclude(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event, "", inventory.Survivor, in.Reason)
+	return a.Inventory.Abandon(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event, in.Reason)
 }

@@ -24,11 +24,22 @@ const (
 	ErrorDownstream = "Downstream" // retried: the downstream failed, or could not be reached
 	ErrorStillAlive = "StillAlive" // retried: the downstream said done, and a probe saw it alive
 	ErrorPaused     = "Paused"     // retried, and outside of any deadline: ops paused the connector
+	ErrorBusy       = "Busy"       // retried: another attempt is at the account
+	ErrorForeign    = "Foreign"    // not retried, and nothing is concluded: the item is not the cascade's
 )
 
 // heartbeatEvery is well inside the workflow's heartbeat timeout, so that the
 // work of a killed worker is handed on within seconds.
 const heartbeatEvery = 3 * time.Second
+
+const (
+	// minLease is the least time that others wait for an attempt that ends without a word.
+	minLease = time.Minute
+	// leaseSlack is how much longer a lease is than the attempt may take.
+	leaseSlack = 15 * time.Second
+	// busyRetry is how soon an attempt looks whether the account is free.
+	busyRetry = 2 * time.Second
+)
 
 // pausedRetry is how soon a paused connector's work looks whether it may go on.
 const pausedRetry = 5 * time.Second
@@ -58,6 +69,9 @@ type attempt struct {
 	connector connectors.Connector
 	target    connectors.Target
 	info      activity.Info
+	lease     inventory.Attempt
+	concluded bool                // and so without a lease
+	rotation  *inventory.Rotation // that the attempt is at
 	// joined: another cascade has rotated the account, so its control counts.
 	joined bool
 }
@@ -76,22 +90,22 @@ func (a *Activities) alone(ctx context.Context, in ItemInput, step string, end v
 
 // try runs one attempt with the given verb.
 func (a *Activities) try(ctx context.Context, in ItemInput, step string, end verb) (ItemResult, error) {
-	item, err := a.Inventory.Open(ctx, in.Cascade.Tenant, in.Item)
+	t, err := a.begin(ctx, in)
 	if err != nil {
 		return ItemResult{}, err
 	}
-	switch item.State {
-	case inventory.Revoked, inventory.Verified, inventory.Expiring, inventory.Waived, inventory.Released:
-		// Ended by another cascade, or by an attempt whose answer got lost.
-		return ItemResult{State: item.State, Detail: item.Reason}, nil
-	default:
+	if t.item.State.Ended() { // by another cascade, or by an attempt whose answer got lost
+		return ItemResult{State: t.item.State, Detail: t.item.Reason}, nil
 	}
-	if err := a.heldUp(ctx, item.Connector); err != nil {
+	defer t.yield(ctx)
+	if err := a.heldUp(ctx, t.item.Connector); err != nil {
 		return ItemResult{}, err
 	}
-	t := a.newAttempt(ctx, in, item)
 	if t.connector == nil {
 		return ItemResult{}, t.fail(ctx, step, errUnconfigured)
+	}
+	if !t.entry.Covers("", t.item.Reference) {
+		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the reference matches none of the connector's patterns in leaver.yaml"))
 	}
 	release, err := t.entry.Acquire(ctx)
 	if err != nil {
@@ -109,25 +123,93 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{}, t.fail(ctx, step, err)
 	}
 	done := t.record(step, string(answer.Outcome), answer.Detail)
-	if answer.Outcome == connectors.Expires && item.ExpiresAt == nil {
-		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the downstream says that it expires by itself, and no expiry is known: end it by hand"))
-	}
 	if answer.Outcome == connectors.Expires {
+		if err := t.mayExpire(time.Now()); err != nil {
+			return ItemResult{}, t.fail(ctx, step, err)
+		}
 		return t.conclude(ctx, inventory.Expiring, answer.Detail, done)
 	}
 	return t.verify(ctx, done)
 }
 
-// newAttempt is an attempt at an item. Its connector is nil where none of that
-// name is configured here.
-func (a *Activities) newAttempt(ctx context.Context, in ItemInput, item *inventory.Opened) *attempt {
+// maxExpiry is how far away the expiry of what cannot be ended may be: until then it works.
+const maxExpiry = 24 * time.Hour
+
+// mayExpire returns an error where a downstream's word that something expires by itself is
+// not enough: of what a login renews, and soon.
+func (t *attempt) mayExpire(now time.Time) error {
+	until := t.item.ExpiresAt
+	switch {
+	case !t.item.Kind.Renewable():
+		return connectors.Permanent("the downstream says that it expires by itself, which no %s does: end it by hand", t.item.Kind)
+	case until == nil:
+		return connectors.Permanent("the downstream says that it expires by itself, and no expiry is known: end it by hand")
+	case until.After(now.Add(maxExpiry)):
+		return connectors.Permanent("the downstream says that it expires by itself, at %s: more than %s away; end it by hand", until.UTC().Format(time.RFC3339), maxExpiry)
+	}
+	return nil
+}
+
+// begin takes the lease on an item's account and reads what is there then. The attempt's
+// connector is nil where none of that name is configured here.
+func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) {
+	info := activity.GetInfo(ctx)
+	lease := attemptOf(ctx, in)
+	item, err := a.Inventory.OpenLeased(ctx, in.Cascade.Tenant, lease)
+	switch {
+	case errors.Is(err, inventory.ErrBusy):
+		return nil, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorBusy, temporal.ApplicationErrorOptions{NextRetryDelay: busyRetry})
+	case errors.Is(err, inventory.ErrForeign):
+		return nil, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true})
+	case err != nil:
+		return nil, err
+	}
 	entry := a.Connectors[item.Connector]
-	return &attempt{
-		Activities: a, in: in, item: item, info: activity.GetInfo(ctx), entry: entry, connector: entry.Connector,
-		target: connectors.Target{
-			Tenant: in.Cascade.Tenant, Item: item.ID, Kind: item.Kind, Reference: item.Reference,
-			Account: cmp.Or(item.Account, item.Reference), Secret: item.Secret, ExpiresAt: item.ExpiresAt, Key: leaseHolder(in),
-		},
+	t := &attempt{Activities: a, in: in, item: item, info: info, lease: lease, entry: entry, connector: entry.Connector}
+	t.target = t.targetOf(item)
+	t.target.Fence = t.checkLease
+	return t, nil
+}
+
+// attemptOf names this attempt at an item.
+func attemptOf(ctx context.Context, in ItemInput) inventory.Attempt {
+	info := activity.GetInfo(ctx)
+	return inventory.Attempt{
+		Event: in.Cascade.Event, Item: in.Item, Holder: uuid.New(), Run: info.WorkflowExecution.RunID, Activity: info.ActivityID,
+		Number: int(info.Attempt), Started: info.StartedTime, Lease: max(minLease, time.Until(info.Deadline)+leaseSlack),
+	}
+}
+
+// targetOf is an item as a connector sees it.
+func (t *attempt) targetOf(item *inventory.Opened) connectors.Target {
+	target := connectors.Target{
+		Tenant: t.in.Cascade.Tenant, Item: item.ID, Principal: item.Principal, Kind: item.Kind, Reference: item.Reference,
+		Account: cmp.Or(item.Account, item.Reference), Secret: item.Secret, ExpiresAt: item.ExpiresAt,
+		Key: t.in.Cascade.Event.String() + "/" + item.ID.String(),
+	}
+	if item.Agent != nil {
+		target.Agent = *item.Agent
+	}
+	return target
+}
+
+// checkLease returns a retryable error where a later attempt has taken the account over.
+func (t *attempt) checkLease(ctx context.Context) error {
+	if err := t.Inventory.CheckLease(ctx, t.in.Cascade.Tenant, t.lease.Holder); err != nil {
+		return connectors.Retryable("%w", err)
+	}
+	return nil
+}
+
+// yield ends the attempt's lease, if it has one still. One that cannot be ended runs out.
+func (t *attempt) yield(ctx context.Context) {
+	if t.concluded {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := t.Inventory.Yield(ctx, t.in.Cascade.Tenant, t.lease.Holder); err != nil {
+		activity.GetLogger(ctx).Warn("failed to end a lease; it runs out by itself", "item", t.in.Item, "error", err)
 	}
 }
 
@@ -170,10 +252,11 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 }
 
 func (t *attempt) conclude(ctx context.Context, state inventory.State, reason string, records ...evidence.Record) (ItemResult, error) {
-	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event, t.item.Reference, state, reason, records...)
-	if errors.Is(err, inventory.ErrChanged) {
-		return ItemResult{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream, temporal.ApplicationErrorOptions{NextRetryDelay: rotationPoll})
+	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.lease, state, reason, records...)
+	if errors.Is(err, inventory.ErrLeaseLost) {
+		return ItemResult{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorBusy, temporal.ApplicationErrorOptions{NextRetryDelay: busyRetry})
 	}
+	t.concluded = err == nil
 	return ItemResult{State: state, Detail: reason}, err
 }
 

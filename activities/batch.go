@@ -128,6 +128,9 @@ func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOu
 	if errors.As(err, &application) && application.Type() == ErrorPermanent {
 		return ItemOutcome{Item: in.Item, ItemResult: ItemResult{State: inventory.Survivor, Detail: application.Message()}}
 	}
+	if errors.As(err, &application) && application.Type() == ErrorForeign {
+		return ItemOutcome{Item: in.Item, ItemResult: ItemResult{State: inventory.Survivor, Detail: application.Message()}}
+	}
 	o := ItemOutcome{Item: in.Item, Again: true}
 	if application != nil {
 		o.After = application.NextRetryDelay()

@@ -33,17 +33,20 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	if blocked, err := a.Evidence.Blocked(ctx, tenant, in.Item, in.Cascade.Event); err != nil || blocked {
 		return err
 	}
-	item, err := a.Inventory.Open(ctx, tenant, in.Item)
+	t, err := a.begin(ctx, in)
 	if err != nil {
 		return err
 	}
-	if item.State != inventory.Ending {
-		return nil // waived, or ended by another cascade
+	if t.item.State.Ended() {
+		return nil
 	}
-	if err := a.heldUp(ctx, item.Connector); err != nil {
+	defer t.yield(ctx)
+	if t.item.State != inventory.Ending {
+		return nil // it has failed, or another cascade has let go of it
+	}
+	if err := a.heldUp(ctx, t.item.Connector); err != nil {
 		return err
 	}
-	t := a.newAttempt(ctx, in, item)
 	blocker, ok := t.connector.(connectors.Blocker)
 	if !ok {
 		return t.Evidence.Append(ctx, tenant, t.record("block", string(connectors.Unknown), "the connector cannot block what can be unblocked"))

@@ -2,7 +2,6 @@ package activities
 
 import (
 	"context"
-	"errors"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
@@ -18,8 +17,13 @@ func revoke(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	if !ok {
 		return connectors.Answer{}, incapable("revoke")
 	}
-	if err := t.revokeSuccessor(ctx, revoker); err != nil {
-		return connectors.Answer{}, err
+	if t.item.Kind.IsAccount() {
+		if answer, joined, err := t.join(ctx); err != nil || joined {
+			return answer, err
+		}
+		if err := t.revokeSuccessor(ctx, revoker); err != nil {
+			return connectors.Answer{}, err
+		}
 	}
 	return revoker.Revoke(ctx, t.target)
 }
@@ -27,17 +31,8 @@ func revoke(ctx context.Context, t *attempt) (connectors.Answer, error) {
 // revokeSuccessor ends what an unfinished rotation of the account has made: those
 // whom it was made for are gone by now, and a secret that nobody has is orphaned.
 func (t *attempt) revokeSuccessor(ctx context.Context, revoker connectors.Revoker) error {
-	if !t.item.Kind.IsAccount() {
-		return nil
-	}
 	rotation, err := t.Inventory.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
 	if err != nil || rotation == nil {
-		return err
-	}
-	by := t.by()
-	if rotation, err = t.Inventory.BeginRotation(ctx, t.in.Cascade.Tenant, &t.item.Item, by, rotationLease); errors.Is(err, inventory.ErrRotating) {
-		return connectors.RetryableAfter(rotationPoll, "%w", err)
-	} else if err != nil {
 		return err
 	}
 	answer := connectors.Answer{Outcome: connectors.Gone, Detail: "nothing was made beside the account"}

@@ -9,13 +9,6 @@ import (
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
-const (
-	// rotationLease is how long a cascade that died keeps an account from others.
-	rotationLease = 2 * time.Minute
-	// rotationPoll is how soon a cascade looks whether another's rotation is over.
-	rotationPoll = 2 * time.Second
-)
-
 // Rotate puts a new secret in the place of a shared account's, so that it ends
 // for the leaver and goes on for its other holders: make the new one, see that
 // it works, publish it, retire the old one, see that it is dead. Each step is
@@ -50,87 +43,101 @@ func (a *Activities) finishRotation(ctx context.Context, in ItemInput) error {
 	if err != nil || rotation == nil || !rotation.Reached(inventory.Retired) {
 		return err
 	}
-	by := leaseHolder(in)
-	if err := a.Inventory.TakeRotation(ctx, in.Cascade.Tenant, rotation, by, rotationLease); errors.Is(err, inventory.ErrRotating) {
-		return nil // whoever has it finishes it
+	lease := attemptOf(ctx, in)
+	if err := a.Inventory.Lease(ctx, in.Cascade.Tenant, lease); errors.Is(err, inventory.ErrBusy) {
+		return nil // the attempt that has it finishes it
 	} else if err != nil {
 		return err
 	}
-	return a.Inventory.FinishRotation(ctx, in.Cascade.Tenant, rotation, by)
+	return errors.Join(
+		a.Inventory.FinishRotation(ctx, in.Cascade.Tenant, rotation, lease.Holder),
+		a.Inventory.Yield(context.WithoutCancel(ctx), in.Cascade.Tenant, lease.Holder))
 }
-
-func leaseHolder(in ItemInput) string { return in.Cascade.Event.String() + "/" + in.Item.String() }
-
-func (t *attempt) by() string { return leaseHolder(t.in) }
 
 func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	rotator, ok := t.connector.(connectors.Rotator)
 	if !ok {
 		return connectors.Answer{}, incapable("rotate")
 	}
-	tenant := t.in.Cascade.Tenant
-	switch reference, rotated, err := t.Inventory.RotatedWithout(ctx, tenant, &t.item.Item); {
-	case err != nil:
-		return connectors.Answer{}, err
-	case rotated:
-		t.joined, t.target.NewReference = true, reference
-		return connectors.Answer{Outcome: connectors.Gone, Detail: "another cascade has rotated the account"}, nil
+	if answer, joined, err := t.join(ctx); err != nil || joined {
+		return answer, err
 	}
+	tenant := t.in.Cascade.Tenant
 	publisher, err := t.publisher(ctx)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	r, err := t.Inventory.BeginRotation(ctx, tenant, &t.item.Item, t.by(), rotationLease)
-	if errors.Is(err, inventory.ErrRotating) {
-		return connectors.Answer{}, connectors.RetryableAfter(rotationPoll, "%w", err)
+	if err := t.provePossession(ctx); err != nil {
+		return connectors.Answer{}, err
 	}
+	r, err := t.Inventory.BeginRotation(ctx, tenant, &t.item.Item, t.lease.Holder)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	// What was looked at before the lease may be another's by now.
-	if err := t.unchanged(ctx); err != nil {
-		return connectors.Answer{}, errors.Join(err, t.yield(ctx, r))
-	}
+	t.rotation = r
 	answer, err := t.rotate(ctx, rotator, publisher, r)
-	if err == nil && r.Handed && r.Reached(inventory.Retired) {
+	switch {
+	case err == nil && r.Handed && r.Reached(inventory.Retired):
 		// It was for the leaver, too: once it is over, the account is rotated again.
-		if err = t.Inventory.FinishRotation(ctx, tenant, r, t.by()); err == nil {
+		if err = t.Inventory.FinishRotation(ctx, tenant, r, t.lease.Holder); err == nil {
 			err = connectors.RetryableAfter(time.Second, "the leaver was handed a new secret before: the account is rotated again")
 		}
-		return answer, err
-	}
-	if err != nil {
-		if yieldErr := t.yield(ctx, r); yieldErr != nil {
-			return answer, errors.Join(err, yieldErr)
-		}
+	case err != nil && r.Step == inventory.Begun && r.NewReference == "": // nothing was made
+		err = errors.Join(err, t.Inventory.Advance(context.WithoutCancel(ctx), tenant, r, inventory.Abandoned, t.lease.Holder))
 	}
 	return answer, err
 }
 
-// yield lets others have the account; a rotation that has made nothing yet is none.
-func (t *attempt) yield(ctx context.Context, r *inventory.Rotation) error {
-	ctx = context.WithoutCancel(ctx)
-	if r.Step == inventory.Begun && r.NewReference == "" {
-		return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, r, inventory.Abandoned, t.by())
+// join tells whether another cascade's rotation has ended the item's secret already, and
+// was not for its holder: then only the proof is left.
+func (t *attempt) join(ctx context.Context) (answer connectors.Answer, joined bool, err error) {
+	reference, rotated, err := t.Inventory.RotatedWithout(ctx, t.in.Cascade.Tenant, &t.item.Item)
+	if err != nil || !rotated {
+		return connectors.Answer{}, false, err
 	}
-	return t.Inventory.Yield(ctx, t.in.Cascade.Tenant, r, t.by())
+	t.joined, t.target.NewReference = true, reference
+	return connectors.Answer{Outcome: connectors.Gone, Detail: "another cascade has rotated the account"}, true, nil
 }
 
-// unchanged makes sure, under the lease, that the account is still the one that
-// the attempt began with, and still to be rotated by it.
-func (t *attempt) unchanged(ctx context.Context) error {
-	now, err := t.Inventory.Open(ctx, t.in.Cascade.Tenant, t.item.ID)
+// maxCoHolders bounds whose secrets are tried.
+const maxCoHolders = 20
+
+// provePossession lets a rotation begin only where a registered secret was seen alive at
+// the account: the leaver's, or that of somebody who goes on with it. A rotation makes a
+// login for whoever it is published to; a name alone must not buy one.
+func (t *attempt) provePossession(ctx context.Context) error {
+	possession, ok := t.connector.(connectors.Possession)
+	if !ok {
+		return nil // what cannot be held by a secret, such as a platform's own key, is the platform's word
+	}
+	open, err := t.Inventory.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
+	if err != nil || open != nil {
+		return err // proven when it began
+	}
+	candidates := []inventory.Opened{*t.item}
+	others, err := t.Inventory.CoHolders(ctx, t.in.Cascade.Tenant, t.item.ID, maxCoHolders)
 	if err != nil {
 		return err
 	}
-	_, rotated, err := t.Inventory.RotatedWithout(ctx, t.in.Cascade.Tenant, &now.Item)
-	switch {
-	case err != nil:
-		return err
-	case rotated || now.Reference != t.item.Reference || now.Secret != t.item.Secret || !now.Rotates:
-		return connectors.RetryableAfter(time.Second, "%w", inventory.ErrChanged)
+	var failed error
+	for _, candidate := range append(candidates, others...) {
+		vitality, detail, err := possession.Possesses(ctx, t.targetOf(&candidate))
+		if err != nil {
+			failed = err
+			continue
+		}
+		record := t.record("prove-possession", string(vitality), "item "+candidate.ID.String()+": "+detail)
+		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, record); err != nil {
+			return err
+		}
+		if vitality == connectors.Alive {
+			return nil
+		}
 	}
-	return nil
+	if failed != nil {
+		return failed
+	}
+	return connectors.Permanent("no registered secret was seen alive at the account, so that nothing shows whose it is: rotate it by hand, or register its secret and re-run the cascade")
 }
 
 // rotate goes on from wherever the rotation has come to.
@@ -158,6 +165,10 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 	}
 	if !r.Reached(inventory.Proven) {
 		answer, err := t.proveNew(ctx)
+		if errors.Is(err, errNewIsDead) {
+			// The downstream said done, and did nothing: it is asked again.
+			return connectors.Answer{}, errors.Join(err, t.advance(ctx, r, inventory.Begun, "probe-new", answer))
+		}
 		if err == nil {
 			err = t.advance(ctx, r, inventory.Proven, "probe-new", answer)
 		}
@@ -183,8 +194,20 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 }
 
 func (t *attempt) advance(ctx context.Context, r *inventory.Rotation, to inventory.Step, step string, answer connectors.Answer) error {
-	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, r, to, t.by(), t.record(step, string(answer.Outcome), answer.Detail))
+	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, r, to, t.lease.Holder, t.record(step, string(answer.Outcome), answer.Detail))
 }
+
+// remake has every step of the attempt's rotation made again: a probe has seen the old
+// secret alive after all of them were said to be done.
+func (t *attempt) remake(ctx context.Context) error {
+	if t.rotation == nil {
+		return nil
+	}
+	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, t.rotation, inventory.Begun, t.lease.Holder)
+}
+
+// errNewIsDead says that a new secret that the downstream said it made does not work.
+var errNewIsDead = errors.New("the new secret does not work yet")
 
 // proveNew shows that the new secret works, where the connector can tell.
 func (t *attempt) proveNew(ctx context.Context) (connectors.Answer, error) {
@@ -198,10 +221,11 @@ func (t *attempt) proveNew(ctx context.Context) (connectors.Answer, error) {
 	if err != nil {
 		return connectors.Answer{}, err
 	}
+	answer := connectors.Answer{Outcome: connectors.Outcome(vitality), Detail: detail}
 	if vitality == connectors.Dead {
-		return connectors.Answer{}, connectors.Retryable("the new secret does not work yet: %s", detail)
+		return answer, connectors.Retryable("%w: "+detail, errNewIsDead)
 	}
-	return connectors.Answer{Outcome: connectors.Outcome(vitality), Detail: detail}, nil
+	return answer, nil
 }
 
 // publisher is who hands the new secret to the remaining holders: the connector
@@ -226,8 +250,11 @@ func (t *attempt) publish(ctx context.Context, publisher connectors.Publisher, r
 	if err != nil {
 		return connectors.Answer{}, err
 	}
+	if err := t.checkLease(ctx); err != nil { // a late publication would name a secret that is dead
+		return connectors.Answer{}, err
+	}
 	return publisher.Publish(ctx, connectors.Publication{
-		Tenant: t.in.Cascade.Tenant, Rotation: r.ID, Connector: t.item.Connector, Kind: t.item.Kind,
+		Tenant: t.in.Cascade.Tenant, Rotation: r.ID, Sequence: r.Sequence, Connector: t.item.Connector, Kind: t.item.Kind,
 		Account: t.target.Account, Previous: t.item.Reference, Reference: r.NewReference, Secret: r.NewSecret,
 		Holders: holders, ReliedOnBy: reliedOnBy,
 	})

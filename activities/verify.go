@@ -35,9 +35,9 @@ func (t *attempt) probe(ctx context.Context, look probe, step string) (evidence.
 	return t.record(step, string(vitality), detail), nil
 }
 
-// patience is how many attempts a probe that fails by accident is given: the
-// end itself is confirmed by then, and only its proof is missing.
-const patience = 5
+// maxFailedProbes is how many probes after a confirmed end may fail by accident before the
+// item is concluded without a proof.
+const maxFailedProbes = 5
 
 // verify probes after the downstream confirmed the end. A downstream that says
 // done while the probe sees it alive lies, or is not consistent yet: either
@@ -59,16 +59,16 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 		}
 		return ItemResult{}, t.fail(ctx, "probe-after", err)
 	}
-	if err != nil && !connectors.IsPermanent(err) && t.info.Attempt < patience {
-		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
-			return ItemResult{}, err
-		}
-		return ItemResult{}, t.fail(ctx, "probe-after", err)
+	if after.Outcome != string(connectors.Alive) && after.Outcome != string(connectors.Dead) {
+		return t.unproven(ctx, done, after, err)
 	}
 	switch connectors.Vitality(after.Outcome) {
 	case connectors.Alive:
 		reason := "the downstream confirmed the end, and a probe still saw it alive: " + after.Detail
 		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done, after); err != nil {
+			return ItemResult{}, err
+		}
+		if err := t.remake(ctx); err != nil {
 			return ItemResult{}, err
 		}
 		return ItemResult{}, temporal.NewApplicationErrorWithOptions(reason, ErrorStillAlive, temporal.ApplicationErrorOptions{})
@@ -82,6 +82,30 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 		}
 		return t.conclude(ctx, inventory.Revoked, "unverified: no probe had seen it alive before", done, after)
 	default:
+		return t.unproven(ctx, done, after, nil)
+	}
+}
+
+// unproven decides what becomes of an item whose end the downstream has confirmed and no
+// probe could show. A probe that fails by accident is repeated, so many times. What any
+// probe of the cascade saw alive after a confirmed end is never taken for revoked.
+func (t *attempt) unproven(ctx context.Context, done, after evidence.Record, failed error) (ItemResult, error) {
+	looks, err := t.Evidence.LooksAfter(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event)
+	if err != nil {
+		return ItemResult{}, err
+	}
+	repeat := failed != nil && !connectors.IsPermanent(failed) && looks.Failed+1 < maxFailedProbes
+	if !repeat && !looks.Alive {
 		return t.conclude(ctx, inventory.Revoked, "unverified: "+after.Detail, done, after)
 	}
+	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done, after); err != nil {
+		return ItemResult{}, err
+	}
+	reason := "the downstream confirmed the end, and no probe could show it: " + after.Detail
+	if looks.Alive {
+		reason = "the downstream confirmed the end, a probe saw it alive after that, and the last one could not tell: " + after.Detail
+	}
+	return ItemResult{}, temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{
+		NextRetryDelay: connectors.RetryAfter(failed),
+	})
 }

@@ -85,7 +85,7 @@ func TestTheExampleConfigurationIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := worker.Connectors(cfg.Connectors)
+	registry, err := worker.Connectors(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

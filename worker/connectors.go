@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"github.com/jackc/pgx/v5"
+
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/oauth2"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
@@ -13,17 +15,22 @@ import (
 // maxAttempts is how many attempts at one connector a process has in flight.
 const maxAttempts = 100
 
-// Connectors builds what the configuration names. Its errors name the line.
-func Connectors(configured []config.Connector) (connectors.Registry, error) {
+// Connectors builds what the configuration names. Its errors name the line. What leaver
+// itself runs on, no connector may end: its database roles, its Temporal namespace.
+func Connectors(cfg *config.Config) (connectors.Registry, error) {
+	configured := cfg.Connectors
 	registry := make(connectors.Registry, len(configured))
 	for _, c := range configured {
 		connector, err := build(c)
+		if err == nil {
+			err = protectOwn(cfg, c, connector)
+		}
 		if err != nil {
 			registry.Close()
 			return nil, err
 		}
 		registry[c.Name] = connectors.Entry{
-			Connector: connector, Type: c.Type, Rate: c.Rate, Tenants: c.Tenants, PublishTo: c.PublishTo, TrustLabels: c.TrustLabels,
+			Connector: connector, Type: c.Type, Rate: c.Rate, Tenants: c.Tenants, References: c.References, PublishTo: c.PublishTo, TrustLabels: c.TrustLabels,
 			Slots: make(chan struct{}, maxAttempts),
 		}
 	}
@@ -40,6 +47,30 @@ func Connectors(configured []config.Connector) (connectors.Registry, error) {
 		return nil, c.Errorf("connector %s: publish_to names %q, which is no connector that can hand over secrets to all of its tenants", c.Name, c.PublishTo)
 	}
 	return registry, nil
+}
+
+// protectOwn keeps a connector from what leaver runs on.
+func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Connector) error {
+	if err := connectors.CheckReferences(c.References); err != nil {
+		return c.Errorf("connector %s: %w", c.Name, err)
+	}
+	switch connector := connector.(type) {
+	case *postgres.Connector:
+		for _, address := range []string{cfg.Database.URL, cfg.Database.MigrateURL} {
+			if own, err := pgx.ParseConfig(address); err == nil && address != "" {
+				connector.Protect(own.User)
+			}
+		}
+	case *temporal.Connector:
+		own, err := clientOptions(cfg.Temporal)
+		if err != nil {
+			return err
+		}
+		if address, namespace := connector.Downstream(); address == own.HostPort && namespace == own.Namespace {
+			return c.Errorf("connector %s: %s at %s is leaver's own namespace: a connector could end leaver itself; use a namespace of the agents'", c.Name, namespace, address)
+		}
+	}
+	return nil
 }
 
 func build(c config.Connector) (connectors.Connector, error) {

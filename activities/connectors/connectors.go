@@ -20,6 +20,8 @@ import (
 type Target struct {
 	Tenant    uuid.UUID
 	Item      uuid.UUID
+	Principal uuid.UUID // whom it was issued for
+	Agent     uuid.UUID // which holds it; zero where none does
 	Kind      inventory.Kind
 	Reference string      // the downstream's own name for it, e.g. a role or schedule id
 	Account   string      // the reference that a first rotation found; before one, Reference
@@ -32,12 +34,27 @@ type Target struct {
 	NewSecret    seal.Secret
 	// Key is the same for every attempt of one cascade at one item.
 	Key string
+	// Fence returns an error where the attempt has lost its lease on the account; nil
+	// where there is no lease. See [Target.CheckFence].
+	Fence func(ctx context.Context) error
+}
+
+// CheckFence returns an error where another attempt has taken the account over. A
+// connector calls it right before each request that changes the downstream, after
+// whatever it looks up first: a worker that was stopped must not act on what was true
+// before. The error is retryable.
+func (t Target) CheckFence(ctx context.Context) error {
+	if t.Fence == nil {
+		return nil
+	}
+	return t.Fence(ctx)
 }
 
 // Connector is an adapter to one configured downstream system.
 type Connector interface {
-	// Accepts says why an item cannot be registered here, or nil.
-	Accepts(kind inventory.Kind, hasSecret, shared bool) error
+	// Accepts returns the canonical spelling of the registration's reference, so that
+	// two spellings never pass for two accounts, or says why it cannot be registered here.
+	Accepts(r inventory.Registration) (reference string, err error)
 	// Close frees what the connector holds.
 	Close()
 }
@@ -68,6 +85,7 @@ type Publisher interface {
 type Publication struct {
 	Tenant    uuid.UUID
 	Rotation  uuid.UUID // the same whenever it is published again
+	Sequence  int64     // grows with each rotation: whoever has a later one ignores this
 	Connector string
 	Kind      inventory.Kind
 	Account   string // the reference that the first rotation found: it stays
@@ -133,6 +151,14 @@ type Verifier interface {
 type Prover interface {
 	Verifier
 	Prove(ctx context.Context, t Target) (Vitality, string, error)
+}
+
+// Possession tells whether a registrant holds what it registers: a login with the
+// password, and not a listing of the role. Without it a rotation would mint a login for
+// whoever knows an account's name. Alive is yes; Dead and Unknown are no, and the detail
+// says what is missing. An error says that nobody could be asked.
+type Possession interface {
+	Possesses(ctx context.Context, t Target) (Vitality, string, error)
 }
 
 // Notifier is told of lifecycle changes.

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+
+	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/inventory"
 )
@@ -23,6 +26,10 @@ type Entry struct {
 	// connector acts with rights of its own: without this list one tenant could
 	// register, and so destroy, another's accounts.
 	Tenants []string
+	// References are patterns of which an item's reference matches one, if there are any:
+	// `*` is any text, and `{tenant}` the name of the tenant. They say what at the
+	// downstream is the agents', and which tenant's.
+	References []string
 	// PublishTo names the connector that hands new secrets to the remaining
 	// holders; empty is the connector itself.
 	PublishTo string
@@ -56,6 +63,23 @@ func (e Entry) serves(tenant string) bool {
 	return slices.Contains(e.Tenants, AllTenants) || slices.Contains(e.Tenants, tenant)
 }
 
+func (e Entry) severalTenants() bool {
+	return len(e.Tenants) > 1 || slices.Contains(e.Tenants, AllTenants)
+}
+
+// Covers reports whether the entry's patterns allow a reference; without patterns any is.
+// An empty tenant stands for every name.
+func (e Entry) Covers(tenant, reference string) bool {
+	return len(e.References) == 0 || slices.ContainsFunc(e.References, func(p string) bool { return matches(p, tenant, reference) })
+}
+
+// ownNames reports whether a pattern with the tenant's name in it allows the reference.
+func (e Entry) ownNames(tenant, reference string) bool {
+	return slices.ContainsFunc(e.References, func(p string) bool {
+		return strings.Contains(p, tenantPlaceholder) && matches(p, tenant, reference)
+	})
+}
+
 func (e Entry) notifies() bool {
 	n, ok := e.Connector.(interface{ WantsNotifications() bool })
 	return ok && n.WantsNotifications()
@@ -64,17 +88,54 @@ func (e Entry) notifies() bool {
 // Registry holds the configured connectors by name.
 type Registry map[string]Entry
 
-// Accepts says why a tenant's item cannot be registered at a connector, or nil.
-func (r Registry) Accepts(tenant, name string, kind inventory.Kind, hasSecret, shared bool) error {
+// Accepts returns the canonical spelling of a registration's reference, or says why a
+// tenant's item cannot be registered at a connector.
+func (r Registry) Accepts(tenant, name string, item inventory.Registration) (reference string, err error) {
 	e, ok := r[name]
 	if !ok || !e.serves(tenant) {
-		return fmt.Errorf("no connector %q is configured for this tenant", name)
+		return "", fmt.Errorf("no connector %q is configured for this tenant", name)
 	}
-	if err := e.Connector.Accepts(kind, hasSecret, shared); err != nil {
-		return fmt.Errorf("connector %s: %w", name, err)
+	if reference, err = e.Connector.Accepts(item); err != nil {
+		return "", fmt.Errorf("connector %s: %w", name, err)
 	}
-	if shared && !r.publishes(e, tenant) {
-		return fmt.Errorf("connector %s: others rely on it, and nobody could hand them a new secret: set publish_to to a connector of this tenant's", name)
+	if !e.Covers(tenant, reference) {
+		return "", fmt.Errorf("connector %s: the reference %q matches none of the connector's patterns %q", name, reference, e.References)
+	}
+	if item.Shared && !r.publishes(e, tenant) {
+		return "", fmt.Errorf("connector %s: others rely on it, and nobody could hand them a new secret: set publish_to to a connector of this tenant's", name)
+	}
+	return reference, nil
+}
+
+// Prove returns an error where a connector serves several tenants and nothing shows that
+// an item is the registrant's: another tenant's account would be ended. A pattern that
+// names the tenant is proof, and so is a downstream that tells.
+// Errors: [inventory.ErrNotProven], [inventory.ErrNotAsked].
+func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string, n inventory.New) error {
+	e := r[n.Connector]
+	if !e.severalTenants() || e.ownNames(tenantName, n.Reference) {
+		return nil
+	}
+	possession, ok := e.Connector.(Possession)
+	if !ok {
+		return fmt.Errorf("%w: connector %s serves several tenants and cannot tell whose %q is; give it `references` with {tenant}, or one entry for each tenant",
+			inventory.ErrNotProven, n.Connector, n.Reference)
+	}
+	release, err := e.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %s: all of its slots are taken", inventory.ErrNotAsked, n.Connector)
+	}
+	defer release()
+	target := Target{Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret, ExpiresAt: n.ExpiresAt}
+	if n.Agent != nil {
+		target.Agent = *n.Agent
+	}
+	vitality, detail, err := possession.Possesses(ctx, target)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", inventory.ErrNotAsked, n.Connector, err)
+	case vitality != Alive:
+		return fmt.Errorf("%w: connector %s serves several tenants, and nothing shows that %q is this tenant's: %s", inventory.ErrNotProven, n.Connector, n.Reference, detail)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		var body registration
 		err := decodeStrict(json.NewDecoder(bytes.NewReader(line.text)), &body)
 		if err == nil {
-			err = s.check(r.Context(), tenantOf(r), inventory.Kinds(), body)
+			err = s.check(r.Context(), tenantOf(r), inventory.Kinds(), &body)
 		}
 		if err != nil {
 			bad = append(bad, lineError{line.number, toProblem(err).Detail})

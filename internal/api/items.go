@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -75,7 +76,7 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 	if body.Kind == "" && len(h.kinds) == 1 {
 		body.Kind = h.kinds[0]
 	}
-	if err := h.check(r.Context(), tenantOf(r), h.kinds, body); err != nil {
+	if err := h.check(r.Context(), tenantOf(r), h.kinds, &body); err != nil {
 		h.fail(w, r, err)
 		return
 	}
@@ -88,8 +89,9 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusCreated, item)
 }
 
-// check refuses what could never be ended, while somebody is there to be told.
-func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.Kind, body registration) error {
+// check refuses what could never be ended, while the caller can correct it, and gives the
+// reference its canonical spelling.
+func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.Kind, body *registration) error {
 	invalid := func(format string, args ...any) error {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -108,16 +110,24 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.
 	case body.ExpiresAt != nil && body.ExpiresAt.Before(time.Now()):
 		return invalid("expiresAt has passed: there is nothing to end")
 	}
-	shared := body.Shared || len(body.ReliedOnBy) > 0
-	if !shared && body.Kind.IsAccount() {
+	asked := inventory.Registration{Kind: body.Kind, Reference: body.Reference, HasSecret: body.Secret.Secret != "", Shared: body.Shared || len(body.ReliedOnBy) > 0}
+	var err error
+	if body.Reference, err = s.Connectors.Accepts(of.Name, body.Connector, asked); err != nil {
+		return invalid("%v", err)
+	}
+	if !asked.Shared && body.Kind.IsAccount() {
 		// Two who hold one account rely on it, whether or not either says so.
-		var err error
-		if shared, err = s.Inventory.HeldByOthers(ctx, of.ID, body.item()); err != nil {
+		if asked.Shared, err = s.Inventory.HeldByOthers(ctx, of.ID, body.item()); err != nil {
 			return err
 		}
+		if _, err := s.Connectors.Accepts(of.Name, body.Connector, asked); err != nil {
+			return invalid("%v", err)
+		}
 	}
-	if err := s.Connectors.Accepts(of.Name, body.Connector, body.Kind, body.Secret.Secret != "", shared); err != nil {
+	if err := s.Connectors.Prove(ctx, of.ID, of.Name, body.item()); errors.Is(err, inventory.ErrNotProven) {
 		return invalid("%v", err)
+	} else if err != nil {
+		return err
 	}
 	return nil
 }

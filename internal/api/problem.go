@@ -82,6 +82,8 @@ func toProblem(err error) problem {
 		{entitlement.ErrUnknownPrincipal, http.StatusNotFound},
 		{inventory.ErrDuplicate, http.StatusConflict},
 		{inventory.ErrEnding, http.StatusConflict},
+		{inventory.ErrAccountEnding, http.StatusConflict},
+		{inventory.ErrNotAsked, http.StatusServiceUnavailable},
 		{inventory.ErrUnboundNotFound, http.StatusNotFound},
 		{brake.ErrNotHeld, http.StatusConflict},
 		{brake.ErrPaused, http.StatusConflict},
@@ -114,6 +116,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if p.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "5")
+	}
+	if errors.Is(err, inventory.ErrAccountEnding) {
+		w.Header().Set("Retry-After", "60")
 	}
 	write(w, p.Status, "application/problem+json", p)
 }

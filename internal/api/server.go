@@ -40,8 +40,11 @@ type Cascades interface {
 
 // Connectors is what the configured connectors tell.
 type Connectors interface {
-	// Accepts says why an item cannot be registered at a connector, or nil.
-	Accepts(tenant, connector string, kind inventory.Kind, hasSecret, shared bool) error
+	// Accepts returns the canonical spelling of an item's reference, or says why it cannot
+	// be registered at a connector.
+	Accepts(tenant, connector string, r inventory.Registration) (reference string, err error)
+	// Prove returns an error where nothing shows that an item is the tenant's.
+	Prove(ctx context.Context, tenant uuid.UUID, name string, n inventory.New) error
 	// Verifies tells whether a connector has a probe for an item.
 	Verifies(connector string, kind inventory.Kind, hasSecret bool) bool
 	Describe() []inventory.Connector

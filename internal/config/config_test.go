@@ -31,7 +31,7 @@ func TestMistakesInTheFileNameTheirLine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := config.Parse("leaver.yaml", []byte(c.yaml), nil)
 			if err == nil {
-				_, err = worker.Connectors(cfg.Connectors)
+				_, err = worker.Connectors(cfg)
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("%v; want %q", err, c.want)

@@ -20,6 +20,8 @@ type Connector struct {
 	Type    string
 	Rate    float64  // attempts a second over all workers; 0 is none
 	Tenants []string // names, or "*"
+	// References are patterns of what at the downstream is the agents'; empty is all.
+	References []string
 	// PublishTo names the connector that hands new secrets of shared accounts to
 	// those who go on; empty is the connector itself.
 	PublishTo string
@@ -37,8 +39,9 @@ type connectorFields struct {
 	Rate    float64  `yaml:"rate"`
 	Tenants []string `yaml:"tenants"`
 
-	PublishTo   string `yaml:"publish_to"`
-	TrustLabels bool   `yaml:"trust_labels"`
+	References  []string `yaml:"references"`
+	PublishTo   string   `yaml:"publish_to"`
+	TrustLabels bool     `yaml:"trust_labels"`
 }
 
 // A name becomes part of task queues and activity IDs.
@@ -89,7 +92,7 @@ func parseConnector(file string, node *yaml.Node) (Connector, error) {
 	if err := node.Decode(&f); err != nil {
 		return Connector{}, fmt.Errorf("%s:%d: %w", file, node.Line, err)
 	}
-	c := Connector{Name: f.Name, Type: f.Type, Rate: f.Rate, Tenants: f.Tenants, PublishTo: f.PublishTo, TrustLabels: f.TrustLabels, file: file, node: node}
+	c := Connector{Name: f.Name, Type: f.Type, Rate: f.Rate, Tenants: f.Tenants, References: f.References, PublishTo: f.PublishTo, TrustLabels: f.TrustLabels, file: file, node: node}
 	switch {
 	case !connectorName.MatchString(f.Name):
 		return c, c.Errorf("a connector's name is 1 to 40 of a-z, 0-9 and '-', not %q", f.Name)
@@ -111,7 +114,7 @@ func (c Connector) Errorf(format string, args ...any) error {
 // Decode reads the settings of the connector's type into a struct with yaml
 // tags. A setting that the struct lacks is an error with its line.
 func (c Connector) Decode(into any) error {
-	return strict(c.file, c.node, into, "name", "type", "rate", "tenants", "publish_to", "trust_labels")
+	return strict(c.file, c.node, into, "name", "type", "rate", "tenants", "references", "publish_to", "trust_labels")
 }
 
 // strict decodes a mapping and refuses keys that neither the struct nor also knows.

@@ -95,6 +95,25 @@ func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofA
 	return saw, nil
 }
 
+// Looks sums up the probes after a downstream had confirmed an item's end.
+type Looks struct {
+	Failed int  // could not tell
+	Alive  bool // one saw it alive
+}
+
+// LooksAfter returns what a cascade's probes have seen of an item after its confirmed end.
+func (s *Store) LooksAfter(ctx context.Context, tenant, item, event uuid.UUID) (Looks, error) {
+	looks, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (Looks, error) {
+		return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Looks])
+	}, `
+		select count(*) filter (where outcome = 'unknown'), coalesce(bool_or(outcome = 'alive'), false)
+		  from evidence where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-after'`, tenant, item, event)
+	if err != nil {
+		return Looks{}, fmt.Errorf("read the probes of item %s: %w", item, err)
+	}
+	return looks, nil
+}
+
 // Blocked tells whether a cascade has blocked an item while its brake was held, or
 // was told for good that it cannot.
 func (s *Store) Blocked(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {

@@ -42,23 +42,28 @@ type Scope struct {
 	Moves bool
 }
 
+// open is the event of a cascade, if there is one that is not closed: its principal, its
+// place in the order and what it may end are PostgreSQL's to say, and not an input's.
+const open = `event as materialized (
+		  select * from lifecycle_events where tenant_id = $1 and id = $2 and closed_at is null and (kind = 'leaver' or ends)),
+		ending as materialized (
+		  select array(select e.principal_id union select agents_ending_with($1, e.principal_id)) as ids from event e where e.kind = 'leaver')`
+
 // found selects what a cascade has yet to end: of a leaver all that it, and the
-// agents that end with it, held up to its event.
+// agents that end with it, held up to its event. Survivors of the same event are not
+// among it: they wait for another run.
 func (s Scope) found() string {
 	if s.Moves {
-		return `i.event_id = $5 and i.state in ('live', 'ending') and $2::uuid is not null and $3::bigint is not null`
+		return `i.event_id = $2 and i.state in ('live', 'ending') and exists (select 1 from event where kind = 'mover')`
 	}
-	return `i.sequence <= $3
-		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $5))
-		     and ` + ofEnding
+	return `(i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $2))
+		     and ` + ofEnding + `
+		     and not of_later_life($1, (select sequence from event), i.sequence, array[i.principal_id, i.agent_id, (select principal_id from event)])`
 }
 
-// ending are the principal and the agents that end with it; ofEnding, what these hold. As
-// arrays, which indexes take: what a tenant has in all must not count.
-const (
-	ending   = `ending as materialized (select array(select $2::uuid union select agents_ending_with($1, $2)) as ids)`
-	ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))`
-)
+// ofEnding selects what those hold who end. As arrays, which indexes take: what a tenant
+// has in all must not count.
+const ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))`
 
 // Discover returns a page of the items that the cascade has yet to end,
 // scheduled runs first, since they can mint: what was issued for the principal,
@@ -69,22 +74,23 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 	held, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Held, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Held])
 	}, `
-		with `+ending+`,
+		with `+open+`,
 		found as materialized (
 		  select i.id, rotates(i) as rotates from inventory i
 		   where i.tenant_id = $1 and `+scope.found()+`
-		     and (i.kind <> 'scheduled_run', i.id) > ($6::boolean, $7::uuid)
-		   order by i.kind <> 'scheduled_run', i.id limit $4),
+		     and (i.kind <> 'scheduled_run', i.id) > ($4::boolean, $5::uuid)
+		   order by i.kind <> 'scheduled_run', i.id limit $3),
 		marked as (
-		  update inventory i set state = 'ending', event_id = $5, updated_at = now()
+		  update inventory i set state = 'ending', event_id = $2, updated_at = now()
 		    from found f where i.tenant_id = $1 and i.id = f.id
-		     -- Said again, for what was concluded since the look.
-		     and i.state in ('live', 'ending', 'survivor')
+		     -- Said again, for what was concluded since the look: what has failed in this
+		     -- run stays failed.
+		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $2))
 		  returning i.id, i.kind, i.connector, f.rotates)
 		select id, kind, connector, rotates,
-		       $8 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id and e.event_id = $5 and e.step = 'block')
+		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id and e.event_id = $2 and e.step = 'block')
 		  from marked m order by kind <> 'scheduled_run', id`,
-		tenant, scope.Principal, scope.Sequence, look.Limit, scope.Event,
+		tenant, scope.Event, look.Limit,
 		look.After.ID != uuid.Nil && look.After.Kind != ScheduledRun, look.After.ID, look.Held)
 	if err != nil {
 		return nil, fmt.Errorf("discover what %s holds: %w", scope.Principal, err)
@@ -92,34 +98,43 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 	return held, nil
 }
 
-// Conclude stores how an item stands after a cascade was at it, and the last
-// records of its evidence with it. What is dead stays so, whatever a late
-// second attempt has to say, and what is waived while it is alive.
-// A reference, where one is given, is what the cascade acted on: an account that
-// was rotated meanwhile is another. Error: [ErrChanged].
-func (s *Store) Conclude(ctx context.Context, tenant, id, event uuid.UUID, reference string, state State, reason string, records ...evidence.Record) error {
+// concludeSQL is of an open event only: what a closed cascade has reported does not change.
+// A secret that nothing needs any more is erased.
+const concludeSQL = `
+		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now(),
+		       secret = case when $4 in ('revoked', 'verified', 'expiring') then null else secret end
+		 where tenant_id = $1 and id = $2
+		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))
+		   and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = $3 and e.closed_at is null)`
+
+// Conclude stores how an item stands after an attempt at it, with the last records of its
+// evidence, and ends the attempt's lease. What is dead stays so, whatever a late second
+// attempt has to say, and what is waived while it is alive. Error: [ErrLeaseLost].
+func (s *Store) Conclude(ctx context.Context, tenant uuid.UUID, a Attempt, state State, reason string, records ...evidence.Record) error {
 	encoded, err := evidence.Encode(records)
 	if err != nil {
 		return err
 	}
-	changed, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `
+	held, err := database.Once(ctx, s.db, tenant, oneBool, `
 		with written as (`+evidence.Insert("$6")+`),
-		concluded as (
-		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now()
-		 where tenant_id = $1 and id = $2
-		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))
-		   and ($7 = '' or reference = $7))
-		select exists (select 1 from inventory where tenant_id = $1 and id = $2 and $7 <> '' and reference <> $7)`,
-		tenant, id, event, state, reason, string(encoded), reference)
+		concluded as (`+concludeSQL+` and `+holds("$7")+`),
+		yielded as (delete from account_leases where tenant_id = $1 and holder = $7)
+		select `+holds("$7"), tenant, a.Item, a.Event, state, reason, string(encoded), a.Holder)
 	if err != nil {
-		return fmt.Errorf("conclude item %s: %w", id, err)
+		return fmt.Errorf("conclude item %s: %w", a.Item, err)
 	}
-	if changed {
-		return ErrChanged
+	if !held {
+		return ErrLeaseLost
 	}
 	return nil
+}
+
+// Abandon concludes an item as a survivor, and ends the lease of whichever attempt of the
+// cascade is at it: that attempt acts no more.
+func (s *Store) Abandon(ctx context.Context, tenant, id, event uuid.UUID, reason string) error {
+	return s.exec(ctx, tenant, "abandon item "+id.String(), `
+		with concluded as (`+concludeSQL+`)
+		delete from account_leases where tenant_id = $1 and event_id = $3 and item_id = $2`, tenant, id, event, Survivor, reason)
 }
 
 // Opened is an item with its secrets, for the activity that ends it.
@@ -261,6 +276,12 @@ func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, scope Scope) (hand
 	}
 	if scope.Moves {
 		return nil, nil, s.exec(ctx, tenant, "settle the cascade", reopenSQL, tenant, scope.Event)
+	}
+	// Whoever is being registered for, and was here before the event, is waited for: what
+	// is registered later is refused.
+	if err := s.exec(ctx, tenant, "wait for registrations", `select pg_advisory_xact_lock(lock_key($1, array['principal', $2::uuid::text]))`,
+		tenant, scope.Principal); err != nil {
+		return nil, nil, err
 	}
 	err = database.Together(ctx, s.db, tenant,
 		database.Statement{SQL: handOverSQL, Args: args, Collect: collect(&handedOver)},

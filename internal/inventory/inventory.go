@@ -71,6 +71,16 @@ func States() []State {
 	return []State{Live, Ending, Revoked, Verified, Expiring, Survivor, Waived, Released}
 }
 
+// Ended reports whether no cascade has anything left to do with an item in that state.
+func (s State) Ended() bool {
+	switch s {
+	case Revoked, Verified, Expiring, Waived, Released:
+		return true
+	default:
+		return false
+	}
+}
+
 // Item is one credential or scheduled run, without its secrets.
 type Item struct {
 	ID        uuid.UUID  `json:"id"`
@@ -98,6 +108,14 @@ type Item struct {
 	UpdatedAt   time.Time  `json:"updatedAt"`
 }
 
+// Registration is what a connector checks of an item before it is registered.
+type Registration struct {
+	Kind      Kind
+	Reference string
+	HasSecret bool
+	Shared    bool // others rely on it: it is rotated
+}
+
 // Connector is what may be told of a configured connector.
 type Connector struct {
 	Name         string   `json:"name"`
@@ -119,8 +137,12 @@ var (
 	ErrNotEntitled = errors.New("the principal does not have that entitlement")
 	// ErrDuplicate: the same is registered already and not ended.
 	ErrDuplicate = errors.New("already registered")
-	// ErrChanged: the item is not what it was: its account was rotated meanwhile.
-	ErrChanged = errors.New("the account was rotated meanwhile")
+	// ErrAccountEnding: the account is being ended or rotated now; try again later.
+	ErrAccountEnding = errors.New("the account is being ended or rotated: try again in a minute, or finish its cascade (`leaver cascade list`)")
+	// ErrNotProven: the connector serves several tenants, and nothing shows whose the account is.
+	ErrNotProven = errors.New("possession is not proven")
+	// ErrNotAsked: the downstream could not be asked whose the account is; try again later.
+	ErrNotAsked = errors.New("the connector could not be asked whose the account is: try again")
 	// ErrEnding: a cascade has the item; its holder can no longer give it up.
 	ErrEnding = errors.New("a cascade is ending it")
 )

@@ -35,9 +35,9 @@ type New struct {
 }
 
 // Register adds an item, unless the principal or the agent may hold nothing
-// new (I2). The check holds locks that a deactivation needs: of the two, one
-// commits first, and the other sees it.
-// Errors: [ErrUnknownPrincipal], [ErrRestricted], [ErrNotEntitled], [ErrDuplicate].
+// new (I2). The check holds no lock that a deactivation waits for: the cascade waits for
+// the registration, and then sees it.
+// Errors: [ErrUnknownPrincipal], [ErrRestricted], [ErrNotEntitled], [ErrDuplicate], [ErrAccountEnding].
 func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
 	live, err := s.liveOf(ctx, tenant, n)
 	if err != nil {
@@ -156,7 +156,8 @@ func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New, 
 }
 
 func isRefusal(err error) bool {
-	return errors.Is(err, ErrUnknownPrincipal) || errors.Is(err, ErrRestricted) || errors.Is(err, ErrDuplicate) || errors.Is(err, ErrNotEntitled)
+	return errors.Is(err, ErrUnknownPrincipal) || errors.Is(err, ErrRestricted) || errors.Is(err, ErrDuplicate) || errors.Is(err, ErrNotEntitled) ||
+		errors.Is(err, ErrAccountEnding)
 }
 
 // insert writes one item. Error: [ErrDuplicate], which leaves the transaction usable.
@@ -247,16 +248,19 @@ func underEntitlements(items []New) []uuid.UUID {
 	return principals
 }
 
-// lock keeps the holders of all items as they are until the transaction ends, and then
-// what they are entitled to: each in one order, and the two in the order in which
-// changes and computations lock, lest any two wait for each other. A computation that
-// takes an entitlement away waits, and then sees what was registered.
+// lock has the cascades of all holders wait until the transaction ends, then attempts at
+// the accounts, and then computations of what the holders are entitled to: each in one
+// order, lest any two wait for each other. A computation that takes an entitlement away
+// waits, and then sees what was registered.
 func (a *admission) lock(ctx context.Context, items ...New) error {
 	var holders []uuid.UUID
 	for _, n := range items {
 		holders = append(holders, holdersOf(n.Principal, n.Agent)...)
 	}
 	if err := a.all(ctx, holders); err != nil && !isRefusal(err) {
+		return err
+	}
+	if err := lockAccounts(ctx, a.tx, a.tenant, items...); err != nil {
 		return err
 	}
 	principals := underEntitlements(items)
@@ -325,23 +329,26 @@ func (a *admission) all(ctx context.Context, holders []uuid.UUID) error {
 }
 
 func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string, err error) {
+	if err := lockPrincipal(ctx, a.tx, a.tenant, id); err != nil {
+		return "", err
+	}
+	// Asked after the lock is held, in a statement of its own: either a deactivation is
+	// visible now, or its cascade waits.
+	var restricted, expired bool
 	err = a.tx.QueryRow(ctx, `
-		select type from resources where tenant_id = $1 and id = $2 and deleted_at is null and type in ('User', 'Agent')
-		   for share`, a.tenant, id).Scan(&resourceType)
-	if errors.Is(err, pgx.ErrNoRows) {
+		select r.type, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2),
+		       exists (select 1 from validities v where v.tenant_id = $1 and v.principal_id = $2 and v.valid_until <= now())
+		  from resources r where r.tenant_id = $1 and r.id = $2 and r.deleted_at is null and r.type in ('User', 'Agent')`,
+		a.tenant, id).Scan(&resourceType, &restricted, &expired)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
 		return "", fmt.Errorf("%w: %s", ErrUnknownPrincipal, id)
-	}
-	if err != nil {
+	case err != nil:
 		return "", err
-	}
-	// Asked after the lock is held, in a statement of its own: a deactivation
-	// that held it before is visible now.
-	restricted, err := isRestricted(ctx, a.tx, a.tenant, id)
-	if err != nil {
-		return "", err
-	}
-	if restricted {
+	case restricted:
 		return resourceType, fmt.Errorf("%w: %s", ErrRestricted, id)
+	case expired:
+		return resourceType, fmt.Errorf("%w: the validity of agent %s has ended", ErrRestricted, id)
 	}
 	if resourceType == directory.TypeAgent {
 		err = lockActiveOwner(ctx, a.tx, a.tenant, id)
@@ -349,9 +356,16 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 	return resourceType, err
 }
 
-// lockActiveOwner finds an owner of the agent who is here, and keeps that
-// owner from leaving until the transaction ends. While it waits for the lock
-// the owner may have left: it then looks for another.
+// lockPrincipal has a cascade of the principal's wait until the transaction ends. No
+// deactivation waits for it.
+func lockPrincipal(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) error {
+	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock_shared(lock_key($1, array['principal', $2::uuid::text]))`, tenant, id)
+	return err
+}
+
+// lockActiveOwner finds an owner of the agent who is here, and has that owner's cascade
+// wait until the transaction ends. Meanwhile the owner may have left: it then looks for
+// another.
 func lockActiveOwner(ctx context.Context, tx pgx.Tx, tenant, agent uuid.UUID) error {
 	for {
 		var owner *uuid.UUID
@@ -361,7 +375,7 @@ func lockActiveOwner(ctx context.Context, tx pgx.Tx, tenant, agent uuid.UUID) er
 		if owner == nil {
 			return fmt.Errorf("%w: agent %s has no active owner", ErrRestricted, agent)
 		}
-		if _, err := tx.Exec(ctx, `select 1 from resources where tenant_id = $1 and id = $2 for share`, tenant, *owner); err != nil {
+		if err := lockPrincipal(ctx, tx, tenant, *owner); err != nil {
 			return err
 		}
 		restricted, err := isRestricted(ctx, tx, tenant, *owner)

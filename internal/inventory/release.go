@@ -14,13 +14,16 @@ import (
 func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool, error) {
 	var pending bool
 	err := tx.QueryRow(ctx, `
+		with recursive item as (select * from inventory where tenant_id = $1 and id = $2),
+		-- The holders, who owns them, directly or by groups, and the agents above them.
+		above (id) as (
+		  select unnest(array[principal_id, agent_id]) from item
+		  union
+		  select e.target_id from above a join edges e on e.tenant_id = $1 and e.source_id = a.id and e.attribute in ('owners', 'members', 'parent'))
 		select exists (
-		  select 1 from inventory i join lifecycle_events e on e.tenant_id = i.tenant_id and e.kind = 'leaver'
-		     and e.closed_at is null and e.sequence >= i.sequence
-		   where i.tenant_id = $1 and i.id = $2
-		     and (e.principal_id in (i.principal_id, i.agent_id) or exists (
-		          select 1 from edges o where o.tenant_id = $1 and o.source_id in (i.principal_id, i.agent_id)
-		             and o.attribute = 'owners' and o.target_id = e.principal_id)))`, tenant, item).Scan(&pending)
+		  select 1 from item i join lifecycle_events e on e.tenant_id = $1 and e.kind = 'leaver' and e.closed_at is null
+		   where not of_later_life($1, e.sequence, i.sequence, array[i.principal_id, i.agent_id, e.principal_id])
+		     and e.principal_id in (select id from above))`, tenant, item).Scan(&pending)
 	return pending, err
 }
 

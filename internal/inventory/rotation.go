@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -36,6 +35,7 @@ const (
 type Rotation struct {
 	ID           uuid.UUID
 	Step         Step
+	Sequence     int64  // orders the rotations of an account
 	NewReference string // where the new secret has another name than the old one
 	NewSecret    seal.Secret
 	// Handed: the new secret was published for the item whose cascade asks, whose
@@ -49,14 +49,10 @@ func (r *Rotation) Reached(step Step) bool {
 	return order[r.Step] >= order[step]
 }
 
-// ErrRotating says that another cascade is at the account now.
-var ErrRotating = errors.New("another cascade is rotating the account")
-
-// BeginRotation takes an item's account for lease, and returns its open
-// rotation, or a new one whose secret is sealed and stored before anything
-// downstream changes: a crash later cannot lose it. by names who takes it, and
-// may take it again. Error: [ErrRotating].
-func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item, by string, lease time.Duration) (*Rotation, error) {
+// BeginRotation returns the open rotation of an item's account, or a new one whose secret
+// is sealed and stored before anything downstream changes: a crash later cannot lose it.
+// The holder has the account's lease. Error: [ErrLeaseLost].
+func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item, holder uuid.UUID) (*Rotation, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("make an id: %w", err)
@@ -70,17 +66,16 @@ func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item,
 	var r Rotation
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
-			insert into rotations as r (tenant_id, id, connector, kind, reference, new_secret, leased_by, leased_until)
-			values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8::interval)
-			on conflict (tenant_id, connector, kind, reference) where step not in ('done', 'abandoned') do update
-			   set leased_by = excluded.leased_by, leased_until = excluded.leased_until
-			 where r.leased_by is null or r.leased_by = excluded.leased_by or r.leased_until < clock_timestamp()
-			returning id, step, new_reference, new_secret,
-			  exists (select 1 from rotation_holders h where h.tenant_id = r.tenant_id and h.rotation_id = r.id and h.item_id = $9)`,
-			tenant, id, item.Connector, item.Kind, item.Reference, sealed, by, lease, item.ID).Scan(&r.ID, &r.Step, &r.NewReference, &sealed, &r.Handed)
+			insert into rotations as r (tenant_id, id, connector, kind, reference, new_secret)
+			select $1, $2, $3, $4, $5, $6 where `+holds("$7")+`
+			on conflict (tenant_id, connector, kind, reference) where step not in ('done', 'abandoned') do update set updated_at = now()
+			returning id, step, sequence, new_reference, new_secret,
+			  exists (select 1 from rotation_holders h where h.tenant_id = r.tenant_id and h.rotation_id = r.id and h.item_id = $8)`,
+			tenant, id, item.Connector, item.Kind, item.Reference, sealed, holder, item.ID).
+			Scan(&r.ID, &r.Step, &r.Sequence, &r.NewReference, &sealed, &r.Handed)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, ErrRotating
+		return nil, ErrLeaseLost
 	}
 	if err != nil {
 		return nil, fmt.Errorf("begin the rotation of %s: %w", item.ID, err)
@@ -89,36 +84,16 @@ func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item,
 	return &r, err
 }
 
-// TakeRotation takes an open rotation for lease, and no new one in its place.
-// Error: [ErrRotating], where another has it, or has finished it.
-func (s *Store) TakeRotation(ctx context.Context, tenant uuid.UUID, r *Rotation, by string, lease time.Duration) error {
-	var sealed []byte
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			update rotations set leased_by = $3, leased_until = clock_timestamp() + $4::interval
-			 where tenant_id = $1 and id = $2 and step not in ('done', 'abandoned')
-			   and (leased_by is null or leased_by = $3 or leased_until < clock_timestamp())
-			returning step, new_reference, new_secret`, tenant, r.ID, by, lease).Scan(&r.Step, &r.NewReference, &sealed)
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ErrRotating
-	}
-	if err != nil {
-		return fmt.Errorf("take a rotation: %w", err)
-	}
-	r.NewSecret, err = s.unseal(tenant, r.ID, sealed)
-	return err
-}
-
 // OpenRotation returns the unfinished rotation of an item's account, or nil.
 func (s *Store) OpenRotation(ctx context.Context, tenant uuid.UUID, item *Item) (*Rotation, error) {
+	var sealed []byte
 	r, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Rotation, error) {
 		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Rotation, error) {
 			var r Rotation
-			return &r, row.Scan(&r.ID, &r.Step, &r.NewReference)
+			return &r, row.Scan(&r.ID, &r.Step, &r.Sequence, &r.NewReference, &sealed)
 		})
 	}, `
-		select id, step, new_reference from rotations
+		select id, step, sequence, new_reference, new_secret from rotations
 		 where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4 and step not in ('done', 'abandoned')`, tenant, item.Connector, item.Kind, item.Reference)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // no rotation is a value here
@@ -126,37 +101,32 @@ func (s *Store) OpenRotation(ctx context.Context, tenant uuid.UUID, item *Item) 
 	if err != nil {
 		return nil, fmt.Errorf("look for a rotation of %s: %w", item.ID, err)
 	}
-	return r, nil
+	r.NewSecret, err = s.unseal(tenant, r.ID, sealed)
+	return r, err
 }
 
-// Advance stores that a rotation has come as far as a step, with what shows it.
-// Whoever lost the lease meanwhile is told. Error: [ErrRotating].
-func (s *Store) Advance(ctx context.Context, tenant uuid.UUID, r *Rotation, to Step, by string, records ...evidence.Record) error {
+// Advance stores that a rotation has come as far as a step, with what shows it; the step
+// may be an earlier one, whose work a probe has contradicted. An abandoned rotation's
+// secret is erased. Error: [ErrLeaseLost].
+func (s *Store) Advance(ctx context.Context, tenant uuid.UUID, r *Rotation, to Step, holder uuid.UUID, records ...evidence.Record) error {
 	encoded, err := evidence.Encode(records)
 	if err != nil {
 		return err
 	}
-	advanced, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (int, error) {
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		return len(ids), err
-	}, `
+	advanced, err := database.Once(ctx, s.db, tenant, ids, `
 		with written as (`+evidence.Insert("$6")+`)
-		update rotations set step = $3, new_reference = $4, updated_at = now() where tenant_id = $1 and id = $2 and leased_by = $5
-		returning id`, tenant, r.ID, to, r.NewReference, by, string(encoded))
+		update rotations set step = $3, new_reference = $4, updated_at = now(),
+		       new_secret = case when $3 = 'abandoned' then null else new_secret end
+		 where tenant_id = $1 and id = $2 and step not in ('done', 'abandoned') and `+holds("$5")+`
+		returning id`, tenant, r.ID, to, r.NewReference, holder, string(encoded))
 	if err != nil {
 		return fmt.Errorf("store the step %s of a rotation: %w", to, err)
 	}
-	if advanced == 0 {
-		return ErrRotating
+	if len(advanced) == 0 {
+		return ErrLeaseLost
 	}
 	r.Step = to
 	return nil
-}
-
-// Yield lets the next cascade have the account.
-func (s *Store) Yield(ctx context.Context, tenant uuid.UUID, r *Rotation, by string) error {
-	return s.exec(ctx, tenant, "yield a rotation", `
-		update rotations set leased_by = null, leased_until = null where tenant_id = $1 and id = $2 and leased_by = $3`, tenant, r.ID, by)
 }
 
 // Holders returns the items whose holders go on with the account now, and who else
@@ -182,16 +152,43 @@ func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID, r *Rotation
 	return holders, reliedOnBy, nil
 }
 
+// CoHolders returns the items of those who go on with an item's account, with their
+// secrets: any of them may show that the account is theirs.
+func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int) ([]Opened, error) {
+	var sealed [][]byte
+	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Opened, error) {
+		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Opened, err error) {
+			var secret []byte
+			err = row.Scan(append(o.fields(), &secret)...)
+			sealed = append(sealed, secret)
+			return o, err
+		})
+	}, `
+		select `+itemColumns+`, secret from inventory
+		 where tenant_id = $1 and secret is not null
+		   and id in (select other_holders(i) from inventory i where i.tenant_id = $1 and i.id = $2)
+		 order by id limit $3`, tenant, item, limit)
+	if err != nil {
+		return nil, fmt.Errorf("look for the account's other holders: %w", err)
+	}
+	for n := range found {
+		if found[n].Secret, err = s.unseal(tenant, found[n].ID, sealed[n]); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
 // FinishRotation gives the account's remaining rows the new secret, and the new
-// name where it has one.
-func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotation, by string) error {
+// name where it has one. Error: [ErrLeaseLost].
+func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotation, holder uuid.UUID) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var finished bool
 		err := tx.QueryRow(ctx, `
-			update rotations set step = 'done', updated_at = now(), leased_by = null, leased_until = null
-			 where tenant_id = $1 and id = $2 and leased_by = $3 returning true`, tenant, r.ID, by).Scan(&finished)
+			update rotations set step = 'done', updated_at = now(), new_secret = null
+			 where tenant_id = $1 and id = $2 and `+holds("$3")+` returning true`, tenant, r.ID, holder).Scan(&finished)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrRotating
+			return ErrLeaseLost
 		}
 		if err != nil {
 			return err

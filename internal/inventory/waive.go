@@ -54,7 +54,8 @@ func (s *Store) WaitsFor(ctx context.Context, tenant, event uuid.UUID, limit int
 		select i.id, i.kind, i.connector, coalesce(last.attempt, 0), coalesce(last.detail, 'no attempt has been made yet'), coalesce(last.at, i.updated_at)
 		  from inventory i left join lateral (
 		    select e.attempt, e.detail, e.at from evidence e
-		     where e.tenant_id = $1 and e.item_id = i.id and e.event_id = $2 and e.outcome in ('failed', 'alive') and e.step <> 'probe-before'
+		     where e.tenant_id = $1 and e.item_id = i.id and e.event_id = $2 and e.outcome in ('failed', 'alive', 'unknown')
+		       and e.step not in ('probe-before', 'prove-possession')
 		     order by e.id desc limit 1) last on true
 		 where i.tenant_id = $1 and i.event_id = $2 and i.state = 'ending'
 		 order by 6 limit $3`, tenant, event, limit)

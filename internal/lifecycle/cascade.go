@@ -163,9 +163,13 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 		  -- What another cascade was at last, and has left alive.
 		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
 		    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver'
-		   where i.tenant_id = $1 and i.sequence <= e.sequence and i.state in ('survivor', 'ending')
+		   where i.tenant_id = $1 and i.state in ('survivor', 'ending')
+		     and not of_later_life($1, e.sequence, i.sequence, array[i.principal_id, i.agent_id, e.principal_id])
 		     and (i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))),
 		-- An item that is still ending was never concluded: it survived as well.
+		left_over as (
+		  update inventory set state = 'survivor', reason = coalesce(nullif(reason, ''), 'not ended'), updated_at = now()
+		   where tenant_id = $1 and event_id = $2 and state = 'ending'),
 		counts as (
 		  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
 		         count(*) filter (where state = 'expiring') expiring,

@@ -128,6 +128,9 @@ func (c *Connector) endGrant(ctx context.Context, t connectors.Target) (connecto
 	if err != nil {
 		return connectors.Answer{}, err
 	}
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
+	}
 	resp, body, err := c.admin(ctx, http.MethodDelete, url.Values{"subject": {subject}, "client": {client}})
 	switch {
 	case err != nil:

@@ -68,19 +68,23 @@ func New(c Config) (*Connector, error) {
 }
 
 // Accepts implements connectors.Connector: tokens are ended by their value,
-// grants by subject and client.
-func (c *Connector) Accepts(kind inventory.Kind, hasSecret, shared bool) error {
+// grants by subject and client, whose escapes have one spelling.
+func (c *Connector) Accepts(r inventory.Registration) (string, error) {
 	switch {
-	case shared:
-		return errors.New("a token or grant cannot be shared")
-	case kind == inventory.Grant && c.config.AdminURL != "":
-		return nil
-	case kind != inventory.RefreshToken && kind != inventory.AccessToken || c.config.RevocationURL == "":
-		return errors.New("this connector ends refresh_token and access_token (with revocation_url), and grant (with admin_url)")
-	case !hasSecret:
-		return errors.New("a token is revoked by its value: register it as the secret")
+	case r.Shared:
+		return "", errors.New("a token or grant cannot be shared")
+	case r.Kind == inventory.Grant && c.config.AdminURL != "":
+		subject, client, err := parseGrant(r.Reference)
+		if err != nil {
+			return "", err
+		}
+		return GrantReference(subject, client), nil
+	case r.Kind != inventory.RefreshToken && r.Kind != inventory.AccessToken || c.config.RevocationURL == "":
+		return "", errors.New("this connector ends refresh_token and access_token (with revocation_url), and grant (with admin_url)")
+	case !r.HasSecret:
+		return "", errors.New("a token is revoked by its value: register it as the secret")
 	}
-	return nil
+	return r.Reference, nil
 }
 
 // Close implements connectors.Connector.

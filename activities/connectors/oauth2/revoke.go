@@ -16,6 +16,9 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 	if t.Kind == inventory.Grant {
 		return c.endGrant(ctx, t)
 	}
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
+	}
 	resp, body, err := c.post(ctx, c.config.RevocationURL, url.Values{
 		"token": {t.Secret.Reveal()}, "token_type_hint": {hint(t.Kind)},
 	})

@@ -30,6 +30,22 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	return readIntrospection(resp, body)
 }
 
+// Possesses implements connectors.Possession: a token is ended by its value, which is
+// the proof; a grant is the principal's whose SCIM id is its subject.
+func (c *Connector) Possesses(_ context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	if t.Kind != inventory.Grant {
+		return connectors.Alive, "a token is ended by its value", nil
+	}
+	subject, _, err := parseGrant(t.Reference)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	if subject != t.Principal.String() && subject != t.Agent.String() {
+		return connectors.Dead, "the grant's subject is neither the principal's nor the agent's SCIM id", nil
+	}
+	return connectors.Alive, "the grant's subject is the principal's or the agent's SCIM id", nil
+}
+
 // Prove implements connectors.Prover: one use of the refresh token, which must
 // give invalid_grant. If it succeeds, what came back is revoked, and the caller
 // learns that the token was alive.

@@ -29,9 +29,10 @@ func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]con
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	rows, err := conn.Query(ctx, `
 		select r.rolname, p.id
-		  from unnest($1::uuid[]) p (id)
-		  join pg_shdescription d on d.classoid = 'pg_authid'::regclass and strpos(d.description, $2 || p.id::text) > 0
-		  join pg_roles r on r.oid = d.objoid and r.rolcanlogin`, principals, Label)
+		  from pg_catalog.unnest($1::pg_catalog.uuid[]) p (id)
+		  join pg_catalog.pg_shdescription d on d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+		   and pg_catalog.strpos(d.description, $2 || p.id::pg_catalog.text) > 0
+		  join pg_catalog.pg_roles r on r.oid = d.objoid and r.rolcanlogin`, principals, Label)
 	if err != nil {
 		return nil, classify("list the labelled roles", err)
 	}

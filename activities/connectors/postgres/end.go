@@ -5,7 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -18,7 +21,7 @@ const terminateTimeout = 5000
 // Revoke implements connectors.Revoker: no login, a password nobody knows, so
 // that a later LOGIN brings nothing back, and no open session.
 func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	return c.alter(ctx, t.Reference, "login disabled", func(role string) (string, error) {
+	return c.alter(ctx, t, "login disabled", func(role string) (string, error) {
 		verifier, err := scram.NewVerifier(rand.Text())
 		return "alter role " + role + " nologin password '" + verifier + "'", err
 	})
@@ -27,32 +30,35 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 // Block implements connectors.Blocker: no login and no open session, with the
 // password as it is, so that LOGIN brings the role back.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	return c.alter(ctx, t.Reference, "login suspended", func(role string) (string, error) {
+	return c.alter(ctx, t, "login suspended", func(role string) (string, error) {
 		return "alter role " + role + " nologin", nil
 	})
 }
 
-func (c *Connector) alter(ctx context.Context, role, what string, statement func(quoted string) (string, error)) (connectors.Answer, error) {
+func (c *Connector) alter(ctx context.Context, t connectors.Target, what string, statement func(quoted string) (string, error)) (connectors.Answer, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := refuseForbidden(ctx, conn, role); errors.Is(err, errGone) {
+	if err := c.refuseForbidden(ctx, conn, t, t.Reference); errors.Is(err, errGone) {
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such role"}, nil
 	} else if err != nil {
 		return connectors.Answer{}, err
 	}
-	sql, err := statement(pgx.Identifier{role}.Sanitize())
+	sql, err := statement(pgx.Identifier{t.Reference}.Sanitize())
 	if err != nil {
 		return connectors.Answer{}, connectors.Permanent("%w", err)
+	}
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
 	}
 	if _, err := conn.Exec(ctx, sql); isUndefined(err) {
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such role"}, nil
 	} else if err != nil {
 		return connectors.Answer{}, classify("alter the role", err)
 	}
-	return endSessions(ctx, conn, role, what)
+	return endSessions(ctx, conn, t.Reference, what)
 }
 
 func endSessions(ctx context.Context, conn *pgx.Conn, role, what string) (connectors.Answer, error) {
@@ -70,26 +76,49 @@ func endSessions(ctx context.Context, conn *pgx.Conn, role, what string) (connec
 func terminate(ctx context.Context, conn *pgx.Conn, role string) (ended, left int, err error) {
 	err = conn.QueryRow(ctx, `
 		with ending as materialized (
-		  select pg_terminate_backend(pid, $2) as gone from pg_stat_activity where usename = $1 and pid <> pg_backend_pid())
-		select count(*) filter (where gone), count(*) filter (where not gone) from ending`, role, terminateTimeout).Scan(&ended, &left)
+		  select pg_catalog.pg_terminate_backend(pid, $2) as gone from pg_catalog.pg_stat_activity
+		   where usename = $1 and pid <> pg_catalog.pg_backend_pid())
+		select pg_catalog.count(*) filter (where gone), pg_catalog.count(*) filter (where not gone) from ending`, role, terminateTimeout).Scan(&ended, &left)
 	return ended, left, err
 }
 
 var errGone = errors.New("no such role")
 
-// refuseForbidden keeps a platform from registering, and a cascade from
-// ending, the roles that run the database, or the connector's own.
-func refuseForbidden(ctx context.Context, conn *pgx.Conn, role string) error {
-	var forbidden bool
-	err := conn.QueryRow(ctx, `
-		select rolsuper or rolreplication or rolname = current_user or rolname like 'pg\_%' from pg_roles where rolname = $1`, role).Scan(&forbidden)
+// forbiddenSQL says why a role is never altered, or nothing: those that run the server or
+// the database, those that administer roles, and those of a leaver installation. The
+// second column is the role's comment, which may be a label.
+const forbiddenSQL = `
+	select case
+	         when r.rolsuper or r.rolreplication or r.rolname like 'pg\_%' then 'it is a superuser, a replication or a system role'
+	         when r.rolname in (current_user, session_user) then 'it is the connector''s own'
+	         when r.rolcreaterole or r.rolbypassrls then 'it has CREATEROLE or BYPASSRLS'
+	         when exists (select from pg_catalog.pg_database d where d.datname = pg_catalog.current_database() and d.datdba = r.oid)
+	           then 'it owns the database'
+	         when exists (select from pg_catalog.pg_auth_members m join pg_catalog.pg_roles g on g.oid = m.roleid
+	                       where m.member = r.oid and g.rolname like 'leaver\_app%')
+	           then 'it is the role of a leaver installation'
+	       end,
+	       pg_catalog.shobj_description(r.oid, 'pg_authid')
+	  from pg_catalog.pg_roles r where r.rolname = $1`
+
+// refuseForbidden keeps a platform from registering, and a cascade from ending, what is
+// not an agent's account. A label is the administrator's word and outranks a registration,
+// unless the target names no principal.
+func (c *Connector) refuseForbidden(ctx context.Context, conn *pgx.Conn, t connectors.Target, role string) error {
+	var reason, comment *string
+	err := conn.QueryRow(ctx, forbiddenSQL, role).Scan(&reason, &comment)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return errGone
 	case err != nil:
 		return classify("look up the role", err)
-	case forbidden:
-		return connectors.Permanent("the role is a superuser, a replication or a system role, or the connector's own: it is never altered")
+	case slices.Contains(c.protected, role):
+		return connectors.Permanent("the role is never altered: it is leaver's own")
+	case reason != nil:
+		return connectors.Permanent("the role is never altered: %s", *reason)
+	case t.Principal != uuid.Nil && comment != nil && strings.Contains(*comment, Label) &&
+		!strings.Contains(*comment, Label+t.Principal.String()) && !strings.Contains(*comment, Label+t.Agent.String()):
+		return connectors.Permanent("the role's label says that it is another principal's: correct the label or the registration")
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,10 +30,22 @@ type Config struct {
 // connectTimeout bounds a login, of ours or of the role that is probed.
 const connectTimeout = 10 * time.Second
 
-// Connector implements Revoker, Rotator, Blocker, Verifier, Discoverer and Issuer.
+// Connector implements Revoker, Rotator, Blocker, Verifier, Possession, Discoverer and Issuer.
 type Connector struct {
 	config    *pgx.ConnConfig
 	alternate bool
+	protected []string // names of roles that are never altered, beside those that [forbidden] knows
+}
+
+// session are the settings of each of the connector's own sessions. They come with the
+// login and so outrank what a database's owner or a role sets: whatever an account that
+// is being ended can define, in any schema, must not run with the connector's rights.
+var session = map[string]string{
+	"application_name":            "leaver",
+	"search_path":                 "pg_catalog",
+	"standard_conforming_strings": "on",
+	"row_security":                "on",
+	"datestyle":                   "ISO, YMD",
 }
 
 // New validates the settings and resolves the URL.
@@ -52,19 +65,29 @@ func New(c Config) (*Connector, error) {
 		return nil, errors.New("rotation is alternate or password")
 	}
 	cfg.ConnectTimeout = connectTimeout
-	cfg.RuntimeParams["application_name"] = "leaver"
+	for name, value := range session {
+		cfg.RuntimeParams[name] = value
+	}
 	return &Connector{config: cfg, alternate: c.Rotation != "password"}, nil
 }
 
-// Accepts implements connectors.Connector.
-func (c *Connector) Accepts(kind inventory.Kind, hasSecret, shared bool) error {
+// Protect names roles that are never altered, such as leaver's own.
+func (c *Connector) Protect(roles ...string) { c.protected = append(c.protected, roles...) }
+
+// Accepts implements connectors.Connector. PostgreSQL cuts names at 63 bytes, so that a
+// longer one would be a second spelling of another role's.
+func (c *Connector) Accepts(r inventory.Registration) (string, error) {
 	switch {
-	case kind != inventory.ServiceAccount:
-		return errors.New("this connector ends service_account")
-	case shared && !hasSecret:
-		return errors.New("a shared role is rotated, and only its password can show that the old one is dead: register it as the secret")
+	case r.Kind != inventory.ServiceAccount:
+		return "", errors.New("this connector ends service_account")
+	case len(r.Reference) > maxRole:
+		return "", fmt.Errorf("a role's name has at most %d bytes, not %d", maxRole, len(r.Reference))
+	case slices.Contains(c.protected, r.Reference):
+		return "", fmt.Errorf("the role %q is leaver's own and is never ended", r.Reference)
+	case r.Shared && !r.HasSecret:
+		return "", errors.New("a shared role is rotated, and only its password can show that the old one is dead: register it as the secret")
 	}
-	return nil
+	return r.Reference, nil
 }
 
 // Close implements connectors.Connector.

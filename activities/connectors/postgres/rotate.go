@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -38,17 +40,21 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 		return connectors.Answer{}, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := refuseForbidden(ctx, conn, t.Reference); errors.Is(err, errGone) {
+	t.Principal = uuid.Nil // a shared account's label names one of its holders
+	if err := c.refuseForbidden(ctx, conn, t, t.Reference); errors.Is(err, errGone) {
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such role"}, nil
 	} else if err != nil {
 		return connectors.Answer{}, err
 	}
 	if t.Account != t.Reference {
-		if err := refuseForbidden(ctx, conn, t.Account); errors.Is(err, errGone) {
+		if err := c.refuseForbidden(ctx, conn, t, t.Account); errors.Is(err, errGone) {
 			return connectors.Answer{}, connectors.Permanent("the role %s, which the account acts as, is gone", t.Account)
 		} else if err != nil {
 			return connectors.Answer{}, err
 		}
+	}
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
 	}
 	if t.NewReference == t.Reference {
 		if _, err := conn.Exec(ctx, "alter role "+pgx.Identifier{t.Reference}.Sanitize()+" password '"+verifier+"'"); err != nil {
@@ -70,7 +76,8 @@ func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, v
 		var exists bool
 		var until *string // no rotation prolongs an account's life
 		if err := tx.QueryRow(ctx, `
-			select exists (select 1 from pg_roles where rolname = $1), (select rolvaliduntil::text from pg_roles where rolname = $2)`,
+			select exists (select from pg_catalog.pg_roles where rolname = $1),
+			       (select rolvaliduntil::pg_catalog.text from pg_catalog.pg_roles where rolname = $2)`,
 			t.NewReference, t.Reference).Scan(&exists, &until); err != nil {
 			return err
 		}
@@ -95,13 +102,13 @@ func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, v
 }
 
 // copySettings gives a role the settings of another, but for `role` itself, and for
-// what would bear upon this very transaction: a role sets its own. By way of the
-// session's own value, since a list is quoted as only PostgreSQL knows.
+// timeouts and transaction modes, which are the holder's own. They are written as
+// literals: no setting of the account's is ever applied to the connector's session.
 func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) error {
 	rows, err := tx.Query(ctx, `
-		select split_part(c, '=', 1), substr(c, strpos(c, '=') + 1) from pg_roles r
-		  join pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0, unnest(s.setconfig) c
-		 where r.rolname = $1 and split_part(c, '=', 1) !~ '^(role|session_.*|.*timeout|.*transaction.*)$'`, from)
+		select pg_catalog.split_part(c, '=', 1), pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1) from pg_catalog.pg_roles r
+		  join pg_catalog.pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0, pg_catalog.unnest(s.setconfig) c
+		 where r.rolname = $1 and pg_catalog.split_part(c, '=', 1) !~ '^(role|session_.*|.*timeout|.*transaction.*)$'`, from)
 	if err != nil {
 		return err
 	}
@@ -110,20 +117,67 @@ func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) error {
 		return err
 	}
 	for _, s := range settings {
-		if _, err := tx.Exec(ctx, `select set_config($1, $2, true)`, s.Name, s.Value); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, "alter role "+quoted+" set "+pgx.Identifier(strings.Split(s.Name, ".")).Sanitize()+" from current"); err != nil {
+		name := pgx.Identifier(strings.Split(s.Name, ".")).Sanitize()
+		if _, err := tx.Exec(ctx, "alter role "+quoted+" set "+name+" to "+settingValue(s.Name, s.Value)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// listSettings are those whose stored value is a list of quoted names (GUC_LIST_QUOTE in
+// PostgreSQL's guc_tables.c): as one literal they would be one name.
+var listSettings = []string{
+	"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries", "shared_preload_libraries", "unix_socket_directories",
+}
+
+// settingValue writes a stored setting as literals.
+func settingValue(name, stored string) string {
+	if !slices.Contains(listSettings, name) {
+		return quoteLiteral(stored)
+	}
+	names := splitNames(stored)
+	if len(names) == 0 {
+		return "''"
+	}
+	for i, n := range names {
+		names[i] = quoteLiteral(n)
+	}
+	return strings.Join(names, ", ")
+}
+
+func quoteLiteral(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
+
+// splitNames reads a list of names as PostgreSQL stores it: separated by commas, each
+// quoted where it needs to be, with quotes doubled inside.
+func splitNames(list string) []string {
+	var names []string
+	for rest := strings.TrimSpace(list); rest != ""; {
+		var name string
+		if rest[0] == '"' {
+			end := 1
+			for end < len(rest) && (rest[end] != '"' || strings.HasPrefix(rest[end:], `""`)) {
+				if rest[end] == '"' {
+					end++
+				}
+				end++
+			}
+			name, rest = strings.ReplaceAll(rest[1:min(end, len(rest))], `""`, `"`), rest[min(end+1, len(rest)):]
+			_, rest, _ = strings.Cut(rest, ",")
+		} else {
+			name, rest, _ = strings.Cut(rest, ",")
+			name = strings.TrimSpace(name)
+		}
+		names, rest = append(names, name), strings.TrimSpace(rest)
+	}
+	return names
+}
+
 // Retire implements connectors.Rotator: the old role cannot log in any more, and
 // its sessions end; where only the password changed, the sessions do.
 func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	if t.NewReference != t.Reference {
+		t.Principal = uuid.Nil // as in Renew
 		return c.Revoke(ctx, t)
 	}
 	conn, err := c.connect(ctx)
@@ -131,5 +185,8 @@ func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors
 		return connectors.Answer{}, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
+	}
 	return endSessions(ctx, conn, t.Reference, "password replaced")
 }

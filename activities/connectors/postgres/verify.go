@@ -20,7 +20,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var sessions int
-	if err := conn.QueryRow(ctx, `select count(*) from pg_stat_activity where usename = $1`, t.Reference).Scan(&sessions); err != nil {
+	if err := conn.QueryRow(ctx, `select pg_catalog.count(*) from pg_catalog.pg_stat_activity where usename = $1`, t.Reference).Scan(&sessions); err != nil {
 		return connectors.Unknown, "", classify("count the role's sessions", err)
 	}
 	if t.Secret == "" {
@@ -40,7 +40,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 
 func catalog(ctx context.Context, conn *pgx.Conn, role string, sessions int) (connectors.Vitality, string, error) {
 	var canLogin bool
-	err := conn.QueryRow(ctx, `select rolcanlogin from pg_roles where rolname = $1`, role).Scan(&canLogin)
+	err := conn.QueryRow(ctx, `select rolcanlogin from pg_catalog.pg_roles where rolname = $1`, role).Scan(&canLogin)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return connectors.Dead, "no such role", nil
@@ -50,6 +50,21 @@ func catalog(ctx context.Context, conn *pgx.Conn, role string, sessions int) (co
 		return connectors.Alive, fmt.Sprintf("login is %t, %d sessions open", canLogin, sessions), nil
 	}
 	return connectors.Dead, "login is disabled, no session open", nil
+}
+
+// Possesses implements connectors.Possession: who holds a role logs in with its password.
+func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	if t.Secret == "" {
+		return connectors.Unknown, "no password is registered", nil
+	}
+	refused, err := c.loginRefused(ctx, t)
+	switch {
+	case err != nil:
+		return connectors.Unknown, "", err
+	case refused:
+		return connectors.Dead, "the registered password is refused", nil
+	}
+	return connectors.Alive, "the password logs in", nil
 }
 
 // loginRefused tries the password, and tells a refusal from a failure.

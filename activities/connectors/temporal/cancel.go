@@ -3,7 +3,6 @@ package temporal
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.temporal.io/api/enums/v1"
@@ -20,6 +19,12 @@ const poll = 200 * time.Millisecond
 // starts meanwhile; ends what runs; deletes; and looks again, since a trigger
 // or a backfill starts runs of a paused schedule too.
 func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	if err := checkSchedule(t.Reference); err != nil {
+		return connectors.Answer{}, err
+	}
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
+	}
 	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
 	gone := false
 	if err := schedule.Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left"}); isGone(err) {
@@ -32,6 +37,9 @@ func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors
 		return connectors.Answer{}, err
 	}
 	if !gone && c.config.Mode == "delete" {
+		if err := t.CheckFence(ctx); err != nil {
+			return connectors.Answer{}, err
+		}
 		if err := schedule.Delete(ctx); err != nil && !isGone(err) {
 			return connectors.Answer{}, classify("delete the schedule", err)
 		}
@@ -103,8 +111,8 @@ func (c *Connector) waitClosed(ctx context.Context, workflowID string, until tim
 // under its ID, which a schedule gives to nothing else. It asks the schedule, which knows what it started just now, and
 // visibility, which also finds what the schedule has forgotten but lags a little.
 func (c *Connector) running(ctx context.Context, schedule client.ScheduleHandle, id string) ([]string, error) {
-	if strings.ContainsAny(id, `'"\`) {
-		return nil, connectors.Permanent("the reference is no schedule id") // it becomes part of a query
+	if err := checkSchedule(id); err != nil { // it becomes part of a query
+		return nil, err
 	}
 	seen := make(map[string]bool)
 	description, err := schedule.Describe(ctx)

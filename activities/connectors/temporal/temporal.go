@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -71,15 +72,38 @@ func New(c Config) (*Connector, error) {
 	return &Connector{config: c, client: lazy}, nil
 }
 
+// ReservedPrefix begins the ids of leaver's own schedules, which no connector ends.
+const ReservedPrefix = "leaver-"
+
+// drillPrefix begins the ids of the schedules that drills are given.
+const drillPrefix = ReservedPrefix + "drill-"
+
 // Accepts implements connectors.Connector.
-func (c *Connector) Accepts(kind inventory.Kind, _, shared bool) error {
+func (c *Connector) Accepts(r inventory.Registration) (string, error) {
 	switch {
-	case kind != inventory.ScheduledRun:
-		return errors.New("this connector ends scheduled_run")
-	case shared:
-		return errors.New("a scheduled run cannot be shared")
+	case r.Kind != inventory.ScheduledRun:
+		return "", errors.New("this connector ends scheduled_run")
+	case r.Shared:
+		return "", errors.New("a scheduled run cannot be shared")
+	}
+	return r.Reference, checkSchedule(r.Reference)
+}
+
+// checkSchedule refuses ids that would break out of a visibility query, and those of
+// leaver's own schedules: a drill's are exempt.
+func checkSchedule(id string) error {
+	switch {
+	case strings.ContainsAny(id, `'"\`):
+		return connectors.Permanent("the reference must be a schedule id without quotes and backslashes")
+	case strings.HasPrefix(id, ReservedPrefix) && !strings.HasPrefix(id, drillPrefix):
+		return connectors.Permanent("schedules whose ids begin with %q are leaver's own and are never ended", ReservedPrefix)
 	}
 	return nil
+}
+
+// Downstream returns the server and namespace that the connector administers.
+func (c *Connector) Downstream() (address, namespace string) {
+	return c.config.Address, c.config.Namespace
 }
 
 // Close implements connectors.Connector.

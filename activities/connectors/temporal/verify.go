@@ -4,10 +4,36 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 )
+
+// Possesses implements connectors.Possession by the schedule's own label: its search
+// attribute names the principal, or the agent.
+func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	if !c.CanDiscover() {
+		return connectors.Unknown, "search_attribute is not configured, by which schedules name their principals", nil
+	}
+	if err := checkSchedule(t.Reference); err != nil {
+		return connectors.Unknown, "", err
+	}
+	description, err := c.client.ScheduleClient().GetHandle(ctx, t.Reference).Describe(ctx)
+	if isGone(err) {
+		return connectors.Dead, "no such schedule", nil
+	}
+	if err != nil {
+		return connectors.Unknown, "", classify("look at the schedule", err)
+	}
+	label, ok := description.SearchAttributes.GetIndexedFields()[c.config.SearchAttribute]
+	var of uuid.UUID
+	if !ok || converter.GetDefaultDataConverter().FromPayload(label, &of) != nil || (of != t.Principal && of != t.Agent) {
+		return connectors.Dead, "the schedule's " + c.config.SearchAttribute + " names neither the principal nor the agent", nil
+	}
+	return connectors.Alive, "the schedule names the principal or the agent", nil
+}
 
 // Probe implements connectors.Verifier: alive is a schedule that can fire, or
 // anything of it that still runs.

@@ -55,8 +55,8 @@ func New(c Config) (*Connector, error) {
 }
 
 // Accepts implements connectors.Connector: a secret store holds what others issue.
-func (c *Connector) Accepts(inventory.Kind, bool, bool) error {
-	return errors.New("this connector hands over secrets, and ends none: name it in another's publish_to")
+func (c *Connector) Accepts(inventory.Registration) (string, error) {
+	return "", errors.New("this connector hands over secrets, and ends none: name it in another's publish_to")
 }
 
 // Close implements connectors.Connector.
@@ -65,9 +65,13 @@ func (c *Connector) Close() { c.client.CloseIdleConnections() }
 // Publish implements connectors.Publisher by `POST /v1/{mount}/data/{path}`. Written
 // twice, the secret has two versions of one content.
 func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (connectors.Answer, error) {
-	body, err := json.Marshal(map[string]any{"data": map[string]any{
+	data := map[string]any{
 		"reference": p.Reference, "secret": p.Secret.Reveal(), "previous_reference": p.Previous, "rotation_id": p.Rotation,
-	}})
+	}
+	if p.Sequence > 0 {
+		data["sequence"] = p.Sequence
+	}
+	body, err := json.Marshal(map[string]any{"data": data})
 	if err != nil {
 		return connectors.Answer{}, connectors.Permanent("encode the secret: %w", err)
 	}

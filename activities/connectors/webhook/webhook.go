@@ -57,8 +57,9 @@ func New(c Config) (*Connector, error) {
 	return &Connector{config: c, signer: signer, client: connectors.NewHTTPClient()}, nil
 }
 
-// Accepts implements connectors.Connector: a platform may own anything.
-func (c *Connector) Accepts(inventory.Kind, bool, bool) error { return nil }
+// Accepts implements connectors.Connector: a platform may own anything, and its
+// references are compared byte by byte.
+func (c *Connector) Accepts(r inventory.Registration) (string, error) { return r.Reference, nil }
 
 // WantsNotifications tells whether Notify is to be called.
 func (c *Connector) WantsNotifications() bool { return c.config.Notify }
@@ -108,6 +109,9 @@ func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors
 
 // Block implements connectors.Blocker. A platform that cannot answers 501.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
+	}
 	resp, body, err := c.send(ctx, "credential.block", t.Key+"/credential.block", item{Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference})
 	if err != nil {
 		return connectors.Answer{}, err
@@ -129,6 +133,8 @@ type publication struct {
 	NewSecret  string         `json:"newSecret"`
 	Items      []uuid.UUID    `json:"itemIds"`
 	ReliedOnBy []string       `json:"reliedOnBy,omitempty"`
+	// Sequence grows with each rotation of the account: a lower one came late.
+	Sequence int64 `json:"sequence"`
 }
 
 // Publish implements connectors.Publisher. The id is the rotation's, so that a
@@ -136,7 +142,7 @@ type publication struct {
 func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (connectors.Answer, error) {
 	resp, body, err := c.send(ctx, "credential.rotated", p.Rotation.String()+"/credential.rotated", publication{
 		Tenant: p.Tenant, Rotation: p.Rotation, Connector: p.Connector, Kind: p.Kind, Previous: p.Previous, Reference: p.Reference,
-		NewSecret: p.Secret.Reveal(), Items: p.Holders, ReliedOnBy: p.ReliedOnBy,
+		NewSecret: p.Secret.Reveal(), Items: p.Holders, ReliedOnBy: p.ReliedOnBy, Sequence: p.Sequence,
 	})
 	if err != nil {
 		return connectors.Answer{}, err
@@ -154,6 +160,9 @@ func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors
 }
 
 func (c *Connector) end(ctx context.Context, kind string, t connectors.Target, newSecret string) (connectors.Answer, error) {
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
+	}
 	resp, body, err := c.send(ctx, kind, t.Key+"/"+kind, item{
 		Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference, NewSecret: newSecret,
 	})
@@ -177,6 +186,17 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 		return connectors.Unknown, "", err
 	}
 	return readVerify(resp, body)
+}
+
+// Possesses implements connectors.Possession: the platform knows its tenants, and
+// answers alive only for a reference of the tenant that it is asked about.
+func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	t.NewSecret = ""
+	vitality, detail, err := c.Probe(ctx, t)
+	if vitality != connectors.Alive && detail == "" {
+		detail = "the platform does not say that it is alive"
+	}
+	return vitality, detail, err
 }
 
 // Notify implements connectors.Notifier.

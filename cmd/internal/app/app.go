@@ -54,7 +54,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if err != nil {
 		return nil, err
 	}
-	registry, err := worker.Connectors(cfg.Connectors)
+	registry, err := worker.Connectors(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -88,8 +88,8 @@ func noop(context.Context) error { return nil }
 // noopConnector confirms every end at once: what is measured is the cascade.
 type noopConnector struct{}
 
-func (noopConnector) Accepts(inventory.Kind, bool, bool) error { return nil }
-func (noopConnector) Close()                                   {}
+func (noopConnector) Accepts(r inventory.Registration) (string, error) { return r.Reference, nil }
+func (noopConnector) Close()                                           {}
 func (noopConnector) Revoke(context.Context, connectors.Target) (connectors.Answer, error) {
 	return connectors.Answer{Outcome: connectors.Done}, nil
 }

@@ -1,0 +1,382 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// stopper is a connector whose first attempt stops right before it changes the
+// downstream, as in a process that is stopped there, until it is let go on.
+type stopper struct {
+	*crm
+	first   atomic.Bool
+	stopped chan struct{} // closed once it has stopped
+	goOn    chan struct{} // closed to let it go on
+}
+
+func newStopper(d *crm) *stopper {
+	return &stopper{crm: d, stopped: make(chan struct{}), goOn: make(chan struct{})}
+}
+
+func (s *stopper) stopAtFence(t connectors.Target) connectors.Target {
+	fence := t.Fence
+	t.Fence = func(ctx context.Context) error {
+		if s.first.CompareAndSwap(false, true) {
+			close(s.stopped)
+			<-s.goOn
+		}
+		return fence(ctx)
+	}
+	return t
+}
+
+func (s *stopper) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return s.crm.Renew(ctx, s.stopAtFence(t))
+}
+
+func (s *stopper) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return s.crm.Revoke(ctx, s.stopAtFence(t))
+}
+
+// attempt runs one attempt at an item, in no workflow: the newest event of the principal's
+// is the cascade.
+func (i *installation) attempt(principal, item string) (activities.ItemResult, error) {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	a := i.app.activities()
+	env.RegisterActivity(a)
+	cascades := i.cascades(principal)
+	value, err := env.ExecuteActivity(a.Rotate, activities.ItemInput{
+		Cascade: activities.CascadeRef{Tenant: i.tenant.ID, Event: cascades[0].ID, Principal: uuid.MustParse(principal)}, Item: uuid.MustParse(item),
+	})
+	var result activities.ItemResult
+	if err == nil {
+		err = value.Get(&result)
+	}
+	return result, err
+}
+
+// late runs an attempt that stops, and returns what it came to once it is let go on.
+func (s *stopper) late(i *installation, principal, item string) (finish func() error) {
+	done := make(chan error, 1)
+	go func() {
+		_, err := i.attempt(principal, item)
+		done <- err
+	}()
+	<-s.stopped
+	return func() error {
+		close(s.goOn)
+		return <-done
+	}
+}
+
+func (i *installation) withStopper() *stopper {
+	s := newStopper(i.newCRM())
+	i.app.connectors["crm"] = connectors.Entry{Connector: s, Type: "postgres", Tenants: []string{"acme"}}
+	return s
+}
+
+// must verify an item by an attempt.
+func (i *installation) verifies(principal, item string) {
+	i.t.Helper()
+	if result, err := i.attempt(principal, item); err != nil || result.State != inventory.Verified {
+		i.t.Fatalf("the attempt came to %+v, %v; want verified", result, err)
+	}
+}
+
+func TestAttempt_ThatWasStoppedInARotationActsNoMore(t *testing.T) {
+	i := installAPI(t)
+	s := i.withStopper()
+	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
+	role, old := s.account()
+	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	i.deactivate(ada)
+	finish := s.late(i, ada, hers)
+	i.verifies(ada, hers) // another worker
+	handed := i.opened(his)
+	i.deactivate(bob)
+	i.verifies(bob, his)
+	published := len(s.published)
+
+	if err := finish(); err == nil {
+		t.Error("the attempt that was stopped succeeded")
+	}
+	if s.logsIn(handed.Reference, handed.Secret.Reveal()) || s.logsIn(role, old) {
+		t.Error("a verified credential came back to life")
+	}
+	if len(s.published) != published {
+		t.Error("the attempt that was stopped has published a stale secret")
+	}
+	if item := i.opened(kept); !s.logsIn(item.Reference, item.Secret.Reveal()) {
+		t.Error("the remaining holder was cut off")
+	}
+	for n := 1; n < len(s.published); n++ {
+		if s.published[n].Sequence <= s.published[n-1].Sequence {
+			t.Errorf("publication %d has sequence %d after %d", n, s.published[n].Sequence, s.published[n-1].Sequence)
+		}
+	}
+}
+
+func TestAttempt_ThatWasStoppedEndsNothingOfALaterLife(t *testing.T) {
+	i := installAPI(t)
+	s := i.withStopper()
+	ada := i.createUser("ada@example.com")
+	role, old := s.account()
+	hers := i.holdAccount(ada, role, old, "")
+	i.deactivate(ada)
+	finish := s.late(i, ada, hers)
+	i.verifies(ada, hers)
+	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
+	s.exec("alter role " + role + " login password 'of-a-later-life'")
+	i.holdAccount(ada, role, "of-a-later-life", "")
+	if err := finish(); err == nil {
+		t.Error("the attempt that was stopped succeeded")
+	}
+	if !s.logsIn(role, "of-a-later-life") {
+		t.Error("what was registered after the return was ended")
+	}
+}
+
+func patchActive(value string) string {
+	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[{"op":"replace","path":"active","value":` + value + `}]}`
+}
+
+func TestRegister_RefusesAnAccountThatIsBeingEnded(t *testing.T) {
+	for name, more := range map[string]string{"revoked": "", "rotated": `,"shared":true`} {
+		t.Run(name, func(t *testing.T) {
+			i := installAPI(t)
+			s := i.withStopper()
+			ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+			role, old := s.account()
+			hers := i.holdAccount(ada, role, old, more)
+			i.deactivate(ada)
+			finish := s.late(i, ada, hers)
+			body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`, bob, role, old)
+			status, answer := i.call("POST", "/v1/credentials", i.platform, body)
+			if status != http.StatusConflict || !strings.Contains(fmt.Sprint(answer["detail"]), "being ended or rotated") {
+				t.Errorf("a late holder was answered %d %v; want 409", status, answer)
+			}
+			if status, _ := i.raw("POST", "/v1/import", i.platform, body); status == http.StatusCreated {
+				t.Error("a late holder was imported")
+			}
+			if err := finish(); err != nil {
+				t.Fatal(err)
+			}
+			if status, answer = i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusCreated {
+				t.Errorf("after the end it answered %d %v; want 201", status, answer)
+			}
+		})
+	}
+}
+
+// TestRegister_BeforeAnAttemptTakesTheAccountJoinsItsRotation: the other side of the
+// race: whoever was registered first is served.
+func TestRegister_BeforeAnAttemptTakesTheAccountJoinsItsRotation(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	role, old := d.account()
+	hers := i.holdAccount(ada, role, old, "")
+	i.deactivate(ada)
+	his := i.holdAccount(bob, role, old, "") // after the deactivation, before any attempt
+	i.verifies(ada, hers)
+	if item := i.opened(his); !d.logsIn(item.Reference, item.Secret.Reveal()) || d.logsIn(role, old) {
+		t.Error("the holder was cut off, or the old secret works")
+	}
+}
+
+func TestRotation_WithoutProofOfPossessionMakesNothing(t *testing.T) {
+	for name, secret := range map[string]string{"a wrong password": "i-do-not-know-it", "one that was right once": "old"} {
+		t.Run(name, func(t *testing.T) {
+			i := installAPI(t)
+			d := i.newCRM()
+			mallory := i.createUser("mallory@example.com")
+			role, password := d.account()
+			id := i.holdAccount(mallory, role, secret, `,"shared":true`)
+			i.deactivate(mallory)
+			if result, err := i.attempt(mallory, id); err == nil {
+				t.Errorf("the attempt came to %+v", result)
+			}
+			if i.state(id) != "survivor" {
+				t.Errorf("the item is %s, want survivor", i.state(id))
+			}
+			if made := d.successors(role); len(made) != 0 || len(d.published) != 0 {
+				t.Errorf("logins %v were made and %d published for whoever asks", made, len(d.published))
+			}
+			if !d.logsIn(role, password) {
+				t.Error("the account's real holder was cut off")
+			}
+		})
+	}
+}
+
+func TestRotation_BeginsByACoHoldersProof(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	role, old := d.account()
+	his := i.holdAccount(bob, role, old, "")
+	hers := i.holdAccount(ada, role, "outdated", "")
+	i.deactivate(ada)
+	if _, err := i.attempt(ada, hers); err != nil {
+		t.Fatal(err)
+	}
+	if item := i.opened(his); d.logsIn(role, old) || !d.logsIn(item.Reference, item.Secret.Reveal()) {
+		t.Error("want the old secret dead and the remaining holder's new one working")
+	}
+}
+
+// TestRegister_OfAnotherTenantsAccount: a connector that serves two tenants wants proof.
+func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	role, password := d.account()
+	i.app.connectors["crm"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme", "evil"}}
+	other := *i
+	other.tenant, other.scim, other.platform = i.newTenant("evil")
+	ada, mallory := i.createUser("ada@example.com"), other.createUser("mallory@example.com")
+	i.holdAccount(ada, role, password, "")
+	register := func(reference, secret, more string) (int, map[string]any) {
+		return i.call("POST", "/v1/credentials", other.platform, fmt.Sprintf(
+			`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q%s%s}`, mallory, reference, secret, more))
+	}
+	for name, secret := range map[string]string{"a made-up password": `,"secret":"i-do-not-know-it"`, "no password": ""} {
+		for _, more := range []string{"", `,"shared":true`} {
+			if status, answer := register(role, secret, more); status != http.StatusUnprocessableEntity {
+				t.Errorf("%s%s: answered %d %v; want 422", name, more, status, answer)
+			}
+		}
+	}
+	if status, answer := register(role, `,"secret":"`+password+`"`, ""); status != http.StatusCreated {
+		t.Errorf("with the password: answered %d %v; want 201", status, answer)
+	}
+	// Patterns with the tenant's name are proof, and a wall.
+	entry := i.app.connectors["crm"]
+	entry.References = []string{"svc_{tenant}_*"}
+	i.app.connectors["crm"] = entry
+	for reference, want := range map[string]int{"svc_evil_1": http.StatusCreated, "svc_acme_1": http.StatusUnprocessableEntity, role: http.StatusUnprocessableEntity} {
+		if status, answer := register(reference, `,"secret":"x"`, ""); status != want {
+			t.Errorf("%s: answered %d %v; want %d", reference, status, answer, want)
+		}
+	}
+}
+
+// TestRotation_IsMadeAgainWhereAProbeContradictsIt: the platform said done and did nothing.
+func TestRotation_IsMadeAgainWhereAProbeContradictsIt(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	hers := i.hold(p, ada, "", "shared-key")
+	i.hold(p, bob, "", "shared-key")
+	var lied sync.Once
+	p.interceptWith(func(w http.ResponseWriter, kind, _ string) (did bool) {
+		if kind == "credential.rotate" {
+			lied.Do(func() {
+				did = true
+				_, _ = w.Write([]byte(`{"outcome":"done"}`))
+			})
+		}
+		return did
+	})
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" {
+		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(hers))
+	}
+	if n := p.called("credential.rotate", "shared-key"); n != 2 {
+		t.Errorf("the platform was asked %d times for a new secret, want 2", n)
+	}
+}
+
+// TestVerify_WhatAProbeSawAliveIsNeverRevoked: the platform says done each time, one probe
+// sees it alive, and no later one can tell.
+func TestVerify_WhatAProbeSawAliveIsNeverRevoked(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()), func(c *config.Config) { c.Policy.Deadline, c.Policy.AttemptTimeout = 4*time.Second, 2*time.Second })
+	ada := i.createUser("ada@example.com")
+	hers := i.hold(p, ada, "", "liar")
+	var mu sync.Mutex
+	revoked, looked := 0, 0
+	p.interceptWith(func(w http.ResponseWriter, kind, _ string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case kind == "credential.revoke":
+			if revoked++; revoked < 5 {
+				http.Error(w, "", http.StatusInternalServerError)
+			} else {
+				_, _ = w.Write([]byte(`{"outcome":"done"}`)) // a lie
+			}
+			return true
+		case kind == "credential.verify" && revoked >= 5:
+			if looked++; looked != 1 {
+				http.Error(w, "", http.StatusInternalServerError)
+				return true
+			}
+		}
+		return false
+	})
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "failed" || i.state(hers) != "survivor" {
+		t.Errorf("cascade %+v, item %s; want failed and survivor", c, i.state(hers))
+	}
+}
+
+// TestDiscover_LeavesWhatFailedMeanwhile: the look began before the failure was stored.
+func TestDiscover_LeavesWhatFailedMeanwhile(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	hers := i.hold(p, ada, "", "key")
+	i.deactivate(ada)
+	event := i.cascades(ada)[0].ID
+	scope := inventory.Scope{Event: event, Principal: uuid.MustParse(ada)}
+	if held, err := i.app.inventory().Discover(t.Context(), i.tenant.ID, scope, inventory.Look{Limit: 10}); err != nil || len(held) != 1 {
+		t.Fatalf("discovered %v, %v; want the key", held, err)
+	}
+	tx, err := i.connect().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `update inventory set state = 'survivor', reason = 'refused' where id = $1`, hers); err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan []inventory.Held, 1)
+	go func() {
+		held, _ := i.app.inventory().Discover(context.Background(), i.tenant.ID, scope, inventory.Look{Limit: 10})
+		found <- held
+	}()
+	watch := i.connect()
+	stacktest.Eventually(t, 20*time.Second, "the look that waits for the row", func() bool {
+		var n int
+		return watch.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&n) == nil && n > 0
+	})
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if held := <-found; len(held) != 0 || i.state(hers) != "survivor" {
+		t.Errorf("found %v, and the item is %s; want none, and survivor", held, i.state(hers))
+	}
+	// Whatever is left as ending when the cascade closes has survived it.
+	i.sql(`update inventory set state = 'ending' where id = '` + hers + `'`)
+	if _, err := i.app.cascades().Close(t.Context(), i.tenant.ID, event, false); err != nil {
+		t.Fatal(err)
+	}
+	if i.state(hers) != "survivor" {
+		t.Errorf("the item of a closed cascade is %s, want survivor", i.state(hers))
+	}
+}

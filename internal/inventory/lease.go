@@ -1,0 +1,169 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// The errors of leases.
+var (
+	// ErrBusy is returned while another attempt holds the lease on the account.
+	ErrBusy = errors.New("another attempt is at the account")
+	// ErrLeaseLost is returned to an attempt whose account was taken over.
+	ErrLeaseLost = errors.New("the attempt has lost its lease on the account: a later one goes on")
+	// ErrForeign is returned where an event has no claim on an item: it does not exist,
+	// is closed, or the item is not in its scope.
+	ErrForeign = errors.New("the item is not one of this cascade's, or the cascade is closed")
+)
+
+// Attempt is one attempt at one item, which holds the lease on the item's account (the
+// connector, kind and reference) while it acts.
+type Attempt struct {
+	Event    uuid.UUID
+	Item     uuid.UUID
+	Holder   uuid.UUID // of this attempt alone
+	Run      string
+	Activity string
+	Number   int
+	Started  time.Time     // by Temporal's clock: of two attempts at one item the later wins
+	Lease    time.Duration // until when others wait, if the attempt ends without a word
+}
+
+const leaseSQL = `
+	with item as (select * from inventory where tenant_id = $1 and id = $2),
+	-- Registrations of the account hold it shared: they are seen, or see the lease.
+	locked as materialized (
+	  select pg_advisory_xact_lock(lock_key($1, array['account', connector, kind, reference])) from item)
+	insert into account_leases as l (tenant_id, connector, kind, reference, event_id, item_id, holder, run_id, activity, attempt, started_at, expires_at)
+	select $1, connector, kind, reference, $3, id, $4, $5, $6, $7, $8, clock_timestamp() + $9::interval from item, locked
+	on conflict (tenant_id, connector, kind, reference) do update
+	   set event_id = excluded.event_id, item_id = excluded.item_id, holder = excluded.holder, run_id = excluded.run_id, activity = excluded.activity,
+	       attempt = excluded.attempt, started_at = excluded.started_at, expires_at = excluded.expires_at
+	 where l.expires_at < clock_timestamp()
+	    or (l.event_id = excluded.event_id and l.item_id = excluded.item_id and l.started_at <= excluded.started_at)`
+
+// openLeasedSQL reads the item after the lease was taken: what was registered for the
+// account before is visible now. An event's claim on an item is its mark, or its scope.
+const openLeasedSQL = `
+	select ` + itemColumns + `, secret, rotates(i),
+	       exists (select 1 from account_leases l where l.tenant_id = $1 and l.holder = $4
+	          and l.connector = i.connector and l.kind = i.kind and l.reference = i.reference),
+	       exists (select 1 from lifecycle_events e
+	          where e.tenant_id = $1 and e.id = $3 and e.closed_at is null and (e.kind = 'leaver' or e.ends)
+	            and (i.event_id = e.id or (e.kind = 'leaver'
+	                 and not of_later_life($1, e.sequence, i.sequence, array[i.principal_id, i.agent_id, e.principal_id])
+	                 and (e.principal_id in (i.principal_id, i.agent_id)
+	                      or exists (select 1 from agents_ending_with($1, e.principal_id) a where a in (i.principal_id, i.agent_id))))))
+	  from inventory i where i.tenant_id = $1 and i.id = $2`
+
+// OpenLeased takes the lease on an item's account and then reads the item with its
+// secrets. What is ended already needs no lease.
+// Errors: [ErrNotFound], [ErrBusy], [ErrForeign].
+func (s *Store) OpenLeased(ctx context.Context, tenant uuid.UUID, a Attempt) (*Opened, error) {
+	var o *Opened
+	var secret []byte
+	var leased, claimed bool
+	err := database.Together(ctx, s.db, tenant,
+		database.Statement{
+			SQL:     leaseSQL,
+			Args:    []any{tenant, a.Item, a.Event, a.Holder, a.Run, a.Activity, a.Number, a.Started, a.Lease},
+			Collect: database.Drain,
+		},
+		database.Statement{SQL: openLeasedSQL, Args: []any{tenant, a.Item, a.Event, a.Holder}, Collect: func(rows pgx.Rows) (err error) {
+			o, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Opened, error) {
+				var o Opened
+				return &o, row.Scan(append(o.fields(), &secret, &o.Rotates, &leased, &claimed)...)
+			})
+			return err
+		}})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, ErrNotFound
+	case err != nil:
+		return nil, fmt.Errorf("open item %s: %w", a.Item, err)
+	case o.State.Ended():
+		return o, s.Yield(ctx, tenant, a.Holder)
+	case !claimed:
+		return nil, errors.Join(ErrForeign, s.Yield(ctx, tenant, a.Holder))
+	case !leased:
+		return nil, ErrBusy
+	}
+	o.Secret, err = s.unseal(tenant, a.Item, secret)
+	return o, err
+}
+
+// Lease takes the lease on an item's account alone. Error: [ErrBusy].
+func (s *Store) Lease(ctx context.Context, tenant uuid.UUID, a Attempt) error {
+	err := s.exec(ctx, tenant, "take a lease", leaseSQL, tenant, a.Item, a.Event, a.Holder, a.Run, a.Activity, a.Number, a.Started, a.Lease)
+	if err != nil {
+		return err
+	}
+	if err := s.CheckLease(ctx, tenant, a.Holder); errors.Is(err, ErrLeaseLost) {
+		return ErrBusy
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// holds selects the lease of a holder, if it has one still.
+func holds(param string) string {
+	return `exists (select 1 from account_leases l where l.tenant_id = $1 and l.holder = ` + param + ` and l.expires_at > clock_timestamp())`
+}
+
+// CheckLease returns [ErrLeaseLost] where the holder's lease was taken over, or has run out.
+func (s *Store) CheckLease(ctx context.Context, tenant, holder uuid.UUID) error {
+	held, err := database.Once(ctx, s.db, tenant, oneBool, `select `+holds("$2"), tenant, holder)
+	if err != nil {
+		return fmt.Errorf("check the lease: %w", err)
+	}
+	if !held {
+		return ErrLeaseLost
+	}
+	return nil
+}
+
+// Yield ends a lease, so that others need not wait for its end.
+func (s *Store) Yield(ctx context.Context, tenant, holder uuid.UUID) error {
+	return s.exec(ctx, tenant, "end a lease", `delete from account_leases where tenant_id = $1 and holder = $2`, tenant, holder)
+}
+
+func oneBool(rows pgx.Rows) (bool, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool]) }
+
+// lockAccounts keeps attempts from beginning with the accounts of registrations until the
+// transaction ends, in one order for all. Error: [ErrAccountEnding], where one is being
+// ended or rotated: who registers then would be cut off without a word.
+func lockAccounts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items ...New) error {
+	var named, kinds, references []string
+	for _, n := range items {
+		named, kinds, references = append(named, n.Connector), append(kinds, string(n.Kind)), append(references, n.Reference)
+	}
+	if _, err := tx.Exec(ctx, `
+		select pg_advisory_xact_lock_shared(k) from (
+		  select distinct lock_key($1, array['account', c, k, r]) k from unnest($2::text[], $3::text[], $4::text[]) a (c, k, r) order by 1) keys`,
+		tenant, named, kinds, references); err != nil {
+		return err
+	}
+	var reference *string
+	err := tx.QueryRow(ctx, `
+		select a.r from unnest($2::text[], $3::text[], $4::text[]) a (c, k, r)
+		 where exists (select 1 from account_leases l
+		         where l.tenant_id = $1 and l.connector = a.c and l.kind = a.k and l.reference = a.r and l.expires_at > clock_timestamp())
+		    or exists (select 1 from rotations o
+		         where o.tenant_id = $1 and o.connector = a.c and o.kind = a.k and o.reference = a.r and o.step not in ('done', 'abandoned'))
+		 limit 1`, tenant, named, kinds, references).Scan(&reference)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %s", ErrAccountEnding, *reference)
+}
