@@ -31,7 +31,7 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 }
 
 func (s *Server) caller(r *http.Request) (tenant.Caller, error) {
-	secret := tenant.Bearer(r.Header.Get("Authorization"))
+	secret := tenant.Bearer(r.Header)
 	name := chi.URLParam(r, "tenant")
 	if strings.Count(secret, ".") == 2 {
 		return s.Tenants.AuthenticateJWT(r.Context(), secret, name)

@@ -80,7 +80,7 @@ func toError(err error) *Error {
 // writeError answers with a SCIM error; what the client may not see is logged.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	e := toError(err)
-	if e.Status >= http.StatusInternalServerError && e.Status != http.StatusNotImplemented {
+	if e.Status >= http.StatusInternalServerError && e.Status != http.StatusNotImplemented && r.Context().Err() == nil { // not of a client that is gone
 		s.Log.LogAttrs(r.Context(), slog.LevelError, "request failed",
 			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", e.Status), slog.Any("error", err))
 	}

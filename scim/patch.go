@@ -12,8 +12,13 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// maxOperations bounds one PATCH.
-const maxOperations = 1000
+const (
+	// maxOperations bounds one PATCH.
+	maxOperations = 1000
+	// maxComparisons bounds how often one PATCH may look at an element of a list, once for
+	// each comparison of a value filter: work that no size of a message bounds.
+	maxComparisons = 100_000
+)
 
 // operation is one operation of a PATCH (RFC 7644 section 3.5.2).
 type operation struct {
@@ -118,7 +123,8 @@ type matcher func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, er
 // patch applies operations in order to a copy of the resource: all or nothing.
 // What they do to a group's members comes back apart.
 func patch(rt *ResourceType, rd reader, current Object, operations []operation, match matcher) (Object, directory.Delta, error) {
-	p := patcher{rt: rt, reader: rd, object: clone(current).(Object), match: match, delta: &directory.Delta{}}
+	left := maxComparisons
+	p := patcher{rt: rt, reader: rd, object: clone(current).(Object), match: match, delta: &directory.Delta{}, left: &left}
 	for _, o := range operations {
 		if err := p.apply(o); err != nil {
 			return nil, directory.Delta{}, err
@@ -133,6 +139,15 @@ type patcher struct {
 	object Object
 	match  matcher
 	delta  *directory.Delta
+	left   *int // comparisons
+}
+
+// spend takes comparisons of the message's, or says that there are no more.
+func (p patcher) spend(comparisons int) error {
+	if *p.left -= comparisons; *p.left < 0 {
+		return badRequest(tooMany, "the operations would look at more than %d elements of lists: send them in several PATCHes", maxComparisons)
+	}
+	return nil
 }
 
 func (p patcher) apply(o operation) error {
@@ -303,6 +318,9 @@ func (p patcher) list(in Object, t *target, o operation) error {
 	if o.op == "add" {
 		have, _ = in[t.attr.Name].([]any)
 	}
+	if err := p.spend(len(have) + len(added)); err != nil {
+		return err
+	}
 	merged := newSet(t.attr, have)
 	var touched []any // what was there already changes nothing (RFC 7644 section 3.5.2.1)
 	for _, v := range added {
@@ -353,6 +371,9 @@ func (s *set) add(v any) bool {
 // the element, as Entra expects; a strict tenant gets RFC 7644's noTarget.
 func (p patcher) elements(in Object, t *target, o operation) error {
 	have, _ := in[t.attr.Name].([]any)
+	if err := p.spend(len(have) * comparisons(t.where)); err != nil {
+		return err
+	}
 	var touched []any
 	for _, v := range have {
 		if element, ok := v.(Object); ok && (t.where == nil || directory.Matches(t.where, element)) {
@@ -413,8 +434,14 @@ func (p patcher) setList(in Object, a *Attribute, list, touched []any) {
 		return ok && (len(object) == 0 || (a.edge && object["value"] == nil))
 	})
 	if slices.ContainsFunc(touched, isPrimary) {
+		last := make(map[uintptr]bool, len(touched))
+		for _, t := range touched {
+			if object, ok := t.(Object); ok {
+				last[identity(object)] = true
+			}
+		}
 		for _, v := range list {
-			if isPrimary(v) && !slices.ContainsFunc(touched, func(t any) bool { return same(t, v) }) {
+			if isPrimary(v) && !last[identity(v.(Object))] {
 				v.(Object)["primary"] = false
 			}
 		}
@@ -424,13 +451,29 @@ func (p patcher) setList(in Object, a *Attribute, list, touched []any) {
 	}
 }
 
+// comparisons is how many a condition makes of each element.
+func comparisons(c directory.Condition) int {
+	switch c := c.(type) {
+	case directory.And:
+		return comparisons(c.Left) + comparisons(c.Right)
+	case directory.Or:
+		return comparisons(c.Left) + comparisons(c.Right)
+	case directory.Not:
+		return comparisons(c.Inner)
+	case directory.Element:
+		return comparisons(c.Where)
+	default:
+		return 1
+	}
+}
+
 func isPrimary(v any) bool {
 	object, ok := v.(Object)
 	return ok && object["primary"] == true
 }
 
-// same tells whether two values are one map, not only alike.
-func same(a, b any) bool { return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() }
+// identity tells one map from another that is alike.
+func identity(o Object) uintptr { return reflect.ValueOf(o).Pointer() }
 
 func (p patcher) remove(in Object, t *target, o operation) error {
 	if !t.attr.MultiValued {
@@ -441,11 +484,17 @@ func (p patcher) remove(in Object, t *target, o operation) error {
 		delete(in, t.attr.Name)
 		return nil
 	}
+	if err := p.spend(len(have) * comparisons(t.where)); err != nil {
+		return err
+	}
 	selected := func(v any) bool {
 		element, ok := v.(Object)
 		return t.where == nil || (ok && directory.Matches(t.where, element))
 	}
 	if o.hasValue && t.where == nil && t.sub == nil {
+		if err := p.spend(len(have) * len(listOf(o.value))); err != nil {
+			return err
+		}
 		matches, err := p.matches(t.attr, o.value)
 		if err != nil {
 			return err

@@ -34,10 +34,19 @@ const (
 func (s *Server) Access() http.Handler {
 	r := chi.NewRouter()
 	s.refuseUnknown(r)
-	r.Use(echoRequestID, s.authenticate(tenant.ClassPlatform))
+	r.Use(echoRequestID, bounded, s.authenticate(tenant.ClassPlatform))
 	r.Post("/evaluation", s.evaluate)
 	r.Post("/evaluations", s.evaluateAll)
 	return r
+}
+
+// bounded bounds what one request may take in all, its authentication included.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), decidePatience)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
 
 // AccessMetadata answers where the endpoints are.

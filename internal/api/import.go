@@ -16,6 +16,10 @@ import (
 const (
 	maxImport      = 16 << 20 // bytes
 	maxImportLines = 10_000
+	// importRate is how many lines a token may import in a second, after a burst of
+	// importBurst.
+	importRate  = 1000
+	importBurst = 4 * maxImportLines
 	// maxLineErrors bounds an answer; a file of bad lines needs no more to be told.
 	maxLineErrors = 1000
 )
@@ -30,10 +34,20 @@ type lineError struct {
 // an error for each bad line.
 func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 	lines, err := readLines(w, r)
+	if err == nil {
+		err = s.imports.take(caller(r).TokenID, len(lines))
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
+	slow, release, err := s.slow(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	defer release()
+	r = r.WithContext(slow)
 	var items []inventory.New
 	var numbers []int // of the items' lines
 	var bad []lineError
@@ -49,8 +63,12 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		}
 		items, numbers = append(items, body.item()), append(numbers, line.number)
 	}
-	// Where a line is bad already, the others are only tried: each bad one is told.
-	refused, err := s.Inventory.RegisterAll(r.Context(), tenantOf(r).ID, items, len(bad) > 0)
+	// Where a line is bad already, the others are only checked: each bad one is reported.
+	register := s.Inventory.RegisterAll
+	if len(bad) > 0 {
+		register = s.Inventory.CheckAll
+	}
+	refused, err := register(r.Context(), tenantOf(r).ID, items)
 	if err != nil {
 		s.fail(w, r, err)
 		return

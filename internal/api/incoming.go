@@ -27,7 +27,7 @@ const (
 // RevokeGlobally ends everything of the subject that a client's IdP names, as a
 // deactivation does (draft-parecki-oauth-global-token-revocation-06).
 func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
-	received, err := s.Tenants.AuthenticateRevocation(r.Context(), tenant.Bearer(r.Header.Get("Authorization")), chi.URLParam(r, "tenant"))
+	received, err := s.Tenants.AuthenticateRevocation(r.Context(), tenant.Bearer(r.Header), chi.URLParam(r, "tenant"))
 	var known bool
 	if err == nil {
 		known, err = s.Tenants.Known(r.Context(), received)

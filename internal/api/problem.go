@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/leaverhq/leaver/internal/brake"
@@ -27,6 +28,8 @@ type problem struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
 	Detail string `json:"detail"`
+	// RetryAfter is in seconds; 0 says nothing.
+	RetryAfter int `json:"-"`
 	// Line and Column are where a mapping's mistake is, from 1.
 	Line   int `json:"line,omitempty"`
 	Column int `json:"column,omitempty"`
@@ -110,15 +113,19 @@ func toProblem(err error) problem {
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := toProblem(err)
 	p.Title = http.StatusText(p.Status)
-	if p.Status >= http.StatusInternalServerError {
+	if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil { // not of a client that is gone
 		s.Log.LogAttrs(r.Context(), slog.LevelError, "request failed",
 			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", p.Status), slog.Any("error", err))
 	}
-	if p.Status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "5")
+	switch {
+	case p.RetryAfter > 0:
+	case p.Status == http.StatusServiceUnavailable:
+		p.RetryAfter = 5
+	case errors.Is(err, inventory.ErrAccountEnding):
+		p.RetryAfter = 60
 	}
-	if errors.Is(err, inventory.ErrAccountEnding) {
-		w.Header().Set("Retry-After", "60")
+	if p.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
 	}
 	write(w, p.Status, "application/problem+json", p)
 }

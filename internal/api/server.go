@@ -70,9 +70,13 @@ type Server struct {
 	PublicURL string
 	// Entitlements derives what principals are entitled to.
 	Entitlements *entitlement.Store
+	// Slow takes a place among a tenant's searches, imports and reports.
+	Slow func(ctx context.Context, tenant uuid.UUID) (slow context.Context, release func(), err error)
 	// CheckSchema tells whether a tenant can declare a schema beside its others.
 	CheckSchema func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error)
 	Log         *slog.Logger
+
+	imports lineRates
 }
 
 // Handler returns the routes, to be mounted at [BasePath]. Each group of
@@ -89,8 +93,8 @@ func (s *Server) Handler() http.Handler {
 		credentials := items{Server: s, path: "/credentials", kinds: inventory.CredentialKinds()}
 		runs := items{Server: s, path: "/scheduled-runs", kinds: []inventory.Kind{inventory.ScheduledRun}}
 		for _, h := range []items{credentials, runs} {
-			r.Post(h.path, h.register)
-			r.Get(h.path, h.list)
+			r.With(s.slowly).Post(h.path, h.register)
+			r.With(s.slowly).Get(h.path, h.list)
 			r.Get(h.path+"/{id}", h.get)
 			r.Delete(h.path+"/{id}", h.release)
 		}
@@ -121,19 +125,19 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/schemas", s.listSchemas)
 			r.Put("/schemas/{urn}", s.putSchema)
 			r.Delete("/schemas/{urn}", s.deleteSchema)
-			r.Get("/changes", s.listChanges)
+			r.With(s.slowly).Get("/changes", s.listChanges)
 			r.Get("/tokens", s.listTokens)
 			r.Post("/tokens", s.createToken)
 			r.Delete("/tokens/{id}", s.revokeToken)
-			r.Get("/inventory", s.listInventory)
+			r.With(s.slowly).Get("/inventory", s.listInventory)
 			r.Get("/inventory/{id}", s.getItem)
 			r.Post("/import", s.importItems)
-			r.Get("/unbound", s.listUnbound)
+			r.With(s.slowly).Get("/unbound", s.listUnbound)
 			r.Post("/unbound/{id}/bind", s.bind)
 			r.Get("/brakes", s.listBrakes)
 			r.Get("/principals", s.findPrincipals)
 			r.Get("/principals/{id}", s.showPrincipal)
-			r.Get("/principals/{id}/plan", s.planEnd)
+			r.With(s.slowly).Get("/principals/{id}/plan", s.planEnd)
 			r.Post("/principals/{id}/end", s.endPrincipal)
 			r.Get("/principals/{id}/restoration", s.planRestore)
 			r.Post("/principals/{id}/restore", s.restorePrincipal)
@@ -145,9 +149,9 @@ func (s *Server) Handler() http.Handler {
 			r.Post("/mapping/rollback", s.rollbackMapping)
 			r.Post("/mapping/test", s.testMapping)
 			r.Post("/mapping/diff", s.diffMapping)
-			r.Get("/cascades", s.listCascades)
+			r.With(s.slowly).Get("/cascades", s.listCascades)
 			r.Get("/cascades/{id}", s.getCascade)
-			r.Get("/cascades/{id}/evidence", s.listEvidence)
+			r.With(s.slowly).Get("/cascades/{id}/evidence", s.listEvidence)
 			r.Post("/cascades/{id}/rerun", s.rerunCascade)
 			r.Post("/cascades/{id}/retry", s.retryCascade)
 			r.Post("/cascades/{id}/waive", s.waive)
@@ -188,7 +192,7 @@ func tenantOf(r *http.Request) tenant.Tenant {
 func (s *Server) authenticate(class tenant.Class) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			c, err := s.Tenants.Authenticate(r.Context(), tenant.Bearer(r.Header.Get("Authorization")), class)
+			c, err := s.Tenants.Authenticate(r.Context(), tenant.Bearer(r.Header), class)
 			if errors.Is(err, tenant.ErrUnauthorized) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
 				s.fail(w, r, problem{Status: http.StatusUnauthorized, Detail: "present a valid token of class " + string(class)})

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,6 +34,7 @@ var ErrUnavailable = errors.New("PostgreSQL is not available")
 // DB is a connection pool of the application's role, which row-level security binds.
 type DB struct {
 	pool   *pgxpool.Pool
+	quotas *quotas
 	shared *coalesce.Group[lane, Statement]
 }
 
@@ -44,6 +47,9 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
 	cfg.AfterConnect = refuseUnboundRole
+	if !strings.Contains(url, "pool_max_conns") {
+		cfg.MaxConns = max(cfg.MaxConns, defaultConns)
+	}
 	if cfg.ConnConfig.RuntimeParams["statement_timeout"] == "" {
 		cfg.ConnConfig.RuntimeParams["statement_timeout"] = statementTimeout
 	}
@@ -58,7 +64,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the pool: %w", err)
 	}
-	db := &DB{pool: pool}
+	db := &DB{pool: pool, quotas: newQuotas(cfg.MaxConns)}
 	db.shared = coalesce.NewGroup(db.share)
 	return db, nil
 }
@@ -94,20 +100,32 @@ const tenantKey = "leaver.tenant"
 
 // InTenant runs fn in one transaction that sees only that tenant's rows.
 func (db *DB) InTenant(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
-	return db.begin(ctx, tenant.String(), fn)
+	return db.begin(ctx, tenant, fn)
 }
 
 // InNoTenant runs fn in one transaction that sees no tenant's rows: for the
 // tenants' names, operators' tokens and the functions asked before a tenant is known.
 func (db *DB) InNoTenant(ctx context.Context, fn func(pgx.Tx) error) error {
-	return db.begin(ctx, "", fn)
+	return db.begin(ctx, uuid.Nil, fn)
 }
 
-func (db *DB) begin(ctx context.Context, tenant string, fn func(pgx.Tx) error) error {
+func (db *DB) begin(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
+	conn, release, err := db.acquire(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	defer release()
+	name := ""
+	if tenant != uuid.Nil {
+		name = tenant.String()
+	}
 	// A uuid's text has no quotes: this is no splice of client text, and it
 	// saves the round trip that a parameter would cost.
-	begin := "begin; set local leaver.tenant = '" + tenant + "'"
-	return classify(pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: begin}, fn))
+	begin := "begin; set local leaver.tenant = '" + name + "'"
+	if isSlow(ctx) {
+		begin += "; set local statement_timeout = '" + slowStatementTimeout + "'"
+	}
+	return classify(pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{BeginQuery: begin}, fn))
 }
 
 // Statement is one of several that share a transaction and a round trip.
@@ -121,11 +139,14 @@ type Statement struct {
 // tenant's rows, in a single round trip. A statement that fails undoes all; what
 // a Collect does not like is committed.
 func Together(ctx context.Context, db *DB, tenant uuid.UUID, statements ...Statement) error {
-	conn, err := db.pool.Acquire(ctx)
+	conn, release, err := db.acquire(ctx, tenant)
 	if err != nil {
-		return classify(err)
+		return err
 	}
-	defer conn.Release()
+	defer release()
+	if isSlow(ctx) {
+		statements = append([]Statement{{SQL: `select set_config('statement_timeout', $1, true)`, Args: []any{slowStatementTimeout}, Collect: Drain}}, statements...)
+	}
 	session := conn.Conn().PgConn().CustomData()
 	known := session[tenantKey] == tenant
 	if known && len(statements) == 1 {
@@ -231,14 +252,17 @@ func classify(err error) error {
 		switch {
 		case pgErr.Code == "57014": // query_canceled, by statement_timeout
 			return fmt.Errorf("%w: %w", ErrTooDear, err)
-		case pgErr.Code[:2] == "08", pgErr.Code[:2] == "53", pgErr.Code[:3] == "57P", pgErr.Code == "40001", pgErr.Code == "40P01":
+		case pgErr.Code[:2] == "08", pgErr.Code[:2] == "53", pgErr.Code[:3] == "57P", pgErr.Code == "40001", pgErr.Code == "40P01",
+			pgErr.Code[:2] == "28", // the role's login is refused: an operator's to mend, and no client's
+			pgErr.Code == "55P03":  // somebody has held a row for long
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		return err
 	}
 	var connectErr *pgconn.ConnectError
 	var netErr net.Error
-	if errors.As(err, &connectErr) || errors.As(err, &netErr) || pgconn.SafeToRetry(err) || errors.Is(err, pgconn.ErrConnClosed) {
+	if errors.As(err, &connectErr) || errors.As(err, &netErr) || pgconn.SafeToRetry(err) || errors.Is(err, pgconn.ErrConnClosed) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) { // reset while it answered
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err

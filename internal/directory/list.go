@@ -55,6 +55,14 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, erro
 		return Page{}, err
 	}
 	matchArgs := len(b.args)
+	if !q.isLookup() {
+		slow, release, err := s.db.Slow(ctx, tenant)
+		if err != nil {
+			return Page{}, err
+		}
+		defer release()
+		ctx = slow
+	}
 	var page Page
 	if q.Limit > 0 {
 		if page, err = s.page(ctx, tenant, q, &b, match); err != nil {
@@ -104,7 +112,7 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 		})
 		return err
 	}}
-	if _, bare := q.From[0].Where.(Compare); bare && q.findsOne() {
+	if q.isLookup() {
 		err = database.Shared(ctx, s.db, tenant, "searches", query)
 	} else {
 		err = database.Together(ctx, s.db, tenant, query)
@@ -121,6 +129,12 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 		}
 	}
 	return page, nil
+}
+
+// isLookup reports whether one look into a unique index answers the query.
+func (q Query) isLookup() bool {
+	_, bare := q.From[0].Where.(Compare)
+	return bare && q.findsOne()
 }
 
 // order ends a statement that finds a page. Who is found by a unique name needs

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -115,14 +116,99 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("registration %d: %v"
 // Unwrap returns the cause, which is one of [Store.Register]'s errors.
 func (e *RefusedError) Unwrap() error { return e.Cause }
 
-// RegisterAll adds all of the items, or, where any is refused, none, and says
-// of each refused one why. The refusals are nil where err is not. With try it only
-// says what would be refused.
-func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New, try bool) (refused []*RefusedError, err error) {
-	errRefused := errors.New("refused")
+// chunk is how many items one transaction registers: a cascade waits for no more.
+const chunk = 100
+
+// CheckAll says which of the items would be refused, and why. It holds no locks.
+func (s *Store) CheckAll(ctx context.Context, tenant uuid.UUID, items []New) (refused []*RefusedError, err error) {
 	live, err := s.liveOf(ctx, tenant, items...)
 	if err != nil {
 		return nil, err
+	}
+	seen := make(map[string]bool, len(items))
+	for from := 0; from < len(items); from += chunk {
+		some := items[from:min(from+chunk, len(items))]
+		err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+			taken, err := registered(ctx, tx, tenant, some)
+			if err != nil {
+				return err
+			}
+			check := newCheck(tx, tenant, live)
+			for i, n := range some {
+				err := check.admit(ctx, n)
+				if err == nil && (taken[i] || seen[n.key()]) {
+					err = ErrDuplicate
+				}
+				seen[n.key()] = true
+				if err != nil && !isRefusal(err) {
+					return err
+				}
+				if err != nil {
+					refused = append(refused, &RefusedError{from + i, err})
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("check %d items: %w", len(items), err)
+		}
+	}
+	return refused, nil
+}
+
+// key is what must be unique among what is alive.
+func (n New) key() string {
+	return strings.Join([]string{n.Connector, string(n.Kind), n.Reference, n.Principal.String()}, "\x1f")
+}
+
+// registered tells of each item whether the same is registered already and not ended.
+func registered(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items []New) ([]bool, error) {
+	var named, kinds, references []string
+	var principals []uuid.UUID
+	for _, n := range items {
+		named, kinds = append(named, n.Connector), append(kinds, string(n.Kind))
+		references, principals = append(references, n.Reference), append(principals, n.Principal)
+	}
+	rows, err := tx.Query(ctx, `
+		select exists (select 1 from inventory where tenant_id = $1 and connector = a.c and kind = a.k and reference = a.r and principal_id = a.p
+		   and state in ('live', 'ending', 'survivor', 'waived'))
+		  from unnest($2::text[], $3::text[], $4::text[], $5::uuid[]) with ordinality a (c, k, r, p, n) order by n`, tenant, named, kinds, references, principals)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[bool])
+}
+
+// RegisterAll adds all of the items, or, where any is refused, none, and says of each
+// refused one why. The refusals are nil where err is not. It registers some at a time, so
+// that no cascade waits for all; what it has registered when another is refused, because
+// somebody has left meanwhile, it releases again.
+func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New) (refused []*RefusedError, err error) {
+	if refused, err = s.CheckAll(ctx, tenant, items); err != nil || len(refused) > 0 {
+		return refused, err
+	}
+	var done []uuid.UUID
+	for from := 0; from < len(items); from += chunk {
+		ids, late, err := s.registerSome(ctx, tenant, items[from:min(from+chunk, len(items))])
+		if err == nil && late == nil {
+			done = append(done, ids...)
+			continue
+		}
+		undone := s.undo(context.WithoutCancel(ctx), tenant, done)
+		if err = errors.Join(err, undone); err != nil {
+			return nil, fmt.Errorf("register %d items: %w", len(items), err)
+		}
+		late.Index += from
+		return []*RefusedError{late}, nil
+	}
+	return nil, nil
+}
+
+// registerSome registers items in one transaction, or none of them.
+func (s *Store) registerSome(ctx context.Context, tenant uuid.UUID, items []New) (registered []uuid.UUID, refused *RefusedError, err error) {
+	live, err := s.liveOf(ctx, tenant, items...)
+	if err != nil {
+		return nil, nil, err
 	}
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		admission := newAdmission(tx, tenant, live)
@@ -130,29 +216,34 @@ func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New, 
 			return err
 		}
 		for i, n := range items {
+			var item *Item
 			err := admission.admit(ctx, n)
 			if err == nil {
-				_, err = s.insert(ctx, tx, tenant, n)
-			}
-			if err != nil && !isRefusal(err) {
-				return err
+				item, err = s.insert(ctx, tx, tenant, n)
 			}
 			if err != nil {
-				refused = append(refused, &RefusedError{i, err})
+				return &RefusedError{i, err}
 			}
-		}
-		if len(refused) > 0 || try {
-			return errRefused
+			registered = append(registered, item.ID)
 		}
 		return nil
 	})
-	if errors.Is(err, errRefused) {
-		return refused, nil
+	var late *RefusedError
+	switch {
+	case errors.As(err, &late) && isRefusal(late.Cause):
+		return nil, late, nil
+	case isRefusal(err): // an account is being ended
+		return nil, &RefusedError{0, err}, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("register %d items: %w", len(items), err)
-	}
-	return nil, nil
+	return registered, nil, err
+}
+
+// undo releases what an import has registered before it was refused. What a cascade has
+// begun with stays the cascade's.
+func (s *Store) undo(ctx context.Context, tenant uuid.UUID, items []uuid.UUID) error {
+	return s.exec(ctx, tenant, "undo an import", `
+		update inventory set state = 'released', reason = 'its import was refused', secret = null, updated_at = now()
+		 where tenant_id = $1 and id = any ($2) and state = 'live'`, tenant, items)
 }
 
 func isRefusal(err error) bool {
@@ -198,7 +289,9 @@ func holdersOf(principal uuid.UUID, agent *uuid.UUID) []uuid.UUID {
 // and each agent has an active owner; and keeps all of that true until the
 // transaction ends. It asks of each once.
 type admission struct {
-	tx     pgx.Tx
+	tx    pgx.Tx
+	locks bool // until the transaction ends
+
 	tenant uuid.UUID
 	asked  map[uuid.UUID]holder
 	live   map[uuid.UUID][]string // what those are entitled to of whom that is in doubt
@@ -210,6 +303,11 @@ type holder struct {
 }
 
 func newAdmission(tx pgx.Tx, tenant uuid.UUID, live map[uuid.UUID][]string) *admission {
+	return &admission{tx: tx, locks: true, tenant: tenant, asked: make(map[uuid.UUID]holder), live: live}
+}
+
+// newCheck is an admission that only says what would be refused now, and locks nothing.
+func newCheck(tx pgx.Tx, tenant uuid.UUID, live map[uuid.UUID][]string) *admission {
 	return &admission{tx: tx, tenant: tenant, asked: make(map[uuid.UUID]holder), live: live}
 }
 
@@ -329,7 +427,7 @@ func (a *admission) all(ctx context.Context, holders []uuid.UUID) error {
 }
 
 func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string, err error) {
-	if err := lockPrincipal(ctx, a.tx, a.tenant, id); err != nil {
+	if err := a.lockPrincipal(ctx, id); err != nil {
 		return "", err
 	}
 	// Asked after the lock is held, in a statement of its own: either a deactivation is
@@ -351,34 +449,37 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 		return resourceType, fmt.Errorf("%w: the validity of agent %s has ended", ErrRestricted, id)
 	}
 	if resourceType == directory.TypeAgent {
-		err = lockActiveOwner(ctx, a.tx, a.tenant, id)
+		err = a.lockActiveOwner(ctx, id)
 	}
 	return resourceType, err
 }
 
 // lockPrincipal has a cascade of the principal's wait until the transaction ends. No
 // deactivation waits for it.
-func lockPrincipal(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) error {
-	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock_shared(lock_key($1, array['principal', $2::uuid::text]))`, tenant, id)
+func (a *admission) lockPrincipal(ctx context.Context, id uuid.UUID) error {
+	if !a.locks {
+		return nil
+	}
+	_, err := a.tx.Exec(ctx, `select pg_advisory_xact_lock_shared(lock_key($1, array['principal', $2::uuid::text]))`, a.tenant, id)
 	return err
 }
 
 // lockActiveOwner finds an owner of the agent who is here, and has that owner's cascade
 // wait until the transaction ends. Meanwhile the owner may have left: it then looks for
 // another.
-func lockActiveOwner(ctx context.Context, tx pgx.Tx, tenant, agent uuid.UUID) error {
+func (a *admission) lockActiveOwner(ctx context.Context, agent uuid.UUID) error {
 	for {
 		var owner *uuid.UUID
-		if err := tx.QueryRow(ctx, `select active_owner($1, $2, null)`, tenant, agent).Scan(&owner); err != nil {
+		if err := a.tx.QueryRow(ctx, `select active_owner($1, $2, null)`, a.tenant, agent).Scan(&owner); err != nil {
 			return err
 		}
 		if owner == nil {
 			return fmt.Errorf("%w: agent %s has no active owner", ErrRestricted, agent)
 		}
-		if err := lockPrincipal(ctx, tx, tenant, *owner); err != nil {
+		if err := a.lockPrincipal(ctx, *owner); err != nil {
 			return err
 		}
-		restricted, err := isRestricted(ctx, tx, tenant, *owner)
+		restricted, err := isRestricted(ctx, a.tx, a.tenant, *owner)
 		if err != nil || !restricted {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -190,10 +191,14 @@ func (s *Store) look(ctx context.Context, sum [32]byte) (validity, error) {
 	return v, nil
 }
 
-// Bearer returns the secret of an Authorization header (RFC 6750 section 2.1),
-// or nothing.
-func Bearer(header string) string {
-	scheme, secret, _ := strings.Cut(header, " ")
+// Bearer returns the secret of a request's Authorization header (RFC 6750 section 2.1), or
+// nothing. Two of them are none: what stands in front of leaver may have checked the other.
+func Bearer(header http.Header) string {
+	values := header.Values("Authorization")
+	if len(values) != 1 {
+		return ""
+	}
+	scheme, secret, _ := strings.Cut(values[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return ""
 	}

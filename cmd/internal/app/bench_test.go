@@ -158,7 +158,7 @@ func (i *installation) register(user uuid.UUID, n int) {
 	for c := range items {
 		items[c] = inventory.New{Principal: user, Kind: inventory.APIKey, Connector: "noop", Reference: fmt.Sprint(user, c), IssuedAt: time.Now()}
 	}
-	if refused, err := i.app.inventory().RegisterAll(i.t.Context(), i.tenant.ID, items, false); err != nil || len(refused) > 0 {
+	if refused, err := i.app.inventory().RegisterAll(i.t.Context(), i.tenant.ID, items); err != nil || len(refused) > 0 {
 		i.t.Fatal(refused, err)
 	}
 }

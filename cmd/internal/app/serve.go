@@ -52,7 +52,7 @@ func (a *App) Handler() http.Handler {
 		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: brake.New(a.db), Pauses: brake.NewPauses(a.db),
 		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db, a.entitlements),
 		Signals: a.signals, PrivateReceivers: a.config.Signals.PrivateReceivers,
-		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Log: a.log,
+		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.db.Slow, Log: a.log,
 	}
 	r.Mount(api.BasePath, server.Handler())
 	r.Mount(api.AccessPath, server.Access())

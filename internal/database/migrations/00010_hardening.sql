@@ -51,7 +51,70 @@ begin
 end $$;
 -- +goose StatementEnd
 
+-- Which members of groups are restricted, so that the walk to an agent's active owner
+-- passes them by, however many they are. It is no more than that: whom the walk finds is
+-- looked up among the restrictions all the same.
+alter table edges add column restricted boolean not null default false;
+update edges e set restricted = true where attribute in ('members', 'owners')
+    and exists (select 1 from restrictions x where x.tenant_id = e.tenant_id and x.principal_id = e.target_id);
+create index edges_unrestricted on edges (tenant_id, source_id, attribute) where not restricted;
+grant update (restricted) on edges to leaver_app;
+-- +goose StatementBegin
+create function mark_new_edges() returns trigger language plpgsql as $$
+begin
+    -- A return waits for the lock, and then meets the edges; the other way round there is
+    -- no restriction any more.
+    perform 1 from added a join restrictions x on x.tenant_id = a.tenant_id and x.principal_id = a.target_id
+      where a.attribute in ('members', 'owners') for share of x;
+    if found then
+        update edges e set restricted = true from added a join restrictions x on x.tenant_id = a.tenant_id and x.principal_id = a.target_id
+         where e.tenant_id = a.tenant_id and e.source_id = a.source_id and e.attribute = a.attribute and e.target_id = a.target_id
+           and a.attribute in ('members', 'owners');
+    end if;
+    return null;
+end $$;
+create function mark_edges() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' then
+        -- No deactivation waits for a change of a group: what is locked stays unmarked.
+        update edges e set restricted = true
+          from (select u.source_id, u.attribute from edges u
+                 where u.tenant_id = new.tenant_id and u.target_id = new.principal_id and u.attribute in ('members', 'owners') and not u.restricted
+                   for no key update skip locked) m
+         where e.tenant_id = new.tenant_id and e.target_id = new.principal_id and e.source_id = m.source_id and e.attribute = m.attribute;
+    else
+        update edges e set restricted = false where e.tenant_id = old.tenant_id and e.target_id = old.principal_id and e.attribute in ('members', 'owners') and e.restricted;
+    end if;
+    return null;
+end $$;
+
+create or replace function active_owner(tenant uuid, agent uuid, leaving uuid) returns uuid
+    language plpgsql stable as $$
+begin
+    return (
+      with recursive owners (id) as (
+        select e.target_id from edges e where e.tenant_id = tenant and e.source_id = agent and e.attribute = 'owners' and not e.restricted
+        union
+        select e.target_id from owners o
+          join resources g on g.tenant_id = tenant and g.id = o.id and g.type = 'Group' and g.deleted_at is null
+          join edges e on e.tenant_id = tenant and e.source_id = g.id and e.attribute = 'members' and not e.restricted)
+      select o.id from owners o cross join lateral (
+        select 1 from resources p
+         where p.tenant_id = tenant and p.id = o.id and p.type = 'User' and p.deleted_at is null and p.id is distinct from leaving
+           and not exists (select 1 from restrictions x where x.tenant_id = tenant and x.principal_id = p.id)
+        offset 0) active
+       limit 1);
+end $$;
+-- +goose StatementEnd
+create trigger edges_are_marked after insert on edges referencing new table as added for each statement execute function mark_new_edges();
+create trigger restriction_marks_edges after insert or delete on restrictions for each row execute function mark_edges();
+
 -- +goose Down
+drop trigger restriction_marks_edges on restrictions;
+drop trigger edges_are_marked on edges;
+drop function mark_edges(), mark_new_edges();
+drop index edges_unrestricted;
+alter table edges drop column restricted;
 drop function of_later_life(uuid, bigint, bigint, uuid[]);
 drop index lifecycle_events_returns;
 drop function lock_key(uuid, text[]);

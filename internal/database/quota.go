@@ -1,0 +1,126 @@
+package database
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// defaultConns is the size of a pool whose URL has no pool_max_conns.
+	defaultConns = 12
+	// acquireTimeout bounds how long a request waits for a connection.
+	acquireTimeout = 2 * time.Second
+	// slowStatementTimeout bounds a statement of a search, an import or a report.
+	slowStatementTimeout = "2s"
+)
+
+// quotas share a pool's connections out. No tenant has more than two thirds of them at a
+// time, and all searches, imports and reports together no more than half, of which each
+// tenant has a third: decisions, authentication and lifecycle changes always find one.
+type quotas struct {
+	tenants quota // any use
+	slow    quota // searches, imports and reports
+	allSlow *semaphore.Weighted
+}
+
+func newQuotas(conns int32) *quotas {
+	slow := max(1, conns/2)
+	return &quotas{
+		tenants: quota{each: int64(max(1, conns*2/3))},
+		slow:    quota{each: int64(max(1, slow/3))},
+		allSlow: semaphore.NewWeighted(int64(slow)),
+	}
+}
+
+// quota is a number of places that each tenant has.
+type quota struct {
+	each int64
+	mu   sync.Mutex
+	of   map[uuid.UUID]*places
+}
+
+type places struct {
+	*semaphore.Weighted
+	users int // that hold or wait for a place
+}
+
+// take waits for a place of the tenant's. The error is ctx's.
+func (q *quota) take(ctx context.Context, tenant uuid.UUID) (release func(), err error) {
+	q.mu.Lock()
+	p := q.of[tenant]
+	if p == nil {
+		if q.of == nil {
+			q.of = make(map[uuid.UUID]*places)
+		}
+		p = &places{Weighted: semaphore.NewWeighted(q.each)}
+		q.of[tenant] = p
+	}
+	p.users++
+	q.mu.Unlock()
+	leave := func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if p.users--; p.users == 0 {
+			delete(q.of, tenant)
+		}
+	}
+	if err := p.Acquire(ctx, 1); err != nil {
+		leave()
+		return nil, err
+	}
+	return func() { p.Release(1); leave() }, nil
+}
+
+type slowKey struct{}
+
+// Slow takes a place among the searches, imports and reports, and bounds the statements
+// that use the returned context to two seconds each. Error: [ErrUnavailable].
+func (db *DB) Slow(ctx context.Context, tenant uuid.UUID) (slow context.Context, release func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, acquireTimeout)
+	defer cancel()
+	mine, err := db.quotas.slow.take(wait, tenant)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: the tenant has as many searches, imports and reports under way as it may", ErrUnavailable)
+	}
+	if err := db.quotas.allSlow.Acquire(wait, 1); err != nil {
+		mine()
+		return nil, nil, fmt.Errorf("%w: too many searches, imports and reports are under way", ErrUnavailable)
+	}
+	return context.WithValue(ctx, slowKey{}, true), func() { db.quotas.allSlow.Release(1); mine() }, nil
+}
+
+func isSlow(ctx context.Context) bool { return ctx.Value(slowKey{}) != nil }
+
+// acquire takes a connection on behalf of a tenant, or with the zero tenant of none, for
+// which there is no quota. Error: [ErrUnavailable], where none is free for long.
+func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn, release func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, acquireTimeout)
+	defer cancel()
+	place := func() {}
+	if tenant != uuid.Nil {
+		if place, err = db.quotas.tenants.take(wait, tenant); err != nil {
+			return nil, nil, waited(ctx, fmt.Errorf("the tenant uses as many connections as it may: %w", err))
+		}
+	}
+	conn, err = db.pool.Acquire(wait)
+	if err != nil {
+		place()
+		return nil, nil, waited(ctx, classify(err))
+	}
+	return conn, func() { conn.Release(); place() }, nil
+}
+
+// waited marks the end of a wait as the server's lack of connections, unless the caller
+// has given up.
+func waited(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w: no connection was free within %s: %w", ErrUnavailable, acquireTimeout, err)
+}

@@ -1,0 +1,85 @@
+package database_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+)
+
+// TestQuota_LeavesConnectionsForOtherTenants has one tenant hold all that it may.
+func TestQuota_LeavesConnectionsForOtherTenants(t *testing.T) {
+	db, _ := stacktest.Open(t)
+	greedy, other := uuid.New(), uuid.New()
+	release := make(chan struct{})
+	held := make(chan error, 100)
+	for range 100 {
+		go func() {
+			_ = db.InTenant(context.Background(), greedy, func(pgx.Tx) error {
+				held <- nil
+				<-release
+				return nil
+			})
+		}()
+	}
+	defer close(release)
+	for range 8 { // two thirds of 12
+		<-held
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := db.InTenant(ctx, other, func(pgx.Tx) error { return nil }); err != nil {
+		t.Errorf("another tenant: %v", err)
+	}
+	if err := db.InNoTenant(ctx, func(pgx.Tx) error { return nil }); err != nil {
+		t.Errorf("authentication: %v", err)
+	}
+	if err := db.InTenant(t.Context(), greedy, func(pgx.Tx) error { return nil }); !errors.Is(err, database.ErrUnavailable) {
+		t.Errorf("the greedy tenant itself: %v, want ErrUnavailable", err)
+	}
+}
+
+func TestSlow_BoundsPlacesAndStatements(t *testing.T) {
+	db, _ := stacktest.Open(t)
+	of, other := uuid.New(), uuid.New()
+	var slow context.Context
+	for range 2 { // a third of half of 12
+		ctx, release, err := db.Slow(t.Context(), of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+		slow = ctx
+	}
+	if _, _, err := db.Slow(t.Context(), of); !errors.Is(err, database.ErrUnavailable) {
+		t.Errorf("a third search: %v, want ErrUnavailable", err)
+	}
+	if _, release, err := db.Slow(t.Context(), other); err != nil {
+		t.Errorf("another tenant's search: %v", err)
+	} else {
+		release()
+	}
+	for name, run := range map[string]func() error{
+		"in a transaction": func() error {
+			return db.InTenant(slow, of, func(tx pgx.Tx) error { _, err := tx.Exec(slow, `select pg_sleep(60)`); return err })
+		},
+		"in one round trip": func() error {
+			_, err := database.Once(slow, db, of, database.Nothing, `select pg_sleep(60)`)
+			return err
+		},
+	} {
+		if err := run(); !errors.Is(err, database.ErrTooDear) {
+			t.Errorf("%s: %v, want ErrTooDear", name, err)
+		}
+	}
+	if got, err := database.Once(t.Context(), db, of, func(rows pgx.Rows) (string, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[string]) },
+		`show statement_timeout`); err != nil || got != "15s" {
+		t.Errorf("afterwards a statement may take %q (%v), want 15s", got, err)
+	}
+}
