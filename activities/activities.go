@@ -43,7 +43,8 @@ type Activities struct {
 
 // Runner looks at cascades' workflows, and runs them again.
 type Runner interface {
-	Alive(ctx context.Context, workflowID string) (bool, error)
+	Status(ctx context.Context, workflowID string) (lifecycle.WorkflowStatus, error)
+	Cancel(ctx context.Context, workflowID string) error
 	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
 }
 

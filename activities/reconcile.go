@@ -9,8 +9,10 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/entitlement"
+	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -76,7 +78,7 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var r Reconciled
 	var err error
-	if r.Waivers, r.Expired, err = a.Inventory.Lapse(ctx, tenant); err != nil {
+	if r.Waivers, err = a.Inventory.Lapse(ctx, tenant); err != nil {
 		return r, err
 	}
 	if err := a.restart(ctx, tenant, &r); err != nil {
@@ -138,8 +140,11 @@ func (a *Activities) restart(ctx context.Context, tenant uuid.UUID, r *Reconcile
 }
 
 func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, cascade lifecycle.Cascade, r *Reconciled) error {
-	alive, err := a.Runner.Alive(ctx, cascade.WorkflowID)
-	if err != nil || alive {
+	status, err := a.Runner.Status(ctx, cascade.WorkflowID)
+	if err != nil || status == lifecycle.WorkflowRunning {
+		return err
+	}
+	if cancelled, err := a.cancelStopped(ctx, tenant, cascade, status); err != nil || cancelled {
 		return err
 	}
 	event, err := a.Cascades.Restart(ctx, tenant, cascade.ID, reconcileActor, "its workflow was gone")
@@ -154,6 +159,31 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, cascade l
 		r.Restarted++
 	}
 	return nil
+}
+
+// cancelStopped closes a cascade that a person has terminated in Temporal, which means the
+// same as cancelling it here; and one whose principal is active again: nobody's credential
+// is ended anew by the reconciler while its holder is here.
+func (a *Activities) cancelStopped(ctx context.Context, tenant uuid.UUID, cascade lifecycle.Cascade, status lifecycle.WorkflowStatus) (bool, error) {
+	if cascade.Kind != lifecycle.Leaver && cascade.Kind != lifecycle.Mover {
+		return false, nil
+	}
+	actor, reason := byTemporal, "terminated in Temporal"
+	if status != lifecycle.WorkflowStopped {
+		restricted, err := a.Inventory.Restricted(ctx, tenant, cascade.Principal)
+		if err != nil || restricted || cascade.Kind != lifecycle.Leaver {
+			return false, err
+		}
+		actor, reason = reconcileActor, "its workflow was gone, and the principal is active again"
+	}
+	_, err := a.Cascades.Cancel(ctx, tenant, cascade.ID, actor, reason)
+	if errors.Is(err, lifecycle.ErrCascadeNotFound) { // a mover that ends nothing
+		return false, nil
+	}
+	if errors.Is(err, lifecycle.ErrNotRunning) {
+		err = nil
+	}
+	return true, err
 }
 
 // DiscoverersOf names the connectors that can be asked what a tenant's people hold.
@@ -197,6 +227,74 @@ func (a *Activities) FindGone(ctx context.Context, in FindGoneInput) (FoundGone,
 		found.After = gone[len(gone)-1]
 	}
 	return found, err
+}
+
+// ExpiredAt names the connectors that are asked whether a survivor has expired.
+func (a *Activities) ExpiredAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
+	return a.Inventory.ExpiredAt(ctx, tenant)
+}
+
+// ProbedExpired is what became of a page of survivors; After is the last of them where
+// there are more.
+type ProbedExpired struct {
+	Expired int       `json:"expired"`
+	After   uuid.UUID `json:"after,omitzero"`
+}
+
+// ProbeExpired probes a page of a connector's survivors whose registered expiry has passed.
+// The expiry is the platform's word: only what a probe sees dead has expired.
+func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (ProbedExpired, error) {
+	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
+	if err := a.heldUp(ctx, in.Connector); err != nil {
+		return ProbedExpired{}, err
+	}
+	entry := a.Connectors[in.Connector]
+	verifier, ok := entry.Connector.(connectors.Verifier)
+	if !ok {
+		return ProbedExpired{}, nil // nothing can show that it is dead: it stays a survivor
+	}
+	page := discoverPage
+	if entry.Rate > 0 {
+		page = 1
+	}
+	items, err := a.Inventory.Expired(ctx, in.Tenant, in.Connector, in.After, page)
+	if err != nil {
+		return ProbedExpired{}, err
+	}
+	var probed ProbedExpired
+	for _, id := range items {
+		dead, err := a.probeExpired(ctx, in.Tenant, id, entry, verifier)
+		if err != nil {
+			return probed, err
+		}
+		if dead {
+			probed.Expired++
+		}
+	}
+	if len(items) == page {
+		probed.After = items[len(items)-1]
+	}
+	return probed, nil
+}
+
+func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, entry connectors.Entry, verifier connectors.Verifier) (dead bool, err error) {
+	item, err := a.Inventory.Open(ctx, tenant, id)
+	if err != nil {
+		return false, err
+	}
+	release, err := entry.Acquire(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	t := &attempt{Activities: a, in: ItemInput{Cascade: CascadeRef{Tenant: tenant}, Item: id}, item: item}
+	switch vitality, _, err := verifier.Probe(ctx, t.targetOf(item)); {
+	case err != nil || vitality == connectors.Unknown:
+		return false, nil // it is looked at again in an hour
+	case vitality == connectors.Alive:
+		return false, a.Inventory.Expire(ctx, tenant, id, inventory.Survivor, "its registered expiry has passed, and a probe saw it alive")
+	}
+	return true, a.Inventory.Expire(ctx, tenant, id, inventory.Expiring, "its registered expiry has passed, and a probe saw it dead")
 }
 
 // RecordReconciled stores how the reconciler ended: passed is without problems.

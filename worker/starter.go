@@ -150,14 +150,14 @@ const updateTimeout = 30 * time.Second
 // that wait or failed. Error: lifecycle.RefusedError, with the reason.
 func (s *Starter) Retry(ctx context.Context, workflowID string, item uuid.UUID, by, reason string) (int, error) {
 	var response workflows.RetryResponse
-	err := s.update(ctx, workflowID, workflows.UpdateRetry, workflows.RetryRequest{Item: item, By: by, Reason: reason}, &response)
+	err := s.update(ctx, workflowID, workflows.UpdateRetry, workflows.RetryRequest{Item: item, By: by, Reason: reason, At: time.Now()}, &response)
 	return response.Retried, err
 }
 
 // Waive asks a running cascade to tolerate an item until a time.
 // Errors: lifecycle.RefusedError, lifecycle.ErrNotRunning.
 func (s *Starter) Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error {
-	return s.update(ctx, workflowID, workflows.UpdateWaive, workflows.WaiveRequest{Item: item, By: by, Reason: reason, Until: until}, nil)
+	return s.update(ctx, workflowID, workflows.UpdateWaive, workflows.WaiveRequest{Item: item, By: by, Reason: reason, Until: until, At: time.Now()}, nil)
 }
 
 func (s *Starter) update(ctx context.Context, workflowID, name string, request, response any) error {
@@ -199,16 +199,31 @@ func (s *Starter) Release(ctx context.Context, workflowID string) error {
 	return nil
 }
 
-// Alive tells whether a workflow is running.
-func (s *Starter) Alive(ctx context.Context, workflowID string) (bool, error) {
+// Status returns what Temporal knows of a workflow.
+func (s *Starter) Status(ctx context.Context, workflowID string) (lifecycle.WorkflowStatus, error) {
 	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
 	if isNotFound(err) {
-		return false, nil
+		return lifecycle.WorkflowGone, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look at %s: %w", workflowID, err)
+		return "", fmt.Errorf("describe %s: %w", workflowID, err)
 	}
-	return description.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+	switch description.GetWorkflowExecutionInfo().GetStatus() {
+	case enums.WORKFLOW_EXECUTION_STATUS_RUNNING:
+		return lifecycle.WorkflowRunning, nil
+	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
+		return lifecycle.WorkflowStopped, nil
+	default:
+		return lifecycle.WorkflowGone, nil
+	}
+}
+
+// Cancel cancels a workflow. One that has closed, or was never started, needs none.
+func (s *Starter) Cancel(ctx context.Context, workflowID string) error {
+	if err := s.client.CancelWorkflow(ctx, workflowID, ""); err != nil && !isNotFound(err) {
+		return fmt.Errorf("cancel %s: %w", workflowID, err)
+	}
+	return nil
 }
 
 var workflowOf = map[lifecycle.Kind]any{

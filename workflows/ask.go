@@ -26,6 +26,7 @@ type RetryRequest struct {
 	Item   uuid.UUID `json:"item,omitzero"`
 	By     string    `json:"by,omitempty"`
 	Reason string    `json:"reason,omitempty"`
+	At     time.Time `json:"at"` // when it was asked; an old request is a repeated one
 }
 
 // RetryResponse says how many items are tried again.
@@ -39,6 +40,18 @@ type WaiveRequest struct {
 	By     string    `json:"by,omitempty"`
 	Reason string    `json:"reason"`
 	Until  time.Time `json:"until"`
+	At     time.Time `json:"at"`
+}
+
+// maxRequestAge bounds how old a request may be: whoever can reach Temporal can send one
+// again that an operator once sent, sealed as it is.
+const maxRequestAge = 10 * time.Minute
+
+func checkAge(ctx workflow.Context, at time.Time) error {
+	if age := workflow.Now(ctx).Sub(at); age > maxRequestAge || age < -maxRequestAge {
+		return fmt.Errorf("the request is of %s, and not of now: send it again", at.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 func (c *cascade) handle(ctx workflow.Context) error {
@@ -56,7 +69,10 @@ func (c *cascade) handle(ctx workflow.Context) error {
 }
 
 // validateRetry refuses what cannot be retried, so that it leaves no event.
-func (c *cascade) validateRetry(_ workflow.Context, r RetryRequest) error {
+func (c *cascade) validateRetry(ctx workflow.Context, r RetryRequest) error {
+	if err := checkAge(ctx, r.At); err != nil {
+		return err
+	}
 	if c.phase != "ending" {
 		return fmt.Errorf("the cascade is %s: re-run it once it is closed", c.phase)
 	}
@@ -101,10 +117,6 @@ func (c *cascade) retry(ctx workflow.Context, r RetryRequest) (RetryResponse, er
 		default:
 		}
 	}
-	// Cascades that were asked before this was recorded go on without.
-	if workflow.GetVersion(ctx, "record-retry", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		return response, nil
-	}
 	act := activities.Act{Cascade: c.in.ref(), Verb: UpdateRetry, Item: r.Item, By: orTemporal(r.By), Reason: r.Reason}
 	return response, workflow.ExecuteLocalActivity(localActivity(ctx), a.RecordAct, act).Get(ctx, nil)
 }
@@ -112,6 +124,9 @@ func (c *cascade) retry(ctx workflow.Context, r RetryRequest) (RetryResponse, er
 // validateWaive wants a survivor, a reason, and an end.
 func (c *cascade) validateWaive(ctx workflow.Context, r WaiveRequest) error {
 	now := workflow.Now(ctx)
+	if err := checkAge(ctx, r.At); err != nil {
+		return err
+	}
 	switch {
 	case c.phase == phaseReporting || c.phase == "completed" || c.phase == "failed":
 		return fmt.Errorf("the cascade is %s", c.phase)

@@ -55,10 +55,6 @@ type Input struct {
 	Doubt int64     `json:"doubt,omitempty"`
 	// Continued is what a long cascade takes with it when it continues as new.
 	Continued *Continued `json:"state,omitempty"`
-	// Deadline and Resumed are what cascades took with them that began before there
-	// was a state to take.
-	Deadline time.Time `json:"deadline,omitzero"`
-	Resumed  bool      `json:"continued,omitempty"`
 }
 
 // Continued is the part of a cascade's state that is not in PostgreSQL.

@@ -129,6 +129,9 @@ func (c *cascade) settleItem(ctx workflow.Context, i *item, result activities.It
 		c.set(i, result.State, result.Detail)
 		return
 	}
+	if temporal.IsCanceledError(err) && temporal.IsCanceledError(ctx.Err()) {
+		return // with the cascade, whose report says what becomes of it
+	}
 	c.set(i, inventory.Survivor, reasonOf(err))
 	var refused *temporal.ApplicationError
 	if errors.As(err, &refused) && refused.Type() == activities.ErrorPermanent {

@@ -58,9 +58,6 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 		in: in, items: make(map[string]*item), counts: make(map[inventory.State]int), open: make(map[string]int), phase: "settling", state: "running",
 		deadline: workflow.Now(ctx).Add(in.Policy.Deadline),
 	}
-	if !in.Deadline.IsZero() {
-		c.deadline = in.Deadline
-	}
 	if before := in.Continued; before != nil {
 		c.deadline, c.suspended, c.held = before.Deadline, before.Suspended, before.Held
 		for state, n := range before.Counts {
@@ -82,7 +79,7 @@ func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 	if workflow.IsContinueAsNewError(interrupted) {
 		return lifecycle.Report{}, interrupted
 	}
-	// A cancelled cascade reports too: what it leaves behind has survived.
+	// A cancelled cascade reports too: what it leaves behind stays, or has survived.
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if err := workflow.Await(ctx, func() bool { return c.inFlight == 0 && workflow.AllHandlersFinished(ctx) }); err != nil {
 		return lifecycle.Report{}, err
@@ -93,8 +90,9 @@ func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 // settle suspends the agents that end with the principal, and learns whether a
 // brake is held.
 func (c *cascade) settle(ctx workflow.Context) error {
-	if c.in.Continued != nil || c.in.Resumed {
-		return nil
+	if c.in.Continued != nil {
+		// Whether the brake is held is PostgreSQL's to say, in every run.
+		return workflow.ExecuteLocalActivity(localActivity(ctx), a.Held, c.in.ref()).Get(ctx, &c.held)
 	}
 	var settled activities.Settlement
 	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Settle, c.in.ref()).Get(ctx, &settled)
@@ -221,7 +219,7 @@ func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 // a result to see them; so does a downstream that could not be asked.
 func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Report, error) {
 	c.phase = phaseReporting
-	in := activities.ReportInput{Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notFound) > 0}
+	in := activities.ReportInput{Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notFound) > 0, Cancelled: temporal.IsCanceledError(interrupted)}
 	var report lifecycle.Report
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Report, in).Get(ctx, &report); err != nil {
 		return report, err

@@ -51,6 +51,7 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer done.Done()
 			defer slots.Release(1)
+			in.Found.Add(probeExpired(ctx, tenant)) // before they are ended again
 			var found activities.Reconciled
 			if err := workflow.ExecuteActivity(assuranceActivity(ctx, TaskQueue, reconcileTimeout), a.ReconcileTenant, tenant).Get(ctx, &found); err != nil {
 				found.Problems = append(found.Problems, fmt.Sprintf("tenant %s: %s", tenant, reasonOf(err)))
@@ -90,6 +91,29 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 			}
 			found.Unbound += told.Unbound
 			if in.After = told.After; err != nil || in.After == uuid.Nil {
+				break
+			}
+		}
+	}
+	return found
+}
+
+// probeExpired has connectors, each on its own queue, look whether survivors have expired.
+func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
+	var names []string
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.ExpiredAt, tenant).Get(ctx, &names); err != nil {
+		found.Problem("tenant %s: %s", tenant, reasonOf(err))
+	}
+	for _, name := range names {
+		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
+		for page := 0; page < rediscoverPages; page++ {
+			var probed activities.ProbedExpired
+			err := workflow.ExecuteActivity(assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.ProbeExpired, in).Get(ctx, &probed)
+			if err != nil && !activities.IsPaused(err) {
+				found.Problem("%s was not asked whether survivors have expired: %s", name, reasonOf(err))
+			}
+			found.Expired += probed.Expired
+			if in.After = probed.After; err != nil || in.After == uuid.Nil {
 				break
 			}
 		}

@@ -25,7 +25,7 @@ func tenantFlag(cmd *cobra.Command, of *string) {
 
 func (c *cli) cascadeCommand() *cobra.Command {
 	group := &cobra.Command{Use: "cascade", Short: "Read cascades, wait for them, run them again, waive survivors"}
-	group.AddCommand(c.cascadeList(), c.cascadeShow(), c.cascadeWait(), c.cascadeRerun(), c.cascadeRetry(), c.cascadeWaive())
+	group.AddCommand(c.cascadeList(), c.cascadeShow(), c.cascadeWait(), c.cascadeRerun(), c.cascadeRetry(), c.cascadeWaive(), c.cascadeCancel())
 	return group
 }
 
@@ -52,7 +52,7 @@ func (c *cli) cascadeList() *cobra.Command {
 	}
 	tenantFlag(cmd, &of)
 	cmd.Flags().StringVar(&principal, "principal", "", "only this principal's (SCIM id)")
-	cmd.Flags().StringVar(&outcome, "outcome", "", "only pending, running, completed or failed ones")
+	cmd.Flags().StringVar(&outcome, "outcome", "", "only pending, running, completed, failed or cancelled ones")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most; 0 is all")
 	return cmd
 }
@@ -114,6 +114,29 @@ func (c *cli) cascadeShow() *cobra.Command {
 	return cmd
 }
 
+// cascadeCancel stops a cascade.
+func (c *cli) cascadeCancel() *cobra.Command {
+	var of, reason string
+	cmd := &cobra.Command{
+		Use: "cancel ID", Short: "Stop a cascade: what it has not ended yet stays, and is live where its holder is active again", Args: cobra.ExactArgs(1),
+		Example: `  leaver cascade cancel 019… --tenant acme --reason "the wrong person; INC-19"`,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			if reason == "" {
+				return coded(exitUsage, "--reason is missing: it goes on record")
+			}
+			var cascade lifecycle.Cascade
+			err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/cancel", map[string]string{"reason": reason}, &cascade)
+			if err != nil {
+				return err
+			}
+			return c.print(cascade, cascadeHeader, cascadeRows(cascade))
+		}),
+	}
+	tenantFlag(cmd, &of)
+	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	return cmd
+}
+
 const waitStep = 30 * time.Second
 
 func (c *cli) cascadeWait() *cobra.Command {
@@ -157,6 +180,8 @@ func exitOf(cascade lifecycle.Cascade) error {
 	switch cascade.Outcome {
 	case "completed":
 		return nil
+	case "cancelled":
+		return coded(exitSurvivors, "it was cancelled: %d were not ended; `leaver cascade rerun %s` ends them", cascade.Survivors, cascade.ID)
 	case "failed":
 		if cascade.Survivors == 0 {
 			return coded(exitSurvivors, "it was cut short, or a downstream could not be asked what it holds: its workflow says which; then `leaver cascade rerun %s`", cascade.ID)

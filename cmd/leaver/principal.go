@@ -64,7 +64,7 @@ func (c *cli) principalCommand() *cobra.Command {
 
 // principalRestore brings a principal back.
 func (c *cli) principalRestore(path func(string) string) *cobra.Command {
-	var dryRun bool
+	var dryRun, cancel bool
 	var reason string
 	restore := &cobra.Command{
 		Use: "restore NAME|ID", Short: "Bring a User or an Agent back as its IdP would; no credential comes back", Args: cobra.ExactArgs(1),
@@ -79,11 +79,16 @@ func (c *cli) principalRestore(path func(string) string) *cobra.Command {
 				return c.restorationOf(cmd, cl, path("/principals/"+id+"/restoration"))
 			}
 			var restored struct {
-				Event      string `json:"eventId"`
-				Workflow   string `json:"workflowId"`
-				Restricted bool   `json:"restricted"`
+				Event      string      `json:"eventId"`
+				Workflow   string      `json:"workflowId"`
+				Restricted bool        `json:"restricted"`
+				Cancelled  []uuid.UUID `json:"cancelledCascades"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/principals/"+id+"/restore"), map[string]string{"reason": reason}, &restored); err != nil {
+			target := path("/principals/" + id + "/restore")
+			if cancel {
+				target += "?cancel=true"
+			}
+			if err := cl.do(cmd.Context(), http.MethodPost, target, map[string]string{"reason": reason}, &restored); err != nil {
 				return err
 			}
 			_, _ = fmt.Fprintln(c.stderr, "agents that were suspended with their owner stay suspended: restore each")
@@ -94,6 +99,7 @@ func (c *cli) principalRestore(path func(string) string) *cobra.Command {
 		}),
 	}
 	restore.Flags().BoolVar(&dryRun, "dry-run", false, "tell what a return would bring, and which cascades go on; restore nothing")
+	restore.Flags().BoolVar(&cancel, "cancel", false, "cancel the principal's running cascades too: what they have not ended yet stays")
 	restore.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
 	return restore
 }

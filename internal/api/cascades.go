@@ -23,7 +23,7 @@ const (
 func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	q := lifecycle.CascadeQuery{Outcome: query.Get("outcome"), Connector: query.Get("connector")}
-	if outcomes := []string{"", "pending", "running", "completed", "failed"}; !slices.Contains(outcomes, q.Outcome) {
+	if outcomes := []string{"", "pending", "running", "completed", "failed", "cancelled"}; !slices.Contains(outcomes, q.Outcome) {
 		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome is one of " + strings.Join(outcomes[1:], ", ")})
 		return
 	}
@@ -218,6 +218,33 @@ func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusAccepted, map[string]int{"retried": n})
+}
+
+// cancelCascade stops a cascade: what it has not ended yet stays.
+func (s *Server) cancelCascade(w http.ResponseWriter, r *http.Request) {
+	id, body, err := s.readAct(w, r)
+	var cascade *lifecycle.Cascade
+	if err == nil {
+		cascade, err = s.cancel(r.Context(), tenantOf(r).ID, id, caller(r).Actor(), body.Reason)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, cascade)
+}
+
+// cancel closes a cascade in PostgreSQL, where every attempt looks before it acts, and then
+// its workflow: with Temporal down, that closes by itself once it is back.
+func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason string) (*lifecycle.Cascade, error) {
+	cascade, err := s.Cascades.Cancel(ctx, tenant, id, by, reason)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Runner.Cancel(ctx, cascade.WorkflowID); err != nil {
+		s.Log.WarnContext(ctx, "failed to cancel a workflow; its attempts are refused all the same", "workflow_id", cascade.WorkflowID, "error", err)
+	}
+	return cascade, nil
 }
 
 // waive has one survivor tolerated until a time: by the cascade where it runs,

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -135,12 +136,37 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 // restorePrincipal brings a principal back as its IdP would, on an operator's word.
 func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 	result, err := s.change(w, r, "restore", s.Lifecycle.Restore)
+	cancelled := []uuid.UUID{}
+	if err == nil && r.URL.Query().Get("cancel") == "true" {
+		cancelled, err = s.cancelAll(r, result.Resource.ID)
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	// An agent that nobody owns any more is suspended again in the same commit.
-	answer(w, http.StatusAccepted, map[string]any{"eventId": result.Event.ID, "workflowId": result.Event.WorkflowID, "restricted": result.Resource.Restricted()})
+	answer(w, http.StatusAccepted, map[string]any{
+		"eventId": result.Event.ID, "workflowId": result.Event.WorkflowID, "restricted": result.Resource.Restricted(), "cancelledCascades": cancelled,
+	})
+}
+
+// cancelAll cancels the cascades of a principal's that run.
+func (s *Server) cancelAll(r *http.Request, principal uuid.UUID) ([]uuid.UUID, error) {
+	of := tenantOf(r).ID
+	cancelled := []uuid.UUID{}
+	for _, outcome := range []string{"pending", "running"} {
+		open, err := s.Cascades.List(r.Context(), of, lifecycle.CascadeQuery{Principal: &principal, Outcome: outcome, Limit: maxLimit})
+		if err != nil {
+			return cancelled, err
+		}
+		for _, c := range open {
+			if _, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored"); err != nil && !errors.Is(err, lifecycle.ErrNotRunning) {
+				return cancelled, err
+			}
+			cancelled = append(cancelled, c.ID)
+		}
+	}
+	return cancelled, nil
 }
 
 // endPrincipal deactivates a principal as its IdP would, on an operator's word.

@@ -36,6 +36,7 @@ type Cascades interface {
 	Retry(ctx context.Context, workflowID string, item uuid.UUID, by, reason string) (int, error)
 	Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error
 	Release(ctx context.Context, workflowID string) error
+	Cancel(ctx context.Context, workflowID string) error
 }
 
 // Connectors is what the configured connectors tell.
@@ -155,6 +156,7 @@ func (s *Server) Handler() http.Handler {
 			r.Post("/cascades/{id}/rerun", s.rerunCascade)
 			r.Post("/cascades/{id}/retry", s.retryCascade)
 			r.Post("/cascades/{id}/waive", s.waive)
+			r.Post("/cascades/{id}/cancel", s.cancelCascade)
 			r.Get("/cascades/{id}/acts", s.listActs)
 		})
 	})

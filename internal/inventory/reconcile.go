@@ -11,25 +11,53 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Lapse ends what time has ended: waivers, after which an item is live again, and
-// survivors that have expired by themselves. It returns how many of each.
-func (s *Store) Lapse(ctx context.Context, tenant uuid.UUID) (waivers, survivors int, err error) {
-	_, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
-		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
-			return struct{}{}, row.Scan(&waivers, &survivors)
-		})
-	}, `
-		with lapsed as (
+// Lapse ends waivers whose time is over, after which an item is live again, and returns
+// how many.
+func (s *Store) Lapse(ctx context.Context, tenant uuid.UUID) (waivers int, err error) {
+	waivers, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (int, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int]) }, `
+		with back as ( -- of a cascade that was cancelled, whose holders are active again
+		  update inventory i set state = 'live', reason = 'its cascade was cancelled, and its holders are active again', updated_at = now()
+		   where i.tenant_id = $1 and i.state = 'survivor'
+		     and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = i.event_id and e.outcome = 'cancelled')
+		     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id in (i.principal_id, i.agent_id))),
+		lapsed as (
 		  update inventory set state = 'live', reason = 'its waiver has ended', waived_until = null, updated_at = now()
-		   where tenant_id = $1 and state = 'waived' and waived_until < now() returning 1),
-		expired as (
-		  update inventory set state = 'expiring', reason = 'it has expired by itself', updated_at = now()
-		   where tenant_id = $1 and state = 'survivor' and expires_at < now() returning 1)
-		select (select count(*) from lapsed), (select count(*) from expired)`, tenant)
+		   where tenant_id = $1 and state = 'waived' and waived_until < now() returning 1)
+		select count(*) from lapsed`, tenant)
 	if err != nil {
-		return 0, 0, fmt.Errorf("end what time has ended: %w", err)
+		return 0, fmt.Errorf("end waivers: %w", err)
 	}
-	return waivers, survivors, nil
+	return waivers, nil
+}
+
+// ExpiredAt names the connectors at which a survivor's registered expiry has passed.
+func (s *Store) ExpiredAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
+	names, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]string, error) { return pgx.CollectRows(rows, pgx.RowTo[string]) }, `
+		select distinct connector from inventory where tenant_id = $1 and state = 'survivor' and expires_at < now() order by 1`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("look for survivors that may have expired: %w", err)
+	}
+	return names, nil
+}
+
+// Expired returns a page of the survivors at a connector whose registered expiry has
+// passed, after one in the order of ids.
+func (s *Store) Expired(ctx context.Context, tenant uuid.UUID, connector string, after uuid.UUID, limit int) ([]uuid.UUID, error) {
+	found, err := database.Once(ctx, s.db, tenant, ids, `
+		select id from inventory where tenant_id = $1 and connector = $2 and state = 'survivor' and expires_at < now() and id > $3
+		 order by id limit $4`, tenant, connector, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list survivors that may have expired: %w", err)
+	}
+	return found, nil
+}
+
+// Expire concludes a survivor that a probe has seen dead after its expiry, or says of one
+// that is alive that it is.
+func (s *Store) Expire(ctx context.Context, tenant, id uuid.UUID, state State, reason string) error {
+	return s.exec(ctx, tenant, "conclude what has expired", `
+		update inventory set state = $3, reason = $4, secret = case when $3 = 'expiring' then null else secret end, updated_at = now()
+		 where tenant_id = $1 and id = $2 and state = 'survivor'`, tenant, id, state, reason)
 }
 
 // Overlooked returns restricted principals who hold something live that no cascade
@@ -48,6 +76,16 @@ func (s *Store) Overlooked(ctx context.Context, tenant uuid.UUID, limit int) ([]
 		return nil, fmt.Errorf("look for what was overlooked: %w", err)
 	}
 	return found, nil
+}
+
+// Restricted reports whether decisions about a principal are deny.
+func (s *Store) Restricted(ctx context.Context, tenant, principal uuid.UUID) (bool, error) {
+	restricted, err := database.Once(ctx, s.db, tenant, oneBool, `
+		select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`, tenant, principal)
+	if err != nil {
+		return false, fmt.Errorf("look up the restriction of %s: %w", principal, err)
+	}
+	return restricted, nil
 }
 
 // Gone returns principals who were restricted within so long, after one in the

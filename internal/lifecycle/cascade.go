@@ -43,7 +43,7 @@ type Cascade struct {
 	CreatedAt  time.Time  `json:"createdAt"`
 	StartedAt  *time.Time `json:"startedAt,omitempty"`
 	ClosedAt   *time.Time `json:"closedAt,omitempty"`
-	Outcome    string     `json:"outcome"` // pending, running, completed or failed
+	Outcome    string     `json:"outcome"` // pending, running, completed, failed or cancelled
 	Verified   int        `json:"verified"`
 	Revoked    int        `json:"revoked"`
 	Expiring   int        `json:"expiring"`
@@ -140,7 +140,7 @@ type Report struct {
 	Waived    int        `json:"waived,omitempty"`  // alive, and tolerated for a while
 	Unbound   int        `json:"unbound,omitempty"` // found for the leaver, registered by nobody, alive
 	Surviving []Survivor `json:"surviving,omitempty"`
-	Outcome   string     `json:"outcome"` // completed or failed
+	Outcome   string     `json:"outcome"` // completed, failed or cancelled
 }
 
 // Close counts what became of the cascade's items, stores the outcome, and
@@ -178,7 +178,7 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 		  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason', coalesce(nullif(reason, ''), 'not ended')) order by id) list
 		    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
 		update lifecycle_events e
-		   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
+		   set closed_at = now(), outcome = case when e.outcome = 'cancelled' then e.outcome when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
 		       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors, waived = c.waived
 		  from counts c, surviving s where e.tenant_id = $1 and e.id = $2
 		returning e.verified, e.revoked, e.expiring, e.survivors, e.waived, e.outcome, s.list,

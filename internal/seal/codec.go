@@ -1,7 +1,9 @@
 package seal
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
@@ -9,19 +11,53 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-const payloadEncoding = "binary/encrypted"
+const (
+	payloadEncoding = "binary/encrypted"
+	// scopeMetadata says in clear whose a payload is: a namespace and a workflow ID, which
+	// its associated data binds it to.
+	scopeMetadata = "leaver-scope"
+)
 
-// payloadContext keeps payloads and rows apart: neither opens as the other.
-var payloadContext = []byte("leaver/temporal-payload")
+// The errors of payloads.
+var (
+	// ErrNotSealed is returned for a payload that leaver did not encrypt: whoever can reach
+	// Temporal may have written it.
+	ErrNotSealed = errors.New("the payload is not encrypted by leaver")
+	// ErrOtherScope is returned for a payload of another namespace's, or another workflow's.
+	ErrOtherScope = errors.New("the payload belongs to another workflow")
+	// ErrUnknownKey is returned for a payload, or a sealed text, of a key that is not in the key set.
+	ErrUnknownKey = errors.New("the payload was sealed by a key that is not in this process's key set: give all processes the same keys (`leaver keyset rotate`)")
+)
 
-// Codec encrypts every payload of a Temporal history (I4).
-// It implements converter.PayloadCodec.
+// Codec encrypts every payload of a Temporal history (I4), and opens nothing else: neither
+// plain payloads, nor those of another workflow. So what a workflow is started, signalled or
+// updated with comes from leaver. It implements converter.PayloadCodecWithSerializationContext.
 type Codec struct {
 	sealer *Sealer
+	scope  string // the namespace and workflow ID; empty opens any
 }
 
-// NewCodec returns the codec that uses s.
+// NewCodec returns the codec that uses s. Without a serialization context it opens payloads
+// of any workflow, as the codec server has to, which is not told which one it is asked about.
 func NewCodec(s *Sealer) *Codec { return &Codec{sealer: s} }
+
+// scheduled is what Temporal appends to the workflow ID of a schedule's action.
+var scheduled = regexp.MustCompile(`-\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$`)
+
+// WithSerializationContext implements converter.PayloadCodecWithSerializationContext.
+func (c *Codec) WithSerializationContext(ctx converter.SerializationContext) converter.PayloadCodec {
+	var namespace, workflow string
+	switch ctx := ctx.(type) {
+	case converter.WorkflowSerializationContext:
+		namespace, workflow = ctx.Namespace, ctx.WorkflowID
+	case converter.ActivitySerializationContext:
+		namespace, workflow = ctx.Namespace, ctx.WorkflowID
+	}
+	return &Codec{c.sealer, namespace + "/" + scheduled.ReplaceAllString(workflow, "")}
+}
+
+// payloadContext keeps payloads and rows apart, and each payload to its workflow.
+func payloadContext(scope string) []byte { return []byte("leaver/temporal-payload/" + scope) }
 
 // Encode implements converter.PayloadCodec.
 func (c *Codec) Encode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error) {
@@ -31,29 +67,36 @@ func (c *Codec) Encode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error
 		if err != nil {
 			return nil, fmt.Errorf("encode a payload: %w", err)
 		}
-		sealed, err := c.sealer.aead.Encrypt(plain, payloadContext)
+		sealed, err := c.sealer.aead.Encrypt(plain, payloadContext(c.scope))
 		if err != nil {
 			return nil, fmt.Errorf("encrypt a payload: %w", err)
 		}
 		out[i] = &commonpb.Payload{
-			Metadata: map[string][]byte{converter.MetadataEncoding: []byte(payloadEncoding)},
+			Metadata: map[string][]byte{converter.MetadataEncoding: []byte(payloadEncoding), scopeMetadata: []byte(c.scope)},
 			Data:     sealed,
 		}
 	}
 	return out, nil
 }
 
-// Decode implements converter.PayloadCodec; what it did not encrypt passes through.
+// Decode implements converter.PayloadCodec.
+// Errors: [ErrNotSealed], [ErrOtherScope], [ErrUnknownKey].
 func (c *Codec) Decode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error) {
 	out := make([]*commonpb.Payload, len(payloads))
 	for i, p := range payloads {
-		if string(p.GetMetadata()[converter.MetadataEncoding]) != payloadEncoding {
-			out[i] = p
-			continue
+		scope := string(p.GetMetadata()[scopeMetadata])
+		switch {
+		case string(p.GetMetadata()[converter.MetadataEncoding]) != payloadEncoding:
+			return nil, ErrNotSealed
+		case c.scope != "" && scope != c.scope:
+			return nil, ErrOtherScope
+		case !c.sealer.knows(p.GetData()):
+			c.sealer.unopened.Add(1)
+			return nil, ErrUnknownKey
 		}
-		plain, err := c.sealer.aead.Decrypt(p.GetData(), payloadContext)
+		plain, err := c.sealer.aead.Decrypt(p.GetData(), payloadContext(scope))
 		if err != nil {
-			return nil, fmt.Errorf("decrypt a payload: the keyset is another, or the payload was changed")
+			return nil, errors.New("decrypt a payload: it was changed")
 		}
 		out[i] = &commonpb.Payload{}
 		if err := proto.Unmarshal(plain, out[i]); err != nil {
@@ -63,9 +106,11 @@ func (c *Codec) Decode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error
 	return out, nil
 }
 
-// DataConverter encodes with Temporal's defaults and encrypts with s.
+// DataConverter encodes with Temporal's defaults and encrypts with s. In workflow code a
+// payload of an unknown key fails the workflow task, which is retried, and not the
+// workflow: the right key may come.
 func DataConverter(s *Sealer) converter.DataConverter {
-	return converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), NewCodec(s))
+	return &dataConverter{converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), NewCodec(s))}
 }
 
 // FailureConverter also encrypts failure messages, which Temporal leaves readable otherwise.

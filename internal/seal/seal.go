@@ -5,20 +5,41 @@ package seal
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
 	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
 // Sealer seals with the primary key of a tink AEAD keyset, and opens with any of its keys.
 type Sealer struct {
-	aead tink.AEAD
+	aead     tink.AEAD
+	primary  uint32
+	keys     map[uint32]bool
+	unopened atomic.Int64
+}
+
+// Unopened is how many payloads this process met that no key of its key set opens.
+func (s *Sealer) Unopened() int64 { return s.unopened.Load() }
+
+// Primary is the id of the key that seals.
+func (s *Sealer) Primary() uint32 { return s.primary }
+
+// tinkPrefix is what a ciphertext begins with: a version and the key's id
+// (https://developers.google.com/tink/wire-format).
+const tinkPrefix = 5
+
+// knows reports whether the key that a ciphertext names is in the key set.
+func (s *Sealer) knows(sealed []byte) bool {
+	return len(sealed) > tinkPrefix && sealed[0] == 1 && s.keys[binary.BigEndian.Uint32(sealed[1:tinkPrefix])]
 }
 
 // New reads a cleartext JSON keyset, as [GenerateKeyset] writes it.
@@ -32,7 +53,12 @@ func New(keysetJSON []byte) (*Sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the seal keyset holds no usable AEAD key: %w", err)
 	}
-	return &Sealer{aead: primitive}, nil
+	info := handle.KeysetInfo()
+	s := &Sealer{aead: primitive, primary: info.GetPrimaryKeyId(), keys: make(map[uint32]bool)}
+	for _, key := range info.GetKeyInfo() {
+		s.keys[key.GetKeyId()] = key.GetStatus() == tinkpb.KeyStatusType_ENABLED
+	}
+	return s, nil
 }
 
 // Load reads the keyset from a file, or from text that is base64 of the same.
@@ -82,6 +108,9 @@ func (s *Sealer) Seal(tenant, row uuid.UUID, secret []byte) ([]byte, error) {
 
 // Open decrypts what Seal made for the same tenant and row.
 func (s *Sealer) Open(tenant, row uuid.UUID, sealed []byte) ([]byte, error) {
+	if !s.knows(sealed) {
+		return nil, fmt.Errorf("open the sealed secret of %s: %w", row, ErrUnknownKey)
+	}
 	secret, err := s.aead.Decrypt(sealed, rowContext(tenant, row))
 	if err != nil {
 		return nil, fmt.Errorf("open the sealed secret of %s: the keyset is another, or the row was changed", row)
@@ -108,6 +137,9 @@ func (s *Sealer) OpenText(purpose, text string) ([]byte, error) {
 	sealed, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
 		return nil, errors.New("the sealed text is not base64")
+	}
+	if !s.knows(sealed) {
+		return nil, ErrUnknownKey
 	}
 	plain, err := s.aead.Decrypt(sealed, []byte("leaver/text/"+purpose))
 	if err != nil {

@@ -70,7 +70,7 @@ func TestTheReconcilerEndsWhatIsLiveOfSomebodyWhoIsGone(t *testing.T) {
 	}
 }
 
-func TestTheReconcilerRunsACascadeAgainThatSomebodyTerminated(t *testing.T) {
+func TestTheReconcilerRunsACascadeAgainWhoseWorkflowIsGone(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -80,9 +80,7 @@ func TestTheReconcilerRunsACascadeAgainThatSomebodyTerminated(t *testing.T) {
 	i.deactivate(ada)
 	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "key") > 0 })
 	cascade := i.cascades(ada)[0]
-	if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "a mistake"); err != nil {
-		t.Fatal(err)
-	}
+	i.loseWorkflow(cascade)
 	p.interceptWith(nil)
 	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, cascade.ID)
 	if found := i.reconcile(); found.Restarted != 1 {
@@ -98,7 +96,7 @@ func TestTheReconcilerEndsWhatTimeHasEnded(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
-	waived, expired := i.hold(p, ada, "", "waived"), i.hold(p, ada, "", "expired")
+	waived, expired, alive := i.hold(p, ada, "", "waived"), i.hold(p, ada, "", "expired"), i.hold(p, ada, "", "alive")
 	p.interceptWith(func(w http.ResponseWriter, kind, _ string) bool {
 		if kind == "credential.revoke" {
 			w.WriteHeader(http.StatusForbidden)
@@ -108,14 +106,21 @@ func TestTheReconcilerEndsWhatTimeHasEnded(t *testing.T) {
 	i.deactivate(ada)
 	i.closed(ada)
 	i.sql(`update inventory set state = 'waived', waived_until = now() - interval '1 minute' where id = $1`, waived)
-	i.sql(`update inventory set expires_at = now() - interval '1 minute' where id = $1`, expired)
-	p.interceptWith(nil)
+	i.sql(`update inventory set expires_at = now() - interval '1 minute' where id in ($1, $2)`, expired, alive)
+	p.refuseRevocation("alive", http.StatusForbidden)
+	p.mu.Lock()
+	p.alive["expired"] = false
+	p.mu.Unlock()
 	if found := i.reconcile(); found.Waivers != 1 || found.Expired != 1 || found.Ended != 1 {
 		t.Errorf("found %+v; want a waiver, an expired survivor, and one principal ended again", found)
 	}
 	stacktest.Eventually(t, 20*time.Second, "the end of the waived one", func() bool { return i.state(waived) == "verified" })
 	if s := i.state(expired); s != "expiring" {
 		t.Errorf("the expired survivor is %s, want expiring", s)
+	}
+	// The registered expiry is the platform's word: what a probe sees alive has survived.
+	if s := i.state(alive); s != "survivor" || !p.isAlive("alive") {
+		t.Errorf("the survivor that is alive past its expiry is %s, want survivor", s)
 	}
 }
 

@@ -20,6 +20,9 @@ func (a *App) Metrics() http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		assurance.NewCollector(assurance.NewStore(a.db)),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "leaver_payloads_unopened_total", Help: "Payloads of workflows that no key of this process's key set opens.",
+		}, func() float64 { return float64(a.sealer.Unopened()) }),
 	)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))

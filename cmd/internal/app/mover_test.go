@@ -82,7 +82,7 @@ func TestASurvivorOfAMoveIsWaivedAndComesBackWhenTheWaiverIsOver(t *testing.T) {
 	}
 }
 
-func TestTheReconcilerRunsAMoveAgainThatSomebodyTerminated(t *testing.T) {
+func TestTheReconcilerRunsAMoveAgainWhoseWorkflowIsGone(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -90,9 +90,7 @@ func TestTheReconcilerRunsAMoveAgainThatSomebodyTerminated(t *testing.T) {
 	ada, items := i.lose(p, "key")
 	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "key") > 0 })
 	move := i.cascades(ada)[0]
-	if err := i.app.temporal.TerminateWorkflow(t.Context(), move.WorkflowID, "", "a mistake"); err != nil {
-		t.Fatal(err)
-	}
+	i.loseWorkflow(move)
 	p.interceptWith(nil)
 	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, move.ID)
 	if found := i.reconcile(); found.Restarted != 1 {

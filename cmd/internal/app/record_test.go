@@ -76,6 +76,7 @@ func (i *installation) recordMoves(p *platform) {
 	i.becomes(cyd, "team:Engineering")
 	i.mustGrant(p, cyd, "cyds", "team:Engineering")
 	i.quit(group, cyd)
+	i.record("joiner-joined", fmt.Sprintf("joiner/%s/%s/1", i.tenant.ID, cyd), "")
 	move := i.closed(cyd)
 	i.record("mover-cascade", move.WorkflowID, *move.RunID)
 	for n, name := range []string{"team-sync-gained", "team-sync-lost"} {

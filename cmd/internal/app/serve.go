@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,8 +127,9 @@ func (a *App) Serve(ctx context.Context, listener net.Listener) error {
 	defer stopMetrics()
 	var background sync.WaitGroup
 	defer background.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	background.Go(func() { a.checkKeyset(ctx, cancel) })
 	background.Go(func() { a.relay().Run(ctx) })
 	background.Go(func() { a.writer.Expire(ctx) })
 	background.Go(func() { a.signals.Relay(ctx, a.starter(), a.log) })
@@ -138,6 +140,9 @@ func (a *App) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	select {
 	case <-ctx.Done():
+		if errors.Is(context.Cause(ctx), seal.ErrUnknownKey) {
+			err = context.Cause(ctx)
+		}
 	case err = <-failed:
 	}
 	stop, release := context.WithTimeout(context.WithoutCancel(ctx), drain)
@@ -145,7 +150,7 @@ func (a *App) Serve(ctx context.Context, listener net.Listener) error {
 	for _, server := range servers {
 		err = errors.Join(err, server.Shutdown(stop))
 	}
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) && !errors.Is(err, seal.ErrUnknownKey) {
 		return nil
 	}
 	return err
@@ -158,12 +163,17 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// codec is the server that the Temporal UI asks to decode payloads. It answers
+// codec is the server that the Temporal UI asks to decode payloads. It encodes nothing:
+// what it would encrypt, workers would take for leaver's own. It answers
 // the configured origins' browsers only; who may reach it at all is up to what
 // stands in front of it.
 func (a *App) codec() http.Handler {
 	handler := converter.NewPayloadCodecHTTPHandler(seal.NewCodec(a.sealer))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/decode") {
+			http.Error(w, "the codec server decodes only", http.StatusNotFound)
+			return
+		}
 		origin := r.Header.Get("Origin")
 		for _, allowed := range a.config.Codec.AllowedOrigins {
 			if origin == allowed {

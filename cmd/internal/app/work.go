@@ -18,6 +18,9 @@ func (a *App) Work(ctx context.Context) error {
 		return err
 	}
 	defer stopMetrics()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.checkKeyset(ctx, cancel) // before anything is opened or sealed
 	for {
 		// Workers that failed to start cannot be started again: make new ones.
 		workers := worker.New(a.temporal, a.activities())
@@ -26,12 +29,12 @@ func (a *App) Work(ctx context.Context) error {
 			a.log.Info("workers are running", "connectors", len(a.connectors))
 			<-ctx.Done()
 			workers.Stop()
-			return nil
+			return keysetError(ctx)
 		}
 		a.log.Warn("workers cannot start; will try again", "error", err)
 		select {
 		case <-ctx.Done():
-			return nil
+			return keysetError(ctx)
 		case <-time.After(workRetry):
 		}
 	}

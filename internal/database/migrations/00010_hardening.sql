@@ -109,7 +109,24 @@ end $$;
 create trigger edges_are_marked after insert on edges referencing new table as added for each statement execute function mark_new_edges();
 create trigger restriction_marks_edges after insert or delete on restrictions for each row execute function mark_edges();
 
+-- A text sealed by each key that a process of the installation seals with: who cannot
+-- open one has another key set.
+create table keyset_canaries (
+    key_id     bigint primary key,
+    sealed     text not null,
+    created_at timestamptz not null default now()
+);
+grant select, insert on keyset_canaries to leaver_app;
+
+-- A cascade that was cancelled: what it had not ended yet stays.
+alter table lifecycle_events drop constraint lifecycle_events_outcome_check,
+    add constraint lifecycle_events_outcome_check check (outcome in ('completed', 'failed', 'cancelled'));
+
 -- +goose Down
+update lifecycle_events set outcome = 'failed' where outcome = 'cancelled';
+alter table lifecycle_events drop constraint lifecycle_events_outcome_check,
+    add constraint lifecycle_events_outcome_check check (outcome in ('completed', 'failed'));
+drop table keyset_canaries;
 drop trigger restriction_marks_edges on restrictions;
 drop trigger edges_are_marked on edges;
 drop function mark_edges(), mark_new_edges();

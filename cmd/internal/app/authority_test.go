@@ -1,0 +1,198 @@
+package app
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/worker"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// intruder is a client of somebody who reaches Temporal and has no key set.
+func (i *installation) intruder() client.Client {
+	i.t.Helper()
+	c, err := client.Dial(client.Options{HostPort: i.cfg.Temporal.Address, Namespace: i.cfg.Temporal.Namespace})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.t.Cleanup(c.Close)
+	return c
+}
+
+// TestTemporal_StartsNoCascadeOfAnIntruders: neither a brake nor a living person's key is
+// an intruder's to end.
+func TestTemporal_StartsNoCascadeOfAnIntruders(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	hers, his := i.hold(p, ada, "", "hers"), i.hold(p, bob, "", "his")
+	for n := range 2 {
+		i.hold(p, i.createUser("u"+string(rune('a'+n))+"@example.com"), "", "k"+string(rune('a'+n)))
+	}
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":1}`)
+	i.sql(`insert into brakes (tenant_id, id, leavers) values ($1, $2, 9)`, i.tenant.ID, uuid.New()) // held
+	i.deactivate(bob)
+	event := i.cascades(bob)[0]
+	stacktest.Eventually(t, 20*time.Second, "the cascade that is held", func() bool { return i.state(his) == "ending" })
+	input := func(principal string, event uuid.UUID) map[string]any {
+		return map[string]any{
+			"tenant": i.tenant.ID, "event": event, "principal": principal, "principalType": "User", "sequence": 1e9, "trigger": "x",
+			"policy": workflows.DefaultPolicy(), "state": map[string]any{"deadline": time.Now().Add(time.Hour)},
+		}
+	}
+	for name, in := range map[string]map[string]any{"held back by the brake": input(bob, event.ID), "of a living person": input(ada, uuid.New())} {
+		run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}, "Leaver", in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := run.Get(t.Context(), nil); err == nil {
+			t.Errorf("%s: the intruder's workflow completed", name)
+		}
+	}
+	// One that leaver sealed, under another id.
+	history := i.app.temporal.GetWorkflowHistory(t.Context(), event.WorkflowID, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	started, err := history.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
+	run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}, "Leaver", sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Get(t.Context(), nil); err == nil {
+		t.Error("a sealed input of another workflow's completed")
+	}
+	update, err := i.intruder().UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
+		WorkflowID: event.WorkflowID, UpdateName: workflows.UpdateWaive, WaitForStage: client.WorkflowUpdateStageCompleted,
+		Args: []any{map[string]any{"item": his, "by": "operator-token/" + uuid.NewString(), "reason": "approved by Alice", "until": time.Now().Add(time.Hour), "at": time.Now()}},
+	})
+	if err == nil {
+		err = update.Get(t.Context(), nil)
+	}
+	if err == nil {
+		t.Error("the intruder's waiver was taken")
+	}
+	if acts := i.must("GET", "/v1/tenants/acme/cascades/"+event.ID.String()+"/acts", i.operator, "")["items"].([]any); len(acts) != 0 {
+		t.Errorf("on record: %v", acts)
+	}
+	if i.state(hers) != "live" || !p.isAlive("hers") || !p.isAlive("his") || i.state(his) != "ending" {
+		t.Errorf("hers is %s, his %s; want live and ending", i.state(hers), i.state(his))
+	}
+}
+
+// TestAttempt_RefusesItemsOfOtherCascades: whatever a workflow's input says.
+func TestAttempt_RefusesItemsOfOtherCascades(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	hers := i.hold(p, ada, "", "hers")
+	i.hold(p, bob, "", "his")
+	i.deactivate(bob)
+	of := i.cascades(bob)[0].ID
+	for name, event := range map[string]uuid.UUID{"another person's event": of, "no event": uuid.New()} {
+		var suite testsuite.WorkflowTestSuite
+		env := suite.NewTestActivityEnvironment()
+		a := i.app.activities()
+		env.RegisterActivity(a)
+		_, err := env.ExecuteActivity(a.Revoke, activities.ItemInput{
+			Cascade: activities.CascadeRef{Tenant: i.tenant.ID, Event: event, Principal: uuid.MustParse(ada), Sequence: 1e9}, Item: uuid.MustParse(hers),
+		})
+		if err == nil || !strings.Contains(err.Error(), "not one of this cascade's") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if i.state(hers) != "live" || !p.isAlive("hers") {
+		t.Errorf("hers is %s, want live", i.state(hers))
+	}
+}
+
+func TestCodecServer_EncodesNothing(t *testing.T) {
+	i := installAPI(t, func(c *config.Config) { c.Codec.AllowedOrigins = []string{"http://ui"} })
+	for path, want := range map[string]int{"/encode": http.StatusNotFound, "/decode": http.StatusOK} {
+		req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(`{"payloads":[]}`))
+		req.Header.Set("Origin", "http://ui")
+		req.Header.Set("Content-Type", "application/json")
+		answer := httptest.NewRecorder()
+		i.app.codec().ServeHTTP(answer, req)
+		if answer.Code != want {
+			t.Errorf("%s was answered %d, want %d", path, answer.Code, want)
+		}
+	}
+}
+
+// TestWorker_WithAnotherKeySetStops, once somebody of the installation has sealed.
+func TestWorker_WithAnotherKeySetStops(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	i.hold(p, ada, "", "key")
+	i.deactivate(ada)
+	i.closed(ada)
+	other := *i.cfg
+	keyset, err := seal.GenerateKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Seal.Keyset = base64.StdEncoding.EncodeToString(keyset)
+	app, err := New(t.Context(), &other, newLogger(i.logs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
+	if err := app.Work(t.Context()); !errors.Is(err, seal.ErrUnknownKey) {
+		t.Errorf("%v, want ErrUnknownKey", err)
+	}
+}
+
+// TestWorkflow_ThatCannotBeOpenedWaitsForTheRightKey: a worker with another key set fails
+// the task, and not the workflow.
+func TestWorkflow_ThatCannotBeOpenedWaitsForTheRightKey(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()), func(c *config.Config) { c.Temporal = stacktest.OwnTemporal(t) })
+	ada := i.createUser("ada@example.com")
+	i.hold(p, ada, "", "key")
+	keyset, err := seal.GenerateKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer, err := seal.New(keyset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := worker.NewClient(i.cfg.Temporal, sealer, newLogger(i.logs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer foreign.Close()
+	workers := worker.New(foreign, i.app.activities())
+	if err := workers.Start(); err != nil {
+		t.Fatal(err)
+	}
+	i.deactivate(ada)
+	stacktest.Eventually(t, 30*time.Second, "the payload that is not opened", func() bool { return sealer.Unopened() > 0 })
+	workers.Stop()
+	if status, err := i.app.starter().Status(context.Background(), i.cascades(ada)[0].WorkflowID); err != nil || status != lifecycle.WorkflowRunning {
+		t.Fatalf("the workflow is %s, %v; want it running", status, err)
+	}
+	i.work()
+	if c := i.closed(ada); c.Outcome != "completed" {
+		t.Errorf("cascade %+v, want completed", c)
+	}
+}

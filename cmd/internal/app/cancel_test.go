@@ -1,0 +1,150 @@
+package app
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/workflowservice/v1"
+
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// loseWorkflow has Temporal forget a cascade's workflow, as a restored backup would.
+func (i *installation) loseWorkflow(cascade lifecycle.Cascade) {
+	i.t.Helper()
+	_, err := i.app.temporal.WorkflowService().DeleteWorkflowExecution(i.t.Context(), &workflowservice.DeleteWorkflowExecutionRequest{
+		Namespace: i.cfg.Temporal.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: cascade.WorkflowID},
+	})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	stacktest.Eventually(i.t, 30*time.Second, "the workflow's deletion", func() bool {
+		status, err := i.app.starter().Status(i.t.Context(), cascade.WorkflowID)
+		return err == nil && status == lifecycle.WorkflowGone
+	})
+}
+
+// stuck is a cascade of Ada's whose key the platform does not end for now.
+func stuck(t *testing.T) (i *installation, p *platform, ada, key string, cascade lifecycle.Cascade) {
+	t.Helper()
+	p = newPlatform(t)
+	i = install(t, withConnectors(p.connector()))
+	ada = i.createUser("ada@example.com")
+	key = i.hold(p, ada, "", "key")
+	p.refuseRevocation("key", http.StatusServiceUnavailable)
+	i.deactivate(ada)
+	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "key") > 0 })
+	return i, p, ada, key, i.cascades(ada)[0]
+}
+
+// verbs are what is on record of a cascade, as "verb by actor's class".
+func (i *installation) verbs(cascade lifecycle.Cascade) []string {
+	i.t.Helper()
+	var verbs []string
+	for _, a := range i.must("GET", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/acts", i.operator, "")["items"].([]any) {
+		act := a.(map[string]any)
+		class, _, _ := strings.Cut(act["actor"].(string), "/")
+		verbs = append(verbs, act["verb"].(string)+" by "+class)
+	}
+	return verbs
+}
+
+func (i *installation) wantCancelled(p *platform, ada, key string, cascade lifecycle.Cascade, state, by string) {
+	i.t.Helper()
+	if c := i.closed(ada); c.Outcome != "cancelled" {
+		i.t.Errorf("cascade %+v, want cancelled", c)
+	}
+	if got := i.state(key); got != state || !p.isAlive("key") {
+		i.t.Errorf("the key is %s, want %s and alive", got, state)
+	}
+	verbs := i.verbs(cascade)
+	if len(verbs) == 0 || verbs[len(verbs)-1] != "cancel by "+by {
+		i.t.Errorf("on record: %v; want a cancel by %s", verbs, by)
+	}
+}
+
+func TestCascade_CancelledLeavesWhatItHasNotEnded(t *testing.T) {
+	i, p, ada, key, cascade := stuck(t)
+	path := "/v1/tenants/acme/cascades/" + cascade.ID.String()
+	if status, _ := i.call("POST", path+"/cancel", i.operator, `{}`); status != http.StatusUnprocessableEntity {
+		t.Errorf("without a reason it answered %d, want 422", status)
+	}
+	i.must("POST", path+"/cancel", i.operator, `{"reason":"the wrong person"}`)
+	i.wantCancelled(p, ada, key, cascade, "survivor", "operator-token")
+	if status, _ := i.call("POST", path+"/cancel", i.operator, `{"reason":"again"}`); status != http.StatusConflict {
+		t.Errorf("cancelled again it answered %d, want 409", status)
+	}
+	stacktest.Eventually(t, 20*time.Second, "the workflow's end", func() bool {
+		status, err := i.app.starter().Status(t.Context(), cascade.WorkflowID)
+		return err == nil && status == lifecycle.WorkflowStopped
+	})
+	// She is gone still: it waits for somebody to act, and no reconciler does.
+	p.interceptWith(nil)
+	if found := i.reconcile(); found.Ended != 0 || found.Restarted != 0 || i.state(key) != "survivor" {
+		t.Errorf("found %+v, and the key is %s; want nothing done", found, i.state(key))
+	}
+	i.must("POST", path+"/rerun", i.operator, `{"reason":"it was the right person"}`)
+	if c := i.closed(ada); c.Outcome != "completed" || i.state(key) != "verified" {
+		t.Errorf("after the re-run: %+v, item %s; want completed and verified", c, i.state(key))
+	}
+}
+
+func TestPrincipal_RestoredWithCancelKeepsWhatWasNotEnded(t *testing.T) {
+	i, p, ada, key, cascade := stuck(t)
+	restored := i.must("POST", "/v1/tenants/acme/principals/"+ada+"/restore?cancel=true", i.operator, `{"reason":"the wrong person"}`)
+	if ids := restored["cancelledCascades"].([]any); len(ids) != 1 || ids[0] != cascade.ID.String() {
+		t.Errorf("cancelled %v, want %s", ids, cascade.ID)
+	}
+	i.wantCancelled(p, ada, key, cascade, "live", "operator-token")
+	p.interceptWith(nil)
+	if found := i.reconcile(); found.Ended != 0 || found.Restarted != 0 || i.state(key) != "live" || !p.isAlive("key") {
+		t.Errorf("found %+v, and the key is %s; want nothing done", found, i.state(key))
+	}
+}
+
+func TestCascade_CancelledInTemporalIsTheSame(t *testing.T) {
+	i, p, ada, key, cascade := stuck(t)
+	if err := i.app.temporal.CancelWorkflow(t.Context(), cascade.WorkflowID, ""); err != nil {
+		t.Fatal(err)
+	}
+	i.wantCancelled(p, ada, key, cascade, "survivor", "temporal")
+	// Back, she has her key again.
+	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
+	i.reconcile()
+	if i.state(key) != "live" || !p.isAlive("key") {
+		t.Errorf("after her return the key is %s, want live", i.state(key))
+	}
+}
+
+// TestCascade_TerminatedInTemporalIsTheSame: the wrong person was deactivated and restored,
+// and somebody has terminated the workflow.
+func TestCascade_TerminatedInTemporalIsTheSame(t *testing.T) {
+	i, p, ada, key, cascade := stuck(t)
+	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
+	if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "a mistake"); err != nil {
+		t.Fatal(err)
+	}
+	p.interceptWith(nil)
+	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, cascade.ID)
+	if found := i.reconcile(); found.Restarted != 0 {
+		t.Errorf("found %+v; want no cascade restarted", found)
+	}
+	i.wantCancelled(p, ada, key, cascade, "live", "temporal")
+}
+
+// TestReconciler_ActsOnNoActivePrincipal: the workflow is lost, and its principal is back.
+func TestReconciler_ActsOnNoActivePrincipal(t *testing.T) {
+	i, p, ada, key, cascade := stuck(t)
+	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
+	i.loseWorkflow(cascade)
+	p.interceptWith(nil)
+	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, cascade.ID)
+	if found := i.reconcile(); found.Restarted != 0 || found.Ended != 0 {
+		t.Errorf("found %+v; want nothing done", found)
+	}
+	i.wantCancelled(p, ada, key, cascade, "live", "reconciler")
+}

@@ -1,0 +1,56 @@
+package seal
+
+import (
+	"context"
+	"errors"
+
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
+)
+
+// dataConverter hands contexts through to the codec.
+type dataConverter struct{ converter.DataConverter }
+
+// WithSerializationContext implements converter.DataConverterWithSerializationContext.
+func (d *dataConverter) WithSerializationContext(ctx converter.SerializationContext) converter.DataConverter {
+	return &dataConverter{converter.WithDataConverterSerializationContext(d.DataConverter, ctx)}
+}
+
+// WithContext implements converter.ContextAware.
+func (d *dataConverter) WithContext(context.Context) converter.DataConverter { return d }
+
+// WithWorkflowContext implements converter.ContextAware.
+func (d *dataConverter) WithWorkflowContext(converter.WorkflowContext) converter.DataConverter {
+	return &workflowConverter{*d}
+}
+
+// workflowConverter is the converter of workflow code. There an error of a payload that
+// was started with would fail the workflow for good; a panic fails the task.
+type workflowConverter struct{ dataConverter }
+
+// WithSerializationContext implements converter.DataConverterWithSerializationContext.
+func (w *workflowConverter) WithSerializationContext(ctx converter.SerializationContext) converter.DataConverter {
+	return &workflowConverter{dataConverter{converter.WithDataConverterSerializationContext(w.DataConverter, ctx)}}
+}
+
+// WithWorkflowContext implements converter.ContextAware.
+func (w *workflowConverter) WithWorkflowContext(converter.WorkflowContext) converter.DataConverter {
+	return w
+}
+
+// FromPayload implements converter.DataConverter.
+func (w *workflowConverter) FromPayload(payload *commonpb.Payload, into any) error {
+	return panicWhereUnknown(w.DataConverter.FromPayload(payload, into))
+}
+
+// FromPayloads implements converter.DataConverter.
+func (w *workflowConverter) FromPayloads(payloads *commonpb.Payloads, into ...any) error {
+	return panicWhereUnknown(w.DataConverter.FromPayloads(payloads, into...))
+}
+
+func panicWhereUnknown(err error) error {
+	if errors.Is(err, ErrUnknownKey) {
+		panic(ErrUnknownKey)
+	}
+	return err
+}
