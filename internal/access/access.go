@@ -25,6 +25,9 @@ type Question struct {
 	ResourceType string // credential, connector, team, or any other
 	Resource     string
 	Owner        string // of the resource, where the caller knows it
+	// Through: the subject is the agent that somebody acts through, who is OnBehalfOf: the
+	// reasons name the two so.
+	Through bool
 }
 
 // Reason says why an answer is no, or Allow.
@@ -36,6 +39,7 @@ type Reason string
 const (
 	Allow               Reason = "allow"
 	UnknownSubject      Reason = "unknown_subject"
+	UnknownAgent        Reason = "unknown_agent"
 	AgentSuspended      Reason = "agent_suspended"
 	AgentExpired        Reason = "agent_expired"
 	OwnerGone           Reason = "owner_gone"
@@ -99,6 +103,14 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 		}
 		if err := s.decideLive(ctx, tenant, q, whose, &reasons[i]); err != nil {
 			return nil, fmt.Errorf("decide: %w", err)
+		}
+	}
+	for i, q := range questions {
+		switch {
+		case q.Through && reasons[i] == UnknownSubject:
+			reasons[i] = UnknownAgent
+		case q.Through && reasons[i] == UnknownPrincipal:
+			reasons[i] = UnknownSubject
 		}
 	}
 	return reasons, nil

@@ -98,9 +98,16 @@ type action struct {
 
 // evaluation is one question. In a batch, what it lacks stands at the top.
 type evaluation struct {
-	Subject  *entity `json:"subject"`
-	Action   *action `json:"action"`
-	Resource *entity `json:"resource"`
+	Subject  *entity      `json:"subject"`
+	Action   *action      `json:"action"`
+	Resource *entity      `json:"resource"`
+	Context  *surrounding `json:"context"`
+}
+
+// surrounding is the part of a context that is weighed: the agent through which the
+// subject acts, by its SCIM id or name.
+type surrounding struct {
+	Agent any `json:"agent"`
 }
 
 // orDefaults takes from the top of a batch what an evaluation lacks: whole objects, and
@@ -108,6 +115,7 @@ type evaluation struct {
 func (e evaluation) orDefaults(top evaluation) evaluation {
 	return evaluation{
 		Subject: e.Subject.orDefault(top.Subject), Resource: e.Resource.orDefault(top.Resource), Action: cmp.Or(e.Action, top.Action),
+		Context: cmp.Or(e.Context, top.Context),
 	}
 }
 
@@ -124,8 +132,35 @@ func (e *entity) orDefault(top *entity) *entity {
 	return &entity{Type: cmp.Or(e.Type, top.Type), ID: cmp.Or(e.ID, top.ID), Properties: e.Properties}
 }
 
-// question reads an evaluation. An agent says for whom it acts by the property
-// on_behalf_of, and a resource whose it is by ownerID.
+// questions reads an evaluation. An agent that is named beside the subject is weighed
+// whatever the subject is: of a user it acts for that user, and beside another agent both
+// must be allowed.
+func (e evaluation) questions() ([]access.Question, error) {
+	q, err := e.question()
+	if err != nil || e.Context == nil || e.Context.Agent == nil {
+		return []access.Question{q}, err
+	}
+	agent, err := property(e.Context.Agent, "context.agent")
+	if err == nil && hasControl(agent) {
+		err = problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
+	}
+	through := q
+	through.SubjectType, through.Subject, through.Through = directory.TypeAgent, agent, true
+	switch q.SubjectType {
+	case directory.TypeUser:
+		through.OnBehalfOf = q.Subject
+		return []access.Question{through}, err
+	case directory.TypeAgent:
+		if q.Subject == agent {
+			return []access.Question{q}, err
+		}
+		return []access.Question{through, q}, err
+	}
+	return []access.Question{q}, err // nobody of ours
+}
+
+// question reads an evaluation without its context. An agent says for whom it acts by the
+// property on_behalf_of, and a resource whose it is by ownerID.
 func (e evaluation) question() (access.Question, error) {
 	missing := func(what string) (access.Question, error) {
 		return access.Question{}, problem{Status: http.StatusBadRequest, Detail: what + " is missing"}
@@ -232,17 +267,19 @@ func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, e evaluation) error {
-	q, err := e.question()
+	questions, err := e.questions()
 	if err != nil {
 		return err
 	}
-	reasons, err := s.decide(r, q)
+	reasons, err := s.decide(r, questions...)
 	if err != nil {
 		return err
 	}
-	if reasons[0] != access.Allow {
-		answer(w, http.StatusOK, decisionOf(reasons[0]))
-		return nil
+	for _, reason := range reasons {
+		if reason != access.Allow {
+			answer(w, http.StatusOK, decisionOf(reason))
+			return nil
+		}
 	}
 	w.Header()["Content-Type"], w.Header()["Cache-Control"] = jsonType, noStore
 	_, _ = w.Write(allowed) // a client that is gone needs no answer
@@ -290,11 +327,12 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 	var at []int // of the questions
 	for i, raw := range b.Evaluations {
 		var e evaluation
-		q, err := access.Question{}, json.Unmarshal(raw, &e)
+		var of []access.Question
+		err := json.Unmarshal(raw, &e)
 		if err == nil && e.forgetsWhom(b.evaluation) {
 			err = problem{Status: http.StatusBadRequest, Detail: "the subject says not for whom it acts, and that at the top does"}
 		} else if err == nil {
-			q, err = e.orDefaults(b.evaluation).question()
+			of, err = e.orDefaults(b.evaluation).questions()
 		} else {
 			err = problem{Status: http.StatusBadRequest, Detail: "the evaluation is not as AuthZEN has it"}
 		}
@@ -302,14 +340,19 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 			decisions[i].Context = map[string]any{"error": map[string]any{"status": http.StatusBadRequest, "message": err.Error()}}
 			continue
 		}
-		questions, at = append(questions, q), append(at, i)
+		for _, q := range of {
+			questions, at = append(questions, q), append(at, i)
+		}
 	}
 	reasons, err := s.decide(r, questions...)
 	if err != nil {
 		return err
 	}
+	weighed := make(map[int]bool, len(decisions))
 	for i, reason := range reasons {
-		decisions[at[i]] = decisionOf(reason)
+		if n := at[i]; !weighed[n] || decisions[n].Decision { // the first reason to deny stays
+			decisions[n], weighed[n] = decisionOf(reason), true
+		}
 	}
 	for i, d := range decisions {
 		if stop(d.Decision) {

@@ -143,6 +143,7 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/principals/{id}/restoration", s.planRestore)
 			r.Post("/principals/{id}/restore", s.restorePrincipal)
 			r.Get("/streams", s.listStreams)
+			r.Post("/streams/{id}/assign", s.assignStream)
 			r.Get("/mapping", s.getMapping)
 			r.Put("/mapping", s.applyMapping)
 			r.Get("/mapping/versions", s.listMappings)

@@ -174,7 +174,7 @@ func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusCreated, s.configurationOf(r, stream))
 }
 
-// getStreams answers one stream, or all of the tenant's.
+// getStreams answers one stream, or all of the receiver's.
 func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("stream_id"); text != "" {
 		stream, err := s.stream(r, text)
@@ -192,6 +192,9 @@ func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
 	}
 	all := make([]configuration, 0, len(streams))
 	for _, stream := range streams {
+		if stream.CreatedBy != caller(r).Actor() {
+			continue
+		}
 		all = append(all, s.configurationOf(r, stream))
 	}
 	answer(w, http.StatusOK, all)
@@ -205,7 +208,11 @@ func (s *Server) stream(r *http.Request, text string) (ssf.Stream, error) {
 	if err != nil {
 		return ssf.Stream{}, ssf.ErrStreamNotFound
 	}
-	return s.Signals.Get(r.Context(), caller(r).Tenant.ID, id)
+	stream, err := s.Signals.Get(r.Context(), caller(r).Tenant.ID, id)
+	if err == nil && stream.CreatedBy != caller(r).Actor() {
+		return ssf.Stream{}, ssf.ErrStreamNotFound // another receiver's
+	}
+	return stream, err
 }
 
 func (s *Server) updateStream(w http.ResponseWriter, r *http.Request) { s.changeStream(w, r, false) }

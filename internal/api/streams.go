@@ -2,11 +2,13 @@ package api
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // StreamView is a stream as operators see it.
@@ -23,6 +25,34 @@ type StreamView struct {
 	LastError   string     `json:"lastError,omitempty"`
 	LastErrorAt *time.Time `json:"lastErrorAt,omitempty"`
 	ssf.Lag
+}
+
+// assignStream gives a stream to another token of class receiver.
+func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Token uuid.UUID `json:"tokenId"`
+	}
+	id, err := pathID(r)
+	if err == nil {
+		err = decode(w, r, &body)
+	}
+	var tokens []tenant.Token
+	if err == nil {
+		tokens, err = s.Tenants.Tokens(r.Context(), tenantOf(r).ID)
+	}
+	if err == nil && !slices.ContainsFunc(tokens, func(t tenant.Token) bool {
+		return t.ID == body.Token && t.Class == tenant.ClassReceiver && t.RevokedAt == nil
+	}) {
+		err = problem{Status: http.StatusUnprocessableEntity, Detail: "tokenId must be a valid token of class receiver"}
+	}
+	if err == nil {
+		_, err = s.Signals.Assign(r.Context(), tenantOf(r).ID, id, tenant.Caller{TokenID: body.Token, Class: tenant.ClassReceiver}.Actor())
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // listStreams tells operators of a tenant's streams, and what each has yet to deliver.

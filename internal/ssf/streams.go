@@ -16,9 +16,16 @@ const streamColumns = `id, issuer, audience, method = 'push', endpoint, requeste
 
 func scanStream(row pgx.CollectableRow) (Stream, error) {
 	var s Stream
-	err := row.Scan(&s.ID, &s.Issuer, &s.Audience, &s.Push, &s.Endpoint, &s.Requested, &s.Events, &s.Description, &s.Status, &s.Reason,
-		&s.CreatedBy, &s.CreatedAt, &s.LastError, &s.LastErrorAt)
+	err := row.Scan(s.fields()...)
 	return s, err
+}
+
+// fields are where [streamColumns] are read to.
+func (s *Stream) fields() []any {
+	return []any{
+		&s.ID, &s.Issuer, &s.Audience, &s.Push, &s.Endpoint, &s.Requested, &s.Events, &s.Description, &s.Status, &s.Reason,
+		&s.CreatedBy, &s.CreatedAt, &s.LastError, &s.LastErrorAt,
+	}
 }
 
 func method(push bool) string {
@@ -148,18 +155,32 @@ type Opened struct {
 	Header seal.Secret
 }
 
-// Open reads a stream with its header. Error: [ErrStreamNotFound].
+// Open reads a stream with its header, both by one statement: a header is for the endpoint
+// that it was given for. Error: [ErrStreamNotFound].
 func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (Opened, error) {
-	stream, err := s.Get(ctx, tenant, id)
-	if err != nil {
-		return Opened{}, err
+	var sealed []byte
+	stream, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (Stream, error) {
+		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Stream, error) {
+			var stream Stream
+			err := row.Scan(append(stream.fields(), &sealed)...)
+			return stream, err
+		})
+	}, `select `+streamColumns+`, authorization_header from streams where tenant_id = $1 and id = $2`, tenant, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Opened{}, ErrStreamNotFound
 	}
-	sealed, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]byte, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[[]byte])
-	}, `select authorization_header from streams where tenant_id = $1 and id = $2`, tenant, id)
-	if err != nil || sealed == nil {
-		return Opened{Stream: stream}, err
+	if err != nil {
+		return Opened{}, fmt.Errorf("open a stream: %w", err)
+	}
+	if sealed == nil {
+		return Opened{Stream: stream}, nil
 	}
 	header, err := s.sealer.Open(tenant, id, sealed)
 	return Opened{stream, seal.Secret(header)}, err
+}
+
+// Assign gives a stream to another receiver's token, such as the successor of one that was
+// revoked. Error: [ErrStreamNotFound].
+func (s *Store) Assign(ctx context.Context, tenant, id uuid.UUID, to string) (Stream, error) {
+	return s.one(ctx, tenant, `update streams set created_by = $3 where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, to)
 }

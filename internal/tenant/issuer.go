@@ -28,8 +28,10 @@ type Issuer struct {
 	Issuer   string    `json:"issuer"`   // the iss claim
 	Audience string    `json:"audience"` // the aud claim
 	JWKSURL  string    `json:"jwksUrl"`  // where its keys are (RFC 7517)
-	// Subjects that are let in: the sub, azp, appid or client_id claim. Empty
-	// lets in whomever the issuer gives that audience.
+	// Subjects that are let in, for every use. `claim=value` is of one claim: sub, or azp,
+	// appid or client_id of a token that is the application's own and no user's. A bare
+	// value is of the token's subject: sub, and where there is none the client. Empty lets
+	// in whomever the issuer gives that audience.
 	Subjects  []string  `json:"subjects"`
 	Uses      []Use     `json:"uses"` // what its tokens are let in for
 	CreatedAt time.Time `json:"createdAt"`
@@ -172,6 +174,51 @@ type claims struct {
 	AuthorizedParty string `json:"azp"`
 	AppID           string `json:"appid"`
 	ClientID        string `json:"client_id"`
+	// What tells an application's token from a user's: Entra's idtyp and oid, and scp,
+	// which only delegated tokens have.
+	IDType   string `json:"idtyp"`
+	ObjectID string `json:"oid"`
+	Scopes   any    `json:"scp"`
+}
+
+// subject is whom the token is recorded as.
+func (c claims) subject() string {
+	return cmp.Or(c.Subject, c.AuthorizedParty, c.AppID, c.ClientID)
+}
+
+// allowed reports whether one of an issuer's subjects lets the token in.
+func (c claims) allowed(subjects []string) bool {
+	return len(subjects) == 0 || slices.ContainsFunc(subjects, c.is)
+}
+
+func (c claims) is(subject string) bool {
+	claim, value, _ := strings.Cut(subject, "=")
+	client := ""
+	switch claim {
+	case "sub":
+		return c.Subject != "" && c.Subject == value
+	case "azp":
+		client = c.AuthorizedParty
+	case "appid":
+		client = c.AppID
+	case "client_id":
+		client = c.ClientID
+	default:
+		return c.subject() == subject
+	}
+	return client != "" && client == value && c.ownedBy(client)
+}
+
+// ownedBy reports whether the token is the client's own, and not that of a user whom the
+// client acts for.
+func (c claims) ownedBy(client string) bool {
+	switch {
+	case c.IDType != "":
+		return c.IDType == "app"
+	case c.Scopes != nil:
+		return false
+	}
+	return c.Subject == "" || c.Subject == client || c.Subject == c.ObjectID
 }
 
 // AuthenticateJWT names the caller who holds a JWT of a tenant's issuer
@@ -247,17 +294,27 @@ func hasControl(text string) bool { return strings.ContainsFunc(text, unicode.Is
 // verifier checks the claims of a token whose signature holds, and returns who it is of.
 type verifier func(token *jwt.JSONWebToken, c claims, i issuer) (subject string, ok bool)
 
-// verify takes what says until when it is good, and nothing that was made to tell
-// security events.
+// isBearer reports whether a token's type is one of those that open something: none,
+// JWT, or an access token of RFC 9068. A token that was made for another purpose, such as
+// a security event or a proof of possession, has another (RFC 8725 section 3.11).
+func isBearer(token *jwt.JSONWebToken) bool {
+	kind, present := token.Headers[0].ExtraHeaders["typ"]
+	text, isText := kind.(string)
+	switch strings.TrimPrefix(strings.ToLower(text), "application/") {
+	case "jwt", "at+jwt":
+		return isText
+	}
+	return !present
+}
+
+// verify takes what says until when it is good.
 func verify(token *jwt.JSONWebToken, c claims, i issuer) (subject string, ok bool) {
-	if c.Expiry == nil || isSET(token) ||
+	if c.Expiry == nil || !isBearer(token) ||
 		c.ValidateWithLeeway(jwt.Expected{Issuer: i.Issuer.Issuer, AnyAudience: jwt.Audience{i.Audience}, Time: time.Now()}, leeway) != nil {
 		return "", false
 	}
-	subject = cmp.Or(c.Subject, c.AuthorizedParty, c.AppID, c.ClientID)
-	allowed := len(i.Subjects) == 0 || slices.ContainsFunc([]string{c.Subject, c.AuthorizedParty, c.AppID, c.ClientID},
-		func(name string) bool { return name != "" && slices.Contains(i.Subjects, name) })
-	return subject, allowed && subject != "" && len(subject) <= maxClaim
+	subject = c.subject()
+	return subject, c.allowed(i.Subjects) && subject != "" && len(subject) <= maxClaim
 }
 
 func (s *Store) findIssuers(ctx context.Context, name string) ([]issuer, error) {

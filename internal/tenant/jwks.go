@@ -20,7 +20,10 @@ const (
 	// ids must not turn this process against an issuer.
 	keysPause   = 10 * time.Second
 	keysTimeout = 5 * time.Second
-	maxKeys     = 1 << 20 // bytes
+	// keysMaxAge is how long keys are good that cannot be fetched any more: one that was
+	// withdrawn is good for no longer.
+	keysMaxAge = 24 * time.Hour
+	maxKeys    = 1 << 20 // bytes
 )
 
 // ErrKeysUnavailable says that an issuer's keys could not be read; a token of
@@ -37,8 +40,8 @@ type keySet struct {
 	mu     sync.Mutex // held while looking, so that one looks for all
 	keys   jose.JSONWebKeySet
 	looked time.Time
-	failed error // of the last look
-	good   bool
+	failed error     // of the last look
+	got    time.Time // the keys; zero is never
 }
 
 // get returns the keys of that id, or with an empty id all of them. An id that
@@ -58,15 +61,16 @@ func (k *keySets) get(ctx context.Context, address, id string) ([]jose.JSONWebKe
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	age := time.Since(set.looked)
-	if (age > keysTTL || !set.good || len(set.of(id)) == 0) && age > keysPause {
+	good := !set.got.IsZero() && time.Since(set.got) < keysMaxAge
+	if (age > keysTTL || !good || len(set.of(id)) == 0) && age > keysPause {
 		// A caller who goes away must not make this look fail for all.
 		keys, err := fetchKeys(context.WithoutCancel(ctx), address)
 		set.looked, set.failed = time.Now(), err
 		if err == nil {
-			set.keys, set.good = keys, true
+			set.keys, set.got, good = keys, time.Now(), true
 		}
 	}
-	if !set.good {
+	if !good {
 		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, set.failed)
 	}
 	return set.of(id), nil

@@ -57,7 +57,7 @@ func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error)
 		now := time.Now()
 		ok := isSET(token) && c.ID != "" && len(c.ID) <= maxClaim && c.IssuedAt != nil && c.Expiry == nil &&
 			c.IssuedAt.Time().Before(now.Add(leeway)) && c.IssuedAt.Time().After(now.Add(-maxSETAge))
-		return i.Issuer.Issuer, ok
+		return i.Issuer.Issuer, ok && c.allowed(i.Subjects)
 	})
 	if err != nil {
 		return Received{}, err
@@ -72,11 +72,12 @@ func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error)
 	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id, SubjectID: said.SubjectID, Events: said.Events}, nil
 }
 
-// Known tells whether a token was acted upon before.
+// Known tells whether a token was acted upon before, whatever has become of the issuer's
+// registration since.
 func (s *Store) Known(ctx context.Context, r Received) (bool, error) {
 	known, err := database.Once(ctx, s.db, r.Tenant.ID, func(rows pgx.Rows) (bool, error) {
 		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `select exists (select 1 from received_tokens where tenant_id = $1 and issuer_id = $2 and jti = $3)`, r.Tenant.ID, r.TokenID, r.ID)
+	}, `select exists (select 1 from received_tokens where tenant_id = $1 and issuer = $2 and jti = $3)`, r.Tenant.ID, r.Issuer, r.ID)
 	if err != nil {
 		return false, fmt.Errorf("look for a token: %w", err)
 	}
@@ -89,8 +90,8 @@ func (s *Store) Receive(ctx context.Context, r Received) error {
 	_, err := database.Once(ctx, s.db, r.Tenant.ID, database.Nothing, `
 		with forgotten as (
 		  delete from received_tokens where tenant_id = $1 and received_at < now() - $4::interval)
-		insert into received_tokens (tenant_id, issuer_id, jti) values ($1, $2, $3) on conflict do nothing`,
-		r.Tenant.ID, r.TokenID, r.ID, maxSETAge+time.Hour)
+		insert into received_tokens (tenant_id, issuer, jti) values ($1, $2, $3) on conflict do nothing`,
+		r.Tenant.ID, r.Issuer, r.ID, maxSETAge+time.Hour)
 	if err != nil {
 		return fmt.Errorf("remember a token: %w", err)
 	}

@@ -182,7 +182,8 @@ func TestAReceiverIsToldSignedWhatHappensInOrder(t *testing.T) {
 	i := install(t, withConnectors(p.connector()), withPrivateReceivers)
 	i.relaysSignals()
 	i.apply(engineering)
-	stream := i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver))
+	receiver := i.token(i.tenant.ID, tenant.ClassReceiver)
+	stream := i.stream(r, receiver)
 	ada := i.createUser("ada@example.com")
 	i.createGroup("engineering-prod", ada)
 	i.becomes(ada, "role:developer", "scope:deploy", "team:Engineering")
@@ -208,7 +209,7 @@ func TestAReceiverIsToldSignedWhatHappensInOrder(t *testing.T) {
 	if want := map[string]string{"format": "iss_sub", "iss": issuer, "sub": ada}; !cmp.Equal(last.Subject, want) || !strings.HasPrefix(last.Txn, "leaver/") {
 		t.Errorf("the last token's subject %v, txn %q", last.Subject, last.Txn)
 	}
-	if status := i.must("GET", "/ssf/v1/status?stream_id="+stream, i.token(i.tenant.ID, tenant.ClassReceiver), ""); status["status"] != "enabled" {
+	if status := i.must("GET", "/ssf/v1/status?stream_id="+stream, receiver, ""); status["status"] != "enabled" {
 		t.Errorf("the status: %v", status)
 	}
 }

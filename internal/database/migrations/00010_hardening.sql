@@ -122,7 +122,15 @@ grant select, insert on keyset_canaries to leaver_app;
 alter table lifecycle_events drop constraint lifecycle_events_outcome_check,
     add constraint lifecycle_events_outcome_check check (outcome in ('completed', 'failed', 'cancelled'));
 
+-- Tokens that were acted upon are remembered by who issued them, whatever becomes of the
+-- issuer's registration.
+alter table received_tokens add column issuer text;
+update received_tokens r set issuer = coalesce((select i.issuer from issuers i where i.tenant_id = r.tenant_id and i.id = r.issuer_id), r.issuer_id::text);
+alter table received_tokens drop constraint received_tokens_pkey, drop column issuer_id, alter column issuer set not null, add primary key (tenant_id, issuer, jti);
+
 -- +goose Down
+delete from received_tokens;
+alter table received_tokens drop constraint received_tokens_pkey, drop column issuer, add column issuer_id uuid not null, add primary key (tenant_id, issuer_id, jti);
 update lifecycle_events set outcome = 'failed' where outcome = 'cancelled';
 alter table lifecycle_events drop constraint lifecycle_events_outcome_check,
     add constraint lifecycle_events_outcome_check check (outcome in ('completed', 'failed'));
