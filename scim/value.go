@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -228,6 +229,9 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 			if strings.ContainsRune(v, 0) {
 				return nil, badRequest(invalidValue, "%s: a string holds the character U+0000", a.Name)
 			}
+			if isName(a) && strings.ContainsFunc(v, misleads) {
+				return nil, badRequest(invalidValue, "%s: a name holds a control or direction character", a.Name)
+			}
 			return canonical(a, v)
 		case json.Number: // an employeeNumber without its quotes
 			if !rd.strict {
@@ -236,6 +240,25 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 		}
 	}
 	return nil, badRequest(invalidValue, "%s: the value is not a %s", a.Name, a.Type)
+}
+
+// isName reports whether people read an attribute as somebody's or something's name, in
+// lists, terminals and reports.
+func isName(a *Attribute) bool {
+	switch a.Name {
+	case "userName", "agentUserName", "displayName", "nickName", "externalId",
+		"familyName", "givenName", "middleName", "honorificPrefix", "honorificSuffix":
+		return true
+	}
+	return false
+}
+
+// misleads reports whether a character moves a reader's cursor or turns the direction of
+// the text: C0 and C1 controls, line and paragraph separators, and the embeddings,
+// overrides and isolates of Unicode's annex 9. The marks that right-to-left names need are
+// not among them.
+func misleads(r rune) bool {
+	return unicode.IsControl(r) || r == 0x2028 || r == 0x2029 || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
 }
 
 // canonical writes a value as the schema's canonical values do; another is

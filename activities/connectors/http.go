@@ -2,13 +2,13 @@ package connectors
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/leaverhq/leaver/internal/transport"
 )
 
 const (
@@ -35,20 +35,17 @@ func NewHTTPClient() *http.Client {
 }
 
 // Exchange sends the request and returns status, headers and at most [MaxBody]
-// of the body. Its errors are retryable, and quote neither the URL's query nor a body.
+// of the body. Its errors are retryable, and quote neither the URL's query nor anything
+// that the downstream has sent.
 func Exchange(client *http.Client, req *http.Request) (*http.Response, []byte, error) {
 	resp, err := client.Do(req)
 	if err != nil {
-		var urlErr *url.Error
-		if errors.As(err, &urlErr) {
-			err = urlErr.Err
-		}
-		return nil, nil, Retryable("%s %s: %w", req.Method, req.URL.Host, err)
+		return nil, nil, Retryable("%s %s: %s", req.Method, req.URL.Host, transport.Reason(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
 	if err != nil {
-		return nil, nil, Retryable("%s %s: read the answer: %w", req.Method, req.URL.Host, err)
+		return nil, nil, Retryable("%s %s: read the answer: %s", req.Method, req.URL.Host, transport.Reason(err))
 	}
 	if len(body) > MaxBody {
 		return nil, nil, Retryable("%s %s: the answer is longer than %d bytes", req.Method, req.URL.Host, MaxBody)

@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	_, _ = fmt.Fprintln(stderr, "leaver:", err)
+	_, _ = fmt.Fprintln(stderr, "leaver:", escaped(err.Error(), "\n"))
 	var withCode *codedError
 	if errors.As(err, &withCode) {
 		return withCode.code
@@ -101,7 +101,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(
 		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(),
 		c.tenantCommand(), c.tokenCommand(), c.issuerCommand(), c.schemaCommand(),
-		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(), c.brakeCommand(), c.connectorCommand(), c.changeCommand(), c.scimCommand(), c.versionCommand(),
+		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(), c.brakeCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(), c.scimCommand(), c.versionCommand(),
 	)
 	strictArgs(root)
 	return root

@@ -156,7 +156,7 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		return c.print(plan, nil, nil)
 	}
 	if plan.Principal.Restricted {
-		_, _ = fmt.Fprintf(c.stderr, "%s is restricted already; this is what a re-run would find\n", plan.Principal.Name)
+		_, _ = fmt.Fprintf(c.stderr, "%s is restricted already; this is what a re-run would find\n", escaped(plan.Principal.Name, ""))
 	}
 	var rows [][]string
 	for n, i := range plan.Items {

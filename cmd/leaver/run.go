@@ -13,7 +13,6 @@ import (
 	"github.com/leaverhq/leaver/cmd/internal/app"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/database"
-	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -71,6 +70,8 @@ func (c *cli) migrateCommand() *cobra.Command {
 func (c *cli) bootstrapCommand() *cobra.Command {
 	var ttl time.Duration
 	class := string(tenant.ClassOperator)
+	var list bool
+	var revoke string
 	cmd := &cobra.Command{
 		Use: "bootstrap", Short: "Issue an operator's or approver's token straight at the database (shown once)", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -86,7 +87,22 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			_, secret, err := tenant.NewStore(db).Issue(cmd.Context(), uuid.Nil, tenant.NewToken{
+			store := tenant.NewStore(db)
+			switch {
+			case list:
+				tokens, err := store.Tokens(cmd.Context(), uuid.Nil, tenant.Class(class))
+				if err != nil {
+					return err
+				}
+				return c.print(tokens, tokenHeader, tokenRows(tokens...))
+			case revoke != "":
+				id, err := uuid.Parse(revoke)
+				if err != nil {
+					return coded(exitUsage, "--revoke must be the id of a token, got %q", revoke)
+				}
+				return store.Revoke(cmd.Context(), uuid.Nil, id, tenant.Class(class))
+			}
+			_, secret, err := store.Issue(cmd.Context(), uuid.Nil, tenant.NewToken{
 				Class: tenant.Class(class), Description: "bootstrap", TTL: ttl,
 			})
 			if err != nil {
@@ -95,23 +111,11 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 			return c.secret(secret)
 		},
 	}
+	cmd.Flags().BoolVar(&list, "list", false, "list the tokens of that class instead")
+	cmd.Flags().StringVar(&revoke, "revoke", "", "revoke the token of that class with this id instead")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 0 is for ever")
 	cmd.Flags().StringVar(&class, "class", class, "operator, or approver: who may release brakes, and nothing else")
 	return cmd
-}
-
-func (c *cli) keysetCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "keyset", Short: "Make a keyset that seals secrets and payloads; keep it like a root password", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			keyset, err := seal.GenerateKeyset()
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(c.stdout, "%s\n", keyset)
-			return err
-		},
-	}
 }
 
 func (c *cli) versionCommand() *cobra.Command {

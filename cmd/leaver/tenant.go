@@ -176,13 +176,21 @@ func (c *cli) tokenList(path func() string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var rows [][]string
-			for _, t := range tokens {
-				rows = append(rows, []string{t.ID.String(), string(t.Class), t.Description, stamp(&t.CreatedAt), stamp(t.ExpiresAt), stamp(t.RevokedAt), stamp(t.LastUsedAt)})
-			}
-			return c.print(tokens, []string{"ID", "CLASS", "DESCRIPTION", "CREATED", "EXPIRES", "REVOKED", "LAST USED"}, rows)
+			return c.print(tokens, tokenHeader, tokenRows(tokens...))
 		},
 	}
+}
+
+var tokenHeader = []string{"ID", "CLASS", "DESCRIPTION", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "CREATED BY"}
+
+func tokenRows(tokens ...tenant.Token) [][]string {
+	var rows [][]string
+	for _, t := range tokens {
+		rows = append(rows, []string{
+			t.ID.String(), string(t.Class), t.Description, stamp(&t.CreatedAt), stamp(t.ExpiresAt), stamp(t.RevokedAt), stamp(t.LastUsedAt), t.CreatedBy,
+		})
+	}
+	return rows
 }
 
 func (c *cli) tokenRevoke(path func() string) *cobra.Command {

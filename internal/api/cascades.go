@@ -299,17 +299,29 @@ func (s *Server) ofCascade(ctx context.Context, tenant, cascade, id uuid.UUID) e
 func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	var acts []lifecycle.Done
+	var size int
+	var after int64
+	if err == nil {
+		size, err = limit(r)
+	}
+	if err == nil {
+		after, err = queryNumber(r, "cursor")
+	}
 	if err == nil {
 		_, err = s.Cascades.Get(r.Context(), tenantOf(r).ID, id)
 	}
 	if err == nil {
-		acts, err = s.Cascades.Acts(r.Context(), tenantOf(r).ID, id)
+		acts, err = s.Cascades.Acts(r.Context(), tenantOf(r).ID, id, after, size)
 	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	answerPage(w, acts, "")
+	next := ""
+	if len(acts) == size {
+		next = strconv.FormatInt(acts[len(acts)-1].ID, 10)
+	}
+	answerPage(w, acts, next)
 }
 
 // failTemporal: what is not our own error came from Temporal.

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -67,12 +69,44 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
 		return
 	}
-	t, err := s.Tenants.Configure(r.Context(), tenantOf(r).ID, tenant.Settings(body))
+	to := tenant.Settings(body)
+	// Of two people one sets a threshold, and another loosens it.
+	switch class := caller(r).Class; {
+	case class == tenant.ClassApprover && !to.OnlyThreshold():
+		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "an approver changes brakeLeavers, brakeShare and brakeWindowSeconds only"})
+		return
+	case class == tenant.ClassOperator && to.Loosens(tenantOf(r)):
+		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "loosening the threshold on mass deactivation needs an approver's token (`leaver bootstrap --class approver`)"})
+		return
+	}
+	t, err := s.Tenants.Configure(r.Context(), tenantOf(r).ID, to)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, t)
+}
+
+// listAdminActs answers a page of what was done to a tenant, or to the installation.
+func (s *Server) listAdminActs(w http.ResponseWriter, r *http.Request) {
+	limit, err := limit(r)
+	var after int64
+	if err == nil {
+		after, err = queryNumber(r, "cursor")
+	}
+	var acts []audit.Act
+	if err == nil {
+		acts, err = s.Audit.List(r.Context(), tenantOf(r).ID, after, limit)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(acts) == limit {
+		next = strconv.FormatInt(acts[len(acts)-1].ID, 10)
+	}
+	answerPage(w, acts, next)
 }
 
 func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {

@@ -6,14 +6,17 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/access"
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
@@ -65,6 +68,7 @@ type Server struct {
 	Pauses     *brake.Pauses
 	Decisions  *access.Store
 	Signals    *ssf.Store
+	Audit      *audit.Store
 	// PrivateReceivers lets receivers of signals be at private addresses.
 	PrivateReceivers bool
 	// PublicURL is the address that clients know; empty is what they asked for.
@@ -107,6 +111,10 @@ func (s *Server) Handler() http.Handler {
 		r.With(s.nameTenant).Post("/tenants/{tenant}/brakes/release", s.releaseBrake)
 	})
 	r.Group(func(r chi.Router) {
+		r.Use(s.authenticate(tenant.ClassOperator, tenant.ClassApprover))
+		r.With(s.nameTenant).Patch("/tenants/{tenant}", s.configureTenant)
+	})
+	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate(tenant.ClassOperator))
 		r.Get("/tenants", s.listTenants)
 		r.Post("/tenants", s.createTenant)
@@ -117,7 +125,7 @@ func (s *Server) Handler() http.Handler {
 		r.Post("/connectors/{name}/pause", s.pauseConnector)
 		r.Post("/connectors/{name}/resume", s.resumeConnector)
 		r.With(s.nameTenant).Get("/tenants/{tenant}", s.getTenant)
-		r.With(s.nameTenant).Patch("/tenants/{tenant}", s.configureTenant)
+		r.Get("/acts", s.listAdminActs)
 		r.Route("/tenants/{tenant}/", func(r chi.Router) {
 			r.Use(s.nameTenant)
 			r.Get("/issuers", s.listIssuers)
@@ -127,6 +135,7 @@ func (s *Server) Handler() http.Handler {
 			r.Put("/schemas/{urn}", s.putSchema)
 			r.Delete("/schemas/{urn}", s.deleteSchema)
 			r.With(s.slowly).Get("/changes", s.listChanges)
+			r.Get("/acts", s.listAdminActs)
 			r.Get("/tokens", s.listTokens)
 			r.Post("/tokens", s.createToken)
 			r.Delete("/tokens/{id}", s.revokeToken)
@@ -192,22 +201,32 @@ func tenantOf(r *http.Request) tenant.Tenant {
 	return caller(r).Tenant
 }
 
-func (s *Server) authenticate(class tenant.Class) func(http.Handler) http.Handler {
+func (s *Server) authenticate(classes ...tenant.Class) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			c, err := s.Tenants.Authenticate(r.Context(), tenant.Bearer(r.Header), class)
+			c, err := s.Tenants.Authenticate(r.Context(), tenant.Bearer(r.Header), classes...)
 			if errors.Is(err, tenant.ErrUnauthorized) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
-				s.fail(w, r, problem{Status: http.StatusUnauthorized, Detail: "present a valid token of class " + string(class)})
+				s.fail(w, r, problem{Status: http.StatusUnauthorized, Detail: fmt.Sprintf("present a valid token of class %s", alternatives(classes))})
 				return
 			}
 			if err != nil {
 				s.fail(w, r, err)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+			ctx := audit.WithActor(context.WithValue(r.Context(), callerKey{}, c), c.Actor())
+			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	}
+}
+
+// alternatives names classes in a sentence.
+func alternatives(classes []tenant.Class) string {
+	names := make([]string, len(classes))
+	for i, class := range classes {
+		names[i] = string(class)
+	}
+	return strings.Join(names, " or ")
 }
 
 func (s *Server) nameTenant(next http.Handler) http.Handler {

@@ -73,6 +73,8 @@ type StateChange struct {
 	Reason string     `json:"reason,omitempty"`
 	Event  *uuid.UUID `json:"cascadeId,omitempty"`
 	At     time.Time  `json:"at"`
+	// Actor registered, bound or released it; empty of what cascades do.
+	Actor string `json:"actor,omitempty"`
 }
 
 // maxHistory bounds an answer: an item that was re-run a hundred times tells its
@@ -84,7 +86,7 @@ func (s *Store) History(ctx context.Context, tenant, id uuid.UUID) ([]StateChang
 	history, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]StateChange, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[StateChange])
 	}, `
-		select state, reason, event_id, at from (
+		select state, reason, event_id, at, actor from (
 		  select * from inventory_states where tenant_id = $1 and item_id = $2 order by id desc limit $3) last
 		 order by id`, tenant, id, maxHistory)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/mapping"
@@ -46,6 +47,9 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 	}
 	var item *Item
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := audit.Attribute(ctx, tx); err != nil {
+			return err
+		}
 		admission := newAdmission(tx, tenant, live)
 		err := admission.lock(ctx, n)
 		if err == nil {
@@ -211,6 +215,9 @@ func (s *Store) registerSome(ctx context.Context, tenant uuid.UUID, items []New)
 		return nil, nil, err
 	}
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := audit.Attribute(ctx, tx); err != nil {
+			return err
+		}
 		admission := newAdmission(tx, tenant, live)
 		if err := admission.lock(ctx, items...); err != nil {
 			return err

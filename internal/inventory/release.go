@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/audit"
 )
 
 // leaverPending tells whether a cascade that is to end the item has not closed
@@ -33,6 +35,9 @@ func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool
 // Errors: [ErrNotFound], [ErrEnding].
 func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []Kind) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := audit.Attribute(ctx, tx); err != nil {
+			return err
+		}
 		var principal uuid.UUID
 		var agent *uuid.UUID
 		err := tx.QueryRow(ctx, `select principal_id, agent_id from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`,

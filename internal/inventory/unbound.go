@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
@@ -116,6 +117,9 @@ func (s *Store) Unbound(ctx context.Context, tenant, after uuid.UUID, limit int)
 // Errors: [ErrUnboundNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
 func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID, by, reason string) (item *Item, restricted bool, err error) {
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := audit.Attribute(ctx, tx); err != nil {
+			return err
+		}
 		for _, holder := range holdersOf(principal, agent) {
 			var known bool
 			if err := tx.QueryRow(ctx, `select exists (select 1 from resources where tenant_id = $1 and id = $2 and type in ('User', 'Agent'))`,

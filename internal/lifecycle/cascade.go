@@ -287,17 +287,18 @@ func (c *Cascades) Open(ctx context.Context, tenant uuid.UUID, startedBefore tim
 
 // Done is what somebody did to a cascade, and why.
 type Done struct {
+	ID     int64     `json:"id"`
 	Actor  string    `json:"actor"`
-	Verb   string    `json:"verb"` // retry, rerun or waive
+	Verb   string    `json:"verb"` // retry, rerun, waive or cancel
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
 }
 
-// Acts returns what was done to a cascade, in order.
-func (c *Cascades) Acts(ctx context.Context, tenant, id uuid.UUID) ([]Done, error) {
+// Acts returns a page of what was done to a cascade, in order after one.
+func (c *Cascades) Acts(ctx context.Context, tenant, id uuid.UUID, after int64, limit int) ([]Done, error) {
 	acts, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) ([]Done, error) {
 		return pgx.CollectRows(rows, pgx.RowToStructByPos[Done])
-	}, `select actor, verb, reason, at from acts where tenant_id = $1 and event_id = $2 order by id limit 500`, tenant, id)
+	}, `select id, actor, verb, reason, at from acts where tenant_id = $1 and event_id = $2 and id > $3 order by id limit $4`, tenant, id, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read what was done to cascade %s: %w", id, err)
 	}

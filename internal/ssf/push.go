@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/transport"
 )
 
 const (
@@ -110,11 +111,11 @@ func (p *Pusher) Push(ctx context.Context, endpoint string, header seal.Secret, 
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		var urlErr *url.Error // it quotes the address with its query
-		if errors.As(err, &urlErr) {
-			err = urlErr.Err
+		reason := transport.Reason(err)
+		if errors.Is(err, errPrivate) {
+			reason = errPrivate.Error()
 		}
-		return nil, &UnreachableError{Reason: fmt.Sprintf("%s: %v", req.URL.Host, err)}
+		return nil, &UnreachableError{Reason: req.URL.Host + ": " + reason}
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status says it all

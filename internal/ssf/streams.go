@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/seal"
 )
@@ -182,5 +183,27 @@ func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (Opened, error) 
 // Assign gives a stream to another receiver's token, such as the successor of one that was
 // revoked. Error: [ErrStreamNotFound].
 func (s *Store) Assign(ctx context.Context, tenant, id uuid.UUID, to string) (Stream, error) {
-	return s.one(ctx, tenant, `update streams set created_by = $3 where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, to)
+	var after Stream
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		var before string
+		err := tx.QueryRow(ctx, `select created_by from streams where tenant_id = $1 and id = $2 for update`, tenant, id).Scan(&before)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrStreamNotFound
+		}
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `update streams set created_by = $3 where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, to)
+		if err != nil {
+			return err
+		}
+		if after, err = collectStream(rows); err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, tenant, audit.StreamAssign, id.String(), before, to)
+	})
+	if err != nil {
+		return Stream{}, fmt.Errorf("assign stream %s: %w", id, err)
+	}
+	return after, nil
 }

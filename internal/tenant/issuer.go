@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
@@ -87,9 +88,13 @@ func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issu
 		i.Uses = []Use{UseSCIM}
 	}
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
+		err := tx.QueryRow(ctx, `
 			insert into issuers (tenant_id, id, issuer, audience, jwks_url, subjects, uses) values ($1, $2, $3, $4, $5, $6, $7)
 			returning created_at`, tenant, i.ID, i.Issuer, i.Audience, i.JWKSURL, i.Subjects, i.Uses).Scan(&i.CreatedAt)
+		if err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, tenant, audit.IssuerAdd, i.ID.String(), nil, i)
 	})
 	if database.IsUniqueViolation(err, "issuers_tenant_id_issuer_audience_key") {
 		return Issuer{}, ErrIssuerExists
@@ -154,16 +159,25 @@ func (s *Store) Issuers(ctx context.Context, tenant uuid.UUID) ([]Issuer, error)
 
 // RemoveIssuer keeps an issuer's JWTs out again. Error: [ErrIssuerNotFound].
 func (s *Store) RemoveIssuer(ctx context.Context, tenant, id uuid.UUID) error {
-	removed, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]uuid.UUID, error) {
-		return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	}, `delete from issuers where tenant_id = $1 and id = $2 returning id`, tenant, id)
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			delete from issuers where tenant_id = $1 and id = $2 returning id, issuer, audience, jwks_url, subjects, uses, created_at`, tenant, id)
+		if err != nil {
+			return err
+		}
+		removed, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Issuer])
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrIssuerNotFound
+		}
+		if err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, tenant, audit.IssuerRemove, id.String(), removed, nil)
+	})
 	if err != nil {
 		return fmt.Errorf("remove issuer %s: %w", id, err)
 	}
 	s.forget()
-	if len(removed) == 0 {
-		return ErrIssuerNotFound
-	}
 	return nil
 }
 

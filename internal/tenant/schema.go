@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
@@ -63,7 +64,16 @@ func (s *Store) PutSchema(ctx context.Context, tenant uuid.UUID, schema Schema, 
 			insert into tenant_schemas (tenant_id, urn, resource_type, definition) values ($1, $2, $3, $4)
 			on conflict (tenant_id, urn) do update set resource_type = excluded.resource_type, definition = excluded.definition`,
 			tenant, schema.URN, schema.ResourceType, schema.Definition)
-		return err
+		if err != nil {
+			return err
+		}
+		var before any
+		for _, s := range existing {
+			if s.URN == schema.URN {
+				before = s
+			}
+		}
+		return audit.Record(ctx, tx, tenant, audit.SchemaPut, schema.URN, before, schema)
 	})
 	return schema, err
 }
@@ -79,6 +89,9 @@ func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string, 
 		}
 		if tag.RowsAffected() == 0 {
 			return ErrSchemaNotFound
+		}
+		if err := audit.Record(ctx, tx, tenant, audit.SchemaDelete, urn, nil, nil); err != nil {
+			return err
 		}
 		var used bool
 		err = tx.QueryRow(ctx, `select exists (select 1 from resources where tenant_id = $1 and $2 = any (extensions) and deleted_at is null)`, tenant, urn).Scan(&used)

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
@@ -120,7 +121,13 @@ func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenan
 	if !namePattern.MatchString(name) {
 		return Tenant{}, ErrInvalidName
 	}
-	t, err := s.find(ctx, `insert into tenants (id, name, profile) values ($1, $2, $3) returning `+columns, uuid.New(), name, profile)
+	var t Tenant
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) (err error) {
+		if t, err = one(ctx, tx, `insert into tenants (id, name, profile) values ($1, $2, $3) returning `+columns, uuid.New(), name, profile); err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, t.ID, audit.TenantCreate, t.Name, nil, t)
+	})
 	if database.IsUniqueViolation(err, "tenants_name_key") {
 		return Tenant{}, ErrExists
 	}
@@ -160,14 +167,18 @@ func (s *Store) ByID(ctx context.Context, id uuid.UUID) (Tenant, error) {
 	return s.find(ctx, `select `+columns+` from tenants where id = $1`, id)
 }
 
+func one(ctx context.Context, tx pgx.Tx, sql string, args ...any) (Tenant, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return Tenant{}, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Tenant])
+}
+
 func (s *Store) find(ctx context.Context, sql string, args ...any) (Tenant, error) {
 	var t Tenant
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
-		t, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Tenant])
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) (err error) {
+		t, err = one(ctx, tx, sql, args...)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -188,16 +199,47 @@ func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenan
 	if !to.validPolicy() {
 		return Tenant{}, ErrInvalidPolicy
 	}
-	t, err := s.find(ctx, `
-		update tenants set profile = coalesce($2, profile), public_discovery = coalesce($3, public_discovery),
-		       requests_per_second = case when $4::int is null then requests_per_second else nullif($4, 0) end,
-		       brake_leavers = case when $5::int is null then brake_leavers else nullif($5, 0) end,
-		       brake_share = case when $6::float8 is null then brake_share else nullif($6, 0) end,
-		       brake_window = coalesce($7, brake_window), orphans = coalesce($8, orphans)
-		 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond,
-		to.BrakeLeavers, to.BrakeShare, to.BrakeWindow, to.Orphans)
+	var t Tenant
+	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		before, err := one(ctx, tx, `select `+columns+` from tenants where id = $1 for update`, id)
+		if err != nil {
+			return err
+		}
+		t, err = one(ctx, tx, `
+			update tenants set profile = coalesce($2, profile), public_discovery = coalesce($3, public_discovery),
+			       requests_per_second = case when $4::int is null then requests_per_second else nullif($4, 0) end,
+			       brake_leavers = case when $5::int is null then brake_leavers else nullif($5, 0) end,
+			       brake_share = case when $6::float8 is null then brake_share else nullif($6, 0) end,
+			       brake_window = coalesce($7, brake_window), orphans = coalesce($8, orphans)
+			 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond,
+			to.BrakeLeavers, to.BrakeShare, to.BrakeWindow, to.Orphans)
+		if err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, id, audit.TenantConfigure, t.Name, before, t)
+	})
 	s.forget()
-	return t, err
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Tenant{}, ErrNotFound
+	}
+	if err != nil {
+		return Tenant{}, fmt.Errorf("configure tenant: %w", err)
+	}
+	return t, nil
+}
+
+// Loosens reports whether settings would let more leave than a tenant's threshold does now
+// before it holds cascades back: a higher number or share, none, or a shorter window.
+func (to Settings) Loosens(t Tenant) bool {
+	higher := to.BrakeLeavers != nil && t.BrakeLeavers != nil && (*to.BrakeLeavers == 0 || *to.BrakeLeavers > *t.BrakeLeavers)
+	larger := to.BrakeShare != nil && t.BrakeShare != nil && (*to.BrakeShare == 0 || *to.BrakeShare > *t.BrakeShare)
+	shorter := to.BrakeWindow != nil && *to.BrakeWindow < t.BrakeWindow && (t.BrakeLeavers != nil || t.BrakeShare != nil)
+	return higher || larger || shorter
+}
+
+// OnlyThreshold reports whether settings change nothing but the threshold.
+func (to Settings) OnlyThreshold() bool {
+	return to.Profile == nil && to.PublicDiscovery == nil && to.RequestsPerSecond == nil && to.Orphans == nil
 }
 
 func (to Settings) validPolicy() bool {

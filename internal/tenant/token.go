@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/audit"
 )
 
 // Class says which API a token opens.
@@ -53,6 +55,7 @@ type Token struct {
 	ExpiresAt   *time.Time `json:"expiresAt,omitempty"`
 	RevokedAt   *time.Time `json:"revokedAt,omitempty"`
 	LastUsedAt  *time.Time `json:"lastUsedAt,omitempty"`
+	CreatedBy   string     `json:"createdBy,omitempty"`
 }
 
 // Caller is who presented a valid token.
@@ -88,17 +91,21 @@ func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token,
 	raw := make([]byte, 32)
 	_, _ = rand.Read(raw) // never fails, see crypto/rand
 	secret := strings.Join([]string{tokenPrefix, string(n.Class), base64.RawURLEncoding.EncodeToString(raw)}, "_")
-	t := Token{ID: uuid.New(), Class: n.Class, Description: n.Description}
+	t := Token{ID: uuid.New(), Class: n.Class, Description: n.Description, CreatedBy: audit.Actor(ctx)}
 	if n.TTL > 0 {
 		expires := time.Now().Add(n.TTL).UTC().Truncate(time.Second)
 		t.ExpiresAt = &expires
 	}
 	err := s.scoped(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			insert into tokens (id, tenant_id, class, hash, description, expires_at)
-			values ($1, nullif($2, '00000000-0000-0000-0000-000000000000'::uuid), $3, $4, $5, $6)
+		err := tx.QueryRow(ctx, `
+			insert into tokens (id, tenant_id, class, hash, description, expires_at, created_by)
+			values ($1, nullif($2, '00000000-0000-0000-0000-000000000000'::uuid), $3, $4, $5, $6, $7)
 			returning created_at`,
-			t.ID, tenant, t.Class, hash(secret), t.Description, t.ExpiresAt).Scan(&t.CreatedAt)
+			t.ID, tenant, t.Class, hash(secret), t.Description, t.ExpiresAt, t.CreatedBy).Scan(&t.CreatedAt)
+		if err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, tenant, audit.TokenIssue, t.ID.String(), nil, t)
 	})
 	if err != nil {
 		return Token{}, "", fmt.Errorf("issue a token: %w", err)
@@ -106,13 +113,21 @@ func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token,
 	return t, secret, nil
 }
 
-// Tokens lists the tokens of a tenant, or with the zero tenant the operators'.
-func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID) ([]Token, error) {
+// issuedByAPI are the classes that operators keep. Approvers' tokens are out of their
+// reach: who revokes them keeps a threshold from being released.
+func issuedByAPI() []Class { return []Class{ClassSCIM, ClassPlatform, ClassReceiver, ClassOperator} }
+
+// Tokens lists the tokens of a tenant, or with the zero tenant the operators'; of the given
+// classes, or without any of those that operators keep.
+func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) ([]Token, error) {
+	if len(classes) == 0 {
+		classes = issuedByAPI()
+	}
 	var tokens []Token
 	err := s.scoped(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select id, class, description, created_at, expires_at, revoked_at, last_used_at
-			  from tokens where tenant_id is not distinct from leaver_tenant() order by created_at, id`)
+			select id, class, description, created_at, expires_at, revoked_at, last_used_at, created_by
+			  from tokens where tenant_id is not distinct from leaver_tenant() and class = any ($1) order by created_at, id`, classes)
 		if err != nil {
 			return err
 		}
@@ -126,17 +141,31 @@ func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID) ([]Token, error) {
 }
 
 // Revoke ends a token: at once in this process, within [cacheTTL] in others.
-// Revoking it again is no error.
+// Revoking it again is no error. The token is of one of the classes, or without any of
+// those that operators keep.
 // Error: [ErrTokenNotFound].
-func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID) error {
+func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID, classes ...Class) error {
+	if len(classes) == 0 {
+		classes = issuedByAPI()
+	}
 	err := s.scoped(ctx, tenant, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			update tokens set revoked_at = coalesce(revoked_at, now())
-			 where id = $1 and tenant_id is not distinct from leaver_tenant()`, id)
-		if err == nil && tag.RowsAffected() == 0 {
+		var before Token
+		err := tx.QueryRow(ctx, `
+			select id, class, description, created_at, expires_at, revoked_at, created_by from tokens
+			 where id = $1 and tenant_id is not distinct from leaver_tenant() and class = any ($2) for update`, id, classes).
+			Scan(&before.ID, &before.Class, &before.Description, &before.CreatedAt, &before.ExpiresAt, &before.RevokedAt, &before.CreatedBy)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
 			return ErrTokenNotFound
+		case err != nil:
+			return err
+		case before.RevokedAt != nil:
+			return nil
 		}
-		return err
+		if _, err := tx.Exec(ctx, `update tokens set revoked_at = now() where id = $1`, id); err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, tenant, audit.TokenRevoke, id.String(), before, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("revoke token %s: %w", id, err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/seal"
@@ -52,7 +53,7 @@ func (a *App) Handler() http.Handler {
 		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
 		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: brake.New(a.db), Pauses: brake.NewPauses(a.db),
 		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db, a.entitlements),
-		Signals: a.signals, PrivateReceivers: a.config.Signals.PrivateReceivers,
+		Signals: a.signals, Audit: audit.NewStore(a.db), PrivateReceivers: a.config.Signals.PrivateReceivers,
 		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.db.Slow, Log: a.log,
 	}
 	r.Mount(api.BasePath, server.Handler())

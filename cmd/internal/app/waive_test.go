@@ -139,7 +139,7 @@ func TestAPersonInTemporalsUIRunsACascadeAgain(t *testing.T) {
 	if c := i.closed(ada); c.Outcome != "completed" || *c.RunID != run.GetRunID() || i.state(id) != "verified" {
 		t.Errorf("cascade %+v, item %s; want completed by the person's run", c, i.state(id))
 	}
-	acts, err := i.app.cascades().Acts(t.Context(), i.tenant.ID, failed.ID)
+	acts, err := i.app.cascades().Acts(t.Context(), i.tenant.ID, failed.ID, 0, 500)
 	if err != nil || len(acts) != 1 || acts[0].Actor != "temporal" || acts[0].Verb != "rerun" {
 		t.Errorf("acts %+v, %v; want the re-run on record", acts, err)
 	}

@@ -128,7 +128,49 @@ alter table received_tokens add column issuer text;
 update received_tokens r set issuer = coalesce((select i.issuer from issuers i where i.tenant_id = r.tenant_id and i.id = r.issuer_id), r.issuer_id::text);
 alter table received_tokens drop constraint received_tokens_pkey, drop column issuer_id, alter column issuer set not null, add primary key (tenant_id, issuer, jti);
 
+-- What operators, approvers and whoever reaches the database did: of the installation
+-- where no tenant is named.
+create table admin_acts (
+    id        bigint generated always as identity primary key,
+    tenant_id uuid references tenants,
+    actor     text not null,
+    verb      text not null,
+    object    text not null,
+    before    jsonb,
+    after     jsonb,
+    at        timestamptz not null default clock_timestamp()
+);
+create index admin_acts_tenant on admin_acts (tenant_id, id);
+create trigger admin_acts_append_only before update or delete or truncate on admin_acts
+    for each statement execute function refuse_change();
+alter table admin_acts enable row level security;
+create policy tenant on admin_acts for select using (tenant_id is not distinct from leaver_tenant());
+create policy added on admin_acts for insert with check (true);
+grant select, insert on admin_acts to leaver_app;
+alter table tokens add column created_by text not null default '';
+-- Who registered or released something; empty of what cascades do, which name their event.
+alter table inventory_states add column actor text not null default '';
+-- +goose StatementBegin
+create or replace function keep_state() returns trigger language plpgsql as $$
+begin
+    insert into inventory_states (tenant_id, item_id, state, reason, event_id, actor)
+    values (new.tenant_id, new.id, new.state, new.reason, new.event_id, coalesce(current_setting('leaver.actor', true), ''));
+    return null;
+end $$;
+-- +goose StatementEnd
+
 -- +goose Down
+-- +goose StatementBegin
+create or replace function keep_state() returns trigger language plpgsql as $$
+begin
+    insert into inventory_states (tenant_id, item_id, state, reason, event_id)
+    values (new.tenant_id, new.id, new.state, new.reason, new.event_id);
+    return null;
+end $$;
+-- +goose StatementEnd
+alter table inventory_states drop column actor;
+alter table tokens drop column created_by;
+drop table admin_acts;
 delete from received_tokens;
 alter table received_tokens drop constraint received_tokens_pkey, drop column issuer, add column issuer_id uuid not null, add primary key (tenant_id, issuer_id, jti);
 update lifecycle_events set outcome = 'failed' where outcome = 'cancelled';

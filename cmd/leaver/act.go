@@ -1,0 +1,37 @@
+package main
+
+import (
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/internal/audit"
+)
+
+// actCommand reads what operators and approvers did to the installation or to a tenant.
+func (c *cli) actCommand() *cobra.Command {
+	group := &cobra.Command{Use: "act", Short: "Read what operators and approvers did: who, what, before and after"}
+	var of string
+	list := &cobra.Command{
+		Use: "list", Short: "List acts, oldest first", Args: cobra.NoArgs,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
+			path := "/acts"
+			if of != "" {
+				path = tenantPath(of) + path
+			}
+			acts, err := all[audit.Act](cmd.Context(), cl, path, url.Values{"limit": {"500"}}, 0)
+			if err != nil {
+				return err
+			}
+			var rows [][]string
+			for _, a := range acts {
+				rows = append(rows, []string{strconv.FormatInt(a.ID, 10), stamp(&a.At), a.Actor, a.Verb, a.Object, string(a.Before), string(a.After)})
+			}
+			return c.print(acts, []string{"ID", "AT", "ACTOR", "VERB", "OBJECT", "BEFORE", "AFTER"}, rows)
+		}),
+	}
+	list.Flags().StringVar(&of, "tenant", "", "the tenant; without it, the installation")
+	group.AddCommand(list)
+	return group
+}

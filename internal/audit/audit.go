@@ -1,0 +1,121 @@
+// Package audit keeps what operators, approvers and whoever reaches the database did to the
+// installation: who, what, and how it was before and is after. Rows are append-only and
+// hold no secrets.
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// The verbs.
+const (
+	TenantCreate    = "tenant.create"
+	TenantConfigure = "tenant.configure"
+	TokenIssue      = "token.issue"
+	TokenRevoke     = "token.revoke"
+	IssuerAdd       = "issuer.add"
+	IssuerRemove    = "issuer.remove"
+	SchemaPut       = "schema.put"
+	SchemaDelete    = "schema.delete"
+	StreamAssign    = "stream.assign"
+)
+
+// Act is one thing that was done.
+type Act struct {
+	ID     int64           `json:"id"`
+	Actor  string          `json:"actor"`
+	Verb   string          `json:"verb"`
+	Object string          `json:"object"`
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+	At     time.Time       `json:"at"`
+}
+
+// byDatabase is who acts without a token: the commands that work on the database itself.
+const byDatabase = "database"
+
+type actorKey struct{}
+
+// WithActor returns a context in which actor does what is recorded.
+func WithActor(ctx context.Context, actor string) context.Context {
+	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+// Actor returns who acts in a context.
+func Actor(ctx context.Context) string {
+	if actor, ok := ctx.Value(actorKey{}).(string); ok && actor != "" {
+		return actor
+	}
+	return byDatabase
+}
+
+// Record stores an act of the context's actor in the transaction that does it. A nil before
+// or after says that there was, or is, nothing. The zero tenant is the installation.
+func Record(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, verb, object string, before, after any) error {
+	var states [2]*string
+	for i, state := range []any{before, after} {
+		if state == nil {
+			continue
+		}
+		encoded, err := json.Marshal(state)
+		if err != nil {
+			return fmt.Errorf("record %s: %w", verb, err)
+		}
+		text := string(encoded)
+		states[i] = &text
+	}
+	_, err := tx.Exec(ctx, `
+		insert into admin_acts (tenant_id, actor, verb, object, before, after)
+		values (nullif($1, '00000000-0000-0000-0000-000000000000'::uuid), $2, $3, $4, $5::jsonb, $6::jsonb)`,
+		tenant, Actor(ctx), verb, object, states[0], states[1])
+	if err != nil {
+		return fmt.Errorf("record %s: %w", verb, err)
+	}
+	return nil
+}
+
+// Attribute has the states of credentials that the transaction writes name the context's actor.
+func Attribute(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `select set_config('leaver.actor', $1, true)`, Actor(ctx))
+	return err
+}
+
+// Store reads acts.
+type Store struct {
+	db *database.DB
+}
+
+// NewStore returns the store on db.
+func NewStore(db *database.DB) *Store { return &Store{db} }
+
+// List returns a page of a tenant's acts, or with the zero tenant of the installation's, in
+// their order after one.
+func (s *Store) List(ctx context.Context, tenant uuid.UUID, after int64, limit int) ([]Act, error) {
+	var acts []Act
+	read := func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			select id, actor, verb, object, before, after, at from admin_acts
+			 where tenant_id is not distinct from leaver_tenant() and id > $1 order by id limit $2`, after, limit)
+		if err != nil {
+			return err
+		}
+		acts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Act])
+		return err
+	}
+	in := s.db.InNoTenant
+	if tenant != uuid.Nil {
+		in = func(ctx context.Context, fn func(pgx.Tx) error) error { return s.db.InTenant(ctx, tenant, fn) }
+	}
+	if err := in(ctx, read); err != nil {
+		return nil, fmt.Errorf("list what was done: %w", err)
+	}
+	return acts, nil
+}
