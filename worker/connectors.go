@@ -31,7 +31,7 @@ func Connectors(cfg *config.Config) (connectors.Registry, error) {
 		}
 		registry[c.Name] = connectors.Entry{
 			Connector: connector, Type: c.Type, Rate: c.Rate, Tenants: c.Tenants, References: c.References, PublishTo: c.PublishTo, TrustLabels: c.TrustLabels,
-			Slots: make(chan struct{}, maxAttempts),
+			Drill: cfg.Assurance.DrillTenant, Slots: make(chan struct{}, maxAttempts),
 		}
 	}
 	for _, c := range configured {

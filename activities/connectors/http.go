@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -84,19 +85,22 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 	return max(0, min(wait, maxRetryAfter))
 }
 
+// errorCodes are what an OAuth-style error may say in evidence: those of RFC 6749, 6750,
+// 7009, 7591, 8628 and 9126, and what admin APIs say of what is not there.
+var errorCodes = []string{
+	"access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_token", "insufficient_scope", "not_found",
+	"server_error", "slow_down", "temporarily_unavailable", "unauthorized_client", "unsupported_grant_type", "unsupported_token_type",
+}
+
 // ErrorCode reads the "error" member of an OAuth-style JSON error, and returns
-// it only if it looks like a code: an answer's free text may echo a secret.
+// it only if it is a code of a specification's: free text is the downstream's, which may
+// echo a secret, or say whatever an auditor is to read.
 func ErrorCode(body []byte) string {
 	var answer struct {
 		Error string `json:"error"`
 	}
-	if json.Unmarshal(body, &answer) != nil || len(answer.Error) > 64 {
+	if json.Unmarshal(body, &answer) != nil || !slices.Contains(errorCodes, answer.Error) {
 		return ""
-	}
-	for _, r := range answer.Error {
-		if (r < 'a' || r > 'z') && r != '_' {
-			return ""
-		}
 	}
 	return answer.Error
 }

@@ -26,6 +26,9 @@ type Entry struct {
 	// connector acts with rights of its own: without this list one tenant could
 	// register, and so destroy, another's accounts.
 	Tenants []string
+	// Drill is the tenant of drills, whose credentials are leaver's own: it does not count
+	// as another tenant.
+	Drill string
 	// References are patterns of which an item's reference matches one, if there are any:
 	// `*` is any text, and `{tenant}` the name of the tenant. They say what at the
 	// downstream is the agents', and which tenant's.
@@ -64,7 +67,13 @@ func (e Entry) serves(tenant string) bool {
 }
 
 func (e Entry) severalTenants() bool {
-	return len(e.Tenants) > 1 || slices.Contains(e.Tenants, AllTenants)
+	n := 0
+	for _, t := range e.Tenants {
+		if t != e.Drill || t == "" {
+			n++
+		}
+	}
+	return n > 1 || slices.Contains(e.Tenants, AllTenants)
 }
 
 // Covers reports whether the entry's patterns allow a reference; without patterns any is.

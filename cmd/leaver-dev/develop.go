@@ -51,7 +51,7 @@ func develop(ctx context.Context, o options, c *console) error {
 	if err != nil {
 		return err
 	}
-	i, err := startInstallation(ctx, cfg, o.listen, stack.Data)
+	i, err := startInstallation(ctx, cfg, o.listen, stack.Data, peers.tenant())
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ type installation struct {
 	stop                               func()
 }
 
-func startInstallation(ctx context.Context, cfg *config.Config, listen, data string) (*installation, error) {
+func startInstallation(ctx context.Context, cfg *config.Config, listen, data, tenantName string) (*installation, error) {
 	i := &installation{logFile: filepath.Join(data, "leaver.log")}
 	file, err := os.OpenFile(i.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -201,7 +201,7 @@ func startInstallation(ctx context.Context, cfg *config.Config, listen, data str
 		i.app.Close()
 		_ = file.Close()
 	}
-	if err := i.provision(ctx); err != nil {
+	if err := i.provision(ctx, tenantName); err != nil {
 		i.stop()
 		return nil, err
 	}
@@ -209,10 +209,10 @@ func startInstallation(ctx context.Context, cfg *config.Config, listen, data str
 }
 
 // provision makes a tenant of this run's own, with its tokens.
-func (i *installation) provision(ctx context.Context) error {
+func (i *installation) provision(ctx context.Context, name string) error {
 	tenants := i.app.Tenants()
 	var err error
-	if i.tenant, err = tenants.Create(ctx, "drill-"+uuid.NewString()[:8], tenant.ProfileDefault); err != nil {
+	if i.tenant, err = tenants.Create(ctx, name, tenant.ProfileDefault); err != nil {
 		return err
 	}
 	for class, secret := range map[tenant.Class]*string{

@@ -168,6 +168,9 @@ func WriteToCustomers(ctx workflow.Context) error {
 	return workflow.Sleep(ctx, 24*time.Hour)
 }
 
+// tenant is the name of the drill's own tenant: connectors serve no other.
+func (d *downstreams) tenant() string { return "drill-" + d.suffix }
+
 // yaml is the part of a leaver.yaml that speaks of peers.
 func (d *downstreams) yaml() string {
 	return fmt.Sprintf(`signals:
@@ -175,28 +178,28 @@ func (d *downstreams) yaml() string {
 connectors:
   - name: workspace
     type: oauth2
-    tenants: ["*"]
-    revocation_url: %s
-    introspection_url: %s
-    token_url: %s
-    client_id: %s
-    client_secret: env:%s
+    tenants: [%[1]s]
+    revocation_url: %[2]s
+    introspection_url: %[3]s
+    token_url: %[4]s
+    client_id: %[5]s
+    client_secret: env:%[6]s
   - name: crm
     type: postgres
-    tenants: ["*"]
-    url: env:%s
+    tenants: [%[1]s]
+    url: env:%[7]s
     publish_to: platform
   - name: platform
     type: webhook
-    tenants: ["*"]
-    url: %s
-    secret: env:%s
+    tenants: [%[1]s]
+    url: %[8]s
+    secret: env:%[9]s
   - name: agent-runs
     type: temporal
-    tenants: ["*"]
-    address: %s
-    namespace: %s
-`, d.openid.RevocationURL(), d.openid.IntrospectionURL(), d.openid.TokenURL(), openid.ClientID, openidVariable,
+    tenants: [%[1]s]
+    address: %[10]s
+    namespace: %[11]s
+`, d.tenant(), d.openid.RevocationURL(), d.openid.IntrospectionURL(), d.openid.TokenURL(), openid.ClientID, openidVariable,
 		databaseVariable, d.platform.url+"/leaver", platformVariable, d.address, agentsNamespace)
 }
 

@@ -80,7 +80,7 @@ func refuseUnboundRole(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("look up the connection's role: %w", err)
 	}
 	if unbound {
-		return errors.New("the database URL's role bypasses row-level security; use a login role that `leaver migrate` made a member of leaver_app")
+		return errors.New("the database URL's role bypasses row-level security; use the login role of database.url that `leaver migrate` has made")
 	}
 	return nil
 }

@@ -2,10 +2,13 @@ package database
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -37,11 +40,15 @@ func Migrate(ctx context.Context, ownerURL string) (int, error) {
 	}
 	db := stdlib.OpenDB(*cfg)
 	defer func() { _ = db.Close() }()
+	role, err := groupRole(ctx, db)
+	if err != nil {
+		return 0, err
+	}
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {
 		return 0, fmt.Errorf("advisory lock: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, Migrations(), goose.WithSessionLocker(locker))
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, forRole{Migrations(), role}, goose.WithSessionLocker(locker))
 	if err != nil {
 		return 0, fmt.Errorf("read migrations: %w", err)
 	}
@@ -52,8 +59,63 @@ func Migrate(ctx context.Context, ownerURL string) (int, error) {
 	return len(results), nil
 }
 
-// EnsureAppRole lets the role that appURL names log in and makes it a member
-// of leaver_app, creating it where it does not exist. A password in appURL is
+// groupRoleSQL finds the role that the tables are granted to, in a database that was migrated.
+const groupRoleSQL = `
+	select a.grantee::regrole::text from pg_class c, aclexplode(c.relacl) a
+	 where c.oid = to_regclass('public.tenants') and a.grantee <> c.relowner and a.grantee <> 0 and a.privilege_type = 'SELECT' limit 1`
+
+// groupRole is the role that this installation's tables are granted to. Roles belong to
+// the cluster: each database has one of its own, so that of two installations none reads
+// the other's.
+func groupRole(ctx context.Context, db *sql.DB) (quoted string, err error) {
+	err = db.QueryRowContext(ctx, groupRoleSQL).Scan(&quoted)
+	if err == nil || !errors.Is(err, sql.ErrNoRows) {
+		return quoted, err
+	}
+	var name string
+	if err := db.QueryRowContext(ctx, `select left('leaver_app_' || current_database(), 63)`).Scan(&name); err != nil {
+		return "", fmt.Errorf("name the application's role: %w", err)
+	}
+	return pgx.Identifier{name}.Sanitize(), nil
+}
+
+// forRole are migrations whose grants are to a role of the installation's own, and not to
+// leaver_app, which stands for it in the files.
+type forRole struct {
+	fs.FS
+	role string
+}
+
+// Open implements fs.FS.
+func (f forRole) Open(name string) (fs.File, error) {
+	file, err := f.FS.Open(name)
+	if err != nil || !strings.HasSuffix(name, ".sql") {
+		return file, err
+	}
+	defer func() { _ = file.Close() }()
+	raw, err := io.ReadAll(file)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	return &migrationFile{strings.NewReader(strings.ReplaceAll(string(raw), "leaver_app", f.role)), info}, err
+}
+
+// migrationFile is a migration in memory.
+type migrationFile struct {
+	*strings.Reader
+	info fs.FileInfo
+}
+
+// Stat implements fs.File.
+func (m *migrationFile) Stat() (fs.FileInfo, error) { return m.info, nil }
+
+// Close implements fs.File.
+func (m *migrationFile) Close() error { return nil }
+
+// EnsureAppRole lets the role that appURL names log in and makes it a member of the
+// installation's role, creating it where it does not exist; other roles of the cluster may
+// not even connect. A password in appURL is
 // set as a SCRAM-SHA-256 verifier, so that no server log carries it.
 func EnsureAppRole(ctx context.Context, ownerURL, appURL string) error {
 	app, err := pgx.ParseConfig(appURL)
@@ -89,8 +151,21 @@ func EnsureAppRole(ctx context.Context, ownerURL, appURL string) error {
 			}
 		}
 	}
-	if _, err := conn.Exec(ctx, "grant leaver_app to "+role); err != nil {
-		return fmt.Errorf("make role %s a member of leaver_app: %w", app.User, err)
+	var group, name string
+	if err := conn.QueryRow(ctx, groupRoleSQL).Scan(&group); err != nil {
+		return fmt.Errorf("look up the role that the tables are granted to: %w", err)
+	}
+	if err := conn.QueryRow(ctx, `select quote_ident(current_database())`).Scan(&name); err != nil {
+		return fmt.Errorf("look up the database: %w", err)
+	}
+	for _, statement := range []string{
+		"grant " + group + " to " + role,
+		"revoke connect on database " + name + " from public",
+		"grant connect on database " + name + " to " + group,
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("let role %s in alone (%s): %w", app.User, statement, err)
+		}
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func (p *postgres) init(ctx context.Context) error {
 	}
 	// The superuser and leaver's own roles come in by the socket's folder; all
 	// others, such as the drill's service accounts, by their password.
-	hba := "local all postgres trust\nlocal all +leaver_app trust\nlocal all all scram-sha-256\n"
+	hba := "local all postgres,leaver_dev,leaver_test trust\nlocal all all scram-sha-256\n"
 	return os.WriteFile(filepath.Join(p.data, "pg_hba.conf"), []byte(hba), 0o600)
 }
 
