@@ -2,6 +2,7 @@
 package deploy
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -11,15 +12,12 @@ import (
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/leaverhq/leaver/internal/config"
-	"github.com/leaverhq/leaver/worker"
 )
 
 func load(t *testing.T) *types.Project {
 	t.Helper()
 	options, err := cli.NewProjectOptions([]string{"compose.yaml"},
-		cli.WithWorkingDirectory(".."), cli.WithEnv([]string{"POSTGRES_PASSWORD=p", "LEAVER_DATABASE_PASSWORD=l"}), cli.WithInterpolation(true))
+		cli.WithWorkingDirectory(".."), cli.WithEnv([]string{"POSTGRES_PASSWORD=p", "LEAVER_DATABASE_PASSWORD=l", "TEMPORAL_DATABASE_PASSWORD=t"}), cli.WithInterpolation(true), cli.WithProfiles([]string{"ui"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,26 +70,39 @@ func TestComposeGivesTheOwnersRightsToMigrateAlone(t *testing.T) {
 	}
 }
 
-func TestTheExampleConfigurationIsValid(t *testing.T) {
-	raw, err := os.ReadFile("leaver.example.yaml")
-	if err != nil {
-		t.Fatal(err)
+// TestComposeLetsNobodyInUnasked: whoever reaches Temporal reads and stops workflows, and
+// whoever is a superuser of the database reads and changes everything.
+func TestComposeLetsNobodyInUnasked(t *testing.T) {
+	project := load(t)
+	ui := project.Services["temporal-ui"]
+	if !slices.Contains(ui.Profiles, "ui") || ui.Environment["TEMPORAL_AUTH_ENABLED"] == nil || *ui.Environment["TEMPORAL_AUTH_ENABLED"] != "true" {
+		t.Error("Temporal's UI runs unasked, or asks nobody who they are")
 	}
-	t.Setenv("WORKSPACE_CLIENT_SECRET", "x")
-	t.Setenv("CRM_DATABASE_URL", "postgres://leaver@crm.example.com/crm")
-	t.Setenv("PLATFORM_WEBHOOK_SECRET", "whsec_bGVhdmVy")
-	t.Setenv("BAO_TOKEN", "x")
-	cfg, err := config.Parse("leaver.example.yaml", raw, nil)
-	if err != nil {
-		t.Fatal(err)
+	if network := project.Networks["stores"]; !network.Internal {
+		t.Error("the network of the stores leads outside")
 	}
-	registry, err := worker.Connectors(cfg)
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"postgresql", "temporal"} {
+		if len(project.Services[name].Ports) > 0 {
+			t.Errorf("%s is published", name)
+		}
+		if networks := slices.Collect(maps.Keys(project.Services[name].Networks)); !slices.Equal(networks, []string{"stores"}) {
+			t.Errorf("%s is on %v, want the stores' network alone", name, networks)
+		}
 	}
-	defer registry.Close()
-	if len(registry) != 6 {
-		t.Errorf("%d connectors, want 6", len(registry))
+	for _, name := range []string{"temporal", "temporal-schema"} {
+		service := project.Services[name]
+		text := fmt.Sprint(service.Environment, service.Command)
+		if user := service.Environment["POSTGRES_USER"]; name == "temporal" && (user == nil || *user != "temporal") {
+			t.Errorf("%s does not log in as a role of its own", name)
+		}
+		for variable, value := range service.Environment {
+			if value != nil && *value == "p" {
+				t.Errorf("%s is given the superuser's password in %s", name, variable)
+			}
+		}
+		if strings.Contains(text, "-u postgres") {
+			t.Errorf("%s logs in as the superuser", name)
+		}
 	}
 }
 

@@ -26,7 +26,14 @@ func TestMistakesInTheFileNameTheirLine(t *testing.T) {
 		"no tenants":         {"connectors:\n  - {name: a, type: webhook}\n", "leaver.yaml:2: connector a names no tenants"},
 		"a name twice":       {"connectors:\n  - &c {name: a, type: webhook, tenants: [x]}\n  - *c\n", "given twice"},
 		"a bad name":         {"connectors:\n  - {name: 'A b', type: webhook, tenants: [x]}\n", "leaver.yaml:2"},
-		"no YAML":            {"a: [\n", "leaver.yaml: yaml: line"},
+		"leaver's own namespace": {
+			"temporal: {address: 't:7233', namespace: leaver}\nconnectors:\n  - {name: runs, type: temporal, tenants: [x], address: 't:7233', namespace: leaver}\n",
+			"leaver.yaml:3: connector runs: leaver at t:7233 is leaver's own namespace",
+		},
+		"a pattern that matches others": {
+			"connectors:\n  - {name: a, type: temporal, tenants: [x], address: 't:7233', namespace: n, references: ['svc-{tenant}-*']}\n", "leaver.yaml:2: connector a: references",
+		},
+		"no YAML": {"a: [\n", "leaver.yaml: yaml: line"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := config.Parse("leaver.yaml", []byte(c.yaml), nil)

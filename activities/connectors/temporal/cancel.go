@@ -19,13 +19,13 @@ const poll = 200 * time.Millisecond
 // starts meanwhile; ends what runs; deletes; and looks again, since a trigger
 // or a backfill starts runs of a paused schedule too.
 func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	if err := checkSchedule(t.Reference); err != nil {
+	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
+	if err := c.refuseOthers(ctx, schedule, t); err != nil {
 		return connectors.Answer{}, err
 	}
 	if err := t.CheckFence(ctx); err != nil {
 		return connectors.Answer{}, err
 	}
-	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
 	gone := false
 	if err := schedule.Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left"}); isGone(err) {
 		gone = true

@@ -73,13 +73,14 @@ func (c *Connector) scheduled(ctx context.Context, principals []uuid.UUID) ([]co
 
 // Block implements connectors.Blocker: a paused schedule starts nothing by itself.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	if err := checkSchedule(t.Reference); err != nil {
+	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
+	if err := c.refuseOthers(ctx, schedule, t); err != nil {
 		return connectors.Answer{}, err
 	}
 	if err := t.CheckFence(ctx); err != nil {
 		return connectors.Answer{}, err
 	}
-	err := c.client.ScheduleClient().GetHandle(ctx, t.Reference).Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left; held by the brake"})
+	err := schedule.Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left; held by the brake"})
 	switch {
 	case isGone(err):
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such schedule"}, nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -27,12 +28,35 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 	if err != nil {
 		return connectors.Unknown, "", classify("look at the schedule", err)
 	}
-	label, ok := description.SearchAttributes.GetIndexedFields()[c.config.SearchAttribute]
-	var of uuid.UUID
-	if !ok || converter.GetDefaultDataConverter().FromPayload(label, &of) != nil || (of != t.Principal && of != t.Agent) {
+	if of, ok := c.labelOf(description); !ok || (of != t.Principal && of != t.Agent) {
 		return connectors.Dead, "the schedule's " + c.config.SearchAttribute + " names neither the principal nor the agent", nil
 	}
 	return connectors.Alive, "the schedule names the principal or the agent", nil
+}
+
+// labelOf is whom a schedule's search attribute names, if it names a principal.
+func (c *Connector) labelOf(description *client.ScheduleDescription) (of uuid.UUID, ok bool) {
+	label := description.SearchAttributes.GetIndexedFields()[c.config.SearchAttribute]
+	return of, label != nil && converter.GetDefaultDataConverter().FromPayload(label, &of) == nil
+}
+
+// refuseOthers returns a permanent error for a schedule that its own label says is another
+// principal's: the label is the administrator's word, and outranks a registration.
+func (c *Connector) refuseOthers(ctx context.Context, schedule client.ScheduleHandle, t connectors.Target) error {
+	if err := checkSchedule(t.Reference); err != nil || !c.CanDiscover() || t.Principal == uuid.Nil {
+		return err
+	}
+	description, err := schedule.Describe(ctx)
+	if isGone(err) {
+		return nil
+	}
+	if err != nil {
+		return classify("describe the schedule", err)
+	}
+	if of, ok := c.labelOf(description); ok && of != t.Principal && of != t.Agent {
+		return connectors.Permanent("the schedule's %s says that it is another principal's: correct the label or the registration", c.config.SearchAttribute)
+	}
+	return nil
 }
 
 // Probe implements connectors.Verifier: alive is a schedule that can fire, or
