@@ -177,7 +177,7 @@ func TestAHeldCascadeThatIsTerminatedAndRunAgainIsHeldAgain(t *testing.T) {
 	// The window has passed by the time that it is run again, and the brake's
 	// numbers were taken away.
 	i.sql(`update lifecycle_events set created_at = created_at - interval '1 hour'`)
-	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":0}`)
+	i.must("PATCH", "/v1/tenants/acme", i.token(uuid.Nil, tenant.ClassApprover), `{"brakeLeavers":0}`)
 	if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "impatience"); err != nil {
 		t.Fatal(err)
 	}
