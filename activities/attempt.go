@@ -33,11 +33,11 @@ const (
 const heartbeatEvery = 3 * time.Second
 
 const (
-	// minLease is the least time that others wait for an attempt that ends without a word.
+	// minLease is the minimum duration of a lease. Other attempts wait that long after a crash.
 	minLease = time.Minute
-	// leaseSlack is how much longer a lease is than the attempt may take.
+	// leaseSlack is added to the attempt's remaining time to give the duration of its lease.
 	leaseSlack = 15 * time.Second
-	// busyRetry is how soon an attempt looks whether the account is free.
+	// busyRetry is the delay before an attempt retries to acquire a lease.
 	busyRetry = 2 * time.Second
 )
 
@@ -105,7 +105,7 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{}, t.fail(ctx, step, errUnconfigured)
 	}
 	if !t.entry.Covers("", t.item.Reference) {
-		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the reference matches none of the connector's patterns in leaver.yaml"))
+		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the reference matches none of the connector's references patterns in leaver.yaml: correct the patterns, restart the worker, and re-run the cascade"))
 	}
 	release, err := t.entry.Acquire(ctx)
 	if err != nil {
@@ -132,20 +132,20 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 	return t.verify(ctx, done)
 }
 
-// maxExpiry is how far away the expiry of what cannot be ended may be: until then it works.
+// maxExpiry is the longest remaining lifetime of a credential that is left to expire.
 const maxExpiry = 24 * time.Hour
 
-// mayExpire returns an error where a downstream's word that something expires by itself is
-// not enough: of what a login renews, and soon.
+// mayExpire returns a permanent error unless the credential is of a renewable kind and
+// expires within [maxExpiry].
 func (t *attempt) mayExpire(now time.Time) error {
 	until := t.item.ExpiresAt
 	switch {
 	case !t.item.Kind.Renewable():
-		return connectors.Permanent("the downstream says that it expires by itself, which no %s does: end it by hand", t.item.Kind)
+		return connectors.Permanent("the downstream reports that the credential expires by itself, which is not accepted for kind %s: end it manually", t.item.Kind)
 	case until == nil:
-		return connectors.Permanent("the downstream says that it expires by itself, and no expiry is known: end it by hand")
+		return connectors.Permanent("the downstream reports that the credential expires by itself, but no expiry is registered: end it manually")
 	case until.After(now.Add(maxExpiry)):
-		return connectors.Permanent("the downstream says that it expires by itself, at %s: more than %s away; end it by hand", until.UTC().Format(time.RFC3339), maxExpiry)
+		return connectors.Permanent("the downstream reports that the credential expires by itself, but its expiry %s is more than %s away: end it manually", until.UTC().Format(time.RFC3339), maxExpiry)
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func (t *attempt) yield(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	if err := t.Inventory.Yield(ctx, t.in.Cascade.Tenant, t.lease.Holder); err != nil {
-		activity.GetLogger(ctx).Warn("failed to end a lease; it runs out by itself", "item", t.in.Item, "error", err)
+		activity.GetLogger(ctx).Warn("failed to release lease; it will expire", "item", t.in.Item, "error", err)
 	}
 }
 

@@ -161,9 +161,9 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, cascade l
 	return nil
 }
 
-// cancelStopped closes a cascade that a person has terminated in Temporal, which means the
-// same as cancelling it here; and one whose principal is active again: nobody's credential
-// is ended anew by the reconciler while its holder is here.
+// cancelStopped cancels a cascade whose workflow was terminated in Temporal, or whose
+// principal is active again, and reports whether it did. The reconciler must not end
+// credentials of an active principal.
 func (a *Activities) cancelStopped(ctx context.Context, tenant uuid.UUID, cascade lifecycle.Cascade, status lifecycle.WorkflowStatus) (bool, error) {
 	if cascade.Kind != lifecycle.Leaver && cascade.Kind != lifecycle.Mover {
 		return false, nil
@@ -174,7 +174,7 @@ func (a *Activities) cancelStopped(ctx context.Context, tenant uuid.UUID, cascad
 		if err != nil || restricted || cascade.Kind != lifecycle.Leaver {
 			return false, err
 		}
-		actor, reason = reconcileActor, "its workflow was gone, and the principal is active again"
+		actor, reason = reconcileActor, "the workflow no longer exists, and the principal is active again"
 	}
 	_, err := a.Cascades.Cancel(ctx, tenant, cascade.ID, actor, reason)
 	if errors.Is(err, lifecycle.ErrCascadeNotFound) { // a mover that ends nothing
@@ -241,8 +241,8 @@ type ProbedExpired struct {
 	After   uuid.UUID `json:"after,omitzero"`
 }
 
-// ProbeExpired probes a page of a connector's survivors whose registered expiry has passed.
-// The expiry is the platform's word: only what a probe sees dead has expired.
+// ProbeExpired probes a page of a connector's survivors whose registered expiry has passed,
+// and concludes those that the probe sees dead. The registered expiry alone is not trusted.
 func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (ProbedExpired, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	if err := a.heldUp(ctx, in.Connector); err != nil {

@@ -88,8 +88,8 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	return answer, err
 }
 
-// join tells whether another cascade's rotation has ended the item's secret already, and
-// was not for its holder: then only the proof is left.
+// join reports whether another cascade's rotation has already replaced the item's secret
+// without publishing the new one to its holder. Then only the verification is left.
 func (t *attempt) join(ctx context.Context) (answer connectors.Answer, joined bool, err error) {
 	reference, rotated, err := t.Inventory.RotatedWithout(ctx, t.in.Cascade.Tenant, &t.item.Item)
 	if err != nil || !rotated {
@@ -102,9 +102,10 @@ func (t *attempt) join(ctx context.Context) (answer connectors.Answer, joined bo
 // maxCoHolders bounds whose secrets are tried.
 const maxCoHolders = 20
 
-// provePossession lets a rotation begin only where a registered secret was seen alive at
-// the account: the leaver's, or that of somebody who goes on with it. A rotation makes a
-// login for whoever it is published to; a name alone must not buy one.
+// provePossession returns an error unless a registered secret works at the account: the
+// leaver's or a co-holder's. A rotation publishes a new login, so knowing the account's
+// name must not be enough to start one. The check is skipped if a rotation is already open,
+// and for connectors that cannot check possession.
 func (t *attempt) provePossession(ctx context.Context) error {
 	possession, ok := t.connector.(connectors.Possession)
 	if !ok {
@@ -137,7 +138,7 @@ func (t *attempt) provePossession(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	return connectors.Permanent("no registered secret was seen alive at the account, so that nothing shows whose it is: rotate it by hand, or register its secret and re-run the cascade")
+	return connectors.Permanent("no registered secret works at the account, so possession is not proven: rotate it manually, or register its current secret and re-run the cascade")
 }
 
 // rotate goes on from wherever the rotation has come to.
@@ -197,8 +198,8 @@ func (t *attempt) advance(ctx context.Context, r *inventory.Rotation, to invento
 	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, r, to, t.lease.Holder, t.record(step, string(answer.Outcome), answer.Detail))
 }
 
-// remake has every step of the attempt's rotation made again: a probe has seen the old
-// secret alive after all of them were said to be done.
+// remake resets the attempt's rotation to its first step, because a probe saw the old
+// secret alive after every step was confirmed.
 func (t *attempt) remake(ctx context.Context) error {
 	if t.rotation == nil {
 		return nil
@@ -206,7 +207,7 @@ func (t *attempt) remake(ctx context.Context) error {
 	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, t.rotation, inventory.Begun, t.lease.Holder)
 }
 
-// errNewIsDead says that a new secret that the downstream said it made does not work.
+// errNewIsDead is returned when a new secret that the downstream confirmed does not work.
 var errNewIsDead = errors.New("the new secret does not work yet")
 
 // proveNew shows that the new secret works, where the connector can tell.

@@ -86,9 +86,9 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 	}
 }
 
-// unproven decides what becomes of an item whose end the downstream has confirmed and no
-// probe could show. A probe that fails by accident is repeated, so many times. What any
-// probe of the cascade saw alive after a confirmed end is never taken for revoked.
+// unproven concludes or retries an item whose end the downstream confirmed and no probe
+// verified. Transient probe failures are retried up to [maxFailedProbes] times. An item that
+// a probe of the cascade saw alive after a confirmed end is never concluded as revoked.
 func (t *attempt) unproven(ctx context.Context, done, after evidence.Record, failed error) (ItemResult, error) {
 	looks, err := t.Evidence.LooksAfter(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event)
 	if err != nil {
@@ -101,9 +101,9 @@ func (t *attempt) unproven(ctx context.Context, done, after evidence.Record, fai
 	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done, after); err != nil {
 		return ItemResult{}, err
 	}
-	reason := "the downstream confirmed the end, and no probe could show it: " + after.Detail
+	reason := "the downstream confirmed the end, but no probe could verify it: " + after.Detail
 	if looks.Alive {
-		reason = "the downstream confirmed the end, a probe saw it alive after that, and the last one could not tell: " + after.Detail
+		reason = "the downstream confirmed the end, a later probe saw the credential alive, and the last probe was inconclusive: " + after.Detail
 	}
 	return ItemResult{}, temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{
 		NextRetryDelay: connectors.RetryAfter(failed),

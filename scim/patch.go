@@ -145,7 +145,7 @@ type patcher struct {
 // spend takes comparisons of the message's, or says that there are no more.
 func (p patcher) spend(comparisons int) error {
 	if *p.left -= comparisons; *p.left < 0 {
-		return badRequest(tooMany, "the operations would look at more than %d elements of lists: send them in several PATCHes", maxComparisons)
+		return badRequest(tooMany, "the operations need more than %d comparisons of list elements: split them into several PATCH requests", maxComparisons)
 	}
 	return nil
 }

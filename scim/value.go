@@ -230,7 +230,7 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 				return nil, badRequest(invalidValue, "%s: a string holds the character U+0000", a.Name)
 			}
 			if isName(a) && strings.ContainsFunc(v, misleads) {
-				return nil, badRequest(invalidValue, "%s: a name holds a control or direction character", a.Name)
+				return nil, badRequest(invalidValue, "%s must not contain control or bidirectional formatting characters", a.Name)
 			}
 			return canonical(a, v)
 		case json.Number: // an employeeNumber without its quotes

@@ -67,7 +67,7 @@ func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Con
 			return err
 		}
 		if address, namespace := connector.Downstream(); address == own.HostPort && namespace == own.Namespace {
-			return c.Errorf("connector %s: %s at %s is leaver's own namespace: a connector could end leaver itself; use a namespace of the agents'", c.Name, namespace, address)
+			return c.Errorf("connector %s: namespace %s at %s is the one that leaver itself runs in: configure the namespace of the agents' workflows", c.Name, namespace, address)
 		}
 	}
 	return nil

@@ -43,13 +43,13 @@ type WaiveRequest struct {
 	At     time.Time `json:"at"`
 }
 
-// maxRequestAge bounds how old a request may be: whoever can reach Temporal can send one
-// again that an operator once sent, sealed as it is.
+// maxRequestAge is the maximum age of an update request. It limits the replay of a sealed
+// request by another Temporal client.
 const maxRequestAge = 10 * time.Minute
 
 func checkAge(ctx workflow.Context, at time.Time) error {
 	if age := workflow.Now(ctx).Sub(at); age > maxRequestAge || age < -maxRequestAge {
-		return fmt.Errorf("the request is of %s, and not of now: send it again", at.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the request time %s is more than %s away from now: send a new request", at.UTC().Format(time.RFC3339), maxRequestAge)
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 // brake is held.
 func (c *cascade) settle(ctx workflow.Context) error {
 	if c.in.Continued != nil {
-		// Whether the brake is held is PostgreSQL's to say, in every run.
+		// Each run reads from PostgreSQL whether the threshold is exceeded.
 		return workflow.ExecuteLocalActivity(localActivity(ctx), a.Held, c.in.ref()).Get(ctx, &c.held)
 	}
 	var settled activities.Settlement

@@ -85,7 +85,7 @@ type Publisher interface {
 type Publication struct {
 	Tenant    uuid.UUID
 	Rotation  uuid.UUID // the same whenever it is published again
-	Sequence  int64     // grows with each rotation: whoever has a later one ignores this
+	Sequence  int64     // grows with each rotation; a receiver ignores a publication that is older than its last
 	Connector string
 	Kind      inventory.Kind
 	Account   string // the reference that the first rotation found: it stays
@@ -153,10 +153,10 @@ type Prover interface {
 	Prove(ctx context.Context, t Target) (Vitality, string, error)
 }
 
-// Possession tells whether a registrant holds what it registers: a login with the
-// password, and not a listing of the role. Without it a rotation would mint a login for
-// whoever knows an account's name. Alive is yes; Dead and Unknown are no, and the detail
-// says what is missing. An error says that nobody could be asked.
+// Possession checks whether the registrant possesses the credential, for example by a login
+// with the registered password. Otherwise knowing an account's name would be enough to obtain
+// a login by rotation. Possesses returns Alive if possession is proven. With Dead or Unknown,
+// the detail is the reason. It returns an error if the check failed.
 type Possession interface {
 	Possesses(ctx context.Context, t Target) (Vitality, string, error)
 }

@@ -22,9 +22,9 @@ func CheckReferences(patterns []string) error {
 			return fmt.Errorf("references: %q: the only placeholder is %s", p, tenantPlaceholder)
 		case !found:
 		case strings.Contains(before, "*") || strings.Contains(after, tenantPlaceholder):
-			return fmt.Errorf("references: %q: %s stands once and before any *", p, tenantPlaceholder)
+			return fmt.Errorf("references: %q: %s must appear only once and before any *", p, tenantPlaceholder)
 		case after != "" && nameCharacter.MatchString(after[:1]):
-			return fmt.Errorf("references: %q: %s must be followed by a character that no tenant's name has, such as _ or /", p, tenantPlaceholder)
+			return fmt.Errorf("references: %q: %s must be followed by a character that tenant names cannot contain, such as _ or /", p, tenantPlaceholder)
 		}
 	}
 	return nil

@@ -111,14 +111,14 @@ func (r Registry) Accepts(tenant, name string, item inventory.Registration) (ref
 		return "", fmt.Errorf("connector %s: the reference %q matches none of the connector's patterns %q", name, reference, e.References)
 	}
 	if item.Shared && !r.publishes(e, tenant) {
-		return "", fmt.Errorf("connector %s: others rely on it, and nobody could hand them a new secret: set publish_to to a connector of this tenant's", name)
+		return "", fmt.Errorf("connector %s: the account is shared, and no connector publishes its new secret after a rotation: set publish_to to a connector that serves this tenant", name)
 	}
 	return reference, nil
 }
 
-// Prove returns an error where a connector serves several tenants and nothing shows that
-// an item is the registrant's: another tenant's account would be ended. A pattern that
-// names the tenant is proof, and so is a downstream that tells.
+// Prove returns an error if a connector serves several tenants and the item is not proven to
+// belong to the registrant's tenant. Proof is a `references` pattern that contains the tenant's
+// name, or [Possession].
 // Errors: [inventory.ErrNotProven], [inventory.ErrNotAsked].
 func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string, n inventory.New) error {
 	e := r[n.Connector]
@@ -127,12 +127,12 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	}
 	possession, ok := e.Connector.(Possession)
 	if !ok {
-		return fmt.Errorf("%w: connector %s serves several tenants and cannot tell whose %q is; give it `references` with {tenant}, or one entry for each tenant",
+		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: set `references` with {tenant}, or configure one connector for each tenant",
 			inventory.ErrNotProven, n.Connector, n.Reference)
 	}
 	release, err := e.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: %s: all of its slots are taken", inventory.ErrNotAsked, n.Connector)
+		return fmt.Errorf("%w: connector %s has no free slot", inventory.ErrNotAsked, n.Connector)
 	}
 	defer release()
 	target := Target{Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret, ExpiresAt: n.ExpiresAt}
@@ -144,7 +144,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", inventory.ErrNotAsked, n.Connector, err)
 	case vitality != Alive:
-		return fmt.Errorf("%w: connector %s serves several tenants, and nothing shows that %q is this tenant's: %s", inventory.ErrNotProven, n.Connector, n.Reference, detail)
+		return fmt.Errorf("%w: connector %s serves several tenants and did not confirm that %q belongs to this tenant: %s", inventory.ErrNotProven, n.Connector, n.Reference, detail)
 	}
 	return nil
 }

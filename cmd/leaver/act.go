@@ -11,10 +11,10 @@ import (
 
 // actCommand reads what operators and approvers did to the installation or to a tenant.
 func (c *cli) actCommand() *cobra.Command {
-	group := &cobra.Command{Use: "act", Short: "Read what operators and approvers did: who, what, before and after"}
+	group := &cobra.Command{Use: "act", Short: "Show the audit log of administrative acts by operators and approvers"}
 	var of string
 	list := &cobra.Command{
-		Use: "list", Short: "List acts, oldest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List administrative acts with actor, verb, object, and state before and after, oldest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			path := "/acts"
 			if of != "" {
@@ -31,7 +31,7 @@ func (c *cli) actCommand() *cobra.Command {
 			return c.print(acts, []string{"ID", "AT", "ACTOR", "VERB", "OBJECT", "BEFORE", "AFTER"}, rows)
 		}),
 	}
-	list.Flags().StringVar(&of, "tenant", "", "the tenant; without it, the installation")
+	list.Flags().StringVar(&of, "tenant", "", "list the acts of this tenant; by default, those of the installation")
 	group.AddCommand(list)
 	return group
 }

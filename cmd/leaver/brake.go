@@ -38,7 +38,7 @@ func (c *cli) brakeCommand() *cobra.Command {
 		Use: "release", Short: "Let the held cascades go on; needs an approver's token", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			if reason == "" {
-				return coded(exitUsage, "--reason is missing: it goes on record")
+				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
 			var answer struct {
 				ID     string `json:"id"`
@@ -51,7 +51,7 @@ func (c *cli) brakeCommand() *cobra.Command {
 			return c.print(answer, []string{"BRAKE", "CASCADES TOLD", "NOT TOLD YET"}, [][]string{{answer.ID, itoa(answer.Told), itoa(answer.Untold)}})
 		}),
 	}
-	release.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	release.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	group.AddCommand(list, release)
 	return group
 }
@@ -95,11 +95,11 @@ func (c *cli) connectorChange(verb, short string) *cobra.Command {
 		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if reason == "" {
-				return coded(exitUsage, "--reason is missing: it goes on record")
+				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
 			return cl.do(cmd.Context(), http.MethodPost, "/connectors/"+url.PathEscape(args[0])+"/"+verb, map[string]string{"reason": reason}, nil)
 		}),
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return cmd
 }

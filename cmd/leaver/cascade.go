@@ -118,11 +118,11 @@ func (c *cli) cascadeShow() *cobra.Command {
 func (c *cli) cascadeCancel() *cobra.Command {
 	var of, reason string
 	cmd := &cobra.Command{
-		Use: "cancel ID", Short: "Stop a cascade: what it has not ended yet stays, and is live where its holder is active again", Args: cobra.ExactArgs(1),
+		Use: "cancel ID", Short: "Cancel a running cascade; credentials that it has not ended stay alive", Args: cobra.ExactArgs(1),
 		Example: `  leaver cascade cancel 019… --tenant acme --reason "the wrong person; INC-19"`,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if reason == "" {
-				return coded(exitUsage, "--reason is missing: it goes on record")
+				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
 			var cascade lifecycle.Cascade
 			err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/cancel", map[string]string{"reason": reason}, &cascade)
@@ -133,7 +133,7 @@ func (c *cli) cascadeCancel() *cobra.Command {
 		}),
 	}
 	tenantFlag(cmd, &of)
-	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return cmd
 }
 
@@ -181,7 +181,7 @@ func exitOf(cascade lifecycle.Cascade) error {
 	case "completed":
 		return nil
 	case "cancelled":
-		return coded(exitSurvivors, "it was cancelled: %d were not ended; `leaver cascade rerun %s` ends them", cascade.Survivors, cascade.ID)
+		return coded(exitSurvivors, "the cascade was cancelled and %d credentials were not ended; run `leaver cascade rerun %s` to end them", cascade.Survivors, cascade.ID)
 	case "failed":
 		if cascade.Survivors == 0 {
 			return coded(exitSurvivors, "it was cut short, or a downstream could not be asked what it holds: its workflow says which; then `leaver cascade rerun %s`", cascade.ID)

@@ -143,6 +143,6 @@ func (c *cli) credentialBind(path func(string) string) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&principal, "principal", "", "whose it is (SCIM id)")
 	cmd.Flags().StringVar(&agent, "agent", "", "the agent that holds it (SCIM id)")
-	cmd.Flags().StringVar(&reason, "reason", "", "how you know; it goes on record with your token's id")
+	cmd.Flags().StringVar(&reason, "reason", "", "how the owner is known; it is recorded in the audit log with your token's id")
 	return cmd
 }

@@ -16,7 +16,7 @@ const keysetMode fs.FileMode = 0o600
 func (c *cli) keysetCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use: "keyset", Short: "Create a key set that seals secrets and payloads; keep it like a root password", Args: cobra.NoArgs,
+		Use: "keyset", Short: "Create a key set that seals secrets and Temporal payloads; protect it like a root password", Args: cobra.NoArgs,
 		Example: "  leaver keyset --out keyset.json",
 		RunE: func(*cobra.Command, []string) error {
 			keyset, err := seal.GenerateKeyset()
@@ -26,7 +26,7 @@ func (c *cli) keysetCommand() *cobra.Command {
 			return c.writeKeyset(out, keyset)
 		},
 	}
-	cmd.Flags().StringVar(&out, "out", "", "write to this file, which only its owner reads, and not to stdout")
+	cmd.Flags().StringVar(&out, "out", "", "write the key set to this file with mode 0600 instead of stdout")
 	cmd.AddCommand(c.keysetRotate())
 	return cmd
 }
@@ -41,7 +41,7 @@ func (c *cli) keysetRotate() *cobra.Command {
   leaver keyset rotate keyset.json --promote   # then restart every process`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if add == promote {
-				return coded(exitUsage, "give --add or --promote")
+				return coded(exitUsage, "specify exactly one of --add and --promote")
 			}
 			keyset, err := os.ReadFile(args[0])
 			if err != nil {
@@ -57,8 +57,8 @@ func (c *cli) keysetRotate() *cobra.Command {
 			return c.writeKeyset(args[0], keyset)
 		},
 	}
-	cmd.Flags().BoolVar(&add, "add", false, "add a key that opens and does not seal yet")
-	cmd.Flags().BoolVar(&promote, "promote", false, "have the newest key seal; the older ones stay, and open what they have sealed")
+	cmd.Flags().BoolVar(&add, "add", false, "add a key that is used only to open existing data")
+	cmd.Flags().BoolVar(&promote, "promote", false, "make the newest key the primary key, which seals new data; older keys still open existing data")
 	return cmd
 }
 

@@ -209,7 +209,7 @@ func (c *cli) mappingApply(path func(string) string) *cobra.Command {
 }
 
 func reasonFlag(cmd *cobra.Command, reason *string) {
-	cmd.Flags().StringVar(reason, "reason", "", "why; it goes on record with your token's id")
+	cmd.Flags().StringVar(reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	_ = cmd.MarkFlagRequired("reason")
 }
 

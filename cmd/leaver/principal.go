@@ -55,7 +55,7 @@ func (c *cli) principalCommand() *cobra.Command {
 		}),
 	}
 	end.Flags().BoolVar(&dryRun, "dry-run", false, "tell what would be ended, where, in which order, what would be orphaned, what cannot be verified; end nothing")
-	end.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	end.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	end.Flags().BoolVar(&wait, "wait", false, "wait until the cascade closes")
 	end.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
 	group.AddCommand(c.principalShow(path), end, c.principalRestore(path))
@@ -99,8 +99,8 @@ func (c *cli) principalRestore(path func(string) string) *cobra.Command {
 		}),
 	}
 	restore.Flags().BoolVar(&dryRun, "dry-run", false, "tell what a return would bring, and which cascades go on; restore nothing")
-	restore.Flags().BoolVar(&cancel, "cancel", false, "cancel the principal's running cascades too: what they have not ended yet stays")
-	restore.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	restore.Flags().BoolVar(&cancel, "cancel", false, "also cancel the principal's running cascades; credentials that they have not ended stay alive")
+	restore.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return restore
 }
 
@@ -124,7 +124,7 @@ func (c *cli) restorationOf(cmd *cobra.Command, cl *client, path string) error {
 // only to tell what it would do.
 func toChange(cmd *cobra.Command, cl *client, path func(string) string, name, reason string, dryRun bool) (string, error) {
 	if reason == "" && !dryRun {
-		return "", coded(exitUsage, "--reason is missing: it goes on record (or --dry-run)")
+		return "", coded(exitUsage, "--reason is required unless --dry-run is given; it is recorded in the audit log")
 	}
 	return principalID(cmd, cl, path, name)
 }

@@ -35,7 +35,7 @@ func (c *cli) cascadeRerun() *cobra.Command {
 	}
 	tenantFlag(cmd, &r.of)
 	f := cmd.Flags()
-	f.StringVar(&r.reason, "reason", "", "why; it goes on record with your token's id")
+	f.StringVar(&r.reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	f.BoolVar(&r.failed, "failed", false, "all that failed, instead of IDs")
 	f.DurationVar(&r.since, "since", 0, "with --failed: only cascades of the last so long, e.g. 24h")
 	f.StringVar(&r.connector, "connector", "", "with --failed: only cascades with a survivor at this connector")
@@ -52,7 +52,7 @@ func (c *cli) rerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error
 	case !r.failed && (r.since > 0 || r.connector != ""):
 		return coded(exitUsage, "--since and --connector select among --failed")
 	case r.reason == "" && !r.dryRun:
-		return coded(exitUsage, "--reason is missing: it goes on record")
+		return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 	}
 	if r.failed {
 		query := url.Values{"outcome": {"failed"}, "limit": {"500"}, "connector": {r.connector}}
@@ -165,7 +165,7 @@ func (c *cli) cascadeRetry() *cobra.Command {
 		Use: "retry ID", Short: "Have a running cascade try at once what waits or failed", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if reason == "" {
-				return coded(exitUsage, "--reason is missing: it goes on record")
+				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
 			body := map[string]string{"reason": reason}
 			if item != "" {
@@ -182,7 +182,7 @@ func (c *cli) cascadeRetry() *cobra.Command {
 	}
 	tenantFlag(cmd, &of)
 	cmd.Flags().StringVar(&item, "item", "", "only this item; without it all that wait")
-	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return cmd
 }
 
@@ -207,6 +207,6 @@ func (c *cli) cascadeWaive() *cobra.Command {
 	tenantFlag(cmd, &of)
 	cmd.Flags().StringVar(&item, "item", "", "the survivor")
 	cmd.Flags().DurationVar(&period, "for", 0, "how long, e.g. 72h")
-	cmd.Flags().StringVar(&reason, "reason", "", "why; it goes on record with your token's id")
+	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return cmd
 }

@@ -33,13 +33,13 @@ func (c *cli) streamCommand() *cobra.Command {
 	})
 	var token string
 	assign := &cobra.Command{
-		Use: "assign ID", Short: "Give a stream to another token of class receiver, such as the successor of a revoked one", Args: cobra.ExactArgs(1),
+		Use: "assign ID", Short: "Assign a stream to another token of class receiver, for example to replace a revoked token", Args: cobra.ExactArgs(1),
 		Example: "  leaver stream assign 019… --tenant acme --token 019…   # both from `leaver stream list` and `leaver token list`",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			return cl.do(cmd.Context(), http.MethodPost, path("/streams/"+url.PathEscape(args[0])+"/assign"), map[string]string{"tokenId": token}, nil)
 		}),
 	}
-	assign.Flags().StringVar(&token, "token", "", "the id of the token that the stream is to belong to")
+	assign.Flags().StringVar(&token, "token", "", "the id of the token of class receiver to assign the stream to")
 	group.AddCommand(assign)
 	return group
 }

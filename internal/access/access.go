@@ -25,8 +25,8 @@ type Question struct {
 	ResourceType string // credential, connector, team, or any other
 	Resource     string
 	Owner        string // of the resource, where the caller knows it
-	// Through: the subject is the agent that somebody acts through, who is OnBehalfOf: the
-	// reasons name the two so.
+	// Through is set if the subject is the agent of context.agent, which acts for OnBehalfOf.
+	// The reasons then name the agent and the user accordingly.
 	Through bool
 }
 

@@ -132,9 +132,9 @@ func (e *entity) orDefault(top *entity) *entity {
 	return &entity{Type: cmp.Or(e.Type, top.Type), ID: cmp.Or(e.ID, top.ID), Properties: e.Properties}
 }
 
-// questions reads an evaluation. An agent that is named beside the subject is weighed
-// whatever the subject is: of a user it acts for that user, and beside another agent both
-// must be allowed.
+// questions returns the questions that an evaluation asks. If context.agent is set and the
+// subject is a user, the agent acts on behalf of that user. If the subject is another agent,
+// both agents must be allowed.
 func (e evaluation) questions() ([]access.Question, error) {
 	q, err := e.question()
 	if err != nil || e.Context == nil || e.Context.Agent == nil {

@@ -73,10 +73,10 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 	// Of two people one sets a threshold, and another loosens it.
 	switch class := caller(r).Class; {
 	case class == tenant.ClassApprover && !to.OnlyThreshold():
-		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "an approver changes brakeLeavers, brakeShare and brakeWindowSeconds only"})
+		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds"})
 		return
 	case class == tenant.ClassOperator && to.Loosens(tenantOf(r)):
-		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "loosening the threshold on mass deactivation needs an approver's token (`leaver bootstrap --class approver`)"})
+		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)"})
 		return
 	}
 	t, err := s.Tenants.Configure(r.Context(), tenantOf(r).ID, to)

@@ -1,6 +1,6 @@
-// Package audit keeps what operators, approvers and whoever reaches the database did to the
-// installation: who, what, and how it was before and is after. Rows are append-only and
-// hold no secrets.
+// Package audit records administrative acts on the installation and its tenants: the actor,
+// the verb, the object, and its state before and after. Rows are append-only and contain no
+// secrets.
 package audit
 
 import (
@@ -49,7 +49,7 @@ func WithActor(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
 
-// Actor returns who acts in a context.
+// Actor returns the context's actor, or "database" if the context has none.
 func Actor(ctx context.Context) string {
 	if actor, ok := ctx.Value(actorKey{}).(string); ok && actor != "" {
 		return actor
@@ -115,7 +115,7 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, after int64, limit i
 		in = func(ctx context.Context, fn func(pgx.Tx) error) error { return s.db.InTenant(ctx, tenant, fn) }
 	}
 	if err := in(ctx, read); err != nil {
-		return nil, fmt.Errorf("list what was done: %w", err)
+		return nil, fmt.Errorf("list administrative acts: %w", err)
 	}
 	return acts, nil
 }

@@ -80,7 +80,7 @@ func refuseUnboundRole(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("look up the connection's role: %w", err)
 	}
 	if unbound {
-		return errors.New("the database URL's role bypasses row-level security; use the login role of database.url that `leaver migrate` has made")
+		return errors.New("the role in database.url bypasses row-level security: use the login role that `leaver migrate` creates")
 	}
 	return nil
 }
@@ -253,8 +253,8 @@ func classify(err error) error {
 		case pgErr.Code == "57014": // query_canceled, by statement_timeout
 			return fmt.Errorf("%w: %w", ErrTooDear, err)
 		case pgErr.Code[:2] == "08", pgErr.Code[:2] == "53", pgErr.Code[:3] == "57P", pgErr.Code == "40001", pgErr.Code == "40P01",
-			pgErr.Code[:2] == "28", // the role's login is refused: an operator's to mend, and no client's
-			pgErr.Code == "55P03":  // somebody has held a row for long
+			pgErr.Code[:2] == "28", // invalid authorization: an operator must fix the role's login
+			pgErr.Code == "55P03":  // lock_not_available, by lock_timeout
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		return err

@@ -164,7 +164,7 @@ func EnsureAppRole(ctx context.Context, ownerURL, appURL string) error {
 		"grant connect on database " + name + " to " + group,
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("let role %s in alone (%s): %w", app.User, statement, err)
+			return fmt.Errorf("grant role %s exclusive access to the database (%s): %w", app.User, statement, err)
 		}
 	}
 	return nil

@@ -20,9 +20,9 @@ const (
 	slowStatementTimeout = "2s"
 )
 
-// quotas share a pool's connections out. No tenant has more than two thirds of them at a
-// time, and all searches, imports and reports together no more than half, of which each
-// tenant has a third: decisions, authentication and lifecycle changes always find one.
+// quotas limits how a pool's connections are used. A tenant may use two thirds of them at a
+// time. Searches, imports and reports together may use half, and each tenant a third of that
+// half. The rest is available to decisions, authentication and lifecycle changes.
 type quotas struct {
 	tenants quota // any use
 	slow    quota // searches, imports and reports
@@ -86,7 +86,7 @@ func (db *DB) Slow(ctx context.Context, tenant uuid.UUID) (slow context.Context,
 	defer cancel()
 	mine, err := db.quotas.slow.take(wait, tenant)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: the tenant has as many searches, imports and reports under way as it may", ErrUnavailable)
+		return nil, nil, fmt.Errorf("%w: the tenant has reached its limit of concurrent searches, imports and reports", ErrUnavailable)
 	}
 	if err := db.quotas.allSlow.Acquire(wait, 1); err != nil {
 		mine()
@@ -105,7 +105,7 @@ func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn
 	place := func() {}
 	if tenant != uuid.Nil {
 		if place, err = db.quotas.tenants.take(wait, tenant); err != nil {
-			return nil, nil, waited(ctx, fmt.Errorf("the tenant uses as many connections as it may: %w", err))
+			return nil, nil, waited(ctx, fmt.Errorf("the tenant has reached its limit of connections: %w", err))
 		}
 	}
 	conn, err = db.pool.Acquire(wait)

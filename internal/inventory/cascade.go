@@ -107,9 +107,10 @@ const concludeSQL = `
 		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))
 		   and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = $3 and e.closed_at is null)`
 
-// Conclude stores how an item stands after an attempt at it, with the last records of its
-// evidence, and ends the attempt's lease. What is dead stays so, whatever a late second
-// attempt has to say, and what is waived while it is alive. Error: [ErrLeaseLost].
+// Conclude stores an item's state after an attempt, with the last records of its evidence,
+// and releases the attempt's lease. It leaves the item unchanged if the event is closed, if
+// the item is already dead or released, or if a waived item would become a survivor.
+// Error: [ErrLeaseLost].
 func (s *Store) Conclude(ctx context.Context, tenant uuid.UUID, a Attempt, state State, reason string, records ...evidence.Record) error {
 	encoded, err := evidence.Encode(records)
 	if err != nil {

@@ -137,12 +137,14 @@ var (
 	ErrNotEntitled = errors.New("the principal does not have that entitlement")
 	// ErrDuplicate: the same is registered already and not ended.
 	ErrDuplicate = errors.New("already registered")
-	// ErrAccountEnding: the account is being ended or rotated now; try again later.
+	// ErrAccountEnding is returned while the account is being ended or rotated. The caller may retry.
 	ErrAccountEnding = errors.New("the account is being ended or rotated: try again in a minute, or finish its cascade (`leaver cascade list`)")
-	// ErrNotProven: the connector serves several tenants, and nothing shows whose the account is.
+	// ErrNotProven is returned when the connector serves several tenants and did not confirm
+	// that the account belongs to the tenant.
 	ErrNotProven = errors.New("possession is not proven")
-	// ErrNotAsked: the downstream could not be asked whose the account is; try again later.
-	ErrNotAsked = errors.New("the connector could not be asked whose the account is: try again")
+	// ErrNotAsked is returned when the check of the account's owner at the downstream failed.
+	// The caller may retry.
+	ErrNotAsked = errors.New("failed to check the account's owner at the downstream: try again")
 	// ErrEnding: a cascade has the item; its holder can no longer give it up.
 	ErrEnding = errors.New("a cascade is ending it")
 )

@@ -15,11 +15,11 @@ import (
 // The errors of leases.
 var (
 	// ErrBusy is returned while another attempt holds the lease on the account.
-	ErrBusy = errors.New("another attempt is at the account")
-	// ErrLeaseLost is returned to an attempt whose account was taken over.
-	ErrLeaseLost = errors.New("the attempt has lost its lease on the account: a later one goes on")
-	// ErrForeign is returned where an event has no claim on an item: it does not exist,
-	// is closed, or the item is not in its scope.
+	ErrBusy = errors.New("another attempt holds the lease on the account")
+	// ErrLeaseLost is returned to an attempt whose lease has expired or was taken over.
+	ErrLeaseLost = errors.New("the attempt lost its lease on the account; a later attempt continues")
+	// ErrForeign is returned when the event does not exist or is closed, or when the item
+	// is not in the event's scope.
 	ErrForeign = errors.New("the item is not one of this cascade's, or the cascade is closed")
 )
 

@@ -11,8 +11,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Lapse ends waivers whose time is over, after which an item is live again, and returns
-// how many.
+// Lapse ends waivers whose time is over and returns their number. The items are live again.
 func (s *Store) Lapse(ctx context.Context, tenant uuid.UUID) (waivers int, err error) {
 	waivers, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (int, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int]) }, `
 		with back as ( -- of a cascade that was cancelled, whose holders are active again
@@ -52,8 +51,7 @@ func (s *Store) Expired(ctx context.Context, tenant uuid.UUID, connector string,
 	return found, nil
 }
 
-// Expire concludes a survivor that a probe has seen dead after its expiry, or says of one
-// that is alive that it is.
+// Expire stores the state and the reason of a survivor that was probed after its expiry.
 func (s *Store) Expire(ctx context.Context, tenant, id uuid.UUID, state State, reason string) error {
 	return s.exec(ctx, tenant, "conclude what has expired", `
 		update inventory set state = $3, reason = $4, secret = case when $3 = 'expiring' then null else secret end, updated_at = now()

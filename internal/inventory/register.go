@@ -123,7 +123,7 @@ func (e *RefusedError) Unwrap() error { return e.Cause }
 // chunk is how many items one transaction registers: a cascade waits for no more.
 const chunk = 100
 
-// CheckAll says which of the items would be refused, and why. It holds no locks.
+// CheckAll returns an error for each of the items that would be refused. It holds no locks.
 func (s *Store) CheckAll(ctx context.Context, tenant uuid.UUID, items []New) (refused []*RefusedError, err error) {
 	live, err := s.liveOf(ctx, tenant, items...)
 	if err != nil {
@@ -183,10 +183,10 @@ func registered(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items []New) (
 	return pgx.CollectRows(rows, pgx.RowTo[bool])
 }
 
-// RegisterAll adds all of the items, or, where any is refused, none, and says of each
-// refused one why. The refusals are nil where err is not. It registers some at a time, so
-// that no cascade waits for all; what it has registered when another is refused, because
-// somebody has left meanwhile, it releases again.
+// RegisterAll registers all of the items, or none if any is refused, and returns an error
+// for each refused item. It registers a limited number in a transaction, so that no cascade
+// waits for all of them. If an item is refused late, because its principal was deactivated
+// meanwhile, it releases those that it has registered.
 func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New) (refused []*RefusedError, err error) {
 	if refused, err = s.CheckAll(ctx, tenant, items); err != nil || len(refused) > 0 {
 		return refused, err
@@ -396,8 +396,8 @@ func (a *admission) admit(ctx context.Context, n New) error {
 // counts. Where the tenant has no rules, nobody knows.
 func (a *admission) entitled(ctx context.Context, principal uuid.UUID, name string) error {
 	if live, doubted := a.live[principal]; doubted {
-		// Asked again behind the lock: a computation that has come in between has seen more
-		// than what was derived before it.
+		// Checked again under the lock: an evaluation that was committed in the meantime is
+		// newer than the derived entitlements.
 		if err := a.tx.QueryRow(ctx, `select entitlements_in_doubt($1, $2)`, a.tenant, principal).Scan(&doubted); err != nil {
 			return err
 		}
@@ -478,9 +478,8 @@ func (a *admission) lockPrincipal(ctx context.Context, id uuid.UUID) error {
 	return err
 }
 
-// lockActiveOwner finds an owner of the agent who is here, and has that owner's cascade
-// wait until the transaction ends. Meanwhile the owner may have left: it then looks for
-// another.
+// lockActiveOwner selects an active owner of the agent and makes the owner's cascade wait
+// until the transaction ends. If the owner was deactivated meanwhile, it selects another.
 func (a *admission) lockActiveOwner(ctx context.Context, agent uuid.UUID) error {
 	for {
 		var owner *uuid.UUID

@@ -28,9 +28,9 @@ func (o overtaken) Live(context.Context, uuid.UUID, uuid.UUID) ([]string, error)
 	return o.live, nil
 }
 
-// TestRegister_AsksForDoubtAgainBehindTheLock: what was derived before a computation that
-// has seen the loss lets nothing in.
-func TestRegister_AsksForDoubtAgainBehindTheLock(t *testing.T) {
+// TestRegister_RechecksStaleEntitlementsUnderLock checks that entitlements that were derived
+// before a concurrent evaluation are not used after it has removed the entitlement.
+func TestRegister_RechecksStaleEntitlementsUnderLock(t *testing.T) {
 	db, at := stacktest.Open(t)
 	keyset, err := seal.GenerateKeyset()
 	if err != nil {

@@ -152,8 +152,8 @@ func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID, r *Rotation
 	return holders, reliedOnBy, nil
 }
 
-// CoHolders returns the items of those who go on with an item's account, with their
-// secrets: any of them may show that the account is theirs.
+// CoHolders returns up to limit items of the other holders of an item's account, with their
+// secrets. Each secret can prove possession of the account.
 func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int) ([]Opened, error) {
 	var sealed [][]byte
 	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Opened, error) {

@@ -19,9 +19,9 @@ const (
 	WorkflowGone    WorkflowStatus = "gone"    // closed otherwise, or unknown
 )
 
-// cancelSQL closes an open event as cancelled. What its cascade had not ended yet stays: it
-// is live where its principal, and its agent, are active again, and survives where not,
-// until somebody acts. No attempt of the cascade's acts any more.
+// cancelSQL closes an open event as cancelled. Items that the cascade has not ended become
+// live if their principal and agent are active again, and survivors otherwise. The leases of
+// the cascade's attempts are deleted.
 const cancelSQL = `
 	with closed as (
 	  update lifecycle_events set closed_at = now(), started_at = coalesce(started_at, now()), outcome = 'cancelled'

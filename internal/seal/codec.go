@@ -20,10 +20,10 @@ const (
 
 // The errors of payloads.
 var (
-	// ErrNotSealed is returned for a payload that leaver did not encrypt: whoever can reach
-	// Temporal may have written it.
+	// ErrNotSealed is returned for a payload that leaver did not encrypt. Another Temporal
+	// client may have written it.
 	ErrNotSealed = errors.New("the payload is not encrypted by leaver")
-	// ErrOtherScope is returned for a payload of another namespace's, or another workflow's.
+	// ErrOtherScope is returned for a payload that is bound to another namespace or workflow.
 	ErrOtherScope = errors.New("the payload belongs to another workflow")
 	// ErrUnknownKey is returned for a payload, or a sealed text, of a key that is not in the key set.
 	ErrUnknownKey = errors.New("the payload was sealed by a key that is not in this process's key set: give all processes the same keys (`leaver keyset rotate`)")
@@ -96,7 +96,7 @@ func (c *Codec) Decode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error
 		}
 		plain, err := c.sealer.aead.Decrypt(p.GetData(), payloadContext(scope))
 		if err != nil {
-			return nil, errors.New("decrypt a payload: it was changed")
+			return nil, errors.New("decrypt a payload: authentication failed, the payload was modified")
 		}
 		out[i] = &commonpb.Payload{}
 		if err := proto.Unmarshal(plain, out[i]); err != nil {

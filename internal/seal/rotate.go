@@ -26,7 +26,7 @@ func PromoteKey(keysetJSON []byte) ([]byte, error) {
 		keys := h.KeysetInfo().GetKeyInfo()
 		newest := keys[len(keys)-1].GetKeyId()
 		if newest == h.KeysetInfo().GetPrimaryKeyId() {
-			return errors.New("the newest key seals already: add one first")
+			return errors.New("the newest key is already the primary key: add a key first (`leaver keyset rotate --add`)")
 		}
 		return m.SetPrimary(newest)
 	})

@@ -29,10 +29,10 @@ type Issuer struct {
 	Issuer   string    `json:"issuer"`   // the iss claim
 	Audience string    `json:"audience"` // the aud claim
 	JWKSURL  string    `json:"jwksUrl"`  // where its keys are (RFC 7517)
-	// Subjects that are let in, for every use. `claim=value` is of one claim: sub, or azp,
-	// appid or client_id of a token that is the application's own and no user's. A bare
-	// value is of the token's subject: sub, and where there is none the client. Empty lets
-	// in whomever the issuer gives that audience.
+	// Subjects lists the accepted subjects, for every use. `claim=value` matches one claim:
+	// sub, or azp, appid or client_id of a token that was issued to the application itself
+	// and not to a user. A bare value matches sub, or the client if the token has no sub. If
+	// the list is empty, every token of the issuer with that audience is accepted.
 	Subjects  []string  `json:"subjects"`
 	Uses      []Use     `json:"uses"` // what its tokens are let in for
 	CreatedAt time.Time `json:"createdAt"`
@@ -207,7 +207,7 @@ func (c claims) allowed(subjects []string) bool {
 
 func (c claims) is(subject string) bool {
 	claim, value, _ := strings.Cut(subject, "=")
-	client := ""
+	var client string
 	switch claim {
 	case "sub":
 		return c.Subject != "" && c.Subject == value

@@ -72,8 +72,8 @@ func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error)
 	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id, SubjectID: said.SubjectID, Events: said.Events}, nil
 }
 
-// Known tells whether a token was acted upon before, whatever has become of the issuer's
-// registration since.
+// Known reports whether a token was acted upon before, even if its issuer was removed and
+// registered again since.
 func (s *Store) Known(ctx context.Context, r Received) (bool, error) {
 	known, err := database.Once(ctx, s.db, r.Tenant.ID, func(rows pgx.Rows) (bool, error) {
 		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])

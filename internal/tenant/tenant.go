@@ -228,8 +228,8 @@ func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenan
 	return t, nil
 }
 
-// Loosens reports whether settings would let more leave than a tenant's threshold does now
-// before it holds cascades back: a higher number or share, none, or a shorter window.
+// Loosens reports whether settings would raise a tenant's threshold on mass deactivation: by
+// a higher number or share, by removing one, or by a shorter window.
 func (to Settings) Loosens(t Tenant) bool {
 	higher := to.BrakeLeavers != nil && t.BrakeLeavers != nil && (*to.BrakeLeavers == 0 || *to.BrakeLeavers > *t.BrakeLeavers)
 	larger := to.BrakeShare != nil && t.BrakeShare != nil && (*to.BrakeShare == 0 || *to.BrakeShare > *t.BrakeShare)

@@ -113,8 +113,8 @@ func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token,
 	return t, secret, nil
 }
 
-// issuedByAPI are the classes that operators keep. Approvers' tokens are out of their
-// reach: who revokes them keeps a threshold from being released.
+// issuedByAPI returns the token classes that operators manage. Approvers' tokens are not
+// among them: an operator who revokes them could prevent approvals.
 func issuedByAPI() []Class { return []Class{ClassSCIM, ClassPlatform, ClassReceiver, ClassOperator} }
 
 // Tokens lists the tokens of a tenant, or with the zero tenant the operators'; of the given
@@ -220,8 +220,8 @@ func (s *Store) look(ctx context.Context, sum [32]byte) (validity, error) {
 	return v, nil
 }
 
-// Bearer returns the secret of a request's Authorization header (RFC 6750 section 2.1), or
-// nothing. Two of them are none: what stands in front of leaver may have checked the other.
+// Bearer returns the bearer token of a request's Authorization header (RFC 6750 section 2.1),
+// or "". It rejects repeated headers, of which a proxy may have checked a different one.
 func Bearer(header http.Header) string {
 	values := header.Values("Authorization")
 	if len(values) != 1 {

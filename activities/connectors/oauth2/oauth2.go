@@ -80,7 +80,7 @@ func (c *Connector) Accepts(r inventory.Registration) (string, error) {
 		}
 		return GrantReference(subject, client), nil
 	case r.Kind != inventory.RefreshToken && r.Kind != inventory.AccessToken || c.config.RevocationURL == "":
-		return "", errors.New("this connector ends refresh_token and access_token (with revocation_url), and grant (with admin_url)")
+		return "", errors.New("kind must be refresh_token or access_token (with revocation_url), or grant (with admin_url)")
 	case !r.HasSecret:
 		return "", errors.New("a token is revoked by its value: register it as the secret")
 	}

@@ -138,7 +138,7 @@ func TestRotation_CopiesAnySetting(t *testing.T) {
 	}
 }
 
-func TestRevoke_RefusesRolesThatAreNoAgents(t *testing.T) {
+func TestRevoke_RefusesPrivilegedRoles(t *testing.T) {
 	d := newDownstream(t)
 	var database string
 	if err := d.conn.QueryRow(t.Context(), `select current_database()`).Scan(&database); err != nil {
@@ -193,7 +193,7 @@ func TestAccepts_RefusesNamesThatPostgreSQLCuts(t *testing.T) {
 	}
 }
 
-func TestPossesses_WantsThePassword(t *testing.T) {
+func TestPossesses_NeedsThePassword(t *testing.T) {
 	d := newDownstream(t)
 	c, target := d.connector(t, d.owner), d.issue(t)
 	for secret, want := range map[seal.Secret]connectors.Vitality{target.Secret: connectors.Alive, "i-do-not-know-it": connectors.Dead, "": connectors.Unknown} {

@@ -101,9 +101,9 @@ const forbiddenSQL = `
 	       pg_catalog.shobj_description(r.oid, 'pg_authid')
 	  from pg_catalog.pg_roles r where r.rolname = $1`
 
-// refuseForbidden keeps a platform from registering, and a cascade from ending, what is
-// not an agent's account. A label is the administrator's word and outranks a registration,
-// unless the target names no principal.
+// refuseForbidden returns a permanent error for a role that must not be altered, and for a
+// role whose label names a principal other than the target's. The label is not checked if
+// the target has no principal. It returns [errGone] if the role does not exist.
 func (c *Connector) refuseForbidden(ctx context.Context, conn *pgx.Conn, t connectors.Target, role string) error {
 	var reason, comment *string
 	err := conn.QueryRow(ctx, forbiddenSQL, role).Scan(&reason, &comment)
@@ -113,12 +113,12 @@ func (c *Connector) refuseForbidden(ctx context.Context, conn *pgx.Conn, t conne
 	case err != nil:
 		return classify("look up the role", err)
 	case slices.Contains(c.protected, role):
-		return connectors.Permanent("the role is never altered: it is leaver's own")
+		return connectors.Permanent("refused to alter the role: it belongs to this leaver installation")
 	case reason != nil:
-		return connectors.Permanent("the role is never altered: %s", *reason)
+		return connectors.Permanent("refused to alter the role: %s", *reason)
 	case t.Principal != uuid.Nil && comment != nil && strings.Contains(*comment, Label) &&
 		!strings.Contains(*comment, Label+t.Principal.String()) && !strings.Contains(*comment, Label+t.Agent.String()):
-		return connectors.Permanent("the role's label says that it is another principal's: correct the label or the registration")
+		return connectors.Permanent("the role's label names another principal: correct the label or the registration")
 	}
 	return nil
 }

@@ -81,11 +81,11 @@ func (c *Connector) Accepts(r inventory.Registration) (string, error) {
 	case r.Kind != inventory.ServiceAccount:
 		return "", errors.New("this connector ends service_account")
 	case len(r.Reference) > maxRole:
-		return "", fmt.Errorf("a role's name has at most %d bytes, not %d", maxRole, len(r.Reference))
+		return "", fmt.Errorf("the role name must be at most %d bytes, got %d", maxRole, len(r.Reference))
 	case slices.Contains(c.protected, r.Reference):
-		return "", fmt.Errorf("the role %q is leaver's own and is never ended", r.Reference)
+		return "", fmt.Errorf("the role %q belongs to this leaver installation and cannot be registered", r.Reference)
 	case r.Shared && !r.HasSecret:
-		return "", errors.New("a shared role is rotated, and only its password can show that the old one is dead: register it as the secret")
+		return "", errors.New("a shared role is rotated, which needs its current password for verification: register the password as the secret")
 	}
 	return r.Reference, nil
 }

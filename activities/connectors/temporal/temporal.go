@@ -96,7 +96,7 @@ func checkSchedule(id string) error {
 	case strings.ContainsAny(id, `'"\`):
 		return connectors.Permanent("the reference must be a schedule id without quotes and backslashes")
 	case strings.HasPrefix(id, ReservedPrefix) && !strings.HasPrefix(id, drillPrefix):
-		return connectors.Permanent("schedules whose ids begin with %q are leaver's own and are never ended", ReservedPrefix)
+		return connectors.Permanent("schedule ids with the prefix %q are reserved for leaver and cannot be ended", ReservedPrefix)
 	}
 	return nil
 }

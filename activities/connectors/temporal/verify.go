@@ -16,7 +16,7 @@ import (
 // attribute names the principal, or the agent.
 func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	if !c.CanDiscover() {
-		return connectors.Unknown, "search_attribute is not configured, by which schedules name their principals", nil
+		return connectors.Unknown, "search_attribute is not configured, so the schedule's principal is unknown", nil
 	}
 	if err := checkSchedule(t.Reference); err != nil {
 		return connectors.Unknown, "", err
@@ -26,7 +26,7 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 		return connectors.Dead, "no such schedule", nil
 	}
 	if err != nil {
-		return connectors.Unknown, "", classify("look at the schedule", err)
+		return connectors.Unknown, "", classify("describe the schedule", err)
 	}
 	if of, ok := c.labelOf(description); !ok || (of != t.Principal && of != t.Agent) {
 		return connectors.Dead, "the schedule's " + c.config.SearchAttribute + " names neither the principal nor the agent", nil
@@ -34,14 +34,14 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 	return connectors.Alive, "the schedule names the principal or the agent", nil
 }
 
-// labelOf is whom a schedule's search attribute names, if it names a principal.
+// labelOf returns the principal that a schedule's search attribute names.
 func (c *Connector) labelOf(description *client.ScheduleDescription) (of uuid.UUID, ok bool) {
 	label := description.SearchAttributes.GetIndexedFields()[c.config.SearchAttribute]
 	return of, label != nil && converter.GetDefaultDataConverter().FromPayload(label, &of) == nil
 }
 
-// refuseOthers returns a permanent error for a schedule that its own label says is another
-// principal's: the label is the administrator's word, and outranks a registration.
+// refuseOthers returns a permanent error for a schedule whose label names another principal.
+// An administrator sets the label, so it takes precedence over a registration.
 func (c *Connector) refuseOthers(ctx context.Context, schedule client.ScheduleHandle, t connectors.Target) error {
 	if err := checkSchedule(t.Reference); err != nil || !c.CanDiscover() || t.Principal == uuid.Nil {
 		return err
@@ -54,7 +54,7 @@ func (c *Connector) refuseOthers(ctx context.Context, schedule client.ScheduleHa
 		return classify("describe the schedule", err)
 	}
 	if of, ok := c.labelOf(description); ok && of != t.Principal && of != t.Agent {
-		return connectors.Permanent("the schedule's %s says that it is another principal's: correct the label or the registration", c.config.SearchAttribute)
+		return connectors.Permanent("the schedule's %s names another principal: correct the label or the registration", c.config.SearchAttribute)
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 		// Visibility lags: only the run itself says whether it is open.
 		description, err := c.client.DescribeWorkflowExecution(ctx, workflowID, "")
 		if err != nil && !isGone(err) {
-			return connectors.Unknown, "", classify("look at a run", err)
+			return connectors.Unknown, "", classify("describe a run", err)
 		}
 		if err == nil && description.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
 			open++
@@ -86,7 +86,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 		}
 		return connectors.Dead, "the schedule is gone, nothing of it runs", nil
 	case err != nil:
-		return connectors.Unknown, "", classify("look at the schedule", err)
+		return connectors.Unknown, "", classify("describe the schedule", err)
 	case open > 0 || !description.Schedule.State.Paused:
 		return connectors.Alive, fmt.Sprintf("the schedule exists (paused: %t), %d of its runs are open", description.Schedule.State.Paused, open), nil
 	}

@@ -56,7 +56,7 @@ func New(c Config) (*Connector, error) {
 
 // Accepts implements connectors.Connector: a secret store holds what others issue.
 func (c *Connector) Accepts(inventory.Registration) (string, error) {
-	return "", errors.New("this connector hands over secrets, and ends none: name it in another's publish_to")
+	return "", errors.New("this connector only publishes secrets and cannot end credentials: name it in publish_to of another connector")
 }
 
 // Close implements connectors.Connector.

@@ -70,7 +70,7 @@ func TestTheReconcilerEndsWhatIsLiveOfSomebodyWhoIsGone(t *testing.T) {
 	}
 }
 
-func TestTheReconcilerRunsACascadeAgainWhoseWorkflowIsGone(t *testing.T) {
+func TestReconciler_RestartsLostCascade(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))

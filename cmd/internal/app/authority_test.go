@@ -35,9 +35,9 @@ func (i *installation) intruder() client.Client {
 	return c
 }
 
-// TestTemporal_StartsNoCascadeOfAnIntruders: neither a brake nor a living person's key is
-// an intruder's to end.
-func TestTemporal_StartsNoCascadeOfAnIntruders(t *testing.T) {
+// TestTemporal_RejectsInputFromClientWithoutKeySet checks that a Temporal client without the
+// key set can neither bypass the deactivation threshold nor end an active user's credential.
+func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")

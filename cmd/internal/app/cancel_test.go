@@ -136,8 +136,9 @@ func TestCascade_TerminatedInTemporalIsTheSame(t *testing.T) {
 	i.wantCancelled(p, ada, key, cascade, "live", "temporal")
 }
 
-// TestReconciler_ActsOnNoActivePrincipal: the workflow is lost, and its principal is back.
-func TestReconciler_ActsOnNoActivePrincipal(t *testing.T) {
+// TestReconciler_CancelsLostCascadeOfActivePrincipal checks that a cascade without a workflow
+// is cancelled, not restarted, once its principal is active again.
+func TestReconciler_CancelsLostCascadeOfActivePrincipal(t *testing.T) {
 	i, p, ada, key, cascade := stuck(t)
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
 	i.loseWorkflow(cascade)

@@ -119,8 +119,8 @@ func TestIssuer_SubjectsAreBoundToOneClaim(t *testing.T) {
 	}
 }
 
-// TestStream_IsItsOwnReceiversAlone, until an operator gives it to another token.
-func TestStream_IsItsOwnReceiversAlone(t *testing.T) {
+// TestStream_BelongsToItsToken, until an operator gives it to another token.
+func TestStream_BelongsToItsToken(t *testing.T) {
 	r := newReceiver(t)
 	i := installAPI(t, withPrivateReceivers)
 	mine, other := i.token(i.tenant.ID, tenant.ClassReceiver), i.token(i.tenant.ID, tenant.ClassReceiver)

@@ -22,7 +22,7 @@ func (a *App) checkKeyset(ctx context.Context, stop context.CancelCauseFunc) {
 		case err == nil:
 			return
 		case errors.Is(err, seal.ErrUnknownKey):
-			a.log.Error("stopping: the key set is not this installation's", "error", err)
+			a.log.Error("stopping process; key set differs from the installation's", "error", err)
 			stop(err)
 			return
 		}

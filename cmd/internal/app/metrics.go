@@ -21,7 +21,7 @@ func (a *App) Metrics() http.Handler {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		assurance.NewCollector(assurance.NewStore(a.db)),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "leaver_payloads_unopened_total", Help: "Payloads of workflows that no key of this process's key set opens.",
+			Name: "leaver_payloads_unopened_total", Help: "Number of workflow payloads that no key in this process's key set can open.",
 		}, func() float64 { return float64(a.sealer.Unopened()) }),
 	)
 	mux := http.NewServeMux()

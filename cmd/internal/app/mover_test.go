@@ -82,7 +82,7 @@ func TestASurvivorOfAMoveIsWaivedAndComesBackWhenTheWaiverIsOver(t *testing.T) {
 	}
 }
 
-func TestTheReconcilerRunsAMoveAgainWhoseWorkflowIsGone(t *testing.T) {
+func TestReconciler_RestartsLostMove(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))

@@ -117,9 +117,9 @@ func TestImport_HasARateForEachToken(t *testing.T) {
 	}
 }
 
-// TestDecision_PassesRestrictedOwnersBy: a group of many restricted members that owns an
+// TestDecision_SkipsRestrictedOwners: a group of many restricted members that owns an
 // agent, and one member who is here.
-func TestDecision_PassesRestrictedOwnersBy(t *testing.T) {
+func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 	i := installAPI(t)
 	boss := i.createUser("boss@example.com")
 	group := i.must("POST", "/scim/v2/Groups", i.scim, fmt.Sprintf(`{"displayName":"owners","members":[{"value":%q}]}`, boss))["id"].(string)
@@ -164,9 +164,9 @@ func (i *installation) crowdOfRestricted(group string, n int) {
 	i.sql(fmt.Sprintf(`update edges e set restricted = true where source_id = '%s' and exists (select 1 from restrictions x where x.principal_id = e.target_id)`, group))
 }
 
-// TestTenants_AHostileOneTakesNoDecisionsFromAnother measures another tenant's decisions
+// TestTenants_LoadOfOneLeavesDecisionsOfOthers measures another tenant's decisions
 // while a hostile one does what costs most, against the same decisions before.
-func TestTenants_AHostileOneTakesNoDecisionsFromAnother(t *testing.T) {
+func TestTenants_LoadOfOneLeavesDecisionsOfOthers(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))

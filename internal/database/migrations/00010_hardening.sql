@@ -1,9 +1,9 @@
 -- +goose Up
 
--- Who may act on an account downstream. An attempt holds the lease of its account, and
--- acts only while it does: a worker that was stopped and comes back acts no more. A later
--- attempt at the same item of the same event takes it over at once, any other waits for
--- the end of the lease.
+-- Leases on downstream accounts. An attempt changes an account only while it holds the
+-- lease, so a suspended worker that resumes cannot change it. A later attempt at the same
+-- item of the same event takes the lease over at once. Any other attempt waits until the
+-- lease expires.
 create table account_leases (
     tenant_id  uuid not null,
     connector  text not null,
@@ -51,9 +51,9 @@ begin
 end $$;
 -- +goose StatementEnd
 
--- Which members of groups are restricted, so that the walk to an agent's active owner
--- passes them by, however many they are. It is no more than that: whom the walk finds is
--- looked up among the restrictions all the same.
+-- Marks members and owners that are restricted, so that the search for an agent's active
+-- owner skips them. The mark is only an optimization: active_owner also checks the
+-- restrictions table.
 alter table edges add column restricted boolean not null default false;
 update edges e set restricted = true where attribute in ('members', 'owners')
     and exists (select 1 from restrictions x where x.tenant_id = e.tenant_id and x.principal_id = e.target_id);
