@@ -4,8 +4,10 @@ package activities
 
 import (
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/assurance"
@@ -56,6 +58,22 @@ type CascadeRef struct {
 	Sequence  int64     `json:"sequence"`
 	// Moves: the cascade is a mover's, and ends what its event has marked only.
 	Moves bool `json:"moves,omitempty"`
+}
+
+// kind is that of the events whose workflows are named so.
+func (r CascadeRef) kind() lifecycle.Kind {
+	if r.Moves {
+		return lifecycle.Mover
+	}
+	return lifecycle.Leaver
+}
+
+// refusedRun makes what says that a run is not its event's a refusal for good.
+func refusedRun(err error) error {
+	if errors.Is(err, lifecycle.ErrOtherKind) || errors.Is(err, lifecycle.ErrCancelled) {
+		return temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true, Cause: err})
+	}
+	return err
 }
 
 func (r CascadeRef) scope() inventory.Scope {

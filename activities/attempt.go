@@ -104,7 +104,7 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 	if t.connector == nil {
 		return ItemResult{}, t.fail(ctx, step, errUnconfigured)
 	}
-	if !t.entry.Covers("", t.item.Reference) {
+	if !t.entry.Covers("", t.target.Account) {
 		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the reference matches none of the connector's references patterns in leaver.yaml: correct the patterns, restart the worker, and re-run the cascade"))
 	}
 	release, err := t.entry.Acquire(ctx)

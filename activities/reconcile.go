@@ -87,6 +87,9 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 	if err := a.recompute(ctx, tenant); err != nil {
 		return r, err
 	}
+	if err := a.Inventory.FinishStalled(ctx, tenant); err != nil {
+		return r, err
+	}
 	overlooked, err := a.Inventory.Overlooked(ctx, tenant, reconcileLimit)
 	if err != nil {
 		return r, err
@@ -241,8 +244,9 @@ type ProbedExpired struct {
 	After   uuid.UUID `json:"after,omitzero"`
 }
 
-// ProbeExpired probes a page of a connector's survivors whose registered expiry has passed,
-// and concludes those that the probe sees dead. The registered expiry alone is not trusted.
+// ProbeExpired probes a page of a connector's items whose registered expiry has passed:
+// survivors, and what was left to expire. The expiry alone is not trusted. An item that is
+// alive is a survivor.
 func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (ProbedExpired, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	if err := a.heldUp(ctx, in.Connector); err != nil {
@@ -294,7 +298,21 @@ func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, ent
 	case vitality == connectors.Alive:
 		return false, a.Inventory.Expire(ctx, tenant, id, inventory.Survivor, "its registered expiry has passed, and a probe saw it alive")
 	}
+	if item.State == inventory.Survivor {
+		// A wrong secret is refused too: only what a probe saw alive can be seen dead.
+		controlled, err := a.Evidence.SawAlive(ctx, tenant, id, eventOf(item), false)
+		if err != nil || !controlled {
+			return false, err
+		}
+	}
 	return true, a.Inventory.Expire(ctx, tenant, id, inventory.Expiring, "its registered expiry has passed, and a probe saw it dead")
+}
+
+func eventOf(item *inventory.Opened) uuid.UUID {
+	if item.Event == nil {
+		return uuid.Nil
+	}
+	return *item.Event
 }
 
 // RecordReconciled stores how the reconciler ended: passed is without problems.

@@ -4,5 +4,5 @@ import "context"
 
 // Record closes the event of a workflow that is no cascade.
 func (a *Activities) Record(ctx context.Context, ref CascadeRef) error {
-	return a.Cascades.CloseEvent(ctx, ref.Tenant, ref.Event)
+	return refusedRun(a.Cascades.CloseEvent(ctx, ref.Tenant, ref.Event))
 }

@@ -20,7 +20,7 @@ func (a *Activities) Report(ctx context.Context, in ReportInput) (lifecycle.Repo
 	if in.Cancelled {
 		return a.reportCancelled(ctx, in.Cascade)
 	}
-	return a.Cascades.Close(ctx, in.Cascade.Tenant, in.Cascade.Event, in.Interrupted)
+	return a.Cascades.Close(ctx, in.Cascade.Tenant, in.Cascade.Event, in.Cascade.kind(), in.Interrupted)
 }
 
 // byTemporal is who acts where nobody of leaver's is named: a person in Temporal's UI.

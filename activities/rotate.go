@@ -5,8 +5,11 @@ import (
 	"errors"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // Rotate puts a new secret in the place of a shared account's, so that it ends
@@ -39,19 +42,11 @@ func (a *Activities) finishRotation(ctx context.Context, in ItemInput) error {
 	if err != nil {
 		return err
 	}
-	rotation, err := a.Inventory.OpenRotation(ctx, in.Cascade.Tenant, &item.Item)
-	if err != nil || rotation == nil || !rotation.Reached(inventory.Retired) {
+	open, err := a.Inventory.OpenRotation(ctx, in.Cascade.Tenant, &item.Item)
+	if err != nil || open == nil || !open.Reached(inventory.Retired) {
 		return err
 	}
-	lease := attemptOf(ctx, in)
-	if err := a.Inventory.Lease(ctx, in.Cascade.Tenant, lease); errors.Is(err, inventory.ErrBusy) {
-		return nil // the attempt that has it finishes it
-	} else if err != nil {
-		return err
-	}
-	return errors.Join(
-		a.Inventory.FinishRotation(ctx, in.Cascade.Tenant, rotation, lease.Holder),
-		a.Inventory.Yield(context.WithoutCancel(ctx), in.Cascade.Tenant, lease.Holder))
+	return a.Inventory.FinishUnder(ctx, in.Cascade.Tenant, &item.Item, attemptOf(ctx, in))
 }
 
 func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
@@ -63,14 +58,18 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		return answer, err
 	}
 	tenant := t.in.Cascade.Tenant
+	proof, err := t.provePossession(ctx)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	if !proof.goesOn { // nobody who goes on has shown that they hold it
+		return revoke(ctx, t)
+	}
 	publisher, err := t.publisher(ctx)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	if err := t.provePossession(ctx); err != nil {
-		return connectors.Answer{}, err
-	}
-	r, err := t.Inventory.BeginRotation(ctx, tenant, &t.item.Item, t.lease.Holder)
+	r, err := t.Inventory.BeginRotation(ctx, tenant, &t.item.Item, proof.proven, t.lease.Holder)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
@@ -100,45 +99,68 @@ func (t *attempt) join(ctx context.Context) (answer connectors.Answer, joined bo
 }
 
 // maxCoHolders bounds whose secrets are tried.
-const maxCoHolders = 20
+const maxCoHolders = 200
 
-// provePossession returns an error unless a registered secret works at the account: the
-// leaver's or a co-holder's. A rotation publishes a new login, so knowing the account's
-// name must not be enough to start one. The check is skipped if a rotation is already open,
-// and for connectors that cannot check possession.
-func (t *attempt) provePossession(ctx context.Context) error {
+// proof is which registrations of an account are proven to hold it.
+type proof struct {
+	proven []uuid.UUID // nil where nobody has to prove anything
+	goesOn bool        // somebody who holds it goes on with it
+}
+
+// provePossession finds out which registrations of the account are proven to hold it, by a
+// secret that works. A rotation publishes a new login, and only to those: knowing the
+// account's name must not be enough to be handed one. It returns a permanent error if no
+// registration is proven. Nothing is asked if a rotation is already open, which is resumed
+// for those who had proven it when it began, nor of connectors that cannot check possession.
+func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 	possession, ok := t.connector.(connectors.Possession)
 	if !ok {
-		return nil // what cannot be held by a secret, such as a platform's own key, is the platform's word
+		return proof{goesOn: true}, nil
 	}
 	open, err := t.Inventory.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
 	if err != nil || open != nil {
-		return err // proven when it began
+		return proof{goesOn: true}, err
 	}
-	candidates := []inventory.Opened{*t.item}
 	others, err := t.Inventory.CoHolders(ctx, t.in.Cascade.Tenant, t.item.ID, maxCoHolders)
 	if err != nil {
-		return err
+		return proof{}, err
 	}
-	var failed error
-	for _, candidate := range append(candidates, others...) {
-		vitality, detail, err := possession.Possesses(ctx, t.targetOf(&candidate))
-		if err != nil {
-			failed = err
-			continue
+	var p proof
+	var withheld []uuid.UUID
+	tried := make(map[seal.Secret]bool) // by secret, whether it works
+	for _, candidate := range append([]inventory.CoHolder{{Opened: *t.item}}, others...) {
+		works, ok := tried[candidate.Secret]
+		if !ok || candidate.Secret == "" {
+			if works, err = t.possesses(ctx, possession, &candidate.Opened); err != nil {
+				return proof{}, err
+			}
+			tried[candidate.Secret] = works
 		}
-		record := t.record("prove-possession", string(vitality), "item "+candidate.ID.String()+": "+detail)
-		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, record); err != nil {
-			return err
-		}
-		if vitality == connectors.Alive {
-			return nil
+		switch {
+		case works:
+			p.proven = append(p.proven, candidate.ID)
+			p.goesOn = p.goesOn || candidate.GoesOn || candidate.Shared || len(candidate.ReliedOnBy) > 0
+		case candidate.GoesOn:
+			withheld = append(withheld, candidate.ID)
 		}
 	}
-	if failed != nil {
-		return failed
+	if len(p.proven) == 0 {
+		return proof{}, connectors.Permanent("no registered secret works at the account, so possession is not proven: rotate it manually, or register its current secret and re-run the cascade")
 	}
-	return connectors.Permanent("no registered secret works at the account, so possession is not proven: rotate it manually, or register its current secret and re-run the cascade")
+	return p, t.Inventory.Withhold(ctx, t.in.Cascade.Tenant, withheld)
+}
+
+// possesses asks whether a registration holds the account, and records the answer.
+func (t *attempt) possesses(ctx context.Context, possession connectors.Possession, candidate *inventory.Opened) (bool, error) {
+	vitality, detail, err := possession.Possesses(ctx, t.targetOf(candidate))
+	if err != nil && !connectors.IsPermanent(err) {
+		return false, err
+	}
+	if err != nil {
+		vitality, detail = connectors.Unknown, err.Error()
+	}
+	record := t.record("prove-possession", string(vitality), "item "+candidate.ID.String()+": "+detail)
+	return vitality == connectors.Alive, t.Evidence.Append(ctx, t.in.Cascade.Tenant, record)
 }
 
 // rotate goes on from wherever the rotation has come to.

@@ -21,8 +21,8 @@ type Settlement struct {
 // again, and looks whether too many leave at once.
 func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, error) {
 	run := activity.GetInfo(ctx).WorkflowExecution.RunID
-	if err := a.Cascades.Running(ctx, ref.Tenant, ref.Event, run); err != nil {
-		return Settlement{}, err
+	if err := a.Cascades.Running(ctx, ref.Tenant, ref.Event, ref.kind(), run); err != nil {
+		return Settlement{}, refusedRun(err)
 	}
 	var held bool
 	if !ref.Moves { // a mover goes nowhere

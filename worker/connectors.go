@@ -66,8 +66,8 @@ func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Con
 		if err != nil {
 			return err
 		}
-		if address, namespace := connector.Downstream(); address == own.HostPort && namespace == own.Namespace {
-			return c.Errorf("connector %s: namespace %s at %s is the one that leaver itself runs in: configure the namespace of the agents' workflows", c.Name, namespace, address)
+		if connector.Downstream() == own.HostPort+"/"+own.Namespace {
+			return c.Errorf("connector %s: namespace %s at %s is the one that leaver itself runs in: configure the namespace of the agents' workflows", c.Name, own.Namespace, own.HostPort)
 		}
 	}
 	return nil

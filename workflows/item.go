@@ -134,8 +134,8 @@ func (c *cascade) settleItem(ctx workflow.Context, i *item, result activities.It
 	}
 	c.set(i, inventory.Survivor, reasonOf(err))
 	var refused *temporal.ApplicationError
-	if errors.As(err, &refused) && refused.Type() == activities.ErrorPermanent {
-		return
+	if errors.As(err, &refused) && (refused.Type() == activities.ErrorPermanent || refused.Type() == activities.ErrorForeign) {
+		return // concluded, or not the cascade's to conclude
 	}
 	in := activities.AbandonInput{Cascade: c.in.ref(), Item: i.ID, Reason: i.reason}
 	// Its own retries outlast an outage, and it outlasts a cancellation.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -66,14 +67,34 @@ func (e Entry) serves(tenant string) bool {
 	return slices.Contains(e.Tenants, AllTenants) || slices.Contains(e.Tenants, tenant)
 }
 
-func (e Entry) severalTenants() bool {
-	n := 0
-	for _, t := range e.Tenants {
-		if t != e.Drill || t == "" {
-			n++
+// severalTenants reports whether a connector's downstream serves several tenants, by one
+// entry or by several.
+func (r Registry) severalTenants(e Entry) bool {
+	tenants := make(map[string]bool)
+	for _, o := range append(slices.Collect(maps.Values(r)), e) {
+		if !sameDownstream(e, o) {
+			continue
+		}
+		for _, t := range o.Tenants {
+			tenants[t] = true
 		}
 	}
-	return n > 1 || slices.Contains(e.Tenants, AllTenants)
+	if e.Drill != "" {
+		delete(tenants, e.Drill)
+	}
+	return len(tenants) > 1 || tenants[AllTenants]
+}
+
+// sameDownstream reports whether two entries act at one system, such as one PostgreSQL
+// cluster: whoever may register at one reaches the accounts of both.
+func sameDownstream(a, b Entry) bool {
+	type placed interface{ Downstream() string }
+	if a.Connector == b.Connector {
+		return true
+	}
+	one, ok := a.Connector.(placed)
+	other, same := b.Connector.(placed)
+	return ok && same && a.Type == b.Type && one.Downstream() == other.Downstream()
 }
 
 // Covers reports whether the entry's patterns allow a reference; without patterns any is.
@@ -116,20 +137,25 @@ func (r Registry) Accepts(tenant, name string, item inventory.Registration) (ref
 	return reference, nil
 }
 
+// proofTimeout bounds how long a registration waits for a downstream.
+const proofTimeout = 10 * time.Second
+
 // Prove returns an error if a connector serves several tenants and the item is not proven to
 // belong to the registrant's tenant. Proof is a `references` pattern that contains the tenant's
 // name, or [Possession].
 // Errors: [inventory.ErrNotProven], [inventory.ErrNotAsked].
 func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string, n inventory.New) error {
 	e := r[n.Connector]
-	if !e.severalTenants() || e.ownNames(tenantName, n.Reference) {
+	if !r.severalTenants(e) || e.ownNames(tenantName, n.Reference) {
 		return nil
 	}
 	possession, ok := e.Connector.(Possession)
 	if !ok {
-		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: set `references` with {tenant}, or configure one connector for each tenant",
+		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: set `references` with {tenant}, or a downstream of its own for each tenant",
 			inventory.ErrNotProven, n.Connector, n.Reference)
 	}
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
 	release, err := e.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: connector %s has no free slot", inventory.ErrNotAsked, n.Connector)

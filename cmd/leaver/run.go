@@ -114,7 +114,7 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&list, "list", false, "list the tokens of the class in --class instead of issuing one")
 	cmd.Flags().StringVar(&revoke, "revoke", "", "revoke the token with this id, of the class in --class, instead of issuing one")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 0 is for ever")
-	cmd.Flags().StringVar(&class, "class", class, "operator, or approver: who may release brakes, and nothing else")
+	cmd.Flags().StringVar(&class, "class", class, "operator, or approver, who may only release and loosen deactivation thresholds")
 	return cmd
 }
 

@@ -192,7 +192,7 @@ func (s *Server) rerunCascade(w http.ResponseWriter, r *http.Request) {
 		s.failTemporal(w, r, err)
 		return
 	}
-	if err := s.Cascades.Running(r.Context(), of, id, run); err != nil {
+	if err := s.Cascades.Running(r.Context(), of, id, event.Kind, run); err != nil {
 		s.fail(w, r, err)
 		return
 	}

@@ -41,13 +41,6 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	slow, release, err := s.slow(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	defer release()
-	r = r.WithContext(slow)
 	var items []inventory.New
 	var numbers []int // of the items' lines
 	var bad []lineError
@@ -57,18 +50,28 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		if err == nil {
 			err = s.check(r.Context(), tenantOf(r), inventory.Kinds(), &body)
 		}
+		if errors.Is(err, inventory.ErrNotAsked) { // nor would it answer for the other lines
+			s.fail(w, r, err)
+			return
+		}
 		if err != nil {
 			bad = append(bad, lineError{line.number, toProblem(err).Detail})
 			continue
 		}
 		items, numbers = append(items, body.item()), append(numbers, line.number)
 	}
+	slow, release, err := s.slow(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	defer release()
 	// Where a line is bad already, the others are only checked: each bad one is reported.
 	register := s.Inventory.RegisterAll
 	if len(bad) > 0 {
 		register = s.Inventory.CheckAll
 	}
-	refused, err := register(r.Context(), tenantOf(r).ID, items)
+	refused, err := register(slow, tenantOf(r).ID, items)
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -80,7 +80,14 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	item, err := h.Inventory.Register(r.Context(), tenantOf(r).ID, body.item())
+	// Not before the downstream was asked: one that hangs takes nobody's place.
+	slow, release, err := h.slow(r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	defer release()
+	item, err := h.Inventory.Register(slow, tenantOf(r).ID, body.item())
 	if err != nil {
 		h.fail(w, r, err)
 		return

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -71,15 +72,15 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 	}
 	to := tenant.Settings(body)
 	// Of two people one sets a threshold, and another loosens it.
-	switch class := caller(r).Class; {
-	case class == tenant.ClassApprover && !to.OnlyThreshold():
+	approver := caller(r).Class == tenant.ClassApprover
+	if approver && !to.OnlyThreshold() {
 		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds"})
 		return
-	case class == tenant.ClassOperator && to.Loosens(tenantOf(r)):
-		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)"})
-		return
 	}
-	t, err := s.Tenants.Configure(r.Context(), tenantOf(r).ID, to)
+	t, err := s.Tenants.Configure(r.Context(), tenantOf(r).ID, to, approver)
+	if errors.Is(err, tenant.ErrLoosens) {
+		err = problem{Status: http.StatusForbidden, Detail: "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)"}
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -28,7 +28,7 @@ func TestMistakesInTheFileNameTheirLine(t *testing.T) {
 		"a bad name":         {"connectors:\n  - {name: 'A b', type: webhook, tenants: [x]}\n", "leaver.yaml:2"},
 		"leaver's own namespace": {
 			"temporal: {address: 't:7233', namespace: leaver}\nconnectors:\n  - {name: runs, type: temporal, tenants: [x], address: 't:7233', namespace: leaver}\n",
-			"leaver.yaml:3: connector runs: leaver at t:7233 is leaver's own namespace",
+			"leaver.yaml:3: connector runs: namespace leaver at t:7233 is the one that leaver itself runs in",
 		},
 		"a pattern that matches others": {
 			"connectors:\n  - {name: a, type: temporal, tenants: [x], address: 't:7233', namespace: n, references: ['svc-{tenant}-*']}\n", "leaver.yaml:2: connector a: references",

@@ -24,6 +24,9 @@ import (
 // from holding a connection that others wait for.
 const statementTimeout = "15s"
 
+// idleTransactionTimeout bounds how long a transaction may wait for its client.
+const idleTransactionTimeout = "10s"
+
 // ErrTooDear says that a statement took longer than one may.
 var ErrTooDear = errors.New("the statement took too long")
 
@@ -52,6 +55,10 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	}
 	if cfg.ConnConfig.RuntimeParams["statement_timeout"] == "" {
 		cfg.ConnConfig.RuntimeParams["statement_timeout"] = statementTimeout
+	}
+	if cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] == "" {
+		// A process that was stopped in a transaction holds nobody up for longer.
+		cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = idleTransactionTimeout
 	}
 	if cfg.ConnConfig.RuntimeParams["jit"] == "" {
 		// No statement here runs long enough to earn back its compilation.

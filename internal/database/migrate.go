@@ -40,23 +40,33 @@ func Migrate(ctx context.Context, ownerURL string) (int, error) {
 	}
 	db := stdlib.OpenDB(*cfg)
 	defer func() { _ = db.Close() }()
-	role, err := groupRole(ctx, db)
+	provider, err := Migrator(ctx, db)
 	if err != nil {
 		return 0, err
-	}
-	locker, err := lock.NewPostgresSessionLocker()
-	if err != nil {
-		return 0, fmt.Errorf("advisory lock: %w", err)
-	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, forRole{Migrations(), role}, goose.WithSessionLocker(locker))
-	if err != nil {
-		return 0, fmt.Errorf("read migrations: %w", err)
 	}
 	results, err := provider.Up(ctx)
 	if err != nil {
 		return len(results), fmt.Errorf("migrate: %w", err)
 	}
 	return len(results), nil
+}
+
+// Migrator returns the migrations of a database, with the installation's role in place of
+// leaver_app. It holds an advisory lock while it migrates.
+func Migrator(ctx context.Context, db *sql.DB) (*goose.Provider, error) {
+	role, err := groupRole(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return nil, fmt.Errorf("advisory lock: %w", err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, forRole{Migrations(), role}, goose.WithSessionLocker(locker))
+	if err != nil {
+		return nil, fmt.Errorf("read migrations: %w", err)
+	}
+	return provider, nil
 }
 
 // groupRoleSQL finds the role that the tables are granted to, in a database that was migrated.

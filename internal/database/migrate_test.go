@@ -5,7 +5,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -33,7 +32,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, database.Migrations())
+	provider, err := database.Migrator(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}

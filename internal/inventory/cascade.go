@@ -99,10 +99,10 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 }
 
 // concludeSQL is of an open event only: what a closed cascade has reported does not change.
-// A secret that nothing needs any more is erased.
+// A secret that nothing needs any more is erased; a probe after an expiry needs it.
 const concludeSQL = `
 		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now(),
-		       secret = case when $4 in ('revoked', 'verified', 'expiring') then null else secret end
+		       secret = case when $4 in ('revoked', 'verified') then null else secret end
 		 where tenant_id = $1 and id = $2
 		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))
 		   and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = $3 and e.closed_at is null)`

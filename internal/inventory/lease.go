@@ -87,7 +87,7 @@ func (s *Store) OpenLeased(ctx context.Context, tenant uuid.UUID, a Attempt) (*O
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, ErrNotFound
 	case err != nil:
-		return nil, fmt.Errorf("open item %s: %w", a.Item, err)
+		return nil, errors.Join(fmt.Errorf("open item %s: %w", a.Item, err), s.Yield(context.WithoutCancel(ctx), tenant, a.Holder))
 	case o.State.Ended():
 		return o, s.Yield(ctx, tenant, a.Holder)
 	case !claimed:
@@ -95,8 +95,10 @@ func (s *Store) OpenLeased(ctx context.Context, tenant uuid.UUID, a Attempt) (*O
 	case !leased:
 		return nil, ErrBusy
 	}
-	o.Secret, err = s.unseal(tenant, a.Item, secret)
-	return o, err
+	if o.Secret, err = s.unseal(tenant, a.Item, secret); err != nil {
+		return nil, errors.Join(err, s.Yield(ctx, tenant, a.Holder))
+	}
+	return o, nil
 }
 
 // Lease takes the lease on an item's account alone. Error: [ErrBusy].
@@ -156,8 +158,13 @@ func lockAccounts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items ...New
 		select a.r from unnest($2::text[], $3::text[], $4::text[]) a (c, k, r)
 		 where exists (select 1 from account_leases l
 		         where l.tenant_id = $1 and l.connector = a.c and l.kind = a.k and l.reference = a.r and l.expires_at > clock_timestamp())
-		    or exists (select 1 from rotations o
-		         where o.tenant_id = $1 and o.connector = a.c and o.kind = a.k and o.reference = a.r and o.step not in ('done', 'abandoned'))
+		    -- Between two attempts, where one has acted already, or a rotation has begun.
+		    or exists (select 1 from inventory i join lifecycle_events e on e.tenant_id = $1 and e.id = i.event_id and e.closed_at is null
+		         where i.tenant_id = $1 and i.connector = a.c and i.kind = a.k and i.reference = a.r and i.state = 'ending'
+		           and (exists (select 1 from evidence v where v.tenant_id = $1 and v.item_id = i.id and v.event_id = i.event_id
+		                          and v.step in ('revoke', 'rotate', 'cancel'))
+		             or exists (select 1 from rotations o where o.tenant_id = $1 and o.connector = a.c and o.kind = a.k and o.reference = a.r
+		                          and o.step not in ('done', 'abandoned'))))
 		 limit 1`, tenant, named, kinds, references).Scan(&reference)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil

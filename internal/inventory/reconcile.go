@@ -29,33 +29,41 @@ func (s *Store) Lapse(ctx context.Context, tenant uuid.UUID) (waivers int, err e
 	return waivers, nil
 }
 
-// ExpiredAt names the connectors at which a survivor's registered expiry has passed.
+// expired selects what a probe has yet to look at once its registered expiry has passed:
+// survivors, and what was left to expire. An account does not: it may live on behind
+// another secret than the one that a probe tries.
+const expired = `tenant_id = $1 and state in ('survivor', 'expiring') and expires_at < now() and expiry_probed_at is null
+		   and kind <> 'service_account'`
+
+// ExpiredAt names the connectors at which a registered expiry has passed.
 func (s *Store) ExpiredAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
 	names, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]string, error) { return pgx.CollectRows(rows, pgx.RowTo[string]) }, `
-		select distinct connector from inventory where tenant_id = $1 and state = 'survivor' and expires_at < now() order by 1`, tenant)
+		select distinct connector from inventory where `+expired+` order by 1`, tenant)
 	if err != nil {
-		return nil, fmt.Errorf("look for survivors that may have expired: %w", err)
+		return nil, fmt.Errorf("look for what may have expired: %w", err)
 	}
 	return names, nil
 }
 
-// Expired returns a page of the survivors at a connector whose registered expiry has
-// passed, after one in the order of ids.
+// Expired returns a page of what may have expired at a connector, after one in the order
+// of ids.
 func (s *Store) Expired(ctx context.Context, tenant uuid.UUID, connector string, after uuid.UUID, limit int) ([]uuid.UUID, error) {
 	found, err := database.Once(ctx, s.db, tenant, ids, `
-		select id from inventory where tenant_id = $1 and connector = $2 and state = 'survivor' and expires_at < now() and id > $3
+		select id from inventory where `+expired+` and connector = $2 and id > $3
 		 order by id limit $4`, tenant, connector, after, limit)
 	if err != nil {
-		return nil, fmt.Errorf("list survivors that may have expired: %w", err)
+		return nil, fmt.Errorf("list what may have expired: %w", err)
 	}
 	return found, nil
 }
 
-// Expire stores the state and the reason of a survivor that was probed after its expiry.
+// Expire stores the state and the reason of an item that was probed after its expiry. One
+// that was seen dead is not probed again, and its secret is erased.
 func (s *Store) Expire(ctx context.Context, tenant, id uuid.UUID, state State, reason string) error {
 	return s.exec(ctx, tenant, "conclude what has expired", `
-		update inventory set state = $3, reason = $4, secret = case when $3 = 'expiring' then null else secret end, updated_at = now()
-		 where tenant_id = $1 and id = $2 and state = 'survivor'`, tenant, id, state, reason)
+		update inventory set state = $3, reason = $4, updated_at = now(),
+		       expiry_probed_at = case when $3 = 'expiring' then now() end, secret = case when $3 = 'expiring' then null else secret end
+		 where tenant_id = $1 and id = $2 and state in ('survivor', 'expiring')`, tenant, id, state, reason)
 }
 
 // Overlooked returns restricted principals who hold something live that no cascade

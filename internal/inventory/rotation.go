@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -51,8 +52,9 @@ func (r *Rotation) Reached(step Step) bool {
 
 // BeginRotation returns the open rotation of an item's account, or a new one whose secret
 // is sealed and stored before anything downstream changes: a crash later cannot lose it.
-// The holder has the account's lease. Error: [ErrLeaseLost].
-func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item, holder uuid.UUID) (*Rotation, error) {
+// The new secret is for those of the other holders whose registrations are proven; nil is
+// for all. The holder has the account's lease. Error: [ErrLeaseLost].
+func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item, proven []uuid.UUID, holder uuid.UUID) (*Rotation, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("make an id: %w", err)
@@ -66,12 +68,12 @@ func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item,
 	var r Rotation
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
-			insert into rotations as r (tenant_id, id, connector, kind, reference, new_secret)
-			select $1, $2, $3, $4, $5, $6 where `+holds("$7")+`
+			insert into rotations as r (tenant_id, id, connector, kind, reference, new_secret, proven)
+			select $1, $2, $3, $4, $5, $6, $9 where `+holds("$7")+`
 			on conflict (tenant_id, connector, kind, reference) where step not in ('done', 'abandoned') do update set updated_at = now()
 			returning id, step, sequence, new_reference, new_secret,
 			  exists (select 1 from rotation_holders h where h.tenant_id = r.tenant_id and h.rotation_id = r.id and h.item_id = $8)`,
-			tenant, id, item.Connector, item.Kind, item.Reference, sealed, holder, item.ID).
+			tenant, id, item.Connector, item.Kind, item.Reference, sealed, holder, item.ID, proven).
 			Scan(&r.ID, &r.Step, &r.Sequence, &r.NewReference, &sealed, &r.Handed)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -130,7 +132,7 @@ func (s *Store) Advance(ctx context.Context, tenant uuid.UUID, r *Rotation, to S
 }
 
 // Holders returns the items whose holders go on with the account now, and who else
-// relies on it by any of its rows; and notes that the new secret is for them:
+// relies on it by any of its rows, as far as they had proven that they hold the account; and notes that the new secret is for them:
 // whoever of them leaves later needs another rotation.
 func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID, r *Rotation) (holders []uuid.UUID, reliedOnBy []string, err error) {
 	_, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
@@ -139,12 +141,14 @@ func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID, r *Rotation
 		})
 	}, `
 		with item as materialized (select i from inventory i where i.tenant_id = $1 and i.id = $2),
-		holders as materialized (select h from item, other_holders(item.i) h),
+		rotation as materialized (select proven from rotations where tenant_id = $1 and id = $3),
+		holders as materialized (select h from rotation r, item, other_holders(item.i) h where r.proven is null or h = any (r.proven)),
 		noted as (
 		  insert into rotation_holders (tenant_id, rotation_id, item_id) select $1, $3, h from holders on conflict do nothing)
 		select array(select h from holders order by h),
-		       array(select distinct u from item, inventory o, unnest(o.relied_on_by) u
+		       array(select distinct u from rotation r, item, inventory o, unnest(o.relied_on_by) u
 		              where o.tenant_id = $1 and o.connector = (item.i).connector and o.kind = (item.i).kind and o.reference = (item.i).reference
+		                and (r.proven is null or o.id = any (r.proven))
 		              order by u)`, tenant, item, r.ID)
 	if err != nil {
 		return nil, nil, fmt.Errorf("look for the account's other holders: %w", err)
@@ -152,22 +156,30 @@ func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID, r *Rotation
 	return holders, reliedOnBy, nil
 }
 
-// CoHolders returns up to limit items of the other holders of an item's account, with their
-// secrets. Each secret can prove possession of the account.
-func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int) ([]Opened, error) {
+// CoHolder is another registration of an item's account.
+type CoHolder struct {
+	Opened
+	GoesOn bool // its holder is here, and it is not being ended
+}
+
+// CoHolders returns up to limit other registrations of an item's account, with their
+// secrets; those that go on with it come first.
+func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int) ([]CoHolder, error) {
 	var sealed [][]byte
-	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Opened, error) {
-		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Opened, err error) {
+	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]CoHolder, error) {
+		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (o CoHolder, err error) {
 			var secret []byte
-			err = row.Scan(append(o.fields(), &secret)...)
+			err = row.Scan(append(o.fields(), &secret, &o.GoesOn)...)
 			sealed = append(sealed, secret)
 			return o, err
 		})
 	}, `
-		select `+itemColumns+`, secret from inventory
-		 where tenant_id = $1 and secret is not null
-		   and id in (select other_holders(i) from inventory i where i.tenant_id = $1 and i.id = $2)
-		 order by id limit $3`, tenant, item, limit)
+		with item as materialized (select i from inventory i where i.tenant_id = $1 and i.id = $2),
+		going as materialized (select h from item, other_holders(item.i) h)
+		select `+itemColumns+`, secret, id in (select h from going) as goes_on from inventory
+		 where tenant_id = $1 and id <> $2 and state in ('live', 'ending', 'survivor', 'waived')
+		   and (connector, kind, reference) = (select (i).connector, (i).kind, (i).reference from item)
+		 order by goes_on desc, id limit $3`, tenant, item, limit)
 	if err != nil {
 		return nil, fmt.Errorf("look for the account's other holders: %w", err)
 	}
@@ -179,6 +191,57 @@ func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int
 	return found, nil
 }
 
+// Withhold notes at live items that the new secret of their account is not for them.
+func (s *Store) Withhold(ctx context.Context, tenant uuid.UUID, items []uuid.UUID) error {
+	if len(items) == 0 {
+		return nil
+	}
+	return s.exec(ctx, tenant, "note whom a secret is withheld from", `
+		update inventory set updated_at = now(),
+		       reason = 'its account was ended for another holder, and this registration did not prove that it holds the account: register the current secret'
+		 where tenant_id = $1 and id = any ($2) and state = 'live'`, tenant, items)
+}
+
+// FinishUnder finishes the retired rotation of an item's account under a lease of its own,
+// and does nothing if there is none, or if another attempt holds the lease.
+func (s *Store) FinishUnder(ctx context.Context, tenant uuid.UUID, item *Item, lease Attempt) error {
+	if err := s.Lease(ctx, tenant, lease); errors.Is(err, ErrBusy) {
+		return nil // the attempt that holds it finishes the rotation, or the reconciler does
+	} else if err != nil {
+		return err
+	}
+	// Read under the lease: what was read before may be finished by now, and another begun.
+	r, err := s.OpenRotation(ctx, tenant, item)
+	if err == nil && r != nil && r.Reached(Retired) {
+		err = s.FinishRotation(ctx, tenant, r, lease.Holder)
+	}
+	return errors.Join(err, s.Yield(context.WithoutCancel(ctx), tenant, lease.Holder))
+}
+
+// FinishStalled finishes rotations whose old secret is retired and which no attempt has
+// finished, such as those of a cascade that was cancelled: the account's remaining rows
+// have the new secret then.
+func (s *Store) FinishStalled(ctx context.Context, tenant uuid.UUID) error {
+	stalled, err := database.Once(ctx, s.db, tenant, ids, `
+		select distinct on (r.id) i.id from rotations r
+		  join inventory i on i.tenant_id = r.tenant_id and i.connector = r.connector and i.kind = r.kind and i.reference = r.reference
+		 where r.tenant_id = $1 and r.step = 'retired' and r.updated_at < now() - interval '5 minutes'`, tenant)
+	if err != nil {
+		return fmt.Errorf("look for rotations that nobody has finished: %w", err)
+	}
+	for _, id := range stalled {
+		item, err := s.Open(ctx, tenant, id)
+		if err != nil {
+			return err
+		}
+		lease := Attempt{Item: id, Holder: uuid.New(), Run: "reconciler", Activity: "finish-rotation", Started: time.Now(), Lease: time.Minute}
+		if err := s.FinishUnder(ctx, tenant, &item.Item, lease); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // FinishRotation gives the account's remaining rows the new secret, and the new
 // name where it has one. Error: [ErrLeaseLost].
 func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotation, holder uuid.UUID) error {
@@ -186,7 +249,7 @@ func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotatio
 		var finished bool
 		err := tx.QueryRow(ctx, `
 			update rotations set step = 'done', updated_at = now(), new_secret = null
-			 where tenant_id = $1 and id = $2 and `+holds("$3")+` returning true`, tenant, r.ID, holder).Scan(&finished)
+			 where tenant_id = $1 and id = $2 and step = 'retired' and `+holds("$3")+` returning true`, tenant, r.ID, holder).Scan(&finished)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrLeaseLost
 		}
@@ -233,6 +296,7 @@ func (s *Store) handOver(ctx context.Context, tx pgx.Tx, tenant, holder uuid.UUI
 		account as (
 		  select bool_or(o.shared) shared, coalesce(array_agg(distinct u) filter (where u is not null), '{}') relied_on_by
 		    from item i join inventory o on o.tenant_id = $1 and o.connector = i.connector and o.kind = i.kind and o.reference = i.reference
+		    join rotations r on r.tenant_id = $1 and r.id = $5 and (r.proven is null or o.id = any (r.proven))
 		    left join unnest(o.relied_on_by) u on true)
 		update inventory i set
 		       secret = case when not again.yes then $3::bytea end,
@@ -241,7 +305,7 @@ func (s *Store) handOver(ctx context.Context, tx pgx.Tx, tenant, holder uuid.UUI
 		       state = case when again.yes then 'released' else i.state end,
 		       reason = case when again.yes then 'registered again after its rotation' else i.reason end,
 		       shared = account.shared, relied_on_by = account.relied_on_by, updated_at = now()
-		  from again, account where i.tenant_id = $1 and i.id = $2`, tenant, holder, sealed, r.NewReference)
+		  from again, account where i.tenant_id = $1 and i.id = $2`, tenant, holder, sealed, r.NewReference, r.ID)
 	if err != nil {
 		return fmt.Errorf("hand the new secret to item %s: %w", holder, err)
 	}

@@ -25,15 +25,17 @@ const (
 const cancelSQL = `
 	with closed as (
 	  update lifecycle_events set closed_at = now(), started_at = coalesce(started_at, now()), outcome = 'cancelled'
-	   where tenant_id = $1 and id = $2 and closed_at is null returning id),
+	   where tenant_id = $1 and id = $2 and closed_at is null returning id, kind, principal_id),
 	kept as (
 	  update inventory i
-	     set state = case when back.yes then 'live' else 'survivor' end,
+	     set state = case when back.yes then 'live' else 'survivor' end, event_id = c.id,
 	         reason = case when back.yes then 'its cascade was cancelled: ' || $3 else 'not ended: its cascade was cancelled: ' || $3 end, updated_at = now()
 	    from closed c, inventory o, lateral (
 	      select not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id in (o.principal_id, o.agent_id)) as yes) back
-	   where i.tenant_id = $1 and i.event_id = c.id and o.tenant_id = $1 and o.id = i.id
-	     and (i.state = 'ending' or (i.state = 'survivor' and back.yes)) returning i.state),
+	   where i.tenant_id = $1 and o.tenant_id = $1 and o.id = i.id
+	     and ((i.event_id = c.id and (i.state = 'ending' or (i.state = 'survivor' and back.yes)))
+	       -- What it had not come to yet survives as well, or the reconciler would end it.
+	       or (c.kind = 'leaver' and i.state = 'live' and not back.yes and c.principal_id in (i.principal_id, i.agent_id))) returning i.state),
 	fenced as (delete from account_leases l using closed c where l.tenant_id = $1 and l.event_id = c.id),
 	counted as (
 	  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,

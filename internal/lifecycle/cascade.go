@@ -19,6 +19,10 @@ var (
 	ErrNotFailed = errors.New("the cascade is running, or did not fail")
 	// ErrNotRunning: only a running cascade can be asked.
 	ErrNotRunning = errors.New("the cascade is not running: re-run it, if it failed")
+	// ErrOtherKind: an event is closed by the workflow of its own kind only.
+	ErrOtherKind = errors.New("no event of this workflow's kind has this id")
+	// ErrCancelled: a cancelled cascade runs again only after a re-run was asked for here.
+	ErrCancelled = errors.New("the cascade was cancelled: run `leaver cascade rerun`")
 )
 
 // RefusedError says why a running cascade did not take a request.
@@ -144,9 +148,10 @@ type Report struct {
 }
 
 // Close counts what became of the cascade's items, stores the outcome, and
-// reports it. A cascade that was interrupted failed, whatever it ended before.
+// reports it. A cascade that was interrupted failed, whatever it ended before; and so did
+// one whose event is of another kind than the workflow.
 // Closing again, after a re-run, replaces the outcome.
-func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupted bool) (Report, error) {
+func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind, interrupted bool) (Report, error) {
 	r, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (Report, error) {
 		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (r Report, err error) {
 			err = row.Scan(&r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Waived, &r.Outcome, &r.Surviving, &r.Unbound)
@@ -178,11 +183,11 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, interrupt
 		  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason', coalesce(nullif(reason, ''), 'not ended')) order by id) list
 		    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
 		update lifecycle_events e
-		   set closed_at = now(), outcome = case when e.outcome = 'cancelled' then e.outcome when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
+		   set closed_at = now(), outcome = case when e.outcome = 'cancelled' then e.outcome when c.survivors = 0 and not $3 and e.kind = $5 then 'completed' else 'failed' end,
 		       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors, waived = c.waived
 		  from counts c, surviving s where e.tenant_id = $1 and e.id = $2
 		returning e.verified, e.revoked, e.expiring, e.survivors, e.waived, e.outcome, s.list,
-		  (select count(*) from unbound u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`, tenant, event, interrupted, maxSurvivors)
+		  (select count(*) from unbound u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`, tenant, event, interrupted, maxSurvivors, kind)
 	if err != nil {
 		return Report{}, fmt.Errorf("close cascade %s: %w", event, err)
 	}
@@ -230,17 +235,35 @@ func (c *Cascades) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 // one after the event was closed. It is the run itself that says so, whoever
 // started it; saying it twice changes nothing. A run after the event was closed
 // that nobody asked for here was started in Temporal, which is on record too.
-func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, runID string) error {
-	_, err := database.Once(ctx, c.db, tenant, database.Nothing, `
-		with before as materialized (
-		  select closed_at from lifecycle_events where tenant_id = $1 and id = $2 and run_id is distinct from $3),
+//
+// A cancelled cascade is run again only after somebody asked for it here: a start that was
+// under way when it was cancelled comes too late. Errors: [ErrOtherKind], [ErrCancelled].
+func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Kind, runID string) error {
+	var known, cancelled bool
+	_, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (struct{}, error) {
+		_, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(&known, &cancelled) })
+		return struct{}{}, err
+	}, `
+		with this as materialized (
+		  select e.closed_at, e.run_id, e.outcome is not distinct from 'cancelled' and not exists (
+		           select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun' and a.at >= e.closed_at) cancelled
+		    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = $4),
+		before as materialized (select closed_at from this where run_id is distinct from $3 and not cancelled),
 		elsewhere as (
 		  insert into acts (tenant_id, event_id, actor, verb, reason)
 		  select $1, $2, 'temporal', 'rerun', 'started in Temporal' from before b
 		   where b.closed_at is not null
-		     and not exists (select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun' and a.at >= b.closed_at))
-		update lifecycle_events set started_at = coalesce(started_at, now()), run_id = $3, closed_at = null, outcome = null
-		 where tenant_id = $1 and id = $2 and run_id is distinct from $3`, tenant, event, runID)
+		     and not exists (select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun' and a.at >= b.closed_at)),
+		run as (
+		  update lifecycle_events e set started_at = coalesce(e.started_at, now()), run_id = $3, closed_at = null, outcome = null
+		    from before where e.tenant_id = $1 and e.id = $2)
+		select exists (select 1 from this), coalesce((select cancelled from this), false)`, tenant, event, runID, kind)
+	switch {
+	case err == nil && !known:
+		err = ErrOtherKind
+	case err == nil && cancelled:
+		err = ErrCancelled
+	}
 	if err != nil {
 		return fmt.Errorf("store that event %s has run %s: %w", event, runID, err)
 	}
@@ -259,11 +282,18 @@ func record(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, actor, verb, r
 }
 
 // CloseEvent stores that the workflow of an event which is no cascade is done.
+// Error: [ErrOtherKind].
 func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) error {
+	var closed int64
 	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `update lifecycle_events set closed_at = now(), outcome = 'completed' where tenant_id = $1 and id = $2`, tenant, event)
+		tag, err := tx.Exec(ctx, `
+			update lifecycle_events set closed_at = now(), outcome = 'completed' where tenant_id = $1 and id = $2 and not `+isCascade, tenant, event)
+		closed = tag.RowsAffected()
 		return err
 	})
+	if err == nil && closed == 0 {
+		err = ErrOtherKind
+	}
 	if err != nil {
 		return fmt.Errorf("close event %s: %w", event, err)
 	}

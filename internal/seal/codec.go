@@ -13,8 +13,8 @@ import (
 
 const (
 	payloadEncoding = "binary/encrypted"
-	// scopeMetadata says in clear whose a payload is: a namespace and a workflow ID, which
-	// its associated data binds it to.
+	// scopeMetadata says in clear whose a payload is: a namespace, a workflow ID and an
+	// activity's type, which its associated data binds it to.
 	scopeMetadata = "leaver-scope"
 )
 
@@ -23,14 +23,15 @@ var (
 	// ErrNotSealed is returned for a payload that leaver did not encrypt. Another Temporal
 	// client may have written it.
 	ErrNotSealed = errors.New("the payload is not encrypted by leaver")
-	// ErrOtherScope is returned for a payload that is bound to another namespace or workflow.
-	ErrOtherScope = errors.New("the payload belongs to another workflow")
+	// ErrOtherScope is returned for a payload that is bound to another namespace, workflow or
+	// type of activity.
+	ErrOtherScope = errors.New("the payload belongs to another workflow or activity")
 	// ErrUnknownKey is returned for a payload, or a sealed text, of a key that is not in the key set.
 	ErrUnknownKey = errors.New("the payload was sealed by a key that is not in this process's key set: give all processes the same keys (`leaver keyset rotate`)")
 )
 
 // Codec encrypts every payload of a Temporal history (I4), and opens nothing else: neither
-// plain payloads, nor those of another workflow. So what a workflow is started, signalled or
+// plain payloads, nor those of another workflow or another type of activity. So what a workflow is started, signalled or
 // updated with comes from leaver. It implements converter.PayloadCodecWithSerializationContext.
 type Codec struct {
 	sealer *Sealer
@@ -46,14 +47,18 @@ var scheduled = regexp.MustCompile(`-\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$`)
 
 // WithSerializationContext implements converter.PayloadCodecWithSerializationContext.
 func (c *Codec) WithSerializationContext(ctx converter.SerializationContext) converter.PayloadCodec {
-	var namespace, workflow string
+	var namespace, workflow, activity string
 	switch ctx := ctx.(type) {
 	case converter.WorkflowSerializationContext:
 		namespace, workflow = ctx.Namespace, ctx.WorkflowID
 	case converter.ActivitySerializationContext:
-		namespace, workflow = ctx.Namespace, ctx.WorkflowID
+		namespace, workflow, activity = ctx.Namespace, ctx.WorkflowID, ctx.ActivityType
 	}
-	return &Codec{c.sealer, namespace + "/" + scheduled.ReplaceAllString(workflow, "")}
+	scope := namespace + "/" + scheduled.ReplaceAllString(workflow, "")
+	if activity != "" { // what one activity was asked must ask no other
+		scope += "#" + activity
+	}
+	return &Codec{c.sealer, scope}
 }
 
 // payloadContext keeps payloads and rows apart, and each payload to its workflow.

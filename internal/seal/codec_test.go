@@ -71,6 +71,20 @@ func TestCodec_OpensOnlyWhatLeaverSealedForTheWorkflow(t *testing.T) {
 			}
 		})
 	}
+	t.Run("another activity's", func(t *testing.T) {
+		of := func(activity string) converter.DataConverter {
+			return converter.WithDataConverterSerializationContext(seal.DataConverter(s),
+				converter.ActivitySerializationContext{Namespace: "leaver", WorkflowID: "leaver/t/p/1", ActivityType: activity})
+		}
+		input, err := of("Block").ToPayload("batch")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := of("EndBatch").FromPayload(input, &got); !errors.Is(err, seal.ErrOtherScope) {
+			t.Errorf("%q, %v; want %v", got, err, seal.ErrOtherScope)
+		}
+	})
 	t.Run("the run of a schedule", func(t *testing.T) {
 		input, err := in(s, "leaver", "leaver-drill").ToPayload("input")
 		if err != nil {

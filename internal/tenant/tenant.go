@@ -95,9 +95,11 @@ type Settings struct {
 
 // The errors of this package.
 var (
-	ErrNotFound      = errors.New("no such tenant")
-	ErrExists        = errors.New("a tenant of that name exists")
-	ErrInvalidRate   = errors.New("requestsPerSecond is 0 (the installation's) to 100000")
+	ErrNotFound    = errors.New("no such tenant")
+	ErrExists      = errors.New("a tenant of that name exists")
+	ErrInvalidRate = errors.New("requestsPerSecond is 0 (the installation's) to 100000")
+	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation.
+	ErrLoosens       = errors.New("the settings loosen the deactivation threshold")
 	ErrInvalidPolicy = errors.New("brakeLeavers is 0 (none) to 1000000, brakeShare 0 (none) to 1, brakeWindowSeconds 60 to 604800, orphans suspend or manager")
 	ErrInvalidName   = errors.New("a tenant's name is 1 to 63 of a-z, 0-9 and '-', and starts with a letter or digit")
 )
@@ -191,8 +193,8 @@ func (s *Store) find(ctx context.Context, sql string, args ...any) (Tenant, erro
 }
 
 // Configure changes a tenant's settings. Errors: [ErrNotFound], [ErrInvalidRate],
-// [ErrInvalidPolicy].
-func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenant, error) {
+// [ErrInvalidPolicy], and [ErrLoosens] unless mayLoosen is set.
+func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings, mayLoosen bool) (Tenant, error) {
 	if to.RequestsPerSecond != nil && (*to.RequestsPerSecond < 0 || *to.RequestsPerSecond > 100_000) {
 		return Tenant{}, ErrInvalidRate
 	}
@@ -204,6 +206,9 @@ func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenan
 		before, err := one(ctx, tx, `select `+columns+` from tenants where id = $1 for update`, id)
 		if err != nil {
 			return err
+		}
+		if !mayLoosen && to.Loosens(before) {
+			return ErrLoosens
 		}
 		t, err = one(ctx, tx, `
 			update tenants set profile = coalesce($2, profile), public_discovery = coalesce($3, public_discovery),
@@ -221,6 +226,9 @@ func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenan
 	s.forget()
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Tenant{}, ErrNotFound
+	}
+	if errors.Is(err, ErrLoosens) {
+		return Tenant{}, err
 	}
 	if err != nil {
 		return Tenant{}, fmt.Errorf("configure tenant: %w", err)

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -69,6 +71,12 @@ func New(c Config) (*Connector, error) {
 		cfg.RuntimeParams[name] = value
 	}
 	return &Connector{config: cfg, alternate: c.Rotation != "password"}, nil
+}
+
+// Downstream returns the address of the cluster that the connector administers: roles are the
+// cluster's, whatever the database.
+func (c *Connector) Downstream() string {
+	return net.JoinHostPort(c.config.Host, strconv.Itoa(int(c.config.Port)))
 }
 
 // Protect names roles that are never altered, such as leaver's own.

@@ -32,7 +32,7 @@ func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors
 	} else if err != nil {
 		return connectors.Answer{}, classify("pause the schedule", err)
 	}
-	ended, err := c.endRuns(ctx, schedule, t.Reference)
+	ended, err := c.endRuns(ctx, schedule, t)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
@@ -43,7 +43,7 @@ func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors
 		if err := schedule.Delete(ctx); err != nil && !isGone(err) {
 			return connectors.Answer{}, classify("delete the schedule", err)
 		}
-		late, err := c.endRuns(ctx, schedule, t.Reference)
+		late, err := c.endRuns(ctx, schedule, t)
 		if err != nil {
 			return connectors.Answer{}, err
 		}
@@ -56,8 +56,8 @@ func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors
 }
 
 // endRuns cancels each run, and terminates what is still there after the grace.
-func (c *Connector) endRuns(ctx context.Context, schedule client.ScheduleHandle, id string) (int, error) {
-	running, err := c.running(ctx, schedule, id)
+func (c *Connector) endRuns(ctx context.Context, schedule client.ScheduleHandle, t connectors.Target) (int, error) {
+	running, err := c.running(ctx, schedule, t.Reference)
 	if err != nil {
 		return 0, err
 	}
@@ -75,6 +75,9 @@ func (c *Connector) endRuns(ctx context.Context, schedule client.ScheduleHandle,
 		if closed {
 			continue
 		}
+		if err := t.CheckFence(ctx); err != nil {
+			return 0, err
+		}
 		if err := c.client.TerminateWorkflow(ctx, workflowID, "", "leaver: its owner has left"); err != nil && !isGone(err) {
 			return 0, classify("terminate a run", err)
 		}
@@ -91,7 +94,7 @@ func (c *Connector) waitClosed(ctx context.Context, workflowID string, until tim
 			return true, nil
 		}
 		if err != nil {
-			return false, classify("look at a run", err)
+			return false, classify("describe a run", err)
 		}
 		if description.GetWorkflowExecutionInfo().GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
 			return true, nil
@@ -117,7 +120,7 @@ func (c *Connector) running(ctx context.Context, schedule client.ScheduleHandle,
 	seen := make(map[string]bool)
 	description, err := schedule.Describe(ctx)
 	if err != nil && !isGone(err) {
-		return nil, classify("look at the schedule", err)
+		return nil, classify("describe the schedule", err)
 	}
 	var found []string
 	add := func(workflowID string) {

@@ -102,9 +102,7 @@ func checkSchedule(id string) error {
 }
 
 // Downstream returns the server and namespace that the connector administers.
-func (c *Connector) Downstream() (address, namespace string) {
-	return c.config.Address, c.config.Namespace
-}
+func (c *Connector) Downstream() string { return c.config.Address + "/" + c.config.Namespace }
 
 // Close implements connectors.Connector.
 func (c *Connector) Close() { c.client.Close() }

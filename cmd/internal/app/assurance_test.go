@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/testsuite"
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -36,6 +37,37 @@ func (i *installation) reconcile() activities.Reconciled {
 		i.t.Fatal(err)
 	}
 	return found
+}
+
+// reconcileTenant runs the reconciler's step for the tenant, in no workflow.
+func (i *installation) reconcileTenant() activities.Reconciled {
+	i.t.Helper()
+	a := i.app.activities()
+	value, err := i.activity(a).ExecuteActivity(a.ReconcileTenant, i.tenant.ID)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	var found activities.Reconciled
+	if err := value.Get(&found); err != nil {
+		i.t.Fatal(err)
+	}
+	return found
+}
+
+// probeExpired runs the reconciler's look at what may have expired, in no workflow.
+func (i *installation) probeExpired(connector string) {
+	i.t.Helper()
+	a := i.app.activities()
+	if _, err := i.activity(a).ExecuteActivity(a.ProbeExpired, activities.FindGoneInput{Tenant: i.tenant.ID, Connector: connector}); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+func (i *installation) activity(a *activities.Activities) *testsuite.TestActivityEnvironment {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	env.RegisterActivity(a)
+	return env
 }
 
 // sql runs a statement as the schema's owner: what a bug, or a restored backup,

@@ -97,6 +97,35 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 	}
 }
 
+// TestTemporal_ClosesNoLeaverByAnotherWorkflow: the input of a leaver's workflow, sealed as
+// it is, starts workflows of other types under its ID, which must not close its event.
+func TestTemporal_ClosesNoLeaverByAnotherWorkflow(t *testing.T) {
+	for _, kind := range []string{"Joiner", "Mover"} {
+		t.Run(kind, func(t *testing.T) {
+			i, p, ada, key, cascade := stuck(t)
+			history := i.app.temporal.GetWorkflowHistory(t.Context(), cascade.WorkflowID, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+			started, err := history.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
+			if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "an intruder"); err != nil {
+				t.Fatal(err)
+			}
+			run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: cascade.WorkflowID, TaskQueue: workflows.TaskQueue}, kind, sealed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := run.Get(t.Context(), nil); err == nil {
+				t.Error("the intruder's workflow completed")
+			}
+			if c := i.cascades(ada)[0]; c.Outcome == "completed" {
+				t.Errorf("the cascade is %s, and the key %s and alive: %t", c.Outcome, i.state(key), p.isAlive("key"))
+			}
+		})
+	}
+}
+
 // TestAttempt_RefusesItemsOfOtherCascades: whatever a workflow's input says.
 func TestAttempt_RefusesItemsOfOtherCascades(t *testing.T) {
 	p := newPlatform(t)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -134,6 +135,28 @@ func TestCascade_TerminatedInTemporalIsTheSame(t *testing.T) {
 		t.Errorf("found %+v; want no cascade restarted", found)
 	}
 	i.wantCancelled(p, ada, key, cascade, "live", "temporal")
+}
+
+// TestCascade_CancelledBeforeItBeganEndsNothing: neither does the reconciler go on with it,
+// nor a start that was under way.
+func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector())) // without a worker
+	ada := i.createUser("ada@example.com")
+	key := i.hold(p, ada, "", "key")
+	i.deactivate(ada)
+	cascade := i.cascades(ada)[0]
+	i.must("POST", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)
+	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "survivor" {
+		t.Errorf("found %+v, and the key is %s; want nothing done, and a survivor", found, i.state(key))
+	}
+	err := i.app.cascades().Running(t.Context(), i.tenant.ID, cascade.ID, lifecycle.Leaver, "late")
+	if !errors.Is(err, lifecycle.ErrCancelled) {
+		t.Errorf("a late start: %v; want %v", err, lifecycle.ErrCancelled)
+	}
+	if c := i.cascades(ada)[0]; c.Outcome != "cancelled" {
+		t.Errorf("the cascade is %s, want cancelled", c.Outcome)
+	}
 }
 
 // TestReconciler_CancelsLostCascadeOfActivePrincipal checks that a cascade without a workflow

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,7 @@ import (
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 // stopper is a connector whose first attempt stops right before it changes the
@@ -241,6 +244,109 @@ func TestRotation_BeginsByACoHoldersProof(t *testing.T) {
 	}
 }
 
+// TestRotation_HandsNothingToAnUnprovenRegistration: who knows an account's name is handed
+// no login, whether or not somebody else goes on with the account.
+func TestRotation_HandsNothingToAnUnprovenRegistration(t *testing.T) {
+	for name, another := range map[string]bool{"of an account that nobody else holds": false, "of one that is rotated": true} {
+		t.Run(name, func(t *testing.T) {
+			i := installAPI(t)
+			d := i.newCRM()
+			role, old := d.account()
+			mallory, ada, bob := i.createUser("mallory@example.com"), i.createUser("ada@example.com"), i.createUser("bob@example.com")
+			junk := i.holdAccount(mallory, role, "i-do-not-know-it", `,"shared":true,"reliedOnBy":["mallorys-app"]`)
+			hers := i.holdAccount(ada, role, old, "")
+			his := ""
+			if another {
+				his = i.holdAccount(bob, role, old, "")
+			}
+			i.deactivate(ada)
+			i.verifies(ada, hers)
+			item := i.opened(junk)
+			if d.logsIn(item.Reference, item.Secret.Reveal()) || d.logsIn(role, old) {
+				t.Error("a login was handed over, or the old one works")
+			}
+			if !strings.Contains(item.Reason, "did not prove") {
+				t.Errorf("the registration's reason is %q", item.Reason)
+			}
+			for _, p := range d.published {
+				if slices.Contains(p.Holders, uuid.MustParse(junk)) || len(p.ReliedOnBy) > 0 {
+					t.Errorf("published to %v and %v", p.Holders, p.ReliedOnBy)
+				}
+			}
+			if item := i.opened(cmp.Or(his, junk)); another != d.logsIn(item.Reference, item.Secret.Reveal()) {
+				t.Errorf("the remaining holder's login works: %t, want %t", !another, another)
+			}
+		})
+	}
+}
+
+// TestRotation_ThatIsFinishedIsNotFinishedAgain: a late attempt, which has read the rotation
+// before, changes nothing of what came after it.
+func TestRotation_ThatIsFinishedIsNotFinishedAgain(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	role, old := d.account()
+	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
+	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	i.deactivate(ada)
+	i.verifies(ada, hers)
+	store := i.app.activities().Inventory
+	var first inventory.Rotation
+	if err := i.connect().QueryRow(t.Context(), `select id, new_reference from rotations`).Scan(&first.ID, &first.NewReference); err != nil {
+		t.Fatal(err)
+	}
+	first.Step = inventory.Retired
+	i.deactivate(bob)
+	i.verifies(bob, his)
+	lease := inventory.Attempt{Item: uuid.MustParse(kept), Event: uuid.New(), Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
+	if err := store.Lease(t.Context(), i.tenant.ID, lease); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.FinishRotation(t.Context(), i.tenant.ID, &first, lease.Holder); err == nil {
+		t.Error("a finished rotation was finished again")
+	}
+	if item := i.opened(kept); !d.logsIn(item.Reference, item.Secret.Reveal()) {
+		t.Error("the remaining holder was cut off")
+	}
+}
+
+// TestRegister_BetweenTwoAttemptsIsRefused: the first has acted, and the account is not
+// concluded yet.
+func TestRegister_BetweenTwoAttemptsIsRefused(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	role, old := d.account()
+	hers := i.holdAccount(ada, role, old, "")
+	i.deactivate(ada)
+	event := i.cascades(ada)[0].ID
+	i.sql(`update inventory set state = 'ending', event_id = $2 where id = $1`, hers, event)
+	i.sql(`insert into evidence (tenant_id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome)
+		values ($1, $2, $3, 'w', 'r', 'a', 1, 'revoke', 'failed')`, i.tenant.ID, hers, event)
+	body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`, bob, role, old)
+	if status, answer := i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusConflict {
+		t.Errorf("answered %d %v; want 409", status, answer)
+	}
+	i.verifies(ada, hers)
+	if status, answer := i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusCreated {
+		t.Errorf("after the end it answered %d %v; want 201", status, answer)
+	}
+}
+
+// TestReferences_CoverAnAccountAfterItsRotation, whose login has another name since.
+func TestReferences_CoverAnAccountAfterItsRotation(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	role, old := d.account()
+	i.app.connectors["crm"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}, References: []string{role}}
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
+	i.deactivate(ada)
+	i.verifies(ada, hers)
+	i.deactivate(bob)
+	i.verifies(bob, his)
+}
+
 // TestRegister_OfAnotherTenantsAccount: a connector that serves two tenants wants proof.
 func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 	i := installAPI(t)
@@ -264,6 +370,12 @@ func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 	}
 	if status, answer := register(role, `,"secret":"`+password+`"`, ""); status != http.StatusCreated {
 		t.Errorf("with the password: answered %d %v; want 201", status, answer)
+	}
+	// Two entries of one downstream are no wall.
+	i.app.connectors["crm"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"evil"}}
+	i.app.connectors["other"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}}
+	if status, answer := register(role+"2", "", ""); status != http.StatusUnprocessableEntity {
+		t.Errorf("by an entry of its own: answered %d %v; want 422", status, answer)
 	}
 	// Patterns with the tenant's name are proof, and a wall.
 	entry := i.app.connectors["crm"]
@@ -373,7 +485,7 @@ func TestDiscover_LeavesWhatFailedMeanwhile(t *testing.T) {
 	}
 	// Whatever is left as ending when the cascade closes has survived it.
 	i.sql(`update inventory set state = 'ending' where id = '` + hers + `'`)
-	if _, err := i.app.cascades().Close(t.Context(), i.tenant.ID, event, false); err != nil {
+	if _, err := i.app.cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, false); err != nil {
 		t.Fatal(err)
 	}
 	if i.state(hers) != "survivor" {

@@ -209,6 +209,32 @@ func TestExpires_IsTakenOfShortLivedTokensOnly(t *testing.T) {
 	}
 }
 
+// TestExpiring_IsProbedOnceItsExpiryHasPassed: what lives on then is a survivor.
+func TestExpiring_IsProbedOnceItsExpiryHasPassed(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	i.deactivate(ada)
+	event := i.cascades(ada)[0].ID
+	state := func(reference, kind, state string) string {
+		id := uuid.NewString()
+		i.sql(`insert into inventory (tenant_id, id, principal_id, kind, connector, reference, state, event_id, expires_at, issued_at)
+			values ($1, $2, $3, $4, 'platform', $5, $6, $7, now() - interval '1 minute', now())`, i.tenant.ID, id, ada, kind, reference, state, event)
+		return id
+	}
+	p.issue("alive")
+	alive, dead := state("alive", "session", "expiring"), state("dead", "session", "expiring")
+	unseen, account := state("unseen", "session", "survivor"), state("account", "service_account", "survivor")
+	for range 2 {
+		i.probeExpired("platform")
+	}
+	for id, want := range map[string]string{alive: "survivor", dead: "expiring", unseen: "survivor", account: "survivor"} {
+		if got := i.state(id); got != want {
+			t.Errorf("the item is %s, want %s", got, want)
+		}
+	}
+}
+
 // TestSecrets_AreErasedOnceNothingNeedsThem, of items and of rotations.
 func TestSecrets_AreErasedOnceNothingNeedsThem(t *testing.T) {
 	i := installAPI(t)

@@ -28,7 +28,11 @@ grant select, insert, update, delete on account_leases to leaver_app;
 -- an account; its secret is erased once nothing needs it.
 alter table rotations drop column leased_by, drop column leased_until,
     add column sequence bigint not null default nextval('lifecycle_sequence'),
+    add column proven uuid[], -- the registrations that had proven the account; null is all
     alter column new_secret drop not null;
+
+-- When a probe saw dead what was left to expire.
+alter table inventory add column expiry_probed_at timestamptz;
 
 -- One number for an account, or a principal, to serialise on by advisory locks.
 create function lock_key(tenant uuid, parts text[]) returns bigint
@@ -186,5 +190,6 @@ drop function of_later_life(uuid, bigint, bigint, uuid[]);
 drop index lifecycle_events_returns;
 drop function lock_key(uuid, text[]);
 delete from rotations where new_secret is null;
-alter table rotations drop column sequence, alter column new_secret set not null, add column leased_by text, add column leased_until timestamptz;
+alter table inventory drop column expiry_probed_at;
+alter table rotations drop column proven, drop column sequence, alter column new_secret set not null, add column leased_by text, add column leased_until timestamptz;
 drop table account_leases;
