@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/testsuite"
 
 	"github.com/leaverhq/leaver/activities"
@@ -72,7 +73,7 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 		t.Fatal(err)
 	}
 	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
-	run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}, "Leaver", sealed)
+	run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}, "Leaver", converter.NewRawValue(sealed))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func TestTemporal_ClosesNoLeaverByAnotherWorkflow(t *testing.T) {
 			if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "an intruder"); err != nil {
 				t.Fatal(err)
 			}
-			run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: cascade.WorkflowID, TaskQueue: workflows.TaskQueue}, kind, sealed)
+			run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: cascade.WorkflowID, TaskQueue: workflows.TaskQueue}, kind, converter.NewRawValue(sealed))
 			if err != nil {
 				t.Fatal(err)
 			}
