@@ -70,7 +70,7 @@ func (r CascadeRef) kind() lifecycle.Kind {
 
 // refusedRun makes what says that a run is not its event's a refusal for good.
 func refusedRun(err error) error {
-	if errors.Is(err, lifecycle.ErrOtherKind) || errors.Is(err, lifecycle.ErrCancelled) {
+	if errors.Is(err, lifecycle.ErrOtherKind) || errors.Is(err, lifecycle.ErrCancelled) || errors.Is(err, lifecycle.ErrCascadeNotFound) {
 		return temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true, Cause: err})
 	}
 	return err

@@ -87,9 +87,6 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 	if err := a.recompute(ctx, tenant); err != nil {
 		return r, err
 	}
-	if err := a.Inventory.FinishStalled(ctx, tenant); err != nil {
-		return r, err
-	}
 	overlooked, err := a.Inventory.Overlooked(ctx, tenant, reconcileLimit)
 	if err != nil {
 		return r, err
@@ -103,6 +100,9 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 		default:
 			r.Ended++
 		}
+	}
+	if err := a.Inventory.FinishStalled(ctx, tenant); err != nil {
+		r.Problem("rotations of tenant %s were not finished: %v", tenant, err)
 	}
 	return r, nil
 }
@@ -269,7 +269,7 @@ func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (Probed
 	for _, id := range items {
 		dead, err := a.probeExpired(ctx, in.Tenant, id, entry, verifier)
 		if err != nil {
-			return probed, err
+			activity.GetLogger(ctx).Warn("failed to probe an expired credential; will try again", "item", id, "error", err)
 		}
 		if dead {
 			probed.Expired++

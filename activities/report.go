@@ -20,7 +20,8 @@ func (a *Activities) Report(ctx context.Context, in ReportInput) (lifecycle.Repo
 	if in.Cancelled {
 		return a.reportCancelled(ctx, in.Cascade)
 	}
-	return a.Cascades.Close(ctx, in.Cascade.Tenant, in.Cascade.Event, in.Cascade.kind(), in.Interrupted)
+	report, err := a.Cascades.Close(ctx, in.Cascade.Tenant, in.Cascade.Event, in.Cascade.kind(), in.Interrupted)
+	return report, refusedRun(err)
 }
 
 // byTemporal is who acts where nobody of leaver's is named: a person in Temporal's UI.
@@ -36,8 +37,5 @@ func (a *Activities) reportCancelled(ctx context.Context, ref CascadeRef) (lifec
 	if err != nil {
 		return lifecycle.Report{}, err
 	}
-	return lifecycle.Report{
-		Verified: cascade.Verified, Revoked: cascade.Revoked, Expiring: cascade.Expiring, Survivors: cascade.Survivors, Waived: cascade.Waived,
-		Outcome: cascade.Outcome,
-	}, nil
+	return cascade.Report(), nil
 }

@@ -63,7 +63,11 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		return connectors.Answer{}, err
 	}
 	if !proof.goesOn { // nobody who goes on has shown that they hold it
-		return revoke(ctx, t)
+		answer, err := revoke(ctx, t)
+		if err == nil {
+			err = t.Inventory.Withhold(ctx, tenant, proof.withheld)
+		}
+		return answer, err
 	}
 	publisher, err := t.publisher(ctx)
 	if err != nil {
@@ -81,7 +85,9 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		if err = t.Inventory.FinishRotation(ctx, tenant, r, t.lease.Holder); err == nil {
 			err = connectors.RetryableAfter(time.Second, "the leaver was handed a new secret before: the account is rotated again")
 		}
-	case err != nil && r.Step == inventory.Begun && r.NewReference == "": // nothing was made
+	case err == nil && answer.Outcome != connectors.Gone:
+		err = t.Inventory.Withhold(ctx, tenant, proof.withheld)
+	case r.Step == inventory.Begun && (answer.Outcome == connectors.Gone || r.NewReference == ""): // nothing was made
 		err = errors.Join(err, t.Inventory.Advance(context.WithoutCancel(ctx), tenant, r, inventory.Abandoned, t.lease.Holder))
 	}
 	return answer, err
@@ -98,27 +104,33 @@ func (t *attempt) join(ctx context.Context) (answer connectors.Answer, joined bo
 	return connectors.Answer{Outcome: connectors.Gone, Detail: "another cascade has rotated the account"}, true, nil
 }
 
-// maxCoHolders bounds whose secrets are tried.
-const maxCoHolders = 200
+const (
+	// maxCoHolders bounds how many registrations of an account are read.
+	maxCoHolders = 1000
+	// maxTried bounds how many different secrets are tried, the leaver's first.
+	maxTried = 100
+)
 
 // proof is which registrations of an account are proven to hold it.
 type proof struct {
-	proven []uuid.UUID // nil where nobody has to prove anything
-	goesOn bool        // somebody who holds it goes on with it
+	proven   []uuid.UUID // nil where nobody has to prove anything
+	withheld []uuid.UUID // go on with the account, and have not proven it
+	goesOn   bool        // somebody who has proven it goes on with it
 }
 
 // provePossession finds out which registrations of the account are proven to hold it, by a
 // secret that works. A rotation publishes a new login, and only to those: knowing the
 // account's name must not be enough to be handed one. It returns a permanent error if no
-// registration is proven. Nothing is asked if a rotation is already open, which is resumed
-// for those who had proven it when it began, nor of connectors that cannot check possession.
+// registration is proven. Nothing is asked of connectors that cannot check possession, nor
+// if an open rotation has made the new secret: it is for those who had proven possession
+// before, and nobody could register since.
 func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 	possession, ok := t.connector.(connectors.Possession)
 	if !ok {
 		return proof{goesOn: true}, nil
 	}
 	open, err := t.Inventory.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
-	if err != nil || open != nil {
+	if err != nil || open != nil && open.Reached(inventory.Made) {
 		return proof{goesOn: true}, err
 	}
 	others, err := t.Inventory.CoHolders(ctx, t.in.Cascade.Tenant, t.item.ID, maxCoHolders)
@@ -126,11 +138,10 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 		return proof{}, err
 	}
 	var p proof
-	var withheld []uuid.UUID
 	tried := make(map[seal.Secret]bool) // by secret, whether it works
 	for _, candidate := range append([]inventory.CoHolder{{Opened: *t.item}}, others...) {
 		works, ok := tried[candidate.Secret]
-		if !ok || candidate.Secret == "" {
+		if len(tried) < maxTried && (!ok || candidate.Secret == "") {
 			if works, err = t.possesses(ctx, possession, &candidate.Opened); err != nil {
 				return proof{}, err
 			}
@@ -141,13 +152,13 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 			p.proven = append(p.proven, candidate.ID)
 			p.goesOn = p.goesOn || candidate.GoesOn || candidate.Shared || len(candidate.ReliedOnBy) > 0
 		case candidate.GoesOn:
-			withheld = append(withheld, candidate.ID)
+			p.withheld = append(p.withheld, candidate.ID)
 		}
 	}
 	if len(p.proven) == 0 {
 		return proof{}, connectors.Permanent("no registered secret works at the account, so possession is not proven: rotate it manually, or register its current secret and re-run the cascade")
 	}
-	return p, t.Inventory.Withhold(ctx, t.in.Cascade.Tenant, withheld)
+	return p, nil
 }
 
 // possesses asks whether a registration holds the account, and records the answer.

@@ -186,7 +186,7 @@ func TestDiscoveryIsPublicWhereTheTenantChoseSo(t *testing.T) {
 		}
 	}
 	public := true
-	if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, tenant.Settings{PublicDiscovery: &public}, false); err != nil {
+	if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, tenant.Settings{PublicDiscovery: &public}); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range paths {
@@ -205,7 +205,7 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
 	perSecond := 5
-	if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, tenant.Settings{RequestsPerSecond: &perSecond}, false); err != nil {
+	if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, tenant.Settings{RequestsPerSecond: &perSecond}); err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex

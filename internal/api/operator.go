@@ -77,7 +77,11 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds"})
 		return
 	}
-	t, err := s.Tenants.Configure(r.Context(), tenantOf(r).ID, to, approver)
+	configure := s.Tenants.Configure
+	if approver {
+		configure = s.Tenants.ConfigureApproved
+	}
+	t, err := configure(r.Context(), tenantOf(r).ID, to)
 	if errors.Is(err, tenant.ErrLoosens) {
 		err = problem{Status: http.StatusForbidden, Detail: "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)"}
 	}

@@ -110,7 +110,7 @@ func (s *Store) Lease(ctx context.Context, tenant uuid.UUID, a Attempt) error {
 	if err := s.CheckLease(ctx, tenant, a.Holder); errors.Is(err, ErrLeaseLost) {
 		return ErrBusy
 	} else if err != nil {
-		return err
+		return errors.Join(err, s.Yield(context.WithoutCancel(ctx), tenant, a.Holder))
 	}
 	return nil
 }
@@ -158,11 +158,14 @@ func lockAccounts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items ...New
 		select a.r from unnest($2::text[], $3::text[], $4::text[]) a (c, k, r)
 		 where exists (select 1 from account_leases l
 		         where l.tenant_id = $1 and l.connector = a.c and l.kind = a.k and l.reference = a.r and l.expires_at > clock_timestamp())
+		    -- What a rotation has made is for those who were there before.
+		    or exists (select 1 from rotations o
+		         where o.tenant_id = $1 and o.connector = a.c and o.kind = a.k and o.reference = a.r and o.step in ('made', 'proven', 'published', 'retired'))
 		    -- Between two attempts, where one has acted already, or a rotation has begun.
 		    or exists (select 1 from inventory i join lifecycle_events e on e.tenant_id = $1 and e.id = i.event_id and e.closed_at is null
 		         where i.tenant_id = $1 and i.connector = a.c and i.kind = a.k and i.reference = a.r and i.state = 'ending'
 		           and (exists (select 1 from evidence v where v.tenant_id = $1 and v.item_id = i.id and v.event_id = i.event_id
-		                          and v.step in ('revoke', 'rotate', 'cancel'))
+		                          and v.step in ('block', 'revoke', 'rotate', 'cancel'))
 		             or exists (select 1 from rotations o where o.tenant_id = $1 and o.connector = a.c and o.kind = a.k and o.reference = a.r
 		                          and o.step not in ('done', 'abandoned'))))
 		 limit 1`, tenant, named, kinds, references).Scan(&reference)

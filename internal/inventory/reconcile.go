@@ -61,9 +61,13 @@ func (s *Store) Expired(ctx context.Context, tenant uuid.UUID, connector string,
 // that was seen dead is not probed again, and its secret is erased.
 func (s *Store) Expire(ctx context.Context, tenant, id uuid.UUID, state State, reason string) error {
 	return s.exec(ctx, tenant, "conclude what has expired", `
-		update inventory set state = $3, reason = $4, updated_at = now(),
+		update inventory i set state = $3, reason = $4, updated_at = now(),
 		       expiry_probed_at = case when $3 = 'expiring' then now() end, secret = case when $3 = 'expiring' then null else secret end
-		 where tenant_id = $1 and id = $2 and state in ('survivor', 'expiring')`, tenant, id, state, reason)
+		 where tenant_id = $1 and id = $2 and state in ('survivor', 'expiring')
+		   -- What its holder has registered again is what a probe by the reference sees.
+		   and ($3 = 'expiring' or not exists (select 1 from inventory o
+		        where o.tenant_id = $1 and o.id <> i.id and o.connector = i.connector and o.kind = i.kind and o.reference = i.reference
+		          and o.principal_id = i.principal_id and o.state in ('live', 'ending', 'survivor', 'waived')))`, tenant, id, state, reason)
 }
 
 // Overlooked returns restricted principals who hold something live that no cascade

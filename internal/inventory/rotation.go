@@ -70,7 +70,8 @@ func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item,
 		return tx.QueryRow(ctx, `
 			insert into rotations as r (tenant_id, id, connector, kind, reference, new_secret, proven)
 			select $1, $2, $3, $4, $5, $6, $9 where `+holds("$7")+`
-			on conflict (tenant_id, connector, kind, reference) where step not in ('done', 'abandoned') do update set updated_at = now()
+			on conflict (tenant_id, connector, kind, reference) where step not in ('done', 'abandoned') do update
+			   set updated_at = now(), proven = case when r.step = 'begun' then excluded.proven else r.proven end
 			returning id, step, sequence, new_reference, new_secret,
 			  exists (select 1 from rotation_holders h where h.tenant_id = r.tenant_id and h.rotation_id = r.id and h.item_id = $8)`,
 			tenant, id, item.Connector, item.Kind, item.Reference, sealed, holder, item.ID, proven).
@@ -229,17 +230,16 @@ func (s *Store) FinishStalled(ctx context.Context, tenant uuid.UUID) error {
 	if err != nil {
 		return fmt.Errorf("look for rotations that nobody has finished: %w", err)
 	}
+	var failed error
 	for _, id := range stalled {
 		item, err := s.Open(ctx, tenant, id)
-		if err != nil {
-			return err
+		if err == nil {
+			lease := Attempt{Item: id, Holder: uuid.New(), Run: "reconciler", Activity: "finish-rotation", Started: time.Now(), Lease: time.Minute}
+			err = s.FinishUnder(ctx, tenant, &item.Item, lease)
 		}
-		lease := Attempt{Item: id, Holder: uuid.New(), Run: "reconciler", Activity: "finish-rotation", Started: time.Now(), Lease: time.Minute}
-		if err := s.FinishUnder(ctx, tenant, &item.Item, lease); err != nil {
-			return err
-		}
+		failed = errors.Join(failed, err)
 	}
-	return nil
+	return failed
 }
 
 // FinishRotation gives the account's remaining rows the new secret, and the new

@@ -35,7 +35,8 @@ const cancelSQL = `
 	   where i.tenant_id = $1 and o.tenant_id = $1 and o.id = i.id
 	     and ((i.event_id = c.id and (i.state = 'ending' or (i.state = 'survivor' and back.yes)))
 	       -- What it had not come to yet survives as well, or the reconciler would end it.
-	       or (c.kind = 'leaver' and i.state = 'live' and not back.yes and c.principal_id in (i.principal_id, i.agent_id))) returning i.state),
+	       or (c.kind = 'leaver' and i.state = 'live' and not back.yes and (c.principal_id in (i.principal_id, i.agent_id)
+	         or exists (select 1 from restrictions x where x.tenant_id = $1 and x.event_id = c.id and x.principal_id in (i.principal_id, i.agent_id))))) returning i.state),
 	fenced as (delete from account_leases l using closed c where l.tenant_id = $1 and l.event_id = c.id),
 	counted as (
 	  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,

@@ -148,8 +148,8 @@ type Report struct {
 }
 
 // Close counts what became of the cascade's items, stores the outcome, and
-// reports it. A cascade that was interrupted failed, whatever it ended before; and so did
-// one whose event is of another kind than the workflow.
+// reports it. A cascade that was interrupted failed, whatever it ended before. A cancelled
+// cascade, and an event of another kind, are reported as they are. Error: [ErrCascadeNotFound].
 // Closing again, after a re-run, replaces the outcome.
 func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind, interrupted bool) (Report, error) {
 	r, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (Report, error) {
@@ -161,6 +161,8 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind
 		with ending as materialized ( -- as an array, which indexes take
 		  select array(select e.principal_id union select agents_ending_with($1, e.principal_id)) as ids
 		    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = 'leaver'),
+		closing as materialized (
+		  select e.id from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = $5 and e.outcome is distinct from 'cancelled' for update of e),
 		items as materialized (
 		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
 		   where i.tenant_id = $1 and i.event_id = $2
@@ -174,7 +176,7 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind
 		-- An item that is still ending was never concluded: it survived as well.
 		left_over as (
 		  update inventory set state = 'survivor', reason = coalesce(nullif(reason, ''), 'not ended'), updated_at = now()
-		   where tenant_id = $1 and event_id = $2 and state = 'ending'),
+		   where tenant_id = $1 and event_id = $2 and state = 'ending' and exists (select 1 from closing)),
 		counts as (
 		  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
 		         count(*) filter (where state = 'expiring') expiring,
@@ -183,15 +185,27 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind
 		  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason', coalesce(nullif(reason, ''), 'not ended')) order by id) list
 		    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
 		update lifecycle_events e
-		   set closed_at = now(), outcome = case when e.outcome = 'cancelled' then e.outcome when c.survivors = 0 and not $3 and e.kind = $5 then 'completed' else 'failed' end,
+		   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
 		       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors, waived = c.waived
-		  from counts c, surviving s where e.tenant_id = $1 and e.id = $2
+		  from counts c, surviving s, closing where e.tenant_id = $1 and e.id = closing.id
 		returning e.verified, e.revoked, e.expiring, e.survivors, e.waived, e.outcome, s.list,
 		  (select count(*) from unbound u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`, tenant, event, interrupted, maxSurvivors, kind)
+	if errors.Is(err, pgx.ErrNoRows) {
+		cascade, err := c.Get(ctx, tenant, event)
+		if err != nil {
+			return Report{}, err
+		}
+		return cascade.Report(), nil
+	}
 	if err != nil {
 		return Report{}, fmt.Errorf("close cascade %s: %w", event, err)
 	}
 	return r, nil
+}
+
+// Report returns the cascade's counts and outcome, without the survivors.
+func (c *Cascade) Report() Report {
+	return Report{Verified: c.Verified, Revoked: c.Revoked, Expiring: c.Expiring, Survivors: c.Survivors, Waived: c.Waived, Outcome: c.Outcome}
 }
 
 // Reopen returns the event of a failed cascade for its next run, and records
@@ -247,7 +261,7 @@ func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Ki
 		with this as materialized (
 		  select e.closed_at, e.run_id, e.outcome is not distinct from 'cancelled' and not exists (
 		           select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun' and a.at >= e.closed_at) cancelled
-		    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = $4),
+		    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = $4 for update of e),
 		before as materialized (select closed_at from this where run_id is distinct from $3 and not cancelled),
 		elsewhere as (
 		  insert into acts (tenant_id, event_id, actor, verb, reason)

@@ -54,11 +54,9 @@ func (c *Codec) WithSerializationContext(ctx converter.SerializationContext) con
 	case converter.ActivitySerializationContext:
 		namespace, workflow, activity = ctx.Namespace, ctx.WorkflowID, ctx.ActivityType
 	}
-	scope := namespace + "/" + scheduled.ReplaceAllString(workflow, "")
-	if activity != "" { // what one activity was asked must ask no other
-		scope += "#" + activity
-	}
-	return &Codec{c.sealer, scope}
+	// Neither a type of activity nor a namespace holds what separates them here, whatever an
+	// intruder calls a workflow.
+	return &Codec{c.sealer, activity + "@" + namespace + "/" + scheduled.ReplaceAllString(workflow, "")}
 }
 
 // payloadContext keeps payloads and rows apart, and each payload to its workflow.

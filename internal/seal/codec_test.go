@@ -45,7 +45,7 @@ func TestCodec_OpensOnlyWhatLeaverSealedForTheWorkflow(t *testing.T) {
 		t.Fatal(err)
 	}
 	forged := &commonpb.Payload{Data: sealed.GetData(), Metadata: map[string][]byte{
-		"encoding": sealed.GetMetadata()["encoding"], "leaver-scope": []byte("leaver/leaver/t/p/2"),
+		"encoding": sealed.GetMetadata()["encoding"], "leaver-scope": []byte("@leaver/leaver/t/p/2"),
 	}}
 	for name, c := range map[string]struct {
 		namespace, workflow string

@@ -193,8 +193,23 @@ func (s *Store) find(ctx context.Context, sql string, args ...any) (Tenant, erro
 }
 
 // Configure changes a tenant's settings. Errors: [ErrNotFound], [ErrInvalidRate],
-// [ErrInvalidPolicy], and [ErrLoosens] unless mayLoosen is set.
-func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings, mayLoosen bool) (Tenant, error) {
+// [ErrInvalidPolicy], [ErrLoosens].
+func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenant, error) {
+	return s.configure(ctx, id, to, func(before Tenant) error {
+		if to.Loosens(before) {
+			return ErrLoosens
+		}
+		return nil
+	})
+}
+
+// ConfigureApproved is [Store.Configure] for settings that may loosen the threshold on mass
+// deactivation.
+func (s *Store) ConfigureApproved(ctx context.Context, id uuid.UUID, to Settings) (Tenant, error) {
+	return s.configure(ctx, id, to, func(Tenant) error { return nil })
+}
+
+func (s *Store) configure(ctx context.Context, id uuid.UUID, to Settings, allow func(before Tenant) error) (Tenant, error) {
 	if to.RequestsPerSecond != nil && (*to.RequestsPerSecond < 0 || *to.RequestsPerSecond > 100_000) {
 		return Tenant{}, ErrInvalidRate
 	}
@@ -207,8 +222,8 @@ func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings, mayLoo
 		if err != nil {
 			return err
 		}
-		if !mayLoosen && to.Loosens(before) {
-			return ErrLoosens
+		if err := allow(before); err != nil {
+			return err
 		}
 		t, err = one(ctx, tx, `
 			update tenants set profile = coalesce($2, profile), public_discovery = coalesce($3, public_discovery),

@@ -1,16 +1,19 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -144,15 +147,55 @@ func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 	i := installAPI(t, withConnectors(p.connector())) // without a worker
 	ada := i.createUser("ada@example.com")
 	key := i.hold(p, ada, "", "key")
+	agent := i.createAgent("agent", ada)
+	agents := i.hold(p, agent, "", "agents")
 	i.deactivate(ada)
 	cascade := i.cascades(ada)[0]
+	if _, _, err := i.app.activities().Inventory.Settle(t.Context(), i.tenant.ID, inventory.Scope{Event: cascade.ID, Principal: uuid.MustParse(ada)}); err != nil {
+		t.Fatal(err) // the agent is suspended
+	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)
-	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "survivor" {
-		t.Errorf("found %+v, and the key is %s; want nothing done, and a survivor", found, i.state(key))
+	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "survivor" || i.state(agents) != "survivor" {
+		t.Errorf("found %+v, and the keys are %s and %s; want nothing done, and survivors", found, i.state(key), i.state(agents))
 	}
 	err := i.app.cascades().Running(t.Context(), i.tenant.ID, cascade.ID, lifecycle.Leaver, "late")
 	if !errors.Is(err, lifecycle.ErrCancelled) {
 		t.Errorf("a late start: %v; want %v", err, lifecycle.ErrCancelled)
+	}
+	if c := i.cascades(ada)[0]; c.Outcome != "cancelled" {
+		t.Errorf("the cascade is %s, want cancelled", c.Outcome)
+	}
+}
+
+// TestCascade_CancelledWhileItStartsStaysCancelled: the start waits for the cancellation, and
+// sees it.
+func TestCascade_CancelledWhileItStartsStaysCancelled(t *testing.T) {
+	i := installAPI(t)
+	ada := i.createUser("ada@example.com")
+	i.deactivate(ada)
+	cascade := i.cascades(ada)[0]
+	tx, err := i.connect().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	if _, err := tx.Exec(t.Context(), `update lifecycle_events set closed_at = now(), outcome = 'cancelled' where id = $1`, cascade.ID); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan error, 1)
+	go func() {
+		started <- i.app.cascades().Running(context.Background(), i.tenant.ID, cascade.ID, lifecycle.Leaver, "late")
+	}()
+	stacktest.Eventually(t, 10*time.Second, "the start to wait", func() bool {
+		var waits bool
+		err := i.connect().QueryRow(t.Context(), `select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
+		return err == nil && waits
+	})
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; !errors.Is(err, lifecycle.ErrCancelled) {
+		t.Errorf("the late start: %v; want %v", err, lifecycle.ErrCancelled)
 	}
 	if c := i.cascades(ada)[0]; c.Outcome != "cancelled" {
 		t.Errorf("the cascade is %s, want cancelled", c.Outcome)

@@ -333,6 +333,35 @@ func TestRegister_BetweenTwoAttemptsIsRefused(t *testing.T) {
 	}
 }
 
+// TestRotation_ThatMadeNothingYetIsForLaterHoldersToo: it is resumed after somebody has
+// registered the account.
+func TestRotation_ThatMadeNothingYetIsForLaterHoldersToo(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
+	role, old := d.account()
+	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
+	i.deactivate(ada)
+	store := i.app.activities().Inventory
+	lease := inventory.Attempt{Item: uuid.MustParse(hers), Event: i.cascades(ada)[0].ID, Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
+	if err := store.Lease(t.Context(), i.tenant.ID, lease); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.BeginRotation(t.Context(), i.tenant.ID, &i.opened(hers).Item, []uuid.UUID{uuid.MustParse(his)}, lease.Holder); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Yield(t.Context(), i.tenant.ID, lease.Holder); err != nil {
+		t.Fatal(err)
+	}
+	later := i.holdAccount(carol, role, old, "")
+	i.verifies(ada, hers)
+	for _, id := range []string{his, later} {
+		if item := i.opened(id); !d.logsIn(item.Reference, item.Secret.Reveal()) {
+			t.Error("a remaining holder was cut off")
+		}
+	}
+}
+
 // TestReferences_CoverAnAccountAfterItsRotation, whose login has another name since.
 func TestReferences_CoverAnAccountAfterItsRotation(t *testing.T) {
 	i := installAPI(t)
