@@ -63,9 +63,9 @@ func (c *cli) credentialShow(path func(string) string) *cobra.Command {
 			}
 			var rows [][]string
 			for _, h := range item.History {
-				rows = append(rows, []string{stamp(&h.At), string(h.State), optional(h.Event), h.Reason})
+				rows = append(rows, []string{stamp(&h.At), string(h.State), optional(h.Event), cmp.Or(h.Actor, "-"), h.Reason})
 			}
-			return c.print(nil, []string{"AT", "STATE", "CASCADE", "REASON"}, rows)
+			return c.print(nil, []string{"AT", "STATE", "CASCADE", "ACTOR", "REASON"}, rows)
 		}),
 	}
 }

@@ -193,6 +193,18 @@ func TestAccepts_RefusesNamesThatPostgreSQLCuts(t *testing.T) {
 	}
 }
 
+// TestAccepts_RefusesReservedRoles: those that names alone tell. Others that are no agents'
+// are refused at the act.
+func TestAccepts_RefusesReservedRoles(t *testing.T) {
+	c := newDownstream(t).connector(t, "postgres://admin@127.0.0.1/x")
+	c.Protect("leaver")
+	for _, role := range []string{"admin", "leaver", "leaver_app_leaver", "pg_signal_backend"} {
+		if _, err := c.Accepts(inventory.Registration{Kind: inventory.ServiceAccount, Reference: role}); err == nil {
+			t.Errorf("%s is accepted", role)
+		}
+	}
+}
+
 func TestPossesses_NeedsThePassword(t *testing.T) {
 	d := newDownstream(t)
 	c, target := d.connector(t, d.owner), d.issue(t)

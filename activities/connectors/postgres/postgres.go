@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -90,8 +91,10 @@ func (c *Connector) Accepts(r inventory.Registration) (string, error) {
 		return "", errors.New("this connector ends service_account")
 	case len(r.Reference) > maxRole:
 		return "", fmt.Errorf("the role name must be at most %d bytes, got %d", maxRole, len(r.Reference))
-	case slices.Contains(c.protected, r.Reference):
-		return "", fmt.Errorf("the role %q belongs to this leaver installation and cannot be registered", r.Reference)
+	case slices.Contains(c.protected, r.Reference) || strings.HasPrefix(r.Reference, "leaver_app"):
+		return "", fmt.Errorf("the role %q belongs to a leaver installation and cannot be registered", r.Reference)
+	case r.Reference == c.config.User || strings.HasPrefix(r.Reference, "pg_"):
+		return "", fmt.Errorf("the role %q is the connector's own or a system role and cannot be registered", r.Reference)
 	case r.Shared && !r.HasSecret:
 		return "", errors.New("a shared role is rotated, which needs its current password for verification: register the password as the secret")
 	}
