@@ -153,6 +153,13 @@ type Prover interface {
 	Prove(ctx context.Context, t Target) (Vitality, string, error)
 }
 
+// Guard is implemented by connectors that know accounts which are never ended, such as those
+// that the downstream or leaver runs on. Reserved returns a permanent error for one of them.
+// It returns nil if the downstream does not answer: the act is refused as well.
+type Guard interface {
+	Reserved(ctx context.Context, reference string) error
+}
+
 // Possession checks whether the registrant possesses the credential, for example by a login
 // with the registered password. Otherwise knowing an account's name would be enough to obtain
 // a login by rotation. Possesses returns Alive if possession is proven. With Dead or Unknown,

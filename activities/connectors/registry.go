@@ -140,12 +140,19 @@ func (r Registry) Accepts(tenant, name string, item inventory.Registration) (ref
 // proofTimeout bounds how long a registration waits for a downstream.
 const proofTimeout = 10 * time.Second
 
-// Prove returns an error if a connector serves several tenants and the item is not proven to
-// belong to the registrant's tenant. Proof is a `references` pattern that contains the tenant's
+// Prove returns an error if the account is reserved, or if a connector serves several tenants
+// and the item is not proven to belong to the registrant's tenant. Proof is a `references` pattern that contains the tenant's
 // name, or [Possession].
-// Errors: [inventory.ErrNotProven], [inventory.ErrNotAsked].
+// Errors: [inventory.ErrReserved], [inventory.ErrNotProven], [inventory.ErrNotAsked].
 func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string, n inventory.New) error {
 	e := r[n.Connector]
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
+	if guard, ok := e.Connector.(Guard); ok {
+		if err := guard.Reserved(ctx, n.Reference); err != nil {
+			return fmt.Errorf("%w: connector %s: %w", inventory.ErrReserved, n.Connector, err)
+		}
+	}
 	if !r.severalTenants(e) || e.ownNames(tenantName, n.Reference) {
 		return nil
 	}
@@ -154,8 +161,6 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: set `references` with {tenant}, or a downstream of its own for each tenant",
 			inventory.ErrNotProven, n.Connector, n.Reference)
 	}
-	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
-	defer cancel()
 	release, err := e.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: connector %s has no free slot", inventory.ErrNotAsked, n.Connector)

@@ -131,7 +131,7 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.
 			return invalid("%v", err)
 		}
 	}
-	if err := s.Connectors.Prove(ctx, of.ID, of.Name, body.item()); errors.Is(err, inventory.ErrNotProven) {
+	if err := s.Connectors.Prove(ctx, of.ID, of.Name, body.item()); errors.Is(err, inventory.ErrNotProven) || errors.Is(err, inventory.ErrReserved) {
 		return invalid("%v", err)
 	} else if err != nil {
 		return err

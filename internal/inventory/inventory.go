@@ -139,6 +139,8 @@ var (
 	ErrDuplicate = errors.New("already registered")
 	// ErrAccountEnding is returned while the account is being ended or rotated. The caller may retry.
 	ErrAccountEnding = errors.New("the account is being ended or rotated: try again in a minute, or finish its cascade (`leaver cascade list`)")
+	// ErrReserved is returned for an account that is never ended.
+	ErrReserved = errors.New("the account is reserved")
 	// ErrNotProven is returned when the connector serves several tenants and did not confirm
 	// that the account belongs to the tenant.
 	ErrNotProven = errors.New("possession is not proven")

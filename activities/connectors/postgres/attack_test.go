@@ -164,6 +164,10 @@ func TestRevoke_RefusesPrivilegedRoles(t *testing.T) {
 			if _, err := d.connector(t, d.owner).Revoke(t.Context(), target); !connectors.IsPermanent(err) {
 				t.Errorf("%v, want a permanent refusal", err)
 			}
+			// Labels are not looked at there: the principal is the registration's own.
+			if err := d.connector(t, d.owner).Reserved(t.Context(), target.Reference); name != "labelled as another's" && !connectors.IsPermanent(err) {
+				t.Errorf("at registration: %v, want a permanent refusal", err)
+			}
 			if !d.logsIn(target.Reference, target.Secret.Reveal()) {
 				t.Error("the role was altered")
 			}

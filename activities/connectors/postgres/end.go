@@ -87,8 +87,7 @@ var errGone = errors.New("no such role")
 // forbiddenSQL says why a role is never altered, or nothing: those that run the server or
 // the database, those that administer roles, and those of a leaver installation. The
 // second column is the role's comment, which may be a label.
-const forbiddenSQL = `
-	select case
+const forbiddenReason = `case
 	         when r.rolsuper or r.rolreplication or r.rolname like 'pg\_%' then 'it is a superuser, a replication or a system role'
 	         when r.rolname in (current_user, session_user) then 'it is the connector''s own'
 	         when r.rolcreaterole or r.rolbypassrls then 'it has CREATEROLE or BYPASSRLS'
@@ -97,7 +96,10 @@ const forbiddenSQL = `
 	         when exists (select from pg_catalog.pg_auth_members m join pg_catalog.pg_roles g on g.oid = m.roleid
 	                       where m.member = r.oid and g.rolname like 'leaver\_app%')
 	           then 'it is the role of a leaver installation'
-	       end,
+	       end`
+
+const forbiddenSQL = `
+	select ` + forbiddenReason + `,
 	       pg_catalog.shobj_description(r.oid, 'pg_authid')
 	  from pg_catalog.pg_roles r where r.rolname = $1`
 

@@ -37,6 +37,7 @@ const connectTimeout = 10 * time.Second
 type Connector struct {
 	config    *pgx.ConnConfig
 	alternate bool
+	reserved  reserved
 	protected []string // names of roles that are never altered, beside those that [forbidden] knows
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -59,9 +58,7 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 		return connectors.Unknown, "no password is registered", nil
 	}
 	// Before the login: nobody tries the passwords of roles that are no agents' accounts.
-	if err := c.refuseUnregistrable(ctx, t); errors.Is(err, errGone) {
-		return connectors.Dead, "no such role", nil
-	} else if err != nil {
+	if err := c.Reserved(ctx, t.Reference); err != nil {
 		return connectors.Unknown, "", err
 	}
 	refused, err := c.loginRefused(ctx, t)
@@ -72,16 +69,6 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 		return connectors.Dead, "the registered password is refused", nil
 	}
 	return connectors.Alive, "the password logs in", nil
-}
-
-func (c *Connector) refuseUnregistrable(ctx context.Context, t connectors.Target) error {
-	conn, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	t.Principal = uuid.Nil // whose label it has does not matter to its password
-	return c.refuseForbidden(ctx, conn, t, t.Reference)
 }
 
 // loginRefused tries the password, and tells a refusal from a failure.

@@ -362,6 +362,19 @@ func TestRotation_ThatMadeNothingYetIsForLaterHoldersToo(t *testing.T) {
 	}
 }
 
+// TestRegister_RefusesReservedRoles that the database alone knows.
+func TestRegister_RefusesReservedRoles(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	role, password := d.account()
+	d.exec("alter role " + role + " createrole")
+	ada := i.createUser("ada@example.com")
+	body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`, ada, role, password)
+	if status, answer := i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusUnprocessableEntity || !strings.Contains(fmt.Sprint(answer["detail"]), "CREATEROLE") {
+		t.Errorf("answered %d %v; want 422", status, answer)
+	}
+}
+
 // TestReferences_CoverAnAccountAfterItsRotation, whose login has another name since.
 func TestReferences_CoverAnAccountAfterItsRotation(t *testing.T) {
 	i := installAPI(t)
