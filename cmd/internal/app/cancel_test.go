@@ -186,11 +186,7 @@ func TestCascade_CancelledWhileItStartsStaysCancelled(t *testing.T) {
 	go func() {
 		started <- i.app.cascades().Running(context.Background(), i.tenant.ID, cascade.ID, lifecycle.Leaver, "late")
 	}()
-	stacktest.Eventually(t, 10*time.Second, "the start to wait", func() bool {
-		var waits bool
-		err := i.connect().QueryRow(t.Context(), `select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
-		return err == nil && waits
-	})
+	i.awaitLock()
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -200,6 +196,53 @@ func TestCascade_CancelledWhileItStartsStaysCancelled(t *testing.T) {
 	if c := i.cascades(ada)[0]; c.Outcome != "cancelled" {
 		t.Errorf("the cascade is %s, want cancelled", c.Outcome)
 	}
+}
+
+// TestReturn_AndAGroupChangeAtATimeDoNotDeadlock: the group is written anew while its
+// member returns.
+func TestReturn_AndAGroupChangeAtATimeDoNotDeadlock(t *testing.T) {
+	i := installAPI(t)
+	ada := i.createUser("ada@example.com")
+	group := i.createGroup("engineering", ada)
+	i.deactivate(ada)
+	change, err := i.connect().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = change.Rollback(context.Background()) }()
+	if _, err := change.Exec(t.Context(), `create temp table was on commit drop as select * from edges where source_id = $1`, group); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := change.Exec(t.Context(), `delete from edges where source_id = $1`, group); err != nil {
+		t.Fatal(err)
+	}
+	returned := make(chan error, 1)
+	returns := i.connect()
+	go func() {
+		_, err := returns.Exec(context.Background(), `delete from restrictions where principal_id = $1`, ada)
+		returned <- err
+	}()
+	i.awaitLock()
+	if _, err := change.Exec(t.Context(), `insert into edges select * from was`); err != nil {
+		t.Errorf("the change of the group: %v", err)
+	}
+	if err := change.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-returned; err != nil {
+		t.Errorf("the return: %v", err)
+	}
+}
+
+// awaitLock waits until a session of the database waits for another.
+func (i *installation) awaitLock() {
+	i.t.Helper()
+	conn := i.connect()
+	stacktest.Eventually(i.t, 10*time.Second, "a session to wait for another", func() bool {
+		var waits bool
+		err := conn.QueryRow(i.t.Context(), `select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
+		return err == nil && waits
+	})
 }
 
 // TestReconciler_CancelsLostCascadeOfActivePrincipal checks that a cascade without a workflow

@@ -66,15 +66,15 @@ grant update (restricted) on edges to leaver_app;
 -- +goose StatementBegin
 create function mark_new_edges() returns trigger language plpgsql as $$
 begin
-    -- A return waits for the lock, and then meets the edges; the other way round there is
-    -- no restriction any more.
-    perform 1 from added a join restrictions x on x.tenant_id = a.tenant_id and x.principal_id = a.target_id
-      where a.attribute in ('members', 'owners') for share of x;
-    if found then
-        update edges e set restricted = true from added a join restrictions x on x.tenant_id = a.tenant_id and x.principal_id = a.target_id
-         where e.tenant_id = a.tenant_id and e.source_id = a.source_id and e.attribute = a.attribute and e.target_id = a.target_id
-           and a.attribute in ('members', 'owners');
-    end if;
+    -- A later return waits for the lock, and then finds the edges. One that is under way is
+    -- not waited for, since it may wait for these edges: they stay unmarked.
+    with held as materialized (
+      select x.tenant_id, x.principal_id from restrictions x
+       where (x.tenant_id, x.principal_id) in (select a.tenant_id, a.target_id from added a where a.attribute in ('members', 'owners'))
+         for share skip locked)
+    update edges e set restricted = true from added a join held x on x.tenant_id = a.tenant_id and x.principal_id = a.target_id
+     where e.tenant_id = a.tenant_id and e.source_id = a.source_id and e.attribute = a.attribute and e.target_id = a.target_id
+       and a.attribute in ('members', 'owners');
     return null;
 end $$;
 create function mark_edges() returns trigger language plpgsql as $$
