@@ -194,6 +194,7 @@ func TestWorker_WithAnotherKeySetStops(t *testing.T) {
 // TestWorkflow_ThatCannotBeOpenedWaitsForTheRightKey: a worker with another key set fails
 // the task, and not the workflow.
 func TestWorkflow_ThatCannotBeOpenedWaitsForTheRightKey(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()), func(c *config.Config) { c.Temporal = stacktest.OwnTemporal(t) })
 	ada := i.createUser("ada@example.com")

@@ -83,6 +83,7 @@ func TestIssuer_ReplayedTokensAreKnownWhateverBecomesOfTheRegistration(t *testin
 
 // TestIssuer_SubjectsAreBoundToOneClaim: who names an application lets its users not in.
 func TestIssuer_SubjectsAreBoundToOneClaim(t *testing.T) {
+	long(t)
 	for name, c := range map[string]struct {
 		subject string
 		typ     string

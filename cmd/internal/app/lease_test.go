@@ -432,6 +432,7 @@ func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 
 // TestRotation_IsMadeAgainWhereAProbeContradictsIt: the platform said done and did nothing.
 func TestRotation_IsMadeAgainWhereAProbeContradictsIt(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -459,6 +460,7 @@ func TestRotation_IsMadeAgainWhereAProbeContradictsIt(t *testing.T) {
 // TestVerify_WhatAProbeSawAliveIsNeverRevoked: the platform says done each time, one probe
 // sees it alive, and no later one can tell.
 func TestVerify_WhatAProbeSawAliveIsNeverRevoked(t *testing.T) {
+	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) { c.Policy.Deadline, c.Policy.AttemptTimeout = 4*time.Second, 2*time.Second })
 	ada := i.createUser("ada@example.com")

@@ -175,6 +175,7 @@ func TestHistory_NamesWhoRegisteredAndReleased(t *testing.T) {
 
 // TestExpires_IsTakenOfShortLivedTokensOnly: a platform's word must not let a key live on.
 func TestExpires_IsTakenOfShortLivedTokensOnly(t *testing.T) {
+	long(t)
 	for name, c := range map[string]struct {
 		kind, expires string
 		want          string
