@@ -62,7 +62,7 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	if !proof.goesOn { // nobody who goes on has shown that they hold it
+	if !proof.goesOn { // no remaining holder has proven possession
 		answer, err := revoke(ctx, t)
 		if err == nil {
 			err = t.Inventory.Withhold(ctx, tenant, proof.withheld)
@@ -113,17 +113,17 @@ const (
 
 // proof is which registrations of an account are proven to hold it.
 type proof struct {
-	proven   []uuid.UUID // nil where nobody has to prove anything
-	withheld []uuid.UUID // go on with the account, and have not proven it
-	goesOn   bool        // somebody who has proven it goes on with it
+	proven   []uuid.UUID // nil if the connector cannot check possession
+	withheld []uuid.UUID // active registrations that are not proven
+	goesOn   bool        // a proven registration remains active
 }
 
 // provePossession finds out which registrations of the account are proven to hold it, by a
 // secret that works. A rotation publishes a new login, and only to those: knowing the
 // account's name must not be enough to be handed one. It returns a permanent error if no
 // registration is proven. Nothing is asked of connectors that cannot check possession, nor
-// if an open rotation has made the new secret: it is for those who had proven possession
-// before, and nobody could register since.
+// if an open rotation has made the new secret: the proven registrations are stored, and later
+// ones were refused.
 func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 	possession, ok := t.connector.(connectors.Possession)
 	if !ok {

@@ -86,7 +86,7 @@ func (r Registry) severalTenants(e Entry) bool {
 }
 
 // sameDownstream reports whether two entries act at one system, such as one PostgreSQL
-// cluster: whoever may register at one reaches the accounts of both.
+// cluster. A registration at one of them reaches the accounts of both.
 func sameDownstream(a, b Entry) bool {
 	type placed interface{ Downstream() string }
 	if a.Connector == b.Connector {

@@ -57,7 +57,7 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 	if t.Secret == "" {
 		return connectors.Unknown, "no password is registered", nil
 	}
-	// Before the login: nobody tries the passwords of roles that are no agents' accounts.
+	// Before the login, so that passwords of reserved roles cannot be guessed.
 	if err := c.Reserved(ctx, t.Reference); err != nil {
 		return connectors.Unknown, "", err
 	}
