@@ -150,8 +150,8 @@ func (t *attempt) mayExpire(now time.Time) error {
 	return nil
 }
 
-// begin takes the lease on an item's account and reads what is there then. The attempt's
-// connector is nil where none of that name is configured here.
+// begin takes the lease on an item's account and then reads the item. The attempt's connector
+// is nil if no connector of that name is configured in this worker.
 func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) {
 	info := activity.GetInfo(ctx)
 	lease := attemptOf(ctx, in)

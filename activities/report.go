@@ -24,7 +24,8 @@ func (a *Activities) Report(ctx context.Context, in ReportInput) (lifecycle.Repo
 	return report, refusedRun(err)
 }
 
-// byTemporal is who acts where nobody of leaver's is named: a person in Temporal's UI.
+// byTemporal is the actor of acts that did not come through leaver, such as a cancellation in
+// Temporal's UI.
 const byTemporal = "temporal"
 
 // reportCancelled closes the event of a workflow that was cancelled, where leaver has not

@@ -140,8 +140,9 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 	var p proof
 	tried := make(map[seal.Secret]bool) // by secret, whether it works
 	for _, candidate := range append([]inventory.CoHolder{{Opened: *t.item}}, others...) {
+		// One answer serves every registration of the same secret; without one, each is asked about.
 		works, ok := tried[candidate.Secret]
-		if len(tried) < maxTried && (!ok || candidate.Secret == "") {
+		if candidate.Secret == "" || (!ok && len(tried) < maxTried) {
 			if works, err = t.possesses(ctx, possession, &candidate.Opened); err != nil {
 				return proof{}, err
 			}
