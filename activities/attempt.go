@@ -175,7 +175,7 @@ func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) 
 func attemptOf(ctx context.Context, in ItemInput) inventory.Attempt {
 	info := activity.GetInfo(ctx)
 	return inventory.Attempt{
-		Event: in.Cascade.Event, Item: in.Item, Holder: uuid.New(), Run: info.WorkflowExecution.RunID, Activity: info.ActivityID,
+		Event: in.Cascade.Event, Item: in.Item, Holder: uuid.New(), Workflow: info.WorkflowExecution.ID, Run: info.WorkflowExecution.RunID, Activity: info.ActivityID,
 		Number: int(info.Attempt), Started: info.StartedTime, Lease: max(minLease, time.Until(info.Deadline)+leaseSlack),
 	}
 }
@@ -252,7 +252,7 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 }
 
 func (t *attempt) conclude(ctx context.Context, state inventory.State, reason string, records ...evidence.Record) (ItemResult, error) {
-	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.lease, state, reason, records...)
+	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.lease, t.item, state, reason, records...)
 	if errors.Is(err, inventory.ErrLeaseLost) {
 		return ItemResult{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorBusy, temporal.ApplicationErrorOptions{NextRetryDelay: busyRetry})
 	}

@@ -59,7 +59,7 @@ func (a *Activities) DrillBegin(ctx context.Context, tenantName, name string) (D
 	created, err := a.Lifecycle.Create(ctx, t.ID, &directory.Resource{
 		Type: directory.TypeUser, UniqueName: user, Display: "leaver drill", Active: &active,
 		Document: fmt.Appendf(nil, `{"userName":%q,"displayName":"leaver drill","active":true}`, user),
-	}, lifecycle.Cause{Trigger: drillActor, Actor: drillActor})
+	}, lifecycle.Cause{Trigger: lifecycle.TriggerDrill, Actor: drillActor})
 	if errors.Is(err, directory.ErrNameTaken) { // by an attempt whose answer got lost
 		found, err := a.Directory.ByName(ctx, t.ID, user)
 		if err == nil && len(found) > 0 {
@@ -107,7 +107,7 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 
 // DrillLeave deactivates the synthetic person, as an IdP would.
 func (a *Activities) DrillLeave(ctx context.Context, d Drilled) (uuid.UUID, error) {
-	result, err := a.Lifecycle.SetActive(ctx, d.Tenant, directory.TypeUser, d.Principal, false, lifecycle.Cause{Trigger: drillActor, Actor: drillActor})
+	result, err := a.Lifecycle.SetActive(ctx, d.Tenant, directory.TypeUser, d.Principal, false, lifecycle.Cause{Trigger: lifecycle.TriggerDrill, Actor: drillActor})
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -149,7 +149,7 @@ func (a *Activities) DrillEnd(ctx context.Context, d Drilled) (Drilled, error) {
 		}
 	}
 	if d.Principal != uuid.Nil {
-		_, err := a.Lifecycle.Delete(ctx, d.Tenant, directory.TypeUser, d.Principal, lifecycle.Cause{Trigger: drillActor, Actor: drillActor}, nil)
+		_, err := a.Lifecycle.Delete(ctx, d.Tenant, directory.TypeUser, d.Principal, lifecycle.Cause{Trigger: lifecycle.TriggerDrill, Actor: drillActor}, nil)
 		if err != nil && !errors.Is(err, directory.ErrNotFound) {
 			return d, err
 		}

@@ -130,7 +130,7 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 			}
 		}
 		return func(ctx context.Context) error {
-			_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, in, by, func(current *directory.Resource) (*directory.Resource, error) {
+			_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, in, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 				after := *current
 				if add {
 					after.Members.Add(member)
@@ -154,7 +154,7 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 		func(rt *rapid.T) func(context.Context) error { // a rename
 			id, name := group(rt), rapid.SampledFrom([]string{"g0", "g1", "g2"}).Draw(rt, "name")
 			return func(ctx context.Context) error {
-				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, id, by, func(current *directory.Resource) (*directory.Resource, error) {
+				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, id, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 					after := *current
 					after.Display, after.Changed = name, []string{"displayName"}
 					return &after, nil
@@ -165,7 +165,7 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 		func(rt *rapid.T) func(context.Context) error { // an attribute
 			id, value := user(rt), rapid.SampledFrom([]string{"staff", "guest"}).Draw(rt, "userType")
 			return func(ctx context.Context) error {
-				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeUser, id, by, func(current *directory.Resource) (*directory.Resource, error) {
+				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeUser, id, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 					after := *current
 					after.Document, after.Changed = json.RawMessage(fmt.Sprintf(`{"userName":%q,"userType":%q}`, current.UniqueName, value)), []string{"userType"}
 					return &after, nil
@@ -314,7 +314,7 @@ func (w *world) check(rt rapid.TB) {
 	var doubts int
 	err := w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
-			select count(*) from doubts d where d.tenant_id = $1
+			select count(*) from invalidations d where d.tenant_id = $1
 			   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = d.principal_id)`, w.tenant).Scan(&doubts)
 	})
 	if err != nil || doubts > 0 {

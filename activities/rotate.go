@@ -24,7 +24,7 @@ func (a *Activities) Rotate(ctx context.Context, in ItemInput) (ItemResult, erro
 // one that nobody does: who was there when it was found may be gone by now.
 func (a *Activities) endAccount(ctx context.Context, in ItemInput, step string) (ItemResult, error) {
 	result, err := a.alone(ctx, in, step, func(ctx context.Context, t *attempt) (connectors.Answer, error) {
-		if t.item.Rotates {
+		if t.item.Verb == inventory.Rotate {
 			return rotate(ctx, t)
 		}
 		return revoke(ctx, t)

@@ -31,6 +31,13 @@ func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, er
 			return Settlement{}, err
 		}
 	}
-	handedOver, suspended, err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope())
+	if err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope()); err != nil || ref.Moves {
+		return Settlement{Held: held}, err
+	}
+	handedOver, suspended, err := a.Lifecycle.Settle(ctx, ref.Tenant, ref.Principal, ref.Event)
+	if err != nil {
+		return Settlement{}, err
+	}
+	err = a.Entitlements.Withdraw(ctx, ref.Tenant, append([]uuid.UUID{ref.Principal}, suspended...), ref.Event)
 	return Settlement{Suspended: suspended, HandedOver: handedOver, Held: held}, err
 }

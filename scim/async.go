@@ -21,7 +21,7 @@ func (s *Server) respondAsync(w http.ResponseWriter, r *http.Request, result lif
 		return false
 	}
 	// The write is committed: where this fails, the client can ask, and is not told.
-	if err := s.Transactions.TellEnd(r.Context(), result.Event.Tenant, result.Event.ID); err != nil {
+	if err := s.Transactions.NotifyOnCompletion(r.Context(), result.Event.Tenant, result.Event.ID); err != nil {
 		s.Log.WarnContext(r.Context(), "the end of a transaction will not be told", "workflow", result.Event.WorkflowID, "error", err)
 	}
 	w.Header().Set("Set-Txn", result.Event.WorkflowID)
@@ -93,13 +93,8 @@ func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
-	result := operationResult{Method: methodOf(t.Trigger), Status: "200"}
-	switch result.Method {
-	case http.MethodPost:
-		result.Status = "201"
-	case http.MethodDelete:
-		result.Status = "204"
-	}
+	var result operationResult
+	result.Method, result.Status = t.Trigger.Request()
 	if result.Method != http.MethodDelete {
 		for _, rt := range types {
 			if rt.Name == t.Type {
@@ -111,16 +106,4 @@ func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 		Schemas: []string{transactionURN}, Txn: txn, Status: t.Outcome, Operation: result, Created: t.CreatedAt.UTC(), Closed: t.ClosedAt,
 		Verified: t.Verified, Revoked: t.Revoked, Expiring: t.Expiring, Survivors: t.Survivors,
 	})
-}
-
-func methodOf(trigger string) string {
-	switch trigger {
-	case triggerPost:
-		return http.MethodPost
-	case triggerPut:
-		return http.MethodPut
-	case lifecycle.TriggerDelete:
-		return http.MethodDelete
-	}
-	return http.MethodPatch
 }

@@ -56,6 +56,15 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 			r.Extensions = append(r.Extensions, extension.ID)
 		}
 	}
+	if validity, _ := o[ValidityURN].(Object); validity != nil {
+		if text, ok := validity["validUntil"].(string); ok {
+			until, err := parseTime(text)
+			if err != nil {
+				return nil, badRequest(invalidValue, "validUntil: invalid dateTime %q", text)
+			}
+			r.ValidUntil = &until
+		}
+	}
 	if err := uniqueValues(rt, o, r); err != nil {
 		return nil, err
 	}

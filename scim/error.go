@@ -71,7 +71,7 @@ func toError(err error) *Error {
 		return badRequest(invalidValue, "%s", err)
 	case errors.Is(err, tenant.ErrKeysUnavailable):
 		return failure(http.StatusServiceUnavailable, "the keys of the token's issuer cannot be read; try again")
-	case errors.Is(err, database.ErrUnavailable), errors.Is(err, database.ErrTooDear):
+	case errors.Is(err, database.ErrUnavailable), errors.Is(err, database.ErrStatementTimeout):
 		return failure(http.StatusServiceUnavailable, "the directory is not available; try again")
 	}
 	return failure(http.StatusInternalServerError, "internal error")

@@ -70,9 +70,9 @@ type provider struct {
 	starter  *starter
 }
 
-func newProvider(t testing.TB, profile tenant.Profile) *provider {
+func newProvider(t testing.TB, profile tenant.Profile, settings ...string) *provider {
 	t.Helper()
-	db, d := stacktest.Open(t)
+	db, d := stacktest.Open(t, settings...)
 	p := &provider{t: t, db: db, database: d, tenants: tenant.NewStore(db), starter: &starter{}}
 	server := httptest.NewServer(p.handler())
 	t.Cleanup(server.Close)
@@ -199,7 +199,10 @@ func (p *provider) wantJSON(got map[string]any, want string) {
 // restricted tells whether decision points see a restriction.
 func (p *provider) restricted(principal string) bool {
 	p.t.Helper()
-	restricted, err := lifecycle.Restricted(p.t.Context(), p.db, p.tenant.ID, uuid.MustParse(principal))
+	var restricted bool
+	err := p.db.InTenant(p.t.Context(), p.tenant.ID, func(tx pgx.Tx) error {
+		return tx.QueryRow(p.t.Context(), `select exists (select 1 from restrictions where principal_id = $1)`, principal).Scan(&restricted)
+	})
 	if err != nil {
 		p.t.Fatal(err)
 	}

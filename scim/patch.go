@@ -92,30 +92,6 @@ func parseOperation(members map[string]any) (operation, error) {
 	return o, nil
 }
 
-// onlyActive is what operations set active to, if they do nothing else; nil otherwise,
-// and where they are not valid.
-func onlyActive(rt *ResourceType, rd reader, operations []operation) *bool {
-	if len(operations) != 1 || operations[0].op == "remove" {
-		return nil
-	}
-	o := operations[0]
-	path, value := o.path, o.value
-	if members, _ := value.(map[string]any); !o.hasPath && len(members) == 1 {
-		path = slices.Collect(maps.Keys(members))[0]
-		value = members[path]
-	}
-	t, err := parsePath(rt, path)
-	if err != nil || t.attr == nil || t.attr != attribute(rt.Schema.Attributes, "active") {
-		return nil
-	}
-	read, err := rd.value(t.attr, value)
-	active, ok := read.(bool)
-	if err != nil || !ok {
-		return nil
-	}
-	return &active
-}
-
 // matcher finds the members of the group at hand, and of those about to be added,
 // that meet a condition.
 type matcher func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error)

@@ -34,8 +34,8 @@ func readerFor(r *http.Request) reader {
 	return reader{strict: sessionOf(r).Tenant.Profile == tenant.ProfileStrict}
 }
 
-func cause(r *http.Request, trigger string) lifecycle.Cause {
-	return lifecycle.Cause{Trigger: trigger, Actor: sessionOf(r).Actor(), Conditional: r.Header.Get("If-Match") != ""}
+func cause(r *http.Request, trigger lifecycle.Trigger) lifecycle.Cause {
+	return lifecycle.Cause{Trigger: trigger, Actor: sessionOf(r).Actor()}
 }
 
 // id reads the path's id. One that is no UUID names no resource.
@@ -81,7 +81,7 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 	if err != nil {
 		return err
 	}
-	result, err := h.Lifecycle.Create(r.Context(), sessionOf(r).Tenant.ID, resource, cause(r, triggerPost))
+	result, err := h.Lifecycle.Create(r.Context(), sessionOf(r).Tenant.ID, resource, cause(r, lifecycle.TriggerPost))
 	if err != nil {
 		return err
 	}
@@ -120,24 +120,17 @@ func (h resourceHandler) getOne(w http.ResponseWriter, r *http.Request) error {
 	return h.answer(w, r, p, http.StatusOK, resource)
 }
 
-// The triggers of events, as the workflows tell them.
-const (
-	triggerPost  = "scim-post"
-	triggerPut   = "scim-put"
-	triggerPatch = "scim-patch"
-)
-
 func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, triggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (modification, error) {
+	h.update(w, r, lifecycle.TriggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (lifecycle.Edit, error) {
 		// A body for another resource must not change this one (Keycloak #46658).
 		if bodyID, ok := raw["id"].(string); ok && bodyID != "" && !strings.EqualFold(bodyID, pathID.String()) {
-			return modification{}, badRequest(invalidValue, "the body's id is not the path's")
+			return nil, badRequest(invalidValue, "the body's id is not the path's")
 		}
 		object, err := readerFor(r).resource(rt, raw)
 		if err != nil {
-			return modification{}, err
+			return nil, err
 		}
-		return modification{edit: func(current *directory.Resource) (*directory.Resource, error) {
+		return func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 			original, err := toObject(rt, current)
 			if err != nil {
 				return nil, err
@@ -147,26 +140,26 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 				after.Members.Clear = rt.Name == directory.TypeGroup // but those in the body
 			}
 			return after, err
-		}}, nil
+		}, nil
 	})
 }
 
 func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, triggerPatch, func(rt *ResourceType, raw map[string]any, _ uuid.UUID) (modification, error) {
+	h.update(w, r, lifecycle.TriggerPatch, func(rt *ResourceType, raw map[string]any, _ uuid.UUID) (lifecycle.Edit, error) {
 		if err := wantMessage(raw, patchURN); err != nil {
-			return modification{}, err
+			return nil, err
 		}
 		operations, err := parsePatch(raw)
 		if err != nil {
-			return modification{}, err
+			return nil, err
 		}
-		return modification{active: onlyActive(rt, readerFor(r), operations), edit: func(current *directory.Resource) (*directory.Resource, error) {
+		return func(tx *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 			original, err := toObject(rt, current)
 			if err != nil {
 				return nil, err
 			}
 			object, members, err := patch(rt, readerFor(r), original, operations, func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error) {
-				return h.Directory.MatchMembers(r.Context(), sessionOf(r).Tenant.ID, current.ID, added, where)
+				return tx.MatchMembers(r.Context(), current.ID, added, where)
 			})
 			if err != nil {
 				return nil, err
@@ -176,7 +169,7 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 				after.Members = members
 			}
 			return after, err
-		}}, nil
+		}, nil
 	})
 }
 
@@ -231,23 +224,10 @@ func difference(rt *ResourceType, before, after Object) []string {
 	return changed
 }
 
-// modification is what a PUT or a PATCH makes of a resource.
-type modification struct {
-	edit func(current *directory.Resource) (*directory.Resource, error)
-	// active is what becomes of active where nothing else changes; nil otherwise.
-	active *bool
-}
-
-// readsFirst tells whether the resource must be read before it is modified: for If-Match,
-// or for an agent's return, which guardReactivation and its owners decide.
-func (m modification) readsFirst(by lifecycle.Cause, rt *ResourceType) bool {
-	return m.active == nil || by.Conditional || (*m.active && rt.Name == directory.TypeAgent)
-}
-
 // update is what PUT and PATCH share: prepare reads the body once, before anything is
 // looked up.
-func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger string,
-	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (modification, error),
+func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger lifecycle.Trigger,
+	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (lifecycle.Edit, error),
 ) {
 	id, err := id(r)
 	var raw map[string]any
@@ -258,46 +238,43 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 	if err == nil {
 		rt, err = h.resourceType(r)
 	}
-	var m modification
+	var edit lifecycle.Edit
 	if err == nil {
-		m, err = prepare(rt, raw, id)
+		edit, err = prepare(rt, raw, id)
 	}
 	if err == nil {
-		err = h.modified(w, r, rt, id, trigger, m)
+		err = h.modified(w, r, rt, id, trigger, edit)
 	}
 	if err != nil {
 		h.writeError(w, r, err)
 	}
 }
 
-func (h resourceHandler) modified(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger string, m modification) error {
+func (h resourceHandler) modified(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger lifecycle.Trigger, edit lifecycle.Edit) error {
 	p, err := projectionOf(r, rt)
 	if err != nil {
 		return err
 	}
-	result, err := h.modify(r, rt, id, cause(r, trigger), m)
+	result, err := h.modify(r, rt, id, cause(r, trigger), edit)
 	if err != nil {
 		return err
 	}
 	status := http.StatusOK
 	// The profile of Entra gets no body for a group (RFC 7644 section 3.5.2
 	// leaves it open, unless attributes are asked for).
-	if trigger == triggerPatch && rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra && !r.URL.Query().Has("attributes") {
+	if trigger == lifecycle.TriggerPatch && rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra && !r.URL.Query().Has("attributes") {
 		status = http.StatusNoContent
 	}
 	return h.written(w, r, p, status, result)
 }
 
-func (h resourceHandler) modify(r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, m modification) (lifecycle.Result, error) {
-	if !m.readsFirst(by, rt) {
-		return h.Lifecycle.SetActive(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, *m.active, by)
-	}
+func (h resourceHandler) modify(r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, edit lifecycle.Edit) (lifecycle.Result, error) {
 	return h.Lifecycle.Update(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, by,
-		func(current *directory.Resource) (*directory.Resource, error) {
+		func(tx *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 			if err := ifMatch(r, current); err != nil {
 				return nil, err
 			}
-			after, err := m.edit(current)
+			after, err := edit(tx, current)
 			if err != nil {
 				return nil, err
 			}

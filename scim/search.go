@@ -245,7 +245,7 @@ func (h resourceHandler) find(w http.ResponseWriter, r *http.Request, q searchRe
 		}
 	}
 	page, err := h.Directory.List(r.Context(), sessionOf(r).Tenant.ID, query)
-	if errors.Is(err, database.ErrTooDear) {
+	if errors.Is(err, database.ErrStatementTimeout) {
 		return badRequest(tooMany, "the query would take too long: narrow its filter")
 	}
 	if err != nil {

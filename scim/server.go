@@ -26,32 +26,6 @@ const (
 	TenantPath = "/t/{tenant}" + BasePath
 )
 
-// Directory reads resources.
-type Directory interface {
-	Get(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*directory.Resource, error)
-	List(ctx context.Context, tenant uuid.UUID, q directory.Query) (directory.Page, error)
-	Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUID, after uuid.UUID, limit int) (map[uuid.UUID][]directory.Edge, error)
-	MatchMembers(ctx context.Context, tenant, group uuid.UUID, added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error)
-	Wrote(tenant uuid.UUID)
-}
-
-// Lifecycle writes resources, together with what the changes mean.
-type Lifecycle interface {
-	Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by lifecycle.Cause) (lifecycle.Result, error)
-	Update(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by lifecycle.Cause,
-		edit func(*directory.Resource) (*directory.Resource, error)) (lifecycle.Result, error)
-	SetActive(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, active bool, by lifecycle.Cause) (lifecycle.Result, error)
-	Delete(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by lifecycle.Cause,
-		precondition func(*directory.Resource) error) (lifecycle.Result, error)
-}
-
-// Transactions tells how the workflow of a change stands.
-type Transactions interface {
-	Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (lifecycle.Transaction, error)
-	// TellEnd has receivers told when an event's workflow closes.
-	TellEnd(ctx context.Context, tenant, event uuid.UUID) error
-}
-
 // Tenants names callers, and knows the tenants' own schemas.
 type Tenants interface {
 	Authenticate(ctx context.Context, secret string, classes ...tenant.Class) (tenant.Caller, error)
@@ -68,9 +42,9 @@ type Sealer interface {
 
 // Config is what a server is made of.
 type Config struct {
-	Directory    Directory
-	Lifecycle    Lifecycle
-	Transactions Transactions
+	Directory    *directory.Store
+	Lifecycle    *lifecycle.Writer
+	Transactions *lifecycle.Cascades
 	Tenants      Tenants
 	Sealer       Sealer
 	// PublicURL is what clients call the installation

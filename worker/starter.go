@@ -114,7 +114,7 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 		TypedSearchAttributes: temporal.NewSearchAttributes(
 			workflows.SearchTenant.ValueSet(e.Tenant.String()),
 			workflows.SearchPrincipal.ValueSet(e.Principal.String()),
-			workflows.SearchTrigger.ValueSet(e.Trigger),
+			workflows.SearchTrigger.ValueSet(string(e.Trigger)),
 			workflows.SearchState.ValueSet("running"),
 		),
 		Memo:          map[string]any{"event": e.ID, "actor": e.Actor, "principalType": e.PrincipalType},
@@ -122,7 +122,7 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 		Priority:      temporal.Priority{PriorityKey: priority, FairnessKey: fairness(e)},
 	}, workflow, workflows.Input{
 		Tenant: e.Tenant, Event: e.ID, Principal: e.Principal, PrincipalType: e.PrincipalType,
-		Sequence: e.Sequence, Trigger: e.Trigger, Changed: e.Changed, Notify: roles.Notify, Discover: roles.Discover,
+		Sequence: e.Sequence, Trigger: string(e.Trigger), Changed: e.Changed, Notify: roles.Notify, Discover: roles.Discover,
 		Singly: roles.Singly, Fairness: fairness(e), Policy: s.policy,
 	})
 	if err != nil {
@@ -131,16 +131,12 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 	return run.GetRunID(), nil
 }
 
-// crowdSeconds is the window in which one sender's events share a turn; claim_events has
-// the same.
-const crowdSeconds = 5
-
-// fairness is the key by which events take turns, as the relay has it: those of one
-// tenant, from one sender, in the same few seconds are one. It is no name: Temporal shows it.
+// fairness is the key by which events take turns, as in the relay: those of one tenant,
+// from one sender, in the same period are one. It contains no name: Temporal shows it.
 func fairness(e lifecycle.Event) string {
 	sender := fnv.New32a()
 	_, _ = sender.Write([]byte(e.Actor)) // never fails, see hash.Hash
-	return fmt.Sprintf("%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/crowdSeconds)
+	return fmt.Sprintf("%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/int64(lifecycle.TurnPeriod/time.Second))
 }
 
 // updateTimeout bounds what a caller waits for a worker to take an Update.

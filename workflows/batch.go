@@ -31,9 +31,9 @@ func (c *cascade) batchesOf(items []*item) [][]*item {
 	filling := make(map[string]int) // by connector: the batch that has room
 	for _, i := range items {
 		n, ok := filling[i.Connector]
-		if i.Shared || c.rated(i.Connector) || !ok || len(batches[n]) >= c.in.Policy.Batch {
+		if i.Verb == inventory.Rotate || c.rated(i.Connector) || !ok || len(batches[n]) >= c.in.Policy.Batch {
 			batches = append(batches, []*item{i})
-			if !i.Shared {
+			if i.Verb != inventory.Rotate {
 				filling[i.Connector] = len(batches) - 1
 			}
 			continue

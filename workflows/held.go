@@ -28,13 +28,13 @@ func (c *cascade) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
 	}
 	var block []*item
 	for _, i := range found {
-		if i.Kind.Renewable() && !i.Shared {
+		if i.Kind.Renewable() && i.Verb != inventory.Rotate {
 			rest = append(rest, i)
 			continue
 		}
 		c.set(i, inventory.Ending, heldReason)
 		c.holding = append(c.holding, i)
-		if !i.Shared && !i.Blocked {
+		if i.Verb != inventory.Rotate && !i.Blocked {
 			block = append(block, i)
 		}
 	}

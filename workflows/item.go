@@ -71,16 +71,15 @@ func (c *cascade) end(ctx workflow.Context, i *item) (activities.ItemResult, err
 		return activities.ItemResult{}, err
 	}
 	defer func() { c.open[i.Connector]-- }()
-	name, verb := i.verb()
-	id := fmt.Sprintf("%s:%s:%s", name, i.Connector, i.ID)
+	id := fmt.Sprintf("%s:%s:%s", i.Verb, i.Connector, i.ID)
 	if i.round > 1 {
 		id = fmt.Sprintf("%s#%d", id, i.round)
 	}
 	options := c.options(ctx, i.Connector)
-	options.ActivityID, options.Summary = id, fmt.Sprintf("%s %s at %s", name, i.Kind, i.Connector)
+	options.ActivityID, options.Summary = id, fmt.Sprintf("%s %s at %s", i.Verb, i.Kind, i.Connector)
 	ctx, i.cancel = workflow.WithCancel(workflow.WithActivityOptions(ctx, options))
 	var result activities.ItemResult
-	err := workflow.ExecuteActivity(ctx, verb, activities.ItemInput{Cascade: c.in.ref(), Item: i.ID}).Get(ctx, &result)
+	err := workflow.ExecuteActivity(ctx, activityOf(i.Verb), activities.ItemInput{Cascade: c.in.ref(), Item: i.ID}).Get(ctx, &result)
 	return result, err
 }
 
@@ -108,15 +107,16 @@ func (c *cascade) wasPaused(ctx workflow.Context, err error) bool {
 	return true
 }
 
-// verb chooses by kind: what others rely on too is rotated, not revoked.
-func (i *item) verb() (string, func(context.Context, activities.ItemInput) (activities.ItemResult, error)) {
-	switch {
-	case i.Kind == inventory.ScheduledRun:
-		return "cancel", a.Cancel
-	case i.Shared:
-		return "rotate", a.Rotate
+// activityOf returns the activity that ends items by a verb.
+func activityOf(verb inventory.Verb) func(context.Context, activities.ItemInput) (activities.ItemResult, error) {
+	switch verb {
+	case inventory.Cancel:
+		return a.Cancel
+	case inventory.Rotate:
+		return a.Rotate
+	case inventory.Revoke:
 	}
-	return "revoke", a.Revoke
+	return a.Revoke
 }
 
 // settleItem notes how the item ended. One that ran out of time was not

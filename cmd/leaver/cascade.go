@@ -63,7 +63,7 @@ func cascadeRows(cascades ...lifecycle.Cascade) [][]string {
 	var rows [][]string
 	for _, x := range cascades {
 		rows = append(rows, []string{
-			x.ID.String(), x.Principal.String(), x.Trigger, x.Outcome, strconv.Itoa(x.Verified), strconv.Itoa(x.Revoked),
+			x.ID.String(), x.Principal.String(), string(x.Trigger), x.Outcome, strconv.Itoa(x.Verified), strconv.Itoa(x.Revoked),
 			strconv.Itoa(x.Expiring), strconv.Itoa(x.Survivors), strconv.Itoa(x.Waived), stamp(&x.CreatedAt), stamp(x.ClosedAt),
 		})
 	}

@@ -164,10 +164,10 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		if !i.Verifiable {
 			verified = "NO: there is no probe"
 		}
-		if i.Verb == "rotate" {
+		if string(i.Verb) == "rotate" {
 			goesOn = fmt.Sprintf("%d registered", len(i.Holders))
 		}
-		rows = append(rows, []string{itoa(n + 1), i.Verb, string(i.Kind), i.Connector, i.Reference, goesOn, verified})
+		rows = append(rows, []string{itoa(n + 1), string(i.Verb), string(i.Kind), i.Connector, i.Reference, goesOn, verified})
 	}
 	if err := c.print(nil, []string{"#", "VERB", "KIND", "CONNECTOR", "REFERENCE", "GOES ON FOR", "VERIFIABLE"}, rows); err != nil {
 		return err

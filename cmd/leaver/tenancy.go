@@ -155,7 +155,7 @@ func (c *cli) changeCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, ch := range changes {
-				rows = append(rows, []string{stamp(&ch.At), ch.Type, ch.Resource.String(), strconv.FormatInt(ch.Version, 10), ch.Trigger, strings.Join(ch.Changed, ","), ch.Actor})
+				rows = append(rows, []string{stamp(&ch.At), ch.Type, ch.Resource.String(), strconv.FormatInt(ch.Version, 10), string(ch.Trigger), strings.Join(ch.Changed, ","), ch.Actor})
 			}
 			return c.print(changes, []string{"AT", "TYPE", "RESOURCE", "VERSION", "BY", "CHANGED", "ACTOR"}, rows)
 		}),

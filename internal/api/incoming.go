@@ -57,7 +57,7 @@ func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 
 // endSubject deactivates whom a subject identifier names. Somebody who is restricted
 // already is ended again, for what the caller may know and leaver does not.
-func (s *Server) endSubject(r *http.Request, by tenant.Received, subject json.RawMessage, trigger string) (directory.Named, error) {
+func (s *Server) endSubject(r *http.Request, by tenant.Received, subject json.RawMessage, trigger lifecycle.Trigger) (directory.Named, error) {
 	of := by.Tenant
 	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(s.base(r), of.Name), by.Issuer)
 	if err != nil {

@@ -41,9 +41,9 @@ type Plan struct {
 // PlannedItem is one item that would be ended.
 type PlannedItem struct {
 	inventory.Item
-	Verb       string      `json:"verb"` // cancel, rotate or revoke
-	Holders    []uuid.UUID `json:"goesOnForPrincipals,omitempty"`
-	Verifiable bool        `json:"verifiable"`
+	Verb       inventory.Verb `json:"verb"`
+	Holders    []uuid.UUID    `json:"goesOnForPrincipals,omitempty"`
+	Verifiable bool           `json:"verifiable"`
 }
 
 const maxPlan = 1000
@@ -70,14 +70,9 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 	}
 	plan := Plan{Principal: who, Items: []PlannedItem{}, Manager: manager, More: len(items) > maxPlan}
 	for _, i := range items[:min(len(items), maxPlan)] {
-		planned := PlannedItem{Item: i.Item, Verb: "revoke", Holders: i.Holders, Verifiable: s.Connectors.Verifies(i.Connector, i.Kind, i.Secret)}
-		switch {
-		case i.Kind == inventory.ScheduledRun:
-			planned.Verb = "cancel"
-		case i.Rotates && (i.Shared || len(i.ReliedOnBy) > 0 || len(i.Holders) > 0):
-			planned.Verb = "rotate"
-		}
-		plan.Items = append(plan.Items, planned)
+		plan.Items = append(plan.Items, PlannedItem{
+			Item: i.Item, Verb: i.Verb, Holders: i.Holders, Verifiable: s.Connectors.Verifies(i.Connector, i.Kind, i.Secret),
+		})
 	}
 	plan.Orphans, err = s.Directory.Named(r.Context(), of.ID, orphans...)
 	return plan, err

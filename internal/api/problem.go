@@ -99,7 +99,7 @@ func toProblem(err error) problem {
 		{lifecycle.ErrNotRestricted, http.StatusConflict},
 		{lifecycle.ErrNotFailed, http.StatusConflict},
 		{lifecycle.ErrNotRunning, http.StatusConflict},
-		{database.ErrTooDear, http.StatusServiceUnavailable},
+		{database.ErrStatementTimeout, http.StatusServiceUnavailable},
 		{database.ErrUnavailable, http.StatusServiceUnavailable},
 	}
 	for _, s := range statuses {

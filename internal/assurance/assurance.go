@@ -65,7 +65,7 @@ func (s *Store) Health(ctx context.Context) (Health, error) {
 	h := Health{Passed: make(map[Kind]time.Time), Failed: make(map[Kind]time.Time)}
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `
-			select h.unstarted, h.survivors, h.waived, h.unbound, h.brakes, w.doubts, w.signals from installation_health() h, waiting_health() w`).
+			select h.unstarted, h.survivors, h.waived, h.unbound, h.brakes, w.invalidations, w.signals from installation_health() h, waiting_health() w`).
 			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unbound, &h.Brakes, &h.Doubts, &h.Signals); err != nil {
 			return err
 		}

@@ -19,20 +19,19 @@ import (
 	"github.com/leaverhq/leaver/internal/scram"
 )
 
-//go:embed migrations/*.sql
-var migrations embed.FS
+//go:embed migrations/*.sql functions.sql
+var schema embed.FS
 
-// Migrations are the embedded migration files, at the root of the returned tree.
-func Migrations() fs.FS {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the embedded folder is part of the binary
-	}
-	return sub
-}
+// Schema returns the embedded files that make the schema: the migrations in their folder,
+// and functions.sql.
+func Schema() fs.FS { return schema }
 
-// Migrate applies all pending migrations as the schema's owner, under an
-// advisory lock, and returns how many it applied.
+// ErrForeignSchema is returned for a database whose schema is of another line of versions.
+var ErrForeignSchema = errors.New("the database has a schema that this version cannot upgrade: create a new database, or use the version that created it")
+
+// Migrate applies all pending migrations as the schema's owner, under an advisory lock,
+// and then the functions and triggers. It returns how many migrations it applied.
+// Error: [ErrForeignSchema].
 func Migrate(ctx context.Context, ownerURL string) (int, error) {
 	cfg, err := pgx.ParseConfig(ownerURL)
 	if err != nil {
@@ -40,33 +39,64 @@ func Migrate(ctx context.Context, ownerURL string) (int, error) {
 	}
 	db := stdlib.OpenDB(*cfg)
 	defer func() { _ = db.Close() }()
-	provider, err := Migrator(ctx, db)
+	role, err := groupRole(ctx, db)
 	if err != nil {
 		return 0, err
 	}
-	results, err := provider.Up(ctx)
+	files := forRole{schema, role}
+	applied, err := migrate(ctx, db, files)
 	if err != nil {
-		return len(results), fmt.Errorf("migrate: %w", err)
+		return applied, fmt.Errorf("migrate: %w", err)
 	}
-	return len(results), nil
+	if err := applyFunctions(ctx, db, files); err != nil {
+		return applied, fmt.Errorf("migrate: %w", err)
+	}
+	return applied, nil
 }
 
-// Migrator returns the migrations of a database, with the installation's role in place of
-// leaver_app. It holds an advisory lock while it migrates.
-func Migrator(ctx context.Context, db *sql.DB) (*goose.Provider, error) {
-	role, err := groupRole(ctx, db)
+func migrate(ctx context.Context, db *sql.DB, files fs.FS) (int, error) {
+	migrations, err := fs.Sub(files, "migrations")
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {
-		return nil, fmt.Errorf("advisory lock: %w", err)
+		return 0, fmt.Errorf("advisory lock: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, forRole{Migrations(), role}, goose.WithSessionLocker(locker))
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations, goose.WithSessionLocker(locker))
 	if err != nil {
-		return nil, fmt.Errorf("read migrations: %w", err)
+		return 0, fmt.Errorf("read migrations: %w", err)
 	}
-	return provider, nil
+	current, known, err := provider.GetVersions(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if current > known {
+		return 0, ErrForeignSchema
+	}
+	results, err := provider.Up(ctx)
+	return len(results), err
+}
+
+// applyFunctions creates or replaces the functions and triggers, in one transaction.
+func applyFunctions(ctx context.Context, db *sql.DB, files fs.FS) error {
+	functions, err := fs.ReadFile(files, "functions.sql")
+	if err != nil {
+		return err
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	// Two migrations at a time would update the same rows of the catalog.
+	if _, err := tx.ExecContext(ctx, `select pg_advisory_xact_lock(hashtext('leaver functions'))`); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, string(functions)); err != nil {
+		return fmt.Errorf("functions.sql: %w", err)
+	}
+	return tx.Commit()
 }
 
 // groupRoleSQL finds the role that the tables are granted to, in a database that was migrated.

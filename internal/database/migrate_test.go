@@ -1,10 +1,10 @@
 package database_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -12,45 +12,41 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
-// TestMigrationsGoDownAndUpAgain with what a tenant has stored: what `schemas`
-// said before it is derived, and after.
-func TestMigrationsGoDownAndUpAgain(t *testing.T) {
+func TestMigrate_CanBeRepeatedWithFunctionsThatChanged(t *testing.T) {
 	d := stacktest.NewDatabase(t)
-	cfg, err := pgx.ParseConfig(d.OwnerURL)
+	conn := connect(t, d.OwnerURL)
+	const probe = `select parents_above(gen_random_uuid(), gen_random_uuid(), null)`
+	var before, after int
+	if err := conn.QueryRow(t.Context(), probe).Scan(&before); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `create or replace function parents_above(tenant uuid, agent uuid, parent uuid) returns int language sql as 'select 7'`); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := database.Migrate(t.Context(), d.OwnerURL); n != 0 || err != nil {
+		t.Fatalf("applied %d migrations: %v; want none", n, err)
+	}
+	if err := conn.QueryRow(t.Context(), probe).Scan(&after); err != nil || after != before {
+		t.Errorf("the function returns %d after a migration, want %d (%v)", after, before, err)
+	}
+}
+
+func TestMigrate_RefusesALaterSchema(t *testing.T) {
+	d := stacktest.NewDatabase(t)
+	if _, err := connect(t, d.OwnerURL).Exec(t.Context(), `insert into goose_db_version (version_id, is_applied) values (1000, true)`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := database.Migrate(t.Context(), d.OwnerURL); !errors.Is(err, database.ErrForeignSchema) {
+		t.Errorf("%v, want ErrForeignSchema", err)
+	}
+}
+
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := stdlib.OpenDB(*cfg)
-	t.Cleanup(func() { _ = db.Close() })
-	const extension = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
-	for _, sql := range []string{
-		`insert into tenants (id, name) values ('4a3ec2c4-a334-4ead-a709-306d3154f984', 'acme')`,
-		`insert into resources (tenant_id, id, type, unique_name, document, extensions, created_at, modified_at)
-		 select id, id, 'User', 'ada', '{"userName": "ada"}', array['` + extension + `'], now(), now() from tenants`,
-	} {
-		if _, err := db.ExecContext(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
-	provider, err := database.Migrator(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := provider.DownTo(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
-	var before string
-	if err := db.QueryRowContext(t.Context(), `select document -> 'schemas' from resources`).Scan(&before); err != nil || before != `["urn:ietf:params:scim:schemas:core:2.0:User", "`+extension+`"]` {
-		t.Errorf("schemas before: %s (%v)", before, err)
-	}
-	if _, err := provider.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	var after bool
-	if err := db.QueryRowContext(t.Context(), `select document = '{"userName": "ada"}' and extensions = array['`+extension+`'] and plain from resources`).Scan(&after); err != nil || !after {
-		t.Errorf("the resource is another after down and up (%v)", err)
-	}
-	if _, err := provider.DownTo(t.Context(), 0); err != nil {
-		t.Errorf("down to nothing: %v", err)
-	}
+	t.Cleanup(func() { _ = conn.Close(t.Context()) })
+	return conn
 }

@@ -74,8 +74,8 @@ func TestSlow_BoundsPlacesAndStatements(t *testing.T) {
 			return err
 		},
 	} {
-		if err := run(); !errors.Is(err, database.ErrTooDear) {
-			t.Errorf("%s: %v, want ErrTooDear", name, err)
+		if err := run(); !errors.Is(err, database.ErrStatementTimeout) {
+			t.Errorf("%s: %v, want ErrStatementTimeout", name, err)
 		}
 	}
 	if got, err := database.Once(t.Context(), db, of, func(rows pgx.Rows) (string, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[string]) },

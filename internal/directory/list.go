@@ -106,18 +106,13 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 		resources, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Resource, error) {
 			var r Resource
 			var key *string
-			err := ScanShown(row, &r, &r.Type, &key)
+			err := scanShown(row, &r, &r.Type, &key)
 			keys = append(keys, key)
 			return &r, err
 		})
 		return err
 	}}
-	if q.isLookup() {
-		err = database.Shared(ctx, s.db, tenant, "searches", query)
-	} else {
-		err = database.Together(ctx, s.db, tenant, query)
-	}
-	if err != nil {
+	if err = database.Together(ctx, s.db, tenant, query); err != nil {
 		return Page{}, fmt.Errorf("list resources: %w", err)
 	}
 	page := Page{Resources: resources}
@@ -313,27 +308,4 @@ func (s *Store) Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUI
 		return nil, fmt.Errorf("list members: %w", err)
 	}
 	return members, nil
-}
-
-// MatchMembers returns those members of a group, and of the resources that are
-// about to be added, that meet a condition, whose fields are those of the edge:
-// value, type and display.
-func (s *Store) MatchMembers(ctx context.Context, tenant, group uuid.UUID, added []uuid.UUID, where Condition) ([]uuid.UUID, error) {
-	if added == nil {
-		added = []uuid.UUID{}
-	}
-	b := builder{args: []any{tenant, group, added}}
-	test, err := b.compile(where, edgeScope)
-	if err != nil {
-		return nil, err
-	}
-	ids, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]uuid.UUID, error) { return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) }, `
-		select t.id from resources t
-		 where t.tenant_id = $1 and t.deleted_at is null and (`+test+`)
-		   and (t.id = any ($3::uuid[]) or t.id in (
-		        select e.target_id from edges e where e.tenant_id = $1 and e.source_id = $2 and e.attribute = 'members'))`, b.args...)
-	if err != nil {
-		return nil, fmt.Errorf("match members: %w", err)
-	}
-	return ids, nil
 }

@@ -3,127 +3,97 @@ package directory
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/leaverhq/leaver/internal/coalesce"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
 // Store reads resources. Writes go through package lifecycle, which commits
 // them together with what they mean.
 type Store struct {
-	db       *database.DB
-	counts   counts
-	requests *coalesce.Group[uuid.UUID, *request]
+	db     *database.DB
+	counts counts
 }
 
 // NewStore returns the store on db.
-func NewStore(db *database.DB) *Store {
-	s := &Store{db: db}
-	s.requests = coalesce.NewGroup(s.get)
-	return s
-}
+func NewStore(db *database.DB) *Store { return &Store{db: db} }
 
-// ShownColumns are those of a row r of resources that an answer needs. The extensions
-// come as words, which costs less than an array does; no URN has a blank.
-const ShownColumns = `r.id, r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' ') as extensions`
+// shown is what an answer needs of a row r of resources. The extensions come as words,
+// which costs less than an array; no URN has a blank. Most users have no relations, and
+// cost two index probes for that.
+const shown = `r.id, r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' ') as extensions,
+	case when r.type = 'Agent' or exists (select 1 from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)
+	       or exists (select 1 from edges m where m.tenant_id = r.tenant_id and m.target_id = r.id and m.attribute = 'members')
+	     then relations_of(r.tenant_id, r.id) end as relations`
 
-// shown is what an answer needs of a resource.
-const shown = ShownColumns + `, case when not r.plain then more_about(r.tenant_id, r.id) end`
-
-// more is what stands in other tables.
-type more struct {
+// relations are a resource's rows of other tables.
+type relations struct {
 	Restriction *Restriction `json:"restriction"`
 	Groups      []Edge       `json:"groups"`
 	Edges       []Edge       `json:"edges"`
 }
 
-// ScanShown reads [ShownColumns], more_about a resource that is not plain, and what else
-// was selected behind these.
-func ScanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
-	var about []byte
+// scanShown reads [shown], and what else was selected behind it.
+func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
+	var related []byte
 	var extensions string
 	document := (*[]byte)(&r.Document)
-	if err := row.Scan(append([]any{&r.ID, document, &r.Version, &r.Created, &r.Modified, &extensions, &about}, others...)...); err != nil {
+	if err := row.Scan(append([]any{&r.ID, document, &r.Version, &r.Created, &r.Modified, &extensions, &related}, others...)...); err != nil {
 		return err
 	}
 	if extensions != "" {
 		r.Extensions = strings.Fields(extensions)
 	}
-	if about == nil {
+	if related == nil {
 		return nil
 	}
-	var m more
-	if err := json.Unmarshal(about, &m); err != nil {
-		return fmt.Errorf("read more about a resource: %w", err)
+	var m relations
+	if err := json.Unmarshal(related, &m); err != nil {
+		return fmt.Errorf("read the relations of a resource: %w", err)
 	}
 	r.Restriction, r.Groups, r.Edges = m.Restriction, m.Groups, m.Edges
 	return nil
 }
 
-// request is a resource that somebody asks for.
-type request struct {
-	ID    uuid.UUID `json:"id"`
-	found *Resource // nil where there is none
+const getSQL = `select ` + shown + `, r.unique_name, r.display_name, r.external_id, r.active, r.valid_until
+	  from resources r where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`
+
+// Read returns the statement that reads a live resource into one, which stays the zero
+// Resource where there is none.
+func Read(tenant uuid.UUID, resourceType string, id uuid.UUID, into *Resource) database.Statement {
+	return database.Statement{SQL: getSQL, Args: []any{tenant, id, resourceType}, Collect: func(rows pgx.Rows) error {
+		*into = Resource{}
+		for rows.Next() {
+			var unique, display, external *string
+			if err := scanShown(rows, into, &unique, &display, &external, &into.Active, &into.ValidUntil); err != nil {
+				return err
+			}
+			into.Type, into.UniqueName, into.Display, into.ExternalID = resourceType, orEmpty(unique), orEmpty(display), orEmpty(external)
+		}
+		return rows.Err()
+	}}
+}
+
+// Lock returns the statement that locks a resource's row until the end of the
+// transaction. What is read after it is what the previous holder committed.
+func Lock(tenant, id uuid.UUID) database.Statement {
+	return database.Statement{SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{tenant, id}}
 }
 
 // Get returns a live resource of the type. Error: [ErrNotFound].
 func (s *Store) Get(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*Resource, error) {
-	r := &request{ID: id}
-	err := s.requests.Do(ctx, tenant, r)
-	if errors.Is(err, coalesce.ErrAlone) {
-		err = s.get(ctx, tenant, []*request{r})[0]
-	}
-	if err != nil {
+	var r Resource
+	if err := database.Together(ctx, s.db, tenant, Read(tenant, resourceType, id, &r)); err != nil {
 		return nil, fmt.Errorf("get %s %s: %w", resourceType, id, err)
 	}
-	if r.found == nil || r.found.Type != resourceType {
+	if r.ID == uuid.Nil {
 		return nil, fmt.Errorf("%s %s: %w", resourceType, id, ErrNotFound)
 	}
-	return r.found, nil
-}
-
-// Each id is looked up by itself: the planner takes the function for a hundred rows
-// whatever it is given, and would rather read a small table whole for those.
-const getSQL = `select r.* from jsonb_to_recordset($2) i (id uuid) cross join lateral (
-	  select ` + shown + `, r.type, r.unique_name, r.display_name, r.external_id, r.active
-	    from resources r where r.tenant_id = $1 and r.id = i.id and r.deleted_at is null offset 0) r`
-
-// get answers requests that came at a time.
-func (s *Store) get(ctx context.Context, tenant uuid.UUID, requests []*request) []error {
-	byID := make(map[uuid.UUID][]*request, len(requests))
-	var distinct []*request
-	for _, r := range requests {
-		if byID[r.ID] == nil {
-			distinct = append(distinct, r)
-		}
-		byID[r.ID] = append(byID[r.ID], r)
-	}
-	err := database.Quick(ctx, s.db, tenant, len(requests), database.Statement{SQL: getSQL, Args: []any{tenant, distinct}, Collect: func(rows pgx.Rows) error {
-		for _, r := range requests {
-			r.found = nil // of an attempt that failed
-		}
-		for rows.Next() {
-			var r Resource
-			var unique, display, external *string
-			if err := ScanShown(rows, &r, &r.Type, &unique, &display, &external, &r.Active); err != nil {
-				return err
-			}
-			r.UniqueName, r.Display, r.ExternalID = orEmpty(unique), orEmpty(display), orEmpty(external)
-			for _, request := range byID[r.ID] {
-				own := r
-				request.found = &own
-			}
-		}
-		return rows.Err()
-	}})
-	return coalesce.All(err, len(requests))
+	return &r, nil
 }
 
 func orEmpty(s *string) string {
@@ -132,53 +102,3 @@ func orEmpty(s *string) string {
 	}
 	return *s
 }
-
-// CheckTargets looks at the edges that attributes and targets are, pair by pair.
-// It returns an [UnknownTargetError] for one whose target is no live resource of a
-// type that the attribute may lead to. Nothing contains itself. Where an edge leads to one that was deleted since, saying it again is no error.
-func CheckTargets(ctx context.Context, db *database.DB, tenant, source uuid.UUID, attributes []string, targets []uuid.UUID) error {
-	if len(targets) == 0 {
-		return nil
-	}
-	missing, err := database.Once(ctx, db, tenant, func(rows pgx.Rows) ([]*UnknownTargetError, error) {
-		return pgx.CollectRows(rows, pgx.RowToAddrOfStructByPos[UnknownTargetError])
-	}, `
-		select w.attribute, w.target_id::text from unnest($3::text[], $4::uuid[]) w (attribute, target_id)
-		 where (w.attribute in ('members', 'parent') and w.target_id = $2)
-		    or not exists (select 1 from resources t where t.tenant_id = $1 and t.id = w.target_id and `+mayLead+`
-		         and (t.deleted_at is null or exists (select 1 from edges e
-		              where e.tenant_id = $1 and e.source_id = $2 and e.attribute = w.attribute and e.target_id = w.target_id)))
-		 limit 1`, tenant, source, attributes, targets)
-	if err != nil {
-		return fmt.Errorf("look for the targets of edges: %w", err)
-	}
-	if len(missing) > 0 {
-		return missing[0]
-	}
-	if at := slices.Index(attributes, EdgeParent); at >= 0 {
-		return checkParents(ctx, db, tenant, source, targets[at])
-	}
-	return nil
-}
-
-// maxParents bounds how deep agents nest.
-const maxParents = 32
-
-// checkParents refuses a parent whose own parents lead back, or too far up. Two
-// changes at a time may still close a circle; whoever walks one stops at it.
-func checkParents(ctx context.Context, db *database.DB, tenant, agent, parent uuid.UUID) error {
-	above, err := database.Once(ctx, db, tenant, func(rows pgx.Rows) (int, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
-	}, `select parents_above($1, $2, $3)`, tenant, agent, parent)
-	switch {
-	case err != nil:
-		return fmt.Errorf("look at the parents of %s: %w", parent, err)
-	case above < 0 || above > maxParents:
-		return ErrParents
-	}
-	return nil
-}
-
-// mayLead tells whether an edge w may lead to a resource t.
-const mayLead = `t.type = any (case w.attribute
-	when 'members' then array['User', 'Agent', 'Group'] when 'owners' then array['User', 'Group'] else array['Agent'] end)`

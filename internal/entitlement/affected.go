@@ -34,7 +34,7 @@ func (s *Store) Moved(ctx context.Context, of, group uuid.UUID, all bool, after 
 		    full join (select principal_id, direct from computed_groups where tenant_id = $1 and group_id = $2) c on c.principal_id = m.id
 		   where $3 or m.id is null or c.principal_id is null or m.direct <> c.direct
 		  union
-		  select principal_id from doubts where tenant_id = $1 and cause = $2 and principal_id <> $1) concerned
+		  select principal_id from invalidations where tenant_id = $1 and cause = $2 and principal_id <> $1) concerned
 		 where id > $4 order by id limit $5`, of, group, all, after, limit)
 }
 
@@ -60,7 +60,7 @@ func (s *Store) page(ctx context.Context, of uuid.UUID, sql string, args ...any)
 func (s *Store) InDoubt(ctx context.Context, of, principal uuid.UUID) (bool, error) {
 	doubted, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (bool, error) {
 		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `select entitlements_in_doubt($1, $2)`, of, principal)
+	}, `select entitlements_stale($1, $2)`, of, principal)
 	if err != nil {
 		return false, fmt.Errorf("look for doubts: %w", err)
 	}
@@ -72,7 +72,7 @@ func (s *Store) InDoubt(ctx context.Context, of, principal uuid.UUID) (bool, err
 func (s *Store) Doubted(ctx context.Context, of, cause uuid.UUID) (int64, error) {
 	newest, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (int64, error) {
 		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int64])
-	}, `select coalesce(max(id), 0) from doubts where tenant_id = $1 and principal_id = $1 and cause = $2`, of, cause)
+	}, `select coalesce(max(id), 0) from invalidations where tenant_id = $1 and principal_id = $1 and cause = $2`, of, cause)
 	if err != nil {
 		return 0, fmt.Errorf("look for doubts: %w", err)
 	}
@@ -82,7 +82,7 @@ func (s *Store) Doubted(ctx context.Context, of, cause uuid.UUID) (int64, error)
 // Clear takes the doubts of a cause about everybody back, up to one.
 func (s *Store) Clear(ctx context.Context, of, cause uuid.UUID, newest int64) error {
 	_, err := database.Once(ctx, s.db, of, database.Nothing, `
-		delete from doubts where tenant_id = $1 and principal_id = $1 and cause = $2 and id <= $3`, of, cause, newest)
+		delete from invalidations where tenant_id = $1 and principal_id = $1 and cause = $2 and id <= $3`, of, cause, newest)
 	if err != nil {
 		return fmt.Errorf("clear doubts: %w", err)
 	}

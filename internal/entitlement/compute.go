@@ -11,7 +11,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/mapping"
+	"github.com/leaverhq/leaver/internal/ssf"
 )
 
 // Cause is the lifecycle event by which entitlements are computed.
@@ -40,7 +43,7 @@ const MaxBatch = 250
 func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUID, by Cause) ([]Change, error) {
 	var changes []Change
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
-		ids := slices.SortedFunc(slices.Values(principals), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+		ids := sorted(principals)
 		// No row, no lock: what rules there are is asked for again behind it.
 		if _, _, err := s.current(ctx, tx, of); err != nil {
 			return err
@@ -59,7 +62,7 @@ func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUI
 		if err := writeGroups(ctx, tx, of, ids, read); err != nil {
 			return err
 		}
-		changes, err = write(ctx, tx, of, ids, derive(rules, read), version, by)
+		changes, err = writer{tx, of, ids, version, by}.write(ctx, read, derive(rules, read))
 		return err
 	})
 	if errors.Is(err, ErrNoMapping) {
@@ -77,18 +80,26 @@ func lock(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `set local plan_cache_mode = force_custom_plan`); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `
-		insert into computations (tenant_id, principal_id) select $1, p from unnest($2::uuid[]) p
-		on conflict do nothing`, of, ids); err != nil {
+	if err := lockRows(ctx, tx, of, ids); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `
-		select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for update`, of, ids); err != nil {
-		return err
-	}
-	// Behind the lock, and before anything is read: what is doubted later is computed later.
-	_, err := tx.Exec(ctx, `delete from doubts where tenant_id = $1 and principal_id = any ($2)`, of, ids)
+	// Behind the lock, and before anything is read: a later invalidation is evaluated later.
+	_, err := tx.Exec(ctx, `delete from invalidations where tenant_id = $1 and principal_id = any ($2)`, of, ids)
 	return err
+}
+
+func lockRows(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) error {
+	return database.Send(ctx, tx,
+		database.Statement{SQL: `
+			insert into computations (tenant_id, principal_id) select $1, p from unnest($2::uuid[]) p
+			on conflict do nothing`, Args: []any{of, ids}},
+		database.Statement{SQL: `
+			select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for update`, Args: []any{of, ids}})
+}
+
+// sorted returns ids in the one order in which their rows are locked.
+func sorted(ids []uuid.UUID) []uuid.UUID {
+	return slices.SortedFunc(slices.Values(ids), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 }
 
 // principal is whom rules are applied to, and whether anything applies.
@@ -193,9 +204,7 @@ func writeGroups(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID, 
 	return err
 }
 
-// writeSQL stores the difference: entitlements, the audit trail, and for what was
-// granted under something that is not held the mover events that end it. What
-// somebody restricted holds is a leaver's.
+// writeSQL stores the difference, and its audit trail.
 const writeSQL = `
 	with wanted as materialized (
 	  select * from unnest($3::uuid[], $4::text[], $5::jsonb[]) w (principal_id, name, sources)),
@@ -209,42 +218,200 @@ const writeSQL = `
 	  returning e.principal_id, e.name, xmax = 0 as new),
 	changed as (
 	  select principal_id, name, true gained from stored where new union all select principal_id, name, false from lost),
-	told as (
+	recorded as (
 	  insert into entitlement_changes (tenant_id, principal_id, name, gained, version, event_id)
 	  select $1, principal_id, name, gained, $6, nullif($7, '00000000-0000-0000-0000-000000000000'::uuid) from changed),
 	dated as (
-	  update computations set version = $6, computed_at = now() where tenant_id = $1 and principal_id = any ($2)),
-	ended as materialized (
-	  select i.id, i.principal_id from inventory i
-	   where i.tenant_id = $1 and i.principal_id = any ($2) and i.state = 'live' and i.entitlement ~ '^(team|role|scope):.'
-	     and not exists (select 1 from wanted w where w.principal_id = i.principal_id and w.name = i.entitlement)
-	     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = i.principal_id)),
-	moves as materialized (
-	  select p.principal_id, r.type, r.version, gen_random_uuid() id, nextval('lifecycle_sequence') sequence
-	    from (select distinct principal_id from ended where not $8::boolean) p
-	    join resources r on r.tenant_id = $1 and r.id = p.principal_id),
-	moved as (
-	  insert into lifecycle_events (tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at, ends)
-	  select $1, id, sequence, 'mover', principal_id, type, $9, coalesce((select actor from lifecycle_events where tenant_id = $1 and id = $7), 'leaver'),
-	         array['entitlements'], 'mover/' || $1 || '/' || principal_id || '/' || version || '.' || sequence, now(), true from moves),
-	own as (
-	  update lifecycle_events set ends = true where tenant_id = $1 and id = $7 and $8 and exists (select 1 from ended)),
-	marked as (
-	  update inventory i set state = 'ending', reason = 'its entitlement is lost', event_id = coalesce(m.id, $7), updated_at = now()
-	    from ended d left join moves m on m.principal_id = d.principal_id
-	   where i.tenant_id = $1 and i.id = d.id and i.state = 'live')
+	  update computations set version = $6, computed_at = now() where tenant_id = $1 and principal_id = any ($2))
 	select principal_id, name, gained from changed order by principal_id, name`
 
-// TriggerEntitlement is the trigger of the move of a principal who lost an
-// entitlement by a change of a group or of the rules.
-const TriggerEntitlement = "entitlement-lost"
-
-func write(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID, d derived, version int, by Cause) ([]Change, error) {
-	rows, err := tx.Query(ctx, writeSQL, of, ids, d.principals, d.names, d.sources, version, by.Event, by.Ends, TriggerEntitlement)
+// write stores what principals are entitled to, and has what was granted under an
+// entitlement that is not held ended.
+func (w writer) write(ctx context.Context, read []principal, d derived) ([]Change, error) {
+	rows, err := w.tx.Query(ctx, writeSQL, w.of, w.ids, d.principals, d.names, d.sources, w.version, w.by.Event)
 	if err != nil {
 		return nil, err
 	}
-	return collectChanges(rows)
+	changes, err := collectChanges(rows)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.notify(ctx, changes, typesOf(read), d); err != nil {
+		return nil, err
+	}
+	return changes, w.end(ctx, d)
+}
+
+func typesOf(read []principal) map[uuid.UUID]string {
+	types := make(map[uuid.UUID]string, len(read))
+	for _, p := range read {
+		types[p.ID] = p.Type
+	}
+	return types
+}
+
+// writer stores an evaluation within its transaction.
+type writer struct {
+	tx      pgx.Tx
+	of      uuid.UUID
+	ids     []uuid.UUID
+	version int
+	by      Cause
+}
+
+// notify stores the signals that what principals are entitled to has changed. d is what
+// they are entitled to now.
+func (w writer) notify(ctx context.Context, changes []Change, types map[uuid.UUID]string, d derived) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	var workflow string
+	err := w.tx.QueryRow(ctx, `select workflow_id from lifecycle_events where tenant_id = $1 and id = $2`, w.of, w.by.Event).Scan(&workflow)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	held := make(map[uuid.UUID][]string)
+	for i, id := range d.principals {
+		held[id] = append(held[id], d.names[i])
+	}
+	signals := make([]ssf.Signal, len(changes))
+	for i, c := range changes {
+		names := held[c.Principal]
+		slices.Sort(names)
+		signals[i] = ssf.ClaimsChanged(c.Principal, types[c.Principal], workflow, names)
+	}
+	return database.Send(ctx, w.tx, ssf.Record(w.of, signals...))
+}
+
+// endedSQL finds live items that were granted under an entitlement that is not held. What
+// a restricted principal holds is a leaver's.
+const endedSQL = `
+	with wanted as materialized (select * from unnest($3::uuid[], $4::text[]) w (principal_id, name))
+	select i.id, r.id, r.type, r.version from inventory i
+	  join resources r on r.tenant_id = $1 and r.id = i.principal_id
+	 where i.tenant_id = $1 and i.principal_id = any ($2) and i.state = 'live' and i.entitlement ~ '^(team|role|scope):.'
+	   and not exists (select 1 from wanted w where w.principal_id = i.principal_id and w.name = i.entitlement)
+	   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = i.principal_id)
+	 order by i.principal_id, i.id`
+
+// end has items that lost their entitlement ended: by the event's own workflow, or by a
+// mover of each principal.
+func (w writer) end(ctx context.Context, d derived) error {
+	rows, err := w.tx.Query(ctx, endedSQL, w.of, w.ids, d.principals, d.names)
+	if err != nil {
+		return err
+	}
+	var items, holders []uuid.UUID
+	var moved []lifecycle.Principal
+	var item uuid.UUID
+	p := lifecycle.Principal{Again: true}
+	_, err = pgx.ForEachRow(rows, []any{&item, &p.ID, &p.Type, &p.Version}, func() error {
+		items, holders = append(items, item), append(holders, p.ID)
+		if len(moved) == 0 || moved[len(moved)-1].ID != p.ID {
+			moved = append(moved, p)
+		}
+		return nil
+	})
+	if err != nil || len(items) == 0 {
+		return err
+	}
+	events := make([]uuid.UUID, len(items))
+	if w.by.Ends {
+		for i := range events {
+			events[i] = w.by.Event
+		}
+		err = lifecycle.In(w.tx, w.of, lifecycle.Cause{}).SetEnds(ctx, w.by.Event)
+	} else {
+		err = w.move(ctx, moved, holders, events)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = w.tx.Exec(ctx, `
+		update inventory i set state = 'ending', reason = 'its entitlement is lost', event_id = m.event, updated_at = now()
+		  from unnest($2::uuid[], $3::uuid[]) m (id, event)
+		 where i.tenant_id = $1 and i.id = m.id and i.state = 'live'`, w.of, items, events)
+	return err
+}
+
+// move makes movers of principals, and fills in the event of each item's holder.
+func (w writer) move(ctx context.Context, moved []lifecycle.Principal, holders, events []uuid.UUID) error {
+	actor := "leaver"
+	err := w.tx.QueryRow(ctx, `select actor from lifecycle_events where tenant_id = $1 and id = $2`, w.of, w.by.Event).Scan(&actor)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	tx := lifecycle.In(w.tx, w.of, lifecycle.Cause{Trigger: lifecycle.TriggerEntitlement, Actor: actor})
+	emitted, err := tx.Emit(ctx, lifecycle.Mover, []string{"entitlements"}, lifecycle.Emission{Ends: true}, moved...)
+	if err != nil {
+		return err
+	}
+	of := make(map[uuid.UUID]uuid.UUID, len(emitted))
+	for _, e := range emitted {
+		of[e.Principal] = e.ID
+	}
+	for i, holder := range holders {
+		events[i] = of[holder]
+	}
+	return nil
+}
+
+// Withdraw takes from restricted principals what they were entitled to, in the cascade of
+// an event. It waits for evaluations that are under way and may not have seen the
+// restriction. Where the tenant has no rules it does nothing.
+func (s *Store) Withdraw(ctx context.Context, of uuid.UUID, principals []uuid.UUID, event uuid.UUID) error {
+	derives, err := s.Derives(ctx, of)
+	if err != nil || !derives {
+		return err
+	}
+	ids := sorted(principals)
+	err = s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
+		if err := lockRows(ctx, tx, of, ids); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			with lost as (
+			  delete from entitlements e
+			   where e.tenant_id = $1 and e.principal_id = any ($2)
+			     and exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = e.principal_id)
+			  returning e.principal_id, e.name),
+			recorded as (
+			  insert into entitlement_changes (tenant_id, principal_id, name, gained, version, event_id)
+			  select $1, l.principal_id, l.name, false, c.version, $3 from lost l join computations c on c.tenant_id = $1 and c.principal_id = l.principal_id)
+			select principal_id, name, false from lost order by principal_id, name`, of, ids, event)
+		if err != nil {
+			return err
+		}
+		changes, err := collectChanges(rows)
+		if err != nil || len(changes) == 0 {
+			return err
+		}
+		read, err := readTypes(ctx, tx, of, ids)
+		if err != nil {
+			return err
+		}
+		return writer{tx: tx, of: of, by: Cause{Event: event}}.notify(ctx, changes, read, derived{})
+	})
+	if err != nil {
+		return fmt.Errorf("withdraw entitlements: %w", err)
+	}
+	return nil
+}
+
+// readTypes returns the types of principals, deleted or not.
+func readTypes(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) (map[uuid.UUID]string, error) {
+	rows, err := tx.Query(ctx, `select id, type from resources where tenant_id = $1 and id = any ($2)`, of, ids)
+	if err != nil {
+		return nil, err
+	}
+	types := make(map[uuid.UUID]string, len(ids))
+	var id uuid.UUID
+	var name string
+	_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error {
+		types[id] = name
+		return nil
+	})
+	return types, err
 }
 
 // collectChanges reads rows of principal, name and whether it was gained, in the

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -109,10 +110,6 @@ func (s *Store) History(ctx context.Context, of uuid.UUID, before, limit int) ([
 	return versions, nil
 }
 
-// TriggerMapping is the trigger of the synchronisation of a whole tenant with rules
-// that have changed.
-const TriggerMapping = "mapping"
-
 // Apply puts a document in force as the next version, and commits the event that
 // has every principal computed anew. base is the version that it replaces; -1 is any.
 // Errors: mapping.Error, [ErrOutdated].
@@ -128,15 +125,10 @@ func (s *Store) Apply(ctx context.Context, of uuid.UUID, document string, base i
 			return err
 		}
 		rows, err := tx.Query(ctx, `
-			with latest as (select coalesce(max(version), 0) version from mappings where tenant_id = $1),
-			applied as (
-			  insert into mappings (tenant_id, version, document, actor, reason)
-			  select $1, version + 1, $2, $3, $4 from latest where $5 = -1 or version = $5
-			  returning `+versionColumns+`),
-			event as (
-			  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
-			  select $1, $6, 'team-sync', $1, 'Tenant', $7, $3, array['mapping'], 'team-sync/' || $1 || '/' || $1 || '/' || version, now() from applied)
-			select `+versionColumns+` from applied`, of, document, by, reason, base, uuid.Must(uuid.NewV7()), TriggerMapping)
+			with latest as (select coalesce(max(version), 0) version from mappings where tenant_id = $1)
+			insert into mappings (tenant_id, version, document, actor, reason)
+			select $1, version + 1, $2, $3, $4 from latest where $5 = -1 or version = $5
+			returning `+versionColumns, of, document, by, reason, base)
 		if err != nil {
 			return err
 		}
@@ -144,6 +136,11 @@ func (s *Store) Apply(ctx context.Context, of uuid.UUID, document string, base i
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrOutdated
 		}
+		if err != nil {
+			return err
+		}
+		_, err = lifecycle.In(tx, of, lifecycle.Cause{Trigger: lifecycle.TriggerMapping, Actor: by}).
+			Emit(ctx, lifecycle.TeamSync, []string{"mapping"}, lifecycle.Emission{}, lifecycle.Principal{ID: of, Type: "Tenant", Version: int64(applied.Version)})
 		return err
 	})
 	if err != nil {

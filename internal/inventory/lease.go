@@ -29,6 +29,7 @@ type Attempt struct {
 	Event    uuid.UUID
 	Item     uuid.UUID
 	Holder   uuid.UUID // of this attempt alone
+	Workflow string
 	Run      string
 	Activity string
 	Number   int
@@ -52,7 +53,7 @@ const leaseSQL = `
 // openLeasedSQL reads the item after the lease was taken: what was registered for the
 // account before is visible now. An event's claim on an item is its mark, or its scope.
 const openLeasedSQL = `
-	select ` + itemColumns + `, secret, rotates(i),
+	select ` + openedColumns + `,
 	       exists (select 1 from account_leases l where l.tenant_id = $1 and l.holder = $4
 	          and l.connector = i.connector and l.kind = i.kind and l.reference = i.reference),
 	       exists (select 1 from lifecycle_events e
@@ -79,7 +80,7 @@ func (s *Store) OpenLeased(ctx context.Context, tenant uuid.UUID, a Attempt) (*O
 		database.Statement{SQL: openLeasedSQL, Args: []any{tenant, a.Item, a.Event, a.Holder}, Collect: func(rows pgx.Rows) (err error) {
 			o, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Opened, error) {
 				var o Opened
-				return &o, row.Scan(append(o.fields(), &secret, &o.Rotates, &leased, &claimed)...)
+				return &o, o.scan(row, &secret, &leased, &claimed)
 			})
 			return err
 		}})

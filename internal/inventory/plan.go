@@ -8,14 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 // Planned is an item that a cascade would end, in the order in which it would
 // begin with it.
 type Planned struct {
 	Item
-	Rotates bool        // others rely on it
-	Holders []uuid.UUID // of them, the principals that the inventory knows
+	Verb    Verb
+	Holders []uuid.UUID // the principals that go on with its account
 	Secret  bool        // one is registered
 }
 
@@ -24,7 +25,7 @@ type Planned struct {
 // those to the principal's manager, who is returned then, what they hold for
 // themselves goes on.
 func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
-	managers, err := database.Once(ctx, s.db, tenant, ids, managerSQL, tenant, principal)
+	managers, err := database.Once(ctx, s.db, tenant, ids, lifecycle.ManagerSQL, tenant, principal)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}
@@ -34,11 +35,14 @@ func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int
 	items, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Planned, error) {
 		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Planned, error) {
 			var p Planned
-			return p, row.Scan(append(p.fields(), &p.Rotates, &p.Holders, &p.Secret)...)
+			var reliedOn bool
+			err := row.Scan(append(p.fields(), &reliedOn, &p.Holders, &p.Secret)...)
+			p.Verb = EndVerb(p.Kind, reliedOn)
+			return p, err
 		})
 	}, `
 		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a where not $4) as ids)
-		select `+itemColumns+`, rotates(i),
+		select `+itemColumns+`, relied_on(i, (select ids from ending)),
 		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1 and o.id in (select other_holders(i))
 		              and o.principal_id <> all ((select ids from ending)::uuid[])),
 		       secret is not null

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -329,7 +330,7 @@ func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map
 	}
 	doubted, err := database.Once(ctx, s.db, tenant, ids, `
 		select distinct p from unnest($2::uuid[]) p where exists (select 1 from resources
-		    where tenant_id = $1 and id = p and type in ('User', 'Agent') and deleted_at is null) and entitlements_in_doubt($1, p)`,
+		    where tenant_id = $1 and id = p and type in ('User', 'Agent') and deleted_at is null) and entitlements_stale($1, p)`,
 		tenant, principals)
 	if err != nil {
 		return nil, fmt.Errorf("look for doubts: %w", err)
@@ -398,7 +399,7 @@ func (a *admission) entitled(ctx context.Context, principal uuid.UUID, name stri
 	if live, doubted := a.live[principal]; doubted {
 		// Checked again under the lock: an evaluation that was committed in the meantime is
 		// newer than the derived entitlements.
-		if err := a.tx.QueryRow(ctx, `select entitlements_in_doubt($1, $2)`, a.tenant, principal).Scan(&doubted); err != nil {
+		if err := a.tx.QueryRow(ctx, `select entitlements_stale($1, $2)`, a.tenant, principal).Scan(&doubted); err != nil {
 			return err
 		}
 		if doubted && slices.Contains(live, name) {
@@ -446,26 +447,30 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 	}
 	// Asked after the lock is held, in a statement of its own: either a deactivation is
 	// visible now, or its cascade waits.
-	var restricted, expired bool
+	party := access.Party{ID: id, Owned: true}
 	err = a.tx.QueryRow(ctx, `
-		select r.type, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2),
-		       exists (select 1 from validities v where v.tenant_id = $1 and v.principal_id = $2 and v.valid_until <= now())
+		select r.type, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2), coalesce(r.valid_until <= now(), false)
 		  from resources r where r.tenant_id = $1 and r.id = $2 and r.deleted_at is null and r.type in ('User', 'Agent')`,
-		a.tenant, id).Scan(&resourceType, &restricted, &expired)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
+		a.tenant, id).Scan(&party.Type, &party.Restricted, &party.Expired)
+	if errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("%w: %s", ErrUnknownPrincipal, id)
-	case err != nil:
+	}
+	if err == nil && party.Type == directory.TypeAgent && party.Refusal() == "" {
+		party.Owned, err = a.lockActiveOwner(ctx, id)
+	}
+	if err != nil {
 		return "", err
-	case restricted:
-		return resourceType, fmt.Errorf("%w: %s", ErrRestricted, id)
-	case expired:
-		return resourceType, fmt.Errorf("%w: the validity of agent %s has ended", ErrRestricted, id)
 	}
-	if resourceType == directory.TypeAgent {
-		err = a.lockActiveOwner(ctx, id)
+	switch party.Refusal() {
+	case "":
+		return party.Type, nil
+	case access.AgentExpired:
+		return party.Type, fmt.Errorf("%w: the validity of agent %s has ended", ErrRestricted, id)
+	case access.OwnerGone:
+		return party.Type, fmt.Errorf("%w: agent %s has no active owner", ErrRestricted, id)
+	default:
+		return party.Type, fmt.Errorf("%w: %s", ErrRestricted, id)
 	}
-	return resourceType, err
 }
 
 // lockPrincipal has a cascade of the principal's wait until the transaction ends. No
@@ -478,23 +483,21 @@ func (a *admission) lockPrincipal(ctx context.Context, id uuid.UUID) error {
 	return err
 }
 
-// lockActiveOwner selects an active owner of the agent and makes the owner's cascade wait
-// until the transaction ends. If the owner was deactivated meanwhile, it selects another.
-func (a *admission) lockActiveOwner(ctx context.Context, agent uuid.UUID) error {
+// lockActiveOwner selects an active owner of the agent, if it has one, and makes the
+// owner's cascade wait until the transaction ends. If the owner was deactivated meanwhile,
+// it selects another.
+func (a *admission) lockActiveOwner(ctx context.Context, agent uuid.UUID) (owned bool, err error) {
 	for {
 		var owner *uuid.UUID
-		if err := a.tx.QueryRow(ctx, `select active_owner($1, $2, null)`, a.tenant, agent).Scan(&owner); err != nil {
-			return err
-		}
-		if owner == nil {
-			return fmt.Errorf("%w: agent %s has no active owner", ErrRestricted, agent)
+		if err := a.tx.QueryRow(ctx, `select active_owner($1, $2, null)`, a.tenant, agent).Scan(&owner); err != nil || owner == nil {
+			return false, err
 		}
 		if err := a.lockPrincipal(ctx, *owner); err != nil {
-			return err
+			return false, err
 		}
 		restricted, err := isRestricted(ctx, a.tx, a.tenant, *owner)
 		if err != nil || !restricted {
-			return err
+			return true, err
 		}
 	}
 }

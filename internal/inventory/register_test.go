@@ -60,11 +60,11 @@ func TestRegister_RechecksStaleEntitlementsUnderLock(t *testing.T) {
 	exec(`insert into mappings (tenant_id, version, document, actor, reason) values ($1, 1, 'rules: []', 'test', 'test')`, of.ID)
 	exec(`insert into computations (tenant_id, principal_id) values ($1, $2)`, of.ID, ada)
 	exec(`insert into entitlements (tenant_id, principal_id, name, sources) values ($1, $2, 'team:x', '[]')`, of.ID, ada)
-	exec(`insert into doubts (tenant_id, principal_id, cause) values ($1, $2, $2)`, of.ID, ada)
+	exec(`insert into invalidations (tenant_id, principal_id, cause) values ($1, $2, $2)`, of.ID, ada)
 
 	store := inventory.NewStore(db, sealer, overtaken{live: []string{"team:x"}, compute: func() {
 		exec(`delete from entitlements where tenant_id = $1`, of.ID)
-		exec(`delete from doubts where tenant_id = $1`, of.ID)
+		exec(`delete from invalidations where tenant_id = $1`, of.ID)
 	}})
 	_, err = store.Register(t.Context(), of.ID, inventory.New{
 		Principal: ada, Kind: inventory.APIKey, Connector: "platform", Reference: "k", Entitlement: "team:x", IssuedAt: time.Now(),

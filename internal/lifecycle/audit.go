@@ -18,7 +18,7 @@ type Change struct {
 	Resource uuid.UUID `json:"resourceId"`
 	Type     string    `json:"resourceType"`
 	Version  int64     `json:"version"`
-	Trigger  string    `json:"trigger"`
+	Trigger  Trigger   `json:"trigger"`
 	Actor    string    `json:"actor"`
 	Changed  []string  `json:"changed"`
 	At       time.Time `json:"at"`

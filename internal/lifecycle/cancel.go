@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
 )
 
 // WorkflowStatus is what Temporal knows of an event's workflow.
@@ -19,13 +21,11 @@ const (
 	WorkflowGone    WorkflowStatus = "gone"    // closed otherwise, or unknown
 )
 
-// cancelSQL closes an open event as cancelled. Items that the cascade has not ended become
-// live if their principal and agent are active again, and survivors otherwise. The leases of
-// the cascade's attempts are deleted.
-const cancelSQL = `
-	with closed as (
-	  update lifecycle_events set closed_at = now(), started_at = coalesce(started_at, now()), outcome = 'cancelled'
-	   where tenant_id = $1 and id = $2 and closed_at is null returning id, kind, principal_id),
+// keepSQL decides what becomes of the items that a cancelled cascade has not ended: they
+// are live if their principal and agent are active again, and survivors otherwise. The
+// leases of the cascade's attempts are deleted, and the event gets its counts.
+const keepSQL = `
+	with closed as (select id, kind, principal_id from lifecycle_events where tenant_id = $1 and id = $2),
 	kept as (
 	  update inventory i
 	     set state = case when back.yes then 'live' else 'survivor' end, event_id = c.id,
@@ -42,33 +42,28 @@ const cancelSQL = `
 	  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
 	         count(*) filter (where state = 'expiring') expiring, count(*) filter (where state = 'waived') waived
 	    from inventory where tenant_id = $1 and event_id = $2)
-	select exists (select 1 from closed), (select count(*) from kept where state = 'survivor'), verified, revoked, expiring, waived from counted`
+	update lifecycle_events e
+	   set survivors = (select count(*) from kept where state = 'survivor'), verified = c.verified, revoked = c.revoked, expiring = c.expiring, waived = c.waived
+	  from counted c where e.tenant_id = $1 and e.id = $2`
 
 // Cancel closes a running cascade as cancelled, whatever its workflow is at, and records
-// who did so and why. Errors: [ErrCascadeNotFound], [ErrNotRunning].
+// the actor and the reason. Errors: [ErrCascadeNotFound], [ErrNotRunning].
 func (c *Cascades) Cancel(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (*Cascade, error) {
-	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		var known bool
-		if err := tx.QueryRow(ctx, `select true from lifecycle_events where tenant_id = $1 and id = $2 and `+isCascade+` for update`, tenant, id).
-			Scan(&known); errors.Is(err, pgx.ErrNoRows) {
-			return ErrCascadeNotFound
-		} else if err != nil {
-			return err
-		}
-		var closed bool
-		var survivors, verified, revoked, expiring, waived int
-		if err := tx.QueryRow(ctx, cancelSQL, tenant, id, reason).Scan(&closed, &survivors, &verified, &revoked, &expiring, &waived); err != nil {
-			return err
-		}
-		if !closed {
-			return ErrNotRunning
-		}
-		if _, err := tx.Exec(ctx, `update lifecycle_events set survivors = $3, verified = $4, revoked = $5, expiring = $6, waived = $7 where tenant_id = $1 and id = $2`,
-			tenant, id, survivors, verified, revoked, expiring, waived); err != nil {
-			return err
-		}
-		return record(ctx, tx, tenant, id, actor, "cancel", reason)
+	err := c.end(ctx, tenant, func(e *ended) database.Statement {
+		return database.Statement{SQL: `
+			update lifecycle_events e set closed_at = now(), started_at = coalesce(e.started_at, now()), outcome = 'cancelled'
+			 where e.tenant_id = $1 and e.id = $2 and ` + isCascade + ` and e.closed_at is null
+			returning true, ` + endedColumns, Args: []any{tenant, id}, Collect: collectOne(e.fields()...)}
+	}, func(tx *Tx, _ *ended) {
+		tx.add(keepSQL, tenant, id, reason)
+		tx.add(recordSQL, tenant, id, actor, "cancel", reason)
 	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		if _, err := c.Get(ctx, tenant, id); err != nil {
+			return nil, fmt.Errorf("cancel cascade %s: %w", id, err)
+		}
+		err = ErrNotRunning
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cancel cascade %s: %w", id, err)
 	}

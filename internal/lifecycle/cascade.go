@@ -40,7 +40,7 @@ type Cascade struct {
 	Kind       Kind       `json:"kind"` // leaver or mover
 	Principal  uuid.UUID  `json:"principalId"`
 	Type       string     `json:"principalType"`
-	Trigger    string     `json:"trigger"`
+	Trigger    Trigger    `json:"trigger"`
 	Actor      string     `json:"actor"`
 	WorkflowID string     `json:"workflowId"`
 	RunID      *string    `json:"runId,omitempty"`
@@ -152,44 +152,13 @@ type Report struct {
 // cascade, and an event of another kind, are reported as they are. Error: [ErrCascadeNotFound].
 // Closing again, after a re-run, replaces the outcome.
 func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind, interrupted bool) (Report, error) {
-	r, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (Report, error) {
-		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (r Report, err error) {
-			err = row.Scan(&r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Waived, &r.Outcome, &r.Surviving, &r.Unbound)
-			return r, err
-		})
-	}, `
-		with ending as materialized ( -- as an array, which indexes take
-		  select array(select e.principal_id union select agents_ending_with($1, e.principal_id)) as ids
-		    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = 'leaver'),
-		closing as materialized (
-		  select e.id from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = $5 and e.outcome is distinct from 'cancelled' for update of e),
-		items as materialized (
-		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
-		   where i.tenant_id = $1 and i.event_id = $2
-		  union
-		  -- What another cascade was at last, and has left alive.
-		  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
-		    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver'
-		   where i.tenant_id = $1 and i.state in ('survivor', 'ending')
-		     and not of_later_life($1, e.sequence, i.sequence, array[i.principal_id, i.agent_id, e.principal_id])
-		     and (i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))),
-		-- An item that is still ending was never concluded: it survived as well.
-		left_over as (
-		  update inventory set state = 'survivor', reason = coalesce(nullif(reason, ''), 'not ended'), updated_at = now()
-		   where tenant_id = $1 and event_id = $2 and state = 'ending' and exists (select 1 from closing)),
-		counts as (
-		  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
-		         count(*) filter (where state = 'expiring') expiring,
-		         count(*) filter (where state in ('survivor', 'ending')) survivors, count(*) filter (where state = 'waived') waived from items),
-		surviving as (
-		  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason', coalesce(nullif(reason, ''), 'not ended')) order by id) list
-		    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
-		update lifecycle_events e
-		   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
-		       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors, waived = c.waived
-		  from counts c, surviving s, closing where e.tenant_id = $1 and e.id = closing.id
-		returning e.verified, e.revoked, e.expiring, e.survivors, e.waived, e.outcome, s.list,
-		  (select count(*) from unbound u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`, tenant, event, interrupted, maxSurvivors, kind)
+	var r Report
+	err := c.end(ctx, tenant, func(e *ended) database.Statement {
+		return database.Statement{
+			SQL: closeSQL, Args: []any{tenant, event, interrupted, maxSurvivors, kind},
+			Collect: collectOne(append(e.fields(), &r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Waived, &r.Surviving, &r.Unbound)...),
+		}
+	}, func(_ *Tx, e *ended) { r.Outcome = e.outcome })
 	if errors.Is(err, pgx.ErrNoRows) {
 		cascade, err := c.Get(ctx, tenant, event)
 		if err != nil {
@@ -202,6 +171,41 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind
 	}
 	return r, nil
 }
+
+const closeSQL = `
+	with ending as materialized ( -- as an array, which indexes take
+	  select array(select e.principal_id union select agents_ending_with($1, e.principal_id)) as ids
+	    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = 'leaver'),
+	closing as materialized (
+	  select e.id, e.closed_at is null as open from lifecycle_events e
+	   where e.tenant_id = $1 and e.id = $2 and e.kind = $5 and e.outcome is distinct from 'cancelled' for update of e),
+	items as materialized (
+	  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
+	   where i.tenant_id = $1 and i.event_id = $2
+	  union
+	  -- What another cascade was at last, and has left alive.
+	  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
+	    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver'
+	   where i.tenant_id = $1 and i.state in ('survivor', 'ending')
+	     and not of_later_life($1, e.sequence, i.sequence, array[i.principal_id, i.agent_id, e.principal_id])
+	     and (i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))),
+	-- An item that is still ending was never concluded: it survived as well.
+	left_over as (
+	  update inventory set state = 'survivor', reason = coalesce(nullif(reason, ''), 'not ended'), updated_at = now()
+	   where tenant_id = $1 and event_id = $2 and state = 'ending' and exists (select 1 from closing)),
+	counts as (
+	  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
+	         count(*) filter (where state = 'expiring') expiring,
+	         count(*) filter (where state in ('survivor', 'ending')) survivors, count(*) filter (where state = 'waived') waived from items),
+	surviving as (
+	  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason', coalesce(nullif(reason, ''), 'not ended')) order by id) list
+	    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
+	update lifecycle_events e
+	   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
+	       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors, waived = c.waived
+	  from counts c, surviving s, closing where e.tenant_id = $1 and e.id = closing.id
+	returning closing.open, ` + endedColumns + `, e.verified, e.revoked, e.expiring, e.survivors, e.waived, s.list,
+	  (select count(*) from unbound u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`
 
 // Report returns the cascade's counts and outcome, without the survivors.
 func (c *Cascade) Report() Report {
@@ -290,22 +294,23 @@ func (c *Cascades) RecordAct(ctx context.Context, tenant, id uuid.UUID, actor, v
 }
 
 func record(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, actor, verb, reason string) error {
-	_, err := tx.Exec(ctx, `insert into acts (tenant_id, event_id, actor, verb, reason) values ($1, $2, $3, $4, $5)`,
-		tenant, id, actor, verb, reason)
+	_, err := tx.Exec(ctx, recordSQL, tenant, id, actor, verb, reason)
 	return err
 }
+
+const recordSQL = `insert into acts (tenant_id, event_id, actor, verb, reason) values ($1, $2, $3, $4, $5)`
 
 // CloseEvent stores that the workflow of an event which is no cascade is done.
 // Error: [ErrOtherKind].
 func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) error {
-	var closed int64
-	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			update lifecycle_events set closed_at = now(), outcome = 'completed' where tenant_id = $1 and id = $2 and not `+isCascade, tenant, event)
-		closed = tag.RowsAffected()
-		return err
-	})
-	if err == nil && closed == 0 {
+	err := c.end(ctx, tenant, func(e *ended) database.Statement {
+		return database.Statement{SQL: `
+			with closing as materialized (
+			  select id, closed_at is null as open from lifecycle_events where tenant_id = $1 and id = $2 and not ` + isCascade + ` for update)
+			update lifecycle_events e set closed_at = now(), outcome = 'completed' from closing where e.tenant_id = $1 and e.id = closing.id
+			returning closing.open, ` + endedColumns, Args: []any{tenant, event}, Collect: collectOne(e.fields()...)}
+	}, nil)
+	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrOtherKind
 	}
 	if err != nil {

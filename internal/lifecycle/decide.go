@@ -14,14 +14,20 @@ type decision struct {
 	lift     bool
 }
 
-// decide reads the meaning off a resource before (nil for a new one) and after
-// a change. before.Restriction is the state that decision points see so far: it, and
-// not the attribute, says whether a principal has left, since `remove active`
-// makes the attribute absent without bringing anyone back. [activateSQL] says the same of
-// active alone.
+// decide returns what a change means: before is nil for a new resource, and after for a
+// deletion. before.Restriction is the state that decision points see so far: it, and not
+// the attribute, says whether a principal has left, since `remove active` makes the
+// attribute absent without bringing the principal back. A principal that is inactive, and
+// for whatever reason not restricted, leaves.
 func decide(before, after *directory.Resource, changed []string) decision {
-	if after.Type == directory.TypeGroup {
-		return decideGroup(before, after, changed)
+	switch {
+	case after == nil && before.Type == directory.TypeGroup:
+		return decision{kind: TeamSync}
+	case after == nil:
+		// Also where it was inactive before: what it held since ends too.
+		return decision{kind: Leaver, restrict: true}
+	case after.Type == directory.TypeGroup:
+		return decideGroup(before, changed)
 	}
 	restricted := before != nil && before.Restricted()
 	switch {
@@ -40,29 +46,31 @@ func decide(before, after *directory.Resource, changed []string) decision {
 	return decision{}
 }
 
-func decideGroup(before, after *directory.Resource, changed []string) decision {
-	if before == nil && after.Members.Empty() {
-		return decision{}
-	}
+func decideGroup(before *directory.Resource, changed []string) decision {
 	relevant := func(name string) bool {
-		return name == directory.EdgeMembers || name == "displayName" || name == "externalId"
+		return name == directory.EdgeMembers || (before != nil && (name == "displayName" || name == "externalId"))
 	}
-	if before == nil || slices.ContainsFunc(changed, relevant) {
+	if slices.ContainsFunc(changed, relevant) {
 		return decision{kind: TeamSync}
 	}
 	return decision{}
 }
 
-// difference names the attributes in which two versions differ, sorted. A group's
-// members are not among them: whether a [directory.Delta] changes any, only the
-// database can tell.
-func difference(before, after *directory.Resource) []string {
-	changed := slices.Clone(after.Changed)
-	for _, attribute := range []string{directory.EdgeOwners, directory.EdgeParent} {
-		if !maps.Equal(before.Targets(attribute), after.Targets(attribute)) {
-			changed = append(changed, attribute)
+// difference returns the names of the attributes in which two versions differ, sorted.
+// before is nil for a new resource, all of whose document is new: only its members count.
+func difference(before, after *directory.Resource, members bool) []string {
+	changed := []string{}
+	if before != nil {
+		changed = append(changed, after.Changed...)
+		for _, attribute := range []string{directory.EdgeOwners, directory.EdgeParent} {
+			if !maps.Equal(before.Targets(attribute), after.Targets(attribute)) {
+				changed = append(changed, attribute)
+			}
 		}
+		slices.Sort(changed)
 	}
-	slices.Sort(changed)
+	if members {
+		changed = append(changed, directory.EdgeMembers)
+	}
 	return changed
 }

@@ -5,6 +5,7 @@ package lifecycle
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,13 +30,22 @@ type Event struct {
 	Kind          Kind
 	Principal     uuid.UUID
 	PrincipalType string
-	Trigger       string   // e.g. scim-patch
-	Actor         string   // who caused it, e.g. scim-token/<id>
+	Trigger       Trigger
+	Actor         string   // e.g. scim-token/<id>
 	Changed       []string // names of changed attributes, never their values
-	// WorkflowID is <kind>/<tenant>/<principal>/<version>: deterministic, so that
-	// starting twice is harmless, and of ids only, since Temporal never encrypts it.
-	WorkflowID string
-	CreatedAt  time.Time
+	WorkflowID    string   // see workflowID
+	CreatedAt     time.Time
+}
+
+// workflowID formats the ID of an event's workflow. It is deterministic, so that starting
+// twice is harmless (I3), and of ids only, since Temporal never encrypts it. sequence is 0
+// where the event has a version of the resource for itself.
+func workflowID(kind Kind, tenant, principal uuid.UUID, version, sequence int64) string {
+	id := string(kind) + "/" + tenant.String() + "/" + principal.String() + "/" + strconv.FormatInt(version, 10)
+	if sequence != 0 {
+		id += "." + strconv.FormatInt(sequence, 10)
+	}
+	return id
 }
 
 // Starter starts the workflow of an event, or finds that it was started before.

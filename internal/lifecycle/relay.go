@@ -121,9 +121,17 @@ func (r *Relay) start(ctx context.Context, event Event) {
 func (r *Relay) claim(ctx context.Context) ([]Event, error) {
 	var events []Event
 	err := r.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+		next, err := r.next(ctx, tx)
+		if err != nil || len(next) == 0 {
+			return err
+		}
+		var tenants, ids []uuid.UUID
+		for _, d := range next {
+			tenants, ids = append(tenants, d.Tenant), append(ids, d.ID)
+		}
 		rows, err := tx.Query(ctx, `
 			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, created_at
-			  from claim_events($1, $2, $3) order by (kind = 'leaver') desc, sequence`, relayBatch, relayLease, r.atOnce)
+			  from claim_events($1, $2, $3) order by (kind = 'leaver') desc, sequence`, tenants, ids, relayLease)
 		if err != nil {
 			return err
 		}
@@ -134,4 +142,28 @@ func (r *Relay) claim(ctx context.Context) ([]Event, error) {
 		return nil, fmt.Errorf("claim events: %w", err)
 	}
 	return events, nil
+}
+
+// next reads what is due, and chooses what is started next.
+func (r *Relay) next(ctx context.Context, tx pgx.Tx) ([]due, error) {
+	var waiting []due
+	running := make(map[sender]int)
+	err := database.Send(ctx, tx,
+		database.Statement{
+			SQL: `select tenant_id, id, sequence, leaver, actor, period from due_events($1, $2)`, Args: []any{relayBatch, int(TurnPeriod / time.Second)},
+			Collect: func(rows pgx.Rows) (err error) {
+				waiting, err = pgx.CollectRows(rows, pgx.RowToStructByPos[due])
+				return err
+			},
+		},
+		database.Statement{
+			SQL: `select tenant_id, actor, running from running_leavers($1)`, Args: []any{countedRunning},
+			Collect: func(rows pgx.Rows) error {
+				var of sender
+				var n int
+				_, err := pgx.ForEachRow(rows, []any{&of.tenant, &of.actor, &n}, func() error { running[of] = n; return nil })
+				return err
+			},
+		})
+	return choose(waiting, running, r.atOnce, relayBatch), err
 }

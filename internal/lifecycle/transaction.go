@@ -32,11 +32,14 @@ func (c *Cascades) Transaction(ctx context.Context, tenant uuid.UUID, workflowID
 	return t, nil
 }
 
-// TellEnd has receivers of security events told when an event's workflow closes, or
-// at once where it has (RFC 9967 section 2.5).
-func (c *Cascades) TellEnd(ctx context.Context, tenant, event uuid.UUID) error {
-	_, err := database.Once(ctx, c.db, tenant, database.Nothing, `
-		update lifecycle_events set async = true where tenant_id = $1 and id = $2`, tenant, event)
+// NotifyOnCompletion has receivers of security events notified when an event's workflow
+// closes, or at once where it has (RFC 9967 section 2.5).
+func (c *Cascades) NotifyOnCompletion(ctx context.Context, tenant, event uuid.UUID) error {
+	err := c.end(ctx, tenant, func(e *ended) database.Statement {
+		return database.Statement{SQL: `
+			update lifecycle_events e set async = true where e.tenant_id = $1 and e.id = $2
+			returning e.closed_at is not null, ` + endedColumns, Args: []any{tenant, event}, Collect: collectOne(e.fields()...)}
+	}, nil)
 	if err != nil {
 		return fmt.Errorf("mark event %s: %w", event, err)
 	}

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,68 +11,29 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/leaverhq/leaver/internal/coalesce"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// Cause says who changes a resource, and by what.
-type Cause struct {
-	Trigger string // e.g. scim-patch
-	Actor   string
-	// Conditional: the change was made for a version (If-Match).
-	Conditional bool
-}
-
-// restriction is the cause that a restriction tells.
-func (c Cause) restriction() string {
-	if c.Trigger == TriggerDelete {
-		return "deleted"
-	}
-	return "deactivated"
-}
-
-// restrictionOf is the restriction that a change made, with its event if it has one.
-func (c Cause) restrictionOf(since time.Time, e *Event) *directory.Restriction {
-	r := &directory.Restriction{Since: since, Cause: c.restriction()}
-	if e != nil {
-		r.WorkflowID = e.WorkflowID
-	}
-	return r
-}
-
-// maxAttempts bounds how often a change is made again because others changed
-// the same resource meanwhile. Each loss is another's success.
-const maxAttempts = 100
-
 // Writer commits changes of resources with what they mean, and then starts
 // the workflows.
 type Writer struct {
-	db          *database.DB
-	starter     Starter
-	log         *slog.Logger
-	starts      *starts
-	started     *marker
-	commits     *coalesce.Group[commitKey, *change]
-	activations *coalesce.Group[uuid.UUID, *activation]
-	resources   *directory.Store
+	db      *database.DB
+	starter Starter
+	log     *slog.Logger
+	starts  *starts
+	started *marker
 }
 
 // NewWriter returns a writer that starts workflows by starter; close it.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
-	w := &Writer{db: db, resources: directory.NewStore(db), starter: starter, log: log, starts: newStarts(), started: newMarker(db, log)}
-	w.commits = coalesce.NewGroup(w.commitTogether)
-	w.activations = coalesce.NewGroup(w.activateTogether)
-	return w
+	return &Writer{db: db, starter: starter, log: log, starts: newStarts(), started: newMarker(db, log)}
 }
 
-// newID is of version 7: its order is that of creation, which keeps indexes compact.
-func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
-
-// now is when a change is made, as precisely as a resource tells it.
+// now is when a change is made, as precisely as a resource shows it.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// Close waits until what was started is stored as such.
+// Close waits until the starts that are under way are stored.
 func (w *Writer) Close() {
 	w.starts.running.Wait()
 	w.started.close()
@@ -85,174 +47,284 @@ type Result struct {
 }
 
 // Create stores a new resource under a fresh id.
-// Errors: directory.ErrNameTaken, directory.UnknownTargetError.
+// Errors: directory.ErrNameTaken, directory.UnknownTargetError, directory.ErrParents.
 func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by Cause) (Result, error) {
-	r.ID, r.Version = newID(), 1
-	r.Created = now()
+	r.ID, r.Version, r.Created = newID(), 1, now()
 	r.Modified = r.Created
-	d := decide(nil, r, nil)
-	c := &change{after: r, by: by, event: newID(), decision: d, edges: edgesBetween(nil, r), isNew: true}
-	if !r.Members.Empty() {
-		c.changed = []string{directory.EdgeMembers}
-	}
-	if err := w.checkTargets(ctx, tenant, c); err != nil {
+	result, err := w.create(ctx, tenant, r, by)
+	if err != nil {
 		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
 	}
-	if err := w.commit(ctx, tenant, c); err != nil {
-		return Result{}, fmt.Errorf("create %s: %w", r.Type, err)
+	return result, nil
+}
+
+func (w *Writer) create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by Cause) (Result, error) {
+	if len(r.Edges) == 0 && r.Members.Empty() {
+		tx := In(nil, tenant, by)
+		c, err := tx.newResource(r, edgeChange{})
+		if err == nil { // one round trip
+			err = database.Together(ctx, w.db, tenant, tx.take()...)
+		}
+		return w.done(ctx, tx, c, nil, nil, err)
 	}
-	w.dispatch(ctx, c.done.event)
-	return w.result(ctx, tenant, c, nil)
-}
-
-func (w *Writer) checkTargets(ctx context.Context, tenant uuid.UUID, c *change) error {
-	return directory.CheckTargets(ctx, w.db, tenant, c.after.ID, c.edges.addAttributes, c.edges.addTargets)
-}
-
-// Update replaces a resource by what edit makes of it. edit may run again, on a
-// newer version, where others change the resource meanwhile; changes of a
-// group's members alone pass each other. A result that equals the original
-// changes nothing, not even the version.
-// Errors: directory.ErrNotFound, ErrNameTaken, UnknownTargetError, and edit's.
-func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause,
-	edit func(current *directory.Resource) (*directory.Resource, error),
-) (Result, error) {
-	for range maxAttempts {
-		before, err := w.resources.Get(ctx, tenant, resourceType, id)
-		if err != nil {
-			return Result{}, err
-		}
-		after, err := edit(before)
-		if err != nil {
-			return Result{}, err
-		}
-		result, err := w.replace(ctx, tenant, before, after, by)
-		if !errors.Is(err, errOutdated) {
-			return result, err
-		}
+	open, err := w.db.Begin(ctx, tenant)
+	if err != nil {
+		return Result{}, err
 	}
-	return Result{}, fmt.Errorf("update %s %s: %w: others keep changing it", resourceType, id, database.ErrUnavailable)
+	defer open.Rollback(ctx)
+	tx := In(open, tenant, by)
+	edges, err := tx.edgesBetween(ctx, nil, r)
+	if err != nil {
+		return Result{}, err
+	}
+	c, err := tx.newResource(r, edges)
+	if err != nil {
+		return Result{}, err
+	}
+	var stored *directory.Resource
+	last := tx.take()
+	if r.Type == directory.TypeAgent {
+		stored = &directory.Resource{}
+		last = append(last, directory.Read(tenant, r.Type, r.ID, stored))
+	}
+	return w.done(ctx, tx, c, nil, stored, open.Commit(ctx, last...))
 }
 
-func (w *Writer) replace(ctx context.Context, tenant uuid.UUID, before, after *directory.Resource, by Cause) (Result, error) {
-	changed := difference(before, after)
-	if len(changed) == 0 && after.Members.Empty() {
+// newResource decides what a new resource means, and queues its storing.
+func (tx *Tx) newResource(r *directory.Resource, edges edgeChange) (*change, error) {
+	c := &change{after: r, edges: edges, changed: difference(nil, r, edges.members())}
+	c.decision = decide(nil, r, c.changed)
+	return c, tx.create(c)
+}
+
+// Edit makes the next version of a resource out of its current one, which it leaves as it
+// is. It must not call back to the writer.
+type Edit func(tx *Tx, current *directory.Resource) (*directory.Resource, error)
+
+// Update replaces a resource by what edit makes of it, while the resource is locked. A
+// result that equals the original changes nothing, not even the version.
+// Errors: directory.ErrNotFound, ErrNameTaken, UnknownTargetError, ErrParents, edit's, and
+// database.ErrUnavailable where another transaction keeps the resource locked.
+func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause, edit Edit) (Result, error) {
+	open, before, err := w.lock(ctx, tenant, resourceType, id)
+	if err != nil {
+		return Result{}, err
+	}
+	defer open.Rollback(ctx)
+	tx := In(open, tenant, by)
+	after, err := edit(tx, before)
+	if err != nil {
+		return Result{}, err
+	}
+	edges, err := tx.edgesBetween(ctx, before, after)
+	if err != nil {
+		return Result{}, fmt.Errorf("update %s %s: %w", resourceType, id, err)
+	}
+	c := &change{after: after, edges: edges, changed: difference(before, after, edges.members())}
+	c.decision = decide(before, after, c.changed)
+	switch {
+	case len(c.changed) == 0 && c.restrict: // it was inactive, and not restricted
+		c.changed = []string{"active"}
+	case len(c.changed) == 0:
 		return Result{Resource: before}, nil
 	}
-	c := &change{
-		after: after, by: by, event: newID(), changed: changed, decision: decide(before, after, changed),
-		edges: edgesBetween(before, after),
-	}
-	if c.ifMembers = c.kind; !after.Members.Empty() {
-		c.ifMembers = decide(before, after, append([]string{directory.EdgeMembers}, changed...)).kind
-	}
-	if err := w.checkTargets(ctx, tenant, c); err != nil {
-		return Result{}, fmt.Errorf("update %s %s: %w", after.Type, after.ID, err)
-	}
-	after.Modified = now()
-	if len(changed) > 0 || by.Conditional {
-		c.expected = &before.Version
-	}
-	err := w.commit(ctx, tenant, c)
-	if errors.Is(err, errOutdated) && len(changed) == 0 {
-		// No member was new or gone, unless the group itself is.
-		current, err := w.resources.Get(ctx, tenant, after.Type, after.ID)
-		if err == nil && by.Conditional && current.Version != before.Version {
-			return Result{}, errOutdated
-		}
-		return Result{Resource: current}, err
-	}
+	after.Version, after.Modified = before.Version+1, now()
+	result, err := w.save(ctx, open, tx, c, before)
 	if err != nil {
-		return Result{}, fmt.Errorf("update %s %s: %w", after.Type, after.ID, err)
+		return Result{}, fmt.Errorf("update %s %s: %w", resourceType, id, err)
 	}
-	w.dispatch(ctx, append(c.done.orphans, c.done.event)...)
-	return w.result(ctx, tenant, c, before)
+	return result, nil
 }
 
-// result is the resource as stored. What the change cannot know, other
-// resources' names at the end of edges and what was orphaned, is read again.
-func (w *Writer) result(ctx context.Context, tenant uuid.UUID, c *change, before *directory.Resource) (Result, error) {
-	stored, done := *c.after, c.done
-	// Others may have changed a group's row while this changed its members.
-	passed := before != nil && done.version != before.Version+1
-	if passed || len(done.orphans) > 0 || (stored.Type == directory.TypeAgent && c.edges.touches()) {
-		reread, err := w.resources.Get(ctx, tenant, stored.Type, stored.ID)
-		return Result{Resource: reread, Event: done.event}, err
-	}
-	stored.Version, stored.Members, stored.Unique = done.version, directory.Delta{}, nil
-	if before != nil {
-		// With the types and names of those they lead to, which the change did not say.
-		stored.Edges, stored.Groups, stored.Restriction = before.Edges, before.Groups, before.Restriction
-	}
-	if c.lift {
-		stored.Restriction = nil
-	}
-	if done.since != nil {
-		stored.Restriction = c.by.restrictionOf(*done.since, done.event)
-	}
-	return Result{Resource: &stored, Event: done.event}, nil
-}
-
-// Delete makes a resource a tombstone. A principal's deletion is a leave, also
-// where the principal was inactive before. precondition may refuse, or be nil.
-// Error: directory.ErrNotFound, and precondition's.
+// Delete makes a resource a tombstone. precondition may refuse, or be nil.
+// Error: directory.ErrNotFound, precondition's, and database.ErrUnavailable where another
+// transaction keeps the resource locked.
 func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause,
 	precondition func(current *directory.Resource) error,
 ) (Result, error) {
-	d := decision{kind: Leaver, restrict: true}
-	if resourceType == directory.TypeGroup {
-		d = decision{kind: TeamSync}
+	open, before, err := w.lock(ctx, tenant, resourceType, id)
+	if err != nil {
+		return Result{}, err
 	}
-	for range maxAttempts {
-		before, err := w.resources.Get(ctx, tenant, resourceType, id)
-		if err != nil {
+	defer open.Rollback(ctx)
+	if precondition != nil {
+		if err := precondition(before); err != nil {
 			return Result{}, err
 		}
-		if precondition != nil {
-			if err := precondition(before); err != nil {
-				return Result{}, err
-			}
-		}
-		after := *before
-		inactive := false
-		after.Active, after.Modified, after.Unique = &inactive, now(), map[string]string{}
-		c := &change{
-			after: &after, by: by, event: newID(), decision: d, expected: &before.Version, removes: true,
-		}
-		err = w.commit(ctx, tenant, c)
-		if errors.Is(err, errOutdated) {
-			continue
-		}
-		if err != nil {
-			return Result{}, fmt.Errorf("delete %s %s: %w", resourceType, id, err)
-		}
-		w.dispatch(ctx, append(c.done.orphans, c.done.event)...)
-		return Result{Event: c.done.event}, nil
 	}
-	return Result{}, fmt.Errorf("delete %s %s: %w: others keep changing it", resourceType, id, database.ErrUnavailable)
+	after, inactive := *before, false
+	after.Active, after.Version, after.Modified, after.Unique = &inactive, before.Version+1, now(), map[string]string{}
+	c := &change{after: &after, changed: []string{}, removes: true, decision: decide(before, nil, nil)}
+	result, err := w.save(ctx, open, In(open, tenant, by), c, before)
+	if err != nil {
+		return Result{}, fmt.Errorf("delete %s %s: %w", resourceType, id, err)
+	}
+	return Result{Event: result.Event}, nil
 }
 
-const (
-	// TriggerDelete is the trigger of deletions.
-	TriggerDelete = "scim-delete"
-	// TriggerOrphaned is the trigger of the leave of an agent that lost its last
-	// active owner by a change of its owners, or of a group that owns it. (An agent
-	// whose owner leaves ends in the owner's own cascade.)
-	TriggerOrphaned = "orphaned"
-)
+// lock begins a transaction with a live resource that is locked in it.
+func (w *Writer) lock(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*database.Tx, *directory.Resource, error) {
+	var current directory.Resource
+	open, err := w.db.Begin(ctx, tenant, directory.Lock(tenant, id), directory.Read(tenant, resourceType, id, &current))
+	if err != nil {
+		return nil, nil, fmt.Errorf("lock %s %s: %w", resourceType, id, err)
+	}
+	if current.ID == uuid.Nil {
+		open.Rollback(ctx)
+		return nil, nil, fmt.Errorf("%s %s: %w", resourceType, id, directory.ErrNotFound)
+	}
+	return open, &current, nil
+}
 
-// Restricted tells whether decisions about a principal are deny.
-func Restricted(ctx context.Context, db *database.DB, tenant, principal uuid.UUID) (restricted bool, err error) {
-	err = db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		restricted, err = isRestricted(ctx, tx, tenant, principal)
-		return err
+// save stores a change, and the end of agents that it leaves without an active owner, and
+// commits.
+func (w *Writer) save(ctx context.Context, open *database.Tx, tx *Tx, c *change, before *directory.Resource) (Result, error) {
+	if err := tx.save(c); err != nil {
+		return Result{}, err
+	}
+	orphaned := 0
+	if c.mayOrphan() {
+		n, err := tx.endOrphans(ctx, c.after.ID)
+		if err != nil {
+			return Result{}, taken(err)
+		}
+		orphaned = n
+	}
+	last := tx.take()
+	var stored *directory.Resource
+	if !c.removes && (orphaned > 0 || (c.after.Type == directory.TypeAgent && c.edges.touches())) {
+		// The names of other resources at the end of edges, and what was orphaned, the
+		// change does not know.
+		stored = &directory.Resource{}
+		last = append(last, directory.Read(tx.tenant, c.after.Type, c.after.ID, stored))
+	}
+	return w.done(ctx, tx, c, before, stored, open.Commit(ctx, last...))
+}
+
+// mayOrphan reports whether the change may leave agents without an active owner: that of
+// an agent or a group whose edges change, that is deleted, or that returns.
+func (c *change) mayOrphan() bool {
+	return c.after.Type != directory.TypeUser && (c.edges.touches() || c.removes || c.lift)
+}
+
+// done dispatches the events of a change that is committed unless err is set. stored is
+// the resource as it was read again, if it was.
+func (w *Writer) done(ctx context.Context, tx *Tx, c *change, before, stored *directory.Resource, err error) (Result, error) {
+	if err != nil {
+		return Result{}, taken(err)
+	}
+	w.dispatch(ctx, tx.events...)
+	if stored == nil {
+		stored = c.stored(tx.by, before)
+	}
+	return Result{Resource: stored, Event: c.event}, nil
+}
+
+// taken is the error of a statement, where a name or a value that must be unique has
+// another resource.
+func taken(err error) error {
+	if database.IsUniqueViolation(err, "resources_unique_name") || database.IsUniqueViolation(err, "unique_values_pkey") {
+		return directory.ErrNameTaken
+	}
+	return err
+}
+
+// stored is the resource as a change stored it.
+func (c *change) stored(by Cause, before *directory.Resource) *directory.Resource {
+	r := *c.after
+	r.Members, r.Unique, r.Changed = directory.Delta{}, nil, nil
+	if before != nil {
+		// With the types and names of those that the edges lead to, which the change did not name.
+		r.Edges, r.Groups, r.Restriction = before.Edges, before.Groups, before.Restriction
+	}
+	if c.lift {
+		r.Restriction = nil
+	}
+	if c.since != nil {
+		r.Restriction = &directory.Restriction{Since: *c.since, Cause: by.restriction()}
+		if c.event != nil {
+			r.Restriction.WorkflowID = c.event.WorkflowID
+		}
+	}
+	return &r
+}
+
+// SetActive makes a principal active or inactive. The result has no event where nothing
+// changed. Errors: those of [Writer.Update].
+func (w *Writer) SetActive(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, active bool, by Cause) (Result, error) {
+	return w.Update(ctx, tenant, resourceType, id, by, func(_ *Tx, current *directory.Resource) (*directory.Resource, error) {
+		return withActive(current, active)
 	})
-	return restricted, err
 }
 
-func isRestricted(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID) (bool, error) {
-	var restricted bool
-	err := tx.QueryRow(ctx, `select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`, tenant, principal).
-		Scan(&restricted)
-	return restricted, err
+// ErrNotRestricted says that the principal is active: there is nothing to end.
+var ErrNotRestricted = errors.New("the principal is not restricted")
+
+// Restore lifts a principal's restriction and makes it a joiner, as an explicit
+// `active: true` would: it is entitled again, and no credential comes back. Cascades
+// that run go on. Errors: directory.ErrNotFound, [ErrNotRestricted].
+func (w *Writer) Restore(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause) (Result, error) {
+	return w.Update(ctx, tenant, resourceType, id, by, func(_ *Tx, current *directory.Resource) (*directory.Resource, error) {
+		if !current.Restricted() {
+			return nil, ErrNotRestricted
+		}
+		return withActive(current, true)
+	})
+}
+
+func withActive(current *directory.Resource, active bool) (*directory.Resource, error) {
+	after := *current
+	if current.Active != nil && *current.Active == active && active != current.Restricted() {
+		return &after, nil
+	}
+	var document map[string]json.RawMessage
+	if err := json.Unmarshal(current.Document, &document); err != nil {
+		return nil, fmt.Errorf("read the document of %s: %w", current.ID, err)
+	}
+	encoded, err := json.Marshal(active)
+	if err != nil {
+		return nil, err
+	}
+	document["active"] = encoded
+	after.Active, after.Changed = &active, []string{"active"}
+	after.Document, err = json.Marshal(document)
+	return &after, err
+}
+
+// EndAgain makes a restricted principal, deleted or not, a leaver once more, for what came
+// to light since. Error: [ErrNotRestricted].
+func (w *Writer) EndAgain(ctx context.Context, tenant, principal uuid.UUID, by Cause) (*Event, error) {
+	event, err := w.endAgain(ctx, tenant, principal, by)
+	if err != nil {
+		return nil, fmt.Errorf("end %s again: %w", principal, err)
+	}
+	w.dispatch(ctx, event)
+	return event, nil
+}
+
+func (w *Writer) endAgain(ctx context.Context, tenant, principal uuid.UUID, by Cause) (*Event, error) {
+	var restricted []Principal
+	open, err := w.db.Begin(ctx, tenant, directory.Lock(tenant, principal), database.Statement{
+		SQL: `select r.id, r.type, r.version, true from resources r join restrictions x on x.tenant_id = $1 and x.principal_id = r.id
+		       where r.tenant_id = $1 and r.id = $2`,
+		Args: []any{tenant, principal},
+		Collect: func(rows pgx.Rows) (err error) {
+			restricted, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Principal])
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer open.Rollback(ctx)
+	if len(restricted) == 0 {
+		return nil, ErrNotRestricted
+	}
+	tx := In(open, tenant, by)
+	events, err := tx.Emit(ctx, Leaver, nil, Emission{Grace: grace}, restricted...)
+	if err != nil {
+		return nil, err
+	}
+	tx.add(`update restrictions set event_id = $3 where tenant_id = $1 and principal_id = $2`, tenant, principal, events[0].ID)
+	return events[0], open.Commit(ctx, tx.take()...)
 }

@@ -1,7 +1,6 @@
 // Package ssf tells receivers what happened, as the OpenID Shared Signals Framework
 // 1.0 has it: streams of security event tokens (RFC 8417), pushed (RFC 8935) or
-// polled (RFC 8936). What is to be told is written by the rows that change, in their
-// own transactions; see the migrations.
+// polled (RFC 8936). Signals are stored by the transaction that makes them true ([Record]).
 package ssf
 
 import (
@@ -40,13 +39,24 @@ const (
 	CredentialCompromise = risc + "credential-compromise"
 )
 
+// The other events of CAEP 1.0 and RFC 9967 that leaver emits.
+const (
+	CredentialChange = caep + "credential-change"
+	ClaimsChange     = caep + "token-claims-change"
+	CreateNotice     = prov + "prov:create:notice"
+	PutNotice        = prov + "prov:put:notice"
+	PatchNotice      = prov + "prov:patch:notice"
+	Delete           = prov + "prov:delete"
+	Activate         = prov + "prov:activate"
+	Deactivate       = prov + "prov:deactivate"
+	AsyncResponse    = prov + "misc:asyncresp"
+)
+
 // Events lists the events that streams may carry: of CAEP 1.0, RISC 1.0 and RFC 9967.
 func Events() []string {
 	return []string{
-		SessionRevoked, caep + "credential-change", caep + "token-claims-change",
-		AccountDisabled, AccountEnabled, AccountPurged,
-		prov + "prov:create:notice", prov + "prov:put:notice", prov + "prov:patch:notice", prov + "prov:delete",
-		prov + "prov:activate", prov + "prov:deactivate", prov + "misc:asyncresp",
+		SessionRevoked, CredentialChange, ClaimsChange, AccountDisabled, AccountEnabled, AccountPurged,
+		CreateNotice, PutNotice, PatchNotice, Delete, Activate, Deactivate, AsyncResponse,
 	}
 }
 

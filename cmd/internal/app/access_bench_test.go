@@ -24,8 +24,8 @@ const fillAccess = `
 	  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
 	  select $1, gen_random_uuid(), 'User', 'user' || i, true, '{}', now(), now() from generate_series(1, $2) i returning id, unique_name),
 	a as (
-	  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at, plain)
-	  select $1, gen_random_uuid(), 'Agent', 'agent-of-' || unique_name, true, '{}', now(), now(), false from u returning id, unique_name),
+	  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
+	  select $1, gen_random_uuid(), 'Agent', 'agent-of-' || unique_name, true, '{}', now(), now() from u returning id, unique_name),
 	pairs as (select u.id user_id, a.id agent_id from u join a on a.unique_name = 'agent-of-' || u.unique_name),
 	e as (insert into edges (tenant_id, source_id, attribute, target_id) select $1, agent_id, 'owners', user_id from pairs),
 	n as (insert into entitlements (tenant_id, principal_id, name, sources) select $1, user_id, 'scope:deploy', '[]' from pairs)

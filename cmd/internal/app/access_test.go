@@ -191,7 +191,7 @@ func TestALostEntitlementIsDeniedFromTheCommitOn(t *testing.T) {
 	stacktest.Eventually(t, 20*time.Second, "no doubt", func() bool {
 		var doubts int
 		err := i.app.db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
-			return tx.QueryRow(t.Context(), `select count(*) from doubts where tenant_id = $1`, i.tenant.ID).Scan(&doubts)
+			return tx.QueryRow(t.Context(), `select count(*) from invalidations where tenant_id = $1`, i.tenant.ID).Scan(&doubts)
 		})
 		return err == nil && doubts == 0
 	})

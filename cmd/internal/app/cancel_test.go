@@ -13,7 +13,6 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -151,7 +150,7 @@ func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 	agents := i.hold(p, agent, "", "agents")
 	i.deactivate(ada)
 	cascade := i.cascades(ada)[0]
-	if _, _, err := i.app.activities().Inventory.Settle(t.Context(), i.tenant.ID, inventory.Scope{Event: cascade.ID, Principal: uuid.MustParse(ada)}); err != nil {
+	if _, _, err := i.app.activities().Lifecycle.Settle(t.Context(), i.tenant.ID, uuid.MustParse(ada), cascade.ID); err != nil {
 		t.Fatal(err) // the agent is suspended
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)

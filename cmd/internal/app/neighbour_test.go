@@ -156,8 +156,8 @@ func (i *installation) crowdOfRestricted(group string, n int) {
 	i.t.Helper()
 	i.sql(fmt.Sprintf(`
 		with gone as (
-		  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at, extensions, plain)
-		  select '%[1]s'::uuid, gen_random_uuid(), 'User', 'gone' || n || '@example.com', false, '{"active": false}', now(), now(), '{}', false
+		  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at, extensions)
+		  select '%[1]s'::uuid, gen_random_uuid(), 'User', 'gone' || n || '@example.com', false, '{"active": false}', now(), now(), '{}'
 		    from generate_series(1, %[3]d) n returning id),
 		members as (insert into edges (tenant_id, source_id, attribute, target_id) select '%[1]s'::uuid, '%[2]s'::uuid, 'members', id from gone)
 		insert into restrictions (tenant_id, principal_id, cause) select '%[1]s'::uuid, id, 'deactivated' from gone`, i.tenant.ID, group, n))

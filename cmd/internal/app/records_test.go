@@ -259,7 +259,7 @@ func TestRegister_ForAnExpiredAgentIsRefused(t *testing.T) {
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
 	agent := i.createAgent("bot", ada)
-	i.sql(`insert into validities (tenant_id, principal_id, valid_until) values ($1, $2, now() - interval '1 second')`, i.tenant.ID, agent)
+	i.sql(`update resources set valid_until = now() - interval '1 second' where tenant_id = $1 and id = $2`, i.tenant.ID, agent)
 	status, answer := i.call("POST", "/v1/credentials", i.platform, fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":"k"}`, ada, agent))
 	if status != http.StatusConflict {
 		t.Errorf("answered %d %v, want 409", status, answer)

@@ -38,7 +38,7 @@ func (i *installation) routes() []route {
 var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts",
 	"changes", "unique_values", "tenant_schemas", "issuers", "inventory_states", "unbound", "rotations", "rotation_holders", "brakes",
-	"mappings", "computations", "computed_groups", "entitlements", "entitlement_changes", "validities", "streams", "signals", "received_tokens", "doubts",
+	"mappings", "computations", "computed_groups", "entitlements", "entitlement_changes", "streams", "signals", "received_tokens", "invalidations",
 }
 
 // open are the routes that need no token.

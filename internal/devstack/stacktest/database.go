@@ -49,10 +49,14 @@ func NewDownstream(t testing.TB) (ownerURL string) {
 	return withDatabase(name, "")
 }
 
-// Open opens the application's pool on a database of the test's own.
-func Open(t testing.TB) (*database.DB, Database) {
+// Open opens the application's pool on a database of the test's own, with settings such
+// as "lock_timeout=1s" added to its URL.
+func Open(t testing.TB, settings ...string) (*database.DB, Database) {
 	t.Helper()
 	d := NewDatabase(t)
+	for _, s := range settings {
+		d.AppURL += "&" + s
+	}
 	db, err := database.Open(t.Context(), d.AppURL)
 	if err != nil {
 		t.Fatalf("open the database: %v", err)
@@ -79,11 +83,11 @@ func admin(t testing.TB, sql string) {
 var migratedTemplate = sync.OnceValues(func() (string, error) {
 	ctx := context.Background()
 	sum := sha256.New()
-	err := fs.WalkDir(database.Migrations(), ".", func(path string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(database.Schema(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		raw, err := fs.ReadFile(database.Migrations(), path)
+		raw, err := fs.ReadFile(database.Schema(), path)
 		sum.Write(raw)
 		return err
 	})

@@ -1,6 +1,7 @@
 package scim_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -12,9 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// Writes that come at a time share a commit. Nobody may notice.
-
-func TestATakenNameAmongManyPOSTsIsNobodyElsesConflict(t *testing.T) {
+func TestWrites_ATakenNameAmongManyPOSTsIsOneConflict(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.create("/Users", `{"userName":"taken"}`)
 	statuses := p.atOnce(40, func(i int) int {
@@ -29,7 +28,7 @@ func TestATakenNameAmongManyPOSTsIsNobodyElsesConflict(t *testing.T) {
 	}
 }
 
-func TestParallelPATCHesOfOneUserAreAllMade(t *testing.T) {
+func TestWrites_ParallelPATCHesOfOneUserAreAllMade(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada"}`)
 	statuses := p.atOnce(20, func(i int) int {
@@ -41,7 +40,7 @@ func TestParallelPATCHesOfOneUserAreAllMade(t *testing.T) {
 	}
 }
 
-func TestEachOfManyDeactivationsIsOneEventAndOneRestriction(t *testing.T) {
+func TestWrites_EachOfManyDeactivationsIsOneEventAndOneRestriction(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ids := make([]string, 40)
 	for i := range ids {
@@ -63,7 +62,7 @@ func TestEachOfManyDeactivationsIsOneEventAndOneRestriction(t *testing.T) {
 	}
 }
 
-func TestARowThatSomebodyHoldsHoldsUpNobodyElse(t *testing.T) {
+func TestWrites_ALockedResourceDelaysNoOther(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	for _, operation := range []string{`{"op":"replace","path":"active","value":false}`, `{"op":"replace","path":"title","value":"x"}`} {
 		t.Run(operation, func(t *testing.T) { holdARow(t, p.asTenant(t, tenant.ProfileDefault), patchBody(operation)) })
@@ -101,8 +100,46 @@ func holdARow(t *testing.T, p *provider, patch string) {
 	}
 }
 
+// TestWrites_LockedForLongIs503: more writes wait for a locked resource than the tenant
+// has connections, and another tenant's are made meanwhile.
+func TestWrites_LockedForLongIs503(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault, "lock_timeout=300ms")
+	other := p.asTenant(t, tenant.ProfileDefault)
+	held, free := p.create("/Users", `{"userName":"held"}`), other.create("/Users", `{"userName":"free"}`)
+	holder := p.connect()
+	tx, err := holder.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), `select 1 from resources where id = $1 for update`, held); err != nil {
+		t.Fatal(err)
+	}
+	deactivation := patchBody(`{"op":"replace","path":"active","value":false}`)
+	const waiting = 20
+	answers := make(chan answer, waiting)
+	for range waiting {
+		go func() { answers <- p.do("PATCH", "/Users/"+held, deactivation) }()
+	}
+	first := <-answers // the others wait, some of them for a connection
+	if a := other.do("PATCH", "/Users/"+free, deactivation); a.status != http.StatusOK {
+		t.Errorf("another tenant's write was answered %d: %s", a.status, a.raw)
+	}
+	for _, a := range []answer{first, <-answers} {
+		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+			t.Errorf("answered %d with Retry-After %q, want 503: %s", a.status, a.header.Get("Retry-After"), a.raw)
+		}
+	}
+	for range waiting - 2 {
+		<-answers
+	}
+	if p.restricted(held) {
+		t.Error("a write that was answered 503 was made")
+	}
+}
+
 // The planner takes what is small for cheap to read, and keeps plans when it has grown.
-func TestNoLookupAndNoChangeReadsATableWhole(t *testing.T) {
+func TestWrites_NoLookupAndNoChangeReadsATableWhole(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	conn := p.connect()
 	rows, err := conn.Query(t.Context(), `insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)

@@ -1,0 +1,369 @@
+-- The database's functions and triggers, which `leaver migrate` applies each time. They keep
+-- integrity and visibility; what a change means is decided in Go. A function that goes is
+-- dropped by a migration.
+
+-- Append-only tables.
+
+create or replace function refuse_change() returns trigger language plpgsql as $$
+begin
+    raise exception '% is append-only', tg_table_name using errcode = 'insufficient_privilege';
+end $$;
+create or replace trigger evidence_append_only before update or delete or truncate on evidence
+    for each statement execute function refuse_change();
+create or replace trigger acts_append_only before update or delete or truncate on acts
+    for each statement execute function refuse_change();
+create or replace trigger admin_acts_append_only before update or delete or truncate on admin_acts
+    for each statement execute function refuse_change();
+create or replace trigger changes_append_only before update or delete or truncate on changes
+    for each statement execute function refuse_change();
+create or replace trigger inventory_states_append_only before update or delete or truncate on inventory_states
+    for each statement execute function refuse_change();
+create or replace trigger mappings_append_only before update or delete or truncate on mappings
+    for each statement execute function refuse_change();
+create or replace trigger entitlement_changes_append_only before update or delete or truncate on entitlement_changes
+    for each statement execute function refuse_change();
+
+-- keep_state records each state of an item, whichever statement sets it.
+create or replace function keep_state() returns trigger language plpgsql as $$
+begin
+    insert into inventory_states (tenant_id, item_id, state, reason, event_id, actor)
+    values (new.tenant_id, new.id, new.state, new.reason, new.event_id, coalesce(current_setting('leaver.actor', true), ''));
+    return null;
+end $$;
+create or replace trigger inventory_registered after insert on inventory for each row execute function keep_state();
+create or replace trigger inventory_changed after update of state on inventory for each row
+    when (old.state is distinct from new.state or old.reason is distinct from new.reason) execute function keep_state();
+
+-- Walks of the graph. plpgsql keeps the plans of a session; a function in sql is planned
+-- at each call.
+
+-- active_owner returns a user who owns the agent, directly or through groups, and is not
+-- restricted, other than `leaving`; null if there is none. A recursive query is read
+-- lazily, and `offset 0` keeps the test of each owner a loop: the first active one ends
+-- it, however many members a group has.
+create or replace function active_owner(tenant uuid, agent uuid, leaving uuid) returns uuid
+    language plpgsql stable as $$
+begin
+    return (
+      with recursive owners (id) as (
+        select e.target_id from edges e where e.tenant_id = tenant and e.source_id = agent and e.attribute = 'owners' and not e.restricted
+        union
+        select e.target_id from owners o
+          join resources g on g.tenant_id = tenant and g.id = o.id and g.type = 'Group' and g.deleted_at is null
+          join edges e on e.tenant_id = tenant and e.source_id = g.id and e.attribute = 'members' and not e.restricted)
+      select o.id from owners o cross join lateral (
+        select 1 from resources p
+         where p.tenant_id = tenant and p.id = o.id and p.type = 'User' and p.deleted_at is null and p.id is distinct from leaving
+           and not exists (select 1 from restrictions x where x.tenant_id = tenant and x.principal_id = p.id)
+        offset 0) active
+       limit 1);
+end $$;
+
+-- agents_ending_with returns the agents that would have no active owner without a
+-- principal: the principal itself if it is an agent; the agents that only it owns; and,
+-- down the parents, sub-agents without an owner of their own. `union` meets each agent
+-- once, so cycles end.
+create or replace function agents_ending_with(tenant uuid, leaving uuid) returns setof uuid
+    language plpgsql stable as $$
+begin
+    return query
+    with recursive owning (id) as (
+      select leaving
+      union
+      select e.source_id from owning o
+        join edges e on e.tenant_id = tenant and e.target_id = o.id and e.attribute = 'members'),
+    ending (id) as (
+      select a.id from (
+        select r.id from resources r where r.tenant_id = tenant and r.id = leaving and r.type = 'Agent'
+        union
+        select e.source_id from owning o
+          join edges e on e.tenant_id = tenant and e.target_id = o.id and e.attribute = 'owners'
+         where active_owner(tenant, e.source_id, leaving) is null) a
+      union
+      select e.source_id from ending n
+        join edges e on e.tenant_id = tenant and e.attribute = 'parent' and e.target_id = n.id
+       where active_owner(tenant, e.source_id, leaving) is null)
+    select ending.id from ending;
+end $$;
+
+-- groups_of returns the groups that a principal is a member of, directly or through other
+-- groups. The groups carry their names along: looked up at the end, the planner would
+-- take them for hundreds, and read a small table whole for them.
+create or replace function groups_of(tenant uuid, principal uuid) returns table (id uuid, display text, direct boolean)
+    language plpgsql stable as $$
+begin
+    return query
+    with recursive up (id, display, direct) as (
+      select g.id, g.display_name, true from edges e
+        join resources g on g.tenant_id = tenant and g.id = e.source_id and g.deleted_at is null
+       where e.tenant_id = tenant and e.target_id = principal and e.attribute = 'members'
+      union
+      select g.id, g.display_name, false from up
+        join edges e on e.tenant_id = tenant and e.target_id = up.id and e.attribute = 'members'
+        join resources g on g.tenant_id = tenant and g.id = e.source_id and g.deleted_at is null)
+    select up.id, coalesce(up.display, ''), bool_or(up.direct) from up where up.id <> principal group by up.id, up.display;
+end $$;
+
+-- members_within returns everything below a group: what `groups eq` selects.
+create or replace function members_within(tenant uuid, top uuid) returns setof uuid
+    language plpgsql stable as $$
+begin
+    return query
+    with recursive down (id) as (
+      select e.target_id from edges e
+        join resources g on g.tenant_id = tenant and g.id = top and g.deleted_at is null
+       where e.tenant_id = tenant and e.source_id = top and e.attribute = 'members'
+      union
+      select e.target_id from down
+        join resources g on g.tenant_id = tenant and g.id = down.id and g.type = 'Group' and g.deleted_at is null
+        join edges e on e.tenant_id = tenant and e.source_id = down.id and e.attribute = 'members')
+    select down.id from down where down.id <> top;
+end $$;
+
+-- parents_above returns how many parents are above an agent once it has that one; -1 is a cycle.
+create or replace function parents_above(tenant uuid, agent uuid, parent uuid) returns int
+    language plpgsql stable as $$
+declare
+    above uuid := parent;
+    n int := 0;
+begin
+    while above is not null loop
+        n := n + 1;
+        if above = agent then return -1; end if;
+        if n > 1000 then return n; end if;
+        above := (select e.target_id from edges e where e.tenant_id = tenant and e.source_id = above and e.attribute = 'parent' limit 1);
+    end loop;
+    return n;
+end $$;
+
+-- relations_of returns what a read adds to a resource from other tables: its restriction,
+-- the groups that it is in, its owners and parent.
+create or replace function relations_of(tenant uuid, resource uuid) returns jsonb
+    language plpgsql stable as $$
+begin
+    return jsonb_build_object(
+      'restriction', (
+        select jsonb_build_object('since', x.since, 'cause', x.cause, 'workflowId', coalesce(e.workflow_id, ''), 'survivors', coalesce(e.survivors, 0))
+          from restrictions x left join lifecycle_events e on e.tenant_id = tenant and e.id = x.event_id
+         where x.tenant_id = tenant and x.principal_id = resource),
+      'groups', (
+        select jsonb_agg(jsonb_build_object('attribute', 'groups', 'value', g.id, 'type', case when g.direct then 'direct' else 'indirect' end, 'display', g.display) order by g.id)
+          from groups_of(tenant, resource) g),
+      'edges', (
+        select jsonb_agg(jsonb_build_object('attribute', e.attribute, 'value', t.id, 'type', t.type, 'display', coalesce(t.display_name, '')) order by e.attribute, t.id)
+          from edges e join resources t on t.tenant_id = tenant and t.id = e.target_id and t.deleted_at is null
+         where e.tenant_id = tenant and e.source_id = resource and e.attribute in ('owners', 'parent')));
+end $$;
+
+-- other_holders returns the items of other principals that hold the account of an item and
+-- may go on with it.
+create or replace function other_holders(item inventory) returns setof uuid
+    language plpgsql stable as $$
+begin
+    return query
+    select o.id from inventory o
+     where o.tenant_id = item.tenant_id and o.connector = item.connector and o.kind = item.kind and o.reference = item.reference
+       and o.state in ('live', 'waived') and o.id <> item.id and o.principal_id <> item.principal_id
+       and not exists (select 1 from restrictions x where x.tenant_id = o.tenant_id and x.principal_id in (o.principal_id, o.agent_id));
+end $$;
+
+-- relied_on reports whether others than these principals rely on the account of an item: by
+-- its registration, by another of the account, or as holders that go on with it.
+create or replace function relied_on(item inventory, besides uuid[]) returns boolean
+    language plpgsql stable as $$
+begin
+    return item.shared or item.relied_on_by <> '{}' or exists (
+          select 1 from inventory o
+           where o.tenant_id = item.tenant_id and o.connector = item.connector and o.kind = item.kind and o.reference = item.reference
+             and o.state in ('live', 'ending', 'survivor', 'waived') and (o.shared or o.relied_on_by <> '{}'))
+        or exists (select 1 from inventory o where o.tenant_id = item.tenant_id and o.id in (select other_holders(item)) and o.principal_id <> all (besides));
+end $$;
+
+-- of_later_life reports whether an item belongs to a later life than an event: a return
+-- lies between the two. Registrations take no lock that a deactivation waits for, so that
+-- one which was admitted before the event may have a later number: no return lies between
+-- them.
+create or replace function of_later_life(tenant uuid, event_sequence bigint, item_sequence bigint, principals uuid[]) returns boolean
+    language plpgsql stable as $$
+begin
+    return item_sequence > event_sequence and exists (
+        select 1 from lifecycle_events j
+         where j.tenant_id = tenant and j.principal_id = any (principals) and j.kind = 'joiner' and 'active' = any (j.changed)
+           and j.sequence > event_sequence and j.sequence < item_sequence);
+end $$;
+
+-- entitlements_stale reports whether an invalidation of the principal's entitlements has
+-- not been evaluated yet.
+create or replace function entitlements_stale(tenant uuid, principal uuid) returns boolean
+    language plpgsql stable as $$
+begin
+    return exists (select 1 from invalidations d where d.tenant_id = tenant and d.principal_id in (principal, tenant));
+end $$;
+
+-- lock_key returns one number for an account, or a principal, for advisory locks.
+create or replace function lock_key(tenant uuid, parts text[]) returns bigint
+    language sql immutable parallel safe
+    as $$ select hashtextextended(array_to_string(array_prepend(tenant::text, parts), E'\x1f'), 0) $$;
+
+-- Marks of restricted members and owners, for active_owner.
+
+create or replace function mark_new_edges() returns trigger language plpgsql as $$
+begin
+    -- A later return waits for the lock, and then finds the edges. One that is under way is
+    -- not waited for, since it may wait for these edges: they stay unmarked.
+    with held as materialized (
+      select x.tenant_id, x.principal_id from restrictions x
+       where (x.tenant_id, x.principal_id) in (select a.tenant_id, a.target_id from added a where a.attribute in ('members', 'owners'))
+         for share skip locked)
+    update edges e set restricted = true from added a join held x on x.tenant_id = a.tenant_id and x.principal_id = a.target_id
+     where e.tenant_id = a.tenant_id and e.source_id = a.source_id and e.attribute = a.attribute and e.target_id = a.target_id
+       and a.attribute in ('members', 'owners');
+    return null;
+end $$;
+create or replace function mark_edges() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' then
+        -- No deactivation waits for a change of a group: what is locked stays unmarked.
+        update edges e set restricted = true
+          from (select u.source_id, u.attribute from edges u
+                 where u.tenant_id = new.tenant_id and u.target_id = new.principal_id and u.attribute in ('members', 'owners') and not u.restricted
+                   for no key update skip locked) m
+         where e.tenant_id = new.tenant_id and e.target_id = new.principal_id and e.source_id = m.source_id and e.attribute = m.attribute;
+    else
+        update edges e set restricted = false where e.tenant_id = old.tenant_id and e.target_id = old.principal_id and e.attribute in ('members', 'owners') and e.restricted;
+    end if;
+    return null;
+end $$;
+create or replace trigger edges_are_marked after insert on edges referencing new table as added for each statement execute function mark_new_edges();
+create or replace trigger restriction_marks_edges after insert or delete on restrictions for each row execute function mark_edges();
+
+-- Look-ups across tenants, with the owner's rights: each returns only what its caller may
+-- learn.
+
+create or replace function authenticate_token(token_hash bytea)
+    returns table (id uuid, class text, expires_at timestamptz, tenant jsonb)
+    language plpgsql security definer set search_path = pg_catalog, public as $$
+begin
+    return query
+        select t.id, t.class, t.expires_at, to_jsonb(n)
+          from public.tokens t left join public.tenants n on n.id = t.tenant_id
+         where t.hash = token_hash
+           and t.revoked_at is null
+           and (t.expires_at is null or t.expires_at > now());
+    update public.tokens t set last_used_at = now()
+     where t.hash = token_hash
+       and (t.last_used_at is null or t.last_used_at < now() - interval '1 minute');
+end $$;
+
+-- find_issuers is called before the tenant of a JWT is known.
+create or replace function find_issuers(issuer_url text)
+    returns table (id uuid, audience text, jwks_url text, subjects text[], uses text[], tenant jsonb)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select i.id, i.audience, i.jwks_url, i.subjects, i.uses, to_jsonb(n)
+      from public.issuers i join public.tenants n on n.id = i.tenant_id
+     where i.issuer = issuer_url
+$$;
+
+-- expired_agents returns agents whose validity is over and that nothing restricts yet, of
+-- all tenants in turns.
+create or replace function expired_agents(at_most int) returns table (tenant_id uuid, principal_id uuid)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select d.tenant_id, d.id from (
+      select r.tenant_id, r.id, r.valid_until, row_number() over (partition by r.tenant_id order by r.valid_until) turn
+        from public.resources r
+       where r.valid_until <= now() and r.valid_until is not null and r.deleted_at is null
+         and not exists (select 1 from public.restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)) d
+     order by d.turn, d.valid_until limit at_most
+$$;
+
+-- due_events returns the events, of all tenants, whose workflows are to be started: of each
+-- tenant, actor and period of so many seconds at most that many, in their order.
+create or replace function due_events(at_most int, period int)
+    returns table (tenant_id uuid, id uuid, sequence bigint, leaver boolean, actor text, period bigint)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select d.tenant_id, d.id, d.sequence, d.leaver, d.actor, d.period from (
+      select e.*, row_number() over (partition by e.leaver, e.tenant_id, e.actor, e.period order by e.sequence) n from (
+        select w.tenant_id, w.id, w.sequence, w.kind = 'leaver' leaver, w.actor, floor(extract(epoch from w.created_at) / $2)::bigint as period
+          from public.lifecycle_events w where w.started_at is null and w.due_at <= now()) e) d
+     where d.n <= at_most
+$$;
+
+-- running_leavers returns how many cascades of each tenant and actor were started within
+-- the last seconds and are not closed.
+create or replace function running_leavers(within interval) returns table (tenant_id uuid, actor text, running bigint)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select r.tenant_id, r.actor, count(*) from public.lifecycle_events r
+     where r.kind = 'leaver' and r.started_at is not null and r.closed_at is null and r.started_at > now() - within
+     group by 1, 2
+$$;
+
+-- claim_events leases events that are due still and that no other relay is claiming. A
+-- relay that dies loses nothing, since the row falls due again.
+create or replace function claim_events(tenants uuid[], ids uuid[], lease interval) returns setof lifecycle_events
+    language sql security definer set search_path = pg_catalog, public as $$
+    update public.lifecycle_events e
+       set due_at = now() + lease * least(power(2, e.attempts), 8), attempts = e.attempts + 1
+      from (select d.tenant_id, d.id from unnest(tenants, ids) c (tenant_id, id)
+              join public.lifecycle_events d on d.tenant_id = c.tenant_id and d.id = c.id
+             where d.started_at is null and d.due_at <= now() for update of d skip locked) claimed
+     where e.tenant_id = claimed.tenant_id and e.id = claimed.id
+    returning e.*
+$$;
+
+-- claim_streams claims streams, of all tenants, that have something to push, the longest
+-- unclaimed first: one whose receiver is down comes again after all others.
+create or replace function claim_streams(at_most int, lease interval) returns table (tenant_id uuid, stream_id uuid)
+    language sql security definer set search_path = pg_catalog, public as $$
+    update public.streams c set claimed_until = now() + lease
+      from (select s.tenant_id, s.id from public.streams s
+             where s.method = 'push' and s.status = 'enabled' and (s.claimed_until is null or s.claimed_until < now())
+               and exists (select 1 from public.signals g where g.tenant_id = s.tenant_id and g.stream_id = s.id and g.settled_at is null)
+             order by s.claimed_until nulls first limit at_most for update skip locked) due
+     where c.tenant_id = due.tenant_id and c.id = due.id
+    returning c.tenant_id, c.id
+$$;
+
+-- sweep_signals expires what was not delivered in time and deletes what is old, so many
+-- rows at a time. It returns their number.
+create or replace function sweep_signals(retention interval, at_most int) returns bigint
+    language sql security definer set search_path = pg_catalog, public as $$
+    with late as (
+      update public.signals g set settled_at = now(), outcome = 'expired'
+        from (select tenant_id, stream_id, id from public.signals where settled_at is null and created_at < now() - retention limit at_most) l
+       where g.tenant_id = l.tenant_id and g.stream_id = l.stream_id and g.id = l.id returning 1),
+    gone as (
+      delete from public.signals g
+       using (select tenant_id, stream_id, id from public.signals where settled_at < now() - retention limit at_most) l
+       where g.tenant_id = l.tenant_id and g.stream_id = l.stream_id and g.id = l.id returning 1)
+    select (select count(*) from late) + (select count(*) from gone)
+$$;
+
+-- installation_health returns counts over all tenants. A crowd of leavers waits in the
+-- outbox by design: an event counts as unstarted where starting it has failed, or it was
+-- not tried for long.
+create or replace function installation_health()
+    returns table (unstarted bigint, survivors bigint, waived bigint, unbound bigint, brakes bigint)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select (select count(*) from public.lifecycle_events where started_at is null
+              and (attempts > 2 and created_at < now() - interval '1 minute' or created_at < now() - interval '30 minutes')),
+           (select count(*) from public.inventory where state = 'survivor'),
+           (select count(*) from public.inventory where state = 'waived'),
+           (select count(*) from public.unbound where item_id is null),
+           (select count(*) from public.brakes where released_at is null)
+$$;
+
+-- waiting_health returns for how many seconds the oldest invalidation (of a principal that
+-- is not restricted) and the oldest undelivered signal have waited, of all tenants.
+create or replace function waiting_health() returns table (invalidations double precision, signals double precision)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select coalesce((select extract(epoch from now() - min(d.at)) from public.invalidations d
+              where not exists (select 1 from public.restrictions x where x.tenant_id = d.tenant_id and x.principal_id = d.principal_id)), 0),
+           coalesce((select extract(epoch from now() - min(g.created_at)) from public.signals g
+              join public.streams s on s.tenant_id = g.tenant_id and s.id = g.stream_id and s.status = 'enabled'
+             where g.settled_at is null), 0)
+$$;
+
+revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
+    sweep_signals(interval, int), installation_health(), waiting_health() from public;
+grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
+    sweep_signals(interval, int), installation_health(), waiting_health() to leaver_app;

@@ -1,0 +1,195 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/ssf"
+)
+
+// agent is one that has no active owner, or would have none.
+type agent struct {
+	ID         uuid.UUID
+	Version    int64
+	Owned      bool // somebody is named as its owner
+	Restricted bool
+}
+
+// endOrphans makes leavers of the agents that the change of an agent, or of a group, or of a
+// group within a group, has left without an active owner, and returns their number: had
+// the group lost its last member first, and that user left then, no cascade would find
+// them.
+func (tx *Tx) endOrphans(ctx context.Context, changed uuid.UUID) (int, error) {
+	var orphans []agent
+	err := tx.send(ctx,
+		database.Statement{SQL: orphansSQL("for no key update of a"), Args: []any{tx.tenant, changed}},
+		// After the lock: what others have done meanwhile is visible now.
+		database.Statement{SQL: orphansSQL(""), Args: []any{tx.tenant, changed}, Collect: collectAgents(&orphans)})
+	if err != nil || len(orphans) == 0 {
+		return 0, err
+	}
+	by := tx.by
+	tx.by.Trigger = TriggerOrphaned
+	defer func() { tx.by = by }()
+	principals := make([]Principal, len(orphans))
+	for i, a := range orphans {
+		principals[i] = Principal{ID: a.ID, Type: directory.TypeAgent, Version: a.Version + 1}
+	}
+	events, err := tx.Emit(ctx, Leaver, nil, Emission{Grace: grace}, principals...)
+	if err != nil {
+		return 0, err
+	}
+	own := make(map[uuid.UUID]uuid.UUID, len(events))
+	for _, e := range events {
+		own[e.Principal] = e.ID
+	}
+	tx.suspend(orphans, func(a agent) uuid.UUID { return own[a.ID] })
+	return len(orphans), nil
+}
+
+// orphansSQL selects agents among the changed resource and those that it owns, or a group
+// above it. As an array, which the index takes: how many agents there are must not count.
+func orphansSQL(lock string) string {
+	return `
+	with recursive above (id) as (
+	  select $2::uuid
+	  union
+	  select e.source_id from above join edges e on e.tenant_id = $1 and e.target_id = above.id and e.attribute = 'members')
+	select a.id, a.version, true, false from resources a
+	 where a.tenant_id = $1 and a.type = 'Agent' and a.deleted_at is null
+	   and a.id = any (array(select $2::uuid union select o.source_id from above
+	         join edges o on o.tenant_id = $1 and o.target_id = above.id and o.attribute = 'owners'))
+	   and a.active is distinct from false
+	   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a.id)
+	   and active_owner($1, a.id, null) is null
+	 order by a.id ` + lock
+}
+
+func collectAgents(into *[]agent) func(pgx.Rows) error {
+	return func(rows pgx.Rows) (err error) {
+		*into, err = pgx.CollectRows(rows, pgx.RowToStructByPos[agent])
+		return err
+	}
+}
+
+// settled is what Settle reads of a leaver.
+type settled struct {
+	Actor      string
+	WorkflowID string
+	Restricted bool // still: a principal that has returned orphans nothing
+	Manager    *uuid.UUID
+}
+
+// ManagerSQL selects the user that gets the agents of the user $2 that nobody else owns,
+// where the tenant's policy says so and the manager is not restricted.
+const ManagerSQL = `
+	select m.id from resources r
+	  join tenants p on p.id = $1 and p.orphans = 'manager'
+	  join resources m on m.tenant_id = $1 and m.type = 'User' and m.deleted_at is null
+	   and m.id::text = r.document -> 'urn:ietf:params:scim:schemas:extension:enterprise:2.0:User' -> 'manager' ->> 'value'
+	 where r.tenant_id = $1 and r.id = $2 and r.type = 'User' and m.id <> $2
+	   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = m.id)`
+
+// endingSQL selects the agents that would go on without an active owner after $2.
+const endingSQL = `
+	select a.id, a.version, exists (select 1 from edges o where o.tenant_id = $1 and o.source_id = a.id and o.attribute = 'owners'),
+	       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a.id)
+	  from resources a where a.tenant_id = $1 and a.id <> $2 and a.id = any (array(select agents_ending_with($1, $2))) order by a.id `
+
+// Settle applies the tenant's policy to the agents that a leaver leaves without an active
+// owner: it hands them over to the leaver's manager, each of them a mover, or suspends
+// them in the leaver's cascade. It can be repeated.
+func (w *Writer) Settle(ctx context.Context, tenant, principal, event uuid.UUID) (handedOver, suspended []uuid.UUID, err error) {
+	var s settled
+	var agents []agent
+	args := []any{tenant, principal}
+	open, err := w.db.Begin(ctx, tenant,
+		database.Statement{SQL: endingSQL + "for no key update of a", Args: args},
+		database.Statement{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)},
+		database.Statement{
+			SQL: `select e.actor, e.workflow_id, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2), (` + ManagerSQL + `)
+			        from lifecycle_events e where e.tenant_id = $1 and e.id = $3`,
+			Args: []any{tenant, principal, event},
+			Collect: func(rows pgx.Rows) (err error) {
+				s, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[settled])
+				return err
+			},
+		})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil, ErrCascadeNotFound
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the agents of %s: %w", principal, err)
+	}
+	defer open.Rollback(ctx)
+	if !s.Restricted || len(agents) == 0 {
+		return nil, nil, nil
+	}
+	tx := In(open, tenant, Cause{Trigger: TriggerOrphaned, Actor: s.Actor})
+	if s.Manager != nil {
+		if handedOver, err = tx.handOver(ctx, agents, *s.Manager); err == nil {
+			err = tx.send(ctx, database.Statement{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)})
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("hand over the agents of %s: %w", principal, err)
+		}
+	}
+	suspended = tx.suspendFor(agents, event, s.WorkflowID)
+	if err := open.Commit(ctx, tx.take()...); err != nil {
+		return nil, nil, fmt.Errorf("suspend the agents of %s: %w", principal, err)
+	}
+	return handedOver, suspended, nil
+}
+
+// handOver makes the manager an owner of the agents that have owners and are not
+// restricted. Each is a mover, which the relay starts.
+func (tx *Tx) handOver(ctx context.Context, agents []agent, manager uuid.UUID) (ids []uuid.UUID, err error) {
+	var principals []Principal
+	for _, a := range agents {
+		if a.Owned && !a.Restricted {
+			ids = append(ids, a.ID)
+			principals = append(principals, Principal{ID: a.ID, Type: directory.TypeAgent, Version: a.Version + 1})
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	by := tx.by
+	tx.by.Trigger = TriggerHandedOver
+	defer func() { tx.by = by }()
+	tx.add(`
+		insert into edges (tenant_id, source_id, attribute, target_id)
+		select $1, a, 'owners', $3 from unnest($2::uuid[]) a on conflict do nothing`, tx.tenant, ids, manager)
+	tx.add(`
+		with changed as (
+		  update resources set version = version + 1, modified_at = now() where tenant_id = $1 and id = any ($2) returning id, version)
+		insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
+		select $1, id, 'Agent', version, $3, $4, '{owners}' from changed`, tx.tenant, ids, tx.by.Trigger, tx.by.Actor)
+	_, err = tx.Emit(ctx, Mover, []string{directory.EdgeOwners}, Emission{}, principals...)
+	return ids, err
+}
+
+// suspendFor queues the suspension of agents by the cascade of a leaver's event.
+func (tx *Tx) suspendFor(agents []agent, event uuid.UUID, workflow string) (ids []uuid.UUID) {
+	if len(agents) == 0 {
+		return nil
+	}
+	var notified []ssf.Signal
+	for _, a := range agents {
+		ids = append(ids, a.ID)
+		if !a.Restricted {
+			notified = append(notified, suspendedSignals(a.ID, event, workflow)...)
+		}
+	}
+	tx.suspend(agents, func(agent) uuid.UUID { return event })
+	if len(notified) > 0 {
+		tx.queue = append(tx.queue, ssf.Record(tx.tenant, notified...))
+	}
+	return ids
+}

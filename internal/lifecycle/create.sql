@@ -1,0 +1,17 @@
+-- Stores a new resource with its audit row and, as the parameters say, its restriction
+-- and its event.
+with created as (
+  insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, valid_until, version, document, extensions, created_at, modified_at)
+  values ($1, $2, $3, nullif($4, ''), nullif($5, ''), nullif($6, ''), $7, $8, $9, $10, $11, $12, $12)),
+audited as (
+  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
+  values ($1, $2, $3, $9, $13, $14, $15)),
+restricted as (
+  insert into restrictions (tenant_id, principal_id, cause)
+  select $1, $2, $16 where $16 <> ''
+  returning since),
+event as (
+  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
+  select $1, $17, $18, $2, $3, $13, $14, $15, $19, now() + $20::interval where $18 <> ''
+  returning sequence)
+select (select since from restricted), (select sequence from event)

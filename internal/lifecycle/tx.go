@@ -1,0 +1,278 @@
+package lifecycle
+
+import (
+	"context"
+	_ "embed"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/directory"
+)
+
+// Cause is the cause of a change, as its audit row and its events name it.
+type Cause struct {
+	Trigger Trigger
+	Actor   string // e.g. scim-token/<id>
+}
+
+// restriction is the cause of a restriction that a change makes.
+func (c Cause) restriction() string {
+	if c.Trigger == TriggerDelete {
+		return "deleted"
+	}
+	return "deactivated"
+}
+
+// Tx writes what changes in the directory, within one transaction of one tenant. All
+// writes of resources, edges, restrictions, audit rows and lifecycle events are its
+// methods. They are queued, and sent together.
+type Tx struct {
+	on     database.Batcher
+	tenant uuid.UUID
+	by     Cause
+	queue  []database.Statement
+	events []*Event // emitted, to be dispatched once they are committed
+}
+
+// In returns a Tx within a transaction of the caller's.
+func In(on database.Batcher, tenant uuid.UUID, by Cause) *Tx {
+	return &Tx{on: on, tenant: tenant, by: by}
+}
+
+// MatchMembers returns those members of a group, and of the resources that are about to
+// be added, that meet a condition.
+func (tx *Tx) MatchMembers(ctx context.Context, group uuid.UUID, added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error) {
+	return directory.MatchMembers(ctx, tx.on, tx.tenant, group, added, where)
+}
+
+// send sends what is queued, and then statements, in one round trip.
+func (tx *Tx) send(ctx context.Context, statements ...database.Statement) error {
+	return database.Send(ctx, tx.on, append(tx.take(), statements...)...)
+}
+
+// take empties the queue.
+func (tx *Tx) take() []database.Statement {
+	queued := tx.queue
+	tx.queue = nil
+	return queued
+}
+
+func (tx *Tx) add(sql string, args ...any) {
+	tx.queue = append(tx.queue, database.Statement{SQL: sql, Args: args})
+}
+
+// The statements that write a resource with what its change means (I1, I2).
+var (
+	//go:embed create.sql
+	createSQL string
+	//go:embed save.sql
+	saveSQL string
+	//go:embed events.sql
+	eventsSQL string
+)
+
+// change is one change of a resource with what it means.
+type change struct {
+	after   *directory.Resource // as it is stored, with its version
+	changed []string
+	edges   edgeChange
+	removes bool
+	decision
+
+	event *Event     // nil where there is none
+	since *time.Time // of the restriction that the change made
+}
+
+// create queues the storing of a new resource.
+func (tx *Tx) create(c *change) error { return tx.write(createSQL, c) }
+
+// save queues the storing of a changed resource, whose row is locked.
+func (tx *Tx) save(c *change) error { return tx.write(saveSQL, c, c.removes, c.lift) }
+
+// write queues the statement, whose first parameters are the same for both, and what
+// follows from the change.
+func (tx *Tx) write(sql string, c *change, others ...any) error {
+	r, restriction, workflow := c.after, "", ""
+	if c.restrict {
+		restriction = tx.by.restriction()
+	}
+	event := Event{ID: newID()}
+	if c.kind != "" {
+		event = tx.newEvent(c.kind, event.ID, r.ID, r.Type, workflowID(c.kind, tx.tenant, r.ID, r.Version, 0), c.changed)
+		c.event, workflow = &event, event.WorkflowID
+		tx.events = append(tx.events, c.event)
+	}
+	tx.queue = append(tx.queue, database.Statement{
+		SQL: sql,
+		Args: append([]any{
+			tx.tenant, r.ID, r.Type, r.UniqueName, r.Display, r.ExternalID, r.Active, r.ValidUntil, r.Version, r.Document, orEmpty(r.Extensions), r.Modified,
+			tx.by.Trigger, tx.by.Actor, c.changed, restriction, event.ID, c.kind, workflow, grace,
+		}, others...),
+		Collect: func(rows pgx.Rows) error {
+			var sequence *int64
+			_, err := pgx.ForEachRow(rows, []any{&c.since, &sequence}, func() error { return nil })
+			if sequence != nil {
+				event.Sequence = *sequence
+			}
+			return err
+		},
+	})
+	tx.setEdges(c)
+	tx.setUnique(c)
+	if c.event == nil {
+		return nil
+	}
+	return tx.follow(r, c.event)
+}
+
+// setUnique queues the values that a tenant's schemas declare unique. Only types with such
+// schemas pay for it, and deletions, which free the values.
+func (tx *Tx) setUnique(c *change) {
+	if c.after.Unique == nil {
+		return
+	}
+	names, values := make([]string, 0, len(c.after.Unique)), make([]string, 0, len(c.after.Unique))
+	for name, value := range c.after.Unique {
+		names, values = append(names, name), append(values, value)
+	}
+	tx.add(`
+		delete from unique_values u where u.tenant_id = $1 and u.resource_id = $2
+		   and (u.attribute, u.value) not in (select * from unnest($3::text[], $4::text[]))`, tx.tenant, c.after.ID, names, values)
+	tx.add(`
+		insert into unique_values (tenant_id, type, attribute, value, resource_id)
+		select $1, $3, n.attribute, n.value, $2 from unnest($4::text[], $5::text[]) n (attribute, value)
+		 where not exists (select 1 from unique_values u
+		   where u.tenant_id = $1 and u.type = $3 and u.attribute = n.attribute and u.value = n.value and u.resource_id = $2)`,
+		tx.tenant, c.after.ID, c.after.Type, names, values)
+}
+
+// suspend queues the restriction of agents that have no active owner left, which their
+// resources show. event is that of the restriction: each agent's own, or the leaver's.
+func (tx *Tx) suspend(agents []agent, event func(agent) uuid.UUID) {
+	var ids, events []uuid.UUID
+	for _, a := range agents {
+		ids, events = append(ids, a.ID), append(events, event(a))
+	}
+	tx.add(`
+		insert into restrictions (tenant_id, principal_id, cause, event_id)
+		select $1, a.id, 'orphaned', a.event from unnest($2::uuid[], $3::uuid[]) a (id, event) on conflict do nothing`, tx.tenant, ids, events)
+	tx.add(`
+		with shown as (
+		  update resources set active = false, document = document || '{"active": false}', version = version + 1, modified_at = now()
+		   where tenant_id = $1 and id = any ($2) and active is distinct from false
+		  returning id, version)
+		insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
+		select $1, id, 'Agent', version, $3, $4, '{active}' from shown`, tx.tenant, ids, TriggerOrphaned, tx.by.Actor)
+}
+
+// Principal is whom an event of many is about.
+type Principal struct {
+	ID      uuid.UUID
+	Type    string
+	Version int64
+	// Again: the version has an event already, and the new event is told from it by its
+	// sequence.
+	Again bool
+}
+
+// Emit stores an event of each principal, with what follows from it: the changes that it
+// may mean for entitlements, and the security events that receivers are notified of. ends:
+// the events end something, whatever their kind. grace is how long the caller takes to
+// start the workflows itself.
+func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Emission, of ...Principal) ([]*Event, error) {
+	if len(of) == 0 {
+		return nil, nil
+	}
+	sequences, err := tx.sequences(ctx, of)
+	if err != nil {
+		return nil, err
+	}
+	var events []*Event
+	var ids, principals []uuid.UUID
+	var types, workflows []string
+	for i, p := range of {
+		e := tx.newEvent(kind, newID(), p.ID, p.Type, workflowID(kind, tx.tenant, p.ID, p.Version, sequences[i]), changed)
+		events = append(events, &e)
+		ids, principals, types, workflows = append(ids, e.ID), append(principals, e.Principal), append(types, e.PrincipalType), append(workflows, e.WorkflowID)
+	}
+	tx.queue = append(tx.queue, database.Statement{
+		SQL:  eventsSQL,
+		Args: []any{tx.tenant, kind, tx.by.Trigger, tx.by.Actor, orEmpty(changed), emission.Grace, emission.Ends, ids, sequences, principals, types, workflows},
+		Collect: func(rows pgx.Rows) error {
+			var id uuid.UUID
+			var sequence int64
+			_, err := pgx.ForEachRow(rows, []any{&id, &sequence}, func() error {
+				for _, e := range events {
+					if e.ID == id {
+						e.Sequence = sequence
+					}
+				}
+				return nil
+			})
+			return err
+		},
+	})
+	if err := tx.follow(nil, events...); err != nil {
+		return nil, err
+	}
+	tx.events = append(tx.events, events...)
+	return events, tx.send(ctx)
+}
+
+// SetEnds marks an event as one that ends something, whatever its kind: its workflow is a
+// cascade.
+func (tx *Tx) SetEnds(ctx context.Context, event uuid.UUID) error {
+	tx.add(`update lifecycle_events set ends = true where tenant_id = $1 and id = $2`, tx.tenant, event)
+	return tx.send(ctx)
+}
+
+// Emission says how the events of [Tx.Emit] are stored.
+type Emission struct {
+	Ends  bool          // they end something, whatever their kind
+	Grace time.Duration // how long the relay leaves their workflows to the caller
+}
+
+// sequences draws a number for each principal whose version has an event already; 0
+// otherwise.
+func (tx *Tx) sequences(ctx context.Context, of []Principal) ([]int64, error) {
+	drawn := make([]int64, len(of))
+	again := make([]bool, len(of))
+	for i, p := range of {
+		again[i] = p.Again
+	}
+	if !slices.Contains(again, true) {
+		return drawn, nil
+	}
+	drawn = drawn[:0]
+	err := tx.send(ctx, database.Statement{
+		SQL:  `select case when again then nextval('lifecycle_sequence') else 0 end from unnest($1::boolean[]) with ordinality p (again, n) order by n`,
+		Args: []any{again},
+		Collect: func(rows pgx.Rows) (err error) {
+			drawn, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		},
+	})
+	return drawn, err
+}
+
+func (tx *Tx) newEvent(kind Kind, id, principal uuid.UUID, principalType, workflow string, changed []string) Event {
+	return Event{
+		Tenant: tx.tenant, ID: id, Kind: kind, Principal: principal, PrincipalType: principalType,
+		Trigger: tx.by.Trigger, Actor: tx.by.Actor, Changed: orEmpty(changed), WorkflowID: workflow, CreatedAt: time.Now(),
+	}
+}
+
+// newID is of version 7: its order is that of creation, which keeps indexes compact.
+func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
+
+// orEmpty keeps a nil slice from becoming null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

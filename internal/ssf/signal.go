@@ -1,0 +1,87 @@
+package ssf
+
+import (
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Signal is a security event about a principal.
+type Signal struct {
+	Principal     uuid.UUID
+	PrincipalType string // User, Group or Agent
+	Type          string // one of [Events]
+	Event         map[string]any
+	Txn           string // the ID of the workflow that it belongs to; empty for none
+	// Once identifies what happened, so that it is emitted once for each type.
+	Once string
+}
+
+// insertSQL stores the signals $2 to $7 for each stream that carries their type.
+const insertSQL = `
+	insert into signals (tenant_id, stream_id, principal_id, principal_type, type, event, txn, once)
+	select $1, s.id, g.principal_id, g.principal_type, g.type, g.event, g.txn, g.once
+	  from streams s
+	  join unnest($2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[])
+	       g (principal_id, principal_type, type, event, txn, once) on g.type = any (s.events)
+	 where s.tenant_id = $1 and s.status <> 'disabled'
+	on conflict (tenant_id, stream_id, once) do nothing`
+
+// Record returns the statement that stores signals for the streams that carry them: part
+// of the transaction that makes them true.
+func Record(tenant uuid.UUID, signals ...Signal) database.Statement {
+	var principals []uuid.UUID
+	var principalTypes, types, txns, onces []string
+	events := make([]map[string]any, 0, len(signals))
+	for _, g := range signals {
+		principals, principalTypes = append(principals, g.Principal), append(principalTypes, g.PrincipalType)
+		types, txns, onces = append(types, g.Type), append(txns, g.Txn), append(onces, g.Once+"/"+g.Type)
+		events = append(events, g.Event)
+	}
+	return database.Statement{SQL: insertSQL, Args: []any{tenant, principals, principalTypes, types, events, txns, onces}}
+}
+
+// RecordCredential returns the statement that stores the signal of a credential, unless the
+// transaction has not made it so.
+func RecordCredential(tenant, credential uuid.UUID, signal Signal) database.Statement {
+	s := Record(tenant, signal)
+	s.SQL = strings.Replace(s.SQL, "where s.tenant_id = $1", `where exists (
+	         select 1 from inventory i where i.tenant_id = $1 and i.id = $8 and i.state in ('revoked', 'verified'))
+	   and s.tenant_id = $1`, 1)
+	s.Args = append(s.Args, credential)
+	return s
+}
+
+// SessionsRevoked is the signal that all that a principal held has ended.
+func SessionsRevoked(principal uuid.UUID, principalType, workflow, once string, at time.Time) Signal {
+	return Signal{
+		Principal: principal, PrincipalType: principalType, Type: SessionRevoked, Txn: workflow, Once: once,
+		Event: caepEvent(at, "the principal has left; all it held has ended"),
+	}
+}
+
+// CredentialRevoked is the signal that a credential has ended, and how.
+func CredentialRevoked(principal uuid.UUID, principalType, workflow string, credential uuid.UUID, kind, connector, state string) Signal {
+	event := caepEvent(time.Now(), "ended at "+connector+", "+state)
+	event["credential_type"], event["change_type"], event["friendly_name"], event["credential_id"] = kind, "revoke", connector, credential
+	return Signal{Principal: principal, PrincipalType: principalType, Type: CredentialChange, Event: event, Txn: workflow, Once: credential.String()}
+}
+
+// ClaimsChanged is the signal that what a principal is entitled to has changed.
+func ClaimsChanged(principal uuid.UUID, principalType, workflow string, entitlements []string) Signal {
+	event := caepEvent(time.Now(), "")
+	event["claims"] = map[string]any{"entitlements": entitlements}
+	return Signal{Principal: principal, PrincipalType: principalType, Type: ClaimsChange, Event: event, Txn: workflow, Once: "entitlements/" + uuid.NewString()}
+}
+
+// caepEvent has the members that CAEP 1.0 section 2 gives all its events.
+func caepEvent(at time.Time, reason string) map[string]any {
+	event := map[string]any{"event_timestamp": at.Unix(), "initiating_entity": "policy"}
+	if reason != "" {
+		event["reason_admin"] = map[string]string{"en": reason}
+	}
+	return event
+}
