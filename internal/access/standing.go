@@ -31,17 +31,15 @@ type Standing struct {
 // Standing returns how a principal stands, the deleted too. Error: directory.ErrNotFound.
 func (s *Store) Standing(ctx context.Context, tenant, principal uuid.UUID) (*Standing, error) {
 	var outdated bool
-	standing, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Standing, error) {
-		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Standing, error) {
-			var st Standing
-			var p Party
-			err := row.Scan(&st.ID, &st.Type, &p.Restricted, &p.Expired, &p.Owned, &st.Since, &st.ValidUntil, &st.Entitlements, &outdated)
-			p.Type, st.Standing = st.Type, "active"
-			if st.Reason = p.Refusal(); st.Reason != "" {
-				st.Standing, st.Entitlements, outdated = "restricted", []string{}, false
-			}
-			return &st, err
-		})
+	standing, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (*Standing, error) {
+		var st Standing
+		var p Party
+		err := row.Scan(&st.ID, &st.Type, &p.Restricted, &p.Expired, &p.Owned, &st.Since, &st.ValidUntil, &st.Entitlements, &outdated)
+		p.Type, st.Standing = st.Type, "active"
+		if st.Reason = p.Refusal(); st.Reason != "" {
+			st.Standing, st.Entitlements, outdated = "restricted", []string{}, false
+		}
+		return &st, err
 	}, `
 		select r.id, r.type, x.principal_id is not null or r.deleted_at is not null, coalesce(r.valid_until <= now(), false),
 		       r.type <> 'Agent' or active_owner($1, r.id, null) is not null, x.since, case when r.deleted_at is null then r.valid_until end,

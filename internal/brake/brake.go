@@ -46,9 +46,7 @@ func New(db *database.DB) *Brakes { return &Brakes{db} }
 // of the users who are there or left in the window. A cascade that was held once
 // is held until its brake is released.
 func (b *Brakes) Check(ctx context.Context, tenant, event uuid.UUID) (held bool, err error) {
-	held, err = database.Once(ctx, b.db, tenant, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `
+	held, err = database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
 		with policy as (
 		  select brake_leavers, brake_share, brake_window from tenants where id = $1),
 		event as (select created_at, brake_id from lifecycle_events where tenant_id = $1 and id = $2),
@@ -90,9 +88,7 @@ func (b *Brakes) Check(ctx context.Context, tenant, event uuid.UUID) (held bool,
 
 // Held tells whether the brake that holds a cascade back has not been released.
 func (b *Brakes) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error) {
-	held, err := database.Once(ctx, b.db, tenant, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `
+	held, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from lifecycle_events e join brakes b on b.tenant_id = e.tenant_id and b.id = e.brake_id and b.released_at is null
 		 where e.tenant_id = $1 and e.id = $2)`, tenant, event)
 	if err != nil {
@@ -103,9 +99,7 @@ func (b *Brakes) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error
 
 // List returns a tenant's brakes, the newest first.
 func (b *Brakes) List(ctx context.Context, tenant uuid.UUID) ([]Brake, error) {
-	brakes, err := database.Once(ctx, b.db, tenant, func(rows pgx.Rows) ([]Brake, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Brake])
-	}, `
+	brakes, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[Brake], `
 		select b.id, b.leavers, b.engaged_at,
 		       (select count(*) from lifecycle_events e where e.tenant_id = $1 and e.brake_id = b.id and e.closed_at is null),
 		       b.released_at, b.released_by, b.reason
@@ -140,9 +134,7 @@ func (b *Brakes) Waiting(ctx context.Context, tenant, brake uuid.UUID, after int
 		WorkflowID string
 		Sequence   int64
 	}
-	found, err := database.Once(ctx, b.db, tenant, func(rows pgx.Rows) ([]held, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[held])
-	}, `
+	found, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[held], `
 		select workflow_id, sequence from lifecycle_events
 		 where tenant_id = $1 and brake_id = $2 and closed_at is null and sequence > $3 order by sequence limit $4`, tenant, brake, after, limit)
 	if err != nil {

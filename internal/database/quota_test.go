@@ -70,7 +70,7 @@ func TestSlow_BoundsPlacesAndStatements(t *testing.T) {
 			return db.InTenant(slow, of, func(tx pgx.Tx) error { _, err := tx.Exec(slow, `select pg_sleep(60)`); return err })
 		},
 		"in one round trip": func() error {
-			_, err := database.Once(slow, db, of, database.Nothing, `select pg_sleep(60)`)
+			err := database.Exec(slow, db, of, `select pg_sleep(60)`)
 			return err
 		},
 	} {
@@ -78,8 +78,7 @@ func TestSlow_BoundsPlacesAndStatements(t *testing.T) {
 			t.Errorf("%s: %v, want ErrStatementTimeout", name, err)
 		}
 	}
-	if got, err := database.Once(t.Context(), db, of, func(rows pgx.Rows) (string, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[string]) },
-		`show statement_timeout`); err != nil || got != "15s" {
+	if got, err := database.Row(t.Context(), db, of, pgx.RowTo[string], `show statement_timeout`); err != nil || got != "15s" {
 		t.Errorf("afterwards a statement may take %q (%v), want 15s", got, err)
 	}
 }

@@ -86,10 +86,10 @@ func Send(ctx context.Context, on Batcher, statements ...Statement) error {
 }
 
 func (s Statement) collect(rows pgx.Rows) error {
-	if s.Collect == nil {
-		return Drain(rows)
+	var err error
+	if s.Collect != nil {
+		err = s.Collect(rows)
 	}
-	err := s.Collect(rows)
 	rows.Close()
 	if err != nil {
 		return err
@@ -119,20 +119,6 @@ func Together(ctx context.Context, db *DB, tenant uuid.UUID, statements ...State
 	defer release()
 	// The statements of a batch are one implicit transaction.
 	return Send(ctx, conn, append([]Statement{forTenant(ctx, tenant)}, statements...)...)
-}
-
-// Once is [Together] for one statement, whose rows it collects.
-func Once[T any](ctx context.Context, db *DB, tenant uuid.UUID, collect func(pgx.Rows) (T, error), sql string, args ...any) (T, error) {
-	var value T
-	err := Together(ctx, db, tenant, Statement{SQL: sql, Args: args, Collect: func(rows pgx.Rows) (err error) {
-		value, err = collect(rows)
-		return err
-	}})
-	if err != nil {
-		var none T
-		return none, err
-	}
-	return value, nil
 }
 
 // Tx is a transaction of one tenant whose begin and commit share the round trips of its
@@ -219,13 +205,4 @@ func native(args []any) []any {
 		}
 	}
 	return converted
-}
-
-// Nothing collects the rows of a statement that returns none of interest.
-func Nothing(rows pgx.Rows) (struct{}, error) { return struct{}{}, Drain(rows) }
-
-// Drain is [Nothing] for a [Statement].
-func Drain(rows pgx.Rows) error {
-	rows.Close()
-	return rows.Err()
 }

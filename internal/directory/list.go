@@ -75,8 +75,7 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, erro
 		return page, nil
 	}
 	page.Total, err = s.counts.of(tenant, match, b.args[:matchArgs], func() (int, error) {
-		return database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (int, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int]) },
-			"select count(*)"+match, b.args[:matchArgs]...)
+		return database.Row(ctx, s.db, tenant, pgx.RowTo[int], "select count(*)"+match, b.args[:matchArgs]...)
 	})
 	if err != nil {
 		return Page{}, fmt.Errorf("count resources: %w", err)
@@ -289,21 +288,16 @@ func (b *builder) after(q Query, key sortKey) string {
 // the id `after`, in the order of ids. It relies on the primary key of edges.
 func (s *Store) Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUID, after uuid.UUID, limit int) (map[uuid.UUID][]Edge, error) {
 	members := make(map[uuid.UUID][]Edge, len(groups))
-	_, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
-		var group uuid.UUID
-		e := Edge{Attribute: EdgeMembers}
-		_, err := pgx.ForEachRow(rows, []any{&group, &e.Target, &e.Type, &e.Display}, func() error {
-			members[group] = append(members[group], e)
-			return nil
-		})
-		return struct{}{}, err
-	}, `
+	var group uuid.UUID
+	e := Edge{Attribute: EdgeMembers}
+	collect := database.Each([]any{&group, &e.Target, &e.Type, &e.Display}, func() { members[group] = append(members[group], e) })
+	err := database.Together(ctx, s.db, tenant, database.Statement{Args: []any{tenant, groups, after, limit}, Collect: collect, SQL: `
 		select g.id, m.id, m.type, m.display from unnest($2::uuid[]) g (id) cross join lateral (
 		  select t.id, t.type, coalesce(t.display_name, '') display
 		    from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
 		   where e.tenant_id = $1 and e.source_id = g.id and e.attribute = 'members' and e.target_id > $3
 		   order by e.target_id limit $4) m
-		 order by g.id, m.id`, tenant, groups, after, limit)
+		 order by g.id, m.id`})
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)
 	}

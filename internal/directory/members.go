@@ -29,10 +29,7 @@ func MatchMembers(ctx context.Context, on database.Batcher, tenant, group uuid.U
 		 where t.tenant_id = $1 and t.deleted_at is null and (` + test + `)
 		   and (t.id = any ($3::uuid[]) or t.id in (
 		        select e.target_id from edges e where e.tenant_id = $1 and e.source_id = $2 and e.attribute = 'members'))`,
-		Args: b.args, Collect: func(rows pgx.Rows) (err error) {
-			ids, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-			return err
-		},
+		Args: b.args, Collect: database.All(&ids, pgx.RowTo[uuid.UUID]),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("match members: %w", err)

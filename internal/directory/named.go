@@ -34,9 +34,7 @@ func (s *Store) Named(ctx context.Context, tenant uuid.UUID, ids ...uuid.UUID) (
 }
 
 func (s *Store) named(ctx context.Context, tenant uuid.UUID, sql string, arg any) ([]Named, error) {
-	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Named, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Named])
-	}, sql, tenant, arg)
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Named], sql, tenant, arg)
 	if err != nil {
 		return nil, fmt.Errorf("look for principals: %w", err)
 	}

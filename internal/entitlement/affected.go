@@ -46,9 +46,7 @@ func (s *Store) Everybody(ctx context.Context, of, after uuid.UUID, limit int) (
 }
 
 func (s *Store) page(ctx context.Context, of uuid.UUID, sql string, args ...any) ([]uuid.UUID, error) {
-	ids, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) ([]uuid.UUID, error) {
-		return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	}, sql, args...)
+	ids, err := database.Rows(ctx, s.db, of, pgx.RowTo[uuid.UUID], sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("look whom the change concerns: %w", err)
 	}
@@ -58,9 +56,7 @@ func (s *Store) page(ctx context.Context, of uuid.UUID, sql string, args ...any)
 // InDoubt tells whether something was committed that may change what a principal is
 // entitled to, and has not been computed yet.
 func (s *Store) InDoubt(ctx context.Context, of, principal uuid.UUID) (bool, error) {
-	doubted, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `select entitlements_stale($1, $2)`, of, principal)
+	doubted, err := database.Row(ctx, s.db, of, pgx.RowTo[bool], `select entitlements_stale($1, $2)`, of, principal)
 	if err != nil {
 		return false, fmt.Errorf("look for doubts: %w", err)
 	}
@@ -70,9 +66,7 @@ func (s *Store) InDoubt(ctx context.Context, of, principal uuid.UUID) (bool, err
 // Doubted returns the newest doubt that a group, or a tenant's rules, have left about
 // everybody: once everybody whom it concerns is computed, it can be cleared.
 func (s *Store) Doubted(ctx context.Context, of, cause uuid.UUID) (int64, error) {
-	newest, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (int64, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int64])
-	}, `select coalesce(max(id), 0) from invalidations where tenant_id = $1 and principal_id = $1 and cause = $2`, of, cause)
+	newest, err := database.Row(ctx, s.db, of, pgx.RowTo[int64], `select coalesce(max(id), 0) from invalidations where tenant_id = $1 and principal_id = $1 and cause = $2`, of, cause)
 	if err != nil {
 		return 0, fmt.Errorf("look for doubts: %w", err)
 	}
@@ -81,7 +75,7 @@ func (s *Store) Doubted(ctx context.Context, of, cause uuid.UUID) (int64, error)
 
 // Clear takes the doubts of a cause about everybody back, up to one.
 func (s *Store) Clear(ctx context.Context, of, cause uuid.UUID, newest int64) error {
-	_, err := database.Once(ctx, s.db, of, database.Nothing, `
+	err := database.Exec(ctx, s.db, of, `
 		delete from invalidations where tenant_id = $1 and principal_id = $1 and cause = $2 and id <= $3`, of, cause, newest)
 	if err != nil {
 		return fmt.Errorf("clear doubts: %w", err)
@@ -104,7 +98,7 @@ func (s *Store) Unentitled(ctx context.Context, of, after uuid.UUID, limit int) 
 // ChangesBy returns a page of what an event had principals gain and lose, of up to
 // limit principals behind one.
 func (s *Store) ChangesBy(ctx context.Context, of, event, after uuid.UUID, limit int) ([]Change, error) {
-	changes, err := database.Once(ctx, s.db, of, collectChanges, `
+	rows, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[change], `
 		select distinct on (c.principal_id, c.name) c.principal_id, c.name, c.gained from entitlement_changes c
 		 where c.tenant_id = $1 and c.event_id = $2
 		   and c.principal_id in (select distinct p.principal_id from entitlement_changes p
@@ -113,14 +107,12 @@ func (s *Store) ChangesBy(ctx context.Context, of, event, after uuid.UUID, limit
 	if err != nil {
 		return nil, fmt.Errorf("read what event %s changed: %w", event, err)
 	}
-	return changes, nil
+	return byPrincipal(rows), nil
 }
 
 // Ends tells whether an event has had anything to end.
 func (s *Store) Ends(ctx context.Context, of, event uuid.UUID) (bool, error) {
-	ends, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `select ends from lifecycle_events where tenant_id = $1 and id = $2`, of, event)
+	ends, err := database.Row(ctx, s.db, of, pgx.RowTo[bool], `select ends from lifecycle_events where tenant_id = $1 and id = $2`, of, event)
 	if err != nil {
 		return false, fmt.Errorf("look what event %s ends: %w", event, err)
 	}

@@ -228,14 +228,15 @@ const writeSQL = `
 // write stores what principals are entitled to, and has what was granted under an
 // entitlement that is not held ended.
 func (w writer) write(ctx context.Context, read []principal, d derived) ([]Change, error) {
-	rows, err := w.tx.Query(ctx, writeSQL, w.of, w.ids, d.principals, d.names, d.sources, w.version, w.by.Event)
+	var rows []change
+	err := database.Send(ctx, w.tx, database.Statement{
+		SQL: writeSQL, Args: []any{w.of, w.ids, d.principals, d.names, d.sources, w.version, w.by.Event},
+		Collect: database.All(&rows, pgx.RowToStructByPos[change]),
+	})
 	if err != nil {
 		return nil, err
 	}
-	changes, err := collectChanges(rows)
-	if err != nil {
-		return nil, err
-	}
+	changes := byPrincipal(rows)
 	if err := w.notify(ctx, changes, typesOf(read), d); err != nil {
 		return nil, err
 	}
@@ -297,21 +298,17 @@ const endedSQL = `
 // end has items that lost their entitlement ended: by the event's own workflow, or by a
 // mover of each principal.
 func (w writer) end(ctx context.Context, d derived) error {
-	rows, err := w.tx.Query(ctx, endedSQL, w.of, w.ids, d.principals, d.names)
-	if err != nil {
-		return err
-	}
 	var items, holders []uuid.UUID
 	var moved []lifecycle.Principal
 	var item uuid.UUID
 	p := lifecycle.Principal{Again: true}
-	_, err = pgx.ForEachRow(rows, []any{&item, &p.ID, &p.Type, &p.Version}, func() error {
+	collect := database.Each([]any{&item, &p.ID, &p.Type, &p.Version}, func() {
 		items, holders = append(items, item), append(holders, p.ID)
 		if len(moved) == 0 || moved[len(moved)-1].ID != p.ID {
 			moved = append(moved, p)
 		}
-		return nil
 	})
+	err := database.Send(ctx, w.tx, database.Statement{SQL: endedSQL, Args: []any{w.of, w.ids, d.principals, d.names}, Collect: collect})
 	if err != nil || len(items) == 0 {
 		return err
 	}
@@ -369,7 +366,8 @@ func (s *Store) Withdraw(ctx context.Context, of uuid.UUID, principals []uuid.UU
 		if err := lockRows(ctx, tx, of, ids); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `
+		var lost []change
+		err := database.Send(ctx, tx, database.Statement{Args: []any{of, ids, event}, Collect: database.All(&lost, pgx.RowToStructByPos[change]), SQL: `
 			with lost as (
 			  delete from entitlements e
 			   where e.tenant_id = $1 and e.principal_id = any ($2)
@@ -378,19 +376,15 @@ func (s *Store) Withdraw(ctx context.Context, of uuid.UUID, principals []uuid.UU
 			recorded as (
 			  insert into entitlement_changes (tenant_id, principal_id, name, gained, version, event_id)
 			  select $1, l.principal_id, l.name, false, c.version, $3 from lost l join computations c on c.tenant_id = $1 and c.principal_id = l.principal_id)
-			select principal_id, name, false from lost order by principal_id, name`, of, ids, event)
-		if err != nil {
-			return err
-		}
-		changes, err := collectChanges(rows)
-		if err != nil || len(changes) == 0 {
+			select principal_id, name, false from lost order by principal_id, name`})
+		if err != nil || len(lost) == 0 {
 			return err
 		}
 		read, err := readTypes(ctx, tx, of, ids)
 		if err != nil {
 			return err
 		}
-		return writer{tx: tx, of: of, by: Cause{Event: event}}.notify(ctx, changes, read, derived{})
+		return writer{tx: tx, of: of, by: Cause{Event: event}}.notify(ctx, byPrincipal(lost), read, derived{})
 	})
 	if err != nil {
 		return fmt.Errorf("withdraw entitlements: %w", err)
@@ -400,38 +394,36 @@ func (s *Store) Withdraw(ctx context.Context, of uuid.UUID, principals []uuid.UU
 
 // readTypes returns the types of principals, deleted or not.
 func readTypes(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) (map[uuid.UUID]string, error) {
-	rows, err := tx.Query(ctx, `select id, type from resources where tenant_id = $1 and id = any ($2)`, of, ids)
-	if err != nil {
-		return nil, err
-	}
 	types := make(map[uuid.UUID]string, len(ids))
 	var id uuid.UUID
 	var name string
-	_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error {
-		types[id] = name
-		return nil
+	err := database.Send(ctx, tx, database.Statement{
+		SQL:  `select id, type from resources where tenant_id = $1 and id = any ($2)`,
+		Args: []any{of, ids}, Collect: database.Each([]any{&id, &name}, func() { types[id] = name }),
 	})
 	return types, err
 }
 
-// collectChanges reads rows of principal, name and whether it was gained, in the
-// order of principals.
-func collectChanges(rows pgx.Rows) ([]Change, error) {
+// change is one entitlement that a principal gained or lost.
+type change struct {
+	Principal uuid.UUID
+	Name      string
+	Gained    bool
+}
+
+// byPrincipal groups changes, which are in the order of principals.
+func byPrincipal(rows []change) []Change {
 	var changes []Change
-	var id uuid.UUID
-	var name string
-	var gained bool
-	_, err := pgx.ForEachRow(rows, []any{&id, &name, &gained}, func() error {
-		if len(changes) == 0 || changes[len(changes)-1].Principal != id {
-			changes = append(changes, Change{Principal: id})
+	for _, r := range rows {
+		if len(changes) == 0 || changes[len(changes)-1].Principal != r.Principal {
+			changes = append(changes, Change{Principal: r.Principal})
 		}
 		c := &changes[len(changes)-1]
-		if gained {
-			c.Gained = append(c.Gained, name)
+		if r.Gained {
+			c.Gained = append(c.Gained, r.Name)
 		} else {
-			c.Lost = append(c.Lost, name)
+			c.Lost = append(c.Lost, r.Name)
 		}
-		return nil
-	})
-	return changes, err
+	}
+	return changes
 }

@@ -84,9 +84,7 @@ func (s *Store) Get(ctx context.Context, of uuid.UUID, version int) (*Version, e
 }
 
 func (s *Store) one(ctx context.Context, of uuid.UUID, missing error, sql string, args ...any) (*Version, error) {
-	v, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) (*Version, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Version])
-	}, sql, args...)
+	v, err := database.Row(ctx, s.db, of, pgx.RowToAddrOfStructByPos[Version], sql, args...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, missing
 	}
@@ -99,9 +97,7 @@ func (s *Store) one(ctx context.Context, of uuid.UUID, missing error, sql string
 // History returns the versions without their documents, newest first; before is the
 // last of the page before, and 0 begins.
 func (s *Store) History(ctx context.Context, of uuid.UUID, before, limit int) ([]Version, error) {
-	versions, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) ([]Version, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Version])
-	}, `
+	versions, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[Version], `
 		select version, '', actor, reason, created_at from mappings
 		 where tenant_id = $1 and ($2 = 0 or version < $2) order by version desc limit $3`, of, before, limit)
 	if err != nil {

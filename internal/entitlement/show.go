@@ -25,9 +25,7 @@ type Entitlement struct {
 
 // Of returns what a principal is entitled to, by name.
 func (s *Store) Of(ctx context.Context, of, principal uuid.UUID) ([]Entitlement, error) {
-	held, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) ([]Entitlement, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Entitlement])
-	}, `select name, sources, since from entitlements where tenant_id = $1 and principal_id = $2 order by name`, of, principal)
+	held, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[Entitlement], `select name, sources, since from entitlements where tenant_id = $1 and principal_id = $2 order by name`, of, principal)
 	if err != nil {
 		return nil, fmt.Errorf("read what %s is entitled to: %w", principal, err)
 	}
@@ -45,9 +43,7 @@ type Turn struct {
 
 // Turns returns what a principal gained and lost last, newest first.
 func (s *Store) Turns(ctx context.Context, of, principal uuid.UUID, limit int) ([]Turn, error) {
-	turns, err := database.Once(ctx, s.db, of, func(rows pgx.Rows) ([]Turn, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Turn])
-	}, `
+	turns, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[Turn], `
 		select name, gained, version, event_id, at from entitlement_changes
 		 where tenant_id = $1 and principal_id = $2 order by id desc limit $3`, of, principal, limit)
 	if err != nil {

@@ -70,7 +70,7 @@ func (s *Store) Append(ctx context.Context, tenant uuid.UUID, records ...Record)
 	if err != nil {
 		return err
 	}
-	if _, err := database.Once(ctx, s.db, tenant, database.Nothing, Insert("$2"), tenant, string(encoded)); err != nil {
+	if err := database.Exec(ctx, s.db, tenant, Insert("$2"), tenant, string(encoded)); err != nil {
 		return fmt.Errorf("append evidence: %w", err)
 	}
 	return nil
@@ -80,7 +80,7 @@ func (s *Store) Append(ctx context.Context, tenant uuid.UUID, records ...Record)
 // positive control without which a negative proves nothing (I6). With ofAccount it
 // may have been any cascade's look at the same account, within a day.
 func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofAccount bool) (bool, error) {
-	saw, err := database.Once(ctx, s.db, tenant, one[bool], `
+	saw, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from evidence
 		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-before' and outcome = 'alive')
 		or $4 and exists (
@@ -103,9 +103,7 @@ type Looks struct {
 
 // LooksAfter returns what a cascade's probes have seen of an item after its confirmed end.
 func (s *Store) LooksAfter(ctx context.Context, tenant, item, event uuid.UUID) (Looks, error) {
-	looks, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (Looks, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Looks])
-	}, `
+	looks, err := database.Row(ctx, s.db, tenant, pgx.RowToStructByPos[Looks], `
 		select count(*) filter (where outcome = 'unknown'), coalesce(bool_or(outcome = 'alive'), false)
 		  from evidence where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-after'`, tenant, item, event)
 	if err != nil {
@@ -117,15 +115,13 @@ func (s *Store) LooksAfter(ctx context.Context, tenant, item, event uuid.UUID) (
 // Blocked tells whether a cascade has blocked an item while its brake was held, or
 // was told for good that it cannot.
 func (s *Store) Blocked(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {
-	blocked, err := database.Once(ctx, s.db, tenant, one[bool], `
+	blocked, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from evidence where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'block')`, tenant, item, event)
 	if err != nil {
 		return false, fmt.Errorf("look whether the item is blocked: %w", err)
 	}
 	return blocked, nil
 }
-
-func one[T any](rows pgx.Rows) (T, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T]) }
 
 // ByEvent returns a page of a cascade's evidence in the order of writing, after
 // the record with that number; the numbers come beside the records.

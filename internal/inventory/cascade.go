@@ -71,13 +71,11 @@ const ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[]) or i.
 // survived other cascades. It marks them as being ended by
 // this cascade; they are found again until they are concluded.
 func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, look Look) ([]Held, error) {
-	held, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Held, error) {
-		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (h Held, err error) {
-			var reliedOn bool
-			err = row.Scan(&h.ID, &h.Kind, &h.Connector, &reliedOn, &h.Blocked)
-			h.Verb = EndVerb(h.Kind, reliedOn)
-			return h, err
-		})
+	held, err := database.Rows(ctx, s.db, tenant, func(row pgx.CollectableRow) (h Held, err error) {
+		var reliedOn bool
+		err = row.Scan(&h.ID, &h.Kind, &h.Connector, &reliedOn, &h.Blocked)
+		h.Verb = EndVerb(h.Kind, reliedOn)
+		return h, err
 	}, `
 		with `+open+`,
 		found as materialized (
@@ -128,11 +126,8 @@ func (s *Store) Conclude(ctx context.Context, tenant uuid.UUID, a Attempt, o *Op
 		concluded as (` + concludeSQL + ` and ` + holds("$7") + `),
 		yielded as (delete from account_leases where tenant_id = $1 and holder = $7)
 		select ` + holds("$7"),
-		Args: []any{tenant, a.Item, a.Event, state, reason, string(encoded), a.Holder},
-		Collect: func(rows pgx.Rows) (err error) {
-			held, err = oneBool(rows)
-			return err
-		},
+		Args:    []any{tenant, a.Item, a.Event, state, reason, string(encoded), a.Holder},
+		Collect: database.Fields(&held),
 	}}
 	if state == Revoked || state == Verified {
 		statements = append(statements, ssf.RecordCredential(tenant, a.Item,
@@ -180,11 +175,9 @@ func (o *Opened) scan(row pgx.CollectableRow, secret *[]byte, others ...any) err
 // Open reads an item with its secrets. Error: [ErrNotFound].
 func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (*Opened, error) {
 	var secret []byte
-	o, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Opened, error) {
-		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Opened, error) {
-			var o Opened
-			return &o, o.scan(row, &secret)
-		})
+	o, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (*Opened, error) {
+		var o Opened
+		return &o, o.scan(row, &secret)
 	}, `
 		select `+openedColumns+` from inventory i where tenant_id = $1 and id = $2`, tenant, id)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -215,15 +208,13 @@ func (s *Store) unseal(tenant, id uuid.UUID, sealed []byte) (seal.Secret, error)
 
 // Ending returns the principal and the agents that end with it.
 func (s *Store) Ending(ctx context.Context, tenant, principal uuid.UUID) ([]uuid.UUID, error) {
-	ids, err := database.Once(ctx, s.db, tenant, ids, `
+	ids, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select $2::uuid union select agents_ending_with($1, $2)`, tenant, principal)
 	if err != nil {
 		return nil, fmt.Errorf("look for the agents of %s: %w", principal, err)
 	}
 	return ids, nil
 }
-
-func ids(rows pgx.Rows) ([]uuid.UUID, error) { return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]) }
 
 // Settle opens a run of a cascade. It waits for registrations of its principal that are
 // under way, since what is registered later is refused, and reopens the survivors of an
@@ -247,7 +238,7 @@ const reopenSQL = `
 	 where tenant_id = $1 and event_id = $2 and state = 'survivor'`
 
 func (s *Store) exec(ctx context.Context, tenant uuid.UUID, what, sql string, args ...any) error {
-	if _, err := database.Once(ctx, s.db, tenant, database.Nothing, sql, args...); err != nil {
+	if err := database.Exec(ctx, s.db, tenant, sql, args...); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

@@ -73,9 +73,8 @@ func (s *Store) OpenLeased(ctx context.Context, tenant uuid.UUID, a Attempt) (*O
 	var leased, claimed bool
 	err := database.Together(ctx, s.db, tenant,
 		database.Statement{
-			SQL:     leaseSQL,
-			Args:    []any{tenant, a.Item, a.Event, a.Holder, a.Run, a.Activity, a.Number, a.Started, a.Lease},
-			Collect: database.Drain,
+			SQL:  leaseSQL,
+			Args: []any{tenant, a.Item, a.Event, a.Holder, a.Run, a.Activity, a.Number, a.Started, a.Lease},
 		},
 		database.Statement{SQL: openLeasedSQL, Args: []any{tenant, a.Item, a.Event, a.Holder}, Collect: func(rows pgx.Rows) (err error) {
 			o, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Opened, error) {
@@ -123,7 +122,7 @@ func holds(param string) string {
 
 // CheckLease returns [ErrLeaseLost] where the holder's lease was taken over, or has run out.
 func (s *Store) CheckLease(ctx context.Context, tenant, holder uuid.UUID) error {
-	held, err := database.Once(ctx, s.db, tenant, oneBool, `select `+holds("$2"), tenant, holder)
+	held, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `select `+holds("$2"), tenant, holder)
 	if err != nil {
 		return fmt.Errorf("check the lease: %w", err)
 	}
@@ -137,8 +136,6 @@ func (s *Store) CheckLease(ctx context.Context, tenant, holder uuid.UUID) error 
 func (s *Store) Yield(ctx context.Context, tenant, holder uuid.UUID) error {
 	return s.exec(ctx, tenant, "end a lease", `delete from account_leases where tenant_id = $1 and holder = $2`, tenant, holder)
 }
-
-func oneBool(rows pgx.Rows) (bool, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool]) }
 
 // lockAccounts keeps attempts from beginning with the accounts of registrations until the
 // transaction ends, in one order for all. Error: [ErrAccountEnding], where one is being

@@ -25,21 +25,19 @@ type Planned struct {
 // those to the principal's manager, who is returned then, what they hold for
 // themselves goes on.
 func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
-	managers, err := database.Once(ctx, s.db, tenant, ids, lifecycle.ManagerSQL, tenant, principal)
+	managers, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], lifecycle.ManagerSQL, tenant, principal)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}
 	if len(managers) > 0 {
 		manager = &managers[0]
 	}
-	items, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Planned, error) {
-		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Planned, error) {
-			var p Planned
-			var reliedOn bool
-			err := row.Scan(append(p.fields(), &reliedOn, &p.Holders, &p.Secret)...)
-			p.Verb = EndVerb(p.Kind, reliedOn)
-			return p, err
-		})
+	items, err = database.Rows(ctx, s.db, tenant, func(row pgx.CollectableRow) (Planned, error) {
+		var p Planned
+		var reliedOn bool
+		err := row.Scan(append(p.fields(), &reliedOn, &p.Holders, &p.Secret)...)
+		p.Verb = EndVerb(p.Kind, reliedOn)
+		return p, err
 	}, `
 		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a where not $4) as ids)
 		select `+itemColumns+`, relied_on(i, (select ids from ending)),
@@ -53,7 +51,7 @@ func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}
-	orphans, err = database.Once(ctx, s.db, tenant, ids, `select a from agents_ending_with($1, $2) a where a <> $2 order by a`, tenant, principal)
+	orphans, err = database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `select a from agents_ending_with($1, $2) a where a <> $2 order by a`, tenant, principal)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}

@@ -83,9 +83,7 @@ const maxHistory = 500
 
 // History returns an item's states in their order.
 func (s *Store) History(ctx context.Context, tenant, id uuid.UUID) ([]StateChange, error) {
-	history, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]StateChange, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[StateChange])
-	}, `
+	history, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[StateChange], `
 		select state, reason, event_id, at, actor from (
 		  select * from inventory_states where tenant_id = $1 and item_id = $2 order by id desc limit $3) last
 		 order by id`, tenant, id, maxHistory)

@@ -13,7 +13,7 @@ import (
 
 // Lapse ends waivers whose time is over and returns their number. The items are live again.
 func (s *Store) Lapse(ctx context.Context, tenant uuid.UUID) (waivers int, err error) {
-	waivers, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (int, error) { return pgx.CollectExactlyOneRow(rows, pgx.RowTo[int]) }, `
+	waivers, err = database.Row(ctx, s.db, tenant, pgx.RowTo[int], `
 		with back as ( -- of a cascade that was cancelled, whose holders are active again
 		  update inventory i set state = 'live', reason = 'its cascade was cancelled, and its holders are active again', updated_at = now()
 		   where i.tenant_id = $1 and i.state = 'survivor'
@@ -37,7 +37,7 @@ const expired = `tenant_id = $1 and state in ('survivor', 'expiring') and expire
 
 // ExpiredAt names the connectors at which a registered expiry has passed.
 func (s *Store) ExpiredAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
-	names, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]string, error) { return pgx.CollectRows(rows, pgx.RowTo[string]) }, `
+	names, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[string], `
 		select distinct connector from inventory where `+expired+` order by 1`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("look for what may have expired: %w", err)
@@ -48,7 +48,7 @@ func (s *Store) ExpiredAt(ctx context.Context, tenant uuid.UUID) ([]string, erro
 // Expired returns a page of what may have expired at a connector, after one in the order
 // of ids.
 func (s *Store) Expired(ctx context.Context, tenant uuid.UUID, connector string, after uuid.UUID, limit int) ([]uuid.UUID, error) {
-	found, err := database.Once(ctx, s.db, tenant, ids, `
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select id from inventory where `+expired+` and connector = $2 and id > $3
 		 order by id limit $4`, tenant, connector, after, limit)
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *Store) Expire(ctx context.Context, tenant, id uuid.UUID, state State, r
 // Overlooked returns restricted principals who hold something live that no cascade
 // is about to end. Survivors are not among it: they wait for somebody to act.
 func (s *Store) Overlooked(ctx context.Context, tenant uuid.UUID, limit int) ([]uuid.UUID, error) {
-	found, err := database.Once(ctx, s.db, tenant, ids, `
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select x.principal_id from restrictions x
 		 where x.tenant_id = $1
 		   and exists (select 1 from inventory i where i.tenant_id = $1 and (i.principal_id = x.principal_id or i.agent_id = x.principal_id)
@@ -90,7 +90,7 @@ func (s *Store) Overlooked(ctx context.Context, tenant uuid.UUID, limit int) ([]
 
 // Restricted reports whether decisions about a principal are deny.
 func (s *Store) Restricted(ctx context.Context, tenant, principal uuid.UUID) (bool, error) {
-	restricted, err := database.Once(ctx, s.db, tenant, oneBool, `
+	restricted, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`, tenant, principal)
 	if err != nil {
 		return false, fmt.Errorf("look up the restriction of %s: %w", principal, err)
@@ -101,7 +101,7 @@ func (s *Store) Restricted(ctx context.Context, tenant, principal uuid.UUID) (bo
 // Gone returns principals who were restricted within so long, after one in the
 // order of ids, for connectors to be asked about.
 func (s *Store) Gone(ctx context.Context, tenant, after uuid.UUID, within time.Duration, limit int) ([]uuid.UUID, error) {
-	found, err := database.Once(ctx, s.db, tenant, ids, `
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select principal_id from restrictions where tenant_id = $1 and principal_id > $2 and since > now() - $4::interval
 		 order by principal_id limit $3`, tenant, after, limit, within)
 	if err != nil {

@@ -70,9 +70,7 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 
 // HeldByOthers tells whether another principal has registered the same account.
 func (s *Store) HeldByOthers(ctx context.Context, tenant uuid.UUID, n New) (bool, error) {
-	held, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `
+	held, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from inventory where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
 		   and principal_id <> $5 and state in ('live', 'ending', 'survivor', 'waived'))`, tenant, n.Connector, n.Kind, n.Reference, n.Principal)
 	if err != nil {
@@ -328,7 +326,7 @@ func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map
 	if len(principals) == 0 {
 		return live, nil
 	}
-	doubted, err := database.Once(ctx, s.db, tenant, ids, `
+	doubted, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select distinct p from unnest($2::uuid[]) p where exists (select 1 from resources
 		    where tenant_id = $1 and id = p and type in ('User', 'Agent') and deleted_at is null) and entitlements_stale($1, p)`,
 		tenant, principals)

@@ -90,11 +90,9 @@ func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item,
 // OpenRotation returns the unfinished rotation of an item's account, or nil.
 func (s *Store) OpenRotation(ctx context.Context, tenant uuid.UUID, item *Item) (*Rotation, error) {
 	var sealed []byte
-	r, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (*Rotation, error) {
-		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (*Rotation, error) {
-			var r Rotation
-			return &r, row.Scan(&r.ID, &r.Step, &r.Sequence, &r.NewReference, &sealed)
-		})
+	r, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (*Rotation, error) {
+		var r Rotation
+		return &r, row.Scan(&r.ID, &r.Step, &r.Sequence, &r.NewReference, &sealed)
 	}, `
 		select id, step, sequence, new_reference, new_secret from rotations
 		 where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4 and step not in ('done', 'abandoned')`, tenant, item.Connector, item.Kind, item.Reference)
@@ -116,7 +114,7 @@ func (s *Store) Advance(ctx context.Context, tenant uuid.UUID, r *Rotation, to S
 	if err != nil {
 		return err
 	}
-	advanced, err := database.Once(ctx, s.db, tenant, ids, `
+	advanced, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		with written as (`+evidence.Insert("$6")+`)
 		update rotations set step = $3, new_reference = $4, updated_at = now(),
 		       new_secret = case when $3 = 'abandoned' then null else new_secret end
@@ -136,10 +134,8 @@ func (s *Store) Advance(ctx context.Context, tenant uuid.UUID, r *Rotation, to S
 // relies on it by any of its rows, as far as they had proven that they hold the account; and notes that the new secret is for them:
 // whoever of them leaves later needs another rotation.
 func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID, r *Rotation) (holders []uuid.UUID, reliedOnBy []string, err error) {
-	_, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
-		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
-			return struct{}{}, row.Scan(&holders, &reliedOnBy)
-		})
+	_, err = database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (struct{}, error) {
+		return struct{}{}, row.Scan(&holders, &reliedOnBy)
 	}, `
 		with item as materialized (select i from inventory i where i.tenant_id = $1 and i.id = $2),
 		rotation as materialized (select proven from rotations where tenant_id = $1 and id = $3),
@@ -167,13 +163,11 @@ type CoHolder struct {
 // secrets; those that go on with it come first.
 func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int) ([]CoHolder, error) {
 	var sealed [][]byte
-	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]CoHolder, error) {
-		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (o CoHolder, err error) {
-			var secret []byte
-			err = row.Scan(append(o.fields(), &secret, &o.GoesOn)...)
-			sealed = append(sealed, secret)
-			return o, err
-		})
+	found, err := database.Rows(ctx, s.db, tenant, func(row pgx.CollectableRow) (o CoHolder, err error) {
+		var secret []byte
+		err = row.Scan(append(o.fields(), &secret, &o.GoesOn)...)
+		sealed = append(sealed, secret)
+		return o, err
 	}, `
 		with item as materialized (select i from inventory i where i.tenant_id = $1 and i.id = $2),
 		going as materialized (select h from item, other_holders(item.i) h)
@@ -223,7 +217,7 @@ func (s *Store) FinishUnder(ctx context.Context, tenant uuid.UUID, item *Item, l
 // finished, such as those of a cascade that was cancelled: the account's remaining rows
 // have the new secret then.
 func (s *Store) FinishStalled(ctx context.Context, tenant uuid.UUID) error {
-	stalled, err := database.Once(ctx, s.db, tenant, ids, `
+	stalled, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select distinct on (r.id) i.id from rotations r
 		  join inventory i on i.tenant_id = r.tenant_id and i.connector = r.connector and i.kind = r.kind and i.reference = r.reference
 		 where r.tenant_id = $1 and r.step = 'retired' and r.updated_at < now() - interval '5 minutes'`, tenant)
@@ -316,9 +310,7 @@ func (s *Store) handOver(ctx context.Context, tx pgx.Tx, tenant, holder uuid.UUI
 // not for the item's holder, and what the account's reference is since: another
 // cascade that met at the account did it.
 func (s *Store) RotatedWithout(ctx context.Context, tenant uuid.UUID, item *Item) (reference string, rotated bool, err error) {
-	reference, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (string, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
-	}, `
+	reference, err = database.Row(ctx, s.db, tenant, pgx.RowTo[string], `
 		select r.new_reference from rotations r
 		 where r.tenant_id = $1 and r.connector = $3 and r.kind = $4 and r.reference = $5 and r.step = 'done' and r.created_at >= $6
 		   and not exists (select 1 from rotation_holders h where h.tenant_id = $1 and h.rotation_id = r.id and h.item_id = $2)

@@ -98,9 +98,7 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, by Scope, u Unregist
 
 // Unbound lists what nobody registered, in the order of discovery, after a page's last.
 func (s *Store) Unbound(ctx context.Context, tenant, after uuid.UUID, limit int) ([]Unbound, error) {
-	found, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Unbound, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Unbound])
-	}, `
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Unbound], `
 		select u.id, u.connector, u.kind, u.reference, u.principal_id,
 		       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = u.principal_id),
 		       u.scopes, u.expires_at, u.event_id, u.discovered_at, u.seen_at

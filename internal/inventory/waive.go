@@ -17,9 +17,7 @@ const MaxWaiver = 366 * 24 * time.Hour
 // Waive has an item that is alive tolerated until a time, and records who said so
 // and why. What ended meanwhile stays ended. Error: [ErrNotFound].
 func (s *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reason string, until time.Time) error {
-	known, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `
+	known, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		with waived as (
 		  update inventory set state = 'waived', reason = $5, waived_until = $6, event_id = $3, updated_at = now()
 		   where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor', 'waived') returning 1),
@@ -48,9 +46,7 @@ type Waiting struct {
 // WaitsFor returns items that a cascade has failed to end so far, the ones that
 // failed longest ago first.
 func (s *Store) WaitsFor(ctx context.Context, tenant, event uuid.UUID, limit int) ([]Waiting, error) {
-	waiting, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Waiting, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Waiting])
-	}, `
+	waiting, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Waiting], `
 		select i.id, i.kind, i.connector, coalesce(last.attempt, 0), coalesce(last.detail, 'no attempt has been made yet'), coalesce(last.at, i.updated_at)
 		  from inventory i left join lateral (
 		    select e.attempt, e.detail, e.at from evidence e

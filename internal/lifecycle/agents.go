@@ -72,10 +72,7 @@ func orphansSQL(lock string) string {
 }
 
 func collectAgents(into *[]agent) func(pgx.Rows) error {
-	return func(rows pgx.Rows) (err error) {
-		*into, err = pgx.CollectRows(rows, pgx.RowToStructByPos[agent])
-		return err
-	}
+	return database.All(into, pgx.RowToStructByPos[agent])
 }
 
 // settled is what Settle reads of a leaver.
@@ -115,11 +112,7 @@ func (w *Writer) Settle(ctx context.Context, tenant, principal, event uuid.UUID)
 		database.Statement{
 			SQL: `select e.actor, e.workflow_id, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2), (` + ManagerSQL + `)
 			        from lifecycle_events e where e.tenant_id = $1 and e.id = $3`,
-			Args: []any{tenant, principal, event},
-			Collect: func(rows pgx.Rows) (err error) {
-				s, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[settled])
-				return err
-			},
+			Args: []any{tenant, principal, event}, Collect: database.One(&s, pgx.RowToStructByPos[settled]),
 		})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil, ErrCascadeNotFound

@@ -28,9 +28,7 @@ type Change struct {
 // first. before is the last id of the page before; 0 begins. It relies on the
 // primary key of changes, or on changes_resource.
 func (c *Cascades) Changes(ctx context.Context, tenant uuid.UUID, resource *uuid.UUID, before int64, limit int) ([]Change, error) {
-	changes, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) ([]Change, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Change])
-	}, `
+	changes, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Change], `
 		select id, resource_id, resource_type, version, trigger, actor, changed, at from changes
 		 where tenant_id = $1 and ($2::uuid is null or resource_id = $2) and ($3 = 0 or id < $3)
 		 order by id desc limit $4`, tenant, resource, before, limit)

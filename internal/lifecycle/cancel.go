@@ -53,7 +53,7 @@ func (c *Cascades) Cancel(ctx context.Context, tenant, id uuid.UUID, actor, reas
 		return database.Statement{SQL: `
 			update lifecycle_events e set closed_at = now(), started_at = coalesce(e.started_at, now()), outcome = 'cancelled'
 			 where e.tenant_id = $1 and e.id = $2 and ` + isCascade + ` and e.closed_at is null
-			returning true, ` + endedColumns, Args: []any{tenant, id}, Collect: collectOne(e.fields()...)}
+			returning true, ` + endedColumns, Args: []any{tenant, id}, Collect: database.Fields(e.fields()...)}
 	}, func(tx *Tx, _ *ended) {
 		tx.add(keepSQL, tenant, id, reason)
 		tx.add(recordSQL, tenant, id, actor, "cancel", reason)

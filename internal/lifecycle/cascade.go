@@ -156,7 +156,7 @@ func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{
 			SQL: closeSQL, Args: []any{tenant, event, interrupted, maxSurvivors, kind},
-			Collect: collectOne(append(e.fields(), &r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Waived, &r.Surviving, &r.Unbound)...),
+			Collect: database.Fields(append(e.fields(), &r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Waived, &r.Surviving, &r.Unbound)...),
 		}
 	}, func(_ *Tx, e *ended) { r.Outcome = e.outcome })
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -258,10 +258,7 @@ func (c *Cascades) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 // under way when it was cancelled comes too late. Errors: [ErrOtherKind], [ErrCancelled].
 func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Kind, runID string) error {
 	var known, cancelled bool
-	_, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (struct{}, error) {
-		_, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(&known, &cancelled) })
-		return struct{}{}, err
-	}, `
+	err := database.Together(ctx, c.db, tenant, database.Statement{Collect: database.Fields(&known, &cancelled), Args: []any{tenant, event, runID, kind}, SQL: `
 		with this as materialized (
 		  select e.closed_at, e.run_id, e.outcome is not distinct from 'cancelled' and not exists (
 		           select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun' and a.at >= e.closed_at) cancelled
@@ -275,7 +272,7 @@ func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Ki
 		run as (
 		  update lifecycle_events e set started_at = coalesce(e.started_at, now()), run_id = $3, closed_at = null, outcome = null
 		    from before where e.tenant_id = $1 and e.id = $2)
-		select exists (select 1 from this), coalesce((select cancelled from this), false)`, tenant, event, runID, kind)
+		select exists (select 1 from this), coalesce((select cancelled from this), false)`})
 	switch {
 	case err == nil && !known:
 		err = ErrOtherKind
@@ -308,7 +305,7 @@ func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) erro
 			with closing as materialized (
 			  select id, closed_at is null as open from lifecycle_events where tenant_id = $1 and id = $2 and not ` + isCascade + ` for update)
 			update lifecycle_events e set closed_at = now(), outcome = 'completed' from closing where e.tenant_id = $1 and e.id = closing.id
-			returning closing.open, ` + endedColumns, Args: []any{tenant, event}, Collect: collectOne(e.fields()...)}
+			returning closing.open, ` + endedColumns, Args: []any{tenant, event}, Collect: database.Fields(e.fields()...)}
 	}, nil)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrOtherKind
@@ -322,9 +319,7 @@ func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) erro
 // Open returns a page of the events, of any kind, whose workflows were started some time ago and have not
 // closed, after one in the order of their events: whether each is still at work, only Temporal knows.
 func (c *Cascades) Open(ctx context.Context, tenant uuid.UUID, startedBefore time.Time, after int64, limit int) ([]Cascade, error) {
-	open, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) ([]Cascade, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Cascade])
-	}, `
+	open, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Cascade], `
 		select `+cascadeColumns+` from lifecycle_events
 		 where tenant_id = $1 and started_at < $2 and closed_at is null and sequence > $4
 		 order by sequence limit $3`, tenant, startedBefore, limit, after)
@@ -345,9 +340,7 @@ type Done struct {
 
 // Acts returns a page of what was done to a cascade, in order after one.
 func (c *Cascades) Acts(ctx context.Context, tenant, id uuid.UUID, after int64, limit int) ([]Done, error) {
-	acts, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) ([]Done, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Done])
-	}, `select id, actor, verb, reason, at from acts where tenant_id = $1 and event_id = $2 and id > $3 order by id limit $4`, tenant, id, after, limit)
+	acts, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Done], `select id, actor, verb, reason, at from acts where tenant_id = $1 and event_id = $2 and id > $3 order by id limit $4`, tenant, id, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read what was done to cascade %s: %w", id, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -101,25 +100,21 @@ func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resourc
 	}
 	var c edgeChange
 	var refused error
+	var e edge
+	var added, allowed bool
 	err := tx.send(ctx, database.Statement{
 		SQL:  edgesSQL,
 		Args: []any{tx.tenant, after.ID, orEmpty(w.attributes), orEmpty(w.targets), orEmpty(w.wanted), w.clear},
-		Collect: func(rows pgx.Rows) error {
-			var e edge
-			var added, allowed bool
-			_, err := pgx.ForEachRow(rows, []any{&e.attribute, &e.target, &e.targetType, &added, &allowed}, func() error {
-				switch {
-				case !allowed && refused == nil:
-					refused = &directory.UnknownTargetError{Attribute: e.attribute, Value: e.target.String()}
-				case added:
-					c.added = append(c.added, e)
-				default:
-					c.removed = append(c.removed, e)
-				}
-				return nil
-			})
-			return err
-		},
+		Collect: database.Each([]any{&e.attribute, &e.target, &e.targetType, &added, &allowed}, func() {
+			switch {
+			case !allowed && refused == nil:
+				refused = &directory.UnknownTargetError{Attribute: e.attribute, Value: e.target.String()}
+			case added:
+				c.added = append(c.added, e)
+			default:
+				c.removed = append(c.removed, e)
+			}
+		}),
 	})
 	if err == nil {
 		err = refused
@@ -139,10 +134,9 @@ func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resourc
 // changes may still close a cycle; walks of the graph end at one.
 func (tx *Tx) checkParents(ctx context.Context, agent, parent uuid.UUID) error {
 	var above int
-	err := tx.send(ctx, database.Statement{SQL: `select parents_above($1, $2, $3)`, Args: []any{tx.tenant, agent, parent}, Collect: func(rows pgx.Rows) (err error) {
-		above, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
-		return err
-	}})
+	err := tx.send(ctx, database.Statement{
+		SQL: `select parents_above($1, $2, $3)`, Args: []any{tx.tenant, agent, parent}, Collect: database.Fields(&above),
+	})
 	switch {
 	case err != nil:
 		return fmt.Errorf("count the parents of %s: %w", parent, err)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/ssf"
@@ -72,12 +71,4 @@ func (c *Cascades) end(ctx context.Context, tenant uuid.UUID, statement func(*en
 		tx.queue = append(tx.queue, ssf.Record(tenant, signals...))
 	}
 	return open.Commit(ctx, tx.take()...)
-}
-
-// collectOne scans exactly one row.
-func collectOne(fields ...any) func(pgx.Rows) error {
-	return func(rows pgx.Rows) error {
-		_, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(fields...) })
-		return err
-	}
 }

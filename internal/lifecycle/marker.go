@@ -93,7 +93,7 @@ func (m *marker) store() {
 }
 
 func markStarted(ctx context.Context, db *database.DB, tenant uuid.UUID, events []uuid.UUID, runs []string) error {
-	_, err := database.Once(ctx, db, tenant, database.Nothing, `
+	err := database.Exec(ctx, db, tenant, `
 		update lifecycle_events e set started_at = now(), run_id = s.run_id, last_error = null
 		  from unnest($2::uuid[], $3::text[]) s (id, run_id)
 		 where e.tenant_id = $1 and e.id = s.id and e.started_at is null`, tenant, events, runs)

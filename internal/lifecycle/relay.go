@@ -148,22 +148,16 @@ func (r *Relay) claim(ctx context.Context) ([]Event, error) {
 func (r *Relay) next(ctx context.Context, tx pgx.Tx) ([]due, error) {
 	var waiting []due
 	running := make(map[sender]int)
+	var of sender
+	var n int
 	err := database.Send(ctx, tx,
 		database.Statement{
 			SQL: `select tenant_id, id, sequence, leaver, actor, period from due_events($1, $2)`, Args: []any{relayBatch, int(TurnPeriod / time.Second)},
-			Collect: func(rows pgx.Rows) (err error) {
-				waiting, err = pgx.CollectRows(rows, pgx.RowToStructByPos[due])
-				return err
-			},
+			Collect: database.All(&waiting, pgx.RowToStructByPos[due]),
 		},
 		database.Statement{
 			SQL: `select tenant_id, actor, running from running_leavers($1)`, Args: []any{countedRunning},
-			Collect: func(rows pgx.Rows) error {
-				var of sender
-				var n int
-				_, err := pgx.ForEachRow(rows, []any{&of.tenant, &of.actor, &n}, func() error { running[of] = n; return nil })
-				return err
-			},
+			Collect: database.Each([]any{&of.tenant, &of.actor, &n}, func() { running[of] = n }),
 		})
 	return choose(waiting, running, r.atOnce, relayBatch), err
 }

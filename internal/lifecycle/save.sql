@@ -19,4 +19,4 @@ event as (
   insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
   select $1, $17, $18, $2, $3, $13, $14, $15, $19, now() + $20::interval where $18 <> ''
   returning sequence)
-select (select since from restricted), (select sequence from event)
+select (select since from restricted), coalesce((select sequence from event), 0)

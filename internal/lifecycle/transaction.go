@@ -20,9 +20,7 @@ type Transaction = Cascade
 
 // Transaction finds an event by its workflow's id. Error: [ErrTransactionNotFound].
 func (c *Cascades) Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (Transaction, error) {
-	t, err := database.Once(ctx, c.db, tenant, func(rows pgx.Rows) (Transaction, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Transaction])
-	}, `select `+cascadeColumns+` from lifecycle_events where tenant_id = $1 and workflow_id = $2`, tenant, workflowID)
+	t, err := database.Row(ctx, c.db, tenant, pgx.RowToStructByPos[Transaction], `select `+cascadeColumns+` from lifecycle_events where tenant_id = $1 and workflow_id = $2`, tenant, workflowID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Transaction{}, ErrTransactionNotFound
 	}
@@ -38,7 +36,7 @@ func (c *Cascades) NotifyOnCompletion(ctx context.Context, tenant, event uuid.UU
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{SQL: `
 			update lifecycle_events e set async = true where e.tenant_id = $1 and e.id = $2
-			returning e.closed_at is not null, ` + endedColumns, Args: []any{tenant, event}, Collect: collectOne(e.fields()...)}
+			returning e.closed_at is not null, ` + endedColumns, Args: []any{tenant, event}, Collect: database.Fields(e.fields()...)}
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("mark event %s: %w", event, err)

@@ -112,14 +112,7 @@ func (tx *Tx) write(sql string, c *change, others ...any) error {
 			tx.tenant, r.ID, r.Type, r.UniqueName, r.Display, r.ExternalID, r.Active, r.ValidUntil, r.Version, r.Document, orEmpty(r.Extensions), r.Modified,
 			tx.by.Trigger, tx.by.Actor, c.changed, restriction, event.ID, c.kind, workflow, grace,
 		}, others...),
-		Collect: func(rows pgx.Rows) error {
-			var sequence *int64
-			_, err := pgx.ForEachRow(rows, []any{&c.since, &sequence}, func() error { return nil })
-			if sequence != nil {
-				event.Sequence = *sequence
-			}
-			return err
-		},
+		Collect: database.Fields(&c.since, &event.Sequence),
 	})
 	tx.setEdges(c)
 	tx.setUnique(c)
@@ -194,6 +187,8 @@ func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Em
 	var events []*Event
 	var ids, principals []uuid.UUID
 	var types, workflows []string
+	var id uuid.UUID
+	var sequence int64
 	for i, p := range of {
 		e := tx.newEvent(kind, newID(), p.ID, p.Type, workflowID(kind, tx.tenant, p.ID, p.Version, sequences[i]), changed)
 		events = append(events, &e)
@@ -202,19 +197,13 @@ func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Em
 	tx.queue = append(tx.queue, database.Statement{
 		SQL:  eventsSQL,
 		Args: []any{tx.tenant, kind, tx.by.Trigger, tx.by.Actor, orEmpty(changed), emission.Grace, emission.Ends, ids, sequences, principals, types, workflows},
-		Collect: func(rows pgx.Rows) error {
-			var id uuid.UUID
-			var sequence int64
-			_, err := pgx.ForEachRow(rows, []any{&id, &sequence}, func() error {
-				for _, e := range events {
-					if e.ID == id {
-						e.Sequence = sequence
-					}
+		Collect: database.Each([]any{&id, &sequence}, func() {
+			for _, e := range events {
+				if e.ID == id {
+					e.Sequence = sequence
 				}
-				return nil
-			})
-			return err
-		},
+			}
+		}),
 	})
 	if err := tx.follow(nil, events...); err != nil {
 		return nil, err
@@ -247,14 +236,10 @@ func (tx *Tx) sequences(ctx context.Context, of []Principal) ([]int64, error) {
 	if !slices.Contains(again, true) {
 		return drawn, nil
 	}
-	drawn = drawn[:0]
 	err := tx.send(ctx, database.Statement{
-		SQL:  `select case when again then nextval('lifecycle_sequence') else 0 end from unnest($1::boolean[]) with ordinality p (again, n) order by n`,
-		Args: []any{again},
-		Collect: func(rows pgx.Rows) (err error) {
-			drawn, err = pgx.CollectRows(rows, pgx.RowTo[int64])
-			return err
-		},
+		SQL:     `select case when again then nextval('lifecycle_sequence') else 0 end from unnest($1::boolean[]) with ordinality p (again, n) order by n`,
+		Args:    []any{again},
+		Collect: database.All(&drawn, pgx.RowTo[int64]),
 	})
 	return drawn, err
 }

@@ -307,11 +307,7 @@ func (w *Writer) endAgain(ctx context.Context, tenant, principal uuid.UUID, by C
 	open, err := w.db.Begin(ctx, tenant, directory.Lock(tenant, principal), database.Statement{
 		SQL: `select r.id, r.type, r.version, true from resources r join restrictions x on x.tenant_id = $1 and x.principal_id = r.id
 		       where r.tenant_id = $1 and r.id = $2`,
-		Args: []any{tenant, principal},
-		Collect: func(rows pgx.Rows) (err error) {
-			restricted, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Principal])
-			return err
-		},
+		Args: []any{tenant, principal}, Collect: database.All(&restricted, pgx.RowToStructByPos[Principal]),
 	})
 	if err != nil {
 		return nil, err

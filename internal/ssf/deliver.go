@@ -34,9 +34,7 @@ type signal struct {
 // Waiting signs what a stream has to deliver next, in its order, and tells whether
 // there is more. limit 0 is none.
 func (s *Store) Waiting(ctx context.Context, tenant uuid.UUID, stream Stream, limit int) (tokens []Token, more bool, err error) {
-	signals, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]signal, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[signal])
-	}, `
+	signals, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[signal], `
 		select jti, principal_id, principal_type, type, event, txn, created_at from signals
 		 where tenant_id = $1 and stream_id = $2 and settled_at is null order by id limit $3`, tenant, stream.ID, limit+1)
 	if err != nil {
@@ -113,9 +111,7 @@ func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, stream Stream, jti
 	if refusal != nil {
 		outcome, detail = "refused", clean(refusal.Err+": "+refusal.Description)
 	}
-	goesOn, err = database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `
+	goesOn, err = database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		with settled as (
 		  update signals set settled_at = now(), outcome = $4, detail = $5
 		   where tenant_id = $1 and stream_id = $2 and jti = $3 and settled_at is null returning 1),
@@ -132,7 +128,7 @@ func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, stream Stream, jti
 
 // Acknowledge stores that a receiver has tokens.
 func (s *Store) Acknowledge(ctx context.Context, tenant, stream uuid.UUID, jtis []uuid.UUID) error {
-	_, err := database.Once(ctx, s.db, tenant, database.Nothing, `
+	err := database.Exec(ctx, s.db, tenant, `
 		update signals set settled_at = now(), outcome = 'delivered'
 		 where tenant_id = $1 and stream_id = $2 and jti = any ($3) and settled_at is null`, tenant, stream, jtis)
 	if err != nil {
@@ -143,7 +139,7 @@ func (s *Store) Acknowledge(ctx context.Context, tenant, stream uuid.UUID, jtis 
 
 // Failed stores why a receiver could not be reached.
 func (s *Store) Failed(ctx context.Context, tenant, stream uuid.UUID, why string) error {
-	_, err := database.Once(ctx, s.db, tenant, database.Nothing, `
+	err := database.Exec(ctx, s.db, tenant, `
 		update streams set last_error = $3, last_error_at = now() where tenant_id = $1 and id = $2`, tenant, stream, clean(why))
 	if err != nil {
 		return fmt.Errorf("store why stream %s does not deliver: %w", stream, err)
@@ -195,7 +191,7 @@ func (s *Store) Claim(ctx context.Context, limit int) ([]Pushing, error) {
 
 // Release lets a stream be claimed again: nothing is left to push.
 func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
-	_, err := database.Once(ctx, s.db, tenant, database.Nothing, `
+	err := database.Exec(ctx, s.db, tenant, `
 		update streams set claimed_until = null where tenant_id = $1 and id = $2`, tenant, stream)
 	if err != nil {
 		return fmt.Errorf("release stream %s: %w", stream, err)
@@ -232,20 +228,15 @@ type Lag struct {
 // Lags tells of each stream of a tenant how much it has yet to deliver.
 func (s *Store) Lags(ctx context.Context, tenant uuid.UUID) (map[uuid.UUID]Lag, error) {
 	lags := make(map[uuid.UUID]Lag)
-	_, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (struct{}, error) {
-		var l Lag
-		_, err := pgx.ForEachRow(rows, []any{&l.Stream, &l.Waiting, &l.Oldest, &l.Refused, &l.Expired}, func() error {
-			lags[l.Stream] = l
-			return nil
-		})
-		return struct{}{}, err
-	}, `
+	var l Lag
+	collect := database.Each([]any{&l.Stream, &l.Waiting, &l.Oldest, &l.Refused, &l.Expired}, func() { lags[l.Stream] = l })
+	err := database.Together(ctx, s.db, tenant, database.Statement{Args: []any{tenant}, Collect: collect, SQL: `
 		select s.id, w.n, w.oldest,
 		       (select count(*) from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.outcome = 'refused'),
 		       (select count(*) from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.outcome = 'expired')
 		  from streams s
 		  left join lateral (select count(*) n, min(g.created_at) oldest from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.settled_at is null) w on true
-		 where s.tenant_id = $1`, tenant)
+		 where s.tenant_id = $1`})
 	if err != nil {
 		return nil, fmt.Errorf("look what streams have to deliver: %w", err)
 	}

@@ -43,7 +43,7 @@ func (s *Store) Create(ctx context.Context, tenant uuid.UUID, n Stream) (Stream,
 	if err != nil {
 		return Stream{}, err
 	}
-	created, err := database.Once(ctx, s.db, tenant, collectStream, `
+	created, err := database.Row(ctx, s.db, tenant, scanStream, `
 		insert into streams (tenant_id, id, issuer, audience, method, endpoint, authorization_header, requested, events, description, created_by)
 		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 where (select count(*) from streams where tenant_id = $1) < $12
 		returning `+streamColumns, tenant, n.ID, n.Issuer, n.Audience, method(n.Push), n.Endpoint, sealed,
@@ -75,9 +75,7 @@ func orEmpty(list []string) []string {
 
 // Streams lists a tenant's streams.
 func (s *Store) Streams(ctx context.Context, tenant uuid.UUID) ([]Stream, error) {
-	streams, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Stream, error) {
-		return pgx.CollectRows(rows, scanStream)
-	}, `select `+streamColumns+` from streams where tenant_id = $1 order by created_at, id`, tenant)
+	streams, err := database.Rows(ctx, s.db, tenant, scanStream, `select `+streamColumns+` from streams where tenant_id = $1 order by created_at, id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list streams: %w", err)
 	}
@@ -90,7 +88,7 @@ func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID) (Stream, error) {
 }
 
 func (s *Store) one(ctx context.Context, tenant uuid.UUID, sql string, args ...any) (Stream, error) {
-	stream, err := database.Once(ctx, s.db, tenant, collectStream, sql, args...)
+	stream, err := database.Row(ctx, s.db, tenant, scanStream, sql, args...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Stream{}, ErrStreamNotFound
 	}
@@ -135,9 +133,7 @@ func (s *Store) Verify(ctx context.Context, tenant, id uuid.UUID, state string) 
 	if state != "" {
 		event["state"] = state
 	}
-	queued, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]int64, error) {
-		return pgx.CollectRows(rows, pgx.RowTo[int64])
-	}, `
+	queued, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[int64], `
 		insert into signals (tenant_id, stream_id, type, event, once)
 		select $1, id, $3, $4, 'verification/' || gen_random_uuid() from streams where tenant_id = $1 and id = $2 and status <> 'disabled'
 		returning id`, tenant, id, VerificationEvent, event)
@@ -160,12 +156,10 @@ type Opened struct {
 // that it was given for. Error: [ErrStreamNotFound].
 func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (Opened, error) {
 	var sealed []byte
-	stream, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) (Stream, error) {
-		return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Stream, error) {
-			var stream Stream
-			err := row.Scan(append(stream.fields(), &sealed)...)
-			return stream, err
-		})
+	stream, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (Stream, error) {
+		var stream Stream
+		err := row.Scan(append(stream.fields(), &sealed)...)
+		return stream, err
 	}, `select `+streamColumns+`, authorization_header from streams where tenant_id = $1 and id = $2`, tenant, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Opened{}, ErrStreamNotFound

@@ -148,9 +148,7 @@ func checkUses(i Issuer) error {
 
 // Issuers lists a tenant's issuers.
 func (s *Store) Issuers(ctx context.Context, tenant uuid.UUID) ([]Issuer, error) {
-	issuers, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Issuer, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Issuer])
-	}, `select id, issuer, audience, jwks_url, subjects, uses, created_at from issuers where tenant_id = $1 order by created_at, id`, tenant)
+	issuers, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Issuer], `select id, issuer, audience, jwks_url, subjects, uses, created_at from issuers where tenant_id = $1 order by created_at, id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list issuers: %w", err)
 	}

@@ -75,9 +75,7 @@ func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error)
 // Known reports whether a token was acted upon before, even if its issuer was removed and
 // registered again since.
 func (s *Store) Known(ctx context.Context, r Received) (bool, error) {
-	known, err := database.Once(ctx, s.db, r.Tenant.ID, func(rows pgx.Rows) (bool, error) {
-		return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
-	}, `select exists (select 1 from received_tokens where tenant_id = $1 and issuer = $2 and jti = $3)`, r.Tenant.ID, r.Issuer, r.ID)
+	known, err := database.Row(ctx, s.db, r.Tenant.ID, pgx.RowTo[bool], `select exists (select 1 from received_tokens where tenant_id = $1 and issuer = $2 and jti = $3)`, r.Tenant.ID, r.Issuer, r.ID)
 	if err != nil {
 		return false, fmt.Errorf("look for a token: %w", err)
 	}
@@ -87,7 +85,7 @@ func (s *Store) Known(ctx context.Context, r Received) (bool, error) {
 // Receive remembers that a token was acted upon: afterwards, since acting twice harms
 // nobody, and not at all would.
 func (s *Store) Receive(ctx context.Context, r Received) error {
-	_, err := database.Once(ctx, s.db, r.Tenant.ID, database.Nothing, `
+	err := database.Exec(ctx, s.db, r.Tenant.ID, `
 		with forgotten as (
 		  delete from received_tokens where tenant_id = $1 and received_at < now() - $4::interval)
 		insert into received_tokens (tenant_id, issuer, jti) values ($1, $2, $3) on conflict do nothing`,

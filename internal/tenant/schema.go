@@ -40,9 +40,7 @@ const schemasSQL = `select urn, resource_type, definition from tenant_schemas wh
 
 // Schemas lists a tenant's own schemas, by URN.
 func (s *Store) Schemas(ctx context.Context, tenant uuid.UUID) ([]Schema, error) {
-	schemas, err := database.Once(ctx, s.db, tenant, func(rows pgx.Rows) ([]Schema, error) {
-		return pgx.CollectRows(rows, pgx.RowToStructByPos[Schema])
-	}, schemasSQL, tenant)
+	schemas, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Schema], schemasSQL, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list schemas: %w", err)
 	}

@@ -1,0 +1,58 @@
+package database
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Rows runs one statement in a transaction of its own that sees only that tenant's rows,
+// in one round trip, and scans what it returns.
+func Rows[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+	var values []T
+	err := Together(ctx, db, tenant, Statement{SQL: sql, Args: args, Collect: All(&values, scan)})
+	return values, err
+}
+
+// Row is [Rows] for a statement that returns one row. Errors: pgx.ErrNoRows, pgx.ErrTooManyRows.
+func Row[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFunc[T], sql string, args ...any) (T, error) {
+	var value T
+	err := Together(ctx, db, tenant, Statement{SQL: sql, Args: args, Collect: One(&value, scan)})
+	return value, err
+}
+
+// Exec is [Rows] for a statement whose rows, if any, are of no interest.
+func Exec(ctx context.Context, db *DB, tenant uuid.UUID, sql string, args ...any) error {
+	return Together(ctx, db, tenant, Statement{SQL: sql, Args: args})
+}
+
+// All collects all rows of a [Statement].
+func All[T any](into *[]T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {
+	return func(rows pgx.Rows) (err error) {
+		*into, err = pgx.CollectRows(rows, scan)
+		return err
+	}
+}
+
+// One collects the one row of a [Statement]. Errors: pgx.ErrNoRows, pgx.ErrTooManyRows.
+func One[T any](into *T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {
+	return func(rows pgx.Rows) (err error) {
+		*into, err = pgx.CollectExactlyOneRow(rows, scan)
+		return err
+	}
+}
+
+// Fields collects the columns of the one row of a [Statement]. Errors: those of [One].
+func Fields(into ...any) func(pgx.Rows) error {
+	var none struct{}
+	return One(&none, func(row pgx.CollectableRow) (struct{}, error) { return none, row.Scan(into...) })
+}
+
+// Each scans each row of a [Statement] into the fields, and then calls then.
+func Each(into []any, then func()) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, into, func() error { then(); return nil })
+		return err
+	}
+}
