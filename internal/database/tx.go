@@ -171,7 +171,7 @@ func (tx *Tx) Commit(ctx context.Context, last ...Statement) error {
 
 // Rollback undoes the transaction, unless it has ended.
 func (tx *Tx) Rollback(ctx context.Context) {
-	if tx.release == nil {
+	if tx == nil || tx.release == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)

@@ -59,29 +59,49 @@ func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
 	return nil
 }
 
-const getSQL = `select ` + shown + `, r.unique_name, r.display_name, r.external_id, r.active, r.valid_until
-	  from resources r where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`
+const (
+	readColumns = `select ` + shown + `, r.unique_name, r.display_name, r.external_id, r.active, r.valid_until`
+	readSQL     = readColumns + ` from resources r where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`
+	lockSQL     = readColumns + `,
+		r.version <> (select b.version from resources b where b.tenant_id = r.tenant_id and b.id = r.id),
+		exists (select 1 from mappings m where m.tenant_id = r.tenant_id), exists (select 1 from streams s where s.tenant_id = r.tenant_id)
+		from resources r where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null for no key update of r`
+)
 
 // Read returns the statement that reads a live resource into one, which stays the zero
 // Resource where there is none.
 func Read(tenant uuid.UUID, resourceType string, id uuid.UUID, into *Resource) database.Statement {
-	return database.Statement{SQL: getSQL, Args: []any{tenant, id, resourceType}, Collect: func(rows pgx.Rows) error {
+	return read(readSQL, tenant, resourceType, id, into)
+}
+
+// Locked is a resource whose row is locked until the end of the transaction.
+type Locked struct {
+	Resource
+	// Outdated: the row changed while its lock was waited for. The resource has to be read
+	// again, since its restriction is that of before.
+	Outdated bool
+	// HasRules and HasStreams: the tenant has any, so that something may follow from a change.
+	HasRules, HasStreams bool
+}
+
+// Lock is [Read], and locks the row.
+func Lock(tenant uuid.UUID, resourceType string, id uuid.UUID, into *Locked) database.Statement {
+	return read(lockSQL, tenant, resourceType, id, &into.Resource, &into.Outdated, &into.HasRules, &into.HasStreams)
+}
+
+func read(sql string, tenant uuid.UUID, resourceType string, id uuid.UUID, into *Resource, others ...any) database.Statement {
+	return database.Statement{SQL: sql, Args: []any{tenant, id, resourceType}, Collect: func(rows pgx.Rows) error {
 		*into = Resource{}
 		for rows.Next() {
 			var unique, display, external *string
-			if err := scanShown(rows, into, &unique, &display, &external, &into.Active, &into.ValidUntil); err != nil {
+			fields := append([]any{&unique, &display, &external, &into.Active, &into.ValidUntil}, others...)
+			if err := scanShown(rows, into, fields...); err != nil {
 				return err
 			}
 			into.Type, into.UniqueName, into.Display, into.ExternalID = resourceType, orEmpty(unique), orEmpty(display), orEmpty(external)
 		}
 		return rows.Err()
 	}}
-}
-
-// Lock returns the statement that locks a resource's row until the end of the
-// transaction. What is read after it is what the previous holder committed.
-func Lock(tenant, id uuid.UUID) database.Statement {
-	return database.Statement{SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: []any{tenant, id}}
 }
 
 // Get returns a live resource of the type. Error: [ErrNotFound].

@@ -181,8 +181,6 @@ func (tx *Tx) suspendFor(agents []agent, event uuid.UUID, workflow string) (ids 
 		}
 	}
 	tx.suspend(agents, func(agent) uuid.UUID { return event })
-	if len(notified) > 0 {
-		tx.queue = append(tx.queue, ssf.Record(tx.tenant, notified...))
-	}
+	tx.notify(notified...)
 	return ids
 }

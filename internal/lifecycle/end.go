@@ -67,8 +67,6 @@ func (c *Cascades) end(ctx context.Context, tenant uuid.UUID, statement func(*en
 	if then != nil {
 		then(tx, &e)
 	}
-	if signals := e.signals(); len(signals) > 0 {
-		tx.queue = append(tx.queue, ssf.Record(tenant, signals...))
-	}
+	tx.notify(e.signals()...)
 	return open.Commit(ctx, tx.take()...)
 }

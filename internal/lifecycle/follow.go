@@ -27,10 +27,15 @@ func (tx *Tx) follow(r *directory.Resource, events ...*Event) error {
 		signals = append(signals, of...)
 	}
 	tx.invalidate(stale...)
-	if len(signals) > 0 {
+	tx.notify(signals...)
+	return nil
+}
+
+// notify queues signals, for a tenant that has streams.
+func (tx *Tx) notify(signals ...ssf.Signal) {
+	if len(signals) > 0 && tx.hasStreams {
 		tx.queue = append(tx.queue, ssf.Record(tx.tenant, signals...))
 	}
-	return nil
 }
 
 // invalidation says that what a principal is entitled to may have changed: every
@@ -55,7 +60,7 @@ func invalidationBy(e *Event) (invalidation, bool) {
 
 // invalidate queues invalidations, for a tenant that has rules.
 func (tx *Tx) invalidate(stale ...invalidation) {
-	if len(stale) == 0 {
+	if len(stale) == 0 || !tx.hasRules {
 		return
 	}
 	var principals, causes []uuid.UUID

@@ -36,11 +36,18 @@ type Tx struct {
 	by     Cause
 	queue  []database.Statement
 	events []*Event // emitted, to be dispatched once they are committed
+	// hasRules and hasStreams are false where the tenant is known to have none.
+	hasRules, hasStreams bool
 }
 
 // In returns a Tx within a transaction of the caller's.
 func In(on database.Batcher, tenant uuid.UUID, by Cause) *Tx {
-	return &Tx{on: on, tenant: tenant, by: by}
+	return &Tx{on: on, tenant: tenant, by: by, hasRules: true, hasStreams: true}
+}
+
+// inLocked is [In] for the change of a locked resource.
+func inLocked(on database.Batcher, tenant uuid.UUID, by Cause, r *directory.Locked) *Tx {
+	return &Tx{on: on, tenant: tenant, by: by, hasRules: r.HasRules, hasStreams: r.HasStreams}
 }
 
 // MatchMembers returns those members of a group, and of the resources that are about to

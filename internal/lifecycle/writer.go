@@ -111,25 +111,25 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 		return Result{}, err
 	}
 	defer open.Rollback(ctx)
-	tx := In(open, tenant, by)
-	after, err := edit(tx, before)
+	tx := inLocked(open, tenant, by, before)
+	after, err := edit(tx, &before.Resource)
 	if err != nil {
 		return Result{}, err
 	}
-	edges, err := tx.edgesBetween(ctx, before, after)
+	edges, err := tx.edgesBetween(ctx, &before.Resource, after)
 	if err != nil {
 		return Result{}, fmt.Errorf("update %s %s: %w", resourceType, id, err)
 	}
-	c := &change{after: after, edges: edges, changed: difference(before, after, edges.members())}
-	c.decision = decide(before, after, c.changed)
+	c := &change{after: after, edges: edges, changed: difference(&before.Resource, after, edges.members())}
+	c.decision = decide(&before.Resource, after, c.changed)
 	switch {
 	case len(c.changed) == 0 && c.restrict: // it was inactive, and not restricted
 		c.changed = []string{"active"}
 	case len(c.changed) == 0:
-		return Result{Resource: before}, nil
+		return Result{Resource: &before.Resource}, nil
 	}
 	after.Version, after.Modified = before.Version+1, now()
-	result, err := w.save(ctx, open, tx, c, before)
+	result, err := w.save(ctx, open, tx, c, &before.Resource)
 	if err != nil {
 		return Result{}, fmt.Errorf("update %s %s: %w", resourceType, id, err)
 	}
@@ -148,14 +148,14 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 	}
 	defer open.Rollback(ctx)
 	if precondition != nil {
-		if err := precondition(before); err != nil {
+		if err := precondition(&before.Resource); err != nil {
 			return Result{}, err
 		}
 	}
-	after, inactive := *before, false
+	after, inactive := before.Resource, false
 	after.Active, after.Version, after.Modified, after.Unique = &inactive, before.Version+1, now(), map[string]string{}
-	c := &change{after: &after, changed: []string{}, removes: true, decision: decide(before, nil, nil)}
-	result, err := w.save(ctx, open, In(open, tenant, by), c, before)
+	c := &change{after: &after, changed: []string{}, removes: true, decision: decide(&before.Resource, nil, nil)}
+	result, err := w.save(ctx, open, inLocked(open, tenant, by, before), c, &before.Resource)
 	if err != nil {
 		return Result{}, fmt.Errorf("delete %s %s: %w", resourceType, id, err)
 	}
@@ -163,10 +163,14 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 }
 
 // lock begins a transaction with a live resource that is locked in it.
-func (w *Writer) lock(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*database.Tx, *directory.Resource, error) {
-	var current directory.Resource
-	open, err := w.db.Begin(ctx, tenant, directory.Lock(tenant, id), directory.Read(tenant, resourceType, id, &current))
+func (w *Writer) lock(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*database.Tx, *directory.Locked, error) {
+	var current directory.Locked
+	open, err := w.db.Begin(ctx, tenant, directory.Lock(tenant, resourceType, id, &current))
+	if err == nil && current.Outdated {
+		err = database.Send(ctx, open, directory.Read(tenant, resourceType, id, &current.Resource))
+	}
 	if err != nil {
+		open.Rollback(ctx)
 		return nil, nil, fmt.Errorf("lock %s %s: %w", resourceType, id, err)
 	}
 	if current.ID == uuid.Nil {
@@ -304,10 +308,11 @@ func (w *Writer) EndAgain(ctx context.Context, tenant, principal uuid.UUID, by C
 
 func (w *Writer) endAgain(ctx context.Context, tenant, principal uuid.UUID, by Cause) (*Event, error) {
 	var restricted []Principal
-	open, err := w.db.Begin(ctx, tenant, directory.Lock(tenant, principal), database.Statement{
+	args := []any{tenant, principal}
+	open, err := w.db.Begin(ctx, tenant, database.Statement{SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: args}, database.Statement{
 		SQL: `select r.id, r.type, r.version, true from resources r join restrictions x on x.tenant_id = $1 and x.principal_id = r.id
 		       where r.tenant_id = $1 and r.id = $2`,
-		Args: []any{tenant, principal}, Collect: database.All(&restricted, pgx.RowToStructByPos[Principal]),
+		Args: args, Collect: database.All(&restricted, pgx.RowToStructByPos[Principal]),
 	})
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -63,6 +64,39 @@ func Open(t testing.TB, settings ...string) (*database.DB, Database) {
 	}
 	t.Cleanup(db.Close)
 	return db, d
+}
+
+// Durable sets the cluster's fsync, synchronous_commit and full_page_writes on until the
+// benchmark ends, as an installation has them. No other test may run meanwhile.
+func Durable(b *testing.B) {
+	b.Helper()
+	settings := []string{"fsync", "synchronous_commit", "full_page_writes"}
+	for _, name := range settings {
+		admin(b, "alter system set "+name+" = on")
+	}
+	admin(b, "select pg_reload_conf()")
+	b.Cleanup(func() {
+		for _, name := range settings {
+			admin(b, "alter system reset "+name)
+		}
+		admin(b, "select pg_reload_conf()")
+	})
+	for _, name := range settings {
+		Eventually(b, 10*time.Second, name, func() bool { return show(b, name) == "on" })
+	}
+}
+
+func show(b *testing.B, name string) (value string) {
+	b.Helper()
+	conn, err := pgx.Connect(b.Context(), shared.DatabaseURL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if err := conn.QueryRow(b.Context(), "show "+name).Scan(&value); err != nil {
+		b.Fatal(err)
+	}
+	return value
 }
 
 func admin(t testing.TB, sql string) {
