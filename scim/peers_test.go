@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -21,14 +22,44 @@ import (
 )
 
 // The peers that leaver is measured against, and compared with, on the same
-// PostgreSQL: the floor, a bare handler that sends stored rows, and a service
-// provider on github.com/elimity-com/scim.
+// PostgreSQL: the floor, a bare handler, and a service provider on
+// github.com/elimity-com/scim. Their writes do the same work (peerWork).
 
 // peerTable is where both keep their users.
 const peerTable = `
 	create table peer_users (
 	  id uuid primary key, user_name text not null unique, active boolean, body jsonb not null);
-	grant select, insert, update, delete on peer_users to public`
+	create table peer_changes (like changes including all);
+	create table peer_events (like lifecycle_events including all);
+	create table peer_restrictions (like restrictions including all);
+	grant select, insert, update, delete on peer_users, peer_changes, peer_events, peer_restrictions to public`
+
+// peerWork is what a write of leaver's comes with, in the same statement: the audit row,
+// the event of the outbox, and for a deactivation the restriction. $1 is the user, $2 the
+// event, $3 its kind, $4 the trigger and $5 the changed attribute; saved writes the user.
+const peerWork = `,
+	audited as (
+	  insert into peer_changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed) values ($1, $1, 'User', 2, $4, 'peer', array[$5])),
+	restricted as (
+	  insert into peer_restrictions (tenant_id, principal_id, cause, event_id) select $1, $1, 'deactivated', $2 where $3 = 'leaver'
+	  on conflict (tenant_id, principal_id) do update set event_id = excluded.event_id),
+	lifted as (
+	  delete from peer_restrictions where $3 = 'joiner' and $4 = 'scim-patch' and tenant_id = $1 and principal_id = $1),
+	event as (
+	  insert into peer_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
+	  values ($1, $2, $3, $1, 'User', $4, 'peer', array[$5], $3 || '/' || $1 || '/' || $2, now()))
+	select body from saved`
+
+// meaning is the kind of event of a PATCH.
+func meaning(sent string) (kind, attribute string) {
+	switch {
+	case !strings.Contains(sent, "active"):
+		return "mover", "title"
+	case strings.Contains(sent, "true"):
+		return "joiner", "active"
+	}
+	return "leaver", "active"
+}
 
 func newPeerPool(t testing.TB, ownerURL, appURL string) *pgxpool.Pool {
 	t.Helper()
@@ -71,15 +102,25 @@ func (f floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	case r.Method == http.MethodPatch:
 		sent, _ := io.ReadAll(r.Body)
-		active := strings.Contains(string(sent), "true")
-		err = f.pool.QueryRow(r.Context(), `update peer_users set active = $2 where id = $1 returning body`, id, active).Scan(&body)
+		kind, attribute := meaning(string(sent))
+		value := strconv.FormatBool(kind != "leaver")
+		if attribute == "title" {
+			value = `"Engineer"`
+		}
+		err = f.pool.QueryRow(r.Context(), `
+			with saved as (
+			  update peer_users set active = $3 <> 'leaver', body = body || jsonb_build_object($5::text, $6::jsonb) where id = $1 returning body)`+peerWork,
+			id, uuid.New(), kind, "scim-patch", attribute, value).Scan(&body)
 	case r.Method == http.MethodPost:
 		body, _ = io.ReadAll(r.Body)
 		var sent struct {
 			UserName string `json:"userName"`
 		}
 		if err = json.Unmarshal(body, &sent); err == nil {
-			_, err = f.pool.Exec(r.Context(), `insert into peer_users (id, user_name, active, body) values ($1, $2, true, $3)`, uuid.New(), sent.UserName, body)
+			err = f.pool.QueryRow(r.Context(), `
+				with saved as (
+				  insert into peer_users (id, user_name, active, body) values ($1, $6, true, $7) returning body)`+peerWork,
+				uuid.New(), uuid.New(), "joiner", "scim-post", "userName", sent.UserName, body).Scan(&body)
 		}
 	}
 	if err != nil {
@@ -115,8 +156,10 @@ func (e elimityUsers) Create(r *http.Request, attributes elimity.ResourceAttribu
 	if err != nil {
 		return elimity.Resource{}, err
 	}
-	_, err = e.pool.Exec(r.Context(), `insert into peer_users (id, user_name, active, body) values ($1, $2, $3, $4)`,
-		id, attributes["userName"], attributes["active"], body)
+	_, err = e.pool.Exec(r.Context(), `
+		with saved as (
+		  insert into peer_users (id, user_name, active, body) values ($1, $6, $7, $8) returning body)`+peerWork,
+		id, uuid.New(), "joiner", "scim-post", "userName", attributes["userName"], attributes["active"], body)
 	if err != nil && strings.Contains(err.Error(), "23505") {
 		return elimity.Resource{}, elimityerrors.ScimErrorUniqueness
 	}
@@ -162,20 +205,22 @@ func (e elimityUsers) GetAll(r *http.Request, p elimity.ListRequestParams) (elim
 }
 
 func (e elimityUsers) Replace(r *http.Request, id string, attributes elimity.ResourceAttributes) (elimity.Resource, error) {
-	return e.store(r.Context(), e.pool, id, attributes)
+	return e.store(r.Context(), e.pool, id, "mover", "title", attributes)
 }
 
 type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-func (e elimityUsers) store(ctx context.Context, in querier, id string, attributes elimity.ResourceAttributes) (elimity.Resource, error) {
+func (e elimityUsers) store(ctx context.Context, in querier, id, kind, changed string, attributes elimity.ResourceAttributes) (elimity.Resource, error) {
 	body, err := json.Marshal(attributes)
 	if err != nil {
 		return elimity.Resource{}, err
 	}
-	return e.one(in.QueryRow(ctx, `update peer_users set user_name = $2, active = $3, body = $4 where id = $1 returning body`,
-		id, attributes["userName"], attributes["active"], body), id)
+	return e.one(in.QueryRow(ctx, `
+		with saved as (
+		  update peer_users set user_name = $6, active = $7, body = $8 where id = $1 returning body)`+peerWork,
+		id, uuid.New(), kind, "scim-patch", changed, attributes["userName"], attributes["active"], body), id)
 }
 
 func (e elimityUsers) Delete(r *http.Request, id string) error {
@@ -194,6 +239,7 @@ func (e elimityUsers) Patch(r *http.Request, id string, operations []elimity.Pat
 		if err != nil {
 			return err
 		}
+		kind, changed := "mover", "title"
 		for _, o := range operations {
 			values, ok := o.Value.(map[string]any)
 			if o.Path != nil {
@@ -208,9 +254,15 @@ func (e elimityUsers) Patch(r *http.Request, id string, operations []elimity.Pat
 				} else {
 					resource.Attributes[name] = value
 				}
+				if name == "active" {
+					kind, changed = "leaver", "active"
+					if value == true {
+						kind = "joiner"
+					}
+				}
 			}
 		}
-		resource, err = e.store(r.Context(), tx, id, resource.Attributes)
+		resource, err = e.store(r.Context(), tx, id, kind, changed, resource.Attributes)
 		return err
 	})
 	return resource, err
