@@ -66,30 +66,49 @@ type Store struct {
 // NewStore returns the store on db.
 func NewStore(db *database.DB, entitlements Entitlements) *Store { return &Store{db, entitlements} }
 
-// Decide answers questions in their order, in one round trip, and in more where a change
-// of groups, attributes or rules has not been evaluated yet. Without PostgreSQL there is
+// Decide answers questions in their order, in one round trip, and in more where something
+// was granted under an entitlement, or a change of groups, attributes or rules has not
+// been evaluated yet. Without PostgreSQL there is
 // no answer: database.ErrUnavailable.
 func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Question) ([]Reason, error) {
 	known := make([]facts, len(questions))
-	statements := make([]database.Statement, len(questions))
+	var statements []database.Statement
 	for i, q := range questions {
-		statements[i] = known[i].read(tenant, q)
+		statements = append(statements, known[i].read(tenant, q)...)
 	}
 	if err := database.Together(ctx, s.db, tenant, statements...); err != nil {
 		return nil, fmt.Errorf("decide: %w", err)
 	}
 	reasons := make([]Reason, len(questions))
 	for i, q := range questions {
-		f := known[i]
-		if reasons[i] = decide(f, q); reasons[i] != stale {
-			continue
-		}
-		live, err := s.entitlements.Live(ctx, tenant, f.principal.ID)
-		if err != nil {
+		var err error
+		if reasons[i], err = s.decide(ctx, tenant, &known[i], q); err != nil {
 			return nil, fmt.Errorf("decide: %w", err)
 		}
-		f.held, f.stale = live, false
-		reasons[i] = decide(f, q)
 	}
 	return reasons, nil
+}
+
+// decide reads, and evaluates, what the principal is entitled to where the decision needs it.
+func (s *Store) decide(ctx context.Context, tenant uuid.UUID, f *facts, q Question) (Reason, error) {
+	reason := decide(*f, q)
+	if reason == unread {
+		names := f.grants
+		if f.credential != nil {
+			names = []string{f.credential.entitlement}
+		}
+		if err := database.Together(ctx, s.db, tenant, f.readEntitled(tenant, q, names)); err != nil {
+			return "", err
+		}
+		reason = decide(*f, q)
+	}
+	if reason != stale {
+		return reason, nil
+	}
+	live, err := s.entitlements.Live(ctx, tenant, f.principal.ID)
+	if err != nil {
+		return "", err
+	}
+	f.entitled.held, f.entitled.stale = live, false
+	return decide(*f, q), nil
 }

@@ -43,12 +43,17 @@ type facts struct {
 	subject    Party
 	principal  Party // the user for whom the subject acts, or the subject itself
 	delegated  bool  // the principal owns the agent, or has given it something to hold
-	derives    bool  // the tenant has rules
-	stale      bool  // something was committed that may change what the principal is entitled to
 	credential *credential
 	grants     []string // the entitlements of what the subject holds at the connector for the action
-	held       []string // of the entitlements that count here, those that the principal has
-	lost       []string // and those that it had once
+	entitled   *entitled
+}
+
+// entitled is what the principal is entitled to, of the names that count for a question.
+type entitled struct {
+	derives bool // the tenant has rules
+	stale   bool // something was committed that may change it, and is not evaluated yet
+	held    []string
+	lost    []string // had once
 }
 
 // credential is the registration that a question names.
@@ -61,8 +66,11 @@ type credential struct {
 	scopes      []string
 }
 
-// stale is no answer: what the principal is entitled to has to be evaluated first.
-const stale Reason = "stale"
+// These are no answers: what the principal is entitled to has to be read, or evaluated, first.
+const (
+	unread Reason = "unread"
+	stale  Reason = "stale"
+)
 
 // decide checks the conditions in order and returns the first reason to deny.
 func decide(f facts, q Question) Reason {
@@ -75,17 +83,17 @@ func decide(f facts, q Question) Reason {
 		return NotDelegated
 	case q.ResourceType == "connector":
 		return f.mayConnect()
-	case f.stale:
-		return stale
-	case q.ResourceType == "team" && !f.entitled("team:"+q.Resource):
-		return f.missing("team:" + q.Resource)
+	case f.entitled.missing() != "":
+		return f.entitled.missing()
+	case q.ResourceType == "team" && !f.entitled.to("team:"+q.Resource):
+		return f.entitled.without("team:" + q.Resource)
 	}
 	scope := "scope:" + q.Action
 	// A scope that ends in :own is for what the principal owns.
-	if f.entitled(scope) || (f.owns(q.Owner) && f.entitled(scope+":own")) {
+	if f.entitled.to(scope) || (f.owns(q.Owner) && f.entitled.to(scope+":own")) {
 		return Allow
 	}
-	return f.missing(scope)
+	return f.entitled.without(scope)
 }
 
 // parties returns why nothing is allowed to the subject, or to the principal that it acts
@@ -115,10 +123,13 @@ func (f facts) mayUse(q Question) Reason {
 		return UnknownCredential
 	case f.subject.ID != f.principal.ID && (c.agent == nil || *c.agent != f.subject.ID):
 		return UnknownCredential
-	case f.derives && mapping.IsEntitlement(c.entitlement) && f.stale:
-		return stale
-	case f.derives && mapping.IsEntitlement(c.entitlement) && !f.entitled(c.entitlement):
-		return EntitlementLost
+	}
+	if mapping.IsEntitlement(c.entitlement) {
+		if reason := f.entitled.under(c.entitlement); reason != Allow {
+			return reason
+		}
+	}
+	switch {
 	case !c.live:
 		return CredentialEnded
 	case c.expired:
@@ -131,27 +142,48 @@ func (f facts) mayUse(q Question) Reason {
 
 // mayConnect decides about a connector: whether there is some credential for the action.
 func (f facts) mayConnect() Reason {
-	free := func(entitlement string) bool { return !f.derives || !mapping.IsEntitlement(entitlement) }
 	switch {
 	case len(f.grants) == 0:
 		return NoCredential
-	case slices.ContainsFunc(f.grants, free):
-		return Allow
-	case f.stale:
-		return stale
-	case slices.ContainsFunc(f.grants, f.entitled):
+	case slices.ContainsFunc(f.grants, func(name string) bool { return !mapping.IsEntitlement(name) }):
 		return Allow
 	}
-	return EntitlementLost
+	return f.entitled.under(f.grants...)
 }
 
-func (f facts) entitled(name string) bool { return slices.Contains(f.held, name) }
+// missing returns why nothing can be said about entitlements yet; empty where it can.
+func (e *entitled) missing() Reason {
+	switch {
+	case e == nil:
+		return unread
+	case e.stale:
+		return stale
+	}
+	return ""
+}
 
-func (f facts) missing(name string) Reason {
-	if slices.Contains(f.lost, name) {
+func (e *entitled) to(name string) bool { return slices.Contains(e.held, name) }
+
+// without is why an action is refused that a missing entitlement would allow.
+func (e *entitled) without(name string) Reason {
+	if slices.Contains(e.lost, name) {
 		return EntitlementLost
 	}
 	return NotEntitled
+}
+
+// under allows what was granted under one of these entitlements as long as one of them is
+// held. Without rules an entitlement is the platform's own affair.
+func (e *entitled) under(names ...string) Reason {
+	switch {
+	case e != nil && !e.derives:
+		return Allow
+	case e.missing() != "":
+		return e.missing()
+	case slices.ContainsFunc(names, e.to):
+		return Allow
+	}
+	return EntitlementLost
 }
 
 // owns reports whether the principal is the resource's owner. An id is compared with an

@@ -25,7 +25,7 @@ func TestDecide_EveryReason(t *testing.T) {
 	key := Question{Action: "read", ResourceType: "credential"}
 	crm := Question{Action: "read", ResourceType: "connector"}
 	team := Question{Action: "mail.send", ResourceType: "team", Resource: "sales"}
-	acting := facts{subject: bot, principal: ada, delegated: true, held: []string{"scope:mail.send"}}
+	acting := facts{subject: bot, principal: ada, delegated: true, entitled: &entitled{held: []string{"scope:mail.send"}}}
 	holds := func(change func(*credential)) facts {
 		c := &credential{principal: ada.ID, agent: &bot.ID, live: true}
 		if change != nil {
@@ -35,6 +35,8 @@ func TestDecide_EveryReason(t *testing.T) {
 	}
 	with := func(change func(*facts)) facts {
 		f := acting
+		known := *acting.entitled
+		f.entitled = &known
 		change(&f)
 		return f
 	}
@@ -67,25 +69,28 @@ func TestDecide_EveryReason(t *testing.T) {
 		"a credential with no scopes":                 {holds(nil), key, Allow},
 		"a credential under a platform's entitlement": {holds(func(c *credential) { c.entitlement = "gold" }), key, Allow},
 
-		"no credential at the connector":         {acting, crm, NoCredential},
-		"a credential at the connector":          {with(func(f *facts) { f.grants = []string{""} }), crm, Allow},
-		"one under a lost entitlement":           {with(func(f *facts) { f.grants, f.derives = []string{"team:x"}, true }), crm, EntitlementLost},
-		"one under an entitlement without rules": {with(func(f *facts) { f.grants = []string{"team:x"} }), crm, Allow},
-		"one under a held entitlement":           {with(func(f *facts) { f.grants, f.derives, f.held = []string{"team:x"}, true, []string{"team:x"} }), crm, Allow},
-		"one under a stale entitlement":          {with(func(f *facts) { f.grants, f.derives, f.stale = []string{"team:x"}, true, true }), crm, stale},
+		"no credential at the connector":          {acting, crm, NoCredential},
+		"a credential at the connector":           {with(func(f *facts) { f.grants = []string{""} }), crm, Allow},
+		"one under a lost entitlement":            {with(func(f *facts) { f.grants, f.entitled.derives = []string{"team:x"}, true }), crm, EntitlementLost},
+		"one under an entitlement that is unread": {with(func(f *facts) { f.grants, f.entitled = []string{"team:x"}, nil }), crm, unread},
+		"one under an entitlement without rules":  {with(func(f *facts) { f.grants = []string{"team:x"} }), crm, Allow},
+		"one under a held entitlement": {with(func(f *facts) {
+			f.grants, f.entitled.derives, f.entitled.held = []string{"team:x"}, true, []string{"team:x"}
+		}), crm, Allow},
+		"one under a stale entitlement": {with(func(f *facts) { f.grants, f.entitled.derives, f.entitled.stale = []string{"team:x"}, true, true }), crm, stale},
 
 		"a scope":                        {acting, mail, Allow},
-		"a scope that was never held":    {with(func(f *facts) { f.held = nil }), mail, NotEntitled},
-		"a scope that was lost":          {with(func(f *facts) { f.held, f.lost = nil, []string{"scope:mail.send"} }), mail, EntitlementLost},
-		"a scope that is stale":          {with(func(f *facts) { f.stale = true }), mail, stale},
+		"a scope that was never held":    {with(func(f *facts) { f.entitled.held = nil }), mail, NotEntitled},
+		"a scope that was lost":          {with(func(f *facts) { f.entitled.held, f.entitled.lost = nil, []string{"scope:mail.send"} }), mail, EntitlementLost},
+		"a scope that is stale":          {with(func(f *facts) { f.entitled.stale = true }), mail, stale},
 		"a team that is not held":        {acting, team, NotEntitled},
-		"a team that was lost":           {with(func(f *facts) { f.lost = []string{"team:sales"} }), team, EntitlementLost},
-		"a team that is held":            {with(func(f *facts) { f.held = []string{"scope:mail.send", "team:sales"} }), team, Allow},
-		"a scope for what is owned":      {with(func(f *facts) { f.held = []string{"scope:mail.send:own"} }), Question{Action: "mail.send", ResourceType: "mail", Owner: "ADA"}, Allow},
-		"by the owner's id":              {with(func(f *facts) { f.held = []string{"scope:mail.send:own"} }), Question{Action: "mail.send", ResourceType: "mail", Owner: ada.ID.String()}, Allow},
-		"of what another owns":           {with(func(f *facts) { f.held = []string{"scope:mail.send:own"} }), Question{Action: "mail.send", ResourceType: "mail", Owner: "bob"}, NotEntitled},
-		"of what is owned by no one":     {with(func(f *facts) { f.held = []string{"scope:mail.send:own"} }), mail, NotEntitled},
-		"an agent's name is no userName": {facts{subject: bot, principal: bot, delegated: true, held: []string{"scope:mail.send:own"}}, Question{Action: "mail.send", Owner: "bot"}, NotEntitled},
+		"a team that was lost":           {with(func(f *facts) { f.entitled.lost = []string{"team:sales"} }), team, EntitlementLost},
+		"a team that is held":            {with(func(f *facts) { f.entitled.held = []string{"scope:mail.send", "team:sales"} }), team, Allow},
+		"a scope for what is owned":      {with(func(f *facts) { f.entitled.held = []string{"scope:mail.send:own"} }), Question{Action: "mail.send", ResourceType: "mail", Owner: "ADA"}, Allow},
+		"by the owner's id":              {with(func(f *facts) { f.entitled.held = []string{"scope:mail.send:own"} }), Question{Action: "mail.send", ResourceType: "mail", Owner: ada.ID.String()}, Allow},
+		"of what another owns":           {with(func(f *facts) { f.entitled.held = []string{"scope:mail.send:own"} }), Question{Action: "mail.send", ResourceType: "mail", Owner: "bob"}, NotEntitled},
+		"of what is owned by no one":     {with(func(f *facts) { f.entitled.held = []string{"scope:mail.send:own"} }), mail, NotEntitled},
+		"an agent's name is no userName": {facts{subject: bot, principal: bot, delegated: true, entitled: &entitled{held: []string{"scope:mail.send:own"}}}, Question{Action: "mail.send", Owner: "bot"}, NotEntitled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := decide(test.known, test.asked); got != test.want {
@@ -108,7 +113,7 @@ func TestDecide_CredentialUnderAnEntitlement(t *testing.T) {
 		"held":          {derives: true, held: []string{"role:dev"}, want: Allow},
 		"stale":         {derives: true, stale: true, held: []string{"role:dev"}, want: stale},
 	} {
-		f.derives, f.stale, f.held = test.derives, test.stale, test.held
+		f.entitled = &entitled{derives: test.derives, stale: test.stale, held: test.held}
 		if got := decide(f, asked); got != test.want {
 			t.Errorf("%s: %s, want %s", name, got, test.want)
 		}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/google/uuid"
@@ -10,102 +11,131 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// factsSQL reads the facts of one question: one row. Each fact is one index probe, but the
-// search for an owner, and for a group that owns the agent; what the question cannot need
-// is not read. Who is asked about by name is given by $4 and $6.
-const factsSQL = `
+// partiesSQL reads the subject and the principal of a question: one row. What the search
+// for an owner, and for a group that owns the agent, would tell is not asked for where
+// the principal itself owns the agent. $4 and $6 are names, where $3 and $5 give no ids;
+// $7: the subject acts for a principal. `offset 0` keeps each part as it is: under
+// row-level security a condition with a function is kept from the index.
+const partiesSQL = `
 	select s.id, s.type, s.unique_name, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = s.id),
 	       coalesce(s.valid_until <= now(), false),
-	       case when s.type is distinct from 'Agent' then true when o.direct and not p.restricted then true
+	       case when s.type is distinct from 'Agent' then true when p.owns and not p.restricted then true
 	            else active_owner($1, s.id, null) is not null end,
-	       p.id, p.type, p.unique_name, p.restricted,
-	       case when $7 = 'credential' then false when s.id = p.id or o.direct then true
-	            else exists (select 1 from inventory i where i.tenant_id = $1 and i.agent_id = s.id and i.principal_id = p.id and i.state = 'live')
-	              or exists (select 1 from groups_of($1, p.id) g join edges e on e.tenant_id = $1 and e.source_id = s.id and e.attribute = 'owners' and e.target_id = g.id) end,
-	       exists (select 1 from mappings m where m.tenant_id = $1),
-	       exists (select 1 from invalidations v where v.tenant_id = $1 and v.principal_id in (p.id, $1)),
-	       c.principal_id, c.agent_id, c.entitlement, c.state = 'live', coalesce(c.expires_at <= now(), false), c.scopes,
-	       g.grants, h.held,
-	       case when $7 in ('credential', 'connector') or (('scope:' || $9) = any (h.held) and ($7 <> 'team' or ('team:' || $12) = any (h.held))) then '{}' else array(
-	         select distinct l.name from entitlement_changes l where l.tenant_id = $1 and l.principal_id = p.id and l.name = any ($10::text[]) and not l.gained) end
-	  from (select 1) one
-	  left join resources s on s.tenant_id = $1 and s.type = $2 and s.deleted_at is null and s.id = coalesce($3::uuid, (
-	         select r.id from resources r where r.tenant_id = $1 and r.type = $2 and r.unique_name = $4 and r.deleted_at is null))
+	       p.id, p.unique_name, p.restricted, case when p.owns then true when p.id is null then false else delegates($1, s.id, p.id) end
+	  from (select coalesce($3::uuid, principal_named($1, $2, $4)) id, case when $7 then coalesce($5::uuid, principal_named($1, 'User', $6)) end principal offset 0) k
+	  left join resources s on s.tenant_id = $1 and s.id = k.id and s.type = $2 and s.deleted_at is null
 	  left join lateral (
-	    select r.id, r.type, r.unique_name, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = r.id) restricted
-	      from resources r where r.tenant_id = $1 and r.deleted_at is null and r.type = case when $11 then 'User' else s.type end
-	       and r.id = case when not $11 then s.id else coalesce($5::uuid, (
-	           select n.id from resources n where n.tenant_id = $1 and n.type = 'User' and n.unique_name = $6 and n.deleted_at is null)) end) p on true
-	  left join lateral (
-	    select exists (select 1 from edges e where e.tenant_id = $1 and e.source_id = s.id and e.attribute = 'owners' and e.target_id = p.id) direct) o on true
-	  left join inventory c on $7 = 'credential' and c.tenant_id = $1 and c.id = $8::uuid
-	  left join lateral (
-	    select case when $7 = 'connector' then array(
-	      select i.entitlement from inventory i
-	       where i.tenant_id = $1 and i.principal_id = p.id and i.connector = $12 and i.state = 'live' and (s.id = p.id or i.agent_id = s.id)
-	         and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $9 = any (i.scopes)) limit 1000) else '{}' end grants) g on true
-	  left join lateral (
-	    select array(select e.name from entitlements e
-	      where e.tenant_id = $1 and e.principal_id = p.id and e.name = any ($10::text[] || c.entitlement || g.grants)) held) h on true`
+	    select r.id, r.unique_name, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = r.id) restricted,
+	           exists (select 1 from edges e where e.tenant_id = $1 and e.source_id = s.id and e.attribute = 'owners' and e.target_id = r.id) owns
+	      from resources r where r.tenant_id = $1 and r.id = k.principal and r.deleted_at is null and r.type = 'User' offset 0) p on true`
 
-// read returns the statement that reads the facts of a question.
-func (f *facts) read(tenant uuid.UUID, q Question) database.Statement {
-	subject, subjectName := idOrName(q.Subject)
-	onBehalf, onBehalfName := idOrName(q.OnBehalfOf)
-	acts := q.SubjectType == directory.TypeAgent && q.OnBehalfOf != ""
-	var item any
-	if id, ok := idOf(q.Resource); ok && q.ResourceType == "credential" {
-		item = id
+// credentialSQL reads a registration: a row, or none.
+const credentialSQL = `
+	select principal_id, agent_id, entitlement, state = 'live', coalesce(expires_at <= now(), false), scopes from inventory where tenant_id = $1 and id = $2`
+
+// grantsSQL reads the entitlements of what a subject holds for its principal at a connector
+// for an action.
+const grantsSQL = `
+	select i.entitlement from inventory i
+	 where i.tenant_id = $1 and i.principal_id = coalesce($4::uuid, principal_named($1, $6, $5), $2::uuid, principal_named($1, $7, $3))
+	   and i.connector = $8 and i.state = 'live' and ($9 or i.agent_id = coalesce($2::uuid, principal_named($1, $7, $3)))
+	   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $10 = any (i.scopes)) limit 1000`
+
+// entitledSQL reads what a principal is entitled to, of the names $4.
+const entitledSQL = `
+	select exists (select 1 from mappings where tenant_id = $1), exists (select 1 from invalidations where tenant_id = $1 and principal_id in (k.id, $1)),
+	       array(select name from entitlements where tenant_id = $1 and principal_id = k.id and name = any ($4)),
+	       array(select distinct name from entitlement_changes where tenant_id = $1 and principal_id = k.id and name = any ($4) and not gained)
+	  from (select coalesce($2::uuid, principal_named($1, $5, $3)) id offset 0) k`
+
+// acts reports whether the subject acts for another.
+func (q Question) acts() bool { return q.SubjectType == directory.TypeAgent && q.OnBehalfOf != "" }
+
+// principal is the party for which the action is, by id or name, and its type.
+func (q Question) principal() (id, name any, ofType string) {
+	text, ofType := q.Subject, q.SubjectType
+	if q.acts() {
+		text, ofType = q.OnBehalfOf, directory.TypeUser
 	}
-	names := []string{}
-	if q.ResourceType != "credential" && q.ResourceType != "connector" {
-		names = []string{"scope:" + q.Action, "scope:" + q.Action + ":own"}
-	}
+	id, name = idOrName(text)
+	return id, name, ofType
+}
+
+// names returns the entitlements that allow an action that no credential does.
+func (q Question) names() []string {
+	names := []string{"scope:" + q.Action, "scope:" + q.Action + ":own"}
 	if q.ResourceType == "team" {
 		names = append(names, "team:"+q.Resource)
 	}
+	return names
+}
+
+// read returns the statements that read the facts of a question.
+func (f *facts) read(tenant uuid.UUID, q Question) []database.Statement {
+	subject, subjectName := idOrName(q.Subject)
+	onBehalf, onBehalfName := idOrName(q.OnBehalfOf)
+	statements := []database.Statement{{
+		SQL: partiesSQL, Args: []any{tenant, q.SubjectType, subject, subjectName, onBehalf, onBehalfName, q.acts()},
+		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q.acts()) },
+	}}
+	switch q.ResourceType {
+	case "credential":
+		if item, ok := idOf(q.Resource); ok {
+			return append(statements, database.Statement{SQL: credentialSQL, Args: []any{tenant, item}, Collect: f.collectCredential})
+		}
+		return statements
+	case "connector":
+		id, name, ofType := q.principal()
+		return append(statements, database.Statement{
+			SQL: grantsSQL, Args: []any{tenant, subject, subjectName, id, name, ofType, q.SubjectType, q.Resource, !q.acts(), q.Action},
+			Collect: database.All(&f.grants, pgx.RowTo[string]),
+		})
+	}
+	return append(statements, f.readEntitled(tenant, q, q.names()))
+}
+
+// readEntitled returns the statement that reads what the principal is entitled to, of names.
+func (f *facts) readEntitled(tenant uuid.UUID, q Question, names []string) database.Statement {
+	f.entitled = &entitled{}
+	id, name, ofType := q.principal()
 	return database.Statement{
-		SQL:     factsSQL,
-		Args:    []any{tenant, q.SubjectType, subject, subjectName, onBehalf, onBehalfName, q.ResourceType, item, q.Action, names, acts, q.Resource},
-		Collect: f.collect,
+		SQL: entitledSQL, Args: []any{tenant, id, name, names, ofType},
+		Collect: database.Fields(&f.entitled.derives, &f.entitled.stale, &f.entitled.held, &f.entitled.lost),
 	}
 }
 
-// collect scans the one row of [factsSQL].
-func (f *facts) collect(rows pgx.Rows) error {
-	type party struct {
+func (f *facts) collectParties(rows pgx.Rows, acts bool) error {
+	var subject, principal struct {
 		id         *uuid.UUID
-		kind, name *string
+		name       *string
 		restricted *bool
 	}
-	var subject, principal party
-	var c credential
-	var holder *uuid.UUID
-	var entitlement *string
-	var live *bool
-	_, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
-		return struct{}{}, row.Scan(&subject.id, &subject.kind, &subject.name, &subject.restricted, &f.subject.Expired, &f.subject.Owned,
-			&principal.id, &principal.kind, &principal.name, &principal.restricted, &f.delegated, &f.derives, &f.stale,
-			&holder, &c.agent, &entitlement, &live, &c.expired, &c.scopes, &f.grants, &f.held, &f.lost)
-	})
+	var kind *string
+	err := database.Fields(&subject.id, &kind, &subject.name, &subject.restricted, &f.subject.Expired, &f.subject.Owned,
+		&principal.id, &principal.name, &principal.restricted, &f.delegated)(rows)
 	if err != nil {
 		return err
 	}
 	if subject.id != nil {
-		f.subject.ID, f.subject.Type, f.subject.Name, f.subject.Restricted = *subject.id, *subject.kind, orEmpty(subject.name), *subject.restricted
+		f.subject.ID, f.subject.Type, f.subject.Name, f.subject.Restricted = *subject.id, *kind, orEmpty(subject.name), *subject.restricted
 	}
 	switch {
-	case principal.id == nil:
-	case f.subject.ID == *principal.id:
-		f.principal = f.subject
-	default:
-		f.principal = Party{ID: *principal.id, Type: *principal.kind, Name: orEmpty(principal.name), Restricted: *principal.restricted}
-	}
-	if holder != nil {
-		c.principal, c.entitlement, c.live = *holder, orEmpty(entitlement), *live
-		f.credential = &c
+	case !acts:
+		f.principal, f.delegated = f.subject, true
+	case principal.id != nil:
+		f.principal = Party{ID: *principal.id, Type: directory.TypeUser, Name: orEmpty(principal.name), Restricted: *principal.restricted}
 	}
 	return nil
+}
+
+func (f *facts) collectCredential(rows pgx.Rows) error {
+	var c credential
+	err := database.Fields(&c.principal, &c.agent, &c.entitlement, &c.live, &c.expired, &c.scopes)(rows)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	f.credential = &c
+	return err
 }
 
 func orEmpty(text *string) string {

@@ -120,6 +120,23 @@ begin
     select down.id from down where down.id <> top;
 end $$;
 
+-- delegates reports whether a user has given an agent something to hold, or is in a group
+-- that owns it.
+create or replace function delegates(tenant uuid, agent uuid, principal uuid) returns boolean
+    language plpgsql stable as $$
+begin
+    return exists (select 1 from inventory i where i.tenant_id = tenant and i.agent_id = agent and i.principal_id = principal and i.state = 'live')
+        or exists (select 1 from groups_of(tenant, principal) g
+             join edges e on e.tenant_id = tenant and e.source_id = agent and e.attribute = 'owners' and e.target_id = g.id);
+end $$;
+
+-- principal_named returns the id of a live resource of a type by its unique name.
+create or replace function principal_named(tenant uuid, of_type text, name text) returns uuid
+    language plpgsql stable as $$
+begin
+    return (select r.id from resources r where r.tenant_id = tenant and r.type = of_type and r.unique_name = name and r.deleted_at is null);
+end $$;
+
 -- parents_above returns how many parents are above an agent once it has that one; -1 is a cycle.
 create or replace function parents_above(tenant uuid, agent uuid, parent uuid) returns int
     language plpgsql stable as $$
