@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -11,17 +12,32 @@ import (
 type ReportInput struct {
 	Cascade     CascadeRef `json:"cascade"`
 	Interrupted bool       `json:"interrupted,omitempty"`
+	// Look: the event is closed only if nothing is left to end.
+	Look bool `json:"look,omitempty"`
 	// Cancelled: the workflow was, by leaver or in Temporal.
 	Cancelled bool `json:"cancelled,omitempty"`
 }
 
+// Reported is how a cascade closed, or what was found instead.
+type Reported struct {
+	Report lifecycle.Report `json:"report"`
+	Found  []inventory.Held `json:"found,omitempty"` // the event is not closed
+}
+
 // Report closes the cascade's event: counts by state, and the survivors by id.
-func (a *Activities) Report(ctx context.Context, in ReportInput) (lifecycle.Report, error) {
+func (a *Activities) Report(ctx context.Context, in ReportInput) (Reported, error) {
+	ref := in.Cascade
 	if in.Cancelled {
-		return a.reportCancelled(ctx, in.Cascade)
+		report, err := a.reportCancelled(ctx, ref)
+		return Reported{Report: report}, err
 	}
-	report, err := a.Cascades.Close(ctx, in.Cascade.Tenant, in.Cascade.Event, in.Cascade.kind(), in.Interrupted)
-	return report, refusedRun(err)
+	if in.Look {
+		if found, err := a.Discover(ctx, DiscoverInput{Cascade: ref}); err != nil || len(found) > 0 {
+			return Reported{Found: found}, err
+		}
+	}
+	report, err := a.Cascades.Close(ctx, ref.Tenant, ref.Event, ref.kind(), in.Interrupted)
+	return Reported{Report: report}, refusedRun(err)
 }
 
 // byTemporal is the actor of acts that did not come through leaver, such as a cancellation in

@@ -5,6 +5,8 @@ import (
 
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
+
+	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // Settlement is what Settle found.
@@ -14,11 +16,14 @@ type Settlement struct {
 	HandedOver []uuid.UUID `json:"handedOver,omitempty"`
 	// Held: the tenant's brake is held, and holds this cascade back.
 	Held bool `json:"held,omitempty"`
+	// Found is the first page of what the cascade has to end, unless it is held back.
+	Found []inventory.Held `json:"found,omitempty"`
 }
 
 // Settle opens a run: it hands over or suspends the agents that lost their last
 // active owner, makes the survivors of an earlier run of the same cascade live
-// again, and looks whether too many leave at once.
+// again, looks whether too many leave at once, and discovers a first page of what there is
+// to end.
 func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, error) {
 	run := activity.GetInfo(ctx).WorkflowExecution.RunID
 	if err := a.Cascades.Running(ctx, ref.Tenant, ref.Event, ref.kind(), run); err != nil {
@@ -31,13 +36,16 @@ func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, er
 			return Settlement{}, err
 		}
 	}
-	if err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope()); err != nil || ref.Moves {
-		return Settlement{Held: held}, err
+	s := Settlement{Held: held}
+	err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope())
+	if err == nil && !ref.Moves {
+		s.HandedOver, s.Suspended, err = a.Lifecycle.Settle(ctx, ref.Tenant, ref.Principal, ref.Event)
 	}
-	handedOver, suspended, err := a.Lifecycle.Settle(ctx, ref.Tenant, ref.Principal, ref.Event)
-	if err != nil {
-		return Settlement{}, err
+	if err == nil && !ref.Moves {
+		err = a.Entitlements.Withdraw(ctx, ref.Tenant, append([]uuid.UUID{ref.Principal}, s.Suspended...), ref.Event)
 	}
-	err = a.Entitlements.Withdraw(ctx, ref.Tenant, append([]uuid.UUID{ref.Principal}, suspended...), ref.Event)
-	return Settlement{Suspended: suspended, HandedOver: handedOver, Held: held}, err
+	if err == nil && !held {
+		s.Found, err = a.Discover(ctx, DiscoverInput{Cascade: ref})
+	}
+	return s, err
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -42,7 +41,7 @@ type cascade struct {
 	notFound  []string                // connectors that could not be asked
 	batches   int                     // begun
 	after     inventory.Held          // the last item of the page before; zero begins a pass
-	pass      int                     // found in this pass
+	first     []inventory.Held        // a page that was found already
 	suspended int
 	held      bool    // by the brake, until it is released
 	holding   []*item // what the brake holds back
@@ -67,24 +66,34 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 	return c, c.handle(ctx)
 }
 
-// run is the story: settle the agents; end what can mint, then what was
-// minted, each proven dead; look again until nothing is left; report.
+// run settles the agents; ends what can mint, then what was minted, each proven dead;
+// until nothing is left; and reports.
 func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 	interrupted := c.settle(ctx)
 	if interrupted == nil {
 		c.awaitRelease(ctx)
 		c.askDownstreams(ctx)
-		interrupted = c.endUntilNothingIsLeft(ctx)
 	}
-	if workflow.IsContinueAsNewError(interrupted) {
-		return lifecycle.Report{}, interrupted
+	for {
+		if interrupted == nil {
+			interrupted = c.endUntilNothingIsLeft(ctx)
+		}
+		if workflow.IsContinueAsNewError(interrupted) {
+			return lifecycle.Report{}, interrupted
+		}
+		// A cancelled cascade reports too: what it leaves behind stays, or has survived.
+		reporting, _ := workflow.NewDisconnectedContext(ctx)
+		if err := workflow.Await(reporting, func() bool { return c.inFlight == 0 && workflow.AllHandlersFinished(ctx) }); err != nil {
+			return lifecycle.Report{}, err
+		}
+		report, closed, err := c.report(reporting, interrupted)
+		if err != nil {
+			return report, err
+		}
+		if closed {
+			return c.close(reporting, report, interrupted)
+		}
 	}
-	// A cancelled cascade reports too: what it leaves behind stays, or has survived.
-	ctx, _ = workflow.NewDisconnectedContext(ctx)
-	if err := workflow.Await(ctx, func() bool { return c.inFlight == 0 && workflow.AllHandlersFinished(ctx) }); err != nil {
-		return lifecycle.Report{}, err
-	}
-	return c.close(ctx, interrupted)
 }
 
 // settle suspends the agents that end with the principal, and learns whether a
@@ -97,23 +106,21 @@ func (c *cascade) settle(ctx workflow.Context) error {
 	var settled activities.Settlement
 	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Settle, c.in.ref()).Get(ctx, &settled)
 	c.suspended, c.held = len(settled.Suspended), settled.Held
+	if !settled.Held {
+		c.first = append([]inventory.Held{}, settled.Found...)
+	}
 	return err
 }
 
-// endUntilNothingIsLeft discovers and ends, page by page, until a pass over all
-// pages finds nothing more. It returns an error where it was cancelled, or has to
-// continue as new.
+// endUntilNothingIsLeft discovers and ends, page by page, until all that was found is
+// settled. It returns an error where it was cancelled, or has to continue as new.
 func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 	c.phase = "ending"
 	for {
 		c.told = false
-		asked := c.finding == 0 // what a downstream tells after the look needs another
 		found, full, err := c.discover(ctx)
 		if err != nil {
 			return err
-		}
-		if c.pass == 0 && !full && c.quiet() && asked {
-			return nil
 		}
 		if err := c.beginAll(ctx, found); err != nil {
 			return err
@@ -133,6 +140,10 @@ func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		// What a downstream has told since the look needs another.
+		if !full && !c.told && c.quiet() {
+			return nil
 		}
 	}
 }
@@ -167,14 +178,23 @@ func (c *cascade) continueAsNew(ctx workflow.Context) error {
 // discover returns what this run has not met yet, scheduled runs first, and
 // whether the page was full, so that there may be more.
 func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err error) {
-	if c.after.ID == uuid.Nil {
-		c.pass = 0
+	held := c.first
+	if c.first = nil; held == nil {
+		in := activities.DiscoverInput{Cascade: c.in.ref(), After: c.after, Held: c.held}
+		if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Discover, in).Get(ctx, &held); err != nil {
+			return nil, false, err
+		}
 	}
-	var held []inventory.Held
-	in := activities.DiscoverInput{Cascade: c.in.ref(), After: c.after, Held: c.held}
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Discover, in).Get(ctx, &held); err != nil {
-		return nil, false, err
+	found = c.meet(held)
+	c.after = inventory.Held{}
+	if full = len(held) == activities.DiscoverPage; full {
+		c.after = held[len(held)-1]
 	}
+	return found, full, nil
+}
+
+// meet returns those that this run has not met yet.
+func (c *cascade) meet(held []inventory.Held) (found []*item) {
 	for _, h := range held {
 		if id := h.ID.String(); c.items[id] == nil {
 			i := &item{Held: h}
@@ -182,12 +202,7 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 			found = append(found, i)
 		}
 	}
-	c.pass += len(found)
-	c.after = inventory.Held{}
-	if full = len(held) == activities.DiscoverPage; full {
-		c.after = held[len(held)-1]
-	}
-	return found, full, nil
+	return found
 }
 
 // beginAll begins with each; each then waits for a place in its connector's
@@ -215,15 +230,36 @@ func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 	return nil
 }
 
-// close reports. Survivors make the workflow fail, so that nobody has to read
-// a result to see them; so does a downstream that could not be asked.
-func (c *cascade) close(ctx workflow.Context, interrupted error) (lifecycle.Report, error) {
+// report closes the event, unless a last look finds what this run has not met yet: then
+// that is to be ended first.
+func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecycle.Report, closed bool, err error) {
 	c.phase = phaseReporting
-	in := activities.ReportInput{Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notFound) > 0, Cancelled: temporal.IsCanceledError(interrupted)}
-	var report lifecycle.Report
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Report, in).Get(ctx, &report); err != nil {
-		return report, err
+	in := activities.ReportInput{
+		Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notFound) > 0, Cancelled: temporal.IsCanceledError(interrupted), Look: interrupted == nil,
 	}
+	for {
+		var reported activities.Reported
+		if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Report, in).Get(ctx, &reported); err != nil {
+			return lifecycle.Report{}, false, err
+		}
+		if len(reported.Found) == 0 {
+			return reported.Report, true, nil
+		}
+		for _, h := range reported.Found {
+			if c.items[h.ID.String()] == nil {
+				c.first = append(c.first, h)
+			}
+		}
+		if len(c.first) > 0 {
+			return lifecycle.Report{}, false, nil
+		}
+		in.Look = false // what it found was met, and could not be concluded
+	}
+}
+
+// close ends the workflow. Survivors make it fail, so that nobody has to read
+// a result to see them; so does a downstream that could not be asked.
+func (c *cascade) close(ctx workflow.Context, report lifecycle.Report, interrupted error) (lifecycle.Report, error) {
 	c.phase = report.Outcome
 	c.show(ctx)
 	if err := workflow.UpsertTypedSearchAttributes(ctx,

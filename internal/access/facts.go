@@ -30,6 +30,8 @@ const partiesSQL = `
 	      from resources r where r.tenant_id = $1 and r.id = k.principal and r.deleted_at is null and r.type = 'User' offset 0) p on true`
 
 // credentialSQL reads a registration: a row, or none.
+//
+//nolint:gosec // G101: it names credentials, and holds none
 const credentialSQL = `
 	select principal_id, agent_id, entitlement, state = 'live', coalesce(expires_at <= now(), false), scopes from inventory where tenant_id = $1 and id = $2`
 

@@ -106,22 +106,31 @@ func (w *Writer) Settle(ctx context.Context, tenant, principal, event uuid.UUID)
 	var s settled
 	var agents []agent
 	args := []any{tenant, principal}
-	open, err := w.db.Begin(ctx, tenant,
-		database.Statement{SQL: endingSQL + "for no key update of a", Args: args},
-		database.Statement{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)},
-		database.Statement{
+	read := []database.Statement{
+		{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)},
+		{
 			SQL: `select e.actor, e.workflow_id, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2), (` + ManagerSQL + `)
 			        from lifecycle_events e where e.tenant_id = $1 and e.id = $3`,
 			Args: []any{tenant, principal, event}, Collect: database.One(&s, pgx.RowToStructByPos[settled]),
-		})
+		},
+	}
+	err = database.Together(ctx, w.db, tenant, read...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil, ErrCascadeNotFound
+	}
+	if err == nil && (!s.Restricted || len(agents) == 0) {
+		return nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the agents of %s: %w", principal, err)
 	}
+	// Read again once they are locked: what others have done meanwhile is visible then.
+	open, err := w.db.Begin(ctx, tenant, append([]database.Statement{{SQL: endingSQL + "for no key update of a", Args: args}}, read...)...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("lock the agents of %s: %w", principal, err)
+	}
 	defer open.Rollback(ctx)
-	if !s.Restricted || len(agents) == 0 {
+	if !s.Restricted {
 		return nil, nil, nil
 	}
 	tx := In(open, tenant, Cause{Trigger: TriggerOrphaned, Actor: s.Actor})

@@ -1,0 +1,604 @@
+package workflows_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// a names the activities, which are mocked: none of them is called.
+var a *activities.Activities
+
+// model is what the mocked activities know: the items of a leaver, and how the downstream
+// answers each attempt.
+type model struct {
+	t     *testing.T
+	env   *testsuite.TestWorkflowEnvironment
+	in    workflows.Input
+	items []*modelItem
+
+	held      bool                                                 // the deactivation threshold holds the cascade back
+	answer    func(i *modelItem, attempt int) error                // nil: it is ended
+	find      func(connector string) error                         // nil: it has answered
+	report    func(in activities.ReportInput) *activities.Reported // nil: as the items are
+	abandoned []string
+	blocked   []string
+	order     []string // of first attempts
+}
+
+type modelItem struct {
+	inventory.Held
+	name     string
+	state    inventory.State
+	attempts []time.Time
+}
+
+// newModel prepares a cascade with a deadline of five minutes, whose retries begin after a
+// second: the test environment gives an activity ten attempts, and these are fewer.
+func newModel(t *testing.T) *model {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.DiscardHandler)))
+	m := &model{t: t, env: suite.NewTestWorkflowEnvironment(), answer: func(*modelItem, int) error { return nil }}
+	m.in = workflows.Input{
+		Tenant: uuid.New(), Event: uuid.New(), Principal: uuid.New(), PrincipalType: "User",
+		Policy: workflows.Policy{
+			Deadline: 5 * time.Minute, AttemptTimeout: time.Minute, InitialInterval: time.Second, MaximumInterval: 10 * time.Minute,
+			RunsGrace: 10 * time.Second, Window: 200, Batch: 1, Look: time.Minute,
+		},
+	}
+	m.env.RegisterActivity(a)
+	m.env.SetWorkflowRunTimeout(30 * 24 * time.Hour)
+	on := func(activity, returns any) {
+		m.env.OnActivity(activity, mock.Anything, mock.Anything).Return(returns).Maybe()
+	}
+	on(a.Settle, func(_ context.Context, ref activities.CascadeRef) (activities.Settlement, error) {
+		s := activities.Settlement{Held: m.held}
+		if !m.held {
+			s.Found, _ = m.discover(context.Background(), activities.DiscoverInput{Cascade: ref})
+		}
+		return s, nil
+	})
+	on(a.Discover, m.discover)
+	on(a.Held, func(context.Context, activities.CascadeRef) (bool, error) { return m.held, nil })
+	on(a.WaitsFor, func(context.Context, activities.CascadeRef) ([]activities.Waiting, error) { return nil, nil })
+	for _, verb := range []any{a.Revoke, a.Rotate, a.Cancel} {
+		on(verb, m.end)
+	}
+	on(a.EndBatch, m.endBatch)
+	on(a.Block, func(_ context.Context, in activities.BatchInput) error {
+		for _, id := range in.Items {
+			m.blocked = append(m.blocked, m.item(id).name)
+		}
+		return nil
+	})
+	on(a.Abandon, func(_ context.Context, in activities.AbandonInput) error {
+		m.item(in.Item).state = inventory.Survivor
+		m.abandoned = append(m.abandoned, m.item(in.Item).name)
+		return nil
+	})
+	on(a.Waive, func(_ context.Context, act activities.Act) error {
+		m.item(act.Item).state = inventory.Waived
+		return nil
+	})
+	on(a.RecordAct, func(context.Context, activities.Act) error { return nil })
+	on(a.Find, func(_ context.Context, in activities.FindInput) (activities.Findings, error) {
+		return activities.Findings{}, m.find(in.Connector)
+	})
+	on(a.Report, m.close)
+	return m
+}
+
+// add adds an item of the leaver's.
+func (m *model) add(name string, kind inventory.Kind, connector string) *modelItem {
+	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte(name))
+	i := &modelItem{Held: inventory.Held{ID: id, Kind: kind, Connector: connector, Verb: inventory.EndVerb(kind, false)}, name: name, state: inventory.Live}
+	m.items = append(m.items, i)
+	return i
+}
+
+func (m *model) item(id uuid.UUID) *modelItem {
+	return m.items[slices.IndexFunc(m.items, func(i *modelItem) bool { return i.ID == id })]
+}
+
+// discover returns a page of what is live or being ended, in the order of the product.
+func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]inventory.Held, error) {
+	left := slices.DeleteFunc(slices.Clone(m.items), func(i *modelItem) bool { return i.state != inventory.Live && i.state != inventory.Ending })
+	before := func(x, y inventory.Held) int {
+		if (x.Kind == inventory.ScheduledRun) != (y.Kind == inventory.ScheduledRun) {
+			if x.Kind == inventory.ScheduledRun {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(x.ID.String(), y.ID.String())
+	}
+	var page []inventory.Held
+	slices.SortFunc(left, func(x, y *modelItem) int { return before(x.Held, y.Held) })
+	for _, i := range left {
+		if in.After.ID != uuid.Nil && before(i.Held, in.After) <= 0 {
+			continue
+		}
+		if i.state = inventory.Ending; len(page) < activities.DiscoverPage {
+			page = append(page, i.Held)
+		}
+	}
+	return page, nil
+}
+
+// end is one attempt.
+func (m *model) end(_ context.Context, in activities.ItemInput) (activities.ItemResult, error) {
+	i := m.item(in.Item)
+	if len(i.attempts) == 0 {
+		m.order = append(m.order, i.name)
+	}
+	i.attempts = append(i.attempts, m.env.Now())
+	if err := m.answer(i, len(i.attempts)); err != nil {
+		if refusal := new(temporal.ApplicationError); errors.As(err, &refusal) && refusal.Type() == activities.ErrorPermanent {
+			i.state = inventory.Survivor
+		}
+		return activities.ItemResult{}, err
+	}
+	i.state = inventory.Verified
+	return activities.ItemResult{State: inventory.Verified}, nil
+}
+
+func (m *model) endBatch(ctx context.Context, in activities.BatchInput) (activities.BatchResult, error) {
+	var result activities.BatchResult
+	for _, id := range in.Items {
+		r, err := m.end(ctx, activities.ItemInput{Cascade: in.Cascade, Item: id})
+		result.Outcomes = append(result.Outcomes, activities.ItemOutcome{Item: id, ItemResult: r, Again: err != nil})
+	}
+	return result, nil
+}
+
+// close counts as the product does.
+func (m *model) close(_ context.Context, in activities.ReportInput) (activities.Reported, error) {
+	if m.report != nil {
+		if r := m.report(in); r != nil {
+			return *r, nil
+		}
+	}
+	if in.Cancelled {
+		return activities.Reported{Report: lifecycle.Report{Outcome: "cancelled"}}, nil
+	}
+	var r lifecycle.Report
+	for _, i := range m.items {
+		switch i.state {
+		case inventory.Verified:
+			r.Verified++
+		case inventory.Waived:
+			r.Waived++
+		case inventory.Survivor, inventory.Ending:
+			r.Survivors++
+		default:
+		}
+	}
+	if r.Outcome = "completed"; r.Survivors > 0 || in.Interrupted {
+		r.Outcome = "failed"
+	}
+	return activities.Reported{Report: r}, nil
+}
+
+// run executes the workflow and returns its report and its error.
+func (m *model) run(flow any) (lifecycle.Report, error) {
+	m.t.Helper()
+	m.env.ExecuteWorkflow(flow, m.in)
+	if !m.env.IsWorkflowCompleted() {
+		m.t.Fatal("the workflow has not completed")
+	}
+	err := m.env.GetWorkflowError()
+	var report lifecycle.Report
+	if err == nil {
+		err = m.env.GetWorkflowResult(&report)
+	}
+	return report, err
+}
+
+// wantCompleted runs the Leaver workflow and wants everything verified.
+func (m *model) wantCompleted() {
+	m.t.Helper()
+	report, err := m.run(workflows.Leaver)
+	if err != nil || report.Verified != len(m.items) || report.Outcome != "completed" {
+		m.t.Errorf("report %+v (%v), want %d verified", report, err, len(m.items))
+	}
+}
+
+// wantSurvivors runs the Leaver workflow and wants it to fail with so many survivors.
+func (m *model) wantSurvivors(n int) {
+	m.t.Helper()
+	_, err := m.run(workflows.Leaver)
+	var failed *temporal.ApplicationError
+	var report lifecycle.Report
+	if !errors.As(err, &failed) || failed.Type() != workflows.ErrorSurvivors || failed.Details(&report) != nil || report.Survivors != n {
+		m.t.Errorf("%v, report %+v; want %d survivors", err, report, n)
+	}
+}
+
+func downstreamFails(*modelItem, int) error {
+	return temporal.NewApplicationError("503", activities.ErrorDownstream)
+}
+
+func TestLeaver_EndsEverything(t *testing.T) {
+	m := newModel(t)
+	m.add("token", inventory.RefreshToken, "oauth")
+	m.add("key", inventory.APIKey, "platform")
+	m.wantCompleted()
+}
+
+func TestLeaver_WithNothingToEnd(t *testing.T) {
+	newModel(t).wantCompleted()
+}
+
+func TestLeaver_RetriesWithBackoff(t *testing.T) {
+	m := newModel(t)
+	key := m.add("key", inventory.APIKey, "platform")
+	m.answer = func(i *modelItem, attempt int) error {
+		if attempt < 5 {
+			return downstreamFails(i, attempt)
+		}
+		return nil
+	}
+	m.wantCompleted()
+	var pauses []time.Duration
+	for n := 1; n < len(key.attempts); n++ {
+		pauses = append(pauses, key.attempts[n].Sub(key.attempts[n-1]))
+	}
+	if diff := cmp.Diff([]time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second}, pauses); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLeaver_DeadlineLeavesSurvivors(t *testing.T) {
+	m := newModel(t)
+	key := m.add("key", inventory.APIKey, "platform")
+	m.add("token", inventory.RefreshToken, "oauth")
+	m.answer = func(i *modelItem, attempt int) error {
+		if i == key {
+			return downstreamFails(i, attempt)
+		}
+		return nil
+	}
+	start := m.env.Now()
+	m.wantSurvivors(1)
+	if diff := cmp.Diff([]string{"key"}, m.abandoned); diff != "" {
+		t.Errorf("abandoned: %s", diff)
+	}
+	if last := key.attempts[len(key.attempts)-1].Sub(start); last != 255*time.Second {
+		t.Errorf("the last attempt was after %s, want the ninth, the last before the deadline", last)
+	}
+}
+
+func TestLeaver_PermanentRefusalIsASurvivorAtOnce(t *testing.T) {
+	m := newModel(t)
+	key := m.add("key", inventory.APIKey, "platform")
+	m.answer = func(*modelItem, int) error {
+		return temporal.NewNonRetryableApplicationError("not the owner", activities.ErrorPermanent, nil)
+	}
+	m.wantSurvivors(1)
+	if len(key.attempts) != 1 || len(m.abandoned) != 0 {
+		t.Errorf("%d attempts, and abandoned %v; want one attempt, which concludes it", len(key.attempts), m.abandoned)
+	}
+}
+
+func TestLeaver_PausedConnectorUsesUpNoDeadline(t *testing.T) {
+	m := newModel(t)
+	m.add("key", inventory.APIKey, "platform")
+	start := m.env.Now()
+	m.answer = func(*modelItem, int) error {
+		if m.env.Now().Sub(start) < time.Hour {
+			return temporal.NewApplicationError("paused", activities.ErrorPaused)
+		}
+		return nil
+	}
+	m.wantCompleted()
+}
+
+func TestLeaver_RunsEndBeforeCredentials(t *testing.T) {
+	m := newModel(t)
+	m.add("key", inventory.APIKey, "platform")
+	m.add("run", inventory.ScheduledRun, "scheduler")
+	m.wantCompleted()
+	if diff := cmp.Diff([]string{"run", "key"}, m.order); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLeaver_CredentialsWaitForRunsNoLongerThanTheGrace(t *testing.T) {
+	m := newModel(t)
+	key := m.add("key", inventory.APIKey, "platform")
+	run := m.add("run", inventory.ScheduledRun, "scheduler")
+	m.answer = func(i *modelItem, attempt int) error {
+		if i == run && attempt < 8 {
+			return downstreamFails(i, attempt)
+		}
+		return nil
+	}
+	m.wantCompleted()
+	if waited := key.attempts[0].Sub(run.attempts[0]); waited != 10*time.Second {
+		t.Errorf("the credential waited %s for the run, want the grace of 10s", waited)
+	}
+}
+
+func TestLeaver_BatchesOfOneConnector(t *testing.T) {
+	m := newModel(t)
+	m.in.Policy.Batch = 50
+	one, two := m.add("one", inventory.APIKey, "platform"), m.add("two", inventory.APIKey, "platform")
+	m.answer = func(i *modelItem, attempt int) error {
+		if i == two && attempt < 3 {
+			return downstreamFails(i, attempt)
+		}
+		return nil
+	}
+	m.wantCompleted()
+	if len(one.attempts) != 1 || len(two.attempts) != 3 {
+		t.Errorf("%d and %d attempts, want 1 and 3: what a batch could not end goes on alone", len(one.attempts), len(two.attempts))
+	}
+}
+
+func TestLeaver_ThresholdHoldsBackWhatCannotBeUndone(t *testing.T) {
+	m := newModel(t)
+	m.held = true
+	token := m.add("token", inventory.RefreshToken, "oauth")
+	key := m.add("key", inventory.APIKey, "platform")
+	start := m.env.Now()
+	m.env.RegisterDelayedCallback(func() {
+		if len(token.attempts) != 1 || len(key.attempts) != 0 {
+			t.Errorf("%d and %d attempts while it is held, want the token's only", len(token.attempts), len(key.attempts))
+		}
+		m.held = false
+		m.env.SignalWorkflow(workflows.SignalRelease, nil)
+	}, 2*time.Hour+time.Minute)
+	m.wantCompleted()
+	if diff := cmp.Diff([]string{"key"}, m.blocked); diff != "" {
+		t.Errorf("blocked: %s", diff)
+	}
+	if at := key.attempts[0].Sub(start); at != 2*time.Hour+time.Minute {
+		t.Errorf("the key was begun with after %s, want at the approval", at)
+	}
+}
+
+func TestLeaver_ApprovalIsPolledWhereTheSignalIsLost(t *testing.T) {
+	m := newModel(t)
+	m.held = true
+	key := m.add("key", inventory.APIKey, "platform")
+	start := m.env.Now()
+	m.env.RegisterDelayedCallback(func() { m.held = false }, 90*time.Minute)
+	m.wantCompleted()
+	if at := key.attempts[0].Sub(start); at != 2*time.Hour {
+		t.Errorf("the key was begun with after %s, want at the next hourly poll", at)
+	}
+}
+
+func TestLeaver_ASignalAloneApprovesNothing(t *testing.T) {
+	m := newModel(t)
+	m.held = true
+	key := m.add("key", inventory.APIKey, "platform")
+	m.env.RegisterDelayedCallback(func() { m.env.SignalWorkflow(workflows.SignalRelease, nil) }, time.Minute)
+	m.env.RegisterDelayedCallback(func() {
+		if len(key.attempts) != 0 {
+			t.Error("a signal from Temporal has released the key")
+		}
+		m.held = false
+	}, 5*time.Minute)
+	m.wantCompleted()
+}
+
+// update sends an Update and returns what became of it.
+func (m *model) update(name string, request any) *updated {
+	u := &updated{}
+	m.env.UpdateWorkflow(name, uuid.NewString(), &testsuite.TestUpdateCallback{
+		OnReject:   func(err error) { u.rejected = err },
+		OnAccept:   func() { u.accepted = true },
+		OnComplete: func(_ any, err error) { u.err = err },
+	}, request)
+	return u
+}
+
+type updated struct {
+	accepted      bool
+	rejected, err error
+}
+
+func TestLeaver_RetryTriesAtOnce(t *testing.T) {
+	m := newModel(t)
+	key := m.add("key", inventory.APIKey, "platform")
+	repaired := false
+	m.answer = func(i *modelItem, attempt int) error {
+		if !repaired {
+			return downstreamFails(i, attempt)
+		}
+		return nil
+	}
+	start := m.env.Now()
+	m.env.RegisterDelayedCallback(func() {
+		repaired = true
+		m.update(workflows.UpdateRetry, workflows.RetryRequest{Item: key.ID, By: "op", Reason: "repaired", At: m.env.Now()})
+	}, 200*time.Second)
+	m.wantCompleted()
+	if at := key.attempts[len(key.attempts)-1].Sub(start); at != 200*time.Second {
+		t.Errorf("the last attempt was after %s, want at the retry", at)
+	}
+}
+
+func TestLeaver_RetryIsRefused(t *testing.T) {
+	m := newModel(t)
+	m.add("key", inventory.APIKey, "platform")
+	m.answer = downstreamFails
+	refused := map[string]workflows.RetryRequest{
+		"without a reason": {By: "op"},
+		"of another item":  {Item: uuid.New(), Reason: "why"},
+		"that is old":      {Reason: "why", At: m.env.Now().Add(-time.Hour)},
+	}
+	results := make(map[string]*updated)
+	m.env.RegisterDelayedCallback(func() {
+		for name, r := range refused {
+			if r.At.IsZero() {
+				r.At = m.env.Now()
+			}
+			results[name] = m.update(workflows.UpdateRetry, r)
+		}
+	}, time.Minute)
+	m.wantSurvivors(1)
+	for name := range refused {
+		if results[name].rejected == nil || results[name].accepted {
+			t.Errorf("a retry %s: %+v, want it rejected", name, results[name])
+		}
+	}
+}
+
+func TestLeaver_WaivedItemIsTriedNoMore(t *testing.T) {
+	m := newModel(t)
+	key := m.add("key", inventory.APIKey, "platform")
+	m.answer = downstreamFails
+	var waived *updated
+	m.env.RegisterDelayedCallback(func() {
+		waived = m.update(workflows.UpdateWaive, workflows.WaiveRequest{
+			Item: key.ID, By: "security", Reason: "the vendor ends it on Monday", Until: m.env.Now().Add(72 * time.Hour), At: m.env.Now(),
+		})
+	}, 200*time.Second)
+	report, err := m.run(workflows.Leaver)
+	if err != nil || report.Waived != 1 || report.Survivors != 0 || waived.rejected != nil || waived.err != nil {
+		t.Errorf("report %+v (%v), update %+v; want one waived", report, err, waived)
+	}
+	if last := key.attempts[len(key.attempts)-1].Sub(key.attempts[0]); last != 127*time.Second {
+		t.Errorf("the last attempt was after %s, want none after the waiver", last)
+	}
+}
+
+func TestLeaver_CancelledReportsAsCancelled(t *testing.T) {
+	m := newModel(t)
+	m.add("key", inventory.APIKey, "platform")
+	m.answer = downstreamFails
+	var reported activities.ReportInput
+	m.report = func(in activities.ReportInput) *activities.Reported { reported = in; return nil }
+	m.env.RegisterDelayedCallback(m.env.CancelWorkflow, time.Minute)
+	if _, err := m.run(workflows.Leaver); !temporal.IsCanceledError(err) {
+		t.Errorf("%v, want it cancelled", err)
+	}
+	if !reported.Cancelled || reported.Look || len(m.abandoned) != 0 {
+		t.Errorf("reported %+v, abandoned %v; want the items left to the report", reported, m.abandoned)
+	}
+}
+
+func TestLeaver_ContinuesAsNewWithACursor(t *testing.T) {
+	m := newModel(t)
+	m.in.Policy.Batch = 50
+	for n := range 400 {
+		m.add(strings.Repeat("k", n+1), inventory.APIKey, "platform")
+	}
+	m.env.SetCurrentHistoryLength(5000)
+	_, err := m.run(workflows.Leaver)
+	var next *workflow.ContinueAsNewError
+	if !errors.As(err, &next) {
+		t.Fatalf("%v, want it to continue as new", err)
+	}
+	ended := 0
+	for _, i := range m.items {
+		if i.state == inventory.Verified {
+			ended++
+		}
+	}
+	if ended != activities.DiscoverPage {
+		t.Errorf("%d items ended, want the page that was begun with", ended)
+	}
+}
+
+func TestLeaver_ContinuedRunKeepsDeadlineAndCounts(t *testing.T) {
+	m := newModel(t)
+	m.add("key", inventory.APIKey, "platform")
+	m.answer = downstreamFails
+	start := m.env.Now()
+	m.in.Continued = &workflows.Continued{Deadline: start.Add(2 * time.Minute), Counts: map[inventory.State]int{inventory.Verified: 7}}
+	m.env.RegisterDelayedCallback(func() {
+		value, err := m.env.QueryWorkflow(workflows.QueryProgress)
+		var progress workflows.Progress
+		if err != nil || value.Get(&progress) != nil || progress.Counts["verified"] != 7 {
+			t.Errorf("progress %+v (%v), want 7 verified by the run before", progress, err)
+		}
+	}, 30*time.Second)
+	m.wantSurvivors(1)
+	if took := m.env.Now().Sub(start); took > 3*time.Minute {
+		t.Errorf("it took %s, want the deadline of the first run", took)
+	}
+}
+
+func TestLeaver_AConnectorThatCannotBeAskedFailsTheCascade(t *testing.T) {
+	m := newModel(t)
+	m.in.Discover = []string{"oauth"}
+	m.add("key", inventory.APIKey, "platform")
+	m.find = func(string) error {
+		return temporal.NewNonRetryableApplicationError("no such connector", activities.ErrorPermanent, nil)
+	}
+	_, err := m.run(workflows.Leaver)
+	if err == nil || !strings.Contains(err.Error(), "[oauth] could not be asked") || m.items[0].state != inventory.Verified {
+		t.Errorf("%v; want the rest ended, and the cascade failed", err)
+	}
+}
+
+func TestLeaver_WhatADownstreamTellsLateIsEnded(t *testing.T) {
+	m := newModel(t)
+	m.in.Discover = []string{"oauth"}
+	m.add("key", inventory.APIKey, "platform")
+	calls := 0
+	m.find = func(string) error {
+		if calls++; calls < 4 {
+			return temporal.NewApplicationError("503", activities.ErrorDownstream)
+		}
+		m.add("unregistered", inventory.Grant, "oauth")
+		return nil
+	}
+	m.wantCompleted()
+}
+
+func TestLeaver_ALastLookFindsWhatCameMeanwhile(t *testing.T) {
+	m := newModel(t)
+	m.add("key", inventory.APIKey, "platform")
+	looks := 0
+	m.report = func(in activities.ReportInput) *activities.Reported {
+		if looks++; looks == 1 && in.Look {
+			m.add("late", inventory.APIKey, "platform")
+			found, _ := m.discover(context.Background(), activities.DiscoverInput{})
+			return &activities.Reported{Found: found}
+		}
+		return nil
+	}
+	m.wantCompleted()
+	if looks != 2 {
+		t.Errorf("%d looks, want 2", looks)
+	}
+}
+
+func TestMover_EndsOnlyWhatItsEventHasMarked(t *testing.T) {
+	for name, ends := range map[string]bool{"nothing": false, "something": true} {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t)
+			m.env.OnActivity(a.Entitle, mock.Anything, mock.Anything).Return(activities.Entitled{Lost: []string{"team:x"}, Ends: ends}, nil)
+			m.env.OnActivity(a.Record, mock.Anything, mock.Anything).Return(nil).Maybe()
+			key := m.add("key", inventory.APIKey, "platform")
+			if _, err := m.run(workflows.Mover); err != nil {
+				t.Fatal(err)
+			}
+			if (len(key.attempts) > 0) != ends {
+				t.Errorf("%d attempts, though it ends %s", len(key.attempts), name)
+			}
+		})
+	}
+}
