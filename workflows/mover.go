@@ -45,13 +45,9 @@ func (c *cascade) tellEntitled(ctx workflow.Context) {
 	notify(ctx, c.in, news, notifyDeadline)
 }
 
-// entitle derives what the principal is entitled to now. Workflows that began before
-// there were rules go on without.
+// entitle evaluates what the principal is entitled to now.
 func entitle(ctx workflow.Context, in Input) (activities.Entitled, error) {
 	var entitled activities.Entitled
-	if workflow.GetVersion(ctx, "entitle", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		return entitled, nil
-	}
 	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Entitle, activities.EntitleInput{Cascade: in.ref(), Ends: in.Moves}).Get(ctx, &entitled)
 	return entitled, err
 }

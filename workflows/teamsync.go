@@ -17,12 +17,10 @@ import (
 // by page, and the platforms are told. Each who lost something that has to be ended
 // is a mover of its own.
 func TeamSync(ctx workflow.Context, in Input) error {
-	if workflow.GetVersion(ctx, "entitle", workflow.DefaultVersion, 1) != workflow.DefaultVersion {
-		if err := sync(ctx, in); err != nil {
-			return err
-		}
-		tellMoves(ctx, in)
+	if err := sync(ctx, in); err != nil {
+		return err
 	}
+	tellMoves(ctx, in)
 	kind := "group.changed"
 	if in.tenantWide() {
 		kind = "mapping.changed"
