@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
@@ -55,16 +56,28 @@ func newOutbox(t *testing.T) outbox {
 	return outbox{t, db, conn, of}
 }
 
-// leave adds n leavers, sent by one sender so long ago.
-func (o outbox) leave(n int, sender string, ago time.Duration) {
+// leave adds n leavers, sent by one sender so long ago, and returns their workflows.
+func (o outbox) leave(n int, sender string, ago time.Duration) (workflows []string) {
 	o.t.Helper()
-	_, err := o.conn.Exec(o.t.Context(), `
-		insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id, created_at, due_at)
-		select $1, gen_random_uuid(), 'leaver', gen_random_uuid(), 'User', 'scim-patch', $2, $2 || '/' || i || '/' || $3, date_trunc('minute', now()) - $3::interval, now() - interval '1 second'
-		  from generate_series(1, $4) i`, o.of.ID, sender, fmt.Sprint(ago), n)
+	tx := lifecycle.In(o.conn, o.of.ID, lifecycle.Cause{Trigger: lifecycle.TriggerPatch, Actor: sender})
+	leavers := make([]lifecycle.Principal, n)
+	for i := range leavers {
+		leavers[i] = lifecycle.Principal{ID: uuid.New(), Type: "User", Version: 2}
+	}
+	events, err := tx.Emit(o.t.Context(), lifecycle.Leaver, nil, lifecycle.Emission{}, leavers...)
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	for _, e := range events {
+		workflows = append(workflows, e.WorkflowID)
+	}
+	_, err = o.conn.Exec(o.t.Context(), `
+		update lifecycle_events set created_at = date_trunc('minute', now()) - $2::interval, due_at = now() - interval '1 second' where workflow_id = any ($1)`,
+		workflows, fmt.Sprint(ago))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return workflows
 }
 
 // begun relays once, no more than atOnce of one sender, and counts what was started of whom.
@@ -81,7 +94,7 @@ func (o outbox) begun(atOnce int) map[string]int {
 	return count
 }
 
-func TestOfOneSenderOnlySoManyAreBegunWithAtATime(t *testing.T) {
+func TestRelay_BoundsRunningLeaversOfOneSender(t *testing.T) {
 	o := newOutbox(t)
 	o.leave(20, "okta", time.Hour)
 	o.leave(1, "operator", time.Minute)
@@ -93,21 +106,17 @@ func TestOfOneSenderOnlySoManyAreBegunWithAtATime(t *testing.T) {
 	}
 }
 
-func TestWhoLeavesSecondsAfterACrowdIsBegunWithBeforeItsRest(t *testing.T) {
+func TestRelay_LaterLeaverOvertakesBacklog(t *testing.T) {
 	o := newOutbox(t)
 	o.leave(20, "okta", 30*time.Second)
-	if _, err := o.conn.Exec(t.Context(), `
-		insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id, created_at, due_at)
-		values ($1, gen_random_uuid(), 'leaver', gen_random_uuid(), 'User', 'scim-patch', 'okta', 'later', date_trunc('minute', now()) - interval '20 seconds', now())`, o.of.ID); err != nil {
-		t.Fatal(err)
-	}
+	later := o.leave(1, "okta", 20*time.Second)[0]
 	o.begun(2)
 	rows, err := o.conn.Query(t.Context(), `select workflow_id from lifecycle_events where started_at is not null`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	begun, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(begun) != 2 || !slices.Contains(begun, "later") {
+	if err != nil || len(begun) != 2 || !slices.Contains(begun, later) {
 		t.Errorf("begun with %v (%v); want one of the crowd, and the later one", begun, err)
 	}
 }
