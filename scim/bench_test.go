@@ -47,15 +47,15 @@ type benchProvider struct {
 func newBenchStack(b *testing.B) *benchStack {
 	b.Helper()
 	d := stacktest.NewDatabase(b)
-	pooled := d.AppURL + "&pool_max_conns=" + strconv.Itoa(benchConnections)
-	db, err := database.Open(b.Context(), pooled)
+	// A tenant may use two thirds of leaver's pool: each provider has 16 connections.
+	db, err := database.Open(b.Context(), d.AppURL+"&pool_max_conns="+strconv.Itoa(benchConnections*3/2))
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(db.Close)
 	p := &provider{t: b, db: db, tenants: tenant.NewStore(db), starter: &starter{}}
 	p.tenant, p.token = p.newTenant("acme", tenant.ProfileDefault)
-	pool := newPeerPool(b, d.OwnerURL, pooled)
+	pool := newPeerPool(b, d.OwnerURL, d.AppURL+"&pool_max_conns="+strconv.Itoa(benchConnections))
 	s := &benchStack{ids: fill(b, d.OwnerURL, p.tenant.ID)}
 	for _, of := range []struct {
 		name, base string
