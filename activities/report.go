@@ -12,16 +12,16 @@ import (
 type ReportInput struct {
 	Cascade     CascadeRef `json:"cascade"`
 	Interrupted bool       `json:"interrupted,omitempty"`
-	// Look: the event is closed only if nothing is left to end.
-	Look bool `json:"look,omitempty"`
+	// FinalDiscovery: discover once more, and leave the event open if items are found.
+	FinalDiscovery bool `json:"finalDiscovery,omitempty"`
 	// Cancelled: the workflow was, by leaver or in Temporal.
 	Cancelled bool `json:"cancelled,omitempty"`
 }
 
-// Reported is how a cascade closed, or what was found instead.
+// Reported is the report of a closed cascade, or the items that keep it open.
 type Reported struct {
 	Report lifecycle.Report `json:"report"`
-	Found  []inventory.Held `json:"found,omitempty"` // the event is not closed
+	Found  []inventory.Held `json:"found,omitempty"` // not empty: the event is still open
 }
 
 // Report closes the cascade's event: counts by state, and the survivors by id.
@@ -31,7 +31,7 @@ func (a *Activities) Report(ctx context.Context, in ReportInput) (Reported, erro
 		report, err := a.reportCancelled(ctx, ref)
 		return Reported{Report: report}, err
 	}
-	if in.Look {
+	if in.FinalDiscovery {
 		if found, err := a.Discover(ctx, DiscoverInput{Cascade: ref}); err != nil || len(found) > 0 {
 			return Reported{Found: found}, err
 		}

@@ -60,7 +60,7 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 		if text, ok := validity["validUntil"].(string); ok {
 			until, err := parseTime(text)
 			if err != nil {
-				return nil, badRequest(invalidValue, "validUntil: invalid dateTime %q", text)
+				return nil, badRequest(invalidValue, "validUntil must be a dateTime such as 2030-01-31T00:00:00Z, got %q", text)
 			}
 			r.ValidUntil = &until
 		}

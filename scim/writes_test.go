@@ -100,9 +100,9 @@ func holdARow(t *testing.T, p *provider, patch string) {
 	}
 }
 
-// TestWrites_LockedForLongIs503: more writes wait for a locked resource than the tenant
+// TestWrites_LockTimeoutReturns503: more writes wait for a locked resource than the tenant
 // has connections, and another tenant's are made meanwhile.
-func TestWrites_LockedForLongIs503(t *testing.T) {
+func TestWrites_LockTimeoutReturns503(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault, "lock_timeout=300ms")
 	other := p.asTenant(t, tenant.ProfileDefault)
 	held, free := p.create("/Users", `{"userName":"held"}`), other.create("/Users", `{"userName":"free"}`)

@@ -131,12 +131,12 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 	return run.GetRunID(), nil
 }
 
-// fairness is the key by which events take turns, as in the relay: those of one tenant,
-// from one sender, in the same period are one. It contains no name: Temporal shows it.
+// fairness returns Temporal's fairness key: tenant, actor and period, as in the relay. The
+// actor is hashed, because Temporal shows the key.
 func fairness(e lifecycle.Event) string {
 	sender := fnv.New32a()
 	_, _ = sender.Write([]byte(e.Actor)) // never fails, see hash.Hash
-	return fmt.Sprintf("%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/int64(lifecycle.TurnPeriod/time.Second))
+	return fmt.Sprintf("%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/int64(lifecycle.FairnessPeriod/time.Second))
 }
 
 // updateTimeout bounds what a caller waits for a worker to take an Update.

@@ -41,7 +41,7 @@ type cascade struct {
 	notFound  []string                // connectors that could not be asked
 	batches   int                     // begun
 	after     inventory.Held          // the last item of the page before; zero begins a pass
-	first     []inventory.Held        // a page that was found already
+	first     []inventory.Held        // a page that was discovered already; nil if none was
 	suspended int
 	held      bool    // by the brake, until it is released
 	holding   []*item // what the brake holds back
@@ -66,8 +66,8 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 	return c, c.handle(ctx)
 }
 
-// run settles the agents; ends what can mint, then what was minted, each proven dead;
-// until nothing is left; and reports.
+// run settles the agents, ends scheduled runs and then credentials until discovery finds
+// nothing more, and reports the outcome.
 func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 	interrupted := c.settle(ctx)
 	if interrupted == nil {
@@ -81,7 +81,7 @@ func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 		if workflow.IsContinueAsNewError(interrupted) {
 			return lifecycle.Report{}, interrupted
 		}
-		// A cancelled cascade reports too: what it leaves behind stays, or has survived.
+		// A cancelled cascade reports too: its remaining items become live or survivors.
 		reporting, _ := workflow.NewDisconnectedContext(ctx)
 		if err := workflow.Await(reporting, func() bool { return c.inFlight == 0 && workflow.AllHandlersFinished(ctx) }); err != nil {
 			return lifecycle.Report{}, err
@@ -112,8 +112,8 @@ func (c *cascade) settle(ctx workflow.Context) error {
 	return err
 }
 
-// endUntilNothingIsLeft discovers and ends, page by page, until all that was found is
-// settled. It returns an error where it was cancelled, or has to continue as new.
+// endUntilNothingIsLeft discovers and ends items, page by page, until all are concluded. It
+// returns an error if the run is cancelled or must continue as new.
 func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 	c.phase = "ending"
 	for {
@@ -141,7 +141,7 @@ func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
 		if err != nil {
 			return err
 		}
-		// What a downstream has told since the look needs another.
+		// Findings since the last discovery need another one.
 		if !full && !c.told && c.quiet() {
 			return nil
 		}
@@ -185,7 +185,7 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 			return nil, false, err
 		}
 	}
-	found = c.meet(held)
+	found = c.addUnseen(held)
 	c.after = inventory.Held{}
 	if full = len(held) == activities.DiscoverPage; full {
 		c.after = held[len(held)-1]
@@ -193,8 +193,8 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 	return found, full, nil
 }
 
-// meet returns those that this run has not met yet.
-func (c *cascade) meet(held []inventory.Held) (found []*item) {
+// addUnseen adds the items that this run has not seen to c.items, and returns them.
+func (c *cascade) addUnseen(held []inventory.Held) (found []*item) {
 	for _, h := range held {
 		if id := h.ID.String(); c.items[id] == nil {
 			i := &item{Held: h}
@@ -230,12 +230,12 @@ func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 	return nil
 }
 
-// report closes the event, unless a last look finds what this run has not met yet: then
-// that is to be ended first.
+// report closes the event. If the final discovery returns items that this run has not seen,
+// it stores them in c.first, and closed is false.
 func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecycle.Report, closed bool, err error) {
 	c.phase = phaseReporting
 	in := activities.ReportInput{
-		Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notFound) > 0, Cancelled: temporal.IsCanceledError(interrupted), Look: interrupted == nil,
+		Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notFound) > 0, Cancelled: temporal.IsCanceledError(interrupted), FinalDiscovery: interrupted == nil,
 	}
 	for {
 		var reported activities.Reported
@@ -253,12 +253,12 @@ func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecy
 		if len(c.first) > 0 {
 			return lifecycle.Report{}, false, nil
 		}
-		in.Look = false // what it found was met, and could not be concluded
+		in.FinalDiscovery = false // this run has seen these items and could not conclude them
 	}
 }
 
-// close ends the workflow. Survivors make it fail, so that nobody has to read
-// a result to see them; so does a downstream that could not be asked.
+// close completes the workflow. It fails the workflow if credentials survived or a connector
+// could not be queried, so that the failure is visible without reading the result.
 func (c *cascade) close(ctx workflow.Context, report lifecycle.Report, interrupted error) (lifecycle.Report, error) {
 	c.phase = report.Outcome
 	c.show(ctx)

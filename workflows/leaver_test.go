@@ -143,7 +143,7 @@ func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]inve
 	return page, nil
 }
 
-// end is one attempt.
+// end simulates one attempt.
 func (m *model) end(_ context.Context, in activities.ItemInput) (activities.ItemResult, error) {
 	i := m.item(in.Item)
 	if len(i.attempts) == 0 {
@@ -169,7 +169,7 @@ func (m *model) endBatch(ctx context.Context, in activities.BatchInput) (activit
 	return result, nil
 }
 
-// close counts as the product does.
+// close returns the report that Activities.Report would return.
 func (m *model) close(_ context.Context, in activities.ReportInput) (activities.Reported, error) {
 	if m.report != nil {
 		if r := m.report(in); r != nil {
@@ -243,7 +243,7 @@ func TestLeaver_EndsEverything(t *testing.T) {
 	m.wantCompleted()
 }
 
-func TestLeaver_WithNothingToEnd(t *testing.T) {
+func TestLeaver_CompletesWithNothingToEnd(t *testing.T) {
 	newModel(t).wantCompleted()
 }
 
@@ -349,7 +349,7 @@ func TestLeaver_BatchesOfOneConnector(t *testing.T) {
 	}
 	m.wantCompleted()
 	if len(one.attempts) != 1 || len(two.attempts) != 3 {
-		t.Errorf("%d and %d attempts, want 1 and 3: what a batch could not end goes on alone", len(one.attempts), len(two.attempts))
+		t.Errorf("%d and %d attempts, want 1 and 3: items that a batch cannot end are retried individually", len(one.attempts), len(two.attempts))
 	}
 }
 
@@ -371,7 +371,7 @@ func TestLeaver_ThresholdHoldsBackWhatCannotBeUndone(t *testing.T) {
 		t.Errorf("blocked: %s", diff)
 	}
 	if at := key.attempts[0].Sub(start); at != 2*time.Hour+time.Minute {
-		t.Errorf("the key was begun with after %s, want at the approval", at)
+		t.Errorf("the first attempt on the key was after %s, want at the approval", at)
 	}
 }
 
@@ -383,7 +383,7 @@ func TestLeaver_ApprovalIsPolledWhereTheSignalIsLost(t *testing.T) {
 	m.env.RegisterDelayedCallback(func() { m.held = false }, 90*time.Minute)
 	m.wantCompleted()
 	if at := key.attempts[0].Sub(start); at != 2*time.Hour {
-		t.Errorf("the key was begun with after %s, want at the next hourly poll", at)
+		t.Errorf("the first attempt on the key was after %s, want at the next hourly poll", at)
 	}
 }
 
@@ -493,7 +493,7 @@ func TestLeaver_CancelledReportsAsCancelled(t *testing.T) {
 	if _, err := m.run(workflows.Leaver); !temporal.IsCanceledError(err) {
 		t.Errorf("%v, want it cancelled", err)
 	}
-	if !reported.Cancelled || reported.Look || len(m.abandoned) != 0 {
+	if !reported.Cancelled || reported.FinalDiscovery || len(m.abandoned) != 0 {
 		t.Errorf("reported %+v, abandoned %v; want the items left to the report", reported, m.abandoned)
 	}
 }
@@ -540,7 +540,7 @@ func TestLeaver_ContinuedRunKeepsDeadlineAndCounts(t *testing.T) {
 	}
 }
 
-func TestLeaver_AConnectorThatCannotBeAskedFailsTheCascade(t *testing.T) {
+func TestLeaver_UnreachableConnectorFailsTheCascade(t *testing.T) {
 	m := newModel(t)
 	m.in.Discover = []string{"oauth"}
 	m.add("key", inventory.APIKey, "platform")
@@ -553,7 +553,7 @@ func TestLeaver_AConnectorThatCannotBeAskedFailsTheCascade(t *testing.T) {
 	}
 }
 
-func TestLeaver_WhatADownstreamTellsLateIsEnded(t *testing.T) {
+func TestLeaver_EndsCredentialsFoundLate(t *testing.T) {
 	m := newModel(t)
 	m.in.Discover = []string{"oauth"}
 	m.add("key", inventory.APIKey, "platform")
@@ -568,12 +568,12 @@ func TestLeaver_WhatADownstreamTellsLateIsEnded(t *testing.T) {
 	m.wantCompleted()
 }
 
-func TestLeaver_ALastLookFindsWhatCameMeanwhile(t *testing.T) {
+func TestLeaver_FinalDiscoveryEndsLateRegistrations(t *testing.T) {
 	m := newModel(t)
 	m.add("key", inventory.APIKey, "platform")
-	looks := 0
+	calls := 0
 	m.report = func(in activities.ReportInput) *activities.Reported {
-		if looks++; looks == 1 && in.Look {
+		if calls++; calls == 1 && in.FinalDiscovery {
 			m.add("late", inventory.APIKey, "platform")
 			found, _ := m.discover(context.Background(), activities.DiscoverInput{})
 			return &activities.Reported{Found: found}
@@ -581,8 +581,8 @@ func TestLeaver_ALastLookFindsWhatCameMeanwhile(t *testing.T) {
 		return nil
 	}
 	m.wantCompleted()
-	if looks != 2 {
-		t.Errorf("%d looks, want 2", looks)
+	if calls != 2 {
+		t.Errorf("%d reports, want 2", calls)
 	}
 }
 

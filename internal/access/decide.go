@@ -10,7 +10,7 @@ import (
 	"github.com/leaverhq/leaver/internal/mapping"
 )
 
-// Party is what counts of a user or an agent for every decision about it.
+// Party is the state of a user or agent that can deny every request.
 type Party struct {
 	ID         uuid.UUID // zero where there is none
 	Type       string
@@ -38,7 +38,7 @@ func (p Party) Refusal() Reason {
 	return ""
 }
 
-// facts are what a decision weighs.
+// facts is the input of decide.
 type facts struct {
 	subject    Party
 	principal  Party // the user for whom the subject acts, or the subject itself
@@ -48,7 +48,7 @@ type facts struct {
 	entitled   *entitled
 }
 
-// entitled is what the principal is entitled to, of the names that count for a question.
+// entitled is the principal's state for the entitlements that a question names.
 type entitled struct {
 	derives bool // the tenant has rules
 	stale   bool // something was committed that may change it, and is not evaluated yet
@@ -66,7 +66,8 @@ type credential struct {
 	scopes      []string
 }
 
-// These are no answers: what the principal is entitled to has to be read, or evaluated, first.
+// unread and stale are internal: entitlements must be read or evaluated before decide can
+// answer.
 const (
 	unread Reason = "unread"
 	stale  Reason = "stale"
@@ -96,8 +97,7 @@ func decide(f facts, q Question) Reason {
 	return f.entitled.without(scope)
 }
 
-// parties returns why nothing is allowed to the subject, or to the principal that it acts
-// for; empty where nothing restricts them.
+// parties returns the reason to deny the subject or its principal; empty if there is none.
 func (f facts) parties(q Question) Reason {
 	unknownSubject, unknownPrincipal := UnknownSubject, UnknownPrincipal
 	if q.Through { // the subject is context.agent, and the principal the caller's subject
@@ -151,7 +151,7 @@ func (f facts) mayConnect() Reason {
 	return f.entitled.under(f.grants...)
 }
 
-// missing returns why nothing can be said about entitlements yet; empty where it can.
+// missing returns unread or stale if the entitlements are not known; empty otherwise.
 func (e *entitled) missing() Reason {
 	switch {
 	case e == nil:
@@ -164,7 +164,7 @@ func (e *entitled) missing() Reason {
 
 func (e *entitled) to(name string) bool { return slices.Contains(e.held, name) }
 
-// without is why an action is refused that a missing entitlement would allow.
+// without returns EntitlementLost if the principal once held name, and NotEntitled otherwise.
 func (e *entitled) without(name string) Reason {
 	if slices.Contains(e.lost, name) {
 		return EntitlementLost
@@ -172,8 +172,8 @@ func (e *entitled) without(name string) Reason {
 	return NotEntitled
 }
 
-// under allows what was granted under one of these entitlements as long as one of them is
-// held. Without rules an entitlement is the platform's own affair.
+// under returns Allow if one of the entitlements is held, or if the tenant has no rules (the
+// names then belong to the platform), and EntitlementLost otherwise.
 func (e *entitled) under(names ...string) Reason {
 	switch {
 	case e != nil && !e.derives:
@@ -186,9 +186,8 @@ func (e *entitled) under(names ...string) Reason {
 	return EntitlementLost
 }
 
-// owns reports whether the principal is the resource's owner. An id is compared with an
-// id, and a userName with a userName: no name stands for another's id, nor an agent's for
-// a user.
+// owns reports whether the principal is the resource's owner. An id matches only ids, and a
+// userName only the names of users.
 func (f facts) owns(owner string) bool {
 	if id, ok := idOf(owner); ok {
 		return id == f.principal.ID

@@ -11,11 +11,10 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// partiesSQL reads the subject and the principal of a question: one row. What the search
-// for an owner, and for a group that owns the agent, would tell is not asked for where
-// the principal itself owns the agent. $4 and $6 are names, where $3 and $5 give no ids;
-// $7: the subject acts for a principal. `offset 0` keeps each part as it is: under
-// row-level security a condition with a function is kept from the index.
+// partiesSQL reads the subject and the principal in one row. $3 and $5 are ids; $4 and $6 are
+// names, used if the id is null; $7: the subject acts for a principal. Owner searches are
+// skipped if the principal owns the agent directly. `offset 0` prevents flattening: under
+// row-level security a condition that calls a function cannot use an index.
 const partiesSQL = `
 	select s.id, s.type, s.unique_name, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = s.id),
 	       coalesce(s.valid_until <= now(), false),
@@ -53,7 +52,7 @@ const entitledSQL = `
 // acts reports whether the subject acts for another.
 func (q Question) acts() bool { return q.SubjectType == directory.TypeAgent && q.OnBehalfOf != "" }
 
-// principal is the party for which the action is, by id or name, and its type.
+// principal returns the id or the name, and the type, of the party that is acted for.
 func (q Question) principal() (id, name any, ofType string) {
 	text, ofType := q.Subject, q.SubjectType
 	if q.acts() {
@@ -63,7 +62,7 @@ func (q Question) principal() (id, name any, ofType string) {
 	return id, name, ofType
 }
 
-// names returns the entitlements that allow an action that no credential does.
+// names returns the entitlements that could allow the action.
 func (q Question) names() []string {
 	names := []string{"scope:" + q.Action, "scope:" + q.Action + ":own"}
 	if q.ResourceType == "team" {
@@ -147,8 +146,7 @@ func orEmpty(text *string) string {
 	return *text
 }
 
-// idOrName reads a SCIM id, or else a name, which is folded. A name cannot stand for
-// another's id, since an id is looked up as nothing else.
+// idOrName returns text as an id if it is one, and as a lower-case name otherwise.
 func idOrName(text string) (id, name any) {
 	if text == "" {
 		return nil, nil

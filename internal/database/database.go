@@ -25,7 +25,7 @@ const statementTimeout = "15s"
 const idleTransactionTimeout = "10s"
 
 // ErrStatementTimeout is returned when a statement exceeded statement_timeout.
-var ErrStatementTimeout = errors.New("the statement took too long")
+var ErrStatementTimeout = errors.New("the statement exceeded statement_timeout")
 
 // ErrUnavailable marks errors that say PostgreSQL cannot be reached or cannot
 // answer now; the same request may succeed later.

@@ -26,8 +26,9 @@ var schema embed.FS
 // and functions.sql.
 func Schema() fs.FS { return schema }
 
-// ErrForeignSchema is returned for a database whose schema is of another line of versions.
-var ErrForeignSchema = errors.New("the database has a schema that this version cannot upgrade: create a new database, or use the version that created it")
+// ErrForeignSchema is returned if the schema is newer than this binary, or of a development
+// version before the first release.
+var ErrForeignSchema = errors.New("unsupported schema version")
 
 // Migrate applies all pending migrations as the schema's owner, under an advisory lock,
 // and then the functions and triggers. It returns how many migrations it applied.
@@ -72,7 +73,8 @@ func migrate(ctx context.Context, db *sql.DB, files fs.FS) (int, error) {
 		return 0, err
 	}
 	if current > known {
-		return 0, ErrForeignSchema
+		return 0, fmt.Errorf("%w: the database has %d, this binary knows up to %d: create a new database, or use the version that created it",
+			ErrForeignSchema, current, known)
 	}
 	results, err := provider.Up(ctx)
 	return len(results), err

@@ -31,7 +31,7 @@ func TestMigrate_CanBeRepeatedWithFunctionsThatChanged(t *testing.T) {
 	}
 }
 
-func TestMigrate_RefusesALaterSchema(t *testing.T) {
+func TestMigrate_RefusesForeignSchema(t *testing.T) {
 	d := stacktest.NewDatabase(t)
 	if _, err := connect(t, d.OwnerURL).Exec(t.Context(), `insert into goose_db_version (version_id, is_applied) values (1000, true)`); err != nil {
 		t.Fatal(err)

@@ -15,19 +15,20 @@ func Rows[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFu
 	return values, err
 }
 
-// Row is [Rows] for a statement that returns one row. Errors: pgx.ErrNoRows, pgx.ErrTooManyRows.
+// Row runs one statement like [Rows], and returns its only row. Errors: pgx.ErrNoRows,
+// pgx.ErrTooManyRows.
 func Row[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFunc[T], sql string, args ...any) (T, error) {
 	var value T
 	err := Together(ctx, db, tenant, Statement{SQL: sql, Args: args, Collect: One(&value, scan)})
 	return value, err
 }
 
-// Exec is [Rows] for a statement whose rows, if any, are of no interest.
+// Exec runs one statement like [Rows], and discards its rows.
 func Exec(ctx context.Context, db *DB, tenant uuid.UUID, sql string, args ...any) error {
 	return Together(ctx, db, tenant, Statement{SQL: sql, Args: args})
 }
 
-// All collects all rows of a [Statement].
+// All returns a Collect that scans all rows.
 func All[T any](into *[]T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {
 	return func(rows pgx.Rows) (err error) {
 		*into, err = pgx.CollectRows(rows, scan)
@@ -35,7 +36,7 @@ func All[T any](into *[]T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {
 	}
 }
 
-// One collects the one row of a [Statement]. Errors: pgx.ErrNoRows, pgx.ErrTooManyRows.
+// One returns a Collect that scans exactly one row. Errors: pgx.ErrNoRows, pgx.ErrTooManyRows.
 func One[T any](into *T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {
 	return func(rows pgx.Rows) (err error) {
 		*into, err = pgx.CollectExactlyOneRow(rows, scan)
@@ -43,16 +44,16 @@ func One[T any](into *T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {
 	}
 }
 
-// Fields collects the columns of the one row of a [Statement]. Errors: those of [One].
+// Fields returns a Collect that scans the columns of exactly one row. Errors: those of [One].
 func Fields(into ...any) func(pgx.Rows) error {
 	var none struct{}
 	return One(&none, func(row pgx.CollectableRow) (struct{}, error) { return none, row.Scan(into...) })
 }
 
-// Each scans each row of a [Statement] into the fields, and then calls then.
-func Each(into []any, then func()) func(pgx.Rows) error {
+// Each returns a Collect that scans each row into the fields and calls next.
+func Each(into []any, next func()) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, into, func() error { then(); return nil })
+		_, err := pgx.ForEachRow(rows, into, func() error { next(); return nil })
 		return err
 	}
 }

@@ -63,8 +63,8 @@ type Batcher interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// Send runs statements in one round trip. A statement that fails undoes all of its
-// transaction; the error of a Collect does not.
+// Send runs statements in one round trip. A failing statement aborts the transaction; an
+// error of Collect does not.
 func Send(ctx context.Context, on Batcher, statements ...Statement) error {
 	batch := &pgx.Batch{}
 	for _, s := range statements {
@@ -97,7 +97,7 @@ func (s Statement) collect(rows pgx.Rows) error {
 	return rows.Err()
 }
 
-// forTenant makes the transaction that it begins see only that tenant's rows.
+// forTenant returns the statement that sets the transaction's tenant.
 func forTenant(ctx context.Context, tenant uuid.UUID) Statement {
 	if isSlow(ctx) {
 		return Statement{
@@ -108,9 +108,8 @@ func forTenant(ctx context.Context, tenant uuid.UUID) Statement {
 	return Statement{SQL: `select set_config('leaver.tenant', $1, true)`, Args: []any{tenant.String()}}
 }
 
-// Together runs statements in a transaction of their own that sees only that
-// tenant's rows, in a single round trip. A statement that fails undoes all; what
-// a Collect refuses is committed.
+// Together runs statements in one transaction of the tenant and in one round trip. A failing
+// statement rolls all back; an error of Collect is returned after the commit.
 func Together(ctx context.Context, db *DB, tenant uuid.UUID, statements ...Statement) error {
 	conn, release, err := db.acquire(ctx, tenant)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // ErrNoPgbouncer is returned where pgbouncer is not installed.
 var ErrNoPgbouncer = errors.New("pgbouncer is not installed: apt-get install pgbouncer, or brew install pgbouncer")
 
-// pgbouncerPatience is how long pgbouncer may take to stop.
-const pgbouncerPatience = 5 * time.Second
+// pgbouncerStopTimeout bounds how long pgbouncer may take to stop.
+const pgbouncerStopTimeout = 5 * time.Second
 
 // pgbouncerPort names the socket in its folder.
 const pgbouncerPort = "6432"
@@ -66,7 +66,7 @@ ignore_startup_parameters = statement_timeout,idle_in_transaction_session_timeou
 	if err != nil {
 		return "", "", nil, err
 	}
-	stop = func() { child.stop(syscall.SIGINT, pgbouncerPatience); _ = os.RemoveAll(dir) }
+	stop = func() { child.stop(syscall.SIGINT, pgbouncerStopTimeout); _ = os.RemoveAll(dir) }
 	for {
 		conn, err := net.Dial("unix", filepath.Join(dir, ".s.PGSQL."+pgbouncerPort))
 		if err == nil {
@@ -76,7 +76,7 @@ ignore_startup_parameters = statement_timeout,idle_in_transaction_session_timeou
 		select {
 		case <-child.done:
 			stop()
-			return "", "", nil, errors.New("pgbouncer ended at once")
+			return "", "", nil, errors.New("pgbouncer exited before it accepted connections; its log is on stderr")
 		case <-ctx.Done():
 			stop()
 			return "", "", nil, fmt.Errorf("wait for pgbouncer: %w", ctx.Err())
@@ -85,7 +85,7 @@ ignore_startup_parameters = statement_timeout,idle_in_transaction_session_timeou
 	}
 }
 
-// findPgbouncer also looks where Debian installs it, which is in no user's path.
+// findPgbouncer returns the path of pgbouncer; Debian installs it outside of PATH.
 func findPgbouncer() (string, error) {
 	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
 		if program, err := exec.LookPath(name); err == nil {

@@ -52,7 +52,7 @@ type Resource struct {
 	Display    string
 	ExternalID string
 	Active     *bool // nil where the attribute is absent
-	// ValidUntil is when an agent's time is over; nil where nothing says so.
+	// ValidUntil is when an agent expires; nil if it does not.
 	ValidUntil *time.Time
 	Version    int64 // 1, 2, …: the number of the last change
 	Created    time.Time

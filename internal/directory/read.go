@@ -77,14 +77,14 @@ func Read(tenant uuid.UUID, resourceType string, id uuid.UUID, into *Resource) d
 // Locked is a resource whose row is locked until the end of the transaction.
 type Locked struct {
 	Resource
-	// Outdated: the row changed while its lock was waited for. The resource has to be read
-	// again, since its restriction is that of before.
+	// Outdated: the row changed while waiting for the lock. The resource must be read again,
+	// since its restriction is that of before.
 	Outdated bool
-	// HasRules and HasStreams: the tenant has any, so that something may follow from a change.
+	// HasRules and HasStreams report whether the tenant has mapping rules, and streams.
 	HasRules, HasStreams bool
 }
 
-// Lock is [Read], and locks the row.
+// Lock returns the statement of [Read] that also locks the row.
 func Lock(tenant uuid.UUID, resourceType string, id uuid.UUID, into *Locked) database.Statement {
 	return read(lockSQL, tenant, resourceType, id, &into.Resource, &into.Outdated, &into.HasRules, &into.HasStreams)
 }

@@ -225,8 +225,7 @@ const writeSQL = `
 	  update computations set version = $6, computed_at = now() where tenant_id = $1 and principal_id = any ($2))
 	select principal_id, name, gained from changed order by principal_id, name`
 
-// write stores what principals are entitled to, and has what was granted under an
-// entitlement that is not held ended.
+// write stores the evaluated entitlements, and ends credentials whose entitlement is lost.
 func (w writer) write(ctx context.Context, read []principal, d derived) ([]Change, error) {
 	var rows []change
 	err := database.Send(ctx, w.tx, database.Statement{
@@ -260,8 +259,7 @@ type writer struct {
 	by      Cause
 }
 
-// notify stores the signals that what principals are entitled to has changed. d is what
-// they are entitled to now.
+// notify stores a token-claims-change signal for each change. d holds the new entitlements.
 func (w writer) notify(ctx context.Context, changes []Change, types map[uuid.UUID]string, d derived) error {
 	if len(changes) == 0 {
 		return nil
@@ -295,13 +293,13 @@ const endedSQL = `
 	   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = i.principal_id)
 	 order by i.principal_id, i.id`
 
-// end has items that lost their entitlement ended: by the event's own workflow, or by a
-// mover of each principal.
+// end marks credentials whose entitlement is lost as ending: in the event's own workflow if
+// w.by.Ends, otherwise in a mover of each principal.
 func (w writer) end(ctx context.Context, d derived) error {
 	var items, holders []uuid.UUID
 	var moved []lifecycle.Principal
 	var item uuid.UUID
-	p := lifecycle.Principal{Again: true}
+	p := lifecycle.Principal{HasEvent: true}
 	collect := database.Each([]any{&item, &p.ID, &p.Type, &p.Version}, func() {
 		items, holders = append(items, item), append(holders, p.ID)
 		if len(moved) == 0 || moved[len(moved)-1].ID != p.ID {
@@ -331,7 +329,7 @@ func (w writer) end(ctx context.Context, d derived) error {
 	return err
 }
 
-// move makes movers of principals, and fills in the event of each item's holder.
+// move emits a mover for each principal, and sets the event of each item.
 func (w writer) move(ctx context.Context, moved []lifecycle.Principal, holders, events []uuid.UUID) error {
 	actor := "leaver"
 	err := w.tx.QueryRow(ctx, `select actor from lifecycle_events where tenant_id = $1 and id = $2`, w.of, w.by.Event).Scan(&actor)
@@ -353,9 +351,8 @@ func (w writer) move(ctx context.Context, moved []lifecycle.Principal, holders, 
 	return nil
 }
 
-// Withdraw takes from restricted principals what they were entitled to, in the cascade of
-// an event. It waits for evaluations that are under way and may not have seen the
-// restriction. Where the tenant has no rules it does nothing.
+// Withdraw deletes the entitlements of restricted principals, and records the losses under
+// event. It waits for running evaluations. It does nothing if the tenant has no rules.
 func (s *Store) Withdraw(ctx context.Context, of uuid.UUID, principals []uuid.UUID, event uuid.UUID) error {
 	derives, err := s.Derives(ctx, of)
 	if err != nil || !derives {

@@ -16,7 +16,7 @@ import (
 type Planned struct {
 	Item
 	Verb    Verb
-	Holders []uuid.UUID // the principals that go on with its account
+	Holders []uuid.UUID // other active principals on its account
 	Secret  bool        // one is registered
 }
 

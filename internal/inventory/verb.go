@@ -1,13 +1,13 @@
 package inventory
 
-// Verb is how a cascade ends an item.
+// Verb is the operation that ends an item.
 type Verb string
 
 // The verbs.
 const (
-	Cancel Verb = "cancel" // a scheduled run
-	Rotate Verb = "rotate" // an account that others rely on: it gets a new secret
-	Revoke Verb = "revoke" // anything else; an account is disabled
+	Cancel Verb = "cancel" // cancel a scheduled run
+	Rotate Verb = "rotate" // replace the secret of an account that others rely on
+	Revoke Verb = "revoke" // revoke a credential, or disable an account
 )
 
 // EndVerb returns how an item of a kind is ended. reliedOn: others rely on its account.

@@ -13,18 +13,17 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// agent is one that has no active owner, or would have none.
+// agent is an agent that has lost, or will lose, its last active owner.
 type agent struct {
 	ID         uuid.UUID
 	Version    int64
-	Owned      bool // somebody is named as its owner
+	Owned      bool // has at least one owner edge
 	Restricted bool
 }
 
-// endOrphans makes leavers of the agents that the change of an agent, or of a group, or of a
-// group within a group, has left without an active owner, and returns their number: had
-// the group lost its last member first, and that user left then, no cascade would find
-// them.
+// endOrphans emits a leaver event for each agent that a change of an agent or a (nested)
+// group left without an active owner, and returns their number. A later cascade of the
+// removed member would not find these agents.
 func (tx *Tx) endOrphans(ctx context.Context, changed uuid.UUID) (int, error) {
 	var orphans []agent
 	err := tx.send(ctx,
@@ -75,16 +74,17 @@ func collectAgents(into *[]agent) func(pgx.Rows) error {
 	return database.All(into, pgx.RowToStructByPos[agent])
 }
 
-// settled is what Settle reads of a leaver.
+// settled is the state of a leaver that Settle reads.
 type settled struct {
 	Actor      string
 	WorkflowID string
-	Restricted bool // still: a principal that has returned orphans nothing
+	Restricted bool // false if the principal has returned: its agents are unchanged then
 	Manager    *uuid.UUID
 }
 
-// ManagerSQL selects the user that gets the agents of the user $2 that nobody else owns,
-// where the tenant's policy says so and the manager is not restricted.
+// ManagerSQL selects the manager of user $2, if the tenant's orphan policy is "manager" and
+// the manager is not restricted. The manager receives the agents without another active
+// owner.
 const ManagerSQL = `
 	select m.id from resources r
 	  join tenants p on p.id = $1 and p.orphans = 'manager'

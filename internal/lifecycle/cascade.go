@@ -183,7 +183,7 @@ const closeSQL = `
 	  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
 	   where i.tenant_id = $1 and i.event_id = $2
 	  union
-	  -- What another cascade was at last, and has left alive.
+	  -- Items of these principals that another cascade handled last and did not end.
 	  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
 	    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver'
 	   where i.tenant_id = $1 and i.state in ('survivor', 'ending')

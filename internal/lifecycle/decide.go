@@ -14,17 +14,16 @@ type decision struct {
 	lift     bool
 }
 
-// decide returns what a change means: before is nil for a new resource, and after for a
-// deletion. before.Restriction is the state that decision points see so far: it, and not
-// the attribute, says whether a principal has left, since `remove active` makes the
-// attribute absent without bringing the principal back. A principal that is inactive, and
-// for whatever reason not restricted, leaves.
+// decide returns the event and the restriction of a change. before is nil for a creation,
+// after for a deletion. before.Restriction, not the attribute active, decides whether the
+// principal has left: removing active does not lift a restriction. An inactive principal
+// without a restriction becomes a leaver.
 func decide(before, after *directory.Resource, changed []string) decision {
 	switch {
 	case after == nil && before.Type == directory.TypeGroup:
 		return decision{kind: TeamSync}
 	case after == nil:
-		// Also where it was inactive before: what it held since ends too.
+		// Also if it was inactive: credentials registered since must end.
 		return decision{kind: Leaver, restrict: true}
 	case after.Type == directory.TypeGroup:
 		return decideGroup(before, changed)

@@ -13,7 +13,7 @@ import (
 // maxParents bounds how deep agents nest.
 const maxParents = 32
 
-// edgeChange is what becomes of a resource's edges: exactly the rows that come and go.
+// edgeChange is the difference between a resource's stored and wanted edges.
 type edgeChange struct {
 	added, removed []edge
 }
@@ -72,10 +72,10 @@ func wanted(before, after *directory.Resource) wantedEdges {
 	return w
 }
 
-// edgesSQL finds of the edges that a change names those that it really adds or removes, so
-// that a change of one member of a large group touches one row; and the first that may
-// not be: an edge leads to a live resource of a type that its attribute may lead to, and
-// nothing contains itself. An edge to a resource that was deleted since may be named again.
+// edgesSQL selects the named edges that would be added or removed, so that a change of one
+// member of a large group touches one row, and whether each is allowed: the target is live,
+// of a type that the attribute accepts, and not the resource itself. A deleted target may be
+// named if its edge is already stored.
 const edgesSQL = `
 	with named as (select * from unnest($3::text[], $4::uuid[], $5::boolean[]) n (attribute, target_id, wanted))
 	select n.attribute, n.target_id, coalesce(t.type, ''), n.wanted,
@@ -130,8 +130,8 @@ func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resourc
 	return c, err
 }
 
-// checkParents refuses a parent whose own parents lead back, or too far up. Two concurrent
-// changes may still close a cycle; walks of the graph end at one.
+// checkParents returns directory.ErrParents if parent has agent among its ancestors, or more
+// than maxParents. Concurrent changes can still form a cycle; graph queries end at one.
 func (tx *Tx) checkParents(ctx context.Context, agent, parent uuid.UUID) error {
 	var above int
 	err := tx.send(ctx, database.Statement{
@@ -141,7 +141,7 @@ func (tx *Tx) checkParents(ctx context.Context, agent, parent uuid.UUID) error {
 	case err != nil:
 		return fmt.Errorf("count the parents of %s: %w", parent, err)
 	case above < 0 || above > maxParents:
-		return directory.ErrParents
+		return fmt.Errorf("%w: agent %s, parent %s", directory.ErrParents, agent, parent)
 	}
 	return nil
 }

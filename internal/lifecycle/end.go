@@ -10,9 +10,9 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// ended is an event whose workflow has ended, or whose client is to be notified of that.
+// ended is a closing event, as signals needs it.
 type ended struct {
-	notifies      bool // it was open before, or its client asked just now
+	notifies      bool // the event was open before, or its client has just asked for a notification
 	id            uuid.UUID
 	kind          Kind
 	principal     uuid.UUID
@@ -27,14 +27,13 @@ type ended struct {
 // endedColumns are those of an event e.
 const endedColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigger, e.workflow_id, coalesce(e.run_id, ''), coalesce(e.outcome, ''), e.async, coalesce(e.closed_at, now())`
 
-// fields are where a boolean and [endedColumns] are read to.
+// fields returns the scan targets of the column notifies and of [endedColumns].
 func (e *ended) fields() []any {
 	return []any{&e.notifies, &e.id, &e.kind, &e.principal, &e.principalType, &e.trigger, &e.workflow, &e.run, &e.outcome, &e.async, &e.at}
 }
 
-// signals returns what receivers are notified of: that all sessions of a leaver have
-// ended, where the cascade has ended everything; and that a request is done whose client
-// did not wait (RFC 9967 section 2.5).
+// signals returns session-revoked for a leaver that completed, and the response to an
+// asynchronous request (RFC 9967 section 2.5).
 func (e *ended) signals() []ssf.Signal {
 	if !e.notifies {
 		return nil
@@ -53,9 +52,8 @@ func (e *ended) signals() []ssf.Signal {
 	return signals
 }
 
-// end runs the statement that ends an event, and what then may be queued, and stores what
-// receivers are notified of, in one transaction. The statement's collect may fail with
-// pgx.ErrNoRows: nothing is committed then.
+// end runs statement, then the statements that then queues, and stores the signals, in one
+// transaction. If statement returns pgx.ErrNoRows, nothing is committed.
 func (c *Cascades) end(ctx context.Context, tenant uuid.UUID, statement func(*ended) database.Statement, then func(*Tx, *ended)) error {
 	var e ended
 	open, err := c.db.Begin(ctx, tenant, statement(&e))

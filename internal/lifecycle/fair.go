@@ -9,12 +9,11 @@ import (
 )
 
 const (
-	// TurnPeriod is how long the events of one sender share their turns: a leaver that is
-	// sent a period after a crowd by the same sender waits for none of it.
-	TurnPeriod = 5 * time.Second
-	// countedRunning is for how long a cascade counts among those that its sender has
-	// running; one that takes longer counts no more.
-	countedRunning = 30 * time.Second
+	// FairnessPeriod is the length of the intervals by which one actor's events are queued.
+	// A leaver of a later interval does not wait for the backlog of an earlier one.
+	FairnessPeriod = 5 * time.Second
+	// runningWindow is how long after its start a cascade counts against its actor's limit.
+	runningWindow = 30 * time.Second
 )
 
 // due is an event whose workflow is to be started.
@@ -28,11 +27,10 @@ type due struct {
 	turn     int
 }
 
-// choose returns the events to start next: leavers first, and among them in turns of
-// tenants, of senders, and of the periods that they came in. A sender of ten thousand
-// leavers delays no other tenant's one, nor an operator's, nor one of a later period. Of
-// one sender at most maxRunning leavers run at a time; the others wait in the outbox, and
-// not in Temporal's queues ahead of everything else. running counts those that run.
+// choose returns the next events to start: leavers first, then round robin over tenant,
+// actor and period. At most maxRunning leavers of one actor run at a time; the others stay
+// in the outbox, and not in Temporal's queues ahead of other actors' leavers. running counts
+// the cascades in progress.
 func choose(waiting []due, running map[sender]int, maxRunning, batch int) []due {
 	type queue struct {
 		leaver bool

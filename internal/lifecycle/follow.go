@@ -11,8 +11,8 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// follow queues what follows from events, in the same transaction. r is the resource of
-// one event as it is stored, for its attributes; nil where no event needs them.
+// follow queues the invalidations and the signals of events. r is the stored resource of a
+// creation or a change, nil if there are several events.
 func (tx *Tx) follow(r *directory.Resource, events ...*Event) error {
 	var stale []invalidation
 	var signals []ssf.Signal
@@ -31,22 +31,22 @@ func (tx *Tx) follow(r *directory.Resource, events ...*Event) error {
 	return nil
 }
 
-// notify queues signals, for a tenant that has streams.
+// notify queues signals; it does nothing for a tenant without streams.
 func (tx *Tx) notify(signals ...ssf.Signal) {
 	if len(signals) > 0 && tx.hasStreams {
 		tx.queue = append(tx.queue, ssf.Record(tx.tenant, signals...))
 	}
 }
 
-// invalidation says that what a principal is entitled to may have changed: every
-// principal's, where it is the tenant.
+// invalidation marks entitlements as stale: one principal's, or all if principal is the
+// tenant.
 type invalidation struct {
 	principal uuid.UUID
 	cause     uuid.UUID // the principal, the group, or the tenant, whose rules changed
 }
 
-// invalidationBy returns what an event invalidates. A leaver is entitled to nothing
-// anyway; the members of a group are invalidated one by one where they change.
+// invalidationBy returns the invalidation of an event, if any. A leaver has none, since its
+// entitlements are withdrawn, nor has a change of members only, which setEdges handles.
 func invalidationBy(e *Event) (invalidation, bool) {
 	switch e.Kind {
 	case Joiner, Mover:
@@ -73,9 +73,9 @@ func (tx *Tx) invalidate(stale ...invalidation) {
 		 where exists (select 1 from mappings where tenant_id = $1)`, tx.tenant, principals, causes)
 }
 
-// signalsOf returns the security events that receivers are notified of for an event: of
-// SCIM's own (RFC 9967), and of RISC where an account is enabled, disabled or purged. r is
-// the resource of a creation.
+// signalsOf returns the security events of an event: those of RFC 9967, and of RISC if an
+// account is enabled, disabled or purged. r is the resource of a creation. It returns an
+// error for an unknown trigger.
 func signalsOf(e *Event, r *directory.Resource) ([]ssf.Signal, error) {
 	notice, err := e.Trigger.notice()
 	if err != nil || notice == "" {
@@ -117,8 +117,7 @@ func attributesOf(r *directory.Resource) []string {
 	return slices.Sorted(maps.Keys(document))
 }
 
-// suspendedSignals are those of an agent that another's cascade suspends, which has no
-// event of its own.
+// suspendedSignals returns the signals of an agent that another principal's cascade suspends.
 func suspendedSignals(agent uuid.UUID, event uuid.UUID, workflow string) []ssf.Signal {
 	return signals(&Event{
 		ID: event, Principal: agent, PrincipalType: directory.TypeAgent, WorkflowID: workflow,

@@ -101,7 +101,7 @@ func TestInvalidation_ByKindOfEvent(t *testing.T) {
 	}
 }
 
-func TestEnded_Signals(t *testing.T) {
+func TestEnded_SignalsByKindAndOutcome(t *testing.T) {
 	for name, test := range map[string]struct {
 		event ended
 		want  string
@@ -122,7 +122,7 @@ func TestEnded_Signals(t *testing.T) {
 	}
 }
 
-func TestTrigger_Request(t *testing.T) {
+func TestTrigger_RequestReturnsMethodAndStatus(t *testing.T) {
 	for trigger, want := range map[Trigger][2]string{
 		TriggerPost: {"POST", "201"}, TriggerPut: {"PUT", "200"}, TriggerPatch: {"PATCH", "200"}, TriggerDelete: {"DELETE", "204"},
 	} {
@@ -132,7 +132,7 @@ func TestTrigger_Request(t *testing.T) {
 	}
 }
 
-func TestWorkflowID_IsOfIDsOnly(t *testing.T) {
+func TestWorkflowID_ContainsOnlyIDs(t *testing.T) {
 	tenant, principal := uuid.New(), uuid.New()
 	for _, test := range []struct {
 		sequence int64
@@ -161,17 +161,17 @@ func TestChoose_FairQueueing(t *testing.T) {
 		batch   int
 		want    []int // indexes into waiting
 	}{
-		"nothing waits":                        {batch: 10},
-		"leavers come before movers":           {waiting: slices.Concat(queued(2, one, "idp", false, 1), queued(1, one, "idp", true, 1)), batch: 10, want: []int{2, 0, 1}},
-		"senders take turns":                   {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, one, "operator", true, 1)), batch: 2, want: []int{0, 3}},
-		"tenants take turns":                   {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, two, "idp", true, 1)), batch: 2, want: []int{0, 3}},
-		"a later period does not wait":         {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, one, "idp", true, 9)), batch: 2, want: []int{0, 3}},
-		"a sender's leavers are bounded":       {waiting: queued(6, one, "idp", true, 1), batch: 10, want: []int{0, 1, 2, 3}},
-		"what runs counts":                     {waiting: queued(6, one, "idp", true, 1), running: map[sender]int{{one, "idp"}: 3}, batch: 10, want: []int{0}},
-		"what another sender runs does not":    {waiting: queued(2, one, "idp", true, 1), running: map[sender]int{{two, "idp"}: 9}, batch: 10, want: []int{0, 1}},
-		"movers are not bounded":               {waiting: queued(6, one, "idp", false, 1), running: map[sender]int{{one, "idp"}: 9}, batch: 10, want: []int{0, 1, 2, 3, 4, 5}},
-		"a batch is no larger than asked":      {waiting: queued(6, one, "idp", false, 1), batch: 2, want: []int{0, 1}},
-		"the order of sequences, not of input": {waiting: reversed(queued(3, one, "idp", true, 1)), batch: 10, want: []int{2, 1, 0}},
+		"nothing waits":                          {batch: 10},
+		"leavers come before movers":             {waiting: slices.Concat(queued(2, one, "idp", false, 1), queued(1, one, "idp", true, 1)), batch: 10, want: []int{2, 0, 1}},
+		"senders take turns":                     {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, one, "operator", true, 1)), batch: 2, want: []int{0, 3}},
+		"tenants take turns":                     {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, two, "idp", true, 1)), batch: 2, want: []int{0, 3}},
+		"a later period does not wait":           {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, one, "idp", true, 9)), batch: 2, want: []int{0, 3}},
+		"a sender's leavers are bounded":         {waiting: queued(6, one, "idp", true, 1), batch: 10, want: []int{0, 1, 2, 3}},
+		"running leavers count":                  {waiting: queued(6, one, "idp", true, 1), running: map[sender]int{{one, "idp"}: 3}, batch: 10, want: []int{0}},
+		"another actor's running leavers do not": {waiting: queued(2, one, "idp", true, 1), running: map[sender]int{{two, "idp"}: 9}, batch: 10, want: []int{0, 1}},
+		"movers are not bounded":                 {waiting: queued(6, one, "idp", false, 1), running: map[sender]int{{one, "idp"}: 9}, batch: 10, want: []int{0, 1, 2, 3, 4, 5}},
+		"a batch is no larger than asked":        {waiting: queued(6, one, "idp", false, 1), batch: 2, want: []int{0, 1}},
+		"the order of sequences, not of input":   {waiting: reversed(queued(3, one, "idp", true, 1)), batch: 10, want: []int{2, 1, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want []uuid.UUID

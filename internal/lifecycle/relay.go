@@ -144,7 +144,7 @@ func (r *Relay) claim(ctx context.Context) ([]Event, error) {
 	return events, nil
 }
 
-// next reads what is due, and chooses what is started next.
+// next reads the due events and returns those to start now.
 func (r *Relay) next(ctx context.Context, tx pgx.Tx) ([]due, error) {
 	var waiting []due
 	running := make(map[sender]int)
@@ -152,11 +152,11 @@ func (r *Relay) next(ctx context.Context, tx pgx.Tx) ([]due, error) {
 	var n int
 	err := database.Send(ctx, tx,
 		database.Statement{
-			SQL: `select tenant_id, id, sequence, leaver, actor, period from due_events($1, $2)`, Args: []any{relayBatch, int(TurnPeriod / time.Second)},
+			SQL: `select tenant_id, id, sequence, leaver, actor, period from due_events($1, $2)`, Args: []any{relayBatch, int(FairnessPeriod / time.Second)},
 			Collect: database.All(&waiting, pgx.RowToStructByPos[due]),
 		},
 		database.Statement{
-			SQL: `select tenant_id, actor, running from running_leavers($1)`, Args: []any{countedRunning},
+			SQL: `select tenant_id, actor, running from running_leavers($1)`, Args: []any{runningWindow},
 			Collect: database.Each([]any{&of.tenant, &of.actor, &n}, func() { running[of] = n }),
 		})
 	return choose(waiting, running, r.atOnce, relayBatch), err

@@ -30,8 +30,8 @@ func (c *Cascades) Transaction(ctx context.Context, tenant uuid.UUID, workflowID
 	return t, nil
 }
 
-// NotifyOnCompletion has receivers of security events notified when an event's workflow
-// closes, or at once where it has (RFC 9967 section 2.5).
+// NotifyOnCompletion emits a security event to the tenant's streams when the event's workflow
+// closes, or now if it is closed (RFC 9967 section 2.5).
 func (c *Cascades) NotifyOnCompletion(ctx context.Context, tenant, event uuid.UUID) error {
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{SQL: `

@@ -30,7 +30,7 @@ const (
 
 	// TriggerBound: an operator bound a credential to a principal that has left.
 	TriggerBound Trigger = "bound"
-	// TriggerReconcile: the reconciler found a credential alive of a principal that has left.
+	// TriggerReconcile: the reconciler found a live credential of a restricted principal.
 	TriggerReconcile Trigger = "reconcile"
 	// TriggerEntitlement: a principal lost an entitlement by a change of a group or of the rules.
 	TriggerEntitlement Trigger = "entitlement-lost"
@@ -62,8 +62,8 @@ func (t Trigger) notice() (string, error) {
 	return "", fmt.Errorf("unknown trigger %q", t)
 }
 
-// Request returns the method of the SCIM request that a trigger is, and the status of its
-// answer (RFC 9967 section 2.5.1). Changes other than by SCIM have no asynchronous client.
+// Request returns the SCIM method of the trigger and its response status (RFC 9967 section
+// 2.5.1). Triggers other than SCIM requests return PATCH and 200.
 func (t Trigger) Request() (method, status string) {
 	switch t {
 	case TriggerPost:

@@ -13,13 +13,13 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// Cause is the cause of a change, as its audit row and its events name it.
+// Cause is the trigger and the actor of a change.
 type Cause struct {
 	Trigger Trigger
 	Actor   string // e.g. scim-token/<id>
 }
 
-// restriction is the cause of a restriction that a change makes.
+// restriction returns the cause of the restriction that a change creates.
 func (c Cause) restriction() string {
 	if c.Trigger == TriggerDelete {
 		return "deleted"
@@ -27,9 +27,8 @@ func (c Cause) restriction() string {
 	return "deactivated"
 }
 
-// Tx writes what changes in the directory, within one transaction of one tenant. All
-// writes of resources, edges, restrictions, audit rows and lifecycle events are its
-// methods. They are queued, and sent together.
+// Tx queues the writes of one tenant's transaction. Only its methods write resources,
+// edges, restrictions, audit rows and lifecycle events.
 type Tx struct {
 	on     database.Batcher
 	tenant uuid.UUID
@@ -40,7 +39,7 @@ type Tx struct {
 	hasRules, hasStreams bool
 }
 
-// In returns a Tx within a transaction of the caller's.
+// In returns a Tx on a transaction that the caller commits.
 func In(on database.Batcher, tenant uuid.UUID, by Cause) *Tx {
 	return &Tx{on: on, tenant: tenant, by: by, hasRules: true, hasStreams: true}
 }
@@ -100,8 +99,8 @@ func (tx *Tx) create(c *change) error { return tx.write(createSQL, c) }
 // save queues the storing of a changed resource, whose row is locked.
 func (tx *Tx) save(c *change) error { return tx.write(saveSQL, c, c.removes, c.lift) }
 
-// write queues the statement, whose first parameters are the same for both, and what
-// follows from the change.
+// write queues sql, the edges, the unique values and what the event implies. create.sql and
+// save.sql share $1 to $20; others are the rest.
 func (tx *Tx) write(sql string, c *change, others ...any) error {
 	r, restriction, workflow := c.after, "", ""
 	if c.restrict {
@@ -129,8 +128,8 @@ func (tx *Tx) write(sql string, c *change, others ...any) error {
 	return tx.follow(r, c.event)
 }
 
-// setUnique queues the values that a tenant's schemas declare unique. Only types with such
-// schemas pay for it, and deletions, which free the values.
+// setUnique queues the values that a schema declares unique. Unique is nil if no schema of
+// the type does; a deletion sets an empty map, which frees the values.
 func (tx *Tx) setUnique(c *change) {
 	if c.after.Unique == nil {
 		return
@@ -150,8 +149,8 @@ func (tx *Tx) setUnique(c *change) {
 		tx.tenant, c.after.ID, c.after.Type, names, values)
 }
 
-// suspend queues the restriction of agents that have no active owner left, which their
-// resources show. event is that of the restriction: each agent's own, or the leaver's.
+// suspend queues the restriction and the deactivation of agents. event returns the event of
+// an agent's restriction.
 func (tx *Tx) suspend(agents []agent, event func(agent) uuid.UUID) {
 	var ids, events []uuid.UUID
 	for _, a := range agents {
@@ -169,20 +168,19 @@ func (tx *Tx) suspend(agents []agent, event func(agent) uuid.UUID) {
 		select $1, id, 'Agent', version, $3, $4, '{active}' from shown`, tx.tenant, ids, TriggerOrphaned, tx.by.Actor)
 }
 
-// Principal is whom an event of many is about.
+// Principal is the subject of an event that [Tx.Emit] stores.
 type Principal struct {
 	ID      uuid.UUID
 	Type    string
 	Version int64
-	// Again: the version has an event already, and the new event is told from it by its
-	// sequence.
-	Again bool
+	// HasEvent: an event with this version exists, so the workflow ID of the new event ends
+	// in the event's sequence.
+	HasEvent bool
 }
 
-// Emit stores an event of each principal, with what follows from it: the changes that it
-// may mean for entitlements, and the security events that receivers are notified of. ends:
-// the events end something, whatever their kind. grace is how long the caller takes to
-// start the workflows itself.
+// Emit stores one event of kind for each principal, with the entitlement invalidations and
+// the security events that follow from it. The caller starts the workflows within
+// emission.Grace; after that the relay starts them.
 func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Emission, of ...Principal) ([]*Event, error) {
 	if len(of) == 0 {
 		return nil, nil
@@ -232,13 +230,12 @@ type Emission struct {
 	Grace time.Duration // how long the relay leaves their workflows to the caller
 }
 
-// sequences draws a number for each principal whose version has an event already; 0
-// otherwise.
+// sequences returns a new sequence for each principal with HasEvent, else 0.
 func (tx *Tx) sequences(ctx context.Context, of []Principal) ([]int64, error) {
 	drawn := make([]int64, len(of))
 	again := make([]bool, len(of))
 	for i, p := range of {
-		again[i] = p.Again
+		again[i] = p.HasEvent
 	}
 	if !slices.Contains(again, true) {
 		return drawn, nil
@@ -258,7 +255,7 @@ func (tx *Tx) newEvent(kind Kind, id, principal uuid.UUID, principalType, workfl
 	}
 }
 
-// newID is of version 7: its order is that of creation, which keeps indexes compact.
+// newID returns a UUID version 7, whose order of creation keeps indexes compact.
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
 
 // orEmpty keeps a nil slice from becoming null.

@@ -197,8 +197,7 @@ func (w *Writer) save(ctx context.Context, open *database.Tx, tx *Tx, c *change,
 	last := tx.take()
 	var stored *directory.Resource
 	if !c.removes && (orphaned > 0 || (c.after.Type == directory.TypeAgent && c.edges.touches())) {
-		// The names of other resources at the end of edges, and what was orphaned, the
-		// change does not know.
+		// Read again: c has neither the names of edge targets nor the agents that were suspended.
 		stored = &directory.Resource{}
 		last = append(last, directory.Read(tx.tenant, c.after.Type, c.after.ID, stored))
 	}
@@ -211,8 +210,8 @@ func (c *change) mayOrphan() bool {
 	return c.after.Type != directory.TypeUser && (c.edges.touches() || c.removes || c.lift)
 }
 
-// done dispatches the events of a change that is committed unless err is set. stored is
-// the resource as it was read again, if it was.
+// done dispatches the events of a committed change; a non-nil err means that it was not
+// committed. stored is the resource if it was read again, else nil.
 func (w *Writer) done(ctx context.Context, tx *Tx, c *change, before, stored *directory.Resource, err error) (Result, error) {
 	if err != nil {
 		return Result{}, taken(err)
@@ -224,8 +223,7 @@ func (w *Writer) done(ctx context.Context, tx *Tx, c *change, before, stored *di
 	return Result{Resource: stored, Event: c.event}, nil
 }
 
-// taken is the error of a statement, where a name or a value that must be unique has
-// another resource.
+// taken returns directory.ErrNameTaken for a unique violation, and err otherwise.
 func taken(err error) error {
 	if database.IsUniqueViolation(err, "resources_unique_name") || database.IsUniqueViolation(err, "unique_values_pkey") {
 		return directory.ErrNameTaken
@@ -233,12 +231,12 @@ func taken(err error) error {
 	return err
 }
 
-// stored is the resource as a change stored it.
+// stored returns the resource as c stored it.
 func (c *change) stored(by Cause, before *directory.Resource) *directory.Resource {
 	r := *c.after
 	r.Members, r.Unique, r.Changed = directory.Delta{}, nil, nil
 	if before != nil {
-		// With the types and names of those that the edges lead to, which the change did not name.
+		// before has the types and names of the edge targets; c does not.
 		r.Edges, r.Groups, r.Restriction = before.Edges, before.Groups, before.Restriction
 	}
 	if c.lift {
@@ -261,7 +259,7 @@ func (w *Writer) SetActive(ctx context.Context, tenant uuid.UUID, resourceType s
 	})
 }
 
-// ErrNotRestricted says that the principal is active: there is nothing to end.
+// ErrNotRestricted is returned when the principal has no restriction.
 var ErrNotRestricted = errors.New("the principal is not restricted")
 
 // Restore lifts a principal's restriction and makes it a joiner, as an explicit
@@ -295,8 +293,8 @@ func withActive(current *directory.Resource, active bool) (*directory.Resource, 
 	return &after, err
 }
 
-// EndAgain makes a restricted principal, deleted or not, a leaver once more, for what came
-// to light since. Error: [ErrNotRestricted].
+// EndAgain emits another leaver event for a restricted principal, deleted or not, so that a
+// new cascade ends credentials found since. Error: [ErrNotRestricted].
 func (w *Writer) EndAgain(ctx context.Context, tenant, principal uuid.UUID, by Cause) (*Event, error) {
 	event, err := w.endAgain(ctx, tenant, principal, by)
 	if err != nil {

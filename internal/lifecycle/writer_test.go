@@ -107,8 +107,8 @@ func (w world) act(ctx context.Context, user uuid.UUID, action string, n int) er
 	return err
 }
 
-// check follows the stored history by the model: a user is here or gone; only who is here
-// leaves or moves, and only who is gone returns.
+// check compares the stored history with the model: an active user can move or leave, and a
+// restricted user can only return.
 func (w world) check(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	type step struct {
 		Version int64
@@ -177,7 +177,7 @@ func (w world) checkScope(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	}
 }
 
-func TestWriter_ChangeOfNothingLeavesNoTrace(t *testing.T) {
+func TestWriter_EmptyUpdateKeepsVersionAndEmitsNothing(t *testing.T) {
 	w := newWorld(t)
 	r, err := w.writer.Create(t.Context(), w.tenant, &directory.Resource{Type: directory.TypeUser, UniqueName: "ada", Document: []byte(`{}`)}, byTest)
 	if err != nil {
@@ -193,7 +193,7 @@ func TestWriter_ChangeOfNothingLeavesNoTrace(t *testing.T) {
 	}
 }
 
-func TestWriter_ANameThatIsTakenChangesNothing(t *testing.T) {
+func TestWriter_TakenNameIsRefused(t *testing.T) {
 	w := newWorld(t)
 	create := func(name string) (lifecycle.Result, error) {
 		return w.writer.Create(t.Context(), w.tenant, &directory.Resource{Type: directory.TypeUser, UniqueName: name, Document: []byte(`{}`)}, byTest)

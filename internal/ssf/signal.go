@@ -30,8 +30,8 @@ const insertSQL = `
 	 where s.tenant_id = $1 and s.status <> 'disabled'
 	on conflict (tenant_id, stream_id, once) do nothing`
 
-// Record returns the statement that stores signals for the streams that carry them: part
-// of the transaction that makes them true.
+// Record returns the statement that stores signals for the streams that subscribe to their
+// type. Run it in the transaction that makes the change.
 func Record(tenant uuid.UUID, signals ...Signal) database.Statement {
 	var principals []uuid.UUID
 	var principalTypes, types, txns, onces []string
@@ -44,8 +44,7 @@ func Record(tenant uuid.UUID, signals ...Signal) database.Statement {
 	return database.Statement{SQL: insertSQL, Args: []any{tenant, principals, principalTypes, types, events, txns, onces}}
 }
 
-// RecordCredential returns the statement that stores the signal of a credential, unless the
-// transaction has not made it so.
+// RecordCredential returns [Record], restricted to a credential that is revoked or verified.
 func RecordCredential(tenant, credential uuid.UUID, signal Signal) database.Statement {
 	s := Record(tenant, signal)
 	s.SQL = strings.Replace(s.SQL, "where s.tenant_id = $1", `where exists (
@@ -55,7 +54,7 @@ func RecordCredential(tenant, credential uuid.UUID, signal Signal) database.Stat
 	return s
 }
 
-// SessionsRevoked is the signal that all that a principal held has ended.
+// SessionsRevoked returns the CAEP session-revoked signal of a leaver that completed.
 func SessionsRevoked(principal uuid.UUID, principalType, workflow, once string, at time.Time) Signal {
 	return Signal{
 		Principal: principal, PrincipalType: principalType, Type: SessionRevoked, Txn: workflow, Once: once,
@@ -63,21 +62,21 @@ func SessionsRevoked(principal uuid.UUID, principalType, workflow, once string, 
 	}
 }
 
-// CredentialRevoked is the signal that a credential has ended, and how.
+// CredentialRevoked returns the CAEP credential-change signal of an ended credential.
 func CredentialRevoked(principal uuid.UUID, principalType, workflow string, credential uuid.UUID, kind, connector, state string) Signal {
 	event := caepEvent(time.Now(), "ended at "+connector+", "+state)
 	event["credential_type"], event["change_type"], event["friendly_name"], event["credential_id"] = kind, "revoke", connector, credential
 	return Signal{Principal: principal, PrincipalType: principalType, Type: CredentialChange, Event: event, Txn: workflow, Once: credential.String()}
 }
 
-// ClaimsChanged is the signal that what a principal is entitled to has changed.
+// ClaimsChanged returns the CAEP token-claims-change signal with the current entitlements.
 func ClaimsChanged(principal uuid.UUID, principalType, workflow string, entitlements []string) Signal {
 	event := caepEvent(time.Now(), "")
 	event["claims"] = map[string]any{"entitlements": entitlements}
 	return Signal{Principal: principal, PrincipalType: principalType, Type: ClaimsChange, Event: event, Txn: workflow, Once: "entitlements/" + uuid.NewString()}
 }
 
-// caepEvent has the members that CAEP 1.0 section 2 gives all its events.
+// caepEvent returns the members common to all CAEP events (CAEP 1.0 section 2).
 func caepEvent(at time.Time, reason string) map[string]any {
 	event := map[string]any{"event_timestamp": at.Unix(), "initiating_entity": "policy"}
 	if reason != "" {

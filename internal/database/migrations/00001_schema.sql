@@ -3,9 +3,8 @@
 -- Functions and triggers are in functions.sql, which `leaver migrate` applies after these
 -- files. The role leaver_app stands for the installation's own.
 
--- One order over lifecycle events and registrations (I3): both draw from it
--- while they hold the principal's row, so that a cascade can distinguish what was
--- issued before it from what was issued after a return.
+-- One sequence for lifecycle events and registrations (I3). A cascade compares numbers to
+-- separate credentials issued before it from those issued after a return.
 create sequence lifecycle_sequence;
 
 -- The tenant of the transaction. Unset is null: a query that does not name its tenant
@@ -550,7 +549,7 @@ create index signals_settled on signals (settled_at) where settled_at is not nul
 create index signals_age on signals (created_at) where settled_at is null;
 create index signals_failed on signals (tenant_id, stream_id, outcome) where outcome in ('refused', 'expired');
 
--- Row-level security: the second wall (I8).
+-- Row-level security: the second layer of tenant isolation (I8).
 -- +goose StatementBegin
 do $$
 declare
