@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -25,11 +26,7 @@ type agent struct {
 // group left without an active owner, and returns their number. A later cascade of the
 // removed member would not find these agents.
 func (tx *Tx) endOrphans(ctx context.Context, changed uuid.UUID) (int, error) {
-	var orphans []agent
-	err := tx.send(ctx,
-		database.Statement{SQL: orphansSQL("for no key update of a"), Args: []any{tx.tenant, changed}},
-		// After the lock: what others have done meanwhile is visible now.
-		database.Statement{SQL: orphansSQL(""), Args: []any{tx.tenant, changed}, Collect: collectAgents(&orphans)})
+	orphans, err := tx.lockAgents(ctx, orphansSQL, changed)
 	if err != nil || len(orphans) == 0 {
 		return 0, err
 	}
@@ -52,10 +49,33 @@ func (tx *Tx) endOrphans(ctx context.Context, changed uuid.UUID) (int, error) {
 	return len(orphans), nil
 }
 
+// maxLockRounds bounds how often agents that are found after the lock are locked too.
+const maxLockRounds = 5
+
+// lockAgents locks the agents that a query selects for a principal, and returns them as they
+// are then. Error: database.ErrUnavailable, if concurrent changes keep adding agents.
+func (tx *Tx) lockAgents(ctx context.Context, sql string, principal uuid.UUID) ([]agent, error) {
+	args := []any{tx.tenant, principal}
+	for range maxLockRounds {
+		var locked, agents []agent
+		err := tx.send(ctx,
+			database.Statement{SQL: sql + "for no key update of a", Args: args, Collect: collectAgents(&locked)},
+			// Another statement sees what was committed while the lock was waited for.
+			database.Statement{SQL: sql, Args: args, Collect: collectAgents(&agents)})
+		if err != nil {
+			return nil, err
+		}
+		isLocked := func(a agent) bool { return slices.ContainsFunc(locked, func(l agent) bool { return l.ID == a.ID }) }
+		if !slices.ContainsFunc(agents, func(a agent) bool { return !isLocked(a) }) {
+			return agents, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: the agents of %s keep changing", database.ErrUnavailable, principal)
+}
+
 // orphansSQL selects agents among the changed resource and those that it owns, or a group
-// above it. As an array, which the index takes: how many agents there are must not count.
-func orphansSQL(lock string) string {
-	return `
+// above it. The ids are an array, so that the query uses the primary key.
+const orphansSQL = `
 	with recursive above (id) as (
 	  select $2::uuid
 	  union
@@ -67,8 +87,7 @@ func orphansSQL(lock string) string {
 	   and a.active is distinct from false
 	   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a.id)
 	   and active_owner($1, a.id, null) is null
-	 order by a.id ` + lock
-}
+	 order by a.id `
 
 func collectAgents(into *[]agent) func(pgx.Rows) error {
 	return database.All(into, pgx.RowToStructByPos[agent])
@@ -107,14 +126,13 @@ func (w *Writer) Settle(ctx context.Context, tenant, principal, event uuid.UUID)
 	var agents []agent
 	args := []any{tenant, principal}
 	read := []database.Statement{
-		{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)},
 		{
 			SQL: `select e.actor, e.workflow_id, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2), (` + ManagerSQL + `)
 			        from lifecycle_events e where e.tenant_id = $1 and e.id = $3`,
 			Args: []any{tenant, principal, event}, Collect: database.One(&s, pgx.RowToStructByPos[settled]),
 		},
 	}
-	err = database.Together(ctx, w.db, tenant, read...)
+	err = database.Together(ctx, w.db, tenant, append(read[:1:1], database.Statement{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)})...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil, ErrCascadeNotFound
 	}
@@ -124,19 +142,24 @@ func (w *Writer) Settle(ctx context.Context, tenant, principal, event uuid.UUID)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the agents of %s: %w", principal, err)
 	}
-	// Read again once they are locked: what others have done meanwhile is visible then.
-	open, err := w.db.Begin(ctx, tenant, append([]database.Statement{{SQL: endingSQL + "for no key update of a", Args: args}}, read...)...)
+	open, err := w.db.Begin(ctx, tenant)
 	if err != nil {
 		return nil, nil, fmt.Errorf("lock the agents of %s: %w", principal, err)
 	}
 	defer open.Rollback(ctx)
-	if !s.Restricted {
+	tx := In(open, tenant, Cause{Trigger: TriggerOrphaned, Actor: s.Actor})
+	if agents, err = tx.lockAgents(ctx, endingSQL, principal); err == nil {
+		err = tx.send(ctx, read...)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("lock the agents of %s: %w", principal, err)
+	}
+	if !s.Restricted || len(agents) == 0 {
 		return nil, nil, nil
 	}
-	tx := In(open, tenant, Cause{Trigger: TriggerOrphaned, Actor: s.Actor})
 	if s.Manager != nil {
 		if handedOver, err = tx.handOver(ctx, agents, *s.Manager); err == nil {
-			err = tx.send(ctx, database.Statement{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)})
+			agents, err = tx.lockAgents(ctx, endingSQL, principal)
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("hand over the agents of %s: %w", principal, err)

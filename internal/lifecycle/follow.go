@@ -119,7 +119,9 @@ func attributesOf(r *directory.Resource) []string {
 
 // suspendedSignals returns the signals of an agent that another principal's cascade suspends.
 func suspendedSignals(agent uuid.UUID, event uuid.UUID, workflow string) []ssf.Signal {
-	return signals(&Event{
-		ID: event, Principal: agent, PrincipalType: directory.TypeAgent, WorkflowID: workflow,
-	}, nil, ssf.Deactivate, ssf.AccountDisabled)
+	made := signals(&Event{ID: event, Principal: agent, PrincipalType: directory.TypeAgent, WorkflowID: workflow}, nil, ssf.Deactivate, ssf.AccountDisabled)
+	for i := range made {
+		made[i].Once += "/" + agent.String() // one event suspends many agents
+	}
+	return made
 }

@@ -101,6 +101,24 @@ func TestInvalidation_ByKindOfEvent(t *testing.T) {
 	}
 }
 
+func TestSignals_EachSuspendedAgentHasItsOwn(t *testing.T) {
+	event := uuid.New()
+	seen := make(map[string]bool)
+	for _, agent := range []uuid.UUID{uuid.New(), uuid.New()} {
+		for _, g := range suspendedSignals(agent, event, "leaver/x") {
+			key := g.Once + "/" + g.Type
+			if g.Principal != agent || g.PrincipalType != directory.TypeAgent || seen[key] {
+				t.Errorf("%+v is emitted twice, or not about %s", g, agent)
+			}
+			seen[key] = true
+		}
+	}
+	own, err := signalsOf(&Event{ID: event, Kind: Leaver, Trigger: TriggerPatch}, nil)
+	if err != nil || len(seen) != 4 || seen[own[0].Once+"/"+own[0].Type] {
+		t.Errorf("%d signals (%v), want four that differ from the leaver's own", len(seen), err)
+	}
+}
+
 func TestEnded_SignalsByKindAndOutcome(t *testing.T) {
 	for name, test := range map[string]struct {
 		event ended

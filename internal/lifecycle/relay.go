@@ -51,7 +51,7 @@ func NewRelay(db *database.DB, starter Starter, atOnce int, log *slog.Logger) *R
 // Run relays until ctx ends. It outlives outages of PostgreSQL and Temporal.
 func (r *Relay) Run(ctx context.Context) {
 	for ctx.Err() == nil {
-		claimed, look, err := r.once(ctx)
+		claimed, chosen, look, err := r.once(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.log.Warn("relay: cannot read the outbox; will try again", "error", err)
 		}
@@ -59,7 +59,7 @@ func (r *Relay) Run(ctx context.Context) {
 			continue
 		}
 		pause := relayPoll
-		if claimed > 0 {
+		if chosen > 0 { // another relay may have claimed them all
 			pause = max(relayBacklogPoll, relayLookShare*look)
 		}
 		select {
@@ -72,17 +72,18 @@ func (r *Relay) Run(ctx context.Context) {
 // Once claims one batch of due events, leavers first, and starts them. It
 // returns how many it claimed.
 func (r *Relay) Once(ctx context.Context) (int, error) {
-	claimed, _, err := r.once(ctx)
+	claimed, _, _, err := r.once(ctx)
 	return claimed, err
 }
 
-// once is [Relay.Once]; it tells how long the claim took.
-func (r *Relay) once(ctx context.Context) (claimed int, look time.Duration, err error) {
+// once is [Relay.Once]. It also returns how many events were chosen, and how long the claim
+// took.
+func (r *Relay) once(ctx context.Context) (claimed, chosen int, look time.Duration, err error) {
 	began := time.Now()
-	events, err := r.claim(ctx)
+	events, chosen, err := r.claim(ctx)
 	look = time.Since(began)
 	if err != nil {
-		return 0, look, err
+		return 0, chosen, look, err
 	}
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, relayParallel)
@@ -94,7 +95,7 @@ func (r *Relay) once(ctx context.Context) (claimed int, look time.Duration, err 
 		})
 	}
 	wait.Wait()
-	return len(events), look, nil
+	return len(events), chosen, look, nil
 }
 
 func (r *Relay) start(ctx context.Context, event Event) {
@@ -118,11 +119,11 @@ func (r *Relay) start(ctx context.Context, event Event) {
 	})
 }
 
-func (r *Relay) claim(ctx context.Context) ([]Event, error) {
-	var events []Event
-	err := r.db.InNoTenant(ctx, func(tx pgx.Tx) error {
+// claim leases the events to start now; of those that it chose, other relays may have some.
+func (r *Relay) claim(ctx context.Context) (events []Event, chosen int, err error) {
+	err = r.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		next, err := r.next(ctx, tx)
-		if err != nil || len(next) == 0 {
+		if chosen = len(next); err != nil || chosen == 0 {
 			return err
 		}
 		var tenants, ids []uuid.UUID
@@ -139,9 +140,9 @@ func (r *Relay) claim(ctx context.Context) ([]Event, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("claim events: %w", err)
+		return nil, chosen, fmt.Errorf("claim events: %w", err)
 	}
-	return events, nil
+	return events, chosen, nil
 }
 
 // next reads the due events and returns those to start now.

@@ -46,7 +46,8 @@ func In(on database.Batcher, tenant uuid.UUID, by Cause) *Tx {
 
 // inLocked is [In] for the change of a locked resource.
 func inLocked(on database.Batcher, tenant uuid.UUID, by Cause, r *directory.Locked) *Tx {
-	return &Tx{on: on, tenant: tenant, by: by, hasRules: r.HasRules, hasStreams: r.HasStreams}
+	// The flags are as old as the snapshot of an outdated read.
+	return &Tx{on: on, tenant: tenant, by: by, hasRules: r.HasRules || r.Outdated, hasStreams: r.HasStreams || r.Outdated}
 }
 
 // MatchMembers returns those members of a group, and of the resources that are about to

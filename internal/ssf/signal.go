@@ -72,7 +72,7 @@ func CredentialRevoked(principal uuid.UUID, principalType, workflow string, cred
 // ClaimsChanged returns the CAEP token-claims-change signal with the current entitlements.
 func ClaimsChanged(principal uuid.UUID, principalType, workflow string, entitlements []string) Signal {
 	event := caepEvent(time.Now(), "")
-	event["claims"] = map[string]any{"entitlements": entitlements}
+	event["claims"] = map[string]any{"entitlements": orEmpty(entitlements)}
 	return Signal{Principal: principal, PrincipalType: principalType, Type: ClaimsChange, Event: event, Txn: workflow, Once: "entitlements/" + uuid.NewString()}
 }
 
