@@ -89,15 +89,12 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 	return reasons, nil
 }
 
-// decide reads, and evaluates, what the principal is entitled to where the decision needs it.
+// decide reads, and evaluates, what the decision still needs; and then the parties again.
 func (s *Store) decide(ctx context.Context, tenant uuid.UUID, f *facts, q Question) (Reason, error) {
 	reason := decide(*f, q)
-	if reason == unread {
-		names := f.grants
-		if f.credential != nil {
-			names = []string{f.credential.entitlement}
-		}
-		if err := database.Together(ctx, s.db, tenant, f.readEntitled(tenant, q, names)); err != nil {
+	for reason == unread {
+		err := database.Together(ctx, s.db, tenant, f.readMore(tenant, f.subject.ID, f.principal.ID, q), f.again(tenant, q))
+		if err != nil {
 			return "", err
 		}
 		reason = decide(*f, q)
@@ -106,6 +103,9 @@ func (s *Store) decide(ctx context.Context, tenant uuid.UUID, f *facts, q Questi
 		return reason, nil
 	}
 	live, err := s.entitlements.Live(ctx, tenant, f.principal.ID)
+	if err == nil {
+		err = database.Together(ctx, s.db, tenant, f.again(tenant, q))
+	}
 	if err != nil {
 		return "", err
 	}

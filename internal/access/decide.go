@@ -44,8 +44,10 @@ type facts struct {
 	principal  Party // the user for whom the subject acts, or the subject itself
 	delegated  bool  // the principal owns the agent, or has given it something to hold
 	credential *credential
-	grants     []string // the entitlements of what the subject holds at the connector for the action
-	entitled   *entitled
+	// grants are the entitlements of what the subject holds at the connector for the action;
+	// nil if they are not read.
+	grants   []string
+	entitled *entitled
 }
 
 // entitled is the principal's state for the entitlements that a question names.
@@ -143,6 +145,8 @@ func (f facts) mayUse(q Question) Reason {
 // mayConnect decides about a connector: whether there is some credential for the action.
 func (f facts) mayConnect() Reason {
 	switch {
+	case f.grants == nil:
+		return unread
 	case len(f.grants) == 0:
 		return NoCredential
 	case slices.ContainsFunc(f.grants, func(name string) bool { return !mapping.IsEntitlement(name) }):

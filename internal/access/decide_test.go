@@ -69,7 +69,8 @@ func TestDecide_EveryReason(t *testing.T) {
 		"a credential with no scopes":                 {holds(nil), key, Allow},
 		"a credential under a platform's entitlement": {holds(func(c *credential) { c.entitlement = "gold" }), key, Allow},
 
-		"no credential at the connector":          {acting, crm, NoCredential},
+		"grants that are unread":                  {acting, crm, unread},
+		"no credential at the connector":          {with(func(f *facts) { f.grants = []string{} }), crm, NoCredential},
 		"a credential at the connector":           {with(func(f *facts) { f.grants = []string{""} }), crm, Allow},
 		"one under a lost entitlement":            {with(func(f *facts) { f.grants, f.entitled.derives = []string{"team:x"}, true }), crm, EntitlementLost},
 		"one under an entitlement that is unread": {with(func(f *facts) { f.grants, f.entitled = []string{"team:x"}, nil }), crm, unread},

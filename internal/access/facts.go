@@ -38,28 +38,25 @@ const credentialSQL = `
 // for an action.
 const grantsSQL = `
 	select i.entitlement from inventory i
-	 where i.tenant_id = $1 and i.principal_id = coalesce($4::uuid, principal_named($1, $6, $5), $2::uuid, principal_named($1, $7, $3))
-	   and i.connector = $8 and i.state = 'live' and ($9 or i.agent_id = coalesce($2::uuid, principal_named($1, $7, $3)))
-	   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $10 = any (i.scopes)) limit 1000`
+	 where i.tenant_id = $1 and i.principal_id = $3 and ($2 = $3 or i.agent_id = $2) and i.connector = $4 and i.state = 'live'
+	   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $5 = any (i.scopes)) limit 1000`
 
-// entitledSQL reads what a principal is entitled to, of the names $4.
+// entitledSQL reads what a principal is entitled to, of the names $3.
 const entitledSQL = `
-	select exists (select 1 from mappings where tenant_id = $1), exists (select 1 from invalidations where tenant_id = $1 and principal_id in (k.id, $1)),
-	       array(select name from entitlements where tenant_id = $1 and principal_id = k.id and name = any ($4)),
-	       array(select distinct name from entitlement_changes where tenant_id = $1 and principal_id = k.id and name = any ($4) and not gained)
-	  from (select coalesce($2::uuid, principal_named($1, $5, $3)) id offset 0) k`
+	select exists (select 1 from mappings where tenant_id = $1), exists (select 1 from invalidations where tenant_id = $1 and principal_id in ($2, $1)),
+	       array(select name from entitlements where tenant_id = $1 and principal_id = $2 and name = any ($3)),
+	       array(select distinct name from entitlement_changes where tenant_id = $1 and principal_id = $2 and name = any ($3) and not gained)`
 
 // acts reports whether the subject acts for another.
 func (q Question) acts() bool { return q.SubjectType == directory.TypeAgent && q.OnBehalfOf != "" }
 
-// principal returns the id or the name, and the type, of the party that is acted for.
-func (q Question) principal() (id, name any, ofType string) {
-	text, ofType := q.Subject, q.SubjectType
-	if q.acts() {
-		text, ofType = q.OnBehalfOf, directory.TypeUser
+// ids returns the ids of the subject and the principal; ok is false if one is named.
+func (q Question) ids() (subject, principal uuid.UUID, ok bool) {
+	subject, ok = idOf(q.Subject)
+	if principal = subject; ok && q.acts() {
+		principal, ok = idOf(q.OnBehalfOf)
 	}
-	id, name = idOrName(text)
-	return id, name, ofType
+	return subject, principal, ok
 }
 
 // names returns the entitlements that could allow the action.
@@ -71,41 +68,65 @@ func (q Question) names() []string {
 	return names
 }
 
-// read returns the statements that read the facts of a question.
+// read returns the statements that read the facts of a question. What depends on a named
+// party is read once its id is known, so that a name means one principal throughout.
 func (f *facts) read(tenant uuid.UUID, q Question) []database.Statement {
 	subject, subjectName := idOrName(q.Subject)
 	onBehalf, onBehalfName := idOrName(q.OnBehalfOf)
 	statements := []database.Statement{{
 		SQL: partiesSQL, Args: []any{tenant, q.SubjectType, subject, subjectName, onBehalf, onBehalfName, q.acts()},
-		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q.acts()) },
+		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}}
-	switch q.ResourceType {
-	case "credential":
-		if item, ok := idOf(q.Resource); ok {
-			return append(statements, database.Statement{SQL: credentialSQL, Args: []any{tenant, item}, Collect: f.collectCredential})
-		}
-		return statements
-	case "connector":
-		id, name, ofType := q.principal()
-		return append(statements, database.Statement{
-			SQL: grantsSQL, Args: []any{tenant, subject, subjectName, id, name, ofType, q.SubjectType, q.Resource, !q.acts(), q.Action},
-			Collect: database.All(&f.grants, pgx.RowTo[string]),
-		})
+	if item, ok := idOf(q.Resource); ok && q.ResourceType == "credential" {
+		return append(statements, database.Statement{SQL: credentialSQL, Args: []any{tenant, item}, Collect: f.collectCredential})
 	}
-	return append(statements, f.readEntitled(tenant, q, q.names()))
+	if subject, principal, ok := q.ids(); ok && q.ResourceType != "credential" {
+		return append(statements, f.readMore(tenant, subject, principal, q))
+	}
+	return statements
 }
 
-// readEntitled returns the statement that reads what the principal is entitled to, of names.
-func (f *facts) readEntitled(tenant uuid.UUID, q Question, names []string) database.Statement {
+// readMore returns the statement that reads what the answer still depends on: the grants at
+// a connector, or what the principal is entitled to.
+func (f *facts) readMore(tenant, subject, principal uuid.UUID, q Question) database.Statement {
+	names := q.names()
+	switch {
+	case q.ResourceType == "connector" && f.grants == nil:
+		f.grants = []string{}
+		return database.Statement{SQL: grantsSQL, Args: []any{tenant, subject, principal, q.Resource, q.Action}, Collect: database.Each(f.grant())}
+	case q.ResourceType == "connector":
+		names = f.grants
+	case f.credential != nil:
+		names = []string{f.credential.entitlement}
+	}
 	f.entitled = &entitled{}
-	id, name, ofType := q.principal()
 	return database.Statement{
-		SQL: entitledSQL, Args: []any{tenant, id, name, names, ofType},
+		SQL: entitledSQL, Args: []any{tenant, principal, names},
 		Collect: database.Fields(&f.entitled.derives, &f.entitled.stale, &f.entitled.held, &f.entitled.lost),
 	}
 }
 
-func (f *facts) collectParties(rows pgx.Rows, acts bool) error {
+// grant returns where a grant is scanned to, and the function that keeps it.
+func (f *facts) grant() (into []any, next func()) {
+	var name string
+	return []any{&name}, func() { f.grants = append(f.grants, name) }
+}
+
+// again returns the statement that reads the parties once more, by their ids: the last thing
+// that is read before a decision, since a deactivation may have been committed meanwhile.
+func (f *facts) again(tenant uuid.UUID, q Question) database.Statement {
+	var onBehalf any
+	if q.acts() {
+		onBehalf = f.principal.ID
+	}
+	return database.Statement{
+		SQL: partiesSQL, Args: []any{tenant, q.SubjectType, f.subject.ID, nil, onBehalf, nil, q.acts()},
+		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
+	}
+}
+
+func (f *facts) collectParties(rows pgx.Rows, q Question) error {
+	f.subject, f.principal = Party{}, Party{}
 	var subject, principal struct {
 		id         *uuid.UUID
 		name       *string
@@ -121,7 +142,7 @@ func (f *facts) collectParties(rows pgx.Rows, acts bool) error {
 		f.subject.ID, f.subject.Type, f.subject.Name, f.subject.Restricted = *subject.id, *kind, orEmpty(subject.name), *subject.restricted
 	}
 	switch {
-	case !acts:
+	case !q.acts():
 		f.principal, f.delegated = f.subject, true
 	case principal.id != nil:
 		f.principal = Party{ID: *principal.id, Type: directory.TypeUser, Name: orEmpty(principal.name), Restricted: *principal.restricted}
