@@ -14,6 +14,8 @@ type ReportInput struct {
 	Interrupted bool       `json:"interrupted,omitempty"`
 	// FinalDiscovery: discover once more, and leave the event open if items are found.
 	FinalDiscovery bool `json:"finalDiscovery,omitempty"`
+	// After is the last item of the page before, if the final discovery has several.
+	After inventory.Held `json:"after,omitzero"`
 	// Cancelled: the workflow was, by leaver or in Temporal.
 	Cancelled bool `json:"cancelled,omitempty"`
 }
@@ -32,7 +34,7 @@ func (a *Activities) Report(ctx context.Context, in ReportInput) (Reported, erro
 		return Reported{Report: report}, err
 	}
 	if in.FinalDiscovery {
-		if found, err := a.Discover(ctx, DiscoverInput{Cascade: ref}); err != nil || len(found) > 0 {
+		if found, err := a.Discover(ctx, DiscoverInput{Cascade: ref, After: in.After}); err != nil || len(found) > 0 {
 			return Reported{Found: found}, err
 		}
 	}

@@ -253,7 +253,10 @@ func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecy
 		if len(c.first) > 0 {
 			return lifecycle.Report{}, false, nil
 		}
-		in.FinalDiscovery = false // this run has seen these items and could not conclude them
+		// This run has seen these items and could not conclude them.
+		if in.FinalDiscovery = len(reported.Found) == activities.DiscoverPage; in.FinalDiscovery {
+			in.After = reported.Found[len(reported.Found)-1]
+		}
 	}
 }
 

@@ -586,6 +586,29 @@ func TestLeaver_FinalDiscoveryEndsLateRegistrations(t *testing.T) {
 	}
 }
 
+func TestLeaver_FinalDiscoveryLooksBehindKnownItems(t *testing.T) {
+	m := newModel(t)
+	m.in.Policy.Batch = 50
+	for n := range activities.DiscoverPage {
+		m.add(strings.Repeat("k", n+1), inventory.APIKey, "platform")
+	}
+	var asked []activities.ReportInput
+	m.report = func(in activities.ReportInput) *activities.Reported {
+		if asked = append(asked, in); len(asked) > 1 {
+			return nil
+		}
+		var known []inventory.Held
+		for _, i := range m.items {
+			known = append(known, i.Held)
+		}
+		return &activities.Reported{Found: known}
+	}
+	m.wantCompleted()
+	if len(asked) != 2 || !asked[1].FinalDiscovery || asked[1].After.ID != m.items[len(m.items)-1].ID {
+		t.Errorf("asked %+v, want a second page after the last known item", asked)
+	}
+}
+
 func TestMover_EndsOnlyWhatItsEventHasMarked(t *testing.T) {
 	for name, ends := range map[string]bool{"nothing": false, "something": true} {
 		t.Run(name, func(t *testing.T) {

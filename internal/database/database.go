@@ -35,7 +35,7 @@ var ErrUnavailable = errors.New("PostgreSQL is not available")
 type DB struct {
 	pool   *pgxpool.Pool
 	quotas *quotas
-	// lockTimeout is a setting of each transaction, see [DB.Begin].
+	// lockTimeout is a setting of the transactions of [DB.Begin].
 	lockTimeout string
 }
 
@@ -63,7 +63,6 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		cfg.ConnConfig.RuntimeParams["jit"] = "off"
 	}
 	lockTimeout := cmp.Or(cfg.ConnConfig.RuntimeParams["lock_timeout"], defaultLockTimeout)
-	delete(cfg.ConnConfig.RuntimeParams, "lock_timeout")
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -107,6 +106,7 @@ func classify(err error) error {
 		case pgErr.Code == "57014": // query_canceled, by statement_timeout
 			return fmt.Errorf("%w: %w", ErrStatementTimeout, err)
 		case pgErr.Code[:2] == "08", pgErr.Code[:2] == "53", pgErr.Code[:3] == "57P", pgErr.Code == "40001", pgErr.Code == "40P01",
+			pgErr.Code == "25P03",  // idle_in_transaction_session_timeout: the process was suspended
 			pgErr.Code[:2] == "28", // invalid authorization: an operator must fix the role's login
 			pgErr.Code == "55P03":  // lock_not_available, by lock_timeout
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -8,20 +8,6 @@ create or replace function refuse_change() returns trigger language plpgsql as $
 begin
     raise exception '% is append-only', tg_table_name using errcode = 'insufficient_privilege';
 end $$;
-create or replace trigger evidence_append_only before update or delete or truncate on evidence
-    for each statement execute function refuse_change();
-create or replace trigger acts_append_only before update or delete or truncate on acts
-    for each statement execute function refuse_change();
-create or replace trigger admin_acts_append_only before update or delete or truncate on admin_acts
-    for each statement execute function refuse_change();
-create or replace trigger changes_append_only before update or delete or truncate on changes
-    for each statement execute function refuse_change();
-create or replace trigger inventory_states_append_only before update or delete or truncate on inventory_states
-    for each statement execute function refuse_change();
-create or replace trigger mappings_append_only before update or delete or truncate on mappings
-    for each statement execute function refuse_change();
-create or replace trigger entitlement_changes_append_only before update or delete or truncate on entitlement_changes
-    for each statement execute function refuse_change();
 
 -- keep_state records each state of an item, whichever statement sets it.
 create or replace function keep_state() returns trigger language plpgsql as $$
@@ -30,9 +16,6 @@ begin
     values (new.tenant_id, new.id, new.state, new.reason, new.event_id, coalesce(current_setting('leaver.actor', true), ''));
     return null;
 end $$;
-create or replace trigger inventory_registered after insert on inventory for each row execute function keep_state();
-create or replace trigger inventory_changed after update of state on inventory for each row
-    when (old.state is distinct from new.state or old.reason is distinct from new.reason) execute function keep_state();
 
 -- Walks of the graph. plpgsql keeps the plans of a session; a function in sql is planned
 -- at each call.
@@ -251,8 +234,6 @@ begin
     end if;
     return null;
 end $$;
-create or replace trigger edges_are_marked after insert on edges referencing new table as added for each statement execute function mark_new_edges();
-create or replace trigger restriction_marks_edges after insert or delete on restrictions for each row execute function mark_edges();
 
 -- Look-ups across tenants, with the owner's rights: each returns only what its caller may
 -- learn.
@@ -384,3 +365,28 @@ revoke execute on function authenticate_token(bytea), find_issuers(text), expire
     sweep_signals(interval, int), installation_health(), waiting_health() from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
     sweep_signals(interval, int), installation_health(), waiting_health() to leaver_app;
+
+-- Triggers. Creating or replacing one locks its table, so only those that are missing are
+-- created: a migration drops a trigger that changes.
+do $$
+declare
+    t record;
+begin
+    for t in select * from (values
+        ('evidence_append_only', 'evidence', $t$before update or delete or truncate on evidence for each statement execute function refuse_change()$t$),
+        ('acts_append_only', 'acts', $t$before update or delete or truncate on acts for each statement execute function refuse_change()$t$),
+        ('admin_acts_append_only', 'admin_acts', $t$before update or delete or truncate on admin_acts for each statement execute function refuse_change()$t$),
+        ('changes_append_only', 'changes', $t$before update or delete or truncate on changes for each statement execute function refuse_change()$t$),
+        ('inventory_states_append_only', 'inventory_states', $t$before update or delete or truncate on inventory_states for each statement execute function refuse_change()$t$),
+        ('mappings_append_only', 'mappings', $t$before update or delete or truncate on mappings for each statement execute function refuse_change()$t$),
+        ('entitlement_changes_append_only', 'entitlement_changes', $t$before update or delete or truncate on entitlement_changes for each statement execute function refuse_change()$t$),
+        ('inventory_registered', 'inventory', $t$after insert on inventory for each row execute function keep_state()$t$),
+        ('inventory_changed', 'inventory', $t$after update of state on inventory for each row when (old.state is distinct from new.state or old.reason is distinct from new.reason) execute function keep_state()$t$),
+        ('edges_are_marked', 'edges', $t$after insert on edges referencing new table as added for each statement execute function mark_new_edges()$t$),
+        ('restriction_marks_edges', 'restrictions', $t$after insert or delete on restrictions for each row execute function mark_edges()$t$)) v (name, relation, definition)
+    loop
+        if not exists (select 1 from pg_trigger where tgname = t.name and tgrelid = t.relation::regclass) then
+            execute format('create trigger %I %s', t.name, t.definition);
+        end if;
+    end loop;
+end $$;

@@ -154,8 +154,9 @@ func (tx *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	return tx.conn.SendBatch(ctx, b)
 }
 
-// Commit runs the last statements and commits. Where it fails nothing is committed,
-// unless the connection broke: then the outcome is unknown.
+// Commit runs the last statements and commits. If a statement fails, nothing is committed;
+// if the connection breaks, the outcome is unknown. An error of a Collect is returned after
+// the commit.
 func (tx *Tx) Commit(ctx context.Context, last ...Statement) error {
 	if tx.release == nil {
 		return pgx.ErrTxClosed
