@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type model struct {
 	t     *testing.T
 	env   *testsuite.TestWorkflowEnvironment
 	in    workflows.Input
+	mu    sync.Mutex // activities run side by side
 	items []*modelItem
 
 	held      bool                                                 // the deactivation threshold holds the cascade back
@@ -84,22 +86,30 @@ func newModel(t *testing.T) *model {
 	}
 	on(a.EndBatch, m.endBatch)
 	on(a.Block, func(_ context.Context, in activities.BatchInput) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		for _, id := range in.Items {
 			m.blocked = append(m.blocked, m.item(id).name)
 		}
 		return nil
 	})
 	on(a.Abandon, func(_ context.Context, in activities.AbandonInput) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.item(in.Item).state = inventory.Survivor
 		m.abandoned = append(m.abandoned, m.item(in.Item).name)
 		return nil
 	})
 	on(a.Waive, func(_ context.Context, act activities.Act) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.item(act.Item).state = inventory.Waived
 		return nil
 	})
 	on(a.RecordAct, func(context.Context, activities.Act) error { return nil })
 	on(a.Find, func(_ context.Context, in activities.FindInput) (activities.Findings, error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		return activities.Findings{}, m.find(in.Connector)
 	})
 	on(a.Report, m.close)
@@ -120,6 +130,12 @@ func (m *model) item(id uuid.UUID) *modelItem {
 
 // discover returns a page of what is live or being ended, in the order of the product.
 func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]inventory.Held, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.page(in), nil
+}
+
+func (m *model) page(in activities.DiscoverInput) []inventory.Held {
 	left := slices.DeleteFunc(slices.Clone(m.items), func(i *modelItem) bool { return i.state != inventory.Live && i.state != inventory.Ending })
 	before := func(x, y inventory.Held) int {
 		if (x.Kind == inventory.ScheduledRun) != (y.Kind == inventory.ScheduledRun) {
@@ -140,11 +156,13 @@ func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]inve
 			page = append(page, i.Held)
 		}
 	}
-	return page, nil
+	return page
 }
 
 // end simulates one attempt.
 func (m *model) end(_ context.Context, in activities.ItemInput) (activities.ItemResult, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	i := m.item(in.Item)
 	if len(i.attempts) == 0 {
 		m.order = append(m.order, i.name)
@@ -171,6 +189,8 @@ func (m *model) endBatch(ctx context.Context, in activities.BatchInput) (activit
 
 // close returns the report that Activities.Report would return.
 func (m *model) close(_ context.Context, in activities.ReportInput) (activities.Reported, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.report != nil {
 		if r := m.report(in); r != nil {
 			return *r, nil
@@ -575,8 +595,7 @@ func TestLeaver_FinalDiscoveryEndsLateRegistrations(t *testing.T) {
 	m.report = func(in activities.ReportInput) *activities.Reported {
 		if calls++; calls == 1 && in.FinalDiscovery {
 			m.add("late", inventory.APIKey, "platform")
-			found, _ := m.discover(context.Background(), activities.DiscoverInput{})
-			return &activities.Reported{Found: found}
+			return &activities.Reported{Found: m.page(activities.DiscoverInput{})}
 		}
 		return nil
 	}
