@@ -80,9 +80,7 @@ type CascadeQuery struct {
 
 // List returns a page. It relies on lifecycle_events_list or _principal.
 func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) ([]Cascade, error) {
-	var cascades []Cascade
-	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+	cascades, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Cascade], `
 			select `+cascadeColumns+` from lifecycle_events e
 			 where tenant_id = $1 and `+isCascade+` and ($2::uuid is null or principal_id = $2)
 			   and ($3 = '' or $3 = coalesce(outcome, case when started_at is null then 'pending' else 'running' end))
@@ -91,12 +89,6 @@ func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) (
 			   and ($7 = '' or exists (select 1 from inventory i
 			        where i.tenant_id = $1 and i.event_id = e.id and i.connector = $7 and i.state in ('survivor', 'ending')))
 			 order by sequence desc limit $5`, tenant, q.Principal, q.Outcome, q.Before, q.Limit, q.Since, q.Connector)
-		if err != nil {
-			return err
-		}
-		cascades, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Cascade])
-		return err
-	})
 	if err != nil {
 		return nil, fmt.Errorf("list cascades: %w", err)
 	}
@@ -105,16 +97,8 @@ func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) (
 
 // Get returns one cascade. Error: [ErrCascadeNotFound].
 func (c *Cascades) Get(ctx context.Context, tenant, id uuid.UUID) (*Cascade, error) {
-	var cascade *Cascade
-	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+cascadeColumns+` from lifecycle_events
+	cascade, err := database.Row(ctx, c.db, tenant, pgx.RowToAddrOfStructByPos[Cascade], `select `+cascadeColumns+` from lifecycle_events
 			where tenant_id = $1 and id = $2 and `+isCascade, tenant, id)
-		if err != nil {
-			return err
-		}
-		cascade, err = pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Cascade])
-		return err
-	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrCascadeNotFound
 	}
@@ -287,7 +271,7 @@ func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Ki
 
 // RecordAct stores what an operator did to a cascade, with who and why.
 func (c *Cascades) RecordAct(ctx context.Context, tenant, id uuid.UUID, actor, verb, reason string) error {
-	return c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error { return record(ctx, tx, tenant, id, actor, verb, reason) })
+	return database.Exec(ctx, c.db, tenant, recordSQL, tenant, id, actor, verb, reason)
 }
 
 func record(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, actor, verb, reason string) error {

@@ -2,11 +2,14 @@ package lifecycle
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/database"
 )
 
 const (
@@ -96,5 +99,18 @@ func (w *Writer) start(ctx context.Context, event Event) {
 		w.log.Warn("workflow not started yet; the relay will start it", "workflow", event.WorkflowID, "error", err)
 		return
 	}
-	w.started.add(event, runID)
+	if err := markStarted(ctx, w.db, event, runID); err != nil {
+		w.log.Warn("failed to store a started workflow; the relay will find it", "workflow", event.WorkflowID, "error", err)
+	}
+}
+
+// markStarted stores that an event's workflow runs.
+func markStarted(ctx context.Context, db *database.DB, event Event, runID string) error {
+	err := database.Exec(ctx, db, event.Tenant, `
+		update lifecycle_events set started_at = now(), run_id = $3, last_error = null
+		 where tenant_id = $1 and id = $2 and started_at is null`, event.Tenant, event.ID, runID)
+	if err != nil {
+		return fmt.Errorf("store the run of event %s: %w", event.ID, err)
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
@@ -39,15 +40,7 @@ func (w *Writer) Expire(ctx context.Context) {
 
 func (w *Writer) expireOnce(ctx context.Context) (n int, err error) {
 	type agent struct{ Tenant, ID uuid.UUID }
-	var expired []agent
-	err = w.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select tenant_id, principal_id from expired_agents($1)`, expireBatch)
-		if err != nil {
-			return err
-		}
-		expired, err = pgx.CollectRows(rows, pgx.RowToStructByPos[agent])
-		return err
-	})
+	expired, err := database.Rows(ctx, w.db, uuid.Nil, pgx.RowToStructByPos[agent], `select tenant_id, principal_id from expired_agents($1)`, expireBatch)
 	if err != nil {
 		return 0, fmt.Errorf("look for agents whose time is over: %w", err)
 	}

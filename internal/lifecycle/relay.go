@@ -103,7 +103,7 @@ func (r *Relay) start(ctx context.Context, event Event) {
 	defer cancel()
 	runID, err := r.starter.Start(ctx, event)
 	if err == nil {
-		err = markStarted(ctx, r.db, event.Tenant, []uuid.UUID{event.ID}, []string{runID})
+		err = markStarted(ctx, r.db, event, runID)
 	}
 	if err == nil {
 		r.log.Info("relay: workflow started", "workflow", event.WorkflowID)
@@ -112,11 +112,9 @@ func (r *Relay) start(ctx context.Context, event Event) {
 	r.log.Warn("relay: workflow not started; will try again", "workflow", event.WorkflowID, "error", err)
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	_ = r.db.InTenant(saveCtx, event.Tenant, func(tx pgx.Tx) error { // the claim is the state that matters
-		_, err := tx.Exec(saveCtx, `update lifecycle_events set last_error = $3 where tenant_id = $1 and id = $2`,
-			event.Tenant, event.ID, "Temporal did not accept the start")
-		return err
-	})
+	// The claim is the state that matters.
+	_ = database.Exec(saveCtx, r.db, event.Tenant, `update lifecycle_events set last_error = $3 where tenant_id = $1 and id = $2`,
+		event.Tenant, event.ID, "Temporal did not accept the start")
 }
 
 // claim leases the events to start now; of those that it chose, other relays may have some.

@@ -22,22 +22,18 @@ type Writer struct {
 	starter Starter
 	log     *slog.Logger
 	starts  *starts
-	started *marker
 }
 
 // NewWriter returns a writer that starts workflows by starter; close it.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
-	return &Writer{db: db, starter: starter, log: log, starts: newStarts(), started: newMarker(db, log)}
+	return &Writer{db: db, starter: starter, log: log, starts: newStarts()}
 }
 
 // now is when a change is made, as precisely as a resource shows it.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
 // Close waits until the starts that are under way are stored.
-func (w *Writer) Close() {
-	w.starts.running.Wait()
-	w.started.close()
-}
+func (w *Writer) Close() { w.starts.running.Wait() }
 
 // Result is what a change left behind.
 type Result struct {
