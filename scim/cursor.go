@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/seal"
 )
 
 const (
@@ -40,7 +41,7 @@ type cursor struct {
 	Issued int64 `json:"t"` // Unix time
 }
 
-func sealCursor(sealer Sealer, b cursorBinding, at directory.Position) (string, error) {
+func sealCursor(sealer *seal.Sealer, b cursorBinding, at directory.Position) (string, error) {
 	plain, err := json.Marshal(cursor{at, time.Now().Unix()})
 	if err != nil {
 		return "", fmt.Errorf("encode a cursor: %w", err)
@@ -48,7 +49,7 @@ func sealCursor(sealer Sealer, b cursorBinding, at directory.Position) (string, 
 	return sealer.SealText(b.purpose(), plain)
 }
 
-func openCursor(sealer Sealer, b cursorBinding, text string) (*directory.Position, error) {
+func openCursor(sealer *seal.Sealer, b cursorBinding, text string) (*directory.Position, error) {
 	invalid := badRequest(invalidCursor, "the cursor is not of this query: begin again with an empty one")
 	if len(text) > maxCursor {
 		return nil, invalid

@@ -14,6 +14,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -26,27 +27,13 @@ const (
 	TenantPath = "/t/{tenant}" + BasePath
 )
 
-// Tenants names callers, and knows the tenants' own schemas.
-type Tenants interface {
-	Authenticate(ctx context.Context, secret string, classes ...tenant.Class) (tenant.Caller, error)
-	AuthenticateJWT(ctx context.Context, token, tenant string) (tenant.Caller, error)
-	ByName(ctx context.Context, name string) (tenant.Tenant, error)
-	Schemas(ctx context.Context, tenant uuid.UUID) ([]tenant.Schema, error)
-}
-
-// Sealer keeps what a cursor says from being read or changed.
-type Sealer interface {
-	SealText(purpose string, plain []byte) (string, error)
-	OpenText(purpose, sealed string) ([]byte, error)
-}
-
 // Config is what a server is made of.
 type Config struct {
 	Directory    *directory.Store
 	Lifecycle    *lifecycle.Writer
 	Transactions *lifecycle.Cascades
-	Tenants      Tenants
-	Sealer       Sealer
+	Tenants      *tenant.Store
+	Sealer       *seal.Sealer
 	// PublicURL is what clients call the installation
 	// (https://leaver.example.com); empty means what each request says.
 	PublicURL string

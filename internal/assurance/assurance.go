@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
@@ -36,11 +37,7 @@ func (s *Store) Record(ctx context.Context, kind Kind, passed bool, result any) 
 	if err != nil {
 		return fmt.Errorf("encode the result: %w", err)
 	}
-	err = s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `insert into assurances (kind, passed, result) values ($1, $2, $3)`, kind, passed, encoded)
-		return err
-	})
-	if err != nil {
+	if err := database.Exec(ctx, s.db, uuid.Nil, `insert into assurances (kind, passed, result) values ($1, $2, $3)`, kind, passed, encoded); err != nil {
 		return fmt.Errorf("record a %s: %w", kind, err)
 	}
 	return nil

@@ -99,22 +99,10 @@ func NewStore(db *database.DB) *Store { return &Store{db} }
 // List returns a page of a tenant's acts, or with the zero tenant of the installation's, in
 // their order after one.
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, after int64, limit int) ([]Act, error) {
-	var acts []Act
-	read := func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			select id, actor, verb, object, before, after, at from admin_acts
-			 where tenant_id is not distinct from leaver_tenant() and id > $1 order by id limit $2`, after, limit)
-		if err != nil {
-			return err
-		}
-		acts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Act])
-		return err
-	}
-	in := s.db.InNoTenant
-	if tenant != uuid.Nil {
-		in = func(ctx context.Context, fn func(pgx.Tx) error) error { return s.db.InTenant(ctx, tenant, fn) }
-	}
-	if err := in(ctx, read); err != nil {
+	acts, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Act], `
+		select id, actor, verb, object, before, after, at from admin_acts
+		 where tenant_id is not distinct from leaver_tenant() and id > $1 order by id limit $2`, after, limit)
+	if err != nil {
 		return nil, fmt.Errorf("list administrative acts: %w", err)
 	}
 	return acts, nil

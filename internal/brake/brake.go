@@ -123,12 +123,9 @@ func (b *Brakes) List(ctx context.Context, tenant uuid.UUID) ([]Brake, error) {
 
 // Release lets go on what the tenant's brake held back. Error: [ErrNotHeld].
 func (b *Brakes) Release(ctx context.Context, tenant uuid.UUID, by, reason string) (uuid.UUID, error) {
-	var id uuid.UUID
-	err := b.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			update brakes set released_at = now(), released_by = $2, reason = $3 where tenant_id = $1 and released_at is null returning id`,
-			tenant, by, reason).Scan(&id)
-	})
+	id, err := database.Row(ctx, b.db, tenant, pgx.RowTo[uuid.UUID], `
+		update brakes set released_at = now(), released_by = $2, reason = $3 where tenant_id = $1 and released_at is null returning id`,
+		tenant, by, reason)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return uuid.Nil, ErrNotHeld
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
@@ -63,20 +64,14 @@ func (p *Pauses) Of(ctx context.Context, connector string) (*Pause, error) {
 
 // All returns the pauses by connector.
 func (p *Pauses) All(ctx context.Context) (map[string]Pause, error) {
-	pauses := make(map[string]Pause)
-	err := p.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select connector, paused_at, paused_by, reason from connector_pauses where resumed_at is null`)
-		if err != nil {
-			return err
-		}
-		all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Pause])
-		for _, pause := range all {
-			pauses[pause.Connector] = pause
-		}
-		return err
-	})
+	all, err := database.Rows(ctx, p.db, uuid.Nil, pgx.RowToStructByPos[Pause], `
+		select connector, paused_at, paused_by, reason from connector_pauses where resumed_at is null`)
 	if err != nil {
 		return nil, fmt.Errorf("read which connectors are paused: %w", err)
+	}
+	pauses := make(map[string]Pause, len(all))
+	for _, pause := range all {
+		pauses[pause.Connector] = pause
 	}
 	return pauses, nil
 }
@@ -95,10 +90,7 @@ func (p *Pauses) Resume(ctx context.Context, connector, by, reason string) error
 }
 
 func (p *Pauses) write(ctx context.Context, what, connector string, unchanged error, sql string, args ...any) error {
-	err := p.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		var changed bool
-		return tx.QueryRow(ctx, sql, args...).Scan(&changed)
-	})
+	_, err := database.Row(ctx, p.db, uuid.Nil, pgx.RowTo[bool], sql, args...)
 	p.mu.Lock()
 	p.at = time.Time{}
 	p.mu.Unlock()

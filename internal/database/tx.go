@@ -21,7 +21,8 @@ const rollbackTimeout = 5 * time.Second
 // The tenant is a setting of the transaction, never of the session: sessions belong to
 // no tenant, and may be those of a connection pooler in transaction mode.
 
-// InTenant runs fn in one transaction that sees only that tenant's rows.
+// InTenant runs fn in one transaction that sees only that tenant's rows; those of no tenant
+// with uuid.Nil.
 func (db *DB) InTenant(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
 	return db.inTransaction(ctx, tenant, fn)
 }
@@ -38,10 +39,7 @@ func (db *DB) inTransaction(ctx context.Context, tenant uuid.UUID, fn func(pgx.T
 		return err
 	}
 	defer release()
-	name := ""
-	if tenant != uuid.Nil {
-		name = tenant.String()
-	}
+	name := nameOf(tenant)
 	// A UUID's text has no quotes, so this splices no client text. It saves the round
 	// trip that a parameter would cost.
 	begin := "begin; set local leaver.tenant = '" + name + "'"
@@ -99,17 +97,27 @@ func (s Statement) collect(rows pgx.Rows) error {
 
 // forTenant returns the statement that sets the transaction's tenant.
 func forTenant(ctx context.Context, tenant uuid.UUID) Statement {
+	name := nameOf(tenant)
 	if isSlow(ctx) {
 		return Statement{
 			SQL:  `select set_config('leaver.tenant', $1, true), set_config('statement_timeout', $2, true)`,
-			Args: []any{tenant.String(), slowStatementTimeout},
+			Args: []any{name, slowStatementTimeout},
 		}
 	}
-	return Statement{SQL: `select set_config('leaver.tenant', $1, true)`, Args: []any{tenant.String()}}
+	return Statement{SQL: `select set_config('leaver.tenant', $1, true)`, Args: []any{name}}
 }
 
-// Together runs statements in one transaction of the tenant and in one round trip. A failing
-// statement rolls all back; an error of Collect is returned after the commit.
+// nameOf returns the setting of a tenant; empty for uuid.Nil, which stands for no tenant.
+func nameOf(tenant uuid.UUID) string {
+	if tenant == uuid.Nil {
+		return ""
+	}
+	return tenant.String()
+}
+
+// Together runs statements in one transaction of the tenant, or of no tenant with uuid.Nil,
+// and in one round trip. A failing statement rolls all back; an error of Collect is returned
+// after the commit.
 func Together(ctx context.Context, db *DB, tenant uuid.UUID, statements ...Statement) error {
 	conn, release, err := db.acquire(ctx, tenant)
 	if err != nil {

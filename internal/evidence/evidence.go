@@ -126,23 +126,11 @@ func (s *Store) Blocked(ctx context.Context, tenant, item, event uuid.UUID) (boo
 // ByEvent returns a page of a cascade's evidence in the order of writing, after
 // the record with that number; the numbers come beside the records.
 func (s *Store) ByEvent(ctx context.Context, tenant, event uuid.UUID, after int64, limit int) (records []Record, last int64, err error) {
-	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			select id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome, detail, at from evidence
-			 where tenant_id = $1 and event_id = $2 and id > $3 order by id limit $4`, tenant, event, after, limit)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var r Record
-			if err := rows.Scan(&last, &r.Item, &r.Event, &r.WorkflowID, &r.RunID, &r.ActivityID, &r.Attempt, &r.Step, &r.Outcome, &r.Detail, &r.At); err != nil {
-				return err
-			}
-			records = append(records, r)
-		}
-		return rows.Err()
-	})
+	var r Record
+	fields := []any{&last, &r.Item, &r.Event, &r.WorkflowID, &r.RunID, &r.ActivityID, &r.Attempt, &r.Step, &r.Outcome, &r.Detail, &r.At}
+	err = database.Together(ctx, s.db, tenant, database.Statement{Args: []any{tenant, event, after, limit}, SQL: `
+		select id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome, detail, at from evidence
+		 where tenant_id = $1 and event_id = $2 and id > $3 order by id limit $4`, Collect: database.Each(fields, func() { records = append(records, r) })})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read evidence: %w", err)
 	}

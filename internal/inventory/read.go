@@ -25,9 +25,7 @@ type Query struct {
 // List returns a page. It relies on inventory_principal, inventory_agent or
 // inventory_event.
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, error) {
-	var items []Item
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+	items, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Item], `
 			select `+itemColumns+` from inventory
 			 where tenant_id = $1 and kind = any ($2)
 			   and ($3::uuid is null or principal_id = $3 or agent_id = $3)
@@ -35,12 +33,6 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, er
 			   and ($5 = '' or state = $5)
 			   and id > $6
 			 order by id limit $7`, tenant, q.Kinds, q.Principal, q.Event, q.State, q.After, q.Limit)
-		if err != nil {
-			return err
-		}
-		items, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Item])
-		return err
-	})
 	if err != nil {
 		return nil, fmt.Errorf("list the inventory: %w", err)
 	}
@@ -49,15 +41,7 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, er
 
 // Get returns one item of the given kinds. Error: [ErrNotFound].
 func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []Kind) (*Item, error) {
-	var item *Item
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+itemColumns+` from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
-		if err != nil {
-			return err
-		}
-		item, err = pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Item])
-		return err
-	})
+	item, err := database.Row(ctx, s.db, tenant, pgx.RowToAddrOfStructByPos[Item], `select `+itemColumns+` from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	}

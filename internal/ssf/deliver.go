@@ -174,15 +174,7 @@ const pushLease = 10 * time.Second
 // Claim returns streams, of all tenants, that have something to push and that nobody
 // has claimed lately.
 func (s *Store) Claim(ctx context.Context, limit int) ([]Pushing, error) {
-	var found []Pushing
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select tenant_id, stream_id from claim_streams($1, $2)`, limit, pushLease)
-		if err != nil {
-			return err
-		}
-		found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Pushing])
-		return err
-	})
+	found, err := database.Rows(ctx, s.db, uuid.Nil, pgx.RowToStructByPos[Pushing], `select tenant_id, stream_id from claim_streams($1, $2)`, limit, pushLease)
 	if err != nil {
 		return nil, fmt.Errorf("look for what is to be pushed: %w", err)
 	}
@@ -206,10 +198,8 @@ const sweepBatch = 5000
 // longer ago, so many rows at a time.
 func (s *Store) Sweep(ctx context.Context) error {
 	for swept := int64(sweepBatch); swept >= sweepBatch; {
-		err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-			return tx.QueryRow(ctx, `select sweep_signals($1, $2)`, Retention, sweepBatch).Scan(&swept)
-		})
-		if err != nil {
+		var err error
+		if swept, err = database.Row(ctx, s.db, uuid.Nil, pgx.RowTo[int64], `select sweep_signals($1, $2)`, Retention, sweepBatch); err != nil {
 			return fmt.Errorf("sweep the signals: %w", err)
 		}
 	}

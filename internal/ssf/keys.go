@@ -14,6 +14,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
 )
 
 const (
@@ -95,10 +97,8 @@ func (s *Store) signer(ctx context.Context) (jose.Signer, error) {
 
 // makeNext makes the key that follows, unless somebody has.
 func (s *Store) makeNext(ctx context.Context) error {
-	var there bool
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `select exists (select 1 from signing_keys where created_at > now() - $1::interval)`, keyLife-2*keyLead).Scan(&there)
-	})
+	there, err := database.Row(ctx, s.db, uuid.Nil, pgx.RowTo[bool], `
+		select exists (select 1 from signing_keys where created_at > now() - $1::interval)`, keyLife-2*keyLead)
 	if err == nil && !there {
 		_, _, _, err = s.makeKey(ctx)
 	}
@@ -107,12 +107,9 @@ func (s *Store) makeNext(ctx context.Context) error {
 
 func (s *Store) signing(ctx context.Context) (id uuid.UUID, private *rsa.PrivateKey, created time.Time, err error) {
 	var sealed []byte
-	err = s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `
-			select id, private, created_at from signing_keys where created_at > now() - $1::interval
-			 order by created_at > now() - $2::interval, created_at desc limit 1`, keyLife, keyLead).
-			Scan(&id, &sealed, &created)
-	})
+	err = database.Together(ctx, s.db, uuid.Nil, database.Statement{SQL: `
+		select id, private, created_at from signing_keys where created_at > now() - $1::interval
+		 order by created_at > now() - $2::interval, created_at desc limit 1`, Args: []any{keyLife, keyLead}, Collect: database.Fields(&id, &sealed, &created)})
 	if err != nil {
 		return id, nil, created, err
 	}

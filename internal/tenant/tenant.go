@@ -141,15 +141,7 @@ func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenan
 
 // List returns all tenants by name.
 func (s *Store) List(ctx context.Context) ([]Tenant, error) {
-	var tenants []Tenant
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+columns+` from tenants order by name`)
-		if err != nil {
-			return err
-		}
-		tenants, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Tenant])
-		return err
-	})
+	tenants, err := database.Rows(ctx, s.db, uuid.Nil, pgx.RowToStructByPos[Tenant], `select `+columns+` from tenants order by name`)
 	if err != nil {
 		return nil, fmt.Errorf("list tenants: %w", err)
 	}
@@ -178,11 +170,7 @@ func one(ctx context.Context, tx pgx.Tx, sql string, args ...any) (Tenant, error
 }
 
 func (s *Store) find(ctx context.Context, sql string, args ...any) (Tenant, error) {
-	var t Tenant
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) (err error) {
-		t, err = one(ctx, tx, sql, args...)
-		return err
-	})
+	t, err := database.Row(ctx, s.db, uuid.Nil, pgx.RowToStructByPos[Tenant], sql, args...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Tenant{}, ErrNotFound
 	}

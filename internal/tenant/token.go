@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/database"
 )
 
 // Class says which API a token opens.
@@ -96,7 +97,7 @@ func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token,
 		expires := time.Now().Add(n.TTL).UTC().Truncate(time.Second)
 		t.ExpiresAt = &expires
 	}
-	err := s.scoped(ctx, tenant, func(tx pgx.Tx) error {
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
 			insert into tokens (id, tenant_id, class, hash, description, expires_at, created_by)
 			values ($1, nullif($2, '00000000-0000-0000-0000-000000000000'::uuid), $3, $4, $5, $6, $7)
@@ -124,7 +125,7 @@ func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) 
 		classes = issuedByAPI()
 	}
 	var tokens []Token
-	err := s.scoped(ctx, tenant, func(tx pgx.Tx) error {
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			select id, class, description, created_at, expires_at, revoked_at, last_used_at, created_by
 			  from tokens where tenant_id is not distinct from leaver_tenant() and class = any ($1) order by created_at, id`, classes)
@@ -148,7 +149,7 @@ func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID, classes ...Cla
 	if len(classes) == 0 {
 		classes = issuedByAPI()
 	}
-	err := s.scoped(ctx, tenant, func(tx pgx.Tx) error {
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var before Token
 		err := tx.QueryRow(ctx, `
 			select id, class, description, created_at, expires_at, revoked_at, created_by from tokens
@@ -204,9 +205,9 @@ func (s *Store) Authenticate(ctx context.Context, secret string, classes ...Clas
 func (s *Store) look(ctx context.Context, sum [32]byte) (validity, error) {
 	var v validity
 	var of *stored
-	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `select id, class, expires_at, tenant from authenticate_token($1)`, sum[:]).
-			Scan(&v.caller.TokenID, &v.caller.Class, &v.expires, &of)
+	err := database.Together(ctx, s.db, uuid.Nil, database.Statement{
+		SQL: `select id, class, expires_at, tenant from authenticate_token($1)`, Args: []any{sum[:]},
+		Collect: database.Fields(&v.caller.TokenID, &v.caller.Class, &v.expires, &of),
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return validity{}, ErrUnauthorized
@@ -232,13 +233,6 @@ func Bearer(header http.Header) string {
 		return ""
 	}
 	return strings.TrimSpace(secret)
-}
-
-func (s *Store) scoped(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
-	if tenant == uuid.Nil {
-		return s.db.InNoTenant(ctx, fn)
-	}
-	return s.db.InTenant(ctx, tenant, fn)
 }
 
 // hash is plain SHA-256: a token has 256 random bits, so there is nothing for
