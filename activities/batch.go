@@ -112,7 +112,7 @@ func (b *batch) sofar() BatchResult {
 
 func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOutcome {
 	step, end := "revoke", verb(func(ctx context.Context, t *attempt) (connectors.Answer, error) {
-		if t.item.Verb == inventory.Rotate { // somebody relies on it since it was found
+		if t.item.Verb == inventory.Rotate { // another principal registered the account since it was discovered
 			return connectors.Answer{}, connectors.Retryable("others rely on the account: it is rotated, alone")
 		}
 		return revoke(ctx, t)

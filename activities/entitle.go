@@ -52,17 +52,17 @@ type SyncInput struct {
 	// Tenant: everybody is concerned.
 	Tenant bool `json:"tenant,omitempty"`
 	// Whole: whoever is or was in the group is concerned, and not only who came and went.
-	Whole bool      `json:"whole,omitempty"`
-	After uuid.UUID `json:"after"`
-	Doubt int64     `json:"doubt,omitempty"` // the newest about everybody, when it began
+	Whole        bool      `json:"whole,omitempty"`
+	After        uuid.UUID `json:"after"`
+	Invalidation int64     `json:"invalidation,omitempty"` // the newest about everybody, when it began
 }
 
 // Synced is how far one step of a synchronisation came.
 type Synced struct {
-	Principals int       `json:"principals"`
-	Changed    int       `json:"changed"`
-	After      uuid.UUID `json:"after"` // zero: nobody is left
-	Doubt      int64     `json:"doubt,omitempty"`
+	Principals   int       `json:"principals"`
+	Changed      int       `json:"changed"`
+	After        uuid.UUID `json:"after"` // zero: nobody is left
+	Invalidation int64     `json:"invalidation,omitempty"`
 }
 
 // syncPage is how many principals one attempt computes: some seconds of work.
@@ -78,7 +78,7 @@ func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
 		return Synced{}, err
 	}
 	if in.After == uuid.Nil {
-		if in.Doubt, err = a.Entitlements.Doubted(ctx, ref.Tenant, ref.Principal); err != nil {
+		if in.Invalidation, err = a.Entitlements.NewestInvalidation(ctx, ref.Tenant, ref.Principal); err != nil {
 			return Synced{}, err
 		}
 	}
@@ -91,7 +91,7 @@ func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
 	if err != nil {
 		return Synced{}, err
 	}
-	synced := Synced{Principals: len(ids), Doubt: in.Doubt}
+	synced := Synced{Principals: len(ids), Invalidation: in.Invalidation}
 	if len(ids) == syncPage {
 		synced.After = ids[len(ids)-1]
 	}
@@ -105,7 +105,7 @@ func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
 		ids = ids[n:]
 	}
 	if synced.After == uuid.Nil {
-		return synced, a.Entitlements.Clear(ctx, ref.Tenant, ref.Principal, in.Doubt)
+		return synced, a.Entitlements.Clear(ctx, ref.Tenant, ref.Principal, in.Invalidation)
 	}
 	return synced, nil
 }

@@ -311,14 +311,14 @@ func (w *world) drain(rt rapid.TB) {
 
 func (w *world) check(rt rapid.TB) {
 	ctx := context.Background()
-	var doubts int
+	var left int
 	err := w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			select count(*) from invalidations d where d.tenant_id = $1
-			   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = d.principal_id)`, w.tenant).Scan(&doubts)
+			   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = d.principal_id)`, w.tenant).Scan(&left)
 	})
-	if err != nil || doubts > 0 {
-		rt.Fatalf("%d doubts are left: %v", doubts, err)
+	if err != nil || left > 0 {
+		rt.Fatalf("%d invalidations are left: %v", left, err)
 	}
 	for n, id := range w.users {
 		user, err := directory.NewStore(w.db).Get(ctx, w.tenant, directory.TypeUser, id)

@@ -50,9 +50,9 @@ type Input struct {
 	Policy   Policy `json:"policy"`
 	// Moves: of a mover, whose cascade ends only what its event has marked.
 	Moves bool `json:"moves,omitempty"`
-	// After and Doubt are where a long synchronisation goes on.
-	After uuid.UUID `json:"after,omitzero"`
-	Doubt int64     `json:"doubt,omitempty"`
+	// After and Invalidation are where a long synchronisation goes on.
+	After        uuid.UUID `json:"after,omitzero"`
+	Invalidation int64     `json:"invalidation,omitempty"`
 	// Continued is what a long cascade takes with it when it continues as new.
 	Continued *Continued `json:"state,omitempty"`
 }

@@ -44,18 +44,18 @@ func sync(ctx workflow.Context, in Input) error {
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute},
 	})
 	next := activities.SyncInput{
-		Cascade: in.ref(), Tenant: in.tenantWide(), Whole: !slices.Equal(in.Changed, []string{"members"}), After: in.After, Doubt: in.Doubt,
+		Cascade: in.ref(), Tenant: in.tenantWide(), Whole: !slices.Equal(in.Changed, []string{"members"}), After: in.After, Invalidation: in.Invalidation,
 	}
 	for {
 		if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxSyncEvents {
-			in.After, in.Doubt = next.After, next.Doubt
+			in.After, in.Invalidation = next.After, next.Invalidation
 			return workflow.NewContinueAsNewError(ctx, TeamSync, in)
 		}
 		var synced activities.Synced
 		if err := workflow.ExecuteActivity(ctx, a.Sync, next).Get(ctx, &synced); err != nil {
 			return err
 		}
-		if next.After, next.Doubt = synced.After, synced.Doubt; next.After == uuid.Nil {
+		if next.After, next.Invalidation = synced.After, synced.Invalidation; next.After == uuid.Nil {
 			return nil
 		}
 	}

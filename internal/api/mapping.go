@@ -188,7 +188,7 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 		return shown, err
 	}
 	shown.Restriction = resource.Restriction
-	if shown.Uncomputed, err = s.Entitlements.InDoubt(r.Context(), of, who.ID); err != nil {
+	if shown.Uncomputed, err = s.Entitlements.Invalidated(r.Context(), of, who.ID); err != nil {
 		return shown, err
 	}
 	shown.Groups = append(shown.Groups, resource.Groups...)

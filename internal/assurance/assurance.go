@@ -50,9 +50,9 @@ type Health struct {
 	Waived    int64
 	Unbound   int64
 	Brakes    int64 // held
-	// Doubts and Signals are for how long what was committed has not been computed, and
+	// Invalidations and Signals are for how long what was committed has not been computed, and
 	// what receivers are to be told has waited, at most; in seconds.
-	Doubts, Signals float64
+	Invalidations, Signals float64
 	// When each kind of run last passed, and last failed; zero is never.
 	Passed, Failed map[Kind]time.Time
 }
@@ -63,7 +63,7 @@ func (s *Store) Health(ctx context.Context) (Health, error) {
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `
 			select h.unstarted, h.survivors, h.waived, h.unbound, h.brakes, w.invalidations, w.signals from installation_health() h, waiting_health() w`).
-			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unbound, &h.Brakes, &h.Doubts, &h.Signals); err != nil {
+			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unbound, &h.Brakes, &h.Invalidations, &h.Signals); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `select kind, passed, max(at) from assurances group by kind, passed`)

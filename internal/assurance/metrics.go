@@ -15,8 +15,8 @@ const scrapeTimeout = 5 * time.Second
 type collector struct {
 	store *Store
 
-	up, unstarted, survivors, waived, unbound, brakes, doubts, signals *prometheus.Desc
-	passed, failed                                                     *prometheus.Desc
+	up, unstarted, survivors, waived, unbound, brakes, invalidations, signals *prometheus.Desc
+	passed, failed                                                            *prometheus.Desc
 }
 
 // NewCollector returns the collector of the store's health.
@@ -25,17 +25,17 @@ func NewCollector(store *Store) prometheus.Collector {
 		return prometheus.NewDesc("leaver_"+name, help, labels, nil)
 	}
 	return &collector{
-		store:     store,
-		up:        gauge("postgresql_up", "Whether PostgreSQL answered this scrape."),
-		unstarted: gauge("events_unstarted", "Lifecycle events older than a minute that no workflow was started for."),
-		survivors: gauge("survivors", "Credentials and scheduled runs that outlived a cascade."),
-		waived:    gauge("waived", "Survivors that somebody has waived for a while."),
-		unbound:   gauge("unbound", "Credentials that connectors found and nobody registered."),
-		brakes:    gauge("brakes_held", "Tenants whose brake on mass deactivation is held."),
-		doubts:    gauge("entitlements_uncomputed_seconds", "For how long, at most, a change of groups, attributes or rules has not been computed."),
-		signals:   gauge("signals_waiting_seconds", "For how long, at most, a security event has waited for a receiver of an enabled stream."),
-		passed:    gauge("assurance_passed_timestamp_seconds", "When the reconciler or the drill last passed.", "kind"),
-		failed:    gauge("assurance_failed_timestamp_seconds", "When the reconciler or the drill last failed.", "kind"),
+		store:         store,
+		up:            gauge("postgresql_up", "Whether PostgreSQL answered this scrape."),
+		unstarted:     gauge("events_unstarted", "Lifecycle events older than a minute that no workflow was started for."),
+		survivors:     gauge("survivors", "Credentials and scheduled runs that outlived a cascade."),
+		waived:        gauge("waived", "Survivors that somebody has waived for a while."),
+		unbound:       gauge("unbound", "Credentials that connectors found and nobody registered."),
+		brakes:        gauge("brakes_held", "Tenants whose brake on mass deactivation is held."),
+		invalidations: gauge("entitlements_uncomputed_seconds", "For how long, at most, a change of groups, attributes or rules has not been computed."),
+		signals:       gauge("signals_waiting_seconds", "For how long, at most, a security event has waited for a receiver of an enabled stream."),
+		passed:        gauge("assurance_passed_timestamp_seconds", "When the reconciler or the drill last passed.", "kind"),
+		failed:        gauge("assurance_failed_timestamp_seconds", "When the reconciler or the drill last failed.", "kind"),
 	}
 }
 
@@ -60,7 +60,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	tell(c.waived, float64(h.Waived))
 	tell(c.unbound, float64(h.Unbound))
 	tell(c.brakes, float64(h.Brakes))
-	tell(c.doubts, h.Doubts)
+	tell(c.invalidations, h.Invalidations)
 	tell(c.signals, h.Signals)
 	for _, kind := range []Kind{Reconcile, Drill} {
 		tell(c.passed, seconds(h.Passed[kind]), string(kind))

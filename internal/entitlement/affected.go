@@ -12,7 +12,7 @@ import (
 
 // Moved returns a page of the principals whom a change of a group's members
 // concerns, in the order of their ids: who is in it and was not when last computed,
-// the other way round, and whom it left in doubt. With all it returns everybody who is or was in it, as a
+// the other way round, and whose entitlements it invalidated. With all it returns everybody who is or was in it, as a
 // change of its name needs. (`offset 0`: see groupsSQL.)
 func (s *Store) Moved(ctx context.Context, of, group uuid.UUID, all bool, after uuid.UUID, limit int) ([]uuid.UUID, error) {
 	return s.page(ctx, of, `
@@ -53,32 +53,32 @@ func (s *Store) page(ctx context.Context, of uuid.UUID, sql string, args ...any)
 	return ids, nil
 }
 
-// InDoubt tells whether something was committed that may change what a principal is
+// Invalidated tells whether something was committed that may change what a principal is
 // entitled to, and has not been computed yet.
-func (s *Store) InDoubt(ctx context.Context, of, principal uuid.UUID) (bool, error) {
-	doubted, err := database.Row(ctx, s.db, of, pgx.RowTo[bool], `select entitlements_stale($1, $2)`, of, principal)
+func (s *Store) Invalidated(ctx context.Context, of, principal uuid.UUID) (bool, error) {
+	invalidated, err := database.Row(ctx, s.db, of, pgx.RowTo[bool], `select entitlements_stale($1, $2)`, of, principal)
 	if err != nil {
-		return false, fmt.Errorf("look for doubts: %w", err)
+		return false, fmt.Errorf("look for invalidations: %w", err)
 	}
-	return doubted, nil
+	return invalidated, nil
 }
 
-// Doubted returns the newest doubt that a group, or a tenant's rules, have left about
+// NewestInvalidation returns the newest invalidation that a group, or a tenant's rules, have left about
 // everybody: once everybody whom it concerns is computed, it can be cleared.
-func (s *Store) Doubted(ctx context.Context, of, cause uuid.UUID) (int64, error) {
+func (s *Store) NewestInvalidation(ctx context.Context, of, cause uuid.UUID) (int64, error) {
 	newest, err := database.Row(ctx, s.db, of, pgx.RowTo[int64], `select coalesce(max(id), 0) from invalidations where tenant_id = $1 and principal_id = $1 and cause = $2`, of, cause)
 	if err != nil {
-		return 0, fmt.Errorf("look for doubts: %w", err)
+		return 0, fmt.Errorf("look for invalidations: %w", err)
 	}
 	return newest, nil
 }
 
-// Clear takes the doubts of a cause about everybody back, up to one.
+// Clear deletes the invalidations of a cause about everybody, up to one.
 func (s *Store) Clear(ctx context.Context, of, cause uuid.UUID, newest int64) error {
 	err := database.Exec(ctx, s.db, of, `
 		delete from invalidations where tenant_id = $1 and principal_id = $1 and cause = $2 and id <= $3`, of, cause, newest)
 	if err != nil {
-		return fmt.Errorf("clear doubts: %w", err)
+		return fmt.Errorf("clear invalidations: %w", err)
 	}
 	return nil
 }

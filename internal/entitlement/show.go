@@ -83,7 +83,7 @@ func (s *Store) Test(ctx context.Context, of, principal uuid.UUID, document *str
 }
 
 // Live derives what a principal is entitled to now, whatever is stored: for decisions
-// while that is in doubt. Error: [ErrUnknownPrincipal].
+// while these are invalidated. Error: [ErrUnknownPrincipal].
 func (s *Store) Live(ctx context.Context, of, principal uuid.UUID) ([]string, error) {
 	names := []string{}
 	result, err := s.Test(ctx, of, principal, nil)

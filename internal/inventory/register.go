@@ -300,7 +300,7 @@ type admission struct {
 
 	tenant uuid.UUID
 	asked  map[uuid.UUID]holder
-	live   map[uuid.UUID][]string // what those are entitled to of whom that is in doubt
+	live   map[uuid.UUID][]string // of those whose entitlements are invalidated
 }
 
 type holder struct {
@@ -317,7 +317,7 @@ func newCheck(tx pgx.Tx, tenant uuid.UUID, live map[uuid.UUID][]string) *admissi
 	return &admission{tx: tx, tenant: tenant, asked: make(map[uuid.UUID]holder), live: live}
 }
 
-// liveOf derives what principals are entitled to where that is in doubt: something was
+// liveOf derives what principals are entitled to where it is invalidated: something was
 // committed that has not been computed yet. What it lets in and turns out to be lost,
 // the computation ends.
 func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map[uuid.UUID][]string, error) {
@@ -326,14 +326,14 @@ func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map
 	if len(principals) == 0 {
 		return live, nil
 	}
-	doubted, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
+	invalidated, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select distinct p from unnest($2::uuid[]) p where exists (select 1 from resources
 		    where tenant_id = $1 and id = p and type in ('User', 'Agent') and deleted_at is null) and entitlements_stale($1, p)`,
 		tenant, principals)
 	if err != nil {
-		return nil, fmt.Errorf("look for doubts: %w", err)
+		return nil, fmt.Errorf("look for invalidations: %w", err)
 	}
-	for _, id := range doubted {
+	for _, id := range invalidated {
 		if live[id], err = s.entitlements.Live(ctx, tenant, id); err != nil {
 			return nil, err
 		}
@@ -391,19 +391,19 @@ func (a *admission) admit(ctx context.Context, n New) error {
 	return nil
 }
 
-// entitled lets a principal pass who holds an entitlement. In doubt what is derived
+// entitled lets a principal pass who holds an entitlement. Where it is invalidated, what is derived
 // counts. Where the tenant has no rules, nobody knows.
 func (a *admission) entitled(ctx context.Context, principal uuid.UUID, name string) error {
-	if live, doubted := a.live[principal]; doubted {
+	if live, invalidated := a.live[principal]; invalidated {
 		// Checked again under the lock: an evaluation that was committed in the meantime is
 		// newer than the derived entitlements.
-		if err := a.tx.QueryRow(ctx, `select entitlements_stale($1, $2)`, a.tenant, principal).Scan(&doubted); err != nil {
+		if err := a.tx.QueryRow(ctx, `select entitlements_stale($1, $2)`, a.tenant, principal).Scan(&invalidated); err != nil {
 			return err
 		}
-		if doubted && slices.Contains(live, name) {
+		if invalidated && slices.Contains(live, name) {
 			return nil
 		}
-		if doubted {
+		if invalidated {
 			return fmt.Errorf("%w: %s has no %s", ErrNotEntitled, principal, name)
 		}
 	}

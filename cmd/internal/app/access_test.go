@@ -188,12 +188,12 @@ func TestALostEntitlementIsDeniedFromTheCommitOn(t *testing.T) {
 	}
 	i.work()
 	i.becomes(users[0], "scope:read")
-	stacktest.Eventually(t, 20*time.Second, "no doubt", func() bool {
-		var doubts int
+	stacktest.Eventually(t, 20*time.Second, "no invalidations left", func() bool {
+		var left int
 		err := i.app.db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
-			return tx.QueryRow(t.Context(), `select count(*) from invalidations where tenant_id = $1`, i.tenant.ID).Scan(&doubts)
+			return tx.QueryRow(t.Context(), `select count(*) from invalidations where tenant_id = $1`, i.tenant.ID).Scan(&left)
 		})
-		return err == nil && doubts == 0
+		return err == nil && left == 0
 	})
 }
 
