@@ -3,6 +3,7 @@ package scim
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -40,6 +41,9 @@ func (h resourceHandler) writePage(w http.ResponseWriter, r *http.Request, q sea
 		}
 		p := projections[resource.Type]
 		body, err := p.apply(p.rt.render(sessionOf(r).base, resource))
+		if i == 0 {
+			out.b = slices.Grow(out.b, min(sendAt, len(page.Resources)*len(body))) // resources of a page are alike
+		}
 		if err == nil {
 			err = members.write(r.Context(), out, p, resource, body)
 		}
