@@ -35,7 +35,6 @@ const fillAccess = `
 // BenchmarkDecision asks whether an agent may act for its owner, with a credential and
 // with a scope, beside a bare net/http and pgx handler that selects one row.
 func BenchmarkDecision(b *testing.B) {
-	stacktest.Durable(b)
 	i := installAPI(b, func(c *config.Config) { c.Database.URL += fmt.Sprintf("&pool_max_conns=%d", accessConnections) })
 	pool, err := pgxpool.New(b.Context(), fmt.Sprintf("%s&pool_max_conns=%d", i.cfg.Database.MigrateURL, accessConnections))
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
@@ -28,7 +27,6 @@ const floorChild = 500
 // BenchmarkFloor is a bare workflow with as many no-op activities as a cascade
 // has credentials, on the same server.
 func BenchmarkFloor(b *testing.B) {
-	stacktest.Durable(b)
 	i := installAPI(b)
 	w := worker.New(i.app.temporal, "floor", worker.Options{})
 	w.RegisterWorkflow(floorWorkflow)
@@ -99,7 +97,6 @@ func (noopConnector) Revoke(context.Context, connectors.Target) (connectors.Answ
 // BenchmarkCascade is the Leaver workflow of a principal with n credentials,
 // from its start to its end; the SCIM request before it is not measured.
 func BenchmarkCascade(b *testing.B) {
-	stacktest.Durable(b)
 	i := installAPI(b)
 	i.app.connectors = connectors.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{connectors.AllTenants}}}
 	i.work()
@@ -133,7 +130,6 @@ func (i *installation) benchmark(b *testing.B) {
 // BenchmarkSingly is BenchmarkCascade with an activity for each credential, as a
 // connector with a rate has it: what batches save is the difference.
 func BenchmarkSingly(b *testing.B) {
-	stacktest.Durable(b)
 	i := installAPI(b)
 	i.app.connectors = connectors.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{connectors.AllTenants}, Rate: 100_000}}
 	i.work()

@@ -61,7 +61,6 @@ func (m *memory) Probe(_ context.Context, t connectors.Target) (connectors.Vital
 // gone, a single one from the same sender. Nothing may be lost; the floor is as many bare
 // workflows with as many no-op activities. Run it with -benchtime 1x.
 func BenchmarkCrowd(b *testing.B) {
-	stacktest.Durable(b)
 	crowd := crowdSize()
 	for b.Loop() {
 		i := installAPI(b)

@@ -30,7 +30,6 @@ func tenantUsers() int {
 // how much memory the process takes, how long the histories are, and how long the
 // SCIM requests took meanwhile. Run it with -benchtime 1x.
 func BenchmarkTenant(b *testing.B) {
-	stacktest.Durable(b)
 	for b.Loop() {
 		i := installAPI(b)
 		pool, err := pgxpool.New(b.Context(), i.cfg.Database.MigrateURL)

@@ -28,9 +28,12 @@ type Database struct {
 }
 
 // NewDatabase makes a database from the migrated template; it is dropped when
-// the test ends.
+// the test ends. A benchmark's is durable, as an installation's is.
 func NewDatabase(t testing.TB) Database {
 	t.Helper()
+	if b, ok := t.(*testing.B); ok {
+		makeDurable(b)
+	}
 	template, err := migratedTemplate()
 	if err != nil {
 		t.Fatalf("make the template database: %v", err)
@@ -66,9 +69,9 @@ func Open(t testing.TB, settings ...string) (*database.DB, Database) {
 	return db, d
 }
 
-// Durable sets the cluster's fsync, synchronous_commit and full_page_writes on until the
-// benchmark ends, as an installation has them. No other test may run meanwhile.
-func Durable(b *testing.B) {
+// makeDurable sets the cluster's fsync, synchronous_commit and full_page_writes on until
+// the benchmark ends. No other test may run meanwhile.
+func makeDurable(b *testing.B) {
 	b.Helper()
 	settings := []string{"fsync", "synchronous_commit", "full_page_writes"}
 	for _, name := range settings {
