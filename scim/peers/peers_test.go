@@ -1,4 +1,6 @@
-package scim_test
+// Package peers_test compares leaver with two providers on the same PostgreSQL: what they
+// answer, and at which rate.
+package peers_test
 
 import (
 	"context"

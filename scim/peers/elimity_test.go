@@ -1,4 +1,4 @@
-package scim_test
+package peers_test
 
 import (
 	"encoding/json"
@@ -13,19 +13,21 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim"
 )
 
 // TestLikeElimity runs random requests, of what both can do, against leaver and
 // against a provider on elimity-com/scim: they answer alike.
 func TestLikeElimity(t *testing.T) {
-	p := newProvider(t, tenant.ProfileDefault)
-	other := httptest.NewServer(newElimity(t, newPeerPool(t, p.database.OwnerURL, p.database.AppURL)))
+	l := newLeaver(t)
+	us := httptest.NewServer(l)
+	t.Cleanup(us.Close)
+	other := httptest.NewServer(newElimity(t, newPeerPool(t, l.database.OwnerURL, l.database.AppURL)))
 	t.Cleanup(other.Close)
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
 		run++
-		ours := peer{url: p.url, token: p.token, ids: map[string]string{}}
+		ours := peer{url: us.URL + scim.BasePath, token: l.token, ids: map[string]string{}}
 		theirs := peer{url: other.URL + "/v2", ids: map[string]string{}}
 		for range rapid.IntRange(1, 8).Draw(t, "requests") {
 			name := fmt.Sprintf("%s-%d", rapid.SampledFrom([]string{"ada", "bob"}).Draw(t, "name"), run)

@@ -1,4 +1,4 @@
-package scim_test
+package peers_test
 
 import (
 	"context"
@@ -14,9 +14,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim"
 )
 
 // The benchmarks measure requests over loopback with 16 connections, PostgreSQL
@@ -46,24 +45,16 @@ type benchProvider struct {
 
 func newBenchStack(b *testing.B) *benchStack {
 	b.Helper()
-	d := stacktest.NewDatabase(b)
-	// A tenant may use two thirds of leaver's pool: each provider has 16 connections.
-	db, err := database.Open(b.Context(), d.AppURL+"&pool_max_conns="+strconv.Itoa(benchConnections*3/2))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(db.Close)
-	p := &provider{t: b, db: db, tenants: tenant.NewStore(db), starter: &starter{}}
-	p.tenant, p.token = p.newTenant("acme", tenant.ProfileDefault)
-	pool := newPeerPool(b, d.OwnerURL, d.AppURL+"&pool_max_conns="+strconv.Itoa(benchConnections))
-	s := &benchStack{ids: fill(b, d.OwnerURL, p.tenant.ID)}
+	l := newLeaver(b)
+	pool := newPeerPool(b, l.database.OwnerURL, l.database.AppURL+"&pool_max_conns="+strconv.Itoa(benchConnections))
+	s := &benchStack{ids: fill(b, l.database.OwnerURL, l.tenant)}
 	for _, of := range []struct {
 		name, base string
 		handler    http.Handler
-	}{{"floor", "", floor{pool}}, {"leaver", "/scim/v2", p.handler()}, {"elimity", "/v2", newElimity(b, pool)}} {
+	}{{"floor", "", floor{pool}}, {"leaver", scim.BasePath, l}, {"elimity", "/v2", newElimity(b, pool)}} {
 		server := httptest.NewServer(of.handler)
 		b.Cleanup(server.Close)
-		s.providers = append(s.providers, benchProvider{of.name, server.Listener.Addr().String(), of.base, p.token})
+		s.providers = append(s.providers, benchProvider{of.name, server.Listener.Addr().String(), of.base, l.token})
 	}
 	return s
 }

@@ -1,0 +1,78 @@
+package peers_test
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"testing"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim"
+)
+
+func TestMain(m *testing.M) { stacktest.Main(m) }
+
+// leaver is leaver's provider over one database, with one tenant.
+type leaver struct {
+	http.Handler
+	database stacktest.Database
+	tenant   uuid.UUID
+	token    string
+}
+
+// started answers as if a workflow ran: what follows a commit is not compared here.
+type started struct{}
+
+func (started) Start(context.Context, lifecycle.Event) (string, error) { return "run", nil }
+
+// newLeaver mounts the provider as the product does, without a limit of rate. A tenant may
+// use two thirds of its connections.
+func newLeaver(t testing.TB) leaver {
+	t.Helper()
+	d := stacktest.NewDatabase(t)
+	db, err := database.Open(t.Context(), d.AppURL+"&pool_max_conns="+strconv.Itoa(benchConnections*3/2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	keyset, err := seal.GenerateKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer, err := seal.New(keyset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenants := tenant.NewStore(db)
+	of, err := tenants.Create(t.Context(), "acme", tenant.ProfileDefault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, token, err := tenants.Issue(t.Context(), of.ID, tenant.NewToken{Class: tenant.ClassSCIM})
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer := lifecycle.NewWriter(db, started{}, log)
+	t.Cleanup(writer.Close)
+	r := chi.NewRouter()
+	r.Mount(scim.BasePath, scim.New(scim.Config{
+		Directory: directory.NewStore(db), Lifecycle: writer, Transactions: lifecycle.NewCascades(db),
+		Tenants: tenants, Sealer: sealer, Log: log,
+	}).Handler())
+	return leaver{r, d, of.ID, token}
+}
+
+// patchBody wraps operations as every client does.
+func patchBody(operations string) string {
+	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[` + operations + `]}`
+}
