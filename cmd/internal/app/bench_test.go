@@ -142,6 +142,7 @@ func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 	b.Helper()
 	user := uuid.MustParse(i.createUser(uuid.NewString()))
 	i.register(user, n)
+	i.quiet() // the joiner has ended
 	capture := &captured{}
 	writer := lifecycle.NewWriter(i.app.db, capture, i.app.log)
 	defer writer.Close()

@@ -149,6 +149,7 @@ func inParallel(n int, do func(int)) {
 func (i *installation) quiet() {
 	i.t.Helper()
 	conn := i.connect()
+	defer func() { _ = conn.Close(i.t.Context()) }()
 	stacktest.Eventually(i.t, time.Hour, "quiet", func() bool {
 		var busy bool
 		err := conn.QueryRow(i.t.Context(), `select exists (select 1 from lifecycle_events where closed_at is null)`).Scan(&busy)
