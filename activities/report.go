@@ -12,7 +12,7 @@ import (
 type ReportInput struct {
 	Cascade     CascadeRef `json:"cascade"`
 	Interrupted bool       `json:"interrupted,omitempty"`
-	// FinalDiscovery: discover once more, and leave the event open if items are found.
+	// FinalDiscovery: discover again, and leave the event open if items are found.
 	FinalDiscovery bool `json:"finalDiscovery,omitempty"`
 	// After is the last item of the page before, if the final discovery has several.
 	After inventory.Held `json:"after,omitzero"`

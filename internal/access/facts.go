@@ -112,7 +112,7 @@ func (f *facts) grant() (into []any, next func()) {
 	return []any{&name}, func() { f.grants = append(f.grants, name) }
 }
 
-// again returns the statement that reads the parties once more, by their ids: the last thing
+// again returns the statement that reads the parties again, by their ids: the last thing
 // that is read before a decision, since a deactivation may have been committed meanwhile.
 func (f *facts) again(tenant uuid.UUID, q Question) database.Statement {
 	var onBehalf any

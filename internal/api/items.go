@@ -80,7 +80,7 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	// Not before the downstream was asked: one that hangs takes nobody's place.
+	// Only once the downstream has answered: one that hangs takes no slot.
 	slow, release, err := h.slow(r)
 	if err != nil {
 		h.fail(w, r, err)

@@ -55,7 +55,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		cfg.ConnConfig.RuntimeParams["statement_timeout"] = statementTimeout
 	}
 	if cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] == "" {
-		// A process that was stopped in a transaction holds nobody up for longer.
+		// A process that is suspended in a transaction keeps its locks no longer than this.
 		cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = idleTransactionTimeout
 	}
 	if cfg.ConnConfig.RuntimeParams["jit"] == "" {

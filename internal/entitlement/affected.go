@@ -53,7 +53,7 @@ func (s *Store) page(ctx context.Context, of uuid.UUID, sql string, args ...any)
 	return ids, nil
 }
 
-// Invalidated tells whether something was committed that may change what a principal is
+// Invalidated reports whether something was committed that may change what a principal is
 // entitled to, and has not been computed yet.
 func (s *Store) Invalidated(ctx context.Context, of, principal uuid.UUID) (bool, error) {
 	invalidated, err := database.Row(ctx, s.db, of, pgx.RowTo[bool], `select entitlements_stale($1, $2)`, of, principal)

@@ -222,7 +222,7 @@ func (s *Store) FinishStalled(ctx context.Context, tenant uuid.UUID) error {
 		  join inventory i on i.tenant_id = r.tenant_id and i.connector = r.connector and i.kind = r.kind and i.reference = r.reference
 		 where r.tenant_id = $1 and r.step = 'retired' and r.updated_at < now() - interval '5 minutes'`, tenant)
 	if err != nil {
-		return fmt.Errorf("look for rotations that nobody has finished: %w", err)
+		return fmt.Errorf("find unfinished rotations: %w", err)
 	}
 	var failed error
 	for _, id := range stalled {

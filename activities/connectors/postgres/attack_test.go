@@ -197,7 +197,7 @@ func TestAccepts_RefusesNamesThatPostgreSQLCuts(t *testing.T) {
 	}
 }
 
-// TestAccepts_RefusesReservedRoles: those that names alone tell. Others that are no agents'
+// TestAccepts_RefusesReservedRoles: those that are recognised by name. Others that are no agents'
 // are refused at the act.
 func TestAccepts_RefusesReservedRoles(t *testing.T) {
 	c := newDownstream(t).connector(t, "postgres://admin@127.0.0.1/x")

@@ -245,7 +245,7 @@ func TestRotation_BeginsByACoHoldersProof(t *testing.T) {
 }
 
 // TestRotation_HandsNothingToAnUnprovenRegistration: who knows an account's name is handed
-// no login, whether or not somebody else goes on with the account.
+// no login, whether or not another registration still uses the account.
 func TestRotation_HandsNothingToAnUnprovenRegistration(t *testing.T) {
 	for name, another := range map[string]bool{"of an account that nobody else holds": false, "of one that is rotated": true} {
 		t.Run(name, func(t *testing.T) {
