@@ -28,13 +28,12 @@ const appRole = "leaver_dev"
 func develop(ctx context.Context, o options, c *console) error {
 	codec, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return fmt.Errorf("find a port for the codec server: %w", err)
+		return fmt.Errorf("listen for the codec server: %w", err)
 	}
-	codecAddress := codec.Addr().String()
-	_ = codec.Close() // serve listens there in a moment
+	defer func() { _ = codec.Close() }()
 	stack, err := devstack.Start(ctx, devstack.Options{
 		Data: o.data, Ephemeral: o.ephemeral, NoInstall: o.noInstall, TemporalPort: o.temporalPort, UIPort: o.uiPort,
-		CodecEndpoint: "http://" + codecAddress, Log: c.note,
+		CodecEndpoint: "http://" + codec.Addr().String(), Log: c.note,
 	})
 	if err != nil {
 		return err
@@ -47,11 +46,11 @@ func develop(ctx context.Context, o options, c *console) error {
 		return err
 	}
 	defer peers.stop()
-	cfg, err := newConfig(ctx, stack, codecAddress, peers)
+	cfg, err := newConfig(ctx, stack, peers)
 	if err != nil {
 		return err
 	}
-	i, err := startInstallation(ctx, cfg, o.listen, stack.Data, peers.tenant())
+	i, err := startInstallation(ctx, cfg, o.listen, codec, stack.Data, peers.tenant())
 	if err != nil {
 		return err
 	}
@@ -60,6 +59,11 @@ func develop(ctx context.Context, o options, c *console) error {
 	d := &drill{console: c, installation: i, peers: peers, ui: stack.TemporalUI, namespace: cfg.Temporal.Namespace}
 	drillErr := d.run(ctx)
 	if drillErr != nil && !errors.Is(drillErr, errSurvived) {
+		select {
+		case err := <-i.ended:
+			drillErr = errors.Join(err, drillErr)
+		default:
+		}
 		return fmt.Errorf("drill: %w; the log is %s", drillErr, i.logFile)
 	}
 	d.links()
@@ -73,7 +77,7 @@ func develop(ctx context.Context, o options, c *console) error {
 
 // newConfig makes schema, role and keyset, and the configuration that a real
 // installation would have in leaver.yaml.
-func newConfig(ctx context.Context, stack *devstack.Stack, codec string, peers *downstreams) (*config.Config, error) {
+func newConfig(ctx context.Context, stack *devstack.Stack, peers *downstreams) (*config.Config, error) {
 	database, err := createDatabase(ctx, stack.DatabaseURL)
 	if err != nil {
 		return nil, err
@@ -89,7 +93,6 @@ func newConfig(ctx context.Context, stack *devstack.Stack, codec string, peers *
 	cfg.Database = config.Database{URL: withUser(database, appRole), MigrateURL: database}
 	cfg.Temporal = config.Temporal{Address: stack.TemporalAddress, Namespace: "leaver"}
 	cfg.Seal = config.Seal{KeysetFile: keyset}
-	cfg.Codec.Listen = codec
 	if u, err := url.Parse(stack.TemporalUI); err == nil && u.Host != "" {
 		cfg.Codec.AllowedOrigins = []string{stack.TemporalUI, "http://localhost:" + u.Port()}
 	}
@@ -162,11 +165,13 @@ type installation struct {
 	tenant  tenant.Tenant
 	// Tokens: the IdP's, the platform's and the operator's.
 	scim, platform, receiver, operator string
-	stop                               func()
+	// ended has why API or worker ended before they were stopped.
+	ended chan error
+	stop  func()
 }
 
-func startInstallation(ctx context.Context, cfg *config.Config, listen, data, tenantName string) (*installation, error) {
-	i := &installation{logFile: filepath.Join(data, "leaver.log")}
+func startInstallation(ctx context.Context, cfg *config.Config, listen string, codec net.Listener, data, tenantName string) (*installation, error) {
+	i := &installation{logFile: filepath.Join(data, "leaver.log"), ended: make(chan error, 2)}
 	file, err := os.OpenFile(i.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
@@ -186,12 +191,13 @@ func startInstallation(ctx context.Context, cfg *config.Config, listen, data, te
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var parts sync.WaitGroup
 	for _, part := range []func() error{
-		func() error { return i.app.Serve(running, listener) },
+		func() error { return i.app.Serve(running, listener, codec) },
 		func() error { return i.app.Work(running) },
 	} {
 		parts.Go(func() {
 			if err := part(); err != nil {
 				log.Error("a part of leaver ended", "error", err)
+				i.ended <- err
 			}
 		})
 	}

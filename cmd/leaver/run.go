@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -24,7 +25,13 @@ func (c *cli) serveCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("listen: %w", err)
 			}
-			return a.Serve(ctx, listener)
+			var codec net.Listener
+			if cfg.Codec.Listen != "" {
+				if codec, err = net.Listen("tcp", cfg.Codec.Listen); err != nil {
+					return errors.Join(fmt.Errorf("listen for the codec server: %w", err), listener.Close())
+				}
+			}
+			return a.Serve(ctx, listener, codec)
 		}),
 	}
 }

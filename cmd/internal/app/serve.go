@@ -109,16 +109,12 @@ func health(w http.ResponseWriter, status int, body map[string]string) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// Serve answers on the listener and relays events until ctx ends; then requests
-// in flight finish.
-func (a *App) Serve(ctx context.Context, listener net.Listener) error {
+// Serve answers on the listener, and as the codec server on the other one unless it is
+// nil, and relays events until ctx ends; then requests in flight finish.
+func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	servers := []*http.Server{newServer(a.Handler(), a.log)}
 	listeners := []net.Listener{listener}
-	if a.config.Codec.Listen != "" {
-		codec, err := net.Listen("tcp", a.config.Codec.Listen)
-		if err != nil {
-			return fmt.Errorf("listen for the codec server: %w", err)
-		}
+	if codec != nil {
 		servers, listeners = append(servers, newServer(a.codec(), a.log)), append(listeners, codec)
 	}
 	stopMetrics, err := a.serveMetrics(ctx)
