@@ -68,8 +68,7 @@ func NewStore(db *database.DB, entitlements Entitlements) *Store { return &Store
 
 // Decide answers questions in their order, in one round trip, and in more where something
 // was granted under an entitlement, or a change of groups, attributes or rules has not
-// been evaluated yet. Without PostgreSQL there is
-// no answer: database.ErrUnavailable.
+// been evaluated yet. Error: database.ErrUnavailable, without PostgreSQL.
 func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Question) ([]Reason, error) {
 	known := make([]facts, len(questions))
 	var statements []database.Statement

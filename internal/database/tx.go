@@ -24,16 +24,6 @@ const rollbackTimeout = 5 * time.Second
 // InTenant runs fn in one transaction that sees only that tenant's rows; those of no tenant
 // with uuid.Nil.
 func (db *DB) InTenant(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
-	return db.inTransaction(ctx, tenant, fn)
-}
-
-// InNoTenant runs fn in one transaction that sees no tenant's rows: for the
-// tenants' names, operators' tokens and the functions called before a tenant is known.
-func (db *DB) InNoTenant(ctx context.Context, fn func(pgx.Tx) error) error {
-	return db.inTransaction(ctx, uuid.Nil, fn)
-}
-
-func (db *DB) inTransaction(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
 	conn, release, err := db.acquire(ctx, tenant)
 	if err != nil {
 		return err
@@ -47,6 +37,12 @@ func (db *DB) inTransaction(ctx context.Context, tenant uuid.UUID, fn func(pgx.T
 		begin += "; set local statement_timeout = '" + slowStatementTimeout + "'"
 	}
 	return classify(pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{BeginQuery: begin}, fn))
+}
+
+// InNoTenant runs fn in one transaction that sees no tenant's rows: for the
+// tenants' names, operators' tokens and the functions called before a tenant is known.
+func (db *DB) InNoTenant(ctx context.Context, fn func(pgx.Tx) error) error {
+	return db.InTenant(ctx, uuid.Nil, fn)
 }
 
 // Statement is one of several that share a round trip.

@@ -111,8 +111,9 @@ const concludeSQL = `
 		   and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = $3 and e.closed_at is null)`
 
 // Conclude stores an item's state after an attempt, with the last records of its evidence
-// and the signal that it has ended, and releases the attempt's lease. It leaves the item unchanged if the event is closed, if
-// the item is already dead or released, or if a waived item would become a survivor.
+// and the signal that it has ended, and releases the attempt's lease. It leaves the item
+// unchanged if the event is closed, if the item is already dead or released, or if a waived
+// item would become a survivor.
 // Error: [ErrLeaseLost].
 func (s *Store) Conclude(ctx context.Context, tenant uuid.UUID, a Attempt, o *Opened, state State, reason string, records ...evidence.Record) error {
 	encoded, err := evidence.Encode(records)

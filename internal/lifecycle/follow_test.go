@@ -130,7 +130,7 @@ func TestEnded_SignalsByKindAndOutcome(t *testing.T) {
 		"a mover's cascade":               {ended{notifies: true, kind: Mover, outcome: "completed"}, ""},
 		"a client that did not wait":      {ended{notifies: true, kind: Mover, outcome: "completed", async: true}, "asyncresp"},
 		"a leaver's that did not wait":    {ended{notifies: true, kind: Leaver, outcome: "completed", async: true}, "session-revoked asyncresp"},
-		"a cascade that closes once more": {ended{kind: Leaver, outcome: "completed", async: true}, ""},
+		"a cascade that closes again":     {ended{kind: Leaver, outcome: "completed", async: true}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := short(test.event.signals()); got != test.want {
