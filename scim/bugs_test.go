@@ -28,9 +28,9 @@ var bugs = []struct {
 	}},
 	{"3 scim-patch CVE-2026-48170: dotted keys walked into the prototype", func(t *testing.T, p *provider) {
 		id := p.create("/Users", `{"userName":"ada"}`)
-		for key, status := range map[string]int{"__proto__.polluted": 200, "constructor.prototype.y": 400, "name.__proto__": 400, "__proto__": 200, "toString": 200} {
+		for key, status := range map[string]int{"__proto__.polluted": 400, "constructor.prototype.y": 400, "name.__proto__": 200, "__proto__": 400, "toString": 200} {
 			a := p.do("PATCH", "/Users/"+id, patchBody(`{"op":"add","value":{"`+key+`":"x"}}`))
-			if a.status != status && a.status != http.StatusBadRequest {
+			if a.status != status {
 				t.Errorf("%s answered %d: %s", key, a.status, a.raw)
 			}
 		}

@@ -42,7 +42,7 @@ type bulkOperation struct {
 // guards, the same transaction, the same events. Those that need another's
 // resource come after it, in whatever order they were sent.
 func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
-	raw, err := readObject(w, r)
+	raw, err := s.readObject(w, r)
 	if err == nil {
 		err = wantMessage(raw, bulkRequestURN)
 	}

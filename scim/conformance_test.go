@@ -1,11 +1,18 @@
 package scim_test
 
 import (
+	"bytes"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/leaverhq/leaver/internal/conformance"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim"
 )
 
 // TestConformance runs our own probe, which anyone can run against any provider,
@@ -17,7 +24,9 @@ func TestConformance(t *testing.T) {
 			p := newProvider(t, profile)
 			p.declare("User", claimsSchema)
 			results, err := conformance.Run(t.Context(), conformance.Target{URL: p.url, Token: p.token, Client: http.DefaultClient}, conformance.Sets(), func(r conformance.Result) {
-				if r.Outcome != conformance.Passed {
+				// A strict tenant takes no bare string for an object, as docs/SCIM.md says.
+				refused := profile == tenant.ProfileStrict && r.Name == "sets the manager by a bare string"
+				if (r.Outcome != conformance.Passed) != refused {
 					t.Errorf("%s: %s %s: %s", r.Set, r.Name, r.Outcome, r.Detail)
 				}
 			})
@@ -26,6 +35,73 @@ func TestConformance(t *testing.T) {
 			}
 			if a := p.do("GET", "/?count=0", ""); a.body["totalResults"] != 0.0 {
 				t.Errorf("the probe left %v resources behind", a.body["totalResults"])
+			}
+		})
+	}
+}
+
+// A provider that does one thing wrong fails the check of that thing, and no other.
+func TestConformance_JudgesEachFaultOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault func(query, body string) (status int, answer string) // 0: none
+		want  []string
+	}{
+		"userName compares with case": {
+			fault: func(query, _ string) (int, string) {
+				if strings.HasPrefix(query, `filter=userName+eq+%22LEAVER`) {
+					return http.StatusOK, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"],"totalResults":0,"Resources":[]}`
+				}
+				return 0, ""
+			},
+			want: []string{"filter: names and values compare without case where the schema says so"},
+		},
+		"a bare string is no manager": {
+			fault: func(_, body string) (int, string) {
+				if strings.Contains(body, `:manager","value":"`) && !strings.Contains(body, `:manager","value":""`) {
+					return http.StatusBadRequest, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"400","scimType":"invalidValue","detail":"want an object"}`
+				}
+				return 0, ""
+			},
+			want: []string{"sets the manager by a bare string"},
+		},
+		"no filter knows sw": {
+			fault: func(query, _ string) (int, string) {
+				if strings.Contains(query, "displayName+sw") {
+					return http.StatusBadRequest, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"400","scimType":"invalidFilter","detail":"sw"}`
+				}
+				return 0, ""
+			},
+			want: []string{"filter: sw"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProvider(t, tenant.ProfileDefault)
+			handler := p.handler()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				if status, answer := c.fault(r.URL.RawQuery, string(body)); status != 0 {
+					w.Header().Set("Content-Type", "application/scim+json")
+					w.WriteHeader(status)
+					_, _ = io.WriteString(w, answer)
+					return
+				}
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				handler.ServeHTTP(w, r)
+			}))
+			t.Cleanup(server.Close)
+			var failed []string
+			_, err := conformance.Run(t.Context(), conformance.Target{URL: server.URL + scim.BasePath, Token: p.token, Client: http.DefaultClient}, conformance.Sets(),
+				func(r conformance.Result) {
+					if r.Outcome == conformance.Failed {
+						failed = append(failed, r.Name)
+					}
+				})
+			if diff := cmp.Diff(c.want, failed); diff != "" || err != nil {
+				t.Errorf("failed checks (-want +got), %v:\n%s", err, diff)
 			}
 		})
 	}

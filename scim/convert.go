@@ -7,20 +7,22 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/textkey"
 )
 
 // toResource splits an Object into document, indexed columns and edges.
-func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
+func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 	r := &directory.Resource{Type: rt.Name}
 	document := Object{}
 	for name, value := range o {
 		a := attribute(rt.Schema.Attributes, name)
 		switch {
 		case a != nil && a.edge:
-			edges, err := toEdges(a, value)
-			if err != nil {
-				return nil, err
+			edges, unknown := toEdges(a, value)
+			if len(unknown) > 0 && (!a.unbounded || !rd.skipsMembers) {
+				return nil, &directory.UnknownTargetError{Attribute: a.Name, Value: unknown[0]}
 			}
+			r.Members.Skipped = append(r.Members.Skipped, unknown...)
 			if !a.unbounded {
 				r.Edges = append(r.Edges, edges...)
 				continue
@@ -34,13 +36,14 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 			document[name] = value
 		}
 	}
-	r.ExternalID, _ = o["externalId"].(string)
+	externalID, _ := o["externalId"].(string)
+	r.ExternalID = textkey.Exact(externalID)
 	if active, ok := o["active"].(bool); ok {
 		r.Active = &active
 	}
 	if rt.unique != "" {
 		name, _ := o[rt.unique].(string)
-		r.UniqueName = directory.Fold(name)
+		r.UniqueName = textkey.Fold(name)
 		r.Display = name
 	}
 	if display, ok := o["displayName"].(string); ok && display != "" {
@@ -69,6 +72,7 @@ func toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
 		return nil, err
 	}
 	r.Document = appendValue(nil, document)
+	r.Folded = appendValue(nil, fold(rt, document))
 	return r, nil
 }
 
@@ -86,10 +90,7 @@ func uniqueValues(rt *ResourceType, o Object, r *directory.Resource) error {
 		if members[a.Name] == nil {
 			continue
 		}
-		value := fmt.Sprint(members[a.Name])
-		if !a.CaseExact {
-			value = directory.Fold(value)
-		}
+		value := a.key(fmt.Sprint(members[a.Name]))
 		if len(value) > maxName {
 			return badRequest(invalidValue, "%s is longer than %d bytes", a.Name, maxName)
 		}
@@ -98,26 +99,24 @@ func uniqueValues(rt *ResourceType, o Object, r *directory.Resource) error {
 	return nil
 }
 
-func toEdges(a *Attribute, value any) ([]directory.Edge, error) {
-	list, ok := value.([]any)
-	if !ok {
-		list = []any{value}
-	}
-	var edges []directory.Edge
+// toEdges returns the edges of an attribute, and the values that are not the id of a resource.
+func toEdges(a *Attribute, value any) (edges []directory.Edge, unknown []string) {
+	list := listOf(value)
 	seen := make(map[uuid.UUID]bool, len(list))
 	for _, v := range list {
 		object, _ := v.(Object)
 		text, _ := object["value"].(string)
 		id, err := uuid.Parse(text)
 		if err != nil {
-			return nil, &directory.UnknownTargetError{Attribute: a.Name, Value: text}
+			unknown = append(unknown, clip(text))
+			continue
 		}
 		if !seen[id] {
 			seen[id] = true
 			edges = append(edges, directory.Edge{Attribute: a.Name, Target: id})
 		}
 	}
-	return edges, nil
+	return edges, unknown
 }
 
 // toObject is the inverse: the whole resource as PATCH sees it.

@@ -248,6 +248,8 @@ func (rs resolver) place(schema *Schema, a *Attribute) directory.Place {
 		return directory.InExternalID
 	case a.Name == "displayName" && rs.rt.unique == "":
 		return directory.InDisplayName
+	case a.Name == "active":
+		return directory.InActive
 	}
 	return directory.InDocument
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // The limits that hold before the parser runs: without them nested parentheses
@@ -33,6 +34,7 @@ func (t token) isOperator() bool {
 func (t token) is(word string) bool { return strings.EqualFold(string(t), word) }
 
 // scanFilter cuts a filter into tokens, within the limits.
+// A word that begins with a quotation mark of another kind is not a value: values are JSON.
 func scanFilter(filter string) ([]token, error) {
 	if len(filter) > maxFilterLength {
 		return nil, badRequest(invalidFilter, "the filter is longer than %d bytes", maxFilterLength)
@@ -66,6 +68,9 @@ func scanFilter(filter string) ([]token, error) {
 			end := i
 			for end < len(filter) && !strings.ContainsRune(" \t\r\n()[]\"", rune(filter[end])) {
 				end++
+			}
+			if first, _ := utf8.DecodeRuneInString(filter[i:]); strings.ContainsRune("'`‘’‚“”„«»", first) {
+				return nil, badRequest(invalidFilter, "strings in a filter need double quotes, got %s", clip(filter[i:end]))
 			}
 			tokens = append(tokens, token(filter[i:end]))
 			i = end

@@ -73,7 +73,7 @@ func FuzzPatch(f *testing.F) {
 			t.Error("the original was changed")
 		}
 		if err == nil {
-			_, err := toResource(UserType(), after)
+			_, err := reader{}.toResource(UserType(), after)
 			wantClientError(t, err)
 		}
 	})

@@ -27,6 +27,8 @@ type operation struct {
 	hasPath  bool
 	value    any
 	hasValue bool
+	// inValue: the path is a name in the value of an operation without a path.
+	inValue bool
 }
 
 // parsePatch reads a PatchOp message; names and ops in any case.
@@ -128,11 +130,7 @@ func (p patcher) spend(comparisons int) error {
 
 func (p patcher) apply(o operation) error {
 	if o.hasPath {
-		t, err := p.path(o.path)
-		if err != nil || t == nil {
-			return err
-		}
-		return p.at(t, o)
+		return p.on(o)
 	}
 	// Without a path the value's members are the targets; their keys may be
 	// dotted, or carry a URN.
@@ -152,24 +150,36 @@ func (p patcher) member(op, name string, value any) error {
 	if strings.EqualFold(name, "schemas") {
 		return nil
 	}
-	t, err := p.path(name)
-	if err != nil || t == nil {
+	return p.on(operation{op: op, path: name, hasPath: true, value: value, hasValue: true, inValue: true})
+}
+
+// on applies an operation with a path.
+func (p patcher) on(o operation) error {
+	t, err := p.path(o.path)
+	switch {
+	case err != nil:
 		return err
+	case t == nil && o.op != "remove":
+		return misdirected(p.rt, o.path, o.value)
+	case t == nil:
+		return nil
 	}
-	return p.at(t, operation{op: op, value: value, hasValue: true})
+	return p.at(t, o)
 }
 
 func (p patcher) at(t *target, o operation) error {
 	switch {
-	case t.ignored:
-		return nil
+	case t.ignored, t.readOnly && t.attr.Name == "groups":
+		if o.inValue {
+			return nil // clients echo it
+		}
+		return p.readOnly(o.path)
+	case t.whole && t.schema.ID == LifecycleURN:
+		return p.readOnly(t.schema.ID)
 	case t.whole:
 		return p.schema(t.schema, o)
 	case t.readOnly:
-		if p.reader.strict && t.attr.Name != "groups" { // which everybody echoes
-			return badRequest(mutability, "%s is read-only", clip(t.name()))
-		}
-		return nil
+		return p.readOnly(t.name())
 	case t.attr.unbounded:
 		return p.members(t, o)
 	}
@@ -185,6 +195,14 @@ func (p patcher) at(t *target, o operation) error {
 		return p.subAttribute(in, t, o.value)
 	}
 	return p.simple(in, t, o)
+}
+
+// readOnly answers an operation on what the server alone writes.
+func (p patcher) readOnly(name string) error {
+	if p.reader.strict {
+		return badRequest(mutability, "%s is read-only", clip(name))
+	}
+	return nil
 }
 
 // path resolves a path; nil is one to ignore.
@@ -300,8 +318,8 @@ func (p patcher) list(in Object, t *target, o operation) error {
 	merged := newSet(t.attr, have)
 	var touched []any // what was there already changes nothing (RFC 7644 section 3.5.2.1)
 	for _, v := range added {
-		if merged.add(v) {
-			touched = append(touched, v)
+		if element, changed := merged.add(v); changed {
+			touched = append(touched, element)
 		}
 	}
 	if len(merged.values) > max(maxElements, len(have)) {
@@ -309,38 +327,6 @@ func (p patcher) list(in Object, t *target, o operation) error {
 	}
 	p.setList(in, t.attr, merged.values, touched)
 	return nil
-}
-
-// set is a list whose elements are met once: edges by their value, other
-// elements by all they hold.
-type set struct {
-	edge   bool
-	values []any
-	seen   map[string]bool // edges by their value, others by their JSON
-}
-
-func newSet(a *Attribute, values []any) *set {
-	s := &set{edge: a.edge, seen: make(map[string]bool, len(values))}
-	for _, v := range values {
-		s.add(v)
-	}
-	return s
-}
-
-// add tells whether the value is new.
-func (s *set) add(v any) bool {
-	var key string
-	if s.edge {
-		key = strings.ToLower(v.(Object)["value"].(string))
-	} else {
-		key = string(appendValue(nil, v))
-	}
-	if s.seen[key] {
-		return false
-	}
-	s.seen[key] = true
-	s.values = append(s.values, v)
-	return true
 }
 
 // elements sets what a value filter selects. One that selects nothing makes
@@ -357,6 +343,9 @@ func (p patcher) elements(in Object, t *target, o operation) error {
 		}
 	}
 	if len(touched) == 0 {
+		if isUnassigned(o.value) {
+			return nil // there is nothing to clear
+		}
 		if len(have) >= maxElements {
 			return badRequest(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
 		}
@@ -384,11 +373,13 @@ func (p patcher) setElement(element Object, t *target, value any) error {
 		if err != nil {
 			return err
 		}
-		if read == nil {
-			delete(element, t.sub.Name)
-		} else {
-			element[t.sub.Name] = read
+		if read == nil || (t.sub.Name == "value" && read == "") {
+			if delete(element, t.sub.Name); onlyLabels(element) {
+				clear(element)
+			}
+			return nil
 		}
+		element[t.sub.Name] = read
 		return nil
 	}
 	read, err := p.reader.single(t.attr, value)
@@ -443,6 +434,12 @@ func comparisons(c directory.Condition) int {
 	}
 }
 
+// isUnassigned reports whether a value means none (RFC 7643 section 2.5).
+func isUnassigned(value any) bool {
+	list, isList := value.([]any)
+	return value == nil || value == "" || (isList && len(list) == 0)
+}
+
 func isPrimary(v any) bool {
 	object, ok := v.(Object)
 	return ok && object["primary"] == true
@@ -484,7 +481,9 @@ func (p patcher) remove(in Object, t *target, o operation) error {
 		case !selected(v):
 			left = append(left, v)
 		case t.sub != nil && isObject:
-			delete(element, t.sub.Name)
+			if delete(element, t.sub.Name); onlyLabels(element) {
+				clear(element)
+			}
 			left = append(left, v)
 		}
 	}

@@ -47,6 +47,10 @@ func (p patcher) memberIDs(a *Attribute, o operation) ([]uuid.UUID, error) {
 	for _, element := range listOf(read) {
 		text, _ := element.(Object)["value"].(string)
 		id, err := uuid.Parse(text)
+		if err != nil && o.op != "remove" && p.reader.skipsMembers {
+			p.delta.Skipped = append(p.delta.Skipped, clip(text))
+			continue
+		}
 		if err != nil && o.op != "remove" {
 			return nil, &directory.UnknownTargetError{Attribute: a.Name, Value: clip(text)}
 		}

@@ -78,7 +78,11 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 	t.readOnly = t.attr.Mutability == ReadOnly
 	if sub != nil {
 		if t.sub = t.attr.sub(*sub); t.sub == nil {
-			return nil, badRequest(invalidPath, "%s has no sub-attribute %q", t.attr.Name, clip(*sub))
+			unknown := badRequest(invalidPath, "%s has no sub-attribute %q", t.attr.Name, clip(*sub))
+			if t.attr.Type == TypeComplex {
+				return nil, &unknownAttributeError{unknown}
+			}
+			return nil, unknown
 		}
 		t.readOnly = t.readOnly || t.sub.Mutability == ReadOnly
 	}
@@ -90,7 +94,7 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 	}
 	var err error
 	if t.where, err = (resolver{rt: rt, element: t.attr}).parse(where); err != nil {
-		return nil, err
+		return nil, badRequest(invalidPath, "path: %s", err.Error())
 	}
 	t.assertions = Object{}
 	assertions(t.where, t.assertions)

@@ -2,6 +2,7 @@ package scim
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -9,24 +10,52 @@ import (
 	"strings"
 )
 
-const maxBody = 1 << 20 // bytes
+const (
+	maxBody = 1 << 20 // bytes
+	// maxGroupBody bounds the body of a group in bytes: 50,000 members with names and URLs.
+	maxGroupBody = 16 << 20
+	// maxLargeBodies is how many bodies over maxBody are in memory at a time.
+	maxLargeBodies = 4
+)
 
-// readObject reads a request's JSON object of bounded size; see [parseObject] for what
+// readObject reads a request's JSON object of at most maxBody; see [parseObject] for what
 // else is refused.
-func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) {
+func (s *Server) readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) {
+	return s.readUpTo(w, r, maxBody)
+}
+
+// readUpTo is readObject with a limit of its own, in bytes. A body over maxBody waits until
+// few others are in memory.
+func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (map[string]any, error) {
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		w.Header().Set("Accept-Encoding", "identity")
+		return nil, failure(http.StatusUnsupportedMediaType, "send the body without Content-Encoding")
+	}
 	if header := r.Header.Get("Content-Type"); header != "" {
 		media, _, err := mime.ParseMediaType(header)
 		if err != nil || (media != contentType && media != "application/json") {
 			return nil, failure(http.StatusUnsupportedMediaType, "send "+contentType)
 		}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	stream := http.MaxBytesReader(w, r.Body, limit)
+	body, err := io.ReadAll(io.LimitReader(stream, maxBody))
+	if err == nil && len(body) == maxBody && limit > maxBody {
+		if err := s.large.Acquire(r.Context(), 1); err != nil {
+			return nil, failure(http.StatusServiceUnavailable, "other large requests are being read; try again")
+		}
+		defer s.large.Release(1)
+	}
+	if err == nil && len(body) == maxBody {
+		var rest []byte
+		rest, err = io.ReadAll(stream)
+		body = append(body, rest...)
+	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, failure(http.StatusRequestEntityTooLarge, "the body is longer than 1 MiB")
+		return nil, failure(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d MiB", limit>>20))
 	}
 	if err != nil {
-		return nil, badRequest(invalidSyntax, "the body could not be read")
+		return nil, badRequest(invalidSyntax, "the body could not be read: the connection broke")
 	}
 	return parseObject(body)
 }

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -12,6 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/internal/textkey"
 )
 
 // resourceHandler serves one resource type: all take the same path. At the root
@@ -31,7 +33,8 @@ func (h resourceHandler) resourceType(r *http.Request) (*ResourceType, error) {
 }
 
 func readerFor(r *http.Request) reader {
-	return reader{strict: sessionOf(r).Tenant.Profile == tenant.ProfileStrict}
+	profile := sessionOf(r).Tenant.Profile
+	return reader{strict: profile == tenant.ProfileStrict, skipsMembers: profile == tenant.ProfileOkta}
 }
 
 func cause(r *http.Request, trigger lifecycle.Trigger) lifecycle.Cause {
@@ -49,13 +52,21 @@ func id(r *http.Request) (uuid.UUID, error) {
 }
 
 func (h resourceHandler) create(w http.ResponseWriter, r *http.Request) {
-	raw, err := readObject(w, r)
+	raw, err := h.read(w, r)
 	if err == nil {
 		err = h.createFrom(w, r, raw)
 	}
 	if err != nil {
 		h.writeError(w, r, err)
 	}
+}
+
+// read reads the body of a resource or of a PATCH.
+func (h resourceHandler) read(w http.ResponseWriter, r *http.Request) (map[string]any, error) {
+	if h.name == directory.TypeGroup {
+		return h.readUpTo(w, r, maxGroupBody)
+	}
+	return h.readObject(w, r)
 }
 
 func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw map[string]any) error {
@@ -70,13 +81,20 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 	if err != nil {
 		return err
 	}
-	resource, err := toResource(rt, object)
+	resource, err := readerFor(r).toResource(rt, object)
+	if err == nil {
+		err = checkName(rt, object)
+	}
 	if err == nil {
 		err = checkSize(resource)
 	}
 	if err != nil {
 		return err
 	}
+	if uniqueGroups(r, rt) {
+		claimGroupName(resource)
+	}
+	resource.Members.SkipUnknown = readerFor(r).skipsMembers
 	p, err := projectionOf(r, rt) // a bad one must not be told after the commit
 	if err != nil {
 		return err
@@ -123,7 +141,7 @@ func (h resourceHandler) getOne(w http.ResponseWriter, r *http.Request) error {
 func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 	h.update(w, r, lifecycle.TriggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (lifecycle.Edit, error) {
 		// A body for another resource must not change this one (Keycloak #46658).
-		if bodyID, ok := raw["id"].(string); ok && bodyID != "" && !strings.EqualFold(bodyID, pathID.String()) {
+		if !bodyIs(raw, pathID) {
 			return nil, badRequest(invalidValue, "the body's id is not the path's")
 		}
 		object, err := readerFor(r).resource(rt, raw)
@@ -135,9 +153,11 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return nil, err
 			}
-			after, err := edited(rt, current, original, clone(object).(Object), true)
+			after, err := h.edited(r, rt, current, original, clone(object).(Object), true)
 			if err == nil {
-				after.Members.Clear = rt.Name == directory.TypeGroup // but those in the body
+				// A PUT without members, as Okta renames a group, keeps them (RFC 7644
+				// section 3.5.1).
+				after.Members.Clear = rt.Name == directory.TypeGroup && givesMembers(rt, raw)
 			}
 			return after, err
 		}, nil
@@ -164,8 +184,9 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return nil, err
 			}
-			after, err := edited(rt, current, original, object, false)
+			after, err := h.edited(r, rt, current, original, object, false)
 			if err == nil {
+				members.SkipUnknown = readerFor(r).skipsMembers
 				after.Members = members
 			}
 			return after, err
@@ -175,13 +196,54 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 
 func checkSize(r *directory.Resource) error {
 	if len(r.Document) > maxDocument {
-		return badRequest(tooMany, "the resource is larger than %d KiB", maxDocument>>10)
+		return badRequest(invalidValue, "the resource is larger than %d KiB without its members", maxDocument>>10)
 	}
 	return nil
 }
 
+// checkName refuses a unique name that begins or ends with a blank (RFC 8265 section 3.1):
+// people take it for another.
+func checkName(rt *ResourceType, o Object) error {
+	name, _ := o[rt.unique].(string)
+	if strings.TrimFunc(name, unicode.IsSpace) != name {
+		return badRequest(invalidValue, "%s must not begin or end with a blank, got %q", rt.unique, clip(name))
+	}
+	return nil
+}
+
+// uniqueGroups reports whether the names of groups are unique: Microsoft's validator creates
+// the same group twice, and expects a conflict.
+func uniqueGroups(r *http.Request, rt *ResourceType) bool {
+	return rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra
+}
+
+func claimGroupName(group *directory.Resource) {
+	if group.Unique == nil {
+		group.Unique = make(map[string]string)
+	}
+	group.Unique["displayName"] = textkey.Fold(group.Display)
+}
+
+// givesMembers reports whether the body of a group has members, if only an empty list.
+func givesMembers(rt *ResourceType, raw map[string]any) bool {
+	for key, value := range raw {
+		schema, name := rt.splitURN(key)
+		if inner, ok := value.(map[string]any); ok && name == "" && schema == rt.Schema && givesMembers(rt, inner) {
+			return true
+		}
+		if value != nil && schema == rt.Schema && strings.EqualFold(name, directory.EdgeMembers) {
+			return true
+		}
+	}
+	return false
+}
+
 // edited is the resource that an object makes in place of the original one.
-func edited(rt *ResourceType, current *directory.Resource, original, object Object, replaced bool) (*directory.Resource, error) {
+func (h resourceHandler) edited(r *http.Request, rt *ResourceType, current *directory.Resource, original, object Object, replaced bool) (*directory.Resource, error) {
+	// What a PUT does not say does not lift a deactivation.
+	if replaced && original["active"] == false && object["active"] == nil {
+		object["active"] = false
+	}
 	// What the stored record lacked already fails nobody's change.
 	if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
 		return nil, err
@@ -189,7 +251,7 @@ func edited(rt *ResourceType, current *directory.Resource, original, object Obje
 	if err := settle(rt, original, object, replaced); err != nil {
 		return nil, err
 	}
-	after, err := toResource(rt, object)
+	after, err := readerFor(r).toResource(rt, object)
 	if err != nil {
 		return nil, err
 	}
@@ -199,6 +261,14 @@ func edited(rt *ResourceType, current *directory.Resource, original, object Obje
 		}
 	}
 	after.ID, after.Version, after.Created = current.ID, current.Version, current.Created
+	if rt.unique != "" && object[rt.unique] == original[rt.unique] {
+		after.UniqueName = current.UniqueName // also where a migration found that another has the name too
+	} else if err := checkName(rt, object); err != nil {
+		return nil, err
+	}
+	if uniqueGroups(r, rt) && object["displayName"] != original["displayName"] {
+		claimGroupName(after)
+	}
 	after.Changed = difference(rt, original, object)
 	return after, nil
 }
@@ -232,7 +302,7 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 	id, err := id(r)
 	var raw map[string]any
 	if err == nil {
-		raw, err = readObject(w, r)
+		raw, err = h.read(w, r)
 	}
 	var rt *ResourceType
 	if err == nil {
@@ -245,24 +315,37 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 	if err == nil {
 		err = h.modified(w, r, rt, id, trigger, edit)
 	}
+	if err != nil && rt != nil && h.mustDeactivate(r, rt, trigger, raw, id, err) {
+		h.Log.WarnContext(r.Context(), "deactivated the principal; refused the rest of the request",
+			"tenant", sessionOf(r).Tenant.Name, "type", rt.Name, "id", id, "reason", err)
+		by := cause(r, trigger)
+		by.Ignored = []string{clip(err.Error())}
+		err = h.modifiedBy(w, r, rt, id, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
+			return lifecycle.Deactivated(current)
+		})
+	}
 	if err != nil {
 		h.writeError(w, r, err)
 	}
 }
 
 func (h resourceHandler) modified(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger lifecycle.Trigger, edit lifecycle.Edit) error {
+	return h.modifiedBy(w, r, rt, id, cause(r, trigger), edit)
+}
+
+func (h resourceHandler) modifiedBy(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, edit lifecycle.Edit) error {
 	p, err := projectionOf(r, rt)
 	if err != nil {
 		return err
 	}
-	result, err := h.modify(r, rt, id, cause(r, trigger), edit)
+	result, err := h.modify(r, rt, id, by, edit)
 	if err != nil {
 		return err
 	}
 	status := http.StatusOK
 	// The profile of Entra gets no body for a group (RFC 7644 section 3.5.2
 	// leaves it open, unless attributes are asked for).
-	if trigger == lifecycle.TriggerPatch && rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra && !r.URL.Query().Has("attributes") {
+	if by.Trigger == lifecycle.TriggerPatch && rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra && !r.URL.Query().Has("attributes") {
 		status = http.StatusNoContent
 	}
 	return h.written(w, r, p, status, result)

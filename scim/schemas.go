@@ -78,7 +78,9 @@ func plural(name, description string, value Attribute) Attribute {
 func links(name, description string, types ...string) Attribute {
 	value := exact(text("value", "The id of the resource."))
 	value.Mutability, value.Required = Immutable, true
-	a := many(complexOf(name, description, value, readOnly(reference("$ref", "Its URL.", types...)),
+	ref := reference("$ref", "Its URL.", types...)
+	ref.Mutability = Immutable
+	a := many(complexOf(name, description, value, ref,
 		readOnly(text("display", "Its name.")), readOnly(text("type", "Its resource type."))))
 	a.edge = true
 	return a
@@ -150,8 +152,7 @@ func GroupType() *ResourceType {
 func AgentType() *ResourceType {
 	name := text("agentUserName", "The agent's unique name.")
 	name.Required, name.Uniqueness, name.alias = true, UniqueServer, "name"
-	owners := links(directory.EdgeOwners, "Who answers for the agent: with its last active owner the agent ends.", "User", "Group")
-	owners.Required = true
+	owners := links(directory.EdgeOwners, "Who answers for the agent: without an active owner it may not act.", "User", "Group")
 	parent := links(directory.EdgeParent, "The agent that this one works for.", "Agent")
 	parent.MultiValued = false
 	return ResourceType{Name: directory.TypeAgent, Endpoint: "/Agents", unique: "agentUserName", Extensions: []*Schema{validitySchema(), lifecycleSchema()}, Schema: &Schema{

@@ -205,7 +205,7 @@ func (h resourceHandler) list(w http.ResponseWriter, r *http.Request) {
 
 // search answers a query that was posted, so that its filter is in no log.
 func (h resourceHandler) search(w http.ResponseWriter, r *http.Request) {
-	raw, err := readObject(w, r)
+	raw, err := h.readObject(w, r)
 	if err == nil {
 		err = wantMessage(raw, searchURN)
 	}

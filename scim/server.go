@@ -6,10 +6,13 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"github.com/leaverhq/leaver/internal/directory"
@@ -50,6 +53,8 @@ type Server struct {
 	// strangers is the rate of all who read public discovery without a token.
 	strangers *rate.Limiter
 	schemas   schemaCache
+	// large bounds the bodies over maxBody that are in memory at a time.
+	large *semaphore.Weighted
 	// resources are the routes behind authentication, for the operations of a
 	// bulk request.
 	resources http.Handler
@@ -57,7 +62,7 @@ type Server struct {
 
 // New returns a server.
 func New(c Config) *Server {
-	s := &Server{Config: c, strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond)}
+	s := &Server{Config: c, strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond), large: semaphore.NewWeighted(maxLargeBodies)}
 	s.resources = s.routes(func(next http.Handler) http.Handler { return next })
 	return s
 }
@@ -74,6 +79,7 @@ func (s *Server) Handler() http.Handler {
 // nowhere without a token.
 func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 	r := chi.NewRouter()
+	r.Use(cleanPath, middleware.GetHead)
 	r.NotFound(guard(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		s.writeError(w, req, failure(http.StatusNotFound, "no such endpoint"))
 	})).ServeHTTP)
@@ -108,6 +114,27 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 		r.Get("/Schemas/{urn}", s.schema)
 	})
 	return r
+}
+
+// cleanPath routes a path without the slashes that identity providers append or double.
+func cleanPath(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		route := chi.RouteContext(r.Context())
+		path := route.RoutePath
+		if path == "" {
+			if path = r.URL.RawPath; path == "" {
+				path = r.URL.Path
+			}
+		}
+		for strings.Contains(path, "//") {
+			path = strings.ReplaceAll(path, "//", "/")
+		}
+		if path = strings.TrimSuffix(path, "/"); path == "" {
+			path = "/"
+		}
+		route.RoutePath = path
+		next.ServeHTTP(w, r)
+	})
 }
 
 // methodNotAllowed says what the endpoint takes (RFC 9110 section 15.5.6),

@@ -32,6 +32,8 @@ type Object = map[string]any
 // one refuses what the schema does not know; others ignore it.
 type reader struct {
 	strict bool
+	// skipsMembers: a member that is no resource of the tenant is skipped, and not refused.
+	skipsMembers bool
 }
 
 // resource reads a whole resource, as POST and PUT carry it.
@@ -52,7 +54,7 @@ func (rd reader) resource(rt *ResourceType, raw map[string]any) (Object, error) 
 			}
 			continue
 		}
-		if err := rd.member(container(out, rt, schema), schema.Attributes, rest, value); err != nil {
+		if err := rd.topLevel(out, rt, schema, rest, value); err != nil {
 			return nil, err
 		}
 	}
@@ -73,11 +75,21 @@ func (rd reader) nested(out Object, rt *ResourceType, schema *Schema, value any)
 		if strings.EqualFold(name, "schemas") {
 			continue // python-scim clients put it there
 		}
-		if err := rd.member(container(out, rt, schema), schema.Attributes, name, v); err != nil {
+		if err := rd.topLevel(out, rt, schema, name, v); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// topLevel reads an attribute of a schema.
+func (rd reader) topLevel(out Object, rt *ResourceType, schema *Schema, name string, value any) error {
+	if attribute(schema.Attributes, name) == nil {
+		if err := misdirected(rt, name, value); err != nil {
+			return err
+		}
+	}
+	return rd.member(container(out, rt, schema), schema.Attributes, name, value)
 }
 
 // container is where a schema's attributes stand: the resource itself, or the
@@ -162,6 +174,9 @@ func (rd reader) value(a *Attribute, value any) (any, error) {
 			}
 			value = list[0]
 		}
+		if a.Type != TypeComplex && !rd.strict {
+			value = unwrapped(value)
+		}
 		return rd.single(a, value)
 	}
 	if value == nil {
@@ -176,6 +191,9 @@ func (rd reader) value(a *Attribute, value any) (any, error) {
 	}
 	var out []any
 	for _, v := range list {
+		if v == nil && a.edge {
+			return nil, withoutValue(a)
+		}
 		read, err := rd.single(a, v)
 		if err != nil {
 			return nil, err
@@ -187,7 +205,34 @@ func (rd reader) value(a *Attribute, value any) (any, error) {
 	if len(out) == 0 {
 		return nil, nil //nolint:nilnil // an empty list is absent (RFC 7643 section 2.5)
 	}
+	out = newSet(a, out).values
 	return onePrimary(out, len(out)), nil
+}
+
+// unwrapped returns the value in a list of one element, or in an object with nothing but a
+// value, as Entra sends simple attributes: [{"value": "False"}].
+func unwrapped(value any) any {
+	if list, ok := value.([]any); ok && len(list) == 1 {
+		value = list[0]
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return value
+	}
+	var inner any
+	found := false
+	for name, v := range object {
+		switch {
+		case strings.EqualFold(name, "value"):
+			inner, found = v, true
+		case v != nil:
+			return value
+		}
+	}
+	if !found {
+		return value
+	}
+	return inner
 }
 
 func (rd reader) single(a *Attribute, value any) (any, error) {
@@ -341,14 +386,71 @@ func (rd reader) complexValue(a *Attribute, value any) (any, error) {
 			return nil, err
 		}
 	}
+	if a.edge {
+		return edgeTarget(a, out)
+	}
 	// {"value": ""} is how Entra says that there is none.
 	if v, has := out["value"]; has && v == "" {
 		delete(out, "value")
 	}
-	if len(out) == 0 || (a.edge && out["value"] == nil) {
+	if len(out) == 0 || (a.MultiValued && unassigns(members) && onlyLabels(out)) {
 		return nil, nil //nolint:nilnil // an object without values is absent
 	}
 	return out, nil
+}
+
+// unassigns reports whether an element's value is given as null or "".
+func unassigns(members map[string]any) bool {
+	for name, v := range members {
+		if strings.EqualFold(name, "value") {
+			return v == nil || v == ""
+		}
+	}
+	return false
+}
+
+// onlyLabels reports whether an element of a multi-valued attribute holds nothing but what
+// describes its value (RFC 7643 section 2.4).
+func onlyLabels(element Object) bool {
+	for name := range element {
+		switch name {
+		case "type", "primary", "display", "$ref":
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// edgeTarget returns the element of an edge, whose value is the id of a resource. A $ref
+// stands for the value where there is none.
+func edgeTarget(a *Attribute, element Object) (any, error) {
+	id, _ := element["value"].(string)
+	if ref, _ := element["$ref"].(string); id == "" && ref != "" {
+		endpoint, last, ok := cutLast(strings.TrimSuffix(ref, "/"))
+		if !ok || !slices.ContainsFunc(a.sub("$ref").ReferenceTypes, func(t string) bool { return strings.HasSuffix("/"+endpoint, "/"+t+"s") }) {
+			return nil, badRequest(invalidValue, "%s.$ref must be the URL of a %s, got %q",
+				a.Name, strings.Join(a.sub("$ref").ReferenceTypes, ", "), clip(ref))
+		}
+		id = last
+	}
+	if id == "" {
+		return nil, withoutValue(a)
+	}
+	return Object{"value": id}, nil
+}
+
+// cutLast splits a URL before its last segment.
+func cutLast(url string) (before, last string, ok bool) {
+	i := strings.LastIndexByte(url, '/')
+	if i < 0 {
+		return "", "", false
+	}
+	return url[:i], url[i+1:], url[i+1:] != ""
+}
+
+func withoutValue(a *Attribute) error {
+	return badRequest(invalidValue, "%s: each element needs a value, the id of the resource", a.Name)
 }
 
 // onePrimary keeps primary on one element only: on the last that has it among

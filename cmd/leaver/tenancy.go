@@ -155,9 +155,9 @@ func (c *cli) changeCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, ch := range changes {
-				rows = append(rows, []string{stamp(&ch.At), ch.Type, ch.Resource.String(), strconv.FormatInt(ch.Version, 10), string(ch.Trigger), strings.Join(ch.Changed, ","), ch.Actor})
+				rows = append(rows, []string{stamp(&ch.At), ch.Type, ch.Resource.String(), strconv.FormatInt(ch.Version, 10), string(ch.Trigger), strings.Join(ch.Changed, ","), strings.Join(ch.Ignored, "; "), ch.Actor})
 			}
-			return c.print(changes, []string{"AT", "TYPE", "RESOURCE", "VERSION", "BY", "CHANGED", "ACTOR"}, rows)
+			return c.print(changes, []string{"AT", "TYPE", "RESOURCE", "VERSION", "BY", "CHANGED", "IGNORED", "ACTOR"}, rows)
 		}),
 	}
 	list.Flags().StringVar(&resource, "resource", "", "only of one resource, by its SCIM id")

@@ -2,12 +2,12 @@ package access
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/mapping"
+	"github.com/leaverhq/leaver/internal/textkey"
 )
 
 // Party is the state of a user or agent that can deny every request.
@@ -196,7 +196,7 @@ func (f facts) owns(owner string) bool {
 	if id, ok := idOf(owner); ok {
 		return id == f.principal.ID
 	}
-	return owner != "" && f.principal.Type == directory.TypeUser && strings.ToLower(owner) == f.principal.Name
+	return owner != "" && f.principal.Type == directory.TypeUser && textkey.Fold(owner) == f.principal.Name
 }
 
 // idOf reads a SCIM id in its canonical form.

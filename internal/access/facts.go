@@ -2,13 +2,13 @@ package access
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/textkey"
 )
 
 // partiesSQL reads the subject and the principal in one row. $3 and $5 are ids; $4 and $6 are
@@ -167,7 +167,7 @@ func orEmpty(text *string) string {
 	return *text
 }
 
-// idOrName returns text as an id if it is one, and as a lower-case name otherwise.
+// idOrName returns text as an id if it is one, and as the comparison key of a name otherwise.
 func idOrName(text string) (id, name any) {
 	if text == "" {
 		return nil, nil
@@ -175,5 +175,5 @@ func idOrName(text string) (id, name any) {
 	if parsed, ok := idOf(text); ok {
 		return parsed, nil
 	}
-	return nil, strings.ToLower(text)
+	return nil, textkey.Fold(text)
 }

@@ -27,14 +27,16 @@ const (
 
 // probe talks to the target, and remembers what it made there.
 type probe struct {
-	ctx     context.Context //nolint:containedctx // of the one run that the probe is
-	target  Target
-	mark    string // stands in every name that the probe makes
-	made    []string
-	count   int
-	config  map[string]any            // ServiceProviderConfig
-	types   []map[string]any          // ResourceTypes
-	schemas map[string]map[string]any // by id
+	ctx    context.Context //nolint:containedctx // of the one run that the probe is
+	target Target
+	mark   string // stands in every name that the probe makes
+	made   []string
+	count  int
+	// filtered is the userName of the user that all filters try; empty before she is created.
+	filtered string
+	config   map[string]any            // ServiceProviderConfig
+	types    []map[string]any          // ResourceTypes
+	schemas  map[string]map[string]any // by id
 }
 
 // answer is what a request got.

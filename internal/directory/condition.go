@@ -1,6 +1,10 @@
 package directory
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/leaverhq/leaver/internal/textkey"
+)
 
 // ErrUnservable says that a condition is well formed but cannot be answered.
 var ErrUnservable = errors.New("the filter cannot be served")
@@ -79,6 +83,7 @@ const (
 	InUniqueName
 	InExternalID
 	InDisplayName
+	InActive
 	InCreated
 	InModified
 	InEdges  // Path[0] is the edge's attribute
@@ -107,4 +112,12 @@ type Field struct {
 	Place     Place
 	// CoreURN and RestrictionURN are for InSchemas.
 	CoreURN, RestrictionURN string
+}
+
+// key returns the key by which the field's strings are compared.
+func (f Field) key(text string) string {
+	if f.CaseExact {
+		return textkey.Exact(text)
+	}
+	return textkey.Fold(text)
 }

@@ -7,10 +7,6 @@ import (
 	"time"
 )
 
-// Fold is the case folding of names that compare without case, applied once,
-// on the way in.
-func Fold(s string) string { return strings.ToLower(s) }
-
 // Matches evaluates a condition over a resource as JSON, or over one element of
 // a multi-valued attribute, as the value filters of PATCH paths need it.
 func Matches(c Condition, object map[string]any) bool {
@@ -111,10 +107,7 @@ func matchesValue(c Compare, value any) bool {
 		if !ok {
 			return false
 		}
-		if !c.Field.CaseExact {
-			text, wanted = Fold(text), Fold(wanted)
-		}
-		return matchesText(c.Op, text, wanted)
+		return matchesText(c.Op, c.Field.key(text), c.Field.key(wanted))
 	}
 	return false
 }

@@ -20,11 +20,12 @@ func (b *builder) arg(v any) string {
 	return "$" + strconv.Itoa(len(b.args))
 }
 
-// scope is the JSON value that InDocument fields are relative to.
+// scope is the JSON value that InDocument fields are relative to. Its strings are comparison
+// keys, as those of the parameters are.
 type scope string
 
 const (
-	resourceScope scope = "r.document"
+	resourceScope scope = "r.folded"
 	elementScope  scope = "element"
 	// edgeScope is no JSON: its fields are columns of the resource that an edge leads to.
 	edgeScope scope = "t"
@@ -81,10 +82,10 @@ func (b *builder) compare(c Compare, in scope) (string, error) {
 	case InEdges, InGroups:
 		return b.edge(c)
 	case InSchemas:
-		test, err := b.scalar("s.urn", String, true, c)
+		test, err := b.scalar("s.urn", c)
 		return "exists (select 1 from unnest(" + b.schemas(c.Field) + ") s (urn) where " + test + ")", err
-	case InCreated, InModified, InType, InVersion, InRestriction:
-		return b.scalar(b.column(c.Field), c.Field.Kind, c.Field.CaseExact, c)
+	case InActive, InCreated, InModified, InType, InVersion, InRestriction:
+		return b.scalar(b.column(c.Field), c)
 	case InDocument:
 	}
 	if c.Field.Multi {
@@ -93,10 +94,10 @@ func (b *builder) compare(c Compare, in scope) (string, error) {
 		if c.Field.Sub != "" {
 			value = "e.element ->> " + b.arg(c.Field.Sub)
 		}
-		test, err := b.scalar(value, c.Field.Kind, c.Field.CaseExact, c)
+		test, err := b.scalar(value, c)
 		return "exists (select 1 from " + list + " where " + test + ")", err
 	}
-	return b.scalar("("+string(in)+" #>> "+b.arg(c.Field.Path)+")", c.Field.Kind, c.Field.CaseExact, c)
+	return b.scalar("("+string(in)+" #>> "+b.arg(c.Field.Path)+")", c)
 }
 
 // indexed relies on resources_unique_name, resources_external_id and
@@ -104,12 +105,12 @@ func (b *builder) compare(c Compare, in scope) (string, error) {
 func (b *builder) indexed(c Compare) string {
 	switch c.Field.Place {
 	case InUniqueName:
-		return "r.unique_name = " + b.arg(Fold(fmt.Sprint(c.Value)))
+		return "r.unique_name = " + b.arg(c.Field.key(fmt.Sprint(c.Value)))
 	case InExternalID:
-		return "r.external_id = " + b.arg(fmt.Sprint(c.Value))
+		return "r.external_id = " + b.arg(c.Field.key(fmt.Sprint(c.Value)))
 	default:
-		name := b.arg(fmt.Sprint(c.Value))
-		return "(left(lower(r.display_name), 200) = left(lower(" + name + "), 200) and lower(r.display_name) = lower(" + name + "))"
+		name := b.arg(c.Field.key(fmt.Sprint(c.Value)))
+		return "(left(r.folded ->> 'displayName', 200) = left(" + name + ", 200) and r.folded ->> 'displayName' = " + name + ")"
 	}
 }
 
@@ -121,7 +122,9 @@ func (b *builder) column(f Field) string {
 	case InExternalID:
 		return "r.external_id"
 	case InDisplayName:
-		return "r.display_name"
+		return "(r.folded ->> 'displayName')"
+	case InActive:
+		return "r.active::text"
 	case InCreated:
 		return "r.created_at"
 	case InModified:
@@ -155,7 +158,7 @@ func (b *builder) schemas(f Field) string {
 func (b *builder) id(column string, c Compare) (string, error) {
 	text, ok := c.Value.(string)
 	if !ok || c.Op != Eq {
-		return b.scalar(column+"::text", String, true, c)
+		return b.scalar(column+"::text", c)
 	}
 	id, err := uuid.Parse(text)
 	if err != nil {
@@ -180,15 +183,19 @@ func (b *builder) edge(c Compare) (string, error) {
 	return b.edgeExists(c.Field) + " and " + test + ")", err
 }
 
+// displayKey is the comparison key of a resource's display name, which is its unique name
+// where it has no other.
+const displayKey = "coalesce(nullif(t.folded ->> 'displayName', ''), t.unique_name)"
+
 // edgeColumn compares what an edge tells of the resource it leads to.
 func (b *builder) edgeColumn(c Compare) (string, error) {
 	switch c.Field.Path[0] {
 	case "value":
 		return b.id("t.id", c)
 	case "type":
-		return b.scalar("t.type", String, c.Field.CaseExact, c)
+		return b.scalar("lower(t.type)", c)
 	case "display":
-		return b.scalar("coalesce(t.display_name, '')", String, c.Field.CaseExact, c)
+		return b.scalar("coalesce("+displayKey+", '')", c)
 	}
 	return "", fmt.Errorf("%w: %s cannot be compared; use value, type or display", ErrUnservable, c.Field.Path[0])
 }
@@ -196,8 +203,8 @@ func (b *builder) edgeColumn(c Compare) (string, error) {
 // edgeExists opens an exists(…) over the edges to or from live resources.
 func (b *builder) edgeExists(f Field) string {
 	if f.Place == InGroups {
-		return `exists (select 1 from (select g.id, g.display display_name, case when g.direct then 'direct' else 'indirect' end "type"
-			from groups_of(r.tenant_id, r.id) g) t where true`
+		return `exists (select 1 from (select g.id, t.folded, t.unique_name, case when g.direct then 'direct' else 'indirect' end "type"
+			from groups_of(r.tenant_id, r.id) g join resources t on t.tenant_id = r.tenant_id and t.id = g.id) t where true`
 	}
 	return `exists (select 1 from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
 		where e.tenant_id = r.tenant_id and e.source_id = r.id and e.attribute = ` + b.arg(f.Path[0])
@@ -224,14 +231,14 @@ func (b *builder) list(in scope, path []string) string {
 func (b *builder) present(f Field, in scope) (string, error) {
 	if in == edgeScope {
 		if f.Path[0] == "display" {
-			return "coalesce(t.display_name, '') <> ''", nil
+			return "coalesce(" + displayKey + ", '') <> ''", nil
 		}
 		return "true", nil
 	}
 	switch f.Place {
 	case InID, InCreated, InModified, InType, InVersion, InSchemas:
 		return "true", nil
-	case InRestriction:
+	case InActive, InRestriction:
 		return b.column(f) + " is not null", nil
 	case InEdges, InGroups:
 		return b.edgeExists(f) + ")", nil
@@ -247,9 +254,10 @@ func (b *builder) present(f Field, in scope) (string, error) {
 	return "coalesce(" + string(in) + " #>> " + b.arg(f.Path) + ", '') not in ('', '{}', '[]')", nil
 }
 
-// scalar compares one SQL value, which is text unless it is a timestamp column.
-func (b *builder) scalar(value string, kind Kind, caseExact bool, c Compare) (string, error) {
-	switch kind {
+// scalar compares one SQL value, which is text, a comparison key where it is a string's,
+// unless it is a timestamp column.
+func (b *builder) scalar(value string, c Compare) (string, error) {
+	switch c.Field.Kind {
 	case Boolean:
 		wanted, ok := c.Value.(bool)
 		if !ok || c.Op != Eq {
@@ -272,11 +280,7 @@ func (b *builder) scalar(value string, kind Kind, caseExact bool, c Compare) (st
 		if !ok {
 			return "", fmt.Errorf("%w: a string is compared with a string", ErrUnservable)
 		}
-		wanted := b.arg(text) + "::text"
-		if !caseExact {
-			value, wanted = "lower("+value+")", "lower("+wanted+")"
-		}
-		return textual(value, c.Op, wanted)
+		return textual(value, c.Op, b.arg(c.Field.key(text))+"::text")
 	default:
 		return "", fmt.Errorf("%w: a complex attribute has no value to compare; name a sub-attribute", ErrUnservable)
 	}

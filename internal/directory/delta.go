@@ -7,7 +7,12 @@ import "github.com/google/uuid"
 // then add some. The zero Delta changes nothing.
 type Delta struct {
 	// Clear removes all members that are not added.
-	Clear   bool
+	Clear bool
+	// SkipUnknown leaves out members that no resource can be, in place of a refusal.
+	SkipUnknown bool
+	// Skipped are members that were left out already, as the client wrote them.
+	Skipped []string
+
 	added   []uuid.UUID
 	dropped []uuid.UUID
 	is      map[uuid.UUID]bool // true: added, false: dropped
@@ -20,7 +25,7 @@ func (d *Delta) Add(id uuid.UUID) { d.set(id, true) }
 func (d *Delta) Remove(id uuid.UUID) { d.set(id, false) }
 
 // Reset removes all members, those too that the Delta added so far.
-func (d *Delta) Reset() { *d = Delta{Clear: true} }
+func (d *Delta) Reset() { *d = Delta{Clear: true, Skipped: d.Skipped} }
 
 func (d *Delta) set(id uuid.UUID, member bool) {
 	was, seen := d.is[id]

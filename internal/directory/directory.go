@@ -48,10 +48,10 @@ func (e *UnknownTargetError) Error() string {
 type Resource struct {
 	ID         uuid.UUID
 	Type       string
-	UniqueName string // userName or agentUserName, case folded; empty for Groups
+	UniqueName string // the comparison key of userName or agentUserName; empty for Groups
 	Display    string
-	ExternalID string
-	Active     *bool // nil where the attribute is absent
+	ExternalID string // its comparison key
+	Active     *bool  // nil where the attribute is absent
 	// ValidUntil is when an agent expires; nil if it does not.
 	ValidUntil *time.Time
 	Version    int64 // 1, 2, …: the number of the last change
@@ -60,6 +60,9 @@ type Resource struct {
 	// Document is a JSON object of the attributes as clients wrote them,
 	// without id, schemas, meta, groups and the edges.
 	Document json.RawMessage
+	// Folded is the document with the comparison keys of its strings, by which it is
+	// filtered and sorted. Only on the way in; nil keeps what is stored.
+	Folded json.RawMessage
 	// Extensions are the URNs of the extensions that the document holds.
 	Extensions []string
 	// Unique are the values that must be unique beside the unique name, by

@@ -235,7 +235,7 @@ func (b *builder) sortValue(f Field) (sql, sqlType string, err error) {
 		return cast(b.column(f), f)
 	}
 	if !f.Multi {
-		return cast("(r.document #>> "+b.arg(f.Path)+")", f)
+		return cast("(r.folded #>> "+b.arg(f.Path)+")", f)
 	}
 	// The primary value, or else the first.
 	value := "e.element #>> '{}'"
@@ -257,9 +257,6 @@ func cast(sql string, f Field) (value, cast string, err error) {
 	case Boolean:
 		return "(" + sql + ")::boolean", "boolean", nil
 	default:
-	}
-	if !f.CaseExact {
-		sql = "lower(" + sql + ")"
 	}
 	return sql + ` collate "C"`, `text collate "C"`, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/textkey"
 )
 
 // Named is a principal as people know it.
@@ -25,7 +26,7 @@ const named = `
 // ByName returns the principals of that userName or agentUserName: a User and an
 // Agent at most.
 func (s *Store) ByName(ctx context.Context, tenant uuid.UUID, name string) ([]Named, error) {
-	return s.named(ctx, tenant, named+`r.unique_name = lower($2) and r.deleted_at is null order by r.type desc`, name)
+	return s.named(ctx, tenant, named+`r.unique_name = $2 and r.deleted_at is null order by r.type desc`, textkey.Fold(name))
 }
 
 // Named returns the principals of those ids, the deleted ones too.

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/textkey"
 )
 
 // The errors of subjects.
@@ -71,7 +73,7 @@ func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 			return Named{}, ErrNotFound
 		}
 		return s.only(ctx, tenant, named+`r.deleted_at is null and (
-			(r.type = 'User' and r.external_id = $2) or (r.type = 'Agent' and (r.external_id = $2 or r.document ->> 'subject' = $2)))`, id.Subject)
+			(r.type = 'User' and r.external_id = $2) or (r.type = 'Agent' and (r.external_id = $2 or r.folded ->> 'subject' = $2)))`, textkey.Exact(id.Subject))
 	case id.Format == "email" && id.Email != "":
 		return s.byEmail(ctx, tenant, id.Email)
 	case id.Format == "account" && strings.HasPrefix(id.URI, "acct:"):
@@ -122,12 +124,13 @@ func (s *Store) byID(ctx context.Context, tenant uuid.UUID, text string) (Named,
 
 // byEmail prefers the userName, which is unique; an address that several have names none.
 func (s *Store) byEmail(ctx context.Context, tenant uuid.UUID, email string) (Named, error) {
-	found, err := s.only(ctx, tenant, named+`r.type = 'User' and r.unique_name = lower($2) and r.deleted_at is null`, email)
+	email = textkey.Fold(email)
+	found, err := s.only(ctx, tenant, named+`r.type = 'User' and r.unique_name = $2 and r.deleted_at is null`, email)
 	if !errors.Is(err, ErrNotFound) {
 		return found, err
 	}
 	return s.only(ctx, tenant, named+`r.type = 'User' and r.deleted_at is null and exists (
-		select 1 from jsonb_path_query(r.document, '$.emails[*].value') e where lower(e #>> '{}') = lower($2)) limit 2`, email)
+		select 1 from jsonb_path_query(r.folded, '$.emails[*].value') e where e #>> '{}' = $2) limit 2`, email)
 }
 
 func (s *Store) only(ctx context.Context, tenant uuid.UUID, sql string, arg any) (Named, error) {

@@ -21,6 +21,7 @@ type Change struct {
 	Trigger  Trigger   `json:"trigger"`
 	Actor    string    `json:"actor"`
 	Changed  []string  `json:"changed"`
+	Ignored  []string  `json:"ignored"` // what of the request was not done
 	At       time.Time `json:"at"`
 }
 
@@ -29,7 +30,7 @@ type Change struct {
 // primary key of changes, or on changes_resource.
 func (c *Cascades) Changes(ctx context.Context, tenant uuid.UUID, resource *uuid.UUID, before int64, limit int) ([]Change, error) {
 	changes, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Change], `
-		select id, resource_id, resource_type, version, trigger, actor, changed, at from changes
+		select id, resource_id, resource_type, version, trigger, actor, changed, ignored, at from changes
 		 where tenant_id = $1 and ($2::uuid is null or resource_id = $2) and ($3 = 0 or id < $3)
 		 order by id desc limit $4`, tenant, resource, before, limit)
 	if err != nil {

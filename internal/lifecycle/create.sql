@@ -1,11 +1,11 @@
 -- Stores a new resource with its audit row and, as the parameters say, its restriction
 -- and its event.
 with created as (
-  insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, valid_until, version, document, extensions, created_at, modified_at)
-  values ($1, $2, $3, nullif($4, ''), nullif($5, ''), nullif($6, ''), $7, $8, $9, $10, $11, $12, $12)),
+  insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, valid_until, version, document, folded, extensions, created_at, modified_at)
+  values ($1, $2, $3, nullif($4, ''), nullif($5, ''), nullif($6, ''), $7, $8, $9, $10, $21, $11, $12, $12)),
 audited as (
-  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
-  values ($1, $2, $3, $9, $13, $14, $15)),
+  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed, ignored)
+  values ($1, $2, $3, $9, $13, $14, $15, $22)),
 restricted as (
   insert into restrictions (tenant_id, principal_id, cause)
   select $1, $2, $16 where $16 <> ''

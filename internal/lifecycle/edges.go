@@ -95,6 +95,9 @@ const edgesSQL = `
 // resource. Errors: directory.UnknownTargetError, directory.ErrParents.
 func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resource) (edgeChange, error) {
 	w := wanted(before, after)
+	for _, skipped := range after.Members.Skipped {
+		tx.by.Ignored = append(tx.by.Ignored, "members: "+skipped)
+	}
 	if len(w.targets) == 0 && !w.clear {
 		return edgeChange{}, nil
 	}
@@ -107,6 +110,8 @@ func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resourc
 		Args: []any{tx.tenant, after.ID, orEmpty(w.attributes), orEmpty(w.targets), orEmpty(w.wanted), w.clear},
 		Collect: database.Each([]any{&e.attribute, &e.target, &e.targetType, &added, &allowed}, func() {
 			switch {
+			case !allowed && after.Members.SkipUnknown && e.attribute == directory.EdgeMembers:
+				tx.by.Ignored = append(tx.by.Ignored, "members: "+e.target.String())
 			case !allowed && refused == nil:
 				refused = &directory.UnknownTargetError{Attribute: e.attribute, Value: e.target.String()}
 			case added:

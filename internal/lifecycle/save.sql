@@ -2,11 +2,11 @@
 -- parameters say, the restriction that it gets or loses and its event.
 with saved as (
   update resources set unique_name = nullif($4, ''), display_name = nullif($5, ''), external_id = nullif($6, ''), active = $7, valid_until = $8,
-         version = $9, document = $10, extensions = $11, modified_at = $12::timestamptz, deleted_at = case when $21 then $12::timestamptz end
+         version = $9, document = $10, folded = coalesce($21, folded), extensions = $11, modified_at = $12::timestamptz, deleted_at = case when $23 then $12::timestamptz end
    where tenant_id = $1 and id = $2),
 audited as (
-  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
-  values ($1, $2, $3, $9, $13, $14, $15)),
+  insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed, ignored)
+  values ($1, $2, $3, $9, $13, $14, $15, $22)),
 restricted as (
   insert into restrictions (tenant_id, principal_id, cause, event_id)
   select $1, $2, $16, case when $18 <> '' then $17::uuid end where $16 <> ''
@@ -14,7 +14,7 @@ restricted as (
      set cause = excluded.cause, event_id = coalesce(excluded.event_id, restrictions.event_id)
   returning since),
 lifted as (
-  delete from restrictions where $22 and tenant_id = $1 and principal_id = $2),
+  delete from restrictions where $24 and tenant_id = $1 and principal_id = $2),
 event as (
   insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
   select $1, $17, $18, $2, $3, $13, $14, $15, $19, now() + $20::interval where $18 <> ''

@@ -17,6 +17,9 @@ import (
 type Cause struct {
 	Trigger Trigger
 	Actor   string // e.g. scim-token/<id>
+	// Ignored are what of the request was not done, for the audit trail: never values but
+	// the ids of members.
+	Ignored []string
 }
 
 // restriction returns the cause of the restriction that a change creates.
@@ -101,7 +104,7 @@ func (tx *Tx) create(c *change) error { return tx.write(createSQL, c) }
 func (tx *Tx) save(c *change) error { return tx.write(saveSQL, c, c.removes, c.lift) }
 
 // write queues sql, the edges, the unique values and what the event implies. create.sql and
-// save.sql share $1 to $20; others are the rest.
+// save.sql share $1 to $22; others are the rest.
 func (tx *Tx) write(sql string, c *change, others ...any) error {
 	r, restriction, workflow := c.after, "", ""
 	if c.restrict {
@@ -117,7 +120,7 @@ func (tx *Tx) write(sql string, c *change, others ...any) error {
 		SQL: sql,
 		Args: append([]any{
 			tx.tenant, r.ID, r.Type, r.UniqueName, r.Display, r.ExternalID, r.Active, r.ValidUntil, r.Version, r.Document, orEmpty(r.Extensions), r.Modified,
-			tx.by.Trigger, tx.by.Actor, c.changed, restriction, event.ID, c.kind, workflow, grace,
+			tx.by.Trigger, tx.by.Actor, c.changed, restriction, event.ID, c.kind, workflow, grace, r.Folded, orEmpty(tx.by.Ignored),
 		}, others...),
 		Collect: database.Fields(&c.since, &event.Sequence),
 	})
@@ -127,6 +130,16 @@ func (tx *Tx) write(sql string, c *change, others ...any) error {
 		return nil
 	}
 	return tx.follow(r, c.event)
+}
+
+// recordIgnored queues an audit row for a request that changed nothing, if a part of it was
+// ignored.
+func (tx *Tx) recordIgnored(r *directory.Resource) {
+	if len(tx.by.Ignored) > 0 {
+		tx.add(`
+			insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed, ignored)
+			values ($1, $2, $3, $4, $5, $6, '{}', $7)`, tx.tenant, r.ID, r.Type, r.Version, tx.by.Trigger, tx.by.Actor, tx.by.Ignored)
+	}
 }
 
 // setUnique queues the values that a schema declares unique. Unique is nil if no schema of

@@ -122,7 +122,8 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 	case len(c.changed) == 0 && c.restrict: // it was inactive, and not restricted
 		c.changed = []string{"active"}
 	case len(c.changed) == 0:
-		return Result{Resource: &before.Resource}, nil
+		tx.recordIgnored(&before.Resource)
+		return Result{Resource: &before.Resource}, open.Commit(ctx, tx.take()...)
 	}
 	after.Version, after.Modified = before.Version+1, now()
 	result, err := w.save(ctx, open, tx, c, &before.Resource)
@@ -268,6 +269,11 @@ func (w *Writer) Restore(ctx context.Context, tenant uuid.UUID, resourceType str
 		}
 		return withActive(current, true)
 	})
+}
+
+// Deactivated returns a copy of a resource that is inactive, and as it was otherwise.
+func Deactivated(current *directory.Resource) (*directory.Resource, error) {
+	return withActive(current, false)
 }
 
 func withActive(current *directory.Resource, active bool) (*directory.Resource, error) {

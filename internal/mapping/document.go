@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/leaverhq/leaver/internal/textkey"
 )
 
 // The limits of a document.
@@ -157,14 +159,12 @@ func (r *rule) read(key, value *yaml.Node) error {
 		if err != nil {
 			return err
 		}
-		pattern, err := newGlob(text, key.Value == "group")
-		if err != nil {
-			return at(value, r.name, "%s: %v", key.Value, err)
+		into, compare := &r.group, textkey.Fold
+		if key.Value == "externalId" {
+			into, compare = &r.externalID, textkey.Exact
 		}
-		if key.Value == "group" {
-			r.group = pattern
-		} else {
-			r.externalID = pattern
+		if *into, err = newGlob(text, compare); err != nil {
+			return at(value, r.name, "%s: %v", key.Value, err)
 		}
 		return nil
 	case "when":
@@ -217,32 +217,32 @@ func scalar(n *yaml.Node) (string, error) {
 // glob is a name in which each `*` stands for any text; `\*` is a star.
 type glob struct {
 	exact   string // where it has no star
-	anyCase bool
 	pattern *regexp.Regexp
+	key     func(string) string // makes the key by which names are compared
 }
 
 // MatchString tells whether a name is meant.
 func (g *glob) MatchString(name string) bool {
-	switch {
-	case g.pattern != nil:
-		return g.pattern.MatchString(name)
-	case g.anyCase:
-		return strings.EqualFold(g.exact, name)
+	if g.pattern != nil {
+		return g.pattern.MatchString(g.key(name))
 	}
-	return g.exact == name
+	return g.exact == g.key(name)
 }
 
-func newGlob(text string, anyCase bool) (*glob, error) {
-	g := &glob{anyCase: anyCase}
+// newGlob reads a name with stars, whose texts are compared by their keys.
+func newGlob(text string, key func(string) string) (*glob, error) {
+	g := &glob{key: key}
 	var pattern, exact strings.Builder
-	if anyCase {
-		pattern.WriteString("(?i)")
-	}
 	pattern.WriteByte('^')
-	stars := false
+	stars, literal := false, 0 // where in exact the literal since the last star begins
+	flush := func() {
+		pattern.WriteString(regexp.QuoteMeta(key(exact.String()[literal:])))
+		literal = exact.Len()
+	}
 	for i := 0; i < len(text); i++ {
 		if text[i] == '*' {
 			stars = true
+			flush()
 			pattern.WriteString("(?s:.*)")
 			continue
 		}
@@ -251,13 +251,13 @@ func newGlob(text string, anyCase bool) (*glob, error) {
 				return nil, errors.New("ends in a backslash")
 			}
 		}
-		pattern.WriteString(regexp.QuoteMeta(text[i : i+1]))
 		exact.WriteByte(text[i])
 	}
 	if !stars {
-		g.exact = exact.String()
+		g.exact = key(exact.String())
 		return g, nil
 	}
+	flush()
 	pattern.WriteByte('$')
 	var err error
 	g.pattern, err = regexp.Compile(pattern.String())

@@ -107,9 +107,14 @@ func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string, 
 	})
 }
 
+// querier is a transaction, or a connection of the tables' owner.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
 // ReadSchemas returns a tenant's schemas as the transaction sees them, by URN.
-func ReadSchemas(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) ([]Schema, error) {
-	rows, err := tx.Query(ctx, schemasSQL, tenant)
+func ReadSchemas(ctx context.Context, on querier, tenant uuid.UUID) ([]Schema, error) {
+	rows, err := on.Query(ctx, schemasSQL, tenant)
 	if err != nil {
 		return nil, err
 	}

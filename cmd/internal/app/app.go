@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/activities"
@@ -144,6 +145,9 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	log.Info("schema is up to date", "applied", n)
+	if err := refold(ctx, cfg.Database.MigrateURL, log); err != nil {
+		return err
+	}
 	if cfg.Database.URL != "" && cfg.Database.URL != cfg.Database.MigrateURL {
 		if err := database.EnsureAppRole(ctx, cfg.Database.MigrateURL, cfg.Database.URL); err != nil {
 			return err
@@ -159,6 +163,33 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	if err := worker.EnsureSchedules(ctx, cfg, sealer, log); err != nil {
 		return fmt.Errorf("schedule the reconciler and the drill: %w", err)
+	}
+	return nil
+}
+
+// refold stores the comparison keys of resources that an older version stored, and warns of
+// those whose names turn out to be one.
+func refold(ctx context.Context, ownerURL string, log *slog.Logger) error {
+	conn, err := pgx.Connect(ctx, ownerURL)
+	if err != nil {
+		return fmt.Errorf("connect as the owner: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	n, collisions, err := directory.Refold(ctx, conn, func(ctx context.Context, id uuid.UUID) (directory.Keyer, error) {
+		declared, err := tenant.ReadSchemas(ctx, conn, id)
+		if err != nil {
+			return nil, err
+		}
+		return scim.NewKeyer(declared)
+	})
+	if err != nil {
+		return fmt.Errorf("store comparison keys: %w", err)
+	}
+	if n > 0 {
+		log.Info("stored the comparison keys of resources", "resources", n, "collisions", len(collisions))
+	}
+	for _, c := range collisions {
+		log.Warn("two resources have one name", "collision", c.String())
 	}
 	return nil
 }

@@ -1,0 +1,143 @@
+package directory
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Keys are what a stored resource is compared by.
+type Keys struct {
+	UniqueName, ExternalID string
+	Folded                 json.RawMessage
+	// Unique are the values that must be unique beside the unique name, by attribute.
+	Unique map[string]string
+}
+
+// Keyer returns the keys of a tenant's stored documents of a resource type.
+type Keyer func(resourceType string, document []byte) (Keys, error)
+
+// Collision is a value that two resources of one type have, which an older version took for
+// two values. The resource keeps its old key: it is not found by the value, and whoever
+// changes the value is told that it is taken.
+type Collision struct {
+	Tenant, Attribute, Value string
+	ID, Other                uuid.UUID
+}
+
+// String names both resources.
+func (c Collision) String() string {
+	return fmt.Sprintf("tenant %s: %s %q of %s is that of %s: rename or delete one of them", c.Tenant, c.Attribute, c.Value, c.ID, c.Other)
+}
+
+// refoldBatch is how many resources are changed in one transaction.
+const refoldBatch = 500
+
+// Refold stores the comparison keys of the resources that have none, as the owner of the
+// tables. keyer returns the one of a tenant. It can be repeated.
+func Refold(ctx context.Context, conn *pgx.Conn, keyer func(ctx context.Context, tenant uuid.UUID) (Keyer, error)) (n int, collisions []Collision, err error) {
+	rows, err := conn.Query(ctx, `select id, name from tenants t
+		where exists (select 1 from resources r where r.tenant_id = t.id and r.deleted_at is null and r.folded is null) order by name`)
+	if err != nil {
+		return 0, nil, fmt.Errorf("list tenants: %w", err)
+	}
+	type named struct {
+		ID   uuid.UUID
+		Name string
+	}
+	tenants, err := pgx.CollectRows(rows, pgx.RowToStructByPos[named])
+	if err != nil {
+		return 0, nil, fmt.Errorf("list tenants: %w", err)
+	}
+	for _, t := range tenants {
+		keys, err := keyer(ctx, t.ID)
+		if err != nil {
+			return n, collisions, fmt.Errorf("tenant %s: %w", t.Name, err)
+		}
+		for done := refoldBatch; done == refoldBatch; n += done {
+			var found []Collision
+			err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
+				done, found, err = refoldSome(ctx, tx, t.ID, keys)
+				return err
+			})
+			if err != nil {
+				return n, collisions, fmt.Errorf("tenant %s: %w", t.Name, err)
+			}
+			for i := range found {
+				found[i].Tenant = t.Name
+			}
+			collisions = append(collisions, found...)
+		}
+	}
+	return n, collisions, nil
+}
+
+// unfolded is a stored resource without keys.
+type unfolded struct {
+	ID       uuid.UUID
+	Type     string
+	Document []byte
+}
+
+func refoldSome(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, keyer Keyer) (int, []Collision, error) {
+	rows, err := tx.Query(ctx, `select id, type, document from resources
+		where tenant_id = $1 and deleted_at is null and folded is null order by id limit $2 for no key update`, tenant, refoldBatch)
+	if err != nil {
+		return 0, nil, err
+	}
+	batch, err := pgx.CollectRows(rows, pgx.RowToStructByPos[unfolded])
+	if err != nil {
+		return 0, nil, err
+	}
+	var collisions []Collision
+	for _, r := range batch {
+		keys, err := keyer(r.Type, r.Document)
+		if err != nil {
+			return 0, nil, fmt.Errorf("%s %s: %w", r.Type, r.ID, err)
+		}
+		found, err := refoldOne(ctx, tx, tenant, r, keys)
+		if err != nil {
+			return 0, nil, fmt.Errorf("%s %s: %w", r.Type, r.ID, err)
+		}
+		collisions = append(collisions, found...)
+	}
+	return len(batch), collisions, nil
+}
+
+func refoldOne(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r unfolded, keys Keys) (collisions []Collision, err error) {
+	var taken *uuid.UUID
+	err = tx.QueryRow(ctx, `
+		with taken as (
+		  select o.id from resources o
+		   where o.tenant_id = $1 and o.type = $3 and o.unique_name = nullif($4, '') and o.id <> $2 and o.deleted_at is null)
+		update resources set folded = $6, external_id = nullif($5, ''),
+		       unique_name = case when exists (select 1 from taken) then unique_name else nullif($4, '') end
+		 where tenant_id = $1 and id = $2
+		returning (select id from taken)`, tenant, r.ID, r.Type, keys.UniqueName, keys.ExternalID, keys.Folded).Scan(&taken)
+	if err != nil {
+		return nil, err
+	}
+	if taken != nil {
+		collisions = append(collisions, Collision{Attribute: "unique name", Value: keys.UniqueName, ID: r.ID, Other: *taken})
+	}
+	for attribute, value := range keys.Unique {
+		err = tx.QueryRow(ctx, `
+			with taken as (
+			  select u.resource_id from unique_values u
+			   where u.tenant_id = $1 and u.type = $3 and u.attribute = $4 and u.value = $5 and u.resource_id <> $2),
+			changed as (
+			  update unique_values set value = $5
+			   where tenant_id = $1 and type = $3 and attribute = $4 and resource_id = $2 and value <> $5 and not exists (select 1 from taken))
+			select (select resource_id from taken)`, tenant, r.ID, r.Type, attribute, value).Scan(&taken)
+		if err != nil {
+			return nil, err
+		}
+		if taken != nil {
+			collisions = append(collisions, Collision{Attribute: attribute, Value: value, ID: r.ID, Other: *taken})
+		}
+	}
+	return collisions, nil
+}

@@ -1,0 +1,68 @@
+package scim
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// How identity providers call, and mean, what SCIM calls active. The names are compared in
+// lower case and without what separates words.
+var (
+	activeNames   = []string{"active", "isactive", "useractive", "enabled", "isenabled", "accountenabled", "userenabled"}
+	inactiveNames = []string{
+		"inactive", "disabled", "isdisabled", "accountdisabled", "suspended", "issuspended", "deactivated", "isdeactivated", "deprovisioned",
+		"terminated", "isterminated", "archived", "isarchived", "locked", "islocked", "accountlocked", "deleted", "isdeleted", "issoftdeleted",
+	}
+	statusNames    = []string{"status", "accountstatus", "userstatus", "employeestatus", "employmentstatus", "state", "accountstate", "userstate"}
+	inactiveStates = []string{
+		"inactive", "disabled", "suspended", "deactivated", "deprovisioned", "terminated", "archived", "locked", "deleted", "staged", "off", "left",
+	}
+)
+
+// misdirected refuses an unknown attribute that is meant to deactivate: ignored as other
+// unknown attributes are, the identity provider would show a success, and the principal
+// would stay active.
+func misdirected(rt *ResourceType, name string, value any) error {
+	if attribute(rt.Schema.Attributes, "active") == nil {
+		return nil
+	}
+	if members, ok := value.(map[string]any); ok && strings.HasPrefix(strings.ToLower(name), "urn:") { // an unknown schema's object
+		for inner, v := range members {
+			if err := misdirected(rt, inner, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !deactivates(name, unwrapped(value)) {
+		return nil
+	}
+	return badRequest(invalidPath, "%s has no attribute %q: to deactivate, map it to the attribute active", rt.Name, clip(name))
+}
+
+func deactivates(name string, value any) bool {
+	if i := strings.LastIndexAny(name, ".:"); i >= 0 {
+		name = name[i+1:]
+	}
+	name = strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))
+	text := ""
+	switch v := value.(type) {
+	case bool:
+		text = map[bool]string{true: "true", false: "false"}[v]
+	case json.Number:
+		text = v.String()
+	case string:
+		text = strings.ToLower(strings.TrimSpace(v))
+	}
+	no := slices.Contains([]string{"false", "0", "no", "off"}, text)
+	switch {
+	case slices.Contains(activeNames, name):
+		return no || slices.Contains(inactiveStates, text)
+	case slices.Contains(inactiveNames, name):
+		return slices.Contains([]string{"true", "1", "yes", "on"}, text)
+	case slices.Contains(statusNames, name):
+		return no || slices.Contains(inactiveStates, text)
+	}
+	return false
+}
