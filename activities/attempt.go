@@ -112,7 +112,7 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{}, t.fail(ctx, step, connectors.Retryable("no call to the connector was free: %w", err))
 	}
 	defer release()
-	if err := t.probeBefore(ctx); err != nil {
+	if err := t.probeBefore(ctx, step); err != nil {
 		return ItemResult{}, err
 	}
 	answer, err := end(ctx, t)
@@ -158,7 +158,7 @@ func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) 
 	item, err := a.Inventory.OpenLeased(ctx, in.Cascade.Tenant, lease)
 	switch {
 	case errors.Is(err, inventory.ErrBusy):
-		return nil, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorBusy, temporal.ApplicationErrorOptions{NextRetryDelay: busyRetry})
+		return nil, retryable(err.Error(), ErrorBusy, busyRetry)
 	case errors.Is(err, inventory.ErrForeign):
 		return nil, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true})
 	case err != nil:
@@ -226,8 +226,15 @@ func (a *Activities) heldUp(ctx context.Context, connector string) error {
 	if err != nil || pause == nil {
 		return err
 	}
-	return temporal.NewApplicationErrorWithOptions("the connector "+connector+" is paused: "+pause.Reason, ErrorPaused,
-		temporal.ApplicationErrorOptions{NextRetryDelay: pausedRetry})
+	return retryable("the connector "+connector+" is paused: "+pause.Reason, ErrorPaused, pausedRetry)
+}
+
+// retryable returns an error that is retried, after a delay if it is not 0. It is expected:
+// the SDK logs it at DEBUG, and the cascade tells it.
+func retryable(reason, kind string, after time.Duration) error {
+	return temporal.NewApplicationErrorWithOptions(reason, kind, temporal.ApplicationErrorOptions{
+		NextRetryDelay: after, Category: temporal.ApplicationErrorCategoryBenign,
+	})
 }
 
 // fail records the refusal, concludes the item as a survivor where no retry
@@ -246,15 +253,13 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, t.record(step, "failed", reason)); err != nil {
 		return err
 	}
-	return temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{
-		NextRetryDelay: connectors.RetryAfter(err),
-	})
+	return retryable(reason, ErrorDownstream, connectors.RetryAfter(err))
 }
 
 func (t *attempt) conclude(ctx context.Context, state inventory.State, reason string, records ...evidence.Record) (ItemResult, error) {
 	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.lease, t.item, state, reason, records...)
 	if errors.Is(err, inventory.ErrLeaseLost) {
-		return ItemResult{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorBusy, temporal.ApplicationErrorOptions{NextRetryDelay: busyRetry})
+		return ItemResult{}, retryable(err.Error(), ErrorBusy, busyRetry)
 	}
 	t.concluded = err == nil
 	return ItemResult{State: state, Detail: reason}, err

@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
@@ -57,7 +56,7 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	}
 	defer release()
 	// The positive control: once it is blocked, nothing sees it alive any more.
-	if err := t.probeBefore(ctx); err != nil {
+	if err := t.probeBefore(ctx, "block-failed"); err != nil {
 		return err
 	}
 	answer, err := blocker.Block(ctx, t.target)
@@ -72,5 +71,5 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	if err := t.Evidence.Append(ctx, tenant, t.record("block-failed", "failed", reason)); err != nil {
 		return err
 	}
-	return temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{NextRetryDelay: connectors.RetryAfter(err)})
+	return retryable(reason, ErrorDownstream, connectors.RetryAfter(err))
 }

@@ -346,7 +346,7 @@ func (w *world) check(rt rapid.TB) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			rt.Fatalf("user %d: %s", n, diff)
 		}
-		items, err := w.Inventory.List(ctx, w.tenant, inventory.Query{Principal: &id, Limit: 500, Kinds: inventory.Kinds(), State: inventory.Live})
+		items, err := w.Inventory.List(ctx, w.tenant, inventory.Query{Principal: &id, Limit: 500, Kinds: inventory.Kinds(), States: []inventory.State{inventory.Live}})
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -56,9 +56,10 @@ func (a *Activities) find(ctx context.Context, tenant uuid.UUID, cascade *Cascad
 	listed := time.Now().Add(-time.Minute)
 	found, err := discoverer.Discover(ctx, principals)
 	if err != nil {
-		return Findings{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream, temporal.ApplicationErrorOptions{
-			NonRetryable: connectors.IsPermanent(err), NextRetryDelay: connectors.RetryAfter(err),
-		})
+		if connectors.IsPermanent(err) {
+			return Findings{}, temporal.NewNonRetryableApplicationError(err.Error(), ErrorDownstream, nil)
+		}
+		return Findings{}, retryable(err.Error(), ErrorDownstream, connectors.RetryAfter(err))
 	}
 	scope := inventory.Scope{}
 	if cascade != nil {

@@ -73,7 +73,5 @@ func (a *Activities) Notify(ctx context.Context, in NotifyInput) error {
 	case connectors.IsPermanent(err):
 		return temporal.NewNonRetryableApplicationError(err.Error(), ErrorPermanent, nil)
 	}
-	return temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream, temporal.ApplicationErrorOptions{
-		NextRetryDelay: connectors.RetryAfter(err),
-	})
+	return retryable(err.Error(), ErrorDownstream, connectors.RetryAfter(err))
 }

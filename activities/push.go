@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/internal/ssf"
 )
@@ -100,5 +99,5 @@ func (a *Activities) notPushed(ctx context.Context, in PushInput, failure *ssf.U
 	if err := a.Signals.Failed(ctx, in.Tenant, in.Stream, failure.Reason); err != nil {
 		return err
 	}
-	return temporal.NewApplicationErrorWithOptions(failure.Reason, ErrorDownstream, temporal.ApplicationErrorOptions{NextRetryDelay: failure.RetryAfter})
+	return retryable(failure.Reason, ErrorDownstream, failure.RetryAfter)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"go.temporal.io/sdk/activity"
+
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
@@ -18,6 +20,8 @@ type ReportInput struct {
 	After inventory.Held `json:"after,omitzero"`
 	// Cancelled: the workflow was, by leaver or in Temporal.
 	Cancelled bool `json:"cancelled,omitempty"`
+	// NotAsked are the connectors that could not be asked what they hold.
+	NotAsked []lifecycle.NotAsked `json:"notAsked,omitempty"`
 }
 
 // Reported is the report of a closed cascade, or the items that keep it open.
@@ -38,8 +42,13 @@ func (a *Activities) Report(ctx context.Context, in ReportInput) (Reported, erro
 			return Reported{Found: found}, err
 		}
 	}
-	report, err := a.Cascades.Close(ctx, ref.Tenant, ref.Event, ref.kind(), in.Interrupted)
-	return Reported{Report: report}, refusedRun(err)
+	report, err := a.Cascades.Close(ctx, ref.Tenant, ref.Event, ref.kind(), in.Interrupted, in.NotAsked...)
+	if err != nil {
+		return Reported{}, refusedRun(err)
+	}
+	activity.GetLogger(ctx).Info("cascade closed", "tenant", ref.Tenant, "cascade", ref.Event, "principal", ref.Principal, "outcome", report.Outcome,
+		"verified", report.Verified, "revoked", report.Revoked, "absent", report.Absent, "expiring", report.Expiring, "survivors", report.Survivors)
+	return Reported{Report: report}, nil
 }
 
 // byTemporal is the actor of acts that did not come through leaver, such as a cancellation in

@@ -29,6 +29,7 @@ func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, er
 	if err := a.Cascades.Running(ctx, ref.Tenant, ref.Event, ref.kind(), run); err != nil {
 		return Settlement{}, refusedRun(err)
 	}
+	activity.GetLogger(ctx).Info("cascade began", "tenant", ref.Tenant, "cascade", ref.Event, "principal", ref.Principal)
 	var held bool
 	if !ref.Moves { // a mover goes nowhere
 		var err error

@@ -3,22 +3,27 @@ package activities
 import (
 	"context"
 
-	"go.temporal.io/sdk/temporal"
-
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // probeBefore is the positive control: without having seen the item alive,
-// seeing it dead proves nothing (I6). A probe that cannot be made holds nothing up.
-func (t *attempt) probeBefore(ctx context.Context) error {
+// seeing it dead proves nothing (I6). A probe that cannot be made holds nothing up, unless
+// the downstream asks to wait: then the whole attempt waits, up to [maxFailedProbes] times.
+func (t *attempt) probeBefore(ctx context.Context, step string) error {
 	verifier, ok := t.connector.(connectors.Verifier)
 	if !ok {
 		return nil
 	}
-	before, _ := t.probe(ctx, verifier.Probe, "probe-before")
-	return t.Evidence.Append(ctx, t.in.Cascade.Tenant, before)
+	before, failed := t.probe(ctx, verifier.Probe, "probe-before")
+	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, before); err != nil {
+		return err
+	}
+	if connectors.RetryAfter(failed) > 0 && t.info.Attempt <= maxFailedProbes {
+		return t.fail(ctx, step, failed)
+	}
+	return nil
 }
 
 type probe func(context.Context, connectors.Target) (connectors.Vitality, string, error)
@@ -45,7 +50,7 @@ const maxFailedProbes = 5
 func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult, error) {
 	verifier, ok := t.connector.(connectors.Verifier)
 	if !ok {
-		return t.conclude(ctx, inventory.Revoked, "unverified: the connector has no probe", done)
+		return t.concludeUnverified(ctx, "the connector has no probe", done)
 	}
 	look := verifier.Probe
 	if prover, ok := t.connector.(connectors.Prover); ok {
@@ -71,7 +76,7 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 		if err := t.remake(ctx); err != nil {
 			return ItemResult{}, err
 		}
-		return ItemResult{}, temporal.NewApplicationErrorWithOptions(reason, ErrorStillAlive, temporal.ApplicationErrorOptions{})
+		return ItemResult{}, retryable(reason, ErrorStillAlive, 0)
 	case connectors.Dead:
 		controlled, err := t.Evidence.SawAlive(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event, t.joined)
 		if err != nil {
@@ -80,10 +85,32 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 		if controlled {
 			return t.conclude(ctx, inventory.Verified, "", done, after)
 		}
-		return t.conclude(ctx, inventory.Revoked, "unverified: no probe had seen it alive before", done, after)
+		return t.concludeUnverified(ctx, "no probe had seen it alive before", done, after)
 	default:
 		return t.unproven(ctx, done, after, nil)
 	}
+}
+
+// concludeUnverified concludes an item that was never seen alive. Where the downstream did
+// not know it at the first act, it is absent: its reference may be misspelt, and what it was
+// meant to name may be alive.
+func (t *attempt) concludeUnverified(ctx context.Context, reason string, done evidence.Record, others ...evidence.Record) (ItemResult, error) {
+	records := append([]evidence.Record{done}, others...)
+	if done.Outcome == string(connectors.Gone) && t.info.Attempt == 1 {
+		tenant, item, event := t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event
+		acted, err := t.Evidence.Acted(ctx, tenant, item, event)
+		if err != nil {
+			return ItemResult{}, err
+		}
+		seen, err := t.Evidence.SawAlive(ctx, tenant, item, event, t.joined)
+		if err != nil {
+			return ItemResult{}, err
+		}
+		if !acted && !seen {
+			return t.conclude(ctx, inventory.Absent, "the downstream knows no such credential: check the reference", records...)
+		}
+	}
+	return t.conclude(ctx, inventory.Revoked, "unverified: "+reason, records...)
 }
 
 // unproven concludes or retries an item whose end the downstream confirmed and no probe
@@ -96,7 +123,7 @@ func (t *attempt) unproven(ctx context.Context, done, after evidence.Record, fai
 	}
 	repeat := failed != nil && !connectors.IsPermanent(failed) && looks.Failed+1 < maxFailedProbes
 	if !repeat && !looks.Alive {
-		return t.conclude(ctx, inventory.Revoked, "unverified: "+after.Detail, done, after)
+		return t.concludeUnverified(ctx, after.Detail, done, after)
 	}
 	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done, after); err != nil {
 		return ItemResult{}, err
@@ -105,7 +132,5 @@ func (t *attempt) unproven(ctx context.Context, done, after evidence.Record, fai
 	if looks.Alive {
 		reason = "the downstream confirmed the end, a later probe saw the credential alive, and the last probe was inconclusive: " + after.Detail
 	}
-	return ItemResult{}, temporal.NewApplicationErrorWithOptions(reason, ErrorDownstream, temporal.ApplicationErrorOptions{
-		NextRetryDelay: connectors.RetryAfter(failed),
-	})
+	return ItemResult{}, retryable(reason, ErrorDownstream, connectors.RetryAfter(failed))
 }

@@ -72,6 +72,7 @@ type transactionBody struct {
 	Closed    *time.Time      `json:"closed,omitempty"`
 	Verified  int             `json:"verified"`
 	Revoked   int             `json:"revoked"`
+	Absent    int             `json:"absent"`
 	Expiring  int             `json:"expiring"`
 	Survivors int             `json:"survivors"`
 }
@@ -104,6 +105,6 @@ func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 	}
 	writeJSON(w, http.StatusOK, transactionBody{
 		Schemas: []string{transactionURN}, Txn: txn, Status: t.Outcome, Operation: result, Created: t.CreatedAt.UTC(), Closed: t.ClosedAt,
-		Verified: t.Verified, Revoked: t.Revoked, Expiring: t.Expiring, Survivors: t.Survivors,
+		Verified: t.Verified, Revoked: t.Revoked, Absent: t.Absent, Expiring: t.Expiring, Survivors: t.Survivors,
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"time"
 
-	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/seal"
-	"github.com/leaverhq/leaver/workflows"
 )
 
 // retention is how long Temporal keeps closed workflows in a namespace that
@@ -61,15 +59,16 @@ func clientOptions(cfg config.Temporal) (client.Options, error) {
 	return options, nil
 }
 
-// EnsureNamespace creates the namespace and the search attributes that are missing.
-func EnsureNamespace(ctx context.Context, cfg config.Temporal) error {
+// EnsureNamespace creates the namespace and the search attributes that are missing. It
+// refuses a namespace that keeps closed workflows for less than the configuration asks.
+func EnsureNamespace(ctx context.Context, cfg config.Temporal) (Namespace, error) {
 	options, err := clientOptions(cfg)
 	if err != nil {
-		return err
+		return Namespace{}, err
 	}
 	c, err := client.DialContext(ctx, options)
 	if err != nil {
-		return fmt.Errorf("connect to Temporal: %w", err)
+		return Namespace{}, fmt.Errorf("connect to Temporal at %s: %w", options.HostPort, err)
 	}
 	defer c.Close()
 	_, err = c.WorkflowService().RegisterNamespace(ctx, &workflowservice.RegisterNamespaceRequest{
@@ -77,24 +76,28 @@ func EnsureNamespace(ctx context.Context, cfg config.Temporal) error {
 	})
 	var exists *serviceerror.NamespaceAlreadyExists
 	if err != nil && !errors.As(err, &exists) {
-		return fmt.Errorf("register namespace %s: %w", options.Namespace, err)
+		return Namespace{}, fmt.Errorf("register namespace %s: %w", options.Namespace, err)
 	}
-	return ensureSearchAttributes(ctx, c, options.Namespace)
+	created := err == nil
+	if err := ensureSearchAttributes(ctx, c, options.Namespace); err != nil {
+		return Namespace{}, err
+	}
+	n, err := CheckNamespace(ctx, c, cfg)
+	if n.Created = created; err != nil {
+		return n, err
+	}
+	if short := n.Short(cfg); short != "" {
+		return n, fmt.Errorf("%w: %s", ErrMisconfigured, short)
+	}
+	return n, nil
 }
 
 func ensureSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
-	wanted := map[string]enums.IndexedValueType{
-		workflows.SearchTenant.GetName():    enums.INDEXED_VALUE_TYPE_KEYWORD,
-		workflows.SearchPrincipal.GetName(): enums.INDEXED_VALUE_TYPE_KEYWORD,
-		workflows.SearchTrigger.GetName():   enums.INDEXED_VALUE_TYPE_KEYWORD,
-		workflows.SearchState.GetName():     enums.INDEXED_VALUE_TYPE_KEYWORD,
-		workflows.SearchSurvivors.GetName(): enums.INDEXED_VALUE_TYPE_INT,
-	}
 	// A namespace made a moment ago may not have reached every part of the
 	// server: not found passes by itself.
 	var err error
 	for range 50 {
-		if err = addSearchAttributes(ctx, c, namespace, wanted); err == nil {
+		if err = addSearchAttributes(ctx, c, namespace); err == nil {
 			return nil
 		}
 		var notFound *serviceerror.NotFound
@@ -111,17 +114,12 @@ func ensureSearchAttributes(ctx context.Context, c client.Client, namespace stri
 	return fmt.Errorf("add search attributes to %s: %w", namespace, err)
 }
 
-func addSearchAttributes(ctx context.Context, c client.Client, namespace string, wanted map[string]enums.IndexedValueType) error {
+func addSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
 	have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
 	if err != nil {
 		return err
 	}
-	missing := make(map[string]enums.IndexedValueType)
-	for name, kind := range wanted {
-		if _, ok := have.GetCustomAttributes()[name]; !ok {
-			missing[name] = kind
-		}
-	}
+	missing := missingAttributes(have.GetCustomAttributes())
 	if len(missing) == 0 {
 		return nil
 	}

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"slices"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -100,4 +102,21 @@ func construct[S any, C connectors.Connector](c config.Connector, newConnector f
 		return nil, c.Errorf("connector %s: %w", c.Name, err)
 	}
 	return connector, nil
+}
+
+// CheckPublishers checks that each publish_to names a connector of a type that can hand over
+// secrets. It needs no secret, so that `leaver migrate` can check it.
+func CheckPublishers(cfg *config.Config) error {
+	for _, c := range cfg.Connectors {
+		if c.PublishTo == "" {
+			continue
+		}
+		publishes := slices.ContainsFunc(cfg.Connectors, func(to config.Connector) bool {
+			return to.Name == c.PublishTo && (to.Type == "vault" || to.Type == "webhook")
+		})
+		if !publishes {
+			return c.Errorf("connector %s: publish_to names %q, which is not a connector of type vault or webhook", c.Name, c.PublishTo)
+		}
+	}
+	return nil
 }

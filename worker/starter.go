@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/internal/config"
@@ -31,11 +32,15 @@ type Starter struct {
 	client client.Client
 	policy workflows.Policy
 	roles  func(ctx context.Context, tenant uuid.UUID) (Roles, error)
+	// failures opens the failures of activities, which are sealed.
+	failures converter.FailureConverter
 }
 
 // NewStarter returns a starter with that policy.
-func NewStarter(c client.Client, policy workflows.Policy, roles func(ctx context.Context, tenant uuid.UUID) (Roles, error)) *Starter {
-	return &Starter{client: c, policy: policy, roles: roles}
+func NewStarter(c client.Client, policy workflows.Policy, failures converter.FailureConverter,
+	roles func(ctx context.Context, tenant uuid.UUID) (Roles, error),
+) *Starter {
+	return &Starter{client: c, policy: policy, roles: roles, failures: failures}
 }
 
 // Policy fills the defaults into what is configured.
@@ -213,6 +218,62 @@ func (s *Starter) Status(ctx context.Context, workflowID string) (lifecycle.Work
 		return lifecycle.WorkflowGone, nil
 	}
 }
+
+// Pending returns the activities that a workflow waits for; none where it has closed.
+func (s *Starter) Pending(ctx context.Context, workflowID string) ([]lifecycle.Pending, error) {
+	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
+	if isNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("describe %s: %w", workflowID, err)
+	}
+	var pending []lifecycle.Pending
+	for _, a := range description.GetPendingActivities() {
+		p := lifecycle.Pending{ID: a.GetActivityId(), Attempts: int(a.GetAttempt())}
+		if f := a.GetLastFailure(); f != nil {
+			p.Answer = reasonOf(s.failures.FailureToError(f))
+		}
+		if at := a.GetNextAttemptScheduleTime(); at != nil && a.GetState() == enums.PENDING_ACTIVITY_STATE_SCHEDULED {
+			next := at.AsTime()
+			p.NextTry = &next
+		}
+		if at := a.GetExpirationTime(); at != nil {
+			deadline := at.AsTime()
+			p.Deadline = &deadline
+		}
+		pending = append(pending, p)
+	}
+	return pending, nil
+}
+
+// reasonOf is what an activity failed with, without Temporal's wrapping.
+func reasonOf(err error) string {
+	var application *temporal.ApplicationError
+	if errors.As(err, &application) {
+		return application.Message()
+	}
+	return err.Error()
+}
+
+// Pollers returns how many workers have polled a task queue lately, for workflows or for
+// activities.
+func Pollers(ctx context.Context, c client.Client, queue string, kind enums.TaskQueueType) (int, error) {
+	described, err := c.DescribeTaskQueue(ctx, queue, kind)
+	if err != nil {
+		return 0, fmt.Errorf("describe task queue %s: %w", queue, err)
+	}
+	n := 0
+	for _, p := range described.GetPollers() {
+		if time.Since(p.GetLastAccessTime().AsTime()) < pollerAge {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// pollerAge is how long a poller counts after it was last seen: twice a long poll.
+const pollerAge = 2 * time.Minute
 
 // Cancel cancels a workflow. One that has closed, or was never started, needs none.
 func (s *Starter) Cancel(ctx context.Context, workflowID string) error {

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -38,7 +39,7 @@ type cascade struct {
 	runs      int                     // of those in flight, how many are scheduled runs
 	finding   int                     // connectors that are being asked what they hold
 	told      bool                    // one of them has answered since the last look
-	notFound  []string                // connectors that could not be asked
+	notAsked  []lifecycle.NotAsked    // connectors that could not be asked
 	batches   int                     // begun
 	after     inventory.Held          // the last item of the page before; zero begins a pass
 	first     []inventory.Held        // a page that was discovered already; nil if none was
@@ -235,7 +236,7 @@ func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecycle.Report, closed bool, err error) {
 	c.phase = phaseReporting
 	in := activities.ReportInput{
-		Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notFound) > 0, Cancelled: temporal.IsCanceledError(interrupted), FinalDiscovery: interrupted == nil,
+		Cascade: c.in.ref(), Interrupted: interrupted != nil, NotAsked: c.notAsked, Cancelled: temporal.IsCanceledError(interrupted), FinalDiscovery: interrupted == nil,
 	}
 	for {
 		var reported activities.Reported
@@ -274,13 +275,27 @@ func (c *cascade) close(ctx workflow.Context, report lifecycle.Report, interrupt
 	case interrupted != nil:
 		return report, interrupted
 	case report.Survivors > 0:
-		message := fmt.Sprintf("%d of %d outlived the cascade; fix what the report names, then run `leaver cascade rerun %s`",
-			report.Survivors, report.Survivors+report.Verified+report.Revoked+report.Expiring, c.in.Event)
+		message := fmt.Sprintf("%d of %d outlived the cascade; fix what the report names, then run %s",
+			report.Survivors, report.Survivors+report.Verified+report.Revoked+report.Absent+report.Expiring, c.rerunCommand())
 		return report, failed(message, report)
-	case len(c.notFound) > 0:
-		return report, failed(fmt.Sprintf("%v could not be asked what they hold; once they answer, run `leaver cascade rerun %s`", c.notFound, c.in.Event), report)
+	case len(c.notAsked) > 0:
+		return report, failed(c.unasked(), report)
 	}
 	return report, nil
+}
+
+// unasked describes the connectors that could not be asked.
+func (c *cascade) unasked() string {
+	var names, reasons []string
+	for _, n := range c.notAsked {
+		names, reasons = append(names, n.Connector), append(reasons, n.Connector+": "+n.Reason)
+	}
+	return fmt.Sprintf("%v could not be asked what they hold (%s); once they answer, run %s", names, strings.Join(reasons, "; "), c.rerunCommand())
+}
+
+// rerunCommand is what an operator runs next. The tenant's id is taken for its name.
+func (c *cascade) rerunCommand() string {
+	return fmt.Sprintf("`leaver cascade rerun %s --tenant %s --reason \"…\"`", c.in.Event, c.in.Tenant)
 }
 
 // news is what the platforms are told of the cascade.

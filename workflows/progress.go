@@ -53,7 +53,7 @@ func (c *cascade) show(ctx workflow.Context) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s** · %d found, %d in flight\n\n| state | items |\n|---|---|\n", c.phase, len(c.order), c.inFlight)
 	for _, state := range []inventory.State{
-		inventory.Ending, inventory.Verified, inventory.Revoked, inventory.Expiring, inventory.Survivor, inventory.Waived,
+		inventory.Ending, inventory.Verified, inventory.Revoked, inventory.Absent, inventory.Expiring, inventory.Survivor, inventory.Waived,
 	} {
 		if n := c.counts[state]; n > 0 {
 			fmt.Fprintf(&b, "| %s | %d |\n", state, n)

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 // await waits until done. Where that takes long it tells, in the details and in
@@ -58,7 +59,7 @@ func (c *cascade) askDownstreams(ctx workflow.Context) {
 					continue
 				}
 				if err != nil {
-					c.notFound = append(c.notFound, name)
+					c.notAsked = append(c.notAsked, lifecycle.NotAsked{Connector: name, Reason: reasonOf(err)})
 				}
 				return
 			}

@@ -166,11 +166,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 		return fmt.Errorf("%w: connector %s has no free slot", inventory.ErrNotAsked, n.Connector)
 	}
 	defer release()
-	target := Target{Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret, ExpiresAt: n.ExpiresAt}
-	if n.Agent != nil {
-		target.Agent = *n.Agent
-	}
-	vitality, detail, err := possession.Possesses(ctx, target)
+	vitality, detail, err := possession.Possesses(ctx, targetOf(tenant, n))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", inventory.ErrNotAsked, n.Connector, err)
@@ -178,6 +174,37 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 		return fmt.Errorf("%w: connector %s serves several tenants and did not confirm that %q belongs to this tenant: %s", inventory.ErrNotProven, n.Connector, n.Reference, detail)
 	}
 	return nil
+}
+
+// Look asks the downstream whether an item is alive, before it is registered. Unknown stands
+// for a connector without a probe.
+func (r Registry) Look(ctx context.Context, tenant uuid.UUID, n inventory.New) (vitality, detail string, err error) {
+	e := r[n.Connector]
+	verifier, ok := e.Connector.(Verifier)
+	if !ok {
+		return string(Unknown), "the connector has no probe", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
+	release, err := e.Acquire(ctx)
+	if err != nil {
+		return string(Unknown), "", fmt.Errorf("%w: connector %s has no free slot", inventory.ErrNotAsked, n.Connector)
+	}
+	defer release()
+	seen, detail, err := verifier.Probe(ctx, targetOf(tenant, n))
+	if err != nil {
+		return string(Unknown), "", fmt.Errorf("%w: %s: %w", inventory.ErrNotAsked, n.Connector, err)
+	}
+	return string(seen), detail, nil
+}
+
+// targetOf returns the target of an item that is not registered yet.
+func targetOf(tenant uuid.UUID, n inventory.New) Target {
+	target := Target{Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret, ExpiresAt: n.ExpiresAt}
+	if n.Agent != nil {
+		target.Agent = *n.Agent
+	}
+	return target
 }
 
 // publishes tells whether a connector's new secrets reach those of a tenant who go on.

@@ -144,7 +144,7 @@ func login(raw, user, password string) string {
 
 // startAgents runs the agents' own worker, for a schedule that really fires.
 func (d *downstreams) startAgents(ctx context.Context, stack *devstack.Stack) error {
-	if err := leaverworker.EnsureNamespace(ctx, config.Temporal{Address: stack.TemporalAddress, Namespace: agentsNamespace}); err != nil {
+	if _, err := leaverworker.EnsureNamespace(ctx, config.Temporal{Address: stack.TemporalAddress, Namespace: agentsNamespace}); err != nil {
 		return err
 	}
 	c, err := client.DialContext(ctx, client.Options{HostPort: stack.TemporalAddress, Namespace: agentsNamespace, Logger: quiet{}})

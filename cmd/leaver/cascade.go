@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -9,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -30,7 +31,7 @@ func (c *cli) cascadeCommand() *cobra.Command {
 }
 
 func (c *cli) cascadeList() *cobra.Command {
-	var of, principal, outcome string
+	var of, principal, agent, outcome, connector, since string
 	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List cascades, newest first", Args: cobra.NoArgs,
@@ -39,8 +40,17 @@ func (c *cli) cascadeList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			query := url.Values{"principal": {principal}, "outcome": {outcome}, "limit": {strconv.Itoa(min(max(limit, 1), 500))}}
-			cascades, err := all[lifecycle.Cascade](cmd.Context(), cl, tenantPath(of)+"/cascades", query, limit)
+			query := url.Values{
+				"principal": {principal}, "agent": {agent}, "outcome": {outcome}, "connector": {connector}, "limit": {strconv.Itoa(min(max(limit, 1), 500))},
+			}
+			if since != "" {
+				from, err := sinceTime(since, time.Now())
+				if err != nil {
+					return err
+				}
+				query.Set("since", from)
+			}
+			cascades, err := all[api.ShownCascade](cmd.Context(), cl, tenantPath(of)+"/cascades", query, limit)
 			if err != nil {
 				return err
 			}
@@ -51,20 +61,34 @@ func (c *cli) cascadeList() *cobra.Command {
 		},
 	}
 	tenantFlag(cmd, &of)
-	cmd.Flags().StringVar(&principal, "principal", "", "only this principal's (SCIM id)")
-	cmd.Flags().StringVar(&outcome, "outcome", "", "only pending, running, completed, failed or cancelled ones")
+	cmd.Flags().StringVar(&principal, "principal", "", "only this principal's (name or SCIM id)")
+	cmd.Flags().StringVar(&agent, "agent", "", "only those that ended something that this agent holds (name or SCIM id)")
+	cmd.Flags().StringVar(&outcome, "outcome", "", "only pending, running, completed, failed or cancelled ones; several with commas between")
+	cmd.Flags().StringVar(&connector, "connector", "", "only those with something alive at this connector, or that could not ask it")
+	cmd.Flags().StringVar(&since, "since", "", "only those since a time ago, such as 24h, or since a time such as 2026-11-27T18:00:00Z")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most; 0 is all")
 	return cmd
 }
 
-var cascadeHeader = []string{"ID", "PRINCIPAL", "TRIGGER", "OUTCOME", "VERIFIED", "REVOKED", "EXPIRING", "SURVIVORS", "WAIVED", "CREATED", "CLOSED"}
+// sinceTime reads a duration before now, or a time.
+func sinceTime(text string, now time.Time) (string, error) {
+	if d, err := time.ParseDuration(text); err == nil && d > 0 {
+		return now.Add(-d).UTC().Format(time.RFC3339), nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at.UTC().Format(time.RFC3339), nil
+	}
+	return "", coded(exitUsage, "--since must be a duration such as 24h or a time such as 2026-11-27T18:00:00Z, got %q", text)
+}
 
-func cascadeRows(cascades ...lifecycle.Cascade) [][]string {
+var cascadeHeader = []string{"ID", "PRINCIPAL", "NAME", "TRIGGER", "OUTCOME", "VERIFIED", "REVOKED", "ABSENT", "EXPIRING", "SURVIVORS", "WAIVED", "ENDING", "CREATED", "CLOSED"}
+
+func cascadeRows(cascades ...api.ShownCascade) [][]string {
 	var rows [][]string
 	for _, x := range cascades {
 		rows = append(rows, []string{
-			x.ID.String(), x.Principal.String(), string(x.Trigger), x.Outcome, strconv.Itoa(x.Verified), strconv.Itoa(x.Revoked),
-			strconv.Itoa(x.Expiring), strconv.Itoa(x.Survivors), strconv.Itoa(x.Waived), stamp(&x.CreatedAt), stamp(x.ClosedAt),
+			x.ID.String(), x.Principal.String(), cmp.Or(x.PrincipalName, "-"), string(x.Trigger), x.Outcome, strconv.Itoa(x.Verified), strconv.Itoa(x.Revoked),
+			strconv.Itoa(x.Absent), strconv.Itoa(x.Expiring), strconv.Itoa(x.Survivors), strconv.Itoa(x.Waived), strconv.Itoa(x.Ending), stamp(&x.CreatedAt), stamp(x.ClosedAt),
 		})
 	}
 	return rows
@@ -72,8 +96,8 @@ func cascadeRows(cascades ...lifecycle.Cascade) [][]string {
 
 // details is what `cascade show` tells, as JSON.
 type details struct {
-	lifecycle.Cascade
-	Items    []inventory.Item  `json:"items"`
+	api.ShownCascade
+	Items    []api.ShownItem   `json:"items"`
 	Acts     []lifecycle.Done  `json:"acts"` // what operators did
 	Evidence []evidence.Record `json:"evidence"`
 }
@@ -81,7 +105,7 @@ type details struct {
 func (c *cli) cascadeShow() *cobra.Command {
 	var of string
 	cmd := &cobra.Command{
-		Use: "show ID", Short: "Show a cascade with its items; -o json adds the evidence and what operators did", Args: cobra.ExactArgs(1),
+		Use: "show ID", Short: "Show a cascade: its items, what it waits for, what it could not ask, what operators did; -o json adds the evidence", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {
@@ -89,29 +113,66 @@ func (c *cli) cascadeShow() *cobra.Command {
 			}
 			var d details
 			path := tenantPath(of) + "/cascades/" + url.PathEscape(args[0])
-			if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &d.Cascade); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &d.ShownCascade); err != nil {
 				return err
 			}
-			if d.Items, err = all[inventory.Item](cmd.Context(), cl, tenantPath(of)+"/inventory", url.Values{"cascade": {args[0]}, "limit": {"500"}}, 0); err != nil {
+			if d.Items, err = all[api.ShownItem](cmd.Context(), cl, tenantPath(of)+"/inventory", url.Values{"cascade": {args[0]}, "limit": {"500"}}, 0); err != nil {
+				return err
+			}
+			if d.Acts, err = all[lifecycle.Done](cmd.Context(), cl, path+"/acts", url.Values{}, 0); err != nil {
 				return err
 			}
 			if c.output == "json" {
-				if d.Acts, err = all[lifecycle.Done](cmd.Context(), cl, path+"/acts", url.Values{}, 0); err != nil {
-					return err
-				}
 				if d.Evidence, err = all[evidence.Record](cmd.Context(), cl, path+"/evidence", url.Values{"limit": {"500"}}, 0); err != nil {
 					return err
 				}
 				return c.print(d, nil, nil)
 			}
-			if err := c.print(nil, cascadeHeader, cascadeRows(d.Cascade)); err != nil {
-				return err
-			}
-			return c.print(nil, itemHeader, itemRows(d.Items))
+			return c.printDetails(d)
 		},
 	}
 	tenantFlag(cmd, &of)
 	return cmd
+}
+
+// printDetails prints a cascade as tables; those that would be empty are left out.
+func (c *cli) printDetails(d details) error {
+	if err := c.print(nil, cascadeHeader, cascadeRows(d.ShownCascade)); err != nil {
+		return err
+	}
+	if err := c.print(nil, itemHeader, itemRows(d.Items)); err != nil {
+		return err
+	}
+	var waiting, asked, unbound, acts [][]string
+	for _, w := range d.Waiting {
+		waiting = append(waiting, []string{w.Connector, cmp.Or(string(w.Kind), "(what it holds)"), itoa(w.Attempts), w.Answer, stamp(w.NextTry), stamp(w.Deadline)})
+	}
+	for _, n := range d.NotAsked {
+		asked = append(asked, []string{n.Connector, n.Reason})
+	}
+	for _, u := range d.Unbound {
+		unbound = append(unbound, []string{u.ID.String(), string(u.Kind), u.Connector, u.Reference, stamp(&u.SeenAt)})
+	}
+	for _, a := range d.Acts {
+		acts = append(acts, []string{stamp(&a.At), a.Verb, a.Actor, a.Reason})
+	}
+	for _, table := range []struct {
+		header []string
+		rows   [][]string
+	}{
+		{[]string{"WAITS FOR", "KIND", "ATTEMPTS", "LAST ANSWER", "NEXT TRY", "DEADLINE"}, waiting},
+		{[]string{"COULD NOT ASK", "REASON"}, asked},
+		{[]string{"FOUND, REGISTERED BY NOBODY", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
+		{[]string{"AT", "ACT", "ACTOR", "REASON"}, acts},
+	} {
+		if len(table.rows) == 0 {
+			continue
+		}
+		if err := c.print(nil, table.header, table.rows); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cascadeCancel stops a cascade.
@@ -124,7 +185,7 @@ func (c *cli) cascadeCancel() *cobra.Command {
 			if reason == "" {
 				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
-			var cascade lifecycle.Cascade
+			var cascade api.ShownCascade
 			err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/cancel", map[string]string{"reason": reason}, &cascade)
 			if err != nil {
 				return err
@@ -156,7 +217,7 @@ func (c *cli) cascadeWait() *cobra.Command {
 			if err := c.print(cascade, cascadeHeader, cascadeRows(cascade)); err != nil {
 				return err
 			}
-			return exitOf(cascade)
+			return exitOf(cascade, of)
 		},
 	}
 	tenantFlag(cmd, &of)
@@ -164,10 +225,10 @@ func (c *cli) cascadeWait() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) wait(cmd *cobra.Command, cl *client, path string, timeout time.Duration) (lifecycle.Cascade, error) {
+func (c *cli) wait(cmd *cobra.Command, cl *client, path string, timeout time.Duration) (api.ShownCascade, error) {
 	until := time.Now().Add(timeout)
 	for {
-		var cascade lifecycle.Cascade
+		var cascade api.ShownCascade
 		step := max(0, min(waitStep, time.Until(until)))
 		err := cl.do(cmd.Context(), http.MethodGet, path+"?wait="+step.Round(time.Millisecond).String(), nil, &cascade)
 		if err != nil || cascade.ClosedAt != nil || time.Now().After(until) {
@@ -176,17 +237,24 @@ func (c *cli) wait(cmd *cobra.Command, cl *client, path string, timeout time.Dur
 	}
 }
 
-func exitOf(cascade lifecycle.Cascade) error {
+// exitOf returns the error of a cascade that did not complete, with the next command.
+func exitOf(cascade api.ShownCascade, tenant string) error {
+	rerun := fmt.Sprintf("`leaver cascade rerun %s --tenant %s --reason \"…\"`", cascade.ID, tenant)
+	show := fmt.Sprintf("`leaver cascade show %s --tenant %s`", cascade.ID, tenant)
 	switch cascade.Outcome {
 	case "completed":
 		return nil
 	case "cancelled":
-		return coded(exitSurvivors, "the cascade was cancelled and %d credentials were not ended; run `leaver cascade rerun %s` to end them", cascade.Survivors, cascade.ID)
+		return coded(exitSurvivors, "the cascade was cancelled and %d credentials were not ended; run %s to end them", cascade.Survivors, rerun)
 	case "failed":
-		if cascade.Survivors == 0 {
-			return coded(exitSurvivors, "it was cut short, or a downstream could not be asked what it holds: its workflow says which; then `leaver cascade rerun %s`", cascade.ID)
+		switch {
+		case cascade.Survivors == 0 && len(cascade.NotAsked) > 0:
+			first := cascade.NotAsked[0]
+			return coded(exitSurvivors, "the connector %s could not be asked what it holds: %s; once it answers, run %s", first.Connector, first.Reason, rerun)
+		case cascade.Survivors == 0:
+			return coded(exitSurvivors, "the cascade was interrupted: read its workflow %s, then run %s", cascade.WorkflowID, rerun)
 		}
-		return coded(exitSurvivors, "%d survived; see `leaver cascade show`, fix what it names, then `leaver cascade rerun %s`", cascade.Survivors, cascade.ID)
+		return coded(exitSurvivors, "%d survived: read %s, fix what it names, then run %s", cascade.Survivors, show, rerun)
 	}
-	return coded(exitRunning, "the cascade is still %s", cascade.Outcome)
+	return coded(exitRunning, "the cascade is still %s: run %s to see what it waits for", cascade.Outcome, show)
 }

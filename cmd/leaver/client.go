@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type client struct {
 	base  string
 	token string
 	http  *http.Client
+	// lines are those of a file that is imported, for errors to quote.
+	lines [][]byte
 }
 
 func (c *cli) client() (*client, error) {
@@ -98,7 +101,7 @@ func (cl *client) send(ctx context.Context, method, path, contentType string, pa
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode > 299 {
-		return refusal(resp)
+		return cl.refusal(resp)
 	}
 	if out == nil {
 		return nil
@@ -109,7 +112,7 @@ func (cl *client) send(ctx context.Context, method, path, contentType string, pa
 	return nil
 }
 
-func refusal(resp *http.Response) error {
+func (cl *client) refusal(resp *http.Response) error {
 	var p struct {
 		Detail string `json:"detail"`
 		Errors []struct {
@@ -121,7 +124,7 @@ func refusal(resp *http.Response) error {
 		p.Detail = resp.Status
 	}
 	for _, e := range p.Errors {
-		p.Detail += fmt.Sprintf("\n  line %d: %s", e.Line, e.Detail)
+		p.Detail += fmt.Sprintf("\n  line %d: %s%s", e.Line, e.Detail, cl.quote(e.Line))
 	}
 	switch resp.StatusCode {
 	case http.StatusNotFound:
@@ -132,4 +135,24 @@ func refusal(resp *http.Response) error {
 		return coded(exitAuth, "%s", p.Detail)
 	}
 	return coded(exitError, "%s (%d)", p.Detail, resp.StatusCode)
+}
+
+// maxQuote bounds how much of a line an error quotes, in bytes.
+const maxQuote = 200
+
+var secretMember = regexp.MustCompile(`"secret"\s*:\s*"(?:[^"\\]|\\.)*"`)
+
+// quote returns a line of the file that is imported, without its secret.
+func (cl *client) quote(line int) string {
+	if line < 1 || line > len(cl.lines) {
+		return ""
+	}
+	text := secretMember.ReplaceAllString(string(cl.lines[line-1]), `"secret":"…"`)
+	if strings.Contains(text, `"secret"`) && !secretMember.MatchString(text) {
+		return "" // malformed: what the secret is cannot be told
+	}
+	if len(text) > maxQuote {
+		text = strings.ToValidUTF8(text[:maxQuote], "") + "…"
+	}
+	return "\n    " + text
 }

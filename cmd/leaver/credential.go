@@ -1,45 +1,50 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 func (c *cli) credentialCommand() *cobra.Command {
 	group := &cobra.Command{Use: "credential", Short: "See what agents hold, import it, bind what nobody registered"}
 	path := ofTenant(group)
-	var principal, state string
+	var principal, agent, connector, state string
 	list := &cobra.Command{
 		Use: "list", Short: "List credentials and scheduled runs of a tenant", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			query := url.Values{"principal": {principal}, "state": {state}, "limit": {"500"}}
-			items, err := all[inventory.Item](cmd.Context(), cl, path("/inventory"), query, 0)
+			query := url.Values{"principal": {principal}, "agent": {agent}, "connector": {connector}, "state": {state}, "limit": {"500"}}
+			items, err := all[api.ShownItem](cmd.Context(), cl, path("/inventory"), query, 0)
 			if err != nil {
 				return err
 			}
 			return c.print(items, itemHeader, itemRows(items))
 		}),
 	}
-	list.Flags().StringVar(&principal, "principal", "", "only what this principal holds (SCIM id)")
-	list.Flags().StringVar(&state, "state", "", "only items of this state, e.g. survivor")
-	group.AddCommand(list, c.credentialShow(path), c.credentialImport(path), c.credentialUnbound(path), c.credentialBind(path))
+	list.Flags().StringVar(&principal, "principal", "", "only what this principal or agent holds (name or SCIM id)")
+	list.Flags().StringVar(&agent, "agent", "", "only what this agent holds (name or SCIM id)")
+	list.Flags().StringVar(&connector, "connector", "", "only what is at this connector")
+	list.Flags().StringVar(&state, "state", "", "only items of these states, e.g. survivor,ending")
+	group.AddCommand(list, c.credentialShow(path), c.credentialImport(path), c.credentialUnbound(path), c.credentialBind(path), c.credentialCorrect(path), c.credentialRelease(path))
 	return group
 }
 
-var itemHeader = []string{"ID", "KIND", "CONNECTOR", "REFERENCE", "STATE", "REASON", "UPDATED"}
+var itemHeader = []string{"ID", "PRINCIPAL", "AGENT", "KIND", "CONNECTOR", "REFERENCE", "STATE", "REASON", "UPDATED"}
 
-func itemRows(items []inventory.Item) [][]string {
+func itemRows(items []api.ShownItem) [][]string {
 	var rows [][]string
 	for _, i := range items {
-		rows = append(rows, []string{i.ID.String(), string(i.Kind), i.Connector, i.Reference, string(i.State), i.Reason, stamp(&i.UpdatedAt)})
+		rows = append(rows, []string{i.ID.String(), cmp.Or(i.PrincipalName, i.Principal.String()), cmp.Or(i.AgentName, optional(i.Agent)), string(i.Kind), i.Connector, i.Reference, string(i.State), i.Reason, stamp(&i.UpdatedAt)})
 	}
 	return rows
 }
@@ -49,7 +54,7 @@ func (c *cli) credentialShow(path func(string) string) *cobra.Command {
 		Use: "show ID", Short: "Show one with the history of its states", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var item struct {
-				inventory.Item
+				api.ShownItem
 				History []inventory.StateChange `json:"history"`
 			}
 			if err := cl.do(cmd.Context(), http.MethodGet, path("/inventory/"+url.PathEscape(args[0])), nil, &item); err != nil {
@@ -58,7 +63,7 @@ func (c *cli) credentialShow(path func(string) string) *cobra.Command {
 			if c.output == "json" {
 				return c.print(item, nil, nil)
 			}
-			if err := c.print(nil, itemHeader, itemRows([]inventory.Item{item.Item})); err != nil {
+			if err := c.print(nil, itemHeader, itemRows([]api.ShownItem{item.ShownItem})); err != nil {
 				return err
 			}
 			var rows [][]string
@@ -78,24 +83,83 @@ func optional(id *uuid.UUID) string {
 }
 
 func (c *cli) credentialImport(path func(string) string) *cobra.Command {
-	return &cobra.Command{
+	var check, skipExisting bool
+	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Register what a file of NDJSON lists: all of it, or none", Args: cobra.ExactArgs(1),
-		Long: "Each line is a registration as POST /v1/credentials takes it. Where any line is bad, each bad one is told and nothing is registered.",
+		Long: "Each line is a registration as POST /v1/credentials takes it; principal and agent may be names in place of the ids.\n" +
+			"Where any line is bad, each bad one is told and nothing is registered.",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
-			file, err := os.Open(args[0])
+			raw, err := os.ReadFile(args[0])
 			if err != nil {
 				return coded(exitUsage, "read the file: %w", err)
 			}
-			defer func() { _ = file.Close() }()
+			cl.lines = bytes.Split(raw, []byte("\n"))
 			var answer struct {
 				Registered int `json:"registered"`
+				Skipped    int `json:"skipped"`
+				Good       int `json:"good,omitempty"`
 			}
-			if err := cl.send(cmd.Context(), http.MethodPost, path("/import"), "application/x-ndjson", file, &answer); err != nil {
+			query := url.Values{"check": {strconv.FormatBool(check)}, "skipExisting": {strconv.FormatBool(skipExisting)}}
+			if err := cl.send(cmd.Context(), http.MethodPost, path("/import?"+query.Encode()), "application/x-ndjson", bytes.NewReader(raw), &answer); err != nil {
 				return err
 			}
-			return c.print(answer, []string{"REGISTERED"}, [][]string{{itoa(answer.Registered)}})
+			return c.print(answer, []string{"REGISTERED", "SKIPPED", "GOOD"}, [][]string{{itoa(answer.Registered), itoa(answer.Skipped), itoa(answer.Good)}})
 		}),
 	}
+	cmd.Flags().BoolVar(&check, "check", false, "ask each downstream whether it knows what the lines name, and register nothing")
+	cmd.Flags().BoolVar(&skipExisting, "skip-existing", false, "skip lines that are registered already")
+	return cmd
+}
+
+// credentialCorrect replaces a registration whose reference was wrong.
+func (c *cli) credentialCorrect(path func(string) string) *cobra.Command {
+	var reference, secretFile, reason string
+	cmd := &cobra.Command{
+		Use: "correct ID", Short: "Correct the reference of a registration that is live or survived a cascade", Args: cobra.ExactArgs(1),
+		Example: `  leaver credential correct 019… --tenant acme --reference ada/mail-client --reason "the subject alone names no grant"`,
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			if reference == "" || reason == "" {
+				return coded(exitUsage, "--reference and --reason are required")
+			}
+			body := map[string]string{"reference": reference, "reason": reason}
+			if secretFile != "" {
+				raw, err := os.ReadFile(secretFile)
+				if err != nil {
+					return coded(exitUsage, "read the secret: %w", err)
+				}
+				body["secret"] = strings.TrimRight(string(raw), "\r\n")
+			}
+			var item api.ShownItem
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/inventory/"+url.PathEscape(args[0])+"/correct"), body, &item); err != nil {
+				return err
+			}
+			return c.print(item, itemHeader, itemRows([]api.ShownItem{item}))
+		}),
+	}
+	cmd.Flags().StringVar(&reference, "reference", "", "the downstream's name for it; docs/CONNECTORS.md has the forms")
+	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with its secret, where it has one")
+	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
+	return cmd
+}
+
+// credentialRelease takes a registration out of the inventory.
+func (c *cli) credentialRelease(path func(string) string) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use: "release ID", Short: "Release a registration that names nothing; what it was meant to name is ended by nobody", Args: cobra.ExactArgs(1),
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			if reason == "" {
+				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
+			}
+			var item api.ShownItem
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/inventory/"+url.PathEscape(args[0])+"/release"), map[string]string{"reason": reason}, &item); err != nil {
+				return err
+			}
+			return c.print(item, itemHeader, itemRows([]api.ShownItem{item}))
+		}),
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
+	return cmd
 }
 
 func (c *cli) credentialUnbound(path func(string) string) *cobra.Command {
@@ -127,22 +191,28 @@ func (c *cli) credentialBind(path func(string) string) *cobra.Command {
 			if principal == "" || reason == "" {
 				return coded(exitUsage, "--principal and --reason are needed")
 			}
-			body := map[string]string{"principalId": principal, "reason": reason}
+			id, err := principalID(cmd, cl, path, principal)
+			if err != nil {
+				return err
+			}
+			body := map[string]string{"principalId": id, "reason": reason}
 			if agent != "" {
-				body["agentId"] = agent
+				if body["agentId"], err = principalID(cmd, cl, path, agent); err != nil {
+					return err
+				}
 			}
 			var bound struct {
-				inventory.Item
+				api.ShownItem
 				Cascade *uuid.UUID `json:"startedCascadeId,omitempty"`
 			}
 			if err := cl.do(cmd.Context(), http.MethodPost, path("/unbound/"+url.PathEscape(args[0])+"/bind"), body, &bound); err != nil {
 				return err
 			}
-			return c.print(bound, append([]string{"STARTED CASCADE"}, itemHeader...), [][]string{append([]string{optional(bound.Cascade)}, itemRows([]inventory.Item{bound.Item})[0]...)})
+			return c.print(bound, append([]string{"STARTED CASCADE"}, itemHeader...), [][]string{append([]string{optional(bound.Cascade)}, itemRows([]api.ShownItem{bound.ShownItem})[0]...)})
 		}),
 	}
-	cmd.Flags().StringVar(&principal, "principal", "", "whose it is (SCIM id)")
-	cmd.Flags().StringVar(&agent, "agent", "", "the agent that holds it (SCIM id)")
+	cmd.Flags().StringVar(&principal, "principal", "", "whose it is (name or SCIM id)")
+	cmd.Flags().StringVar(&agent, "agent", "", "the agent that holds it (name or SCIM id)")
 	cmd.Flags().StringVar(&reason, "reason", "", "how the owner is known; it is recorded in the audit log with your token's id")
 	return cmd
 }

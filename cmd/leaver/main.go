@@ -11,10 +11,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/logging"
 )
 
 func main() {
@@ -99,7 +101,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	f.StringVar(&c.url, "url", "", "the installation's address, for operator commands (LEAVER_URL; default http://127.0.0.1:8080)")
 	f.StringVar(&c.tokenFile, "token-file", "", "file with the operator token (else the variable LEAVER_TOKEN)")
 	root.AddCommand(
-		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(),
+		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(), c.configCommand(),
 		c.tenantCommand(), c.tokenCommand(), c.issuerCommand(), c.schemaCommand(),
 		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(), c.brakeCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(), c.scimCommand(), c.versionCommand(),
 	)
@@ -131,9 +133,16 @@ func strictArgs(command *cobra.Command) {
 	}
 }
 
+// troubleInterval is how often one trouble is logged.
+const troubleInterval = time.Minute
+
 // logger writes to stderr: stdout is for answers.
-func (c *cli) logger() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(c.stderr, nil))
+func (c *cli) logger(cfg *config.Config) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+		return nil, coded(exitUsage, "log.level must be debug, info, warn or error, got %q", cfg.Log.Level)
+	}
+	return slog.New(logging.Limited(slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: level}), troubleInterval)), nil
 }
 
 func (c *cli) load() (*config.Config, error) {

@@ -256,7 +256,7 @@ func (c *cli) mappingRollback(path func(string) string) *cobra.Command {
 // principalShow tells what is known of a principal, and which rule gave it what.
 func (c *cli) principalShow(path func(string) string) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME|ID", Short: "Tell a principal's groups and entitlements, and what gave each", Args: cobra.ExactArgs(1),
+		Use: "show NAME|ID", Short: "Show a principal: entitlements and groups, agents, credentials, cascades", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			id, err := principalID(cmd, cl, path, args[0])
 			if err != nil {
@@ -289,7 +289,47 @@ func (c *cli) principalShow(path func(string) string) *cobra.Command {
 			for _, g := range shown.Groups {
 				rows = append(rows, []string{"group:" + g.Display, "-", g.Type, "-"})
 			}
-			return c.print(shown, []string{"ENTITLEMENT", "RULE", "BECAUSE OF", "SINCE"}, rows)
+			if err := c.print(nil, []string{"ENTITLEMENT", "RULE", "BECAUSE OF", "SINCE"}, rows); err != nil {
+				return err
+			}
+			return c.printHeld(shown)
 		}),
 	}
+}
+
+// printHeld prints the agents, credentials and cascades of a principal.
+func (c *cli) printHeld(shown api.Shown) error {
+	var agents, unbound [][]string
+	for _, a := range shown.Agents {
+		standing := "active"
+		if a.Restricted {
+			standing = "RESTRICTED"
+		}
+		agents = append(agents, []string{a.Name, a.ID.String(), standing})
+	}
+	for _, u := range shown.Unbound {
+		unbound = append(unbound, []string{u.ID.String(), string(u.Kind), u.Connector, u.Reference, stamp(&u.SeenAt)})
+	}
+	cascades := make([]api.ShownCascade, len(shown.Cascades))
+	for i, x := range shown.Cascades {
+		cascades[i] = api.ShownCascade{Cascade: x, PrincipalName: shown.Name}
+	}
+	for _, table := range []struct {
+		header []string
+		rows   [][]string
+	}{
+		{[]string{"AGENT THAT ENDS WITH IT", "ID", "STATE"}, agents},
+		{itemHeader, itemRows(shown.Credentials)},
+		{[]string{"FOUND, REGISTERED BY NOBODY", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
+		{cascadeHeader, cascadeRows(cascades...)},
+	} {
+		if len(table.rows) == 0 {
+			continue
+		}
+		if err := c.print(nil, table.header, table.rows); err != nil {
+			return err
+		}
+	}
+	_, _ = fmt.Fprintln(c.stderr, "that is all that is known")
+	return nil
 }

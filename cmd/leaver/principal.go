@@ -52,7 +52,7 @@ func (c *cli) principalCommand() *cobra.Command {
 			if err := c.print(cascade, cascadeHeader, cascadeRows(cascade)); err != nil {
 				return err
 			}
-			return exitOf(cascade)
+			return exitOf(cascade, cmd.Flag("tenant").Value.String())
 		}),
 	}
 	end.Flags().BoolVar(&dryRun, "dry-run", false, "tell what would be ended, where, in which order, what would be orphaned, what cannot be verified; end nothing")

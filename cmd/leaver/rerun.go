@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
@@ -102,7 +103,7 @@ func (c *cli) rerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error
 
 // waitAll waits for each that was started, and ends with the worst of their exit codes.
 func (c *cli) waitAll(cmd *cobra.Command, cl *client, r rerun, ids []string, started map[string]string) error {
-	cascades := []lifecycle.Cascade{}
+	cascades := []api.ShownCascade{}
 	var worst error
 	for _, id := range ids {
 		if _, ok := started[id]; !ok {
@@ -113,7 +114,7 @@ func (c *cli) waitAll(cmd *cobra.Command, cl *client, r rerun, ids []string, sta
 			return err
 		}
 		cascades = append(cascades, cascade)
-		worst = worse(worst, exitOf(cascade))
+		worst = worse(worst, exitOf(cascade, r.of))
 	}
 	return errors.Join(c.print(cascades, cascadeHeader, cascadeRows(cascades...)), worst)
 }
@@ -201,7 +202,7 @@ func (c *cli) cascadeWaive() *cobra.Command {
 			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/waive", body, &waived); err != nil {
 				return err
 			}
-			return c.print(waived, itemHeader, itemRows([]inventory.Item{waived}))
+			return c.print(waived, itemHeader, itemRows([]api.ShownItem{{Item: waived}}))
 		}),
 	}
 	tenantFlag(cmd, &of)

@@ -50,7 +50,11 @@ func (c *cli) withApp(run func(context.Context, *config.Config, *app.App) error)
 		if err != nil {
 			return err
 		}
-		a, err := app.New(cmd.Context(), cfg, c.logger())
+		log, err := c.logger(cfg)
+		if err != nil {
+			return err
+		}
+		a, err := app.New(cmd.Context(), cfg, log)
 		if err != nil {
 			return err
 		}
@@ -67,7 +71,11 @@ func (c *cli) migrateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return app.Migrate(cmd.Context(), cfg, c.logger())
+			log, err := c.logger(cfg)
+			if err != nil {
+				return err
+			}
+			return app.Migrate(cmd.Context(), cfg, log)
 		},
 	}
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -12,19 +13,36 @@ import (
 
 // decodeLoosely reads a JSON object whose unknown members are ignored, as AuthZEN wants.
 func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
-	if sent := r.Header.Get("Content-Type"); sent != "application/json" {
-		if media, _, err := mime.ParseMediaType(sent); err != nil || media != "application/json" {
-			return problem{Status: http.StatusBadRequest, Detail: "send application/json"}
-		}
+	switch {
+	case r.Header.Get("Content-Type") == "":
+		return problem{Status: http.StatusBadRequest, Detail: "send application/json"}
+	case !isJSON(r):
+		return problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB, or breaks off", maxBody>>10)}
+		return unread(err)
 	}
 	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !unambiguous(raw) || json.Unmarshal(raw, into) != nil {
 		return problem{Status: http.StatusBadRequest, Detail: "want a JSON object, with no two members of one name, whose members have the types that the specification says"}
 	}
 	return nil
+}
+
+// isJSON reports whether a request says that its body is JSON.
+func isJSON(r *http.Request) bool {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && media == "application/json"
+}
+
+// unread is the problem of a body that could not be read: it is too long, or the connection
+// broke.
+func unread(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB", tooLarge.Limit>>10)}
+	}
+	return problem{Status: http.StatusBadRequest, Detail: "the body could not be read: the connection broke"}
 }
 
 // unambiguous tells whether no object has two members of one name, in whatever case:

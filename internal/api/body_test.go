@@ -2,8 +2,12 @@ package api
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 func TestTwoMembersOfOneNameAreAmbiguous(t *testing.T) {
@@ -37,4 +41,30 @@ func FuzzUnambiguous(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestBody_BrokenConnectionIsNotTooLarge(t *testing.T) {
+	for name, c := range map[string]struct {
+		broken io.Reader
+		body   string
+		media  string
+		status int
+	}{
+		"a broken connection": {iotest.ErrReader(io.ErrUnexpectedEOF), "", "application/json", http.StatusBadRequest},
+		"too long":            {nil, `{"a":"` + strings.Repeat("x", maxBody) + `"}`, "application/json", http.StatusRequestEntityTooLarge},
+		"another media type":  {nil, `{}`, "application/jsonx", http.StatusUnsupportedMediaType},
+	} {
+		for reader, read := range map[string]func(http.ResponseWriter, *http.Request, any) error{"loose": decodeLoosely, "strict": decode} {
+			body := c.broken
+			if body == nil {
+				body = strings.NewReader(c.body)
+			}
+			r := httptest.NewRequest(http.MethodPost, "/", body)
+			r.Header.Set("Content-Type", c.media)
+			var into map[string]any
+			if err := read(httptest.NewRecorder(), r, &into); toProblem(err).Status != c.status {
+				t.Errorf("%s, %s: %v, want %d", name, reader, err, c.status)
+			}
+		}
+	}
 }

@@ -22,9 +22,10 @@ const (
 
 func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	q := lifecycle.CascadeQuery{Outcome: query.Get("outcome"), Connector: query.Get("connector")}
-	if outcomes := []string{"", "pending", "running", "completed", "failed", "cancelled"}; !slices.Contains(outcomes, q.Outcome) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome is one of " + strings.Join(outcomes[1:], ", ")})
+	q := lifecycle.CascadeQuery{Outcomes: queryList(r, "outcome"), Connector: query.Get("connector")}
+	outcomes := []string{"pending", "running", "completed", "failed", "cancelled"}
+	if slices.ContainsFunc(q.Outcomes, func(o string) bool { return !slices.Contains(outcomes, o) }) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome must be one or more of " + strings.Join(outcomes, ", ") + ", with commas between"})
 		return
 	}
 	if hasControl(q.Connector) {
@@ -36,7 +37,11 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	if q.Principal, err = queryID(r, "principal"); err != nil {
+	if q.Principal, err = s.queryPrincipal(r, "principal"); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if q.Agent, err = s.queryPrincipal(r, "agent"); err != nil {
 		s.fail(w, r, err)
 		return
 	}
@@ -61,7 +66,20 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	if len(cascades) == q.Limit {
 		next = strconv.FormatInt(cascades[len(cascades)-1].Sequence, 10)
 	}
-	answerPage(w, cascades, next)
+	ids := make([]uuid.UUID, len(cascades))
+	for i, c := range cascades {
+		ids[i] = c.Principal
+	}
+	names, err := s.names(r.Context(), tenantOf(r).ID, ids...)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	shown := make([]ShownCascade, len(cascades))
+	for i, c := range cascades {
+		shown[i] = ShownCascade{Cascade: c, PrincipalName: names[c.Principal]}
+	}
+	answerPage(w, shown, next)
 }
 
 func queryNumber(r *http.Request, name string) (int64, error) {
@@ -96,7 +114,12 @@ func (s *Server) getCascade(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, cascade)
+	shown, err := s.shownCascade(r.Context(), tenantOf(r).ID, cascade)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, shown)
 }
 
 func (s *Server) waitClosed(ctx context.Context, tenant, id uuid.UUID, wait time.Duration) (*lifecycle.Cascade, error) {
@@ -260,7 +283,12 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 		cascade, err = s.Cascades.Get(r.Context(), of, id)
 	}
 	if err == nil {
-		err = s.ofCascade(r.Context(), of, id, body.Item)
+		// Another cascade may have taken the item over.
+		var now uuid.UUID
+		if now, err = s.cascadeOf(r.Context(), of, id, body.Item); err == nil && now != id {
+			id = now
+			cascade, err = s.Cascades.Get(r.Context(), of, id)
+		}
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -282,18 +310,24 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, item)
 }
 
-// ofCascade refuses an item that the cascade is not at, or that is not alive.
-func (s *Server) ofCascade(ctx context.Context, tenant, cascade, id uuid.UUID) error {
+// cascadeOf returns the cascade that has an item now, and refuses an item that the named
+// cascade never had, or that is not alive.
+func (s *Server) cascadeOf(ctx context.Context, tenant, cascade, id uuid.UUID) (uuid.UUID, error) {
 	item, err := s.Inventory.Get(ctx, tenant, id, inventory.Kinds())
 	switch {
 	case err != nil:
-		return err
-	case item.Event == nil || *item.Event != cascade:
-		return inventory.ErrNotFound
+		return uuid.Nil, err
+	case item.Event == nil:
+		return uuid.Nil, inventory.ErrNotFound
 	case item.State != inventory.Survivor && item.State != inventory.Ending && item.State != inventory.Waived:
-		return problem{Status: http.StatusConflict, Detail: "the item is " + string(item.State) + ": there is nothing to waive"}
+		return uuid.Nil, problem{Status: http.StatusConflict, Detail: "the item is " + string(item.State) + ": there is nothing to waive"}
 	}
-	return nil
+	if *item.Event != cascade {
+		if had, err := s.Inventory.HadItem(ctx, tenant, cascade, id); err != nil || !had {
+			return uuid.Nil, errors.Join(err, inventory.ErrNotFound)
+		}
+	}
+	return *item.Event, nil
 }
 
 func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+
+	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/inventory"
 )
@@ -41,6 +44,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
+	check, skipExisting := r.URL.Query().Get("check") == "true", r.URL.Query().Get("skipExisting") == "true"
 	var items []inventory.New
 	var numbers []int // of the items' lines
 	var bad []lineError
@@ -58,6 +62,12 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 			bad = append(bad, lineError{line.number, toProblem(err).Detail})
 			continue
 		}
+		if check {
+			if refusal := s.looksWrong(r.Context(), tenantOf(r).ID, body.item()); refusal != "" {
+				bad = append(bad, lineError{line.number, refusal})
+				continue
+			}
+		}
 		items, numbers = append(items, body.item()), append(numbers, line.number)
 	}
 	slow, release, err := s.slow(r)
@@ -66,9 +76,26 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer release()
+	skipped := 0
+	if skipExisting {
+		known, err := s.Inventory.Registered(slow, tenantOf(r).ID, items)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		kept, keptNumbers := items[:0], numbers[:0]
+		for i, is := range known {
+			if is {
+				skipped++
+				continue
+			}
+			kept, keptNumbers = append(kept, items[i]), append(keptNumbers, numbers[i])
+		}
+		items, numbers = kept, keptNumbers
+	}
 	// Where a line is bad already, the others are only checked: each bad one is reported.
 	register := s.Inventory.RegisterAll
-	if len(bad) > 0 {
+	if len(bad) > 0 || check {
 		register = s.Inventory.CheckAll
 	}
 	refused, err := register(slow, tenantOf(r).ID, items)
@@ -93,7 +120,24 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	answer(w, http.StatusCreated, map[string]int{"registered": len(items)})
+	if check {
+		answer(w, http.StatusOK, map[string]int{"registered": 0, "skipped": skipped, "good": len(items)})
+		return
+	}
+	answer(w, http.StatusCreated, map[string]int{"registered": len(items), "skipped": skipped})
+}
+
+// looksWrong asks the downstream about an item, and returns why it should not be registered;
+// empty where nothing speaks against it.
+func (s *Server) looksWrong(ctx context.Context, tenant uuid.UUID, n inventory.New) string {
+	vitality, detail, err := s.Connectors.Look(ctx, tenant, n)
+	switch {
+	case err != nil:
+		return "the downstream could not be asked: " + err.Error()
+	case vitality == "dead":
+		return fmt.Sprintf("the downstream knows no such live credential: %s", detail)
+	}
+	return ""
 }
 
 type line struct {

@@ -28,8 +28,12 @@ type items struct {
 
 // registration is what a platform sends. The secret is sealed, and in no answer.
 type registration struct {
-	Principal uuid.UUID      `json:"principalId"`
-	Agent     *uuid.UUID     `json:"agentId"`
+	Principal uuid.UUID  `json:"principalId"`
+	Agent     *uuid.UUID `json:"agentId"`
+	// PrincipalName and AgentName are userName and agentUserName, in place of the ids.
+	PrincipalName string `json:"principal"`
+	AgentName     string `json:"agent"`
+
 	Kind      inventory.Kind `json:"kind"`
 	Connector string         `json:"connector"`
 	Reference string         `json:"reference"`
@@ -102,10 +106,13 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.
 	invalid := func(format string, args ...any) error {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
 	}
+	if err := s.resolve(ctx, of.ID, body); err != nil {
+		return err
+	}
 	texts := slices.Concat([]string{body.Reference, body.Connector, body.Entitlement}, body.Scopes, body.ReliedOnBy)
 	switch {
 	case body.Principal == uuid.Nil:
-		return invalid("principalId is missing")
+		return invalid("principalId is missing (or principal, a user name)")
 	case !slices.Contains(kinds, body.Kind):
 		return invalid("kind is one of %v", kinds)
 	case body.Reference == "" || len(body.Reference) > maxReference:
@@ -178,9 +185,16 @@ func (h items) release(w http.ResponseWriter, r *http.Request) {
 // listItems answers a page of the inventory, for platforms and operators alike.
 func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inventory.Kind) {
 	query := r.URL.Query()
-	q := inventory.Query{Kinds: kinds, State: inventory.State(query.Get("state"))}
-	if q.State != "" && !slices.Contains(inventory.States(), q.State) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("state is one of %v", inventory.States())})
+	q := inventory.Query{Kinds: kinds, Connector: query.Get("connector")}
+	for _, state := range queryList(r, "state") {
+		if !slices.Contains(inventory.States(), inventory.State(state)) {
+			s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("state must be one or more of %v, with commas between", inventory.States())})
+			return
+		}
+		q.States = append(q.States, inventory.State(state))
+	}
+	if hasControl(q.Connector) {
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector holds no control characters"})
 		return
 	}
 	var err error
@@ -188,8 +202,12 @@ func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inven
 		s.fail(w, r, err)
 		return
 	}
-	for name, into := range map[string]**uuid.UUID{"principal": &q.Principal, "cascade": &q.Event} {
-		if *into, err = queryID(r, name); err != nil {
+	if q.Event, err = queryID(r, "cascade"); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	for name, into := range map[string]**uuid.UUID{"principal": &q.Principal, "agent": &q.Agent} {
+		if *into, err = s.queryPrincipal(r, name); err != nil {
 			s.fail(w, r, err)
 			return
 		}
@@ -207,7 +225,12 @@ func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inven
 	if len(found) == q.Limit {
 		next = found[len(found)-1].ID.String()
 	}
-	answerPage(w, found, next)
+	shown, err := s.shownItems(r.Context(), tenantOf(r).ID, found)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, shown, next)
 }
 
 const (

@@ -8,7 +8,6 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/mapping"
 )
@@ -151,55 +150,4 @@ func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, difference)
-}
-
-// Shown is what leaver knows of a principal.
-type Shown struct {
-	directory.Named
-	Entitlements []entitlement.Entitlement `json:"entitlements"`
-	Groups       []directory.Edge          `json:"groups"`
-	Owners       []directory.Edge          `json:"owners,omitempty"`
-	Turns        []entitlement.Turn        `json:"lastChanges"` // what it gained and lost
-	// Uncomputed: something was changed that the entitlements do not show yet.
-	Uncomputed  bool                   `json:"uncomputed,omitempty"`
-	Restriction *directory.Restriction `json:"restriction,omitempty"`
-}
-
-const maxTurns = 20
-
-func (s *Server) showPrincipal(w http.ResponseWriter, r *http.Request) {
-	shown, err := s.shown(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	answer(w, http.StatusOK, shown)
-}
-
-func (s *Server) shown(r *http.Request) (Shown, error) {
-	of := tenantOf(r).ID
-	who, err := s.principal(r)
-	if err != nil {
-		return Shown{}, err
-	}
-	shown := Shown{Named: who, Groups: []directory.Edge{}}
-	resource, err := s.Directory.Get(r.Context(), of, who.Type, who.ID)
-	if err != nil {
-		return shown, err
-	}
-	shown.Restriction = resource.Restriction
-	if shown.Uncomputed, err = s.Entitlements.Invalidated(r.Context(), of, who.ID); err != nil {
-		return shown, err
-	}
-	shown.Groups = append(shown.Groups, resource.Groups...)
-	for _, e := range resource.Edges {
-		if e.Attribute == directory.EdgeOwners {
-			shown.Owners = append(shown.Owners, e)
-		}
-	}
-	if shown.Entitlements, err = s.Entitlements.Of(r.Context(), of, who.ID); err != nil {
-		return shown, err
-	}
-	shown.Turns, err = s.Entitlements.Turns(r.Context(), of, who.ID, maxTurns)
-	return shown, err
 }

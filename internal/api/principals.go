@@ -36,6 +36,9 @@ type Plan struct {
 	// Manager is who would own the orphans instead, by the tenant's policy.
 	Manager *uuid.UUID `json:"orphansGoTo,omitempty"`
 	More    bool       `json:"more"` // there are more items than are listed
+	// Unbound are credentials that connectors found for the principal or its agents and that
+	// nobody registered: they are not ended.
+	Unbound []inventory.Unbound `json:"unbound"`
 }
 
 // PlannedItem is one item that would be ended.
@@ -73,6 +76,13 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 		plan.Items = append(plan.Items, PlannedItem{
 			Item: i.Item, Verb: i.Verb, Holders: i.Holders, Verifiable: s.Connectors.Verifies(i.Connector, i.Kind, i.Secret),
 		})
+	}
+	ending, err := s.Inventory.Ending(r.Context(), of.ID, who.ID)
+	if err == nil {
+		plan.Unbound, err = s.Inventory.Unbound(r.Context(), of.ID, inventory.UnboundQuery{Principals: ending, Limit: maxPlan})
+	}
+	if err != nil {
+		return Plan{}, err
 	}
 	plan.Orphans, err = s.Directory.Named(r.Context(), of.ID, orphans...)
 	return plan, err
@@ -149,17 +159,15 @@ func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 func (s *Server) cancelAll(r *http.Request, principal uuid.UUID) ([]uuid.UUID, error) {
 	of := tenantOf(r).ID
 	cancelled := []uuid.UUID{}
-	for _, outcome := range []string{"pending", "running"} {
-		open, err := s.Cascades.List(r.Context(), of, lifecycle.CascadeQuery{Principal: &principal, Outcome: outcome, Limit: maxLimit})
-		if err != nil {
+	open, err := s.Cascades.List(r.Context(), of, lifecycle.CascadeQuery{Principal: &principal, Outcomes: []string{"pending", "running"}, Limit: maxLimit})
+	if err != nil {
+		return cancelled, err
+	}
+	for _, c := range open {
+		if _, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored"); err != nil && !errors.Is(err, lifecycle.ErrNotRunning) {
 			return cancelled, err
 		}
-		for _, c := range open {
-			if _, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored"); err != nil && !errors.Is(err, lifecycle.ErrNotRunning) {
-				return cancelled, err
-			}
-			cancelled = append(cancelled, c.ID)
-		}
+		cancelled = append(cancelled, c.ID)
 	}
 	return cancelled, nil
 }

@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -85,6 +84,7 @@ func toProblem(err error) problem {
 		{entitlement.ErrUnknownPrincipal, http.StatusNotFound},
 		{inventory.ErrDuplicate, http.StatusConflict},
 		{inventory.ErrEnding, http.StatusConflict},
+		{inventory.ErrNotCorrectable, http.StatusConflict},
 		{inventory.ErrAccountEnding, http.StatusConflict},
 		{inventory.ErrNotAsked, http.StatusServiceUnavailable},
 		{inventory.ErrUnboundNotFound, http.StatusNotFound},
@@ -147,7 +147,7 @@ func decode(w http.ResponseWriter, r *http.Request, into any) error {
 }
 
 func decodeUpTo(w http.ResponseWriter, r *http.Request, limit int64, into any) error {
-	if media := r.Header.Get("Content-Type"); media != "" && !strings.HasPrefix(media, "application/json") {
+	if r.Header.Get("Content-Type") != "" && !isJSON(r) {
 		return problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
 	}
 	return decodeStrict(json.NewDecoder(http.MaxBytesReader(w, r.Body, limit)), into)
@@ -166,7 +166,7 @@ func decodeStrict(d *json.Decoder, into any) error {
 	var wrongType *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &tooLarge):
-		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB", tooLarge.Limit>>10)}
+		return unread(err)
 	case errors.As(err, &wrongType):
 		return problem{Status: http.StatusBadRequest, Detail: wrongType.Field + ": the value has the wrong type"}
 	case strings.HasPrefix(err.Error(), "json: unknown field"):

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/access"
@@ -40,6 +41,8 @@ type Cascades interface {
 	Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error
 	Release(ctx context.Context, workflowID string) error
 	Cancel(ctx context.Context, workflowID string) error
+	// Pending returns the activities that a workflow waits for.
+	Pending(ctx context.Context, workflowID string) ([]lifecycle.Pending, error)
 }
 
 // Connectors is what the configured connectors tell.
@@ -49,6 +52,8 @@ type Connectors interface {
 	Accepts(tenant, connector string, r inventory.Registration) (reference string, err error)
 	// Prove returns an error where nothing shows that an item is the tenant's.
 	Prove(ctx context.Context, tenant uuid.UUID, name string, n inventory.New) error
+	// Look asks the downstream whether an item is alive: alive, dead or unknown.
+	Look(ctx context.Context, tenant uuid.UUID, n inventory.New) (vitality, detail string, err error)
 	// Verifies tells whether a connector has a probe for an item.
 	Verifies(connector string, kind inventory.Kind, hasSecret bool) bool
 	Describe() []inventory.Connector
@@ -107,15 +112,15 @@ func (s *Server) Handler() http.Handler {
 		r.Get("/principals/{id}/standing", s.standing)
 	})
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(tenant.ClassApprover))
+		r.Use(s.authenticate(tenant.ClassApprover), s.logActs)
 		r.With(s.nameTenant).Post("/tenants/{tenant}/brakes/release", s.releaseBrake)
 	})
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(tenant.ClassOperator, tenant.ClassApprover))
+		r.Use(s.authenticate(tenant.ClassOperator, tenant.ClassApprover), s.logActs)
 		r.With(s.nameTenant).Patch("/tenants/{tenant}", s.configureTenant)
 	})
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(tenant.ClassOperator))
+		r.Use(s.authenticate(tenant.ClassOperator), s.logActs)
 		r.Get("/tenants", s.listTenants)
 		r.Post("/tenants", s.createTenant)
 		r.Get("/operator-tokens", s.listTokens)
@@ -141,6 +146,8 @@ func (s *Server) Handler() http.Handler {
 			r.Delete("/tokens/{id}", s.revokeToken)
 			r.With(s.slowly).Get("/inventory", s.listInventory)
 			r.Get("/inventory/{id}", s.getItem)
+			r.Post("/inventory/{id}/release", s.releaseItem)
+			r.Post("/inventory/{id}/correct", s.correctItem)
 			r.Post("/import", s.importItems)
 			r.With(s.slowly).Get("/unbound", s.listUnbound)
 			r.Post("/unbound/{id}/bind", s.bind)
@@ -229,9 +236,27 @@ func alternatives(classes []tenant.Class) string {
 	return strings.Join(names, " or ")
 }
 
+// logActs logs each request of an operator or approver that changed something: who and what,
+// never the body.
+func (s *Server) logActs(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		next.ServeHTTP(seen, r)
+		if r.Method != http.MethodGet && seen.Status() < http.StatusMultipleChoices {
+			route := chi.RouteContext(r.Context())
+			s.Log.InfoContext(r.Context(), "operator's act", "actor", caller(r).Actor(), "method", r.Method, "route", route.RoutePattern(),
+				"tenant", route.URLParam("tenant"), "id", route.URLParam("id"))
+		}
+	})
+}
+
 func (s *Server) nameTenant(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		t, err := s.Tenants.ByName(r.Context(), chi.URLParam(r, "tenant"))
+		name := chi.URLParam(r, "tenant")
+		t, err := s.Tenants.ByName(r.Context(), name)
+		if id, bad := uuid.Parse(name); errors.Is(err, tenant.ErrNotFound) && bad == nil {
+			t, err = s.Tenants.ByID(r.Context(), id) // as workflows and their hints name it
+		}
 		if err != nil {
 			s.fail(w, r, err)
 			return

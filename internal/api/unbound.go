@@ -22,7 +22,7 @@ func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	found, err := s.Inventory.Unbound(r.Context(), tenantOf(r).ID, after, n)
+	found, err := s.Inventory.Unbound(r.Context(), tenantOf(r).ID, inventory.UnboundQuery{After: after, Limit: n})
 	if err != nil {
 		s.fail(w, r, err)
 		return

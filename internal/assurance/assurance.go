@@ -53,17 +53,35 @@ type Health struct {
 	// Invalidations and Signals are for how long what was committed has not been computed, and
 	// what receivers are to be told has waited, at most; in seconds.
 	Invalidations, Signals float64
+	Running                int64   // cascades that are open and not held
+	Oldest                 float64 // age of the oldest of them, in seconds
+	Unbegun                int64   // started a minute ago, and taken up by no worker
+	Stalled                float64 // for how long, at most, one has made no progress; in seconds
+	Unasked                int64   // failed, since a connector could not be asked what it holds
+	// When each kind of run that is scheduled was first scheduled.
+	Scheduled map[Kind]time.Time
 	// When each kind of run last passed, and last failed; zero is never.
 	Passed, Failed map[Kind]time.Time
 }
 
 // Health reads the counts of all tenants, and nothing of anybody's.
 func (s *Store) Health(ctx context.Context) (Health, error) {
-	h := Health{Passed: make(map[Kind]time.Time), Failed: make(map[Kind]time.Time)}
+	h := Health{Scheduled: make(map[Kind]time.Time), Passed: make(map[Kind]time.Time), Failed: make(map[Kind]time.Time)}
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `
-			select h.unstarted, h.survivors, h.waived, h.unbound, h.brakes, w.invalidations, w.signals from installation_health() h, waiting_health() w`).
-			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unbound, &h.Brakes, &h.Invalidations, &h.Signals); err != nil {
+			select h.unstarted, h.survivors, h.waived, h.unbound, h.brakes, w.invalidations, w.signals, r.running, r.oldest, r.unbegun, r.stalled, r.unasked
+			  from installation_health() h, waiting_health() w, running_health() r`).
+			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unbound, &h.Brakes, &h.Invalidations, &h.Signals,
+				&h.Running, &h.Oldest, &h.Unbegun, &h.Stalled, &h.Unasked); err != nil {
+			return err
+		}
+		scheduled, err := tx.Query(ctx, `select kind, since from assurance_schedules`)
+		if err != nil {
+			return err
+		}
+		var of Kind
+		var since time.Time
+		if _, err := pgx.ForEachRow(scheduled, []any{&of, &since}, func() error { h.Scheduled[of] = since; return nil }); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `select kind, passed, max(at) from assurances group by kind, passed`)
@@ -87,4 +105,20 @@ func (s *Store) Health(ctx context.Context) (Health, error) {
 		return Health{}, fmt.Errorf("read the installation's health: %w", err)
 	}
 	return h, nil
+}
+
+// Schedule stores, as the owner of the tables, which kinds of runs are scheduled. Since when
+// stays where it is known.
+func Schedule(ctx context.Context, conn *pgx.Conn, kinds ...Kind) error {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = string(k)
+	}
+	_, err := conn.Exec(ctx, `
+		with gone as (delete from assurance_schedules where kind <> all ($1))
+		insert into assurance_schedules (kind) select unnest($1::text[]) on conflict do nothing`, names)
+	if err != nil {
+		return fmt.Errorf("store what is scheduled: %w", err)
+	}
+	return nil
 }

@@ -16,7 +16,8 @@ type collector struct {
 	store *Store
 
 	up, unstarted, survivors, waived, unbound, brakes, invalidations, signals *prometheus.Desc
-	passed, failed                                                            *prometheus.Desc
+	running, oldest, unbegun, stalled, unasked                                *prometheus.Desc
+	scheduled, passed, failed                                                 *prometheus.Desc
 }
 
 // NewCollector returns the collector of the store's health.
@@ -34,6 +35,12 @@ func NewCollector(store *Store) prometheus.Collector {
 		brakes:        gauge("brakes_held", "Tenants whose brake on mass deactivation is held."),
 		invalidations: gauge("entitlements_uncomputed_seconds", "For how long, at most, a change of groups, attributes or rules has not been computed."),
 		signals:       gauge("signals_waiting_seconds", "For how long, at most, a security event has waited for a receiver of an enabled stream."),
+		running:       gauge("cascades_running", "Number of cascades that are open and not held by a deactivation threshold."),
+		oldest:        gauge("cascade_oldest_seconds", "Age of the oldest open cascade that is not held by a deactivation threshold."),
+		unbegun:       gauge("cascades_unbegun", "Number of cascades that were started a minute ago and that no worker has taken up."),
+		stalled:       gauge("cascade_stalled_seconds", "Longest time for which an open cascade has made no progress."),
+		unasked:       gauge("cascades_unasked", "Number of failed cascades for which a connector could not be asked what it holds."),
+		scheduled:     gauge("assurance_scheduled_timestamp_seconds", "Time at which the reconciler or the drill was first scheduled.", "kind"),
 		passed:        gauge("assurance_passed_timestamp_seconds", "When the reconciler or the drill last passed.", "kind"),
 		failed:        gauge("assurance_failed_timestamp_seconds", "When the reconciler or the drill last failed.", "kind"),
 	}
@@ -62,16 +69,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	tell(c.brakes, float64(h.Brakes))
 	tell(c.invalidations, h.Invalidations)
 	tell(c.signals, h.Signals)
-	for _, kind := range []Kind{Reconcile, Drill} {
-		tell(c.passed, seconds(h.Passed[kind]), string(kind))
-		tell(c.failed, seconds(h.Failed[kind]), string(kind))
+	tell(c.running, float64(h.Running))
+	tell(c.oldest, h.Oldest)
+	tell(c.unbegun, float64(h.Unbegun))
+	tell(c.stalled, h.Stalled)
+	tell(c.unasked, float64(h.Unasked))
+	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed} {
+		for kind, at := range times { // never is no time
+			tell(desc, float64(at.UnixMilli())/1000, string(kind))
+		}
 	}
-}
-
-// seconds is 0 for never.
-func seconds(at time.Time) float64 {
-	if at.IsZero() {
-		return 0
-	}
-	return float64(at.UnixMilli()) / 1000
 }

@@ -26,6 +26,9 @@ const (
 	SchemaPut       = "schema.put"
 	SchemaDelete    = "schema.delete"
 	StreamAssign    = "stream.assign"
+
+	CredentialRelease = "credential.release" //nolint:gosec // a verb
+	CredentialCorrect = "credential.correct" //nolint:gosec // a verb
 )
 
 // Act is one thing that was done.

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/worker"
 )
@@ -33,7 +35,13 @@ func TestMistakesInTheFileNameTheirLine(t *testing.T) {
 		"a pattern that matches others": {
 			"connectors:\n  - {name: a, type: temporal, tenants: [x], address: 't:7233', namespace: n, references: ['svc-{tenant}-*']}\n", "leaver.yaml:2: connector a: references",
 		},
-		"no YAML": {"a: [\n", "leaver.yaml: yaml: line"},
+		"an unknown setting of a section": {"serve:\n  lisen: ':9000'\n", `leaver.yaml:2: unknown setting "lisen"; known are listen,`},
+		"a duration without a unit":       {"policy:\n  look: 1s\n  deadline: 24\n", `leaver.yaml:3: deadline must be a duration with a unit, such as 90s, 15m or 24h, got "24"`},
+		"a negative duration":             {"policy: {deadline: -1h}\n", `leaver.yaml:1: deadline must be a duration`},
+		"a wrong type":                    {"serve: {requests_per_second: many}\n", `leaver.yaml:1: requests_per_second must be a whole number, got "many"`},
+		"a setting twice":                 {"serve:\n  listen: a\n  listen: b\n", `leaver.yaml:3: listen is given twice`},
+		"a section that is a list":        {"serve: []\n", `leaver.yaml:1: want a mapping`},
+		"no YAML":                         {"a: [\n", "leaver.yaml: yaml: line"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := config.Parse("leaver.yaml", []byte(c.yaml), nil)
@@ -60,6 +68,41 @@ func TestVariablesComeBeforeTheFile(t *testing.T) {
 		t.Errorf("database %+v, want from-env", cfg.Database)
 	}
 	if cfg.Policy.Deadline.Minutes() != 90 || len(cfg.Codec.AllowedOrigins) != 2 || cfg.Serve.PublicURL != "https://leaver.example.com" {
+		t.Errorf("%+v", cfg)
+	}
+}
+
+func TestVariables_MistakesNameTheVariable(t *testing.T) {
+	for variable, want := range map[string]string{
+		"LEAVER_POLICY_DEADLINE=24":                 `the variable LEAVER_POLICY_DEADLINE must be a duration with a unit, such as 90s, 15m or 24h, got "24"`,
+		"LEAVER_SERVE_REQUESTS_PER_SECOND=many":     `the variable LEAVER_SERVE_REQUESTS_PER_SECOND must be a whole number, got "many"`,
+		"LEAVER_SIGNALS_PRIVATE_RECEIVERS=probably": `the variable LEAVER_SIGNALS_PRIVATE_RECEIVERS must be true or false, got "probably"`,
+	} {
+		if _, err := config.Parse("leaver.yaml", nil, []string{variable}); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", variable, err, want)
+		}
+	}
+}
+
+func TestVariables_UnknownOnesAreWarnedOf(t *testing.T) {
+	cfg, err := config.Parse("leaver.yaml", []byte("connectors: [{name: a, type: webhook, tenants: [x], secret: 'env:LEAVER_OWN_SECRET'}]\n"), []string{
+		"LEAVER_POLICY_DEDLINE=1h", "LEAVER_SERVE_LISTEN=:1", "LEAVER_TOKEN=x", "LEAVER_URL=x", "LEAVER_OWN_SECRET=x", "LEAVER_DEV_X=1", "PATH=/bin",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"the variable LEAVER_POLICY_DEDLINE names no setting; did you mean LEAVER_POLICY_DEADLINE?"}
+	if diff := cmp.Diff(want, cfg.Warnings); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDefaults_ListenOnLoopback(t *testing.T) {
+	cfg, err := config.Parse("leaver.yaml", []byte("assurance: {reconcile_every: 0}\nmetrics: {listen: ':9000'}\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Serve.Listen != "127.0.0.1:8080" || cfg.Assurance.ReconcileEvery != 0 || cfg.Metrics.WorkerListen != ":9000" {
 		t.Errorf("%+v", cfg)
 	}
 }

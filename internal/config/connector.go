@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -47,35 +46,53 @@ type connectorFields struct {
 // A name becomes part of task queues and activity IDs.
 var connectorName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
 
-// document lists the file's sections; anything else is a mistake worth a line number.
-type document struct {
-	Database   map[string]any `yaml:"database"`
-	Temporal   map[string]any `yaml:"temporal"`
-	Seal       map[string]any `yaml:"seal"`
-	Serve      map[string]any `yaml:"serve"`
-	Codec      map[string]any `yaml:"codec"`
-	Policy     map[string]any `yaml:"policy"`
-	Assurance  map[string]any `yaml:"assurance"`
-	Metrics    map[string]any `yaml:"metrics"`
-	Signals    map[string]any `yaml:"signals"`
-	Connectors []yaml.Node    `yaml:"connectors"`
-}
-
-func parseDocument(file string, raw []byte) ([]Connector, error) {
+// readFile reads the sections and connectors of the file.
+func (c *Config) readFile(file string, raw []byte) error {
 	var root yaml.Node
 	if err := yaml.Unmarshal(raw, &root); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	if root.Kind == 0 {
-		return nil, nil
+		return nil
 	}
-	var doc document
-	if err := strict(file, root.Content[0], &doc); err != nil {
-		return nil, err
+	document := root.Content[0]
+	if document.Kind != yaml.MappingNode {
+		return fmt.Errorf("%s:%d: want a mapping", file, document.Line)
+	}
+	sections := c.sections()
+	known := []string{"connectors"}
+	for _, s := range sections {
+		known = append(known, s.name)
+	}
+	for i := 0; i < len(document.Content); i += 2 {
+		key, value := document.Content[i], document.Content[i+1]
+		at := slices.IndexFunc(sections, func(s section) bool { return s.name == key.Value })
+		var err error
+		switch {
+		case key.Value == "connectors":
+			c.Connectors, err = parseConnectors(file, value)
+		case at < 0:
+			return fmt.Errorf("%s:%d: unknown setting %q; known are %s", file, key.Line, key.Value, strings.Join(known, ", "))
+		case value.Tag != "!!null":
+			err = strict(file, value, sections[at].fields)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parseConnectors(file string, list *yaml.Node) ([]Connector, error) {
+	if list.Kind != yaml.SequenceNode && list.Tag != "!!null" {
+		return nil, fmt.Errorf("%s:%d: connectors must be a list", file, list.Line)
 	}
 	var connectors []Connector
-	for i := range doc.Connectors {
-		c, err := parseConnector(file, &doc.Connectors[i])
+	for _, node := range list.Content {
+		if node.Kind == yaml.AliasNode {
+			node = node.Alias
+		}
+		c, err := parseConnector(file, node)
 		if err != nil {
 			return nil, err
 		}
@@ -122,19 +139,23 @@ func strict(file string, node *yaml.Node, into any, also ...string) error {
 	if node.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s:%d: want a mapping", file, node.Line)
 	}
-	known := also
-	t := reflect.TypeOf(into).Elem()
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		known = append(known, name)
-	}
+	fields, names := fieldsOf(into)
+	seen := make(map[string]bool)
 	for i := 0; i < len(node.Content); i += 2 {
-		if key := node.Content[i]; !slices.Contains(known, key.Value) {
-			return fmt.Errorf("%s:%d: unknown setting %q; known are %s", file, key.Line, key.Value, strings.Join(known, ", "))
+		key, value := node.Content[i], node.Content[i+1]
+		field, known := fields[key.Value]
+		switch {
+		case seen[key.Value]:
+			return fmt.Errorf("%s:%d: %s is given twice", file, key.Line, key.Value)
+		case !known && !slices.Contains(also, key.Value):
+			return fmt.Errorf("%s:%d: unknown setting %q; known are %s", file, key.Line, key.Value, strings.Join(append(also, names...), ", "))
+		case !known || value.Tag == "!!null":
+			continue
 		}
-	}
-	if err := node.Decode(into); err != nil {
-		return fmt.Errorf("%s:%d: %w", file, node.Line, err)
+		seen[key.Value] = true
+		if err := decode(value, field); err != nil {
+			return fmt.Errorf("%s:%d: %s %w", file, key.Line, key.Value, err)
+		}
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func refuseUnboundRole(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("look up the connection's role: %w", err)
 	}
 	if unbound {
-		return errors.New("the role in database.url bypasses row-level security: use the login role that `leaver migrate` creates")
+		return fmt.Errorf("%w: the role in database.url bypasses row-level security: use the login role that `leaver migrate` creates", ErrMisconfigured)
 	}
 	return nil
 }
@@ -106,10 +106,11 @@ func classify(err error) error {
 		case pgErr.Code == "57014": // query_canceled, by statement_timeout
 			return fmt.Errorf("%w: %w", ErrStatementTimeout, err)
 		case pgErr.Code[:2] == "08", pgErr.Code[:2] == "53", pgErr.Code[:3] == "57P", pgErr.Code == "40001", pgErr.Code == "40P01",
-			pgErr.Code == "25P03",  // idle_in_transaction_session_timeout: the process was suspended
-			pgErr.Code[:2] == "28", // invalid authorization: an operator must fix the role's login
-			pgErr.Code == "55P03":  // lock_not_available, by lock_timeout
+			pgErr.Code == "25P03", // idle_in_transaction_session_timeout: the process was suspended
+			pgErr.Code == "55P03": // lock_not_available, by lock_timeout
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		case pgErr.Code[:2] == "28", pgErr.Code == "3D000": // invalid authorization, no such database
+			return fmt.Errorf("%w: %w: %w: check database.url", ErrUnavailable, ErrMisconfigured, err)
 		}
 		return err
 	}

@@ -361,10 +361,30 @@ create or replace function waiting_health() returns table (invalidations double 
              where g.settled_at is null), 0)
 $$;
 
+-- running_health returns, of the cascades of all tenants that are open and not held by a
+-- threshold: their number, the age of the oldest in seconds, how many a worker has not taken
+-- up a minute after their start, and for how many seconds, at most, one has made no progress.
+-- unasked counts failed cascades for which a connector could not be asked what it holds.
+create or replace function running_health()
+    returns table (running bigint, oldest double precision, unbegun bigint, stalled double precision, unasked bigint)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    with open as (
+      select e.tenant_id, e.id, e.created_at, e.started_at, e.begun_at from public.lifecycle_events e
+       where e.closed_at is null and (e.kind = 'leaver' or e.ends)
+         and not exists (select 1 from public.brakes b where b.tenant_id = e.tenant_id and b.id = e.brake_id and b.released_at is null))
+    select count(*), coalesce(extract(epoch from now() - min(o.created_at)), 0),
+           count(*) filter (where o.begun_at is null and o.started_at < now() - interval '1 minute'),
+           coalesce(extract(epoch from now() - min(greatest(o.begun_at, last.evidence, last.item)) filter (where o.begun_at is not null)), 0),
+           (select count(*) from public.lifecycle_events f where f.outcome = 'failed' and f.not_asked <> '[]')
+      from open o left join lateral (
+        select (select v.at from public.evidence v where v.tenant_id = o.tenant_id and v.event_id = o.id order by v.id desc limit 1) evidence,
+               (select max(i.updated_at) from public.inventory i where i.tenant_id = o.tenant_id and i.event_id = o.id) item) last on true
+$$;
+
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health() from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health() from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health() to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health() to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.

@@ -33,7 +33,7 @@ func TestMigrate_OfTwoInstallationsNoneReadsTheOther(t *testing.T) {
 			if _, err := database.Migrate(t.Context(), i.owner); err != nil {
 				t.Fatal(err)
 			}
-			if err := database.EnsureAppRole(t.Context(), i.owner, i.app); err != nil {
+			if _, err := database.EnsureAppRole(t.Context(), i.owner, i.app); err != nil {
 				t.Fatal(err)
 			}
 		}

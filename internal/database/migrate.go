@@ -157,42 +157,73 @@ func (m *migrationFile) Close() error { return nil }
 
 // EnsureAppRole lets the role that appURL names log in and makes it a member of the
 // installation's role, creating it where it does not exist; other roles of the cluster may
-// not even connect. A password in appURL is
-// set as a SCRAM-SHA-256 verifier, so that no server log carries it.
-func EnsureAppRole(ctx context.Context, ownerURL, appURL string) error {
+// not even connect. The password of a new role is set as a SCRAM-SHA-256 verifier, so that
+// no server log carries it; that of an existing role stays. It returns what it did.
+func EnsureAppRole(ctx context.Context, ownerURL, appURL string) (done string, err error) {
 	app, err := pgx.ParseConfig(appURL)
 	if err != nil {
-		return fmt.Errorf("database URL: %w", err)
+		return "", fmt.Errorf("database URL: %w", err)
 	}
 	conn, err := pgx.Connect(ctx, ownerURL)
 	if err != nil {
-		return fmt.Errorf("connect as the owner: %w", err)
+		return "", fmt.Errorf("connect as the owner: %w", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 
 	var exists, unbound bool
 	err = conn.QueryRow(ctx, `select true, rolsuper or rolbypassrls from pg_roles where rolname = $1`, app.User).Scan(&exists, &unbound)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("look up role %s: %w", app.User, err)
+		return "", fmt.Errorf("look up role %s: %w", app.User, err)
 	}
 	if unbound {
-		return fmt.Errorf("role %s bypasses row-level security: name another role in the application's database URL", app.User)
+		return "", fmt.Errorf("role %s bypasses row-level security: name another role in the application's database URL", app.User)
 	}
-	role := pgx.Identifier{app.User}.Sanitize()
+	done = "role " + app.User + " exists and is granted"
 	if !exists {
-		if _, err := conn.Exec(ctx, "create role "+role+" login"); err != nil && !isDuplicateRole(err) {
-			return fmt.Errorf("create role %s: %w", app.User, err)
+		if err := createLogin(ctx, conn, app); err != nil {
+			return "", err
 		}
-		if app.Password != "" {
-			verifier, err := scram.NewVerifier(app.Password)
-			if err != nil {
-				return err
-			}
-			if _, err := conn.Exec(ctx, "alter role "+role+" password '"+verifier+"'"); err != nil {
-				return fmt.Errorf("set the password of role %s: %w", app.User, err)
-			}
-		}
+		done = "role " + app.User + " is created and granted"
 	}
+	if err := grantApp(ctx, conn, app.User); err != nil {
+		return "", err
+	}
+	if !exists {
+		return done, nil
+	}
+	login, err := pgx.ConnectConfig(ctx, app)
+	var pgErr *pgconn.PgError
+	switch {
+	case errors.As(err, &pgErr) && pgErr.Code == "28P01":
+		return "", fmt.Errorf("%w: role %[2]s exists with another password than database.url has, and is not changed: "+
+			`run \password %[2]s in psql, or correct database.url`, ErrMisconfigured, app.User)
+	case err == nil:
+		_ = login.Close(context.WithoutCancel(ctx))
+	} // others, such as a host that only the application reaches, are not about the password
+	return done, nil
+}
+
+func createLogin(ctx context.Context, conn *pgx.Conn, app *pgx.ConnConfig) error {
+	role := pgx.Identifier{app.User}.Sanitize()
+	if _, err := conn.Exec(ctx, "create role "+role+" login"); err != nil && !isDuplicateRole(err) {
+		return fmt.Errorf("create role %s: %w", app.User, err)
+	}
+	if app.Password == "" {
+		return nil
+	}
+	verifier, err := scram.NewVerifier(app.Password)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "alter role "+role+" password '"+verifier+"'"); err != nil {
+		return fmt.Errorf("set the password of role %s: %w", app.User, err)
+	}
+	return nil
+}
+
+// grantApp makes a login role a member of the installation's role, and keeps others out.
+func grantApp(ctx context.Context, conn *pgx.Conn, user string) error {
+	role := pgx.Identifier{user}.Sanitize()
 	var group, name string
 	if err := conn.QueryRow(ctx, groupRoleSQL).Scan(&group); err != nil {
 		return fmt.Errorf("look up the role that the tables are granted to: %w", err)
@@ -206,8 +237,36 @@ func EnsureAppRole(ctx context.Context, ownerURL, appURL string) error {
 		"grant connect on database " + name + " to " + group,
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("grant role %s exclusive access to the database (%s): %w", app.User, statement, err)
+			return fmt.Errorf("grant role %s exclusive access to the database (%s): %w", user, statement, err)
 		}
+	}
+	return nil
+}
+
+// CheckOwner returns an error that names the rights that the role of `leaver migrate` lacks,
+// with the statements that grant them. Error: [ErrMisconfigured].
+func CheckOwner(ctx context.Context, ownerURL string) error {
+	conn, err := pgx.Connect(ctx, ownerURL)
+	if err != nil {
+		return fmt.Errorf("connect as the owner (database.migrate_url): %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var missing []string
+	err = conn.QueryRow(ctx, `
+		with me as (select quote_ident(current_user) name, quote_ident(current_database()) database, rolsuper, rolcreaterole from pg_roles where rolname = current_user)
+		select array_remove(array[
+		  case when not rolsuper and not rolcreaterole then 'alter role ' || name || ' createrole;' end,
+		  case when not pg_has_role(current_user, (select datdba from pg_database where datname = current_database()), 'MEMBER')
+		       then 'alter database ' || database || ' owner to ' || name || ';' end,
+		  case when not has_schema_privilege('public', 'CREATE') then 'grant create on schema public to ' || name || ';' end,
+		  case when exists (select 1 from pg_class where oid = to_regclass('public.tenants') and not pg_has_role(current_user, relowner, 'MEMBER'))
+		       then 'grant ' || (select quote_ident(pg_get_userbyid(relowner)) from pg_class where oid = to_regclass('public.tenants')) || ' to ' || name || ';' end
+		], null) from me`).Scan(&missing)
+	if err != nil {
+		return fmt.Errorf("look up the rights of the owner: %w", err)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: the role in database.migrate_url lacks rights: run as a superuser in this database: %s", ErrMisconfigured, strings.Join(missing, " "))
 	}
 	return nil
 }

@@ -95,6 +95,17 @@ func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofA
 	return saw, nil
 }
 
+// Acted reports whether an attempt of the cascade has acted on the item at its downstream.
+func (s *Store) Acted(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {
+	acted, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
+		select exists (select 1 from evidence
+		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step not in ('probe-before', 'prove-possession'))`, tenant, item, event)
+	if err != nil {
+		return false, fmt.Errorf("look for attempts at item %s: %w", item, err)
+	}
+	return acted, nil
+}
+
 // Looks sums up the probes after a downstream had confirmed an item's end.
 type Looks struct {
 	Failed int  // could not tell

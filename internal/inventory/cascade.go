@@ -56,7 +56,9 @@ func (s Scope) found() string {
 	if s.Moves {
 		return `i.event_id = $2 and i.state in ('live', 'ending') and exists (select 1 from event where kind = 'mover')`
 	}
-	return `(i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $2))
+	// The cascade of something that an operator bound leaves other cascades' survivors alone.
+	return `(i.state in ('live', 'ending')
+		       or (i.state = 'survivor' and i.event_id is distinct from $2 and not exists (select 1 from event where trigger = 'bound')))
 		     and ` + ofEnding + `
 		     and not of_later_life($1, (select sequence from event), i.sequence, array[i.principal_id, i.agent_id, (select principal_id from event)])`
 }
@@ -105,7 +107,7 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 // A secret that nothing needs any more is erased; a probe after an expiry needs it.
 const concludeSQL = `
 		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now(),
-		       secret = case when $4 in ('revoked', 'verified') then null else secret end
+		       secret = case when $4 in ('revoked', 'verified', 'absent') then null else secret end
 		 where tenant_id = $1 and id = $2
 		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))
 		   and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = $3 and e.closed_at is null)`

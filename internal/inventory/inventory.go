@@ -59,6 +59,7 @@ const (
 	Live     State = "live"     // known, and nobody is ending it
 	Ending   State = "ending"   // a cascade has begun with it
 	Revoked  State = "revoked"  // the downstream confirmed its end; no probe could show it
+	Absent   State = "absent"   // the downstream did not know it when the cascade first asked for its end
 	Verified State = "verified" // a probe saw it alive before and dead after
 	Expiring State = "expiring" // cannot be revoked; ends by itself at ExpiresAt
 	Survivor State = "survivor" // outlived a cascade
@@ -68,13 +69,13 @@ const (
 
 // States lists all states.
 func States() []State {
-	return []State{Live, Ending, Revoked, Verified, Expiring, Survivor, Waived, Released}
+	return []State{Live, Ending, Revoked, Verified, Absent, Expiring, Survivor, Waived, Released}
 }
 
 // Ended reports whether no cascade has anything left to do with an item in that state.
 func (s State) Ended() bool {
 	switch s {
-	case Revoked, Verified, Expiring, Waived, Released:
+	case Revoked, Verified, Absent, Expiring, Waived, Released:
 		return true
 	default:
 		return false

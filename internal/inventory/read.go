@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,22 +18,48 @@ type Query struct {
 	Kinds     []Kind
 	Principal *uuid.UUID // or held by it as an agent
 	Event     *uuid.UUID // ended, or tried, by that cascade
-	State     State      // empty selects all
+	Agent     *uuid.UUID // held by this agent
+	Connector string     // empty selects all
+	States    []State    // empty selects all
 	After     uuid.UUID  // cursor: the last id of the page before
 	Limit     int
+}
+
+// ofEvent are the tables of a list by event: an item that another cascade has taken over is
+// shown as the event's cascade left it. It relies on inventory_states_event.
+const ofEvent = ` inventory i left join lateral (
+	select h.state, h.reason from inventory_states h
+	 where h.tenant_id = $1 and h.item_id = i.id and h.event_id = $4 and i.event_id is distinct from $4 order by h.id desc limit 1) past on true
+	where i.tenant_id = $1 and i.id in (
+	  select id from inventory where tenant_id = $1 and event_id = $4 union select item_id from inventory_states where tenant_id = $1 and event_id = $4) and`
+
+// HadItem reports whether an item was ever a cascade's.
+func (s *Store) HadItem(ctx context.Context, tenant, event, item uuid.UUID) (bool, error) {
+	had, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool],
+		`select exists (select 1 from inventory_states where tenant_id = $1 and event_id = $2 and item_id = $3)`, tenant, event, item)
+	if err != nil {
+		return false, fmt.Errorf("look whether cascade %s had item %s: %w", event, item, err)
+	}
+	return had, nil
 }
 
 // List returns a page. It relies on inventory_principal, inventory_agent or
 // inventory_event.
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, error) {
+	columns, tables, state := itemColumns, " inventory where tenant_id = $1 and", "state"
+	if q.Event != nil {
+		state = "coalesce(past.state, i.state)"
+		columns = strings.Replace(itemColumns, "state, reason,", state+", coalesce(past.reason, i.reason),", 1)
+		tables = ofEvent
+	}
 	items, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Item], `
-			select `+itemColumns+` from inventory
-			 where tenant_id = $1 and kind = any ($2)
+			select `+columns+` from `+tables+` kind = any ($2)
 			   and ($3::uuid is null or principal_id = $3 or agent_id = $3)
-			   and ($4::uuid is null or event_id = $4)
-			   and ($5 = '' or state = $5)
+			   and ($4::uuid is null or true)
+			   and ($5::text[] = '{}' or `+state+` = any ($5))
 			   and id > $6
-			 order by id limit $7`, tenant, q.Kinds, q.Principal, q.Event, q.State, q.After, q.Limit)
+			   and ($8::uuid is null or agent_id = $8) and ($9 = '' or connector = $9)
+			 order by id limit $7`, tenant, q.Kinds, q.Principal, q.Event, append([]State{}, q.States...), q.After, q.Limit, q.Agent, q.Connector)
 	if err != nil {
 		return nil, fmt.Errorf("list the inventory: %w", err)
 	}

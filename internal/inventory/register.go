@@ -164,6 +164,21 @@ func (n New) key() string {
 	return strings.Join([]string{n.Connector, string(n.Kind), n.Reference, n.Principal.String()}, "\x1f")
 }
 
+// Registered reports of each item whether the same is registered already and not ended.
+func (s *Store) Registered(ctx context.Context, tenant uuid.UUID, items []New) (known []bool, err error) {
+	for from := 0; from < len(items); from += chunk {
+		err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+			some, err := registered(ctx, tx, tenant, items[from:min(from+chunk, len(items))])
+			known = append(known, some...)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("look for registered items: %w", err)
+		}
+	}
+	return known, nil
+}
+
 // registered tells of each item whether the same is registered already and not ended.
 func registered(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items []New) ([]bool, error) {
 	var named, kinds, references []string

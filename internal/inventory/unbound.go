@@ -96,13 +96,23 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, by Scope, u Unregist
 	return noted, nil
 }
 
-// Unbound lists what nobody registered, in the order of discovery, after a page's last.
-func (s *Store) Unbound(ctx context.Context, tenant, after uuid.UUID, limit int) ([]Unbound, error) {
+// UnboundQuery selects what nobody registered, in the order of discovery.
+type UnboundQuery struct {
+	Event      *uuid.UUID  // found by that cascade
+	Principals []uuid.UUID // of these, by the downstream's label; empty selects all
+	After      uuid.UUID   // the last of the page before
+	Limit      int
+}
+
+// Unbound lists what connectors found and nobody registered.
+func (s *Store) Unbound(ctx context.Context, tenant uuid.UUID, q UnboundQuery) ([]Unbound, error) {
 	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Unbound], `
 		select u.id, u.connector, u.kind, u.reference, u.principal_id,
 		       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = u.principal_id),
 		       u.scopes, u.expires_at, u.event_id, u.discovered_at, u.seen_at
-		  from unbound u where u.tenant_id = $1 and u.item_id is null and u.id > $2 order by u.id limit $3`, tenant, after, limit)
+		  from unbound u where u.tenant_id = $1 and u.item_id is null and u.id > $2
+		   and ($4::uuid is null or u.event_id = $4) and (coalesce(cardinality($5::uuid[]), 0) = 0 or u.principal_id = any ($5)) order by u.id limit $3`,
+		tenant, q.After, q.Limit, q.Event, q.Principals)
 	if err != nil {
 		return nil, fmt.Errorf("list what is unbound: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,15 @@ const (
 	WorkflowStopped WorkflowStatus = "stopped" // terminated or cancelled, by a person
 	WorkflowGone    WorkflowStatus = "gone"    // closed otherwise, or unknown
 )
+
+// Pending is an activity that a workflow waits for.
+type Pending struct {
+	ID       string     // of the activity; it ends in the item's id where it is of one
+	Attempts int        // begun
+	Answer   string     // the last failure; empty before the first
+	NextTry  *time.Time // nil while an attempt is under way
+	Deadline *time.Time
+}
 
 // keepSQL decides what becomes of the items that a cancelled cascade has not ended: they
 // are live if their principal and agent are active again, and survivors otherwise. The
@@ -40,10 +50,10 @@ const keepSQL = `
 	fenced as (delete from account_leases l using closed c where l.tenant_id = $1 and l.event_id = c.id),
 	counted as (
 	  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
-	         count(*) filter (where state = 'expiring') expiring, count(*) filter (where state = 'waived') waived
+	         count(*) filter (where state = 'absent') absent, count(*) filter (where state = 'expiring') expiring, count(*) filter (where state = 'waived') waived
 	    from inventory where tenant_id = $1 and event_id = $2)
 	update lifecycle_events e
-	   set survivors = (select count(*) from kept where state = 'survivor'), verified = c.verified, revoked = c.revoked, expiring = c.expiring, waived = c.waived
+	   set survivors = (select count(*) from kept where state = 'survivor'), verified = c.verified, revoked = c.revoked, absent = c.absent, expiring = c.expiring, waived = c.waived
 	  from counted c where e.tenant_id = $1 and e.id = $2`
 
 // Cancel closes a running cascade as cancelled, whatever its workflow is at, and records

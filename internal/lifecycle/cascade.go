@@ -50,15 +50,35 @@ type Cascade struct {
 	Outcome    string     `json:"outcome"` // pending, running, completed, failed or cancelled
 	Verified   int        `json:"verified"`
 	Revoked    int        `json:"revoked"`
+	Absent     int        `json:"absent"` // the downstream did not know them
 	Expiring   int        `json:"expiring"`
 	Survivors  int        `json:"survivors"`
 	Waived     int        `json:"waived"`
+	Ending     int        `json:"ending"` // not concluded yet; 0 once the cascade is closed
+	NotAsked   []NotAsked `json:"notAsked"`
 	Sequence   int64      `json:"-"`
 }
 
-// cascadeColumns tells pending from running by whether a workflow was started.
-const cascadeColumns = `id, kind, principal_id, principal_type, trigger, actor, workflow_id, run_id, created_at, started_at, closed_at,
-	coalesce(outcome, case when started_at is null then 'pending' else 'running' end), verified, revoked, expiring, survivors, waived, sequence`
+// NotAsked is a connector that could not be asked what it holds, and why.
+type NotAsked struct {
+	Connector string `json:"connector"`
+	Reason    string `json:"reason"`
+}
+
+// cascadeColumns tells pending from running by whether a workflow was started. The counts of
+// an open cascade are those of its items now.
+const cascadeColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigger, e.actor, e.workflow_id, e.run_id, e.created_at, e.started_at, e.closed_at,
+	coalesce(e.outcome, case when e.started_at is null then 'pending' else 'running' end),
+	coalesce(n.verified, e.verified), coalesce(n.revoked, e.revoked), coalesce(n.absent, e.absent), coalesce(n.expiring, e.expiring),
+	coalesce(n.survivors, e.survivors), coalesce(n.waived, e.waived), coalesce(n.ending, 0), e.not_asked, e.sequence`
+
+// cascadeTables are what cascadeColumns are of. It relies on inventory_event.
+const cascadeTables = ` lifecycle_events e left join lateral (
+	select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
+	       count(*) filter (where state = 'absent') absent, count(*) filter (where state = 'expiring') expiring,
+	       count(*) filter (where state = 'survivor') survivors, count(*) filter (where state = 'waived') waived,
+	       count(*) filter (where state = 'ending') ending
+	  from inventory i where i.tenant_id = e.tenant_id and i.event_id = e.id) n on e.closed_at is null `
 
 // Cascades reads and closes cascades.
 type Cascades struct {
@@ -71,9 +91,10 @@ func NewCascades(db *database.DB) *Cascades { return &Cascades{db: db} }
 // CascadeQuery selects cascades for a list, newest first.
 type CascadeQuery struct {
 	Principal *uuid.UUID
-	Outcome   string // empty selects all
+	Agent     *uuid.UUID // with something that this agent holds
+	Outcomes  []string   // empty selects all
 	Since     *time.Time
-	Connector string // with something of that connector alive
+	Connector string // with something of that connector alive, or that could not ask it
 	Before    int64  // cursor: the last sequence of the page before; 0 begins
 	Limit     int
 }
@@ -81,14 +102,15 @@ type CascadeQuery struct {
 // List returns a page. It relies on lifecycle_events_list or _principal.
 func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) ([]Cascade, error) {
 	cascades, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Cascade], `
-			select `+cascadeColumns+` from lifecycle_events e
-			 where tenant_id = $1 and `+isCascade+` and ($2::uuid is null or principal_id = $2)
-			   and ($3 = '' or $3 = coalesce(outcome, case when started_at is null then 'pending' else 'running' end))
-			   and ($4 = 0 or sequence < $4)
-			   and ($6::timestamptz is null or created_at >= $6)
-			   and ($7 = '' or exists (select 1 from inventory i
+			select `+cascadeColumns+` from `+cascadeTables+`
+			 where e.tenant_id = $1 and `+isCascade+` and ($2::uuid is null or e.principal_id = $2)
+			   and ($3::text[] = '{}' or coalesce(e.outcome, case when e.started_at is null then 'pending' else 'running' end) = any ($3))
+			   and ($4 = 0 or e.sequence < $4)
+			   and ($6::timestamptz is null or e.created_at >= $6)
+			   and ($7 = '' or e.not_asked @> jsonb_build_array(jsonb_build_object('connector', $7::text)) or exists (select 1 from inventory i
 			        where i.tenant_id = $1 and i.event_id = e.id and i.connector = $7 and i.state in ('survivor', 'ending')))
-			 order by sequence desc limit $5`, tenant, q.Principal, q.Outcome, q.Before, q.Limit, q.Since, q.Connector)
+			   and ($8::uuid is null or exists (select 1 from inventory i where i.tenant_id = $1 and i.event_id = e.id and i.agent_id = $8))
+			 order by e.sequence desc limit $5`, tenant, q.Principal, orEmpty(q.Outcomes), q.Before, q.Limit, q.Since, q.Connector, q.Agent)
 	if err != nil {
 		return nil, fmt.Errorf("list cascades: %w", err)
 	}
@@ -97,8 +119,8 @@ func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) (
 
 // Get returns one cascade. Error: [ErrCascadeNotFound].
 func (c *Cascades) Get(ctx context.Context, tenant, id uuid.UUID) (*Cascade, error) {
-	cascade, err := database.Row(ctx, c.db, tenant, pgx.RowToAddrOfStructByPos[Cascade], `select `+cascadeColumns+` from lifecycle_events
-			where tenant_id = $1 and id = $2 and `+isCascade, tenant, id)
+	cascade, err := database.Row(ctx, c.db, tenant, pgx.RowToAddrOfStructByPos[Cascade], `select `+cascadeColumns+` from `+cascadeTables+`
+			where e.tenant_id = $1 and e.id = $2 and `+isCascade, tenant, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrCascadeNotFound
 	}
@@ -122,25 +144,28 @@ const maxSurvivors = 100
 // Report is how a cascade closed.
 type Report struct {
 	Verified  int        `json:"verified"`
-	Revoked   int        `json:"revoked"` // confirmed by the downstream, unverified
+	Revoked   int        `json:"revoked"`          // confirmed by the downstream, unverified
+	Absent    int        `json:"absent,omitempty"` // not known to the downstream
 	Expiring  int        `json:"expiring"`
 	Survivors int        `json:"survivors"`
 	Waived    int        `json:"waived,omitempty"`  // alive, and tolerated for a while
 	Unbound   int        `json:"unbound,omitempty"` // found for the leaver, registered by nobody, alive
 	Surviving []Survivor `json:"surviving,omitempty"`
-	Outcome   string     `json:"outcome"` // completed, failed or cancelled
+	NotAsked  []NotAsked `json:"notAsked,omitempty"` // connectors that could not be asked
+	Outcome   string     `json:"outcome"`            // completed, failed or cancelled
 }
 
 // Close counts what became of the cascade's items, stores the outcome, and
-// reports it. A cascade that was interrupted failed, whatever it ended before. A cancelled
+// reports it. A cascade that was interrupted, or for which a connector could not be asked,
+// failed, whatever it ended before. A cancelled
 // cascade, and an event of another kind, are reported as they are. Error: [ErrCascadeNotFound].
 // Closing again, after a re-run, replaces the outcome.
-func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind, interrupted bool) (Report, error) {
-	var r Report
+func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind, interrupted bool, notAsked ...NotAsked) (Report, error) {
+	r := Report{NotAsked: notAsked}
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{
-			SQL: closeSQL, Args: []any{tenant, event, interrupted, maxSurvivors, kind},
-			Collect: database.Fields(append(e.fields(), &r.Verified, &r.Revoked, &r.Expiring, &r.Survivors, &r.Waived, &r.Surviving, &r.Unbound)...),
+			SQL: closeSQL, Args: []any{tenant, event, interrupted || len(notAsked) > 0, maxSurvivors, kind, orEmpty(notAsked)},
+			Collect: database.Fields(append(e.fields(), &r.Verified, &r.Revoked, &r.Absent, &r.Expiring, &r.Survivors, &r.Waived, &r.Surviving, &r.Unbound)...),
 		}
 	}, func(_ *Tx, e *ended) { r.Outcome = e.outcome })
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -169,7 +194,7 @@ const closeSQL = `
 	  union
 	  -- Items of these principals that another cascade handled last and did not end.
 	  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
-	    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver'
+	    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver' and e.trigger <> 'bound'
 	   where i.tenant_id = $1 and i.state in ('survivor', 'ending')
 	     and not of_later_life($1, e.sequence, i.sequence, array[i.principal_id, i.agent_id, e.principal_id])
 	     and (i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))),
@@ -179,21 +204,23 @@ const closeSQL = `
 	   where tenant_id = $1 and event_id = $2 and state = 'ending' and exists (select 1 from closing)),
 	counts as (
 	  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
-	         count(*) filter (where state = 'expiring') expiring,
+	         count(*) filter (where state = 'absent') absent, count(*) filter (where state = 'expiring') expiring,
 	         count(*) filter (where state in ('survivor', 'ending')) survivors, count(*) filter (where state = 'waived') waived from items),
 	surviving as (
 	  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason', coalesce(nullif(reason, ''), 'not ended')) order by id) list
 	    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
 	update lifecycle_events e
 	   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
-	       verified = c.verified, revoked = c.revoked, expiring = c.expiring, survivors = c.survivors, waived = c.waived
+	       verified = c.verified, revoked = c.revoked, absent = c.absent, expiring = c.expiring, survivors = c.survivors, waived = c.waived, not_asked = $6
 	  from counts c, surviving s, closing where e.tenant_id = $1 and e.id = closing.id
-	returning closing.open, ` + endedColumns + `, e.verified, e.revoked, e.expiring, e.survivors, e.waived, s.list,
+	returning closing.open, ` + endedColumns + `, e.verified, e.revoked, e.absent, e.expiring, e.survivors, e.waived, s.list,
 	  (select count(*) from unbound u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`
 
 // Report returns the cascade's counts and outcome, without the survivors.
 func (c *Cascade) Report() Report {
-	return Report{Verified: c.Verified, Revoked: c.Revoked, Expiring: c.Expiring, Survivors: c.Survivors, Waived: c.Waived, Outcome: c.Outcome}
+	return Report{
+		Verified: c.Verified, Revoked: c.Revoked, Absent: c.Absent, Expiring: c.Expiring, Survivors: c.Survivors, Waived: c.Waived, NotAsked: c.NotAsked, Outcome: c.Outcome,
+	}
 }
 
 // Reopen returns the event of a failed cascade for its next run, and records
@@ -254,7 +281,7 @@ func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Ki
 		   where b.closed_at is not null
 		     and not exists (select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun' and a.at >= b.closed_at)),
 		run as (
-		  update lifecycle_events e set started_at = coalesce(e.started_at, now()), run_id = $3, closed_at = null, outcome = null
+		  update lifecycle_events e set started_at = coalesce(e.started_at, now()), begun_at = now(), run_id = $3, closed_at = null, outcome = null
 		    from before where e.tenant_id = $1 and e.id = $2)
 		select exists (select 1 from this), coalesce((select cancelled from this), false)`})
 	switch {
@@ -304,9 +331,9 @@ func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) erro
 // closed, after one in the order of their events: whether each is still at work, only Temporal knows.
 func (c *Cascades) Open(ctx context.Context, tenant uuid.UUID, startedBefore time.Time, after int64, limit int) ([]Cascade, error) {
 	open, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Cascade], `
-		select `+cascadeColumns+` from lifecycle_events
-		 where tenant_id = $1 and started_at < $2 and closed_at is null and sequence > $4
-		 order by sequence limit $3`, tenant, startedBefore, limit, after)
+		select `+cascadeColumns+` from `+cascadeTables+`
+		 where e.tenant_id = $1 and e.started_at < $2 and e.closed_at is null and e.sequence > $4
+		 order by e.sequence limit $3`, tenant, startedBefore, limit, after)
 	if err != nil {
 		return nil, fmt.Errorf("list open cascades: %w", err)
 	}

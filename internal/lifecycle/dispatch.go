@@ -70,6 +70,11 @@ func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 	if len(events) == 0 {
 		return
 	}
+	for _, e := range events {
+		if e.Kind == Leaver {
+			w.log.Info("deactivation committed", "tenant", e.Tenant, "principal", e.Principal, "trigger", e.Trigger, "actor", e.Actor, "workflow", e.WorkflowID)
+		}
+	}
 	// The client may be gone by now; the events are committed all the same.
 	ctx = context.WithoutCancel(ctx)
 	done := make(chan struct{})

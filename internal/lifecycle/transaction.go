@@ -20,7 +20,7 @@ type Transaction = Cascade
 
 // Transaction finds an event by its workflow's id. Error: [ErrTransactionNotFound].
 func (c *Cascades) Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (Transaction, error) {
-	t, err := database.Row(ctx, c.db, tenant, pgx.RowToStructByPos[Transaction], `select `+cascadeColumns+` from lifecycle_events where tenant_id = $1 and workflow_id = $2`, tenant, workflowID)
+	t, err := database.Row(ctx, c.db, tenant, pgx.RowToStructByPos[Transaction], `select `+cascadeColumns+` from `+cascadeTables+` where e.tenant_id = $1 and e.workflow_id = $2`, tenant, workflowID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Transaction{}, ErrTransactionNotFound
 	}

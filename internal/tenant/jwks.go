@@ -30,6 +30,9 @@ const (
 // it may be valid, but nobody can tell now.
 var ErrKeysUnavailable = errors.New("the issuer's keys cannot be read")
 
+// maxKeySets bounds the addresses whose keys are kept.
+const maxKeySets = 1000
+
 // keySets keeps issuers' keys (RFC 7517) by their address. The zero value is ready.
 type keySets struct {
 	mu   sync.Mutex
@@ -53,6 +56,9 @@ func (k *keySets) get(ctx context.Context, address, id string) ([]jose.JSONWebKe
 	}
 	set := k.sets[address]
 	if set == nil {
+		if len(k.sets) >= maxKeySets {
+			clear(k.sets) // they are fetched again; who holds one goes on with it
+		}
 		set = &keySet{}
 		k.sets[address] = set
 	}

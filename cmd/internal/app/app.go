@@ -30,6 +30,8 @@ import (
 	"github.com/leaverhq/leaver/worker"
 )
 
+var errNoDatabase = errors.New("no database: set database.url or LEAVER_DATABASE_URL")
+
 // App is everything that API and worker share.
 type App struct {
 	config     *config.Config
@@ -49,11 +51,17 @@ type App struct {
 // Temporal are down; a mistake in the configuration it tells at once.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error) {
 	if cfg.Database.URL == "" {
-		return nil, errors.New("no database: set database.url or LEAVER_DATABASE_URL")
+		return nil, errNoDatabase
+	}
+	for _, warning := range cfg.Warnings {
+		log.Warn("unused configuration", "reason", warning)
 	}
 	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
 	if err != nil {
 		return nil, err
+	}
+	if err := checkMode(cfg.Seal.KeysetFile); err != nil {
+		log.Warn("the key set is not protected", "reason", err)
 	}
 	registry, err := worker.Connectors(cfg)
 	if err != nil {
@@ -95,7 +103,7 @@ func (a *App) cascades() *lifecycle.Cascades { return lifecycle.NewCascades(a.db
 func (a *App) evidence() *evidence.Store { return evidence.NewStore(a.db) }
 
 func (a *App) starter() *worker.Starter {
-	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), a.roles)
+	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), seal.FailureConverter(a.sealer), a.roles)
 }
 
 // cascadesAtOnce is how many leavers of one sender are begun with at a time where
@@ -140,29 +148,52 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if cfg.Database.MigrateURL == "" {
 		return errors.New("no database: set database.migrate_url or LEAVER_DATABASE_MIGRATE_URL")
 	}
-	n, err := database.Migrate(ctx, cfg.Database.MigrateURL)
-	if err != nil {
-		return err
-	}
-	log.Info("schema is up to date", "applied", n)
-	if err := refold(ctx, cfg.Database.MigrateURL, log); err != nil {
-		return err
-	}
-	if cfg.Database.URL != "" && cfg.Database.URL != cfg.Database.MigrateURL {
-		if err := database.EnsureAppRole(ctx, cfg.Database.MigrateURL, cfg.Database.URL); err != nil {
-			return err
-		}
-	}
-	if err := worker.EnsureNamespace(ctx, cfg.Temporal); err != nil {
-		return fmt.Errorf("prepare Temporal: %w", err)
-	}
-	log.Info("Temporal's namespace and search attributes are there", "namespace", cfg.Temporal.Namespace)
+	// What needs no server first: half a migration is worse than none.
 	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
 	if err != nil {
 		return err
 	}
-	if err := worker.EnsureSchedules(ctx, cfg, sealer, log); err != nil {
+	if err := worker.CheckPublishers(cfg); err != nil {
+		return err
+	}
+	if err := database.CheckOwner(ctx, cfg.Database.MigrateURL); err != nil {
+		return err
+	}
+	n, err := database.Migrate(ctx, cfg.Database.MigrateURL)
+	if err != nil {
+		return err
+	}
+	log.Info("schema is current", "migrations_applied", n)
+	if err := refold(ctx, cfg.Database.MigrateURL, log); err != nil {
+		return err
+	}
+	if cfg.Database.URL == cfg.Database.MigrateURL {
+		log.Warn("no login role was prepared: database.url is that of the owner, whom row-level security does not bind")
+	} else {
+		done, err := database.EnsureAppRole(ctx, cfg.Database.MigrateURL, cfg.Database.URL)
+		if err != nil {
+			return err
+		}
+		log.Info("login role is ready", "done", done)
+	}
+	namespace, err := worker.EnsureNamespace(ctx, cfg.Temporal)
+	if err != nil {
+		return fmt.Errorf("prepare Temporal: %w", err)
+	}
+	log.Info("namespace and search attributes are ready", "namespace", namespace.Name, "created", namespace.Created, "retention", namespace.Retention.String())
+	schedules, err := worker.EnsureSchedules(ctx, cfg, sealer, log)
+	if err != nil {
 		return fmt.Errorf("schedule the reconciler and the drill: %w", err)
+	}
+	if err := storeSchedules(ctx, cfg.Database.MigrateURL, schedules); err != nil {
+		return err
+	}
+	for _, s := range schedules {
+		if s.Reason != "" {
+			log.Warn("not scheduled", "schedule", s.ID, "reason", s.Reason)
+			continue
+		}
+		log.Info("scheduled", "schedule", s.ID)
 	}
 	return nil
 }
@@ -192,4 +223,20 @@ func refold(ctx context.Context, ownerURL string, log *slog.Logger) error {
 		log.Warn("two resources have one name", "collision", c.String())
 	}
 	return nil
+}
+
+// storeSchedules stores since when each run is scheduled: no alert comes before the first.
+func storeSchedules(ctx context.Context, ownerURL string, schedules []worker.Schedule) error {
+	var kinds []assurance.Kind
+	for _, s := range schedules {
+		if s.Reason == "" {
+			kinds = append(kinds, map[string]assurance.Kind{worker.ReconcileID: assurance.Reconcile, worker.DrillID: assurance.Drill}[s.ID])
+		}
+	}
+	conn, err := pgx.Connect(ctx, ownerURL)
+	if err != nil {
+		return fmt.Errorf("connect as the owner: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return assurance.Schedule(ctx, conn, kinds...)
 }

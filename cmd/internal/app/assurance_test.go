@@ -18,6 +18,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/contract"
 	"github.com/leaverhq/leaver/activities/connectors/temporal"
+	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/worker"
@@ -240,7 +241,7 @@ func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
 	cfg.Connectors = []config.Connector{{Name: "crm", Tenants: []string{"leaver-drill"}}}
 	schedules := i.app.temporal.ScheduleClient()
 	for range 2 {
-		if err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {
+		if _, err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -251,7 +252,7 @@ func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
 	}
 	cfg.Assurance.ReconcileEvery, cfg.Assurance.DrillCron = 0, ""
 	for range 2 {
-		if err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {
+		if _, err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -263,6 +264,11 @@ func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
 // TestEveryMetricThatAnAlertNamesIsThere keeps alerts from watching nothing.
 func TestEveryMetricThatAnAlertNamesIsThere(t *testing.T) {
 	i := installAPI(t)
+	if err := assurance.Schedule(t.Context(), i.connect(), assurance.Reconcile); err != nil {
+		t.Fatal(err)
+	}
+	// A run that never passed or failed has no time.
+	i.sql(`insert into assurances (kind, passed, result) values ('reconcile', true, '{}'), ('reconcile', false, '{}')`)
 	recorder := httptest.NewRecorder()
 	i.app.Metrics().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
 	body, err := io.ReadAll(recorder.Body)

@@ -3,9 +3,9 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -19,7 +19,7 @@ func (a *App) Metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		assurance.NewCollector(assurance.NewStore(a.db)),
+		assurance.NewCollector(assurance.NewStore(a.db)), newTemporalCollector(a),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "leaver_payloads_unopened_total", Help: "Number of workflow payloads that no key in this process's key set can open.",
 		}, func() float64 { return float64(a.sealer.Unopened()) }),
@@ -29,23 +29,37 @@ func (a *App) Metrics() http.Handler {
 	return mux
 }
 
-// serveMetrics answers scrapes until ctx ends, on a listener of its own, so that
-// what is open to the world tells no numbers.
-func (a *App) serveMetrics(ctx context.Context) (stop func(), err error) {
-	if a.config.Metrics.Listen == "" {
-		return func() {}, nil
+// metricsRetry is how soon an address that another process has is tried again.
+const metricsRetry = 5 * time.Second
+
+// serveMetrics answers scrapes until stop is called, on a listener of its own, so that
+// what is open to the world tells no numbers. A predecessor that still drains may have the
+// address: no deactivation waits for that.
+func (a *App) serveMetrics(ctx context.Context, address string) (stop func()) {
+	if address == "" {
+		return func() {}
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.config.Metrics.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen for the metrics: %w", err)
-	}
+	ctx, cancel := context.WithCancel(ctx)
 	server := newServer(a.Metrics(), a.log)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			a.log.Error("metrics are not served any more", "error", err)
+		for {
+			listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+			if err == nil {
+				a.log.Info("serving metrics", "address", listener.Addr().String())
+				err = server.Serve(listener)
+			}
+			if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
+				return
+			}
+			a.log.Warn("metrics are not served; will try again (metrics.worker_listen gives `leaver worker` an address of its own)", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(metricsRetry):
+			}
 		}
 	}()
-	return func() { _ = server.Close(); <-done }, nil
+	return func() { cancel(); _ = server.Close(); <-done }
 }

@@ -15,16 +15,17 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/scim"
+	"github.com/leaverhq/leaver/worker"
 )
 
 const (
@@ -39,7 +40,7 @@ func (a *App) Handler() http.Handler {
 	r := chi.NewRouter()
 	r.Use(a.catchPanics)
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
-		health(w, http.StatusOK, map[string]string{"status": "ok"})
+		health(w, http.StatusOK, map[string]any{"status": "ok"})
 	})
 	r.Get("/readyz", a.ready)
 	starter := a.starter()
@@ -92,18 +93,29 @@ func (a *App) catchPanics(next http.Handler) http.Handler {
 func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
-	if err := a.db.Ping(ctx); err != nil {
-		health(w, http.StatusServiceUnavailable, map[string]string{"status": "unavailable", "postgresql": "down"})
+	body := map[string]any{"status": "ok", "postgresql": "ok", "temporal": "ok"}
+	if err := a.db.CheckSchema(ctx); err != nil {
+		status := "down"
+		if errors.Is(err, database.ErrMisconfigured) {
+			status = "not set up"
+		}
+		health(w, http.StatusServiceUnavailable, map[string]any{"status": "unavailable", "postgresql": status})
 		return
 	}
-	if _, err := a.temporal.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
-		health(w, http.StatusOK, map[string]string{"status": "degraded", "postgresql": "ok", "temporal": "down"})
-		return
+	namespace, err := worker.CheckNamespace(ctx, a.temporal, a.config.Temporal)
+	switch {
+	case errors.Is(err, worker.ErrMisconfigured):
+		body["status"], body["temporal"] = "degraded", "not set up"
+	case err != nil:
+		body["status"], body["temporal"] = "degraded", "down"
 	}
-	health(w, http.StatusOK, map[string]string{"status": "ok", "postgresql": "ok", "temporal": "ok"})
+	if r.URL.Query().Has("verbose") {
+		a.verbose(ctx, body, namespace, err)
+	}
+	health(w, http.StatusOK, body)
 }
 
-func health(w http.ResponseWriter, status int, body map[string]string) {
+func health(w http.ResponseWriter, status int, body map[string]any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body)
@@ -117,11 +129,10 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	if codec != nil {
 		servers, listeners = append(servers, newServer(a.codec(), a.log)), append(listeners, codec)
 	}
-	stopMetrics, err := a.serveMetrics(ctx)
-	if err != nil {
-		return err
+	if err := a.checkStart(ctx); err != nil {
+		return errors.Join(err, closeAll(listeners))
 	}
-	defer stopMetrics()
+	defer a.serveMetrics(ctx, a.config.Metrics.Listen)()
 	var background sync.WaitGroup
 	defer background.Wait()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -135,6 +146,7 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 		a.log.Info("listening", "address", listeners[i].Addr().String())
 		background.Go(func() { failed <- server.Serve(listeners[i]) })
 	}
+	var err error
 	select {
 	case <-ctx.Done():
 		if errors.Is(context.Cause(ctx), seal.ErrUnknownKey) {
@@ -149,6 +161,13 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	}
 	if errors.Is(err, http.ErrServerClosed) && !errors.Is(err, seal.ErrUnknownKey) {
 		return nil
+	}
+	return err
+}
+
+func closeAll(listeners []net.Listener) (err error) {
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
 	}
 	return err
 }

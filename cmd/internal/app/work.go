@@ -2,26 +2,33 @@ package app
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
+
+	"go.temporal.io/api/serviceerror"
 
 	"github.com/leaverhq/leaver/worker"
 )
 
-// workRetry is how often a worker that cannot reach Temporal tries again.
-const workRetry = time.Second
+// workRetry is when a worker that cannot reach Temporal first tries again; each time it
+// waits twice as long, up to maxWorkRetry.
+const (
+	workRetry    = time.Second
+	maxWorkRetry = 30 * time.Second
+)
 
 // Work runs the workers until ctx ends; then attempts in flight finish. It
 // waits for a Temporal that is down.
 func (a *App) Work(ctx context.Context) error {
-	stopMetrics, err := a.serveMetrics(ctx)
-	if err != nil {
+	if err := a.checkStart(ctx); err != nil {
 		return err
 	}
-	defer stopMetrics()
+	defer a.serveMetrics(ctx, a.config.Metrics.WorkerListen)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	a.checkKeyset(ctx, cancel) // before anything is opened or sealed
-	for {
+	for wait := workRetry; ; wait = min(2*wait, maxWorkRetry) {
 		// Workers that failed to start cannot be started again: make new ones.
 		workers := worker.New(a.temporal, a.activities())
 		err := workers.Start()
@@ -31,11 +38,15 @@ func (a *App) Work(ctx context.Context) error {
 			workers.Stop()
 			return keysetError(ctx)
 		}
-		a.log.Warn("workers cannot start; will try again", "error", err)
+		var missing *serviceerror.NamespaceNotFound
+		if errors.As(err, &missing) {
+			return fmt.Errorf("%w: there is no namespace %s: run `leaver migrate`", worker.ErrMisconfigured, missing.Namespace)
+		}
+		a.log.Warn("workers cannot start; will try again", "in", wait.String(), "error", err)
 		select {
 		case <-ctx.Done():
 			return keysetError(ctx)
-		case <-time.After(workRetry):
+		case <-time.After(wait):
 		}
 	}
 }

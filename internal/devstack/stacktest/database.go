@@ -155,7 +155,7 @@ var migratedTemplate = sync.OnceValues(func() (string, error) {
 	if _, err := database.Migrate(ctx, withDatabase(building, "")); err != nil {
 		return "", err
 	}
-	if err := database.EnsureAppRole(ctx, withDatabase(building, ""), withDatabase(building, appRole)); err != nil {
+	if _, err := database.EnsureAppRole(ctx, withDatabase(building, ""), withDatabase(building, appRole)); err != nil {
 		return "", err
 	}
 	_, err = conn.Exec(ctx, "alter database "+building+" rename to "+name)

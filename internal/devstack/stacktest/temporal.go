@@ -20,7 +20,8 @@ func newNamespace() (string, error) {
 	name := "t-" + uuid.NewString()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return name, worker.EnsureNamespace(ctx, config.Temporal{Address: shared.TemporalAddress, Namespace: name})
+	_, err := worker.EnsureNamespace(ctx, config.Temporal{Address: shared.TemporalAddress, Namespace: name})
+	return name, err
 }
 
 // Temporal returns how to reach the shared server, in this package's namespace.

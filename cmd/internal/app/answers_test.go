@@ -1,0 +1,253 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// shown reads a principal's last cascade as operators read it.
+func (i *installation) shown(principal string) api.ShownCascade {
+	i.t.Helper()
+	cascades := i.cascades(principal)
+	if len(cascades) == 0 {
+		return api.ShownCascade{}
+	}
+	return get[api.ShownCascade](i, "/v1/tenants/acme/cascades/"+cascades[0].ID.String())
+}
+
+// get reads what an operator is answered.
+func get[T any](i *installation, path string) T {
+	i.t.Helper()
+	status, raw := i.raw("GET", path, i.operator, "")
+	var into T
+	if err := json.Unmarshal(raw, &into); err != nil || status != http.StatusOK {
+		i.t.Fatalf("GET %s answered %d: %s (%v)", path, status, raw, err)
+	}
+	return into
+}
+
+func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
+	long(t)
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
+		c.Policy.InitialInterval, c.Policy.MaximumInterval = 2*time.Second, 2*time.Second
+	})
+	ada := i.createUser("ada@example.com")
+	agent := i.createAgent("hers", ada)
+	i.hold(p, ada, agent, "good")
+	down := i.hold(p, ada, agent, "down")
+	p.refuseRevocation("down", http.StatusServiceUnavailable)
+	i.deactivate(ada)
+	var c api.ShownCascade
+	stacktest.Eventually(t, 30*time.Second, "an answer that tells the next try", func() bool {
+		c = i.shown(ada)
+		return len(c.Waiting) == 1 && c.Waiting[0].NextTry != nil && strings.Contains(c.Waiting[0].Answer, "503")
+	})
+	w := c.Waiting[0]
+	if c.Outcome != "running" || c.Verified != 1 || c.Ending != 1 || c.PrincipalName != "ada@example.com" {
+		t.Errorf("the cascade is %+v; want 1 verified and 1 ending of Ada's", c)
+	}
+	if w.Item == nil || w.Item.String() != down || w.Connector != "platform" || w.Attempts == 0 || w.Deadline == nil {
+		t.Errorf("it waits for %+v", w)
+	}
+	for query, want := range map[string]int{
+		"principal=ada@example.com": 1, "agent=hers": 1, "agent=" + agent: 1, "connector=platform": 1, "outcome=running,failed": 1, "outcome=failed": 0,
+		"connector=other": 0, "since=" + time.Now().Add(time.Hour).UTC().Format(time.RFC3339): 0,
+	} {
+		if got := len(i.must("GET", "/v1/tenants/acme/cascades?"+query, i.operator, "")["items"].([]any)); got != want {
+			t.Errorf("the list with %s has %d, want %d", query, got, want)
+		}
+	}
+	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?principal=ada@example.com&agent=hers&connector=platform&state=ending,survivor").Items
+	if len(items) != 1 || items[0].PrincipalName != "ada@example.com" || items[0].AgentName != "hers" {
+		t.Errorf("the inventory has %+v", items)
+	}
+	shown := get[api.Shown](i, "/v1/tenants/acme/principals/"+ada)
+	if len(shown.Credentials) != 2 || len(shown.Cascades) != 1 || len(shown.Agents) != 1 || shown.Restriction == nil {
+		t.Errorf("the principal is %+v", shown)
+	}
+	p.interceptWith(nil)
+	if c := i.closed(ada); c.Outcome != "completed" || c.Ending != 0 || c.Verified != 2 {
+		t.Errorf("cascade %+v, want completed", c)
+	}
+}
+
+func TestCascade_NamesTheConnectorThatCouldNotBeAsked(t *testing.T) {
+	i := installAPI(t)
+	i.app.connectors["silent"] = connectors.Entry{Connector: unwilling{}, Tenants: []string{"acme"}}
+	i.work()
+	ada := i.createUser("ada@example.com")
+	i.deactivate(ada)
+	c := i.closed(ada)
+	if c.Outcome != "failed" || len(c.NotAsked) != 1 || c.NotAsked[0].Connector != "silent" || c.NotAsked[0].Reason == "" {
+		t.Fatalf("cascade %+v; want failed with the reason of the connector", c)
+	}
+	if got := i.must("GET", "/v1/tenants/acme/cascades?connector=silent&outcome=failed", i.operator, "")["items"].([]any); len(got) != 1 {
+		t.Errorf("the list by connector has %d cascades, want 1", len(got))
+	}
+	if got := i.samples()["leaver_cascades_unasked"]; got != "1" {
+		t.Errorf("leaver_cascades_unasked is %s, want 1", got)
+	}
+}
+
+func TestCascade_UnknownReferenceIsAbsent(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	i.hold(p, ada, "", "key")
+	misspelt := i.must("POST", "/v1/credentials", i.platform, `{"principalId":"`+ada+`","kind":"api_key","connector":"platform","reference":"kye"}`)["id"].(string)
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "completed" || c.Verified != 1 || c.Absent != 1 || c.Revoked != 0 {
+		t.Errorf("cascade %+v; want 1 verified and 1 absent", c)
+	}
+	if got := i.must("GET", "/v1/tenants/acme/inventory/"+misspelt, i.operator, ""); got["state"] != string(inventory.Absent) {
+		t.Errorf("the misspelt one is %v: %v", got["state"], got["reason"])
+	}
+}
+
+func TestImport_ChecksAndSkips(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	agent := i.createAgent("hers", ada)
+	i.hold(p, ada, "", "key")
+	p.issue("second")
+	line := func(reference string) string {
+		return fmt.Sprintf(`{"principal":"ADA@example.com","agent":"hers","kind":"api_key","connector":"platform","reference":%q}`, reference)
+	}
+	status, bad, _ := i.importNDJSON(i.operator, "/v1/tenants/acme/import?check=true", line("second"), line("secnod"))
+	if status != http.StatusUnprocessableEntity || len(bad) != 1 || !strings.Contains(bad[2], "no such live credential") {
+		t.Errorf("a check answered %d: %v", status, bad)
+	}
+	if status, _, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import?check=true", line("second")); status != http.StatusOK || body["good"] != 1.0 || i.count("live") != 1 {
+		t.Errorf("a check of a good file answered %d: %v; %d are live", status, body, i.count("live"))
+	}
+	own := `{"principalId":"` + ada + `","kind":"api_key","connector":"platform","reference":"key"}`
+	if status, bad, _ := i.importNDJSON(i.operator, "/v1/tenants/acme/import", own, line("second")); status != http.StatusUnprocessableEntity || len(bad) != 1 {
+		t.Errorf("an import of one that is registered answered %d: %v", status, bad)
+	}
+	status, _, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import?skipExisting=true", own, line("second"))
+	if status != http.StatusCreated || body["registered"] != 1.0 || body["skipped"] != 1.0 {
+		t.Errorf("skipping answered %d: %v", status, body)
+	}
+	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?agent="+agent).Items
+	if len(items) != 1 || items[0].Reference != "second" || items[0].Principal.String() != ada {
+		t.Errorf("the agent holds %+v", items)
+	}
+	if status, bad, _ := i.importNDJSON(i.operator, "/v1/tenants/acme/import", strings.Replace(line("third"), "hers", "nobody's", 1)); status != http.StatusUnprocessableEntity || !strings.Contains(bad[1], `no user or agent named "nobody's"`) {
+		t.Errorf("an unknown agent answered %d: %v", status, bad)
+	}
+}
+
+func TestReady_VerboseNamesTheProblems(t *testing.T) {
+	i := installAPI(t)
+	i.app.config.Temporal.MinimumRetention = 10 * 365 * 24 * time.Hour
+	status, raw := i.raw("GET", "/readyz?verbose", "", "")
+	var body struct {
+		Status   string
+		Problems []string
+	}
+	if err := json.Unmarshal(raw, &body); err != nil || status != http.StatusOK || body.Status != "ok" {
+		t.Fatalf("answered %d: %s (%v)", status, raw, err)
+	}
+	all := strings.Join(body.Problems, "\n")
+	if want := "temporal operator namespace update --retention 3650d"; !strings.Contains(all, want) {
+		t.Errorf("the problems are %q; want %q among them", all, want)
+	}
+}
+
+func TestTenant_IsNamedByItsIDToo(t *testing.T) {
+	i := installAPI(t)
+	i.must("GET", "/v1/tenants/"+i.tenant.ID.String()+"/cascades", i.operator, "")
+	if status, _ := i.call("GET", "/v1/tenants/00000000-0000-4000-8000-000000000000/cascades", i.operator, ""); status != http.StatusNotFound {
+		t.Errorf("an unknown tenant answered %d, want 404", status)
+	}
+}
+
+func TestCredential_FailedRegistrationIsCorrected(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	wrong := i.hold(p, ada, "", "wrong")
+	p.issue("right")
+	other := i.hold(p, ada, "", "other")
+	p.refuseRevocation("wrong", http.StatusForbidden)
+	i.deactivate(ada)
+	failed := i.closed(ada)
+	if failed.Survivors != 1 {
+		t.Fatalf("cascade %+v, want one survivor", failed)
+	}
+	inventoryPath := "/v1/tenants/acme/inventory/"
+	corrected := i.must("POST", inventoryPath+wrong+"/correct", i.operator, `{"reference":"right","reason":"a typo"}`)
+	if corrected["state"] != "survivor" || corrected["cascadeId"] != failed.ID.String() {
+		t.Errorf("the corrected registration is %v", corrected)
+	}
+	if got := i.must("GET", inventoryPath+wrong, i.operator, ""); got["state"] != "released" {
+		t.Errorf("the wrong registration is %v", got["state"])
+	}
+	if status, _ := i.call("POST", inventoryPath+other+"/release", i.operator, `{"reason":"x"}`); status != http.StatusConflict {
+		t.Errorf("releasing what is verified answered %d, want 409", status)
+	}
+	i.must("POST", "/v1/tenants/acme/cascades/"+failed.ID.String()+"/rerun", i.operator, `{"reason":"corrected"}`)
+	if c := i.closed(ada); c.Outcome != "completed" || p.isAlive("right") {
+		t.Errorf("cascade %+v; the right credential is alive: %t", c, p.isAlive("right"))
+	}
+	acts := i.must("GET", "/v1/tenants/acme/acts", i.operator, "")["items"].([]any)
+	if last := acts[len(acts)-1].(map[string]any); last["verb"] != "credential.correct" {
+		t.Errorf("the last act is %v", last)
+	}
+}
+
+// What an operator binds to somebody who has left is ended by a cascade of its own, which
+// leaves the survivors of others, and their reports, as they are.
+func TestCredential_BindStartsOneCascadeWithWhatWasBound(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	d := i.newCRM()
+	i.work()
+	ada := i.createUser("ada@example.com")
+	role, _ := d.account()
+	d.exec("comment on role " + role + " is 'leaver:principal=" + ada + "'")
+	stubborn := i.hold(p, ada, "", "stubborn")
+	p.refuseRevocation("stubborn", http.StatusForbidden)
+	i.deactivate(ada)
+	first := i.closed(ada)
+	if c := i.shown(ada); len(c.Unbound) != 1 {
+		t.Errorf("the cascade has %+v unbound, want the role", c.Unbound)
+	}
+	found := i.must("GET", "/v1/tenants/acme/unbound", i.operator, "")["items"].([]any)
+	if len(found) != 1 {
+		t.Fatalf("found %v, want the role", found)
+	}
+	shown := get[api.Shown](i, "/v1/tenants/acme/principals/"+ada)
+	if len(shown.Unbound) != 1 {
+		t.Errorf("the principal has %+v unbound, want the role", shown.Unbound)
+	}
+	i.must("POST", "/v1/tenants/acme/unbound/"+found[0].(map[string]any)["id"].(string)+"/bind", i.operator, `{"principalId":"`+ada+`","reason":"hers"}`)
+	if c := i.closed(ada); c.ID == first.ID || c.Outcome != "completed" || c.Survivors != 0 {
+		t.Errorf("the cascade of what was bound is %+v, want completed without survivors", c)
+	}
+	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?cascade="+first.ID.String()).Items
+	if len(items) != 1 || items[0].ID.String() != stubborn || items[0].State != inventory.Survivor {
+		t.Errorf("the first cascade has %+v, want its survivor", items)
+	}
+	// Another leaver takes the survivor over; the first cascade still has it, and an act finds it.
+	i.sql(`update inventory set event_id = (select id from lifecycle_events where trigger = 'bound'), state = 'ending' where id = $1`, stubborn)
+	i.sql(`update inventory set state = 'survivor', reason = 'later' where id = $1`, stubborn)
+	items = get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?cascade="+first.ID.String()).Items
+	if len(items) != 1 || items[0].State != inventory.Survivor || items[0].Reason == "later" {
+		t.Errorf("the first cascade has %+v, want its survivor as it reported it", items)
+	}
+	i.must("POST", "/v1/tenants/acme/cascades/"+first.ID.String()+"/waive", i.operator,
+		fmt.Sprintf(`{"itemId":%q,"reason":"known","until":%q}`, stubborn, time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
+}

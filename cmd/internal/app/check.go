@@ -1,0 +1,121 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/worker"
+)
+
+// checkTimeout bounds what a check waits for a peer.
+const checkTimeout = 10 * time.Second
+
+// checkStart returns an error for what no retry mends: a password, a role, a schema, a
+// namespace. A peer that is down is waited for later.
+func (a *App) checkStart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	err := a.db.CheckSchema(ctx)
+	if errors.Is(err, database.ErrMisconfigured) {
+		return err
+	}
+	if err != nil {
+		a.log.Warn("PostgreSQL does not answer; starting without it", "error", err)
+	}
+	namespace, err := worker.CheckNamespace(ctx, a.temporal, a.config.Temporal)
+	if errors.Is(err, worker.ErrMisconfigured) {
+		return err
+	}
+	if err != nil {
+		a.log.Warn("Temporal does not answer; starting without it", "error", err)
+	} else if short := namespace.Short(a.config.Temporal); short != "" {
+		a.log.Warn("the audit log is not kept long enough", "reason", short)
+	}
+	return nil
+}
+
+// Finding is what a check of the configuration found about one part.
+type Finding struct {
+	Part   string `json:"part"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// Check tries all that the configuration names: the key set, the connectors' settings,
+// PostgreSQL as the application's role, and Temporal's namespace. It changes nothing.
+func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding {
+	var findings []Finding
+	add := func(part, detail string, err error) {
+		if err != nil {
+			detail = err.Error()
+		}
+		findings = append(findings, Finding{part, err == nil, detail})
+	}
+	for _, warning := range cfg.Warnings {
+		add("environment", "", errors.New(warning))
+	}
+	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
+	add("key set", "readable", errors.Join(err, checkMode(cfg.Seal.KeysetFile)))
+	registry, err := worker.Connectors(cfg)
+	add("connectors", fmt.Sprintf("%d configured", len(cfg.Connectors)), err)
+	if err == nil {
+		registry.Close()
+	}
+	add("postgresql", "answers, and the schema is current", checkDatabase(ctx, cfg))
+	if sealer != nil {
+		namespace, err := checkTemporal(ctx, cfg, sealer, log)
+		add("temporal", fmt.Sprintf("namespace %s keeps closed workflows for %s", namespace.Name, namespace.Retention), err)
+	}
+	return findings
+}
+
+// checkMode returns an error if others than the file's owner and group may read it.
+func checkMode(file string) error {
+	if file == "" {
+		return nil
+	}
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm()&0o007 == 0 {
+		return nil //nolint:nilerr // that it cannot be read is told where it is read
+	}
+	return fmt.Errorf("the key set %s can be read by every user of this machine: run `chmod o-rwx %s`", file, file)
+}
+
+func checkDatabase(ctx context.Context, cfg *config.Config) error {
+	if cfg.Database.URL == "" {
+		return errNoDatabase
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	db, err := database.Open(ctx, cfg.Database.URL)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.CheckSchema(ctx)
+}
+
+func checkTemporal(ctx context.Context, cfg *config.Config, sealer *seal.Sealer, log *slog.Logger) (worker.Namespace, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	c, err := worker.NewClient(cfg.Temporal, sealer, log)
+	if err != nil {
+		return worker.Namespace{}, err
+	}
+	defer c.Close()
+	namespace, err := worker.CheckNamespace(ctx, c, cfg.Temporal)
+	if err != nil {
+		return namespace, err
+	}
+	if short := namespace.Short(cfg.Temporal); short != "" {
+		return namespace, errors.New(short)
+	}
+	return namespace, nil
+}

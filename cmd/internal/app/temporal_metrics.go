@@ -1,0 +1,56 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leaverhq/leaver/worker"
+)
+
+// temporalTimeout bounds what a scrape waits for Temporal.
+const temporalTimeout = 3 * time.Second
+
+// temporalCollector reads from Temporal what PostgreSQL does not know: the namespace's
+// retention, and which task queues have pollers. While Temporal is down it emits neither.
+type temporalCollector struct {
+	app *App
+
+	pollers, retention, minimum *prometheus.Desc
+}
+
+func newTemporalCollector(a *App) *temporalCollector {
+	return &temporalCollector{
+		app: a,
+		pollers: prometheus.NewDesc("leaver_queue_pollers",
+			"Number of workers that have polled a task queue of this process's configuration lately.", []string{"queue"}, nil),
+		retention: prometheus.NewDesc("leaver_temporal_retention_seconds", "How long Temporal keeps closed workflows.", nil, nil),
+		minimum:   prometheus.NewDesc("leaver_temporal_minimum_retention_seconds", "The setting temporal.minimum_retention.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *temporalCollector) Describe(ch chan<- *prometheus.Desc) {
+	prometheus.DescribeByCollect(c, ch)
+}
+
+// Collect implements prometheus.Collector.
+func (c *temporalCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), temporalTimeout)
+	defer cancel()
+	emit := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	emit(c.minimum, c.app.config.Temporal.MinimumRetention.Seconds())
+	namespace, err := worker.CheckNamespace(ctx, c.app.temporal, c.app.config.Temporal)
+	if err != nil {
+		return
+	}
+	emit(c.retention, namespace.Retention.Seconds())
+	for _, q := range c.app.queues() {
+		if n, err := worker.Pollers(ctx, c.app.temporal, q.name, q.kind); err == nil {
+			emit(c.pollers, float64(n), q.name)
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"go.temporal.io/api/enums/v1"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/assurance"
+	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/worker"
+	"github.com/leaverhq/leaver/workflows"
+)
+
+// queue is a task queue that some worker must poll.
+type queue struct {
+	name string
+	kind enums.TaskQueueType
+}
+
+// queues are the task queues of this configuration.
+func (a *App) queues() []queue {
+	all := []queue{{workflows.TaskQueue, enums.TASK_QUEUE_TYPE_WORKFLOW}}
+	for name := range a.connectors {
+		all = append(all, queue{connectors.TaskQueue(name), enums.TASK_QUEUE_TYPE_ACTIVITY})
+	}
+	slices.SortFunc(all[1:], func(a, b queue) int {
+		if a.name < b.name {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// verbose adds to an answer of /readyz what an operator would look for next. It names no
+// tenant and nobody.
+func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker.Namespace, failed error) {
+	var problems []string
+	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	if failed != nil {
+		add("%v", failed)
+	} else {
+		if short := namespace.Short(a.config.Temporal); short != "" {
+			add("%s", short)
+		}
+		for _, q := range a.queues() {
+			if n, err := worker.Pollers(ctx, a.temporal, q.name, q.kind); err == nil && n == 0 {
+				add("no worker polls the task queue %s: start `leaver worker` with this configuration", q.name)
+			}
+		}
+	}
+	if pauses, err := brake.NewPauses(a.db).All(ctx); err == nil {
+		for name := range pauses {
+			add("the connector %s is paused: `leaver connector resume %s`", name, name)
+		}
+	}
+	h, err := assurance.NewStore(a.db).Health(ctx)
+	if err != nil {
+		add("the health cannot be read: %v", err)
+		body["problems"] = problems
+		return
+	}
+	for _, p := range []struct {
+		n    int64
+		text string
+	}{
+		{h.Unstarted, "%d events wait for a workflow: is Temporal reachable?"},
+		{h.Unbegun, "%d cascades were started and no worker has taken them up"},
+		{h.Unasked, "%d failed cascades could not ask a connector what it holds: `leaver cascade list --outcome failed`"},
+		{h.Survivors, "%d credentials outlived a cascade: `leaver cascade list --outcome failed`"},
+		{h.Brakes, "%d mass deactivations are held: `leaver brake list`"},
+		{h.Unbound, "%d credentials were found and are registered by nobody: `leaver credential unbound`"},
+	} {
+		if p.n > 0 {
+			add(p.text, p.n)
+		}
+	}
+	body["cascades"] = map[string]any{"running": h.Running, "oldestSeconds": int(h.Oldest), "stalledSeconds": int(h.Stalled)}
+	if problems == nil {
+		problems = []string{}
+	}
+	body["problems"] = problems
+}

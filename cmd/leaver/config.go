@@ -1,0 +1,44 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/leaverhq/leaver/cmd/internal/app"
+)
+
+func (c *cli) configCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Check the configuration"}
+	cmd.AddCommand(&cobra.Command{
+		Use: "check", Short: "Check the file, the variables, the key set, the connectors, PostgreSQL and Temporal", Args: cobra.NoArgs,
+		Long: "Check reads the configuration as serve and worker do, connects to PostgreSQL and Temporal, and changes nothing.\n" +
+			"It prints one line for each part, and ends with 1 where one is wrong.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.load()
+			if err != nil {
+				return err
+			}
+			log, err := c.logger(cfg)
+			if err != nil {
+				return err
+			}
+			findings := app.Check(cmd.Context(), cfg, log)
+			var rows [][]string
+			wrong := 0
+			for _, f := range findings {
+				state := "ok"
+				if !f.OK {
+					state, wrong = "wrong", wrong+1
+				}
+				rows = append(rows, []string{f.Part, state, f.Detail})
+			}
+			if err := c.print(findings, []string{"PART", "STATE", "DETAIL"}, rows); err != nil {
+				return err
+			}
+			if wrong > 0 {
+				return coded(exitError, "%d of %d parts are wrong", wrong, len(findings))
+			}
+			return nil
+		},
+	})
+	return cmd
+}

@@ -1,0 +1,74 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// correction is what an operator sends to correct or release a registration.
+type correction struct {
+	Reason    string    `json:"reason"`
+	Reference string    `json:"reference"`
+	Secret    rawSecret `json:"secret"`
+}
+
+// releaseItem takes a registration that names nothing out of the inventory.
+func (s *Server) releaseItem(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	id, err := pathID(r)
+	if err == nil {
+		err = decode(w, r, &body)
+	}
+	if err == nil {
+		err = checkReason(&body.Reason)
+	}
+	var item *inventory.Item
+	if err == nil {
+		item, err = s.Inventory.ReleaseByOperator(r.Context(), tenantOf(r).ID, id, body.Reason)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, item)
+}
+
+// correctItem replaces a registration whose reference was wrong.
+func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
+	var body correction
+	id, err := pathID(r)
+	if err == nil {
+		err = decode(w, r, &body)
+	}
+	if err == nil {
+		err = checkReason(&body.Reason)
+	}
+	var old, item *inventory.Item
+	if err == nil {
+		old, err = s.Inventory.Get(r.Context(), tenantOf(r).ID, id, inventory.Kinds())
+	}
+	if err == nil {
+		// Checked as a registration is: by the connector, and by what is registered.
+		asked := registration{
+			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector, Reference: body.Reference, Secret: body.Secret,
+			Shared: old.Shared, ReliedOnBy: old.ReliedOnBy, Entitlement: old.Entitlement, Scopes: old.Scopes,
+		}
+		err = s.check(r.Context(), tenantOf(r), inventory.Kinds(), &asked)
+		body.Reference = asked.Reference
+	}
+	if err == nil {
+		item, err = s.Inventory.Correct(r.Context(), tenantOf(r).ID, id, inventory.Correction{Reference: body.Reference, Secret: body.Secret.Secret}, body.Reason)
+	}
+	if errors.Is(err, inventory.ErrDuplicate) {
+		err = problem{Status: http.StatusConflict, Detail: "the corrected reference is registered already: release this registration instead"}
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, item)
+}

@@ -1,0 +1,127 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// ShownItem is an item with the names of those whose it is.
+type ShownItem struct {
+	inventory.Item
+	PrincipalName string `json:"principalName"`
+	AgentName     string `json:"agentName,omitempty"`
+}
+
+func (s *Server) shownItems(ctx context.Context, tenant uuid.UUID, items []inventory.Item) ([]ShownItem, error) {
+	var ids []uuid.UUID
+	for _, i := range items {
+		if ids = append(ids, i.Principal); i.Agent != nil {
+			ids = append(ids, *i.Agent)
+		}
+	}
+	names, err := s.names(ctx, tenant, ids...)
+	if err != nil {
+		return nil, err
+	}
+	shown := make([]ShownItem, len(items))
+	for n, i := range items {
+		shown[n] = ShownItem{Item: i, PrincipalName: names[i.Principal]}
+		if i.Agent != nil {
+			shown[n].AgentName = names[*i.Agent]
+		}
+	}
+	return shown, nil
+}
+
+// names returns the names of principals by their ids, the deleted ones too.
+func (s *Server) names(ctx context.Context, tenant uuid.UUID, ids ...uuid.UUID) (map[uuid.UUID]string, error) {
+	names := make(map[uuid.UUID]string, len(ids))
+	if len(ids) == 0 {
+		return names, nil
+	}
+	found, err := s.Directory.Named(ctx, tenant, ids...)
+	for _, n := range found {
+		names[n.ID] = n.Name
+	}
+	return names, err
+}
+
+// queryPrincipal reads a parameter that names a principal by id, userName or agentUserName;
+// nil where it is absent.
+func (s *Server) queryPrincipal(r *http.Request, parameter string) (*uuid.UUID, error) {
+	text := r.URL.Query().Get(parameter)
+	if text == "" {
+		return nil, nil //nolint:nilnil // absent is a value here
+	}
+	if id, err := uuid.Parse(text); err == nil {
+		return &id, nil
+	}
+	id, err := s.byName(r.Context(), tenantOf(r).ID, text, "")
+	if err != nil {
+		return nil, problem{Status: http.StatusBadRequest, Detail: parameter + ": " + err.Error()}
+	}
+	return &id, nil
+}
+
+// byName finds the one principal of a name; kind is User, Agent, or empty for both.
+func (s *Server) byName(ctx context.Context, tenant uuid.UUID, name, kind string) (uuid.UUID, error) {
+	found, err := s.Directory.ByName(ctx, tenant, name)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	var ids []uuid.UUID
+	for _, f := range found {
+		if kind == "" || f.Type == kind {
+			ids = append(ids, f.ID)
+		}
+	}
+	switch len(ids) {
+	case 0:
+		return uuid.Nil, fmt.Errorf("no user or agent named %q", name)
+	case 1:
+		return ids[0], nil
+	}
+	return uuid.Nil, fmt.Errorf("a user (%s) and an agent (%s) are named %q: give the id", ids[0], ids[1], name)
+}
+
+// resolve sets the ids of a registration that gives names.
+func (s *Server) resolve(ctx context.Context, tenant uuid.UUID, body *registration) error {
+	refuse := func(err error) error {
+		return problem{Status: http.StatusUnprocessableEntity, Detail: err.Error()}
+	}
+	if body.Principal == uuid.Nil && body.PrincipalName != "" {
+		id, err := s.byName(ctx, tenant, body.PrincipalName, "")
+		if err != nil {
+			return refuse(err)
+		}
+		body.Principal = id
+	}
+	if body.Agent == nil && body.AgentName != "" {
+		id, err := s.byName(ctx, tenant, body.AgentName, directory.TypeAgent)
+		if err != nil {
+			return refuse(err)
+		}
+		body.Agent = &id
+	}
+	return nil
+}
+
+// queryList reads a parameter with commas between its values.
+func queryList(r *http.Request, name string) []string {
+	var values []string
+	for _, given := range r.URL.Query()[name] {
+		for value := range strings.SplitSeq(given, ",") {
+			if value = strings.TrimSpace(value); value != "" {
+				values = append(values, value)
+			}
+		}
+	}
+	return values
+}

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/entitlement"
+	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// Shown is what leaver knows of a principal.
+type Shown struct {
+	directory.Named
+	Entitlements []entitlement.Entitlement `json:"entitlements"`
+	Groups       []directory.Edge          `json:"groups"`
+	Owners       []directory.Edge          `json:"owners,omitempty"`
+	Turns        []entitlement.Turn        `json:"lastChanges"` // what it gained and lost
+	// Uncomputed: something was changed that the entitlements do not show yet.
+	Uncomputed  bool                   `json:"uncomputed,omitempty"`
+	Restriction *directory.Restriction `json:"restriction,omitempty"`
+	// What it holds or is held for it, what was found and is registered by nobody, and its
+	// cascades, newest first: maxShown of each.
+	Credentials []ShownItem         `json:"credentials"`
+	Unbound     []inventory.Unbound `json:"unbound"`
+	Cascades    []lifecycle.Cascade `json:"cascades"`
+	// Agents would end with it: those that only it owns, and their sub-agents.
+	Agents []directory.Named `json:"agents"`
+}
+
+const maxShown = 100
+
+const maxTurns = 20
+
+func (s *Server) showPrincipal(w http.ResponseWriter, r *http.Request) {
+	shown, err := s.shown(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, shown)
+}
+
+func (s *Server) shown(r *http.Request) (Shown, error) {
+	of := tenantOf(r).ID
+	who, err := s.principal(r)
+	if err != nil {
+		return Shown{}, err
+	}
+	shown := Shown{Named: who, Groups: []directory.Edge{}}
+	if err := s.showHeld(r.Context(), of, &shown); err != nil {
+		return shown, err
+	}
+	resource, err := s.Directory.Get(r.Context(), of, who.Type, who.ID)
+	if errors.Is(err, directory.ErrNotFound) { // deleted: what it held is known all the same
+		shown.Entitlements, shown.Turns = []entitlement.Entitlement{}, []entitlement.Turn{}
+		return shown, nil
+	}
+	if err != nil {
+		return shown, err
+	}
+	shown.Restriction = resource.Restriction
+	if shown.Uncomputed, err = s.Entitlements.Invalidated(r.Context(), of, who.ID); err != nil {
+		return shown, err
+	}
+	shown.Groups = append(shown.Groups, resource.Groups...)
+	for _, e := range resource.Edges {
+		if e.Attribute == directory.EdgeOwners {
+			shown.Owners = append(shown.Owners, e)
+		}
+	}
+	if shown.Entitlements, err = s.Entitlements.Of(r.Context(), of, who.ID); err != nil {
+		return shown, err
+	}
+	shown.Turns, err = s.Entitlements.Turns(r.Context(), of, who.ID, maxTurns)
+	return shown, err
+}
+
+// showHeld adds the agents, credentials and cascades of a principal.
+func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error {
+	items, err := s.Inventory.List(ctx, of, inventory.Query{Kinds: inventory.Kinds(), Principal: &shown.ID, Limit: maxShown})
+	if err == nil {
+		shown.Credentials, err = s.shownItems(ctx, of, items)
+	}
+	var ending []uuid.UUID
+	if err == nil {
+		ending, err = s.Inventory.Ending(ctx, of, shown.ID)
+	}
+	if err == nil {
+		shown.Unbound, err = s.Inventory.Unbound(ctx, of, inventory.UnboundQuery{Principals: ending, Limit: maxShown})
+	}
+	if err == nil {
+		shown.Cascades, err = s.Cascades.List(ctx, of, lifecycle.CascadeQuery{Principal: &shown.ID, Limit: maxShown})
+	}
+	if err == nil {
+		shown.Agents, err = s.Directory.Named(ctx, of, ending...)
+		shown.Agents = slices.DeleteFunc(shown.Agents, func(n directory.Named) bool { return n.ID == shown.ID })
+	}
+	return err
+}

@@ -1,0 +1,140 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	yaml "go.yaml.in/yaml/v3"
+)
+
+// decode sets the field that a file's key names.
+func decode(value *yaml.Node, into reflect.Value) error {
+	if _, ok := into.Interface().(time.Duration); ok {
+		if value.Kind != yaml.ScalarNode {
+			return fmt.Errorf("must be a duration with a unit, such as 90s, 15m or 24h")
+		}
+		return set(value.Value, into)
+	}
+	if err := value.Decode(into.Addr().Interface()); err != nil {
+		return fmt.Errorf("must be %s, got %q", kind(into), value.Value)
+	}
+	return nil
+}
+
+// set sets a field from the text of a variable, or of a duration in a file.
+func set(text string, into reflect.Value) error {
+	switch field := into.Addr().Interface().(type) {
+	case *string:
+		*field = text
+	case *[]string:
+		*field = strings.Split(text, ",")
+	case *int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("must be %s, got %q", kind(into), text)
+		}
+		*field = n
+	case *bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("must be %s, got %q", kind(into), text)
+		}
+		*field = b
+	case *time.Duration:
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 {
+			return fmt.Errorf("must be a duration with a unit, such as 90s, 15m or 24h, got %q", text)
+		}
+		*field = d
+	default:
+		return fmt.Errorf("cannot be set by a variable: set it in the file")
+	}
+	return nil
+}
+
+// kind describes a field's type for an error.
+func kind(field reflect.Value) string {
+	switch field.Kind() {
+	case reflect.Int, reflect.Int64:
+		return "a whole number"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	default:
+		return "a text"
+	}
+}
+
+// fieldsOf returns the fields of a struct by the names of their yaml tags, and the names in
+// order.
+func fieldsOf(pointer any) (fields map[string]reflect.Value, names []string) {
+	v := reflect.ValueOf(pointer).Elem()
+	fields = make(map[string]reflect.Value, v.NumField())
+	for i := range v.NumField() {
+		if name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ","); name != "" {
+			fields[name], names = v.Field(i), append(names, name)
+		}
+	}
+	return fields, names
+}
+
+const envPrefix = "LEAVER_"
+
+// Variables that other parts of leaver read.
+var (
+	otherVariables = []string{"LEAVER_TOKEN", "LEAVER_URL", "LEAVER_SCIM_TOKEN", "LEAVER_CROWD"}
+	otherPrefixes  = []string{"LEAVER_DEV_", "LEAVER_STACKTEST_", "LEAVER_BENCH_"}
+)
+
+// readEnvironment sets the settings that variables such as LEAVER_SEAL_KEYSET_FILE name, and
+// warns of others, unless the file refers to them.
+func (c *Config) readEnvironment(file string, environ []string) error {
+	settings := make(map[string]reflect.Value)
+	for _, s := range c.sections() {
+		fields, names := fieldsOf(s.fields)
+		for _, name := range names {
+			settings[envPrefix+strings.ToUpper(s.name+"_"+name)] = fields[name]
+		}
+	}
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) || strings.Contains(file, "env:"+name) ||
+			slices.ContainsFunc(otherPrefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
+			continue
+		}
+		field, known := settings[name]
+		if !known {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("the variable %s names no setting%s", name, nearest(name, settings)))
+			continue
+		}
+		if err := set(value, field); err != nil {
+			return fmt.Errorf("the variable %s %w", name, err)
+		}
+	}
+	return nil
+}
+
+// nearest suggests the variable of the same section that looks most like a name.
+func nearest(name string, settings map[string]reflect.Value) string {
+	best, shared := "", 0
+	for candidate := range settings {
+		n := 0
+		for n < len(name) && n < len(candidate) && name[n] == candidate[n] {
+			n++
+		}
+		if n > shared || (n == shared && candidate < best) {
+			best, shared = candidate, n
+		}
+	}
+	if shared <= len(envPrefix)+3 {
+		return ""
+	}
+	return "; did you mean " + best + "?"
+}

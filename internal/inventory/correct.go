@@ -1,0 +1,115 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/seal"
+)
+
+// ErrNotCorrectable is returned for a registration that is neither live nor a survivor, or
+// that an open cascade has: an operator can neither correct nor release it.
+var ErrNotCorrectable = errors.New("the item is neither live nor a survivor, or a cascade is ending it: wait until the cascade has closed, or cancel it")
+
+// Correction is what an operator changes of a registration.
+type Correction struct {
+	Reference string
+	Secret    seal.Secret // empty: there is none
+}
+
+// ReleaseByOperator takes an item that no open cascade has out of the inventory, because it
+// names nothing that can be ended. The act is recorded. Errors: [ErrNotFound], [ErrNotCorrectable].
+func (s *Store) ReleaseByOperator(ctx context.Context, tenant, id uuid.UUID, reason string) (*Item, error) {
+	var item *Item
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		before, released, err := s.releaseItem(ctx, tx, tenant, id, reason)
+		if err != nil {
+			return err
+		}
+		item = released
+		return audit.Record(ctx, tx, tenant, audit.CredentialRelease, id.String(), before, map[string]any{"reason": reason})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("release %s: %w", id, err)
+	}
+	return item, nil
+}
+
+// Correct replaces a registration by one with another reference and secret, of the same
+// holders. A survivor stays one of its cascade, so that a re-run ends it. The act is recorded.
+// Errors: [ErrNotFound], [ErrNotCorrectable], [ErrDuplicate].
+func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction, reason string) (*Item, error) {
+	var corrected *Item
+	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		old, _, err := s.releaseItem(ctx, tx, tenant, id, reason)
+		if err != nil {
+			return err
+		}
+		corrected, err = s.insert(ctx, tx, tenant, New{
+			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector, Reference: c.Reference, Secret: c.Secret,
+			Shared: old.Shared, ReliedOnBy: old.ReliedOnBy, Entitlement: old.Entitlement, Scopes: old.Scopes, IssuedAt: old.IssuedAt, ExpiresAt: old.ExpiresAt,
+		})
+		if err != nil {
+			return err
+		}
+		err = tx.QueryRow(ctx, `
+			update inventory i set state = o.state, reason = $4, event_id = o.event_id, sequence = o.sequence, updated_at = now()
+			  from (select $3::text state, $5::uuid event_id, (select sequence from inventory where tenant_id = $1 and id = $6) sequence) o
+			 where i.tenant_id = $1 and i.id = $2 returning i.state, i.reason, i.event_id`,
+			tenant, corrected.ID, old.State, "corrected: "+reason, old.Event, id).Scan(&corrected.State, &corrected.Reason, &corrected.Event)
+		if err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, tenant, audit.CredentialCorrect, id.String(), old, map[string]any{"reason": reason, "item": corrected})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("correct %s: %w", id, err)
+	}
+	return corrected, nil
+}
+
+func (s *Store) lockCorrectable(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (*Item, error) {
+	if err := audit.Attribute(ctx, tx); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `select `+itemColumns+` from inventory where tenant_id = $1 and id = $2 for update`, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	item, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Item])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	pending, err := leaverPending(ctx, tx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	if pending || (item.State != Live && item.State != Survivor) {
+		return nil, ErrNotCorrectable
+	}
+	return item, nil
+}
+
+// releaseItem releases an item, and returns it as it was and as it is.
+func (s *Store) releaseItem(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, reason string) (before, after *Item, err error) {
+	before, err = s.lockCorrectable(ctx, tx, tenant, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, err := tx.Query(ctx, `
+		update inventory set state = 'released', reason = $3, secret = null, updated_at = now() where tenant_id = $1 and id = $2
+		returning `+itemColumns, tenant, id, "released by an operator: "+reason)
+	if err != nil {
+		return nil, nil, err
+	}
+	after, err = pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Item])
+	return before, after, err
+}

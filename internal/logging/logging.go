@@ -1,0 +1,87 @@
+// Package logging bounds how often a process logs the same trouble.
+package logging
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// maxKept bounds the records that are remembered.
+const maxKept = 1000
+
+// Limited returns a handler that passes warnings and errors of one message and one error at
+// most once in an interval. The next one that is passed tells in the attribute "suppressed"
+// how many were not.
+func Limited(next slog.Handler, interval time.Duration) slog.Handler {
+	return &limited{Handler: next, interval: interval, state: &state{seen: make(map[string]*seen)}}
+}
+
+type limited struct {
+	slog.Handler
+	interval time.Duration
+	state    *state
+}
+
+// state is shared by the handlers that WithAttrs and WithGroup derive.
+type state struct {
+	mu   sync.Mutex
+	seen map[string]*seen
+}
+
+type seen struct {
+	at         time.Time
+	suppressed int
+}
+
+// Handle implements slog.Handler.
+func (l *limited) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level < slog.LevelWarn {
+		return l.Handler.Handle(ctx, r)
+	}
+	key := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "error" || a.Key == "Error" || a.Key == "path" {
+			key += "\x00" + a.Value.String()
+		}
+		return true
+	})
+	suppressed, pass := l.state.pass(key, r.Time, l.interval)
+	if !pass {
+		return nil
+	}
+	if suppressed > 0 {
+		r = r.Clone()
+		r.AddAttrs(slog.Int("suppressed", suppressed))
+	}
+	return l.Handler.Handle(ctx, r)
+}
+
+func (s *state) pass(key string, at time.Time, interval time.Duration) (suppressed int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.seen[key]
+	if last != nil && at.Sub(last.at) < interval {
+		last.suppressed++
+		return 0, false
+	}
+	if last != nil {
+		suppressed = last.suppressed
+	}
+	if len(s.seen) >= maxKept {
+		clear(s.seen)
+	}
+	s.seen[key] = &seen{at: at}
+	return suppressed, true
+}
+
+// WithAttrs implements slog.Handler.
+func (l *limited) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &limited{l.Handler.WithAttrs(attrs), l.interval, l.state}
+}
+
+// WithGroup implements slog.Handler.
+func (l *limited) WithGroup(name string) slog.Handler {
+	return &limited{l.Handler.WithGroup(name), l.interval, l.state}
+}
