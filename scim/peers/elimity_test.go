@@ -53,7 +53,8 @@ func drawRequest(t *rapid.T, name string) request {
 	case "find":
 		return request{"GET", "/Users?filter=" + url.QueryEscape(fmt.Sprintf("userName eq %q", name)), ""}
 	case "replace":
-		return request{"PUT", "/Users/{id}", fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":%q,"title":%q}`, name, title)}
+		// With active: leaver keeps a deactivation that a PUT does not mention, and elimity does not.
+		return request{"PUT", "/Users/{id}", fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":%q,"title":%q,"active":%t}`, name, title, active)}
 	case "patch":
 		return request{"PATCH", "/Users/{id}", patchBody(fmt.Sprintf(`{"op":"replace","value":{"title":%q,"active":%t}}`, title, active))}
 	case "patch a path":

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,6 +80,48 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 	p.interceptWith(nil)
 	if c := i.closed(ada); c.Outcome != "completed" || c.Ending != 0 || c.Verified != 2 {
 		t.Errorf("cascade %+v, want completed", c)
+	}
+	logs := i.logs.String()
+	for _, want := range []string{"deactivation committed", "cascade began", "cascade closed"} {
+		if strings.Count(logs, `"msg":"`+want+`"`) != 1 {
+			t.Errorf("the log has %q %d times, want once", want, strings.Count(logs, want))
+		}
+	}
+	if strings.Contains(logs, "Activity error.") {
+		t.Error("an attempt that is retried is logged as an error")
+	}
+}
+
+func TestAttempt_RetryAfterOfAProbeHoldsForTheWholeAttempt(t *testing.T) {
+	long(t)
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	i.hold(p, ada, "", "key")
+	var mu sync.Mutex
+	var probed, revoked time.Time
+	p.interceptWith(func(w http.ResponseWriter, kind, reference string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case reference == "key" && kind == "credential.verify" && probed.IsZero():
+			probed = time.Now()
+			w.Header().Set("Retry-After", "2")
+			w.WriteHeader(http.StatusTooManyRequests)
+			return true
+		case reference == "key" && kind == "credential.revoke" && revoked.IsZero():
+			revoked = time.Now()
+		}
+		return false
+	})
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "completed" || c.Verified != 1 {
+		t.Errorf("cascade %+v, want completed", c)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if wait := revoked.Sub(probed); wait < 1900*time.Millisecond {
+		t.Errorf("the revocation came %s after the probe was told to wait 2 s", wait)
 	}
 }
 
