@@ -112,7 +112,11 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{}, t.fail(ctx, step, connectors.Retryable("no call to the connector was free: %w", err))
 	}
 	defer release()
-	if err := t.probeBefore(ctx, step); err != nil {
+	failed, err := t.probeBefore(ctx)
+	if err == nil {
+		err = t.throttled(failed)
+	}
+	if err != nil {
 		return ItemResult{}, err
 	}
 	answer, err := end(ctx, t)
@@ -230,7 +234,7 @@ func (a *Activities) heldUp(ctx context.Context, connector string) error {
 }
 
 // retryable returns an error that is retried, after a delay if it is not 0. It is expected:
-// the SDK logs it at DEBUG, and the cascade tells it.
+// the SDK logs it at DEBUG, and `leaver cascade show` prints it.
 func retryable(reason, kind string, after time.Duration) error {
 	return temporal.NewApplicationErrorWithOptions(reason, kind, temporal.ApplicationErrorOptions{
 		NextRetryDelay: after, Category: temporal.ApplicationErrorCategoryBenign,

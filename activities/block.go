@@ -56,7 +56,7 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	}
 	defer release()
 	// The positive control: once it is blocked, nothing sees it alive any more.
-	if err := t.probeBefore(ctx, "block-failed"); err != nil {
+	if _, err := t.probeBefore(ctx); err != nil {
 		return err
 	}
 	answer, err := blocker.Block(ctx, t.target)

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"time"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/evidence"
@@ -9,21 +10,31 @@ import (
 )
 
 // probeBefore is the positive control: without having seen the item alive,
-// seeing it dead proves nothing (I6). A probe that cannot be made holds nothing up, unless
-// the downstream asks to wait: then the whole attempt waits, up to [maxFailedProbes] times.
-func (t *attempt) probeBefore(ctx context.Context, step string) error {
+// seeing it dead proves nothing (I6). A probe that cannot be made holds nothing up.
+func (t *attempt) probeBefore(ctx context.Context) (failed, err error) {
 	verifier, ok := t.connector.(connectors.Verifier)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	before, failed := t.probe(ctx, verifier.Probe, "probe-before")
-	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, before); err != nil {
-		return err
+	return failed, t.Evidence.Append(ctx, t.in.Cascade.Tenant, before)
+}
+
+const (
+	// maxThrottled is how many attempts a downstream that throttles probes may put off.
+	maxThrottled = 3
+	// maxThrottle bounds what each of them waits: the end must not wait for its proof.
+	maxThrottle = time.Minute
+)
+
+// throttled returns a retryable error if the downstream has asked, by its answer to a probe,
+// that the whole attempt waits.
+func (t *attempt) throttled(failed error) error {
+	after := connectors.RetryAfter(failed)
+	if after == 0 || t.info.Attempt > maxThrottled {
+		return nil
 	}
-	if connectors.RetryAfter(failed) > 0 && t.info.Attempt <= maxFailedProbes {
-		return t.fail(ctx, step, failed)
-	}
-	return nil
+	return retryable("the probe before the end was throttled: "+t.scrub(failed.Error()), ErrorDownstream, min(after, maxThrottle))
 }
 
 type probe func(context.Context, connectors.Target) (connectors.Vitality, string, error)

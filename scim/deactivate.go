@@ -48,7 +48,7 @@ func (h resourceHandler) mustDeactivate(r *http.Request, rt *ResourceType, trigg
 	return inactive
 }
 
-// bodyIs reports whether a body is of the resource with the id: it says nothing else.
+// bodyIs reports whether a body has no id, or the id of the resource.
 func bodyIs(raw map[string]any, id uuid.UUID) bool {
 	bodyID, ok := raw["id"].(string)
 	return !ok || bodyID == "" || strings.EqualFold(bodyID, id.String())

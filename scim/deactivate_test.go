@@ -8,7 +8,7 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-func TestDeactivation_SucceedsBesideWhatIsRefused(t *testing.T) {
+func TestDeactivation_SucceedsWhenRestIsInvalid(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	strict := p.asTenant(t, tenant.ProfileStrict)
 	taken := `"userName":"taken"`
@@ -60,7 +60,7 @@ func TestDeactivation_SucceedsBesideWhatIsRefused(t *testing.T) {
 	}
 }
 
-func TestDeactivation_IsNotTakenFromWhatItIsNot(t *testing.T) {
+func TestDeactivation_InvalidRequestDoesNotDeactivate(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	other := p.create("/Users", `{"userName":"other"}`)
 	for name, request := range map[string]string{

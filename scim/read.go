@@ -14,8 +14,6 @@ const (
 	maxBody = 1 << 20 // bytes
 	// maxGroupBody bounds the body of a group in bytes: 50,000 members with names and URLs.
 	maxGroupBody = 16 << 20
-	// maxLargeBodies is how many bodies over maxBody are in memory at a time.
-	maxLargeBodies = 4
 )
 
 // readObject reads a request's JSON object of at most maxBody; see [parseObject] for what
@@ -25,7 +23,7 @@ func (s *Server) readObject(w http.ResponseWriter, r *http.Request) (map[string]
 }
 
 // readUpTo is readObject with a limit of its own, in bytes. A body over maxBody waits until
-// few others are in memory.
+// few others are in memory, and counts until the request has been answered.
 func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (map[string]any, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
@@ -40,10 +38,9 @@ func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (
 	stream := http.MaxBytesReader(w, r.Body, limit)
 	body, err := io.ReadAll(io.LimitReader(stream, maxBody))
 	if err == nil && len(body) == maxBody && limit > maxBody {
-		if err := s.large.Acquire(r.Context(), 1); err != nil {
-			return nil, failure(http.StatusServiceUnavailable, "other large requests are being read; try again")
+		if err := s.large.take(r.Context(), sessionOf(r).Tenant.ID); err != nil {
+			return nil, err
 		}
-		defer s.large.Release(1)
 	}
 	if err == nil && len(body) == maxBody {
 		var rest []byte
@@ -55,7 +52,7 @@ func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (
 		return nil, failure(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d MiB", limit>>20))
 	}
 	if err != nil {
-		return nil, badRequest(invalidSyntax, "the body could not be read: the connection broke")
+		return nil, badRequest(invalidSyntax, "failed to read the body: send the request again")
 	}
 	return parseObject(body)
 }

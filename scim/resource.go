@@ -92,7 +92,9 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 		return err
 	}
 	if uniqueGroups(r, rt) {
-		claimGroupName(resource)
+		if err := claimGroupName(resource); err != nil {
+			return err
+		}
 	}
 	resource.Members.SkipUnknown = readerFor(r).skipsMembers
 	p, err := projectionOf(r, rt) // a bad one must not be told after the commit
@@ -217,11 +219,15 @@ func uniqueGroups(r *http.Request, rt *ResourceType) bool {
 	return rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra
 }
 
-func claimGroupName(group *directory.Resource) {
+func claimGroupName(group *directory.Resource) error {
+	if len(group.Display) > maxName {
+		return badRequest(invalidValue, "displayName is longer than %d bytes", maxName)
+	}
 	if group.Unique == nil {
 		group.Unique = make(map[string]string)
 	}
 	group.Unique["displayName"] = textkey.Fold(group.Display)
+	return nil
 }
 
 // givesMembers reports whether the body of a group has members, if only an empty list.
@@ -266,8 +272,10 @@ func (h resourceHandler) edited(r *http.Request, rt *ResourceType, current *dire
 	} else if err := checkName(rt, object); err != nil {
 		return nil, err
 	}
-	if uniqueGroups(r, rt) && object["displayName"] != original["displayName"] {
-		claimGroupName(after)
+	if uniqueGroups(r, rt) && (object["displayName"] != original["displayName"] || after.Unique != nil) {
+		if err := claimGroupName(after); err != nil {
+			return nil, err
+		}
 	}
 	after.Changed = difference(rt, original, object)
 	return after, nil

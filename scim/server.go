@@ -12,7 +12,6 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"github.com/leaverhq/leaver/internal/directory"
@@ -54,7 +53,7 @@ type Server struct {
 	strangers *rate.Limiter
 	schemas   schemaCache
 	// large bounds the bodies over maxBody that are in memory at a time.
-	large *semaphore.Weighted
+	large *bodies
 	// resources are the routes behind authentication, for the operations of a
 	// bulk request.
 	resources http.Handler
@@ -62,7 +61,7 @@ type Server struct {
 
 // New returns a server.
 func New(c Config) *Server {
-	s := &Server{Config: c, strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond), large: semaphore.NewWeighted(maxLargeBodies)}
+	s := &Server{Config: c, strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond), large: newBodies()}
 	s.resources = s.routes(func(next http.Handler) http.Handler { return next })
 	return s
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// ErrMisconfigured marks errors of Temporal that no retry mends: a namespace or a search
+// ErrMisconfigured marks errors of Temporal that a retry cannot fix: a namespace or a search
 // attribute is missing.
 var ErrMisconfigured = errors.New("the Temporal server is not set up for leaver")
 

@@ -236,7 +236,7 @@ func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecycle.Report, closed bool, err error) {
 	c.phase = phaseReporting
 	in := activities.ReportInput{
-		Cascade: c.in.ref(), Interrupted: interrupted != nil, NotAsked: c.notAsked, Cancelled: temporal.IsCanceledError(interrupted), FinalDiscovery: interrupted == nil,
+		Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notAsked) > 0, NotAsked: c.notAsked, Cancelled: temporal.IsCanceledError(interrupted), FinalDiscovery: interrupted == nil,
 	}
 	for {
 		var reported activities.Reported

@@ -188,12 +188,12 @@ func (r Registry) Look(ctx context.Context, tenant uuid.UUID, n inventory.New) (
 	defer cancel()
 	release, err := e.Acquire(ctx)
 	if err != nil {
-		return string(Unknown), "", fmt.Errorf("%w: connector %s has no free slot", inventory.ErrNotAsked, n.Connector)
+		return string(Unknown), "", fmt.Errorf("connector %s has no free slot: try again", n.Connector)
 	}
 	defer release()
 	seen, detail, err := verifier.Probe(ctx, targetOf(tenant, n))
 	if err != nil {
-		return string(Unknown), "", fmt.Errorf("%w: %s: %w", inventory.ErrNotAsked, n.Connector, err)
+		return string(Unknown), "", fmt.Errorf("connector %s: %w", n.Connector, err)
 	}
 	return string(seen), detail, nil
 }

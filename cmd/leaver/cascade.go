@@ -64,7 +64,7 @@ func (c *cli) cascadeList() *cobra.Command {
 	cmd.Flags().StringVar(&principal, "principal", "", "only this principal's (name or SCIM id)")
 	cmd.Flags().StringVar(&agent, "agent", "", "only those that ended something that this agent holds (name or SCIM id)")
 	cmd.Flags().StringVar(&outcome, "outcome", "", "only pending, running, completed, failed or cancelled ones; several with commas between")
-	cmd.Flags().StringVar(&connector, "connector", "", "only those with something alive at this connector, or that could not ask it")
+	cmd.Flags().StringVar(&connector, "connector", "", "only cascades with live credentials at this connector, or that failed to query it")
 	cmd.Flags().StringVar(&since, "since", "", "only those since a time ago, such as 24h, or since a time such as 2026-11-27T18:00:00Z")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most; 0 is all")
 	return cmd
@@ -162,7 +162,7 @@ func (c *cli) printDetails(d details) error {
 	}{
 		{[]string{"WAITS FOR", "KIND", "ATTEMPTS", "LAST ANSWER", "NEXT TRY", "DEADLINE"}, waiting},
 		{[]string{"COULD NOT ASK", "REASON"}, asked},
-		{[]string{"FOUND, REGISTERED BY NOBODY", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
+		{[]string{"UNMANAGED CREDENTIAL", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
 		{[]string{"AT", "ACT", "ACTOR", "REASON"}, acts},
 	} {
 		if len(table.rows) == 0 {

@@ -87,7 +87,7 @@ func (c *cli) credentialImport(path func(string) string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Register what a file of NDJSON lists: all of it, or none", Args: cobra.ExactArgs(1),
 		Long: "Each line is a registration as POST /v1/credentials takes it; principal and agent may be names in place of the ids.\n" +
-			"Where any line is bad, each bad one is told and nothing is registered.",
+			"If any line is invalid, all invalid lines are listed and nothing is registered.",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			raw, err := os.ReadFile(args[0])
 			if err != nil {
@@ -146,7 +146,7 @@ func (c *cli) credentialCorrect(path func(string) string) *cobra.Command {
 func (c *cli) credentialRelease(path func(string) string) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use: "release ID", Short: "Release a registration that names nothing; what it was meant to name is ended by nobody", Args: cobra.ExactArgs(1),
+		Use: "release ID", Short: "Release a registration with a wrong reference; leaver does not revoke the intended credential", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if reason == "" {
 				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
@@ -211,7 +211,7 @@ func (c *cli) credentialBind(path func(string) string) *cobra.Command {
 			return c.print(bound, append([]string{"STARTED CASCADE"}, itemHeader...), [][]string{append([]string{optional(bound.Cascade)}, itemRows([]api.ShownItem{bound.ShownItem})[0]...)})
 		}),
 	}
-	cmd.Flags().StringVar(&principal, "principal", "", "whose it is (name or SCIM id)")
+	cmd.Flags().StringVar(&principal, "principal", "", "the principal that owns it (name or SCIM id)")
 	cmd.Flags().StringVar(&agent, "agent", "", "the agent that holds it (name or SCIM id)")
 	cmd.Flags().StringVar(&reason, "reason", "", "how the owner is known; it is recorded in the audit log with your token's id")
 	return cmd

@@ -320,7 +320,7 @@ func (c *cli) printHeld(shown api.Shown) error {
 	}{
 		{[]string{"AGENT THAT ENDS WITH IT", "ID", "STATE"}, agents},
 		{itemHeader, itemRows(shown.Credentials)},
-		{[]string{"FOUND, REGISTERED BY NOBODY", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
+		{[]string{"UNMANAGED CREDENTIAL", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
 		{cascadeHeader, cascadeRows(cascades...)},
 	} {
 		if len(table.rows) == 0 {
@@ -330,6 +330,5 @@ func (c *cli) printHeld(shown api.Shown) error {
 			return err
 		}
 	}
-	_, _ = fmt.Fprintln(c.stderr, "that is all that is known")
 	return nil
 }

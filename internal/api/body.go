@@ -42,7 +42,7 @@ func unread(err error) error {
 	if errors.As(err, &tooLarge) {
 		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB", tooLarge.Limit>>10)}
 	}
-	return problem{Status: http.StatusBadRequest, Detail: "the body could not be read: the connection broke"}
+	return problem{Status: http.StatusBadRequest, Detail: "failed to read the body: send the request again"}
 }
 
 // unambiguous tells whether no object has two members of one name, in whatever case:

@@ -29,7 +29,7 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if hasControl(q.Connector) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector holds no control characters"})
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})
 		return
 	}
 	var err error

@@ -10,8 +10,11 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/leaverhq/leaver/internal/inventory"
 )
@@ -62,13 +65,13 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 			bad = append(bad, lineError{line.number, toProblem(err).Detail})
 			continue
 		}
-		if check {
-			if refusal := s.looksWrong(r.Context(), tenantOf(r).ID, body.item()); refusal != "" {
-				bad = append(bad, lineError{line.number, refusal})
-				continue
-			}
-		}
 		items, numbers = append(items, body.item()), append(numbers, line.number)
+	}
+	if check {
+		patience := time.Now().Add(checkPatience)
+		control := http.NewResponseController(w)
+		_, _ = control.SetReadDeadline(patience), control.SetWriteDeadline(patience) // without, it is cut off
+		bad = append(bad, s.lookAll(r.Context(), tenantOf(r).ID, items, numbers)...)
 	}
 	slow, release, err := s.slow(r)
 	if err != nil {
@@ -127,13 +130,39 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusCreated, map[string]int{"registered": len(items), "skipped": skipped})
 }
 
+const (
+	// checkPatience bounds how long a check of an import may take.
+	checkPatience = 10 * time.Minute
+	// checksAtOnce is how many downstream probes a check makes at a time.
+	checksAtOnce = 16
+)
+
+// lookAll asks the downstreams about the items of these lines.
+func (s *Server) lookAll(ctx context.Context, tenant uuid.UUID, items []inventory.New, numbers []int) (bad []lineError) {
+	var mu sync.Mutex
+	var all errgroup.Group
+	all.SetLimit(checksAtOnce)
+	for i, item := range items {
+		all.Go(func() error {
+			if refusal := s.looksWrong(ctx, tenant, item); refusal != "" {
+				mu.Lock()
+				defer mu.Unlock()
+				bad = append(bad, lineError{numbers[i], refusal})
+			}
+			return nil
+		})
+	}
+	_ = all.Wait() // none fails
+	return bad
+}
+
 // looksWrong asks the downstream about an item, and returns why it should not be registered;
 // empty where nothing speaks against it.
 func (s *Server) looksWrong(ctx context.Context, tenant uuid.UUID, n inventory.New) string {
 	vitality, detail, err := s.Connectors.Look(ctx, tenant, n)
 	switch {
 	case err != nil:
-		return "the downstream could not be asked: " + err.Error()
+		return "failed to query the downstream: " + err.Error()
 	case vitality == "dead":
 		return fmt.Sprintf("the downstream knows no such live credential: %s", detail)
 	}

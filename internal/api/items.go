@@ -112,7 +112,7 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.
 	texts := slices.Concat([]string{body.Reference, body.Connector, body.Entitlement}, body.Scopes, body.ReliedOnBy)
 	switch {
 	case body.Principal == uuid.Nil:
-		return invalid("principalId is missing (or principal, a user name)")
+		return invalid("principalId or principal (a userName) is required")
 	case !slices.Contains(kinds, body.Kind):
 		return invalid("kind is one of %v", kinds)
 	case body.Reference == "" || len(body.Reference) > maxReference:
@@ -194,7 +194,7 @@ func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inven
 		q.States = append(q.States, inventory.State(state))
 	}
 	if hasControl(q.Connector) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector holds no control characters"})
+		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})
 		return
 	}
 	var err error

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,7 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
-// ShownItem is an item with the names of those whose it is.
+// ShownItem is an item with the names of its principal and agent.
 type ShownItem struct {
 	inventory.Item
 	PrincipalName string `json:"principalName"`
@@ -64,13 +65,20 @@ func (s *Server) queryPrincipal(r *http.Request, parameter string) (*uuid.UUID, 
 		return &id, nil
 	}
 	id, err := s.byName(r.Context(), tenantOf(r).ID, text, "")
-	if err != nil {
-		return nil, problem{Status: http.StatusBadRequest, Detail: parameter + ": " + err.Error()}
+	var unknown nameError
+	if errors.As(err, &unknown) {
+		return nil, problem{Status: http.StatusBadRequest, Detail: parameter + ": " + unknown.Error()}
 	}
-	return &id, nil
+	return &id, err
 }
 
+// nameError says why a name stands for no principal.
+type nameError string
+
+func (e nameError) Error() string { return string(e) }
+
 // byName finds the one principal of a name; kind is User, Agent, or empty for both.
+// Error: nameError, and those of the database.
 func (s *Server) byName(ctx context.Context, tenant uuid.UUID, name, kind string) (uuid.UUID, error) {
 	found, err := s.Directory.ByName(ctx, tenant, name)
 	if err != nil {
@@ -84,17 +92,21 @@ func (s *Server) byName(ctx context.Context, tenant uuid.UUID, name, kind string
 	}
 	switch len(ids) {
 	case 0:
-		return uuid.Nil, fmt.Errorf("no user or agent named %q", name)
+		return uuid.Nil, nameError(fmt.Sprintf("no user or agent named %q", name))
 	case 1:
 		return ids[0], nil
 	}
-	return uuid.Nil, fmt.Errorf("a user (%s) and an agent (%s) are named %q: give the id", ids[0], ids[1], name)
+	return uuid.Nil, nameError(fmt.Sprintf("a user (%s) and an agent (%s) are named %q: give the id", ids[0], ids[1], name))
 }
 
 // resolve sets the ids of a registration that gives names.
 func (s *Server) resolve(ctx context.Context, tenant uuid.UUID, body *registration) error {
 	refuse := func(err error) error {
-		return problem{Status: http.StatusUnprocessableEntity, Detail: err.Error()}
+		var unknown nameError
+		if errors.As(err, &unknown) {
+			return problem{Status: http.StatusUnprocessableEntity, Detail: unknown.Error()}
+		}
+		return err
 	}
 	if body.Principal == uuid.Nil && body.PrincipalName != "" {
 		id, err := s.byName(ctx, tenant, body.PrincipalName, "")

@@ -244,7 +244,7 @@ func (s *Server) logActs(next http.Handler) http.Handler {
 		next.ServeHTTP(seen, r)
 		if r.Method != http.MethodGet && seen.Status() < http.StatusMultipleChoices {
 			route := chi.RouteContext(r.Context())
-			s.Log.InfoContext(r.Context(), "operator's act", "actor", caller(r).Actor(), "method", r.Method, "route", route.RoutePattern(),
+			s.Log.InfoContext(r.Context(), "handled operator request", "actor", caller(r).Actor(), "method", r.Method, "route", route.RoutePattern(),
 				"tenant", route.URLParam("tenant"), "id", route.URLParam("id"))
 		}
 	})

@@ -83,6 +83,9 @@ func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *lifecycle.Cas
 		w := Waiting{Item: &i.Item, Kind: i.Kind, Connector: i.Connector, Attempts: i.Attempts, Answer: i.Answer}
 		for _, p := range pending {
 			if strings.Contains(p.ID, i.Item.String()) || strings.HasPrefix(p.ID, "batch:"+i.Connector+":") {
+				if w.Attempts == 0 && p.Answer != "" {
+					w.Answer = p.Answer
+				}
 				w.Attempts, w.NextTry, w.Deadline = max(w.Attempts, p.Attempts), p.NextTry, p.Deadline
 			}
 		}

@@ -107,8 +107,8 @@ func (s *Store) Health(ctx context.Context) (Health, error) {
 	return h, nil
 }
 
-// Schedule stores, as the owner of the tables, which kinds of runs are scheduled. Since when
-// stays where it is known.
+// Schedule records, as the owner of the tables, the kinds of runs that are scheduled, and
+// deletes all others. The time of a kind that is recorded already is kept.
 func Schedule(ctx context.Context, conn *pgx.Conn, kinds ...Kind) error {
 	names := make([]string, len(kinds))
 	for i, k := range kinds {

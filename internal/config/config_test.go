@@ -3,6 +3,7 @@ package config_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -40,6 +41,7 @@ func TestMistakesInTheFileNameTheirLine(t *testing.T) {
 		"a negative duration":             {"policy: {deadline: -1h}\n", `leaver.yaml:1: deadline must be a duration`},
 		"a wrong type":                    {"serve: {requests_per_second: many}\n", `leaver.yaml:1: requests_per_second must be a whole number, got "many"`},
 		"a setting twice":                 {"serve:\n  listen: a\n  listen: b\n", `leaver.yaml:3: listen is given twice`},
+		"a section twice":                 {"serve: {listen: a}\nserve: {listen: b}\n", `leaver.yaml:2: serve is given twice`},
 		"a section that is a list":        {"serve: []\n", `leaver.yaml:1: want a mapping`},
 		"no YAML":                         {"a: [\n", "leaver.yaml: yaml: line"},
 	} {
@@ -84,7 +86,7 @@ func TestVariables_MistakesNameTheVariable(t *testing.T) {
 	}
 }
 
-func TestVariables_UnknownOnesAreWarnedOf(t *testing.T) {
+func TestVariables_UnknownNameWarns(t *testing.T) {
 	cfg, err := config.Parse("leaver.yaml", []byte("connectors: [{name: a, type: webhook, tenants: [x], secret: 'env:LEAVER_OWN_SECRET'}]\n"), []string{
 		"LEAVER_POLICY_DEDLINE=1h", "LEAVER_SERVE_LISTEN=:1", "LEAVER_TOKEN=x", "LEAVER_URL=x", "LEAVER_OWN_SECRET=x", "LEAVER_DEV_X=1", "PATH=/bin",
 	})
@@ -103,6 +105,17 @@ func TestDefaults_ListenOnLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Serve.Listen != "127.0.0.1:8080" || cfg.Assurance.ReconcileEvery != 0 || cfg.Metrics.WorkerListen != ":9000" {
+		t.Errorf("%+v", cfg)
+	}
+}
+
+func TestSettings_AreReadFromTextsToo(t *testing.T) {
+	file := "serve: {requests_per_second: \"7\"}\ncodec: {allowed_origins: 'http://a,http://b'}\ntemporal: {minimum_retention: 30d}\n"
+	cfg, err := config.Parse("leaver.yaml", []byte(file), []string{"LEAVER_SIGNALS_PRIVATE_RECEIVERS=", "LEAVER_POLICY_DEADLINE="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Serve.RequestsPerSecond != 7 || len(cfg.Codec.AllowedOrigins) != 2 || cfg.Temporal.MinimumRetention != 30*24*time.Hour {
 		t.Errorf("%+v", cfg)
 	}
 }

@@ -57,15 +57,20 @@ func (c *Config) readFile(file string, raw []byte) error {
 	}
 	document := root.Content[0]
 	if document.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s:%d: want a mapping", file, document.Line)
+		return fmt.Errorf("%s:%d: the file must be a YAML mapping of sections", file, document.Line)
 	}
 	sections := c.sections()
 	known := []string{"connectors"}
 	for _, s := range sections {
 		known = append(known, s.name)
 	}
+	seen := make(map[string]bool)
 	for i := 0; i < len(document.Content); i += 2 {
 		key, value := document.Content[i], document.Content[i+1]
+		if seen[key.Value] {
+			return fmt.Errorf("%s:%d: %s is given twice", file, key.Line, key.Value)
+		}
+		seen[key.Value] = true
 		at := slices.IndexFunc(sections, func(s section) bool { return s.name == key.Value })
 		var err error
 		switch {

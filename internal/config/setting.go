@@ -13,11 +13,14 @@ import (
 
 // decode sets the field that a file's key names.
 func decode(value *yaml.Node, into reflect.Value) error {
-	if _, ok := into.Interface().(time.Duration); ok {
-		if value.Kind != yaml.ScalarNode {
-			return fmt.Errorf("must be a duration with a unit, such as 90s, 15m or 24h")
+	if value.Kind == yaml.AliasNode {
+		value = value.Alias
+	}
+	switch into.Interface().(type) {
+	case time.Duration, int, bool, []string:
+		if value.Kind == yaml.ScalarNode {
+			return set(value.Value, into)
 		}
-		return set(value.Value, into)
 	}
 	if err := value.Decode(into.Addr().Interface()); err != nil {
 		return fmt.Errorf("must be %s, got %q", kind(into), value.Value)
@@ -27,6 +30,9 @@ func decode(value *yaml.Node, into reflect.Value) error {
 
 // set sets a field from the text of a variable, or of a duration in a file.
 func set(text string, into reflect.Value) error {
+	if _, isText := into.Interface().(string); text == "" && !isText {
+		return nil // an empty variable sets nothing
+	}
 	switch field := into.Addr().Interface().(type) {
 	case *string:
 		*field = text
@@ -45,7 +51,7 @@ func set(text string, into reflect.Value) error {
 		}
 		*field = b
 	case *time.Duration:
-		d, err := time.ParseDuration(text)
+		d, err := parseDuration(text)
 		if err != nil || d < 0 {
 			return fmt.Errorf("must be a duration with a unit, such as 90s, 15m or 24h, got %q", text)
 		}
@@ -56,11 +62,22 @@ func set(text string, into reflect.Value) error {
 	return nil
 }
 
+// parseDuration reads a duration as Go writes it, or a number of days such as 30d.
+func parseDuration(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.Atoi(days)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(text)
+}
+
 // kind describes a field's type for an error.
 func kind(field reflect.Value) string {
 	switch field.Kind() {
-	case reflect.Int, reflect.Int64:
+	case reflect.Int:
 		return "a whole number"
+	case reflect.Int64:
+		return "a duration with a unit, such as 90s, 15m or 24h"
 	case reflect.Float64:
 		return "a number"
 	case reflect.Bool:

@@ -8,18 +8,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrMisconfigured marks errors of PostgreSQL that no retry mends: an operator must change
+// ErrMisconfigured marks errors of PostgreSQL that a retry cannot fix: an operator must change
 // the address, the role or the schema.
 var ErrMisconfigured = errors.New("PostgreSQL is not set up for this process")
 
-// CheckSchema reports whether the schema is one that this binary works with.
+// CheckSchema returns an error unless this binary supports the schema.
 // Errors: [ErrUnavailable], [ErrMisconfigured] with the next command.
 func (db *DB) CheckSchema(ctx context.Context) error {
 	var present, current bool
 	err := db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			select to_regclass('public.tenants') is not null,
-			       exists (select 1 from pg_attribute where attrelid = to_regclass('public.resources') and attname = 'folded' and not attisdropped)`).
+			       to_regclass('public.assurance_schedules') is not null`). // of the newest migration
 			Scan(&present, &current)
 	})
 	switch {

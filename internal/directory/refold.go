@@ -21,8 +21,8 @@ type Keys struct {
 type Keyer func(resourceType string, document []byte) (Keys, error)
 
 // Collision is a value that two resources of one type have, which an older version took for
-// two values. The resource keeps its old key: it is not found by the value, and whoever
-// changes the value is told that it is taken.
+// two values. The resource keeps its old key: filters do not find it by the value, and a
+// request that changes the value gets a uniqueness error.
 type Collision struct {
 	Tenant, Attribute, Value string
 	ID, Other                uuid.UUID

@@ -42,7 +42,7 @@ func (s *Store) ReleaseByOperator(ctx context.Context, tenant, id uuid.UUID, rea
 
 // Correct replaces a registration by one with another reference and secret, of the same
 // holders. A survivor stays one of its cascade, so that a re-run ends it. The act is recorded.
-// Errors: [ErrNotFound], [ErrNotCorrectable], [ErrDuplicate].
+// Errors: [ErrNotFound], [ErrNotCorrectable], [ErrDuplicate], [ErrAccountEnding].
 func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction, reason string) (*Item, error) {
 	var corrected *Item
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -50,11 +50,14 @@ func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction,
 		if err != nil {
 			return err
 		}
-		corrected, err = s.insert(ctx, tx, tenant, New{
+		n := New{
 			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector, Reference: c.Reference, Secret: c.Secret,
 			Shared: old.Shared, ReliedOnBy: old.ReliedOnBy, Entitlement: old.Entitlement, Scopes: old.Scopes, IssuedAt: old.IssuedAt, ExpiresAt: old.ExpiresAt,
-		})
-		if err != nil {
+		}
+		if err := lockAccounts(ctx, tx, tenant, n); err != nil {
+			return err
+		}
+		if corrected, err = s.insert(ctx, tx, tenant, n); err != nil {
 			return err
 		}
 		err = tx.QueryRow(ctx, `

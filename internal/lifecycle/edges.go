@@ -96,7 +96,7 @@ const edgesSQL = `
 func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resource) (edgeChange, error) {
 	w := wanted(before, after)
 	for _, skipped := range after.Members.Skipped {
-		tx.by.Ignored = append(tx.by.Ignored, "members: "+skipped)
+		tx.ignore("members: " + skipped)
 	}
 	if len(w.targets) == 0 && !w.clear {
 		return edgeChange{}, nil
@@ -111,7 +111,7 @@ func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resourc
 		Collect: database.Each([]any{&e.attribute, &e.target, &e.targetType, &added, &allowed}, func() {
 			switch {
 			case !allowed && after.Members.SkipUnknown && e.attribute == directory.EdgeMembers:
-				tx.by.Ignored = append(tx.by.Ignored, "members: "+e.target.String())
+				tx.ignore("members: " + e.target.String())
 			case !allowed && refused == nil:
 				refused = &directory.UnknownTargetError{Attribute: e.attribute, Value: e.target.String()}
 			case added:

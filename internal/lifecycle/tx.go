@@ -132,6 +132,19 @@ func (tx *Tx) write(sql string, c *change, others ...any) error {
 	return tx.follow(r, c.event)
 }
 
+// maxIgnored bounds what an audit row tells of a request's ignored parts.
+const maxIgnored = 100
+
+// ignore notes a part of the request that is not done.
+func (tx *Tx) ignore(part string) {
+	switch n := len(tx.by.Ignored); {
+	case n < maxIgnored:
+		tx.by.Ignored = append(tx.by.Ignored, part)
+	case n == maxIgnored:
+		tx.by.Ignored = append(tx.by.Ignored, "and more")
+	}
+}
+
 // recordIgnored queues an audit row for a request that changed nothing, if a part of it was
 // ignored.
 func (tx *Tx) recordIgnored(r *directory.Resource) {

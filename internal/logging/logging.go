@@ -4,6 +4,7 @@ package logging
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,9 +12,12 @@ import (
 // maxKept bounds the records that are remembered.
 const maxKept = 1000
 
-// Limited returns a handler that passes warnings and errors of one message and one error at
-// most once in an interval. The next one that is passed tells in the attribute "suppressed"
-// how many were not.
+// volatile are the attributes in which records of one trouble differ: those of the attempt.
+var volatile = []string{"Attempt", "RunID", "ActivityID", "in", "stack"}
+
+// Limited returns a handler that passes warnings and errors of one message and the same
+// attributes at most once in an interval. The attribute "suppressed" of the next record counts the
+// dropped records.
 func Limited(next slog.Handler, interval time.Duration) slog.Handler {
 	return &limited{Handler: next, interval: interval, state: &state{seen: make(map[string]*seen)}}
 }
@@ -42,8 +46,8 @@ func (l *limited) Handle(ctx context.Context, r slog.Record) error {
 	}
 	key := r.Message
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "error" || a.Key == "Error" || a.Key == "path" {
-			key += "\x00" + a.Value.String()
+		if !slices.Contains(volatile, a.Key) {
+			key += "\x00" + a.Key + "=" + a.Value.String()
 		}
 		return true
 	})

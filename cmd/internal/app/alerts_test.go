@@ -75,7 +75,7 @@ func (i *installation) wantAlerts(samples map[string]string, want ...string) {
 	}
 }
 
-func TestAlerts_FireInTheStatesTheyAreFor(t *testing.T) {
+func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 	if _, err := exec.LookPath("promtool"); err != nil {
 		t.Skip("promtool is not installed (Debian's package prometheus)")
 	}

@@ -195,7 +195,7 @@ func TestImport_ChecksAndSkips(t *testing.T) {
 func TestReady_VerboseNamesTheProblems(t *testing.T) {
 	i := installAPI(t)
 	i.app.config.Temporal.MinimumRetention = 10 * 365 * 24 * time.Hour
-	status, raw := i.raw("GET", "/readyz?verbose", "", "")
+	status, raw := i.raw("GET", "/readyz?verbose", i.operator, "")
 	var body struct {
 		Status   string
 		Problems []string

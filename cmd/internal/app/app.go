@@ -148,7 +148,7 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if cfg.Database.MigrateURL == "" {
 		return errors.New("no database: set database.migrate_url or LEAVER_DATABASE_MIGRATE_URL")
 	}
-	// What needs no server first: half a migration is worse than none.
+	// Check the configuration first, so that a mistake cannot leave a partial migration.
 	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
 	if err != nil {
 		return err
@@ -167,9 +167,12 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err := refold(ctx, cfg.Database.MigrateURL, log); err != nil {
 		return err
 	}
-	if cfg.Database.URL == cfg.Database.MigrateURL {
-		log.Warn("no login role was prepared: database.url is that of the owner, whom row-level security does not bind")
-	} else {
+	switch cfg.Database.URL {
+	case "":
+		log.Warn("skipped the login role: database.url is not set")
+	case cfg.Database.MigrateURL:
+		log.Warn("skipped the login role: database.url names the owner, which bypasses row-level security; name another role")
+	default:
 		done, err := database.EnsureAppRole(ctx, cfg.Database.MigrateURL, cfg.Database.URL)
 		if err != nil {
 			return err
@@ -190,7 +193,7 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	}
 	for _, s := range schedules {
 		if s.Reason != "" {
-			log.Warn("not scheduled", "schedule", s.ID, "reason", s.Reason)
+			log.Warn("skipped schedule", "schedule", s.ID, "reason", s.Reason)
 			continue
 		}
 		log.Info("scheduled", "schedule", s.ID)
@@ -220,7 +223,7 @@ func refold(ctx context.Context, ownerURL string, log *slog.Logger) error {
 		log.Info("stored the comparison keys of resources", "resources", n, "collisions", len(collisions))
 	}
 	for _, c := range collisions {
-		log.Warn("two resources have one name", "collision", c.String())
+		log.Warn("found two resources with the same name", "collision", c.String())
 	}
 	return nil
 }

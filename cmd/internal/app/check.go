@@ -17,8 +17,8 @@ import (
 // checkTimeout bounds what a check waits for a peer.
 const checkTimeout = 10 * time.Second
 
-// checkStart returns an error for what no retry mends: a password, a role, a schema, a
-// namespace. A peer that is down is waited for later.
+// checkStart returns an error that a retry cannot fix: a password, a role, a schema, a
+// namespace. It only logs a warning if a peer is down.
 func (a *App) checkStart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -27,16 +27,16 @@ func (a *App) checkStart(ctx context.Context) error {
 		return err
 	}
 	if err != nil {
-		a.log.Warn("PostgreSQL does not answer; starting without it", "error", err)
+		a.log.Warn("failed to reach PostgreSQL; starting without it", "error", err)
 	}
 	namespace, err := worker.CheckNamespace(ctx, a.temporal, a.config.Temporal)
 	if errors.Is(err, worker.ErrMisconfigured) {
 		return err
 	}
 	if err != nil {
-		a.log.Warn("Temporal does not answer; starting without it", "error", err)
+		a.log.Warn("failed to reach Temporal; starting without it", "error", err)
 	} else if short := namespace.Short(a.config.Temporal); short != "" {
-		a.log.Warn("the audit log is not kept long enough", "reason", short)
+		a.log.Warn("found Temporal retention below temporal.minimum_retention", "reason", short)
 	}
 	return nil
 }
@@ -49,7 +49,7 @@ type Finding struct {
 }
 
 // Check tries all that the configuration names: the key set, the connectors' settings,
-// PostgreSQL as the application's role, and Temporal's namespace. It changes nothing.
+// PostgreSQL as the application's role, and, if the key set loads, Temporal's namespace. It changes nothing.
 func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding {
 	var findings []Finding
 	add := func(part, detail string, err error) {

@@ -32,9 +32,9 @@ func (a *App) Metrics() http.Handler {
 // metricsRetry is how soon an address that another process has is tried again.
 const metricsRetry = 5 * time.Second
 
-// serveMetrics answers scrapes until stop is called, on a listener of its own, so that
-// what is open to the world tells no numbers. A predecessor that still drains may have the
-// address: no deactivation waits for that.
+// serveMetrics answers scrapes until stop is called, on a listener of its own, so that the
+// public listener exposes no metrics. It retries in the background while a draining
+// predecessor holds the address.
 func (a *App) serveMetrics(ctx context.Context, address string) (stop func()) {
 	if address == "" {
 		return func() {}

@@ -24,6 +24,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
 	"github.com/leaverhq/leaver/worker"
 )
@@ -110,7 +111,11 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		body["status"], body["temporal"] = "degraded", "down"
 	}
 	if r.URL.Query().Has("verbose") {
-		a.verbose(ctx, body, namespace, err)
+		if _, refused := a.Tenants().Authenticate(ctx, tenant.Bearer(r.Header), tenant.ClassOperator); refused != nil {
+			body["problems"] = []string{"present an operator token as Authorization: Bearer to read the problems"}
+		} else {
+			a.verbose(ctx, body, namespace, err)
+		}
 	}
 	health(w, http.StatusOK, body)
 }

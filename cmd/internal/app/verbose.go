@@ -54,7 +54,7 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 	}
 	if pauses, err := brake.NewPauses(a.db).All(ctx); err == nil {
 		for name := range pauses {
-			add("the connector %s is paused: `leaver connector resume %s`", name, name)
+			add("the connector %s is paused: `leaver connector resume %s --reason …`", name, name)
 		}
 	}
 	h, err := assurance.NewStore(a.db).Health(ctx)
@@ -67,12 +67,12 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 		n    int64
 		text string
 	}{
-		{h.Unstarted, "%d events wait for a workflow: is Temporal reachable?"},
-		{h.Unbegun, "%d cascades were started and no worker has taken them up"},
-		{h.Unasked, "%d failed cascades could not ask a connector what it holds: `leaver cascade list --outcome failed`"},
-		{h.Survivors, "%d credentials outlived a cascade: `leaver cascade list --outcome failed`"},
-		{h.Brakes, "%d mass deactivations are held: `leaver brake list`"},
-		{h.Unbound, "%d credentials were found and are registered by nobody: `leaver credential unbound`"},
+		{h.Unstarted, "%d events have no workflow yet: check that `leaver serve` can reach Temporal"},
+		{h.Unbegun, "%d cascades were started but no worker runs them: start `leaver worker`"},
+		{h.Unasked, "%d failed cascades could not ask a connector what it holds: `leaver cascade list --tenant T --outcome failed`"},
+		{h.Survivors, "%d credentials outlived a cascade: `leaver cascade list --tenant T --outcome failed`"},
+		{h.Brakes, "%d mass deactivations are held for approval: `leaver brake list --tenant T`"},
+		{h.Unbound, "%d discovered credentials are unmanaged: `leaver credential unbound --tenant T`"},
 	} {
 		if p.n > 0 {
 			add(p.text, p.n)
