@@ -131,7 +131,7 @@ func (a *Activities) DrillLook(ctx context.Context, d Drilled) (Drilled, error) 
 		return d, err
 	}
 	if cascade.ClosedAt == nil {
-		return d, temporal.NewApplicationError("the cascade is "+cascade.Outcome, ErrorNotYet)
+		return d, retryable("the cascade is "+cascade.Outcome, ErrorNotYet, 0)
 	}
 	d.Outcome, d.Verified = cascade.Outcome, cascade.Verified
 	return d, nil

@@ -145,7 +145,11 @@ func (c *cli) printDetails(d details) error {
 	}
 	var waiting, asked, unbound, acts [][]string
 	for _, w := range d.Waiting {
-		waiting = append(waiting, []string{w.Connector, cmp.Or(string(w.Kind), "(what it holds)"), itoa(w.Attempts), w.Answer, stamp(w.NextTry), stamp(w.Deadline)})
+		kind := cmp.Or(string(w.Kind), "(what it holds)")
+		if w.Connector == "" {
+			kind = "(the workflow)"
+		}
+		waiting = append(waiting, []string{cmp.Or(w.Connector, "-"), kind, itoa(w.Attempts), w.Answer, stamp(w.NextTry), stamp(w.Deadline)})
 	}
 	for _, n := range d.NotAsked {
 		asked = append(asked, []string{n.Connector, n.Reason})

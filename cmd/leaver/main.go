@@ -121,8 +121,12 @@ func strictArgs(command *cobra.Command) {
 		}
 	}
 	if command.HasSubCommands() {
+		own := command.RunE // of a group that does something itself, as keyset does
 		command.RunE = func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
+			switch {
+			case len(args) == 0 && own != nil:
+				return own(cmd, args)
+			case len(args) > 0:
 				return coded(exitUsage, "%s has no command %q; see `%s --help`", cmd.CommandPath(), args[0], cmd.CommandPath())
 			}
 			return cmd.Help()

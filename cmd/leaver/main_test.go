@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -219,5 +221,20 @@ func TestMappingCommandsTellWhatRulesDo(t *testing.T) {
 		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK || strings.TrimSpace(stdout.String()) != strings.TrimSpace(row.want) {
 			t.Errorf("%s: exit code %d, %q, want %q; stderr: %s", row.command, code, &stdout, row.want, &stderr)
 		}
+	}
+}
+
+func TestKeyset_WritesAFileThatOnlyItsOwnerReads(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keyset.json")
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"keyset", "--out", file}, &stdout, &stderr); code != exitOK {
+		t.Fatalf("ended with %d: %s%s", code, stdout.String(), stderr.String())
+	}
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file is %v (%v), want mode 0600", info, err)
+	}
+	if code := run(t.Context(), []string{"keyset", "rotate", file, "--add"}, &stdout, &stderr); code != exitOK {
+		t.Errorf("rotate ended with %d: %s", code, stderr.String())
 	}
 }

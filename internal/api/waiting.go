@@ -21,12 +21,12 @@ type ShownCascade struct {
 	Unbound []inventory.Unbound `json:"unbound,omitempty"`
 }
 
-// Waiting is an item, or a connector that is asked what it holds, with what is known of the
-// attempts.
+// Waiting is an item, a connector that is asked what it holds, or the workflow itself, with
+// what is known of the attempts.
 type Waiting struct {
 	Item      *uuid.UUID     `json:"itemId,omitempty"` // nil: the connector is asked what it holds
 	Kind      inventory.Kind `json:"kind,omitempty"`
-	Connector string         `json:"connector"`
+	Connector string         `json:"connector,omitempty"` // empty: no worker runs the workflow
 	Attempts  int            `json:"attempts"`
 	Answer    string         `json:"answer"` // the last one
 	NextTry   *time.Time     `json:"nextTry,omitempty"`
@@ -74,6 +74,9 @@ func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *lifecycle.Cas
 		s.Log.WarnContext(ctx, "failed to ask Temporal what a cascade waits for", "workflow_id", c.WorkflowID, "error", err)
 	}
 	var waiting []Waiting
+	if c.StartedAt != nil && c.BegunAt == nil && time.Since(*c.StartedAt) > time.Second {
+		waiting = append(waiting, Waiting{Answer: "no worker has taken up the workflow: start `leaver worker`"})
+	}
 	for _, p := range pending {
 		if connector, ok := strings.CutPrefix(p.ID, "find:"); ok {
 			waiting = append(waiting, Waiting{Connector: connector, Attempts: p.Attempts, Answer: p.Answer, NextTry: p.NextTry, Deadline: p.Deadline})
@@ -94,6 +97,7 @@ func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *lifecycle.Cas
 	for n, w := range waiting {
 		pause, paused := pauses[w.Connector]
 		switch {
+		case w.Connector == "": // the workflow itself
 		case paused:
 			waiting[n].Answer = "paused by an operator: " + pause.Reason
 		case !s.configured(w.Connector):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // ErrMisconfigured marks errors of PostgreSQL that a retry cannot fix: an operator must change
@@ -22,7 +23,10 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 			       to_regclass('public.assurance_schedules') is not null`). // of the newest migration
 			Scan(&present, &current)
 	})
+	var pgErr *pgconn.PgError
 	switch {
+	case errors.Is(err, ErrMisconfigured) && errors.As(err, &pgErr):
+		return fmt.Errorf("%w: %s (SQLSTATE %s): check database.url; `leaver migrate` creates its role", ErrMisconfigured, pgErr.Message, pgErr.Code)
 	case err != nil:
 		return err
 	case !present:

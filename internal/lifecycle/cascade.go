@@ -46,6 +46,7 @@ type Cascade struct {
 	RunID      *string    `json:"runId,omitempty"`
 	CreatedAt  time.Time  `json:"createdAt"`
 	StartedAt  *time.Time `json:"startedAt,omitempty"`
+	BegunAt    *time.Time `json:"begunAt,omitempty"` // when a worker took it up
 	ClosedAt   *time.Time `json:"closedAt,omitempty"`
 	Outcome    string     `json:"outcome"` // pending, running, completed, failed or cancelled
 	Verified   int        `json:"verified"`
@@ -67,7 +68,7 @@ type NotAsked struct {
 
 // cascadeColumns tells pending from running by whether a workflow was started. The counts of
 // an open cascade are those of its items now.
-const cascadeColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigger, e.actor, e.workflow_id, e.run_id, e.created_at, e.started_at, e.closed_at,
+const cascadeColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigger, e.actor, e.workflow_id, e.run_id, e.created_at, e.started_at, e.begun_at, e.closed_at,
 	coalesce(e.outcome, case when e.started_at is null then 'pending' else 'running' end),
 	coalesce(n.verified, e.verified), coalesce(n.revoked, e.revoked), coalesce(n.absent, e.absent), coalesce(n.expiring, e.expiring),
 	coalesce(n.survivors, e.survivors), coalesce(n.waived, e.waived), coalesce(n.ending, 0), e.not_asked, e.sequence`
@@ -282,7 +283,10 @@ func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Ki
 		     and not exists (select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun' and a.at >= b.closed_at)),
 		run as (
 		  update lifecycle_events e set started_at = coalesce(e.started_at, now()), begun_at = now(), run_id = $3, closed_at = null, outcome = null
-		    from before where e.tenant_id = $1 and e.id = $2)
+		    from before where e.tenant_id = $1 and e.id = $2),
+		begun as ( -- by the run whose start is stored already
+		  update lifecycle_events e set begun_at = now() from this
+		   where e.tenant_id = $1 and e.id = $2 and e.run_id = $3 and e.begun_at is null and not this.cancelled)
 		select exists (select 1 from this), coalesce((select cancelled from this), false)`})
 	switch {
 	case err == nil && !known:

@@ -125,6 +125,16 @@ func TestAttempt_RetryAfterOfAProbeHoldsForTheWholeAttempt(t *testing.T) {
 	}
 }
 
+func TestCascade_SaysThatNoWorkerHasTakenItUp(t *testing.T) {
+	i := installAPI(t)
+	ada := i.createUser("ada@example.com")
+	i.deactivate(ada)
+	stacktest.Eventually(t, 30*time.Second, "the hint", func() bool {
+		c := i.shown(ada)
+		return len(c.Waiting) == 1 && strings.Contains(c.Waiting[0].Answer, "start `leaver worker`")
+	})
+}
+
 func TestCascade_NamesTheConnectorThatCouldNotBeAsked(t *testing.T) {
 	i := installAPI(t)
 	i.app.connectors["silent"] = connectors.Entry{Connector: unwilling{}, Tenants: []string{"acme"}}
