@@ -117,7 +117,8 @@ func (p *probe) refused(status int, scimType, method, path, body string, headers
 			return fmt.Errorf("the error has a member %q, which RFC 7644 section 3.12 does not: %v", name, a)
 		}
 	}
-	if got, _ := a.body["scimType"].(string); scimType != "" && got != scimType {
+	// A scimType is optional (RFC 7644 section 3.12); another one than is meant is wrong.
+	if got, _ := a.body["scimType"].(string); scimType != "" && got != "" && got != scimType {
 		return fmt.Errorf("want scimType %s: %v", scimType, a)
 	}
 	return nil

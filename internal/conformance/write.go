@@ -17,11 +17,14 @@ func writeChecks() []check {
 				return err
 			}
 			location := a.header.Get("Location")
+			switch {
+			case location == "":
+				return fmt.Errorf("the answer has no Location header: %v", a)
+			case idOf(path) == "mine":
+				return fmt.Errorf("the client's id was taken: %v", a)
+			}
 			if err := Contains(a.body, map[string]any{"userName": name, "id": idOf(path), "password": Absent, "meta": map[string]any{"resourceType": "User", "location": location}}); err != nil {
 				return err
-			}
-			if idOf(path) == "mine" || location == "" {
-				return fmt.Errorf("the client's id was taken, or Location is missing: %v", a)
 			}
 			read, err := p.want(http.StatusOK, http.MethodGet, path, "")
 			if err != nil {
