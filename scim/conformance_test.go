@@ -24,9 +24,7 @@ func TestConformance(t *testing.T) {
 			p := newProvider(t, profile)
 			p.declare("User", claimsSchema)
 			results, err := conformance.Run(t.Context(), conformance.Target{URL: p.url, Token: p.token, Client: http.DefaultClient}, conformance.Sets(), func(r conformance.Result) {
-				// A strict tenant takes no bare string for an object, as docs/SCIM.md says.
-				refused := profile == tenant.ProfileStrict && r.Name == "sets the manager by a bare string"
-				if (r.Outcome != conformance.Passed) != refused {
+				if r.Outcome != conformance.Passed {
 					t.Errorf("%s: %s %s: %s", r.Set, r.Name, r.Outcome, r.Detail)
 				}
 			})

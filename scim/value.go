@@ -375,7 +375,7 @@ func (rd reader) complexValue(a *Attribute, value any) (any, error) {
 	members, ok := value.(map[string]any)
 	if !ok {
 		// A bare value stands for {value: …}: Entra's manager and members.
-		if a.sub("value") == nil || rd.strict {
+		if a.sub("value") == nil {
 			return nil, badRequest(invalidValue, "%s: want an object", a.Name)
 		}
 		members = map[string]any{"value": value}

@@ -71,6 +71,15 @@ func (c *cascade) show(ctx workflow.Context) {
 			fmt.Fprintf(&b, "| %s | %s | %d | %s |\n", w.Connector, w.Kind, w.Attempts, cell(w.Answer))
 		}
 	}
+	if c.finding > 0 {
+		fmt.Fprintf(&b, "\n%d connectors are being asked what they hold\n", c.finding)
+	}
+	if len(c.notAsked) > 0 {
+		b.WriteString("\n| could not ask | reason |\n|---|---|\n")
+		for _, n := range c.notAsked {
+			fmt.Fprintf(&b, "| %s | %s |\n", n.Connector, cell(n.Reason))
+		}
+	}
 	workflow.SetCurrentDetails(ctx, b.String())
 }
 
