@@ -140,7 +140,7 @@ func principalID(cmd *cobra.Command, cl *client, path func(string) string, name 
 	case err != nil:
 		return "", err
 	case len(found) == 0:
-		return "", coded(exitNotFound, "nobody is called %s here", name)
+		return "", coded(exitNotFound, "no user or agent named %q", name)
 	case len(found) > 1:
 		return "", coded(exitUsage, "a User (%s) and an Agent (%s) are called %s: give the id", found[0].ID, found[1].ID, name)
 	}
@@ -180,6 +180,9 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 	if plan.Manager != nil {
 		fate = "goes to the manager, " + plan.Manager.String()
 	}
+	if err := c.planUnbound(plan); err != nil {
+		return err
+	}
 	rows = nil
 	for _, a := range plan.Orphans {
 		rows = append(rows, []string{a.ID.String(), a.Name, fate})
@@ -188,4 +191,25 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		return nil
 	}
 	return c.print(nil, []string{"ORPHANED AGENT", "NAME", "FATE"}, rows)
+}
+
+// planUnbound prints what would not be ended, since nobody registered it, and the connectors
+// that could not be asked.
+func (c *cli) planUnbound(plan api.Plan) error {
+	var unbound, asked [][]string
+	for _, u := range plan.Unbound {
+		unbound = append(unbound, []string{string(u.Kind), u.Connector, u.Reference, optional(u.Label)})
+	}
+	for _, n := range plan.NotAsked {
+		asked = append(asked, []string{n.Connector, n.Reason})
+	}
+	if len(unbound) > 0 {
+		if err := c.print(nil, []string{"UNMANAGED CREDENTIAL (NOT ENDED)", "CONNECTOR", "REFERENCE", "LABELLED"}, unbound); err != nil {
+			return err
+		}
+	}
+	if len(asked) > 0 {
+		return c.print(nil, []string{"COULD NOT ASK", "REASON"}, asked)
+	}
+	return nil
 }

@@ -143,11 +143,15 @@ func (c *cli) changeCommand() *cobra.Command {
 	var resource string
 	var limit int
 	list := &cobra.Command{
-		Use: "list", Short: "Who changed what, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List who changed what in the directory, newest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			query := url.Values{}
 			if resource != "" {
-				query.Set("resource", resource)
+				id, err := principalID(cmd, cl, path, resource)
+				if err != nil {
+					return err
+				}
+				query.Set("resource", id)
 			}
 			changes, err := all[lifecycle.Change](cmd.Context(), cl, path("/changes"), query, limit)
 			if err != nil {
@@ -160,7 +164,7 @@ func (c *cli) changeCommand() *cobra.Command {
 			return c.print(changes, []string{"AT", "TYPE", "RESOURCE", "VERSION", "BY", "CHANGED", "IGNORED", "ACTOR"}, rows)
 		}),
 	}
-	list.Flags().StringVar(&resource, "resource", "", "only of one resource, by its SCIM id")
+	list.Flags().StringVar(&resource, "resource", "", "only of one resource: a SCIM id, or the name of a user or agent")
 	list.Flags().IntVar(&limit, "limit", 100, "how many at the most; 0 is all")
 	group.AddCommand(list)
 	return group

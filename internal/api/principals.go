@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // findPrincipals finds principals by their names: a User and an Agent at most.
@@ -39,6 +41,8 @@ type Plan struct {
 	// Unbound are credentials that connectors found for the principal or its agents and that
 	// nobody registered: they are not ended.
 	Unbound []inventory.Unbound `json:"unbound"`
+	// NotAsked are the connectors that could not be asked.
+	NotAsked []lifecycle.NotAsked `json:"notAsked"`
 }
 
 // PlannedItem is one item that would be ended.
@@ -77,15 +81,35 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 			Item: i.Item, Verb: i.Verb, Holders: i.Holders, Verifiable: s.Connectors.Verifies(i.Connector, i.Kind, i.Secret),
 		})
 	}
-	ending, err := s.Inventory.Ending(r.Context(), of.ID, who.ID)
-	if err == nil {
-		plan.Unbound, err = s.Inventory.Unbound(r.Context(), of.ID, inventory.UnboundQuery{Principals: ending, Limit: maxPlan})
-	}
-	if err != nil {
+	if err := s.planUnbound(r.Context(), of, who.ID, &plan); err != nil {
 		return Plan{}, err
 	}
 	plan.Orphans, err = s.Directory.Named(r.Context(), of.ID, orphans...)
 	return plan, err
+}
+
+// planUnbound asks the connectors what they hold for those who would end, and adds what is
+// registered for nobody. It stores nothing.
+func (s *Server) planUnbound(ctx context.Context, of tenant.Tenant, principal uuid.UUID, plan *Plan) error {
+	plan.Unbound, plan.NotAsked = []inventory.Unbound{}, []lifecycle.NotAsked{}
+	ending, err := s.Inventory.Ending(ctx, of.ID, principal)
+	if err != nil {
+		return err
+	}
+	found, failed := s.Connectors.Discover(ctx, of.Name, ending)
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		plan.NotAsked = append(plan.NotAsked, lifecycle.NotAsked{Connector: name, Reason: failed[name].Error()})
+	}
+	unmanaged, err := s.Inventory.Unmanaged(ctx, of.ID, found)
+	if err != nil {
+		return err
+	}
+	for _, u := range unmanaged {
+		plan.Unbound = append(plan.Unbound, inventory.Unbound{
+			Connector: u.Connector, Kind: u.Kind, Reference: u.Reference, Label: u.Principal, Scopes: u.Scopes, ExpiresAt: u.ExpiresAt,
+		})
+	}
+	return nil
 }
 
 func (s *Server) principal(r *http.Request) (directory.Named, error) {

@@ -54,6 +54,9 @@ type Connectors interface {
 	Prove(ctx context.Context, tenant uuid.UUID, name string, n inventory.New) error
 	// Look asks the downstream whether an item is alive: alive, dead or unknown.
 	Look(ctx context.Context, tenant uuid.UUID, n inventory.New) (vitality, detail string, err error)
+	// Discover asks a tenant's connectors what they hold for principals; failed are the
+	// reasons of those that could not be asked, by name.
+	Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []inventory.Unregistered, failed map[string]error)
 	// Verifies tells whether a connector has a probe for an item.
 	Verifies(connector string, kind inventory.Kind, hasSecret bool) bool
 	Describe() []inventory.Connector

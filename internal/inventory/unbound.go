@@ -119,6 +119,28 @@ func (s *Store) Unbound(ctx context.Context, tenant uuid.UUID, q UnboundQuery) (
 	return found, nil
 }
 
+// Unmanaged returns those of the found credentials that are registered for nobody.
+func (s *Store) Unmanaged(ctx context.Context, tenant uuid.UUID, found []Unregistered) ([]Unregistered, error) {
+	var names, kinds, references []string
+	for _, f := range found {
+		names, kinds, references = append(names, f.Connector), append(kinds, string(f.Kind)), append(references, f.Reference)
+	}
+	known, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[bool], `
+		select exists (select 1 from inventory i where i.tenant_id = $1 and i.connector = f.c and i.kind = f.k and i.reference = f.r
+		   and i.state in ('live', 'ending', 'survivor', 'waived'))
+		  from unnest($2::text[], $3::text[], $4::text[]) with ordinality f (c, k, r, n) order by n`, tenant, names, kinds, references)
+	if err != nil {
+		return nil, fmt.Errorf("look for registrations of what was found: %w", err)
+	}
+	var unmanaged []Unregistered
+	for i, is := range known {
+		if !is {
+			unmanaged = append(unmanaged, found[i])
+		}
+	}
+	return unmanaged, nil
+}
+
 // Bind registers something unbound for a principal, who may be restricted: what
 // somebody left behind is ended by the cascade that the caller then asks for. Who
 // bound it and why stands in the item's history.

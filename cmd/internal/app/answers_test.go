@@ -271,6 +271,10 @@ func TestCredential_BindStartsOneCascadeWithWhatWasBound(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	role, _ := d.account()
 	d.exec("comment on role " + role + " is 'leaver:principal=" + ada + "'")
+	plan := get[api.Plan](i, "/v1/tenants/acme/principals/"+ada+"/plan")
+	if len(plan.Unbound) != 1 || plan.Unbound[0].Reference != role || len(plan.NotAsked) != 0 {
+		t.Errorf("the dry run has %+v unbound, want the role", plan.Unbound)
+	}
 	stubborn := i.hold(p, ada, "", "stubborn")
 	p.refuseRevocation("stubborn", http.StatusForbidden)
 	i.deactivate(ada)

@@ -1,0 +1,55 @@
+package connectors
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/inventory"
+)
+
+// discoverTimeout bounds what a dry run waits for a downstream.
+const discoverTimeout = 10 * time.Second
+
+// Discover asks all connectors of a tenant, at the same time, what they hold for principals.
+// It returns the errors of those that could not be asked by their names.
+func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []inventory.Unregistered, failed map[string]error) {
+	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
+	defer cancel()
+	failed = make(map[string]error)
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, name := range r.Discoverers(tenant) {
+		all.Go(func() {
+			held, err := r.discoverAt(ctx, name, principals)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed[name] = err
+			}
+			found = append(found, held...)
+		})
+	}
+	all.Wait()
+	return found, failed
+}
+
+func (r Registry) discoverAt(ctx context.Context, name string, principals []uuid.UUID) ([]inventory.Unregistered, error) {
+	entry := r[name]
+	release, err := entry.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	discoverer, _ := entry.Connector.(Discoverer) // which Discoverers has checked
+	held, err := discoverer.Discover(ctx, principals)
+	var found []inventory.Unregistered
+	for _, f := range held {
+		found = append(found, inventory.Unregistered{
+			Connector: name, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal, Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
+		})
+	}
+	return found, err
+}
