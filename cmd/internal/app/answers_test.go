@@ -1,19 +1,28 @@
 package app
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/worker"
 )
 
 // shown reads a principal's last cascade as operators read it.
@@ -307,4 +316,47 @@ func TestCredential_BindStartsOneCascadeWithWhatWasBound(t *testing.T) {
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+first.ID.String()+"/waive", i.operator,
 		fmt.Sprintf(`{"itemId":%q,"reason":"known","until":%q}`, stubborn, time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
+}
+
+func TestStart_EndsWhereNoRetryHelps(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*config.Config)
+		want   error
+	}{
+		"a missing namespace": {func(c *config.Config) { c.Temporal.Namespace = "missing-" + uuid.NewString() }, worker.ErrMisconfigured},
+		"a wrong database": {func(c *config.Config) {
+			c.Database.URL = strings.Replace(c.Database.URL, databaseOf(t, c.Database.URL), "missing", 1)
+		}, database.ErrMisconfigured},
+		"the owner's role": {func(c *config.Config) { c.Database.URL = c.Database.MigrateURL }, database.ErrMisconfigured},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := newConfig(t, c.change)
+			app, err := New(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer app.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a process that runs is a failure
+			defer cancel()
+			if err := app.Work(ctx); !errors.Is(err, c.want) {
+				t.Errorf("the worker ended with %v, want %v", err, c.want)
+			}
+			listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := app.Serve(ctx, listener, nil); !errors.Is(err, c.want) {
+				t.Errorf("serve ended with %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func databaseOf(t *testing.T, address string) string {
+	t.Helper()
+	parsed, err := pgx.ParseConfig(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed.Database
 }

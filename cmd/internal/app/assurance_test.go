@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/testsuite"
@@ -241,9 +242,19 @@ func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
 	cfg.Connectors = []config.Connector{{Name: "crm", Tenants: []string{"leaver-drill"}}}
 	schedules := i.app.temporal.ScheduleClient()
 	for range 2 {
-		if _, err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {
-			t.Fatal(err)
+		done, err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log)
+		if want := []worker.Schedule{{ID: worker.ReconcileID}, {ID: worker.DrillID}}; err != nil || !cmp.Equal(done, want) {
+			t.Fatalf("scheduled %v (%v), want both", done, err)
 		}
+	}
+	cfg.Connectors = nil
+	done, err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log)
+	if err != nil || len(done) != 2 || !strings.Contains(done[1].Reason, "no connector names the tenant leaver-drill") {
+		t.Errorf("scheduled %v (%v), want the reason why there is no drill", done, err)
+	}
+	cfg.Connectors = []config.Connector{{Name: "crm", Tenants: []string{"leaver-drill"}}}
+	if _, err := worker.EnsureSchedules(t.Context(), &cfg, i.app.sealer, i.app.log); err != nil {
+		t.Fatal(err)
 	}
 	for _, id := range []string{worker.ReconcileID, worker.DrillID} {
 		if _, err := schedules.GetHandle(t.Context(), id).Describe(t.Context()); err != nil {
