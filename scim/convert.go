@@ -12,7 +12,7 @@ import (
 
 // toResource splits an Object into document, indexed columns and edges.
 func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
-	r := &directory.Resource{Type: rt.Name}
+	r := &directory.Resource{Type: rt.Name, Members: directory.Delta{SkipUnknown: rd.skipsMembers}}
 	document := Object{}
 	for name, value := range o {
 		a := attribute(rt.Schema.Attributes, name)

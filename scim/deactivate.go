@@ -1,7 +1,9 @@
 package scim
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -57,8 +59,8 @@ func bodyIs(raw map[string]any, id uuid.UUID) bool {
 // afterOperation returns whether the principal is inactive after an operation.
 func (rd reader) afterOperation(rt *ResourceType, active *Attribute, o operation, before bool) bool {
 	if members, ok := o.value.(map[string]any); ok && !o.hasPath {
-		for name, value := range members {
-			before = rd.afterOperation(rt, active, operation{op: o.op, path: name, hasPath: true, value: value}, before)
+		for _, name := range slices.Sorted(maps.Keys(members)) { // the order in which a PATCH applies them
+			before = rd.afterOperation(rt, active, operation{op: o.op, path: name, hasPath: true, value: members[name]}, before)
 		}
 		return before
 	}

@@ -256,9 +256,11 @@ func TestOkta_UnknownMembersAreSkippedAndReported(t *testing.T) {
 			p.wantJSON(p.wantOK("PATCH", "/Groups/"+team, patch).body, want)
 			p.wantJSON(p.wantOK("POST", "/Groups", `{"displayName":"other","members":`+members+`}`).body, want)
 			p.wantOK("PATCH", "/Groups/"+team, patch) // changes nothing, and is reported all the same
+			p.wantJSON(p.wantOK("PUT", "/Groups/"+team, `{"displayName":"team","members":`+members+`}`).body, want)
+			p.wantJSON(p.wantOK("PATCH", "/Groups/"+team, patchBody(`{"op":"replace","path":"members","value":`+members+`}`)).body, want)
 			var rows int
-			if err := p.row(`select count(*) from changes where ignored @> array['members: ' || $1, 'members: nobody']`, nobody).Scan(&rows); err != nil || rows != 3 {
-				t.Errorf("the audit trail tells of %d requests, want 3 (%v)", rows, err)
+			if err := p.row(`select count(*) from changes where ignored @> array['members: ' || $1, 'members: nobody']`, nobody).Scan(&rows); err != nil || rows != 5 {
+				t.Errorf("the audit trail has %d requests with skipped members, want 5 (%v)", rows, err)
 			}
 		})
 	}

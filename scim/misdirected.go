@@ -3,6 +3,7 @@ package scim
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -49,7 +50,7 @@ func deactivates(name string, value any) bool {
 	text := ""
 	switch v := value.(type) {
 	case bool:
-		text = map[bool]string{true: "true", false: "false"}[v]
+		text = strconv.FormatBool(v)
 	case json.Number:
 		text = v.String()
 	case string:

@@ -102,7 +102,7 @@ type matcher func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, er
 // What they do to a group's members comes back apart.
 func patch(rt *ResourceType, rd reader, current Object, operations []operation, match matcher) (Object, directory.Delta, error) {
 	left := maxComparisons
-	p := patcher{rt: rt, reader: rd, object: clone(current).(Object), match: match, delta: &directory.Delta{}, left: &left}
+	p := patcher{rt: rt, reader: rd, object: clone(current).(Object), match: match, delta: &directory.Delta{SkipUnknown: rd.skipsMembers}, left: &left}
 	for _, o := range operations {
 		if err := p.apply(o); err != nil {
 			return nil, directory.Delta{}, err

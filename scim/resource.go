@@ -96,7 +96,6 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 			return err
 		}
 	}
-	resource.Members.SkipUnknown = readerFor(r).skipsMembers
 	p, err := projectionOf(r, rt) // a bad one must not be told after the commit
 	if err != nil {
 		return err
@@ -188,7 +187,6 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 			}
 			after, err := h.edited(r, rt, current, original, object, false)
 			if err == nil {
-				members.SkipUnknown = readerFor(r).skipsMembers
 				after.Members = members
 			}
 			return after, err
@@ -327,7 +325,7 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 		h.Log.WarnContext(r.Context(), "deactivated the principal; refused the rest of the request",
 			"tenant", sessionOf(r).Tenant.Name, "type", rt.Name, "id", id, "reason", err)
 		by := cause(r, trigger)
-		by.Ignored = []string{clip(err.Error())}
+		by.Ignored = []string{"all but the deactivation: " + toError(err).Type} // the log has the reason, which may quote a value
 		err = h.modifiedBy(w, r, rt, id, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 			return lifecycle.Deactivated(current)
 		})

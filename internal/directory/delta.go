@@ -25,7 +25,9 @@ func (d *Delta) Add(id uuid.UUID) { d.set(id, true) }
 func (d *Delta) Remove(id uuid.UUID) { d.set(id, false) }
 
 // Reset removes all members, those too that the Delta added so far.
-func (d *Delta) Reset() { *d = Delta{Clear: true, Skipped: d.Skipped} }
+func (d *Delta) Reset() {
+	*d = Delta{Clear: true, SkipUnknown: d.SkipUnknown, Skipped: d.Skipped}
+}
 
 func (d *Delta) set(id uuid.UUID, member bool) {
 	was, seen := d.is[id]
