@@ -149,7 +149,7 @@ func (cl *client) quote(line int) string {
 	}
 	text := secretMember.ReplaceAllString(string(cl.lines[line-1]), `"secret":"…"`)
 	if strings.Contains(text, `"secret"`) && !secretMember.MatchString(text) {
-		return "" // malformed: what the secret is cannot be told
+		return "" // malformed: the secret cannot be located
 	}
 	if len(text) > maxQuote {
 		text = strings.ToValidUTF8(text[:maxQuote], "") + "…"

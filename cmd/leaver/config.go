@@ -13,11 +13,7 @@ func (c *cli) configCommand() *cobra.Command {
 		Long: "Check reads the configuration as serve and worker do, connects to PostgreSQL and Temporal, and changes nothing.\n" +
 			"It prints one line for each part, and ends with 1 where one is wrong.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := c.load()
-			if err != nil {
-				return err
-			}
-			log, err := c.logger(cfg)
+			cfg, log, err := c.loadWithLog()
 			if err != nil {
 				return err
 			}

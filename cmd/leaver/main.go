@@ -149,6 +149,16 @@ func (c *cli) logger(cfg *config.Config) (*slog.Logger, error) {
 	return slog.New(logging.Limited(slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: level}), troubleInterval)), nil
 }
 
+// loadWithLog returns the configuration and the logger that it asks for.
+func (c *cli) loadWithLog() (*config.Config, *slog.Logger, error) {
+	cfg, err := c.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := c.logger(cfg)
+	return cfg, log, err
+}
+
 func (c *cli) load() (*config.Config, error) {
 	cfg, err := config.Load(c.configFile)
 	if err != nil {

@@ -193,8 +193,8 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 	return c.print(nil, []string{"ORPHANED AGENT", "NAME", "FATE"}, rows)
 }
 
-// planUnbound prints what would not be ended, since nobody registered it, and the connectors
-// that could not be asked.
+// planUnbound prints the unmanaged credentials, which are not ended, and the connectors that
+// could not be asked.
 func (c *cli) planUnbound(plan api.Plan) error {
 	var unbound, asked [][]string
 	for _, u := range plan.Unbound {

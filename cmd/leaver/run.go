@@ -46,11 +46,7 @@ func (c *cli) workerCommand() *cobra.Command {
 // withApp opens what the configuration names for a process that stays.
 func (c *cli) withApp(run func(context.Context, *config.Config, *app.App) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
-		cfg, err := c.load()
-		if err != nil {
-			return err
-		}
-		log, err := c.logger(cfg)
+		cfg, log, err := c.loadWithLog()
 		if err != nil {
 			return err
 		}
@@ -67,11 +63,7 @@ func (c *cli) migrateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "migrate", Short: "Bring schema, role, namespace and search attributes up to date", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := c.load()
-			if err != nil {
-				return err
-			}
-			log, err := c.logger(cfg)
+			cfg, log, err := c.loadWithLog()
 			if err != nil {
 				return err
 			}

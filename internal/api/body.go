@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"time"
 )
 
 // decodeLoosely reads a JSON object whose unknown members are ignored, as AuthZEN wants.
@@ -27,6 +28,13 @@ func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
 		return problem{Status: http.StatusBadRequest, Detail: "want a JSON object, with no two members of one name, whose members have the types that the specification says"}
 	}
 	return nil
+}
+
+// extendDeadlines lets a request take longer than the server's timeouts allow.
+func extendDeadlines(w http.ResponseWriter, limit time.Duration) {
+	until := time.Now().Add(limit)
+	control := http.NewResponseController(w)
+	_, _ = control.SetReadDeadline(until), control.SetWriteDeadline(until) // if refused, the server cuts the request off
 }
 
 // isJSON reports whether a request says that its body is JSON.

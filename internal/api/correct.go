@@ -7,7 +7,7 @@ import (
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
-// correction is what an operator sends to correct or release a registration.
+// correction is what an operator sends to correct a registration.
 type correction struct {
 	Reason    string    `json:"reason"`
 	Reference string    `json:"reference"`
@@ -16,16 +16,7 @@ type correction struct {
 
 // releaseItem takes a registration that names nothing out of the inventory.
 func (s *Server) releaseItem(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Reason string `json:"reason"`
-	}
-	id, err := pathID(r)
-	if err == nil {
-		err = decode(w, r, &body)
-	}
-	if err == nil {
-		err = checkReason(&body.Reason)
-	}
+	id, body, err := s.readAct(w, r)
 	var item *inventory.Item
 	if err == nil {
 		item, err = s.Inventory.ReleaseByOperator(r.Context(), tenantOf(r).ID, id, body.Reason)

@@ -68,9 +68,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		items, numbers = append(items, body.item()), append(numbers, line.number)
 	}
 	if check {
-		patience := time.Now().Add(checkPatience)
-		control := http.NewResponseController(w)
-		_, _ = control.SetReadDeadline(patience), control.SetWriteDeadline(patience) // without, it is cut off
+		extendDeadlines(w, checkTimeout)
 		bad = append(bad, s.lookAll(r.Context(), tenantOf(r).ID, items, numbers)...)
 	}
 	slow, release, err := s.slow(r)
@@ -131,8 +129,8 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 }
 
 const (
-	// checkPatience bounds how long a check of an import may take.
-	checkPatience = 10 * time.Minute
+	// checkTimeout bounds how long a check of an import may take.
+	checkTimeout = 10 * time.Minute
 	// checksAtOnce is how many downstream probes a check makes at a time.
 	checksAtOnce = 16
 )

@@ -128,8 +128,8 @@ func (s *Server) testMapping(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, result)
 }
 
-// diffPatience bounds how long a difference may take.
-const diffPatience = 5 * time.Minute
+// diffTimeout bounds how long a difference may take.
+const diffTimeout = 5 * time.Minute
 
 // diffMapping tells who would gain and lose what by a document.
 func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
@@ -140,10 +140,7 @@ func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	// A large tenant takes longer than a request may.
-	patience := time.Now().Add(diffPatience)
-	control := http.NewResponseController(w)
-	_, _ = control.SetReadDeadline(patience), control.SetWriteDeadline(patience) // without, it is cut off
+	extendDeadlines(w, diffTimeout) // a large tenant takes longer than a request may
 	difference, err := s.Entitlements.Diff(r.Context(), tenantOf(r).ID, body.Document)
 	if err != nil {
 		s.fail(w, r, err)

@@ -38,8 +38,7 @@ type Plan struct {
 	// Manager is who would own the orphans instead, by the tenant's policy.
 	Manager *uuid.UUID `json:"orphansGoTo,omitempty"`
 	More    bool       `json:"more"` // there are more items than are listed
-	// Unbound are credentials that connectors found for the principal or its agents and that
-	// nobody registered: they are not ended.
+	// Unbound are unmanaged credentials of the principal and its agents: they are not ended.
 	Unbound []inventory.Unbound `json:"unbound"`
 	// NotAsked are the connectors that could not be asked.
 	NotAsked []lifecycle.NotAsked `json:"notAsked"`

@@ -17,7 +17,7 @@ type ShownCascade struct {
 	PrincipalName string `json:"principalName"`
 	// Waiting is what an open cascade waits for. A list leaves it out.
 	Waiting []Waiting `json:"waiting,omitempty"`
-	// Unbound are credentials that the cascade found and nobody registered: they are not ended.
+	// Unbound are unmanaged credentials that the cascade found: they are not ended.
 	Unbound []inventory.Unbound `json:"unbound,omitempty"`
 }
 

@@ -29,9 +29,9 @@ type Query struct {
 // shown as the event's cascade left it. It relies on inventory_states_event.
 const ofEvent = ` inventory i left join lateral (
 	select h.state, h.reason from inventory_states h
-	 where h.tenant_id = $1 and h.item_id = i.id and h.event_id = $4 and i.event_id is distinct from $4 order by h.id desc limit 1) past on true
+	 where h.tenant_id = $1 and h.item_id = i.id and h.event_id = $9 and i.event_id is distinct from $9 order by h.id desc limit 1) past on true
 	where i.tenant_id = $1 and i.id in (
-	  select id from inventory where tenant_id = $1 and event_id = $4 union select item_id from inventory_states where tenant_id = $1 and event_id = $4) and`
+	  select id from inventory where tenant_id = $1 and event_id = $9 union select item_id from inventory_states where tenant_id = $1 and event_id = $9) and`
 
 // HadItem reports whether an item was ever a cascade's.
 func (s *Store) HadItem(ctx context.Context, tenant, event, item uuid.UUID) (bool, error) {
@@ -47,7 +47,9 @@ func (s *Store) HadItem(ctx context.Context, tenant, event, item uuid.UUID) (boo
 // inventory_event.
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, error) {
 	columns, tables, state := itemColumns, " inventory where tenant_id = $1 and", "state"
+	args := []any{tenant, q.Kinds, q.Principal, append([]State{}, q.States...), q.After, q.Limit, q.Agent, q.Connector}
 	if q.Event != nil {
+		args = append(args, q.Event)
 		state = "coalesce(past.state, i.state)"
 		columns = strings.Replace(itemColumns, "state, reason,", state+", coalesce(past.reason, i.reason),", 1)
 		tables = ofEvent
@@ -55,11 +57,10 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, er
 	items, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Item], `
 			select `+columns+` from `+tables+` kind = any ($2)
 			   and ($3::uuid is null or principal_id = $3 or agent_id = $3)
-			   and ($4::uuid is null or true)
-			   and ($5::text[] = '{}' or `+state+` = any ($5))
-			   and id > $6
-			   and ($8::uuid is null or agent_id = $8) and ($9 = '' or connector = $9)
-			 order by id limit $7`, tenant, q.Kinds, q.Principal, q.Event, append([]State{}, q.States...), q.After, q.Limit, q.Agent, q.Connector)
+			   and ($4::text[] = '{}' or `+state+` = any ($4))
+			   and id > $5
+			   and ($7::uuid is null or agent_id = $7) and ($8 = '' or connector = $8)
+			 order by id limit $6`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("list the inventory: %w", err)
 	}

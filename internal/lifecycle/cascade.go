@@ -73,13 +73,15 @@ const cascadeColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigge
 	coalesce(n.verified, e.verified), coalesce(n.revoked, e.revoked), coalesce(n.absent, e.absent), coalesce(n.expiring, e.expiring),
 	coalesce(n.survivors, e.survivors), coalesce(n.waived, e.waived), coalesce(n.ending, 0), e.not_asked, e.sequence`
 
-// cascadeTables are what cascadeColumns are of. It relies on inventory_event.
+// cascadeTables are what cascadeColumns are of. The items of a closed cascade are not read.
+// It relies on inventory_event.
 const cascadeTables = ` lifecycle_events e left join lateral (
 	select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
 	       count(*) filter (where state = 'absent') absent, count(*) filter (where state = 'expiring') expiring,
 	       count(*) filter (where state = 'survivor') survivors, count(*) filter (where state = 'waived') waived,
 	       count(*) filter (where state = 'ending') ending
-	  from inventory i where i.tenant_id = e.tenant_id and i.event_id = e.id) n on e.closed_at is null `
+	  from inventory i where e.closed_at is null and i.tenant_id = e.tenant_id and i.event_id = e.id
+	having e.closed_at is null) n on true `
 
 // Cascades reads and closes cascades.
 type Cascades struct {

@@ -204,11 +204,11 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 // refold stores the comparison keys of resources that an older version stored, and warns of
 // those whose names turn out to be one.
 func refold(ctx context.Context, ownerURL string, log *slog.Logger) error {
-	conn, err := pgx.Connect(ctx, ownerURL)
+	conn, closeConn, err := asOwner(ctx, ownerURL)
 	if err != nil {
-		return fmt.Errorf("connect as the owner: %w", err)
+		return err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	defer closeConn()
 	n, collisions, err := directory.Refold(ctx, conn, func(ctx context.Context, id uuid.UUID) (directory.Keyer, error) {
 		declared, err := tenant.ReadSchemas(ctx, conn, id)
 		if err != nil {
@@ -236,10 +236,19 @@ func storeSchedules(ctx context.Context, ownerURL string, schedules []worker.Sch
 			kinds = append(kinds, map[string]assurance.Kind{worker.ReconcileID: assurance.Reconcile, worker.DrillID: assurance.Drill}[s.ID])
 		}
 	}
-	conn, err := pgx.Connect(ctx, ownerURL)
+	conn, closeConn, err := asOwner(ctx, ownerURL)
 	if err != nil {
-		return fmt.Errorf("connect as the owner: %w", err)
+		return err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	defer closeConn()
 	return assurance.Schedule(ctx, conn, kinds...)
+}
+
+// asOwner returns a connection as the owner of the tables, and what closes it.
+func asOwner(ctx context.Context, ownerURL string) (conn *pgx.Conn, closeConn func(), err error) {
+	conn, err = pgx.Connect(ctx, ownerURL)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect as the owner: %w", err)
+	}
+	return conn, func() { _ = conn.Close(context.WithoutCancel(ctx)) }, nil
 }

@@ -83,7 +83,7 @@ func checkMode(file string) error {
 	}
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm()&0o007 == 0 {
-		return nil //nolint:nilerr // that it cannot be read is told where it is read
+		return nil //nolint:nilerr // seal.Load returns the error of reading it
 	}
 	return fmt.Errorf("the key set %s can be read by every user of this machine: run `chmod o-rwx %s`", file, file)
 }

@@ -36,7 +36,7 @@ func (a *App) queues() []queue {
 }
 
 // verbose adds to an answer of /readyz what an operator would look for next. It names no
-// tenant and nobody.
+// tenant and no principal.
 func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker.Namespace, failed error) {
 	var problems []string
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
