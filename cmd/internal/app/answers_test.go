@@ -96,8 +96,11 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 			t.Errorf("the log has %q %d times, want once", want, strings.Count(logs, want))
 		}
 	}
-	if strings.Contains(logs, "Activity error.") {
-		t.Error("an attempt that is retried is logged as an error")
+	for line := range strings.Lines(logs) {
+		// Others, such as a database without a free connection, are errors.
+		if strings.Contains(line, `"msg":"Activity error."`) && strings.Contains(line, "503") {
+			t.Errorf("an attempt that the downstream refused, and that is retried, is logged as an error: %s", line)
+		}
 	}
 }
 
