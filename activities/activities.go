@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/temporal"
 
-	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -17,6 +16,7 @@ import (
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -27,7 +27,7 @@ type Activities struct {
 	Inventory  *inventory.Store
 	Evidence   *evidence.Store
 	Cascades   *lifecycle.Cascades
-	Connectors connectors.Registry
+	Connectors registry.Registry
 	Pauses     *brake.Pauses
 	Brakes     *brake.Brakes
 	// What the reconciler and the drill need: they make leavers themselves.

@@ -15,7 +15,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 // The types of the errors that activities return, as Temporal shows them.
@@ -65,7 +65,7 @@ type attempt struct {
 	*Activities
 	in        ItemInput
 	item      *inventory.Opened
-	entry     connectors.Entry
+	entry     registry.Entry
 	connector connectors.Connector
 	target    connectors.Target
 	info      activity.Info
@@ -280,7 +280,7 @@ func (t *attempt) record(step, outcome, detail string) evidence.Record {
 
 // scrub takes the item's secrets out of a text that a downstream had a hand in.
 func (t *attempt) scrub(text string) string {
-	for _, secret := range []seal.Secret{t.target.Secret, t.target.NewSecret} {
+	for _, secret := range []connectors.Secret{t.target.Secret, t.target.NewSecret} {
 		if plain := secret.Reveal(); plain != "" {
 			text = strings.ReplaceAll(text, plain, secret.String())
 			text = strings.ReplaceAll(text, url.QueryEscape(plain), secret.String())

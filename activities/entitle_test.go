@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -211,7 +212,7 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 			id, name := user(rt), rapid.SampledFrom(names).Draw(rt, "entitlement")
 			return func(ctx context.Context) error {
 				_, err := w.Inventory.Register(ctx, w.tenant, inventory.New{
-					Principal: id, Kind: inventory.APIKey, Connector: "c", Reference: uuid.NewString(), Entitlement: name, IssuedAt: time.Now(),
+					Principal: id, Kind: connectors.APIKey, Connector: "c", Reference: uuid.NewString(), Entitlement: name, IssuedAt: time.Now(),
 				})
 				if errors.Is(err, inventory.ErrNotEntitled) || errors.Is(err, inventory.ErrRestricted) {
 					return nil
@@ -346,7 +347,7 @@ func (w *world) check(rt rapid.TB) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			rt.Fatalf("user %d: %s", n, diff)
 		}
-		items, err := w.Inventory.List(ctx, w.tenant, inventory.Query{Principal: &id, Limit: 500, Kinds: inventory.Kinds(), States: []inventory.State{inventory.Live}})
+		items, err := w.Inventory.List(ctx, w.tenant, inventory.Query{Principal: &id, Limit: 500, Kinds: connectors.Kinds(), States: []inventory.State{inventory.Live}})
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -370,7 +371,7 @@ func TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay(t *testing
 		},
 		"a registration": func(ctx context.Context, w *world, user uuid.UUID) error {
 			_, err := w.Inventory.Register(ctx, w.tenant, inventory.New{
-				Principal: user, Kind: inventory.APIKey, Connector: "c", Reference: "r", Entitlement: "team:A", IssuedAt: time.Now(),
+				Principal: user, Kind: connectors.APIKey, Connector: "c", Reference: "r", Entitlement: "team:A", IssuedAt: time.Now(),
 			})
 			return err
 		},

@@ -14,6 +14,7 @@ import (
 	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 const (
@@ -281,7 +282,7 @@ func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (Probed
 	return probed, nil
 }
 
-func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, entry connectors.Entry, verifier connectors.Verifier) (dead bool, err error) {
+func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, entry registry.Entry, verifier connectors.Verifier) (dead bool, err error) {
 	item, err := a.Inventory.Open(ctx, tenant, id)
 	if err != nil {
 		return false, err

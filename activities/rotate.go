@@ -9,7 +9,6 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // Rotate puts a new secret in the place of a shared account's, so that it ends
@@ -138,7 +137,7 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 		return proof{}, err
 	}
 	var p proof
-	tried := make(map[seal.Secret]bool) // by secret, whether it works
+	tried := make(map[connectors.Secret]bool) // by secret, whether it works
 	for _, candidate := range append([]inventory.CoHolder{{Opened: *t.item}}, others...) {
 		// One answer serves every registration of the same secret; without one, each is asked about.
 		works, ok := tried[candidate.Secret]

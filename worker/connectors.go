@@ -12,6 +12,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/vault"
 	"github.com/leaverhq/leaver/activities/connectors/webhook"
 	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 // maxAttempts is how many attempts at one connector a process has in flight.
@@ -19,19 +20,19 @@ const maxAttempts = 100
 
 // Connectors builds what the configuration names. Its errors name the line. What leaver
 // itself runs on, no connector may end: its database roles, its Temporal namespace.
-func Connectors(cfg *config.Config) (connectors.Registry, error) {
+func Connectors(cfg *config.Config) (registry.Registry, error) {
 	configured := cfg.Connectors
-	registry := make(connectors.Registry, len(configured))
+	built := make(registry.Registry, len(configured))
 	for _, c := range configured {
 		connector, err := build(c)
 		if err == nil {
 			err = protectOwn(cfg, c, connector)
 		}
 		if err != nil {
-			registry.Close()
+			built.Close()
 			return nil, err
 		}
-		registry[c.Name] = connectors.Entry{
+		built[c.Name] = registry.Entry{
 			Connector: connector, Type: c.Type, Rate: c.Rate, Tenants: c.Tenants, References: c.References, PublishTo: c.PublishTo, TrustLabels: c.TrustLabels,
 			Drill: cfg.Assurance.DrillTenant, Slots: make(chan struct{}, maxAttempts),
 		}
@@ -40,20 +41,20 @@ func Connectors(cfg *config.Config) (connectors.Registry, error) {
 		if c.PublishTo == "" {
 			continue
 		}
-		to := registry[c.PublishTo]
+		to := built[c.PublishTo]
 		_, publishes := to.Connector.(connectors.Publisher)
 		if publishes && to.ServesAll(c.Tenants) {
 			continue
 		}
-		registry.Close()
+		built.Close()
 		return nil, c.Errorf("connector %s: publish_to names %q, which is no connector that can hand over secrets to all of its tenants", c.Name, c.PublishTo)
 	}
-	return registry, nil
+	return built, nil
 }
 
 // protectOwn keeps a connector from what leaver runs on.
 func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Connector) error {
-	if err := connectors.CheckReferences(c.References); err != nil {
+	if err := registry.CheckReferences(c.References); err != nil {
 		return c.Errorf("connector %s: %w", c.Name, err)
 	}
 	switch connector := connector.(type) {

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
@@ -96,7 +97,7 @@ func (c *cascade) endBatch(ctx workflow.Context, id string, items []*item) (acti
 		return activities.BatchResult{}, err
 	}
 	defer func() { c.open[connector] -= len(items) }()
-	in := activities.BatchInput{Cascade: c.in.ref(), Runs: items[0].Kind == inventory.ScheduledRun, Items: idsOf(items)}
+	in := activities.BatchInput{Cascade: c.in.ref(), Runs: items[0].Kind == connectors.ScheduledRun, Items: idsOf(items)}
 	for _, i := range items {
 		i.round++
 	}

@@ -57,7 +57,7 @@ func (c *cascade) set(i *item, state inventory.State, reason string) {
 
 func (c *cascade) count(i *item, by int) {
 	c.inFlight += by
-	if i.Kind == inventory.ScheduledRun {
+	if i.Kind == connectors.ScheduledRun {
 		c.runs += by
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
@@ -214,7 +215,7 @@ func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 	found = c.holdBack(ctx, found)
 	var runs, credentials []*item
 	for _, i := range found {
-		if i.Kind == inventory.ScheduledRun {
+		if i.Kind == connectors.ScheduledRun {
 			runs = append(runs, i)
 		} else {
 			credentials = append(credentials, i)

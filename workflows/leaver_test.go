@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/workflows"
@@ -117,7 +118,7 @@ func newModel(t *testing.T) *model {
 }
 
 // add adds an item of the leaver's.
-func (m *model) add(name string, kind inventory.Kind, connector string) *modelItem {
+func (m *model) add(name string, kind connectors.Kind, connector string) *modelItem {
 	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte(name))
 	i := &modelItem{Held: inventory.Held{ID: id, Kind: kind, Connector: connector, Verb: inventory.EndVerb(kind, false)}, name: name, state: inventory.Live}
 	m.items = append(m.items, i)
@@ -138,8 +139,8 @@ func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]inve
 func (m *model) page(in activities.DiscoverInput) []inventory.Held {
 	left := slices.DeleteFunc(slices.Clone(m.items), func(i *modelItem) bool { return i.state != inventory.Live && i.state != inventory.Ending })
 	before := func(x, y inventory.Held) int {
-		if (x.Kind == inventory.ScheduledRun) != (y.Kind == inventory.ScheduledRun) {
-			if x.Kind == inventory.ScheduledRun {
+		if (x.Kind == connectors.ScheduledRun) != (y.Kind == connectors.ScheduledRun) {
+			if x.Kind == connectors.ScheduledRun {
 				return -1
 			}
 			return 1
@@ -258,8 +259,8 @@ func downstreamFails(*modelItem, int) error {
 
 func TestLeaver_EndsEverything(t *testing.T) {
 	m := newModel(t)
-	m.add("token", inventory.RefreshToken, "oauth")
-	m.add("key", inventory.APIKey, "platform")
+	m.add("token", connectors.RefreshToken, "oauth")
+	m.add("key", connectors.APIKey, "platform")
 	m.wantCompleted()
 }
 
@@ -269,7 +270,7 @@ func TestLeaver_CompletesWithNothingToEnd(t *testing.T) {
 
 func TestLeaver_RetriesWithBackoff(t *testing.T) {
 	m := newModel(t)
-	key := m.add("key", inventory.APIKey, "platform")
+	key := m.add("key", connectors.APIKey, "platform")
 	m.answer = func(i *modelItem, attempt int) error {
 		if attempt < 5 {
 			return downstreamFails(i, attempt)
@@ -288,8 +289,8 @@ func TestLeaver_RetriesWithBackoff(t *testing.T) {
 
 func TestLeaver_DeadlineLeavesSurvivors(t *testing.T) {
 	m := newModel(t)
-	key := m.add("key", inventory.APIKey, "platform")
-	m.add("token", inventory.RefreshToken, "oauth")
+	key := m.add("key", connectors.APIKey, "platform")
+	m.add("token", connectors.RefreshToken, "oauth")
 	m.answer = func(i *modelItem, attempt int) error {
 		if i == key {
 			return downstreamFails(i, attempt)
@@ -308,7 +309,7 @@ func TestLeaver_DeadlineLeavesSurvivors(t *testing.T) {
 
 func TestLeaver_PermanentRefusalIsASurvivorAtOnce(t *testing.T) {
 	m := newModel(t)
-	key := m.add("key", inventory.APIKey, "platform")
+	key := m.add("key", connectors.APIKey, "platform")
 	m.answer = func(*modelItem, int) error {
 		return temporal.NewNonRetryableApplicationError("not the owner", activities.ErrorPermanent, nil)
 	}
@@ -320,7 +321,7 @@ func TestLeaver_PermanentRefusalIsASurvivorAtOnce(t *testing.T) {
 
 func TestLeaver_PausedConnectorUsesUpNoDeadline(t *testing.T) {
 	m := newModel(t)
-	m.add("key", inventory.APIKey, "platform")
+	m.add("key", connectors.APIKey, "platform")
 	start := m.env.Now()
 	m.answer = func(*modelItem, int) error {
 		if m.env.Now().Sub(start) < time.Hour {
@@ -333,8 +334,8 @@ func TestLeaver_PausedConnectorUsesUpNoDeadline(t *testing.T) {
 
 func TestLeaver_RunsEndBeforeCredentials(t *testing.T) {
 	m := newModel(t)
-	m.add("key", inventory.APIKey, "platform")
-	m.add("run", inventory.ScheduledRun, "scheduler")
+	m.add("key", connectors.APIKey, "platform")
+	m.add("run", connectors.ScheduledRun, "scheduler")
 	m.wantCompleted()
 	if diff := cmp.Diff([]string{"run", "key"}, m.order); diff != "" {
 		t.Error(diff)
@@ -343,8 +344,8 @@ func TestLeaver_RunsEndBeforeCredentials(t *testing.T) {
 
 func TestLeaver_CredentialsWaitForRunsNoLongerThanTheGrace(t *testing.T) {
 	m := newModel(t)
-	key := m.add("key", inventory.APIKey, "platform")
-	run := m.add("run", inventory.ScheduledRun, "scheduler")
+	key := m.add("key", connectors.APIKey, "platform")
+	run := m.add("run", connectors.ScheduledRun, "scheduler")
 	m.answer = func(i *modelItem, attempt int) error {
 		if i == run && attempt < 8 {
 			return downstreamFails(i, attempt)
@@ -360,7 +361,7 @@ func TestLeaver_CredentialsWaitForRunsNoLongerThanTheGrace(t *testing.T) {
 func TestLeaver_BatchesOfOneConnector(t *testing.T) {
 	m := newModel(t)
 	m.in.Policy.Batch = 50
-	one, two := m.add("one", inventory.APIKey, "platform"), m.add("two", inventory.APIKey, "platform")
+	one, two := m.add("one", connectors.APIKey, "platform"), m.add("two", connectors.APIKey, "platform")
 	m.answer = func(i *modelItem, attempt int) error {
 		if i == two && attempt < 3 {
 			return downstreamFails(i, attempt)
@@ -376,8 +377,8 @@ func TestLeaver_BatchesOfOneConnector(t *testing.T) {
 func TestLeaver_ThresholdHoldsBackWhatCannotBeUndone(t *testing.T) {
 	m := newModel(t)
 	m.held = true
-	token := m.add("token", inventory.RefreshToken, "oauth")
-	key := m.add("key", inventory.APIKey, "platform")
+	token := m.add("token", connectors.RefreshToken, "oauth")
+	key := m.add("key", connectors.APIKey, "platform")
 	start := m.env.Now()
 	m.env.RegisterDelayedCallback(func() {
 		if len(token.attempts) != 1 || len(key.attempts) != 0 {
@@ -398,7 +399,7 @@ func TestLeaver_ThresholdHoldsBackWhatCannotBeUndone(t *testing.T) {
 func TestLeaver_ApprovalIsPolledWhereTheSignalIsLost(t *testing.T) {
 	m := newModel(t)
 	m.held = true
-	key := m.add("key", inventory.APIKey, "platform")
+	key := m.add("key", connectors.APIKey, "platform")
 	start := m.env.Now()
 	m.env.RegisterDelayedCallback(func() { m.held = false }, 90*time.Minute)
 	m.wantCompleted()
@@ -410,7 +411,7 @@ func TestLeaver_ApprovalIsPolledWhereTheSignalIsLost(t *testing.T) {
 func TestLeaver_ASignalAloneApprovesNothing(t *testing.T) {
 	m := newModel(t)
 	m.held = true
-	key := m.add("key", inventory.APIKey, "platform")
+	key := m.add("key", connectors.APIKey, "platform")
 	m.env.RegisterDelayedCallback(func() { m.env.SignalWorkflow(workflows.SignalRelease, nil) }, time.Minute)
 	m.env.RegisterDelayedCallback(func() {
 		if len(key.attempts) != 0 {
@@ -439,7 +440,7 @@ type updated struct {
 
 func TestLeaver_RetryTriesAtOnce(t *testing.T) {
 	m := newModel(t)
-	key := m.add("key", inventory.APIKey, "platform")
+	key := m.add("key", connectors.APIKey, "platform")
 	repaired := false
 	m.answer = func(i *modelItem, attempt int) error {
 		if !repaired {
@@ -460,7 +461,7 @@ func TestLeaver_RetryTriesAtOnce(t *testing.T) {
 
 func TestLeaver_RetryIsRefused(t *testing.T) {
 	m := newModel(t)
-	m.add("key", inventory.APIKey, "platform")
+	m.add("key", connectors.APIKey, "platform")
 	m.answer = downstreamFails
 	refused := map[string]workflows.RetryRequest{
 		"without a reason": {By: "op"},
@@ -486,7 +487,7 @@ func TestLeaver_RetryIsRefused(t *testing.T) {
 
 func TestLeaver_WaivedItemIsTriedNoMore(t *testing.T) {
 	m := newModel(t)
-	key := m.add("key", inventory.APIKey, "platform")
+	key := m.add("key", connectors.APIKey, "platform")
 	m.answer = downstreamFails
 	var waived *updated
 	m.env.RegisterDelayedCallback(func() {
@@ -505,7 +506,7 @@ func TestLeaver_WaivedItemIsTriedNoMore(t *testing.T) {
 
 func TestLeaver_CancelledReportsAsCancelled(t *testing.T) {
 	m := newModel(t)
-	m.add("key", inventory.APIKey, "platform")
+	m.add("key", connectors.APIKey, "platform")
 	m.answer = downstreamFails
 	var reported activities.ReportInput
 	m.report = func(in activities.ReportInput) *activities.Reported { reported = in; return nil }
@@ -522,7 +523,7 @@ func TestLeaver_ContinuesAsNewWithACursor(t *testing.T) {
 	m := newModel(t)
 	m.in.Policy.Batch = 50
 	for n := range 400 {
-		m.add(strings.Repeat("k", n+1), inventory.APIKey, "platform")
+		m.add(strings.Repeat("k", n+1), connectors.APIKey, "platform")
 	}
 	m.env.SetCurrentHistoryLength(5000)
 	_, err := m.run(workflows.Leaver)
@@ -543,7 +544,7 @@ func TestLeaver_ContinuesAsNewWithACursor(t *testing.T) {
 
 func TestLeaver_ContinuedRunKeepsDeadlineAndCounts(t *testing.T) {
 	m := newModel(t)
-	m.add("key", inventory.APIKey, "platform")
+	m.add("key", connectors.APIKey, "platform")
 	m.answer = downstreamFails
 	start := m.env.Now()
 	m.in.Continued = &workflows.Continued{Deadline: start.Add(2 * time.Minute), Counts: map[inventory.State]int{inventory.Verified: 7}}
@@ -563,7 +564,7 @@ func TestLeaver_ContinuedRunKeepsDeadlineAndCounts(t *testing.T) {
 func TestLeaver_UnreachableConnectorFailsTheCascade(t *testing.T) {
 	m := newModel(t)
 	m.in.Discover = []string{"oauth"}
-	m.add("key", inventory.APIKey, "platform")
+	m.add("key", connectors.APIKey, "platform")
 	m.find = func(string) error {
 		return temporal.NewNonRetryableApplicationError("no such connector", activities.ErrorPermanent, nil)
 	}
@@ -576,13 +577,13 @@ func TestLeaver_UnreachableConnectorFailsTheCascade(t *testing.T) {
 func TestLeaver_EndsCredentialsFoundLate(t *testing.T) {
 	m := newModel(t)
 	m.in.Discover = []string{"oauth"}
-	m.add("key", inventory.APIKey, "platform")
+	m.add("key", connectors.APIKey, "platform")
 	calls := 0
 	m.find = func(string) error {
 		if calls++; calls < 4 {
 			return temporal.NewApplicationError("503", activities.ErrorDownstream)
 		}
-		m.add("unregistered", inventory.Grant, "oauth")
+		m.add("unregistered", connectors.Grant, "oauth")
 		return nil
 	}
 	m.wantCompleted()
@@ -590,11 +591,11 @@ func TestLeaver_EndsCredentialsFoundLate(t *testing.T) {
 
 func TestLeaver_FinalDiscoveryEndsLateRegistrations(t *testing.T) {
 	m := newModel(t)
-	m.add("key", inventory.APIKey, "platform")
+	m.add("key", connectors.APIKey, "platform")
 	calls := 0
 	m.report = func(in activities.ReportInput) *activities.Reported {
 		if calls++; calls == 1 && in.FinalDiscovery {
-			m.add("late", inventory.APIKey, "platform")
+			m.add("late", connectors.APIKey, "platform")
 			return &activities.Reported{Found: m.page(activities.DiscoverInput{})}
 		}
 		return nil
@@ -609,7 +610,7 @@ func TestLeaver_FinalDiscoveryLooksBehindKnownItems(t *testing.T) {
 	m := newModel(t)
 	m.in.Policy.Batch = 50
 	for n := range activities.DiscoverPage {
-		m.add(strings.Repeat("k", n+1), inventory.APIKey, "platform")
+		m.add(strings.Repeat("k", n+1), connectors.APIKey, "platform")
 	}
 	var asked []activities.ReportInput
 	m.report = func(in activities.ReportInput) *activities.Reported {
@@ -634,7 +635,7 @@ func TestMover_EndsOnlyWhatItsEventHasMarked(t *testing.T) {
 			m := newModel(t)
 			m.env.OnActivity(a.Entitle, mock.Anything, mock.Anything).Return(activities.Entitled{Lost: []string{"team:x"}, Ends: ends}, nil)
 			m.env.OnActivity(a.Record, mock.Anything, mock.Anything).Return(nil).Maybe()
-			key := m.add("key", inventory.APIKey, "platform")
+			key := m.add("key", connectors.APIKey, "platform")
 			if _, err := m.run(workflows.Mover); err != nil {
 				t.Fatal(err)
 			}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/entitlement"
 )
 
 // told is what platforms are told of an event.
@@ -25,7 +24,7 @@ func (t told) notification(in Input) connectors.Notification {
 		Changed: in.Changed, Outcome: t.outcome,
 	}
 	if e := t.entitled; len(e.Gained)+len(e.Lost) > 0 {
-		n.Entitlements = []entitlement.Change{{Principal: in.Principal, Gained: e.Gained, Lost: e.Lost}}
+		n.Entitlements = []connectors.EntitlementChange{{Principal: in.Principal, Gained: e.Gained, Lost: e.Lost}}
 	}
 	return n
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/workflow"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
@@ -27,7 +28,7 @@ type Progress struct {
 // ItemProgress is where one item stands in this run.
 type ItemProgress struct {
 	ID        uuid.UUID       `json:"id"`
-	Kind      inventory.Kind  `json:"kind"`
+	Kind      connectors.Kind `json:"kind"`
 	Connector string          `json:"connector"`
 	State     inventory.State `json:"state"`
 	Reason    string          `json:"reason,omitempty"`

@@ -10,10 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-
-	"github.com/leaverhq/leaver/internal/entitlement"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // Target is the credential or scheduled run that a call is about.
@@ -22,16 +18,16 @@ type Target struct {
 	Item      uuid.UUID
 	Principal uuid.UUID // whom it was issued for
 	Agent     uuid.UUID // which holds it; zero where none does
-	Kind      inventory.Kind
-	Reference string      // the downstream's own name for it, e.g. a role or schedule id
-	Account   string      // the reference that a first rotation found; before one, Reference
-	Secret    seal.Secret // empty where none was registered
+	Kind      Kind
+	Reference string // the downstream's own name for it, e.g. a role or schedule id
+	Account   string // the reference that a first rotation found; before one, Reference
+	Secret    Secret // empty where none was registered
 	ExpiresAt *time.Time
 	// Rotation, NewReference and NewSecret are what a Rotator puts in the place of
 	// Reference and Secret, and by which rotation.
 	Rotation     uuid.UUID
 	NewReference string
-	NewSecret    seal.Secret
+	NewSecret    Secret
 	// Key is the same for every attempt of one cascade at one item.
 	Key string
 	// Fence returns an error where the attempt has lost its lease on the account; nil
@@ -54,7 +50,7 @@ func (t Target) CheckFence(ctx context.Context) error {
 type Connector interface {
 	// Accepts returns the canonical spelling of the registration's reference, so that
 	// two spellings never pass for two accounts, or says why it cannot be registered here.
-	Accepts(r inventory.Registration) (reference string, err error)
+	Accepts(r Registration) (reference string, err error)
 	// Close frees what the connector holds.
 	Close()
 }
@@ -87,11 +83,11 @@ type Publication struct {
 	Rotation  uuid.UUID // the same whenever it is published again
 	Sequence  int64     // grows with each rotation; a receiver ignores a publication that is older than its last
 	Connector string
-	Kind      inventory.Kind
+	Kind      Kind
 	Account   string // the reference that the first rotation found: it stays
 	Previous  string // the reference that it replaces
 	Reference string
-	Secret    seal.Secret
+	Secret    Secret
 	// Holders are the items of those who go on; ReliedOnBy names others.
 	Holders    []uuid.UUID
 	ReliedOnBy []string
@@ -111,12 +107,28 @@ type Discoverer interface {
 
 // Found is something that a downstream says is a principal's.
 type Found struct {
-	Kind      inventory.Kind
+	Kind      Kind
 	Reference string
 	Principal uuid.UUID
 	Scopes    []string
 	ExpiresAt *time.Time
 }
+
+// Located is implemented by connectors whose downstream has an address. Two connectors with
+// the same type and address reach the same accounts.
+type Located interface{ Downstream() string }
+
+// OptionalDiscoverer is implemented by a [Discoverer] that can list credentials only with
+// some settings.
+type OptionalDiscoverer interface{ CanDiscover() bool }
+
+// OptionalVerifier is implemented by a [Verifier] that has a probe only for some credentials.
+type OptionalVerifier interface {
+	CanVerify(kind Kind, hasSecret bool) bool
+}
+
+// OptionalNotifier is implemented by a [Notifier] that is notified only with some settings.
+type OptionalNotifier interface{ WantsNotifications() bool }
 
 // Issuer makes a credential of no consequence for a drill. It is the cascade that
 // ends it.
@@ -129,9 +141,9 @@ type Issuer interface {
 
 // Issued is what a drill was given.
 type Issued struct {
-	Kind      inventory.Kind
+	Kind      Kind
 	Reference string
-	Secret    seal.Secret
+	Secret    Secret
 	ExpiresAt *time.Time
 }
 
@@ -184,7 +196,7 @@ type Notification struct {
 	Changed   []string  `json:"changed,omitempty"`
 	Outcome   string    `json:"outcome,omitempty"`
 	// Entitlements are what principals gained and lost by the event.
-	Entitlements []entitlement.Change `json:"entitlements,omitempty"`
+	Entitlements []EntitlementChange `json:"entitlements,omitempty"`
 }
 
 // Outcome is what the downstream said to a revocation, rotation or cancellation.

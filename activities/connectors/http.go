@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"github.com/leaverhq/leaver/internal/transport"
 )
 
 const (
@@ -41,12 +39,12 @@ func NewHTTPClient() *http.Client {
 func Exchange(client *http.Client, req *http.Request) (*http.Response, []byte, error) {
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, nil, Retryable("%s %s: %s", req.Method, req.URL.Host, transport.Reason(err))
+		return nil, nil, Retryable("%s %s: %s", req.Method, req.URL.Host, TransportReason(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
 	if err != nil {
-		return nil, nil, Retryable("%s %s: read the answer: %s", req.Method, req.URL.Host, transport.Reason(err))
+		return nil, nil, Retryable("%s %s: read the answer: %s", req.Method, req.URL.Host, TransportReason(err))
 	}
 	if len(body) > MaxBody {
 		return nil, nil, Retryable("%s %s: the answer is longer than %d bytes", req.Method, req.URL.Host, MaxBody)

@@ -15,10 +15,10 @@ import (
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
+	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
-	"github.com/leaverhq/leaver/internal/scram"
 	leaverworker "github.com/leaverhq/leaver/worker"
 )
 

@@ -15,8 +15,8 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
+	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
-	"github.com/leaverhq/leaver/internal/scram"
 )
 
 var errWorks = errors.New("it still works")

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/brake"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 func (c *cli) brakeCommand() *cobra.Command {
@@ -62,7 +62,7 @@ func (c *cli) connectorCommand() *cobra.Command {
 		Use: "list", Short: "List what is configured, what it can do, and what is paused", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			type connector struct {
-				inventory.Connector
+				registry.Description
 				Paused *brake.Pause `json:"paused,omitempty"`
 			}
 			found, err := all[connector](cmd.Context(), cl, "/connectors", url.Values{}, 0)

@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/brake"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 func (s *Server) listBrakes(w http.ResponseWriter, r *http.Request) {
@@ -83,12 +83,12 @@ func (s *Server) listConnectors(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	type connector struct {
-		inventory.Connector
+		registry.Description
 		Paused *brake.Pause `json:"paused,omitempty"`
 	}
 	var all []connector
 	for _, c := range s.Connectors.Describe() {
-		of := connector{Connector: c}
+		of := connector{Description: c}
 		if pause, ok := pauses[c.Name]; ok {
 			of.Paused = &pause
 		}
@@ -108,7 +108,7 @@ func (s *Server) resumeConnector(w http.ResponseWriter, r *http.Request) {
 func (s *Server) changeConnector(w http.ResponseWriter, r *http.Request, change func(ctx context.Context, connector, by, reason string) error) {
 	name := chi.URLParam(r, "name")
 	why, err := readReason(w, r)
-	known := slices.ContainsFunc(s.Connectors.Describe(), func(c inventory.Connector) bool { return c.Name == name })
+	known := slices.ContainsFunc(s.Connectors.Describe(), func(c registry.Description) bool { return c.Name == name })
 	if err == nil && !known {
 		err = problem{Status: http.StatusNotFound, Detail: "no connector of that name is configured"}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
@@ -302,7 +303,7 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 		s.failTemporal(w, r, err)
 		return
 	}
-	item, err := s.Inventory.Get(r.Context(), of, body.Item, inventory.Kinds())
+	item, err := s.Inventory.Get(r.Context(), of, body.Item, connectors.Kinds())
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -313,7 +314,7 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 // cascadeOf returns the cascade that has an item now, and refuses an item that the named
 // cascade never had, or that is not alive.
 func (s *Server) cascadeOf(ctx context.Context, tenant, cascade, id uuid.UUID) (uuid.UUID, error) {
-	item, err := s.Inventory.Get(ctx, tenant, id, inventory.Kinds())
+	item, err := s.Inventory.Get(ctx, tenant, id, connectors.Kinds())
 	switch {
 	case err != nil:
 		return uuid.Nil, err

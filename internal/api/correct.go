@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
@@ -40,7 +41,7 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 	}
 	var old, item *inventory.Item
 	if err == nil {
-		old, err = s.Inventory.Get(r.Context(), tenantOf(r).ID, id, inventory.Kinds())
+		old, err = s.Inventory.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
 	}
 	if err == nil {
 		// Checked as a registration is: by the connector, and by what is registered.
@@ -48,7 +49,7 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector, Reference: body.Reference, Secret: body.Secret,
 			Shared: old.Shared, ReliedOnBy: old.ReliedOnBy, Entitlement: old.Entitlement, Scopes: old.Scopes,
 		}
-		err = s.check(r.Context(), tenantOf(r), inventory.Kinds(), &asked)
+		err = s.check(r.Context(), tenantOf(r), connectors.Kinds(), &asked)
 		body.Reference = asked.Reference
 	}
 	if err == nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
@@ -55,7 +56,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		var body registration
 		err := decodeStrict(json.NewDecoder(bytes.NewReader(line.text)), &body)
 		if err == nil {
-			err = s.check(r.Context(), tenantOf(r), inventory.Kinds(), &body)
+			err = s.check(r.Context(), tenantOf(r), connectors.Kinds(), &body)
 		}
 		if errors.Is(err, inventory.ErrNotAsked) { // nor would it answer for the other lines
 			s.fail(w, r, err)

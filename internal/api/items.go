@@ -13,8 +13,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -23,7 +23,7 @@ import (
 type items struct {
 	*Server
 	path  string
-	kinds []inventory.Kind
+	kinds []connectors.Kind
 }
 
 // registration is what a platform sends. The secret is sealed, and in no answer.
@@ -34,11 +34,11 @@ type registration struct {
 	PrincipalName string `json:"principal"`
 	AgentName     string `json:"agent"`
 
-	Kind      inventory.Kind `json:"kind"`
-	Connector string         `json:"connector"`
-	Reference string         `json:"reference"`
-	Secret    rawSecret      `json:"secret"`
-	Shared    bool           `json:"shared"`
+	Kind      connectors.Kind `json:"kind"`
+	Connector string          `json:"connector"`
+	Reference string          `json:"reference"`
+	Secret    rawSecret       `json:"secret"`
+	Shared    bool            `json:"shared"`
 	// ReliedOnBy names whoever else relies on it; Entitlement, what it was granted under.
 	ReliedOnBy  []string   `json:"reliedOnBy"`
 	Entitlement string     `json:"entitlement"`
@@ -59,13 +59,13 @@ func (b registration) item() inventory.New {
 	}
 }
 
-// rawSecret decodes a secret from JSON; it encodes like any seal.Secret, as a
+// rawSecret decodes a secret from JSON; it encodes like any connectors.Secret, as a
 // placeholder.
-type rawSecret struct{ seal.Secret }
+type rawSecret struct{ connectors.Secret }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *rawSecret) UnmarshalText(text []byte) error {
-	s.Secret = seal.Secret(text)
+	s.Secret = connectors.Secret(text)
 	return nil
 }
 
@@ -102,7 +102,7 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 
 // check refuses what could never be ended, while the caller can correct it, and gives the
 // reference its canonical spelling.
-func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.Kind, body *registration) error {
+func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors.Kind, body *registration) error {
 	invalid := func(format string, args ...any) error {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -124,7 +124,7 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []inventory.
 	case body.ExpiresAt != nil && body.ExpiresAt.Before(time.Now()):
 		return invalid("expiresAt has passed: there is nothing to end")
 	}
-	asked := inventory.Registration{Kind: body.Kind, Reference: body.Reference, HasSecret: body.Secret.Secret != "", Shared: body.Shared || len(body.ReliedOnBy) > 0}
+	asked := connectors.Registration{Kind: body.Kind, Reference: body.Reference, HasSecret: body.Secret.Secret != "", Shared: body.Shared || len(body.ReliedOnBy) > 0}
 	var err error
 	if body.Reference, err = s.Connectors.Accepts(of.Name, body.Connector, asked); err != nil {
 		return invalid("%v", err)
@@ -183,7 +183,7 @@ func (h items) release(w http.ResponseWriter, r *http.Request) {
 }
 
 // listItems answers a page of the inventory, for platforms and operators alike.
-func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []inventory.Kind) {
+func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []connectors.Kind) {
 	query := r.URL.Query()
 	q := inventory.Query{Kinds: kinds, Connector: query.Get("connector")}
 	for _, state := range queryList(r, "state") {

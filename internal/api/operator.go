@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -175,7 +176,7 @@ func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) listInventory(w http.ResponseWriter, r *http.Request) {
-	s.listItems(w, r, inventory.Kinds())
+	s.listItems(w, r, connectors.Kinds())
 }
 
 // getItem is one item with its history.
@@ -185,7 +186,7 @@ func (s *Server) getItem(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	item, err := s.Inventory.Get(r.Context(), tenantOf(r).ID, id, inventory.Kinds())
+	item, err := s.Inventory.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
 	if err != nil {
 		s.fail(w, r, err)
 		return

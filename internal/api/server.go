@@ -16,6 +16,7 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/brake"
@@ -24,6 +25,7 @@ import (
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -49,7 +51,7 @@ type Cascades interface {
 type Connectors interface {
 	// Accepts returns the canonical spelling of an item's reference, or says why it cannot
 	// be registered at a connector.
-	Accepts(tenant, connector string, r inventory.Registration) (reference string, err error)
+	Accepts(tenant, connector string, r connectors.Registration) (reference string, err error)
 	// Prove returns an error where nothing shows that an item is the tenant's.
 	Prove(ctx context.Context, tenant uuid.UUID, name string, n inventory.New) error
 	// Look asks the downstream whether an item is alive: alive, dead or unknown.
@@ -58,8 +60,8 @@ type Connectors interface {
 	// reasons of those that could not be asked, by name.
 	Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []inventory.Unregistered, failed map[string]error)
 	// Verifies tells whether a connector has a probe for an item.
-	Verifies(connector string, kind inventory.Kind, hasSecret bool) bool
-	Describe() []inventory.Connector
+	Verifies(connector string, kind connectors.Kind, hasSecret bool) bool
+	Describe() []registry.Description
 }
 
 // Server answers requests.
@@ -103,8 +105,8 @@ func (s *Server) Handler() http.Handler {
 	})
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate(tenant.ClassPlatform))
-		credentials := items{Server: s, path: "/credentials", kinds: inventory.CredentialKinds()}
-		runs := items{Server: s, path: "/scheduled-runs", kinds: []inventory.Kind{inventory.ScheduledRun}}
+		credentials := items{Server: s, path: "/credentials", kinds: connectors.CredentialKinds()}
+		runs := items{Server: s, path: "/scheduled-runs", kinds: []connectors.Kind{connectors.ScheduledRun}}
 		for _, h := range []items{credentials, runs} {
 			r.Post(h.path, h.register)
 			r.With(s.slowly).Get(h.path, h.list)

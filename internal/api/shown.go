@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/inventory"
@@ -83,7 +84,7 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 
 // showHeld adds the agents, credentials and cascades of a principal.
 func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error {
-	items, err := s.Inventory.List(ctx, of, inventory.Query{Kinds: inventory.Kinds(), Principal: &shown.ID, Limit: maxShown})
+	items, err := s.Inventory.List(ctx, of, inventory.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: maxShown})
 	if err == nil {
 		shown.Credentials, err = s.shownItems(ctx, of, items)
 	}

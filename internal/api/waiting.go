@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
@@ -24,13 +25,13 @@ type ShownCascade struct {
 // Waiting is an item, a connector that is asked what it holds, or the workflow itself, with
 // what is known of the attempts.
 type Waiting struct {
-	Item      *uuid.UUID     `json:"itemId,omitempty"` // nil: the connector is asked what it holds
-	Kind      inventory.Kind `json:"kind,omitempty"`
-	Connector string         `json:"connector,omitempty"` // empty: no worker runs the workflow
-	Attempts  int            `json:"attempts"`
-	Answer    string         `json:"answer"` // the last one
-	NextTry   *time.Time     `json:"nextTry,omitempty"`
-	Deadline  *time.Time     `json:"deadline,omitempty"`
+	Item      *uuid.UUID      `json:"itemId,omitempty"` // nil: the connector is asked what it holds
+	Kind      connectors.Kind `json:"kind,omitempty"`
+	Connector string          `json:"connector,omitempty"` // empty: no worker runs the workflow
+	Attempts  int             `json:"attempts"`
+	Answer    string          `json:"answer"` // the last one
+	NextTry   *time.Time      `json:"nextTry,omitempty"`
+	Deadline  *time.Time      `json:"deadline,omitempty"`
 }
 
 const (

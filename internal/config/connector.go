@@ -2,14 +2,11 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
-
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // Connector is one entry of the file's connectors, with the settings of its
@@ -163,30 +160,4 @@ func strict(file string, node *yaml.Node, into any, also ...string) error {
 		}
 	}
 	return nil
-}
-
-// SecretRef names where a secret is: env:NAME or file:PATH. The secret itself
-// never stands in the configuration.
-type SecretRef string
-
-// Resolve reads the secret. The error names the reference, never the secret.
-func (r SecretRef) Resolve() (seal.Secret, error) {
-	switch {
-	case r == "":
-		return "", nil
-	case strings.HasPrefix(string(r), "env:"):
-		name := strings.TrimPrefix(string(r), "env:")
-		value, ok := os.LookupEnv(name)
-		if !ok || value == "" {
-			return "", fmt.Errorf("the variable %s is not set", name)
-		}
-		return seal.Secret(value), nil
-	case strings.HasPrefix(string(r), "file:"):
-		raw, err := os.ReadFile(strings.TrimPrefix(string(r), "file:"))
-		if err != nil {
-			return "", fmt.Errorf("read the secret: %w", err)
-		}
-		return seal.Secret(strings.TrimRight(string(raw), "\r\n")), nil
-	}
-	return "", fmt.Errorf("a secret is given by reference, env:NAME or file:PATH")
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
-	"github.com/leaverhq/leaver/internal/scram"
+	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 )
 
 //go:embed migrations/*.sql functions.sql

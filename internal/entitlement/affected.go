@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
@@ -97,7 +98,7 @@ func (s *Store) Unentitled(ctx context.Context, of, after uuid.UUID, limit int) 
 
 // ChangesBy returns a page of what an event had principals gain and lose, of up to
 // limit principals behind one.
-func (s *Store) ChangesBy(ctx context.Context, of, event, after uuid.UUID, limit int) ([]Change, error) {
+func (s *Store) ChangesBy(ctx context.Context, of, event, after uuid.UUID, limit int) ([]connectors.EntitlementChange, error) {
 	rows, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[change], `
 		select distinct on (c.principal_id, c.name) c.principal_id, c.name, c.gained from entitlement_changes c
 		 where c.tenant_id = $1 and c.event_id = $2

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/mapping"
@@ -25,13 +26,6 @@ type Cause struct {
 	Ends bool
 }
 
-// Change is what a principal gained and lost.
-type Change struct {
-	Principal uuid.UUID `json:"principal"`
-	Gained    []string  `json:"gained,omitempty"`
-	Lost      []string  `json:"lost,omitempty"`
-}
-
 // MaxBatch bounds how many principals are computed in one transaction.
 const MaxBatch = 250
 
@@ -40,8 +34,8 @@ const MaxBatch = 250
 // commit on, by a mover event. Of several computations of one principal the last to
 // run has seen every change that any of them was for. Where the tenant has no rules
 // it does nothing.
-func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUID, by Cause) ([]Change, error) {
-	var changes []Change
+func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUID, by Cause) ([]connectors.EntitlementChange, error) {
+	var changes []connectors.EntitlementChange
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
 		ids := sorted(principals)
 		// No row, no lock: what rules there are is asked for again behind it.
@@ -226,7 +220,7 @@ const writeSQL = `
 	select principal_id, name, gained from changed order by principal_id, name`
 
 // write stores the evaluated entitlements, and ends credentials whose entitlement is lost.
-func (w writer) write(ctx context.Context, read []principal, d derived) ([]Change, error) {
+func (w writer) write(ctx context.Context, read []principal, d derived) ([]connectors.EntitlementChange, error) {
 	var rows []change
 	err := database.Send(ctx, w.tx, database.Statement{
 		SQL: writeSQL, Args: []any{w.of, w.ids, d.principals, d.names, d.sources, w.version, w.by.Event},
@@ -260,7 +254,7 @@ type writer struct {
 }
 
 // notify stores a token-claims-change signal for each change. d holds the new entitlements.
-func (w writer) notify(ctx context.Context, changes []Change, types map[uuid.UUID]string, d derived) error {
+func (w writer) notify(ctx context.Context, changes []connectors.EntitlementChange, types map[uuid.UUID]string, d derived) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -409,11 +403,11 @@ type change struct {
 }
 
 // byPrincipal groups changes, which are in the order of principals.
-func byPrincipal(rows []change) []Change {
-	var changes []Change
+func byPrincipal(rows []change) []connectors.EntitlementChange {
+	var changes []connectors.EntitlementChange
 	for _, r := range rows {
 		if len(changes) == 0 || changes[len(changes)-1].Principal != r.Principal {
-			changes = append(changes, Change{Principal: r.Principal})
+			changes = append(changes, connectors.EntitlementChange{Principal: r.Principal})
 		}
 		c := &changes[len(changes)-1]
 		if r.Gained {

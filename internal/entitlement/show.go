@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -111,7 +112,7 @@ type Difference struct {
 	Ends       int            `json:"ends"` // credentials and scheduled runs that would be ended
 	Failed     map[string]int `json:"failed,omitempty"`
 	// Changes names the first of the principals.
-	Changes []Change `json:"changes"`
+	Changes []connectors.EntitlementChange `json:"changes"`
 }
 
 const (
@@ -123,7 +124,7 @@ const (
 // principals at a time. Errors: mapping.Error, [ErrOutdated] where other rules are
 // applied meanwhile.
 func (s *Store) Diff(ctx context.Context, of uuid.UUID, document string) (Difference, error) {
-	d := Difference{Base: -1, Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int), Changes: []Change{}}
+	d := Difference{Base: -1, Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int), Changes: []connectors.EntitlementChange{}}
 	var rules *mapping.Rules
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) (err error) {
 		rules, err = s.draft(ctx, tx, of, document)
@@ -185,7 +186,7 @@ func (s *Store) diffPage(ctx context.Context, of uuid.UUID, rules *mapping.Rules
 
 // add counts one principal in.
 func (d *Difference) add(id uuid.UUID, wanted map[string][]mapping.Source, held, granted []string) {
-	c := Change{Principal: id}
+	c := connectors.EntitlementChange{Principal: id}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		if !slices.Contains(held, name) {
 			c.Gained = append(c.Gained, name)

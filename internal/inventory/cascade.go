@@ -8,9 +8,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
@@ -18,7 +18,7 @@ import (
 // secret, since it travels through Temporal.
 type Held struct {
 	ID        uuid.UUID
-	Kind      Kind
+	Kind      connectors.Kind
 	Connector string
 	Verb      Verb
 	Blocked   bool // by an earlier run of the cascade, while the brake holds it back
@@ -96,7 +96,7 @@ func (s *Store) Discover(ctx context.Context, tenant uuid.UUID, scope Scope, loo
 		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id and e.event_id = $2 and e.step = 'block')
 		  from marked m order by kind <> 'scheduled_run', id`,
 		tenant, scope.Event, look.Limit,
-		look.After.ID != uuid.Nil && look.After.Kind != ScheduledRun, look.After.ID, look.Held)
+		look.After.ID != uuid.Nil && look.After.Kind != connectors.ScheduledRun, look.After.ID, look.Held)
 	if err != nil {
 		return nil, fmt.Errorf("discover what %s holds: %w", scope.Principal, err)
 	}
@@ -157,7 +157,7 @@ func (s *Store) Abandon(ctx context.Context, tenant, id, event uuid.UUID, reason
 // Opened is an item with its secrets, for the activity that ends it.
 type Opened struct {
 	Item
-	Secret        seal.Secret
+	Secret        connectors.Secret
 	PrincipalType string
 	// Verb is how it is ended now, whatever it was when it was found.
 	Verb Verb
@@ -201,12 +201,12 @@ func (i *Item) fields() []any {
 	}
 }
 
-func (s *Store) unseal(tenant, id uuid.UUID, sealed []byte) (seal.Secret, error) {
+func (s *Store) unseal(tenant, id uuid.UUID, sealed []byte) (connectors.Secret, error) {
 	if sealed == nil {
 		return "", nil
 	}
 	secret, err := s.sealer.Open(tenant, id, sealed)
-	return seal.Secret(secret), err
+	return connectors.Secret(secret), err
 }
 
 // Ending returns the principal and the agents that end with it.

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // ErrNotCorrectable is returned for a registration that is neither live nor a survivor, or
@@ -19,7 +19,7 @@ var ErrNotCorrectable = errors.New("the item is neither live nor a survivor, or 
 // Correction is what an operator changes of a registration.
 type Correction struct {
 	Reference string
-	Secret    seal.Secret // empty: there is none
+	Secret    connectors.Secret // empty: there is none
 }
 
 // ReleaseByOperator takes an item that no open cascade has out of the inventory, because it

@@ -9,47 +9,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/seal"
 )
-
-// Kind is what an item is.
-type Kind string
-
-// The kinds.
-const (
-	RefreshToken   Kind = "refresh_token"
-	AccessToken    Kind = "access_token"
-	ServiceAccount Kind = "service_account"
-	APIKey         Kind = "api_key"
-	Session        Kind = "session"
-	// Grant is what an authorization server lets a client do for a subject; all
-	// of its tokens end with it.
-	Grant        Kind = "grant"
-	ScheduledRun Kind = "scheduled_run"
-)
-
-// CredentialKinds lists the kinds that are credentials.
-func CredentialKinds() []Kind {
-	return []Kind{RefreshToken, AccessToken, ServiceAccount, APIKey, Session, Grant}
-}
-
-// Kinds lists all kinds.
-func Kinds() []Kind { return append(CredentialKinds(), ScheduledRun) }
-
-// IsAccount tells whether several may hold one: it is rotated then.
-func (k Kind) IsAccount() bool { return k == ServiceAccount || k == APIKey }
-
-// Renewable tells whether ending it can be made good by a login: a token, a grant
-// or a session, but no account, no key and no schedule.
-func (k Kind) Renewable() bool {
-	switch k {
-	case RefreshToken, AccessToken, Session, Grant:
-		return true
-	default:
-		return false
-	}
-}
 
 // State is where an item stands.
 type State string
@@ -84,12 +47,12 @@ func (s State) Ended() bool {
 
 // Item is one credential or scheduled run, without its secrets.
 type Item struct {
-	ID        uuid.UUID  `json:"id"`
-	Principal uuid.UUID  `json:"principalId"`
-	Agent     *uuid.UUID `json:"agentId,omitempty"`
-	Kind      Kind       `json:"kind"`
-	Connector string     `json:"connector"`
-	Reference string     `json:"reference"`
+	ID        uuid.UUID       `json:"id"`
+	Principal uuid.UUID       `json:"principalId"`
+	Agent     *uuid.UUID      `json:"agentId,omitempty"`
+	Kind      connectors.Kind `json:"kind"`
+	Connector string          `json:"connector"`
+	Reference string          `json:"reference"`
 	// Account is the reference that a first rotation found; empty before.
 	Account string `json:"account,omitempty"`
 	// Shared: others rely on it whom the inventory does not know.
@@ -107,24 +70,6 @@ type Item struct {
 	WaivedUntil *time.Time `json:"waivedUntil,omitempty"`
 	CreatedAt   time.Time  `json:"createdAt"`
 	UpdatedAt   time.Time  `json:"updatedAt"`
-}
-
-// Registration is what a connector checks of an item before it is registered.
-type Registration struct {
-	Kind      Kind
-	Reference string
-	HasSecret bool
-	Shared    bool // others rely on it: it is rotated
-}
-
-// Connector is what may be told of a configured connector.
-type Connector struct {
-	Name         string   `json:"name"`
-	Type         string   `json:"type"`
-	Rate         float64  `json:"rate,omitempty"` // attempts a second; 0 is none
-	Tenants      []string `json:"tenants"`
-	PublishTo    string   `json:"publishTo,omitempty"`
-	Capabilities []string `json:"capabilities"`
 }
 
 // The errors of this package.

@@ -10,12 +10,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
 // Query selects items for a list, in the order of registration.
 type Query struct {
-	Kinds     []Kind
+	Kinds     []connectors.Kind
 	Principal *uuid.UUID // or held by it as an agent
 	Event     *uuid.UUID // ended, or tried, by that cascade
 	Agent     *uuid.UUID // held by this agent
@@ -68,7 +69,7 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, er
 }
 
 // Get returns one item of the given kinds. Error: [ErrNotFound].
-func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []Kind) (*Item, error) {
+func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []connectors.Kind) (*Item, error) {
 	item, err := database.Row(ctx, s.db, tenant, pgx.RowToAddrOfStructByPos[Item], `select `+itemColumns+` from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound

@@ -12,23 +12,23 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/mapping"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // New is what a platform registers.
 type New struct {
 	Principal uuid.UUID
 	Agent     *uuid.UUID
-	Kind      Kind
+	Kind      connectors.Kind
 	Connector string
 	Reference string
-	Secret    seal.Secret // sealed before it is stored; empty where the connector needs none
-	Shared    bool        // others rely on it: rotated instead of disabled
+	Secret    connectors.Secret // sealed before it is stored; empty where the connector needs none
+	Shared    bool              // others rely on it: rotated instead of disabled
 	// ReliedOnBy names whoever else relies on it and is in no inventory.
 	ReliedOnBy  []string
 	Entitlement string // what it was granted under

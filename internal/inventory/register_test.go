@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/seal"
@@ -67,7 +68,7 @@ func TestRegister_RechecksStaleEntitlementsUnderLock(t *testing.T) {
 		exec(`delete from invalidations where tenant_id = $1`, of.ID)
 	}})
 	_, err = store.Register(t.Context(), of.ID, inventory.New{
-		Principal: ada, Kind: inventory.APIKey, Connector: "platform", Reference: "k", Entitlement: "team:x", IssuedAt: time.Now(),
+		Principal: ada, Kind: connectors.APIKey, Connector: "platform", Reference: "k", Entitlement: "team:x", IssuedAt: time.Now(),
 	})
 	if !errors.Is(err, inventory.ErrNotEntitled) {
 		t.Errorf("%v, want ErrNotEntitled", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
 )
 
@@ -33,7 +34,7 @@ func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool
 // What a cascade has begun with, and what a restricted principal holds, stays:
 // nobody talks an item out of a cascade. Releasing twice is no error.
 // Errors: [ErrNotFound], [ErrEnding].
-func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []Kind) error {
+func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []connectors.Kind) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		if err := audit.Attribute(ctx, tx); err != nil {
 			return err

@@ -11,9 +11,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // Step is how far a rotation has come. Each step can be repeated.
@@ -38,7 +38,7 @@ type Rotation struct {
 	Step         Step
 	Sequence     int64  // orders the rotations of an account
 	NewReference string // where the new secret has another name than the old one
-	NewSecret    seal.Secret
+	NewSecret    connectors.Secret
 	// Handed: the new secret was published for the item whose cascade asks, whose
 	// holder leaves now: it needs another once this one is finished.
 	Handed bool

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 )
@@ -16,7 +17,7 @@ import (
 // Unregistered is what a connector found.
 type Unregistered struct {
 	Connector string
-	Kind      Kind
+	Kind      connectors.Kind
 	Reference string
 	Principal *uuid.UUID // by the downstream's own label
 	Scopes    []string
@@ -25,17 +26,17 @@ type Unregistered struct {
 
 // Unbound is something that a connector found and nobody registered.
 type Unbound struct {
-	ID           uuid.UUID  `json:"id"`
-	Connector    string     `json:"connector"`
-	Kind         Kind       `json:"kind"`
-	Reference    string     `json:"reference"`
-	Label        *uuid.UUID `json:"labelledPrincipalId,omitempty"` // whose it is, as the downstream has it
-	Restricted   bool       `json:"labelledPrincipalRestricted"`
-	Scopes       []string   `json:"scopes"`
-	ExpiresAt    *time.Time `json:"expiresAt,omitempty"`
-	Event        *uuid.UUID `json:"cascadeId,omitempty"` // which found it
-	DiscoveredAt time.Time  `json:"discoveredAt"`
-	SeenAt       time.Time  `json:"seenAt"`
+	ID           uuid.UUID       `json:"id"`
+	Connector    string          `json:"connector"`
+	Kind         connectors.Kind `json:"kind"`
+	Reference    string          `json:"reference"`
+	Label        *uuid.UUID      `json:"labelledPrincipalId,omitempty"` // whose it is, as the downstream has it
+	Restricted   bool            `json:"labelledPrincipalRestricted"`
+	Scopes       []string        `json:"scopes"`
+	ExpiresAt    *time.Time      `json:"expiresAt,omitempty"`
+	Event        *uuid.UUID      `json:"cascadeId,omitempty"` // which found it
+	DiscoveredAt time.Time       `json:"discoveredAt"`
+	SeenAt       time.Time       `json:"seenAt"`
 }
 
 // Noted is what became of something that a connector found.

@@ -1,5 +1,9 @@
 package inventory
 
+import (
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
 // Verb is the operation that ends an item.
 type Verb string
 
@@ -11,15 +15,15 @@ const (
 )
 
 // EndVerb returns how an item of a kind is ended. reliedOn: others rely on its account.
-func EndVerb(kind Kind, reliedOn bool) Verb {
+func EndVerb(kind connectors.Kind, reliedOn bool) Verb {
 	switch kind {
-	case ScheduledRun:
+	case connectors.ScheduledRun:
 		return Cancel
-	case ServiceAccount, APIKey:
+	case connectors.ServiceAccount, connectors.APIKey:
 		if reliedOn {
 			return Rotate
 		}
-	case RefreshToken, AccessToken, Session, Grant: // of one holder alone
+	case connectors.RefreshToken, connectors.AccessToken, connectors.Session, connectors.Grant: // of one holder alone
 	}
 	return Revoke
 }

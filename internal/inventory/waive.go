@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
@@ -35,12 +36,12 @@ func (s *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reas
 
 // Waiting is an item that a cascade is at, with its downstream's last answer.
 type Waiting struct {
-	Item      uuid.UUID `json:"item"`
-	Kind      Kind      `json:"kind"`
-	Connector string    `json:"connector"`
-	Attempts  int       `json:"attempts"`
-	Answer    string    `json:"answer"`
-	At        time.Time `json:"at"`
+	Item      uuid.UUID       `json:"item"`
+	Kind      connectors.Kind `json:"kind"`
+	Connector string          `json:"connector"`
+	Attempts  int             `json:"attempts"`
+	Answer    string          `json:"answer"`
+	At        time.Time       `json:"at"`
 }
 
 // WaitsFor returns items that a cascade has failed to end so far, the ones that

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -90,7 +91,7 @@ func (w world) act(ctx context.Context, user uuid.UUID, action string, n int) er
 	switch action {
 	case "register":
 		_, err = w.items.Register(ctx, w.tenant, inventory.New{
-			Principal: user, Kind: inventory.APIKey, Connector: "platform", Reference: fmt.Sprint(user, n), IssuedAt: time.Now(),
+			Principal: user, Kind: connectors.APIKey, Connector: "platform", Reference: fmt.Sprint(user, n), IssuedAt: time.Now(),
 		})
 		if errors.Is(err, inventory.ErrRestricted) {
 			return nil

@@ -15,8 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/seal"
-	"github.com/leaverhq/leaver/internal/transport"
+	"github.com/leaverhq/leaver/activities/connectors"
 )
 
 const (
@@ -99,7 +98,7 @@ func (e *UnreachableError) Error() string { return e.Reason }
 
 // Push sends one token (RFC 8935 section 2). A refusal is the receiver's last word on
 // it. Error: [UnreachableError].
-func (p *Pusher) Push(ctx context.Context, endpoint string, header seal.Secret, set string) (*Refusal, error) {
+func (p *Pusher) Push(ctx context.Context, endpoint string, header connectors.Secret, set string) (*Refusal, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(set))
 	if err != nil {
 		return nil, &UnreachableError{Reason: "the endpoint is no address"}
@@ -111,7 +110,7 @@ func (p *Pusher) Push(ctx context.Context, endpoint string, header seal.Secret, 
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		reason := transport.Reason(err)
+		reason := connectors.TransportReason(err)
 		if errors.Is(err, errPrivate) {
 			reason = errPrivate.Error()
 		}

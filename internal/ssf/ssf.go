@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/seal"
 )
@@ -86,8 +87,8 @@ type Stream struct {
 	Issuer      string
 	Audience    []string
 	Push        bool
-	Endpoint    string      // of push
-	Header      seal.Secret // the Authorization header of pushes; only on the way in
+	Endpoint    string            // of push
+	Header      connectors.Secret // the Authorization header of pushes; only on the way in
 	Requested   []string
 	Events      []string // what is delivered
 	Description string

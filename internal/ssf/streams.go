@@ -8,9 +8,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 const streamColumns = `id, issuer, audience, method = 'push', endpoint, requested, events, description, status, reason, created_by, created_at, last_error, last_error_at`
@@ -149,7 +149,7 @@ func (s *Store) Verify(ctx context.Context, tenant, id uuid.UUID, state string) 
 // Opened is a stream as its deliverer needs it.
 type Opened struct {
 	Stream
-	Header seal.Secret
+	Header connectors.Secret
 }
 
 // Open reads a stream with its header, both by one statement: a header is for the endpoint
@@ -171,7 +171,7 @@ func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (Opened, error) 
 		return Opened{Stream: stream}, nil
 	}
 	header, err := s.sealer.Open(tenant, id, sealed)
-	return Opened{stream, seal.Secret(header)}, err
+	return Opened{stream, connectors.Secret(header)}, err
 }
 
 // Assign gives a stream to another receiver's token, such as the successor of one that was

@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // consentPath is where Ory Hydra's admin API has what subjects let clients do
@@ -70,7 +69,7 @@ func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]con
 		}
 		for client, scopes := range grants {
 			found = append(found, connectors.Found{
-				Kind: inventory.Grant, Reference: GrantReference(principal.String(), client), Principal: principal, Scopes: scopes,
+				Kind: connectors.Grant, Reference: GrantReference(principal.String(), client), Principal: principal, Scopes: scopes,
 			})
 		}
 	}

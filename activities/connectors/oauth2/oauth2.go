@@ -11,17 +11,14 @@ import (
 	"net/url"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/config"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // Config are the settings of a connector of type oauth2.
 type Config struct {
-	RevocationURL string           `yaml:"revocation_url"`
-	ClientID      string           `yaml:"client_id"`
-	ClientSecret  config.SecretRef `yaml:"client_secret"`
-	Auth          string           `yaml:"auth"` // basic (default) or post
+	RevocationURL string               `yaml:"revocation_url"`
+	ClientID      string               `yaml:"client_id"`
+	ClientSecret  connectors.SecretRef `yaml:"client_secret"`
+	Auth          string               `yaml:"auth"` // basic (default) or post
 	// IntrospectionURL, where given, is the positive control and the proof.
 	IntrospectionURL string `yaml:"introspection_url"`
 	// TokenURL, where given, makes the stronger proof for refresh tokens: one
@@ -35,7 +32,7 @@ type Config struct {
 // Connector implements Revoker, Verifier, Prover and Discoverer.
 type Connector struct {
 	config Config
-	secret seal.Secret
+	secret connectors.Secret
 	client *http.Client
 }
 
@@ -69,17 +66,17 @@ func New(c Config) (*Connector, error) {
 
 // Accepts implements connectors.Connector: tokens are ended by their value,
 // grants by subject and client, whose escapes have one spelling.
-func (c *Connector) Accepts(r inventory.Registration) (string, error) {
+func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	switch {
 	case r.Shared:
 		return "", errors.New("a token or grant cannot be shared")
-	case r.Kind == inventory.Grant && c.config.AdminURL != "":
+	case r.Kind == connectors.Grant && c.config.AdminURL != "":
 		subject, client, err := parseGrant(r.Reference)
 		if err != nil {
 			return "", err
 		}
 		return GrantReference(subject, client), nil
-	case r.Kind != inventory.RefreshToken && r.Kind != inventory.AccessToken || c.config.RevocationURL == "":
+	case r.Kind != connectors.RefreshToken && r.Kind != connectors.AccessToken || c.config.RevocationURL == "":
 		return "", errors.New("kind must be refresh_token or access_token (with revocation_url), or grant (with admin_url)")
 	case !r.HasSecret:
 		return "", errors.New("a token is revoked by its value: register it as the secret")

@@ -12,8 +12,6 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/contract"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 func connect(t *testing.T, c Config) *Connector {
@@ -51,7 +49,7 @@ func issue(t *testing.T, p *openid.Provider) connectors.Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return connectors.Target{Item: uuid.New(), Kind: inventory.RefreshToken, Secret: seal.Secret(grant.RefreshToken)}
+	return connectors.Target{Item: uuid.New(), Kind: connectors.RefreshToken, Secret: connectors.Secret(grant.RefreshToken)}
 }
 
 func TestContract(t *testing.T) {
@@ -83,7 +81,7 @@ func TestContract(t *testing.T) {
 }
 
 func TestTheAnswersTable(t *testing.T) {
-	target := connectors.Target{Kind: inventory.RefreshToken, Secret: contract.Canary}
+	target := connectors.Target{Kind: connectors.RefreshToken, Secret: contract.Canary}
 	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "200", Status: 200, Outcome: connectors.Done},
 		{Name: "unknown tokens get 200 too", Status: 200, Body: "{}", Outcome: connectors.Done},
@@ -111,7 +109,7 @@ func grants(t *testing.T, p *openid.Provider) (*Connector, func(t *testing.T) co
 			t.Fatal(err)
 		}
 		return connectors.Target{
-			Item: uuid.New(), Kind: inventory.Grant, Reference: GrantReference(subject, openid.ClientID), NewSecret: seal.Secret(grant.RefreshToken),
+			Item: uuid.New(), Kind: connectors.Grant, Reference: GrantReference(subject, openid.ClientID), NewSecret: connectors.Secret(grant.RefreshToken),
 		}
 	}
 }
@@ -134,13 +132,13 @@ func TestContractOfGrants(t *testing.T) {
 }
 
 func TestTheAnswersTableOfGrants(t *testing.T) {
-	target := connectors.Target{Kind: inventory.Grant, Reference: "ada/app", Secret: contract.Canary}
+	target := connectors.Target{Kind: connectors.Grant, Reference: "ada/app", Secret: contract.Canary}
 	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "204", Status: 204, Outcome: connectors.Done},
 		{Name: "404 of the API itself", Status: 404, Body: `{"error":"not_found"}`, Outcome: connectors.Gone},
 		{Name: "200 is not what it says", Status: 200, Permanent: true},
 	}...), target, func(t *testing.T, url string) connectors.Connector { return connect(t, Config{AdminURL: url}) })
-	if _, err := connect(t, Config{AdminURL: "http://localhost"}).Revoke(t.Context(), connectors.Target{Kind: inventory.Grant, Reference: "ada"}); !connectors.IsPermanent(err) {
+	if _, err := connect(t, Config{AdminURL: "http://localhost"}).Revoke(t.Context(), connectors.Target{Kind: connectors.Grant, Reference: "ada"}); !connectors.IsPermanent(err) {
 		t.Errorf("a reference without a client: %v, want a permanent refusal", err)
 	}
 }
@@ -180,7 +178,7 @@ func TestATokenThatCannotBeRevokedExpiresByItself(t *testing.T) {
 	expires := time.Now().Add(time.Hour)
 	contract.RunAnswers(t, []contract.Answer{
 		{Name: "unsupported_token_type", Status: 400, Body: `{"error":"unsupported_token_type"}`, Outcome: connectors.Expires},
-	}, connectors.Target{Kind: inventory.AccessToken, Secret: "jwt", ExpiresAt: &expires}, func(t *testing.T, url string) connectors.Connector {
+	}, connectors.Target{Kind: connectors.AccessToken, Secret: "jwt", ExpiresAt: &expires}, func(t *testing.T, url string) connectors.Connector {
 		return connect(t, Config{RevocationURL: url, ClientID: "c"})
 	})
 }
@@ -224,7 +222,7 @@ func TestIntrospectionThatIsNoAnswerProvesNothing(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
 			defer server.Close()
 			vitality, _, err := connect(t, Config{RevocationURL: server.URL, IntrospectionURL: server.URL, ClientID: "c"}).
-				Probe(t.Context(), connectors.Target{Kind: inventory.RefreshToken, Secret: "x"})
+				Probe(t.Context(), connectors.Target{Kind: connectors.RefreshToken, Secret: "x"})
 			if vitality != connectors.Unknown || err == nil {
 				t.Errorf("%s, %v; want unknown and an error", vitality, err)
 			}

@@ -7,13 +7,12 @@ import (
 	"strings"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // Revoke implements connectors.Revoker by RFC 7009 section 2.1, and of a grant by
 // the admin API.
 func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	if t.Kind == inventory.Grant {
+	if t.Kind == connectors.Grant {
 		return c.endGrant(ctx, t)
 	}
 	if err := t.CheckFence(ctx); err != nil {
@@ -28,8 +27,8 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 	return readRevocation(resp, body, t)
 }
 
-func hint(kind inventory.Kind) string {
-	if kind == inventory.AccessToken {
+func hint(kind connectors.Kind) string {
+	if kind == connectors.AccessToken {
 		return "access_token"
 	}
 	return "refresh_token"

@@ -5,17 +5,16 @@ import (
 	"net/url"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // CanVerify tells whether there is a probe for an item.
-func (c *Connector) CanVerify(kind inventory.Kind, _ bool) bool {
-	return kind == inventory.Grant || c.config.IntrospectionURL != ""
+func (c *Connector) CanVerify(kind connectors.Kind, _ bool) bool {
+	return kind == connectors.Grant || c.config.IntrospectionURL != ""
 }
 
 // Probe implements connectors.Verifier by introspection, which uses nothing up.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	if t.Kind == inventory.Grant {
+	if t.Kind == connectors.Grant {
 		return c.probeGrant(ctx, t)
 	}
 	if c.config.IntrospectionURL == "" {
@@ -33,7 +32,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 // Possesses implements connectors.Possession: a token is ended by its value, which is
 // the proof; a grant is the principal's whose SCIM id is its subject.
 func (c *Connector) Possesses(_ context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	if t.Kind != inventory.Grant {
+	if t.Kind != connectors.Grant {
 		return connectors.Alive, "a token is ended by its value", nil
 	}
 	subject, _, err := parseGrant(t.Reference)
@@ -53,7 +52,7 @@ func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.
 	// A refusal of the refresh alone may only say that the token is another
 	// client's (RFC 6749 section 5.2): introspection has to agree.
 	vitality, detail, err := c.Probe(ctx, t)
-	if err != nil || vitality == connectors.Alive || t.Kind != inventory.RefreshToken || c.config.TokenURL == "" {
+	if err != nil || vitality == connectors.Alive || t.Kind != connectors.RefreshToken || c.config.TokenURL == "" {
 		return vitality, detail, err
 	}
 	resp, body, err := c.post(ctx, c.config.TokenURL, url.Values{

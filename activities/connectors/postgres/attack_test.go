@@ -10,8 +10,6 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // as runs SQL in a session of a role's own.
@@ -180,7 +178,7 @@ func TestRevoke_RefusesPrivilegedRoles(t *testing.T) {
 		if _, err := c.Revoke(t.Context(), target); !connectors.IsPermanent(err) {
 			t.Errorf("%v, want a permanent refusal", err)
 		}
-		if _, err := c.Accepts(inventory.Registration{Kind: inventory.ServiceAccount, Reference: target.Reference, HasSecret: true}); err == nil {
+		if _, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: target.Reference, HasSecret: true}); err == nil {
 			t.Error("it can be registered")
 		}
 	})
@@ -189,10 +187,10 @@ func TestRevoke_RefusesPrivilegedRoles(t *testing.T) {
 func TestAccepts_RefusesNamesThatPostgreSQLCuts(t *testing.T) {
 	c := newDownstream(t).connector(t, "postgres://x@127.0.0.1/x")
 	name := strings.Repeat("r", 63)
-	if reference, err := c.Accepts(inventory.Registration{Kind: inventory.ServiceAccount, Reference: name}); err != nil || reference != name {
+	if reference, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: name}); err != nil || reference != name {
 		t.Errorf("63 bytes: %q, %v", reference, err)
 	}
-	if _, err := c.Accepts(inventory.Registration{Kind: inventory.ServiceAccount, Reference: name + "r"}); err == nil {
+	if _, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: name + "r"}); err == nil {
 		t.Error("64 bytes are accepted: PostgreSQL takes them for the role of 63")
 	}
 }
@@ -203,7 +201,7 @@ func TestAccepts_RefusesReservedRoles(t *testing.T) {
 	c := newDownstream(t).connector(t, "postgres://admin@127.0.0.1/x")
 	c.Protect("leaver")
 	for _, role := range []string{"admin", "leaver", "leaver_app_leaver", "pg_signal_backend"} {
-		if _, err := c.Accepts(inventory.Registration{Kind: inventory.ServiceAccount, Reference: role}); err == nil {
+		if _, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: role}); err == nil {
 			t.Errorf("%s is accepted", role)
 		}
 	}
@@ -212,7 +210,7 @@ func TestAccepts_RefusesReservedRoles(t *testing.T) {
 func TestPossesses_NeedsThePassword(t *testing.T) {
 	d := newDownstream(t)
 	c, target := d.connector(t, d.owner), d.issue(t)
-	for secret, want := range map[seal.Secret]connectors.Vitality{target.Secret: connectors.Alive, "i-do-not-know-it": connectors.Dead, "": connectors.Unknown} {
+	for secret, want := range map[connectors.Secret]connectors.Vitality{target.Secret: connectors.Alive, "i-do-not-know-it": connectors.Dead, "": connectors.Unknown} {
 		asked := target
 		asked.Secret = secret
 		if got, _, err := c.Possesses(t.Context(), asked); err != nil || got != want {

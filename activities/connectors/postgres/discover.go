@@ -9,9 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/scram"
-	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 )
 
 // Label is what a role's comment says of whose it is, before the SCIM id:
@@ -37,7 +35,7 @@ func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]con
 		return nil, classify("list the labelled roles", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (connectors.Found, error) {
-		f := connectors.Found{Kind: inventory.ServiceAccount}
+		f := connectors.Found{Kind: connectors.ServiceAccount}
 		return f, row.Scan(&f.Reference, &f.Principal)
 	})
 	if err != nil {
@@ -68,7 +66,7 @@ func (c *Connector) Issue(ctx context.Context, name string, principal uuid.UUID)
 			return connectors.Issued{}, classify("make a role for the drill", err)
 		}
 	}
-	return connectors.Issued{Kind: inventory.ServiceAccount, Reference: role, Secret: seal.Secret(password)}, nil
+	return connectors.Issued{Kind: connectors.ServiceAccount, Reference: role, Secret: connectors.Secret(password)}, nil
 }
 
 // drillRole is a drill's name as roles are named.

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/scram"
+	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 )
 
 // terminateTimeout is how long one session may take to end, in milliseconds.

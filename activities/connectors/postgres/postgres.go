@@ -15,15 +15,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/leaverhq/leaver/internal/config"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/activities/connectors"
 )
 
 // Config are the settings of a connector of type postgres.
 type Config struct {
 	// URL of the downstream database, by reference, as a role that may alter
 	// others: CREATEROLE with ADMIN on them, and pg_signal_backend.
-	URL config.SecretRef `yaml:"url"`
+	URL connectors.SecretRef `yaml:"url"`
 	// Rotation is how a shared role gets a new secret: alternate (default) makes a
 	// second role beside it that acts as the first, so that nobody is cut off before
 	// the new secret has reached them; password replaces the password at once.
@@ -86,9 +85,9 @@ func (c *Connector) Protect(roles ...string) { c.protected = append(c.protected,
 
 // Accepts implements connectors.Connector. PostgreSQL cuts names at 63 bytes, so that a
 // longer one would be a second spelling of another role's.
-func (c *Connector) Accepts(r inventory.Registration) (string, error) {
+func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	switch {
-	case r.Kind != inventory.ServiceAccount:
+	case r.Kind != connectors.ServiceAccount:
 		return "", errors.New("this connector ends service_account")
 	case len(r.Reference) > maxRole:
 		return "", fmt.Errorf("the role name must be at most %d bytes, got %d", maxRole, len(r.Reference))

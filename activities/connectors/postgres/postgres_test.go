@@ -14,8 +14,6 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/contract"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
@@ -84,7 +82,7 @@ func (d *downstream) configured(t *testing.T, settings postgres.Config, address 
 
 func (d *downstream) issue(t *testing.T) connectors.Target {
 	name, password := d.role(t, "")
-	return connectors.Target{Item: uuid.New(), Kind: inventory.ServiceAccount, Reference: name, Account: name, Secret: seal.Secret(password)}
+	return connectors.Target{Item: uuid.New(), Kind: connectors.ServiceAccount, Reference: name, Account: name, Secret: connectors.Secret(password)}
 }
 
 func (d *downstream) logsIn(role, password string) bool {
@@ -127,7 +125,7 @@ func TestRevocationEndsOpenSessions(t *testing.T) {
 // rotate takes a target through a rotation, each step twice: any can be repeated.
 func rotate(t *testing.T, c *postgres.Connector, target connectors.Target) connectors.Target {
 	t.Helper()
-	target.NewSecret, target.Rotation = seal.Secret(rand.Text()), uuid.Must(uuid.NewV7())
+	target.NewSecret, target.Rotation = connectors.Secret(rand.Text()), uuid.Must(uuid.NewV7())
 	target.NewReference = c.Successor(target)
 	for _, step := range []func(context.Context, connectors.Target) (connectors.Answer, error){c.Renew, c.Renew, c.Retire, c.Retire} {
 		if answer, err := step(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
@@ -160,7 +158,7 @@ func TestRotation(t *testing.T) {
 func TestNobodyIsCutOffBeforeTheOldSecretIsRetired(t *testing.T) {
 	d := newDownstream(t)
 	c, target := d.connector(t, d.owner), d.issue(t)
-	target.NewSecret, target.Rotation = seal.Secret(rand.Text()), uuid.Must(uuid.NewV7())
+	target.NewSecret, target.Rotation = connectors.Secret(rand.Text()), uuid.Must(uuid.NewV7())
 	target.NewReference = c.Successor(target)
 	if _, err := c.Renew(t.Context(), target); err != nil {
 		t.Fatal(err)
@@ -230,7 +228,7 @@ func TestDiscoveryFindsRolesByTheirLabel(t *testing.T) {
 	d.exec(t, "comment on role "+gone+" is '"+postgres.Label+ada.String()+"'")
 	d.exec(t, "alter role "+gone+" nologin")
 	found, err := c.Discover(t.Context(), []uuid.UUID{ada, uuid.New()})
-	if err != nil || len(found) != 1 || found[0].Reference != hers || found[0].Principal != ada || found[0].Kind != inventory.ServiceAccount {
+	if err != nil || len(found) != 1 || found[0].Reference != hers || found[0].Principal != ada || found[0].Kind != connectors.ServiceAccount {
 		t.Errorf("found %+v, %v; want the role %s of %s", found, err, hers, ada)
 	}
 }
@@ -269,7 +267,7 @@ func TestRolesThatRunTheDatabaseAreNeverAltered(t *testing.T) {
 		"the cluster's first":    {d.connector(t, d.owner), "postgres"},
 		"one it has no right to": {d.connector(t, d.url(admin, adminPassword)), super},
 	} {
-		_, err := c.connector.Revoke(t.Context(), connectors.Target{Reference: c.target, Secret: seal.Secret(password)})
+		_, err := c.connector.Revoke(t.Context(), connectors.Target{Reference: c.target, Secret: connectors.Secret(password)})
 		if !connectors.IsPermanent(err) {
 			t.Errorf("%s: %v, want a permanent refusal", what, err)
 		}

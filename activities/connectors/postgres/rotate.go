@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/scram"
+	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 )
 
 // maxRole is PostgreSQL's limit of a name, in bytes.

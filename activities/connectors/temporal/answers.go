@@ -6,7 +6,6 @@ import (
 	"go.temporal.io/api/serviceerror"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/transport"
 )
 
 // isGone: there is no such schedule or run. A deleted schedule answers "workflow
@@ -30,5 +29,5 @@ func classify(what string, err error) error {
 	case errors.As(err, &namespace):
 		return connectors.Permanent("%s: no such namespace", what)
 	}
-	return connectors.Retryable("%s: %s", what, transport.Reason(err))
+	return connectors.Retryable("%s: %s", what, connectors.TransportReason(err))
 }

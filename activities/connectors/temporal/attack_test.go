@@ -10,7 +10,6 @@ import (
 	sdk "go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // labelled makes a schedule whose search attribute names a principal.
@@ -28,7 +27,7 @@ func (a *agents) labelled(t *testing.T, id string, of uuid.UUID) connectors.Targ
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = handle.Delete(context.Background()) })
-	return connectors.Target{Kind: inventory.ScheduledRun, Reference: id, Principal: uuid.New()}
+	return connectors.Target{Kind: connectors.ScheduledRun, Reference: id, Principal: uuid.New()}
 }
 
 // TestCancel_LeavesLeaversOwnAndOthersSchedules: a platform registers any name it likes.
@@ -49,7 +48,7 @@ func TestCancel_LeavesLeaversOwnAndOthersSchedules(t *testing.T) {
 			t.Errorf("%s: the schedule was touched (%v)", name, err)
 		}
 	}
-	if _, err := c.Accepts(inventory.Registration{Kind: inventory.ScheduledRun, Reference: "leaver-drill"}); err == nil {
+	if _, err := c.Accepts(connectors.Registration{Kind: connectors.ScheduledRun, Reference: "leaver-drill"}); err == nil {
 		t.Error("leaver's own schedule can be registered")
 	}
 }

@@ -14,7 +14,6 @@ import (
 	sdk "go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // CanDiscover tells whether schedules name whom they run for.
@@ -66,7 +65,7 @@ func (c *Connector) scheduled(ctx context.Context, principals []uuid.UUID) ([]co
 		if label == nil || converter.GetDefaultDataConverter().FromPayload(label, &principal) != nil {
 			continue // visibility is late: it is another's by now
 		}
-		found = append(found, connectors.Found{Kind: inventory.ScheduledRun, Reference: entry.ID, Principal: principal})
+		found = append(found, connectors.Found{Kind: connectors.ScheduledRun, Reference: entry.ID, Principal: principal})
 	}
 	return found, nil
 }
@@ -107,7 +106,7 @@ func (c *Connector) Issue(ctx context.Context, name string, _ uuid.UUID) (connec
 	if err != nil && !errors.As(err, &exists) && !errors.Is(err, sdk.ErrScheduleAlreadyRunning) {
 		return connectors.Issued{}, classify("make a schedule for the drill", err)
 	}
-	return connectors.Issued{Kind: inventory.ScheduledRun, Reference: name}, nil
+	return connectors.Issued{Kind: connectors.ScheduledRun, Reference: name}, nil
 }
 
 // Remove implements connectors.Issuer: in mode delete nothing is left.

@@ -12,15 +12,13 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/config"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // Config are the settings of a connector of type temporal.
 type Config struct {
-	Address   string           `yaml:"address"`
-	Namespace string           `yaml:"namespace"`
-	APIKey    config.SecretRef `yaml:"api_key"`
+	Address   string               `yaml:"address"`
+	Namespace string               `yaml:"namespace"`
+	APIKey    connectors.SecretRef `yaml:"api_key"`
 	// Mode is delete (default), or pause, which keeps the schedule for others to inherit.
 	Mode string `yaml:"mode"`
 	// Grace is how long a cancelled run may take before it is terminated; 5s.
@@ -79,9 +77,9 @@ const ReservedPrefix = "leaver-"
 const drillPrefix = ReservedPrefix + "drill-"
 
 // Accepts implements connectors.Connector.
-func (c *Connector) Accepts(r inventory.Registration) (string, error) {
+func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	switch {
-	case r.Kind != inventory.ScheduledRun:
+	case r.Kind != connectors.ScheduledRun:
 		return "", errors.New("this connector ends scheduled_run")
 	case r.Shared:
 		return "", errors.New("a scheduled run cannot be shared")

@@ -21,7 +21,6 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/contract"
 	"github.com/leaverhq/leaver/activities/connectors/temporal"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
@@ -90,7 +89,7 @@ func (a *agents) schedule(t *testing.T, run any) connectors.Target {
 		a.runs[id] = description.Info.RunningWorkflows[0].WorkflowID
 		return true
 	})
-	return connectors.Target{Item: uuid.New(), Kind: inventory.ScheduledRun, Reference: id}
+	return connectors.Target{Item: uuid.New(), Kind: connectors.ScheduledRun, Reference: id}
 }
 
 // works tells whether the schedule can fire, or anything of it runs.
@@ -230,7 +229,7 @@ func TestAnswers(t *testing.T) {
 			config.Address = refuses(t, code)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the SDK tries some by itself
 			defer cancel()
-			_, err := a.connector(t, config).Cancel(ctx, connectors.Target{Kind: inventory.ScheduledRun, Reference: "x"})
+			_, err := a.connector(t, config).Cancel(ctx, connectors.Target{Kind: connectors.ScheduledRun, Reference: "x"})
 			if err == nil || connectors.IsPermanent(err) != permanent {
 				t.Errorf("%v; want permanent %t", err, permanent)
 			}
@@ -259,7 +258,7 @@ func refuses(t *testing.T, code codes.Code) string {
 // TestFaults: what a proxy or a dead node does to gRPC passes by itself.
 func TestFaults(t *testing.T) {
 	a := newAgents(t)
-	target := connectors.Target{Kind: inventory.ScheduledRun, Reference: "x"}
+	target := connectors.Target{Kind: connectors.ScheduledRun, Reference: "x"}
 	contract.RunFaults(t, target, func(ctx context.Context, address string) error {
 		config := a.config
 		config.Address = address

@@ -13,16 +13,13 @@ import (
 	"strings"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/config"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // Config are the settings of a connector of type vault.
 type Config struct {
-	Address string           `yaml:"address"`
-	Token   config.SecretRef `yaml:"token"` // with create and update at mount/data/prefix/*
-	Mount   string           `yaml:"mount"`
+	Address string               `yaml:"address"`
+	Token   connectors.SecretRef `yaml:"token"` // with create and update at mount/data/prefix/*
+	Mount   string               `yaml:"mount"`
 	// Prefix of the paths; a secret is at prefix/tenant/connector/account, where the
 	// tenant is an id and the account the first reference that it was rotated from.
 	Prefix    string `yaml:"prefix"`
@@ -32,7 +29,7 @@ type Config struct {
 // Connector implements Publisher.
 type Connector struct {
 	config Config
-	token  seal.Secret
+	token  connectors.Secret
 	client *http.Client
 }
 
@@ -55,7 +52,7 @@ func New(c Config) (*Connector, error) {
 }
 
 // Accepts implements connectors.Connector: a secret store holds what others issue.
-func (c *Connector) Accepts(inventory.Registration) (string, error) {
+func (c *Connector) Accepts(connectors.Registration) (string, error) {
 	return "", errors.New("this connector only publishes secrets and cannot end credentials: name it in publish_to of another connector")
 }
 

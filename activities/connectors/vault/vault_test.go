@@ -13,7 +13,6 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/contract"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 func connect(t *testing.T, c Config) *Connector {
@@ -32,7 +31,7 @@ var testTenant = uuid.MustParse("4a3ec2c4-a334-4ead-a709-306d3154f984")
 
 func publication(account string) connectors.Publication {
 	return connectors.Publication{
-		Tenant: testTenant, Rotation: uuid.New(), Connector: "crm", Kind: inventory.ServiceAccount, Account: account, Previous: account, Reference: account + "_lv1", Secret: contract.Canary,
+		Tenant: testTenant, Rotation: uuid.New(), Connector: "crm", Kind: connectors.ServiceAccount, Account: account, Previous: account, Reference: account + "_lv1", Secret: contract.Canary,
 	}
 }
 

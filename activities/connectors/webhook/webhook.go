@@ -18,15 +18,13 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/config"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // Config are the settings of a connector of type webhook.
 type Config struct {
 	URL string `yaml:"url"`
 	// Secret signs requests; whsec_ and base64, as Standard Webhooks has it.
-	Secret config.SecretRef `yaml:"secret"`
+	Secret connectors.SecretRef `yaml:"secret"`
 	// Notify says whether the platform wants to be told of lifecycle changes too.
 	Notify bool `yaml:"notify"`
 }
@@ -59,7 +57,7 @@ func New(c Config) (*Connector, error) {
 
 // Accepts implements connectors.Connector: a platform may own anything, and its
 // references are compared byte by byte.
-func (c *Connector) Accepts(r inventory.Registration) (string, error) { return r.Reference, nil }
+func (c *Connector) Accepts(r connectors.Registration) (string, error) { return r.Reference, nil }
 
 // WantsNotifications tells whether Notify is to be called.
 func (c *Connector) WantsNotifications() bool { return c.config.Notify }
@@ -76,10 +74,10 @@ type message struct {
 
 // item is the data of a message about a credential or scheduled run.
 type item struct {
-	Tenant    uuid.UUID      `json:"tenantId"`
-	Item      uuid.UUID      `json:"itemId"`
-	Kind      inventory.Kind `json:"kind"`
-	Reference string         `json:"reference"`
+	Tenant    uuid.UUID       `json:"tenantId"`
+	Item      uuid.UUID       `json:"itemId"`
+	Kind      connectors.Kind `json:"kind"`
+	Reference string          `json:"reference"`
 	// NewSecret is what a rotation is to put beside the old one.
 	NewSecret string `json:"newSecret,omitempty"`
 	// Secret says which one a verification asks about: the old, or the new one
@@ -124,15 +122,15 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 
 // publication is the data of a message that hands over a new secret.
 type publication struct {
-	Tenant     uuid.UUID      `json:"tenantId"`
-	Rotation   uuid.UUID      `json:"rotationId"`
-	Connector  string         `json:"connector"`
-	Kind       inventory.Kind `json:"kind"`
-	Previous   string         `json:"previousReference"`
-	Reference  string         `json:"reference"`
-	NewSecret  string         `json:"newSecret"`
-	Items      []uuid.UUID    `json:"itemIds"`
-	ReliedOnBy []string       `json:"reliedOnBy,omitempty"`
+	Tenant     uuid.UUID       `json:"tenantId"`
+	Rotation   uuid.UUID       `json:"rotationId"`
+	Connector  string          `json:"connector"`
+	Kind       connectors.Kind `json:"kind"`
+	Previous   string          `json:"previousReference"`
+	Reference  string          `json:"reference"`
+	NewSecret  string          `json:"newSecret"`
+	Items      []uuid.UUID     `json:"itemIds"`
+	ReliedOnBy []string        `json:"reliedOnBy,omitempty"`
 	// Sequence grows with each rotation of the account: a lower one came late.
 	Sequence int64 `json:"sequence"`
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/contract"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 const secret = "whsec_bGVhdmVyLXRlc3RzLXNpZ25pbmctc2VjcmV0"
@@ -87,7 +86,7 @@ func connect(t *testing.T, url string) *Connector {
 func (p *platform) issue(*testing.T) connectors.Target {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	target := connectors.Target{Item: uuid.New(), Kind: inventory.APIKey, Reference: uuid.NewString(), Key: uuid.NewString()}
+	target := connectors.Target{Item: uuid.New(), Kind: connectors.APIKey, Reference: uuid.NewString(), Key: uuid.NewString()}
 	p.alive[target.Reference] = true
 	return target
 }
@@ -106,7 +105,7 @@ func TestContract(t *testing.T) {
 }
 
 func TestTheAnswersTable(t *testing.T) {
-	target := connectors.Target{Kind: inventory.APIKey, Reference: "r", Secret: contract.Canary, NewSecret: contract.Canary}
+	target := connectors.Target{Kind: connectors.APIKey, Reference: "r", Secret: contract.Canary, NewSecret: contract.Canary}
 	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "204", Status: 204, Outcome: connectors.Done},
 		{Name: "200 with an outcome", Status: 200, Body: `{"outcome":"expires"}`, Outcome: connectors.Expires},

@@ -16,12 +16,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/worker"
 )
 
@@ -149,7 +149,7 @@ func TestCascade_SaysThatNoWorkerHasTakenItUp(t *testing.T) {
 
 func TestCascade_NamesTheConnectorThatCouldNotBeAsked(t *testing.T) {
 	i := installAPI(t)
-	i.app.connectors["silent"] = connectors.Entry{Connector: unwilling{}, Tenants: []string{"acme"}}
+	i.app.connectors["silent"] = registry.Entry{Connector: unwilling{}, Tenants: []string{"acme"}}
 	i.work()
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)

@@ -13,7 +13,6 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/brake"
 	"github.com/leaverhq/leaver/internal/config"
@@ -23,6 +22,7 @@ import (
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -39,7 +39,7 @@ type App struct {
 	db         *database.DB
 	sealer     *seal.Sealer
 	temporal   client.Client
-	connectors connectors.Registry
+	connectors registry.Registry
 	tenants    *tenant.Store
 	writer     *lifecycle.Writer
 	// entitlements is one for all: it keeps what is compiled.

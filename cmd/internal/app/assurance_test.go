@@ -22,6 +22,7 @@ import (
 	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/worker"
 	"github.com/leaverhq/leaver/workflows"
 )
@@ -180,8 +181,8 @@ func drillStack(t *testing.T, as func(*crm) connectors.Connector) (*installation
 		t.Fatal(err)
 	}
 	t.Cleanup(schedules.Close)
-	i.app.connectors["crm"] = connectors.Entry{Connector: as(d), Tenants: []string{"leaver-drill"}}
-	i.app.connectors["runs"] = connectors.Entry{Connector: schedules, Tenants: []string{"leaver-drill"}}
+	i.app.connectors["crm"] = registry.Entry{Connector: as(d), Tenants: []string{"leaver-drill"}}
+	i.app.connectors["runs"] = registry.Entry{Connector: schedules, Tenants: []string{"leaver-drill"}}
 	i.work()
 	return i, d
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 // sizes are how many credentials a leaver has, and a floor activities.
@@ -88,8 +89,8 @@ func noop(context.Context) error { return nil }
 // noopConnector confirms every end at once: what is measured is the cascade.
 type noopConnector struct{}
 
-func (noopConnector) Accepts(r inventory.Registration) (string, error) { return r.Reference, nil }
-func (noopConnector) Close()                                           {}
+func (noopConnector) Accepts(r connectors.Registration) (string, error) { return r.Reference, nil }
+func (noopConnector) Close()                                            {}
 func (noopConnector) Revoke(context.Context, connectors.Target) (connectors.Answer, error) {
 	return connectors.Answer{Outcome: connectors.Done}, nil
 }
@@ -98,7 +99,7 @@ func (noopConnector) Revoke(context.Context, connectors.Target) (connectors.Answ
 // from its start to its end; the SCIM request before it is not measured.
 func BenchmarkCascade(b *testing.B) {
 	i := installAPI(b)
-	i.app.connectors = connectors.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{connectors.AllTenants}}}
+	i.app.connectors = registry.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{registry.AllTenants}}}
 	i.work()
 	i.benchmark(b)
 }
@@ -131,7 +132,7 @@ func (i *installation) benchmark(b *testing.B) {
 // connector with a rate has it: what batches save is the difference.
 func BenchmarkSingly(b *testing.B) {
 	i := installAPI(b)
-	i.app.connectors = connectors.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{connectors.AllTenants}, Rate: 100_000}}
+	i.app.connectors = registry.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{registry.AllTenants}, Rate: 100_000}}
 	i.work()
 	i.benchmark(b)
 }
@@ -157,7 +158,7 @@ func (i *installation) register(user uuid.UUID, n int) {
 	i.t.Helper()
 	items := make([]inventory.New, n)
 	for c := range items {
-		items[c] = inventory.New{Principal: user, Kind: inventory.APIKey, Connector: "noop", Reference: fmt.Sprint(user, c), IssuedAt: time.Now()}
+		items[c] = inventory.New{Principal: user, Kind: connectors.APIKey, Connector: "noop", Reference: fmt.Sprint(user, c), IssuedAt: time.Now()}
 	}
 	if refused, err := i.app.inventory().RegisterAll(i.t.Context(), i.tenant.ID, items); err != nil || len(refused) > 0 {
 		i.t.Fatal(refused, err)

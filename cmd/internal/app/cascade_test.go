@@ -14,6 +14,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/workflows"
 )
 
@@ -377,7 +378,7 @@ func TestAConnectorsRateHoldsAcrossCascades(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	seen := &attempts{}
-	i.app.connectors = connectors.Registry{"noop": {Connector: seen, Tenants: []string{connectors.AllTenants}, Rate: 5}}
+	i.app.connectors = registry.Registry{"noop": {Connector: seen, Tenants: []string{registry.AllTenants}, Rate: 5}}
 	i.work()
 	people := []string{i.createUser("ada@example.com"), i.createUser("bob@example.com")}
 	for _, id := range people {

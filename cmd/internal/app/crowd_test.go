@@ -18,6 +18,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 const (
@@ -64,7 +65,7 @@ func BenchmarkCrowd(b *testing.B) {
 	crowd := crowdSize()
 	for b.Loop() {
 		i := installAPI(b)
-		i.app.connectors = connectors.Registry{"noop": {Connector: &memory{dead: make(map[string]bool)}, Tenants: []string{connectors.AllTenants}}}
+		i.app.connectors = registry.Registry{"noop": {Connector: &memory{dead: make(map[string]bool)}, Tenants: []string{registry.AllTenants}}}
 		floor := crowdFloor(b, i, crowd)
 		other := *i
 		other.tenant, other.scim, other.platform = i.newTenant("umbrella")

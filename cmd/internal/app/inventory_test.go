@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 // importNDJSON sends lines, and returns the bad ones by number.
@@ -192,7 +192,7 @@ func TestTrustedLabelsAreBoundByThemselves(t *testing.T) {
 
 func TestACascadeThatCannotAskADownstreamFails(t *testing.T) {
 	i := installAPI(t)
-	i.app.connectors["silent"] = connectors.Entry{Connector: unwilling{}, Tenants: []string{"acme"}}
+	i.app.connectors["silent"] = registry.Entry{Connector: unwilling{}, Tenants: []string{"acme"}}
 	i.work()
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)

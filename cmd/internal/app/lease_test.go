@@ -21,6 +21,7 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 // stopper is a connector whose first attempt stops right before it changes the
@@ -90,7 +91,7 @@ func (s *stopper) late(i *installation, principal, item string) (finish func() e
 
 func (i *installation) withStopper() *stopper {
 	s := newStopper(i.newCRM())
-	i.app.connectors["crm"] = connectors.Entry{Connector: s, Type: "postgres", Tenants: []string{"acme"}}
+	i.app.connectors["crm"] = registry.Entry{Connector: s, Type: "postgres", Tenants: []string{"acme"}}
 	return s
 }
 
@@ -380,7 +381,7 @@ func TestReferences_CoverAnAccountAfterItsRotation(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	role, old := d.account()
-	i.app.connectors["crm"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}, References: []string{role}}
+	i.app.connectors["crm"] = registry.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}, References: []string{role}}
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
 	i.deactivate(ada)
@@ -394,7 +395,7 @@ func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	role, password := d.account()
-	i.app.connectors["crm"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme", "evil"}}
+	i.app.connectors["crm"] = registry.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme", "evil"}}
 	other := *i
 	other.tenant, other.scim, other.platform = i.newTenant("evil")
 	ada, mallory := i.createUser("ada@example.com"), other.createUser("mallory@example.com")
@@ -414,8 +415,8 @@ func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 		t.Errorf("with the password: answered %d %v; want 201", status, answer)
 	}
 	// Two entries of one downstream are no wall.
-	i.app.connectors["crm"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"evil"}}
-	i.app.connectors["other"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}}
+	i.app.connectors["crm"] = registry.Entry{Connector: d, Type: "postgres", Tenants: []string{"evil"}}
+	i.app.connectors["other"] = registry.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}}
 	if status, answer := register(role+"2", "", ""); status != http.StatusUnprocessableEntity {
 		t.Errorf("by an entry of its own: answered %d %v; want 422", status, answer)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/registry"
 )
 
 // crm is a downstream database with a connector that hands new secrets over to
@@ -44,7 +45,7 @@ func (i *installation) newCRM() *crm {
 		i.t.Fatal(err)
 	}
 	d.Connector = connector
-	i.app.connectors["crm"] = connectors.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}}
+	i.app.connectors["crm"] = registry.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}}
 	return d
 }
 
@@ -377,7 +378,7 @@ func TestAnUnfinishedRotationLeavesNoOrphanedSecret(t *testing.T) {
 func TestASharedAccountThatNobodyCanPublishIsRefusedAtRegistration(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
-	i.app.connectors["crm"] = connectors.Entry{Connector: d.Connector, Type: "postgres", Tenants: []string{"acme"}}
+	i.app.connectors["crm"] = registry.Entry{Connector: d.Connector, Type: "postgres", Tenants: []string{"acme"}}
 	ada := i.createUser("ada@example.com")
 	status, answer := i.call("POST", "/v1/credentials", i.platform,
 		`{"principalId":"`+ada+`","kind":"service_account","connector":"crm","reference":"x","secret":"y","shared":true}`)

@@ -11,6 +11,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/workflows"
 )
 
@@ -32,7 +33,7 @@ func TestACascadeOfThousandsStaysWithinBounds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := installAPI(t, func(c *config.Config) { c.Policy.Deadline = 10 * time.Minute })
-			i.app.connectors = connectors.Registry{"noop": {Connector: c.connector, Tenants: []string{connectors.AllTenants}, Rate: c.rate}}
+			i.app.connectors = registry.Registry{"noop": {Connector: c.connector, Tenants: []string{registry.AllTenants}, Rate: c.rate}}
 			i.work()
 			ada := i.createUser("ada@example.com")
 			i.register(uuid.MustParse(ada), c.items)

@@ -1,4 +1,4 @@
-package transport_test
+package connectors_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/transport"
+	"github.com/leaverhq/leaver/activities/connectors"
 )
 
 // TestReason_QuotesNoPeer has peers that answer what an auditor would read as a verdict.
@@ -62,7 +62,7 @@ func TestReason_QuotesNoPeer(t *testing.T) {
 				_ = resp.Body.Close()
 				t.Fatalf("answered %s", resp.Status)
 			}
-			if got := transport.Reason(err); got != c.want && (name != "a name that is not known" || got != "timed out") {
+			if got := connectors.TransportReason(err); got != c.want && (name != "a name that is not known" || got != "timed out") {
 				t.Errorf("%q, want %q (of %v)", got, c.want, err)
 			}
 		})

@@ -1,4 +1,4 @@
-package seal
+package connectors
 
 import "log/slog"
 

@@ -1,6 +1,6 @@
 // Package transport names why a connection failed, in words of its own: what a peer sent is
 // in none of them.
-package transport
+package connectors
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 
 // Reason returns one of a fixed set of texts for the error of a request. Errors of package
 // net/http quote what a peer has answered, which a peer chooses.
-func Reason(err error) string {
+func TransportReason(err error) string {
 	var dns *net.DNSError
 	var certificate *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError

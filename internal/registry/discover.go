@@ -1,4 +1,4 @@
-package connectors
+package registry
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
 
@@ -43,7 +44,7 @@ func (r Registry) discoverAt(ctx context.Context, name string, principals []uuid
 		return nil, err
 	}
 	defer release()
-	discoverer, _ := entry.Connector.(Discoverer) // which Discoverers has checked
+	discoverer, _ := entry.Connector.(connectors.Discoverer) // which Discoverers has checked
 	held, err := discoverer.Discover(ctx, principals)
 	var found []inventory.Unregistered
 	for _, f := range held {

@@ -1,71 +1,19 @@
-package connectors
+// Package registry holds the configured connectors: which tenants each serves, its limits,
+// and what it can do.
+package registry
 
 import (
 	"context"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/inventory"
 )
-
-// AllTenants in an entry's tenants opens a connector to every tenant.
-const AllTenants = "*"
-
-// Entry is a configured connector.
-type Entry struct {
-	Connector Connector
-	Type      string // as the configuration has it
-	// Rate is the limit in attempts a second over all workers; 0 is none. An
-	// attempt is up to three calls: probe, end, probe.
-	Rate float64
-	// Tenants names the tenants whose credentials live at this downstream. A
-	// connector acts with rights of its own: without this list one tenant could
-	// register, and so destroy, another's accounts.
-	Tenants []string
-	// Drill is the tenant of drills, whose credentials are leaver's own: it does not count
-	// as another tenant.
-	Drill string
-	// References are patterns of which an item's reference matches one, if there are any:
-	// `*` is any text, and `{tenant}` the name of the tenant. They say what at the
-	// downstream is the agents', and which tenant's.
-	References []string
-	// PublishTo names the connector that hands new secrets to the remaining
-	// holders; empty is the connector itself.
-	PublishTo string
-	// TrustLabels binds what the downstream labels with a principal's SCIM id by
-	// itself; otherwise an operator does.
-	TrustLabels bool
-	// Slots bounds the attempts that one process has in flight; nil is no bound.
-	Slots chan struct{}
-}
-
-// Acquire waits for a free slot.
-func (e Entry) Acquire(ctx context.Context) (release func(), err error) {
-	if e.Slots == nil {
-		return func() {}, nil
-	}
-	select {
-	case e.Slots <- struct{}{}:
-		return func() { <-e.Slots }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// ServesAll tells whether the connector serves each of the tenants, which may be
-// [AllTenants].
-func (e Entry) ServesAll(tenants []string) bool {
-	return !slices.ContainsFunc(tenants, func(t string) bool { return !e.serves(t) })
-}
-
-func (e Entry) serves(tenant string) bool {
-	return slices.Contains(e.Tenants, AllTenants) || slices.Contains(e.Tenants, tenant)
-}
 
 // severalTenants reports whether a connector's downstream serves several tenants, by one
 // entry or by several.
@@ -88,31 +36,12 @@ func (r Registry) severalTenants(e Entry) bool {
 // sameDownstream reports whether two entries act at one system, such as one PostgreSQL
 // cluster. A registration at one of them reaches the accounts of both.
 func sameDownstream(a, b Entry) bool {
-	type placed interface{ Downstream() string }
 	if a.Connector == b.Connector {
 		return true
 	}
-	one, ok := a.Connector.(placed)
-	other, same := b.Connector.(placed)
+	one, ok := a.Connector.(connectors.Located)
+	other, same := b.Connector.(connectors.Located)
 	return ok && same && a.Type == b.Type && one.Downstream() == other.Downstream()
-}
-
-// Covers reports whether the entry's patterns allow a reference; without patterns any is.
-// An empty tenant stands for every name.
-func (e Entry) Covers(tenant, reference string) bool {
-	return len(e.References) == 0 || slices.ContainsFunc(e.References, func(p string) bool { return matches(p, tenant, reference) })
-}
-
-// ownNames reports whether a pattern with the tenant's name in it allows the reference.
-func (e Entry) ownNames(tenant, reference string) bool {
-	return slices.ContainsFunc(e.References, func(p string) bool {
-		return strings.Contains(p, tenantPlaceholder) && matches(p, tenant, reference)
-	})
-}
-
-func (e Entry) notifies() bool {
-	n, ok := e.Connector.(interface{ WantsNotifications() bool })
-	return ok && n.WantsNotifications()
 }
 
 // Registry holds the configured connectors by name.
@@ -120,7 +49,7 @@ type Registry map[string]Entry
 
 // Accepts returns the canonical spelling of a registration's reference, or says why a
 // tenant's item cannot be registered at a connector.
-func (r Registry) Accepts(tenant, name string, item inventory.Registration) (reference string, err error) {
+func (r Registry) Accepts(tenant, name string, item connectors.Registration) (reference string, err error) {
 	e, ok := r[name]
 	if !ok || !e.serves(tenant) {
 		return "", fmt.Errorf("no connector %q is configured for this tenant", name)
@@ -148,7 +77,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	e := r[n.Connector]
 	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
 	defer cancel()
-	if guard, ok := e.Connector.(Guard); ok {
+	if guard, ok := e.Connector.(connectors.Guard); ok {
 		if err := guard.Reserved(ctx, n.Reference); err != nil {
 			return fmt.Errorf("%w: connector %s: %w", inventory.ErrReserved, n.Connector, err)
 		}
@@ -156,7 +85,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	if !r.severalTenants(e) || e.ownNames(tenantName, n.Reference) {
 		return nil
 	}
-	possession, ok := e.Connector.(Possession)
+	possession, ok := e.Connector.(connectors.Possession)
 	if !ok {
 		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: set `references` with {tenant}, or a downstream of its own for each tenant",
 			inventory.ErrNotProven, n.Connector, n.Reference)
@@ -170,7 +99,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", inventory.ErrNotAsked, n.Connector, err)
-	case vitality != Alive:
+	case vitality != connectors.Alive:
 		return fmt.Errorf("%w: connector %s serves several tenants and did not confirm that %q belongs to this tenant: %s", inventory.ErrNotProven, n.Connector, n.Reference, detail)
 	}
 	return nil
@@ -180,27 +109,27 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 // for a connector without a probe.
 func (r Registry) Look(ctx context.Context, tenant uuid.UUID, n inventory.New) (vitality, detail string, err error) {
 	e := r[n.Connector]
-	verifier, ok := e.Connector.(Verifier)
+	verifier, ok := e.Connector.(connectors.Verifier)
 	if !ok {
-		return string(Unknown), "the connector has no probe", nil
+		return string(connectors.Unknown), "the connector has no probe", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
 	defer cancel()
 	release, err := e.Acquire(ctx)
 	if err != nil {
-		return string(Unknown), "", fmt.Errorf("connector %s has no free slot: try again", n.Connector)
+		return string(connectors.Unknown), "", fmt.Errorf("connector %s has no free slot: try again", n.Connector)
 	}
 	defer release()
 	seen, detail, err := verifier.Probe(ctx, targetOf(tenant, n))
 	if err != nil {
-		return string(Unknown), "", fmt.Errorf("connector %s: %w", n.Connector, err)
+		return string(connectors.Unknown), "", fmt.Errorf("connector %s: %w", n.Connector, err)
 	}
 	return string(seen), detail, nil
 }
 
 // targetOf returns the target of an item that is not registered yet.
-func targetOf(tenant uuid.UUID, n inventory.New) Target {
-	target := Target{Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret, ExpiresAt: n.ExpiresAt}
+func targetOf(tenant uuid.UUID, n inventory.New) connectors.Target {
+	target := connectors.Target{Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret, ExpiresAt: n.ExpiresAt}
 	if n.Agent != nil {
 		target.Agent = *n.Agent
 	}
@@ -212,29 +141,23 @@ func (r Registry) publishes(e Entry, tenant string) bool {
 	if e.PublishTo != "" {
 		e = r[e.PublishTo]
 	}
-	_, ok := e.Connector.(Publisher)
+	_, ok := e.Connector.(connectors.Publisher)
 	return ok && e.serves(tenant)
 }
 
 // Discoverers returns the names of the connectors that can list what a tenant's
 // principals hold.
 func (r Registry) Discoverers(tenant string) []string {
-	return r.names(tenant, func(e Entry) bool { _, ok := e.Connector.(Discoverer); return ok && discovers(e.Connector) })
+	return r.names(tenant, func(e Entry) bool { _, ok := e.Connector.(connectors.Discoverer); return ok && discovers(e.Connector) })
 }
 
 // Issuers returns the names of the connectors that can give a drill a credential,
 // and allow it by naming the drill's tenant: that of all tenants is not enough.
 func (r Registry) Issuers(tenant string) []string {
 	return r.names(tenant, func(e Entry) bool {
-		_, ok := e.Connector.(Issuer)
+		_, ok := e.Connector.(connectors.Issuer)
 		return ok && slices.Contains(e.Tenants, tenant)
 	})
-}
-
-// discovers: a connector may be able to list only where it is configured to.
-func discovers(c Connector) bool {
-	d, ok := c.(interface{ CanDiscover() bool })
-	return !ok || d.CanDiscover()
 }
 
 func (r Registry) names(tenant string, has func(Entry) bool) []string {
@@ -255,52 +178,24 @@ func (r Registry) Notifiers(tenant string) []string {
 }
 
 // Describe tells of each connector what it is and can do, by name.
-func (r Registry) Describe() []inventory.Connector {
-	described := make([]inventory.Connector, 0, len(r))
+func (r Registry) Describe() []Description {
+	described := make([]Description, 0, len(r))
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		e := r[name]
-		described = append(described, inventory.Connector{
+		described = append(described, Description{
 			Name: name, Type: e.Type, Rate: e.Rate, Tenants: e.Tenants, PublishTo: e.PublishTo, Capabilities: capabilities(e.Connector),
 		})
 	}
 	return described
 }
 
-func capabilities(c Connector) []string {
-	can := []string{}
-	add := func(name string, ok bool) {
-		if ok {
-			can = append(can, name)
-		}
-	}
-	_, revokes := c.(Revoker)
-	_, rotates := c.(Rotator)
-	_, cancels := c.(Canceller)
-	_, verifies := c.(Verifier)
-	_, blocks := c.(Blocker)
-	_, lists := c.(Discoverer)
-	_, publishes := c.(Publisher)
-	_, issues := c.(Issuer)
-	add("revoke", revokes)
-	add("rotate", rotates)
-	add("cancel", cancels)
-	add("verify", verifies)
-	add("block", blocks)
-	add("discover", lists && discovers(c))
-	add("publish", publishes)
-	add("drill", issues)
-	return can
-}
-
 // Verifies tells whether a connector has a probe for an item, before any is made.
-func (r Registry) Verifies(name string, kind inventory.Kind, hasSecret bool) bool {
+func (r Registry) Verifies(name string, kind connectors.Kind, hasSecret bool) bool {
 	c := r[name].Connector
-	if _, ok := c.(Verifier); !ok {
+	if _, ok := c.(connectors.Verifier); !ok {
 		return false
 	}
-	v, ok := c.(interface {
-		CanVerify(kind inventory.Kind, hasSecret bool) bool
-	})
+	v, ok := c.(connectors.OptionalVerifier)
 	return !ok || v.CanVerify(kind, hasSecret)
 }
 
@@ -320,7 +215,7 @@ func (r Registry) Rated() []string {
 // the tenant has to be known.
 func (r Registry) Ask() bool {
 	for _, e := range r {
-		_, discovers := e.Connector.(Discoverer)
+		_, discovers := e.Connector.(connectors.Discoverer)
 		if discovers || e.notifies() {
 			return true
 		}
@@ -334,7 +229,3 @@ func (r Registry) Close() {
 		e.Connector.Close()
 	}
 }
-
-// TaskQueue is the Temporal task queue of a connector's activities: one each,
-// so that its rate holds across workers and its slowness delays no other (I10).
-func TaskQueue(connector string) string { return "leaver-connector-" + connector }

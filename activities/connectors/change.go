@@ -1,0 +1,12 @@
+package connectors
+
+import (
+	"github.com/google/uuid"
+)
+
+// Change is what a principal gained and lost.
+type EntitlementChange struct {
+	Principal uuid.UUID `json:"principal"`
+	Gained    []string  `json:"gained,omitempty"`
+	Lost      []string  `json:"lost,omitempty"`
+}

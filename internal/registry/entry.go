@@ -1,0 +1,113 @@
+package registry
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// AllTenants in an entry's tenants opens a connector to every tenant.
+const AllTenants = "*"
+
+// Entry is a configured connector.
+type Entry struct {
+	Connector connectors.Connector
+	Type      string // as the configuration has it
+	// Rate is the limit in attempts a second over all workers; 0 is none. An
+	// attempt is up to three calls: probe, end, probe.
+	Rate float64
+	// Tenants names the tenants whose credentials live at this downstream. A
+	// connector acts with rights of its own: without this list one tenant could
+	// register, and so destroy, another's accounts.
+	Tenants []string
+	// Drill is the tenant of drills, whose credentials are leaver's own: it does not count
+	// as another tenant.
+	Drill string
+	// References are patterns of which an item's reference matches one, if there are any:
+	// `*` is any text, and `{tenant}` the name of the tenant. They say what at the
+	// downstream is the agents', and which tenant's.
+	References []string
+	// PublishTo names the connector that hands new secrets to the remaining
+	// holders; empty is the connector itself.
+	PublishTo string
+	// TrustLabels binds what the downstream labels with a principal's SCIM id by
+	// itself; otherwise an operator does.
+	TrustLabels bool
+	// Slots bounds the attempts that one process has in flight; nil is no bound.
+	Slots chan struct{}
+}
+
+// Acquire waits for a free slot.
+func (e Entry) Acquire(ctx context.Context) (release func(), err error) {
+	if e.Slots == nil {
+		return func() {}, nil
+	}
+	select {
+	case e.Slots <- struct{}{}:
+		return func() { <-e.Slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// ServesAll tells whether the connector serves each of the tenants, which may be
+// [AllTenants].
+func (e Entry) ServesAll(tenants []string) bool {
+	return !slices.ContainsFunc(tenants, func(t string) bool { return !e.serves(t) })
+}
+
+func (e Entry) serves(tenant string) bool {
+	return slices.Contains(e.Tenants, AllTenants) || slices.Contains(e.Tenants, tenant)
+}
+
+// Covers reports whether the entry's patterns allow a reference; without patterns any is.
+// An empty tenant stands for every name.
+func (e Entry) Covers(tenant, reference string) bool {
+	return len(e.References) == 0 || slices.ContainsFunc(e.References, func(p string) bool { return matches(p, tenant, reference) })
+}
+
+// ownNames reports whether a pattern with the tenant's name in it allows the reference.
+func (e Entry) ownNames(tenant, reference string) bool {
+	return slices.ContainsFunc(e.References, func(p string) bool {
+		return strings.Contains(p, tenantPlaceholder) && matches(p, tenant, reference)
+	})
+}
+
+func (e Entry) notifies() bool {
+	n, ok := e.Connector.(connectors.OptionalNotifier)
+	return ok && n.WantsNotifications()
+}
+
+// discovers: a connector may be able to list only where it is configured to.
+func discovers(c connectors.Connector) bool {
+	d, ok := c.(connectors.OptionalDiscoverer)
+	return !ok || d.CanDiscover()
+}
+
+func capabilities(c connectors.Connector) []string {
+	can := []string{}
+	add := func(name string, ok bool) {
+		if ok {
+			can = append(can, name)
+		}
+	}
+	_, revokes := c.(connectors.Revoker)
+	_, rotates := c.(connectors.Rotator)
+	_, cancels := c.(connectors.Canceller)
+	_, verifies := c.(connectors.Verifier)
+	_, blocks := c.(connectors.Blocker)
+	_, lists := c.(connectors.Discoverer)
+	_, publishes := c.(connectors.Publisher)
+	_, issues := c.(connectors.Issuer)
+	add("revoke", revokes)
+	add("rotate", rotates)
+	add("cancel", cancels)
+	add("verify", verifies)
+	add("block", blocks)
+	add("discover", lists && discovers(c))
+	add("publish", publishes)
+	add("drill", issues)
+	return can
+}
