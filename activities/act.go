@@ -24,5 +24,5 @@ func (a *Activities) RecordAct(ctx context.Context, act Act) error {
 
 // Waive has a survivor tolerated until a time, and stores who said so and why.
 func (a *Activities) Waive(ctx context.Context, act Act) error {
-	return a.Inventory.Waive(ctx, act.Cascade.Tenant, act.Item, act.Cascade.Event, act.By, act.Reason, act.Until)
+	return a.Cascades.Waive(ctx, act.Cascade.Tenant, act.Item, act.Cascade.Event, act.By, act.Reason, act.Until)
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/temporal"
 
-	"github.com/leaverhq/leaver/internal/assurance"
-	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/ssf"
@@ -24,17 +24,17 @@ import (
 // Activities are registered with the workers. A nil pointer gives workflows
 // typed references to the methods.
 type Activities struct {
-	Inventory  *inventory.Store
+	Inventory  *credential.Store
 	Evidence   *evidence.Store
-	Cascades   *lifecycle.Cascades
+	Cascades   *cascade.Store
 	Connectors registry.Registry
-	Pauses     *brake.Pauses
-	Brakes     *brake.Brakes
+	Pauses     *registry.Pauses
+	Brakes     *cascade.Threshold
 	// What the reconciler and the drill need: they make leavers themselves.
 	Tenants    *tenant.Store
 	Directory  *directory.Store
 	Lifecycle  *lifecycle.Writer
-	Assurances *assurance.Store
+	Assurances *health.Store
 	Runner     Runner
 	// Signals are what receivers are to be told, and Pusher tells them.
 	Signals *ssf.Store
@@ -45,7 +45,7 @@ type Activities struct {
 
 // Runner looks at cascades' workflows, and runs them again.
 type Runner interface {
-	Status(ctx context.Context, workflowID string) (lifecycle.WorkflowStatus, error)
+	Status(ctx context.Context, workflowID string) (cascade.WorkflowStatus, error)
 	Cancel(ctx context.Context, workflowID string) error
 	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
 }
@@ -70,12 +70,12 @@ func (r CascadeRef) kind() lifecycle.Kind {
 
 // refusedRun makes what says that a run is not its event's a refusal for good.
 func refusedRun(err error) error {
-	if errors.Is(err, lifecycle.ErrOtherKind) || errors.Is(err, lifecycle.ErrCancelled) || errors.Is(err, lifecycle.ErrCascadeNotFound) {
+	if errors.Is(err, cascade.ErrOtherKind) || errors.Is(err, cascade.ErrCancelled) || errors.Is(err, cascade.ErrNotFound) {
 		return temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true, Cause: err})
 	}
 	return err
 }
 
-func (r CascadeRef) scope() inventory.Scope {
-	return inventory.Scope{Event: r.Event, Principal: r.Principal, Sequence: r.Sequence, Moves: r.Moves}
+func (r CascadeRef) scope() cascade.Scope {
+	return cascade.Scope{Event: r.Event, Principal: r.Principal, Sequence: r.Sequence, Moves: r.Moves}
 }

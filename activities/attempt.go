@@ -13,8 +13,8 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
@@ -55,8 +55,8 @@ type ItemInput struct {
 
 // ItemResult is how an item stands after it was ended.
 type ItemResult struct {
-	State  inventory.State `json:"state"`
-	Detail string          `json:"detail,omitempty"`
+	State  credential.State `json:"state"`
+	Detail string           `json:"detail,omitempty"`
 }
 
 // attempt is one try at ending one item: probe, act, probe again; and a row of
@@ -64,14 +64,14 @@ type ItemResult struct {
 type attempt struct {
 	*Activities
 	in        ItemInput
-	item      *inventory.Opened
+	item      *credential.Opened
 	entry     registry.Entry
 	connector connectors.Connector
 	target    connectors.Target
 	info      activity.Info
-	lease     inventory.Attempt
-	concluded bool                // and so without a lease
-	rotation  *inventory.Rotation // that the attempt is at
+	lease     credential.Attempt
+	concluded bool                 // and so without a lease
+	rotation  *credential.Rotation // that the attempt is at
 	// joined: another cascade has rotated the account, so its control counts.
 	joined bool
 }
@@ -131,7 +131,7 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		if err := t.mayExpire(time.Now()); err != nil {
 			return ItemResult{}, t.fail(ctx, step, err)
 		}
-		return t.conclude(ctx, inventory.Expiring, answer.Detail, done)
+		return t.conclude(ctx, credential.Expiring, answer.Detail, done)
 	}
 	return t.verify(ctx, done)
 }
@@ -161,9 +161,9 @@ func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) 
 	lease := attemptOf(ctx, in)
 	item, err := a.Inventory.OpenLeased(ctx, in.Cascade.Tenant, lease)
 	switch {
-	case errors.Is(err, inventory.ErrBusy):
+	case errors.Is(err, credential.ErrBusy):
 		return nil, retryable(err.Error(), ErrorBusy, busyRetry)
-	case errors.Is(err, inventory.ErrForeign):
+	case errors.Is(err, credential.ErrForeign):
 		return nil, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true})
 	case err != nil:
 		return nil, err
@@ -176,16 +176,16 @@ func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) 
 }
 
 // attemptOf names this attempt at an item.
-func attemptOf(ctx context.Context, in ItemInput) inventory.Attempt {
+func attemptOf(ctx context.Context, in ItemInput) credential.Attempt {
 	info := activity.GetInfo(ctx)
-	return inventory.Attempt{
+	return credential.Attempt{
 		Event: in.Cascade.Event, Item: in.Item, Holder: uuid.New(), Workflow: info.WorkflowExecution.ID, Run: info.WorkflowExecution.RunID, Activity: info.ActivityID,
 		Number: int(info.Attempt), Started: info.StartedTime, Lease: max(minLease, time.Until(info.Deadline)+leaseSlack),
 	}
 }
 
 // targetOf is an item as a connector sees it.
-func (t *attempt) targetOf(item *inventory.Opened) connectors.Target {
+func (t *attempt) targetOf(item *credential.Opened) connectors.Target {
 	target := connectors.Target{
 		Tenant: t.in.Cascade.Tenant, Item: item.ID, Principal: item.Principal, Kind: item.Kind, Reference: item.Reference,
 		Account: cmp.Or(item.Account, item.Reference), Secret: item.Secret, ExpiresAt: item.ExpiresAt,
@@ -249,7 +249,7 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	if connectors.IsPermanent(err) {
-		if _, err := t.conclude(ctx, inventory.Survivor, reason, t.record(step, "refused", reason)); err != nil {
+		if _, err := t.conclude(ctx, credential.Survivor, reason, t.record(step, "refused", reason)); err != nil {
 			return err
 		}
 		return temporal.NewApplicationErrorWithOptions(reason, ErrorPermanent, temporal.ApplicationErrorOptions{NonRetryable: true})
@@ -260,9 +260,9 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 	return retryable(reason, ErrorDownstream, connectors.RetryAfter(err))
 }
 
-func (t *attempt) conclude(ctx context.Context, state inventory.State, reason string, records ...evidence.Record) (ItemResult, error) {
+func (t *attempt) conclude(ctx context.Context, state credential.State, reason string, records ...evidence.Record) (ItemResult, error) {
 	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.lease, t.item, state, reason, records...)
-	if errors.Is(err, inventory.ErrLeaseLost) {
+	if errors.Is(err, credential.ErrLeaseLost) {
 		return ItemResult{}, retryable(err.Error(), ErrorBusy, busyRetry)
 	}
 	t.concluded = err == nil

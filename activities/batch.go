@@ -11,7 +11,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 const (
@@ -112,7 +112,7 @@ func (b *batch) sofar() BatchResult {
 
 func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOutcome {
 	step, end := "revoke", verb(func(ctx context.Context, t *attempt) (connectors.Answer, error) {
-		if t.item.Verb == inventory.Rotate { // another principal registered the account since it was discovered
+		if t.item.Verb == credential.Rotate { // another principal registered the account since it was discovered
 			return connectors.Answer{}, connectors.Retryable("others rely on the account: it is rotated, alone")
 		}
 		return revoke(ctx, t)
@@ -126,10 +126,10 @@ func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOu
 	}
 	var application *temporal.ApplicationError
 	if errors.As(err, &application) && application.Type() == ErrorPermanent {
-		return ItemOutcome{Item: in.Item, ItemResult: ItemResult{State: inventory.Survivor, Detail: application.Message()}}
+		return ItemOutcome{Item: in.Item, ItemResult: ItemResult{State: credential.Survivor, Detail: application.Message()}}
 	}
 	if errors.As(err, &application) && application.Type() == ErrorForeign {
-		return ItemOutcome{Item: in.Item, ItemResult: ItemResult{State: inventory.Survivor, Detail: application.Message()}}
+		return ItemOutcome{Item: in.Item, ItemResult: ItemResult{State: credential.Survivor, Detail: application.Message()}}
 	}
 	o := ItemOutcome{Item: in.Item, Again: true}
 	if application != nil {

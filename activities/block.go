@@ -7,7 +7,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // Block keeps items of one connector from being used in a way that can be undone,
@@ -40,7 +40,7 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 		return nil
 	}
 	defer t.yield(ctx)
-	if t.item.State != inventory.Ending {
+	if t.item.State != credential.Ending {
 		return nil // it has failed, or another cascade has let go of it
 	}
 	if err := a.heldUp(ctx, t.item.Connector); err != nil {

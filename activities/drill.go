@@ -11,9 +11,10 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/assurance"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -95,7 +96,7 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 		return DrillIssued{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream,
 			temporal.ApplicationErrorOptions{NonRetryable: connectors.IsPermanent(err), NextRetryDelay: connectors.RetryAfter(err)})
 	}
-	item, err := a.Inventory.Replace(ctx, in.Drill.Tenant, inventory.New{
+	item, err := a.Inventory.Replace(ctx, in.Drill.Tenant, credential.New{
 		Principal: in.Drill.Principal, Kind: issued.Kind, Connector: in.Connector, Reference: issued.Reference, Secret: issued.Secret,
 		IssuedAt: time.Now().UTC(), ExpiresAt: issued.ExpiresAt,
 	})
@@ -114,7 +115,7 @@ func (a *Activities) DrillLeave(ctx context.Context, d Drilled) (uuid.UUID, erro
 	if result.Event != nil {
 		return result.Event.ID, nil
 	}
-	cascades, err := a.Cascades.List(ctx, d.Tenant, lifecycle.CascadeQuery{Principal: &d.Principal, Limit: 1})
+	cascades, err := a.Cascades.List(ctx, d.Tenant, cascade.Query{Principal: &d.Principal, Limit: 1})
 	if err != nil || len(cascades) == 0 {
 		return uuid.Nil, errors.Join(errors.New("the synthetic person is restricted, and no cascade says why"), err)
 	}
@@ -160,5 +161,5 @@ func (a *Activities) DrillEnd(ctx context.Context, d Drilled) (Drilled, error) {
 	case d.Outcome != "completed" || d.Verified != len(d.Issued):
 		d.Problems = append(d.Problems, fmt.Sprintf("the cascade %s is %q with %d of %d verified", d.Cascade, d.Outcome, d.Verified, len(d.Issued)))
 	}
-	return d, a.Assurances.Record(ctx, assurance.Drill, len(d.Problems) == 0, d)
+	return d, a.Assurances.Record(ctx, health.Drill, len(d.Problems) == 0, d)
 }

@@ -20,12 +20,12 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -71,7 +71,7 @@ func newWorlds(t *testing.T) func(rapid.TB) *world {
 	t.Cleanup(writer.Close)
 	entitlements := entitlement.NewStore(db, scim.Vocabulary)
 	a := &activities.Activities{
-		Inventory: inventory.NewStore(db, sealer, entitlements), Cascades: lifecycle.NewCascades(db), Brakes: brake.New(db), Tenants: tenant.NewStore(db),
+		Inventory: credential.NewStore(db, sealer, entitlements), Cascades: cascade.NewStore(db), Brakes: cascade.NewThreshold(db), Tenants: tenant.NewStore(db),
 		Directory: directory.NewStore(db), Lifecycle: writer, Entitlements: entitlements,
 	}
 	return func(rt rapid.TB) *world {
@@ -211,10 +211,10 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 		func(rt *rapid.T) func(context.Context) error { // is granted something
 			id, name := user(rt), rapid.SampledFrom(names).Draw(rt, "entitlement")
 			return func(ctx context.Context) error {
-				_, err := w.Inventory.Register(ctx, w.tenant, inventory.New{
+				_, err := w.Inventory.Register(ctx, w.tenant, credential.New{
 					Principal: id, Kind: connectors.APIKey, Connector: "c", Reference: uuid.NewString(), Entitlement: name, IssuedAt: time.Now(),
 				})
-				if errors.Is(err, inventory.ErrNotEntitled) || errors.Is(err, inventory.ErrRestricted) {
+				if errors.Is(err, credential.ErrNotEntitled) || errors.Is(err, credential.ErrRestricted) {
 					return nil
 				}
 				return err
@@ -347,7 +347,7 @@ func (w *world) check(rt rapid.TB) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			rt.Fatalf("user %d: %s", n, diff)
 		}
-		items, err := w.Inventory.List(ctx, w.tenant, inventory.Query{Principal: &id, Limit: 500, Kinds: connectors.Kinds(), States: []inventory.State{inventory.Live}})
+		items, err := w.Inventory.List(ctx, w.tenant, credential.Query{Principal: &id, Limit: 500, Kinds: connectors.Kinds(), States: []credential.State{credential.Live}})
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -370,7 +370,7 @@ func TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay(t *testing
 			return err
 		},
 		"a registration": func(ctx context.Context, w *world, user uuid.UUID) error {
-			_, err := w.Inventory.Register(ctx, w.tenant, inventory.New{
+			_, err := w.Inventory.Register(ctx, w.tenant, credential.New{
 				Principal: user, Kind: connectors.APIKey, Connector: "c", Reference: "r", Entitlement: "team:A", IssuedAt: time.Now(),
 			})
 			return err
@@ -401,7 +401,7 @@ func TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay(t *testing
 			switch {
 			case readErr != nil:
 				t.Fatal(readErr)
-			case name == "a registration" && !errors.Is(err, inventory.ErrNotEntitled):
+			case name == "a registration" && !errors.Is(err, credential.ErrNotEntitled):
 				t.Errorf("it was let in: %v", err)
 			case name == "a computation" && (err != nil || len(held) == 0):
 				t.Errorf("it came to %v, %v", held, err)

@@ -10,7 +10,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // FindInput names a cascade, and the connector that is asked what it holds for
@@ -30,15 +30,15 @@ type Findings struct {
 // Find asks one downstream what it holds for the leaver by its own labels.
 func (a *Activities) Find(ctx context.Context, in FindInput) (Findings, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
-	principals, err := a.Inventory.Ending(ctx, in.Cascade.Tenant, in.Cascade.Principal)
+	principals, err := a.Cascades.Principals(ctx, in.Cascade.Tenant, in.Cascade.Principal)
 	if err != nil {
 		return Findings{}, err
 	}
-	return a.find(ctx, in.Cascade.Tenant, &in.Cascade, in.Connector, principals)
+	return a.find(ctx, in.Cascade.Tenant, in.Cascade, in.Connector, principals)
 }
 
 // find asks a connector, and stores what it tells and nobody had registered.
-func (a *Activities) find(ctx context.Context, tenant uuid.UUID, cascade *CascadeRef, connector string, principals []uuid.UUID) (Findings, error) {
+func (a *Activities) find(ctx context.Context, tenant uuid.UUID, of CascadeRef, connector string, principals []uuid.UUID) (Findings, error) {
 	if err := a.heldUp(ctx, connector); err != nil {
 		return Findings{}, err
 	}
@@ -61,22 +61,18 @@ func (a *Activities) find(ctx context.Context, tenant uuid.UUID, cascade *Cascad
 		}
 		return Findings{}, retryable(err.Error(), ErrorDownstream, connectors.RetryAfter(err))
 	}
-	scope := inventory.Scope{}
-	if cascade != nil {
-		scope = cascade.scope()
-	}
 	var findings Findings
 	for _, f := range found {
-		became, err := a.Inventory.Note(ctx, tenant, scope, inventory.Unregistered{
+		became, err := a.Inventory.Note(ctx, tenant, of.Event, of.Sequence, credential.Unregistered{
 			Connector: connector, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal, Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
 		}, listed, entry.TrustLabels)
 		switch {
-		case errors.Is(err, inventory.ErrUnknownPrincipal): // a label of another installation's
+		case errors.Is(err, credential.ErrUnknownPrincipal): // a label of another installation's
 		case err != nil:
 			return findings, err
-		case became == inventory.NoteKnown:
+		case became == credential.NoteKnown:
 			findings.Known++
-		case became == inventory.NoteBound:
+		case became == credential.NoteBound:
 			findings.Bound++
 		default:
 			findings.Unbound++

@@ -10,9 +10,10 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/assurance"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/entitlement"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
 )
@@ -79,7 +80,7 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var r Reconciled
 	var err error
-	if r.Waivers, err = a.Inventory.Lapse(ctx, tenant); err != nil {
+	if r.Waivers, err = a.Cascades.Lapse(ctx, tenant); err != nil {
 		return r, err
 	}
 	if err := a.restart(ctx, tenant, &r); err != nil {
@@ -88,7 +89,7 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 	if err := a.recompute(ctx, tenant); err != nil {
 		return r, err
 	}
-	overlooked, err := a.Inventory.Overlooked(ctx, tenant, reconcileLimit)
+	overlooked, err := a.Cascades.Overlooked(ctx, tenant, reconcileLimit)
 	if err != nil {
 		return r, err
 	}
@@ -131,11 +132,11 @@ func (a *Activities) restart(ctx context.Context, tenant uuid.UUID, r *Reconcile
 		if err != nil {
 			return err
 		}
-		for _, cascade := range open {
-			if err := a.restartOne(ctx, tenant, cascade, r); err != nil {
+		for _, c := range open {
+			if err := a.restartOne(ctx, tenant, c, r); err != nil {
 				return err
 			}
-			after = cascade.Sequence
+			after = c.Sequence
 		}
 		if len(open) < reconcileLimit {
 			return nil
@@ -143,22 +144,22 @@ func (a *Activities) restart(ctx context.Context, tenant uuid.UUID, r *Reconcile
 	}
 }
 
-func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, cascade lifecycle.Cascade, r *Reconciled) error {
-	status, err := a.Runner.Status(ctx, cascade.WorkflowID)
-	if err != nil || status == lifecycle.WorkflowRunning {
+func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, c cascade.Cascade, r *Reconciled) error {
+	status, err := a.Runner.Status(ctx, c.WorkflowID)
+	if err != nil || status == cascade.WorkflowRunning {
 		return err
 	}
-	if cancelled, err := a.cancelStopped(ctx, tenant, cascade, status); err != nil || cancelled {
+	if cancelled, err := a.cancelStopped(ctx, tenant, c, status); err != nil || cancelled {
 		return err
 	}
-	event, err := a.Cascades.Restart(ctx, tenant, cascade.ID, reconcileActor, "its workflow was gone")
+	event, err := a.Cascades.Restart(ctx, tenant, c.ID, reconcileActor, "its workflow was gone")
 	if err == nil {
 		_, err = a.Runner.Rerun(ctx, event)
 	}
 	switch {
-	case errors.Is(err, lifecycle.ErrNotFailed): // it has closed, or runs, by now
+	case errors.Is(err, cascade.ErrNotFailed): // it has closed, or runs, by now
 	case err != nil:
-		r.Problem("cascade %s was not run again: %v", cascade.ID, err)
+		r.Problem("cascade %s was not run again: %v", c.ID, err)
 	default:
 		r.Restarted++
 	}
@@ -168,23 +169,23 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, cascade l
 // cancelStopped cancels a cascade whose workflow was terminated in Temporal, or whose
 // principal is active again, and reports whether it did. The reconciler must not end
 // credentials of an active principal.
-func (a *Activities) cancelStopped(ctx context.Context, tenant uuid.UUID, cascade lifecycle.Cascade, status lifecycle.WorkflowStatus) (bool, error) {
-	if cascade.Kind != lifecycle.Leaver && cascade.Kind != lifecycle.Mover {
+func (a *Activities) cancelStopped(ctx context.Context, tenant uuid.UUID, c cascade.Cascade, status cascade.WorkflowStatus) (bool, error) {
+	if c.Kind != lifecycle.Leaver && c.Kind != lifecycle.Mover {
 		return false, nil
 	}
 	actor, reason := byTemporal, "terminated in Temporal"
-	if status != lifecycle.WorkflowStopped {
-		restricted, err := a.Inventory.Restricted(ctx, tenant, cascade.Principal)
-		if err != nil || restricted || cascade.Kind != lifecycle.Leaver {
+	if status != cascade.WorkflowStopped {
+		restricted, err := a.Cascades.Restricted(ctx, tenant, c.Principal)
+		if err != nil || restricted || c.Kind != lifecycle.Leaver {
 			return false, err
 		}
 		actor, reason = reconcileActor, "the workflow no longer exists, and the principal is active again"
 	}
-	_, err := a.Cascades.Cancel(ctx, tenant, cascade.ID, actor, reason)
-	if errors.Is(err, lifecycle.ErrCascadeNotFound) { // a mover that ends nothing
+	_, err := a.Cascades.Cancel(ctx, tenant, c.ID, actor, reason)
+	if errors.Is(err, cascade.ErrNotFound) { // a mover that ends nothing
 		return false, nil
 	}
-	if errors.Is(err, lifecycle.ErrNotRunning) {
+	if errors.Is(err, cascade.ErrNotRunning) {
 		err = nil
 	}
 	return true, err
@@ -221,11 +222,11 @@ func (a *Activities) FindGone(ctx context.Context, in FindGoneInput) (FoundGone,
 	if a.Connectors[in.Connector].Rate > 0 {
 		page = 1
 	}
-	gone, err := a.Inventory.Gone(ctx, in.Tenant, in.After, goneLately, page)
+	gone, err := a.Cascades.Gone(ctx, in.Tenant, in.After, goneLately, page)
 	if err != nil || len(gone) == 0 {
 		return FoundGone{}, err
 	}
-	findings, err := a.find(ctx, in.Tenant, nil, in.Connector, gone)
+	findings, err := a.find(ctx, in.Tenant, CascadeRef{}, in.Connector, gone)
 	found := FoundGone{Findings: findings}
 	if len(gone) == page {
 		found.After = gone[len(gone)-1]
@@ -297,19 +298,19 @@ func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, ent
 	case err != nil || vitality == connectors.Unknown:
 		return false, nil // it is looked at again in an hour
 	case vitality == connectors.Alive:
-		return false, a.Inventory.Expire(ctx, tenant, id, inventory.Survivor, "its registered expiry has passed, and a probe saw it alive")
+		return false, a.Inventory.Expire(ctx, tenant, id, credential.Survivor, "its registered expiry has passed, and a probe saw it alive")
 	}
-	if item.State == inventory.Survivor {
+	if item.State == credential.Survivor {
 		// A wrong secret is refused too: only what a probe saw alive can be seen dead.
 		controlled, err := a.Evidence.SawAlive(ctx, tenant, id, eventOf(item), false)
 		if err != nil || !controlled {
 			return false, err
 		}
 	}
-	return true, a.Inventory.Expire(ctx, tenant, id, inventory.Expiring, "its registered expiry has passed, and a probe saw it dead")
+	return true, a.Inventory.Expire(ctx, tenant, id, credential.Expiring, "its registered expiry has passed, and a probe saw it dead")
 }
 
-func eventOf(item *inventory.Opened) uuid.UUID {
+func eventOf(item *credential.Opened) uuid.UUID {
 	if item.Event == nil {
 		return uuid.Nil
 	}
@@ -318,12 +319,12 @@ func eventOf(item *inventory.Opened) uuid.UUID {
 
 // RecordReconciled stores how the reconciler ended: passed is without problems.
 func (a *Activities) RecordReconciled(ctx context.Context, r Reconciled) (Reconciled, error) {
-	health, err := a.Assurances.Health(ctx)
+	h, err := a.Assurances.Read(ctx)
 	if err != nil {
 		return r, err
 	}
-	if r.Unstarted = health.Unstarted; r.Unstarted > 0 {
+	if r.Unstarted = h.Unstarted; r.Unstarted > 0 {
 		r.Problem("%d events wait for a workflow: is Temporal reachable from `leaver serve`?", r.Unstarted)
 	}
-	return r, a.Assurances.Record(ctx, assurance.Reconcile, len(r.Problems) == 0, r)
+	return r, a.Assurances.Record(ctx, health.Reconcile, len(r.Problems) == 0, r)
 }

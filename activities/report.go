@@ -6,8 +6,7 @@ import (
 
 	"go.temporal.io/sdk/activity"
 
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/cascade"
 )
 
 // ReportInput names the cascade to close, and whether it was interrupted.
@@ -17,17 +16,17 @@ type ReportInput struct {
 	// FinalDiscovery: discover again, and leave the event open if items are found.
 	FinalDiscovery bool `json:"finalDiscovery,omitempty"`
 	// After is the last item of the page before, if the final discovery has several.
-	After inventory.Held `json:"after,omitzero"`
+	After cascade.Item `json:"after,omitzero"`
 	// Cancelled: the workflow was, by leaver or in Temporal.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// NotAsked are the connectors that could not be asked what they hold.
-	NotAsked []lifecycle.NotAsked `json:"notAsked,omitempty"`
+	NotAsked []cascade.NotAsked `json:"notAsked,omitempty"`
 }
 
 // Reported is the report of a closed cascade, or the items that keep it open.
 type Reported struct {
-	Report lifecycle.Report `json:"report"`
-	Found  []inventory.Held `json:"found,omitempty"` // not empty: the event is still open
+	Report cascade.Report `json:"report"`
+	Found  []cascade.Item `json:"found,omitempty"` // not empty: the event is still open
 }
 
 // Report closes the cascade's event: counts by state, and the survivors by id.
@@ -57,13 +56,13 @@ const byTemporal = "temporal"
 
 // reportCancelled closes the event of a workflow that was cancelled, where leaver has not
 // done so before: then it was cancelled in Temporal.
-func (a *Activities) reportCancelled(ctx context.Context, ref CascadeRef) (lifecycle.Report, error) {
-	cascade, err := a.Cascades.Cancel(ctx, ref.Tenant, ref.Event, byTemporal, "cancelled in Temporal")
-	if errors.Is(err, lifecycle.ErrNotRunning) {
-		cascade, err = a.Cascades.Get(ctx, ref.Tenant, ref.Event)
+func (a *Activities) reportCancelled(ctx context.Context, ref CascadeRef) (cascade.Report, error) {
+	c, err := a.Cascades.Cancel(ctx, ref.Tenant, ref.Event, byTemporal, "cancelled in Temporal")
+	if errors.Is(err, cascade.ErrNotRunning) {
+		c, err = a.Cascades.Get(ctx, ref.Tenant, ref.Event)
 	}
 	if err != nil {
-		return lifecycle.Report{}, err
+		return cascade.Report{}, err
 	}
-	return cascade.Report(), nil
+	return c.Report(), nil
 }

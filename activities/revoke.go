@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // Revoke ends a credential at its downstream, and proves it.
@@ -43,5 +43,5 @@ func (t *attempt) revokeSuccessor(ctx context.Context, revoker connectors.Revoke
 			return err
 		}
 	}
-	return t.advance(ctx, rotation, inventory.Abandoned, "revoke-new", answer)
+	return t.advance(ctx, rotation, credential.Abandoned, "revoke-new", answer)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // Rotate puts a new secret in the place of a shared account's, so that it ends
@@ -23,7 +23,7 @@ func (a *Activities) Rotate(ctx context.Context, in ItemInput) (ItemResult, erro
 // one that nobody does: who was there when it was found may be gone by now.
 func (a *Activities) endAccount(ctx context.Context, in ItemInput, step string) (ItemResult, error) {
 	result, err := a.alone(ctx, in, step, func(ctx context.Context, t *attempt) (connectors.Answer, error) {
-		if t.item.Verb == inventory.Rotate {
+		if t.item.Verb == credential.Rotate {
 			return rotate(ctx, t)
 		}
 		return revoke(ctx, t)
@@ -42,7 +42,7 @@ func (a *Activities) finishRotation(ctx context.Context, in ItemInput) error {
 		return err
 	}
 	open, err := a.Inventory.OpenRotation(ctx, in.Cascade.Tenant, &item.Item)
-	if err != nil || open == nil || !open.Reached(inventory.Retired) {
+	if err != nil || open == nil || !open.Reached(credential.Retired) {
 		return err
 	}
 	return a.Inventory.FinishUnder(ctx, in.Cascade.Tenant, &item.Item, attemptOf(ctx, in))
@@ -79,15 +79,15 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	t.rotation = r
 	answer, err := t.rotate(ctx, rotator, publisher, r)
 	switch {
-	case err == nil && r.Handed && r.Reached(inventory.Retired):
+	case err == nil && r.Handed && r.Reached(credential.Retired):
 		// It was for the leaver, too: once it is over, the account is rotated again.
 		if err = t.Inventory.FinishRotation(ctx, tenant, r, t.lease.Holder); err == nil {
 			err = connectors.RetryableAfter(time.Second, "the leaver was handed a new secret before: the account is rotated again")
 		}
 	case err == nil && answer.Outcome != connectors.Gone:
 		err = t.Inventory.Withhold(ctx, tenant, proof.withheld)
-	case r.Step == inventory.Begun && (answer.Outcome == connectors.Gone || r.NewReference == ""): // nothing was made
-		err = errors.Join(err, t.Inventory.Advance(context.WithoutCancel(ctx), tenant, r, inventory.Abandoned, t.lease.Holder))
+	case r.Step == credential.Begun && (answer.Outcome == connectors.Gone || r.NewReference == ""): // nothing was made
+		err = errors.Join(err, t.Inventory.Advance(context.WithoutCancel(ctx), tenant, r, credential.Abandoned, t.lease.Holder))
 	}
 	return answer, err
 }
@@ -129,7 +129,7 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 		return proof{goesOn: true}, nil
 	}
 	open, err := t.Inventory.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
-	if err != nil || open != nil && open.Reached(inventory.Made) {
+	if err != nil || open != nil && open.Reached(credential.Made) {
 		return proof{goesOn: true}, err
 	}
 	others, err := t.Inventory.CoHolders(ctx, t.in.Cascade.Tenant, t.item.ID, maxCoHolders)
@@ -138,7 +138,7 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 	}
 	var p proof
 	tried := make(map[connectors.Secret]bool) // by secret, whether it works
-	for _, candidate := range append([]inventory.CoHolder{{Opened: *t.item}}, others...) {
+	for _, candidate := range append([]credential.CoHolder{{Opened: *t.item}}, others...) {
 		// One answer serves every registration of the same secret; without one, each is asked about.
 		works, ok := tried[candidate.Secret]
 		if candidate.Secret == "" || (!ok && len(tried) < maxTried) {
@@ -162,7 +162,7 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 }
 
 // possesses asks whether a registration holds the account, and records the answer.
-func (t *attempt) possesses(ctx context.Context, possession connectors.Possession, candidate *inventory.Opened) (bool, error) {
+func (t *attempt) possesses(ctx context.Context, possession connectors.Possession, candidate *credential.Opened) (bool, error) {
 	vitality, detail, err := possession.Possesses(ctx, t.targetOf(candidate))
 	if err != nil && !connectors.IsPermanent(err) {
 		return false, err
@@ -175,17 +175,17 @@ func (t *attempt) possesses(ctx context.Context, possession connectors.Possessio
 }
 
 // rotate goes on from wherever the rotation has come to.
-func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publisher connectors.Publisher, r *inventory.Rotation) (connectors.Answer, error) {
+func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publisher connectors.Publisher, r *credential.Rotation) (connectors.Answer, error) {
 	t.target.NewSecret, t.target.Rotation = r.NewSecret, r.ID
 	if r.NewReference == "" {
 		// Stored before anything is made there, lest a crash leave it unknown.
 		r.NewReference = rotator.Successor(t.target)
-		if err := t.advance(ctx, r, inventory.Begun, "begin", connectors.Answer{Outcome: connectors.Done}); err != nil {
+		if err := t.advance(ctx, r, credential.Begun, "begin", connectors.Answer{Outcome: connectors.Done}); err != nil {
 			return connectors.Answer{}, err
 		}
 	}
 	t.target.NewReference = r.NewReference
-	if !r.Reached(inventory.Made) {
+	if !r.Reached(credential.Made) {
 		answer, err := rotator.Renew(ctx, t.target)
 		if err != nil || answer.Outcome == connectors.Gone {
 			return answer, err
@@ -193,27 +193,27 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 		if answer.Outcome != connectors.Done {
 			return answer, connectors.Permanent("the downstream answered %q to a new secret", answer.Outcome)
 		}
-		if err := t.advance(ctx, r, inventory.Made, "make-new", answer); err != nil {
+		if err := t.advance(ctx, r, credential.Made, "make-new", answer); err != nil {
 			return connectors.Answer{}, err
 		}
 	}
-	if !r.Reached(inventory.Proven) {
+	if !r.Reached(credential.Proven) {
 		answer, err := t.proveNew(ctx)
 		if errors.Is(err, errNewIsDead) {
 			// The downstream said done, and did nothing: it is asked again.
-			return connectors.Answer{}, errors.Join(err, t.advance(ctx, r, inventory.Begun, "probe-new", answer))
+			return connectors.Answer{}, errors.Join(err, t.advance(ctx, r, credential.Begun, "probe-new", answer))
 		}
 		if err == nil {
-			err = t.advance(ctx, r, inventory.Proven, "probe-new", answer)
+			err = t.advance(ctx, r, credential.Proven, "probe-new", answer)
 		}
 		if err != nil {
 			return connectors.Answer{}, err
 		}
 	}
-	if !r.Reached(inventory.Published) {
+	if !r.Reached(credential.Published) {
 		answer, err := t.publish(ctx, publisher, r)
 		if err == nil {
-			err = t.advance(ctx, r, inventory.Published, "publish", answer)
+			err = t.advance(ctx, r, credential.Published, "publish", answer)
 		}
 		if err != nil {
 			return connectors.Answer{}, err
@@ -224,10 +224,10 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 	if err != nil {
 		return answer, err
 	}
-	return answer, t.advance(ctx, r, inventory.Retired, "retire-old", answer)
+	return answer, t.advance(ctx, r, credential.Retired, "retire-old", answer)
 }
 
-func (t *attempt) advance(ctx context.Context, r *inventory.Rotation, to inventory.Step, step string, answer connectors.Answer) error {
+func (t *attempt) advance(ctx context.Context, r *credential.Rotation, to credential.Step, step string, answer connectors.Answer) error {
 	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, r, to, t.lease.Holder, t.record(step, string(answer.Outcome), answer.Detail))
 }
 
@@ -237,7 +237,7 @@ func (t *attempt) remake(ctx context.Context) error {
 	if t.rotation == nil {
 		return nil
 	}
-	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, t.rotation, inventory.Begun, t.lease.Holder)
+	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, t.rotation, credential.Begun, t.lease.Holder)
 }
 
 // errNewIsDead is returned when a new secret that the downstream confirmed does not work.
@@ -279,7 +279,7 @@ func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
 	return publisher, nil
 }
 
-func (t *attempt) publish(ctx context.Context, publisher connectors.Publisher, r *inventory.Rotation) (connectors.Answer, error) {
+func (t *attempt) publish(ctx context.Context, publisher connectors.Publisher, r *credential.Rotation) (connectors.Answer, error) {
 	holders, reliedOnBy, err := t.Inventory.Holders(ctx, t.in.Cascade.Tenant, t.item.ID, r)
 	if err != nil {
 		return connectors.Answer{}, err

@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
 
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/cascade"
 )
 
 // Settlement is what Settle found.
@@ -17,7 +17,7 @@ type Settlement struct {
 	// Held: the tenant's brake is held, and holds this cascade back.
 	Held bool `json:"held,omitempty"`
 	// Found is the first page of what the cascade has to end, unless it is held back.
-	Found []inventory.Held `json:"found,omitempty"`
+	Found []cascade.Item `json:"found,omitempty"`
 }
 
 // Settle opens a run: it hands over or suspends the agents that lost their last
@@ -38,7 +38,7 @@ func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, er
 		}
 	}
 	s := Settlement{Held: held}
-	err := a.Inventory.Settle(ctx, ref.Tenant, ref.scope())
+	err := a.Cascades.BeginRun(ctx, ref.Tenant, ref.scope())
 	if err == nil && !ref.Moves {
 		s.HandedOver, s.Suspended, err = a.Lifecycle.Settle(ctx, ref.Tenant, ref.Principal, ref.Event)
 	}

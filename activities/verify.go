@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // probeBefore is the positive control: without having seen the item alive,
@@ -94,7 +94,7 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 			return ItemResult{}, err
 		}
 		if controlled {
-			return t.conclude(ctx, inventory.Verified, "", done, after)
+			return t.conclude(ctx, credential.Verified, "", done, after)
 		}
 		return t.concludeUnverified(ctx, "no probe had seen it alive before", done, after)
 	default:
@@ -118,10 +118,10 @@ func (t *attempt) concludeUnverified(ctx context.Context, reason string, done ev
 			return ItemResult{}, err
 		}
 		if !acted && !seen {
-			return t.conclude(ctx, inventory.Absent, "the downstream knows no such credential: check the reference", records...)
+			return t.conclude(ctx, credential.Absent, "the downstream knows no such credential: check the reference", records...)
 		}
 	}
-	return t.conclude(ctx, inventory.Revoked, "unverified: "+reason, records...)
+	return t.conclude(ctx, credential.Revoked, "unverified: "+reason, records...)
 }
 
 // unproven concludes or retries an item whose end the downstream confirmed and no probe

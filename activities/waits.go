@@ -3,18 +3,18 @@ package activities
 import (
 	"context"
 
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/cascade"
 )
 
 // waitsForLimit bounds how many items a cascade tells that it waits for.
 const waitsForLimit = 20
 
 // Waiting is an item that a cascade waits for, with its downstream's last answer.
-type Waiting = inventory.Waiting
+type Waiting = cascade.Waiting
 
 // WaitsFor returns what the cascade is still at and has failed with so far.
 func (a *Activities) WaitsFor(ctx context.Context, ref CascadeRef) ([]Waiting, error) {
-	waiting, err := a.Inventory.WaitsFor(ctx, ref.Tenant, ref.Event, waitsForLimit)
+	waiting, err := a.Cascades.WaitsFor(ctx, ref.Tenant, ref.Event, waitsForLimit)
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,9 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -61,7 +61,7 @@ func toError(err error) *Error {
 		return badRequest(invalidValue, "%s", target.Error())
 	case errors.Is(err, directory.ErrParents):
 		return badRequest(invalidValue, "%s", directory.ErrParents.Error())
-	case errors.Is(err, directory.ErrNotFound), errors.Is(err, lifecycle.ErrTransactionNotFound):
+	case errors.Is(err, directory.ErrNotFound), errors.Is(err, cascade.ErrTransactionNotFound):
 		return failure(http.StatusNotFound, "no such resource")
 	case errors.Is(err, directory.ErrNameTaken):
 		return &Error{Status: http.StatusConflict, Type: uniqueness, Detail: "another resource has that name, or a value that is unique"}

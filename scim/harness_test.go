@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/conformance"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -95,7 +96,7 @@ func (p *provider) handler() http.Handler {
 	writer := lifecycle.NewWriter(p.db, p.starter, log)
 	p.t.Cleanup(writer.Close)
 	handler := scim.New(scim.Config{
-		Directory: directory.NewStore(p.db), Lifecycle: writer, Transactions: lifecycle.NewCascades(p.db),
+		Directory: directory.NewStore(p.db), Lifecycle: writer, Transactions: cascade.NewStore(p.db),
 		Tenants: p.tenants, Sealer: sealer, Log: log,
 	}).Handler()
 	r := chi.NewRouter()

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
@@ -33,7 +34,7 @@ const (
 type Config struct {
 	Directory    *directory.Store
 	Lifecycle    *lifecycle.Writer
-	Transactions *lifecycle.Cascades
+	Transactions *cascade.Store
 	Tenants      *tenant.Store
 	Sealer       *seal.Sealer
 	// PublicURL is what clients call the installation

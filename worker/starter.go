@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/workflows"
@@ -75,10 +76,10 @@ func (s *Starter) Start(ctx context.Context, e lifecycle.Event) (string, error) 
 const closing = time.Second
 
 // Rerun starts the next run of a cascade that closed without success.
-// Error: lifecycle.ErrNotFailed where it is running, or completed.
+// Error: cascade.ErrNotFailed where it is running, or completed.
 func (s *Starter) Rerun(ctx context.Context, e lifecycle.Event) (string, error) {
 	runID, err := s.next(ctx, e)
-	if errors.Is(err, lifecycle.ErrNotFailed) {
+	if errors.Is(err, cascade.ErrNotFailed) {
 		ended, cancel := context.WithTimeout(ctx, closing)
 		defer cancel()
 		_ = s.client.GetWorkflow(ended, e.WorkflowID, "").Get(ended, nil) // how it ends, the next attempt tells
@@ -91,7 +92,7 @@ func (s *Starter) next(ctx context.Context, e lifecycle.Event) (string, error) {
 	runID, err := s.start(ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &started) {
-		return "", lifecycle.ErrNotFailed
+		return "", cascade.ErrNotFailed
 	}
 	return runID, err
 }
@@ -148,7 +149,7 @@ func fairness(e lifecycle.Event) string {
 const updateTimeout = 30 * time.Second
 
 // Retry asks a running cascade to try one item again now, or with uuid.Nil all
-// that wait or failed. Error: lifecycle.RefusedError, with the reason.
+// that wait or failed. Error: cascade.RefusedError, with the reason.
 func (s *Starter) Retry(ctx context.Context, workflowID string, item uuid.UUID, by, reason string) (int, error) {
 	var response workflows.RetryResponse
 	err := s.update(ctx, workflowID, workflows.UpdateRetry, workflows.RetryRequest{Item: item, By: by, Reason: reason, At: time.Now()}, &response)
@@ -156,7 +157,7 @@ func (s *Starter) Retry(ctx context.Context, workflowID string, item uuid.UUID, 
 }
 
 // Waive asks a running cascade to tolerate an item until a time.
-// Errors: lifecycle.RefusedError, lifecycle.ErrNotRunning.
+// Errors: cascade.RefusedError, cascade.ErrNotRunning.
 func (s *Starter) Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error {
 	return s.update(ctx, workflowID, workflows.UpdateWaive, workflows.WaiveRequest{Item: item, By: by, Reason: reason, Until: until, At: time.Now()}, nil)
 }
@@ -175,9 +176,9 @@ func (s *Starter) update(ctx context.Context, workflowID, name string, request, 
 	case err == nil:
 		return nil
 	case isNotFound(err):
-		return lifecycle.ErrNotRunning
+		return cascade.ErrNotRunning
 	case errors.As(err, &refused):
-		return &lifecycle.RefusedError{Reason: refused.Message()}
+		return &cascade.RefusedError{Reason: refused.Message()}
 	}
 	return fmt.Errorf("update %s: %w", workflowID, err)
 }
@@ -201,26 +202,26 @@ func (s *Starter) Release(ctx context.Context, workflowID string) error {
 }
 
 // Status returns what Temporal knows of a workflow.
-func (s *Starter) Status(ctx context.Context, workflowID string) (lifecycle.WorkflowStatus, error) {
+func (s *Starter) Status(ctx context.Context, workflowID string) (cascade.WorkflowStatus, error) {
 	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
 	if isNotFound(err) {
-		return lifecycle.WorkflowGone, nil
+		return cascade.WorkflowGone, nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("describe %s: %w", workflowID, err)
 	}
 	switch description.GetWorkflowExecutionInfo().GetStatus() {
 	case enums.WORKFLOW_EXECUTION_STATUS_RUNNING:
-		return lifecycle.WorkflowRunning, nil
+		return cascade.WorkflowRunning, nil
 	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
-		return lifecycle.WorkflowStopped, nil
+		return cascade.WorkflowStopped, nil
 	default:
-		return lifecycle.WorkflowGone, nil
+		return cascade.WorkflowGone, nil
 	}
 }
 
 // Pending returns the activities that a workflow waits for; none where it has closed.
-func (s *Starter) Pending(ctx context.Context, workflowID string) ([]lifecycle.Pending, error) {
+func (s *Starter) Pending(ctx context.Context, workflowID string) ([]cascade.Pending, error) {
 	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
 	if isNotFound(err) {
 		return nil, nil
@@ -228,9 +229,9 @@ func (s *Starter) Pending(ctx context.Context, workflowID string) ([]lifecycle.P
 	if err != nil {
 		return nil, fmt.Errorf("describe %s: %w", workflowID, err)
 	}
-	var pending []lifecycle.Pending
+	var pending []cascade.Pending
 	for _, a := range description.GetPendingActivities() {
-		p := lifecycle.Pending{ID: a.GetActivityId(), Attempts: int(a.GetAttempt())}
+		p := cascade.Pending{ID: a.GetActivityId(), Attempts: int(a.GetAttempt())}
 		if f := a.GetLastFailure(); f != nil {
 			p.Answer = reasonOf(s.failures.FailureToError(f))
 		}

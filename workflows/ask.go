@@ -8,7 +8,8 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // What operators may ask of a running cascade.
@@ -54,7 +55,7 @@ func checkAge(ctx workflow.Context, at time.Time) error {
 	return nil
 }
 
-func (c *cascade) handle(ctx workflow.Context) error {
+func (c *cascadeRun) handle(ctx workflow.Context) error {
 	if err := workflow.SetQueryHandler(ctx, QueryProgress, func() (Progress, error) { return c.progress(), nil }); err != nil {
 		return fmt.Errorf("set the query handler: %w", err)
 	}
@@ -69,7 +70,7 @@ func (c *cascade) handle(ctx workflow.Context) error {
 }
 
 // validateRetry refuses what cannot be retried, so that it leaves no event.
-func (c *cascade) validateRetry(ctx workflow.Context, r RetryRequest) error {
+func (c *cascadeRun) validateRetry(ctx workflow.Context, r RetryRequest) error {
 	if err := checkAge(ctx, r.At); err != nil {
 		return err
 	}
@@ -85,32 +86,32 @@ func (c *cascade) validateRetry(ctx workflow.Context, r RetryRequest) error {
 	return c.isAlive(r.Item)
 }
 
-func (c *cascade) isAlive(id uuid.UUID) error {
+func (c *cascadeRun) isAlive(id uuid.UUID) error {
 	i := c.items[id.String()]
 	switch {
 	case i == nil:
 		return fmt.Errorf("this run of the cascade has no item %s", id)
-	case i.state != inventory.Ending && i.state != inventory.Survivor:
+	case i.state != credential.Ending && i.state != credential.Survivor:
 		return fmt.Errorf("item %s is %s", id, i.state)
 	}
 	return nil
 }
 
-func (c *cascade) retry(ctx workflow.Context, r RetryRequest) (RetryResponse, error) {
+func (c *cascadeRun) retry(ctx workflow.Context, r RetryRequest) (RetryResponse, error) {
 	var response RetryResponse
 	for _, i := range c.order {
 		if r.Item != uuid.Nil && i.ID != r.Item {
 			continue
 		}
 		switch i.state {
-		case inventory.Ending:
+		case credential.Ending:
 			if i.cancel == nil {
 				continue // it waits for its turn
 			}
 			i.again = true
 			i.cancel()
 			response.Retried++
-		case inventory.Survivor:
+		case credential.Survivor:
 			c.deadline = later(c.deadline, workflow.Now(ctx).Add(c.in.Policy.AttemptTimeout))
 			c.begin(ctx, i)
 			response.Retried++
@@ -122,7 +123,7 @@ func (c *cascade) retry(ctx workflow.Context, r RetryRequest) (RetryResponse, er
 }
 
 // validateWaive wants a survivor, a reason, and an end.
-func (c *cascade) validateWaive(ctx workflow.Context, r WaiveRequest) error {
+func (c *cascadeRun) validateWaive(ctx workflow.Context, r WaiveRequest) error {
 	now := workflow.Now(ctx)
 	if err := checkAge(ctx, r.At); err != nil {
 		return err
@@ -132,23 +133,23 @@ func (c *cascade) validateWaive(ctx workflow.Context, r WaiveRequest) error {
 		return fmt.Errorf("the cascade is %s", c.phase)
 	case r.Reason == "":
 		return fmt.Errorf("a waiver needs a reason")
-	case !r.Until.After(now) || r.Until.After(now.Add(inventory.MaxWaiver)):
+	case !r.Until.After(now) || r.Until.After(now.Add(cascade.MaxWaiver)):
 		return fmt.Errorf("a waiver ends within a year from now")
 	}
 	return c.isAlive(r.Item)
 }
 
 // waive stops trying to end an item, whatever is under way.
-func (c *cascade) waive(ctx workflow.Context, r WaiveRequest) error {
+func (c *cascadeRun) waive(ctx workflow.Context, r WaiveRequest) error {
 	i := c.items[r.Item.String()]
 	act := activities.Act{Cascade: c.in.ref(), Verb: UpdateWaive, Item: r.Item, By: orTemporal(r.By), Reason: r.Reason, Until: r.Until}
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Waive, act).Get(ctx, nil); err != nil {
 		return err
 	}
-	if i.state != inventory.Ending && i.state != inventory.Survivor {
+	if i.state != credential.Ending && i.state != credential.Survivor {
 		return nil // it ended meanwhile
 	}
-	c.set(i, inventory.Waived, r.Reason)
+	c.set(i, credential.Waived, r.Reason)
 	for n, held := range c.holding {
 		if held == i {
 			c.holding = append(c.holding[:n:n], c.holding[n+1:]...)

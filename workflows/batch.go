@@ -9,14 +9,14 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // beginGroups begins with items, those of one connector together: an activity
 // that tries a batch once is a tenth of the cost of as many activities. What it
 // could not end goes on alone, with Temporal's retries. Rotations are alone, and
 // so is whatever a connector's rate counts one by one.
-func (c *cascade) beginGroups(ctx workflow.Context, items []*item) {
+func (c *cascadeRun) beginGroups(ctx workflow.Context, items []*item) {
 	for _, batch := range c.batchesOf(items) {
 		if len(batch) == 1 {
 			c.begin(ctx, batch[0])
@@ -27,14 +27,14 @@ func (c *cascade) beginGroups(ctx workflow.Context, items []*item) {
 }
 
 // batchesOf groups items by connector, in their order.
-func (c *cascade) batchesOf(items []*item) [][]*item {
+func (c *cascadeRun) batchesOf(items []*item) [][]*item {
 	var batches [][]*item
 	filling := make(map[string]int) // by connector: the batch that has room
 	for _, i := range items {
 		n, ok := filling[i.Connector]
-		if i.Verb == inventory.Rotate || c.rated(i.Connector) || !ok || len(batches[n]) >= c.in.Policy.Batch {
+		if i.Verb == credential.Rotate || c.rated(i.Connector) || !ok || len(batches[n]) >= c.in.Policy.Batch {
 			batches = append(batches, []*item{i})
-			if i.Verb != inventory.Rotate {
+			if i.Verb != credential.Rotate {
 				filling[i.Connector] = len(batches) - 1
 			}
 			continue
@@ -46,7 +46,7 @@ func (c *cascade) batchesOf(items []*item) [][]*item {
 
 // reserve waits for places in a connector's window; a batch that is larger than
 // the window takes all of it.
-func (c *cascade) reserve(ctx workflow.Context, connector string, n int) error {
+func (c *cascadeRun) reserve(ctx workflow.Context, connector string, n int) error {
 	if err := workflow.Await(ctx, func() bool {
 		return c.open[connector] == 0 || c.open[connector]+n <= c.in.Policy.Window
 	}); err != nil {
@@ -64,11 +64,11 @@ func idsOf(items []*item) []uuid.UUID {
 	return ids
 }
 
-func (c *cascade) beginBatch(ctx workflow.Context, items []*item) {
+func (c *cascadeRun) beginBatch(ctx workflow.Context, items []*item) {
 	c.batches++
 	id := fmt.Sprintf("batch:%s:%d", items[0].Connector, c.batches)
 	for _, i := range items {
-		c.set(i, inventory.Ending, "")
+		c.set(i, credential.Ending, "")
 		c.count(i, 1)
 	}
 	c.show(ctx)
@@ -91,7 +91,7 @@ func (c *cascade) beginBatch(ctx workflow.Context, items []*item) {
 }
 
 // endBatch tries each of the items once.
-func (c *cascade) endBatch(ctx workflow.Context, id string, items []*item) (activities.BatchResult, error) {
+func (c *cascadeRun) endBatch(ctx workflow.Context, id string, items []*item) (activities.BatchResult, error) {
 	connector := items[0].Connector
 	if err := c.reserve(ctx, connector, len(items)); err != nil {
 		return activities.BatchResult{}, err
@@ -110,8 +110,8 @@ func (c *cascade) endBatch(ctx workflow.Context, id string, items []*item) (acti
 
 // pause waits before an item's next attempt as long as its downstream asked for,
 // or until somebody asks to try again now.
-func (c *cascade) pause(ctx workflow.Context, i *item, wait time.Duration) {
-	if i.state == inventory.Waived {
+func (c *cascadeRun) pause(ctx workflow.Context, i *item, wait time.Duration) {
+	if i.state == credential.Waived {
 		return
 	}
 	ctx, i.cancel = workflow.WithCancel(ctx)

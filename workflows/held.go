@@ -7,7 +7,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // SignalRelease tells a cascade that its tenant's brake was released.
@@ -22,19 +22,19 @@ const heldReason = "held by the brake on mass deactivation: `leaver brake releas
 // holdBack takes out what cannot be undone while the brake is held: rotations,
 // accounts, keys and scheduled runs. Tokens, grants and sessions end at once, and
 // what a connector can block in a way that can be undone, it blocks.
-func (c *cascade) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
+func (c *cascadeRun) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
 	if !c.held {
 		return found
 	}
 	var block []*item
 	for _, i := range found {
-		if i.Kind.Renewable() && i.Verb != inventory.Rotate {
+		if i.Kind.Renewable() && i.Verb != credential.Rotate {
 			rest = append(rest, i)
 			continue
 		}
-		c.set(i, inventory.Ending, heldReason)
+		c.set(i, credential.Ending, heldReason)
 		c.holding = append(c.holding, i)
-		if i.Verb != inventory.Rotate && !i.Blocked {
+		if i.Verb != credential.Rotate && !i.Blocked {
 			block = append(block, i)
 		}
 	}
@@ -45,7 +45,7 @@ func (c *cascade) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
 }
 
 // block asks a connector to keep items from being used, in the background.
-func (c *cascade) block(ctx workflow.Context, items []*item) {
+func (c *cascadeRun) block(ctx workflow.Context, items []*item) {
 	c.batches++
 	connector := items[0].Connector
 	id := fmt.Sprintf("block:%s:%d", connector, c.batches)
@@ -70,7 +70,7 @@ func (c *cascade) block(ctx workflow.Context, items []*item) {
 // awaitRelease begins with what is held back once an approver has released the
 // brake. The signal wakes it up, no more: whether the brake is held, PostgreSQL
 // says, so that nobody releases one from Temporal.
-func (c *cascade) awaitRelease(ctx workflow.Context) {
+func (c *cascadeRun) awaitRelease(ctx workflow.Context) {
 	if !c.held {
 		return
 	}
@@ -100,7 +100,7 @@ func (c *cascade) awaitRelease(ctx workflow.Context) {
 }
 
 // goingOn is the state of a cascade that waits for nothing else.
-func (c *cascade) goingOn() string {
+func (c *cascadeRun) goingOn() string {
 	if c.held {
 		return "held"
 	}
@@ -108,7 +108,7 @@ func (c *cascade) goingOn() string {
 }
 
 // tell sets LeaverState, where it is another.
-func (c *cascade) tell(ctx workflow.Context, state string) error {
+func (c *cascadeRun) tell(ctx workflow.Context, state string) error {
 	if c.state == state {
 		return nil
 	}

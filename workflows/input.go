@@ -9,7 +9,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // TaskQueue is that of the workflows and of the activities that only need
@@ -59,10 +59,10 @@ type Input struct {
 
 // Continued is the part of a cascade's state that is not in PostgreSQL.
 type Continued struct {
-	Deadline  time.Time               `json:"deadline"`
-	Suspended int                     `json:"suspended"`
-	Held      bool                    `json:"held,omitempty"`
-	Counts    map[inventory.State]int `json:"counts"` // of what earlier runs ended
+	Deadline  time.Time                `json:"deadline"`
+	Suspended int                      `json:"suspended"`
+	Held      bool                     `json:"held,omitempty"`
+	Counts    map[credential.State]int `json:"counts"` // of what earlier runs ended
 }
 
 func (in Input) ref() activities.CascadeRef {

@@ -12,13 +12,14 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // item is one credential or scheduled run that this run of the cascade is at.
 type item struct {
-	inventory.Held
-	state  inventory.State
+	cascade.Item
+	state  credential.State
 	reason string
 	round  int // how often it was begun with; more than once by Update retry
 	again  bool
@@ -26,15 +27,15 @@ type item struct {
 }
 
 // begin ends the item in a coroutine of its own.
-func (c *cascade) begin(ctx workflow.Context, i *item) {
-	c.set(i, inventory.Ending, "")
+func (c *cascadeRun) begin(ctx workflow.Context, i *item) {
+	c.set(i, credential.Ending, "")
 	c.count(i, 1)
 	c.show(ctx)
 	workflow.Go(ctx, func(ctx workflow.Context) { c.finish(ctx, i) })
 }
 
 // finish ends an item that was begun with, alone, and settles it.
-func (c *cascade) finish(ctx workflow.Context, i *item) {
+func (c *cascadeRun) finish(ctx workflow.Context, i *item) {
 	for {
 		result, err := c.end(ctx, i)
 		if err != nil && ctx.Err() == nil && (i.again || c.wasPaused(ctx, err)) {
@@ -47,7 +48,7 @@ func (c *cascade) finish(ctx workflow.Context, i *item) {
 	c.show(ctx)
 }
 
-func (c *cascade) set(i *item, state inventory.State, reason string) {
+func (c *cascadeRun) set(i *item, state credential.State, reason string) {
 	if i.state != "" {
 		c.counts[i.state]--
 	}
@@ -55,7 +56,7 @@ func (c *cascade) set(i *item, state inventory.State, reason string) {
 	c.counts[state]++
 }
 
-func (c *cascade) count(i *item, by int) {
+func (c *cascadeRun) count(i *item, by int) {
 	c.inFlight += by
 	if i.Kind == connectors.ScheduledRun {
 		c.runs += by
@@ -64,7 +65,7 @@ func (c *cascade) count(i *item, by int) {
 
 // end runs the item's activity until it succeeds, is refused for good, or the
 // deadline passes; or until somebody asks to try again now.
-func (c *cascade) end(ctx workflow.Context, i *item) (activities.ItemResult, error) {
+func (c *cascadeRun) end(ctx workflow.Context, i *item) (activities.ItemResult, error) {
 	i.again = false
 	i.round++
 	if err := c.reserve(ctx, i.Connector, 1); err != nil {
@@ -84,7 +85,7 @@ func (c *cascade) end(ctx workflow.Context, i *item) (activities.ItemResult, err
 }
 
 // options are those of what is tried on a connector's queue until the deadline.
-func (c *cascade) options(ctx workflow.Context, connector string) workflow.ActivityOptions {
+func (c *cascadeRun) options(ctx workflow.Context, connector string) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
 		TaskQueue:              connectors.TaskQueue(connector),
 		ScheduleToCloseTimeout: max(c.deadline.Sub(workflow.Now(ctx)), c.in.Policy.AttemptTimeout),
@@ -99,7 +100,7 @@ func (c *cascade) options(ctx workflow.Context, connector string) workflow.Activ
 
 // wasPaused tells whether time ran out while ops had the connector paused, which
 // is no item's fault: its time begins anew.
-func (c *cascade) wasPaused(ctx workflow.Context, err error) bool {
+func (c *cascadeRun) wasPaused(ctx workflow.Context, err error) bool {
 	if !activities.IsPaused(err) {
 		return false
 	}
@@ -108,21 +109,21 @@ func (c *cascade) wasPaused(ctx workflow.Context, err error) bool {
 }
 
 // activityOf returns the activity that ends items by a verb.
-func activityOf(verb inventory.Verb) func(context.Context, activities.ItemInput) (activities.ItemResult, error) {
+func activityOf(verb credential.Verb) func(context.Context, activities.ItemInput) (activities.ItemResult, error) {
 	switch verb {
-	case inventory.Cancel:
+	case credential.Cancel:
 		return a.Cancel
-	case inventory.Rotate:
+	case credential.Rotate:
 		return a.Rotate
-	case inventory.Revoke:
+	case credential.Revoke:
 	}
 	return a.Revoke
 }
 
 // settleItem notes how the item ended. One that ran out of time was not
 // concluded by its activity, and is abandoned here.
-func (c *cascade) settleItem(ctx workflow.Context, i *item, result activities.ItemResult, err error) {
-	if i.state == inventory.Waived {
+func (c *cascadeRun) settleItem(ctx workflow.Context, i *item, result activities.ItemResult, err error) {
+	if i.state == credential.Waived {
 		return
 	}
 	if err == nil {
@@ -132,7 +133,7 @@ func (c *cascade) settleItem(ctx workflow.Context, i *item, result activities.It
 	if temporal.IsCanceledError(err) && temporal.IsCanceledError(ctx.Err()) {
 		return // with the cascade, whose report says what becomes of it
 	}
-	c.set(i, inventory.Survivor, reasonOf(err))
+	c.set(i, credential.Survivor, reasonOf(err))
 	var refused *temporal.ApplicationError
 	if errors.As(err, &refused) && (refused.Type() == activities.ErrorPermanent || refused.Type() == activities.ErrorForeign) {
 		return // concluded, or not the cascade's to conclude
@@ -166,4 +167,4 @@ func later(a, b time.Time) time.Time {
 }
 
 // rated tells whether a connector's rate counts its items one by one.
-func (c *cascade) rated(connector string) bool { return slices.Contains(c.in.Singly, connector) }
+func (c *cascadeRun) rated(connector string) bool { return slices.Contains(c.in.Singly, connector) }

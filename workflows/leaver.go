@@ -10,8 +10,8 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // ErrorSurvivors is the type of the error with which a cascade fails that left
@@ -20,30 +20,30 @@ const ErrorSurvivors = "Survivors"
 
 // Leaver ends everything that a principal's agents hold on the principal's
 // behalf, and closes Completed with a report, or Failed with the survivors (I7).
-func Leaver(ctx workflow.Context, in Input) (lifecycle.Report, error) {
+func Leaver(ctx workflow.Context, in Input) (cascade.Report, error) {
 	c, err := newCascade(ctx, in)
 	if err != nil {
-		return lifecycle.Report{}, err
+		return cascade.Report{}, err
 	}
 	return c.run(ctx)
 }
 
 // cascade is the state of one run. items holds what this run is at.
-type cascade struct {
+type cascadeRun struct {
 	in        Input
 	deadline  time.Time
 	items     map[string]*item
 	order     []*item
-	counts    map[inventory.State]int // of those begun with
-	inFlight  int                     // begun with and not settled
-	open      map[string]int          // by connector: items whose activities are pending
-	runs      int                     // of those in flight, how many are scheduled runs
-	finding   int                     // connectors that are being asked what they hold
-	told      bool                    // one of them has answered since the last look
-	notAsked  []lifecycle.NotAsked    // connectors that could not be asked
-	batches   int                     // begun
-	after     inventory.Held          // the last item of the page before; zero begins a pass
-	first     []inventory.Held        // a page that was discovered already; nil if none was
+	counts    map[credential.State]int // of those begun with
+	inFlight  int                      // begun with and not settled
+	open      map[string]int           // by connector: items whose activities are pending
+	runs      int                      // of those in flight, how many are scheduled runs
+	finding   int                      // connectors that are being asked what they hold
+	told      bool                     // one of them has answered since the last look
+	notAsked  []cascade.NotAsked       // connectors that could not be asked
+	batches   int                      // begun
+	after     cascade.Item             // the last item of the page before; zero begins a pass
+	first     []cascade.Item           // a page that was discovered already; nil if none was
 	suspended int
 	held      bool    // by the brake, until it is released
 	holding   []*item // what the brake holds back
@@ -54,9 +54,9 @@ type cascade struct {
 }
 
 // newCascade sets the handlers up before anything is awaited.
-func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
-	c := &cascade{
-		in: in, items: make(map[string]*item), counts: make(map[inventory.State]int), open: make(map[string]int), phase: "settling", state: "running",
+func newCascade(ctx workflow.Context, in Input) (*cascadeRun, error) {
+	c := &cascadeRun{
+		in: in, items: make(map[string]*item), counts: make(map[credential.State]int), open: make(map[string]int), phase: "settling", state: "running",
 		deadline: workflow.Now(ctx).Add(in.Policy.Deadline),
 	}
 	if before := in.Continued; before != nil {
@@ -70,7 +70,7 @@ func newCascade(ctx workflow.Context, in Input) (*cascade, error) {
 
 // run settles the agents, ends scheduled runs and then credentials until discovery finds
 // nothing more, and reports the outcome.
-func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
+func (c *cascadeRun) run(ctx workflow.Context) (cascade.Report, error) {
 	interrupted := c.settle(ctx)
 	if interrupted == nil {
 		c.awaitRelease(ctx)
@@ -81,12 +81,12 @@ func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 			interrupted = c.endUntilNothingIsLeft(ctx)
 		}
 		if workflow.IsContinueAsNewError(interrupted) {
-			return lifecycle.Report{}, interrupted
+			return cascade.Report{}, interrupted
 		}
 		// A cancelled cascade reports too: its remaining items become live or survivors.
 		reporting, _ := workflow.NewDisconnectedContext(ctx)
 		if err := workflow.Await(reporting, func() bool { return c.inFlight == 0 && workflow.AllHandlersFinished(ctx) }); err != nil {
-			return lifecycle.Report{}, err
+			return cascade.Report{}, err
 		}
 		report, closed, err := c.report(reporting, interrupted)
 		if err != nil {
@@ -100,7 +100,7 @@ func (c *cascade) run(ctx workflow.Context) (lifecycle.Report, error) {
 
 // settle suspends the agents that end with the principal, and learns whether a
 // brake is held.
-func (c *cascade) settle(ctx workflow.Context) error {
+func (c *cascadeRun) settle(ctx workflow.Context) error {
 	if c.in.Continued != nil {
 		// Each run reads from PostgreSQL whether the threshold is exceeded.
 		return workflow.ExecuteLocalActivity(localActivity(ctx), a.Held, c.in.ref()).Get(ctx, &c.held)
@@ -109,14 +109,14 @@ func (c *cascade) settle(ctx workflow.Context) error {
 	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Settle, c.in.ref()).Get(ctx, &settled)
 	c.suspended, c.held = len(settled.Suspended), settled.Held
 	if !settled.Held {
-		c.first = append([]inventory.Held{}, settled.Found...)
+		c.first = append([]cascade.Item{}, settled.Found...)
 	}
 	return err
 }
 
 // endUntilNothingIsLeft discovers and ends items, page by page, until all are concluded. It
 // returns an error if the run is cancelled or must continue as new.
-func (c *cascade) endUntilNothingIsLeft(ctx workflow.Context) error {
+func (c *cascadeRun) endUntilNothingIsLeft(ctx workflow.Context) error {
 	c.phase = "ending"
 	for {
 		c.told = false
@@ -159,17 +159,17 @@ const (
 )
 
 // quiet tells whether nothing is under way, nor held back.
-func (c *cascade) quiet() bool { return c.inFlight == 0 && c.finding == 0 && len(c.holding) == 0 }
+func (c *cascadeRun) quiet() bool { return c.inFlight == 0 && c.finding == 0 && len(c.holding) == 0 }
 
-func (c *cascade) continueAsNew(ctx workflow.Context) error {
+func (c *cascadeRun) continueAsNew(ctx workflow.Context) error {
 	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
 		return err
 	}
 	next := c.in
 	// What is held back is found again.
-	counts := make(map[inventory.State]int)
+	counts := make(map[credential.State]int)
 	for state, n := range c.counts {
-		if state != inventory.Ending {
+		if state != credential.Ending {
 			counts[state] = n
 		}
 	}
@@ -179,7 +179,7 @@ func (c *cascade) continueAsNew(ctx workflow.Context) error {
 
 // discover returns what this run has not met yet, scheduled runs first, and
 // whether the page was full, so that there may be more.
-func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err error) {
+func (c *cascadeRun) discover(ctx workflow.Context) (found []*item, full bool, err error) {
 	held := c.first
 	if c.first = nil; held == nil {
 		in := activities.DiscoverInput{Cascade: c.in.ref(), After: c.after, Held: c.held}
@@ -188,7 +188,7 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 		}
 	}
 	found = c.addUnseen(held)
-	c.after = inventory.Held{}
+	c.after = cascade.Item{}
 	if full = len(held) == activities.DiscoverPage; full {
 		c.after = held[len(held)-1]
 	}
@@ -196,10 +196,10 @@ func (c *cascade) discover(ctx workflow.Context) (found []*item, full bool, err 
 }
 
 // addUnseen adds the items that this run has not seen to c.items, and returns them.
-func (c *cascade) addUnseen(held []inventory.Held) (found []*item) {
+func (c *cascadeRun) addUnseen(held []cascade.Item) (found []*item) {
 	for _, h := range held {
 		if id := h.ID.String(); c.items[id] == nil {
-			i := &item{Held: h}
+			i := &item{Item: h}
 			c.items[id], c.order = i, append(c.order, i)
 			found = append(found, i)
 		}
@@ -211,7 +211,7 @@ func (c *cascade) addUnseen(held []inventory.Held) (found []*item) {
 // window, so that a downstream that is down holds up no other (I10). Credentials wait for
 // scheduled runs, which could mint them anew, but not for ever: a scheduler
 // that is down must not keep tokens alive.
-func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
+func (c *cascadeRun) beginAll(ctx workflow.Context, found []*item) error {
 	found = c.holdBack(ctx, found)
 	var runs, credentials []*item
 	for _, i := range found {
@@ -234,7 +234,7 @@ func (c *cascade) beginAll(ctx workflow.Context, found []*item) error {
 
 // report closes the event. If the final discovery returns items that this run has not seen,
 // it stores them in c.first, and closed is false.
-func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecycle.Report, closed bool, err error) {
+func (c *cascadeRun) report(ctx workflow.Context, interrupted error) (report cascade.Report, closed bool, err error) {
 	c.phase = phaseReporting
 	in := activities.ReportInput{
 		Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notAsked) > 0, NotAsked: c.notAsked, Cancelled: temporal.IsCanceledError(interrupted), FinalDiscovery: interrupted == nil,
@@ -242,7 +242,7 @@ func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecy
 	for {
 		var reported activities.Reported
 		if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Report, in).Get(ctx, &reported); err != nil {
-			return lifecycle.Report{}, false, err
+			return cascade.Report{}, false, err
 		}
 		if len(reported.Found) == 0 {
 			return reported.Report, true, nil
@@ -253,7 +253,7 @@ func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecy
 			}
 		}
 		if len(c.first) > 0 {
-			return lifecycle.Report{}, false, nil
+			return cascade.Report{}, false, nil
 		}
 		// This run has seen these items and could not conclude them.
 		if in.FinalDiscovery = len(reported.Found) == activities.DiscoverPage; in.FinalDiscovery {
@@ -264,7 +264,7 @@ func (c *cascade) report(ctx workflow.Context, interrupted error) (report lifecy
 
 // close completes the workflow. It fails the workflow if credentials survived or a connector
 // could not be queried, so that the failure is visible without reading the result.
-func (c *cascade) close(ctx workflow.Context, report lifecycle.Report, interrupted error) (lifecycle.Report, error) {
+func (c *cascadeRun) close(ctx workflow.Context, report cascade.Report, interrupted error) (cascade.Report, error) {
 	c.phase = report.Outcome
 	c.show(ctx)
 	if err := workflow.UpsertTypedSearchAttributes(ctx,
@@ -286,7 +286,7 @@ func (c *cascade) close(ctx workflow.Context, report lifecycle.Report, interrupt
 }
 
 // unasked describes the connectors that could not be asked.
-func (c *cascade) unasked() string {
+func (c *cascadeRun) unasked() string {
 	var names, reasons []string
 	for _, n := range c.notAsked {
 		names, reasons = append(names, n.Connector), append(reasons, n.Connector+": "+n.Reason)
@@ -295,19 +295,19 @@ func (c *cascade) unasked() string {
 }
 
 // rerunCommand is what an operator runs next. The tenant's id is taken for its name.
-func (c *cascade) rerunCommand() string {
+func (c *cascadeRun) rerunCommand() string {
 	return fmt.Sprintf("`leaver cascade rerun %s --tenant %s --reason \"…\"`", c.in.Event, c.in.Tenant)
 }
 
 // news is what the platforms are told of the cascade.
-func (c *cascade) news(outcome string) told {
+func (c *cascadeRun) news(outcome string) told {
 	if c.in.Moves {
 		return told{kind: "principal.mover", outcome: outcome, entitled: c.entitled}
 	}
 	return told{kind: "principal.leaver", outcome: outcome}
 }
 
-func failed(message string, report lifecycle.Report) error {
+func failed(message string, report cascade.Report) error {
 	return temporal.NewApplicationErrorWithOptions(message, ErrorSurvivors, temporal.ApplicationErrorOptions{
 		NonRetryable: true, Details: []any{report},
 	})

@@ -20,8 +20,8 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/workflows"
 )
 
@@ -47,9 +47,9 @@ type model struct {
 }
 
 type modelItem struct {
-	inventory.Held
+	cascade.Item
 	name     string
-	state    inventory.State
+	state    credential.State
 	attempts []time.Time
 }
 
@@ -97,14 +97,14 @@ func newModel(t *testing.T) *model {
 	on(a.Abandon, func(_ context.Context, in activities.AbandonInput) error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.item(in.Item).state = inventory.Survivor
+		m.item(in.Item).state = credential.Survivor
 		m.abandoned = append(m.abandoned, m.item(in.Item).name)
 		return nil
 	})
 	on(a.Waive, func(_ context.Context, act activities.Act) error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.item(act.Item).state = inventory.Waived
+		m.item(act.Item).state = credential.Waived
 		return nil
 	})
 	on(a.RecordAct, func(context.Context, activities.Act) error { return nil })
@@ -120,7 +120,7 @@ func newModel(t *testing.T) *model {
 // add adds an item of the leaver's.
 func (m *model) add(name string, kind connectors.Kind, connector string) *modelItem {
 	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte(name))
-	i := &modelItem{Held: inventory.Held{ID: id, Kind: kind, Connector: connector, Verb: inventory.EndVerb(kind, false)}, name: name, state: inventory.Live}
+	i := &modelItem{Item: cascade.Item{ID: id, Kind: kind, Connector: connector, Verb: credential.EndVerb(kind, false)}, name: name, state: credential.Live}
 	m.items = append(m.items, i)
 	return i
 }
@@ -130,15 +130,15 @@ func (m *model) item(id uuid.UUID) *modelItem {
 }
 
 // discover returns a page of what is live or being ended, in the order of the product.
-func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]inventory.Held, error) {
+func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]cascade.Item, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.page(in), nil
 }
 
-func (m *model) page(in activities.DiscoverInput) []inventory.Held {
-	left := slices.DeleteFunc(slices.Clone(m.items), func(i *modelItem) bool { return i.state != inventory.Live && i.state != inventory.Ending })
-	before := func(x, y inventory.Held) int {
+func (m *model) page(in activities.DiscoverInput) []cascade.Item {
+	left := slices.DeleteFunc(slices.Clone(m.items), func(i *modelItem) bool { return i.state != credential.Live && i.state != credential.Ending })
+	before := func(x, y cascade.Item) int {
 		if (x.Kind == connectors.ScheduledRun) != (y.Kind == connectors.ScheduledRun) {
 			if x.Kind == connectors.ScheduledRun {
 				return -1
@@ -147,14 +147,14 @@ func (m *model) page(in activities.DiscoverInput) []inventory.Held {
 		}
 		return strings.Compare(x.ID.String(), y.ID.String())
 	}
-	var page []inventory.Held
-	slices.SortFunc(left, func(x, y *modelItem) int { return before(x.Held, y.Held) })
+	var page []cascade.Item
+	slices.SortFunc(left, func(x, y *modelItem) int { return before(x.Item, y.Item) })
 	for _, i := range left {
-		if in.After.ID != uuid.Nil && before(i.Held, in.After) <= 0 {
+		if in.After.ID != uuid.Nil && before(i.Item, in.After) <= 0 {
 			continue
 		}
-		if i.state = inventory.Ending; len(page) < activities.DiscoverPage {
-			page = append(page, i.Held)
+		if i.state = credential.Ending; len(page) < activities.DiscoverPage {
+			page = append(page, i.Item)
 		}
 	}
 	return page
@@ -171,12 +171,12 @@ func (m *model) end(_ context.Context, in activities.ItemInput) (activities.Item
 	i.attempts = append(i.attempts, m.env.Now())
 	if err := m.answer(i, len(i.attempts)); err != nil {
 		if refusal := new(temporal.ApplicationError); errors.As(err, &refusal) && refusal.Type() == activities.ErrorPermanent {
-			i.state = inventory.Survivor
+			i.state = credential.Survivor
 		}
 		return activities.ItemResult{}, err
 	}
-	i.state = inventory.Verified
-	return activities.ItemResult{State: inventory.Verified}, nil
+	i.state = credential.Verified
+	return activities.ItemResult{State: credential.Verified}, nil
 }
 
 func (m *model) endBatch(ctx context.Context, in activities.BatchInput) (activities.BatchResult, error) {
@@ -198,16 +198,16 @@ func (m *model) close(_ context.Context, in activities.ReportInput) (activities.
 		}
 	}
 	if in.Cancelled {
-		return activities.Reported{Report: lifecycle.Report{Outcome: "cancelled"}}, nil
+		return activities.Reported{Report: cascade.Report{Outcome: "cancelled"}}, nil
 	}
-	var r lifecycle.Report
+	var r cascade.Report
 	for _, i := range m.items {
 		switch i.state {
-		case inventory.Verified:
+		case credential.Verified:
 			r.Verified++
-		case inventory.Waived:
+		case credential.Waived:
 			r.Waived++
-		case inventory.Survivor, inventory.Ending:
+		case credential.Survivor, credential.Ending:
 			r.Survivors++
 		default:
 		}
@@ -219,14 +219,14 @@ func (m *model) close(_ context.Context, in activities.ReportInput) (activities.
 }
 
 // run executes the workflow and returns its report and its error.
-func (m *model) run(flow any) (lifecycle.Report, error) {
+func (m *model) run(flow any) (cascade.Report, error) {
 	m.t.Helper()
 	m.env.ExecuteWorkflow(flow, m.in)
 	if !m.env.IsWorkflowCompleted() {
 		m.t.Fatal("the workflow has not completed")
 	}
 	err := m.env.GetWorkflowError()
-	var report lifecycle.Report
+	var report cascade.Report
 	if err == nil {
 		err = m.env.GetWorkflowResult(&report)
 	}
@@ -247,7 +247,7 @@ func (m *model) wantSurvivors(n int) {
 	m.t.Helper()
 	_, err := m.run(workflows.Leaver)
 	var failed *temporal.ApplicationError
-	var report lifecycle.Report
+	var report cascade.Report
 	if !errors.As(err, &failed) || failed.Type() != workflows.ErrorSurvivors || failed.Details(&report) != nil || report.Survivors != n {
 		m.t.Errorf("%v, report %+v; want %d survivors", err, report, n)
 	}
@@ -533,7 +533,7 @@ func TestLeaver_ContinuesAsNewWithACursor(t *testing.T) {
 	}
 	ended := 0
 	for _, i := range m.items {
-		if i.state == inventory.Verified {
+		if i.state == credential.Verified {
 			ended++
 		}
 	}
@@ -547,7 +547,7 @@ func TestLeaver_ContinuedRunKeepsDeadlineAndCounts(t *testing.T) {
 	m.add("key", connectors.APIKey, "platform")
 	m.answer = downstreamFails
 	start := m.env.Now()
-	m.in.Continued = &workflows.Continued{Deadline: start.Add(2 * time.Minute), Counts: map[inventory.State]int{inventory.Verified: 7}}
+	m.in.Continued = &workflows.Continued{Deadline: start.Add(2 * time.Minute), Counts: map[credential.State]int{credential.Verified: 7}}
 	m.env.RegisterDelayedCallback(func() {
 		value, err := m.env.QueryWorkflow(workflows.QueryProgress)
 		var progress workflows.Progress
@@ -569,7 +569,7 @@ func TestLeaver_UnreachableConnectorFailsTheCascade(t *testing.T) {
 		return temporal.NewNonRetryableApplicationError("no such connector", activities.ErrorPermanent, nil)
 	}
 	_, err := m.run(workflows.Leaver)
-	if err == nil || !strings.Contains(err.Error(), "[oauth] could not be asked") || m.items[0].state != inventory.Verified {
+	if err == nil || !strings.Contains(err.Error(), "[oauth] could not be asked") || m.items[0].state != credential.Verified {
 		t.Errorf("%v; want the rest ended, and the cascade failed", err)
 	}
 }
@@ -617,9 +617,9 @@ func TestLeaver_FinalDiscoveryLooksBehindKnownItems(t *testing.T) {
 		if asked = append(asked, in); len(asked) > 1 {
 			return nil
 		}
-		var known []inventory.Held
+		var known []cascade.Item
 		for _, i := range m.items {
-			known = append(known, i.Held)
+			known = append(known, i.Item)
 		}
 		return &activities.Reported{Found: known}
 	}

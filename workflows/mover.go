@@ -4,24 +4,24 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/cascade"
 )
 
 // Mover runs when a principal's attributes change, or an agent's owners, or when a
 // change of a group or of the rules has cost it an entitlement. What was granted
 // under what it lost ends, and nothing else: a cascade with a smaller inventory.
-func Mover(ctx workflow.Context, in Input) (lifecycle.Report, error) {
+func Mover(ctx workflow.Context, in Input) (cascade.Report, error) {
 	in.Moves = true
 	c, err := newCascade(ctx, in)
 	if err != nil {
-		return lifecycle.Report{}, err
+		return cascade.Report{}, err
 	}
 	if in.Continued == nil {
 		if c.entitled, err = entitle(ctx, in); err != nil {
-			return lifecycle.Report{}, err
+			return cascade.Report{}, err
 		}
 		if !c.entitled.Ends {
-			return lifecycle.Report{}, recordAndNotify(ctx, in, c.news(""))
+			return cascade.Report{}, recordAndNotify(ctx, in, c.news(""))
 		}
 	}
 	done := false
@@ -36,7 +36,7 @@ func Mover(ctx workflow.Context, in Input) (lifecycle.Report, error) {
 
 // tellEntitled tells the platforms what the principal gained and lost, before what
 // that ends has ended.
-func (c *cascade) tellEntitled(ctx workflow.Context) {
+func (c *cascadeRun) tellEntitled(ctx workflow.Context) {
 	if len(c.entitled.Gained)+len(c.entitled.Lost) == 0 {
 		return
 	}

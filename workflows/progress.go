@@ -8,7 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // phaseReporting is when nothing can be retried any more.
@@ -27,14 +27,14 @@ type Progress struct {
 
 // ItemProgress is where one item stands in this run.
 type ItemProgress struct {
-	ID        uuid.UUID       `json:"id"`
-	Kind      connectors.Kind `json:"kind"`
-	Connector string          `json:"connector"`
-	State     inventory.State `json:"state"`
-	Reason    string          `json:"reason,omitempty"`
+	ID        uuid.UUID        `json:"id"`
+	Kind      connectors.Kind  `json:"kind"`
+	Connector string           `json:"connector"`
+	State     credential.State `json:"state"`
+	Reason    string           `json:"reason,omitempty"`
 }
 
-func (c *cascade) progress() Progress {
+func (c *cascadeRun) progress() Progress {
 	p := Progress{Phase: c.phase, Suspended: c.suspended, Counts: make(map[string]int)}
 	for state, n := range c.counts {
 		p.Counts[string(state)] = n
@@ -42,7 +42,7 @@ func (c *cascade) progress() Progress {
 	for _, i := range c.order[:min(len(c.order), maxProgressItems)] {
 		state := i.state
 		if state == "" {
-			state = inventory.Live // found, and waiting for its turn
+			state = credential.Live // found, and waiting for its turn
 		}
 		p.Items = append(p.Items, ItemProgress{ID: i.ID, Kind: i.Kind, Connector: i.Connector, State: state, Reason: i.reason})
 	}
@@ -50,11 +50,11 @@ func (c *cascade) progress() Progress {
 }
 
 // show sets the workflow's current details, which the Temporal UI renders.
-func (c *cascade) show(ctx workflow.Context) {
+func (c *cascadeRun) show(ctx workflow.Context) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s** · %d found, %d in flight\n\n| state | items |\n|---|---|\n", c.phase, len(c.order), c.inFlight)
-	for _, state := range []inventory.State{
-		inventory.Ending, inventory.Verified, inventory.Revoked, inventory.Absent, inventory.Expiring, inventory.Survivor, inventory.Waived,
+	for _, state := range []credential.State{
+		credential.Ending, credential.Verified, credential.Revoked, credential.Absent, credential.Expiring, credential.Survivor, credential.Waived,
 	} {
 		if n := c.counts[state]; n > 0 {
 			fmt.Fprintf(&b, "| %s | %d |\n", state, n)

@@ -8,12 +8,12 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/cascade"
 )
 
 // await waits until done. Where that takes long it tells, in the details and in
 // LeaverState, what it waits for: a workflow does not see its activities' retries.
-func (c *cascade) await(ctx workflow.Context, done func() bool) error {
+func (c *cascadeRun) await(ctx workflow.Context, done func() bool) error {
 	look := c.in.Policy.Look
 	if look == 0 {
 		return workflow.Await(ctx, done)
@@ -42,7 +42,7 @@ func (c *cascade) await(ctx workflow.Context, done func() bool) error {
 
 // askDownstreams lets each connector that can list find what it holds for the
 // leaver. What it finds is in PostgreSQL then, and the next look meets it.
-func (c *cascade) askDownstreams(ctx workflow.Context) {
+func (c *cascadeRun) askDownstreams(ctx workflow.Context) {
 	if c.in.Moves {
 		return // what is found unregistered was granted under nothing
 	}
@@ -59,7 +59,7 @@ func (c *cascade) askDownstreams(ctx workflow.Context) {
 					continue
 				}
 				if err != nil {
-					c.notAsked = append(c.notAsked, lifecycle.NotAsked{Connector: name, Reason: reasonOf(err)})
+					c.notAsked = append(c.notAsked, cascade.NotAsked{Connector: name, Reason: reasonOf(err)})
 				}
 				return
 			}

@@ -16,9 +16,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/access"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 // drill takes one person from her first day to after her last.
@@ -34,7 +34,7 @@ type drill struct {
 	held     []*holding
 	// unbound is what nobody has registered.
 	unbound *holding
-	cascade lifecycle.Cascade
+	cascade cascade.Cascade
 	left    time.Time  // when the deactivation was sent
 	rows    [][]string // of the table, beside those of what is held
 }
@@ -46,7 +46,7 @@ type holding struct {
 	id    string // in the inventory
 	// reference is the downstream's name, of what discovery is to find.
 	reference string
-	cascade   lifecycle.Cascade
+	cascade   cascade.Cascade
 	// use says nil when it works.
 	use func(context.Context) error
 	// dead says why it no longer works, or an error where it still does.
@@ -186,7 +186,7 @@ func (d *drill) share(ctx context.Context) error {
 }
 
 func (d *drill) register(ctx context.Context, path string, h *holding, body map[string]any) error {
-	var item inventory.Item
+	var item credential.Item
 	if err := d.call(ctx, http.MethodPost, path, d.platform, body, &item); err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (d *drill) leave(ctx context.Context) error {
 func (d *drill) follow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
-	told := make(map[string]inventory.State)
+	told := make(map[string]credential.State)
 	for {
 		var err error
 		if d.cascade, err = d.newest(ctx); err != nil {
@@ -252,20 +252,20 @@ func (d *drill) follow(ctx context.Context) error {
 func (d *drill) operate(path string) string { return "/v1/tenants/" + d.tenant.Name + path }
 
 // newest is Ada's newest cascade, or zero.
-func (d *drill) newest(ctx context.Context) (lifecycle.Cascade, error) {
+func (d *drill) newest(ctx context.Context) (cascade.Cascade, error) {
 	var cascades struct {
-		Items []lifecycle.Cascade `json:"items"`
+		Items []cascade.Cascade `json:"items"`
 	}
 	err := d.call(ctx, http.MethodGet, d.operate("/cascades?principal="+d.ada), d.operator, nil, &cascades)
 	if err != nil || len(cascades.Items) == 0 {
-		return lifecycle.Cascade{}, err
+		return cascade.Cascade{}, err
 	}
 	return cascades.Items[0], nil
 }
 
-func (d *drill) itemsOf(ctx context.Context, c lifecycle.Cascade) ([]inventory.Item, error) {
+func (d *drill) itemsOf(ctx context.Context, c cascade.Cascade) ([]credential.Item, error) {
 	var items struct {
-		Items []inventory.Item `json:"items"`
+		Items []credential.Item `json:"items"`
 	}
 	err := d.call(ctx, http.MethodGet, d.operate("/inventory?cascade="+c.ID.String()), d.operator, nil, &items)
 	return items.Items, err
@@ -275,7 +275,7 @@ func (d *drill) itemsOf(ctx context.Context, c lifecycle.Cascade) ([]inventory.I
 // cascade of its own ends it.
 func (d *drill) bind(ctx context.Context) error {
 	var unbound struct {
-		Items []inventory.Unbound `json:"items"`
+		Items []credential.Unbound `json:"items"`
 	}
 	if err := d.call(ctx, http.MethodGet, d.operate("/unbound"), d.operator, nil, &unbound); err != nil {
 		return err
@@ -285,7 +285,7 @@ func (d *drill) bind(ctx context.Context) error {
 			continue
 		}
 		d.say("        discovery found %s, labelled as Ada's and registered by nobody; an operator binds it", u.Reference)
-		var bound inventory.Item
+		var bound credential.Item
 		body := map[string]string{"principalId": d.ada, "reason": "its label says so"}
 		if err := d.call(ctx, http.MethodPost, d.operate("/unbound/"+u.ID.String()+"/bind"), d.operator, body, &bound); err != nil {
 			return err
@@ -307,7 +307,7 @@ func (d *drill) awaitBound(ctx context.Context) error {
 }
 
 // awaitCascade waits until the newest cascade of Ada's is another than that, and over.
-func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (lifecycle.Cascade, error) {
+func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (cascade.Cascade, error) {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
 	for {
@@ -328,14 +328,14 @@ func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (lifecycle.Ca
 
 // tell writes a line for each item that reached a new state, and keeps one
 // live line on a terminal.
-func (d *drill) tell(items []inventory.Item, told map[string]inventory.State) {
+func (d *drill) tell(items []credential.Item, told map[string]credential.State) {
 	ended := 0
 	for _, item := range items {
 		id := item.ID.String()
-		if item.State != inventory.Live && item.State != inventory.Ending {
+		if item.State != credential.Live && item.State != credential.Ending {
 			ended++
 		}
-		if item.State == told[id] || item.State == inventory.Live {
+		if item.State == told[id] || item.State == credential.Live {
 			continue
 		}
 		told[id] = item.State
@@ -399,7 +399,7 @@ func (d *drill) report(ctx context.Context) error {
 	return nil
 }
 
-func (d *drill) evidenceOf(ctx context.Context, c lifecycle.Cascade) ([]evidence.Record, error) {
+func (d *drill) evidenceOf(ctx context.Context, c cascade.Cascade) ([]evidence.Record, error) {
 	var records struct {
 		Items []evidence.Record `json:"items"`
 	}

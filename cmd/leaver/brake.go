@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
@@ -18,7 +18,7 @@ func (c *cli) brakeCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List the tenant's brakes, newest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			brakes, err := all[brake.Brake](cmd.Context(), cl, path("/brakes"), url.Values{}, 0)
+			brakes, err := all[cascade.Hold](cmd.Context(), cl, path("/brakes"), url.Values{}, 0)
 			if err != nil {
 				return err
 			}
@@ -63,7 +63,7 @@ func (c *cli) connectorCommand() *cobra.Command {
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			type connector struct {
 				registry.Description
-				Paused *brake.Pause `json:"paused,omitempty"`
+				Paused *registry.Pause `json:"paused,omitempty"`
 			}
 			found, err := all[connector](cmd.Context(), cl, "/connectors", url.Values{}, 0)
 			if err != nil {

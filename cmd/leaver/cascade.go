@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 func tenantPath(of string) string { return "/tenants/" + url.PathEscape(of) }
@@ -98,7 +98,7 @@ func cascadeRows(cascades ...api.ShownCascade) [][]string {
 type details struct {
 	api.ShownCascade
 	Items    []api.ShownItem   `json:"items"`
-	Acts     []lifecycle.Done  `json:"acts"` // what operators did
+	Acts     []cascade.Done    `json:"acts"` // what operators did
 	Evidence []evidence.Record `json:"evidence"`
 }
 
@@ -119,7 +119,7 @@ func (c *cli) cascadeShow() *cobra.Command {
 			if d.Items, err = all[api.ShownItem](cmd.Context(), cl, tenantPath(of)+"/inventory", url.Values{"cascade": {args[0]}, "limit": {"500"}}, 0); err != nil {
 				return err
 			}
-			if d.Acts, err = all[lifecycle.Done](cmd.Context(), cl, path+"/acts", url.Values{}, 0); err != nil {
+			if d.Acts, err = all[cascade.Done](cmd.Context(), cl, path+"/acts", url.Values{}, 0); err != nil {
 				return err
 			}
 			if c.output == "json" {

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/api"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 func (c *cli) credentialCommand() *cobra.Command {
@@ -55,7 +55,7 @@ func (c *cli) credentialShow(path func(string) string) *cobra.Command {
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var item struct {
 				api.ShownItem
-				History []inventory.StateChange `json:"history"`
+				History []credential.StateChange `json:"history"`
 			}
 			if err := cl.do(cmd.Context(), http.MethodGet, path("/inventory/"+url.PathEscape(args[0])), nil, &item); err != nil {
 				return err
@@ -166,7 +166,7 @@ func (c *cli) credentialUnbound(path func(string) string) *cobra.Command {
 	return &cobra.Command{
 		Use: "unbound", Short: "List what connectors found and nobody registered", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			found, err := all[inventory.Unbound](cmd.Context(), cl, path("/unbound"), url.Values{"limit": {"500"}}, 0)
+			found, err := all[credential.Unbound](cmd.Context(), cl, path("/unbound"), url.Values{"limit": {"500"}}, 0)
 			if err != nil {
 				return err
 			}

@@ -29,7 +29,7 @@ func fake(t *testing.T, answers map[string]string, status int) {
 	t.Setenv("LEAVER_TOKEN", "leaver_operator_test")
 }
 
-const cascade = `{"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","principalId":"01a20ac5-5550-735f-82e8-afd06d99cd22","outcome":"%","survivors":1,"createdAt":"2026-11-23T22:00:00Z","closedAt":"2026-11-23T22:00:01Z"}`
+const cascadeAnswer = `{"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","principalId":"01a20ac5-5550-735f-82e8-afd06d99cd22","outcome":"%","survivors":1,"createdAt":"2026-11-23T22:00:00Z","closedAt":"2026-11-23T22:00:01Z"}`
 
 func TestExitCodes(t *testing.T) {
 	show := "GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984"
@@ -52,9 +52,9 @@ func TestExitCodes(t *testing.T) {
 		"a bad output":            {args: []string{"tenant", "list", "-o", "xml"}, want: exitUsage},
 		"not found":               {args: []string{"token", "revoke", "--tenant", "acme", "x"}, want: exitNotFound},
 		"a refused token":         {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 401, want: exitAuth},
-		"completed":               {args: wait, answers: map[string]string{show: strings.Replace(cascade, "%", "completed", 1)}, want: exitOK},
-		"survivors":               {args: wait, answers: map[string]string{show: strings.Replace(cascade, "%", "failed", 1)}, want: exitSurvivors},
-		"still running":           {args: wait, answers: map[string]string{show: strings.Replace(strings.Replace(cascade, "%", "running", 1), `,"closedAt":"2026-11-23T22:00:01Z"`, "", 1)}, want: exitRunning},
+		"completed":               {args: wait, answers: map[string]string{show: strings.Replace(cascadeAnswer, "%", "completed", 1)}, want: exitOK},
+		"survivors":               {args: wait, answers: map[string]string{show: strings.Replace(cascadeAnswer, "%", "failed", 1)}, want: exitSurvivors},
+		"still running":           {args: wait, answers: map[string]string{show: strings.Replace(strings.Replace(cascadeAnswer, "%", "running", 1), `,"closedAt":"2026-11-23T22:00:01Z"`, "", 1)}, want: exitRunning},
 		"a re-run without a why":  {args: []string{"cascade", "rerun", "--tenant", "acme", "x"}, want: exitUsage},
 		"a re-run of nothing":     {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
 		"a re-run of both":        {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--failed", "x"}, want: exitUsage},
@@ -177,8 +177,8 @@ func TestAPlanTellsOrderPlaceAndWhatHasNoProbe(t *testing.T) {
 
 func TestADryReRunTellsWhatEachWouldTouchAndRunsNone(t *testing.T) {
 	fake(t, map[string]string{
-		"GET /v1/tenants/acme/cascades":                                      `{"items":[` + strings.Replace(cascade, "%", "failed", 1) + `]}`,
-		"GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984": strings.Replace(cascade, "%", "failed", 1),
+		"GET /v1/tenants/acme/cascades":                                      `{"items":[` + strings.Replace(cascadeAnswer, "%", "failed", 1) + `]}`,
+		"GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984": strings.Replace(cascadeAnswer, "%", "failed", 1),
 		"GET /v1/tenants/acme/inventory": `{"items":[
 		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd22","kind":"api_key","connector":"crm","reference":"key-1","state":"survivor","reason":"crm answered 403"},
 		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd23","kind":"api_key","connector":"crm","reference":"key-2","state":"verified"}]}`,

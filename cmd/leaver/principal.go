@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -165,7 +165,7 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		if !i.Verifiable {
 			verified = "NO: there is no probe"
 		}
-		if i.Verb == inventory.Rotate {
+		if i.Verb == credential.Rotate {
 			goesOn = fmt.Sprintf("%d registered", len(i.Holders))
 		}
 		rows = append(rows, []string{itoa(n + 1), string(i.Verb), string(i.Kind), i.Connector, i.Reference, goesOn, verified})

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/api"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // rerun is what `cascade rerun` was asked for.
@@ -60,12 +60,12 @@ func (c *cli) rerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error
 		if r.since > 0 {
 			query.Set("since", time.Now().Add(-r.since).UTC().Format(time.RFC3339))
 		}
-		cascades, err := all[lifecycle.Cascade](cmd.Context(), cl, tenantPath(r.of)+"/cascades", query, 0)
+		cascades, err := all[cascade.Cascade](cmd.Context(), cl, tenantPath(r.of)+"/cascades", query, 0)
 		if err != nil {
 			return err
 		}
-		for _, cascade := range cascades {
-			ids = append(ids, cascade.ID.String())
+		for _, one := range cascades {
+			ids = append(ids, one.ID.String())
 		}
 	}
 	if r.dryRun {
@@ -109,12 +109,12 @@ func (c *cli) waitAll(cmd *cobra.Command, cl *client, r rerun, ids []string, sta
 		if _, ok := started[id]; !ok {
 			continue
 		}
-		cascade, err := c.wait(cmd, cl, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), r.timeout)
+		one, err := c.wait(cmd, cl, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), r.timeout)
 		if err != nil {
 			return err
 		}
-		cascades = append(cascades, cascade)
-		worst = worse(worst, exitOf(cascade, r.of))
+		cascades = append(cascades, one)
+		worst = worse(worst, exitOf(one, r.of))
 	}
 	return errors.Join(c.print(cascades, cascadeHeader, cascadeRows(cascades...)), worst)
 }
@@ -132,24 +132,24 @@ func worse(a, b error) error {
 // wouldRerun tells what each cascade would touch: what is alive of its own, and of
 // its principal's.
 func (c *cli) wouldRerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error {
-	touched := []inventory.Item{}
+	touched := []credential.Item{}
 	var rows [][]string
 	for _, id := range ids {
-		var cascade lifecycle.Cascade
-		if err := cl.do(cmd.Context(), http.MethodGet, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), nil, &cascade); err != nil {
+		var one cascade.Cascade
+		if err := cl.do(cmd.Context(), http.MethodGet, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), nil, &one); err != nil {
 			return err
 		}
-		items, err := all[inventory.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"principal": {cascade.Principal.String()}, "limit": {"500"}}, 0)
+		items, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"principal": {one.Principal.String()}, "limit": {"500"}}, 0)
 		if err != nil {
 			return err
 		}
-		mine, err := all[inventory.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"cascade": {id}, "limit": {"500"}}, 0)
+		mine, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"cascade": {id}, "limit": {"500"}}, 0)
 		if err != nil {
 			return err
 		}
 		seen := make(map[uuid.UUID]bool)
 		for _, i := range append(mine, items...) {
-			if seen[i.ID] || (i.State != inventory.Survivor && i.State != inventory.Ending && i.State != inventory.Live) {
+			if seen[i.ID] || (i.State != credential.Survivor && i.State != credential.Ending && i.State != credential.Live) {
 				continue
 			}
 			seen[i.ID] = true
@@ -197,7 +197,7 @@ func (c *cli) cascadeWaive() *cobra.Command {
 			if reason == "" || item == "" || period <= 0 {
 				return coded(exitUsage, "--item, --for and --reason are needed: a waiver names what, until when, and why")
 			}
-			var waived inventory.Item
+			var waived credential.Item
 			body := map[string]any{"reason": reason, "itemId": item, "until": time.Now().Add(period).UTC().Truncate(time.Second)}
 			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/waive", body, &waived); err != nil {
 				return err

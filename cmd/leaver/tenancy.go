@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -153,7 +153,7 @@ func (c *cli) changeCommand() *cobra.Command {
 				}
 				query.Set("resource", id)
 			}
-			changes, err := all[lifecycle.Change](cmd.Context(), cl, path("/changes"), query, limit)
+			changes, err := all[audit.Change](cmd.Context(), cl, path("/changes"), query, limit)
 			if err != nil {
 				return err
 			}

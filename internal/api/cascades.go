@@ -12,8 +12,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 const (
@@ -23,7 +23,7 @@ const (
 
 func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	q := lifecycle.CascadeQuery{Outcomes: queryList(r, "outcome"), Connector: query.Get("connector")}
+	q := cascade.Query{Outcomes: queryList(r, "outcome"), Connector: query.Get("connector")}
 	outcomes := []string{"pending", "running", "completed", "failed", "cancelled"}
 	if slices.ContainsFunc(q.Outcomes, func(o string) bool { return !slices.Contains(outcomes, o) }) {
 		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome must be one or more of " + strings.Join(outcomes, ", ") + ", with commas between"})
@@ -110,12 +110,12 @@ func (s *Server) getCascade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	cascade, err := s.waitClosed(r.Context(), tenantOf(r).ID, id, min(wait, maxWait))
+	c, err := s.waitClosed(r.Context(), tenantOf(r).ID, id, min(wait, maxWait))
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	shown, err := s.shownCascade(r.Context(), tenantOf(r).ID, cascade)
+	shown, err := s.shownCascade(r.Context(), tenantOf(r).ID, c)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -123,16 +123,16 @@ func (s *Server) getCascade(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, shown)
 }
 
-func (s *Server) waitClosed(ctx context.Context, tenant, id uuid.UUID, wait time.Duration) (*lifecycle.Cascade, error) {
+func (s *Server) waitClosed(ctx context.Context, tenant, id uuid.UUID, wait time.Duration) (*cascade.Cascade, error) {
 	until := time.Now().Add(wait)
 	for {
-		cascade, err := s.Cascades.Get(ctx, tenant, id)
-		if err != nil || cascade.ClosedAt != nil || !time.Now().Before(until) {
-			return cascade, err
+		c, err := s.Cascades.Get(ctx, tenant, id)
+		if err != nil || c.ClosedAt != nil || !time.Now().Before(until) {
+			return c, err
 		}
 		select {
 		case <-ctx.Done():
-			return cascade, nil
+			return c, nil
 		case <-time.After(waitPoll):
 		}
 	}
@@ -231,12 +231,12 @@ func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	of := tenantOf(r).ID
-	cascade, err := s.Cascades.Get(r.Context(), of, id)
+	c, err := s.Cascades.Get(r.Context(), of, id)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	n, err := s.Runner.Retry(r.Context(), cascade.WorkflowID, body.Item, caller(r).Actor(), body.Reason)
+	n, err := s.Runner.Retry(r.Context(), c.WorkflowID, body.Item, caller(r).Actor(), body.Reason)
 	if err != nil {
 		s.failTemporal(w, r, err)
 		return
@@ -247,57 +247,57 @@ func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 // cancelCascade stops a cascade: what it has not ended yet stays.
 func (s *Server) cancelCascade(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
-	var cascade *lifecycle.Cascade
+	var c *cascade.Cascade
 	if err == nil {
-		cascade, err = s.cancel(r.Context(), tenantOf(r).ID, id, caller(r).Actor(), body.Reason)
+		c, err = s.cancel(r.Context(), tenantOf(r).ID, id, caller(r).Actor(), body.Reason)
 	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, cascade)
+	answer(w, http.StatusOK, c)
 }
 
 // cancel closes a cascade in PostgreSQL, where every attempt looks before it acts, and then
 // its workflow: with Temporal down, that closes by itself once it is back.
-func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason string) (*lifecycle.Cascade, error) {
-	cascade, err := s.Cascades.Cancel(ctx, tenant, id, by, reason)
+func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason string) (*cascade.Cascade, error) {
+	c, err := s.Cascades.Cancel(ctx, tenant, id, by, reason)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Runner.Cancel(ctx, cascade.WorkflowID); err != nil {
-		s.Log.WarnContext(ctx, "failed to cancel a workflow; its attempts are refused all the same", "workflow_id", cascade.WorkflowID, "error", err)
+	if err := s.Runner.Cancel(ctx, c.WorkflowID); err != nil {
+		s.Log.WarnContext(ctx, "failed to cancel a workflow; its attempts are refused all the same", "workflow_id", c.WorkflowID, "error", err)
 	}
-	return cascade, nil
+	return c, nil
 }
 
 // waive has one survivor tolerated until a time: by the cascade where it runs,
 // and in the inventory where it has closed.
 func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
-	if err == nil && (body.Item == uuid.Nil || !body.Until.After(time.Now()) || body.Until.After(time.Now().Add(inventory.MaxWaiver))) {
+	if err == nil && (body.Item == uuid.Nil || !body.Until.After(time.Now()) || body.Until.After(time.Now().Add(cascade.MaxWaiver))) {
 		err = problem{Status: http.StatusUnprocessableEntity, Detail: "itemId is missing, or until is not within a year from now"}
 	}
-	var cascade *lifecycle.Cascade
+	var c *cascade.Cascade
 	of, by := tenantOf(r).ID, caller(r).Actor()
 	if err == nil {
-		cascade, err = s.Cascades.Get(r.Context(), of, id)
+		c, err = s.Cascades.Get(r.Context(), of, id)
 	}
 	if err == nil {
 		// Another cascade may have taken the item over.
 		var now uuid.UUID
 		if now, err = s.cascadeOf(r.Context(), of, id, body.Item); err == nil && now != id {
 			id = now
-			cascade, err = s.Cascades.Get(r.Context(), of, id)
+			c, err = s.Cascades.Get(r.Context(), of, id)
 		}
 	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	err = s.Runner.Waive(r.Context(), cascade.WorkflowID, body.Item, by, body.Reason, body.Until)
-	if errors.Is(err, lifecycle.ErrNotRunning) {
-		err = s.Inventory.Waive(r.Context(), of, body.Item, id, by, body.Reason, body.Until)
+	err = s.Runner.Waive(r.Context(), c.WorkflowID, body.Item, by, body.Reason, body.Until)
+	if errors.Is(err, cascade.ErrNotRunning) {
+		err = s.Cascades.Waive(r.Context(), of, body.Item, id, by, body.Reason, body.Until)
 	}
 	if err != nil {
 		s.failTemporal(w, r, err)
@@ -313,19 +313,19 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 
 // cascadeOf returns the cascade that has an item now, and refuses an item that the named
 // cascade never had, or that is not alive.
-func (s *Server) cascadeOf(ctx context.Context, tenant, cascade, id uuid.UUID) (uuid.UUID, error) {
+func (s *Server) cascadeOf(ctx context.Context, tenant, c, id uuid.UUID) (uuid.UUID, error) {
 	item, err := s.Inventory.Get(ctx, tenant, id, connectors.Kinds())
 	switch {
 	case err != nil:
 		return uuid.Nil, err
 	case item.Event == nil:
-		return uuid.Nil, inventory.ErrNotFound
-	case item.State != inventory.Survivor && item.State != inventory.Ending && item.State != inventory.Waived:
+		return uuid.Nil, credential.ErrNotFound
+	case item.State != credential.Survivor && item.State != credential.Ending && item.State != credential.Waived:
 		return uuid.Nil, problem{Status: http.StatusConflict, Detail: "the item is " + string(item.State) + ": there is nothing to waive"}
 	}
-	if *item.Event != cascade {
-		if had, err := s.Inventory.HadItem(ctx, tenant, cascade, id); err != nil || !had {
-			return uuid.Nil, errors.Join(err, inventory.ErrNotFound)
+	if *item.Event != c {
+		if had, err := s.Inventory.HadItem(ctx, tenant, c, id); err != nil || !had {
+			return uuid.Nil, errors.Join(err, credential.ErrNotFound)
 		}
 	}
 	return *item.Event, nil
@@ -333,7 +333,7 @@ func (s *Server) cascadeOf(ctx context.Context, tenant, cascade, id uuid.UUID) (
 
 func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
-	var acts []lifecycle.Done
+	var acts []cascade.Done
 	var size int
 	var after int64
 	if err == nil {

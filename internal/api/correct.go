@@ -5,7 +5,7 @@ import (
 	"net/http"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // correction is what an operator sends to correct a registration.
@@ -18,7 +18,7 @@ type correction struct {
 // releaseItem takes a registration that names nothing out of the inventory.
 func (s *Server) releaseItem(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
-	var item *inventory.Item
+	var item *credential.Item
 	if err == nil {
 		item, err = s.Inventory.ReleaseByOperator(r.Context(), tenantOf(r).ID, id, body.Reason)
 	}
@@ -39,7 +39,7 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = checkReason(&body.Reason)
 	}
-	var old, item *inventory.Item
+	var old, item *credential.Item
 	if err == nil {
 		old, err = s.Inventory.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
 	}
@@ -53,9 +53,9 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 		body.Reference = asked.Reference
 	}
 	if err == nil {
-		item, err = s.Inventory.Correct(r.Context(), tenantOf(r).ID, id, inventory.Correction{Reference: body.Reference, Secret: body.Secret.Secret}, body.Reason)
+		item, err = s.Inventory.Correct(r.Context(), tenantOf(r).ID, id, credential.Correction{Reference: body.Reference, Secret: body.Secret.Secret}, body.Reason)
 	}
-	if errors.Is(err, inventory.ErrDuplicate) {
+	if errors.Is(err, credential.ErrDuplicate) {
 		err = problem{Status: http.StatusConflict, Detail: "the corrected reference is registered already: release this registration instead"}
 	}
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 const (
@@ -49,7 +49,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	check, skipExisting := r.URL.Query().Get("check") == "true", r.URL.Query().Get("skipExisting") == "true"
-	var items []inventory.New
+	var items []credential.New
 	var numbers []int // of the items' lines
 	var bad []lineError
 	for _, line := range lines {
@@ -58,7 +58,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		if err == nil {
 			err = s.check(r.Context(), tenantOf(r), connectors.Kinds(), &body)
 		}
-		if errors.Is(err, inventory.ErrNotAsked) { // nor would it answer for the other lines
+		if errors.Is(err, credential.ErrNotAsked) { // nor would it answer for the other lines
 			s.fail(w, r, err)
 			return
 		}
@@ -137,7 +137,7 @@ const (
 )
 
 // lookAll asks the downstreams about the items of these lines.
-func (s *Server) lookAll(ctx context.Context, tenant uuid.UUID, items []inventory.New, numbers []int) (bad []lineError) {
+func (s *Server) lookAll(ctx context.Context, tenant uuid.UUID, items []credential.New, numbers []int) (bad []lineError) {
 	var mu sync.Mutex
 	var all errgroup.Group
 	all.SetLimit(checksAtOnce)
@@ -157,7 +157,7 @@ func (s *Server) lookAll(ctx context.Context, tenant uuid.UUID, items []inventor
 
 // looksWrong asks the downstream about an item, and returns why it should not be registered;
 // empty where nothing speaks against it.
-func (s *Server) looksWrong(ctx context.Context, tenant uuid.UUID, n inventory.New) string {
+func (s *Server) looksWrong(ctx context.Context, tenant uuid.UUID, n credential.New) string {
 	vitality, detail, err := s.Connectors.Look(ctx, tenant, n)
 	switch {
 	case err != nil:

@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -48,12 +48,12 @@ type registration struct {
 }
 
 // item is what the registration adds to the inventory.
-func (b registration) item() inventory.New {
+func (b registration) item() credential.New {
 	issued := time.Now().UTC()
 	if b.IssuedAt != nil {
 		issued = *b.IssuedAt
 	}
-	return inventory.New{
+	return credential.New{
 		Principal: b.Principal, Agent: b.Agent, Kind: b.Kind, Connector: b.Connector, Reference: b.Reference, Secret: b.Secret.Secret,
 		Shared: b.Shared, ReliedOnBy: b.ReliedOnBy, Entitlement: b.Entitlement, Scopes: b.Scopes, IssuedAt: issued, ExpiresAt: b.ExpiresAt,
 	}
@@ -138,7 +138,7 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors
 			return invalid("%v", err)
 		}
 	}
-	if err := s.Connectors.Prove(ctx, of.ID, of.Name, body.item()); errors.Is(err, inventory.ErrNotProven) || errors.Is(err, inventory.ErrReserved) {
+	if err := s.Connectors.Prove(ctx, of.ID, of.Name, body.item()); errors.Is(err, credential.ErrNotProven) || errors.Is(err, credential.ErrReserved) {
 		return invalid("%v", err)
 	} else if err != nil {
 		return err
@@ -185,13 +185,13 @@ func (h items) release(w http.ResponseWriter, r *http.Request) {
 // listItems answers a page of the inventory, for platforms and operators alike.
 func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []connectors.Kind) {
 	query := r.URL.Query()
-	q := inventory.Query{Kinds: kinds, Connector: query.Get("connector")}
+	q := credential.Query{Kinds: kinds, Connector: query.Get("connector")}
 	for _, state := range queryList(r, "state") {
-		if !slices.Contains(inventory.States(), inventory.State(state)) {
-			s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("state must be one or more of %v, with commas between", inventory.States())})
+		if !slices.Contains(credential.States(), credential.State(state)) {
+			s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("state must be one or more of %v, with commas between", credential.States())})
 			return
 		}
-		q.States = append(q.States, inventory.State(state))
+		q.States = append(q.States, credential.State(state))
 	}
 	if hasControl(q.Connector) {
 		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})

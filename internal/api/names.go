@@ -9,18 +9,18 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/inventory"
 )
 
 // ShownItem is an item with the names of its principal and agent.
 type ShownItem struct {
-	inventory.Item
+	credential.Item
 	PrincipalName string `json:"principalName"`
 	AgentName     string `json:"agentName,omitempty"`
 }
 
-func (s *Server) shownItems(ctx context.Context, tenant uuid.UUID, items []inventory.Item) ([]ShownItem, error) {
+func (s *Server) shownItems(ctx context.Context, tenant uuid.UUID, items []credential.Item) ([]ShownItem, error) {
 	var ids []uuid.UUID
 	for _, i := range items {
 		if ids = append(ids, i.Principal); i.Agent != nil {

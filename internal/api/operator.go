@@ -12,7 +12,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -197,7 +197,7 @@ func (s *Server) getItem(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, struct {
-		*inventory.Item
-		History []inventory.StateChange `json:"history"`
+		*credential.Item
+		History []credential.StateChange `json:"history"`
 	}{item, history})
 }

@@ -9,8 +9,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -39,17 +40,17 @@ type Plan struct {
 	Manager *uuid.UUID `json:"orphansGoTo,omitempty"`
 	More    bool       `json:"more"` // there are more items than are listed
 	// Unbound are unmanaged credentials of the principal and its agents: they are not ended.
-	Unbound []inventory.Unbound `json:"unbound"`
+	Unbound []credential.Unbound `json:"unbound"`
 	// NotAsked are the connectors that could not be asked.
-	NotAsked []lifecycle.NotAsked `json:"notAsked"`
+	NotAsked []cascade.NotAsked `json:"notAsked"`
 }
 
 // PlannedItem is one item that would be ended.
 type PlannedItem struct {
-	inventory.Item
-	Verb       inventory.Verb `json:"verb"`
-	Holders    []uuid.UUID    `json:"goesOnForPrincipals,omitempty"`
-	Verifiable bool           `json:"verifiable"`
+	credential.Item
+	Verb       credential.Verb `json:"verb"`
+	Holders    []uuid.UUID     `json:"goesOnForPrincipals,omitempty"`
+	Verifiable bool            `json:"verifiable"`
 }
 
 const maxPlan = 1000
@@ -70,7 +71,7 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	items, orphans, manager, err := s.Inventory.Plan(r.Context(), of.ID, who.ID, maxPlan+1)
+	items, orphans, manager, err := s.Cascades.Plan(r.Context(), of.ID, who.ID, maxPlan+1)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -90,21 +91,21 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 // planUnbound asks the connectors what they hold for those who would end, and adds what is
 // registered for nobody. It stores nothing.
 func (s *Server) planUnbound(ctx context.Context, of tenant.Tenant, principal uuid.UUID, plan *Plan) error {
-	plan.Unbound, plan.NotAsked = []inventory.Unbound{}, []lifecycle.NotAsked{}
-	ending, err := s.Inventory.Ending(ctx, of.ID, principal)
+	plan.Unbound, plan.NotAsked = []credential.Unbound{}, []cascade.NotAsked{}
+	ending, err := s.Cascades.Principals(ctx, of.ID, principal)
 	if err != nil {
 		return err
 	}
 	found, failed := s.Connectors.Discover(ctx, of.Name, ending)
 	for _, name := range slices.Sorted(maps.Keys(failed)) {
-		plan.NotAsked = append(plan.NotAsked, lifecycle.NotAsked{Connector: name, Reason: failed[name].Error()})
+		plan.NotAsked = append(plan.NotAsked, cascade.NotAsked{Connector: name, Reason: failed[name].Error()})
 	}
 	unmanaged, err := s.Inventory.Unmanaged(ctx, of.ID, found)
 	if err != nil {
 		return err
 	}
 	for _, u := range unmanaged {
-		plan.Unbound = append(plan.Unbound, inventory.Unbound{
+		plan.Unbound = append(plan.Unbound, credential.Unbound{
 			Connector: u.Connector, Kind: u.Kind, Reference: u.Reference, Label: u.Principal, Scopes: u.Scopes, ExpiresAt: u.ExpiresAt,
 		})
 	}
@@ -128,9 +129,9 @@ func (s *Server) principal(r *http.Request) (directory.Named, error) {
 
 // Restoration is what a return would bring: entitlements, and never a credential.
 type Restoration struct {
-	Principal    directory.Named     `json:"principal"`
-	Entitlements []string            `json:"entitlements"`
-	Running      []lifecycle.Cascade `json:"runningCascades"` // that go on all the same
+	Principal    directory.Named   `json:"principal"`
+	Entitlements []string          `json:"entitlements"`
+	Running      []cascade.Cascade `json:"runningCascades"` // that go on all the same
 }
 
 // planRestore answers what a return would bring now, and changes nothing.
@@ -140,13 +141,13 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 	if err == nil && !who.Restricted {
 		err = lifecycle.ErrNotRestricted
 	}
-	plan := Restoration{Principal: who, Running: []lifecycle.Cascade{}}
+	plan := Restoration{Principal: who, Running: []cascade.Cascade{}}
 	if err == nil {
 		plan.Entitlements, err = s.Entitlements.Live(r.Context(), of, who.ID)
 	}
-	var cascades []lifecycle.Cascade
+	var cascades []cascade.Cascade
 	if err == nil {
-		cascades, err = s.Cascades.List(r.Context(), of, lifecycle.CascadeQuery{Principal: &who.ID, Limit: defaultLimit})
+		cascades, err = s.Cascades.List(r.Context(), of, cascade.Query{Principal: &who.ID, Limit: defaultLimit})
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -182,12 +183,12 @@ func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 func (s *Server) cancelAll(r *http.Request, principal uuid.UUID) ([]uuid.UUID, error) {
 	of := tenantOf(r).ID
 	cancelled := []uuid.UUID{}
-	open, err := s.Cascades.List(r.Context(), of, lifecycle.CascadeQuery{Principal: &principal, Outcomes: []string{"pending", "running"}, Limit: maxLimit})
+	open, err := s.Cascades.List(r.Context(), of, cascade.Query{Principal: &principal, Outcomes: []string{"pending", "running"}, Limit: maxLimit})
 	if err != nil {
 		return cancelled, err
 	}
 	for _, c := range open {
-		if _, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored"); err != nil && !errors.Is(err, lifecycle.ErrNotRunning) {
+		if _, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored"); err != nil && !errors.Is(err, cascade.ErrNotRunning) {
 			return cancelled, err
 		}
 		cancelled = append(cancelled, c.ID)

@@ -9,13 +9,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/mapping"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -42,7 +43,7 @@ func toProblem(err error) problem {
 	if errors.As(err, &p) {
 		return p
 	}
-	var refused *lifecycle.RefusedError
+	var refused *cascade.RefusedError
 	if errors.As(err, &refused) {
 		return problem{Status: http.StatusConflict, Detail: refused.Reason}
 	}
@@ -72,33 +73,33 @@ func toProblem(err error) problem {
 		{tenant.ErrIssuerExists, http.StatusConflict},
 		{tenant.ErrSchemaNotFound, http.StatusNotFound},
 		{tenant.ErrSchemaInUse, http.StatusConflict},
-		{inventory.ErrNotFound, http.StatusNotFound},
-		{inventory.ErrUnknownPrincipal, http.StatusUnprocessableEntity},
-		{inventory.ErrRestricted, http.StatusConflict},
-		{inventory.ErrNotEntitled, http.StatusConflict},
+		{credential.ErrNotFound, http.StatusNotFound},
+		{credential.ErrUnknownPrincipal, http.StatusUnprocessableEntity},
+		{credential.ErrRestricted, http.StatusConflict},
+		{credential.ErrNotEntitled, http.StatusConflict},
 		{ssf.ErrStreamNotFound, http.StatusNotFound},
 		{ssf.ErrTooMany, http.StatusConflict},
 		{entitlement.ErrNoMapping, http.StatusNotFound},
 		{entitlement.ErrNoVersion, http.StatusNotFound},
 		{entitlement.ErrOutdated, http.StatusConflict},
 		{entitlement.ErrUnknownPrincipal, http.StatusNotFound},
-		{inventory.ErrDuplicate, http.StatusConflict},
-		{inventory.ErrEnding, http.StatusConflict},
-		{inventory.ErrNotCorrectable, http.StatusConflict},
-		{inventory.ErrAccountEnding, http.StatusConflict},
-		{inventory.ErrNotAsked, http.StatusServiceUnavailable},
-		{inventory.ErrUnboundNotFound, http.StatusNotFound},
-		{brake.ErrNotHeld, http.StatusConflict},
-		{brake.ErrPaused, http.StatusConflict},
-		{brake.ErrNotPaused, http.StatusConflict},
+		{credential.ErrDuplicate, http.StatusConflict},
+		{credential.ErrEnding, http.StatusConflict},
+		{credential.ErrNotCorrectable, http.StatusConflict},
+		{credential.ErrAccountEnding, http.StatusConflict},
+		{credential.ErrNotAsked, http.StatusServiceUnavailable},
+		{credential.ErrUnboundNotFound, http.StatusNotFound},
+		{cascade.ErrNotHeld, http.StatusConflict},
+		{registry.ErrPaused, http.StatusConflict},
+		{registry.ErrNotPaused, http.StatusConflict},
 		{directory.ErrNotFound, http.StatusNotFound},
 		{directory.ErrInvalidSubject, http.StatusBadRequest},
 		{directory.ErrAmbiguousSubject, http.StatusUnprocessableEntity},
 		{tenant.ErrKeysUnavailable, http.StatusServiceUnavailable},
-		{lifecycle.ErrCascadeNotFound, http.StatusNotFound},
+		{cascade.ErrNotFound, http.StatusNotFound},
 		{lifecycle.ErrNotRestricted, http.StatusConflict},
-		{lifecycle.ErrNotFailed, http.StatusConflict},
-		{lifecycle.ErrNotRunning, http.StatusConflict},
+		{cascade.ErrNotFailed, http.StatusConflict},
+		{cascade.ErrNotRunning, http.StatusConflict},
 		{database.ErrStatementTimeout, http.StatusServiceUnavailable},
 		{database.ErrUnavailable, http.StatusServiceUnavailable},
 	}
@@ -121,7 +122,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case p.RetryAfter > 0:
 	case p.Status == http.StatusServiceUnavailable:
 		p.RetryAfter = 5
-	case errors.Is(err, inventory.ErrAccountEnding):
+	case errors.Is(err, credential.ErrAccountEnding):
 		p.RetryAfter = 60
 	}
 	if p.RetryAfter > 0 {

@@ -19,11 +19,11 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/audit"
-	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/ssf"
@@ -44,7 +44,7 @@ type Cascades interface {
 	Release(ctx context.Context, workflowID string) error
 	Cancel(ctx context.Context, workflowID string) error
 	// Pending returns the activities that a workflow waits for.
-	Pending(ctx context.Context, workflowID string) ([]lifecycle.Pending, error)
+	Pending(ctx context.Context, workflowID string) ([]cascade.Pending, error)
 }
 
 // Connectors is what the configured connectors tell.
@@ -53,12 +53,12 @@ type Connectors interface {
 	// be registered at a connector.
 	Accepts(tenant, connector string, r connectors.Registration) (reference string, err error)
 	// Prove returns an error where nothing shows that an item is the tenant's.
-	Prove(ctx context.Context, tenant uuid.UUID, name string, n inventory.New) error
+	Prove(ctx context.Context, tenant uuid.UUID, name string, n credential.New) error
 	// Look asks the downstream whether an item is alive: alive, dead or unknown.
-	Look(ctx context.Context, tenant uuid.UUID, n inventory.New) (vitality, detail string, err error)
+	Look(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error)
 	// Discover asks a tenant's connectors what they hold for principals; failed are the
 	// reasons of those that could not be asked, by name.
-	Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []inventory.Unregistered, failed map[string]error)
+	Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []credential.Unregistered, failed map[string]error)
 	// Verifies tells whether a connector has a probe for an item.
 	Verifies(connector string, kind connectors.Kind, hasSecret bool) bool
 	Describe() []registry.Description
@@ -67,15 +67,15 @@ type Connectors interface {
 // Server answers requests.
 type Server struct {
 	Tenants    *tenant.Store
-	Inventory  *inventory.Store
-	Cascades   *lifecycle.Cascades
+	Inventory  *credential.Store
+	Cascades   *cascade.Store
 	Evidence   *evidence.Store
 	Connectors Connectors
 	Runner     Cascades
 	Directory  *directory.Store
 	Lifecycle  *lifecycle.Writer
-	Brakes     *brake.Brakes
-	Pauses     *brake.Pauses
+	Brakes     *cascade.Threshold
+	Pauses     *registry.Pauses
 	Decisions  *access.Store
 	Signals    *ssf.Store
 	Audit      *audit.Store

@@ -9,10 +9,10 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 // Shown is what leaver knows of a principal.
@@ -27,9 +27,9 @@ type Shown struct {
 	Restriction *directory.Restriction `json:"restriction,omitempty"`
 	// What it holds or is held for it, what was found and is registered by nobody, and its
 	// cascades, newest first: maxShown of each.
-	Credentials []ShownItem         `json:"credentials"`
-	Unbound     []inventory.Unbound `json:"unbound"`
-	Cascades    []lifecycle.Cascade `json:"cascades"`
+	Credentials []ShownItem          `json:"credentials"`
+	Unbound     []credential.Unbound `json:"unbound"`
+	Cascades    []cascade.Cascade    `json:"cascades"`
 	// Agents would end with it: those that only it owns, and their sub-agents.
 	Agents []directory.Named `json:"agents"`
 }
@@ -84,19 +84,19 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 
 // showHeld adds the agents, credentials and cascades of a principal.
 func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error {
-	items, err := s.Inventory.List(ctx, of, inventory.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: maxShown})
+	items, err := s.Inventory.List(ctx, of, credential.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: maxShown})
 	if err == nil {
 		shown.Credentials, err = s.shownItems(ctx, of, items)
 	}
 	var ending []uuid.UUID
 	if err == nil {
-		ending, err = s.Inventory.Ending(ctx, of, shown.ID)
+		ending, err = s.Cascades.Principals(ctx, of, shown.ID)
 	}
 	if err == nil {
-		shown.Unbound, err = s.Inventory.Unbound(ctx, of, inventory.UnboundQuery{Principals: ending, Limit: maxShown})
+		shown.Unbound, err = s.Inventory.Unbound(ctx, of, credential.UnboundQuery{Principals: ending, Limit: maxShown})
 	}
 	if err == nil {
-		shown.Cascades, err = s.Cascades.List(ctx, of, lifecycle.CascadeQuery{Principal: &shown.ID, Limit: maxShown})
+		shown.Cascades, err = s.Cascades.List(ctx, of, cascade.Query{Principal: &shown.ID, Limit: maxShown})
 	}
 	if err == nil {
 		shown.Agents, err = s.Directory.Named(ctx, of, ending...)

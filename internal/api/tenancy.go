@@ -140,7 +140,7 @@ func (s *Server) listChanges(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	changes, err := s.Cascades.Changes(r.Context(), tenantOf(r).ID, resource, before, n)
+	changes, err := s.Audit.Changes(r.Context(), tenantOf(r).ID, resource, before, n)
 	if err != nil {
 		s.fail(w, r, err)
 		return

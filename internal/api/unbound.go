@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -22,7 +22,7 @@ func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	found, err := s.Inventory.Unbound(r.Context(), tenantOf(r).ID, inventory.UnboundQuery{After: after, Limit: n})
+	found, err := s.Inventory.Unbound(r.Context(), tenantOf(r).ID, credential.UnboundQuery{After: after, Limit: n})
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -54,7 +54,7 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 	}
 	of, by := tenantOf(r).ID, caller(r).Actor()
 	var bound struct {
-		*inventory.Item
+		*credential.Item
 		Cascade *uuid.UUID `json:"startedCascadeId,omitempty"`
 	}
 	restricted := false

@@ -8,18 +8,18 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
-	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // ShownCascade is a cascade as operators read it.
 type ShownCascade struct {
-	lifecycle.Cascade
+	cascade.Cascade
 	PrincipalName string `json:"principalName"`
 	// Waiting is what an open cascade waits for. A list leaves it out.
 	Waiting []Waiting `json:"waiting,omitempty"`
 	// Unbound are unmanaged credentials that the cascade found: they are not ended.
-	Unbound []inventory.Unbound `json:"unbound,omitempty"`
+	Unbound []credential.Unbound `json:"unbound,omitempty"`
 }
 
 // Waiting is an item, a connector that is asked what it holds, or the workflow itself, with
@@ -41,14 +41,14 @@ const (
 	temporalTimeout = 2 * time.Second
 )
 
-func (s *Server) shownCascade(ctx context.Context, tenant uuid.UUID, c *lifecycle.Cascade) (ShownCascade, error) {
+func (s *Server) shownCascade(ctx context.Context, tenant uuid.UUID, c *cascade.Cascade) (ShownCascade, error) {
 	shown := ShownCascade{Cascade: *c}
 	names, err := s.names(ctx, tenant, c.Principal)
 	if err != nil {
 		return shown, err
 	}
 	shown.PrincipalName = names[c.Principal]
-	if shown.Unbound, err = s.Inventory.Unbound(ctx, tenant, inventory.UnboundQuery{Event: &c.ID, Limit: maxWaiting}); err != nil {
+	if shown.Unbound, err = s.Inventory.Unbound(ctx, tenant, credential.UnboundQuery{Event: &c.ID, Limit: maxWaiting}); err != nil {
 		return shown, err
 	}
 	if c.ClosedAt == nil {
@@ -59,8 +59,8 @@ func (s *Server) shownCascade(ctx context.Context, tenant uuid.UUID, c *lifecycl
 
 // waiting returns what an open cascade waits for. PostgreSQL knows the answers of downstreams,
 // Temporal the tries.
-func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *lifecycle.Cascade) ([]Waiting, error) {
-	items, err := s.Inventory.WaitsFor(ctx, tenant, c.ID, maxWaiting)
+func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *cascade.Cascade) ([]Waiting, error) {
+	items, err := s.Cascades.WaitsFor(ctx, tenant, c.ID, maxWaiting)
 	if err != nil {
 		return nil, err
 	}

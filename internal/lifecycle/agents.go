@@ -134,7 +134,7 @@ func (w *Writer) Settle(ctx context.Context, tenant, principal, event uuid.UUID)
 	}
 	err = database.Together(ctx, w.db, tenant, append(read[:1:1], database.Statement{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)})...)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil, ErrCascadeNotFound
+		return nil, nil, fmt.Errorf("event %s: %w", event, ErrEventNotFound)
 	}
 	if err == nil && (!s.Restricted || len(agents) == 0) {
 		return nil, nil, nil

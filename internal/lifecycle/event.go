@@ -5,6 +5,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	Leaver   Kind = "leaver"    // went
 	TeamSync Kind = "team-sync" // a group's members or name changed
 )
+
+// ErrEventNotFound is returned if the tenant has no event with the given id.
+var ErrEventNotFound = errors.New("no such lifecycle event")
 
 // Event is one lifecycle change, as committed to the outbox.
 type Event struct {

@@ -119,27 +119,6 @@ func TestSignals_EachSuspendedAgentHasItsOwn(t *testing.T) {
 	}
 }
 
-func TestEnded_SignalsByKindAndOutcome(t *testing.T) {
-	for name, test := range map[string]struct {
-		event ended
-		want  string
-	}{
-		"a cascade that ended everything": {ended{notifies: true, kind: Leaver, outcome: "completed"}, "session-revoked"},
-		"a cascade that failed":           {ended{notifies: true, kind: Leaver, outcome: "failed"}, ""},
-		"a cascade that was cancelled":    {ended{notifies: true, kind: Leaver, outcome: "cancelled"}, ""},
-		"a mover's cascade":               {ended{notifies: true, kind: Mover, outcome: "completed"}, ""},
-		"a client that did not wait":      {ended{notifies: true, kind: Mover, outcome: "completed", async: true}, "asyncresp"},
-		"a leaver's that did not wait":    {ended{notifies: true, kind: Leaver, outcome: "completed", async: true}, "session-revoked asyncresp"},
-		"a cascade that closes again":     {ended{kind: Leaver, outcome: "completed", async: true}, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := short(test.event.signals()); got != test.want {
-				t.Errorf("notifies of %q, want %q", got, test.want)
-			}
-		})
-	}
-}
-
 func TestTrigger_RequestReturnsMethodAndStatus(t *testing.T) {
 	for trigger, want := range map[Trigger][2]string{
 		TriggerPost: {"POST", "201"}, TriggerPut: {"PUT", "200"}, TriggerPatch: {"PATCH", "200"}, TriggerDelete: {"DELETE", "204"},

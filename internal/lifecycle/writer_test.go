@@ -16,10 +16,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -32,7 +33,7 @@ type world struct {
 	db     *database.DB
 	tenant uuid.UUID
 	writer *lifecycle.Writer
-	items  *inventory.Store
+	items  *credential.Store
 }
 
 func newWorld(t *testing.T) world {
@@ -52,7 +53,7 @@ func newWorld(t *testing.T) world {
 	}
 	writer := lifecycle.NewWriter(db, &recorder{}, slog.New(slog.DiscardHandler))
 	t.Cleanup(writer.Close)
-	return world{db, of.ID, writer, inventory.NewStore(db, sealer, nil)}
+	return world{db, of.ID, writer, credential.NewStore(db, sealer, nil)}
 }
 
 // TestWriter_ConcurrentChangesAreSequential races deactivations, returns, other changes
@@ -90,10 +91,10 @@ func (w world) act(ctx context.Context, user uuid.UUID, action string, n int) er
 	var err error
 	switch action {
 	case "register":
-		_, err = w.items.Register(ctx, w.tenant, inventory.New{
+		_, err = w.items.Register(ctx, w.tenant, credential.New{
 			Principal: user, Kind: connectors.APIKey, Connector: "platform", Reference: fmt.Sprint(user, n), IssuedAt: time.Now(),
 		})
-		if errors.Is(err, inventory.ErrRestricted) {
+		if errors.Is(err, credential.ErrRestricted) {
 			return nil
 		}
 	case "title":
@@ -172,7 +173,7 @@ func (w world) checkScope(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := w.items.Discover(ctx, w.tenant, inventory.Scope{Event: event, Principal: user}, inventory.Look{Limit: 100})
+	found, err := cascade.NewStore(w.db).MarkEnding(ctx, w.tenant, cascade.Scope{Event: event, Principal: user}, cascade.Page{Limit: 100})
 	if err != nil || len(found) != live {
 		t.Fatalf("the cascade finds %d of %d live items (%v)", len(found), live, err)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // discoverTimeout bounds what a dry run waits for a downstream.
@@ -16,7 +16,7 @@ const discoverTimeout = 10 * time.Second
 
 // Discover asks all connectors of a tenant, at the same time, what they hold for principals.
 // It returns the errors of those that could not be asked by their names.
-func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []inventory.Unregistered, failed map[string]error) {
+func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []credential.Unregistered, failed map[string]error) {
 	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
 	defer cancel()
 	failed = make(map[string]error)
@@ -37,7 +37,7 @@ func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid
 	return found, failed
 }
 
-func (r Registry) discoverAt(ctx context.Context, name string, principals []uuid.UUID) ([]inventory.Unregistered, error) {
+func (r Registry) discoverAt(ctx context.Context, name string, principals []uuid.UUID) ([]credential.Unregistered, error) {
 	entry := r[name]
 	release, err := entry.Acquire(ctx)
 	if err != nil {
@@ -46,9 +46,9 @@ func (r Registry) discoverAt(ctx context.Context, name string, principals []uuid
 	defer release()
 	discoverer, _ := entry.Connector.(connectors.Discoverer) // which Discoverers has checked
 	held, err := discoverer.Discover(ctx, principals)
-	var found []inventory.Unregistered
+	var found []credential.Unregistered
 	for _, f := range held {
-		found = append(found, inventory.Unregistered{
+		found = append(found, credential.Unregistered{
 			Connector: name, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal, Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
 		})
 	}

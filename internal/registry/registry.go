@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/credential"
 )
 
 // severalTenants reports whether a connector's downstream serves several tenants, by one
@@ -72,14 +72,14 @@ const proofTimeout = 10 * time.Second
 // Prove returns an error if the account is reserved, or if a connector serves several tenants
 // and the item is not proven to belong to the registrant's tenant. Proof is a `references` pattern that contains the tenant's
 // name, or [Possession].
-// Errors: [inventory.ErrReserved], [inventory.ErrNotProven], [inventory.ErrNotAsked].
-func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string, n inventory.New) error {
+// Errors: [credential.ErrReserved], [credential.ErrNotProven], [credential.ErrNotAsked].
+func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string, n credential.New) error {
 	e := r[n.Connector]
 	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
 	defer cancel()
 	if guard, ok := e.Connector.(connectors.Guard); ok {
 		if err := guard.Reserved(ctx, n.Reference); err != nil {
-			return fmt.Errorf("%w: connector %s: %w", inventory.ErrReserved, n.Connector, err)
+			return fmt.Errorf("%w: connector %s: %w", credential.ErrReserved, n.Connector, err)
 		}
 	}
 	if !r.severalTenants(e) || e.ownNames(tenantName, n.Reference) {
@@ -88,26 +88,26 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	possession, ok := e.Connector.(connectors.Possession)
 	if !ok {
 		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: set `references` with {tenant}, or a downstream of its own for each tenant",
-			inventory.ErrNotProven, n.Connector, n.Reference)
+			credential.ErrNotProven, n.Connector, n.Reference)
 	}
 	release, err := e.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: connector %s has no free slot", inventory.ErrNotAsked, n.Connector)
+		return fmt.Errorf("%w: connector %s has no free slot", credential.ErrNotAsked, n.Connector)
 	}
 	defer release()
 	vitality, detail, err := possession.Possesses(ctx, targetOf(tenant, n))
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %s: %w", inventory.ErrNotAsked, n.Connector, err)
+		return fmt.Errorf("%w: %s: %w", credential.ErrNotAsked, n.Connector, err)
 	case vitality != connectors.Alive:
-		return fmt.Errorf("%w: connector %s serves several tenants and did not confirm that %q belongs to this tenant: %s", inventory.ErrNotProven, n.Connector, n.Reference, detail)
+		return fmt.Errorf("%w: connector %s serves several tenants and did not confirm that %q belongs to this tenant: %s", credential.ErrNotProven, n.Connector, n.Reference, detail)
 	}
 	return nil
 }
 
 // Look asks the downstream whether an item is alive, before it is registered. Unknown stands
 // for a connector without a probe.
-func (r Registry) Look(ctx context.Context, tenant uuid.UUID, n inventory.New) (vitality, detail string, err error) {
+func (r Registry) Look(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error) {
 	e := r[n.Connector]
 	verifier, ok := e.Connector.(connectors.Verifier)
 	if !ok {
@@ -128,7 +128,7 @@ func (r Registry) Look(ctx context.Context, tenant uuid.UUID, n inventory.New) (
 }
 
 // targetOf returns the target of an item that is not registered yet.
-func targetOf(tenant uuid.UUID, n inventory.New) connectors.Target {
+func targetOf(tenant uuid.UUID, n credential.New) connectors.Target {
 	target := connectors.Target{Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret, ExpiresAt: n.ExpiresAt}
 	if n.Agent != nil {
 		target.Agent = *n.Agent

@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -66,7 +67,7 @@ func newLeaver(t testing.TB) leaver {
 	t.Cleanup(writer.Close)
 	r := chi.NewRouter()
 	r.Mount(scim.BasePath, scim.New(scim.Config{
-		Directory: directory.NewStore(db), Lifecycle: writer, Transactions: lifecycle.NewCascades(db),
+		Directory: directory.NewStore(db), Lifecycle: writer, Transactions: cascade.NewStore(db),
 		Tenants: tenants, Sealer: sealer, Log: log,
 	}).Handler())
 	return leaver{r, d, of.ID, token}

@@ -15,8 +15,9 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/internal/assurance"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -79,20 +80,20 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 	if _, err := exec.LookPath("promtool"); err != nil {
 		t.Skip("promtool is not installed (Debian's package prometheus)")
 	}
-	schedule := func(i *installation, kinds ...assurance.Kind) {
-		if err := assurance.Schedule(t.Context(), i.connect(), kinds...); err != nil {
+	schedule := func(i *installation, kinds ...health.Kind) {
+		if err := health.Schedule(t.Context(), i.connect(), kinds...); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Run("a fresh installation is silent", func(t *testing.T) {
 		i := install(t)
-		schedule(i, assurance.Reconcile, assurance.Drill)
+		schedule(i, health.Reconcile, health.Drill)
 		i.awaitPollers()
 		i.wantAlerts(i.samples())
 	})
 	t.Run("no run has passed since they were scheduled", func(t *testing.T) {
 		i := install(t)
-		schedule(i, assurance.Reconcile, assurance.Drill)
+		schedule(i, health.Reconcile, health.Drill)
 		i.sql(`update assurance_schedules set since = now() - interval '2 days'`)
 		i.awaitPollers()
 		i.wantAlerts(i.samples(), "LeaverDrillNotPassed", "LeaverReconcilerNotPassed")
@@ -117,7 +118,7 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 		i := install(t)
 		i.awaitPollers()
 		event := i.openCascade()
-		if _, err := i.app.cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, false, lifecycle.NotAsked{Connector: "crm", Reason: "refused"}); err != nil {
+		if _, err := i.app.cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, false, cascade.NotAsked{Connector: "crm", Reason: "refused"}); err != nil {
 			t.Fatal(err)
 		}
 		i.wantAlerts(i.samples(), "LeaverConnectorNotAsked")

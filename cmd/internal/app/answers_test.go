@@ -18,9 +18,9 @@ import (
 
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/worker"
 )
@@ -175,7 +175,7 @@ func TestCascade_UnknownReferenceIsAbsent(t *testing.T) {
 	if c := i.closed(ada); c.Outcome != "completed" || c.Verified != 1 || c.Absent != 1 || c.Revoked != 0 {
 		t.Errorf("cascade %+v; want 1 verified and 1 absent", c)
 	}
-	if got := i.must("GET", "/v1/tenants/acme/inventory/"+misspelt, i.operator, ""); got["state"] != string(inventory.Absent) {
+	if got := i.must("GET", "/v1/tenants/acme/inventory/"+misspelt, i.operator, ""); got["state"] != string(credential.Absent) {
 		t.Errorf("the misspelt one is %v: %v", got["state"], got["reason"])
 	}
 }
@@ -307,14 +307,14 @@ func TestCredential_BindStartsOneCascadeWithWhatWasBound(t *testing.T) {
 		t.Errorf("the cascade of what was bound is %+v, want completed without survivors", c)
 	}
 	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?cascade="+first.ID.String()).Items
-	if len(items) != 1 || items[0].ID.String() != stubborn || items[0].State != inventory.Survivor {
+	if len(items) != 1 || items[0].ID.String() != stubborn || items[0].State != credential.Survivor {
 		t.Errorf("the first cascade has %+v, want its survivor", items)
 	}
 	// Another leaver takes the survivor over; the first cascade still has it, and an act finds it.
 	i.sql(`update inventory set event_id = (select id from lifecycle_events where trigger = 'bound'), state = 'ending' where id = $1`, stubborn)
 	i.sql(`update inventory set state = 'survivor', reason = 'later' where id = $1`, stubborn)
 	items = get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?cascade="+first.ID.String()).Items
-	if len(items) != 1 || items[0].State != inventory.Survivor || items[0].Reason == "later" {
+	if len(items) != 1 || items[0].State != credential.Survivor || items[0].Reason == "later" {
 		t.Errorf("the first cascade has %+v, want its survivor as it reported it", items)
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+first.ID.String()+"/waive", i.operator,

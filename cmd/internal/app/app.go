@@ -13,14 +13,14 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/internal/assurance"
-	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
@@ -96,9 +96,11 @@ func (a *App) Close() {
 // Tenants returns the store of tenants and tokens.
 func (a *App) Tenants() *tenant.Store { return a.tenants }
 
-func (a *App) inventory() *inventory.Store { return inventory.NewStore(a.db, a.sealer, a.entitlements) }
+func (a *App) inventory() *credential.Store {
+	return credential.NewStore(a.db, a.sealer, a.entitlements)
+}
 
-func (a *App) cascades() *lifecycle.Cascades { return lifecycle.NewCascades(a.db) }
+func (a *App) cascades() *cascade.Store { return cascade.NewStore(a.db) }
 
 func (a *App) evidence() *evidence.Store { return evidence.NewStore(a.db) }
 
@@ -136,8 +138,8 @@ func (a *App) roles(ctx context.Context, id uuid.UUID) (worker.Roles, error) {
 func (a *App) activities() *activities.Activities {
 	return &activities.Activities{
 		Inventory: a.inventory(), Evidence: a.evidence(), Cascades: a.cascades(), Connectors: a.connectors,
-		Pauses: brake.NewPauses(a.db), Brakes: brake.New(a.db),
-		Tenants: a.Tenants(), Directory: directory.NewStore(a.db), Lifecycle: a.writer, Assurances: assurance.NewStore(a.db), Runner: a.starter(),
+		Pauses: registry.NewPauses(a.db), Brakes: cascade.NewThreshold(a.db),
+		Tenants: a.Tenants(), Directory: directory.NewStore(a.db), Lifecycle: a.writer, Assurances: health.NewStore(a.db), Runner: a.starter(),
 		Entitlements: a.entitlements, Signals: a.signals, Pusher: ssf.NewPusher(a.config.Signals.PrivateReceivers),
 	}
 }
@@ -230,10 +232,10 @@ func refold(ctx context.Context, ownerURL string, log *slog.Logger) error {
 
 // storeSchedules stores since when each run is scheduled: no alert comes before the first.
 func storeSchedules(ctx context.Context, ownerURL string, schedules []worker.Schedule) error {
-	var kinds []assurance.Kind
+	var kinds []health.Kind
 	for _, s := range schedules {
 		if s.Reason == "" {
-			kinds = append(kinds, map[string]assurance.Kind{worker.ReconcileID: assurance.Reconcile, worker.DrillID: assurance.Drill}[s.ID])
+			kinds = append(kinds, map[string]health.Kind{worker.ReconcileID: health.Reconcile, worker.DrillID: health.Drill}[s.ID])
 		}
 	}
 	conn, closeConn, err := asOwner(ctx, ownerURL)
@@ -241,7 +243,7 @@ func storeSchedules(ctx context.Context, ownerURL string, schedules []worker.Sch
 		return err
 	}
 	defer closeConn()
-	return assurance.Schedule(ctx, conn, kinds...)
+	return health.Schedule(ctx, conn, kinds...)
 }
 
 // asOwner returns a connection as the owner of the tables, and what closes it.

@@ -19,9 +19,9 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/contract"
 	"github.com/leaverhq/leaver/activities/connectors/temporal"
-	"github.com/leaverhq/leaver/internal/assurance"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/worker"
 	"github.com/leaverhq/leaver/workflows"
@@ -164,7 +164,7 @@ func TestEventsThatNobodyStartedAreCounted(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
 	i.sql(`update lifecycle_events set created_at = now() - interval '1 hour' where kind = 'leaver'`)
-	if health, err := i.app.activities().Assurances.Health(t.Context()); err != nil || health.Unstarted != 1 {
+	if health, err := i.app.activities().Assurances.Read(t.Context()); err != nil || health.Unstarted != 1 {
 		t.Errorf("health %+v, %v; want one event without a workflow", health, err)
 	}
 }
@@ -210,7 +210,7 @@ func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
 			t.Errorf("the role %s is left behind", issued.Reference)
 		}
 	}
-	health, err := i.app.activities().Assurances.Health(t.Context())
+	health, err := i.app.activities().Assurances.Read(t.Context())
 	if err != nil || health.Passed["drill"].IsZero() || !health.Failed["drill"].IsZero() {
 		t.Errorf("health %+v, %v; want a drill that passed", health, err)
 	}
@@ -222,7 +222,7 @@ func TestADrillWhoseCredentialSurvivesFails(t *testing.T) {
 	if drilled, err := i.drill("leaver-drill"); err == nil {
 		t.Errorf("%+v; want the drill to fail", drilled)
 	}
-	health, err := i.app.activities().Assurances.Health(t.Context())
+	health, err := i.app.activities().Assurances.Read(t.Context())
 	if err != nil || health.Failed["drill"].IsZero() || !health.Passed["drill"].IsZero() {
 		t.Errorf("health %+v, %v; want a drill that failed", health, err)
 	}
@@ -276,7 +276,7 @@ func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
 // TestEveryMetricThatAnAlertNamesIsThere keeps alerts from watching nothing.
 func TestEveryMetricThatAnAlertNamesIsThere(t *testing.T) {
 	i := installAPI(t)
-	if err := assurance.Schedule(t.Context(), i.connect(), assurance.Reconcile); err != nil {
+	if err := health.Schedule(t.Context(), i.connect(), health.Reconcile); err != nil {
 		t.Fatal(err)
 	}
 	// A run that never passed or failed has no time.

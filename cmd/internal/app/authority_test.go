@@ -17,9 +17,9 @@ import (
 	"go.temporal.io/sdk/testsuite"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/worker"
 	"github.com/leaverhq/leaver/workflows"
@@ -219,7 +219,7 @@ func TestWorkflow_ThatCannotBeOpenedWaitsForTheRightKey(t *testing.T) {
 	i.deactivate(ada)
 	stacktest.Eventually(t, 30*time.Second, "the payload that is not opened", func() bool { return sealer.Unopened() > 0 })
 	workers.Stop()
-	if status, err := i.app.starter().Status(context.Background(), i.cascades(ada)[0].WorkflowID); err != nil || status != lifecycle.WorkflowRunning {
+	if status, err := i.app.starter().Status(context.Background(), i.cascades(ada)[0].WorkflowID); err != nil || status != cascade.WorkflowRunning {
 		t.Fatalf("the workflow is %s, %v; want it running", status, err)
 	}
 	i.work()

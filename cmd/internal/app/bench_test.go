@@ -13,7 +13,8 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/inventory"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
 )
@@ -115,7 +116,7 @@ func (i *installation) benchmark(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				var report lifecycle.Report
+				var report cascade.Report
 				if err := i.app.temporal.GetWorkflow(b.Context(), event.WorkflowID, run).Get(b.Context(), &report); err != nil {
 					b.Fatal(err)
 				}
@@ -156,9 +157,9 @@ func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 // register has a principal hold n credentials at the no-op connector.
 func (i *installation) register(user uuid.UUID, n int) {
 	i.t.Helper()
-	items := make([]inventory.New, n)
+	items := make([]credential.New, n)
 	for c := range items {
-		items[c] = inventory.New{Principal: user, Kind: connectors.APIKey, Connector: "noop", Reference: fmt.Sprint(user, c), IssuedAt: time.Now()}
+		items[c] = credential.New{Principal: user, Kind: connectors.APIKey, Connector: "noop", Reference: fmt.Sprint(user, c), IssuedAt: time.Now()}
 	}
 	if refused, err := i.app.inventory().RegisterAll(i.t.Context(), i.tenant.ID, items); err != nil || len(refused) > 0 {
 		i.t.Fatal(refused, err)

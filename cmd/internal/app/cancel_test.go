@@ -12,27 +12,28 @@ import (
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 // loseWorkflow has Temporal forget a cascade's workflow, as a restored backup would.
-func (i *installation) loseWorkflow(cascade lifecycle.Cascade) {
+func (i *installation) loseWorkflow(event cascade.Cascade) {
 	i.t.Helper()
 	_, err := i.app.temporal.WorkflowService().DeleteWorkflowExecution(i.t.Context(), &workflowservice.DeleteWorkflowExecutionRequest{
-		Namespace: i.cfg.Temporal.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: cascade.WorkflowID},
+		Namespace: i.cfg.Temporal.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: event.WorkflowID},
 	})
 	if err != nil {
 		i.t.Fatal(err)
 	}
 	stacktest.Eventually(i.t, 30*time.Second, "the workflow's deletion", func() bool {
-		status, err := i.app.starter().Status(i.t.Context(), cascade.WorkflowID)
-		return err == nil && status == lifecycle.WorkflowGone
+		status, err := i.app.starter().Status(i.t.Context(), event.WorkflowID)
+		return err == nil && status == cascade.WorkflowGone
 	})
 }
 
 // stuck is a cascade of Ada's whose key the platform does not end for now.
-func stuck(t *testing.T) (i *installation, p *platform, ada, key string, cascade lifecycle.Cascade) {
+func stuck(t *testing.T) (i *installation, p *platform, ada, key string, event cascade.Cascade) {
 	t.Helper()
 	p = newPlatform(t)
 	i = install(t, withConnectors(p.connector()))
@@ -45,10 +46,10 @@ func stuck(t *testing.T) (i *installation, p *platform, ada, key string, cascade
 }
 
 // verbs are what is on record of a cascade, as "verb by actor's class".
-func (i *installation) verbs(cascade lifecycle.Cascade) []string {
+func (i *installation) verbs(event cascade.Cascade) []string {
 	i.t.Helper()
 	var verbs []string
-	for _, a := range i.must("GET", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/acts", i.operator, "")["items"].([]any) {
+	for _, a := range i.must("GET", "/v1/tenants/acme/cascades/"+event.ID.String()+"/acts", i.operator, "")["items"].([]any) {
 		act := a.(map[string]any)
 		class, _, _ := strings.Cut(act["actor"].(string), "/")
 		verbs = append(verbs, act["verb"].(string)+" by "+class)
@@ -56,7 +57,7 @@ func (i *installation) verbs(cascade lifecycle.Cascade) []string {
 	return verbs
 }
 
-func (i *installation) wantCancelled(p *platform, ada, key string, cascade lifecycle.Cascade, state, by string) {
+func (i *installation) wantCancelled(p *platform, ada, key string, event cascade.Cascade, state, by string) {
 	i.t.Helper()
 	if c := i.closed(ada); c.Outcome != "cancelled" {
 		i.t.Errorf("cascade %+v, want cancelled", c)
@@ -64,26 +65,26 @@ func (i *installation) wantCancelled(p *platform, ada, key string, cascade lifec
 	if got := i.state(key); got != state || !p.isAlive("key") {
 		i.t.Errorf("the key is %s, want %s and alive", got, state)
 	}
-	verbs := i.verbs(cascade)
+	verbs := i.verbs(event)
 	if len(verbs) == 0 || verbs[len(verbs)-1] != "cancel by "+by {
 		i.t.Errorf("on record: %v; want a cancel by %s", verbs, by)
 	}
 }
 
 func TestCascade_CancelledLeavesWhatItHasNotEnded(t *testing.T) {
-	i, p, ada, key, cascade := stuck(t)
-	path := "/v1/tenants/acme/cascades/" + cascade.ID.String()
+	i, p, ada, key, event := stuck(t)
+	path := "/v1/tenants/acme/cascades/" + event.ID.String()
 	if status, _ := i.call("POST", path+"/cancel", i.operator, `{}`); status != http.StatusUnprocessableEntity {
 		t.Errorf("without a reason it answered %d, want 422", status)
 	}
 	i.must("POST", path+"/cancel", i.operator, `{"reason":"the wrong person"}`)
-	i.wantCancelled(p, ada, key, cascade, "survivor", "operator-token")
+	i.wantCancelled(p, ada, key, event, "survivor", "operator-token")
 	if status, _ := i.call("POST", path+"/cancel", i.operator, `{"reason":"again"}`); status != http.StatusConflict {
 		t.Errorf("cancelled again it answered %d, want 409", status)
 	}
 	stacktest.Eventually(t, 20*time.Second, "the workflow's end", func() bool {
-		status, err := i.app.starter().Status(t.Context(), cascade.WorkflowID)
-		return err == nil && status == lifecycle.WorkflowStopped
+		status, err := i.app.starter().Status(t.Context(), event.WorkflowID)
+		return err == nil && status == cascade.WorkflowStopped
 	})
 	// She is gone still: it waits for somebody to act, and no reconciler does.
 	p.interceptWith(nil)
@@ -97,12 +98,12 @@ func TestCascade_CancelledLeavesWhatItHasNotEnded(t *testing.T) {
 }
 
 func TestPrincipal_RestoredWithCancelKeepsWhatWasNotEnded(t *testing.T) {
-	i, p, ada, key, cascade := stuck(t)
+	i, p, ada, key, event := stuck(t)
 	restored := i.must("POST", "/v1/tenants/acme/principals/"+ada+"/restore?cancel=true", i.operator, `{"reason":"the wrong person"}`)
-	if ids := restored["cancelledCascades"].([]any); len(ids) != 1 || ids[0] != cascade.ID.String() {
-		t.Errorf("cancelled %v, want %s", ids, cascade.ID)
+	if ids := restored["cancelledCascades"].([]any); len(ids) != 1 || ids[0] != event.ID.String() {
+		t.Errorf("cancelled %v, want %s", ids, event.ID)
 	}
-	i.wantCancelled(p, ada, key, cascade, "live", "operator-token")
+	i.wantCancelled(p, ada, key, event, "live", "operator-token")
 	p.interceptWith(nil)
 	if found := i.reconcile(); found.Ended != 0 || found.Restarted != 0 || i.state(key) != "live" || !p.isAlive("key") {
 		t.Errorf("found %+v, and the key is %s; want nothing done", found, i.state(key))
@@ -110,11 +111,11 @@ func TestPrincipal_RestoredWithCancelKeepsWhatWasNotEnded(t *testing.T) {
 }
 
 func TestCascade_CancelledInTemporalIsTheSame(t *testing.T) {
-	i, p, ada, key, cascade := stuck(t)
-	if err := i.app.temporal.CancelWorkflow(t.Context(), cascade.WorkflowID, ""); err != nil {
+	i, p, ada, key, event := stuck(t)
+	if err := i.app.temporal.CancelWorkflow(t.Context(), event.WorkflowID, ""); err != nil {
 		t.Fatal(err)
 	}
-	i.wantCancelled(p, ada, key, cascade, "survivor", "temporal")
+	i.wantCancelled(p, ada, key, event, "survivor", "temporal")
 	// Back, she has her key again.
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
 	i.reconcile()
@@ -126,17 +127,17 @@ func TestCascade_CancelledInTemporalIsTheSame(t *testing.T) {
 // TestCascade_TerminatedInTemporalIsTheSame: the wrong person was deactivated and restored,
 // and somebody has terminated the workflow.
 func TestCascade_TerminatedInTemporalIsTheSame(t *testing.T) {
-	i, p, ada, key, cascade := stuck(t)
+	i, p, ada, key, event := stuck(t)
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
-	if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "a mistake"); err != nil {
+	if err := i.app.temporal.TerminateWorkflow(t.Context(), event.WorkflowID, "", "a mistake"); err != nil {
 		t.Fatal(err)
 	}
 	p.interceptWith(nil)
-	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, cascade.ID)
+	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, event.ID)
 	if found := i.reconcile(); found.Restarted != 0 {
 		t.Errorf("found %+v; want no cascade restarted", found)
 	}
-	i.wantCancelled(p, ada, key, cascade, "live", "temporal")
+	i.wantCancelled(p, ada, key, event, "live", "temporal")
 }
 
 // TestCascade_CancelledBeforeItBeganEndsNothing: neither does the reconciler go on with it,
@@ -149,17 +150,17 @@ func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 	agent := i.createAgent("agent", ada)
 	agents := i.hold(p, agent, "", "agents")
 	i.deactivate(ada)
-	cascade := i.cascades(ada)[0]
-	if _, _, err := i.app.activities().Lifecycle.Settle(t.Context(), i.tenant.ID, uuid.MustParse(ada), cascade.ID); err != nil {
+	event := i.cascades(ada)[0]
+	if _, _, err := i.app.activities().Lifecycle.Settle(t.Context(), i.tenant.ID, uuid.MustParse(ada), event.ID); err != nil {
 		t.Fatal(err) // the agent is suspended
 	}
-	i.must("POST", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)
+	i.must("POST", "/v1/tenants/acme/cascades/"+event.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)
 	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "survivor" || i.state(agents) != "survivor" {
 		t.Errorf("found %+v, and the keys are %s and %s; want nothing done, and survivors", found, i.state(key), i.state(agents))
 	}
-	err := i.app.cascades().Running(t.Context(), i.tenant.ID, cascade.ID, lifecycle.Leaver, "late")
-	if !errors.Is(err, lifecycle.ErrCancelled) {
-		t.Errorf("a late start: %v; want %v", err, lifecycle.ErrCancelled)
+	err := i.app.cascades().Running(t.Context(), i.tenant.ID, event.ID, lifecycle.Leaver, "late")
+	if !errors.Is(err, cascade.ErrCancelled) {
+		t.Errorf("a late start: %v; want %v", err, cascade.ErrCancelled)
 	}
 	if c := i.cascades(ada)[0]; c.Outcome != "cancelled" {
 		t.Errorf("the cascade is %s, want cancelled", c.Outcome)
@@ -172,25 +173,25 @@ func TestCascade_CancelledWhileItStartsStaysCancelled(t *testing.T) {
 	i := installAPI(t)
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
-	cascade := i.cascades(ada)[0]
+	event := i.cascades(ada)[0]
 	tx, err := i.connect().Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback(t.Context()) }()
-	if _, err := tx.Exec(t.Context(), `update lifecycle_events set closed_at = now(), outcome = 'cancelled' where id = $1`, cascade.ID); err != nil {
+	if _, err := tx.Exec(t.Context(), `update lifecycle_events set closed_at = now(), outcome = 'cancelled' where id = $1`, event.ID); err != nil {
 		t.Fatal(err)
 	}
 	started := make(chan error, 1)
 	go func() {
-		started <- i.app.cascades().Running(context.Background(), i.tenant.ID, cascade.ID, lifecycle.Leaver, "late")
+		started <- i.app.cascades().Running(context.Background(), i.tenant.ID, event.ID, lifecycle.Leaver, "late")
 	}()
 	i.awaitLock()
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-started; !errors.Is(err, lifecycle.ErrCancelled) {
-		t.Errorf("the late start: %v; want %v", err, lifecycle.ErrCancelled)
+	if err := <-started; !errors.Is(err, cascade.ErrCancelled) {
+		t.Errorf("the late start: %v; want %v", err, cascade.ErrCancelled)
 	}
 	if c := i.cascades(ada)[0]; c.Outcome != "cancelled" {
 		t.Errorf("the cascade is %s, want cancelled", c.Outcome)
@@ -247,13 +248,13 @@ func (i *installation) awaitLock() {
 // TestReconciler_CancelsLostCascadeOfActivePrincipal checks that a cascade without a workflow
 // is cancelled, not restarted, once its principal is active again.
 func TestReconciler_CancelsLostCascadeOfActivePrincipal(t *testing.T) {
-	i, p, ada, key, cascade := stuck(t)
+	i, p, ada, key, event := stuck(t)
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
-	i.loseWorkflow(cascade)
+	i.loseWorkflow(event)
 	p.interceptWith(nil)
-	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, cascade.ID)
+	i.sql(`update lifecycle_events set started_at = now() - interval '1 hour' where id = $1`, event.ID)
 	if found := i.reconcile(); found.Restarted != 0 || found.Ended != 0 {
 		t.Errorf("found %+v; want nothing done", found)
 	}
-	i.wantCancelled(p, ada, key, cascade, "live", "reconciler")
+	i.wantCancelled(p, ada, key, event, "live", "reconciler")
 }

@@ -19,9 +19,9 @@ import (
 	commonpb "go.temporal.io/api/common/v1"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -230,9 +230,9 @@ func (i *installation) deactivate(id string) {
 }
 
 // cascades lists a principal's cascades, newest first.
-func (i *installation) cascades(principal string) []lifecycle.Cascade {
+func (i *installation) cascades(principal string) []cascade.Cascade {
 	i.t.Helper()
-	found, err := i.app.cascades().List(i.t.Context(), i.tenant.ID, lifecycle.CascadeQuery{Principal: ptr(uuid.MustParse(principal)), Limit: 100})
+	found, err := i.app.cascades().List(i.t.Context(), i.tenant.ID, cascade.Query{Principal: ptr(uuid.MustParse(principal)), Limit: 100})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -240,9 +240,9 @@ func (i *installation) cascades(principal string) []lifecycle.Cascade {
 }
 
 // closed waits until the principal's newest cascade has closed.
-func (i *installation) closed(principal string) lifecycle.Cascade {
+func (i *installation) closed(principal string) cascade.Cascade {
 	i.t.Helper()
-	var last lifecycle.Cascade
+	var last cascade.Cascade
 	stacktest.Eventually(i.t, time.Minute, "the cascade's end", func() bool {
 		found := i.cascades(principal)
 		if len(found) == 0 {

@@ -17,9 +17,10 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
 )
@@ -98,7 +99,7 @@ func (i *installation) withStopper() *stopper {
 // must verify an item by an attempt.
 func (i *installation) verifies(principal, item string) {
 	i.t.Helper()
-	if result, err := i.attempt(principal, item); err != nil || result.State != inventory.Verified {
+	if result, err := i.attempt(principal, item); err != nil || result.State != credential.Verified {
 		i.t.Fatalf("the attempt came to %+v, %v; want verified", result, err)
 	}
 }
@@ -292,14 +293,14 @@ func TestRotation_ThatIsFinishedIsNotFinishedAgain(t *testing.T) {
 	i.deactivate(ada)
 	i.verifies(ada, hers)
 	store := i.app.activities().Inventory
-	var first inventory.Rotation
+	var first credential.Rotation
 	if err := i.connect().QueryRow(t.Context(), `select id, new_reference from rotations`).Scan(&first.ID, &first.NewReference); err != nil {
 		t.Fatal(err)
 	}
-	first.Step = inventory.Retired
+	first.Step = credential.Retired
 	i.deactivate(bob)
 	i.verifies(bob, his)
-	lease := inventory.Attempt{Item: uuid.MustParse(kept), Event: uuid.New(), Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
+	lease := credential.Attempt{Item: uuid.MustParse(kept), Event: uuid.New(), Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
 	if err := store.Lease(t.Context(), i.tenant.ID, lease); err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +345,7 @@ func TestRotation_ThatMadeNothingYetIsForLaterHoldersToo(t *testing.T) {
 	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
 	i.deactivate(ada)
 	store := i.app.activities().Inventory
-	lease := inventory.Attempt{Item: uuid.MustParse(hers), Event: i.cascades(ada)[0].ID, Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
+	lease := credential.Attempt{Item: uuid.MustParse(hers), Event: i.cascades(ada)[0].ID, Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
 	if err := store.Lease(t.Context(), i.tenant.ID, lease); err != nil {
 		t.Fatal(err)
 	}
@@ -501,8 +502,8 @@ func TestDiscover_LeavesWhatFailedMeanwhile(t *testing.T) {
 	hers := i.hold(p, ada, "", "key")
 	i.deactivate(ada)
 	event := i.cascades(ada)[0].ID
-	scope := inventory.Scope{Event: event, Principal: uuid.MustParse(ada)}
-	if held, err := i.app.inventory().Discover(t.Context(), i.tenant.ID, scope, inventory.Look{Limit: 10}); err != nil || len(held) != 1 {
+	scope := cascade.Scope{Event: event, Principal: uuid.MustParse(ada)}
+	if held, err := i.app.cascades().MarkEnding(t.Context(), i.tenant.ID, scope, cascade.Page{Limit: 10}); err != nil || len(held) != 1 {
 		t.Fatalf("discovered %v, %v; want the key", held, err)
 	}
 	tx, err := i.connect().Begin(t.Context())
@@ -512,9 +513,9 @@ func TestDiscover_LeavesWhatFailedMeanwhile(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `update inventory set state = 'survivor', reason = 'refused' where id = $1`, hers); err != nil {
 		t.Fatal(err)
 	}
-	found := make(chan []inventory.Held, 1)
+	found := make(chan []cascade.Item, 1)
 	go func() {
-		held, _ := i.app.inventory().Discover(context.Background(), i.tenant.ID, scope, inventory.Look{Limit: 10})
+		held, _ := i.app.cascades().MarkEnding(context.Background(), i.tenant.ID, scope, cascade.Page{Limit: 10})
 		found <- held
 	}()
 	watch := i.connect()

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/leaverhq/leaver/internal/assurance"
+	"github.com/leaverhq/leaver/internal/health"
 )
 
 // Metrics is what Prometheus scrapes. It names no tenant and nobody.
@@ -19,7 +19,7 @@ func (a *App) Metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		assurance.NewCollector(assurance.NewStore(a.db)), newTemporalCollector(a),
+		health.NewCollector(health.NewStore(a.db)), newTemporalCollector(a),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "leaver_payloads_unopened_total", Help: "Number of workflow payloads that no key in this process's key set can open.",
 		}, func() float64 { return float64(a.sealer.Unopened()) }),

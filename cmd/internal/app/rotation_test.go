@@ -15,8 +15,8 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
@@ -194,7 +194,7 @@ func (i *installation) holdAccount(principal, role, password, more string) strin
 }
 
 // opened is an item with its secret.
-func (i *installation) opened(id string) *inventory.Opened {
+func (i *installation) opened(id string) *credential.Opened {
 	i.t.Helper()
 	item, err := i.app.inventory().Open(i.t.Context(), i.tenant.ID, uuid.MustParse(id))
 	if err != nil {
@@ -234,7 +234,7 @@ func TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testi
 
 // rotatedOnce makes sure that Ada's leave has left one dead secret and one that works,
 // and returns the other holder's item.
-func (i *installation) rotatedOnce(d *crm, ada, role, old, hers, his string) *inventory.Opened {
+func (i *installation) rotatedOnce(d *crm, ada, role, old, hers, his string) *credential.Opened {
 	i.t.Helper()
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" || i.state(his) != "live" {
 		i.t.Fatalf("cascade %+v, hers %s, his %s; want completed, verified, live", c, i.state(hers), i.state(his))

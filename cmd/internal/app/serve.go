@@ -20,9 +20,10 @@ import (
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/audit"
-	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
@@ -41,7 +42,7 @@ func (a *App) Handler() http.Handler {
 	r := chi.NewRouter()
 	r.Use(a.catchPanics)
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
-		health(w, http.StatusOK, map[string]any{"status": "ok"})
+		writeHealth(w, http.StatusOK, map[string]any{"status": "ok"})
 	})
 	r.Get("/readyz", a.ready)
 	starter := a.starter()
@@ -53,7 +54,7 @@ func (a *App) Handler() http.Handler {
 	r.Mount(scim.TenantPath, provider)
 	server := &api.Server{
 		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
-		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: brake.New(a.db), Pauses: brake.NewPauses(a.db),
+		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: cascade.NewThreshold(a.db), Pauses: registry.NewPauses(a.db),
 		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db, a.entitlements),
 		Signals: a.signals, Audit: audit.NewStore(a.db), PrivateReceivers: a.config.Signals.PrivateReceivers,
 		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.db.Slow, Log: a.log,
@@ -100,7 +101,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		if errors.Is(err, database.ErrMisconfigured) {
 			status = "not set up"
 		}
-		health(w, http.StatusServiceUnavailable, map[string]any{"status": "unavailable", "postgresql": status})
+		writeHealth(w, http.StatusServiceUnavailable, map[string]any{"status": "unavailable", "postgresql": status})
 		return
 	}
 	namespace, err := worker.CheckNamespace(ctx, a.temporal, a.config.Temporal)
@@ -117,10 +118,10 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 			a.verbose(ctx, body, namespace, err)
 		}
 	}
-	health(w, http.StatusOK, body)
+	writeHealth(w, http.StatusOK, body)
 }
 
-func health(w http.ResponseWriter, status int, body map[string]any) {
+func writeHealth(w http.ResponseWriter, status int, body map[string]any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body)

@@ -8,8 +8,8 @@ import (
 	"go.temporal.io/api/enums/v1"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/assurance"
-	"github.com/leaverhq/leaver/internal/brake"
+	"github.com/leaverhq/leaver/internal/health"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/worker"
 	"github.com/leaverhq/leaver/workflows"
 )
@@ -52,12 +52,12 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 			}
 		}
 	}
-	if pauses, err := brake.NewPauses(a.db).All(ctx); err == nil {
+	if pauses, err := registry.NewPauses(a.db).All(ctx); err == nil {
 		for name := range pauses {
 			add("the connector %s is paused: `leaver connector resume %s --reason …`", name, name)
 		}
 	}
-	h, err := assurance.NewStore(a.db).Health(ctx)
+	h, err := health.NewStore(a.db).Read(ctx)
 	if err != nil {
 		add("the health cannot be read: %v", err)
 		body["problems"] = problems

@@ -1,4 +1,4 @@
-package inventory
+package credential
 
 import (
 	"github.com/leaverhq/leaver/activities/connectors"

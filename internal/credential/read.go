@@ -1,4 +1,4 @@
-package inventory
+package credential
 
 import (
 	"context"
@@ -47,12 +47,12 @@ func (s *Store) HadItem(ctx context.Context, tenant, event, item uuid.UUID) (boo
 // List returns a page. It relies on inventory_principal, inventory_agent or
 // inventory_event.
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, error) {
-	columns, tables, state := itemColumns, " inventory where tenant_id = $1 and", "state"
+	columns, tables, state := Columns, " inventory where tenant_id = $1 and", "state"
 	args := []any{tenant, q.Kinds, q.Principal, append([]State{}, q.States...), q.After, q.Limit, q.Agent, q.Connector}
 	if q.Event != nil {
 		args = append(args, q.Event)
 		state = "coalesce(past.state, i.state)"
-		columns = strings.Replace(itemColumns, "state, reason,", state+", coalesce(past.reason, i.reason),", 1)
+		columns = strings.Replace(Columns, "state, reason,", state+", coalesce(past.reason, i.reason),", 1)
 		tables = ofEvent
 	}
 	items, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Item], `
@@ -70,7 +70,7 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, er
 
 // Get returns one item of the given kinds. Error: [ErrNotFound].
 func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []connectors.Kind) (*Item, error) {
-	item, err := database.Row(ctx, s.db, tenant, pgx.RowToAddrOfStructByPos[Item], `select `+itemColumns+` from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
+	item, err := database.Row(ctx, s.db, tenant, pgx.RowToAddrOfStructByPos[Item], `select `+Columns+` from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	}

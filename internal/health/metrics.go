@@ -1,4 +1,4 @@
-package assurance
+package health
 
 import (
 	"context"
@@ -56,7 +56,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	tell := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	h, err := c.store.Health(ctx)
+	h, err := c.store.Read(ctx)
 	if err != nil {
 		tell(c.up, 0)
 		return

@@ -1,6 +1,6 @@
 // Package inventory keeps what agents hold: credentials and scheduled runs,
 // bound to the SCIM id of the principal they were issued for.
-package inventory
+package credential
 
 import (
 	"context"
@@ -114,5 +114,5 @@ func NewStore(db *database.DB, sealer *seal.Sealer, entitlements Entitlements) *
 	return &Store{db: db, sealer: sealer, entitlements: entitlements}
 }
 
-const itemColumns = `id, principal_id, agent_id, kind, connector, reference, account, shared, relied_on_by, entitlement, scopes, issued_at, expires_at,
+const Columns = `id, principal_id, agent_id, kind, connector, reference, account, shared, relied_on_by, entitlement, scopes, issued_at, expires_at,
 	state, reason, event_id, waived_until, created_at, updated_at`

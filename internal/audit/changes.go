@@ -1,4 +1,4 @@
-package lifecycle
+package audit
 
 import (
 	"context"
@@ -18,7 +18,7 @@ type Change struct {
 	Resource uuid.UUID `json:"resourceId"`
 	Type     string    `json:"resourceType"`
 	Version  int64     `json:"version"`
-	Trigger  Trigger   `json:"trigger"`
+	Trigger  string    `json:"trigger"`
 	Actor    string    `json:"actor"`
 	Changed  []string  `json:"changed"`
 	Ignored  []string  `json:"ignored"` // what of the request was not done
@@ -28,8 +28,8 @@ type Change struct {
 // Changes returns a page of the audit trail, of one resource or of all, newest
 // first. before is the last id of the page before; 0 begins. It relies on the
 // primary key of changes, or on changes_resource.
-func (c *Cascades) Changes(ctx context.Context, tenant uuid.UUID, resource *uuid.UUID, before int64, limit int) ([]Change, error) {
-	changes, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Change], `
+func (s *Store) Changes(ctx context.Context, tenant uuid.UUID, resource *uuid.UUID, before int64, limit int) ([]Change, error) {
+	changes, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Change], `
 		select id, resource_id, resource_type, version, trigger, actor, changed, ignored, at from changes
 		 where tenant_id = $1 and ($2::uuid is null or resource_id = $2) and ($3 = 0 or id < $3)
 		 order by id desc limit $4`, tenant, resource, before, limit)

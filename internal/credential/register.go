@@ -1,4 +1,4 @@
-package inventory
+package credential
 
 import (
 	"bytes"
@@ -287,7 +287,7 @@ func (s *Store) insert(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, n New) 
 	rows, err := tx.Query(ctx, `
 		insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared, relied_on_by, entitlement, scopes, issued_at, expires_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10::text[], '{}'), $11, coalesce($12::text[], '{}'), $13, $14)
-		on conflict do nothing returning `+itemColumns,
+		on conflict do nothing returning `+Columns,
 		tenant, id, n.Principal, n.Agent, n.Kind, n.Connector, n.Reference, sealed, n.Shared, n.ReliedOnBy, n.Entitlement, n.Scopes, n.IssuedAt, n.ExpiresAt)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 // Package brake holds cascades back: ops pause a connector, and a tenant's mass
 // deactivation waits for an approver.
-package brake
+package registry
 
 import (
 	"context"

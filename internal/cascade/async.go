@@ -1,4 +1,4 @@
-package lifecycle
+package cascade
 
 import (
 	"context"
@@ -19,7 +19,7 @@ var ErrTransactionNotFound = errors.New("no such transaction")
 type Transaction = Cascade
 
 // Transaction finds an event by its workflow's id. Error: [ErrTransactionNotFound].
-func (c *Cascades) Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (Transaction, error) {
+func (c *Store) Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (Transaction, error) {
 	t, err := database.Row(ctx, c.db, tenant, pgx.RowToStructByPos[Transaction], `select `+cascadeColumns+` from `+cascadeTables+` where e.tenant_id = $1 and e.workflow_id = $2`, tenant, workflowID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Transaction{}, ErrTransactionNotFound
@@ -32,7 +32,7 @@ func (c *Cascades) Transaction(ctx context.Context, tenant uuid.UUID, workflowID
 
 // NotifyOnCompletion emits a security event to the tenant's streams when the event's workflow
 // closes, or now if it is closed (RFC 9967 section 2.5).
-func (c *Cascades) NotifyOnCompletion(ctx context.Context, tenant, event uuid.UUID) error {
+func (c *Store) NotifyOnCompletion(ctx context.Context, tenant, event uuid.UUID) error {
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{SQL: `
 			update lifecycle_events e set async = true where e.tenant_id = $1 and e.id = $2

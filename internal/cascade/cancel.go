@@ -1,4 +1,4 @@
-package lifecycle
+package cascade
 
 import (
 	"context"
@@ -58,15 +58,17 @@ const keepSQL = `
 
 // Cancel closes a running cascade as cancelled, whatever its workflow is at, and records
 // the actor and the reason. Errors: [ErrCascadeNotFound], [ErrNotRunning].
-func (c *Cascades) Cancel(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (*Cascade, error) {
+func (c *Store) Cancel(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (*Cascade, error) {
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{SQL: `
 			update lifecycle_events e set closed_at = now(), started_at = coalesce(e.started_at, now()), outcome = 'cancelled'
 			 where e.tenant_id = $1 and e.id = $2 and ` + isCascade + ` and e.closed_at is null
 			returning true, ` + endedColumns, Args: []any{tenant, id}, Collect: database.Fields(e.fields()...)}
-	}, func(tx *Tx, _ *ended) {
-		tx.add(keepSQL, tenant, id, reason)
-		tx.add(recordSQL, tenant, id, actor, "cancel", reason)
+	}, func(*ended) []database.Statement {
+		return []database.Statement{
+			{SQL: keepSQL, Args: []any{tenant, id, reason}},
+			{SQL: recordSQL, Args: []any{tenant, id, actor, "cancel", reason}},
+		}
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		if _, err := c.Get(ctx, tenant, id); err != nil {

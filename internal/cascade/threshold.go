@@ -1,4 +1,4 @@
-package brake
+package cascade
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 
 // Brake is a mass deactivation that was noticed. While it is held, cascades of
 // the tenant block access and wait with what cannot be undone.
-type Brake struct {
+type Hold struct {
 	ID         uuid.UUID  `json:"id"`
 	Leavers    int        `json:"leavers"` // in the window, when it engaged
 	EngagedAt  time.Time  `json:"engagedAt"`
@@ -34,18 +34,18 @@ const fewestForShare = 5
 const mostCounted = 10_000
 
 // Brakes reads and writes the tenants' brakes.
-type Brakes struct {
+type Threshold struct {
 	db *database.DB
 }
 
 // New returns the brakes on db.
-func New(db *database.DB) *Brakes { return &Brakes{db} }
+func NewThreshold(db *database.DB) *Threshold { return &Threshold{db} }
 
 // Check tells whether a cascade is to hold back, which engages the brake where
 // the tenant's leavers in its window are more than its number, or than its share
 // of the users who are there or left in the window. A cascade that was held once
 // is held until its brake is released.
-func (b *Brakes) Check(ctx context.Context, tenant, event uuid.UUID) (held bool, err error) {
+func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bool, err error) {
 	// Most tenants and times need no more than this.
 	idle, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
 		select p.brake_leavers is null and p.brake_share is null and not exists (select 1 from brakes where tenant_id = $1 and released_at is null)
@@ -98,7 +98,7 @@ func (b *Brakes) Check(ctx context.Context, tenant, event uuid.UUID) (held bool,
 }
 
 // Held tells whether the brake that holds a cascade back has not been released.
-func (b *Brakes) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error) {
+func (b *Threshold) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error) {
 	held, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from lifecycle_events e join brakes b on b.tenant_id = e.tenant_id and b.id = e.brake_id and b.released_at is null
 		 where e.tenant_id = $1 and e.id = $2)`, tenant, event)
@@ -109,8 +109,8 @@ func (b *Brakes) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error
 }
 
 // List returns a tenant's brakes, the newest first.
-func (b *Brakes) List(ctx context.Context, tenant uuid.UUID) ([]Brake, error) {
-	brakes, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[Brake], `
+func (b *Threshold) Holds(ctx context.Context, tenant uuid.UUID) ([]Hold, error) {
+	brakes, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[Hold], `
 		select b.id, b.leavers, b.engaged_at,
 		       (select count(*) from lifecycle_events e where e.tenant_id = $1 and e.brake_id = b.id and e.closed_at is null),
 		       b.released_at, b.released_by, b.reason
@@ -122,7 +122,7 @@ func (b *Brakes) List(ctx context.Context, tenant uuid.UUID) ([]Brake, error) {
 }
 
 // Release lets go on what the tenant's brake held back. Error: [ErrNotHeld].
-func (b *Brakes) Release(ctx context.Context, tenant uuid.UUID, by, reason string) (uuid.UUID, error) {
+func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason string) (uuid.UUID, error) {
 	id, err := database.Row(ctx, b.db, tenant, pgx.RowTo[uuid.UUID], `
 		update brakes set released_at = now(), released_by = $2, reason = $3 where tenant_id = $1 and released_at is null returning id`,
 		tenant, by, reason)
@@ -137,7 +137,7 @@ func (b *Brakes) Release(ctx context.Context, tenant uuid.UUID, by, reason strin
 
 // Waiting returns the workflows that a brake holds back, after the given one in
 // the order of their events.
-func (b *Brakes) Waiting(ctx context.Context, tenant, brake uuid.UUID, after int64, limit int) (workflows []string, last int64, err error) {
+func (b *Threshold) HeldWorkflows(ctx context.Context, tenant, brake uuid.UUID, after int64, limit int) (workflows []string, last int64, err error) {
 	type held struct {
 		WorkflowID string
 		Sequence   int64

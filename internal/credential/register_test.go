@@ -1,4 +1,4 @@
-package inventory_test
+package credential_test
 
 import (
 	"context"
@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/inventory"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -63,14 +63,14 @@ func TestRegister_RechecksStaleEntitlementsUnderLock(t *testing.T) {
 	exec(`insert into entitlements (tenant_id, principal_id, name, sources) values ($1, $2, 'team:x', '[]')`, of.ID, ada)
 	exec(`insert into invalidations (tenant_id, principal_id, cause) values ($1, $2, $2)`, of.ID, ada)
 
-	store := inventory.NewStore(db, sealer, overtaken{live: []string{"team:x"}, compute: func() {
+	store := credential.NewStore(db, sealer, overtaken{live: []string{"team:x"}, compute: func() {
 		exec(`delete from entitlements where tenant_id = $1`, of.ID)
 		exec(`delete from invalidations where tenant_id = $1`, of.ID)
 	}})
-	_, err = store.Register(t.Context(), of.ID, inventory.New{
+	_, err = store.Register(t.Context(), of.ID, credential.New{
 		Principal: ada, Kind: connectors.APIKey, Connector: "platform", Reference: "k", Entitlement: "team:x", IssuedAt: time.Now(),
 	})
-	if !errors.Is(err, inventory.ErrNotEntitled) {
+	if !errors.Is(err, credential.ErrNotEntitled) {
 		t.Errorf("%v, want ErrNotEntitled", err)
 	}
 }

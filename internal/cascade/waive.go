@@ -1,4 +1,4 @@
-package inventory
+package cascade
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
@@ -16,9 +17,9 @@ import (
 const MaxWaiver = 366 * 24 * time.Hour
 
 // Waive has an item that is alive tolerated until a time, and records who said so
-// and why. What ended meanwhile stays ended. Error: [ErrNotFound].
-func (s *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reason string, until time.Time) error {
-	known, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
+// and why. What ended meanwhile stays ended. Error: [credential.ErrNotFound].
+func (c *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reason string, until time.Time) error {
+	known, err := database.Row(ctx, c.db, tenant, pgx.RowTo[bool], `
 		with waived as (
 		  update inventory set state = 'waived', reason = $5, waived_until = $6, event_id = $3, updated_at = now()
 		   where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor', 'waived') returning 1),
@@ -29,7 +30,7 @@ func (s *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reas
 		return fmt.Errorf("waive %s: %w", id, err)
 	}
 	if !known {
-		return ErrNotFound
+		return credential.ErrNotFound
 	}
 	return nil
 }
@@ -46,8 +47,8 @@ type Waiting struct {
 
 // WaitsFor returns items that a cascade has failed to end so far, the ones that
 // failed longest ago first.
-func (s *Store) WaitsFor(ctx context.Context, tenant, event uuid.UUID, limit int) ([]Waiting, error) {
-	waiting, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Waiting], `
+func (c *Store) WaitsFor(ctx context.Context, tenant, event uuid.UUID, limit int) ([]Waiting, error) {
+	waiting, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Waiting], `
 		select i.id, i.kind, i.connector, coalesce(last.attempt, 0), coalesce(last.detail, 'no attempt has been made yet'), coalesce(last.at, i.updated_at)
 		  from inventory i left join lateral (
 		    select e.attempt, e.detail, e.at from evidence e

@@ -1,4 +1,4 @@
-package inventory
+package credential
 
 import (
 	"context"
@@ -80,7 +80,7 @@ func (s *Store) lockCorrectable(ctx context.Context, tx pgx.Tx, tenant, id uuid.
 	if err := audit.Attribute(ctx, tx); err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, `select `+itemColumns+` from inventory where tenant_id = $1 and id = $2 for update`, tenant, id)
+	rows, err := tx.Query(ctx, `select `+Columns+` from inventory where tenant_id = $1 and id = $2 for update`, tenant, id)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (s *Store) releaseItem(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID
 	}
 	rows, err := tx.Query(ctx, `
 		update inventory set state = 'released', reason = $3, secret = null, updated_at = now() where tenant_id = $1 and id = $2
-		returning `+itemColumns, tenant, id, "released by an operator: "+reason)
+		returning `+Columns, tenant, id, "released by an operator: "+reason)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,4 +1,4 @@
-package inventory
+package credential
 
 import (
 	"context"
@@ -57,7 +57,7 @@ var ErrUnboundNotFound = errors.New("no such unbound credential: it is bound by 
 // are trusted, and a label is the SCIM id of somebody who is gone, it is bound by
 // itself. What was concluded since the listing began is known, too: it was listed
 // alive. Error: [ErrUnknownPrincipal], where the label names nobody of the tenant.
-func (s *Store) Note(ctx context.Context, tenant uuid.UUID, by Scope, u Unregistered, listed time.Time, trusted bool) (Noted, error) {
+func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, sequence int64, u Unregistered, listed time.Time, trusted bool) (Noted, error) {
 	noted := NoteUnbound
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var registered, known, gone bool
@@ -83,12 +83,12 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, by Scope, u Unregist
 			on conflict (tenant_id, connector, kind, reference) do update
 			   set seen_at = now(), principal_id = excluded.principal_id, event_id = coalesce(excluded.event_id, u.event_id), item_id = null
 			returning id`,
-			tenant, uuid.Must(uuid.NewV7()), u.Connector, u.Kind, u.Reference, u.Principal, u.Scopes, u.ExpiresAt, by.Event).Scan(&id)
+			tenant, uuid.Must(uuid.NewV7()), u.Connector, u.Kind, u.Reference, u.Principal, u.Scopes, u.ExpiresAt, event).Scan(&id)
 		if err != nil || !trusted || !gone {
 			return err
 		}
 		noted = NoteBound
-		_, err = s.bind(ctx, tx, tenant, id, *u.Principal, nil, by.Sequence)
+		_, err = s.bind(ctx, tx, tenant, id, *u.Principal, nil, sequence)
 		return err
 	})
 	if err != nil {

@@ -1,4 +1,4 @@
-package inventory
+package credential
 
 import (
 	"context"
@@ -165,13 +165,13 @@ func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int
 	var sealed [][]byte
 	found, err := database.Rows(ctx, s.db, tenant, func(row pgx.CollectableRow) (o CoHolder, err error) {
 		var secret []byte
-		err = row.Scan(append(o.fields(), &secret, &o.GoesOn)...)
+		err = row.Scan(append(o.Fields(), &secret, &o.GoesOn)...)
 		sealed = append(sealed, secret)
 		return o, err
 	}, `
 		with item as materialized (select i from inventory i where i.tenant_id = $1 and i.id = $2),
 		going as materialized (select h from item, other_holders(item.i) h)
-		select `+itemColumns+`, secret, id in (select h from going) as goes_on from inventory
+		select `+Columns+`, secret, id in (select h from going) as goes_on from inventory
 		 where tenant_id = $1 and id <> $2 and state in ('live', 'ending', 'survivor', 'waived')
 		   and (connector, kind, reference) = (select (i).connector, (i).kind, (i).reference from item)
 		 order by goes_on desc, id limit $3`, tenant, item, limit)

@@ -1,4 +1,4 @@
-package lifecycle
+package cascade
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
@@ -14,10 +15,10 @@ import (
 type ended struct {
 	notifies      bool // the event was open before, or its client has just asked for a notification
 	id            uuid.UUID
-	kind          Kind
+	kind          lifecycle.Kind
 	principal     uuid.UUID
 	principalType string
-	trigger       Trigger
+	trigger       lifecycle.Trigger
 	workflow, run string
 	outcome       string
 	async         bool
@@ -39,7 +40,7 @@ func (e *ended) signals() []ssf.Signal {
 		return nil
 	}
 	var signals []ssf.Signal
-	if e.kind == Leaver && e.outcome == "completed" {
+	if e.kind == lifecycle.Leaver && e.outcome == "completed" {
 		signals = append(signals, ssf.SessionsRevoked(e.principal, e.principalType, e.workflow, e.id.String()+"/"+e.run, e.at))
 	}
 	if e.async {
@@ -52,19 +53,21 @@ func (e *ended) signals() []ssf.Signal {
 	return signals
 }
 
-// end runs statement, then the statements that then queues, and stores the signals, in one
+// end runs statement, then the statements that then returns, and stores the signals, in one
 // transaction. If statement returns pgx.ErrNoRows, nothing is committed.
-func (c *Cascades) end(ctx context.Context, tenant uuid.UUID, statement func(*ended) database.Statement, then func(*Tx, *ended)) error {
+func (c *Store) end(ctx context.Context, tenant uuid.UUID, statement func(*ended) database.Statement, then func(*ended) []database.Statement) error {
 	var e ended
 	open, err := c.db.Begin(ctx, tenant, statement(&e))
 	if err != nil {
 		return err
 	}
 	defer open.Rollback(ctx)
-	tx := In(open, tenant, Cause{})
+	var queued []database.Statement
 	if then != nil {
-		then(tx, &e)
+		queued = then(&e)
 	}
-	tx.notify(e.signals()...)
-	return open.Commit(ctx, tx.take()...)
+	if signals := e.signals(); len(signals) > 0 {
+		queued = append(queued, ssf.Record(tenant, signals...))
+	}
+	return open.Commit(ctx, queued...)
 }

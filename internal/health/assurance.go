@@ -1,6 +1,6 @@
 // Package assurance keeps what shows that deprovisioning works: how the
 // reconciler and the nightly drill ended, and the counts that alerts watch.
-package assurance
+package health
 
 import (
 	"context"
@@ -65,7 +65,7 @@ type Health struct {
 }
 
 // Health reads the counts of all tenants, and nothing of anybody's.
-func (s *Store) Health(ctx context.Context) (Health, error) {
+func (s *Store) Read(ctx context.Context) (Health, error) {
 	h := Health{Scheduled: make(map[Kind]time.Time), Passed: make(map[Kind]time.Time), Failed: make(map[Kind]time.Time)}
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `

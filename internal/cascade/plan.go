@@ -1,4 +1,4 @@
-package inventory
+package cascade
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
@@ -14,8 +15,8 @@ import (
 // Planned is an item that a cascade would end, in the order in which it would
 // begin with it.
 type Planned struct {
-	Item
-	Verb    Verb
+	credential.Item
+	Verb    credential.Verb
 	Holders []uuid.UUID // other active principals on its account
 	Secret  bool        // one is registered
 }
@@ -24,23 +25,23 @@ type Planned struct {
 // would go on without an owner, and changes nothing. Where the tenant's policy gives
 // those to the principal's manager, who is returned then, what they hold for
 // themselves goes on.
-func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
-	managers, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], lifecycle.ManagerSQL, tenant, principal)
+func (c *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
+	managers, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], lifecycle.ManagerSQL, tenant, principal)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}
 	if len(managers) > 0 {
 		manager = &managers[0]
 	}
-	items, err = database.Rows(ctx, s.db, tenant, func(row pgx.CollectableRow) (Planned, error) {
+	items, err = database.Rows(ctx, c.db, tenant, func(row pgx.CollectableRow) (Planned, error) {
 		var p Planned
 		var reliedOn bool
-		err := row.Scan(append(p.fields(), &reliedOn, &p.Holders, &p.Secret)...)
-		p.Verb = EndVerb(p.Kind, reliedOn)
+		err := row.Scan(append(p.Fields(), &reliedOn, &p.Holders, &p.Secret)...)
+		p.Verb = credential.EndVerb(p.Kind, reliedOn)
 		return p, err
 	}, `
 		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a where not $4) as ids)
-		select `+itemColumns+`, relied_on(i, (select ids from ending)),
+		select `+credential.Columns+`, relied_on(i, (select ids from ending)),
 		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1 and o.id in (select other_holders(i))
 		              and o.principal_id <> all ((select ids from ending)::uuid[])),
 		       secret is not null
@@ -51,7 +52,7 @@ func (s *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}
-	orphans, err = database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `select a from agents_ending_with($1, $2) a where a <> $2 order by a`, tenant, principal)
+	orphans, err = database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `select a from agents_ending_with($1, $2) a where a <> $2 order by a`, tenant, principal)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}

@@ -1,4 +1,4 @@
-package lifecycle
+package cascade
 
 import (
 	"context"
@@ -10,11 +10,12 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 // The errors of cascades.
 var (
-	ErrCascadeNotFound = errors.New("no such cascade")
+	ErrNotFound = errors.New("no such cascade")
 	// ErrNotFailed: only a cascade that closed without success can be run again.
 	ErrNotFailed = errors.New("the cascade is running, or did not fail")
 	// ErrNotRunning: only a running cascade can be asked.
@@ -36,28 +37,28 @@ const isCascade = `(kind = 'leaver' or ends)`
 
 // Cascade is an event that ends something, and how far its workflow is.
 type Cascade struct {
-	ID         uuid.UUID  `json:"id"`
-	Kind       Kind       `json:"kind"` // leaver or mover
-	Principal  uuid.UUID  `json:"principalId"`
-	Type       string     `json:"principalType"`
-	Trigger    Trigger    `json:"trigger"`
-	Actor      string     `json:"actor"`
-	WorkflowID string     `json:"workflowId"`
-	RunID      *string    `json:"runId,omitempty"`
-	CreatedAt  time.Time  `json:"createdAt"`
-	StartedAt  *time.Time `json:"startedAt,omitempty"`
-	BegunAt    *time.Time `json:"begunAt,omitempty"` // when a worker took it up
-	ClosedAt   *time.Time `json:"closedAt,omitempty"`
-	Outcome    string     `json:"outcome"` // pending, running, completed, failed or cancelled
-	Verified   int        `json:"verified"`
-	Revoked    int        `json:"revoked"`
-	Absent     int        `json:"absent"` // the downstream did not know them
-	Expiring   int        `json:"expiring"`
-	Survivors  int        `json:"survivors"`
-	Waived     int        `json:"waived"`
-	Ending     int        `json:"ending"` // not concluded yet; 0 once the cascade is closed
-	NotAsked   []NotAsked `json:"notAsked"`
-	Sequence   int64      `json:"-"`
+	ID         uuid.UUID         `json:"id"`
+	Kind       lifecycle.Kind    `json:"kind"` // leaver or mover
+	Principal  uuid.UUID         `json:"principalId"`
+	Type       string            `json:"principalType"`
+	Trigger    lifecycle.Trigger `json:"trigger"`
+	Actor      string            `json:"actor"`
+	WorkflowID string            `json:"workflowId"`
+	RunID      *string           `json:"runId,omitempty"`
+	CreatedAt  time.Time         `json:"createdAt"`
+	StartedAt  *time.Time        `json:"startedAt,omitempty"`
+	BegunAt    *time.Time        `json:"begunAt,omitempty"` // when a worker took it up
+	ClosedAt   *time.Time        `json:"closedAt,omitempty"`
+	Outcome    string            `json:"outcome"` // pending, running, completed, failed or cancelled
+	Verified   int               `json:"verified"`
+	Revoked    int               `json:"revoked"`
+	Absent     int               `json:"absent"` // the downstream did not know them
+	Expiring   int               `json:"expiring"`
+	Survivors  int               `json:"survivors"`
+	Waived     int               `json:"waived"`
+	Ending     int               `json:"ending"` // not concluded yet; 0 once the cascade is closed
+	NotAsked   []NotAsked        `json:"notAsked"`
+	Sequence   int64             `json:"-"`
 }
 
 // NotAsked is a connector that could not be asked what it holds, and why.
@@ -84,15 +85,15 @@ const cascadeTables = ` lifecycle_events e left join lateral (
 	having e.closed_at is null) n on true `
 
 // Cascades reads and closes cascades.
-type Cascades struct {
+type Store struct {
 	db *database.DB
 }
 
 // NewCascades returns the store on db.
-func NewCascades(db *database.DB) *Cascades { return &Cascades{db: db} }
+func NewStore(db *database.DB) *Store { return &Store{db: db} }
 
 // CascadeQuery selects cascades for a list, newest first.
-type CascadeQuery struct {
+type Query struct {
 	Principal *uuid.UUID
 	Agent     *uuid.UUID // with something that this agent holds
 	Outcomes  []string   // empty selects all
@@ -103,7 +104,7 @@ type CascadeQuery struct {
 }
 
 // List returns a page. It relies on lifecycle_events_list or _principal.
-func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) ([]Cascade, error) {
+func (c *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Cascade, error) {
 	cascades, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Cascade], `
 			select `+cascadeColumns+` from `+cascadeTables+`
 			 where e.tenant_id = $1 and `+isCascade+` and ($2::uuid is null or e.principal_id = $2)
@@ -113,7 +114,7 @@ func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) (
 			   and ($7 = '' or e.not_asked @> jsonb_build_array(jsonb_build_object('connector', $7::text)) or exists (select 1 from inventory i
 			        where i.tenant_id = $1 and i.event_id = e.id and i.connector = $7 and i.state in ('survivor', 'ending')))
 			   and ($8::uuid is null or exists (select 1 from inventory i where i.tenant_id = $1 and i.event_id = e.id and i.agent_id = $8))
-			 order by e.sequence desc limit $5`, tenant, q.Principal, orEmpty(q.Outcomes), q.Before, q.Limit, q.Since, q.Connector, q.Agent)
+			 order by e.sequence desc limit $5`, tenant, q.Principal, append([]string{}, q.Outcomes...), q.Before, q.Limit, q.Since, q.Connector, q.Agent)
 	if err != nil {
 		return nil, fmt.Errorf("list cascades: %w", err)
 	}
@@ -121,11 +122,11 @@ func (c *Cascades) List(ctx context.Context, tenant uuid.UUID, q CascadeQuery) (
 }
 
 // Get returns one cascade. Error: [ErrCascadeNotFound].
-func (c *Cascades) Get(ctx context.Context, tenant, id uuid.UUID) (*Cascade, error) {
+func (c *Store) Get(ctx context.Context, tenant, id uuid.UUID) (*Cascade, error) {
 	cascade, err := database.Row(ctx, c.db, tenant, pgx.RowToAddrOfStructByPos[Cascade], `select `+cascadeColumns+` from `+cascadeTables+`
 			where e.tenant_id = $1 and e.id = $2 and `+isCascade, tenant, id)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, ErrCascadeNotFound
+		return nil, ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("get cascade %s: %w", id, err)
@@ -163,14 +164,17 @@ type Report struct {
 // failed, whatever it ended before. A cancelled
 // cascade, and an event of another kind, are reported as they are. Error: [ErrCascadeNotFound].
 // Closing again, after a re-run, replaces the outcome.
-func (c *Cascades) Close(ctx context.Context, tenant, event uuid.UUID, kind Kind, interrupted bool, notAsked ...NotAsked) (Report, error) {
+func (c *Store) Close(ctx context.Context, tenant, event uuid.UUID, kind lifecycle.Kind, interrupted bool, notAsked ...NotAsked) (Report, error) {
 	r := Report{NotAsked: notAsked}
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{
-			SQL: closeSQL, Args: []any{tenant, event, interrupted || len(notAsked) > 0, maxSurvivors, kind, orEmpty(notAsked)},
+			SQL: closeSQL, Args: []any{tenant, event, interrupted || len(notAsked) > 0, maxSurvivors, kind, append([]NotAsked{}, notAsked...)},
 			Collect: database.Fields(append(e.fields(), &r.Verified, &r.Revoked, &r.Absent, &r.Expiring, &r.Survivors, &r.Waived, &r.Surviving, &r.Unbound)...),
 		}
-	}, func(_ *Tx, e *ended) { r.Outcome = e.outcome })
+	}, func(e *ended) []database.Statement {
+		r.Outcome = e.outcome
+		return nil
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		cascade, err := c.Get(ctx, tenant, event)
 		if err != nil {
@@ -228,17 +232,17 @@ func (c *Cascade) Report() Report {
 
 // Reopen returns the event of a failed cascade for its next run, and records
 // who asked and why. Errors: [ErrCascadeNotFound], [ErrNotFailed].
-func (c *Cascades) Reopen(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (Event, error) {
+func (c *Store) Reopen(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (lifecycle.Event, error) {
 	return c.reopen(ctx, tenant, id, actor, reason, isCascade)
 }
 
 // Restart is [Cascades.Reopen] for an event of any kind whose workflow is gone.
-func (c *Cascades) Restart(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (Event, error) {
+func (c *Store) Restart(ctx context.Context, tenant, id uuid.UUID, actor, reason string) (lifecycle.Event, error) {
 	return c.reopen(ctx, tenant, id, actor, reason, "true")
 }
 
-func (c *Cascades) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reason, of string) (Event, error) {
-	var e Event
+func (c *Store) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reason, of string) (lifecycle.Event, error) {
+	var e lifecycle.Event
 	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var outcome *string
 		err := tx.QueryRow(ctx, `
@@ -246,7 +250,7 @@ func (c *Cascades) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 			  from lifecycle_events where tenant_id = $1 and id = $2 and `+of+` for update`, tenant, id).
 			Scan(&e.Tenant, &e.ID, &e.Sequence, &e.Kind, &e.Principal, &e.PrincipalType, &e.Trigger, &e.Actor, &e.Changed, &e.WorkflowID, &e.CreatedAt, &outcome)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrCascadeNotFound
+			return ErrNotFound
 		}
 		if err != nil {
 			return err
@@ -258,7 +262,7 @@ func (c *Cascades) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 		return record(ctx, tx, tenant, id, actor, "rerun", reason)
 	})
 	if err != nil {
-		return Event{}, fmt.Errorf("re-run cascade %s: %w", id, err)
+		return lifecycle.Event{}, fmt.Errorf("re-run cascade %s: %w", id, err)
 	}
 	return e, nil
 }
@@ -270,7 +274,7 @@ func (c *Cascades) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reas
 //
 // A cancelled cascade is run again only after somebody asked for it here: a start that was
 // under way when it was cancelled comes too late. Errors: [ErrOtherKind], [ErrCancelled].
-func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Kind, runID string) error {
+func (c *Store) Running(ctx context.Context, tenant, event uuid.UUID, kind lifecycle.Kind, runID string) error {
 	var known, cancelled bool
 	err := database.Together(ctx, c.db, tenant, database.Statement{Collect: database.Fields(&known, &cancelled), Args: []any{tenant, event, runID, kind}, SQL: `
 		with this as materialized (
@@ -303,7 +307,7 @@ func (c *Cascades) Running(ctx context.Context, tenant, event uuid.UUID, kind Ki
 }
 
 // RecordAct stores what an operator did to a cascade, with who and why.
-func (c *Cascades) RecordAct(ctx context.Context, tenant, id uuid.UUID, actor, verb, reason string) error {
+func (c *Store) RecordAct(ctx context.Context, tenant, id uuid.UUID, actor, verb, reason string) error {
 	return database.Exec(ctx, c.db, tenant, recordSQL, tenant, id, actor, verb, reason)
 }
 
@@ -316,7 +320,7 @@ const recordSQL = `insert into acts (tenant_id, event_id, actor, verb, reason) v
 
 // CloseEvent stores that the workflow of an event which is no cascade is done.
 // Error: [ErrOtherKind].
-func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) error {
+func (c *Store) CloseEvent(ctx context.Context, tenant, event uuid.UUID) error {
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{SQL: `
 			with closing as materialized (
@@ -335,7 +339,7 @@ func (c *Cascades) CloseEvent(ctx context.Context, tenant, event uuid.UUID) erro
 
 // Open returns a page of the events, of any kind, whose workflows were started some time ago and have not
 // closed, after one in the order of their events: whether each is still at work, only Temporal knows.
-func (c *Cascades) Open(ctx context.Context, tenant uuid.UUID, startedBefore time.Time, after int64, limit int) ([]Cascade, error) {
+func (c *Store) Open(ctx context.Context, tenant uuid.UUID, startedBefore time.Time, after int64, limit int) ([]Cascade, error) {
 	open, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Cascade], `
 		select `+cascadeColumns+` from `+cascadeTables+`
 		 where e.tenant_id = $1 and e.started_at < $2 and e.closed_at is null and e.sequence > $4
@@ -356,7 +360,7 @@ type Done struct {
 }
 
 // Acts returns a page of what was done to a cascade, in order after one.
-func (c *Cascades) Acts(ctx context.Context, tenant, id uuid.UUID, after int64, limit int) ([]Done, error) {
+func (c *Store) Acts(ctx context.Context, tenant, id uuid.UUID, after int64, limit int) ([]Done, error) {
 	acts, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Done], `select id, actor, verb, reason, at from acts where tenant_id = $1 and event_id = $2 and id > $3 order by id limit $4`, tenant, id, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read what was done to cascade %s: %w", id, err)

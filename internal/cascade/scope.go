@@ -1,0 +1,140 @@
+package cascade
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// Item is what a cascade needs to know of an item before it ends it: nothing
+// secret, since it travels through Temporal.
+type Item struct {
+	ID        uuid.UUID
+	Kind      connectors.Kind
+	Connector string
+	Verb      credential.Verb
+	Blocked   bool // by an earlier run of the cascade, while the brake holds it back
+}
+
+// Page selects a page of what a cascade has yet to end.
+type Page struct {
+	After Item // the last item of the page before; zero begins
+	// CheckBlocked: look up whether each item is blocked.
+	CheckBlocked bool
+	Limit        int
+}
+
+// Scope selects what one cascade ends.
+type Scope struct {
+	Event     uuid.UUID
+	Principal uuid.UUID
+	Sequence  int64 // what was registered later belongs to a later life (I3)
+	// Moves: of a mover, only what the event has marked: what was granted under an
+	// entitlement that is lost.
+	Moves bool
+}
+
+// open is the event of a cascade, if there is one that is not closed: its principal, its
+// place in the order and what it may end are PostgreSQL's to say, and not an input's.
+const open = `event as materialized (
+		  select * from lifecycle_events where tenant_id = $1 and id = $2 and closed_at is null and (kind = 'leaver' or ends)),
+		ending as materialized (
+		  select array(select e.principal_id union select agents_ending_with($1, e.principal_id)) as ids from event e where e.kind = 'leaver')`
+
+// found selects what a cascade has yet to end: of a leaver all that it, and the
+// agents that end with it, held up to its event. Survivors of the same event are not
+// among it: they wait for another run.
+func (s Scope) found() string {
+	if s.Moves {
+		return `i.event_id = $2 and i.state in ('live', 'ending') and exists (select 1 from event where kind = 'mover')`
+	}
+	// The cascade of something that an operator bound leaves other cascades' survivors alone.
+	return `(i.state in ('live', 'ending')
+		       or (i.state = 'survivor' and i.event_id is distinct from $2 and not exists (select 1 from event where trigger = 'bound')))
+		     and ` + ofEnding + `
+		     and not of_later_life($1, (select sequence from event), i.sequence, array[i.principal_id, i.agent_id, (select principal_id from event)])`
+}
+
+// ofEnding selects what those hold who end. As arrays, which indexes take: what a tenant
+// has in all must not count.
+const ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))`
+
+// MarkEnding returns a page of the items that the cascade has yet to end,
+// scheduled runs first, since they can mint: what was issued for the principal,
+// what it holds as an agent, what the agents hold that end with it, and what
+// survived other cascades. It marks them as being ended by
+// this cascade; they are found again until they are concluded.
+func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, page Page) ([]Item, error) {
+	held, err := database.Rows(ctx, c.db, tenant, func(row pgx.CollectableRow) (h Item, err error) {
+		var reliedOn bool
+		err = row.Scan(&h.ID, &h.Kind, &h.Connector, &reliedOn, &h.Blocked)
+		h.Verb = credential.EndVerb(h.Kind, reliedOn)
+		return h, err
+	}, `
+		with `+open+`,
+		found as materialized (
+		  select i.id, relied_on(i, '{}') as relied_on from inventory i
+		   where i.tenant_id = $1 and `+scope.found()+`
+		     and (i.kind <> 'scheduled_run', i.id) > ($4::boolean, $5::uuid)
+		   order by i.kind <> 'scheduled_run', i.id limit $3),
+		marked as (
+		  update inventory i set state = 'ending', event_id = $2, updated_at = now()
+		    from found f where i.tenant_id = $1 and i.id = f.id
+		     -- Said again, for what was concluded since the look: what has failed in this
+		     -- run stays failed.
+		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $2))
+		  returning i.id, i.kind, i.connector, f.relied_on)
+		select id, kind, connector, relied_on,
+		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id and e.event_id = $2 and e.step = 'block')
+		  from marked m order by kind <> 'scheduled_run', id`,
+		tenant, scope.Event, page.Limit,
+		page.After.ID != uuid.Nil && page.After.Kind != connectors.ScheduledRun, page.After.ID, page.CheckBlocked)
+	if err != nil {
+		return nil, fmt.Errorf("discover what %s holds: %w", scope.Principal, err)
+	}
+	return held, nil
+}
+
+// Principals returns the principal and the agents that end with it.
+func (c *Store) Principals(ctx context.Context, tenant, principal uuid.UUID) ([]uuid.UUID, error) {
+	ids, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `
+		select $2::uuid union select agents_ending_with($1, $2)`, tenant, principal)
+	if err != nil {
+		return nil, fmt.Errorf("look for the agents of %s: %w", principal, err)
+	}
+	return ids, nil
+}
+
+// BeginRun opens a run of a cascade. It waits for registrations of its principal that are
+// under way, since what is registered later is refused, and reopens the survivors of an
+// earlier run: as live ones, or, of a mover, as those that are being ended, since what they
+// were granted under is lost.
+func (c *Store) BeginRun(ctx context.Context, tenant uuid.UUID, scope Scope) error {
+	if scope.Moves {
+		return c.exec(ctx, tenant, "begin a run of the cascade", reopenSQL, tenant, scope.Event, credential.Ending)
+	}
+	err := database.Together(ctx, c.db, tenant,
+		database.Statement{SQL: `select pg_advisory_xact_lock(lock_key($1, array['principal', $2::uuid::text]))`, Args: []any{tenant, scope.Principal}},
+		database.Statement{SQL: reopenSQL, Args: []any{tenant, scope.Event, credential.Live}})
+	if err != nil {
+		return fmt.Errorf("begin a run of the cascade: %w", err)
+	}
+	return nil
+}
+
+const reopenSQL = `
+	update inventory set state = $3, reason = '', updated_at = now()
+	 where tenant_id = $1 and event_id = $2 and state = 'survivor'`
+
+func (c *Store) exec(ctx context.Context, tenant uuid.UUID, what, sql string, args ...any) error {
+	if err := database.Exec(ctx, c.db, tenant, sql, args...); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}

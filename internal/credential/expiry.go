@@ -1,0 +1,52 @@
+package credential
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// expired selects what a probe has yet to look at once its registered expiry has passed:
+// survivors, and what was left to expire. An account does not: it may live on behind
+// another secret than the one that a probe tries.
+const expired = `tenant_id = $1 and state in ('survivor', 'expiring') and expires_at < now() and expiry_probed_at is null
+		   and kind <> 'service_account'`
+
+// ExpiredAt names the connectors at which a registered expiry has passed.
+func (s *Store) ExpiredAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
+	names, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[string], `
+		select distinct connector from inventory where `+expired+` order by 1`, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("look for what may have expired: %w", err)
+	}
+	return names, nil
+}
+
+// Expired returns a page of what may have expired at a connector, after one in the order
+// of ids.
+func (s *Store) Expired(ctx context.Context, tenant uuid.UUID, connector string, after uuid.UUID, limit int) ([]uuid.UUID, error) {
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
+		select id from inventory where `+expired+` and connector = $2 and id > $3
+		 order by id limit $4`, tenant, connector, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list what may have expired: %w", err)
+	}
+	return found, nil
+}
+
+// Expire stores the state and the reason of an item that was probed after its expiry. One
+// that was seen dead is not probed again, and its secret is erased.
+func (s *Store) Expire(ctx context.Context, tenant, id uuid.UUID, state State, reason string) error {
+	return s.exec(ctx, tenant, "conclude what has expired", `
+		update inventory i set state = $3, reason = $4, updated_at = now(),
+		       expiry_probed_at = case when $3 = 'expiring' then now() end, secret = case when $3 = 'expiring' then null else secret end
+		 where tenant_id = $1 and id = $2 and state in ('survivor', 'expiring')
+		   -- What its holder has registered again is what a probe by the reference sees.
+		   and ($3 = 'expiring' or not exists (select 1 from inventory o
+		        where o.tenant_id = $1 and o.id <> i.id and o.connector = i.connector and o.kind = i.kind and o.reference = i.reference
+		          and o.principal_id = i.principal_id and o.state in ('live', 'ending', 'survivor', 'waived')))`, tenant, id, state, reason)
+}
