@@ -15,5 +15,5 @@ type AbandonInput struct {
 
 // Abandon concludes an item as a survivor because the policy's deadline passed.
 func (a *Activities) Abandon(ctx context.Context, in AbandonInput) error {
-	return a.Inventory.Abandon(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event, in.Reason)
+	return a.Credentials.Abandon(ctx, in.Cascade.Tenant, in.Item, in.Cascade.Event, in.Reason)
 }

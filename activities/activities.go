@@ -24,17 +24,17 @@ import (
 // Activities are registered with the workers. A nil pointer gives workflows
 // typed references to the methods.
 type Activities struct {
-	Inventory  *credential.Store
+	Credentials  *credential.Store
 	Evidence   *evidence.Store
 	Cascades   *cascade.Store
 	Connectors registry.Registry
 	Pauses     *registry.Pauses
-	Brakes     *cascade.Threshold
+	Threshold     *cascade.Threshold
 	// What the reconciler and the drill need: they make leavers themselves.
 	Tenants    *tenant.Store
 	Directory  *directory.Store
 	Lifecycle  *lifecycle.Writer
-	Assurances *health.Store
+	Health *health.Store
 	Runner     Runner
 	// Signals are what receivers are to be told, and Pusher tells them.
 	Signals *ssf.Store

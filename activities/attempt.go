@@ -159,7 +159,7 @@ func (t *attempt) mayExpire(now time.Time) error {
 func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) {
 	info := activity.GetInfo(ctx)
 	lease := attemptOf(ctx, in)
-	item, err := a.Inventory.OpenLeased(ctx, in.Cascade.Tenant, lease)
+	item, err := a.Credentials.OpenLeased(ctx, in.Cascade.Tenant, lease)
 	switch {
 	case errors.Is(err, credential.ErrBusy):
 		return nil, retryable(err.Error(), ErrorBusy, busyRetry)
@@ -199,7 +199,7 @@ func (t *attempt) targetOf(item *credential.Opened) connectors.Target {
 
 // checkLease returns a retryable error where a later attempt has taken the account over.
 func (t *attempt) checkLease(ctx context.Context) error {
-	if err := t.Inventory.CheckLease(ctx, t.in.Cascade.Tenant, t.lease.Holder); err != nil {
+	if err := t.Credentials.CheckLease(ctx, t.in.Cascade.Tenant, t.lease.Holder); err != nil {
 		return connectors.Retryable("%w", err)
 	}
 	return nil
@@ -212,7 +212,7 @@ func (t *attempt) yield(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	if err := t.Inventory.Yield(ctx, t.in.Cascade.Tenant, t.lease.Holder); err != nil {
+	if err := t.Credentials.Yield(ctx, t.in.Cascade.Tenant, t.lease.Holder); err != nil {
 		activity.GetLogger(ctx).Warn("failed to release lease; it will expire", "item", t.in.Item, "error", err)
 	}
 }
@@ -261,7 +261,7 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 }
 
 func (t *attempt) conclude(ctx context.Context, state credential.State, reason string, records ...evidence.Record) (ItemResult, error) {
-	err := t.Inventory.Conclude(ctx, t.in.Cascade.Tenant, t.lease, t.item, state, reason, records...)
+	err := t.Credentials.Conclude(ctx, t.in.Cascade.Tenant, t.lease, t.item, state, reason, records...)
 	if errors.Is(err, credential.ErrLeaseLost) {
 		return ItemResult{}, retryable(err.Error(), ErrorBusy, busyRetry)
 	}

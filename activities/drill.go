@@ -96,7 +96,7 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 		return DrillIssued{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream,
 			temporal.ApplicationErrorOptions{NonRetryable: connectors.IsPermanent(err), NextRetryDelay: connectors.RetryAfter(err)})
 	}
-	item, err := a.Inventory.Replace(ctx, in.Drill.Tenant, credential.New{
+	item, err := a.Credentials.Replace(ctx, in.Drill.Tenant, credential.New{
 		Principal: in.Drill.Principal, Kind: issued.Kind, Connector: in.Connector, Reference: issued.Reference, Secret: issued.Secret,
 		IssuedAt: time.Now().UTC(), ExpiresAt: issued.ExpiresAt,
 	})
@@ -161,5 +161,5 @@ func (a *Activities) DrillEnd(ctx context.Context, d Drilled) (Drilled, error) {
 	case d.Outcome != "completed" || d.Verified != len(d.Issued):
 		d.Problems = append(d.Problems, fmt.Sprintf("the cascade %s is %q with %d of %d verified", d.Cascade, d.Outcome, d.Verified, len(d.Issued)))
 	}
-	return d, a.Assurances.Record(ctx, health.Drill, len(d.Problems) == 0, d)
+	return d, a.Health.Record(ctx, health.Drill, len(d.Problems) == 0, d)
 }

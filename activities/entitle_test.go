@@ -71,7 +71,7 @@ func newWorlds(t *testing.T) func(rapid.TB) *world {
 	t.Cleanup(writer.Close)
 	entitlements := entitlement.NewStore(db, scim.Vocabulary)
 	a := &activities.Activities{
-		Inventory: credential.NewStore(db, sealer, entitlements), Cascades: cascade.NewStore(db), Brakes: cascade.NewThreshold(db), Tenants: tenant.NewStore(db),
+		Credentials: credential.NewStore(db, sealer, entitlements), Cascades: cascade.NewStore(db), Threshold: cascade.NewThreshold(db), Tenants: tenant.NewStore(db),
 		Directory: directory.NewStore(db), Lifecycle: writer, Entitlements: entitlements,
 	}
 	return func(rt rapid.TB) *world {
@@ -211,7 +211,7 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 		func(rt *rapid.T) func(context.Context) error { // is granted something
 			id, name := user(rt), rapid.SampledFrom(names).Draw(rt, "entitlement")
 			return func(ctx context.Context) error {
-				_, err := w.Inventory.Register(ctx, w.tenant, credential.New{
+				_, err := w.Credentials.Register(ctx, w.tenant, credential.New{
 					Principal: id, Kind: connectors.APIKey, Connector: "c", Reference: uuid.NewString(), Entitlement: name, IssuedAt: time.Now(),
 				})
 				if errors.Is(err, credential.ErrNotEntitled) || errors.Is(err, credential.ErrRestricted) {
@@ -347,7 +347,7 @@ func (w *world) check(rt rapid.TB) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			rt.Fatalf("user %d: %s", n, diff)
 		}
-		items, err := w.Inventory.List(ctx, w.tenant, credential.Query{Principal: &id, Limit: 500, Kinds: connectors.Kinds(), States: []credential.State{credential.Live}})
+		items, err := w.Credentials.List(ctx, w.tenant, credential.Query{Principal: &id, Limit: 500, Kinds: connectors.Kinds(), States: []credential.State{credential.Live}})
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -370,7 +370,7 @@ func TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay(t *testing
 			return err
 		},
 		"a registration": func(ctx context.Context, w *world, user uuid.UUID) error {
-			_, err := w.Inventory.Register(ctx, w.tenant, credential.New{
+			_, err := w.Credentials.Register(ctx, w.tenant, credential.New{
 				Principal: user, Kind: connectors.APIKey, Connector: "c", Reference: "r", Entitlement: "team:A", IssuedAt: time.Now(),
 			})
 			return err

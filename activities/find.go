@@ -63,7 +63,7 @@ func (a *Activities) find(ctx context.Context, tenant uuid.UUID, of CascadeRef, 
 	}
 	var findings Findings
 	for _, f := range found {
-		became, err := a.Inventory.Note(ctx, tenant, of.Event, of.Sequence, credential.Unregistered{
+		became, err := a.Credentials.Note(ctx, tenant, of.Event, of.Sequence, credential.Unregistered{
 			Connector: connector, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal, Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
 		}, listed, entry.TrustLabels)
 		switch {

@@ -103,7 +103,7 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 			r.Ended++
 		}
 	}
-	if err := a.Inventory.FinishStalled(ctx, tenant); err != nil {
+	if err := a.Credentials.FinishStalled(ctx, tenant); err != nil {
 		r.Problem("rotations of tenant %s were not finished: %v", tenant, err)
 	}
 	return r, nil
@@ -236,7 +236,7 @@ func (a *Activities) FindGone(ctx context.Context, in FindGoneInput) (FoundGone,
 
 // ExpiredAt names the connectors that are asked whether a survivor has expired.
 func (a *Activities) ExpiredAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
-	return a.Inventory.ExpiredAt(ctx, tenant)
+	return a.Credentials.ExpiredAt(ctx, tenant)
 }
 
 // ProbedExpired is what became of a page of survivors; After is the last of them where
@@ -263,7 +263,7 @@ func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (Probed
 	if entry.Rate > 0 {
 		page = 1
 	}
-	items, err := a.Inventory.Expired(ctx, in.Tenant, in.Connector, in.After, page)
+	items, err := a.Credentials.Expired(ctx, in.Tenant, in.Connector, in.After, page)
 	if err != nil {
 		return ProbedExpired{}, err
 	}
@@ -284,7 +284,7 @@ func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (Probed
 }
 
 func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, entry registry.Entry, verifier connectors.Verifier) (dead bool, err error) {
-	item, err := a.Inventory.Open(ctx, tenant, id)
+	item, err := a.Credentials.Open(ctx, tenant, id)
 	if err != nil {
 		return false, err
 	}
@@ -298,7 +298,7 @@ func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, ent
 	case err != nil || vitality == connectors.Unknown:
 		return false, nil // it is looked at again in an hour
 	case vitality == connectors.Alive:
-		return false, a.Inventory.Expire(ctx, tenant, id, credential.Survivor, "its registered expiry has passed, and a probe saw it alive")
+		return false, a.Credentials.Expire(ctx, tenant, id, credential.Survivor, "its registered expiry has passed, and a probe saw it alive")
 	}
 	if item.State == credential.Survivor {
 		// A wrong secret is refused too: only what a probe saw alive can be seen dead.
@@ -307,7 +307,7 @@ func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, ent
 			return false, err
 		}
 	}
-	return true, a.Inventory.Expire(ctx, tenant, id, credential.Expiring, "its registered expiry has passed, and a probe saw it dead")
+	return true, a.Credentials.Expire(ctx, tenant, id, credential.Expiring, "its registered expiry has passed, and a probe saw it dead")
 }
 
 func eventOf(item *credential.Opened) uuid.UUID {
@@ -319,12 +319,12 @@ func eventOf(item *credential.Opened) uuid.UUID {
 
 // RecordReconciled stores how the reconciler ended: passed is without problems.
 func (a *Activities) RecordReconciled(ctx context.Context, r Reconciled) (Reconciled, error) {
-	h, err := a.Assurances.Read(ctx)
+	h, err := a.Health.Read(ctx)
 	if err != nil {
 		return r, err
 	}
 	if r.Unstarted = h.Unstarted; r.Unstarted > 0 {
 		r.Problem("%d events wait for a workflow: is Temporal reachable from `leaver serve`?", r.Unstarted)
 	}
-	return r, a.Assurances.Record(ctx, health.Reconcile, len(r.Problems) == 0, r)
+	return r, a.Health.Record(ctx, health.Reconcile, len(r.Problems) == 0, r)
 }

@@ -31,7 +31,7 @@ func revoke(ctx context.Context, t *attempt) (connectors.Answer, error) {
 // revokeSuccessor ends what an unfinished rotation of the account has made: those
 // whom it was made for are gone by now, and a secret that nobody has is orphaned.
 func (t *attempt) revokeSuccessor(ctx context.Context, revoker connectors.Revoker) error {
-	rotation, err := t.Inventory.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
+	rotation, err := t.Credentials.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
 	if err != nil || rotation == nil {
 		return err
 	}

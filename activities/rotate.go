@@ -37,15 +37,15 @@ func (a *Activities) endAccount(ctx context.Context, in ItemInput, step string) 
 // finishRotation hands the account's remaining rows the new secret, once the
 // item is concluded. An attempt that died before it left the rotation open.
 func (a *Activities) finishRotation(ctx context.Context, in ItemInput) error {
-	item, err := a.Inventory.Open(ctx, in.Cascade.Tenant, in.Item)
+	item, err := a.Credentials.Open(ctx, in.Cascade.Tenant, in.Item)
 	if err != nil {
 		return err
 	}
-	open, err := a.Inventory.OpenRotation(ctx, in.Cascade.Tenant, &item.Item)
+	open, err := a.Credentials.OpenRotation(ctx, in.Cascade.Tenant, &item.Item)
 	if err != nil || open == nil || !open.Reached(credential.Retired) {
 		return err
 	}
-	return a.Inventory.FinishUnder(ctx, in.Cascade.Tenant, &item.Item, attemptOf(ctx, in))
+	return a.Credentials.FinishUnder(ctx, in.Cascade.Tenant, &item.Item, attemptOf(ctx, in))
 }
 
 func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
@@ -64,7 +64,7 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	if !proof.goesOn { // no remaining holder has proven possession
 		answer, err := revoke(ctx, t)
 		if err == nil {
-			err = t.Inventory.Withhold(ctx, tenant, proof.withheld)
+			err = t.Credentials.Withhold(ctx, tenant, proof.withheld)
 		}
 		return answer, err
 	}
@@ -72,7 +72,7 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	r, err := t.Inventory.BeginRotation(ctx, tenant, &t.item.Item, proof.proven, t.lease.Holder)
+	r, err := t.Credentials.BeginRotation(ctx, tenant, &t.item.Item, proof.proven, t.lease.Holder)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
@@ -81,13 +81,13 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	switch {
 	case err == nil && r.Handed && r.Reached(credential.Retired):
 		// It was for the leaver, too: once it is over, the account is rotated again.
-		if err = t.Inventory.FinishRotation(ctx, tenant, r, t.lease.Holder); err == nil {
+		if err = t.Credentials.FinishRotation(ctx, tenant, r, t.lease.Holder); err == nil {
 			err = connectors.RetryableAfter(time.Second, "the leaver was handed a new secret before: the account is rotated again")
 		}
 	case err == nil && answer.Outcome != connectors.Gone:
-		err = t.Inventory.Withhold(ctx, tenant, proof.withheld)
+		err = t.Credentials.Withhold(ctx, tenant, proof.withheld)
 	case r.Step == credential.Begun && (answer.Outcome == connectors.Gone || r.NewReference == ""): // nothing was made
-		err = errors.Join(err, t.Inventory.Advance(context.WithoutCancel(ctx), tenant, r, credential.Abandoned, t.lease.Holder))
+		err = errors.Join(err, t.Credentials.Advance(context.WithoutCancel(ctx), tenant, r, credential.Abandoned, t.lease.Holder))
 	}
 	return answer, err
 }
@@ -95,7 +95,7 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 // join reports whether another cascade's rotation has already replaced the item's secret
 // without publishing the new one to its holder. Then only the verification is left.
 func (t *attempt) join(ctx context.Context) (answer connectors.Answer, joined bool, err error) {
-	reference, rotated, err := t.Inventory.RotatedWithout(ctx, t.in.Cascade.Tenant, &t.item.Item)
+	reference, rotated, err := t.Credentials.RotatedWithout(ctx, t.in.Cascade.Tenant, &t.item.Item)
 	if err != nil || !rotated {
 		return connectors.Answer{}, false, err
 	}
@@ -128,11 +128,11 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 	if !ok {
 		return proof{goesOn: true}, nil
 	}
-	open, err := t.Inventory.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
+	open, err := t.Credentials.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
 	if err != nil || open != nil && open.Reached(credential.Made) {
 		return proof{goesOn: true}, err
 	}
-	others, err := t.Inventory.CoHolders(ctx, t.in.Cascade.Tenant, t.item.ID, maxCoHolders)
+	others, err := t.Credentials.CoHolders(ctx, t.in.Cascade.Tenant, t.item.ID, maxCoHolders)
 	if err != nil {
 		return proof{}, err
 	}
@@ -228,7 +228,7 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 }
 
 func (t *attempt) advance(ctx context.Context, r *credential.Rotation, to credential.Step, step string, answer connectors.Answer) error {
-	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, r, to, t.lease.Holder, t.record(step, string(answer.Outcome), answer.Detail))
+	return t.Credentials.Advance(ctx, t.in.Cascade.Tenant, r, to, t.lease.Holder, t.record(step, string(answer.Outcome), answer.Detail))
 }
 
 // remake resets the attempt's rotation to its first step, because a probe saw the old
@@ -237,7 +237,7 @@ func (t *attempt) remake(ctx context.Context) error {
 	if t.rotation == nil {
 		return nil
 	}
-	return t.Inventory.Advance(ctx, t.in.Cascade.Tenant, t.rotation, credential.Begun, t.lease.Holder)
+	return t.Credentials.Advance(ctx, t.in.Cascade.Tenant, t.rotation, credential.Begun, t.lease.Holder)
 }
 
 // errNewIsDead is returned when a new secret that the downstream confirmed does not work.
@@ -280,7 +280,7 @@ func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
 }
 
 func (t *attempt) publish(ctx context.Context, publisher connectors.Publisher, r *credential.Rotation) (connectors.Answer, error) {
-	holders, reliedOnBy, err := t.Inventory.Holders(ctx, t.in.Cascade.Tenant, t.item.ID, r)
+	holders, reliedOnBy, err := t.Credentials.Holders(ctx, t.in.Cascade.Tenant, t.item.ID, r)
 	if err != nil {
 		return connectors.Answer{}, err
 	}

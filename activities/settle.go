@@ -33,7 +33,7 @@ func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, er
 	var held bool
 	if !ref.Moves { // a mover goes nowhere
 		var err error
-		if held, err = a.Brakes.Check(ctx, ref.Tenant, ref.Event); err != nil {
+		if held, err = a.Threshold.Check(ctx, ref.Tenant, ref.Event); err != nil {
 			return Settlement{}, err
 		}
 	}

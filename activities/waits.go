@@ -30,5 +30,5 @@ func (a *Activities) WaitsFor(ctx context.Context, ref CascadeRef) ([]Waiting, e
 
 // Held tells whether the brake that holds the cascade back is still held.
 func (a *Activities) Held(ctx context.Context, ref CascadeRef) (bool, error) {
-	return a.Brakes.Held(ctx, ref.Tenant, ref.Event)
+	return a.Threshold.Held(ctx, ref.Tenant, ref.Event)
 }

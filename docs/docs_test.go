@@ -17,7 +17,7 @@ var (
 	heading   = regexp.MustCompile(`(?m)^## (I\d+):`)
 )
 
-// files returns the texts of the repository's files whose names end so.
+// files returns the contents of the repository's files with the given suffixes, by path.
 func files(t *testing.T, suffixes ...string) map[string]string {
 	t.Helper()
 	texts := make(map[string]string)

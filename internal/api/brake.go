@@ -12,7 +12,7 @@ import (
 )
 
 func (s *Server) listBrakes(w http.ResponseWriter, r *http.Request) {
-	brakes, err := s.Brakes.Holds(r.Context(), tenantOf(r).ID)
+	brakes, err := s.Threshold.Holds(r.Context(), tenantOf(r).ID)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -40,7 +40,7 @@ func (s *Server) releaseBrake(w http.ResponseWriter, r *http.Request) {
 	of := tenantOf(r).ID
 	var id uuid.UUID
 	if err == nil {
-		id, err = s.Brakes.Approve(r.Context(), of, caller(r).Actor(), why)
+		id, err = s.Threshold.Approve(r.Context(), of, caller(r).Actor(), why)
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -54,7 +54,7 @@ const releasePage = 500
 
 func (s *Server) tellReleased(ctx context.Context, tenant, id uuid.UUID) (told, untold int) {
 	for after := int64(0); ; {
-		waiting, last, err := s.Brakes.HeldWorkflows(ctx, tenant, id, after, releasePage)
+		waiting, last, err := s.Threshold.HeldWorkflows(ctx, tenant, id, after, releasePage)
 		if err != nil {
 			s.Log.ErrorContext(ctx, "cascades are not told of the release; they will ask", "error", err)
 			return told, untold + 1

@@ -303,7 +303,7 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 		s.failTemporal(w, r, err)
 		return
 	}
-	item, err := s.Inventory.Get(r.Context(), of, body.Item, connectors.Kinds())
+	item, err := s.Credentials.Get(r.Context(), of, body.Item, connectors.Kinds())
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -314,7 +314,7 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 // cascadeOf returns the cascade that has an item now, and refuses an item that the named
 // cascade never had, or that is not alive.
 func (s *Server) cascadeOf(ctx context.Context, tenant, c, id uuid.UUID) (uuid.UUID, error) {
-	item, err := s.Inventory.Get(ctx, tenant, id, connectors.Kinds())
+	item, err := s.Credentials.Get(ctx, tenant, id, connectors.Kinds())
 	switch {
 	case err != nil:
 		return uuid.Nil, err
@@ -324,7 +324,7 @@ func (s *Server) cascadeOf(ctx context.Context, tenant, c, id uuid.UUID) (uuid.U
 		return uuid.Nil, problem{Status: http.StatusConflict, Detail: "the item is " + string(item.State) + ": there is nothing to waive"}
 	}
 	if *item.Event != c {
-		if had, err := s.Inventory.HadItem(ctx, tenant, c, id); err != nil || !had {
+		if had, err := s.Credentials.HadItem(ctx, tenant, c, id); err != nil || !had {
 			return uuid.Nil, errors.Join(err, credential.ErrNotFound)
 		}
 	}

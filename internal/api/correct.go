@@ -20,7 +20,7 @@ func (s *Server) releaseItem(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
 	var item *credential.Item
 	if err == nil {
-		item, err = s.Inventory.ReleaseByOperator(r.Context(), tenantOf(r).ID, id, body.Reason)
+		item, err = s.Credentials.ReleaseByOperator(r.Context(), tenantOf(r).ID, id, body.Reason)
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -41,7 +41,7 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 	}
 	var old, item *credential.Item
 	if err == nil {
-		old, err = s.Inventory.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
+		old, err = s.Credentials.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
 	}
 	if err == nil {
 		// Checked as a registration is: by the connector, and by what is registered.
@@ -53,7 +53,7 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 		body.Reference = asked.Reference
 	}
 	if err == nil {
-		item, err = s.Inventory.Correct(r.Context(), tenantOf(r).ID, id, credential.Correction{Reference: body.Reference, Secret: body.Secret.Secret}, body.Reason)
+		item, err = s.Credentials.Correct(r.Context(), tenantOf(r).ID, id, credential.Correction{Reference: body.Reference, Secret: body.Secret.Secret}, body.Reason)
 	}
 	if errors.Is(err, credential.ErrDuplicate) {
 		err = problem{Status: http.StatusConflict, Detail: "the corrected reference is registered already: release this registration instead"}

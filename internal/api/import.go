@@ -80,7 +80,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 	defer release()
 	skipped := 0
 	if skipExisting {
-		known, err := s.Inventory.Registered(slow, tenantOf(r).ID, items)
+		known, err := s.Credentials.Registered(slow, tenantOf(r).ID, items)
 		if err != nil {
 			s.fail(w, r, err)
 			return
@@ -96,9 +96,9 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		items, numbers = kept, keptNumbers
 	}
 	// Where a line is bad already, the others are only checked: each bad one is reported.
-	register := s.Inventory.RegisterAll
+	register := s.Credentials.RegisterAll
 	if len(bad) > 0 || check {
-		register = s.Inventory.CheckAll
+		register = s.Credentials.CheckAll
 	}
 	refused, err := register(slow, tenantOf(r).ID, items)
 	if err != nil {

@@ -91,7 +91,7 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer release()
-	item, err := h.Inventory.Register(slow, tenantOf(r).ID, body.item())
+	item, err := h.Credentials.Register(slow, tenantOf(r).ID, body.item())
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -131,7 +131,7 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors
 	}
 	if !asked.Shared && body.Kind.IsAccount() {
 		// Two who hold one account rely on it, whether or not either says so.
-		if asked.Shared, err = s.Inventory.HeldByOthers(ctx, of.ID, body.item()); err != nil {
+		if asked.Shared, err = s.Credentials.HeldByOthers(ctx, of.ID, body.item()); err != nil {
 			return err
 		}
 		if _, err := s.Connectors.Accepts(of.Name, body.Connector, asked); err != nil {
@@ -158,7 +158,7 @@ func (h items) get(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	item, err := h.Inventory.Get(r.Context(), caller(r).Tenant.ID, id, h.kinds)
+	item, err := h.Credentials.Get(r.Context(), caller(r).Tenant.ID, id, h.kinds)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -173,7 +173,7 @@ func (h items) list(w http.ResponseWriter, r *http.Request) {
 func (h items) release(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err == nil {
-		err = h.Inventory.Release(r.Context(), caller(r).Tenant.ID, id, h.kinds)
+		err = h.Credentials.Release(r.Context(), caller(r).Tenant.ID, id, h.kinds)
 	}
 	if err != nil {
 		h.fail(w, r, err)
@@ -216,7 +216,7 @@ func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []conne
 		s.fail(w, r, err)
 		return
 	}
-	found, err := s.Inventory.List(r.Context(), tenantOf(r).ID, q)
+	found, err := s.Credentials.List(r.Context(), tenantOf(r).ID, q)
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -186,12 +186,12 @@ func (s *Server) getItem(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	item, err := s.Inventory.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
+	item, err := s.Credentials.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	history, err := s.Inventory.History(r.Context(), tenantOf(r).ID, id)
+	history, err := s.Credentials.History(r.Context(), tenantOf(r).ID, id)
 	if err != nil {
 		s.fail(w, r, err)
 		return

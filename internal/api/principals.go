@@ -100,7 +100,7 @@ func (s *Server) planUnbound(ctx context.Context, of tenant.Tenant, principal uu
 	for _, name := range slices.Sorted(maps.Keys(failed)) {
 		plan.NotAsked = append(plan.NotAsked, cascade.NotAsked{Connector: name, Reason: failed[name].Error()})
 	}
-	unmanaged, err := s.Inventory.Unmanaged(ctx, of.ID, found)
+	unmanaged, err := s.Credentials.Unmanaged(ctx, of.ID, found)
 	if err != nil {
 		return err
 	}

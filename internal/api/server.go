@@ -67,14 +67,14 @@ type Connectors interface {
 // Server answers requests.
 type Server struct {
 	Tenants    *tenant.Store
-	Inventory  *credential.Store
+	Credentials  *credential.Store
 	Cascades   *cascade.Store
 	Evidence   *evidence.Store
 	Connectors Connectors
 	Runner     Cascades
 	Directory  *directory.Store
 	Lifecycle  *lifecycle.Writer
-	Brakes     *cascade.Threshold
+	Threshold     *cascade.Threshold
 	Pauses     *registry.Pauses
 	Decisions  *access.Store
 	Signals    *ssf.Store

@@ -84,7 +84,7 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 
 // showHeld adds the agents, credentials and cascades of a principal.
 func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error {
-	items, err := s.Inventory.List(ctx, of, credential.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: maxShown})
+	items, err := s.Credentials.List(ctx, of, credential.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: maxShown})
 	if err == nil {
 		shown.Credentials, err = s.shownItems(ctx, of, items)
 	}
@@ -93,7 +93,7 @@ func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error
 		ending, err = s.Cascades.Principals(ctx, of, shown.ID)
 	}
 	if err == nil {
-		shown.Unbound, err = s.Inventory.Unbound(ctx, of, credential.UnboundQuery{Principals: ending, Limit: maxShown})
+		shown.Unbound, err = s.Credentials.Unbound(ctx, of, credential.UnboundQuery{Principals: ending, Limit: maxShown})
 	}
 	if err == nil {
 		shown.Cascades, err = s.Cascades.List(ctx, of, cascade.Query{Principal: &shown.ID, Limit: maxShown})

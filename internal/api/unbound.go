@@ -22,7 +22,7 @@ func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	found, err := s.Inventory.Unbound(r.Context(), tenantOf(r).ID, credential.UnboundQuery{After: after, Limit: n})
+	found, err := s.Credentials.Unbound(r.Context(), tenantOf(r).ID, credential.UnboundQuery{After: after, Limit: n})
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -59,7 +59,7 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 	}
 	restricted := false
 	if err == nil {
-		bound.Item, restricted, err = s.Inventory.Bind(r.Context(), of, id, body.Principal, body.Agent, by, body.Reason)
+		bound.Item, restricted, err = s.Credentials.Bind(r.Context(), of, id, body.Principal, body.Agent, by, body.Reason)
 	}
 	if err == nil && restricted {
 		var event *lifecycle.Event

@@ -48,7 +48,7 @@ func (s *Server) shownCascade(ctx context.Context, tenant uuid.UUID, c *cascade.
 		return shown, err
 	}
 	shown.PrincipalName = names[c.Principal]
-	if shown.Unbound, err = s.Inventory.Unbound(ctx, tenant, credential.UnboundQuery{Event: &c.ID, Limit: maxWaiting}); err != nil {
+	if shown.Unbound, err = s.Credentials.Unbound(ctx, tenant, credential.UnboundQuery{Event: &c.ID, Limit: maxWaiting}); err != nil {
 		return shown, err
 	}
 	if c.ClosedAt == nil {

@@ -137,9 +137,9 @@ func (a *App) roles(ctx context.Context, id uuid.UUID) (worker.Roles, error) {
 
 func (a *App) activities() *activities.Activities {
 	return &activities.Activities{
-		Inventory: a.inventory(), Evidence: a.evidence(), Cascades: a.cascades(), Connectors: a.connectors,
-		Pauses: registry.NewPauses(a.db), Brakes: cascade.NewThreshold(a.db),
-		Tenants: a.Tenants(), Directory: directory.NewStore(a.db), Lifecycle: a.writer, Assurances: health.NewStore(a.db), Runner: a.starter(),
+		Credentials: a.inventory(), Evidence: a.evidence(), Cascades: a.cascades(), Connectors: a.connectors,
+		Pauses: registry.NewPauses(a.db), Threshold: cascade.NewThreshold(a.db),
+		Tenants: a.Tenants(), Directory: directory.NewStore(a.db), Lifecycle: a.writer, Health: health.NewStore(a.db), Runner: a.starter(),
 		Entitlements: a.entitlements, Signals: a.signals, Pusher: ssf.NewPusher(a.config.Signals.PrivateReceivers),
 	}
 }

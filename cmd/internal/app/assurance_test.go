@@ -164,7 +164,7 @@ func TestEventsThatNobodyStartedAreCounted(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
 	i.sql(`update lifecycle_events set created_at = now() - interval '1 hour' where kind = 'leaver'`)
-	if health, err := i.app.activities().Assurances.Read(t.Context()); err != nil || health.Unstarted != 1 {
+	if health, err := i.app.activities().Health.Read(t.Context()); err != nil || health.Unstarted != 1 {
 		t.Errorf("health %+v, %v; want one event without a workflow", health, err)
 	}
 }
@@ -210,7 +210,7 @@ func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
 			t.Errorf("the role %s is left behind", issued.Reference)
 		}
 	}
-	health, err := i.app.activities().Assurances.Read(t.Context())
+	health, err := i.app.activities().Health.Read(t.Context())
 	if err != nil || health.Passed["drill"].IsZero() || !health.Failed["drill"].IsZero() {
 		t.Errorf("health %+v, %v; want a drill that passed", health, err)
 	}
@@ -222,7 +222,7 @@ func TestADrillWhoseCredentialSurvivesFails(t *testing.T) {
 	if drilled, err := i.drill("leaver-drill"); err == nil {
 		t.Errorf("%+v; want the drill to fail", drilled)
 	}
-	health, err := i.app.activities().Assurances.Read(t.Context())
+	health, err := i.app.activities().Health.Read(t.Context())
 	if err != nil || health.Failed["drill"].IsZero() || !health.Passed["drill"].IsZero() {
 		t.Errorf("health %+v, %v; want a drill that failed", health, err)
 	}

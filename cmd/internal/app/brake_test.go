@@ -108,7 +108,7 @@ func TestTheBrakesShareIsOfTheUsersWhoAreThere(t *testing.T) {
 		people = append(people, i.createUser(name+"@example.com"))
 	}
 	held := func(id string) bool {
-		held, err := i.app.activities().Brakes.Check(t.Context(), i.tenant.ID, i.cascades(id)[0].ID)
+		held, err := i.app.activities().Threshold.Check(t.Context(), i.tenant.ID, i.cascades(id)[0].ID)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -292,7 +292,7 @@ func TestRotation_ThatIsFinishedIsNotFinishedAgain(t *testing.T) {
 	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
 	i.deactivate(ada)
 	i.verifies(ada, hers)
-	store := i.app.activities().Inventory
+	store := i.app.activities().Credentials
 	var first credential.Rotation
 	if err := i.connect().QueryRow(t.Context(), `select id, new_reference from rotations`).Scan(&first.ID, &first.NewReference); err != nil {
 		t.Fatal(err)
@@ -344,7 +344,7 @@ func TestRotation_ThatMadeNothingYetIsForLaterHoldersToo(t *testing.T) {
 	role, old := d.account()
 	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
 	i.deactivate(ada)
-	store := i.app.activities().Inventory
+	store := i.app.activities().Credentials
 	lease := credential.Attempt{Item: uuid.MustParse(hers), Event: i.cascades(ada)[0].ID, Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
 	if err := store.Lease(t.Context(), i.tenant.ID, lease); err != nil {
 		t.Fatal(err)

@@ -53,8 +53,8 @@ func (a *App) Handler() http.Handler {
 	r.Mount(scim.BasePath, provider)
 	r.Mount(scim.TenantPath, provider)
 	server := &api.Server{
-		Tenants: a.Tenants(), Inventory: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
-		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Brakes: cascade.NewThreshold(a.db), Pauses: registry.NewPauses(a.db),
+		Tenants: a.Tenants(), Credentials: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
+		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Threshold: cascade.NewThreshold(a.db), Pauses: registry.NewPauses(a.db),
 		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db, a.entitlements),
 		Signals: a.signals, Audit: audit.NewStore(a.db), PrivateReceivers: a.config.Signals.PrivateReceivers,
 		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.db.Slow, Log: a.log,
