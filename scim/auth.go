@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -17,7 +18,7 @@ import (
 func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller, err := s.caller(r)
-		if errors.Is(err, tenant.ErrUnauthorized) {
+		if errors.Is(err, auth.ErrUnauthorized) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
 			s.writeError(w, r, failure(http.StatusUnauthorized, "present a valid SCIM token as Authorization: Bearer"))
 			return
@@ -30,22 +31,22 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) caller(r *http.Request) (tenant.Caller, error) {
-	secret := tenant.Bearer(r.Header)
+func (s *Server) caller(r *http.Request) (auth.Caller, error) {
+	secret := auth.Bearer(r.Header)
 	name := chi.URLParam(r, "tenant")
 	if strings.Count(secret, ".") == 2 {
-		return s.Tenants.AuthenticateJWT(r.Context(), secret, name)
+		return s.Auth.AuthenticateJWT(r.Context(), secret, name)
 	}
-	caller, err := s.Tenants.Authenticate(r.Context(), secret, tenant.ClassSCIM)
+	caller, err := s.Auth.Authenticate(r.Context(), secret, auth.ClassSCIM)
 	if err == nil && name != "" && caller.Tenant.Name != name {
-		return tenant.Caller{}, tenant.ErrUnauthorized
+		return auth.Caller{}, auth.ErrUnauthorized
 	}
 	return caller, err
 }
 
 // admit lets a caller in who keeps to the tenant's rate.
-func (s *Server) admit(next http.Handler, w http.ResponseWriter, r *http.Request, caller tenant.Caller) {
-	if wait := s.limits.wait(caller.Tenant, s.RequestsPerSecond); wait > 0 {
+func (s *Server) admit(next http.Handler, w http.ResponseWriter, r *http.Request, caller auth.Caller) {
+	if wait := s.limits.wait(r.Context(), caller.Tenant, s.RequestsPerSecond); wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(wait))
 		s.writeError(w, r, failure(http.StatusTooManyRequests, "the tenant sends more requests than its rate allows"))
 		return
@@ -80,7 +81,7 @@ func (s *Server) discoverable(guard func(http.Handler) http.Handler) func(http.H
 				guarded.ServeHTTP(w, r)
 				return
 			}
-			next.ServeHTTP(w, withSession(r, session{Caller: tenant.Caller{Tenant: of}, base: s.base(r)}))
+			next.ServeHTTP(w, withSession(r, session{Caller: auth.Caller{Tenant: of}, base: s.base(r)}))
 		})
 	}
 }

@@ -17,13 +17,14 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-func (p *provider) trust(of tenant.Tenant, i tenant.Issuer) {
+func (p *provider) trust(of tenant.Tenant, i auth.Issuer) {
 	p.t.Helper()
-	if _, err := p.tenants.AddIssuer(p.t.Context(), of.ID, i); err != nil {
+	if _, err := p.auth.AddIssuer(p.t.Context(), of.ID, i); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -43,7 +44,7 @@ func TestAJWTOfTheTenantsOpenIDProviderOpensItsSCIM(t *testing.T) {
 	if a := p.do("GET", "/Users", "", bearer...); a.status != http.StatusUnauthorized {
 		t.Errorf("before anyone trusts the issuer it opens the door: %d", a.status)
 	}
-	p.trust(p.tenant, tenant.Issuer{Issuer: op.Issuer, Audience: openid.ClientID, JWKSURL: op.Issuer + "/keys", Subjects: []string{"provisioner"}})
+	p.trust(p.tenant, auth.Issuer{Issuer: op.Issuer, Audience: openid.ClientID, JWKSURL: op.Issuer + "/keys", Subjects: []string{"provisioner"}})
 	a := p.do("POST", "/Users", `{"userName":"ada"}`, bearer...)
 	if a.status != http.StatusCreated {
 		t.Fatalf("answered %d: %s", a.status, a.raw)
@@ -93,7 +94,7 @@ func (i *issuer) sign(t *testing.T, alg jose.SignatureAlgorithm, key any, id str
 func TestWhatMakesAJWTInvalid(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	i := newIssuer(t)
-	p.trust(p.tenant, tenant.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: i.url, Subjects: []string{"entra-app"}})
+	p.trust(p.tenant, auth.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: i.url, Subjects: []string{"entra-app"}})
 	claims := func(change func(map[string]any)) map[string]any {
 		c := map[string]any{"iss": i.url, "aud": "leaver", "appid": "entra-app", "exp": time.Now().Add(time.Hour).Unix()}
 		change(c)
@@ -132,7 +133,7 @@ func TestWhatMakesAJWTInvalid(t *testing.T) {
 	}
 	// Where two tenants trust it alike, only the path can tell whose it is.
 	umbrella, _ := p.newTenant("umbrella", tenant.ProfileDefault)
-	p.trust(umbrella, tenant.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: i.url})
+	p.trust(umbrella, auth.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: i.url})
 	valid := "Bearer " + i.sign(t, jose.RS256, i.key, "k1", claims(unchanged))
 	if a := p.do("GET", "/Users", "", "Authorization", valid); a.status != http.StatusUnauthorized {
 		t.Errorf("a token of two tenants answered %d, want 401", a.status)
@@ -146,7 +147,7 @@ func TestWhatMakesAJWTInvalid(t *testing.T) {
 func TestAnIssuerThatIsDownIsNoRefusal(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	i := newIssuer(t)
-	p.trust(p.tenant, tenant.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: "http://127.0.0.1:1/keys"})
+	p.trust(p.tenant, auth.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: "http://127.0.0.1:1/keys"})
 	token := i.sign(t, jose.RS256, i.key, "k1", map[string]any{"iss": i.url, "aud": "leaver", "sub": "x", "exp": time.Now().Add(time.Hour).Unix()})
 	if a := p.do("GET", "/Users", "", "Authorization", "Bearer "+token); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
 		t.Errorf("answered %d %v, want 503 with Retry-After", a.status, a.header)
@@ -233,11 +234,11 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 
 func TestTwoTokensAreValidWhileOneReplacesTheOther(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
-	old, err := p.tenants.Tokens(t.Context(), p.tenant.ID)
+	old, err := p.auth.Tokens(t.Context(), p.tenant.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, fresh, err := p.tenants.Issue(t.Context(), p.tenant.ID, tenant.NewToken{Class: tenant.ClassSCIM})
+	_, fresh, err := p.auth.Issue(t.Context(), p.tenant.ID, auth.NewToken{Class: auth.ClassSCIM})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +248,7 @@ func TestTwoTokensAreValidWhileOneReplacesTheOther(t *testing.T) {
 	if got := status(p.token) + status(fresh); got != "200200" {
 		t.Errorf("both at once: %s", got)
 	}
-	if err := p.tenants.Revoke(t.Context(), p.tenant.ID, old[0].ID); err != nil {
+	if err := p.auth.Revoke(t.Context(), p.tenant.ID, old[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	if got := status(p.token) + status(fresh); got != "401200" {

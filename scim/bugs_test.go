@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -120,7 +121,7 @@ var bugs = []struct {
 		}
 	}},
 	{"12 Passbolt, Sourcegraph #49414: weak tokens, compared with ==", func(t *testing.T, p *provider) {
-		_, other, err := p.tenants.Issue(t.Context(), p.tenant.ID, tenant.NewToken{Class: tenant.ClassSCIM})
+		_, other, err := p.auth.Issue(t.Context(), p.tenant.ID, auth.NewToken{Class: auth.ClassSCIM})
 		if err != nil || len(p.token) < 50 || p.token[12:30] == other[12:30] {
 			t.Errorf("tokens of %d and %d characters (%v)", len(p.token), len(other), err)
 		}

@@ -8,10 +8,10 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 const contentType = "application/scim+json"
@@ -69,7 +69,7 @@ func toError(err error) *Error {
 		return badRequest(invalidFilter, "%s", err)
 	case errors.Is(err, directory.ErrUnsortable):
 		return badRequest(invalidValue, "%s", err)
-	case errors.Is(err, tenant.ErrKeysUnavailable):
+	case errors.Is(err, auth.ErrKeysUnavailable):
 		return failure(http.StatusServiceUnavailable, "the keys of the token's issuer cannot be read; try again")
 	case errors.Is(err, database.ErrUnavailable), errors.Is(err, database.ErrStatementTimeout):
 		return failure(http.StatusServiceUnavailable, "the directory is not available; try again")

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -72,18 +73,18 @@ func TestBadInput(t *testing.T) {
 
 func TestTokensThatAreExpiredOrRevokedOpenNothing(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
-	expired, secret, err := p.tenants.Issue(t.Context(), p.tenant.ID, tenant.NewToken{Class: tenant.ClassSCIM, TTL: time.Nanosecond})
+	expired, secret, err := p.auth.Issue(t.Context(), p.tenant.ID, auth.NewToken{Class: auth.ClassSCIM, TTL: time.Nanosecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	valid, revoked, err := p.tenants.Issue(t.Context(), p.tenant.ID, tenant.NewToken{Class: tenant.ClassSCIM})
+	valid, revoked, err := p.auth.Issue(t.Context(), p.tenant.ID, auth.NewToken{Class: auth.ClassSCIM})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if a := p.do("GET", "/Users", "", "Authorization", "bearer "+revoked); a.status != http.StatusOK {
 		t.Fatalf("before its revocation: %d (token %s)", a.status, expired.ID)
 	}
-	if err := p.tenants.Revoke(t.Context(), p.tenant.ID, valid.ID); err != nil {
+	if err := p.auth.Revoke(t.Context(), p.tenant.ID, valid.ID); err != nil {
 		t.Fatal(err)
 	}
 	for what, token := range map[string]string{"expired": secret, "revoked": revoked, "cut": p.token[:len(p.token)-1], "empty": ""} {

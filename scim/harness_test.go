@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/conformance"
 	"github.com/leaverhq/leaver/internal/database"
@@ -68,6 +69,7 @@ type provider struct {
 	token    string
 	tenant   tenant.Tenant
 	tenants  *tenant.Store
+	auth     *auth.Store
 	starter  *starter
 }
 
@@ -75,6 +77,7 @@ func newProvider(t testing.TB, profile tenant.Profile, settings ...string) *prov
 	t.Helper()
 	db, d := stacktest.Open(t, settings...)
 	p := &provider{t: t, db: db, database: d, tenants: tenant.NewStore(db), starter: &starter{}}
+	p.auth = auth.NewStore(db, p.tenants)
 	server := httptest.NewServer(p.handler())
 	t.Cleanup(server.Close)
 	p.root, p.url = server.URL, server.URL+scim.BasePath
@@ -97,7 +100,7 @@ func (p *provider) handler() http.Handler {
 	p.t.Cleanup(writer.Close)
 	handler := scim.New(scim.Config{
 		Directory: directory.NewStore(p.db), Lifecycle: writer, Transactions: cascade.NewStore(p.db),
-		Tenants: p.tenants, Sealer: sealer, Log: log,
+		Tenants: p.tenants, Auth: p.auth, Sealer: sealer, Log: log,
 	}).Handler()
 	r := chi.NewRouter()
 	r.Mount(scim.BasePath, handler)
@@ -119,6 +122,7 @@ func newProviderOn(t testing.TB, p *provider) *provider {
 	t.Helper()
 	other := *p
 	other.tenants = tenant.NewStore(p.db)
+	other.auth = auth.NewStore(p.db, other.tenants)
 	server := httptest.NewServer(other.handler())
 	t.Cleanup(server.Close)
 	other.root, other.url = server.URL, server.URL+scim.BasePath
@@ -131,7 +135,7 @@ func (p *provider) newTenant(name string, profile tenant.Profile) (tenant.Tenant
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	_, secret, err := p.tenants.Issue(p.t.Context(), of.ID, tenant.NewToken{Class: tenant.ClassSCIM})
+	_, secret, err := p.auth.Issue(p.t.Context(), of.ID, auth.NewToken{Class: auth.ClassSCIM})
 	if err != nil {
 		p.t.Fatal(err)
 	}

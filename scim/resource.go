@@ -382,7 +382,7 @@ func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
 		h.writeError(w, r, err)
 		return
 	}
-	h.Directory.Wrote(sessionOf(r).Tenant.ID)
+	h.Directory.InvalidateCounts(sessionOf(r).Tenant.ID)
 	if !h.respondAsync(w, r, result) {
 		w.WriteHeader(http.StatusNoContent)
 	}
@@ -391,7 +391,7 @@ func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
 // written answers a write with the resource as it is now, or with the
 // transaction where the client would rather not wait.
 func (h resourceHandler) written(w http.ResponseWriter, r *http.Request, p projection, status int, result lifecycle.Result) error {
-	h.Directory.Wrote(sessionOf(r).Tenant.ID)
+	h.Directory.InvalidateCounts(sessionOf(r).Tenant.ID)
 	if h.respondAsync(w, r, result) {
 		return nil
 	}

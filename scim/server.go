@@ -7,13 +7,14 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
+	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -36,6 +37,7 @@ type Config struct {
 	Lifecycle    *lifecycle.Writer
 	Transactions *cascade.Store
 	Tenants      *tenant.Store
+	Auth         *auth.Store
 	Sealer       *seal.Sealer
 	// PublicURL is what clients call the installation
 	// (https://leaver.example.com); empty means what each request says.
@@ -52,7 +54,7 @@ type Server struct {
 	limits limits
 	// strangers is the rate of all who read public discovery without a token.
 	strangers *rate.Limiter
-	schemas   schemaCache
+	schemas   *cache.Cache[schemaKey, []*ResourceType]
 	// large bounds the bodies over maxBody that are in memory at a time.
 	large *bodies
 	// resources are the routes behind authentication, for the operations of a
@@ -62,7 +64,10 @@ type Server struct {
 
 // New returns a server.
 func New(c Config) *Server {
-	s := &Server{Config: c, strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond), large: newBodies()}
+	s := &Server{
+		Config: c, limits: newLimits(), strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond),
+		schemas: cache.New[schemaKey, []*ResourceType](maxSchemaCache, 0), large: newBodies(),
+	}
 	s.resources = s.routes(func(next http.Handler) http.Handler { return next })
 	return s
 }
@@ -153,7 +158,7 @@ func (s *Server) methodNotAllowed(routes chi.Routes) http.Handler {
 
 // session is what is known of a request once its caller is.
 type session struct {
-	tenant.Caller
+	auth.Caller
 	base string // the URL that locations start with
 }
 
@@ -168,45 +173,29 @@ func withSession(r *http.Request, s session) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), sessionKey{}, s))
 }
 
-// schemaCache keeps the resource types of each tenant's schema version.
-type schemaCache struct {
-	mu    sync.Mutex
-	types map[uuid.UUID]versionedTypes
-}
-
-type versionedTypes struct {
+// schemaKey names a version of a tenant's schemas.
+type schemaKey struct {
+	tenant  uuid.UUID
 	version int64
-	types   []*ResourceType
 }
 
-// maxSchemaCache bounds the tenants whose types are kept.
+// maxSchemaCache bounds the tenants whose resource types are cached.
 const maxSchemaCache = 1000
 
 // types are the resource types as the caller's tenant has extended them.
 func (s *Server) types(r *http.Request) ([]*ResourceType, error) {
 	of := sessionOf(r).Tenant
-	s.schemas.mu.Lock()
-	known, ok := s.schemas.types[of.ID]
-	s.schemas.mu.Unlock()
-	if ok && known.version == of.SchemaVersion {
-		return known.types, nil
-	}
-	var extensions []*Extension
-	if of.SchemaVersion > 0 {
-		declared, err := s.Tenants.Schemas(r.Context(), of.ID)
-		if err != nil {
-			return nil, err
+	return s.schemas.Get(r.Context(), schemaKey{of.ID, of.SchemaVersion}, func(ctx context.Context) ([]*ResourceType, error) {
+		var extensions []*Extension
+		if of.SchemaVersion > 0 {
+			declared, err := s.Tenants.Schemas(ctx, of.ID)
+			if err != nil {
+				return nil, err
+			}
+			if extensions, err = parseDeclared(declared); err != nil {
+				return nil, err
+			}
 		}
-		if extensions, err = parseDeclared(declared); err != nil {
-			return nil, err
-		}
-	}
-	types := ResourceTypes(extensions)
-	s.schemas.mu.Lock()
-	defer s.schemas.mu.Unlock()
-	if s.schemas.types == nil || len(s.schemas.types) >= maxSchemaCache {
-		s.schemas.types = make(map[uuid.UUID]versionedTypes)
-	}
-	s.schemas.types[of.ID] = versionedTypes{of.SchemaVersion, types}
-	return types, nil
+		return ResourceTypes(extensions), nil
+	})
 }

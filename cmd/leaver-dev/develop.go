@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/cmd/internal/app"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack"
 	"github.com/leaverhq/leaver/internal/seal"
@@ -221,14 +222,14 @@ func (i *installation) provision(ctx context.Context, name string) error {
 	if i.tenant, err = tenants.Create(ctx, name, tenant.ProfileDefault); err != nil {
 		return err
 	}
-	for class, secret := range map[tenant.Class]*string{
-		tenant.ClassSCIM: &i.scim, tenant.ClassPlatform: &i.platform, tenant.ClassReceiver: &i.receiver, tenant.ClassOperator: &i.operator,
+	for class, secret := range map[auth.Class]*string{
+		auth.ClassSCIM: &i.scim, auth.ClassPlatform: &i.platform, auth.ClassReceiver: &i.receiver, auth.ClassOperator: &i.operator,
 	} {
 		of := i.tenant.ID
-		if class == tenant.ClassOperator {
+		if class == auth.ClassOperator {
 			of = uuid.Nil
 		}
-		if _, *secret, err = tenants.Issue(ctx, of, tenant.NewToken{Class: class, Description: "leaver-dev"}); err != nil {
+		if _, *secret, err = i.app.Auth().Issue(ctx, of, auth.NewToken{Class: class, Description: "leaver-dev"}); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/cmd/internal/app"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -76,13 +77,13 @@ func (c *cli) migrateCommand() *cobra.Command {
 // the first operator token, and every approver's; others go through the API.
 func (c *cli) bootstrapCommand() *cobra.Command {
 	var ttl time.Duration
-	class := string(tenant.ClassOperator)
+	class := string(auth.ClassOperator)
 	var list bool
 	var revoke string
 	cmd := &cobra.Command{
 		Use: "bootstrap", Short: "Issue an operator's or approver's token straight at the database (shown once)", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if class != string(tenant.ClassOperator) && class != string(tenant.ClassApprover) {
+			if class != string(auth.ClassOperator) && class != string(auth.ClassApprover) {
 				return coded(exitUsage, "--class is operator or approver")
 			}
 			cfg, err := c.load()
@@ -94,10 +95,10 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			store := tenant.NewStore(db)
+			store := auth.NewStore(db, tenant.NewStore(db))
 			switch {
 			case list:
-				tokens, err := store.Tokens(cmd.Context(), uuid.Nil, tenant.Class(class))
+				tokens, err := store.Tokens(cmd.Context(), uuid.Nil, auth.Class(class))
 				if err != nil {
 					return err
 				}
@@ -107,10 +108,10 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 				if err != nil {
 					return coded(exitUsage, "--revoke must be the id of a token, got %q", revoke)
 				}
-				return store.Revoke(cmd.Context(), uuid.Nil, id, tenant.Class(class))
+				return store.Revoke(cmd.Context(), uuid.Nil, id, auth.Class(class))
 			}
-			_, secret, err := store.Issue(cmd.Context(), uuid.Nil, tenant.NewToken{
-				Class: tenant.Class(class), Description: "bootstrap", TTL: ttl,
+			_, secret, err := store.Issue(cmd.Context(), uuid.Nil, auth.NewToken{
+				Class: auth.Class(class), Description: "bootstrap", TTL: ttl,
 			})
 			if err != nil {
 				return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -28,13 +29,13 @@ func ofTenant(group *cobra.Command) func(path string) string {
 func (c *cli) issuerCommand() *cobra.Command {
 	group := &cobra.Command{Use: "issuer", Short: "Keep the issuers whose JWTs open a tenant's SCIM, end sessions, or tell security events"}
 	path := ofTenant(group)
-	var body tenant.Issuer
+	var body auth.Issuer
 	var uses []string
 	add := &cobra.Command{
 		Use: "add ISSUER", Short: "Let an issuer's JWTs in", Args: cobra.ExactArgs(1),
 		Example: "  leaver issuer add https://id.example.com --tenant acme --audience leaver --jwks-url https://id.example.com/keys --subject provisioner",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
-			var added tenant.Issuer
+			var added auth.Issuer
 			request := map[string]any{"issuer": args[0], "audience": body.Audience, "jwksUrl": body.JWKSURL, "subjects": body.Subjects, "uses": uses}
 			if err := cl.do(cmd.Context(), http.MethodPost, path("/issuers"), request, &added); err != nil {
 				return err
@@ -49,7 +50,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List them", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			issuers, err := all[tenant.Issuer](cmd.Context(), cl, path("/issuers"), url.Values{}, 0)
+			issuers, err := all[auth.Issuer](cmd.Context(), cl, path("/issuers"), url.Values{}, 0)
 			if err != nil {
 				return err
 			}
@@ -66,7 +67,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 	return group
 }
 
-func (c *cli) printIssuers(body any, issuers ...tenant.Issuer) error {
+func (c *cli) printIssuers(body any, issuers ...auth.Issuer) error {
 	var rows [][]string
 	for _, i := range issuers {
 		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any"), joined(i.Uses)})
@@ -74,7 +75,7 @@ func (c *cli) printIssuers(body any, issuers ...tenant.Issuer) error {
 	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS", "FOR"}, rows)
 }
 
-func joined(uses []tenant.Use) string {
+func joined(uses []auth.Use) string {
 	texts := make([]string, len(uses))
 	for i, use := range uses {
 		texts[i] = string(use)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -142,7 +143,7 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 				return err
 			}
 			var issued struct {
-				tenant.Token
+				auth.Token
 				Secret string `json:"secret"`
 			}
 			body := map[string]any{"class": class, "description": description, "ttlSeconds": int64(ttl / time.Second)}
@@ -172,7 +173,7 @@ func (c *cli) tokenList(path func() string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tokens, err := all[tenant.Token](cmd.Context(), cl, path(), url.Values{}, 0)
+			tokens, err := all[auth.Token](cmd.Context(), cl, path(), url.Values{}, 0)
 			if err != nil {
 				return err
 			}
@@ -183,7 +184,7 @@ func (c *cli) tokenList(path func() string) *cobra.Command {
 
 var tokenHeader = []string{"ID", "CLASS", "DESCRIPTION", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "CREATED BY"}
 
-func tokenRows(tokens ...tenant.Token) [][]string {
+func tokenRows(tokens ...auth.Token) [][]string {
 	var rows [][]string
 	for _, t := range tokens {
 		rows = append(rows, []string{

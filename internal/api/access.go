@@ -15,9 +15,9 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/leaverhq/leaver/internal/access"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 const (
@@ -34,7 +34,7 @@ const (
 func (s *Server) Access() http.Handler {
 	r := chi.NewRouter()
 	s.refuseUnknown(r)
-	r.Use(echoRequestID, bounded, s.authenticate(tenant.ClassPlatform))
+	r.Use(echoRequestID, bounded, s.authenticate(auth.ClassPlatform))
 	r.Post("/evaluation", s.evaluate)
 	r.Post("/evaluations", s.evaluateAll)
 	return r

@@ -42,7 +42,7 @@ type lineError struct {
 func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 	lines, err := readLines(w, r)
 	if err == nil {
-		err = s.imports.take(caller(r).TokenID, len(lines))
+		err = s.imports.take(r.Context(), caller(r).TokenID, len(lines))
 	}
 	if err != nil {
 		s.fail(w, r, err)

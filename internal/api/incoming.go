@@ -10,10 +10,10 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // The other ways into a cascade. Each names its tenant in the path, or leaves it to the
@@ -27,12 +27,12 @@ const (
 // RevokeGlobally ends everything of the subject that a client's IdP names, as a
 // deactivation does (draft-parecki-oauth-global-token-revocation-06).
 func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
-	received, err := s.Tenants.AuthenticateRevocation(r.Context(), tenant.Bearer(r.Header), chi.URLParam(r, "tenant"))
+	received, err := s.Auth.AuthenticateRevocation(r.Context(), auth.Bearer(r.Header), chi.URLParam(r, "tenant"))
 	var known bool
 	if err == nil {
-		known, err = s.Tenants.Known(r.Context(), received)
+		known, err = s.Auth.Known(r.Context(), received)
 	}
-	if errors.Is(err, tenant.ErrUnauthorized) || known {
+	if errors.Is(err, auth.ErrUnauthorized) || known {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
 		err = problem{Status: http.StatusUnauthorized, Detail: "present a JWT of an issuer that the tenant lets in for revocation, once: iss, sub, aud, jti, iat, and exp within an hour"}
 	}
@@ -46,7 +46,7 @@ func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 		_, err = s.endSubject(r, received, body.SubjectID, lifecycle.TriggerRevocation)
 	}
 	if err == nil {
-		err = s.Tenants.Receive(r.Context(), received)
+		err = s.Auth.Receive(r.Context(), received)
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -57,7 +57,7 @@ func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 
 // endSubject deactivates whom a subject identifier names. Somebody who is restricted
 // already is ended again, for what the caller may know and leaver does not.
-func (s *Server) endSubject(r *http.Request, by tenant.Received, subject json.RawMessage, trigger lifecycle.Trigger) (directory.Named, error) {
+func (s *Server) endSubject(r *http.Request, by auth.Received, subject json.RawMessage, trigger lifecycle.Trigger) (directory.Named, error) {
 	of := by.Tenant
 	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(s.base(r), of.Name), by.Issuer)
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Server) ReceiveEvent(w http.ResponseWriter, r *http.Request) {
 	received, err := s.openEvent(w, r)
 	var known bool
 	if err == nil {
-		known, err = s.Tenants.Known(r.Context(), received)
+		known, err = s.Auth.Known(r.Context(), received)
 	}
 	if err == nil && !known {
 		err = s.actUpon(r, received)
@@ -100,23 +100,23 @@ func (s *Server) ReceiveEvent(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-func (s *Server) openEvent(w http.ResponseWriter, r *http.Request) (tenant.Received, error) {
+func (s *Server) openEvent(w http.ResponseWriter, r *http.Request) (auth.Received, error) {
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/secevent+jwt" {
-		return tenant.Received{}, setError{"invalid_request", "send application/secevent+jwt"}
+		return auth.Received{}, setError{"invalid_request", "send application/secevent+jwt"}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSET))
 	if err != nil {
-		return tenant.Received{}, setError{"invalid_request", "the token is longer than 64 KiB, or breaks off"}
+		return auth.Received{}, setError{"invalid_request", "the token is longer than 64 KiB, or breaks off"}
 	}
-	received, err := s.Tenants.OpenSET(r.Context(), string(raw), chi.URLParam(r, "tenant"))
-	if errors.Is(err, tenant.ErrUnauthorized) {
+	received, err := s.Auth.OpenSET(r.Context(), string(raw), chi.URLParam(r, "tenant"))
+	if errors.Is(err, auth.ErrUnauthorized) {
 		return received, setError{"authentication_failed", "the token is not signed by a transmitter that the tenant has configured, not for it, too old, or no security event token"}
 	}
 	return received, err
 }
 
 // actUpon ends the subject where an event says so.
-func (s *Server) actUpon(r *http.Request, received tenant.Received) error {
+func (s *Server) actUpon(r *http.Request, received auth.Received) error {
 	for _, name := range ending() {
 		event, told := received.Events[name]
 		if !told {
@@ -144,7 +144,7 @@ func (s *Server) actUpon(r *http.Request, received tenant.Received) error {
 		}
 		break
 	}
-	return s.Tenants.Receive(r.Context(), received)
+	return s.Auth.Receive(r.Context(), received)
 }
 
 // setError is an error as RFC 8935 section 2.3 has it.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -73,7 +74,7 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 	}
 	to := tenant.Settings(body)
 	// Of two people one sets a threshold, and another loosens it.
-	approver := caller(r).Class == tenant.ClassApprover
+	approver := caller(r).Class == auth.ClassApprover
 	if approver && !to.OnlyThreshold() {
 		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds"})
 		return
@@ -116,7 +117,7 @@ func (s *Server) listAdminActs(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
-	tokens, err := s.Tenants.Tokens(r.Context(), tenantOf(r).ID)
+	tokens, err := s.Auth.Tokens(r.Context(), tenantOf(r).ID)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -126,24 +127,24 @@ func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
 
 // issued is the one answer that ever holds a token's secret.
 type issued struct {
-	tenant.Token
+	auth.Token
 	Secret string `json:"secret"`
 }
 
 func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Class       tenant.Class `json:"class"`
-		Description string       `json:"description"`
-		TTL         int64        `json:"ttlSeconds"`
+		Class       auth.Class `json:"class"`
+		Description string     `json:"description"`
+		TTL         int64      `json:"ttlSeconds"`
 	}
 	if err := decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	of := tenantOf(r).ID
-	allowed := []tenant.Class{tenant.ClassSCIM, tenant.ClassPlatform, tenant.ClassReceiver}
+	allowed := []auth.Class{auth.ClassSCIM, auth.ClassPlatform, auth.ClassReceiver}
 	if of == uuid.Nil {
-		allowed = []tenant.Class{tenant.ClassOperator}
+		allowed = []auth.Class{auth.ClassOperator}
 	}
 	switch {
 	case !slices.Contains(allowed, body.Class):
@@ -153,7 +154,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: "ttlSeconds is out of range, or the description too long"})
 		return
 	}
-	token, secret, err := s.Tenants.Issue(r.Context(), of, tenant.NewToken{
+	token, secret, err := s.Auth.Issue(r.Context(), of, auth.NewToken{
 		Class: body.Class, Description: body.Description, TTL: time.Duration(body.TTL) * time.Second,
 	})
 	if err != nil {
@@ -166,7 +167,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err == nil {
-		err = s.Tenants.Revoke(r.Context(), tenantOf(r).ID, id)
+		err = s.Auth.Revoke(r.Context(), tenantOf(r).ID, id)
 	}
 	if err != nil {
 		s.fail(w, r, err)

@@ -8,8 +8,8 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 const (
@@ -97,7 +97,7 @@ func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, e
 
 // stillMay tells whether a receiver who has waited may be answered yet.
 func (s *Server) stillMay(r *http.Request, stream ssf.Stream) error {
-	if _, err := s.Tenants.Authenticate(r.Context(), tenant.Bearer(r.Header), tenant.ClassReceiver); err != nil {
+	if _, err := s.Auth.Authenticate(r.Context(), auth.Bearer(r.Header), auth.ClassReceiver); err != nil {
 		return problem{Status: http.StatusUnauthorized, Detail: "the token is no longer valid"}
 	}
 	now, err := s.Signals.Get(r.Context(), caller(r).Tenant.ID, stream.ID)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
@@ -51,7 +52,7 @@ func toProblem(err error) problem {
 	if errors.As(err, &rule) {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: rule.Error(), Line: rule.Line, Column: rule.Column}
 	}
-	var issuer *tenant.InvalidIssuerError
+	var issuer *auth.InvalidIssuerError
 	if errors.As(err, &issuer) {
 		return problem{Status: http.StatusUnprocessableEntity, Detail: issuer.Error()}
 	}
@@ -64,13 +65,13 @@ func toProblem(err error) problem {
 		status int
 	}{
 		{tenant.ErrNotFound, http.StatusNotFound},
-		{tenant.ErrTokenNotFound, http.StatusNotFound},
+		{auth.ErrTokenNotFound, http.StatusNotFound},
 		{tenant.ErrExists, http.StatusConflict},
 		{tenant.ErrInvalidName, http.StatusBadRequest},
 		{tenant.ErrInvalidRate, http.StatusUnprocessableEntity},
 		{tenant.ErrInvalidPolicy, http.StatusUnprocessableEntity},
-		{tenant.ErrIssuerNotFound, http.StatusNotFound},
-		{tenant.ErrIssuerExists, http.StatusConflict},
+		{auth.ErrIssuerNotFound, http.StatusNotFound},
+		{auth.ErrIssuerExists, http.StatusConflict},
 		{tenant.ErrSchemaNotFound, http.StatusNotFound},
 		{tenant.ErrSchemaInUse, http.StatusConflict},
 		{credential.ErrNotFound, http.StatusNotFound},
@@ -95,7 +96,7 @@ func toProblem(err error) problem {
 		{directory.ErrNotFound, http.StatusNotFound},
 		{directory.ErrInvalidSubject, http.StatusBadRequest},
 		{directory.ErrAmbiguousSubject, http.StatusUnprocessableEntity},
-		{tenant.ErrKeysUnavailable, http.StatusServiceUnavailable},
+		{auth.ErrKeysUnavailable, http.StatusServiceUnavailable},
 		{cascade.ErrNotFound, http.StatusNotFound},
 		{lifecycle.ErrNotRestricted, http.StatusConflict},
 		{cascade.ErrNotFailed, http.StatusConflict},

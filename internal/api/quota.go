@@ -5,34 +5,32 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
+
+	"github.com/leaverhq/leaver/internal/cache"
 )
 
-// maxLineRates bounds the tokens whose rate is kept: when there are more, all begin anew.
+// maxLineRates bounds the tokens whose limiter a process keeps.
 const maxLineRates = 10_000
 
-// lineRates hold the rate at which each token imports. The zero value is ready.
+// lineRates holds the rate at which each token imports.
 type lineRates struct {
-	mu sync.Mutex
-	of map[uuid.UUID]*rate.Limiter
+	limiters *cache.Cache[uuid.UUID, *rate.Limiter]
 }
 
+func newLineRates() lineRates { return lineRates{cache.New[uuid.UUID, *rate.Limiter](maxLineRates, 0)} }
+
 // take takes lines of a token's rate, or returns the problem that says when to try again.
-func (l *lineRates) take(token uuid.UUID, lines int) error {
-	l.mu.Lock()
-	limiter := l.of[token]
-	if limiter == nil {
-		if l.of == nil || len(l.of) >= maxLineRates {
-			l.of = make(map[uuid.UUID]*rate.Limiter)
-		}
-		limiter = rate.NewLimiter(importRate, importBurst)
-		l.of[token] = limiter
+func (l lineRates) take(ctx context.Context, token uuid.UUID, lines int) error {
+	limiter, err := l.limiters.Get(ctx, token, func(context.Context) (*rate.Limiter, error) {
+		return rate.NewLimiter(importRate, importBurst), nil
+	})
+	if err != nil {
+		return err
 	}
-	l.mu.Unlock()
 	if limiter.AllowN(time.Now(), lines) {
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -66,19 +67,20 @@ type Connectors interface {
 
 // Server answers requests.
 type Server struct {
-	Tenants    *tenant.Store
-	Credentials  *credential.Store
-	Cascades   *cascade.Store
-	Evidence   *evidence.Store
-	Connectors Connectors
-	Runner     Cascades
-	Directory  *directory.Store
-	Lifecycle  *lifecycle.Writer
-	Threshold     *cascade.Threshold
-	Pauses     *registry.Pauses
-	Decisions  *access.Store
-	Signals    *ssf.Store
-	Audit      *audit.Store
+	Tenants     *tenant.Store
+	Auth        *auth.Store
+	Credentials *credential.Store
+	Cascades    *cascade.Store
+	Evidence    *evidence.Store
+	Connectors  Connectors
+	Runner      Cascades
+	Directory   *directory.Store
+	Lifecycle   *lifecycle.Writer
+	Threshold   *cascade.Threshold
+	Pauses      *registry.Pauses
+	Decisions   *access.Store
+	Signals     *ssf.Store
+	Audit       *audit.Store
 	// PrivateReceivers lets receivers of signals be at private addresses.
 	PrivateReceivers bool
 	// PublicURL is the address that clients know; empty is what they asked for.
@@ -97,6 +99,7 @@ type Server struct {
 // Handler returns the routes, to be mounted at [BasePath]. Each group of
 // routes takes one class of token.
 func (s *Server) Handler() http.Handler {
+	s.imports = newLineRates()
 	r := chi.NewRouter()
 	s.refuseUnknown(r)
 	r.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
@@ -104,7 +107,7 @@ func (s *Server) Handler() http.Handler {
 		_, _ = w.Write(openapi)
 	})
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(tenant.ClassPlatform))
+		r.Use(s.authenticate(auth.ClassPlatform))
 		credentials := items{Server: s, path: "/credentials", kinds: connectors.CredentialKinds()}
 		runs := items{Server: s, path: "/scheduled-runs", kinds: []connectors.Kind{connectors.ScheduledRun}}
 		for _, h := range []items{credentials, runs} {
@@ -117,15 +120,15 @@ func (s *Server) Handler() http.Handler {
 		r.Get("/principals/{id}/standing", s.standing)
 	})
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(tenant.ClassApprover), s.logActs)
+		r.Use(s.authenticate(auth.ClassApprover), s.logActs)
 		r.With(s.nameTenant).Post("/tenants/{tenant}/brakes/release", s.releaseBrake)
 	})
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(tenant.ClassOperator, tenant.ClassApprover), s.logActs)
+		r.Use(s.authenticate(auth.ClassOperator, auth.ClassApprover), s.logActs)
 		r.With(s.nameTenant).Patch("/tenants/{tenant}", s.configureTenant)
 	})
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(tenant.ClassOperator), s.logActs)
+		r.Use(s.authenticate(auth.ClassOperator), s.logActs)
 		r.Get("/tenants", s.listTenants)
 		r.Post("/tenants", s.createTenant)
 		r.Get("/operator-tokens", s.listTokens)
@@ -200,8 +203,8 @@ type (
 	tenantKey struct{}
 )
 
-func caller(r *http.Request) tenant.Caller {
-	c, _ := r.Context().Value(callerKey{}).(tenant.Caller)
+func caller(r *http.Request) auth.Caller {
+	c, _ := r.Context().Value(callerKey{}).(auth.Caller)
 	return c
 }
 
@@ -213,11 +216,11 @@ func tenantOf(r *http.Request) tenant.Tenant {
 	return caller(r).Tenant
 }
 
-func (s *Server) authenticate(classes ...tenant.Class) func(http.Handler) http.Handler {
+func (s *Server) authenticate(classes ...auth.Class) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			c, err := s.Tenants.Authenticate(r.Context(), tenant.Bearer(r.Header), classes...)
-			if errors.Is(err, tenant.ErrUnauthorized) {
+			c, err := s.Auth.Authenticate(r.Context(), auth.Bearer(r.Header), classes...)
+			if errors.Is(err, auth.ErrUnauthorized) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
 				s.fail(w, r, problem{Status: http.StatusUnauthorized, Detail: fmt.Sprintf("present a valid token of class %s", alternatives(classes))})
 				return
@@ -233,7 +236,7 @@ func (s *Server) authenticate(classes ...tenant.Class) func(http.Handler) http.H
 }
 
 // alternatives names classes in a sentence.
-func alternatives(classes []tenant.Class) string {
+func alternatives(classes []auth.Class) string {
 	names := make([]string, len(classes))
 	for i, class := range classes {
 		names[i] = string(class)

@@ -9,8 +9,8 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 const (
@@ -30,7 +30,7 @@ func (s *Server) SSF() http.Handler {
 	s.refuseUnknown(r)
 	r.Get("/jwks.json", s.jwks)
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(tenant.ClassReceiver))
+		r.Use(s.authenticate(auth.ClassReceiver))
 		r.Post("/streams", s.createStream)
 		r.Get("/streams", s.getStreams)
 		r.Patch("/streams", s.updateStream)

@@ -7,8 +7,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // StreamView is a stream as operators see it.
@@ -36,17 +36,17 @@ func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = decode(w, r, &body)
 	}
-	var tokens []tenant.Token
+	var tokens []auth.Token
 	if err == nil {
-		tokens, err = s.Tenants.Tokens(r.Context(), tenantOf(r).ID)
+		tokens, err = s.Auth.Tokens(r.Context(), tenantOf(r).ID)
 	}
-	if err == nil && !slices.ContainsFunc(tokens, func(t tenant.Token) bool {
-		return t.ID == body.Token && t.Class == tenant.ClassReceiver && t.RevokedAt == nil
+	if err == nil && !slices.ContainsFunc(tokens, func(t auth.Token) bool {
+		return t.ID == body.Token && t.Class == auth.ClassReceiver && t.RevokedAt == nil
 	}) {
 		err = problem{Status: http.StatusUnprocessableEntity, Detail: "tokenId must be a valid token of class receiver"}
 	}
 	if err == nil {
-		_, err = s.Signals.Assign(r.Context(), tenantOf(r).ID, id, tenant.Caller{TokenID: body.Token, Class: tenant.ClassReceiver}.Actor())
+		_, err = s.Signals.Assign(r.Context(), tenantOf(r).ID, id, auth.Caller{TokenID: body.Token, Class: auth.ClassReceiver}.Actor())
 	}
 	if err != nil {
 		s.fail(w, r, err)

@@ -11,12 +11,13 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 func (s *Server) listIssuers(w http.ResponseWriter, r *http.Request) {
-	issuers, err := s.Tenants.Issuers(r.Context(), tenantOf(r).ID)
+	issuers, err := s.Auth.Issuers(r.Context(), tenantOf(r).ID)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -26,16 +27,16 @@ func (s *Server) listIssuers(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) addIssuer(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Issuer   string       `json:"issuer"`
-		Audience string       `json:"audience"`
-		JWKSURL  string       `json:"jwksUrl"`
-		Subjects []string     `json:"subjects"`
-		Uses     []tenant.Use `json:"uses"`
+		Issuer   string     `json:"issuer"`
+		Audience string     `json:"audience"`
+		JWKSURL  string     `json:"jwksUrl"`
+		Subjects []string   `json:"subjects"`
+		Uses     []auth.Use `json:"uses"`
 	}
 	err := decode(w, r, &body)
-	var added tenant.Issuer
+	var added auth.Issuer
 	if err == nil {
-		added, err = s.Tenants.AddIssuer(r.Context(), tenantOf(r).ID, tenant.Issuer{
+		added, err = s.Auth.AddIssuer(r.Context(), tenantOf(r).ID, auth.Issuer{
 			Issuer: body.Issuer, Audience: body.Audience, JWKSURL: body.JWKSURL, Subjects: body.Subjects, Uses: body.Uses,
 		})
 	}
@@ -49,7 +50,7 @@ func (s *Server) addIssuer(w http.ResponseWriter, r *http.Request) {
 func (s *Server) removeIssuer(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err == nil {
-		err = s.Tenants.RemoveIssuer(r.Context(), tenantOf(r).ID, id)
+		err = s.Auth.RemoveIssuer(r.Context(), tenantOf(r).ID, id)
 	}
 	if err != nil {
 		s.fail(w, r, err)

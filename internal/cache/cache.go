@@ -62,6 +62,9 @@ func (c *Cache[K, V]) add(generation int, key K, value V) {
 	}
 }
 
+// Remove removes the value of one key. It does not affect loads.
+func (c *Cache[K, V]) Remove(key K) { c.entries.Remove(key) }
+
 // Clear removes all values.
 func (c *Cache[K, V]) Clear() { c.RemoveIf(func(K) bool { return true }) }
 

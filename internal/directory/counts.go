@@ -1,77 +1,49 @@
 package directory
 
 import (
+	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/cache"
 )
 
 const (
-	// countTTL is how old a count of many resources may be where another
-	// process wrote; this process's own writes are seen at once.
+	// countTTL bounds the age of a count of many resources when another process wrote; this
+	// process's own writes are visible at once.
 	countTTL = 5 * time.Second
-	// countExact is up to how many resources are counted each time.
+	// countExact is the number of resources up to which a count is not cached.
 	countExact = 1000
-	// maxCounts bounds how many counts are kept.
+	// maxCounts bounds the cached counts.
 	maxCounts = 1000
 )
 
-// counts remembers for a moment how many resources dear queries match, so that
-// a walk over many pages does not count all of them for each.
+// counts caches how many resources expensive queries match, so that a client that reads many
+// pages does not have all resources counted for each page.
 type counts struct {
-	mu     sync.Mutex
-	kept   map[uuid.UUID]map[string]count
-	size   int
-	writes int
+	cached *cache.Cache[countKey, int]
 }
 
-type count struct {
-	n  int
-	at time.Time
+type countKey struct {
+	tenant uuid.UUID
+	query  string
 }
 
-// of returns a remembered count, or asks for it. Few resources are counted
-// each time: that is cheap, and exact.
-func (c *counts) of(tenant uuid.UUID, sql string, args []any, ask func() (int, error)) (int, error) {
-	key := fmt.Sprintf("%s %q", sql, args)
-	c.mu.Lock()
-	known, ok := c.kept[tenant][key]
-	writes := c.writes
-	c.mu.Unlock()
-	if ok && time.Since(known.at) < countTTL {
-		return known.n, nil
+func newCounts() counts { return counts{cache.New[countKey, int](maxCounts, countTTL)} }
+
+// of returns a cached count, or calls count. A small count is not cached: it is cheap, and exact.
+func (c counts) of(ctx context.Context, tenant uuid.UUID, sql string, args []any, count func(context.Context) (int, error)) (int, error) {
+	key := countKey{tenant, fmt.Sprintf("%s %q", sql, args)}
+	n, err := c.cached.Get(ctx, key, count)
+	if err == nil && n <= countExact {
+		c.cached.Remove(key)
 	}
-	asked := time.Now()
-	n, err := ask()
-	if err != nil || n <= countExact {
-		return n, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.writes != writes {
-		return n, nil // it may have been counted before a write
-	}
-	if c.kept == nil || c.size >= maxCounts {
-		c.kept, c.size = make(map[uuid.UUID]map[string]count), 0
-	}
-	if c.kept[tenant] == nil {
-		c.kept[tenant] = make(map[string]count)
-	}
-	if _, again := c.kept[tenant][key]; !again {
-		c.size++
-	}
-	c.kept[tenant][key] = count{n, asked}
-	return n, nil
+	return n, err
 }
 
-// Wrote makes the store forget what it remembers of a tenant: whoever writes
-// sees the own writes in every count.
-func (s *Store) Wrote(tenant uuid.UUID) {
-	s.counts.mu.Lock()
-	defer s.counts.mu.Unlock()
-	s.counts.writes++
-	s.counts.size -= len(s.counts.kept[tenant])
-	delete(s.counts.kept, tenant)
+// InvalidateCounts drops a tenant's cached totals, so that clients read their own writes.
+func (s *Store) InvalidateCounts(tenant uuid.UUID) {
+	s.counts.cached.RemoveIf(func(k countKey) bool { return k.tenant == tenant })
 }

@@ -74,7 +74,7 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, erro
 		page.Total = q.Offset + n
 		return page, nil
 	}
-	page.Total, err = s.counts.of(tenant, match, b.args[:matchArgs], func() (int, error) {
+	page.Total, err = s.counts.of(ctx, tenant, match, b.args[:matchArgs], func(ctx context.Context) (int, error) {
 		return database.Row(ctx, s.db, tenant, pgx.RowTo[int], "select count(*)"+match, b.args[:matchArgs]...)
 	})
 	if err != nil {

@@ -20,7 +20,7 @@ type Store struct {
 }
 
 // NewStore returns the store on db.
-func NewStore(db *database.DB) *Store { return &Store{db: db} }
+func NewStore(db *database.DB) *Store { return &Store{db: db, counts: newCounts()} }
 
 // shown is what an answer needs of a row r of resources. The extensions come as words,
 // which costs less than an array; no URN has a blank. Most users have no relations, and

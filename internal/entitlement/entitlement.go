@@ -6,10 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/hashicorp/golang-lru/v2/expirable"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
@@ -35,21 +35,20 @@ type Store struct {
 	db         *database.DB
 	vocabulary func([]tenant.Schema) (mapping.Vocabulary, error)
 
-	mu    sync.Mutex
-	rules map[uuid.UUID]known
+	rules *expirable.LRU[rulesKey, *mapping.Rules]
 }
 
-// known are compiled rules, and what they were compiled from.
-type known struct {
+// rulesKey names what rules were compiled from. The rules of a key never change.
+type rulesKey struct {
+	tenant        uuid.UUID
 	version       int
 	schemaVersion int64
-	rules         *mapping.Rules
 }
 
 // NewStore returns the store on db. vocabulary says what rules may name where a
 // tenant has declared those schemas.
 func NewStore(db *database.DB, vocabulary func([]tenant.Schema) (mapping.Vocabulary, error)) *Store {
-	return &Store{db: db, vocabulary: vocabulary, rules: make(map[uuid.UUID]known)}
+	return &Store{db: db, vocabulary: vocabulary, rules: expirable.NewLRU[rulesKey, *mapping.Rules](maxRules, nil, 0)}
 }
 
 // Version is a document of rules as it was applied.
@@ -179,7 +178,7 @@ func (s *Store) compile(document string, schemas []tenant.Schema) (*mapping.Rule
 // current compiles the rules in force as the transaction sees them, or recalls them.
 // Error: [ErrNoMapping].
 func (s *Store) current(ctx context.Context, tx pgx.Tx, of uuid.UUID) (*mapping.Rules, int, error) {
-	var k known
+	k := rulesKey{tenant: of}
 	err := tx.QueryRow(ctx, `
 		select m.version, t.schema_version from mappings m join tenants t on t.id = m.tenant_id
 		 where m.tenant_id = $1 order by m.version desc limit 1`, of).Scan(&k.version, &k.schemaVersion)
@@ -189,11 +188,8 @@ func (s *Store) current(ctx context.Context, tx pgx.Tx, of uuid.UUID) (*mapping.
 	if err != nil {
 		return nil, 0, err
 	}
-	s.mu.Lock()
-	have := s.rules[of]
-	s.mu.Unlock()
-	if have.version == k.version && have.schemaVersion == k.schemaVersion {
-		return have.rules, have.version, nil
+	if rules, ok := s.rules.Get(k); ok {
+		return rules, k.version, nil
 	}
 	schemas, err := tenant.ReadSchemas(ctx, tx, of)
 	if err != nil {
@@ -203,17 +199,13 @@ func (s *Store) current(ctx context.Context, tx pgx.Tx, of uuid.UUID) (*mapping.
 	if err := tx.QueryRow(ctx, `select document from mappings where tenant_id = $1 and version = $2`, of, k.version).Scan(&document); err != nil {
 		return nil, 0, err
 	}
-	if k.rules, err = s.compile(document, schemas); err != nil {
+	rules, err := s.compile(document, schemas)
+	if err != nil {
 		return nil, 0, fmt.Errorf("version %d of the mapping: %w", k.version, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.rules) >= maxKnown {
-		clear(s.rules)
-	}
-	s.rules[of] = k
-	return k.rules, k.version, nil
+	s.rules.Add(k, rules)
+	return rules, k.version, nil
 }
 
-// maxKnown bounds of how many tenants the compiled rules are kept.
-const maxKnown = 1000
+// maxRules bounds the compiled rules that a process keeps.
+const maxRules = 1000

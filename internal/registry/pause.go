@@ -6,12 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/database"
 )
 
@@ -35,28 +35,22 @@ const remembered = time.Second
 // Pauses reads and writes which connectors are paused. What it read it remembers
 // for a second: every attempt asks.
 type Pauses struct {
-	db *database.DB
-
-	mu    sync.Mutex
-	at    time.Time
-	known map[string]Pause
+	db     *database.DB
+	cached *cache.Cache[struct{}, map[string]Pause]
 }
 
 // NewPauses returns the pauses on db.
-func NewPauses(db *database.DB) *Pauses { return &Pauses{db: db} }
+func NewPauses(db *database.DB) *Pauses {
+	return &Pauses{db: db, cached: cache.New[struct{}, map[string]Pause](1, remembered)}
+}
 
 // Of returns the connector's pause, or nil.
 func (p *Pauses) Of(ctx context.Context, connector string) (*Pause, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if time.Since(p.at) > remembered {
-		pauses, err := p.All(ctx)
-		if err != nil {
-			return nil, err
-		}
-		p.known, p.at = pauses, time.Now()
+	pauses, err := p.cached.Get(ctx, struct{}{}, p.All)
+	if err != nil {
+		return nil, err
 	}
-	if pause, ok := p.known[connector]; ok {
+	if pause, ok := pauses[connector]; ok {
 		return &pause, nil
 	}
 	return nil, nil //nolint:nilnil // not paused is a value here
@@ -91,9 +85,7 @@ func (p *Pauses) Resume(ctx context.Context, connector, by, reason string) error
 
 func (p *Pauses) write(ctx context.Context, what, connector string, unchanged error, sql string, args ...any) error {
 	_, err := database.Row(ctx, p.db, uuid.Nil, pgx.RowTo[bool], sql, args...)
-	p.mu.Lock()
-	p.at = time.Time{}
-	p.mu.Unlock()
+	p.cached.Clear()
 	if errors.Is(err, pgx.ErrNoRows) {
 		return unchanged
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -32,22 +31,12 @@ const (
 	keyLook = time.Minute
 )
 
-// keyCache remembers the key that signs, and the keys that are served.
-type keyCache struct {
-	mu     sync.Mutex
-	signer jose.Signer
-	look   time.Time // when to look again which key signs
-	public []byte
-	until  time.Time
-}
-
 // JWKS returns the public keys (RFC 7517).
 func (s *Store) JWKS(ctx context.Context) ([]byte, error) {
-	s.keys.mu.Lock()
-	defer s.keys.mu.Unlock()
-	if time.Now().Before(s.keys.until) {
-		return s.keys.public, nil
-	}
+	return s.public.Get(ctx, struct{}{}, s.publicKeys)
+}
+
+func (s *Store) publicKeys(ctx context.Context) ([]byte, error) {
 	keys := []json.RawMessage{}
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `select public from signing_keys where created_at > now() - $1::interval order by created_at desc`, keyLife+2*Retention)
@@ -64,18 +53,16 @@ func (s *Store) JWKS(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the signing keys: %w", err)
 	}
-	s.keys.public, s.keys.until = public, time.Now().Add(jwksLife)
 	return public, nil
 }
 
 // signer returns what signs now: the newest key that has been served for [keyLead], or,
 // where there is none, the newest. The next is made in time for that.
 func (s *Store) signer(ctx context.Context) (jose.Signer, error) {
-	s.keys.mu.Lock()
-	defer s.keys.mu.Unlock()
-	if s.keys.signer != nil && time.Now().Before(s.keys.look) {
-		return s.keys.signer, nil
-	}
+	return s.signers.Get(ctx, struct{}{}, s.newSigner)
+}
+
+func (s *Store) newSigner(ctx context.Context) (jose.Signer, error) {
 	id, private, created, err := s.signing(ctx)
 	if errors.Is(err, pgx.ErrNoRows) {
 		id, private, created, err = s.makeKey(ctx)
@@ -91,7 +78,6 @@ func (s *Store) signer(ctx context.Context) (jose.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use the signing key: %w", err)
 	}
-	s.keys.signer, s.keys.look = signer, time.Now().Add(keyLook)
 	return signer, nil
 }
 
@@ -153,6 +139,6 @@ func (s *Store) makeKey(ctx context.Context) (id uuid.UUID, private *rsa.Private
 		}
 		return tx.QueryRow(ctx, `insert into signing_keys (id, private, public) values ($1, $2, $3) returning created_at`, id, sealed, string(public)).Scan(&created)
 	})
-	s.keys.until = time.Time{} // what is served has changed
+	s.public.Clear()
 	return id, private, created, err
 }

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/seal"
 )
@@ -119,8 +121,15 @@ const maxStreams = 50
 type Store struct {
 	db     *database.DB
 	sealer *seal.Sealer
-	keys   keyCache
+	// signers and public hold one value each: the signer, and the keys that are served.
+	signers *cache.Cache[struct{}, jose.Signer]
+	public  *cache.Cache[struct{}, []byte]
 }
 
 // NewStore returns the store on db.
-func NewStore(db *database.DB, sealer *seal.Sealer) *Store { return &Store{db: db, sealer: sealer} }
+func NewStore(db *database.DB, sealer *seal.Sealer) *Store {
+	return &Store{
+		db: db, sealer: sealer,
+		signers: cache.New[struct{}, jose.Signer](1, keyLook), public: cache.New[struct{}, []byte](1, jwksLife),
+	}
+}

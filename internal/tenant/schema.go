@@ -141,6 +141,6 @@ func (s *Store) changeSchemas(ctx context.Context, tenant uuid.UUID, change func
 	if err != nil {
 		return fmt.Errorf("change schemas: %w", err)
 	}
-	s.forget()
+	s.notifyChanged()
 	return nil
 }

@@ -65,8 +65,8 @@ const (
 const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version,
 	brake_leavers, brake_share, brake_window, orphans`
 
-// stored is a tenant's row as PostgreSQL's to_jsonb writes it.
-type stored struct {
+// Row is a tenant's row as PostgreSQL's to_jsonb writes it; Tenant(row) converts it.
+type Row struct {
 	ID                uuid.UUID `json:"id"`
 	Name              string    `json:"name"`
 	Profile           Profile   `json:"profile"`
@@ -106,17 +106,18 @@ var (
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// Store reads and writes tenants and tokens.
+// Store reads and writes tenants.
 type Store struct {
 	db      *database.DB
-	callers cache[[32]byte, validity]
-	issuers cache[string, []issuer]
-	keys    keySets
+	changed []func()
 }
 
-// NewStore returns the store on db. One store serves a process: what it
-// remembers of tokens it forgets where it is told to revoke them.
+// NewStore returns the store on db.
 func NewStore(db *database.DB) *Store { return &Store{db: db} }
+
+// OnChange registers a function that the store calls after each change of a tenant's settings
+// or schemas by this process. Call it before the store is used.
+func (s *Store) OnChange(f func()) { s.changed = append(s.changed, f) }
 
 // Create adds a tenant. Errors: [ErrInvalidName], [ErrExists].
 func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenant, error) {
@@ -226,7 +227,7 @@ func (s *Store) configure(ctx context.Context, id uuid.UUID, to Settings, allow 
 		}
 		return audit.Record(ctx, tx, id, audit.TenantConfigure, t.Name, before, t)
 	})
-	s.forget()
+	s.notifyChanged()
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Tenant{}, ErrNotFound
 	}
@@ -260,8 +261,8 @@ func (to Settings) validPolicy() bool {
 		(to.Orphans == nil || *to.Orphans == OrphansSuspend || *to.Orphans == OrphansManager)
 }
 
-// forget drops all that is remembered, after a change.
-func (s *Store) forget() {
-	s.callers.clear()
-	s.issuers.clear()
+func (s *Store) notifyChanged() {
+	for _, f := range s.changed {
+		f()
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -59,7 +60,8 @@ func newLeaver(t testing.TB) leaver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, token, err := tenants.Issue(t.Context(), of.ID, tenant.NewToken{Class: tenant.ClassSCIM})
+	tokens := auth.NewStore(db, tenants)
+	_, token, err := tokens.Issue(t.Context(), of.ID, auth.NewToken{Class: auth.ClassSCIM})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +70,7 @@ func newLeaver(t testing.TB) leaver {
 	r := chi.NewRouter()
 	r.Mount(scim.BasePath, scim.New(scim.Config{
 		Directory: directory.NewStore(db), Lifecycle: writer, Transactions: cascade.NewStore(db),
-		Tenants: tenants, Sealer: sealer, Log: log,
+		Tenants: tenants, Auth: tokens, Sealer: sealer, Log: log,
 	}).Handler())
 	return leaver{r, d, of.ID, token}
 }

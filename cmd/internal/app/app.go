@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/credential"
@@ -41,6 +42,7 @@ type App struct {
 	temporal   client.Client
 	connectors registry.Registry
 	tenants    *tenant.Store
+	auth       *auth.Store
 	writer     *lifecycle.Writer
 	// entitlements is one for all: it keeps what is compiled.
 	entitlements *entitlement.Store
@@ -79,6 +81,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 		return nil, err
 	}
 	a := &App{config: cfg, log: log, db: db, sealer: sealer, temporal: temporal, connectors: registry, tenants: tenant.NewStore(db)}
+	a.auth = auth.NewStore(db, a.tenants)
 	a.writer = lifecycle.NewWriter(db, a.starter(), log)
 	a.signals = ssf.NewStore(db, sealer)
 	a.entitlements = entitlement.NewStore(db, scim.Vocabulary)
@@ -93,8 +96,11 @@ func (a *App) Close() {
 	a.db.Close()
 }
 
-// Tenants returns the store of tenants and tokens.
+// Tenants returns the store of tenants.
 func (a *App) Tenants() *tenant.Store { return a.tenants }
+
+// Auth returns the store of tokens and issuers.
+func (a *App) Auth() *auth.Store { return a.auth }
 
 func (a *App) inventory() *credential.Store {
 	return credential.NewStore(a.db, a.sealer, a.entitlements)

@@ -10,15 +10,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/workflows"
 )
 
 // token of an approver, who releases brakes and does nothing else.
 func (i *installation) approver() string {
 	i.t.Helper()
-	return i.token(uuid.Nil, tenant.ClassApprover)
+	return i.token(uuid.Nil, auth.ClassApprover)
 }
 
 // hasState waits for a running cascade's LeaverState.
@@ -177,7 +177,7 @@ func TestAHeldCascadeThatIsTerminatedAndRunAgainIsHeldAgain(t *testing.T) {
 	// The window has passed by the time that it is run again, and the brake's
 	// numbers were taken away.
 	i.sql(`update lifecycle_events set created_at = created_at - interval '1 hour'`)
-	i.must("PATCH", "/v1/tenants/acme", i.token(uuid.Nil, tenant.ClassApprover), `{"brakeLeavers":0}`)
+	i.must("PATCH", "/v1/tenants/acme", i.token(uuid.Nil, auth.ClassApprover), `{"brakeLeavers":0}`)
 	if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "impatience"); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	commonpb "go.temporal.io/api/common/v1"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -103,7 +104,7 @@ func installAPI(t testing.TB, settings ...setting) *installation {
 	t.Cleanup(server.Close)
 	i.url = server.URL
 	i.tenant, i.scim, i.platform = i.newTenant("acme")
-	i.operator = i.token(uuid.Nil, tenant.ClassOperator)
+	i.operator = i.token(uuid.Nil, auth.ClassOperator)
 	relay, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { i.app.relay().Run(relay) })
@@ -152,12 +153,12 @@ func (i *installation) newTenant(name string) (of tenant.Tenant, scim, platform 
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	return of, i.token(of.ID, tenant.ClassSCIM), i.token(of.ID, tenant.ClassPlatform)
+	return of, i.token(of.ID, auth.ClassSCIM), i.token(of.ID, auth.ClassPlatform)
 }
 
-func (i *installation) token(of uuid.UUID, class tenant.Class) string {
+func (i *installation) token(of uuid.UUID, class auth.Class) string {
 	i.t.Helper()
-	_, secret, err := i.app.Tenants().Issue(i.t.Context(), of, tenant.NewToken{Class: class})
+	_, secret, err := i.app.Auth().Issue(i.t.Context(), of, auth.NewToken{Class: class})
 	if err != nil {
 		i.t.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 const sessionRevoked = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
@@ -124,7 +124,7 @@ func TestIssuer_SubjectsAreBoundToOneClaim(t *testing.T) {
 func TestStream_BelongsToItsToken(t *testing.T) {
 	r := newReceiver(t)
 	i := installAPI(t, withPrivateReceivers)
-	mine, other := i.token(i.tenant.ID, tenant.ClassReceiver), i.token(i.tenant.ID, tenant.ClassReceiver)
+	mine, other := i.token(i.tenant.ID, auth.ClassReceiver), i.token(i.tenant.ID, auth.ClassReceiver)
 	stream := i.stream(r, mine, ssf.AccountDisabled)
 	requests := map[string]func(token string) (int, []byte){
 		"get":    func(token string) (int, []byte) { return i.raw("GET", "/ssf/v1/streams?stream_id="+stream, token, "") },
@@ -194,7 +194,7 @@ func TestStream_HeadersReachNoOtherEndpoint(t *testing.T) {
 	}))
 	defer server.Close()
 	i := installAPI(t, withPrivateReceivers)
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	to := func(path string) string {
 		return fmt.Sprintf(`"delivery":{"method":%q,"endpoint_url":%q,"authorization_header":"for %s"}`, ssf.PushURN, server.URL+path, path)
 	}

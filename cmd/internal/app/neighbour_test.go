@@ -14,8 +14,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // TestRegister_HoldsUpNoDeactivation: a registration that was admitted and does not come to
@@ -256,7 +256,7 @@ func (i *installation) decisionsP95(question string) time.Duration {
 
 func TestAuthorization_TwiceIsRefused(t *testing.T) {
 	i := installAPI(t)
-	junk := i.token(uuid.Nil, tenant.ClassOperator)
+	junk := i.token(uuid.Nil, auth.ClassOperator)
 	for path, token := range map[string]string{"/scim/v2/Users": i.scim, "/v1/credentials": i.platform, "/v1/tenants": i.operator, "/ssf/v1/streams": i.platform} {
 		for _, headers := range [][]string{{"Bearer " + token, "Bearer " + junk}, {"Bearer " + junk, "Bearer " + token}, {"Bearer " + token, ""}} {
 			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, i.url+path, http.NoBody)

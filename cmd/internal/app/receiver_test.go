@@ -11,9 +11,9 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 func TestAReceiverThatHangsDelaysNobodyAndIsTold(t *testing.T) {
@@ -21,7 +21,7 @@ func TestAReceiverThatHangsDelaysNobodyAndIsTold(t *testing.T) {
 	bad, good := newReceiver(t), newReceiver(t)
 	i := install(t, withPrivateReceivers)
 	i.relaysSignals()
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	stream := i.stream(bad, token, ssf.AccountDisabled)
 	i.stream(good, token, ssf.AccountDisabled)
 	var held []net.Conn
@@ -67,7 +67,7 @@ func TestAWorkerKilledBetweenPushAndSettlingSendsTheSameTokenAgain(t *testing.T)
 	r := newReceiver(t)
 	i := installAPI(t, withPrivateReceivers)
 	i.relaysSignals()
-	i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver), ssf.AccountDisabled)
+	i.stream(r, i.token(i.tenant.ID, auth.ClassReceiver), ssf.AccountDisabled)
 	reached, over := make(chan struct{}), make(chan struct{})
 	end := sync.OnceFunc(func() { close(over) })
 	t.Cleanup(end)
@@ -104,7 +104,7 @@ type signer struct {
 func newSigner(t *testing.T) signer {
 	t.Helper()
 	i := installAPI(t)
-	s := signer{installation: i, token: i.token(i.tenant.ID, tenant.ClassReceiver)}
+	s := signer{installation: i, token: i.token(i.tenant.ID, auth.ClassReceiver)}
 	s.poll = i.polled(s.token, ssf.AccountDisabled)
 	i.deactivate(i.createUser("ada@example.com"))
 	return s

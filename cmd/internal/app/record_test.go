@@ -15,10 +15,10 @@ import (
 	historypb "go.temporal.io/api/history/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // record writes the histories that workflows/replay_test.go replays. Record
@@ -87,7 +87,7 @@ func (i *installation) recordMoves(p *platform) {
 // recordTransmission records the pushing of a token.
 func (i *installation) recordTransmission(r *receiver) {
 	i.relaysSignals()
-	stream := i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver), ssf.AccountDisabled)
+	stream := i.stream(r, i.token(i.tenant.ID, auth.ClassReceiver), ssf.AccountDisabled)
 	dan := i.createUser("dan@example.com")
 	i.deactivate(dan)
 	stacktest.Eventually(i.t, 20*time.Second, "the token", func() bool { return len(r.events(dan)) == 1 })

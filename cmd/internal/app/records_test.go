@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/internal/auth"
 )
 
 // walk reads a list to its end, page by page.
@@ -89,7 +89,7 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 // TestThreshold_IsLoosenedByAnApproverAlone: an operator alone must not take it away.
 func TestThreshold_IsLoosenedByAnApproverAlone(t *testing.T) {
 	i := installAPI(t)
-	approver := i.token(uuid.Nil, tenant.ClassApprover)
+	approver := i.token(uuid.Nil, auth.ClassApprover)
 	for n, c := range []struct {
 		token, body string
 		want        int
@@ -114,7 +114,7 @@ func TestThreshold_IsLoosenedByAnApproverAlone(t *testing.T) {
 
 func TestApprovers_AreOutOfOperatorsReach(t *testing.T) {
 	i := installAPI(t)
-	of, secret, err := i.app.Tenants().Issue(t.Context(), uuid.Nil, tenant.NewToken{Class: tenant.ClassApprover})
+	of, secret, err := i.app.Auth().Issue(t.Context(), uuid.Nil, auth.NewToken{Class: auth.ClassApprover})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestApprovers_AreOutOfOperatorsReach(t *testing.T) {
 	if status, _ := i.call("POST", "/v1/tenants/acme/brakes/release", secret, `{"reason":"x"}`); status != http.StatusConflict { // none is held
 		t.Errorf("the approver was answered %d, want 409", status)
 	}
-	if err := i.app.Tenants().Revoke(t.Context(), uuid.Nil, of.ID, tenant.ClassApprover); err != nil {
+	if err := i.app.Auth().Revoke(t.Context(), uuid.Nil, of.ID, auth.ClassApprover); err != nil {
 		t.Errorf("at the database: %v", err)
 	}
 }

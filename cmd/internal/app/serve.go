@@ -20,12 +20,12 @@ import (
 	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
-	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
 	"github.com/leaverhq/leaver/worker"
 )
@@ -47,13 +47,13 @@ func (a *App) Handler() http.Handler {
 	r.Get("/readyz", a.ready)
 	starter := a.starter()
 	provider := scim.New(scim.Config{
-		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Transactions: a.cascades(), Tenants: a.Tenants(), Sealer: a.sealer,
+		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Transactions: a.cascades(), Tenants: a.Tenants(), Auth: a.Auth(), Sealer: a.sealer,
 		PublicURL: a.config.Serve.PublicURL, RequestsPerSecond: a.config.Serve.RequestsPerSecond, Log: a.log,
 	}).Handler()
 	r.Mount(scim.BasePath, provider)
 	r.Mount(scim.TenantPath, provider)
 	server := &api.Server{
-		Tenants: a.Tenants(), Credentials: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
+		Tenants: a.Tenants(), Auth: a.Auth(), Credentials: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
 		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Threshold: cascade.NewThreshold(a.db), Pauses: registry.NewPauses(a.db),
 		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db, a.entitlements),
 		Signals: a.signals, Audit: audit.NewStore(a.db), PrivateReceivers: a.config.Signals.PrivateReceivers,
@@ -112,7 +112,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		body["status"], body["temporal"] = "degraded", "down"
 	}
 	if r.URL.Query().Has("verbose") {
-		if _, refused := a.Tenants().Authenticate(ctx, tenant.Bearer(r.Header), tenant.ClassOperator); refused != nil {
+		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.ClassOperator); refused != nil {
 			body["problems"] = []string{"present an operator token as Authorization: Bearer to read the problems"}
 		} else {
 			a.verbose(ctx, body, namespace, err)

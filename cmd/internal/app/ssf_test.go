@@ -18,10 +18,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // receiver takes pushed tokens, checks each signature, and fails as a test tells it to.
@@ -182,7 +182,7 @@ func TestAReceiverIsToldSignedWhatHappensInOrder(t *testing.T) {
 	i := install(t, withConnectors(p.connector()), withPrivateReceivers)
 	i.relaysSignals()
 	i.apply(engineering)
-	receiver := i.token(i.tenant.ID, tenant.ClassReceiver)
+	receiver := i.token(i.tenant.ID, auth.ClassReceiver)
 	stream := i.stream(r, receiver)
 	ada := i.createUser("ada@example.com")
 	i.createGroup("engineering-prod", ada)
@@ -243,7 +243,7 @@ func TestAReceiverThatFailsDelaysNobodyAndLosesNothing(t *testing.T) {
 			bad, good := newReceiver(t), newReceiver(t)
 			i := install(t, withPrivateReceivers)
 			i.relaysSignals()
-			token := i.token(i.tenant.ID, tenant.ClassReceiver)
+			token := i.token(i.tenant.ID, auth.ClassReceiver)
 			stream := i.stream(bad, token, ssf.AccountDisabled)
 			i.stream(good, token, ssf.AccountDisabled)
 			failures := 2
@@ -278,7 +278,7 @@ func TestATokenThatAReceiverRefusesIsNotSentAgainAndTold(t *testing.T) {
 	r := newReceiver(t)
 	i := install(t, withPrivateReceivers)
 	i.relaysSignals()
-	i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver), ssf.AccountDisabled)
+	i.stream(r, i.token(i.tenant.ID, auth.ClassReceiver), ssf.AccountDisabled)
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	asked := 0
 	r.answerWith(func(w http.ResponseWriter, s set) bool {
@@ -303,7 +303,7 @@ func TestAStreamIsManagedAsTheFrameworkSays(t *testing.T) {
 	r := newReceiver(t)
 	i := install(t, withPrivateReceivers)
 	i.relaysSignals()
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	id := i.stream(r, token, ssf.AccountDisabled, "https://example.com/unknown-event")
 	got := i.must("GET", "/ssf/v1/streams?stream_id="+id, token, "")
 	want := map[string]any{
@@ -356,7 +356,7 @@ func TestAStreamIsManagedAsTheFrameworkSays(t *testing.T) {
 
 func TestAPolledStreamKeepsATokenUntilItIsAcknowledged(t *testing.T) {
 	i := installAPI(t)
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	poll := i.polled(token, ssf.AccountDisabled)
 	if sets := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(sets) != 0 {
 		t.Fatalf("at first it has %v", sets)
@@ -404,7 +404,7 @@ func TestAReceiverAtAPrivateAddressIsNotReached(t *testing.T) {
 	r := newReceiver(t)
 	i := install(t)
 	i.relaysSignals()
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	body := func(endpoint string) string {
 		return fmt.Sprintf(`{"delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":%q}}`, endpoint)
 	}
@@ -436,7 +436,7 @@ func TestAClientThatDidNotWaitIsToldOfItsTransactionsEnd(t *testing.T) {
 	r := newReceiver(t)
 	i := install(t, withPrivateReceivers)
 	i.relaysSignals()
-	i.stream(r, i.token(i.tenant.ID, tenant.ClassReceiver), "urn:ietf:params:scim:event:misc:asyncresp")
+	i.stream(r, i.token(i.tenant.ID, auth.ClassReceiver), "urn:ietf:params:scim:event:misc:asyncresp")
 	ada, bob := i.createUser("ada"), i.createUser("bob")
 	i.deactivate(bob)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, i.url+"/scim/v2/Users/"+ada, http.NoBody)
@@ -462,7 +462,7 @@ func TestAClientThatDidNotWaitIsToldOfItsTransactionsEnd(t *testing.T) {
 // want of whom to tell.
 func TestAStreamThatGoesHoldsUpNoDeactivation(t *testing.T) {
 	i := installAPI(t)
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	var users []string
 	for n := range 60 {
 		users = append(users, i.createUser(fmt.Sprint("user-", n)))
@@ -496,7 +496,7 @@ func TestAStreamThatGoesHoldsUpNoDeactivation(t *testing.T) {
 
 func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
 	i := installAPI(t)
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	poll := i.polled(token, ssf.AccountDisabled)
 	i.deactivate(i.createUser("ada"))
 	age := func(column string) {
@@ -530,7 +530,7 @@ func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
 
 func TestPollsTellOfAPrincipalInOrder(t *testing.T) {
 	i := installAPI(t)
-	token := i.token(i.tenant.ID, tenant.ClassReceiver)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	poll := i.polled(token, ssf.AccountDisabled, ssf.AccountEnabled)
 	ada := i.createUser("ada")
 	for n := range 6 {

@@ -1,4 +1,4 @@
-package tenant
+package auth
 
 import (
 	"cmp"
@@ -20,6 +20,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // Issuer is an authorisation server whose JWTs open a tenant's SCIM (Entra's own, or
@@ -54,7 +55,7 @@ func Uses() []Use { return []Use{UseSCIM, UseRevocation, UseEvents} }
 // issuer is one as it is asked for when a token comes in.
 type issuer struct {
 	Issuer
-	tenant Tenant
+	tenant tenant.Tenant
 }
 
 // The errors of issuers.
@@ -262,7 +263,7 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 		!utf8.ValidString(unverified.Issuer) || strings.ContainsRune(unverified.Issuer, 0) {
 		return opened{}, ErrUnauthorized
 	}
-	issuers, err := s.issuers.get(unverified.Issuer, func() ([]issuer, error) { return s.findIssuers(ctx, unverified.Issuer) })
+	issuers, err := s.issuers.Get(ctx, unverified.Issuer, func(ctx context.Context) ([]issuer, error) { return s.findIssuers(ctx, unverified.Issuer) })
 	if err != nil {
 		return opened{}, err
 	}
@@ -273,7 +274,7 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 		if (name != "" && i.tenant.Name != name && use == UseSCIM) || !unverified.Audience.Contains(i.Audience) || !slices.Contains(i.Uses, use) {
 			continue
 		}
-		keys, err := s.keys.get(ctx, i.JWKSURL, token.Headers[0].KeyID)
+		keys, err := s.keysAt(ctx, i.JWKSURL, token.Headers[0].KeyID)
 		if err != nil {
 			return opened{}, err
 		}
@@ -338,9 +339,9 @@ func (s *Store) findIssuers(ctx context.Context, name string) ([]issuer, error) 
 		}
 		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuer, error) {
 			i := issuer{Issuer: Issuer{Issuer: name}}
-			var of stored
+			var of tenant.Row
 			err := row.Scan(&i.ID, &i.Audience, &i.JWKSURL, &i.Subjects, &i.Uses, &of)
-			i.tenant = Tenant(of)
+			i.tenant = tenant.Tenant(of)
 			return i, err
 		})
 		return err

@@ -1,4 +1,5 @@
-package tenant
+// Package auth authenticates callers by leaver's own tokens and by the JWTs of trusted issuers.
+package auth
 
 import (
 	"context"
@@ -16,8 +17,43 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
+
+// AuthStore authenticates callers, and reads and writes tokens and trusted issuers.
+type Store struct {
+	db      *database.DB
+	callers *cache.Cache[[32]byte, validity]
+	issuers *cache.Cache[string, []issuer]
+	keys    *cache.Cache[string, *keySet]
+}
+
+const (
+	// cacheTTL bounds how long a process may accept a token that another process has revoked.
+	cacheTTL = time.Second
+	maxCache = 10_000 // entries
+)
+
+// NewAuthStore returns the store on db. A process uses one store: a revocation through it takes
+// effect at once.
+func NewStore(db *database.DB, tenants *tenant.Store) *Store {
+	s := &Store{
+		db:      db,
+		callers: cache.New[[32]byte, validity](maxCache, cacheTTL),
+		issuers: cache.New[string, []issuer](maxCache, cacheTTL),
+		keys:    cache.New[string, *keySet](maxKeySets, 0),
+	}
+	tenants.OnChange(s.forget)
+	return s
+}
+
+// forget drops what is cached, after a change.
+func (s *Store) forget() {
+	s.callers.Clear()
+	s.issuers.Clear()
+}
 
 // Class says which API a token opens.
 type Class string
@@ -63,7 +99,7 @@ type Token struct {
 type Caller struct {
 	TokenID uuid.UUID // of a JWT: its issuer's
 	Class   Class
-	Tenant  Tenant // zero for operators
+	Tenant  tenant.Tenant // zero for operators
 	// Subject of a JWT; empty for leaver's own tokens.
 	Subject string
 }
@@ -189,7 +225,7 @@ func (s *Store) Authenticate(ctx context.Context, secret string, classes ...Clas
 		return Caller{}, ErrUnauthorized // what nobody was given costs no look-up
 	}
 	sum := sha256.Sum256([]byte(secret))
-	v, err := s.callers.get(sum, func() (validity, error) { return s.look(ctx, sum) })
+	v, err := s.callers.Get(ctx, sum, func(ctx context.Context) (validity, error) { return s.look(ctx, sum) })
 	if err != nil {
 		return Caller{}, err
 	}
@@ -204,7 +240,7 @@ func (s *Store) Authenticate(ctx context.Context, secret string, classes ...Clas
 
 func (s *Store) look(ctx context.Context, sum [32]byte) (validity, error) {
 	var v validity
-	var of *stored
+	var of *tenant.Row
 	err := database.Together(ctx, s.db, uuid.Nil, database.Statement{
 		SQL: `select id, class, expires_at, tenant from authenticate_token($1)`, Args: []any{sum[:]},
 		Collect: database.Fields(&v.caller.TokenID, &v.caller.Class, &v.expires, &of),
@@ -216,7 +252,7 @@ func (s *Store) look(ctx context.Context, sum [32]byte) (validity, error) {
 		return validity{}, fmt.Errorf("authenticate: %w", err)
 	}
 	if of != nil {
-		v.caller.Tenant = Tenant(*of)
+		v.caller.Tenant = tenant.Tenant(*of)
 	}
 	return v, nil
 }

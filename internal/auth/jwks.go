@@ -1,4 +1,4 @@
-package tenant
+package auth
 
 import (
 	"context"
@@ -33,12 +33,7 @@ var ErrKeysUnavailable = errors.New("the issuer's keys cannot be read")
 // maxKeySets bounds the addresses whose keys are kept.
 const maxKeySets = 1000
 
-// keySets keeps issuers' keys (RFC 7517) by their address. The zero value is ready.
-type keySets struct {
-	mu   sync.Mutex
-	sets map[string]*keySet
-}
-
+// keySet holds the keys of one issuer (RFC 7517).
 type keySet struct {
 	mu     sync.Mutex // held while looking, so that one looks for all
 	keys   jose.JSONWebKeySet
@@ -47,23 +42,13 @@ type keySet struct {
 	got    time.Time // the keys; zero is never
 }
 
-// get returns the keys of that id, or with an empty id all of them. An id that
-// is not known makes it look again. Error: [ErrKeysUnavailable].
-func (k *keySets) get(ctx context.Context, address, id string) ([]jose.JSONWebKey, error) {
-	k.mu.Lock()
-	if k.sets == nil {
-		k.sets = make(map[string]*keySet)
+// keysAt returns the keys of an address with the given id, or with an empty id all of them. An
+// unknown id fetches them again. Error: [ErrKeysUnavailable].
+func (s *Store) keysAt(ctx context.Context, address, id string) ([]jose.JSONWebKey, error) {
+	set, err := s.keys.Get(ctx, address, func(context.Context) (*keySet, error) { return &keySet{}, nil })
+	if err != nil {
+		return nil, err
 	}
-	set := k.sets[address]
-	if set == nil {
-		if len(k.sets) >= maxKeySets {
-			clear(k.sets) // they are fetched again; who holds one goes on with it
-		}
-		set = &keySet{}
-		k.sets[address] = set
-	}
-	k.mu.Unlock()
-
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	age := time.Since(set.looked)
