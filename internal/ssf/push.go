@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"code.dny.dev/ssrf"
+
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
@@ -33,7 +35,7 @@ type Pusher struct{ client *http.Client }
 func NewPusher(private bool) *Pusher {
 	dialer := &net.Dialer{Timeout: pushTimeout}
 	if !private {
-		dialer.Control = refusePrivate
+		dialer.Control = refusePrivate()
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext, transport.Proxy = dialer.DialContext, nil
@@ -43,37 +45,13 @@ func NewPusher(private bool) *Pusher {
 	}}
 }
 
-var errPrivate = errors.New("the address is private")
+// azureHost is the address of Azure's own host, which no registry lists.
+var azureHost = netip.MustParsePrefix("168.63.129.16/32")
 
-// refusePrivate looks at the address that is connected to, behind any name.
-func refusePrivate(_, address string, _ syscall.RawConn) error {
-	host, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return errPrivate
-	}
-	ip := host.Addr().Unmap()
-	if !ip.IsGlobalUnicast() || ip.IsPrivate() {
-		return errPrivate
-	}
-	for _, space := range insideSpaces() {
-		if space.Contains(ip) {
-			return errPrivate
-		}
-	}
-	return nil
-}
-
-// insideSpaces are addresses that lead inside although they are global by form:
-// carriers' own networks, where clouds keep services (RFC 6598), what is reserved or for
-// tests, and those that wrap an IPv4 address (NAT64, 6to4, Teredo, SIIT).
-func insideSpaces() []netip.Prefix {
-	return []netip.Prefix{
-		netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"),
-		netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("::/96"),
-		netip.MustParsePrefix("::ffff:0:0:0/96"), netip.MustParsePrefix("fec0::/10"),
-		netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
-		netip.MustParsePrefix("168.63.129.16/32"), // Azure's own host
-	}
+// refusePrivate returns an error for an address outside of the public Internet, whatever name
+// led to it: the IANA special-purpose registries list them.
+func refusePrivate() func(network, address string, c syscall.RawConn) error {
+	return ssrf.New(ssrf.WithAnyPort(), ssrf.WithDeniedV4Prefixes(azureHost)).Safe
 }
 
 // CheckEndpoint says why receivers cannot be reached at an address, or nil.
@@ -111,8 +89,8 @@ func (p *Pusher) Push(ctx context.Context, endpoint string, header connectors.Se
 	resp, err := p.client.Do(req)
 	if err != nil {
 		reason := connectors.TransportReason(err)
-		if errors.Is(err, errPrivate) {
-			reason = errPrivate.Error()
+		if errors.Is(err, ssrf.ErrProhibitedIP) {
+			reason = "the address is private"
 		}
 		return nil, &UnreachableError{Reason: req.URL.Host + ": " + reason}
 	}
