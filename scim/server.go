@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/leaverhq/leaver/internal/httpjson"
+
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
@@ -146,12 +148,7 @@ func cleanPath(next http.Handler) http.Handler {
 // before anything of the body is read.
 func (s *Server) methodNotAllowed(routes chi.Routes) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		path := chi.RouteContext(r.Context()).RoutePath
-		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-			if routes.Match(chi.NewRouteContext(), method, path) {
-				w.Header().Add("Allow", method)
-			}
-		}
+		httpjson.Allow(w, r, routes)
 		s.writeError(w, r, failure(http.StatusMethodNotAllowed, "the endpoint does not take "+r.Method))
 	})
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/internal/access"
+	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/evidence"
@@ -208,7 +208,7 @@ func (d *drill) proveAlive(ctx context.Context) error {
 // leave deactivates Ada as Entra does.
 func (d *drill) leave(ctx context.Context) error {
 	d.say("\nPayroll terminates Ada: the IdP sends {\"op\":\"Replace\",\"path\":\"active\",\"value\":\"False\"}.")
-	if reason, err := d.decide(ctx); err != nil || reason != string(access.Allow) {
+	if reason, err := d.decide(ctx); err != nil || reason != string(authzen.Allow) {
 		return fmt.Errorf("before she leaves, her agent may not act for her: %s %w", reason, err)
 	}
 	d.left = time.Now()

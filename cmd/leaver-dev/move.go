@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/internal/access"
+	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -103,7 +103,7 @@ func (d *drill) awaitEntitled(ctx context.Context, want bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
 	for {
-		var standing access.Standing
+		var standing authzen.Status
 		if err := d.call(ctx, http.MethodGet, "/v1/principals/"+d.ada+"/standing", d.platform, nil, &standing); err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (d *drill) decide(ctx context.Context) (reason string, err error) {
 		"resource": map[string]string{"type": "connector", "id": "platform"},
 	}, &decision)
 	if decision.Decision {
-		return string(access.Allow), err
+		return string(authzen.Allow), err
 	}
 	return decision.Context.Reason, err
 }
@@ -149,7 +149,7 @@ func (d *drill) decideAfter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if reason == string(access.Allow) {
+	if reason == string(authzen.Allow) {
 		return errors.New("the agent may act for Ada after her deactivation's response")
 	}
 	d.rows = append(d.rows, []string{"decision: may her agent act for her?", "leaver", elapsed(d.left), "-", "allow before the PATCH, deny (" + reason + ") right after its response"})

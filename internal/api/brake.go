@@ -8,6 +8,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
@@ -26,7 +27,7 @@ type reason struct {
 
 func readReason(w http.ResponseWriter, r *http.Request) (string, error) {
 	var body reason
-	if err := decode(w, r, &body); err != nil {
+	if err := httpjson.Decode(w, r, &body); err != nil {
 		return "", err
 	}
 	err := checkReason(&body.Reason)
@@ -47,7 +48,7 @@ func (s *Server) releaseBrake(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	told, untold := s.tellReleased(context.WithoutCancel(r.Context()), of, id)
-	answer(w, http.StatusOK, map[string]any{"id": id, "told": told, "untold": untold})
+	httpjson.Answer(w, http.StatusOK, map[string]any{"id": id, "told": told, "untold": untold})
 }
 
 const releasePage = 500
@@ -109,7 +110,7 @@ func (s *Server) changeConnector(w http.ResponseWriter, r *http.Request, change 
 	why, err := readReason(w, r)
 	known := slices.ContainsFunc(s.Connectors.Describe(), func(c registry.Description) bool { return c.Name == name })
 	if err == nil && !known {
-		err = problem{Status: http.StatusNotFound, Detail: "no connector of that name is configured"}
+		err = httpjson.Problem{Status: http.StatusNotFound, Detail: "no connector of that name is configured"}
 	}
 	if err == nil {
 		err = change(r.Context(), name, caller(r).Actor(), why)

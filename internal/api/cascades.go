@@ -14,6 +14,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
 const (
@@ -26,11 +27,11 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	q := cascade.Query{Outcomes: queryList(r, "outcome"), Connector: query.Get("connector")}
 	outcomes := []string{"pending", "running", "completed", "failed", "cancelled"}
 	if slices.ContainsFunc(q.Outcomes, func(o string) bool { return !slices.Contains(outcomes, o) }) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "outcome must be one or more of " + strings.Join(outcomes, ", ") + ", with commas between"})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "outcome must be one or more of " + strings.Join(outcomes, ", ") + ", with commas between"})
 		return
 	}
 	if hasControl(q.Connector) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})
 		return
 	}
 	var err error
@@ -53,7 +54,7 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	if text := query.Get("since"); text != "" {
 		since, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "since is a time such as 2026-11-27T18:00:00Z"})
+			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "since is a time such as 2026-11-27T18:00:00Z"})
 			return
 		}
 		q.Since = &since
@@ -90,7 +91,7 @@ func queryNumber(r *http.Request, name string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, problem{Status: http.StatusBadRequest, Detail: name + " is not a cursor"}
+		return 0, httpjson.Problem{Status: http.StatusBadRequest, Detail: name + " is not a cursor"}
 	}
 	return n, nil
 }
@@ -106,7 +107,7 @@ func (s *Server) getCascade(w http.ResponseWriter, r *http.Request) {
 	wait := time.Duration(0)
 	if text := r.URL.Query().Get("wait"); text != "" {
 		if wait, err = time.ParseDuration(text); err != nil || wait < 0 {
-			s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "wait is a duration such as 30s"})
+			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "wait is a duration such as 30s"})
 			return
 		}
 	}
@@ -120,7 +121,7 @@ func (s *Server) getCascade(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, shown)
+	httpjson.Answer(w, http.StatusOK, shown)
 }
 
 func (s *Server) waitClosed(ctx context.Context, tenant, id uuid.UUID, wait time.Duration) (*cascade.Cascade, error) {
@@ -183,7 +184,7 @@ func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act
 	if err != nil {
 		return id, body, err
 	}
-	if err := decode(w, r, &body); err != nil {
+	if err := httpjson.Decode(w, r, &body); err != nil {
 		return id, body, err
 	}
 	return id, body, checkReason(&body.Reason)
@@ -192,7 +193,7 @@ func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act
 // checkReason trims a reason, and refuses one that explains nothing.
 func checkReason(reason *string) error {
 	if *reason = strings.TrimSpace(*reason); *reason == "" || len(*reason) > maxReference || hasControl(*reason) {
-		return problem{Status: http.StatusUnprocessableEntity, Detail: "reason is missing, or longer than 512 bytes"}
+		return httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "reason is missing, or longer than 512 bytes"}
 	}
 	return nil
 }
@@ -220,7 +221,7 @@ func (s *Server) rerunCascade(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusAccepted, map[string]string{"runId": run})
+	httpjson.Answer(w, http.StatusAccepted, map[string]string{"runId": run})
 }
 
 // retryCascade asks a running cascade to try again now.
@@ -241,7 +242,7 @@ func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 		s.failTemporal(w, r, err)
 		return
 	}
-	answer(w, http.StatusAccepted, map[string]int{"retried": n})
+	httpjson.Answer(w, http.StatusAccepted, map[string]int{"retried": n})
 }
 
 // cancelCascade stops a cascade: what it has not ended yet stays.
@@ -255,7 +256,7 @@ func (s *Server) cancelCascade(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, c)
+	httpjson.Answer(w, http.StatusOK, c)
 }
 
 // cancel closes a cascade in PostgreSQL, where every attempt looks before it acts, and then
@@ -276,7 +277,7 @@ func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason st
 func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
 	if err == nil && (body.Item == uuid.Nil || !body.Until.After(time.Now()) || body.Until.After(time.Now().Add(cascade.MaxWaiver))) {
-		err = problem{Status: http.StatusUnprocessableEntity, Detail: "itemId is missing, or until is not within a year from now"}
+		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "itemId is missing, or until is not within a year from now"}
 	}
 	var c *cascade.Cascade
 	of, by := tenantOf(r).ID, caller(r).Actor()
@@ -308,7 +309,7 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, item)
+	httpjson.Answer(w, http.StatusOK, item)
 }
 
 // cascadeOf returns the cascade that has an item now, and refuses an item that the named
@@ -321,7 +322,7 @@ func (s *Server) cascadeOf(ctx context.Context, tenant, c, id uuid.UUID) (uuid.U
 	case item.Event == nil:
 		return uuid.Nil, credential.ErrNotFound
 	case item.State != credential.Survivor && item.State != credential.Ending && item.State != credential.Waived:
-		return uuid.Nil, problem{Status: http.StatusConflict, Detail: "the item is " + string(item.State) + ": there is nothing to waive"}
+		return uuid.Nil, httpjson.Problem{Status: http.StatusConflict, Detail: "the item is " + string(item.State) + ": there is nothing to waive"}
 	}
 	if *item.Event != c {
 		if had, err := s.Credentials.HadItem(ctx, tenant, c, id); err != nil || !had {
@@ -361,9 +362,9 @@ func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {
 
 // failTemporal: what is not our own error came from Temporal.
 func (s *Server) failTemporal(w http.ResponseWriter, r *http.Request, err error) {
-	if p := toProblem(err); p.Status == http.StatusInternalServerError {
+	if p := httpjson.ProblemOf(err); p.Status == http.StatusInternalServerError {
 		s.Log.ErrorContext(r.Context(), "Temporal refused", "path", r.URL.Path, "error", err)
-		err = problem{Status: http.StatusServiceUnavailable, Detail: "Temporal did not take the request; try again"}
+		err = httpjson.Problem{Status: http.StatusServiceUnavailable, Detail: "Temporal did not take the request; try again"}
 	}
 	s.fail(w, r, err)
 }

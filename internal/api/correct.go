@@ -6,6 +6,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
 // correction is what an operator sends to correct a registration.
@@ -26,7 +27,7 @@ func (s *Server) releaseItem(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, item)
+	httpjson.Answer(w, http.StatusOK, item)
 }
 
 // correctItem replaces a registration whose reference was wrong.
@@ -34,7 +35,7 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 	var body correction
 	id, err := pathID(r)
 	if err == nil {
-		err = decode(w, r, &body)
+		err = httpjson.Decode(w, r, &body)
 	}
 	if err == nil {
 		err = checkReason(&body.Reason)
@@ -56,11 +57,11 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 		item, err = s.Credentials.Correct(r.Context(), tenantOf(r).ID, id, credential.Correction{Reference: body.Reference, Secret: body.Secret.Secret}, body.Reason)
 	}
 	if errors.Is(err, credential.ErrDuplicate) {
-		err = problem{Status: http.StatusConflict, Detail: "the corrected reference is registered already: release this registration instead"}
+		err = httpjson.Problem{Status: http.StatusConflict, Detail: "the corrected reference is registered already: release this registration instead"}
 	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, item)
+	httpjson.Answer(w, http.StatusOK, item)
 }

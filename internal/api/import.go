@@ -18,6 +18,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
 const (
@@ -54,7 +55,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 	var bad []lineError
 	for _, line := range lines {
 		var body registration
-		err := decodeStrict(json.NewDecoder(bytes.NewReader(line.text)), &body)
+		err := httpjson.DecodeStrict(json.NewDecoder(bytes.NewReader(line.text)), &body)
 		if err == nil {
 			err = s.check(r.Context(), tenantOf(r), connectors.Kinds(), &body)
 		}
@@ -63,13 +64,13 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if err != nil {
-			bad = append(bad, lineError{line.number, toProblem(err).Detail})
+			bad = append(bad, lineError{line.number, httpjson.ProblemOf(err).Detail})
 			continue
 		}
 		items, numbers = append(items, body.item()), append(numbers, line.number)
 	}
 	if check {
-		extendDeadlines(w, checkTimeout)
+		httpjson.ExtendDeadlines(w, checkTimeout)
 		bad = append(bad, s.lookAll(r.Context(), tenantOf(r).ID, items, numbers)...)
 	}
 	slow, release, err := s.slow(r)
@@ -106,15 +107,15 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for _, e := range refused {
-		bad = append(bad, lineError{numbers[e.Index], toProblem(e.Cause).Detail})
+		bad = append(bad, lineError{numbers[e.Index], httpjson.ProblemOf(e.Cause).Detail})
 	}
 	slices.SortFunc(bad, func(a, b lineError) int { return a.Line - b.Line })
 	if len(bad) > 0 {
-		write(w, http.StatusUnprocessableEntity, "application/problem+json", struct {
-			problem
+		httpjson.Write(w, http.StatusUnprocessableEntity, "application/problem+json", struct {
+			httpjson.Problem
 			Errors []lineError `json:"errors"`
 		}{
-			problem{
+			httpjson.Problem{
 				Status: http.StatusUnprocessableEntity, Title: http.StatusText(http.StatusUnprocessableEntity),
 				Detail: fmt.Sprintf("%d of %d lines are bad; nothing was registered", len(bad), len(lines)),
 			},
@@ -123,10 +124,10 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if check {
-		answer(w, http.StatusOK, map[string]int{"registered": 0, "skipped": skipped, "good": len(items)})
+		httpjson.Answer(w, http.StatusOK, map[string]int{"registered": 0, "skipped": skipped, "good": len(items)})
 		return
 	}
-	answer(w, http.StatusCreated, map[string]int{"registered": len(items), "skipped": skipped})
+	httpjson.Answer(w, http.StatusCreated, map[string]int{"registered": len(items), "skipped": skipped})
 }
 
 const (
@@ -176,29 +177,29 @@ type line struct {
 // readLines splits the body into its lines; blank ones say nothing.
 func readLines(w http.ResponseWriter, r *http.Request) ([]line, error) {
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || (media != "application/x-ndjson" && media != "application/jsonl") {
-		return nil, problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/x-ndjson: a registration in each line"}
+		return nil, httpjson.Problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/x-ndjson: a registration in each line"}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxImport))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, problem{Status: http.StatusRequestEntityTooLarge, Detail: "an import is 16 MiB at most: send it in parts"}
+		return nil, httpjson.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "an import is 16 MiB at most: send it in parts"}
 	}
 	if err != nil {
-		return nil, problem{Status: http.StatusBadRequest, Detail: "the body ended early"}
+		return nil, httpjson.Problem{Status: http.StatusBadRequest, Detail: "the body ended early"}
 	}
 	var lines []line
 	for i, text := range bytes.Split(raw, []byte("\n")) {
 		text = bytes.TrimSpace(text)
 		switch {
 		case len(text) == 0:
-		case len(text) > maxBody:
-			return nil, problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("line %d is longer than 64 KiB", i+1)}
+		case len(text) > httpjson.MaxBody:
+			return nil, httpjson.Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("line %d is longer than 64 KiB", i+1)}
 		default:
 			lines = append(lines, line{i + 1, text})
 		}
 	}
 	if len(lines) == 0 || len(lines) > maxImportLines {
-		return nil, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("an import has 1 to %d lines", maxImportLines)}
+		return nil, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("an import has 1 to %d lines", maxImportLines)}
 	}
 	return lines, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/ssf"
 )
@@ -34,13 +35,13 @@ func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 	}
 	if errors.Is(err, auth.ErrUnauthorized) || known {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
-		err = problem{Status: http.StatusUnauthorized, Detail: "present a JWT of an issuer that the tenant lets in for revocation, once: iss, sub, aud, jti, iat, and exp within an hour"}
+		err = httpjson.Problem{Status: http.StatusUnauthorized, Detail: "present a JWT of an issuer that the tenant lets in for revocation, once: iss, sub, aud, jti, iat, and exp within an hour"}
 	}
 	var body struct {
 		SubjectID json.RawMessage `json:"sub_id"`
 	}
 	if err == nil {
-		err = decodeLoosely(w, r, &body)
+		err = httpjson.DecodeLoosely(w, r, &body)
 	}
 	if err == nil {
 		_, err = s.endSubject(r, received, body.SubjectID, lifecycle.TriggerRevocation)
@@ -166,5 +167,5 @@ func (s *Server) refuseEvent(w http.ResponseWriter, r *http.Request, err error) 
 		return
 	}
 	w.Header().Set("Content-Language", "en")
-	answer(w, http.StatusBadRequest, refusal)
+	httpjson.Answer(w, http.StatusBadRequest, refusal)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -73,7 +74,7 @@ const maxReference = 512 // bytes
 
 func (h items) register(w http.ResponseWriter, r *http.Request) {
 	var body registration
-	if err := decode(w, r, &body); err != nil {
+	if err := httpjson.Decode(w, r, &body); err != nil {
 		h.fail(w, r, err)
 		return
 	}
@@ -97,14 +98,14 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Location", BasePath+h.path+"/"+item.ID.String())
-	answer(w, http.StatusCreated, item)
+	httpjson.Answer(w, http.StatusCreated, item)
 }
 
 // check refuses what could never be ended, while the caller can correct it, and gives the
 // reference its canonical spelling.
 func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors.Kind, body *registration) error {
 	invalid := func(format string, args ...any) error {
-		return problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
+		return httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
 	}
 	if err := s.resolve(ctx, of.ID, body); err != nil {
 		return err
@@ -163,7 +164,7 @@ func (h items) get(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, item)
+	httpjson.Answer(w, http.StatusOK, item)
 }
 
 func (h items) list(w http.ResponseWriter, r *http.Request) {
@@ -188,13 +189,13 @@ func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []conne
 	q := credential.Query{Kinds: kinds, Connector: query.Get("connector")}
 	for _, state := range queryList(r, "state") {
 		if !slices.Contains(credential.States(), credential.State(state)) {
-			s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("state must be one or more of %v, with commas between", credential.States())})
+			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("state must be one or more of %v, with commas between", credential.States())})
 			return
 		}
 		q.States = append(q.States, credential.State(state))
 	}
 	if hasControl(q.Connector) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})
 		return
 	}
 	var err error
@@ -245,7 +246,7 @@ func limit(r *http.Request) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > maxLimit {
-		return 0, problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is 1 to %d", maxLimit)}
+		return 0, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is 1 to %d", maxLimit)}
 	}
 	return n, nil
 }
@@ -257,7 +258,7 @@ func queryID(r *http.Request, name string) (*uuid.UUID, error) {
 	}
 	id, err := uuid.Parse(text)
 	if err != nil {
-		return nil, problem{Status: http.StatusBadRequest, Detail: name + " is not an id"}
+		return nil, httpjson.Problem{Status: http.StatusBadRequest, Detail: name + " is not an id"}
 	}
 	return &id, nil
 }
@@ -276,7 +277,7 @@ func answerPage[T any](w http.ResponseWriter, found []T, next string) {
 	if found == nil {
 		found = []T{}
 	}
-	answer(w, http.StatusOK, struct {
+	httpjson.Answer(w, http.StatusOK, struct {
 		Items []T    `json:"items"`
 		Next  string `json:"nextCursor,omitempty"`
 	}{found, next})

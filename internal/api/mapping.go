@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/entitlement"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/mapping"
 )
 
@@ -21,7 +22,7 @@ func (s *Server) getMapping(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, version)
+	httpjson.Answer(w, http.StatusOK, version)
 }
 
 // applyMapping puts a document in force. A base that is not the version in force any
@@ -32,7 +33,7 @@ func (s *Server) applyMapping(w http.ResponseWriter, r *http.Request) {
 		Base     *int   `json:"baseVersion"`
 		Reason   string `json:"reason"`
 	}
-	err := decodeUpTo(w, r, maxMappingBody, &body)
+	err := httpjson.DecodeUpTo(w, r, maxMappingBody, &body)
 	if err == nil {
 		err = checkReason(&body.Reason)
 	}
@@ -49,7 +50,7 @@ func (s *Server) applyMapping(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, version)
+	httpjson.Answer(w, http.StatusOK, version)
 }
 
 func (s *Server) listMappings(w http.ResponseWriter, r *http.Request) {
@@ -57,7 +58,7 @@ func (s *Server) listMappings(w http.ResponseWriter, r *http.Request) {
 	before := 0
 	if text := r.URL.Query().Get("cursor"); err == nil && text != "" {
 		if before, err = strconv.Atoi(text); err != nil || before < 1 {
-			err = problem{Status: http.StatusBadRequest, Detail: "cursor is not one of ours"}
+			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "cursor is not one of ours"}
 		}
 	}
 	var versions []entitlement.Version
@@ -86,7 +87,7 @@ func (s *Server) getMappingVersion(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, version)
+	httpjson.Answer(w, http.StatusOK, version)
 }
 
 func (s *Server) rollbackMapping(w http.ResponseWriter, r *http.Request) {
@@ -94,7 +95,7 @@ func (s *Server) rollbackMapping(w http.ResponseWriter, r *http.Request) {
 		Version int    `json:"version"`
 		Reason  string `json:"reason"`
 	}
-	err := decode(w, r, &body)
+	err := httpjson.Decode(w, r, &body)
 	if err == nil {
 		err = checkReason(&body.Reason)
 	}
@@ -107,7 +108,7 @@ func (s *Server) rollbackMapping(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, version)
+	httpjson.Answer(w, http.StatusOK, version)
 }
 
 // testMapping tells what a document, or without one the rules in force, make of a principal.
@@ -116,7 +117,7 @@ func (s *Server) testMapping(w http.ResponseWriter, r *http.Request) {
 		Document  *string   `json:"document"`
 		Principal uuid.UUID `json:"principalId"`
 	}
-	err := decodeUpTo(w, r, maxMappingBody, &body)
+	err := httpjson.DecodeUpTo(w, r, maxMappingBody, &body)
 	var result mapping.Result
 	if err == nil {
 		result, err = s.Entitlements.Test(r.Context(), tenantOf(r).ID, body.Principal, body.Document)
@@ -125,7 +126,7 @@ func (s *Server) testMapping(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, result)
+	httpjson.Answer(w, http.StatusOK, result)
 }
 
 // diffTimeout bounds how long a difference may take.
@@ -136,15 +137,15 @@ func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Document string `json:"document"`
 	}
-	if err := decodeUpTo(w, r, maxMappingBody, &body); err != nil {
+	if err := httpjson.DecodeUpTo(w, r, maxMappingBody, &body); err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	extendDeadlines(w, diffTimeout) // a large tenant takes longer than a request may
+	httpjson.ExtendDeadlines(w, diffTimeout) // a large tenant takes longer than a request may
 	difference, err := s.Entitlements.Diff(r.Context(), tenantOf(r).ID, body.Document)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, difference)
+	httpjson.Answer(w, http.StatusOK, difference)
 }

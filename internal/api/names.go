@@ -11,6 +11,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
 // ShownItem is an item with the names of its principal and agent.
@@ -67,7 +68,7 @@ func (s *Server) queryPrincipal(r *http.Request, parameter string) (*uuid.UUID, 
 	id, err := s.byName(r.Context(), tenantOf(r).ID, text, "")
 	var unknown nameError
 	if errors.As(err, &unknown) {
-		return nil, problem{Status: http.StatusBadRequest, Detail: parameter + ": " + unknown.Error()}
+		return nil, httpjson.Problem{Status: http.StatusBadRequest, Detail: parameter + ": " + unknown.Error()}
 	}
 	return &id, err
 }
@@ -104,7 +105,7 @@ func (s *Server) resolve(ctx context.Context, tenant uuid.UUID, body *registrati
 	refuse := func(err error) error {
 		var unknown nameError
 		if errors.As(err, &unknown) {
-			return problem{Status: http.StatusUnprocessableEntity, Detail: unknown.Error()}
+			return httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: unknown.Error()}
 		}
 		return err
 	}

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -31,7 +31,7 @@ func (s *Server) createTenant(w http.ResponseWriter, r *http.Request) {
 		Name    string         `json:"name"`
 		Profile tenant.Profile `json:"profile"`
 	}
-	if err := decode(w, r, &body); err != nil {
+	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
 		return
 	}
@@ -39,7 +39,7 @@ func (s *Server) createTenant(w http.ResponseWriter, r *http.Request) {
 		body.Profile = tenant.ProfileDefault
 	}
 	if !slices.Contains(tenant.Profiles(), body.Profile) {
-		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
 		return
 	}
 	t, err := s.Tenants.Create(r.Context(), body.Name, body.Profile)
@@ -47,11 +47,11 @@ func (s *Server) createTenant(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusCreated, t)
+	httpjson.Answer(w, http.StatusCreated, t)
 }
 
 func (s *Server) getTenant(w http.ResponseWriter, r *http.Request) {
-	answer(w, http.StatusOK, tenantOf(r))
+	httpjson.Answer(w, http.StatusOK, tenantOf(r))
 }
 
 func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
@@ -64,19 +64,19 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		BrakeWindow       *int            `json:"brakeWindowSeconds"`
 		Orphans           *tenant.Orphans `json:"orphans"`
 	}
-	if err := decode(w, r, &body); err != nil {
+	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	if body.Profile != nil && !slices.Contains(tenant.Profiles(), *body.Profile) {
-		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
 		return
 	}
 	to := tenant.Settings(body)
 	// Of two people one sets a threshold, and another loosens it.
 	approver := caller(r).Class == auth.ClassApprover
 	if approver && !to.OnlyThreshold() {
-		s.fail(w, r, problem{Status: http.StatusForbidden, Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds"})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusForbidden, Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds"})
 		return
 	}
 	configure := s.Tenants.Configure
@@ -84,14 +84,11 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		configure = s.Tenants.ConfigureApproved
 	}
 	t, err := configure(r.Context(), tenantOf(r).ID, to)
-	if errors.Is(err, tenant.ErrLoosens) {
-		err = problem{Status: http.StatusForbidden, Detail: "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)"}
-	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, t)
+	httpjson.Answer(w, http.StatusOK, t)
 }
 
 // listAdminActs answers a page of what was done to a tenant, or to the installation.
@@ -137,7 +134,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		Description string     `json:"description"`
 		TTL         int64      `json:"ttlSeconds"`
 	}
-	if err := decode(w, r, &body); err != nil {
+	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
 		return
 	}
@@ -148,10 +145,10 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case !slices.Contains(allowed, body.Class):
-		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("class is one of %v here", allowed)})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("class is one of %v here", allowed)})
 		return
 	case body.TTL < 0 || body.TTL > int64((100*365*24*time.Hour)/time.Second) || len(body.Description) > maxReference || hasControl(body.Description):
-		s.fail(w, r, problem{Status: http.StatusUnprocessableEntity, Detail: "ttlSeconds is out of range, or the description too long"})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "ttlSeconds is out of range, or the description too long"})
 		return
 	}
 	token, secret, err := s.Auth.Issue(r.Context(), of, auth.NewToken{
@@ -161,7 +158,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusCreated, issued{token, secret})
+	httpjson.Answer(w, http.StatusCreated, issued{token, secret})
 }
 
 func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
@@ -197,7 +194,7 @@ func (s *Server) getItem(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, struct {
+	httpjson.Answer(w, http.StatusOK, struct {
 		*credential.Item
 		History []credential.StateChange `json:"history"`
 	}{item, history})

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
@@ -29,7 +30,7 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 		Ack         []string               `json:"ack"`
 		Errs        map[string]ssf.Refusal `json:"setErrs"`
 	}
-	err := decodeLoosely(w, r, &body)
+	err := httpjson.DecodeLoosely(w, r, &body)
 	var stream ssf.Stream
 	if err == nil {
 		stream, err = s.stream(r, chi.URLParam(r, "id"))
@@ -64,7 +65,7 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 		told[token.About] = true
 		sets[token.JTI.String()] = token.SET
 	}
-	answer(w, http.StatusOK, map[string]any{"sets": sets, "moreAvailable": more})
+	httpjson.Answer(w, http.StatusOK, map[string]any{"sets": sets, "moreAvailable": more})
 }
 
 // maxSettled bounds how many tokens one poll acknowledges or refuses.
@@ -73,7 +74,7 @@ const maxSettled = 1000
 // acknowledge settles what a receiver has. What is none of ours settles nothing.
 func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, errs map[string]ssf.Refusal) error {
 	if len(ack) > maxSettled || len(errs) > maxPoll {
-		return problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("at most %d are acknowledged and %d refused at a time", maxSettled, maxPoll)}
+		return httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("at most %d are acknowledged and %d refused at a time", maxSettled, maxPoll)}
 	}
 	var jtis []uuid.UUID
 	for _, text := range ack {
@@ -98,11 +99,11 @@ func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, e
 // stillMay tells whether a receiver who has waited may be answered yet.
 func (s *Server) stillMay(r *http.Request, stream ssf.Stream) error {
 	if _, err := s.Auth.Authenticate(r.Context(), auth.Bearer(r.Header), auth.ClassReceiver); err != nil {
-		return problem{Status: http.StatusUnauthorized, Detail: "the token is no longer valid"}
+		return httpjson.Problem{Status: http.StatusUnauthorized, Detail: "the token is no longer valid"}
 	}
 	now, err := s.Signals.Get(r.Context(), caller(r).Tenant.ID, stream.ID)
 	if err == nil && now.Status != ssf.Enabled {
-		err = problem{Status: http.StatusConflict, Detail: "the stream is " + string(now.Status)}
+		err = httpjson.Problem{Status: http.StatusConflict, Detail: "the stream is " + string(now.Status)}
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -20,7 +21,7 @@ import (
 func (s *Server) findPrincipals(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("name")
 	if name == "" || hasControl(name) {
-		s.fail(w, r, problem{Status: http.StatusBadRequest, Detail: "name is the userName or agentUserName to look for"})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "name is the userName or agentUserName to look for"})
 		return
 	}
 	found, err := s.Directory.ByName(r.Context(), tenantOf(r).ID, name)
@@ -62,7 +63,7 @@ func (s *Server) planEnd(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, plan)
+	httpjson.Answer(w, http.StatusOK, plan)
 }
 
 func (s *Server) plan(r *http.Request) (Plan, error) {
@@ -159,7 +160,7 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 			plan.Running = append(plan.Running, c)
 		}
 	}
-	answer(w, http.StatusOK, plan)
+	httpjson.Answer(w, http.StatusOK, plan)
 }
 
 // restorePrincipal brings a principal back as its IdP would, on an operator's word.
@@ -174,7 +175,7 @@ func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// An agent that nobody owns any more is suspended again in the same commit.
-	answer(w, http.StatusAccepted, map[string]any{
+	httpjson.Answer(w, http.StatusAccepted, map[string]any{
 		"eventId": result.Event.ID, "workflowId": result.Event.WorkflowID, "restricted": result.Resource.Restricted(), "cancelledCascades": cancelled,
 	})
 }
@@ -205,7 +206,7 @@ func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusAccepted, map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
+	httpjson.Answer(w, http.StatusAccepted, map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
 }
 
 // change makes a lifecycle change of a principal, and puts the operator's reason on record.
@@ -226,7 +227,7 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 		return lifecycle.Result{}, err
 	}
 	if result.Event == nil { // a return that finds nothing to do is an error already
-		return lifecycle.Result{}, problem{Status: http.StatusConflict, Detail: "the principal is restricted already"}
+		return lifecycle.Result{}, httpjson.Problem{Status: http.StatusConflict, Detail: "the principal is restricted already"}
 	}
 	return result, s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, verb, why)
 }

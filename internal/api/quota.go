@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/leaverhq/leaver/internal/cache"
+	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
 // maxLineRates bounds the tokens whose limiter a process keeps.
@@ -35,7 +36,7 @@ func (l lineRates) take(ctx context.Context, token uuid.UUID, lines int) error {
 		return nil
 	}
 	wait := math.Ceil((float64(lines) - limiter.Tokens()) / importRate)
-	return problem{
+	return httpjson.Problem{
 		Status: http.StatusTooManyRequests, RetryAfter: int(max(1, wait)),
 		Detail: fmt.Sprintf("this token may import %d lines a second; try again in %.0f s", importRate, max(1, wait)),
 	}

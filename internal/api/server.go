@@ -6,10 +6,8 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -17,14 +15,15 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/ssf"
@@ -78,7 +77,7 @@ type Server struct {
 	Lifecycle   *lifecycle.Writer
 	Threshold   *cascade.Threshold
 	Pauses      *registry.Pauses
-	Decisions   *access.Store
+	Decisions   *authzen.Store
 	Signals     *ssf.Store
 	Audit       *audit.Store
 	// PrivateReceivers lets receivers of signals be at private addresses.
@@ -101,7 +100,7 @@ type Server struct {
 func (s *Server) Handler() http.Handler {
 	s.imports = newLineRates()
 	r := chi.NewRouter()
-	s.refuseUnknown(r)
+	httpjson.RefuseUnknown(r, s.Log)
 	r.Get("/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openapi)
@@ -188,27 +187,15 @@ func (s *Server) Handler() http.Handler {
 	return r
 }
 
-// refuseUnknown answers what is no endpoint, or not with that method.
-func (s *Server) refuseUnknown(r chi.Router) {
-	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
-		s.fail(w, req, problem{Status: http.StatusNotFound, Detail: "no such endpoint"})
-	})
-	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
-		s.fail(w, req, problem{Status: http.StatusMethodNotAllowed, Detail: "the endpoint does not take " + req.Method})
-	})
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	httpjson.Fail(w, r, s.Log, err)
 }
 
-type (
-	callerKey struct{}
-	tenantKey struct{}
-)
+type tenantKey struct{}
 
-func caller(r *http.Request) auth.Caller {
-	c, _ := r.Context().Value(callerKey{}).(auth.Caller)
-	return c
-}
+func caller(r *http.Request) auth.Caller { return auth.CallerOf(r) }
 
-// tenantOf is the tenant that the token or, for operators, the path names.
+// tenantOf returns the tenant that the token or, for operators, the path names.
 func tenantOf(r *http.Request) tenant.Tenant {
 	if t, ok := r.Context().Value(tenantKey{}).(tenant.Tenant); ok {
 		return t
@@ -217,31 +204,7 @@ func tenantOf(r *http.Request) tenant.Tenant {
 }
 
 func (s *Server) authenticate(classes ...auth.Class) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			c, err := s.Auth.Authenticate(r.Context(), auth.Bearer(r.Header), classes...)
-			if errors.Is(err, auth.ErrUnauthorized) {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
-				s.fail(w, r, problem{Status: http.StatusUnauthorized, Detail: fmt.Sprintf("present a valid token of class %s", alternatives(classes))})
-				return
-			}
-			if err != nil {
-				s.fail(w, r, err)
-				return
-			}
-			ctx := audit.WithActor(context.WithValue(r.Context(), callerKey{}, c), c.Actor())
-			next.ServeHTTP(w, r.WithContext(ctx))
-		})
-	}
-}
-
-// alternatives names classes in a sentence.
-func alternatives(classes []auth.Class) string {
-	names := make([]string, len(classes))
-	for i, class := range classes {
-		names[i] = string(class)
-	}
-	return strings.Join(names, " or ")
+	return s.Auth.Require(s.Log, classes...)
 }
 
 // logActs logs each request of an operator or approver that changed something: who and what,
@@ -277,7 +240,7 @@ func (s *Server) nameTenant(next http.Handler) http.Handler {
 func pathID(r *http.Request) (uuid.UUID, error) {
 	id, err := uuid.Parse(chi.URLParam(r, "id"))
 	if err != nil {
-		return uuid.Nil, problem{Status: http.StatusNotFound, Detail: "no such resource"}
+		return uuid.Nil, httpjson.Problem{Status: http.StatusNotFound, Detail: "no such resource"}
 	}
 	return id, nil
 }

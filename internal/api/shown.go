@@ -13,6 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
+	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
 // Shown is what leaver knows of a principal.
@@ -44,7 +45,7 @@ func (s *Server) showPrincipal(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, shown)
+	httpjson.Answer(w, http.StatusOK, shown)
 }
 
 func (s *Server) shown(r *http.Request) (Shown, error) {

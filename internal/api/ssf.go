@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
@@ -27,7 +28,7 @@ const (
 // managed and polled with tokens of class receiver.
 func (s *Server) SSF() http.Handler {
 	r := chi.NewRouter()
-	s.refuseUnknown(r)
+	httpjson.RefuseUnknown(r, s.Log)
 	r.Get("/jwks.json", s.jwks)
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate(auth.ClassReceiver))
@@ -48,7 +49,7 @@ func (s *Server) SSF() http.Handler {
 // there is such a tenant.
 func (s *Server) SSFMetadata(w http.ResponseWriter, r *http.Request) {
 	base := s.base(r)
-	answer(w, http.StatusOK, map[string]any{
+	httpjson.Answer(w, http.StatusOK, map[string]any{
 		"spec_version": "1_0", "issuer": issuerOf(base, chi.URLParam(r, "tenant")), "jwks_uri": base + SSFPath + "/jwks.json",
 		"delivery_methods_supported": []string{ssf.PushURN, ssf.PollURN},
 		"configuration_endpoint":     base + SSFPath + "/streams", "status_endpoint": base + SSFPath + "/status",
@@ -116,7 +117,7 @@ type wishes struct {
 
 // apply writes the wishes into a stream. whole: what is not said is taken back.
 func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
-	bad := func(detail string) error { return problem{Status: http.StatusBadRequest, Detail: detail} }
+	bad := func(detail string) error { return httpjson.Problem{Status: http.StatusBadRequest, Detail: detail} }
 	if whole && w.Delivery == nil {
 		w.Delivery = &delivery{Method: ssf.PollURN}
 	}
@@ -156,7 +157,7 @@ func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
 func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
 	of := caller(r).Tenant
 	var body wishes
-	err := decodeLoosely(w, r, &body)
+	err := httpjson.DecodeLoosely(w, r, &body)
 	stream := ssf.Stream{Issuer: issuerOf(s.base(r), of.Name), Audience: body.Audience, CreatedBy: caller(r).Actor()}
 	if len(stream.Audience) == 0 {
 		stream.Audience = []string{caller(r).Actor()}
@@ -171,7 +172,7 @@ func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusCreated, s.configurationOf(r, stream))
+	httpjson.Answer(w, http.StatusCreated, s.configurationOf(r, stream))
 }
 
 // getStreams answers one stream, or all of the receiver's.
@@ -182,7 +183,7 @@ func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
 			s.fail(w, r, err)
 			return
 		}
-		answer(w, http.StatusOK, s.configurationOf(r, stream))
+		httpjson.Answer(w, http.StatusOK, s.configurationOf(r, stream))
 		return
 	}
 	streams, err := s.Signals.Streams(r.Context(), caller(r).Tenant.ID)
@@ -197,12 +198,12 @@ func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
 		}
 		all = append(all, s.configurationOf(r, stream))
 	}
-	answer(w, http.StatusOK, all)
+	httpjson.Answer(w, http.StatusOK, all)
 }
 
 func (s *Server) stream(r *http.Request, text string) (ssf.Stream, error) {
 	if text == "" {
-		return ssf.Stream{}, problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
+		return ssf.Stream{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
 	}
 	id, err := uuid.Parse(text)
 	if err != nil {
@@ -221,9 +222,9 @@ func (s *Server) replaceStream(w http.ResponseWriter, r *http.Request) { s.chang
 
 func (s *Server) changeStream(w http.ResponseWriter, r *http.Request, whole bool) {
 	var body wishes
-	err := decodeLoosely(w, r, &body)
+	err := httpjson.DecodeLoosely(w, r, &body)
 	if err == nil && body.ID == "" {
-		err = problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
 	}
 	var stream ssf.Stream
 	if err == nil {
@@ -242,14 +243,14 @@ func (s *Server) changeStream(w http.ResponseWriter, r *http.Request, whole bool
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, s.configurationOf(r, stream))
+	httpjson.Answer(w, http.StatusOK, s.configurationOf(r, stream))
 }
 
 // contradicts tells whether a receiver means to change what is the transmitter's.
 func (w wishes) contradicts(stream ssf.Stream) error {
 	if (w.Issuer != nil && *w.Issuer != stream.Issuer) || (w.Audience != nil && !slices.Equal(w.Audience, stream.Audience)) ||
 		(w.Delivered != nil && !slices.Equal(*w.Delivered, stream.Events)) {
-		return problem{Status: http.StatusBadRequest, Detail: "iss, aud and events_delivered are the transmitter's"}
+		return httpjson.Problem{Status: http.StatusBadRequest, Detail: "iss, aud and events_delivered are the transmitter's"}
 	}
 	return nil
 }
@@ -278,14 +279,14 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, streamStatus{stream.ID.String(), stream.Status, stream.Reason})
+	httpjson.Answer(w, http.StatusOK, streamStatus{stream.ID.String(), stream.Status, stream.Reason})
 }
 
 func (s *Server) setStatus(w http.ResponseWriter, r *http.Request) {
 	var body streamStatus
-	err := decodeLoosely(w, r, &body)
+	err := httpjson.DecodeLoosely(w, r, &body)
 	if err == nil && (!slices.Contains(ssf.Statuses(), body.Status) || len(body.Reason) > maxReference || hasControl(body.Reason)) {
-		err = problem{Status: http.StatusBadRequest, Detail: "status is enabled, paused or disabled; reason is at most 512 bytes"}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "status is enabled, paused or disabled; reason is at most 512 bytes"}
 	}
 	var stream ssf.Stream
 	if err == nil {
@@ -298,7 +299,7 @@ func (s *Server) setStatus(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, streamStatus{stream.ID.String(), stream.Status, stream.Reason})
+	httpjson.Answer(w, http.StatusOK, streamStatus{stream.ID.String(), stream.Status, stream.Reason})
 }
 
 func (s *Server) verifyStream(w http.ResponseWriter, r *http.Request) {
@@ -306,9 +307,9 @@ func (s *Server) verifyStream(w http.ResponseWriter, r *http.Request) {
 		ID    string `json:"stream_id"`
 		State string `json:"state"`
 	}
-	err := decodeLoosely(w, r, &body)
+	err := httpjson.DecodeLoosely(w, r, &body)
 	if err == nil && (len(body.State) > maxReference || hasControl(body.State)) {
-		err = problem{Status: http.StatusBadRequest, Detail: "state is at most 512 bytes, without control characters"}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "state is at most 512 bytes, without control characters"}
 	}
 	var stream ssf.Stream
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
@@ -34,7 +35,7 @@ func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
 	}
 	id, err := pathID(r)
 	if err == nil {
-		err = decode(w, r, &body)
+		err = httpjson.Decode(w, r, &body)
 	}
 	var tokens []auth.Token
 	if err == nil {
@@ -43,7 +44,7 @@ func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
 	if err == nil && !slices.ContainsFunc(tokens, func(t auth.Token) bool {
 		return t.ID == body.Token && t.Class == auth.ClassReceiver && t.RevokedAt == nil
 	}) {
-		err = problem{Status: http.StatusUnprocessableEntity, Detail: "tokenId must be a valid token of class receiver"}
+		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "tokenId must be a valid token of class receiver"}
 	}
 	if err == nil {
 		_, err = s.Signals.Assign(r.Context(), tenantOf(r).ID, id, auth.Caller{TokenID: body.Token, Class: auth.ClassReceiver}.Actor())

@@ -12,6 +12,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -33,7 +34,7 @@ func (s *Server) addIssuer(w http.ResponseWriter, r *http.Request) {
 		Subjects []string   `json:"subjects"`
 		Uses     []auth.Use `json:"uses"`
 	}
-	err := decode(w, r, &body)
+	err := httpjson.Decode(w, r, &body)
 	var added auth.Issuer
 	if err == nil {
 		added, err = s.Auth.AddIssuer(r.Context(), tenantOf(r).ID, auth.Issuer{
@@ -44,7 +45,7 @@ func (s *Server) addIssuer(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusCreated, added)
+	httpjson.Answer(w, http.StatusCreated, added)
 }
 
 func (s *Server) removeIssuer(w http.ResponseWriter, r *http.Request) {
@@ -73,7 +74,7 @@ func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
 		ResourceType string          `json:"resourceType"`
 		Schema       json.RawMessage `json:"schema"`
 	}
-	err := decode(w, r, &body)
+	err := httpjson.Decode(w, r, &body)
 	var declared tenant.Schema
 	if err == nil {
 		declared, err = s.Tenants.PutSchema(r.Context(), tenantOf(r).ID, tenant.Schema{ResourceType: body.ResourceType, Definition: body.Schema},
@@ -93,7 +94,7 @@ func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusOK, declared)
+	httpjson.Answer(w, http.StatusOK, declared)
 }
 
 func (s *Server) deleteSchema(w http.ResponseWriter, r *http.Request) {
@@ -111,7 +112,7 @@ func (s *Server) keepsMapping(r *http.Request, schemas []tenant.Schema) error {
 	err := s.Entitlements.Check(r.Context(), tenantOf(r).ID, schemas)
 	var rule *mapping.Error
 	if errors.As(err, &rule) {
-		return problem{Status: http.StatusConflict, Detail: "the mapping needs the schema as it is: " + rule.Error()}
+		return httpjson.Problem{Status: http.StatusConflict, Detail: "the mapping needs the schema as it is: " + rule.Error()}
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
@@ -44,13 +45,13 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 	}
 	id, err := pathID(r)
 	if err == nil {
-		err = decode(w, r, &body)
+		err = httpjson.Decode(w, r, &body)
 	}
 	if err == nil {
 		err = checkReason(&body.Reason)
 	}
 	if err == nil && body.Principal == uuid.Nil {
-		err = problem{Status: http.StatusUnprocessableEntity, Detail: "principalId is missing"}
+		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "principalId is missing"}
 	}
 	of, by := tenantOf(r).ID, caller(r).Actor()
 	var bound struct {
@@ -74,5 +75,5 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(w, http.StatusCreated, bound)
+	httpjson.Answer(w, http.StatusCreated, bound)
 }

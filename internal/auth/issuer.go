@@ -13,6 +13,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/google/uuid"
@@ -60,8 +62,8 @@ type issuer struct {
 
 // The errors of issuers.
 var (
-	ErrIssuerNotFound = errors.New("no such issuer")
-	ErrIssuerExists   = errors.New("the tenant has that issuer with that audience")
+	ErrIssuerNotFound = fault.New(fault.NotFound, "no such issuer")
+	ErrIssuerExists   = fault.New(fault.Conflict, "the tenant has that issuer with that audience")
 )
 
 const (
@@ -111,6 +113,9 @@ func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issu
 type InvalidIssuerError struct{ Field, Reason string }
 
 func (e *InvalidIssuerError) Error() string { return e.Field + ": " + e.Reason }
+
+// Code implements [fault.Coded].
+func (e *InvalidIssuerError) Code() fault.Code { return fault.Unprocessable }
 
 func check(i Issuer) error {
 	for field, text := range map[string]string{"issuer": i.Issuer, "audience": i.Audience, "jwksUrl": i.JWKSURL} {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/go-jose/go-jose/v4"
 )
 
@@ -28,7 +30,7 @@ const (
 
 // ErrKeysUnavailable says that an issuer's keys could not be read; a token of
 // it may be valid, but nobody can tell now.
-var ErrKeysUnavailable = errors.New("the issuer's keys cannot be read")
+var ErrKeysUnavailable = fault.New(fault.Unavailable, "the issuer's keys cannot be read")
 
 // maxKeySets bounds the addresses whose keys are kept.
 const maxKeySets = 1000

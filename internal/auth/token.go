@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -81,7 +83,7 @@ const tokenPrefix = "leaver"
 var ErrUnauthorized = errors.New("the token is unknown, expired or revoked")
 
 // ErrTokenNotFound says that no token has that id here.
-var ErrTokenNotFound = errors.New("no such token")
+var ErrTokenNotFound = fault.New(fault.NotFound, "no such token")
 
 // Token is what may be told of a token: never its secret, which nobody keeps.
 type Token struct {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -12,7 +14,7 @@ import (
 )
 
 // ErrTransactionNotFound says that no workflow of the tenant has that id.
-var ErrTransactionNotFound = errors.New("no such transaction")
+var ErrTransactionNotFound = fault.New(fault.NotFound, "no such transaction")
 
 // Transaction is a lifecycle event of any kind and how far its workflow is: what
 // a client that did not wait asks for.

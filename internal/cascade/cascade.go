@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -15,11 +17,11 @@ import (
 
 // The errors of cascades.
 var (
-	ErrNotFound = errors.New("no such cascade")
+	ErrNotFound = fault.New(fault.NotFound, "no such cascade")
 	// ErrNotFailed: only a cascade that closed without success can be run again.
-	ErrNotFailed = errors.New("the cascade is running, or did not fail")
+	ErrNotFailed = fault.New(fault.Conflict, "the cascade is running, or did not fail")
 	// ErrNotRunning: only a running cascade can be asked.
-	ErrNotRunning = errors.New("the cascade is not running: re-run it, if it failed")
+	ErrNotRunning = fault.New(fault.Conflict, "the cascade is not running: re-run it, if it failed")
 	// ErrOtherKind: an event is closed by the workflow of its own kind only.
 	ErrOtherKind = errors.New("no event of this workflow's kind has this id")
 	// ErrCancelled: a cancelled cascade runs again only after a re-run was asked for here.
@@ -30,6 +32,9 @@ var (
 type RefusedError struct{ Reason string }
 
 func (e *RefusedError) Error() string { return e.Reason }
+
+// Code implements [fault.Coded].
+func (e *RefusedError) Code() fault.Code { return fault.Conflict }
 
 // isCascade selects the events whose workflows end something: leavers, and movers
 // who lost an entitlement that something was granted under.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -25,7 +27,7 @@ type Hold struct {
 }
 
 // ErrNotHeld says that the tenant's brake is not held.
-var ErrNotHeld = errors.New("the brake is not held: there is nothing to release")
+var ErrNotHeld = fault.New(fault.Conflict, "the brake is not held: there is nothing to release")
 
 // fewestForShare keeps a company of three from braking when one goes.
 const fewestForShare = 5

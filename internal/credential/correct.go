@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -14,7 +16,7 @@ import (
 
 // ErrNotCorrectable is returned for a registration that is neither live nor a survivor, or
 // that an open cascade has: an operator can neither correct nor release it.
-var ErrNotCorrectable = errors.New("the item is neither live nor a survivor, or a cascade is ending it: wait until the cascade has closed, or cancel it")
+var ErrNotCorrectable = fault.New(fault.Conflict, "the item is neither live nor a survivor, or a cascade is ending it: wait until the cascade has closed, or cancel it")
 
 // Correction is what an operator changes of a registration.
 type Correction struct {

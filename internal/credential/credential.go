@@ -7,6 +7,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -74,17 +76,17 @@ type Item struct {
 
 // The errors of this package.
 var (
-	ErrNotFound = errors.New("no such item")
+	ErrNotFound = fault.New(fault.NotFound, "no such item")
 	// ErrUnknownPrincipal: no live principal of the tenant has that id.
-	ErrUnknownPrincipal = errors.New("no such principal")
+	ErrUnknownPrincipal = fault.New(fault.Unprocessable, "no such principal")
 	// ErrRestricted: the principal, or the agent, may hold nothing new.
-	ErrRestricted = errors.New("the principal is restricted")
+	ErrRestricted = fault.New(fault.Conflict, "the principal is restricted")
 	// ErrNotEntitled: the principal lacks the entitlement that it would be granted under.
-	ErrNotEntitled = errors.New("the principal does not have that entitlement")
+	ErrNotEntitled = fault.New(fault.Conflict, "the principal does not have that entitlement")
 	// ErrDuplicate: the same is registered already and not ended.
-	ErrDuplicate = errors.New("already registered")
+	ErrDuplicate = fault.New(fault.Conflict, "already registered")
 	// ErrAccountEnding is returned while the account is being ended or rotated. The caller may retry.
-	ErrAccountEnding = errors.New("the account is being ended or rotated: try again in a minute, or finish its cascade (`leaver cascade list`)")
+	ErrAccountEnding = fault.NewRetryable(fault.Conflict, time.Minute, "the account is being ended or rotated: try again in a minute, or finish its cascade (`leaver cascade list`)")
 	// ErrReserved is returned for an account that is never ended.
 	ErrReserved = errors.New("the account is reserved")
 	// ErrNotProven is returned when the connector serves several tenants and did not confirm
@@ -92,9 +94,9 @@ var (
 	ErrNotProven = errors.New("possession is not proven")
 	// ErrNotAsked is returned when the check of the account's owner at the downstream failed.
 	// The caller may retry.
-	ErrNotAsked = errors.New("failed to check the account's owner at the downstream: try again")
+	ErrNotAsked = fault.New(fault.Unavailable, "failed to check the account's owner at the downstream: try again")
 	// ErrEnding: a cascade has the item; its holder can no longer give it up.
-	ErrEnding = errors.New("a cascade is ending it")
+	ErrEnding = fault.New(fault.Conflict, "a cascade is ending it")
 )
 
 // Store reads and writes the inventory.

@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
-	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/mapping"
@@ -460,7 +460,7 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 	}
 	// Asked after the lock is held, in a statement of its own: either a deactivation is
 	// visible now, or its cascade waits.
-	party := access.Party{ID: id, Owned: true}
+	party := authzen.Party{ID: id, Owned: true}
 	err = a.tx.QueryRow(ctx, `
 		select r.type, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2), coalesce(r.valid_until <= now(), false)
 		  from resources r where r.tenant_id = $1 and r.id = $2 and r.deleted_at is null and r.type in ('User', 'Agent')`,
@@ -477,9 +477,9 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 	switch party.Refusal() {
 	case "":
 		return party.Type, nil
-	case access.AgentExpired:
+	case authzen.AgentExpired:
 		return party.Type, fmt.Errorf("%w: the validity of agent %s has ended", ErrRestricted, id)
-	case access.OwnerGone:
+	case authzen.OwnerGone:
 		return party.Type, fmt.Errorf("%w: agent %s has no active owner", ErrRestricted, id)
 	default:
 		return party.Type, fmt.Errorf("%w: %s", ErrRestricted, id)

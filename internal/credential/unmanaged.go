@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -50,7 +52,7 @@ const (
 )
 
 // ErrUnboundNotFound says that nothing unbound has that id.
-var ErrUnboundNotFound = errors.New("no such unbound credential: it is bound by now, or never was")
+var ErrUnboundNotFound = fault.New(fault.NotFound, "no such unbound credential: it is bound by now, or never was")
 
 // Note lists what a connector found, unless it is registered. A credential is
 // bound by its registration, never by a name; only where the downstream's labels

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -25,11 +27,11 @@ const statementTimeout = "15s"
 const idleTransactionTimeout = "10s"
 
 // ErrStatementTimeout is returned when a statement exceeded statement_timeout.
-var ErrStatementTimeout = errors.New("the statement exceeded statement_timeout")
+var ErrStatementTimeout = fault.New(fault.Unavailable, "the statement exceeded statement_timeout")
 
 // ErrUnavailable marks errors that say PostgreSQL cannot be reached or cannot
 // answer now; the same request may succeed later.
-var ErrUnavailable = errors.New("PostgreSQL is not available")
+var ErrUnavailable = fault.New(fault.Unavailable, "PostgreSQL is not available")
 
 // DB is a connection pool of the application's role, which row-level security binds.
 type DB struct {

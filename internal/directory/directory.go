@@ -5,8 +5,9 @@ package directory
 
 import (
 	"encoding/json"
-	"errors"
 	"time"
+
+	"github.com/leaverhq/leaver/internal/fault"
 
 	"github.com/google/uuid"
 )
@@ -27,11 +28,11 @@ const (
 
 // The errors of this package.
 var (
-	ErrNotFound = errors.New("no such resource")
+	ErrNotFound = fault.New(fault.NotFound, "no such resource")
 	// ErrNameTaken: another live resource of the type has that unique name.
-	ErrNameTaken = errors.New("the name is taken")
+	ErrNameTaken = fault.New(fault.Conflict, "the name is taken")
 	// ErrParents: an agent's parents lead back to it, or are too many.
-	ErrParents = errors.New("parent: the parents above are a circle, or more than 32")
+	ErrParents = fault.New(fault.Invalid, "parent: the parents above are a circle, or more than 32")
 )
 
 // UnknownTargetError says that an edge leads to no live resource of the tenant.

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/textkey"
@@ -15,9 +17,9 @@ import (
 // The errors of subjects.
 var (
 	// ErrInvalidSubject: not a subject identifier that leaver knows (RFC 9493).
-	ErrInvalidSubject = errors.New("the subject identifier is malformed, or of a format that is not supported")
+	ErrInvalidSubject = fault.New(fault.Invalid, "the subject identifier is malformed, or of a format that is not supported")
 	// ErrAmbiguousSubject: several principals are meant; none is acted upon.
-	ErrAmbiguousSubject = errors.New("the subject identifier names several principals")
+	ErrAmbiguousSubject = fault.New(fault.Unprocessable, "the subject identifier names several principals")
 )
 
 // subjectID is a subject identifier (RFC 9493), or the scim one of RFC 9967.

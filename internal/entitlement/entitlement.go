@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/hashicorp/golang-lru/v2/expirable"
 	"github.com/jackc/pgx/v5"
@@ -21,13 +23,13 @@ import (
 // The errors of this package.
 var (
 	// ErrNoMapping: the tenant has no rules, and derives nothing.
-	ErrNoMapping = errors.New("the tenant has no mapping yet: `leaver mapping apply` makes one")
+	ErrNoMapping = fault.New(fault.NotFound, "the tenant has no mapping yet: `leaver mapping apply` makes one")
 	// ErrNoVersion: no version of the rules has that number.
-	ErrNoVersion = errors.New("the mapping has no such version")
+	ErrNoVersion = fault.New(fault.NotFound, "the mapping has no such version")
 	// ErrOutdated: somebody has applied another version meanwhile.
-	ErrOutdated = errors.New("the mapping was changed meanwhile: look at the difference again")
+	ErrOutdated = fault.New(fault.Conflict, "the mapping was changed meanwhile: look at the difference again")
 	// ErrUnknownPrincipal: no live User or Agent of the tenant has that id.
-	ErrUnknownPrincipal = errors.New("no such principal")
+	ErrUnknownPrincipal = fault.New(fault.NotFound, "no such principal")
 )
 
 // Store keeps rules and entitlements.

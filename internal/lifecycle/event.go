@@ -5,9 +5,10 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"time"
+
+	"github.com/leaverhq/leaver/internal/fault"
 
 	"github.com/google/uuid"
 )
@@ -24,7 +25,7 @@ const (
 )
 
 // ErrEventNotFound is returned if the tenant has no event with the given id.
-var ErrEventNotFound = errors.New("no such lifecycle event")
+var ErrEventNotFound = fault.New(fault.NotFound, "no such lifecycle event")
 
 // Event is one lifecycle change, as committed to the outbox.
 type Event struct {

@@ -3,10 +3,11 @@ package lifecycle
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/leaverhq/leaver/internal/fault"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -257,7 +258,7 @@ func (w *Writer) SetActive(ctx context.Context, tenant uuid.UUID, resourceType s
 }
 
 // ErrNotRestricted is returned when the principal has no restriction.
-var ErrNotRestricted = errors.New("the principal is not restricted")
+var ErrNotRestricted = fault.New(fault.Conflict, "the principal is not restricted")
 
 // Restore lifts a principal's restriction and makes it a joiner, as an explicit
 // `active: true` would: it is entitled again, and no credential comes back. Cascades

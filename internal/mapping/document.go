@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"go.yaml.in/yaml/v3"
 
 	"github.com/leaverhq/leaver/internal/textkey"
@@ -35,6 +37,12 @@ func (e *Error) Error() string {
 	}
 	return fmt.Sprintf("line %d, column %d: rule %q: %s", e.Line, e.Column, e.Rule, e.Reason)
 }
+
+// Code implements [fault.Coded].
+func (e *Error) Code() fault.Code { return fault.Unprocessable }
+
+// Position returns where the error is in the document, from 1.
+func (e *Error) Position() (line, column int) { return e.Line, e.Column }
 
 // rule is one rule as it is written.
 type rule struct {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -25,8 +27,8 @@ type Pause struct {
 
 // The errors of pauses.
 var (
-	ErrPaused    = errors.New("the connector is paused already")
-	ErrNotPaused = errors.New("the connector is not paused")
+	ErrPaused    = fault.New(fault.Conflict, "the connector is paused already")
+	ErrNotPaused = fault.New(fault.Conflict, "the connector is not paused")
 )
 
 // remembered is how long a process may not notice a pause.

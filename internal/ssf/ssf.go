@@ -4,9 +4,10 @@
 package ssf
 
 import (
-	"errors"
 	"slices"
 	"time"
+
+	"github.com/leaverhq/leaver/internal/fault"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/uuid"
@@ -78,9 +79,9 @@ func Statuses() []Status { return []Status{Enabled, Paused, Disabled} }
 
 // The errors of this package.
 var (
-	ErrStreamNotFound = errors.New("no such stream")
+	ErrStreamNotFound = fault.New(fault.NotFound, "no such stream")
 	// ErrTooMany bounds how many streams a tenant has.
-	ErrTooMany = errors.New("the tenant has as many streams as it may have")
+	ErrTooMany = fault.New(fault.Conflict, "the tenant has as many streams as it may have")
 )
 
 // Stream is a stream's configuration.

@@ -3,8 +3,9 @@ package tenant
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+
+	"github.com/leaverhq/leaver/internal/fault"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -29,11 +30,14 @@ type InvalidSchemaError struct {
 
 func (e *InvalidSchemaError) Error() string { return e.Path + ": " + e.Reason }
 
+// Code implements [fault.Coded].
+func (e *InvalidSchemaError) Code() fault.Code { return fault.Unprocessable }
+
 // The errors of schemas.
 var (
-	ErrSchemaNotFound = errors.New("the tenant has no such schema")
+	ErrSchemaNotFound = fault.New(fault.NotFound, "the tenant has no such schema")
 	// ErrSchemaInUse: what resources hold would lose its meaning.
-	ErrSchemaInUse = errors.New("resources hold values of the schema: remove them first")
+	ErrSchemaInUse = fault.New(fault.Conflict, "resources hold values of the schema: remove them first")
 )
 
 const schemasSQL = `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/fault"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -95,13 +97,13 @@ type Settings struct {
 
 // The errors of this package.
 var (
-	ErrNotFound    = errors.New("no such tenant")
-	ErrExists      = errors.New("a tenant of that name exists")
-	ErrInvalidRate = errors.New("requestsPerSecond is 0 (the installation's) to 100000")
+	ErrNotFound    = fault.New(fault.NotFound, "no such tenant")
+	ErrExists      = fault.New(fault.Conflict, "a tenant of that name exists")
+	ErrInvalidRate = fault.New(fault.Unprocessable, "requestsPerSecond is 0 (the installation's) to 100000")
 	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation.
-	ErrLoosens       = errors.New("the settings loosen the deactivation threshold")
-	ErrInvalidPolicy = errors.New("brakeLeavers is 0 (none) to 1000000, brakeShare 0 (none) to 1, brakeWindowSeconds 60 to 604800, orphans suspend or manager")
-	ErrInvalidName   = errors.New("a tenant's name is 1 to 63 of a-z, 0-9 and '-', and starts with a letter or digit")
+	ErrLoosens       = fault.New(fault.Forbidden, "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)")
+	ErrInvalidPolicy = fault.New(fault.Unprocessable, "brakeLeavers is 0 (none) to 1000000, brakeShare 0 (none) to 1, brakeWindowSeconds 60 to 604800, orphans suspend or manager")
+	ErrInvalidName   = fault.New(fault.Invalid, "a tenant's name is 1 to 63 of a-z, 0-9 and '-', and starts with a letter or digit")
 )
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)

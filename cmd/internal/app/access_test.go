@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/leaverhq/leaver/internal/access"
+	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
@@ -27,7 +27,7 @@ func (i *installation) ask(subject, action, resource string) string {
 		i.t.Fatalf("the evaluation answered %d %v", status, answer)
 	}
 	if answer["decision"] == true {
-		return string(access.Allow)
+		return string(authzen.Allow)
 	}
 	reason, _ := answer["context"].(map[string]any)["reason"].(string)
 	return reason
@@ -308,7 +308,7 @@ func TestWithoutPostgreSQLNothingIsAllowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	reasons, err := access.NewStore(db, nil).Decide(t.Context(), uuid.New(), access.Question{SubjectType: "User", Subject: "ada", Action: "a", ResourceType: "t", Resource: "1"})
+	reasons, err := authzen.NewStore(db, nil).Decide(t.Context(), uuid.New(), authzen.Question{SubjectType: "User", Subject: "ada", Action: "a", ResourceType: "t", Resource: "1"})
 	if !errors.Is(err, database.ErrUnavailable) || reasons != nil {
 		t.Errorf("decided %v, %v", reasons, err)
 	}

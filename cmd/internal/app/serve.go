@@ -17,10 +17,10 @@ import (
 	"github.com/go-chi/chi/v5"
 	"go.temporal.io/sdk/converter"
 
-	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -55,7 +55,7 @@ func (a *App) Handler() http.Handler {
 	server := &api.Server{
 		Tenants: a.Tenants(), Auth: a.Auth(), Credentials: a.inventory(), Cascades: a.cascades(), Evidence: a.evidence(),
 		Directory: directory.NewStore(a.db), Lifecycle: a.writer, Threshold: cascade.NewThreshold(a.db), Pauses: registry.NewPauses(a.db),
-		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: access.NewStore(a.db, a.entitlements),
+		Connectors: a.connectors, Runner: starter, Entitlements: a.entitlements, Decisions: authzen.NewStore(a.db, a.entitlements),
 		Signals: a.signals, Audit: audit.NewStore(a.db), PrivateReceivers: a.config.Signals.PrivateReceivers,
 		PublicURL: a.config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.db.Slow, Log: a.log,
 	}

@@ -14,10 +14,11 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"github.com/leaverhq/leaver/internal/access"
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
 const (
@@ -33,7 +34,7 @@ const (
 // 1.0: its two endpoints, for tokens of class platform.
 func (s *Server) Access() http.Handler {
 	r := chi.NewRouter()
-	s.refuseUnknown(r)
+	httpjson.RefuseUnknown(r, s.Log)
 	r.Use(echoRequestID, bounded, s.authenticate(auth.ClassPlatform))
 	r.Post("/evaluation", s.evaluate)
 	r.Post("/evaluations", s.evaluateAll)
@@ -52,7 +53,7 @@ func bounded(next http.Handler) http.Handler {
 // AccessMetadata answers where the endpoints are.
 func (s *Server) AccessMetadata(w http.ResponseWriter, r *http.Request) {
 	base := s.base(r)
-	answer(w, http.StatusOK, map[string]string{
+	httpjson.Answer(w, http.StatusOK, map[string]string{
 		"policy_decision_point": base, "access_evaluation_endpoint": base + AccessPath + "/evaluation",
 		"access_evaluations_endpoint": base + AccessPath + "/evaluations",
 	})
@@ -135,35 +136,35 @@ func (e *entity) orDefault(top *entity) *entity {
 // questions returns the questions that an evaluation asks. If context.agent is set and the
 // subject is a user, the agent acts on behalf of that user. If the subject is another agent,
 // both agents must be allowed.
-func (e evaluation) questions() ([]access.Question, error) {
+func (e evaluation) questions() ([]authzen.Question, error) {
 	q, err := e.question()
 	if err != nil || e.Context == nil || e.Context.Agent == nil {
-		return []access.Question{q}, err
+		return []authzen.Question{q}, err
 	}
 	agent, err := property(e.Context.Agent, "context.agent")
 	if err == nil && hasControl(agent) {
-		err = problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
 	}
 	through := q
 	through.SubjectType, through.Subject, through.Through = directory.TypeAgent, agent, true
 	switch q.SubjectType {
 	case directory.TypeUser:
 		through.OnBehalfOf = q.Subject
-		return []access.Question{through}, err
+		return []authzen.Question{through}, err
 	case directory.TypeAgent:
 		if q.Subject == agent {
-			return []access.Question{q}, err
+			return []authzen.Question{q}, err
 		}
-		return []access.Question{through, q}, err
+		return []authzen.Question{through, q}, err
 	}
-	return []access.Question{q}, err // nobody of ours
+	return []authzen.Question{q}, err // nobody of ours
 }
 
 // question reads an evaluation without its context. An agent says for whom it acts by the
 // property on_behalf_of, and a resource whose it is by ownerID.
-func (e evaluation) question() (access.Question, error) {
-	missing := func(what string) (access.Question, error) {
-		return access.Question{}, problem{Status: http.StatusBadRequest, Detail: what + " is missing"}
+func (e evaluation) question() (authzen.Question, error) {
+	missing := func(what string) (authzen.Question, error) {
+		return authzen.Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: what + " is missing"}
 	}
 	switch {
 	case e.Subject == nil || e.Subject.Type == "" || e.Subject.ID == "":
@@ -173,9 +174,9 @@ func (e evaluation) question() (access.Question, error) {
 	case e.Resource == nil || e.Resource.Type == "" || e.Resource.ID == "":
 		return missing("resource, with type and id,")
 	case strings.HasSuffix(e.Action.Name, ownSuffix):
-		return access.Question{}, problem{Status: http.StatusBadRequest, Detail: "an action does not end in " + ownSuffix + ": whose the resource is says resource.properties.ownerID"}
+		return authzen.Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: "an action does not end in " + ownSuffix + ": whose the resource is says resource.properties.ownerID"}
 	}
-	q := access.Question{Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: foldType(e.Resource.Type), Resource: e.Resource.ID}
+	q := authzen.Question{Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: foldType(e.Resource.Type), Resource: e.Resource.ID}
 	switch strings.ToLower(e.Subject.Type) {
 	case "user":
 		q.SubjectType = directory.TypeUser
@@ -189,7 +190,7 @@ func (e evaluation) question() (access.Question, error) {
 		q.Owner, err = property(e.Resource.Properties.OwnerID, "resource.properties.ownerID")
 	}
 	if err == nil && hasControl(q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner) {
-		err = problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
 	}
 	return q, err
 }
@@ -216,7 +217,7 @@ func property(value any, name string) (string, error) {
 	}
 	text, ok := value.(string)
 	if !ok || text == "" {
-		return "", problem{Status: http.StatusBadRequest, Detail: name + " is a string"}
+		return "", httpjson.Problem{Status: http.StatusBadRequest, Detail: name + " is a string"}
 	}
 	return text, nil
 }
@@ -227,8 +228,8 @@ type decision struct {
 	Context  map[string]any `json:"context,omitempty"`
 }
 
-func decisionOf(reason access.Reason) decision {
-	if reason == access.Allow {
+func decisionOf(reason authzen.Reason) decision {
+	if reason == authzen.Allow {
 		return decision{Decision: true}
 	}
 	return decision{Context: map[string]any{"reason": reason}}
@@ -238,7 +239,7 @@ func decisionOf(reason access.Reason) decision {
 // up, and others wait for the connection.
 const decidePatience = 2 * time.Second
 
-func (s *Server) decide(r *http.Request, questions ...access.Question) ([]access.Reason, error) {
+func (s *Server) decide(r *http.Request, questions ...authzen.Question) ([]authzen.Reason, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), decidePatience)
 	defer cancel()
 	reasons, err := s.Decisions.Decide(ctx, caller(r).Tenant.ID, questions...)
@@ -257,7 +258,7 @@ var (
 
 func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {
 	var e evaluation
-	err := decodeLoosely(w, r, &e)
+	err := httpjson.DecodeLoosely(w, r, &e)
 	if err == nil {
 		err = s.answerOne(w, r, e)
 	}
@@ -276,8 +277,8 @@ func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, e evaluation)
 		return err
 	}
 	for _, reason := range reasons {
-		if reason != access.Allow {
-			answer(w, http.StatusOK, decisionOf(reason))
+		if reason != authzen.Allow {
+			httpjson.Answer(w, http.StatusOK, decisionOf(reason))
 			return nil
 		}
 	}
@@ -297,13 +298,13 @@ type batch struct {
 
 func (s *Server) evaluateAll(w http.ResponseWriter, r *http.Request) {
 	var b batch
-	err := decodeLoosely(w, r, &b)
+	err := httpjson.DecodeLoosely(w, r, &b)
 	switch {
 	case err != nil:
 	case len(b.Evaluations) == 0: // without any, it is the other endpoint
 		err = s.answerOne(w, r, b.evaluation)
 	case len(b.Evaluations) > maxEvaluations:
-		err = problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("there are more than %d evaluations", maxEvaluations)}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("there are more than %d evaluations", maxEvaluations)}
 	default:
 		err = s.answerAll(w, r, b)
 	}
@@ -320,21 +321,21 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 		"deny_on_first_deny": func(allowed bool) bool { return !allowed }, "permit_on_first_permit": func(allowed bool) bool { return allowed },
 	}[b.Options.Semantic]
 	if !ok {
-		return problem{Status: http.StatusBadRequest, Detail: "evaluations_semantic is execute_all, deny_on_first_deny or permit_on_first_permit"}
+		return httpjson.Problem{Status: http.StatusBadRequest, Detail: "evaluations_semantic is execute_all, deny_on_first_deny or permit_on_first_permit"}
 	}
 	decisions := make([]decision, len(b.Evaluations))
-	var questions []access.Question
+	var questions []authzen.Question
 	var at []int // of the questions
 	for i, raw := range b.Evaluations {
 		var e evaluation
-		var of []access.Question
+		var of []authzen.Question
 		err := json.Unmarshal(raw, &e)
 		if err == nil && e.forgetsWhom(b.evaluation) {
-			err = problem{Status: http.StatusBadRequest, Detail: "the subject says not for whom it acts, and that at the top does"}
+			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "the subject says not for whom it acts, and that at the top does"}
 		} else if err == nil {
 			of, err = e.orDefaults(b.evaluation).questions()
 		} else {
-			err = problem{Status: http.StatusBadRequest, Detail: "the evaluation is not as AuthZEN has it"}
+			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "the evaluation is not as AuthZEN has it"}
 		}
 		if err != nil {
 			decisions[i].Context = map[string]any{"error": map[string]any{"status": http.StatusBadRequest, "message": err.Error()}}
@@ -360,7 +361,7 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 			break
 		}
 	}
-	answer(w, http.StatusOK, map[string]any{"evaluations": decisions})
+	httpjson.Answer(w, http.StatusOK, map[string]any{"evaluations": decisions})
 	return nil
 }
 
@@ -372,7 +373,7 @@ func (s *Server) standing(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	standing, err := s.Decisions.Standing(r.Context(), caller(r).Tenant.ID, id)
+	standing, err := s.Decisions.Status(r.Context(), caller(r).Tenant.ID, id)
 	if err != nil {
 		s.fail(w, r, err)
 		return

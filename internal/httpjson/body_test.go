@@ -1,4 +1,4 @@
-package api
+package httpjson
 
 import (
 	"encoding/json"
@@ -51,10 +51,10 @@ func TestBody_BrokenConnectionIsNotTooLarge(t *testing.T) {
 		status int
 	}{
 		"a broken connection": {iotest.ErrReader(io.ErrUnexpectedEOF), "", "application/json", http.StatusBadRequest},
-		"too long":            {nil, `{"a":"` + strings.Repeat("x", maxBody) + `"}`, "application/json", http.StatusRequestEntityTooLarge},
+		"too long":            {nil, `{"a":"` + strings.Repeat("x", MaxBody) + `"}`, "application/json", http.StatusRequestEntityTooLarge},
 		"another media type":  {nil, `{}`, "application/jsonx", http.StatusUnsupportedMediaType},
 	} {
-		for reader, read := range map[string]func(http.ResponseWriter, *http.Request, any) error{"loose": decodeLoosely, "strict": decode} {
+		for reader, read := range map[string]func(http.ResponseWriter, *http.Request, any) error{"loose": DecodeLoosely, "strict": Decode} {
 			body := c.broken
 			if body == nil {
 				body = strings.NewReader(c.body)
@@ -62,7 +62,7 @@ func TestBody_BrokenConnectionIsNotTooLarge(t *testing.T) {
 			r := httptest.NewRequest(http.MethodPost, "/", body)
 			r.Header.Set("Content-Type", c.media)
 			var into map[string]any
-			if err := read(httptest.NewRecorder(), r, &into); toProblem(err).Status != c.status {
+			if err := read(httptest.NewRecorder(), r, &into); ProblemOf(err).Status != c.status {
 				t.Errorf("%s, %s: %v, want %d", name, reader, err, c.status)
 			}
 		}

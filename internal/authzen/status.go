@@ -1,4 +1,4 @@
-package access
+package authzen
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 
 // Standing is whether a principal may act at all, and what it is entitled to: what a
 // gateway may keep, as long as its version is the same.
-type Standing struct {
+type Status struct {
 	ID       uuid.UUID `json:"id"`
 	Type     string    `json:"type"`
 	Standing string    `json:"standing"` // active or restricted
@@ -29,10 +29,10 @@ type Standing struct {
 }
 
 // Standing returns how a principal stands, the deleted too. Error: directory.ErrNotFound.
-func (s *Store) Standing(ctx context.Context, tenant, principal uuid.UUID) (*Standing, error) {
+func (s *Store) Status(ctx context.Context, tenant, principal uuid.UUID) (*Status, error) {
 	var outdated bool
-	standing, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (*Standing, error) {
-		var st Standing
+	standing, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (*Status, error) {
+		var st Status
 		var p Party
 		err := row.Scan(&st.ID, &st.Type, &p.Restricted, &p.Expired, &p.Owned, &st.Since, &st.ValidUntil, &st.Entitlements, &outdated)
 		p.Type, st.Standing = st.Type, "active"

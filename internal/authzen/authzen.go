@@ -1,6 +1,6 @@
 // Package access answers whether a subject may act, from the state that SCIM commits
 // have left in PostgreSQL: whatever Temporal does, an answer was true at the commit.
-package access
+package authzen
 
 import (
 	"context"

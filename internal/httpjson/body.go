@@ -1,4 +1,4 @@
-package api
+package httpjson
 
 import (
 	"bytes"
@@ -12,26 +12,26 @@ import (
 	"time"
 )
 
-// decodeLoosely reads a JSON object whose unknown members are ignored, as AuthZEN wants.
-func decodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
+// DecodeLoosely reads a JSON object whose unknown members are ignored, as AuthZEN wants.
+func DecodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
 	switch {
 	case r.Header.Get("Content-Type") == "":
-		return problem{Status: http.StatusBadRequest, Detail: "send application/json"}
+		return Problem{Status: http.StatusBadRequest, Detail: "send application/json"}
 	case !isJSON(r):
-		return problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
+		return Problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		return unread(err)
 	}
 	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !unambiguous(raw) || json.Unmarshal(raw, into) != nil {
-		return problem{Status: http.StatusBadRequest, Detail: "want a JSON object, with no two members of one name, whose members have the types that the specification says"}
+		return Problem{Status: http.StatusBadRequest, Detail: "want a JSON object, with no two members of one name, whose members have the types that the specification says"}
 	}
 	return nil
 }
 
-// extendDeadlines lets a request take longer than the server's timeouts allow.
-func extendDeadlines(w http.ResponseWriter, limit time.Duration) {
+// ExtendDeadlines lets a request take longer than the server's timeouts allow.
+func ExtendDeadlines(w http.ResponseWriter, limit time.Duration) {
 	until := time.Now().Add(limit)
 	control := http.NewResponseController(w)
 	_, _ = control.SetReadDeadline(until), control.SetWriteDeadline(until) // if refused, the server cuts the request off
@@ -48,9 +48,9 @@ func isJSON(r *http.Request) bool {
 func unread(err error) error {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB", tooLarge.Limit>>10)}
+		return Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB", tooLarge.Limit>>10)}
 	}
-	return problem{Status: http.StatusBadRequest, Detail: "failed to read the body: send the request again"}
+	return Problem{Status: http.StatusBadRequest, Detail: "failed to read the body: send the request again"}
 }
 
 // unambiguous tells whether no object has two members of one name, in whatever case:

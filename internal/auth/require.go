@@ -1,0 +1,49 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/httpjson"
+)
+
+type callerKey struct{}
+
+// CallerOf returns the caller that [Store.Require] found, or the zero caller.
+func CallerOf(r *http.Request) Caller {
+	c, _ := r.Context().Value(callerKey{}).(Caller)
+	return c
+}
+
+// Require returns a middleware that lets requests with a token of one of the classes through.
+func (s *Store) Require(log *slog.Logger, classes ...Class) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, err := s.Authenticate(r.Context(), Bearer(r.Header), classes...)
+			if errors.Is(err, ErrUnauthorized) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
+				err = httpjson.Problem{Status: http.StatusUnauthorized, Detail: fmt.Sprintf("present a valid token of class %s", alternatives(classes))}
+			}
+			if err != nil {
+				httpjson.Fail(w, r, log, err)
+				return
+			}
+			ctx := audit.WithActor(context.WithValue(r.Context(), callerKey{}, c), c.Actor())
+			next.ServeHTTP(w, r.WithContext(ctx))
+		})
+	}
+}
+
+// alternatives names classes in a sentence.
+func alternatives(classes []Class) string {
+	names := make([]string, len(classes))
+	for i, class := range classes {
+		names[i] = string(class)
+	}
+	return strings.Join(names, " or ")
+}

@@ -1,0 +1,166 @@
+// Package httpjson reads and writes JSON over HTTP, within limits. Errors are answered as
+// problem details (RFC 9457).
+package httpjson
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/leaverhq/leaver/internal/fault"
+)
+
+// MaxBody bounds a request body that has no limit of its own, in bytes.
+const MaxBody = 64 << 10
+
+// Problem is an error answer (RFC 9457).
+type Problem struct {
+	Status int    `json:"status"`
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+	// RetryAfter is in seconds; 0 says nothing.
+	RetryAfter int `json:"-"`
+	// Line and Column are where a mapping's mistake is, from 1.
+	Line   int `json:"line,omitempty"`
+	Column int `json:"column,omitempty"`
+}
+
+func (p Problem) Error() string { return p.Detail }
+
+// statusOf returns the HTTP status of a code.
+func statusOf(code fault.Code) int {
+	switch code {
+	case fault.Invalid:
+		return http.StatusBadRequest
+	case fault.Unprocessable:
+		return http.StatusUnprocessableEntity
+	case fault.NotFound:
+		return http.StatusNotFound
+	case fault.Forbidden:
+		return http.StatusForbidden
+	case fault.Conflict:
+		return http.StatusConflict
+	case fault.Unavailable:
+		return http.StatusServiceUnavailable
+	case fault.Internal:
+	}
+	return http.StatusInternalServerError
+}
+
+// ProblemOf translates an error into one that a client may see: without a code it is internal.
+func ProblemOf(err error) Problem {
+	var p Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	coded, ok := fault.Of(err)
+	if !ok {
+		return Problem{Status: http.StatusInternalServerError, Detail: "internal error"}
+	}
+	p = Problem{Status: statusOf(coded.Code()), Detail: coded.Error()}
+	if at, ok := coded.(interface{ Position() (line, column int) }); ok {
+		p.Line, p.Column = at.Position()
+	}
+	if waits, ok := coded.(interface{ RetryAfter() time.Duration }); ok {
+		p.RetryAfter = int(waits.RetryAfter() / time.Second)
+	}
+	return p
+}
+
+// Fail answers with the problem of an error, and logs an internal one.
+func Fail(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	p := ProblemOf(err)
+	p.Title = http.StatusText(p.Status)
+	if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil { // not of a client that is gone
+		log.LogAttrs(r.Context(), slog.LevelError, "request failed",
+			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", p.Status), slog.Any("error", err))
+	}
+	if p.RetryAfter == 0 && p.Status == http.StatusServiceUnavailable {
+		p.RetryAfter = 5
+	}
+	if p.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
+	}
+	Write(w, p.Status, "application/problem+json", p)
+}
+
+// RefuseUnknown makes a router answer a path that is no endpoint, or a method that it does not
+// take, with a problem.
+func RefuseUnknown(r chi.Router, log *slog.Logger) {
+	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
+		Fail(w, req, log, Problem{Status: http.StatusNotFound, Detail: "no such endpoint"})
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
+		Allow(w, req, r)
+		Fail(w, req, log, Problem{Status: http.StatusMethodNotAllowed, Detail: "the endpoint does not take " + req.Method})
+	})
+}
+
+// Allow adds the methods that a path supports to the Allow header (RFC 9110 section 15.5.6).
+func Allow(w http.ResponseWriter, r *http.Request, routes chi.Routes) {
+	path := r.URL.Path
+	if within := chi.RouteContext(r.Context()); within != nil && within.RoutePath != "" {
+		path = within.RoutePath
+	}
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if routes.Match(chi.NewRouteContext(), method, path) {
+			w.Header().Add("Allow", method)
+		}
+	}
+}
+
+// Answer writes a JSON body that must not be cached.
+func Answer(w http.ResponseWriter, status int, body any) {
+	Write(w, status, "application/json", body)
+}
+
+// Write writes a JSON body of a content type that must not be cached.
+func Write(w http.ResponseWriter, status int, contentType string, body any) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // a client that is gone needs no answer
+}
+
+// Decode reads a request's JSON object of at most [MaxBody]. An unknown member is an error.
+func Decode(w http.ResponseWriter, r *http.Request, into any) error {
+	return DecodeUpTo(w, r, MaxBody, into)
+}
+
+// DecodeUpTo is [Decode] with another limit, in bytes.
+func DecodeUpTo(w http.ResponseWriter, r *http.Request, limit int64, into any) error {
+	if r.Header.Get("Content-Type") != "" && !isJSON(r) {
+		return Problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
+	}
+	return DecodeStrict(json.NewDecoder(http.MaxBytesReader(w, r.Body, limit)), into)
+}
+
+// DecodeStrict reads one JSON object; an unknown member, or data after it, is an error.
+func DecodeStrict(d *json.Decoder, into any) error {
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil {
+		if _, err := d.Token(); !errors.Is(err, io.EOF) {
+			return Problem{Status: http.StatusBadRequest, Detail: "something follows the JSON object"}
+		}
+		return nil
+	}
+	var tooLarge *http.MaxBytesError
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &tooLarge):
+		return unread(err)
+	case errors.As(err, &wrongType):
+		return Problem{Status: http.StatusBadRequest, Detail: wrongType.Field + ": the value has the wrong type"}
+	case strings.HasPrefix(err.Error(), "json: unknown field"):
+		return Problem{Status: http.StatusBadRequest, Detail: strings.TrimPrefix(err.Error(), "json: ")}
+	}
+	return Problem{Status: http.StatusBadRequest, Detail: "the body is not valid: want a JSON object as the OpenAPI document at /v1/openapi.yaml says"}
+}
