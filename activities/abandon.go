@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// AbandonInput names an item whose time is up, and the last answer.
+// AbandonInput identifies an item whose deadline has passed. Reason is the last answer.
 type AbandonInput struct {
 	Cascade CascadeRef `json:"cascade"`
 	Item    uuid.UUID  `json:"item"`

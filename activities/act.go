@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Act is what somebody asked of a running cascade: who, and why.
+// Act is a request to a running cascade, with its actor and reason.
 type Act struct {
 	Cascade CascadeRef `json:"cascade"`
 	Verb    string     `json:"verb"`
@@ -17,12 +17,12 @@ type Act struct {
 	Until   time.Time  `json:"until,omitzero"` // of a waiver
 }
 
-// RecordAct stores an act.
+// RecordAct stores an act in the audit log.
 func (a *Activities) RecordAct(ctx context.Context, act Act) error {
 	return a.Cascades.RecordAct(ctx, act.Cascade.Tenant, act.Cascade.Event, act.By, act.Verb, act.Reason)
 }
 
-// Waive has a survivor tolerated until a time, and stores who said so and why.
+// Waive tolerates a survivor until act.Until, and stores the actor and the reason.
 func (a *Activities) Waive(ctx context.Context, act Act) error {
 	return a.Cascades.Waive(ctx, act.Cascade.Tenant, act.Item, act.Cascade.Event, act.By, act.Reason, act.Until)
 }

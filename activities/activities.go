@@ -1,5 +1,5 @@
-// Package activities holds the steps of the workflows: one file a verb. Each
-// can run twice (I5), and each error it returns says whether to try again.
+// Package activities implements the activities of the workflows. Each can run
+// twice (I5), and the type of its error decides whether Temporal retries it.
 package activities
 
 import (
@@ -24,43 +24,43 @@ import (
 // Activities are registered with the workers. A nil pointer gives workflows
 // typed references to the methods.
 type Activities struct {
-	Credentials  *credential.Store
-	Evidence   *evidence.Store
-	Cascades   *cascade.Store
-	Connectors registry.Registry
-	Pauses     *registry.Pauses
-	Threshold     *cascade.Threshold
-	// What the reconciler and the drill need: they make leavers themselves.
-	Tenants    *tenant.Store
-	Directory  *directory.Store
-	Lifecycle  *lifecycle.Writer
-	Health *health.Store
-	Runner     Runner
-	// Signals are what receivers are to be told, and Pusher tells them.
+	Credentials *credential.Store
+	Evidence    *evidence.Store
+	Cascades    *cascade.Store
+	Connectors  registry.Registry
+	Pauses      *registry.Pauses
+	Threshold   *cascade.Threshold
+	// The reconciler and the drill need these, as they create events themselves.
+	Tenants   *tenant.Store
+	Directory *directory.Store
+	Lifecycle *lifecycle.Writer
+	Health    *health.Store
+	Runner    Runner
+	// Signals stores security events for receivers, and Pusher delivers them.
 	Signals *ssf.Store
 	Pusher  *ssf.Pusher
-	// Entitlements derives what principals are entitled to.
+	// Entitlements evaluates and stores the entitlements of principals.
 	Entitlements *entitlement.Store
 }
 
-// Runner looks at cascades' workflows, and runs them again.
+// Runner queries, cancels and re-runs the workflows of cascades.
 type Runner interface {
 	Status(ctx context.Context, workflowID string) (cascade.WorkflowStatus, error)
 	Cancel(ctx context.Context, workflowID string) error
 	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
 }
 
-// CascadeRef names a cascade: ids only, since it travels through Temporal.
+// CascadeRef identifies a cascade. It contains only ids, since Temporal stores it.
 type CascadeRef struct {
 	Tenant    uuid.UUID `json:"tenant"`
 	Event     uuid.UUID `json:"event"`
 	Principal uuid.UUID `json:"principal"`
 	Sequence  int64     `json:"sequence"`
-	// Moves: the cascade is a mover's, and ends what its event has marked only.
+	// Moves is true for a mover's cascade, which ends only the items that its event has marked.
 	Moves bool `json:"moves,omitempty"`
 }
 
-// kind is that of the events whose workflows are named so.
+// kind returns the kind of the cascade's event.
 func (r CascadeRef) kind() lifecycle.Kind {
 	if r.Moves {
 		return lifecycle.Mover
@@ -68,10 +68,14 @@ func (r CascadeRef) kind() lifecycle.Kind {
 	return lifecycle.Leaver
 }
 
-// refusedRun makes what says that a run is not its event's a refusal for good.
+// refusedRun returns a non-retryable error if err says that the workflow run does not
+// belong to its event, and otherwise err.
 func refusedRun(err error) error {
-	if errors.Is(err, cascade.ErrOtherKind) || errors.Is(err, cascade.ErrCancelled) || errors.Is(err, cascade.ErrNotFound) {
-		return temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true, Cause: err})
+	if errors.Is(err, cascade.ErrOtherKind) || errors.Is(err, cascade.ErrCancelled) ||
+		errors.Is(err, cascade.ErrNotFound) {
+		return temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{
+			NonRetryable: true, Cause: err,
+		})
 	}
 	return err
 }

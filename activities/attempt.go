@@ -20,16 +20,16 @@ import (
 
 // The types of the errors that activities return, as Temporal shows them.
 const (
-	ErrorPermanent  = "Permanent"  // not retried: somebody has to act
+	ErrorPermanent  = "Permanent"  // not retried: an operator has to act
 	ErrorDownstream = "Downstream" // retried: the downstream failed, or could not be reached
-	ErrorStillAlive = "StillAlive" // retried: the downstream said done, and a probe saw it alive
-	ErrorPaused     = "Paused"     // retried, and outside of any deadline: ops paused the connector
-	ErrorBusy       = "Busy"       // retried: another attempt is at the account
-	ErrorForeign    = "Foreign"    // not retried, and nothing is concluded: the item is not the cascade's
+	ErrorStillAlive = "StillAlive" // retried: the downstream confirmed the end, but a probe saw the item alive
+	ErrorPaused     = "Paused"     // retried without a deadline: operators paused the connector
+	ErrorBusy       = "Busy"       // retried: another attempt holds the account's lease
+	ErrorForeign    = "Foreign"    // not retried, and nothing is concluded: the item belongs to another cascade
 )
 
-// heartbeatEvery is well inside the workflow's heartbeat timeout, so that the
-// work of a killed worker is handed on within seconds.
+// heartbeatEvery is the interval of heartbeats. It is well below the workflow's heartbeat
+// timeout, after which the attempt of a killed worker is retried.
 const heartbeatEvery = 3 * time.Second
 
 const (
@@ -41,10 +41,10 @@ const (
 	busyRetry = 2 * time.Second
 )
 
-// pausedRetry is how soon a paused connector's work looks whether it may go on.
+// pausedRetry is the delay before an attempt checks again whether its connector is paused.
 const pausedRetry = 5 * time.Second
 
-// recordTimeout bounds the recording of an attempt whose own time is up.
+// recordTimeout bounds the recording of an attempt whose context has expired.
 const recordTimeout = 5 * time.Second
 
 // ItemInput names an item and the cascade that ends it.
@@ -53,14 +53,14 @@ type ItemInput struct {
 	Item    uuid.UUID  `json:"item"`
 }
 
-// ItemResult is how an item stands after it was ended.
+// ItemResult is the state of an item after an attempt.
 type ItemResult struct {
 	State  credential.State `json:"state"`
 	Detail string           `json:"detail,omitempty"`
 }
 
-// attempt is one try at ending one item: probe, act, probe again; and a row of
-// evidence for each step, since Temporal's history keeps the last attempt only.
+// attempt is one attempt to end one item: probe, act, probe again. Each step stores a
+// row of evidence, since Temporal's history keeps only the last attempt.
 type attempt struct {
 	*Activities
 	in        ItemInput
@@ -76,13 +76,14 @@ type attempt struct {
 	joined bool
 }
 
-// errUnconfigured tells ops what to do about an item of a connector that is not there.
-var errUnconfigured = connectors.Permanent("the connector is not in leaver.yaml of this worker: add it, restart the worker, and re-run the cascade")
+// errUnconfigured is the error of an item whose connector is not configured in this worker.
+var errUnconfigured = connectors.Permanent(
+	"the connector is not in leaver.yaml of this worker: add it, restart the worker, and re-run the cascade")
 
 // verb ends an item at its downstream.
 type verb func(ctx context.Context, t *attempt) (connectors.Answer, error)
 
-// alone is an activity that ends one item.
+// alone runs one attempt at one item, with heartbeats.
 func (a *Activities) alone(ctx context.Context, in ItemInput, step string, end verb) (ItemResult, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	return a.try(ctx, in, step, end)
@@ -94,7 +95,7 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 	if err != nil {
 		return ItemResult{}, err
 	}
-	if t.item.State.Ended() { // by another cascade, or by an attempt whose answer got lost
+	if t.item.State.Ended() { // by another cascade, or by an attempt whose result was lost
 		return ItemResult{State: t.item.State, Detail: t.item.Reason}, nil
 	}
 	defer t.yield(ctx)
@@ -105,11 +106,12 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{}, t.fail(ctx, step, errUnconfigured)
 	}
 	if !t.entry.Covers("", t.target.Account) {
-		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the reference matches none of the connector's references patterns in leaver.yaml: correct the patterns, restart the worker, and re-run the cascade"))
+		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the reference matches none of the connector's "+
+			"references patterns in leaver.yaml: correct the patterns, restart the worker, and re-run the cascade"))
 	}
 	release, err := t.entry.Acquire(ctx)
 	if err != nil {
-		return ItemResult{}, t.fail(ctx, step, connectors.Retryable("no call to the connector was free: %w", err))
+		return ItemResult{}, t.fail(ctx, step, connectors.Retryable("the connector has no free slot: %w", err))
 	}
 	defer release()
 	failed, err := t.probeBefore(ctx)
@@ -145,11 +147,14 @@ func (t *attempt) mayExpire(now time.Time) error {
 	until := t.item.ExpiresAt
 	switch {
 	case !t.item.Kind.Renewable():
-		return connectors.Permanent("the downstream reports that the credential expires by itself, which is not accepted for kind %s: end it manually", t.item.Kind)
+		return connectors.Permanent("the downstream reports that the credential expires by itself, "+
+			"which is not accepted for kind %s: end it manually", t.item.Kind)
 	case until == nil:
-		return connectors.Permanent("the downstream reports that the credential expires by itself, but no expiry is registered: end it manually")
+		return connectors.Permanent("the downstream reports that the credential expires by itself, " +
+			"but no expiry is registered: end it manually")
 	case until.After(now.Add(maxExpiry)):
-		return connectors.Permanent("the downstream reports that the credential expires by itself, but its expiry %s is more than %s away: end it manually", until.UTC().Format(time.RFC3339), maxExpiry)
+		return connectors.Permanent("the downstream reports that the credential expires by itself, "+
+			"but its expiry %s is more than %s away: end it manually", until.UTC().Format(time.RFC3339), maxExpiry)
 	}
 	return nil
 }
@@ -164,7 +169,9 @@ func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) 
 	case errors.Is(err, credential.ErrBusy):
 		return nil, retryable(err.Error(), ErrorBusy, busyRetry)
 	case errors.Is(err, credential.ErrForeign):
-		return nil, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true})
+		return nil, temporal.NewApplicationErrorWithOptions(
+			err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{NonRetryable: true},
+		)
 	case err != nil:
 		return nil, err
 	}
@@ -175,20 +182,23 @@ func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) 
 	return t, nil
 }
 
-// attemptOf names this attempt at an item.
+// attemptOf returns the identity of this attempt at an item, and the duration of its lease.
 func attemptOf(ctx context.Context, in ItemInput) credential.Attempt {
 	info := activity.GetInfo(ctx)
 	return credential.Attempt{
-		Event: in.Cascade.Event, Item: in.Item, Holder: uuid.New(), Workflow: info.WorkflowExecution.ID, Run: info.WorkflowExecution.RunID, Activity: info.ActivityID,
-		Number: int(info.Attempt), Started: info.StartedTime, Lease: max(minLease, time.Until(info.Deadline)+leaseSlack),
+		Event: in.Cascade.Event, Item: in.Item, Holder: uuid.New(), Workflow: info.WorkflowExecution.ID,
+		Run: info.WorkflowExecution.RunID, Activity: info.ActivityID,
+		Number: int(info.Attempt), Started: info.StartedTime,
+		Lease: max(minLease, time.Until(info.Deadline)+leaseSlack),
 	}
 }
 
-// targetOf is an item as a connector sees it.
+// targetOf returns the target that describes an item to its connector.
 func (t *attempt) targetOf(item *credential.Opened) connectors.Target {
 	target := connectors.Target{
-		Tenant: t.in.Cascade.Tenant, Item: item.ID, Principal: item.Principal, Kind: item.Kind, Reference: item.Reference,
-		Account: cmp.Or(item.Account, item.Reference), Secret: item.Secret, ExpiresAt: item.ExpiresAt,
+		Tenant: t.in.Cascade.Tenant, Item: item.ID, Principal: item.Principal, Kind: item.Kind,
+		Reference: item.Reference,
+		Account:   cmp.Or(item.Account, item.Reference), Secret: item.Secret, ExpiresAt: item.ExpiresAt,
 		Key: t.in.Cascade.Event.String() + "/" + item.ID.String(),
 	}
 	if item.Agent != nil {
@@ -197,7 +207,7 @@ func (t *attempt) targetOf(item *credential.Opened) connectors.Target {
 	return target
 }
 
-// checkLease returns a retryable error where a later attempt has taken the account over.
+// checkLease returns a retryable error if a later attempt has taken over the account's lease.
 func (t *attempt) checkLease(ctx context.Context) error {
 	if err := t.Credentials.CheckLease(ctx, t.in.Cascade.Tenant, t.lease.Holder); err != nil {
 		return connectors.Retryable("%w", err)
@@ -205,7 +215,8 @@ func (t *attempt) checkLease(ctx context.Context) error {
 	return nil
 }
 
-// yield ends the attempt's lease, if it has one still. One that cannot be ended runs out.
+// yield releases the attempt's lease, unless the item is concluded. A lease that cannot
+// be released expires.
 func (t *attempt) yield(ctx context.Context) {
 	if t.concluded {
 		return
@@ -217,14 +228,13 @@ func (t *attempt) yield(ctx context.Context) {
 	}
 }
 
-// IsPaused tells whether ops had the connector paused at the attempt that err ended.
+// IsPaused reports whether err says that the attempt's connector was paused.
 func IsPaused(err error) bool {
 	var application *temporal.ApplicationError
 	return errors.As(err, &application) && application.Type() == ErrorPaused
 }
 
-// heldUp says that ops have paused the connector: its work waits, and that is
-// no failure of any downstream's.
+// heldUp returns a retryable error while the connector is paused.
 func (a *Activities) heldUp(ctx context.Context, connector string) error {
 	pause, err := a.Pauses.Of(ctx, connector)
 	if err != nil || pause == nil {
@@ -241,18 +251,20 @@ func retryable(reason, kind string, after time.Duration) error {
 	})
 }
 
-// fail records the refusal, concludes the item as a survivor where no retry
-// will help, and returns the error in Temporal's terms.
+// fail records an error as evidence, concludes the item as a survivor if the error is
+// permanent, and returns it as a Temporal application error.
 func (t *attempt) fail(ctx context.Context, step string, err error) error {
 	reason := t.scrub(err.Error())
-	// What happened is recorded also where the attempt's own time is up.
+	// Record the error even if the attempt's context has expired.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	if connectors.IsPermanent(err) {
 		if _, err := t.conclude(ctx, credential.Survivor, reason, t.record(step, "refused", reason)); err != nil {
 			return err
 		}
-		return temporal.NewApplicationErrorWithOptions(reason, ErrorPermanent, temporal.ApplicationErrorOptions{NonRetryable: true})
+		return temporal.NewApplicationErrorWithOptions(
+			reason, ErrorPermanent, temporal.ApplicationErrorOptions{NonRetryable: true},
+		)
 	}
 	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, t.record(step, "failed", reason)); err != nil {
 		return err
@@ -260,7 +272,9 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 	return retryable(reason, ErrorDownstream, connectors.RetryAfter(err))
 }
 
-func (t *attempt) conclude(ctx context.Context, state credential.State, reason string, records ...evidence.Record) (ItemResult, error) {
+func (t *attempt) conclude(
+	ctx context.Context, state credential.State, reason string, records ...evidence.Record,
+) (ItemResult, error) {
 	err := t.Credentials.Conclude(ctx, t.in.Cascade.Tenant, t.lease, t.item, state, reason, records...)
 	if errors.Is(err, credential.ErrLeaseLost) {
 		return ItemResult{}, retryable(err.Error(), ErrorBusy, busyRetry)
@@ -278,7 +292,7 @@ func (t *attempt) record(step, outcome, detail string) evidence.Record {
 	}
 }
 
-// scrub takes the item's secrets out of a text that a downstream had a hand in.
+// scrub redacts the item's secrets in a text that may contain a downstream's output.
 func (t *attempt) scrub(text string) string {
 	for _, secret := range []connectors.Secret{t.target.Secret, t.target.NewSecret} {
 		if plain := secret.Reveal(); plain != "" {
@@ -289,7 +303,7 @@ func (t *attempt) scrub(text string) string {
 	return text
 }
 
-// heartbeat beats until stop is called.
+// heartbeat calls beat every [heartbeatEvery] until stop is called or ctx is done.
 func heartbeat(ctx context.Context, beat func()) (stop func()) {
 	done := make(chan struct{})
 	go func() {
@@ -309,7 +323,7 @@ func heartbeat(ctx context.Context, beat func()) (stop func()) {
 	return func() { close(done) }
 }
 
-// incapable says that the connector lacks the capability that an item needs.
+// incapable returns the permanent error of a connector that lacks a capability.
 func incapable(verb string) error {
-	return connectors.Permanent("the connector cannot %s", verb)
+	return connectors.Permanent("the connector does not support %s for this credential: end it manually", verb)
 }

@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// batchParallel is how many items of a batch are tried at a time.
+	// batchParallel is the number of items of a batch that are attempted concurrently.
 	batchParallel = 10
-	// batchItemTimeout bounds one item's one attempt in a batch, so that a batch of
-	// 50 takes no longer than a stopping worker waits. Who needs longer goes on alone.
+	// batchItemTimeout bounds the attempt at one item of a batch. A batch of 50 takes at most
+	// as long as a stopping worker waits. Items that need longer are retried individually.
 	batchItemTimeout = 10 * time.Second
 )
 
-// BatchInput names items of one connector, and the cascade that ends them: all
-// scheduled runs, or all credentials.
+// BatchInput identifies items of one connector, either all scheduled runs or all
+// credentials, and the cascade that ends them.
 type BatchInput struct {
 	Cascade CascadeRef  `json:"cascade"`
 	Runs    bool        `json:"runs,omitempty"`
 	Items   []uuid.UUID `json:"items"`
 }
 
-// each calls do for every item, some at a time and each with a time of its own.
+// each calls do for every item, [batchParallel] at a time, each with a separate timeout.
 func (in BatchInput) each(ctx context.Context, do func(context.Context, ItemInput)) {
 	slots := make(chan struct{}, batchParallel)
 	var running sync.WaitGroup
@@ -46,21 +46,21 @@ func (in BatchInput) each(ctx context.Context, do func(context.Context, ItemInpu
 	running.Wait()
 }
 
-// BatchResult is what became of each item of a batch.
+// BatchResult contains the outcome of each item of a batch.
 type BatchResult struct {
 	Outcomes []ItemOutcome `json:"outcomes"`
 }
 
-// ItemOutcome is what became of one item.
+// ItemOutcome is the outcome of one item.
 type ItemOutcome struct {
 	Item uuid.UUID `json:"item"`
 	ItemResult
-	// Again: the attempt failed and may be made again, not before After.
+	// Again is true if the attempt failed and can be retried after a delay of After.
 	Again bool          `json:"again,omitempty"`
 	After time.Duration `json:"after,omitempty"`
 }
 
-// Of returns the outcome of one item, if the batch came to it.
+// Of returns the outcome of an item, and whether the batch has attempted it.
 func (r BatchResult) Of(item uuid.UUID) (ItemOutcome, bool) {
 	for _, o := range r.Outcomes {
 		if o.Item == item {
@@ -70,13 +70,13 @@ func (r BatchResult) Of(item uuid.UUID) (ItemOutcome, bool) {
 	return ItemOutcome{}, false
 }
 
-// EndBatch tries each item once. It never fails because of one: what can be tried
-// again, the outcome says. Its heartbeats carry the outcomes, so that another
-// worker goes on where a killed one was.
+// EndBatch attempts each item once. The failure of an item does not fail the batch: its
+// outcome says whether it can be retried. The heartbeats carry the outcomes, so that
+// another worker continues where a killed one stopped.
 func (a *Activities) EndBatch(ctx context.Context, in BatchInput) (BatchResult, error) {
 	b := &batch{}
 	if activity.HasHeartbeatDetails(ctx) {
-		// Details that cannot be read cost a second look at each item, no more.
+		// If the details cannot be read, each item is attempted again, which is harmless.
 		_ = activity.GetHeartbeatDetails(ctx, &b.result)
 	}
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx, b.sofar()) })()
@@ -113,7 +113,7 @@ func (b *batch) sofar() BatchResult {
 func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOutcome {
 	step, end := "revoke", verb(func(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		if t.item.Verb == credential.Rotate { // another principal registered the account since it was discovered
-			return connectors.Answer{}, connectors.Retryable("others rely on the account: it is rotated, alone")
+			return connectors.Answer{}, connectors.Retryable("the account is shared: it will be rotated individually")
 		}
 		return revoke(ctx, t)
 	})
@@ -126,10 +126,14 @@ func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOu
 	}
 	var application *temporal.ApplicationError
 	if errors.As(err, &application) && application.Type() == ErrorPermanent {
-		return ItemOutcome{Item: in.Item, ItemResult: ItemResult{State: credential.Survivor, Detail: application.Message()}}
+		return ItemOutcome{
+			Item: in.Item, ItemResult: ItemResult{State: credential.Survivor, Detail: application.Message()},
+		}
 	}
 	if errors.As(err, &application) && application.Type() == ErrorForeign {
-		return ItemOutcome{Item: in.Item, ItemResult: ItemResult{State: credential.Survivor, Detail: application.Message()}}
+		return ItemOutcome{
+			Item: in.Item, ItemResult: ItemResult{State: credential.Survivor, Detail: application.Message()},
+		}
 	}
 	o := ItemOutcome{Item: in.Item, Again: true}
 	if application != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// Block keeps items of one connector from being used in a way that can be undone,
-// where the connector can: what cannot be undone waits for the brake's release.
-// What it could not block it tries again; what was blocked is on record, and left.
+// Block reversibly blocks items of one connector that are held for approval, if the
+// connector supports it. It returns an error if any item has to be retried. Items whose
+// evidence shows a block are skipped.
 func (a *Activities) Block(ctx context.Context, in BatchInput) error {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var mu sync.Mutex
@@ -20,7 +20,7 @@ func (a *Activities) Block(ctx context.Context, in BatchInput) error {
 	in.each(ctx, func(ctx context.Context, item ItemInput) {
 		if err := a.block(ctx, item); err != nil {
 			mu.Lock()
-			failed = err // one tells enough: all that failed are tried again
+			failed = err // one error is enough: a retry attempts all failed items
 			mu.Unlock()
 		}
 	})
@@ -41,21 +41,23 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	}
 	defer t.yield(ctx)
 	if t.item.State != credential.Ending {
-		return nil // it has failed, or another cascade has let go of it
+		return nil // it failed, or another cascade has released it
 	}
 	if err := a.heldUp(ctx, t.item.Connector); err != nil {
 		return err
 	}
 	blocker, ok := t.connector.(connectors.Blocker)
 	if !ok {
-		return t.Evidence.Append(ctx, tenant, t.record("block", string(connectors.Unknown), "the connector cannot block what can be unblocked"))
+		return t.Evidence.Append(ctx, tenant, t.record(
+			"block", string(connectors.Unknown), "the connector does not support reversible blocks",
+		))
 	}
 	release, err := t.entry.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	// The positive control: once it is blocked, nothing sees it alive any more.
+	// This is the positive control: after the block, no probe sees the item alive.
 	if _, err := t.probeBefore(ctx); err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	}
 	reason := t.scrub(err.Error())
 	if connectors.IsPermanent(err) {
-		// It will be ended all the same: what refuses to be blocked is not asked twice.
+		// Do not retry: the item is ended anyway once the cascade is approved.
 		return t.Evidence.Append(ctx, tenant, t.record("block", "refused", reason))
 	}
 	if err := t.Evidence.Append(ctx, tenant, t.record("block-failed", "failed", reason)); err != nil {

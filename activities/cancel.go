@@ -6,7 +6,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// Cancel ends a scheduled run and what it started, and proves it.
+// Cancel ends a scheduled run and the executions that it started, and verifies the end.
 func (a *Activities) Cancel(ctx context.Context, in ItemInput) (ItemResult, error) {
 	return a.alone(ctx, in, "cancel", cancel)
 }

@@ -6,18 +6,18 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 )
 
-// DiscoverPage bounds one answer of Discover, in items: it becomes a payload.
+// DiscoverPage is the maximum number of items that Discover returns, which bounds its payload.
 const DiscoverPage = 250
 
-// DiscoverInput says where a look goes on.
+// DiscoverInput identifies a cascade and the page to return.
 type DiscoverInput struct {
 	Cascade CascadeRef   `json:"cascade"`
-	After   cascade.Item `json:"after"` // the last item of the page before; zero begins
+	After   cascade.Item `json:"after"` // the last item of the previous page; zero for the first page
 	Held    bool         `json:"held,omitempty"`
 }
 
-// Discover returns what the principal, and the agents that end with it, still
-// hold: scheduled runs first, since they can mint, and one page at most.
+// Discover returns a page of the items of the principal and of the agents that end with
+// it: scheduled runs first, since they can issue credentials.
 func (a *Activities) Discover(ctx context.Context, in DiscoverInput) ([]cascade.Item, error) {
 	return a.Cascades.MarkEnding(ctx, in.Cascade.Tenant, in.Cascade.scope(), cascade.Page{After: in.After, CheckBlocked: in.Held, Limit: DiscoverPage})
 }

@@ -19,15 +19,15 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// drillActor is who drills, on record.
+// drillActor is the actor of drills in the audit log.
 const drillActor = "drill"
 
-// Drilled is how far a drill is: a synthetic person, and what was issued for it.
+// Drilled is the state of a drill: a synthetic user, and the credentials issued to it.
 type Drilled struct {
 	Tenant     uuid.UUID     `json:"tenant"`
 	Principal  uuid.UUID     `json:"principal"`
 	Name       string        `json:"name"`
-	Connectors []string      `json:"connectors"` // that allow it
+	Connectors []string      `json:"connectors"` // that take part in drills
 	Issued     []DrillIssued `json:"issued,omitempty"`
 	Cascade    uuid.UUID     `json:"cascade,omitzero"`
 	Outcome    string        `json:"outcome,omitempty"`
@@ -42,9 +42,9 @@ type DrillIssued struct {
 	Item      uuid.UUID `json:"item"`
 }
 
-// DrillBegin provisions a synthetic person in the drill's own tenant, which a
-// connector allows by naming it. name is the drill's, and the same when it is
-// tried again.
+// DrillBegin provisions a synthetic user in the drill tenant, which it creates if it
+// does not exist. Connectors that name the tenant take part. name identifies the drill
+// and does not change in a retry.
 func (a *Activities) DrillBegin(ctx context.Context, tenantName, name string) (Drilled, error) {
 	t, err := a.Tenants.ByName(ctx, tenantName)
 	if errors.Is(err, tenant.ErrNotFound) {
@@ -61,7 +61,7 @@ func (a *Activities) DrillBegin(ctx context.Context, tenantName, name string) (D
 		Type: directory.TypeUser, UniqueName: user, Display: "leaver drill", Active: &active,
 		Document: fmt.Appendf(nil, `{"userName":%q,"displayName":"leaver drill","active":true}`, user),
 	}, lifecycle.Cause{Trigger: lifecycle.TriggerDrill, Actor: drillActor})
-	if errors.Is(err, directory.ErrNameTaken) { // by an attempt whose answer got lost
+	if errors.Is(err, directory.ErrNameTaken) { // by an attempt whose result was lost
 		found, err := a.Directory.ByName(ctx, t.ID, user)
 		if err == nil && len(found) > 0 {
 			d.Principal = found[0].ID
@@ -75,13 +75,13 @@ func (a *Activities) DrillBegin(ctx context.Context, tenantName, name string) (D
 	return d, nil
 }
 
-// DrillInput names a drill and one of its connectors.
+// DrillInput is a drill and one of its connectors.
 type DrillInput struct {
 	Drill     Drilled `json:"drill"`
 	Connector string  `json:"connector"`
 }
 
-// DrillIssue has a connector issue a real credential, and registers it.
+// DrillIssue issues a real credential at a connector, and registers it.
 func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	if err := a.heldUp(ctx, in.Connector); err != nil {
@@ -89,15 +89,20 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 	}
 	issuer, ok := a.Connectors[in.Connector].Connector.(connectors.Issuer)
 	if !ok {
-		return DrillIssued{}, temporal.NewNonRetryableApplicationError("no connector "+in.Connector+" that issues is configured here", ErrorPermanent, nil)
+		return DrillIssued{}, temporal.NewNonRetryableApplicationError(
+			"connector "+in.Connector+" is not configured in this worker, or cannot issue credentials",
+			ErrorPermanent, nil)
 	}
 	issued, err := issuer.Issue(ctx, in.Drill.Name, in.Drill.Principal)
 	if err != nil {
 		return DrillIssued{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream,
-			temporal.ApplicationErrorOptions{NonRetryable: connectors.IsPermanent(err), NextRetryDelay: connectors.RetryAfter(err)})
+			temporal.ApplicationErrorOptions{
+				NonRetryable: connectors.IsPermanent(err), NextRetryDelay: connectors.RetryAfter(err),
+			})
 	}
 	item, err := a.Credentials.Replace(ctx, in.Drill.Tenant, credential.New{
-		Principal: in.Drill.Principal, Kind: issued.Kind, Connector: in.Connector, Reference: issued.Reference, Secret: issued.Secret,
+		Principal: in.Drill.Principal, Kind: issued.Kind, Connector: in.Connector, Reference: issued.Reference,
+		Secret:   issued.Secret,
 		IssuedAt: time.Now().UTC(), ExpiresAt: issued.ExpiresAt,
 	})
 	if err != nil {
@@ -106,9 +111,10 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 	return DrillIssued{Connector: in.Connector, Reference: issued.Reference, Item: item.ID}, nil
 }
 
-// DrillLeave deactivates the synthetic person, as an IdP would.
+// DrillLeave deactivates the synthetic user, as an IdP would, and returns the cascade's id.
 func (a *Activities) DrillLeave(ctx context.Context, d Drilled) (uuid.UUID, error) {
-	result, err := a.Lifecycle.SetActive(ctx, d.Tenant, directory.TypeUser, d.Principal, false, lifecycle.Cause{Trigger: lifecycle.TriggerDrill, Actor: drillActor})
+	by := lifecycle.Cause{Trigger: lifecycle.TriggerDrill, Actor: drillActor}
+	result, err := a.Lifecycle.SetActive(ctx, d.Tenant, directory.TypeUser, d.Principal, false, by)
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -117,15 +123,16 @@ func (a *Activities) DrillLeave(ctx context.Context, d Drilled) (uuid.UUID, erro
 	}
 	cascades, err := a.Cascades.List(ctx, d.Tenant, cascade.Query{Principal: &d.Principal, Limit: 1})
 	if err != nil || len(cascades) == 0 {
-		return uuid.Nil, errors.Join(errors.New("the synthetic person is restricted, and no cascade says why"), err)
+		return uuid.Nil, errors.Join(errors.New("the synthetic user is deactivated, but has no cascade"), err)
 	}
 	return cascades[0].ID, nil
 }
 
-// ErrorNotYet is the type of the error of a look that came too soon.
+// ErrorNotYet is the type of the error that DrillLook returns while the cascade runs.
 const ErrorNotYet = "NotYet"
 
-// DrillLook tells how the cascade closed. While it runs the look is made again.
+// DrillLook returns the outcome of the drill's cascade. While the cascade runs, it
+// returns a retryable error.
 func (a *Activities) DrillLook(ctx context.Context, d Drilled) (Drilled, error) {
 	cascade, err := a.Cascades.Get(ctx, d.Tenant, d.Cascade)
 	if err != nil {
@@ -138,28 +145,33 @@ func (a *Activities) DrillLook(ctx context.Context, d Drilled) (Drilled, error) 
 	return d, nil
 }
 
-// DrillEnd clears away what the drill leaves behind, and stores how it ended:
-// passed is a completed cascade that verified each credential, of one connector at least.
+// DrillEnd deletes the drill's credentials and user, and stores the result. The drill
+// passed if the cascade completed and verified each credential, of at least one connector.
 func (a *Activities) DrillEnd(ctx context.Context, d Drilled) (Drilled, error) {
-	// By the drill's name, since an answer may have got lost.
+	// Remove by the drill's name, since the result of DrillIssue may have been lost.
 	for _, name := range d.Connectors {
 		if issuer, ok := a.Connectors[name].Connector.(connectors.Issuer); ok {
 			if err := issuer.Remove(ctx, d.Name); err != nil {
-				d.Problems = append(d.Problems, name+" did not clear up: "+err.Error())
+				d.Problems = append(
+					d.Problems, "connector "+name+" failed to remove the drill's credential: "+err.Error(),
+				)
 			}
 		}
 	}
 	if d.Principal != uuid.Nil {
-		_, err := a.Lifecycle.Delete(ctx, d.Tenant, directory.TypeUser, d.Principal, lifecycle.Cause{Trigger: lifecycle.TriggerDrill, Actor: drillActor}, nil)
+		by := lifecycle.Cause{Trigger: lifecycle.TriggerDrill, Actor: drillActor}
+		_, err := a.Lifecycle.Delete(ctx, d.Tenant, directory.TypeUser, d.Principal, by, nil)
 		if err != nil && !errors.Is(err, directory.ErrNotFound) {
 			return d, err
 		}
 	}
 	switch {
 	case len(d.Issued) == 0 && len(d.Problems) == 0:
-		d.Problems = append(d.Problems, "no connector allows a drill: name the drill's tenant in its tenants")
+		d.Problems = append(d.Problems, "no connector allows a drill: add the drill tenant to a connector's tenants")
 	case d.Outcome != "completed" || d.Verified != len(d.Issued):
-		d.Problems = append(d.Problems, fmt.Sprintf("the cascade %s is %q with %d of %d verified", d.Cascade, d.Outcome, d.Verified, len(d.Issued)))
+		d.Problems = append(d.Problems, fmt.Sprintf(
+			"the cascade %s is %q and verified %d of %d credentials", d.Cascade, d.Outcome, d.Verified, len(d.Issued),
+		))
 	}
 	return d, a.Health.Record(ctx, health.Drill, len(d.Problems) == 0, d)
 }

@@ -9,28 +9,28 @@ import (
 	"github.com/leaverhq/leaver/internal/entitlement"
 )
 
-// EntitleInput names the event of a principal.
+// EntitleInput identifies the event of a principal.
 type EntitleInput struct {
 	Cascade CascadeRef `json:"cascade"`
-	// Ends: the workflow itself ends what was granted under what is lost.
+	// Ends is true if the workflow itself ends what was granted under lost entitlements.
 	Ends bool `json:"ends,omitempty"`
 }
 
-// Entitled is what an event has changed of what its principal is entitled to.
+// Entitled contains the entitlements that a principal gained and lost by an event.
 type Entitled struct {
 	Gained []string `json:"gained,omitempty"`
 	Lost   []string `json:"lost,omitempty"`
-	Ends   bool     `json:"ends,omitempty"` // the event has, or had, something to end
+	Ends   bool     `json:"ends,omitempty"` // the event has, or had, items to end
 }
 
-// Entitle derives what a principal is entitled to by the tenant's rules, and stores it.
+// Entitle evaluates a principal's entitlements by the tenant's rules, and stores them.
 func (a *Activities) Entitle(ctx context.Context, in EntitleInput) (Entitled, error) {
 	ref := in.Cascade
 	by := entitlement.Cause{Event: ref.Event, Ends: in.Ends}
 	if _, err := a.Entitlements.Compute(ctx, ref.Tenant, []uuid.UUID{ref.Principal}, by); err != nil {
 		return Entitled{}, err
 	}
-	// What an earlier attempt has stored counts, too.
+	// Include the changes that an earlier attempt has stored.
 	changes, err := a.Entitlements.ChangesBy(ctx, ref.Tenant, ref.Event, uuid.Nil, 1)
 	if err != nil {
 		return Entitled{}, err
@@ -45,31 +45,32 @@ func (a *Activities) Entitle(ctx context.Context, in EntitleInput) (Entitled, er
 	return e, err
 }
 
-// SyncInput names a change of a group, or of a tenant's rules, and where the
-// synchronisation goes on.
+// SyncInput identifies a change of a group or of a tenant's rules, and the next page of
+// its synchronisation.
 type SyncInput struct {
 	Cascade CascadeRef `json:"cascade"` // whose principal is the group
-	// Tenant: everybody is concerned.
+	// Tenant is true if all principals of the tenant are affected.
 	Tenant bool `json:"tenant,omitempty"`
-	// Whole: whoever is or was in the group is concerned, and not only who came and went.
+	// Whole is true if all current and former members of the group are affected, not only
+	// those that were added or removed.
 	Whole        bool      `json:"whole,omitempty"`
 	After        uuid.UUID `json:"after"`
-	Invalidation int64     `json:"invalidation,omitempty"` // the newest about everybody, when it began
+	Invalidation int64     `json:"invalidation,omitempty"` // the newest of all principals, at the start
 }
 
-// Synced is how far one step of a synchronisation came.
+// Synced is the result of one page of a synchronisation.
 type Synced struct {
 	Principals   int       `json:"principals"`
 	Changed      int       `json:"changed"`
-	After        uuid.UUID `json:"after"` // zero: nobody is left
+	After        uuid.UUID `json:"after"` // zero after the last page
 	Invalidation int64     `json:"invalidation,omitempty"`
 }
 
-// syncPage is how many principals one attempt computes: some seconds of work.
+// syncPage is the number of principals that one attempt evaluates, in some seconds.
 const syncPage = 2000
 
-// Sync has the next page of the concerned computed anew. Each that lost something
-// that is to be ended becomes a mover of its own.
+// Sync evaluates the entitlements of the next page of affected principals. A principal
+// that lost an entitlement under which it holds a credential becomes a mover.
 func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	ref := in.Cascade

@@ -34,7 +34,7 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
-// world is a tenant whose directory changes, and whose events are run in any order.
+// world is a tenant whose directory changes, and whose events are run in random order.
 type world struct {
 	*activities.Activities
 	db     *database.DB
@@ -45,11 +45,11 @@ type world struct {
 	failed error
 }
 
-// nobodyStarts leaves every event in the outbox.
+// nobodyStarts is a starter that fails, so that every event stays in the outbox.
 type nobodyStarts struct{}
 
 func (nobodyStarts) Start(context.Context, lifecycle.Event) (string, error) {
-	return "", errors.New("not now")
+	return "", errors.New("the test runs the events itself")
 }
 
 func newWorlds(t *testing.T) func(rapid.TB) *world {
@@ -81,7 +81,9 @@ func newWorlds(t *testing.T) func(rapid.TB) *world {
 		}
 		w := &world{Activities: a, db: db, tenant: of.ID}
 		for n := range 3 {
-			w.users = append(w.users, w.create(rt, directory.TypeUser, fmt.Sprintf(`{"userName":"user-%d"}`, n), fmt.Sprint("user-", n), ""))
+			w.users = append(w.users, w.create(
+				rt, directory.TypeUser, fmt.Sprintf(`{"userName":"user-%d"}`, n), fmt.Sprint("user-", n), "",
+			))
 		}
 		for n := range 3 {
 			w.groups = append(w.groups, w.create(rt, directory.TypeGroup, `{}`, "", fmt.Sprint("g", n), w.users...))
@@ -98,7 +100,9 @@ var by = lifecycle.Cause{Trigger: "scim-patch", Actor: "test"}
 
 func (w *world) create(rt rapid.TB, kind, document, unique, display string, members ...uuid.UUID) uuid.UUID {
 	active := true
-	r := &directory.Resource{Type: kind, UniqueName: unique, Display: display, Active: &active, Document: json.RawMessage(document)}
+	r := &directory.Resource{
+		Type: kind, UniqueName: unique, Display: display, Active: &active, Document: json.RawMessage(document),
+	}
 	for _, m := range members {
 		r.Members.Add(m)
 	}
@@ -109,7 +113,7 @@ func (w *world) create(rt rapid.TB, kind, document, unique, display string, memb
 	return result.Resource.ID
 }
 
-// ruleSets are what the tenant's rules change between.
+// ruleSets are the rules that the tenant switches between.
 var ruleSets = []string{
 	`rules: []`,
 	"rules:\n  - {group: g0, team: A, scopes: [x]}\n  - {group: g1, team: B}\n",
@@ -119,7 +123,7 @@ var ruleSets = []string{
 
 var names = []string{"team:A", "team:B", "scope:x"}
 
-// actions are what may happen, each drawn with what it happens to.
+// actions returns generators of random changes. Each draws its subject.
 func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 	user := func(rt *rapid.T) uuid.UUID { return rapid.SampledFrom(w.users).Draw(rt, "user") }
 	group := func(rt *rapid.T) uuid.UUID { return rapid.SampledFrom(w.groups).Draw(rt, "group") }
@@ -131,7 +135,9 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 			}
 		}
 		return func(ctx context.Context) error {
-			_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, in, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
+			_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, in, by, func(
+				_ *lifecycle.Tx, current *directory.Resource,
+			) (*directory.Resource, error) {
 				after := *current
 				if add {
 					after.Members.Add(member)
@@ -143,7 +149,7 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 			return err
 		}
 	}
-	run := func(rt *rapid.T) func(context.Context) error { // an event's workflow runs
+	run := func(rt *rapid.T) func(context.Context) error { // run an event's activities
 		pick := rapid.Uint32().Draw(rt, "event")
 		return func(ctx context.Context) error {
 			_, err := w.runOne(ctx, pick)
@@ -152,10 +158,12 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 	}
 	return []func(rt *rapid.T) func(context.Context) error{
 		membership, membership, membership,
-		func(rt *rapid.T) func(context.Context) error { // a rename
+		func(rt *rapid.T) func(context.Context) error { // rename a group
 			id, name := group(rt), rapid.SampledFrom([]string{"g0", "g1", "g2"}).Draw(rt, "name")
 			return func(ctx context.Context) error {
-				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, id, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
+				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeGroup, id, by, func(
+					_ *lifecycle.Tx, current *directory.Resource,
+				) (*directory.Resource, error) {
 					after := *current
 					after.Display, after.Changed = name, []string{"displayName"}
 					return &after, nil
@@ -163,25 +171,29 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 				return err
 			}
 		},
-		func(rt *rapid.T) func(context.Context) error { // an attribute
+		func(rt *rapid.T) func(context.Context) error { // change a user's attribute
 			id, value := user(rt), rapid.SampledFrom([]string{"staff", "guest"}).Draw(rt, "userType")
 			return func(ctx context.Context) error {
-				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeUser, id, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
+				_, err := w.Lifecycle.Update(ctx, w.tenant, directory.TypeUser, id, by, func(
+					_ *lifecycle.Tx, current *directory.Resource,
+				) (*directory.Resource, error) {
 					after := *current
-					after.Document, after.Changed = json.RawMessage(fmt.Sprintf(`{"userName":%q,"userType":%q}`, current.UniqueName, value)), []string{"userType"}
+					after.Document, after.Changed = json.RawMessage(fmt.Sprintf(
+						`{"userName":%q,"userType":%q}`, current.UniqueName, value,
+					)), []string{"userType"}
 					return &after, nil
 				})
 				return err
 			}
 		},
-		func(rt *rapid.T) func(context.Context) error { // a group goes
+		func(rt *rapid.T) func(context.Context) error { // delete a group
 			id := group(rt)
 			return func(ctx context.Context) error {
 				_, err := w.Lifecycle.Delete(ctx, w.tenant, directory.TypeGroup, id, by, nil)
 				return err
 			}
 		},
-		func(rt *rapid.T) func(context.Context) error { // rules
+		func(rt *rapid.T) func(context.Context) error { // change the rules
 			document := rapid.SampledFrom(ruleSets).Draw(rt, "rules")
 			return func(ctx context.Context) error {
 				_, err := w.Entitlements.Apply(ctx, w.tenant, document, -1, "test", "test")
@@ -191,14 +203,14 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 				return err
 			}
 		},
-		func(rt *rapid.T) func(context.Context) error { // leaves
+		func(rt *rapid.T) func(context.Context) error { // deactivate a user
 			id := user(rt)
 			return func(ctx context.Context) error {
 				_, err := w.Lifecycle.SetActive(ctx, w.tenant, directory.TypeUser, id, false, by)
 				return err
 			}
 		},
-		func(rt *rapid.T) func(context.Context) error { // returns
+		func(rt *rapid.T) func(context.Context) error { // reactivate a user
 			id := user(rt)
 			return func(ctx context.Context) error {
 				_, err := w.Lifecycle.Restore(ctx, w.tenant, directory.TypeUser, id, by)
@@ -208,11 +220,12 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 				return err
 			}
 		},
-		func(rt *rapid.T) func(context.Context) error { // is granted something
+		func(rt *rapid.T) func(context.Context) error { // register a credential
 			id, name := user(rt), rapid.SampledFrom(names).Draw(rt, "entitlement")
 			return func(ctx context.Context) error {
 				_, err := w.Credentials.Register(ctx, w.tenant, credential.New{
-					Principal: id, Kind: connectors.APIKey, Connector: "c", Reference: uuid.NewString(), Entitlement: name, IssuedAt: time.Now(),
+					Principal: id, Kind: connectors.APIKey, Connector: "c", Reference: uuid.NewString(),
+					Entitlement: name, IssuedAt: time.Now(),
 				})
 				if errors.Is(err, credential.ErrNotEntitled) || errors.Is(err, credential.ErrRestricted) {
 					return nil
@@ -224,7 +237,7 @@ func (w *world) actions() []func(rt *rapid.T) func(context.Context) error {
 	}
 }
 
-// runOne runs the activities of one event of the outbox.
+// runOne runs the activities of a pending event of the outbox, chosen by pick.
 func (w *world) runOne(ctx context.Context, pick uint32) (more bool, err error) {
 	var e lifecycle.Event
 	err = w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
@@ -254,7 +267,9 @@ func (w *world) run(e lifecycle.Event) error {
 		_, err := env.ExecuteActivity(w.Settle, ref)
 		return err
 	case lifecycle.TeamSync:
-		in := activities.SyncInput{Cascade: ref, Tenant: e.PrincipalType == "Tenant", Whole: !slices.Equal(e.Changed, []string{"members"})}
+		in := activities.SyncInput{
+			Cascade: ref, Tenant: e.PrincipalType == "Tenant", Whole: !slices.Equal(e.Changed, []string{"members"}),
+		}
 		_, err := env.ExecuteActivity(w.Sync, in)
 		return err
 	default:
@@ -263,9 +278,10 @@ func (w *world) run(e lifecycle.Event) error {
 	}
 }
 
-// TestWhateverHappensInAnyOrderEntitlementsAreAsIfComputedFromScratch, and nothing is
-// alive that was granted under something lost.
-func TestWhateverHappensInAnyOrderEntitlementsAreAsIfComputedFromScratch(t *testing.T) {
+// TestEntitlements_ConvergeInAnyOrder applies random changes concurrently and in random
+// order. The stored entitlements must equal a full evaluation, and no credential that was
+// granted under a lost entitlement may be live.
+func TestEntitlements_ConvergeInAnyOrder(t *testing.T) {
 	fresh := newWorlds(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		w := fresh(rt)
@@ -278,9 +294,10 @@ func TestWhateverHappensInAnyOrderEntitlementsAreAsIfComputedFromScratch(t *test
 					continue
 				}
 				together.Go(func() {
-					// A group may be gone by then.
+					// The group may have been deleted concurrently.
 					var gone *directory.UnknownTargetError
-					if err := action(ctx); err != nil && !errors.Is(err, directory.ErrNotFound) && !errors.As(err, &gone) {
+					if err := action(ctx); err != nil && !errors.Is(err, directory.ErrNotFound) &&
+						!errors.As(err, &gone) {
 						w.mu.Lock()
 						w.failed = err
 						w.mu.Unlock()
@@ -297,7 +314,7 @@ func TestWhateverHappensInAnyOrderEntitlementsAreAsIfComputedFromScratch(t *test
 	})
 }
 
-// drain runs what is left in the outbox, in any order.
+// drain runs the pending events of the outbox, in random order.
 func (w *world) drain(rt rapid.TB) {
 	for pick := uint32(0); ; pick++ {
 		more, err := w.runOne(context.Background(), pick)
@@ -347,31 +364,34 @@ func (w *world) check(rt rapid.TB) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			rt.Fatalf("user %d: %s", n, diff)
 		}
-		items, err := w.Credentials.List(ctx, w.tenant, credential.Query{Principal: &id, Limit: 500, Kinds: connectors.Kinds(), States: []credential.State{credential.Live}})
+		items, err := w.Credentials.List(ctx, w.tenant, credential.Query{
+			Principal: &id, Limit: 500, Kinds: connectors.Kinds(), States: []credential.State{credential.Live},
+		})
 		if err != nil {
 			rt.Fatal(err)
 		}
 		for _, item := range items {
 			_, err := w.Entitlements.Current(ctx, w.tenant)
 			if !got[item.Entitlement] && !user.Restricted() && !errors.Is(err, entitlement.ErrNoMapping) {
-				rt.Fatalf("user %d holds something alive under %s", n, item.Entitlement)
+				rt.Fatalf("user %d has a live credential under the lost entitlement %s", n, item.Entitlement)
 			}
 		}
 	}
 }
 
-// TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay, and sees what was
-// committed meanwhile: a row that somebody holds stands for the computation.
-func TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay(t *testing.T) {
+// TestEntitlements_WaitForConcurrentEvaluation checks that an evaluation and a registration
+// wait for a concurrent evaluation, here a row lock, and see what it committed.
+func TestEntitlements_WaitForConcurrentEvaluation(t *testing.T) {
 	fresh := newWorlds(t)
 	for name, act := range map[string]func(ctx context.Context, w *world, user uuid.UUID) error{
-		"a computation": func(ctx context.Context, w *world, user uuid.UUID) error {
+		"an evaluation": func(ctx context.Context, w *world, user uuid.UUID) error {
 			_, err := w.Entitlements.Compute(ctx, w.tenant, []uuid.UUID{user}, entitlement.Cause{})
 			return err
 		},
 		"a registration": func(ctx context.Context, w *world, user uuid.UUID) error {
 			_, err := w.Credentials.Register(ctx, w.tenant, credential.New{
-				Principal: user, Kind: connectors.APIKey, Connector: "c", Reference: "r", Entitlement: "team:A", IssuedAt: time.Now(),
+				Principal: user, Kind: connectors.APIKey, Connector: "c", Reference: "r", Entitlement: "team:A",
+				IssuedAt: time.Now(),
 			})
 			return err
 		},
@@ -380,17 +400,25 @@ func TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay(t *testing
 			w := fresh(t)
 			done := make(chan error, 1)
 			err := w.db.InTenant(t.Context(), w.tenant, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(t.Context(), `select 1 from computations where tenant_id = $1 and principal_id = $2 for update`, w.tenant, w.users[0]); err != nil {
+				if _, err := tx.Exec(
+					t.Context(), `select 1 from computations where tenant_id = $1 and principal_id = $2 for update`,
+					w.tenant, w.users[0],
+				); err != nil {
 					return err
 				}
 				go func() { done <- act(t.Context(), w, w.users[0]) }()
-				stacktest.Eventually(t, 10*time.Second, "one who waits", func() bool {
+				stacktest.Eventually(t, 10*time.Second, "a waiting transaction", func() bool {
 					var waiting bool
-					err := tx.QueryRow(t.Context(), `select exists (select 1 from pg_locks l where not l.granted and pg_backend_pid() = any (pg_blocking_pids(l.pid)))`).Scan(&waiting)
+					err := tx.QueryRow(t.Context(), `
+						select exists (select 1 from pg_locks l
+						                where not l.granted and pg_backend_pid() = any (pg_blocking_pids(l.pid)))`).Scan(&waiting)
 					return err == nil && waiting
 				})
-				// What it was entitled to goes before the other sees it.
-				_, err := tx.Exec(t.Context(), `delete from entitlements where tenant_id = $1 and principal_id = $2`, w.tenant, w.users[0])
+				// Delete the entitlements before the waiting transaction reads them.
+				_, err := tx.Exec(
+					t.Context(), `delete from entitlements where tenant_id = $1 and principal_id = $2`, w.tenant,
+					w.users[0],
+				)
 				return err
 			})
 			if err != nil {
@@ -402,9 +430,9 @@ func TestWhoeverComputesOrRegistersWaitsForAComputationThatIsUnderWay(t *testing
 			case readErr != nil:
 				t.Fatal(readErr)
 			case name == "a registration" && !errors.Is(err, credential.ErrNotEntitled):
-				t.Errorf("it was let in: %v", err)
-			case name == "a computation" && (err != nil || len(held) == 0):
-				t.Errorf("it came to %v, %v", held, err)
+				t.Errorf("registration: %v, want it refused", err)
+			case name == "an evaluation" && (err != nil || len(held) == 0):
+				t.Errorf("entitlements %v, %v; want them restored", held, err)
 			}
 		})
 	}

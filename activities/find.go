@@ -13,21 +13,22 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// FindInput names a cascade, and the connector that is asked what it holds for
-// the leaver and the agents that end with it.
+// FindInput identifies a cascade, and the connector that is queried for the credentials
+// of the leaver and of the agents that end with it.
 type FindInput struct {
 	Cascade   CascadeRef `json:"cascade"`
 	Connector string     `json:"connector"`
 }
 
-// Findings is what a downstream told, as counts.
+// Findings counts the credentials that a connector has listed.
 type Findings struct {
-	Known   int `json:"known"`   // registered already
-	Unbound int `json:"unbound"` // listed for an operator to bind
-	Bound   int `json:"bound"`   // bound by itself, since the labels are trusted
+	Known   int `json:"known"`   // already registered
+	Unbound int `json:"unbound"` // unmanaged: an operator has to claim them
+	Bound   int `json:"bound"`   // claimed automatically, since the labels are trusted
 }
 
-// Find asks one downstream what it holds for the leaver by its own labels.
+// Find queries one downstream for credentials whose labels name the leaver or an agent
+// that ends with it.
 func (a *Activities) Find(ctx context.Context, in FindInput) (Findings, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	principals, err := a.Cascades.Principals(ctx, in.Cascade.Tenant, in.Cascade.Principal)
@@ -45,14 +46,15 @@ func (a *Activities) find(ctx context.Context, tenant uuid.UUID, of CascadeRef, 
 	entry := a.Connectors[connector]
 	discoverer, ok := entry.Connector.(connectors.Discoverer)
 	if !ok {
-		return Findings{}, temporal.NewNonRetryableApplicationError("no connector "+connector+" that can list is configured here", ErrorPermanent, nil)
+		return Findings{}, temporal.NewNonRetryableApplicationError(
+			"connector "+connector+" is not configured in this worker, or cannot list credentials", ErrorPermanent, nil)
 	}
 	release, err := entry.Acquire(ctx)
 	if err != nil {
 		return Findings{}, err
 	}
 	defer release()
-	// PostgreSQL's clock and ours may differ a little.
+	// Tolerate a difference between PostgreSQL's clock and the local one.
 	listed := time.Now().Add(-time.Minute)
 	found, err := discoverer.Discover(ctx, principals)
 	if err != nil {
@@ -64,10 +66,11 @@ func (a *Activities) find(ctx context.Context, tenant uuid.UUID, of CascadeRef, 
 	var findings Findings
 	for _, f := range found {
 		became, err := a.Credentials.Note(ctx, tenant, of.Event, of.Sequence, credential.Unregistered{
-			Connector: connector, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal, Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
+			Connector: connector, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal,
+			Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
 		}, listed, entry.TrustLabels)
 		switch {
-		case errors.Is(err, credential.ErrUnknownPrincipal): // a label of another installation's
+		case errors.Is(err, credential.ErrUnknownPrincipal): // the label belongs to another installation
 		case err != nil:
 			return findings, err
 		case became == credential.NoteKnown:

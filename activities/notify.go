@@ -10,15 +10,15 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// NotifyInput is a notification and the connector that is to deliver it.
+// NotifyInput is a notification and the connector that delivers it.
 type NotifyInput struct {
 	Connector    string                  `json:"connector"`
 	Key          string                  `json:"key"`
 	Notification connectors.Notification `json:"notification"`
 }
 
-// MovesInput names an event whose changes of entitlements a connector is to tell, page
-// by page, and where that goes on.
+// MovesInput identifies an event, the connector that is notified of its entitlement
+// changes, page by page, and the next page.
 type MovesInput struct {
 	Connector    string                  `json:"connector"`
 	Key          string                  `json:"key"`
@@ -27,14 +27,14 @@ type MovesInput struct {
 }
 
 const (
-	// movesPage is of how many principals one notification tells, movesPages how many
-	// of those one attempt sends.
+	// movesPage is the number of principals per notification, movesPages the number of
+	// notifications per attempt.
 	movesPage, movesPages = 200, 10
 )
 
-// NotifyMoves tells a platform who gained and lost what by an event, and returns the
-// last principal that it told of; zero, where none is left. What is told never enters
-// a history, whose size is limited.
+// NotifyMoves notifies a platform of the entitlements that principals gained and lost by
+// an event. It returns the last principal of the pages sent, or zero if none is left. The
+// changes do not enter a history, whose size is limited.
 func (a *Activities) NotifyMoves(ctx context.Context, in MovesInput) (after uuid.UUID, err error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	n := in.Notification
@@ -55,12 +55,13 @@ func (a *Activities) NotifyMoves(ctx context.Context, in MovesInput) (after uuid
 	return after, nil
 }
 
-// Notify tells a platform of a lifecycle change, at least once.
+// Notify notifies a platform of a lifecycle change, at least once.
 func (a *Activities) Notify(ctx context.Context, in NotifyInput) error {
 	entry, ok := a.Connectors[in.Connector]
 	notifier, can := entry.Connector.(connectors.Notifier)
 	if !ok || !can {
-		return temporal.NewNonRetryableApplicationError("no connector "+in.Connector+" that notifies is configured", ErrorPermanent, nil)
+		return temporal.NewNonRetryableApplicationError(
+			"connector "+in.Connector+" is not configured in this worker, or cannot notify", ErrorPermanent, nil)
 	}
 	if err := a.heldUp(ctx, in.Connector); err != nil {
 		return err

@@ -10,13 +10,13 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// PushInput names the stream whose tokens are pushed.
+// PushInput identifies the stream whose tokens are pushed.
 type PushInput struct {
 	Tenant uuid.UUID `json:"tenant"`
 	Stream uuid.UUID `json:"stream"`
 }
 
-// Pushed is what one attempt came to.
+// Pushed is the result of one attempt.
 type Pushed struct {
 	Delivered int  `json:"delivered"`
 	Refused   int  `json:"refused,omitempty"`
@@ -24,18 +24,18 @@ type Pushed struct {
 }
 
 const (
-	// pushBatch is how many tokens one attempt sends.
+	// pushBatch is the maximum number of tokens that one attempt sends.
 	pushBatch = 100
-	// pushFailures is how many principals' tokens may fail before a receiver counts as
-	// down: one token that it chokes on keeps back no other principal's.
+	// pushFailures is the number of principals with a failed token at which a receiver
+	// counts as down. One token that it cannot process does not delay other principals'.
 	pushFailures = 3
 )
 
-// Push sends a stream's tokens to its receiver, in order for each principal. Where any
-// could not be delivered it fails, and is tried again: what it has sent is settled.
-// A stream that is paused, disabled or gone has nothing to push.
+// Push sends a stream's tokens to its receiver, in order for each principal. It returns a
+// retryable error if a token could not be delivered; delivered tokens are not sent again.
+// It does nothing if the stream is paused, disabled or deleted.
 func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
-	// A few pushes that time out one after another last longer than a heartbeat may.
+	// Several consecutive timeouts take longer than the heartbeat timeout.
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var pushed Pushed
 	stream, err := a.Signals.Open(ctx, in.Tenant, in.Stream)
@@ -80,8 +80,10 @@ func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
 	return pushed, a.Signals.Release(ctx, in.Tenant, in.Stream)
 }
 
-// pushOne sends one token, and tells whether the next may be sent.
-func (a *Activities) pushOne(ctx context.Context, in PushInput, stream ssf.Opened, token ssf.Token, pushed *Pushed) (goesOn bool, err error) {
+// pushOne sends one token, and reports whether the next may be sent.
+func (a *Activities) pushOne(
+	ctx context.Context, in PushInput, stream ssf.Opened, token ssf.Token, pushed *Pushed,
+) (goesOn bool, err error) {
 	refusal, err := a.Pusher.Push(ctx, stream.Endpoint, stream.Header, token.SET)
 	if err != nil {
 		return false, err
@@ -94,7 +96,7 @@ func (a *Activities) pushOne(ctx context.Context, in PushInput, stream ssf.Opene
 	return a.Signals.Settle(ctx, in.Tenant, stream.Stream, token.JTI, refusal)
 }
 
-// notPushed stores why, and says when to try again.
+// notPushed stores the failure, and returns a retryable error with the receiver's delay.
 func (a *Activities) notPushed(ctx context.Context, in PushInput, failure *ssf.UnreachableError) error {
 	if err := a.Signals.Failed(ctx, in.Tenant, in.Stream, failure.Reason); err != nil {
 		return err

@@ -19,19 +19,20 @@ import (
 )
 
 const (
-	// reconcileActor is who the reconciler is, on record.
+	// reconcileActor is the actor of the reconciler in the audit log.
 	reconcileActor = "reconciler"
-	// reconcileLimit bounds what one run begins again in a tenant: the next finds the rest.
+	// reconcileLimit bounds the principals that one run starts cascades for in a tenant: the
+	// next run starts the rest. It is also the page size for open cascades.
 	reconcileLimit = 500
-	// discoverPage is how many principals a connector is asked about at a time.
+	// discoverPage is the number of principals per query of a connector.
 	discoverPage = 100
-	// goneLately is how long connectors are asked about somebody who is gone.
+	// goneLately is how long connectors are queried for a principal that has left.
 	goneLately = 30 * 24 * time.Hour
-	// settled is how long a cascade may be between its start and its first step.
+	// settled is the age below which a cascade may have no workflow yet.
 	settled = 5 * time.Minute
 )
 
-// Reconciled is what the reconciler found in a tenant, or in all.
+// Reconciled counts what the reconciler found in one tenant or in all.
 type Reconciled struct {
 	Waivers   int      `json:"waiversEnded"`
 	Expired   int      `json:"survivorsExpired"`
@@ -42,10 +43,10 @@ type Reconciled struct {
 	Problems  []string `json:"problems,omitempty"`
 }
 
-// maxProblems bounds a result; there is a log.
+// maxProblems bounds the problems of a result.
 const maxProblems = 20
 
-// Add sums two findings.
+// Add adds the counts and problems of o.
 func (r *Reconciled) Add(o Reconciled) {
 	r.Waivers, r.Expired, r.Restarted = r.Waivers+o.Waivers, r.Expired+o.Expired, r.Restarted+o.Restarted
 	r.Ended, r.Unbound = r.Ended+o.Ended, r.Unbound+o.Unbound
@@ -54,7 +55,7 @@ func (r *Reconciled) Add(o Reconciled) {
 	}
 }
 
-// Problem notes what could not be done.
+// Problem adds a problem, unless there are [maxProblems] already.
 func (r *Reconciled) Problem(format string, args ...any) {
 	if len(r.Problems) < maxProblems {
 		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
@@ -74,8 +75,8 @@ func (a *Activities) TenantIDs(ctx context.Context) ([]uuid.UUID, error) {
 	return ids, nil
 }
 
-// ReconcileTenant looks in one tenant for what events and cascades have missed,
-// and begins it again.
+// ReconcileTenant finds what events and cascades have missed in one tenant, and starts
+// cascades for it.
 func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Reconciled, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var r Reconciled
@@ -94,9 +95,11 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 		return r, err
 	}
 	for _, principal := range overlooked {
-		_, err := a.Lifecycle.EndAgain(ctx, tenant, principal, lifecycle.Cause{Trigger: lifecycle.TriggerReconcile, Actor: reconcileActor})
+		_, err := a.Lifecycle.EndAgain(ctx, tenant, principal, lifecycle.Cause{
+			Trigger: lifecycle.TriggerReconcile, Actor: reconcileActor,
+		})
 		switch {
-		case errors.Is(err, lifecycle.ErrNotRestricted): // back by now
+		case errors.Is(err, lifecycle.ErrNotRestricted): // reactivated meanwhile
 		case err != nil:
 			return r, err
 		default:
@@ -104,13 +107,13 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 		}
 	}
 	if err := a.Credentials.FinishStalled(ctx, tenant); err != nil {
-		r.Problem("rotations of tenant %s were not finished: %v", tenant, err)
+		r.Problem("failed to finish the rotations of tenant %s: %v", tenant, err)
 	}
 	return r, nil
 }
 
-// recompute has whoever holds something live under an entitlement that is not held
-// computed: each becomes a mover.
+// recompute evaluates the principals that hold a live credential under an entitlement
+// that they no longer have: each becomes a mover.
 func (a *Activities) recompute(ctx context.Context, tenant uuid.UUID) error {
 	for after := uuid.Nil; ; {
 		principals, err := a.Entitlements.Unentitled(ctx, tenant, after, entitlement.MaxBatch)
@@ -124,8 +127,7 @@ func (a *Activities) recompute(ctx context.Context, tenant uuid.UUID) error {
 	}
 }
 
-// restart runs cascades again whose workflow is gone, such as one that somebody
-// terminated in Temporal.
+// restart re-runs open cascades whose workflow no longer exists.
 func (a *Activities) restart(ctx context.Context, tenant uuid.UUID, r *Reconciled) error {
 	for after := int64(0); ; {
 		open, err := a.Cascades.Open(ctx, tenant, time.Now().Add(-settled), after, reconcileLimit)
@@ -157,7 +159,7 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, c cascade
 		_, err = a.Runner.Rerun(ctx, event)
 	}
 	switch {
-	case errors.Is(err, cascade.ErrNotFailed): // it has closed, or runs, by now
+	case errors.Is(err, cascade.ErrNotFailed): // it has closed, or runs again
 	case err != nil:
 		r.Problem("cascade %s was not run again: %v", c.ID, err)
 	default:
@@ -191,7 +193,8 @@ func (a *Activities) cancelStopped(ctx context.Context, tenant uuid.UUID, c casc
 	return true, err
 }
 
-// DiscoverersOf names the connectors that can be asked what a tenant's people hold.
+// DiscoverersOf returns the names of the connectors that can list the credentials of a
+// tenant's principals.
 func (a *Activities) DiscoverersOf(ctx context.Context, tenant uuid.UUID) ([]string, error) {
 	t, err := a.Tenants.ByID(ctx, tenant)
 	if err != nil {
@@ -200,22 +203,23 @@ func (a *Activities) DiscoverersOf(ctx context.Context, tenant uuid.UUID) ([]str
 	return a.Connectors.Discoverers(t.Name), nil
 }
 
-// FindGoneInput is a connector, and the last of those whom it was asked about.
+// FindGoneInput is a connector, and the last principal or item of the previous page.
 type FindGoneInput struct {
 	Tenant    uuid.UUID `json:"tenant"`
 	Connector string    `json:"connector"`
 	After     uuid.UUID `json:"after"`
 }
 
-// FoundGone is what the connector told of a page of people; After is the last of
-// them where there are more.
+// FoundGone counts the credentials that the connector has listed for a page of
+// principals. After is the last of them, or zero if there are no more.
 type FoundGone struct {
 	Findings
 	After uuid.UUID `json:"after,omitzero"`
 }
 
-// FindGone asks a connector about a page of those who have gone lately. One with a
-// rate is asked about one at a time, since its rate counts activities.
+// FindGone queries a connector for a page of principals that left in the last
+// [goneLately]. A page for a rate-limited connector is one principal, since the limit
+// counts activities.
 func (a *Activities) FindGone(ctx context.Context, in FindGoneInput) (FoundGone, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	page := discoverPage
@@ -234,21 +238,21 @@ func (a *Activities) FindGone(ctx context.Context, in FindGoneInput) (FoundGone,
 	return found, err
 }
 
-// ExpiredAt names the connectors that are asked whether a survivor has expired.
+// ExpiredAt returns the names of the connectors with survivors whose expiry has passed.
 func (a *Activities) ExpiredAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
 	return a.Credentials.ExpiredAt(ctx, tenant)
 }
 
-// ProbedExpired is what became of a page of survivors; After is the last of them where
-// there are more.
+// ProbedExpired counts the expired items of a page. After is the last item of the page,
+// or zero if there are no more.
 type ProbedExpired struct {
 	Expired int       `json:"expired"`
 	After   uuid.UUID `json:"after,omitzero"`
 }
 
 // ProbeExpired probes a page of a connector's items whose registered expiry has passed:
-// survivors, and what was left to expire. The expiry alone is not trusted. An item that is
-// alive is a survivor.
+// survivors, and items in state expiring. The expiry alone proves nothing: an item that
+// is alive becomes a survivor.
 func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (ProbedExpired, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	if err := a.heldUp(ctx, in.Connector); err != nil {
@@ -257,7 +261,7 @@ func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (Probed
 	entry := a.Connectors[in.Connector]
 	verifier, ok := entry.Connector.(connectors.Verifier)
 	if !ok {
-		return ProbedExpired{}, nil // nothing can show that it is dead: it stays a survivor
+		return ProbedExpired{}, nil // without a probe the items stay survivors
 	}
 	page := discoverPage
 	if entry.Rate > 0 {
@@ -271,7 +275,7 @@ func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (Probed
 	for _, id := range items {
 		dead, err := a.probeExpired(ctx, in.Tenant, id, entry, verifier)
 		if err != nil {
-			activity.GetLogger(ctx).Warn("failed to probe an expired credential; will try again", "item", id, "error", err)
+			activity.GetLogger(ctx).Warn("failed to probe expired credential; will try again", "item", id, "error", err)
 		}
 		if dead {
 			probed.Expired++
@@ -283,7 +287,9 @@ func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (Probed
 	return probed, nil
 }
 
-func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, entry registry.Entry, verifier connectors.Verifier) (dead bool, err error) {
+func (a *Activities) probeExpired(
+	ctx context.Context, tenant, id uuid.UUID, entry registry.Entry, verifier connectors.Verifier,
+) (dead bool, err error) {
 	item, err := a.Credentials.Open(ctx, tenant, id)
 	if err != nil {
 		return false, err
@@ -296,18 +302,22 @@ func (a *Activities) probeExpired(ctx context.Context, tenant, id uuid.UUID, ent
 	t := &attempt{Activities: a, in: ItemInput{Cascade: CascadeRef{Tenant: tenant}, Item: id}, item: item}
 	switch vitality, _, err := verifier.Probe(ctx, t.targetOf(item)); {
 	case err != nil || vitality == connectors.Unknown:
-		return false, nil // it is looked at again in an hour
+		return false, nil // the next run probes it again
 	case vitality == connectors.Alive:
-		return false, a.Credentials.Expire(ctx, tenant, id, credential.Survivor, "its registered expiry has passed, and a probe saw it alive")
+		return false, a.Credentials.Expire(
+			ctx, tenant, id, credential.Survivor, "its registered expiry has passed, and a probe saw it alive",
+		)
 	}
 	if item.State == credential.Survivor {
-		// A wrong secret is refused too: only what a probe saw alive can be seen dead.
+		// A wrong secret is refused, too: without a positive control, dead proves nothing.
 		controlled, err := a.Evidence.SawAlive(ctx, tenant, id, eventOf(item), false)
 		if err != nil || !controlled {
 			return false, err
 		}
 	}
-	return true, a.Credentials.Expire(ctx, tenant, id, credential.Expiring, "its registered expiry has passed, and a probe saw it dead")
+	return true, a.Credentials.Expire(
+		ctx, tenant, id, credential.Expiring, "its registered expiry has passed, and a probe saw it dead",
+	)
 }
 
 func eventOf(item *credential.Opened) uuid.UUID {
@@ -317,14 +327,15 @@ func eventOf(item *credential.Opened) uuid.UUID {
 	return *item.Event
 }
 
-// RecordReconciled stores how the reconciler ended: passed is without problems.
+// RecordReconciled stores the result of the reconciler, which passed if there are no
+// problems.
 func (a *Activities) RecordReconciled(ctx context.Context, r Reconciled) (Reconciled, error) {
 	h, err := a.Health.Read(ctx)
 	if err != nil {
 		return r, err
 	}
 	if r.Unstarted = h.Unstarted; r.Unstarted > 0 {
-		r.Problem("%d events wait for a workflow: is Temporal reachable from `leaver serve`?", r.Unstarted)
+		r.Problem("%d events have no workflow yet: check that `leaver serve` can reach Temporal", r.Unstarted)
 	}
 	return r, a.Health.Record(ctx, health.Reconcile, len(r.Problems) == 0, r)
 }

@@ -9,17 +9,17 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 )
 
-// ReportInput names the cascade to close, and whether it was interrupted.
+// ReportInput identifies the cascade to close, and says whether it was interrupted.
 type ReportInput struct {
 	Cascade     CascadeRef `json:"cascade"`
 	Interrupted bool       `json:"interrupted,omitempty"`
-	// FinalDiscovery: discover again, and leave the event open if items are found.
+	// FinalDiscovery requests another discovery; the event stays open if it finds items.
 	FinalDiscovery bool `json:"finalDiscovery,omitempty"`
-	// After is the last item of the page before, if the final discovery has several.
+	// After is the last item of the previous page, if the final discovery has several.
 	After cascade.Item `json:"after,omitzero"`
-	// Cancelled: the workflow was, by leaver or in Temporal.
+	// Cancelled is true if the workflow was cancelled, by leaver or in Temporal.
 	Cancelled bool `json:"cancelled,omitempty"`
-	// NotAsked are the connectors that could not be asked what they hold.
+	// NotAsked are the connectors that could not be queried for credentials.
 	NotAsked []cascade.NotAsked `json:"notAsked,omitempty"`
 }
 
@@ -29,7 +29,8 @@ type Reported struct {
 	Found  []cascade.Item `json:"found,omitempty"` // not empty: the event is still open
 }
 
-// Report closes the cascade's event: counts by state, and the survivors by id.
+// Report closes the cascade's event. It returns the number of items by state, and the
+// ids of the survivors.
 func (a *Activities) Report(ctx context.Context, in ReportInput) (Reported, error) {
 	ref := in.Cascade
 	if in.Cancelled {
@@ -45,8 +46,9 @@ func (a *Activities) Report(ctx context.Context, in ReportInput) (Reported, erro
 	if err != nil {
 		return Reported{}, refusedRun(err)
 	}
-	activity.GetLogger(ctx).Info("cascade closed", "tenant", ref.Tenant, "cascade", ref.Event, "principal", ref.Principal, "outcome", report.Outcome,
-		"verified", report.Verified, "revoked", report.Revoked, "absent", report.Absent, "expiring", report.Expiring, "survivors", report.Survivors)
+	activity.GetLogger(ctx).Info("cascade closed", "tenant", ref.Tenant, "cascade", ref.Event,
+		"principal", ref.Principal, "outcome", report.Outcome, "verified", report.Verified, "revoked", report.Revoked,
+		"absent", report.Absent, "expiring", report.Expiring, "survivors", report.Survivors)
 	return Reported{Report: report}, nil
 }
 
@@ -54,8 +56,8 @@ func (a *Activities) Report(ctx context.Context, in ReportInput) (Reported, erro
 // Temporal's UI.
 const byTemporal = "temporal"
 
-// reportCancelled closes the event of a workflow that was cancelled, where leaver has not
-// done so before: then it was cancelled in Temporal.
+// reportCancelled closes the event of a cancelled workflow. If leaver has not closed it
+// already, the workflow was cancelled in Temporal.
 func (a *Activities) reportCancelled(ctx context.Context, ref CascadeRef) (cascade.Report, error) {
 	c, err := a.Cascades.Cancel(ctx, ref.Tenant, ref.Event, byTemporal, "cancelled in Temporal")
 	if errors.Is(err, cascade.ErrNotRunning) {

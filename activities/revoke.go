@@ -7,7 +7,7 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// Revoke ends a credential at its downstream, and proves it.
+// Revoke ends a credential at its downstream, and verifies the end.
 func (a *Activities) Revoke(ctx context.Context, in ItemInput) (ItemResult, error) {
 	return a.endAccount(ctx, in, "revoke")
 }
@@ -28,14 +28,14 @@ func revoke(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	return revoker.Revoke(ctx, t.target)
 }
 
-// revokeSuccessor ends what an unfinished rotation of the account has made: those
-// whom it was made for are gone by now, and a secret that nobody has is orphaned.
+// revokeSuccessor revokes the successor that an unfinished rotation of the account has
+// created. Its intended holders have left since, so that it would be orphaned.
 func (t *attempt) revokeSuccessor(ctx context.Context, revoker connectors.Revoker) error {
 	rotation, err := t.Credentials.OpenRotation(ctx, t.in.Cascade.Tenant, &t.item.Item)
 	if err != nil || rotation == nil {
 		return err
 	}
-	answer := connectors.Answer{Outcome: connectors.Gone, Detail: "nothing was made beside the account"}
+	answer := connectors.Answer{Outcome: connectors.Gone, Detail: "the rotation created no successor"}
 	if rotation.NewReference != "" && rotation.NewReference != t.target.Reference {
 		successor := t.target
 		successor.Reference, successor.Secret = rotation.NewReference, rotation.NewSecret

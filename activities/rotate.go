@@ -11,16 +11,16 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// Rotate puts a new secret in the place of a shared account's, so that it ends
-// for the leaver and goes on for its other holders: make the new one, see that
-// it works, publish it, retire the old one, see that it is dead. Each step is
-// stored, so a crash anywhere leaves a secret that works, and none that nobody knows.
+// Rotate replaces the secret of a shared account, so that the leaver loses access and the
+// other holders keep it. The steps are: make the new secret, probe it, publish it, retire
+// the old one, verify that it is dead. Each step is stored: after a crash, a published
+// secret works, and no secret is lost.
 func (a *Activities) Rotate(ctx context.Context, in ItemInput) (ItemResult, error) {
 	return a.endAccount(ctx, in, "rotate")
 }
 
-// endAccount rotates an account that others rely on at this moment, and disables
-// one that nobody does: who was there when it was found may be gone by now.
+// endAccount rotates an account that has other holders now, and otherwise disables it. The
+// holders may have changed since the discovery.
 func (a *Activities) endAccount(ctx context.Context, in ItemInput, step string) (ItemResult, error) {
 	result, err := a.alone(ctx, in, step, func(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		if t.item.Verb == credential.Rotate {
@@ -34,8 +34,8 @@ func (a *Activities) endAccount(ctx context.Context, in ItemInput, step string) 
 	return result, err
 }
 
-// finishRotation hands the account's remaining rows the new secret, once the
-// item is concluded. An attempt that died before it left the rotation open.
+// finishRotation stores the new secret in the account's other items, once the item is
+// concluded. It does so in a retry, too, if the previous attempt crashed before this step.
 func (a *Activities) finishRotation(ctx context.Context, in ItemInput) error {
 	item, err := a.Credentials.Open(ctx, in.Cascade.Tenant, in.Item)
 	if err != nil {
@@ -80,14 +80,19 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	answer, err := t.rotate(ctx, rotator, publisher, r)
 	switch {
 	case err == nil && r.Handed && r.Reached(credential.Retired):
-		// It was for the leaver, too: once it is over, the account is rotated again.
+		// The secret was published to the leaver as well: finish this rotation, and rotate again.
 		if err = t.Credentials.FinishRotation(ctx, tenant, r, t.lease.Holder); err == nil {
-			err = connectors.RetryableAfter(time.Second, "the leaver was handed a new secret before: the account is rotated again")
+			err = connectors.RetryableAfter(
+				time.Second, "the new secret was also published to the leaver: the account is rotated again",
+			)
 		}
 	case err == nil && answer.Outcome != connectors.Gone:
 		err = t.Credentials.Withhold(ctx, tenant, proof.withheld)
-	case r.Step == credential.Begun && (answer.Outcome == connectors.Gone || r.NewReference == ""): // nothing was made
-		err = errors.Join(err, t.Credentials.Advance(context.WithoutCancel(ctx), tenant, r, credential.Abandoned, t.lease.Holder))
+	case r.Step == credential.Begun && (answer.Outcome == connectors.Gone || r.NewReference == ""):
+		// No successor was created.
+		err = errors.Join(
+			err, t.Credentials.Advance(context.WithoutCancel(ctx), tenant, r, credential.Abandoned, t.lease.Holder),
+		)
 	}
 	return answer, err
 }
@@ -106,23 +111,23 @@ func (t *attempt) join(ctx context.Context) (answer connectors.Answer, joined bo
 const (
 	// maxCoHolders bounds how many registrations of an account are read.
 	maxCoHolders = 1000
-	// maxTried bounds how many different secrets are tried, the leaver's first.
+	// maxTried bounds the number of distinct secrets that are tried, the leaver's first.
 	maxTried = 100
 )
 
-// proof is which registrations of an account are proven to hold it.
+// proof lists the registrations of an account by whether they are proven to hold it.
 type proof struct {
 	proven   []uuid.UUID // nil if the connector cannot check possession
 	withheld []uuid.UUID // active registrations that are not proven
 	goesOn   bool        // a proven registration remains active
 }
 
-// provePossession finds out which registrations of the account are proven to hold it, by a
-// secret that works. A rotation publishes a new login, and only to those: knowing the
-// account's name must not be enough to be handed one. It returns a permanent error if no
-// registration is proven. Nothing is asked of connectors that cannot check possession, nor
-// if an open rotation has made the new secret: the proven registrations are stored, and later
-// ones were refused.
+// provePossession checks which registrations of the account are proven to hold it, by a
+// secret that works. A rotation publishes the new login only to those, since knowing the
+// account's name must not be enough to obtain a login. It returns a permanent error if no
+// registration is proven. It skips connectors that cannot check possession, and open
+// rotations that have made the new secret: their proven registrations are stored, and
+// later registrations were refused.
 func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 	possession, ok := t.connector.(connectors.Possession)
 	if !ok {
@@ -139,7 +144,7 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 	var p proof
 	tried := make(map[connectors.Secret]bool) // by secret, whether it works
 	for _, candidate := range append([]credential.CoHolder{{Opened: *t.item}}, others...) {
-		// One answer serves every registration of the same secret; without one, each is asked about.
+		// Registrations with the same secret are checked once, those without a secret each.
 		works, ok := tried[candidate.Secret]
 		if candidate.Secret == "" || (!ok && len(tried) < maxTried) {
 			if works, err = t.possesses(ctx, possession, &candidate.Opened); err != nil {
@@ -156,13 +161,17 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 		}
 	}
 	if len(p.proven) == 0 {
-		return proof{}, connectors.Permanent("no registered secret works at the account, so possession is not proven: rotate it manually, or register its current secret and re-run the cascade")
+		return proof{}, connectors.Permanent("no registered secret works at the account, so possession is not " +
+			"proven: rotate it manually, or register its current secret and re-run the cascade")
 	}
 	return p, nil
 }
 
-// possesses asks whether a registration holds the account, and records the answer.
-func (t *attempt) possesses(ctx context.Context, possession connectors.Possession, candidate *credential.Opened) (bool, error) {
+// possesses reports whether a registration is proven to hold the account, and records
+// the result as evidence.
+func (t *attempt) possesses(
+	ctx context.Context, possession connectors.Possession, candidate *credential.Opened,
+) (bool, error) {
 	vitality, detail, err := possession.Possesses(ctx, t.targetOf(candidate))
 	if err != nil && !connectors.IsPermanent(err) {
 		return false, err
@@ -174,11 +183,13 @@ func (t *attempt) possesses(ctx context.Context, possession connectors.Possessio
 	return vitality == connectors.Alive, t.Evidence.Append(ctx, t.in.Cascade.Tenant, record)
 }
 
-// rotate goes on from wherever the rotation has come to.
-func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publisher connectors.Publisher, r *credential.Rotation) (connectors.Answer, error) {
+// rotate continues the rotation from its stored step.
+func (t *attempt) rotate(
+	ctx context.Context, rotator connectors.Rotator, publisher connectors.Publisher, r *credential.Rotation,
+) (connectors.Answer, error) {
 	t.target.NewSecret, t.target.Rotation = r.NewSecret, r.ID
 	if r.NewReference == "" {
-		// Stored before anything is made there, lest a crash leave it unknown.
+		// Store the reference before it is created, so that it is known after a crash.
 		r.NewReference = rotator.Successor(t.target)
 		if err := t.advance(ctx, r, credential.Begun, "begin", connectors.Answer{Outcome: connectors.Done}); err != nil {
 			return connectors.Answer{}, err
@@ -191,7 +202,9 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 			return answer, err
 		}
 		if answer.Outcome != connectors.Done {
-			return answer, connectors.Permanent("the downstream answered %q to a new secret", answer.Outcome)
+			return answer, connectors.Permanent(
+				"unexpected outcome %q of renewing the secret, want done or gone", answer.Outcome,
+			)
 		}
 		if err := t.advance(ctx, r, credential.Made, "make-new", answer); err != nil {
 			return connectors.Answer{}, err
@@ -200,7 +213,7 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 	if !r.Reached(credential.Proven) {
 		answer, err := t.proveNew(ctx)
 		if errors.Is(err, errNewIsDead) {
-			// The downstream said done, and did nothing: it is asked again.
+			// The downstream confirmed the new secret, but it does not work: repeat the step.
 			return connectors.Answer{}, errors.Join(err, t.advance(ctx, r, credential.Begun, "probe-new", answer))
 		}
 		if err == nil {
@@ -219,7 +232,7 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 			return connectors.Answer{}, err
 		}
 	}
-	// Repeated even where it was done: a probe may have seen the old one alive since.
+	// Repeat this step even if it was done: a probe may have seen the old secret alive since.
 	answer, err := rotator.Retire(ctx, t.target)
 	if err != nil {
 		return answer, err
@@ -227,8 +240,12 @@ func (t *attempt) rotate(ctx context.Context, rotator connectors.Rotator, publis
 	return answer, t.advance(ctx, r, credential.Retired, "retire-old", answer)
 }
 
-func (t *attempt) advance(ctx context.Context, r *credential.Rotation, to credential.Step, step string, answer connectors.Answer) error {
-	return t.Credentials.Advance(ctx, t.in.Cascade.Tenant, r, to, t.lease.Holder, t.record(step, string(answer.Outcome), answer.Detail))
+func (t *attempt) advance(
+	ctx context.Context, r *credential.Rotation, to credential.Step, step string, answer connectors.Answer,
+) error {
+	return t.Credentials.Advance(
+		ctx, t.in.Cascade.Tenant, r, to, t.lease.Holder, t.record(step, string(answer.Outcome), answer.Detail),
+	)
 }
 
 // remake resets the attempt's rotation to its first step, because a probe saw the old
@@ -243,11 +260,13 @@ func (t *attempt) remake(ctx context.Context) error {
 // errNewIsDead is returned when a new secret that the downstream confirmed does not work.
 var errNewIsDead = errors.New("the new secret does not work yet")
 
-// proveNew shows that the new secret works, where the connector can tell.
+// proveNew probes the new secret, if the connector has a probe.
 func (t *attempt) proveNew(ctx context.Context) (connectors.Answer, error) {
 	verifier, ok := t.connector.(connectors.Verifier)
 	if !ok {
-		return connectors.Answer{Outcome: connectors.Outcome(connectors.Unknown), Detail: "the connector has no probe"}, nil
+		return connectors.Answer{
+			Outcome: connectors.Outcome(connectors.Unknown), Detail: "the connector has no probe",
+		}, nil
 	}
 	fresh := t.target
 	fresh.Secret, fresh.Reference = t.target.NewSecret, t.target.NewReference
@@ -262,8 +281,9 @@ func (t *attempt) proveNew(ctx context.Context) (connectors.Answer, error) {
 	return answer, nil
 }
 
-// publisher is who hands the new secret to the remaining holders: the connector
-// that the configuration names, or the downstream itself where it is one.
+// publisher returns the connector that publishes the new secret to the remaining holders:
+// the one in publish_to, or else the item's own connector. It returns a permanent error if
+// that connector cannot publish.
 func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
 	connector := t.connector
 	if name := t.entry.PublishTo; name != "" {
@@ -274,21 +294,25 @@ func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
 	}
 	publisher, ok := connector.(connectors.Publisher)
 	if !ok {
-		return nil, connectors.Permanent("others rely on the account, and nobody can hand them a new secret: set publish_to at the connector")
+		return nil, connectors.Permanent("the account is shared, but no connector can publish its new secret: " +
+			"set publish_to of the connector in leaver.yaml, and re-run the cascade")
 	}
 	return publisher, nil
 }
 
-func (t *attempt) publish(ctx context.Context, publisher connectors.Publisher, r *credential.Rotation) (connectors.Answer, error) {
+func (t *attempt) publish(
+	ctx context.Context, publisher connectors.Publisher, r *credential.Rotation,
+) (connectors.Answer, error) {
 	holders, reliedOnBy, err := t.Credentials.Holders(ctx, t.in.Cascade.Tenant, t.item.ID, r)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	if err := t.checkLease(ctx); err != nil { // a late publication would name a secret that is dead
+	if err := t.checkLease(ctx); err != nil { // a late publication would contain a dead secret
 		return connectors.Answer{}, err
 	}
 	return publisher.Publish(ctx, connectors.Publication{
-		Tenant: t.in.Cascade.Tenant, Rotation: r.ID, Sequence: r.Sequence, Connector: t.item.Connector, Kind: t.item.Kind,
+		Tenant: t.in.Cascade.Tenant, Rotation: r.ID, Sequence: r.Sequence, Connector: t.item.Connector,
+		Kind:    t.item.Kind,
 		Account: t.target.Account, Previous: t.item.Reference, Reference: r.NewReference, Secret: r.NewSecret,
 		Holders: holders, ReliedOnBy: reliedOnBy,
 	})

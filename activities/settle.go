@@ -9,29 +9,30 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 )
 
-// Settlement is what Settle found.
+// Settlement is the result of Settle.
 type Settlement struct {
 	Suspended []uuid.UUID `json:"suspended,omitempty"`
-	// HandedOver are the agents that the leaver's manager owns now.
+	// HandedOver are the agents whose owner is now the leaver's manager.
 	HandedOver []uuid.UUID `json:"handedOver,omitempty"`
-	// Held: the tenant's brake is held, and holds this cascade back.
+	// Held is true if the cascade is held for approval of a mass deactivation.
 	Held bool `json:"held,omitempty"`
-	// Found is the first page of what the cascade has to end, unless it is held back.
+	// Found is the first page of the items to end; empty if the cascade is held.
 	Found []cascade.Item `json:"found,omitempty"`
 }
 
-// Settle opens a run: it hands over or suspends the agents that lost their last
-// active owner, makes the survivors of an earlier run of the same cascade live
-// again, looks whether too many leave at once, and discovers a first page of what there is
-// to end.
+// Settle starts a run: it hands over or suspends the agents that lost their last active
+// owner, resets the survivors of an earlier run of the same cascade to live, checks the
+// deactivation threshold, and discovers the first page of items.
 func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, error) {
 	run := activity.GetInfo(ctx).WorkflowExecution.RunID
 	if err := a.Cascades.Running(ctx, ref.Tenant, ref.Event, ref.kind(), run); err != nil {
 		return Settlement{}, refusedRun(err)
 	}
-	activity.GetLogger(ctx).Info("cascade began", "tenant", ref.Tenant, "cascade", ref.Event, "principal", ref.Principal)
+	activity.GetLogger(ctx).Info(
+		"cascade began", "tenant", ref.Tenant, "cascade", ref.Event, "principal", ref.Principal,
+	)
 	var held bool
-	if !ref.Moves { // a mover goes nowhere
+	if !ref.Moves { // the threshold does not count movers
 		var err error
 		if held, err = a.Threshold.Check(ctx, ref.Tenant, ref.Event); err != nil {
 			return Settlement{}, err

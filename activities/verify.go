@@ -9,8 +9,8 @@ import (
 	"github.com/leaverhq/leaver/internal/evidence"
 )
 
-// probeBefore is the positive control: without having seen the item alive,
-// seeing it dead proves nothing (I6). A probe that cannot be made holds nothing up.
+// probeBefore is the positive control: a probe that sees the item dead proves nothing
+// unless an earlier one saw it alive (I6). A failed probe does not stop the attempt.
 func (t *attempt) probeBefore(ctx context.Context) (failed, err error) {
 	verifier, ok := t.connector.(connectors.Verifier)
 	if !ok {
@@ -21,25 +21,28 @@ func (t *attempt) probeBefore(ctx context.Context) (failed, err error) {
 }
 
 const (
-	// maxThrottled is how many attempts a downstream that throttles probes may put off.
+	// maxThrottled is the number of attempts that a throttled probe may delay.
 	maxThrottled = 3
-	// maxThrottle bounds what each of them waits: the end must not wait for its proof.
+	// maxThrottle bounds each delay: a revocation must not wait for its proof.
 	maxThrottle = time.Minute
 )
 
-// throttled returns a retryable error if the downstream has asked, by its answer to a probe,
-// that the whole attempt waits.
+// throttled returns a retryable error if the downstream throttled the probe before the
+// end, for up to [maxThrottled] attempts.
 func (t *attempt) throttled(failed error) error {
 	after := connectors.RetryAfter(failed)
 	if after == 0 || t.info.Attempt > maxThrottled {
 		return nil
 	}
-	return retryable("the probe before the end was throttled: "+t.scrub(failed.Error()), ErrorDownstream, min(after, maxThrottle))
+	return retryable(
+		"the probe before the revocation was throttled: "+t.scrub(failed.Error()), ErrorDownstream,
+		min(after, maxThrottle),
+	)
 }
 
 type probe func(context.Context, connectors.Target) (connectors.Vitality, string, error)
 
-// probe looks, and records what it saw or why it could not look.
+// probe calls look, and returns its result or error as an evidence record.
 func (t *attempt) probe(ctx context.Context, look probe, step string) (evidence.Record, error) {
 	vitality, detail, err := look(ctx, t.target)
 	if err != nil && vitality != connectors.Alive {
@@ -51,13 +54,13 @@ func (t *attempt) probe(ctx context.Context, look probe, step string) (evidence.
 	return t.record(step, string(vitality), detail), nil
 }
 
-// maxFailedProbes is how many probes after a confirmed end may fail by accident before the
-// item is concluded without a proof.
+// maxFailedProbes is the number of transient probe failures after a confirmed end at which
+// the item is concluded without a proof.
 const maxFailedProbes = 5
 
-// verify probes after the downstream confirmed the end. A downstream that says
-// done while the probe sees it alive lies, or is not consistent yet: either
-// way the attempt failed, and the next one acts again.
+// verify probes after the downstream confirmed the end. If the probe sees the item alive,
+// the confirmation is false or not effective yet: the attempt fails, and the next one acts
+// again.
 func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult, error) {
 	verifier, ok := t.connector.(connectors.Verifier)
 	if !ok {
@@ -69,7 +72,7 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 	}
 	after, err := t.probe(ctx, look, "probe-after")
 	if err != nil && after.Outcome == string(connectors.Alive) {
-		// Alive, and beyond what a retry can cure.
+		// The item is alive, and the probe's error decides whether to retry.
 		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
 			return ItemResult{}, err
 		}
@@ -80,7 +83,7 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 	}
 	switch connectors.Vitality(after.Outcome) {
 	case connectors.Alive:
-		reason := "the downstream confirmed the end, and a probe still saw it alive: " + after.Detail
+		reason := "the downstream confirmed the end, but a probe still saw the credential alive: " + after.Detail
 		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done, after); err != nil {
 			return ItemResult{}, err
 		}
@@ -96,16 +99,18 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 		if controlled {
 			return t.conclude(ctx, credential.Verified, "", done, after)
 		}
-		return t.concludeUnverified(ctx, "no probe had seen it alive before", done, after)
+		return t.concludeUnverified(ctx, "no earlier probe had seen the credential alive", done, after)
 	default:
 		return t.unproven(ctx, done, after, nil)
 	}
 }
 
-// concludeUnverified concludes an item that was never seen alive. Where the downstream did
-// not know it at the first act, it is absent: its reference may be misspelt, and what it was
-// meant to name may be alive.
-func (t *attempt) concludeUnverified(ctx context.Context, reason string, done evidence.Record, others ...evidence.Record) (ItemResult, error) {
+// concludeUnverified concludes an item whose end is not verified as revoked. If the
+// downstream did not know the item at the first act, and no probe saw it alive, it is
+// absent: its reference may be misspelt, and the intended credential alive.
+func (t *attempt) concludeUnverified(
+	ctx context.Context, reason string, done evidence.Record, others ...evidence.Record,
+) (ItemResult, error) {
 	records := append([]evidence.Record{done}, others...)
 	if done.Outcome == string(connectors.Gone) && t.info.Attempt == 1 {
 		tenant, item, event := t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event
@@ -118,7 +123,9 @@ func (t *attempt) concludeUnverified(ctx context.Context, reason string, done ev
 			return ItemResult{}, err
 		}
 		if !acted && !seen {
-			return t.conclude(ctx, credential.Absent, "the downstream knows no such credential: check the reference", records...)
+			return t.conclude(
+				ctx, credential.Absent, "the downstream knows no such credential: check the reference", records...,
+			)
 		}
 	}
 	return t.conclude(ctx, credential.Revoked, "unverified: "+reason, records...)
@@ -141,7 +148,8 @@ func (t *attempt) unproven(ctx context.Context, done, after evidence.Record, fai
 	}
 	reason := "the downstream confirmed the end, but no probe could verify it: " + after.Detail
 	if looks.Alive {
-		reason = "the downstream confirmed the end, a later probe saw the credential alive, and the last probe was inconclusive: " + after.Detail
+		reason = "the downstream confirmed the end, a later probe saw the credential alive, " +
+			"and the last probe was inconclusive: " + after.Detail
 	}
 	return ItemResult{}, retryable(reason, ErrorDownstream, connectors.RetryAfter(failed))
 }

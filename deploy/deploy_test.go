@@ -1,4 +1,4 @@
-// Package deploy tests what it ships, without a container engine.
+// Package deploy tests the deployment files without a container engine.
 package deploy
 
 import (
@@ -28,7 +28,7 @@ func load(t *testing.T) *types.Project {
 	return project
 }
 
-func TestComposeHasTheWholeInstallation(t *testing.T) {
+func TestCompose_HasAllServices(t *testing.T) {
 	got := slices.Sorted(maps.Keys(load(t).Services))
 	want := []string{"migrate", "postgresql", "serve", "temporal", "temporal-schema", "temporal-ui", "worker"}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -36,7 +36,7 @@ func TestComposeHasTheWholeInstallation(t *testing.T) {
 	}
 }
 
-func TestComposeStartsInOrder(t *testing.T) {
+func TestCompose_StartsServicesInOrder(t *testing.T) {
 	project := load(t)
 	for service, after := range map[string]map[string]string{
 		"temporal-schema": {"postgresql": types.ServiceConditionHealthy},
@@ -53,7 +53,7 @@ func TestComposeStartsInOrder(t *testing.T) {
 	}
 }
 
-func TestComposeGivesTheOwnersRightsToMigrateAlone(t *testing.T) {
+func TestCompose_GivesOwnerURLOnlyToMigrate(t *testing.T) {
 	for name, service := range load(t).Services {
 		_, owner := service.Environment["LEAVER_DATABASE_MIGRATE_URL"]
 		if owner != (name == "migrate") {
@@ -70,30 +70,30 @@ func TestComposeGivesTheOwnersRightsToMigrateAlone(t *testing.T) {
 	}
 }
 
-// TestComposeLetsNobodyInUnasked: whoever reaches Temporal reads and stops workflows, and
-// whoever is a superuser of the database reads and changes everything.
-func TestComposeLetsNobodyInUnasked(t *testing.T) {
+// TestCompose_RestrictsAccessToStores checks the access to Temporal, whose clients can read and
+// stop workflows, and to the database, whose superuser can read and change everything.
+func TestCompose_RestrictsAccessToStores(t *testing.T) {
 	project := load(t)
 	ui := project.Services["temporal-ui"]
 	if !slices.Contains(ui.Profiles, "ui") || ui.Environment["TEMPORAL_AUTH_ENABLED"] == nil || *ui.Environment["TEMPORAL_AUTH_ENABLED"] != "true" {
-		t.Error("Temporal's UI runs unasked, or asks nobody who they are")
+		t.Error("Temporal's UI starts without its profile, or does not authenticate its users")
 	}
 	if network := project.Networks["stores"]; !network.Internal {
-		t.Error("the network of the stores leads outside")
+		t.Error("the network stores is not internal")
 	}
 	for _, name := range []string{"postgresql", "temporal"} {
 		if len(project.Services[name].Ports) > 0 {
 			t.Errorf("%s is published", name)
 		}
 		if networks := slices.Collect(maps.Keys(project.Services[name].Networks)); !slices.Equal(networks, []string{"stores"}) {
-			t.Errorf("%s is on %v, want the stores' network alone", name, networks)
+			t.Errorf("%s is on the networks %v, want only stores", name, networks)
 		}
 	}
 	for _, name := range []string{"temporal", "temporal-schema"} {
 		service := project.Services[name]
 		text := fmt.Sprint(service.Environment, service.Command)
 		if user := service.Environment["POSTGRES_USER"]; name == "temporal" && (user == nil || *user != "temporal") {
-			t.Errorf("%s does not log in as a role of its own", name)
+			t.Errorf("%s does not log in as the role temporal", name)
 		}
 		for variable, value := range service.Environment {
 			if value != nil && *value == "p" {
@@ -106,7 +106,7 @@ func TestComposeLetsNobodyInUnasked(t *testing.T) {
 	}
 }
 
-func TestTheImageIsStaticAndNobody(t *testing.T) {
+func TestDockerfile_BuildsStaticBinaryForUnprivilegedUser(t *testing.T) {
 	raw, err := os.ReadFile("Dockerfile")
 	if err != nil {
 		t.Fatal(err)

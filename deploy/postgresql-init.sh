@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs once, when the volume is new: Temporal's stores belong to a role of their own, which
-# is no superuser and reads nothing of leaver's.
+# Runs once, when the volume is new. It creates Temporal's databases with a separate role,
+# which is not a superuser and cannot read leaver's database.
 set -eu
 psql -v ON_ERROR_STOP=1 -U postgres -v password="$TEMPORAL_DATABASE_PASSWORD" <<'SQL'
 create role temporal login password :'password';

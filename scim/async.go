@@ -12,17 +12,18 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// respondAsync answers 202 to a client that prefers not to wait for the
-// workflow (RFC 9967 section 3, RFC 7240), and tells whether it did. The
-// transaction is the workflow's own id, so it means the same after any restart.
-// A write that starts no workflow is done, and answered as ever.
+// respondAsync responds 202 if the client prefers not to wait for the workflow (RFC 9967
+// section 3, RFC 7240), and reports whether it did. The transaction id is the workflow id,
+// so it stays valid after a restart. A write that starts no workflow is complete and gets
+// the usual response.
 func (s *Server) respondAsync(w http.ResponseWriter, r *http.Request, result lifecycle.Result) bool {
 	if result.Event == nil || !prefersAsync(r) {
 		return false
 	}
-	// The write is committed: where this fails, the client can ask, and is not told.
+	// The write is committed. If this fails, the client gets no event and can poll the transaction.
 	if err := s.Transactions.NotifyOnCompletion(r.Context(), result.Event.Tenant, result.Event.ID); err != nil {
-		s.Log.WarnContext(r.Context(), "the end of a transaction will not be told", "workflow", result.Event.WorkflowID, "error", err)
+		s.Log.WarnContext(r.Context(), "failed to request the async completion event; client must poll",
+			"workflow", result.Event.WorkflowID, "error", err)
 	}
 	w.Header().Set("Set-Txn", result.Event.WorkflowID)
 	w.Header().Set("Preference-Applied", "respond-async")
@@ -50,8 +51,8 @@ func prefersAsync(r *http.Request) bool {
 	return false
 }
 
-// operationResult is how one operation ended, as a bulk response tells it (RFC
-// 7644 section 3.7.3).
+// operationResult is the result of one operation in a bulk response (RFC 7644 section
+// 3.7.3).
 type operationResult struct {
 	Method   string `json:"method"`
 	BulkID   string `json:"bulkId,omitempty"`
@@ -61,8 +62,8 @@ type operationResult struct {
 	Response any    `json:"response,omitempty"`
 }
 
-// transactionBody is how a transaction stands. The write itself was committed
-// before the 202; what goes on is the cascade.
+// transactionBody is the status of a transaction. The write was committed before the 202;
+// the status is that of the cascade.
 type transactionBody struct {
 	Schemas   []string        `json:"schemas"`
 	Txn       string          `json:"txn"`
@@ -77,7 +78,7 @@ type transactionBody struct {
 	Survivors int             `json:"survivors"`
 }
 
-// transaction tells how an asynchronous write stands.
+// transaction serves the status of an asynchronous write.
 func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 	txn, err := url.PathUnescape(chi.URLParam(r, "*"))
 	if err != nil || !utf8.ValidString(txn) || strings.ContainsRune(txn, 0) {
@@ -104,7 +105,8 @@ func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	writeJSON(w, http.StatusOK, transactionBody{
-		Schemas: []string{transactionURN}, Txn: txn, Status: t.Outcome, Operation: result, Created: t.CreatedAt.UTC(), Closed: t.ClosedAt,
+		Schemas: []string{transactionURN}, Txn: txn, Status: t.Outcome, Operation: result,
+		Created: t.CreatedAt.UTC(), Closed: t.ClosedAt,
 		Verified: t.Verified, Revoked: t.Revoked, Absent: t.Absent, Expiring: t.Expiring, Survivors: t.Survivors,
 	})
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// authenticate names the caller, by a token of leaver's own or by a JWT of the
-// tenant's issuer, and holds the tenant's rate.
+// authenticate identifies the caller by a leaver token or by a JWT of the tenant's issuer,
+// and enforces the tenant's rate limit.
 func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller, err := s.caller(r)
@@ -44,19 +44,19 @@ func (s *Server) caller(r *http.Request) (auth.Caller, error) {
 	return caller, err
 }
 
-// admit lets a caller in who keeps to the tenant's rate.
+// admit serves the request unless the tenant exceeds its rate limit.
 func (s *Server) admit(next http.Handler, w http.ResponseWriter, r *http.Request, caller auth.Caller) {
 	if wait := s.limits.wait(r.Context(), caller.Tenant, s.RequestsPerSecond); wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(wait))
-		s.writeError(w, r, failure(http.StatusTooManyRequests, "the tenant sends more requests than its rate allows"))
+		s.writeError(w, r, failure(http.StatusTooManyRequests, "the tenant exceeds its rate limit; see Retry-After"))
 		return
 	}
 	next.ServeHTTP(w, withSession(r, session{Caller: caller, base: s.base(r)}))
 }
 
-// discoverable lets anyone read a tenant's discovery endpoints where the tenant
-// chose so and the path names it (RFC 7643 section 5). Whoever presents a token
-// is authenticated as ever.
+// discoverable serves a tenant's discovery endpoints without a token if the tenant allows it
+// and the path names the tenant (RFC 7643 section 5). Requests with a token are
+// authenticated as usual.
 func (s *Server) discoverable(guard func(http.Handler) http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		guarded := guard(next)
@@ -66,10 +66,11 @@ func (s *Server) discoverable(guard func(http.Handler) http.Handler) func(http.H
 				guarded.ServeHTTP(w, r)
 				return
 			}
-			// Strangers have a rate of their own: none of it is the IdP's.
+			// Requests without a token have a separate rate limit, so they do not use the IdP's.
 			if !s.strangers.Allow() {
 				w.Header().Set("Retry-After", "1")
-				s.writeError(w, r, failure(http.StatusTooManyRequests, "try again in a second, or present a token"))
+				s.writeError(w, r, failure(http.StatusTooManyRequests,
+					"too many requests without a token; retry in one second or present a token"))
 				return
 			}
 			of, err := s.Tenants.ByName(r.Context(), name)
@@ -86,13 +87,14 @@ func (s *Server) discoverable(guard func(http.Handler) http.Handler) func(http.H
 	}
 }
 
-// negotiate refuses a client that takes none of what there is (RFC 9110
-// section 12.5.1). Weights do not matter: there is one representation.
+// negotiate responds 406 if the client does not accept SCIM's media types (RFC 9110 section
+// 12.5.1). Weights above 0 do not matter, because there is one representation.
 func (s *Server) negotiate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		accept := strings.Join(r.Header.Values("Accept"), ",")
 		if accept != "" && !acceptsSCIM(accept) {
-			s.writeError(w, r, failure(http.StatusNotAcceptable, "answers are "+contentType))
+			s.writeError(w, r, failure(http.StatusNotAcceptable,
+				"Accept must allow "+contentType+", got "+clip(accept)))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -103,7 +105,7 @@ func acceptsSCIM(accept string) bool {
 	for part := range strings.SplitSeq(accept, ",") {
 		media, params, err := mime.ParseMediaType(strings.TrimSpace(part))
 		if err != nil {
-			media = strings.TrimSpace(part) // take a sloppy client at its word
+			media = strings.TrimSpace(part) // accept a malformed media type as written
 		}
 		weight, err := strconv.ParseFloat(params["q"], 64)
 		if err == nil && weight == 0 {
@@ -117,7 +119,7 @@ func acceptsSCIM(accept string) bool {
 	return false
 }
 
-// base is the URL that locations start with: that of the mount in use.
+// base returns the URL that locations start with, for the path that the request uses.
 func (s *Server) base(r *http.Request) string {
 	path := BasePath
 	if name := chi.URLParam(r, "tenant"); name != "" {

@@ -29,7 +29,7 @@ func (p *provider) trust(of tenant.Tenant, i auth.Issuer) {
 	}
 }
 
-func TestAJWTOfTheTenantsOpenIDProviderOpensItsSCIM(t *testing.T) {
+func TestAuth_AcceptsJWTOfTrustedIssuer(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	op, err := openid.Start(t.Context())
 	if err != nil {
@@ -42,7 +42,7 @@ func TestAJWTOfTheTenantsOpenIDProviderOpensItsSCIM(t *testing.T) {
 	}
 	bearer := []string{"Authorization", "Bearer " + grant.IDToken}
 	if a := p.do("GET", "/Users", "", bearer...); a.status != http.StatusUnauthorized {
-		t.Errorf("before anyone trusts the issuer it opens the door: %d", a.status)
+		t.Errorf("a JWT of an untrusted issuer answered %d, want 401", a.status)
 	}
 	p.trust(p.tenant, auth.Issuer{Issuer: op.Issuer, Audience: openid.ClientID, JWKSURL: op.Issuer + "/keys", Subjects: []string{"provisioner"}})
 	a := p.do("POST", "/Users", `{"userName":"ada"}`, bearer...)
@@ -55,7 +55,7 @@ func TestAJWTOfTheTenantsOpenIDProviderOpensItsSCIM(t *testing.T) {
 	}
 }
 
-// issuer signs whatever a test wants.
+// issuer is a JWT issuer with one key.
 type issuer struct {
 	url     string
 	key     *rsa.PrivateKey
@@ -91,7 +91,7 @@ func (i *issuer) sign(t *testing.T, alg jose.SignatureAlgorithm, key any, id str
 	return token
 }
 
-func TestWhatMakesAJWTInvalid(t *testing.T) {
+func TestAuth_RejectsInvalidJWT(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	i := newIssuer(t)
 	p.trust(p.tenant, auth.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: i.url, Subjects: []string{"entra-app"}})
@@ -110,41 +110,41 @@ func TestWhatMakesAJWTInvalid(t *testing.T) {
 		token  string
 		status int
 	}{
-		"nothing":              {i.sign(t, jose.RS256, i.key, "k1", claims(unchanged)), 200},
+		"a valid token":        {i.sign(t, jose.RS256, i.key, "k1", claims(unchanged)), 200},
 		"another audience":     {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["aud"] = "crm" })), 401},
 		"another issuer":       {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["iss"] = "https://evil.example" })), 401},
 		"another subject":      {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["appid"] = "someone" })), 401},
-		"being expired":        {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() })), 401},
-		"never expiring":       {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { delete(c, "exp") })), 401},
-		"not yet being valid":  {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() })), 401},
+		"an expired token":     {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() })), 401},
+		"no expiry":            {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { delete(c, "exp") })), 401},
+		"not valid yet":        {i.sign(t, jose.RS256, i.key, "k1", claims(func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() })), 401},
 		"another key":          {i.sign(t, jose.RS256, other, "k1", claims(unchanged)), 401},
 		"another algorithm":    {i.sign(t, jose.PS256, i.key, "k1", claims(unchanged)), 401},
-		"the public as secret": {i.sign(t, jose.HS256, public, "k1", claims(unchanged)), 401},
+		"public key as secret": {i.sign(t, jose.HS256, public, "k1", claims(unchanged)), 401},
 		"an unknown key":       {i.sign(t, jose.RS256, i.key, "k2", claims(unchanged)), 401},
 		"no signature":         {"eyJhbGciOiJub25lIn0.eyJpc3MiOiJ4In0.", 401},
-		"no JWT":               {"a.b.c", 401},
+		"not a JWT":            {"a.b.c", 401},
 	} {
 		if a := p.do("GET", "/Users", "", "Authorization", "Bearer "+c.token); a.status != c.status {
 			t.Errorf("%s: answered %d, want %d", name, a.status, c.status)
 		}
 	}
 	if n := i.fetched.Load(); n != 1 {
-		t.Errorf("the keys were fetched %d times: tokens of strangers turn us against the issuer", n)
+		t.Errorf("the keys were fetched %d times, want 1: invalid tokens must not cause requests to the issuer", n)
 	}
-	// Where two tenants trust it alike, only the path can tell whose it is.
+	// If two tenants trust the issuer, only the path identifies the tenant.
 	umbrella, _ := p.newTenant("umbrella", tenant.ProfileDefault)
 	p.trust(umbrella, auth.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: i.url})
 	valid := "Bearer " + i.sign(t, jose.RS256, i.key, "k1", claims(unchanged))
 	if a := p.do("GET", "/Users", "", "Authorization", valid); a.status != http.StatusUnauthorized {
-		t.Errorf("a token of two tenants answered %d, want 401", a.status)
+		t.Errorf("an ambiguous token answered %d, want 401", a.status)
 	}
 	p.url = p.root + "/t/umbrella/scim/v2"
 	if a := p.do("GET", "/ServiceProviderConfig", "", "Authorization", valid); a.status != http.StatusOK || a.body["meta"].(map[string]any)["location"] != p.url+"/ServiceProviderConfig" {
-		t.Errorf("below the tenant's path: %d %s", a.status, a.raw)
+		t.Errorf("on the tenant's path: %d %s", a.status, a.raw)
 	}
 }
 
-func TestAnIssuerThatIsDownIsNoRefusal(t *testing.T) {
+func TestAuth_UnreachableIssuerReturns503(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	i := newIssuer(t)
 	p.trust(p.tenant, auth.Issuer{Issuer: i.url, Audience: "leaver", JWKSURL: "http://127.0.0.1:1/keys"})
@@ -154,7 +154,7 @@ func TestAnIssuerThatIsDownIsNoRefusal(t *testing.T) {
 	}
 }
 
-func TestTheTenantsPath(t *testing.T) {
+func TestTenantPath_RequiresTokenOfTenant(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
 	p.url = p.root + "/t/acme/scim/v2"
@@ -165,11 +165,11 @@ func TestTheTenantsPath(t *testing.T) {
 	}
 	p.url = p.root + "/t/nobody/scim/v2"
 	if a := p.do("GET", "/Users", ""); a.status != http.StatusUnauthorized {
-		t.Errorf("the path of no tenant answered %d, want 401", a.status)
+		t.Errorf("the path of an unknown tenant answered %d, want 401", a.status)
 	}
 }
 
-func TestDiscoveryIsPublicWhereTheTenantChoseSo(t *testing.T) {
+func TestDiscovery_IsPublicIfTenantAllowsIt(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.token = ""
 	get := func(path string) int {
@@ -183,7 +183,7 @@ func TestDiscoveryIsPublicWhereTheTenantChoseSo(t *testing.T) {
 	paths := []string{"/ServiceProviderConfig", "/Schemas", "/ResourceTypes", "/ResourceTypes/User"}
 	for _, path := range paths {
 		if got := get("/t/acme/scim/v2" + path); got != http.StatusUnauthorized {
-			t.Errorf("%s is public by itself: %d", path, got)
+			t.Errorf("%s is public by default: %d", path, got)
 		}
 	}
 	public := true
@@ -202,7 +202,7 @@ func TestDiscoveryIsPublicWhereTheTenantChoseSo(t *testing.T) {
 	}
 }
 
-func TestATenantsRateIsItsOwn(t *testing.T) {
+func TestRateLimit_IsPerTenant(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
 	perSecond := 5
@@ -225,14 +225,14 @@ func TestATenantsRateIsItsOwn(t *testing.T) {
 	}
 	all.Wait()
 	if counts[200] < 10 || counts[429] < 10 || counts[200]+counts[429] != 40 {
-		t.Errorf("answers %v at a rate of 5 with a burst of 10", counts)
+		t.Errorf("statuses %v at a rate of 5 with a burst of 10", counts)
 	}
 	if a := p.do("GET", "/Users", "", "Authorization", "Bearer "+other); a.status != http.StatusOK {
 		t.Errorf("the other tenant got %d", a.status)
 	}
 }
 
-func TestTwoTokensAreValidWhileOneReplacesTheOther(t *testing.T) {
+func TestAuth_OldTokenIsValidUntilRevoked(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	old, err := p.auth.Tokens(t.Context(), p.tenant.ID)
 	if err != nil {
@@ -246,12 +246,12 @@ func TestTwoTokensAreValidWhileOneReplacesTheOther(t *testing.T) {
 		return fmt.Sprint(p.do("GET", "/Users", "", "Authorization", "Bearer "+token).status)
 	}
 	if got := status(p.token) + status(fresh); got != "200200" {
-		t.Errorf("both at once: %s", got)
+		t.Errorf("before the revocation: %s, want 200200", got)
 	}
 	if err := p.auth.Revoke(t.Context(), p.tenant.ID, old[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	if got := status(p.token) + status(fresh); got != "401200" {
-		t.Errorf("after the old one's revocation: %s", got)
+		t.Errorf("after the revocation of the old token: %s, want 401200", got)
 	}
 }

@@ -13,13 +13,13 @@ import (
 const (
 	// maxLargeBodies is how many bodies over maxBody are in memory at a time.
 	maxLargeBodies = 8
-	// largeWait bounds how long a request waits for its place among them. It is far below the
-	// server's read timeout.
+	// largeWait bounds how long a request waits for a slot. It is far below the server's read
+	// timeout.
 	largeWait = 5 * time.Second
 )
 
-// bodies bounds the large bodies in memory: one for each tenant, so that a tenant that stalls
-// holds up no other, and a few in all.
+// bodies limits the large bodies in memory: one per tenant, so that a stalled tenant does not
+// block others, and maxLargeBodies in total.
 type bodies struct {
 	all *semaphore.Weighted
 	mu  sync.Mutex
@@ -30,8 +30,8 @@ func newBodies() *bodies {
 	return &bodies{all: semaphore.NewWeighted(maxLargeBodies), of: make(map[uuid.UUID]*semaphore.Weighted)}
 }
 
-// take takes a place until ctx, which is of a request, ends. Error: 503 where there is none
-// in time.
+// take acquires a slot until ctx, the context of a request, ends. It returns a 503 error if
+// no slot is free within largeWait.
 func (b *bodies) take(ctx context.Context, tenant uuid.UUID) error {
 	busy := failure(http.StatusServiceUnavailable, "other large requests are being processed; try again")
 	own := b.tenant(tenant)

@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 )
 
-func TestBodies_StallingTenantHoldsUpNoOther(t *testing.T) {
+func TestBodies_StalledTenantDoesNotBlockOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBodies()
 		stalling, other := uuid.New(), uuid.New()

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestPatch_HasABudgetOfComparisons: what a message costs is bounded by more than its size.
+// TestPatch_HasABudgetOfComparisons checks that the comparisons of a PATCH are limited, not
+// only its size.
 func TestPatch_HasABudgetOfComparisons(t *testing.T) {
 	rt := userType()
 	emails := make([]any, maxElements)
@@ -26,7 +27,7 @@ func TestPatch_HasABudgetOfComparisons(t *testing.T) {
 			}
 			_, _, err := patch(rt, reader{}, Object{"userName": "u", "emails": emails}, operations, nil)
 			if e := toError(err); err == nil || e.Status != 400 || e.Type != tooMany {
-				t.Errorf("%v; want 400 tooMany", err)
+				t.Errorf("got %v, want 400 tooMany", err)
 			}
 			if _, _, err := patch(rt, reader{}, Object{"userName": "u", "emails": emails[:len(emails)-1]}, operations[:1], nil); err != nil {
 				t.Errorf("one such operation: %v", err)

@@ -11,8 +11,8 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// bugs are what other products shipped, each with what keeps it from here. Those
-// that only the whole product can show are in cmd/internal/app.
+// bugs are bugs that other products shipped, each with a test that leaver does not have it.
+// Bugs that need the whole product to reproduce are in cmd/internal/app.
 var bugs = []struct {
 	name string
 	test func(t *testing.T, p *provider)
@@ -27,7 +27,7 @@ var bugs = []struct {
 			t.Errorf("an id that is an external one answered %d", a.status)
 		}
 	}},
-	{"3 scim-patch CVE-2026-48170: dotted keys walked into the prototype", func(t *testing.T, p *provider) {
+	{"3 scim-patch CVE-2026-48170: dotted keys polluted the prototype", func(t *testing.T, p *provider) {
 		id := p.create("/Users", `{"userName":"ada"}`)
 		for key, status := range map[string]int{"__proto__.polluted": 400, "constructor.prototype.y": 400, "name.__proto__": 200, "__proto__": 400, "toString": 200} {
 			a := p.do("PATCH", "/Users/"+id, patchBody(`{"op":"add","value":{"`+key+`":"x"}}`))
@@ -43,7 +43,7 @@ var bugs = []struct {
 	{"4 Bitwarden CVE-2026-43640: the SCIM key could be read again", func(t *testing.T, p *provider) {
 		var stored string
 		if err := p.row(`select row_to_json(t)::text from tokens t`).Scan(&stored); err != nil || strings.Contains(stored, p.token) {
-			t.Errorf("the token stands in its row (%v)", err)
+			t.Errorf("the token is stored in its row (%v)", err)
 		}
 	}},
 	{"6 GitLab CVE-2022-1680: an account was adopted by its e-mail", func(t *testing.T, p *provider) {
@@ -61,7 +61,7 @@ var bugs = []struct {
 		p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","value":{"id":"`+bob+`","title":"x"}}`))
 		p.wantJSON(p.do("GET", "/Users/"+bob, "").body, `{"userName":"bob","title":"<absent>"}`)
 	}},
-	{"8 Keycloak #47536, #50473: a guard stood on one way in only", func(t *testing.T, p *provider) {
+	{"8 Keycloak #47536, #50473: a guard protected only one write path", func(t *testing.T, p *provider) {
 		ada := p.create("/Users", `{"userName":"ada"}`)
 		agent := p.create("/Agents", `{"agentUserName":"writer","owners":["`+ada+`"],"active":true}`)
 		p.do("PATCH", "/Agents/"+agent, patchBody(`{"op":"replace","path":"active","value":false}`))
@@ -73,14 +73,14 @@ var bugs = []struct {
 			"PATCH without one":   p.do("PATCH", "/Agents/"+agent, patchBody(`{"op":"add","value":{"active":true}}`)).status,
 		} {
 			if status != http.StatusConflict {
-				t.Errorf("%s reactivated an agent without its version: %d", what, status)
+				t.Errorf("%s reactivated an agent without its version, answered %d", what, status)
 			}
 		}
 		if a := p.do("POST", "/Bulk", bulkBody(`{"method":"PUT","path":"/Agents/`+agent+`","data":`+back+`}`)); a.body["Operations"].([]any)[0].(map[string]any)["status"] != "409" {
 			t.Errorf("bulk: %s", a.raw)
 		}
 	}},
-	{"9 Keycloak #52672, #50987: counts and filters over what may not be read", func(t *testing.T, p *provider) {
+	{"9 Keycloak #52672, #50987: counts and filters revealed unreadable data", func(t *testing.T, p *provider) {
 		p.declare("User", claimsSchema)
 		id := p.create("/Users", `{"userName":"ada","password":"secret","`+claims+`":{"pin":"1234"}}`)
 		for _, query := range []string{"filter=password+pr", "filter=" + claims + ":pin+sw+%221%22", "sortBy=" + claims + ":pin", "sortBy=password"} {
@@ -102,7 +102,7 @@ var bugs = []struct {
 			p.wantJSON(p.do("GET", "/Users"+query, "").body, `{"totalResults":600,"itemsPerPage":`+want+`}`)
 		}
 	}},
-	{"11 Passbolt 2026: check, then insert, made duplicates", func(t *testing.T, p *provider) {
+	{"11 Passbolt 2026: check-then-insert created duplicates", func(t *testing.T, p *provider) {
 		p.declare("User", claimsSchema)
 		var mu sync.Mutex
 		counts := map[int]int{}
@@ -117,7 +117,7 @@ var bugs = []struct {
 		}
 		all.Wait()
 		if counts[201] != 1 || counts[409] != 49 {
-			t.Errorf("answers %v, want one 201 and 49 times 409", counts)
+			t.Errorf("statuses %v, want one 201 and 49 times 409", counts)
 		}
 	}},
 	{"12 Passbolt, Sourcegraph #49414: weak tokens, compared with ==", func(t *testing.T, p *provider) {
@@ -127,7 +127,7 @@ var bugs = []struct {
 		}
 		for _, token := range []string{p.token[:len(p.token)-1], p.token + "A", strings.ToLower(p.token), "leaver_scim_"} {
 			if a := p.do("GET", "/Users", "", "Authorization", "Bearer "+token); a.status != http.StatusUnauthorized {
-				t.Errorf("a token that is nearly right answered %d", a.status)
+				t.Errorf("an almost valid token answered %d", a.status)
 			}
 		}
 	}},
@@ -148,7 +148,7 @@ var bugs = []struct {
 		}
 		p.wantJSON(p.do("GET", "/Users?filter=userName+eq+%22ADA@example.com%22", "").body, `{"totalResults":1,"Resources":[{"id":"`+id+`","userName":"Ada@Example.com"}]}`)
 		if a := p.do("PATCH", "/Users/"+id, patchBody(`{"op":"replace","path":"userName","value":"ada@example.com"}`)); a.body["userName"] != "ada@example.com" {
-			t.Errorf("another casing of its own name: %d %s", a.status, a.raw)
+			t.Errorf("changing the case of the name answered %d: %s", a.status, a.raw)
 		}
 	}},
 	{"17 Cogtrix #122, OneUptime #3852, ssoready #155: active=false answered 200 and was ignored", func(t *testing.T, p *provider) {
@@ -204,7 +204,7 @@ var bugs = []struct {
 			t.Errorf("an unknown tenant answered %d", a.status)
 		}
 	}},
-	{"21 Yuzu #2127: a group was renamed and nobody's roles recomputed", func(t *testing.T, p *provider) {
+	{"21 Yuzu #2127: renaming a group did not re-evaluate roles", func(t *testing.T, p *provider) {
 		team := p.create("/Groups", `{"displayName":"team"}`)
 		p.starter.kinds(team)
 		p.do("PATCH", "/Groups/"+team, patchBody(`{"op":"replace","path":"displayName","value":"renamed"}`))
@@ -214,7 +214,7 @@ var bugs = []struct {
 	}},
 	{"22 snipe-it #14597: a deactivation failed on an unrelated field", func(t *testing.T, p *provider) {
 		id := p.create("/Users", `{"userName":"ada","active":true,"title":"x"}`)
-		// The schema grew stricter than what is stored.
+		// The schema becomes stricter than the stored value.
 		p.declare("User", `{"id":"`+claims+`","attributes":[{"name":"level","type":"string"}]}`)
 		p.do("PATCH", "/Users/"+id, patchBody(`{"op":"add","path":"`+claims+`:level","value":"odd"}`))
 		p.declare("User", `{"id":"`+claims+`","attributes":[{"name":"level","type":"string","canonicalValues":["low","high"]},{"name":"since","type":"dateTime","required":true}]}`)
@@ -231,7 +231,7 @@ var bugs = []struct {
 	}},
 }
 
-func TestBugsThatOthersShipped(t *testing.T) {
+func TestVendorBugs_DoNotReproduce(t *testing.T) {
 	for _, b := range bugs {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()

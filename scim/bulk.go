@@ -17,30 +17,30 @@ import (
 
 const (
 	maxBulk = 1000 // operations
-	// bulkPatience is how long each operation may take, with the answer.
+	// bulkPatience bounds each operation, including the time to write the response.
 	bulkPatience = 90 * time.Second
-	// bulkPrefix stands before the bulkId of a resource that the same request
-	// makes (RFC 7644 section 3.7.2).
+	// bulkPrefix precedes the bulkId of a resource that the same request creates (RFC 7644
+	// section 3.7.2).
 	bulkPrefix = "bulkId:"
 )
 
 // bulkRequest is a BulkRequest message (RFC 7644 section 3.7).
 type bulkRequest struct {
 	operations   []*bulkOperation
-	failOnErrors int // 0: never
+	failOnErrors int // 0 means no limit
 }
 
 type bulkOperation struct {
 	method, bulkID, path, version string
 	data                          any
 	needs                         map[string]bool // bulkIds
-	// refused is why the operation is not even tried.
+	// refused is the error of an operation that is not executed.
 	refused *Error
 }
 
-// bulk runs operations one by one, each as a request of its own would: the same
-// guards, the same transaction, the same events. Those that need another's
-// resource come after it, in whatever order they were sent.
+// bulk executes operations one by one, each like a separate request: with the same guards,
+// transaction and events. An operation that refers to another one's resource runs after it,
+// regardless of the order in which they were sent.
 func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
 	raw, err := s.readObject(w, r)
 	if err == nil {
@@ -58,12 +58,14 @@ func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
-	run := bulkRun{Server: s, request: r, ids: make(map[string]string), results: make(map[*bulkOperation]operationResult)}
+	run := bulkRun{
+		Server: s, request: r, ids: make(map[string]string), results: make(map[*bulkOperation]operationResult),
+	}
 	failed := 0
 	connection := http.NewResponseController(w)
 	for _, o := range inOrder(request.operations) {
-		// What was done must be told: many operations may take longer than one request.
-		_ = connection.SetWriteDeadline(time.Now().Add(bulkPatience)) // a recorder has none
+		// Extend the deadline so that the response is sent even if the operations take long.
+		_ = connection.SetWriteDeadline(time.Now().Add(bulkPatience)) // a recorder has no deadline
 		if run.execute(o); run.failed(o) {
 			if failed++; failed == request.failOnErrors {
 				break
@@ -92,26 +94,28 @@ func parseBulk(raw map[string]any, types []*ResourceType) (bulkRequest, error) {
 		case "failonerrors":
 			n, err := strconv.Atoi(fmt.Sprint(value))
 			if value != nil && (err != nil || n < 0) {
-				return b, badRequest(invalidSyntax, "failOnErrors is a number of errors")
+				return b, badRequest(invalidSyntax,
+					"failOnErrors must be a non-negative integer, got %s", clip(fmt.Sprint(value)))
 			}
 			b.failOnErrors = n
 		}
 	}
 	if len(list) == 0 {
-		return b, badRequest(invalidSyntax, "a bulk request has a list of Operations")
+		return b, badRequest(invalidSyntax, "Operations must be a non-empty array")
 	}
 	if len(list) > maxBulk {
-		return b, failure(http.StatusRequestEntityTooLarge, fmt.Sprintf("a bulk request has at most %d operations", maxBulk))
+		return b, failure(http.StatusRequestEntityTooLarge,
+			fmt.Sprintf("Operations must have at most %d elements, got %d", maxBulk, len(list)))
 	}
 	ids := make(map[string]bool)
 	for _, v := range list {
 		members, ok := v.(map[string]any)
 		if !ok {
-			return b, badRequest(invalidSyntax, "an operation is an object")
+			return b, badRequest(invalidSyntax, "each operation must be an object")
 		}
 		o := parseBulkOperation(members, types)
 		if o.bulkID != "" && ids[o.bulkID] {
-			return b, badRequest(invalidSyntax, "the bulkId %q is given twice", clip(o.bulkID))
+			return b, badRequest(invalidSyntax, "duplicate bulkId %q", clip(o.bulkID))
 		}
 		ids[o.bulkID] = true
 		b.operations = append(b.operations, o)
@@ -135,7 +139,7 @@ func parseBulkOperation(members map[string]any, types []*ResourceType) *bulkOper
 			o.data = value
 		} else if text := texts[name]; text != nil {
 			if *text, _ = value.(string); *text == "" && value != nil {
-				o.refuse(badRequest(invalidSyntax, "%s is a string", name))
+				o.refuse(badRequest(invalidSyntax, "%s must be a string", name))
 			}
 		}
 	}
@@ -149,13 +153,14 @@ func parseBulkOperation(members map[string]any, types []*ResourceType) *bulkOper
 	known := slices.ContainsFunc(types, func(rt *ResourceType) bool { return rt.Endpoint == "/"+endpoint })
 	switch {
 	case !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, o.method):
-		o.refuse(badRequest(invalidSyntax, "method is POST, PUT, PATCH or DELETE"))
-	case !known || strings.ContainsAny(id, "/?#%") || hasID != (o.method != http.MethodPost) || (hasID && id == "") || strings.HasPrefix(id, "."):
-		o.refuse(badRequest(invalidPath, "the path %q is no place for a %s", clip(o.path), o.method))
+		o.refuse(badRequest(invalidSyntax, "method must be one of POST, PUT, PATCH, DELETE, got %q", clip(o.method)))
+	case !known || strings.ContainsAny(id, "/?#%") || hasID != (o.method != http.MethodPost) ||
+		(hasID && id == "") || strings.HasPrefix(id, "."):
+		o.refuse(badRequest(invalidPath, "%s is not supported on path %q", o.method, clip(o.path)))
 	case o.method == http.MethodPost && o.bulkID == "":
-		o.refuse(badRequest(invalidSyntax, "a POST has a bulkId"))
+		o.refuse(badRequest(invalidSyntax, "POST requires a bulkId"))
 	case o.method != http.MethodDelete && o.data == nil:
-		o.refuse(badRequest(invalidSyntax, "a %s has data", o.method))
+		o.refuse(badRequest(invalidSyntax, "%s requires data", o.method))
 	}
 	return o
 }
@@ -183,9 +188,8 @@ func collectNeeds(v any, into map[string]bool) {
 	}
 }
 
-// inOrder puts each operation behind those it needs, and otherwise leaves the
-// order as it is. Operations that need each other are refused (RFC 7644 section
-// 3.7.1 answers them 409).
+// inOrder sorts each operation after those that it refers to and otherwise keeps the order.
+// It refuses operations that refer to each other with 409 (RFC 7644 section 3.7.1).
 func inOrder(operations []*bulkOperation) []*bulkOperation {
 	byID := make(map[string]*bulkOperation)
 	for _, o := range operations {
@@ -198,7 +202,7 @@ func inOrder(operations []*bulkOperation) []*bulkOperation {
 	visit = func(o *bulkOperation) {
 		if state[o] == visiting {
 			for _, member := range path[slices.Index(path, o):] {
-				member.refuse(&Error{Status: http.StatusConflict, Detail: "the operations refer to each other in a circle"})
+				member.refuse(&Error{Status: http.StatusConflict, Detail: "circular bulkId reference"})
 			}
 			return
 		}
@@ -220,11 +224,11 @@ func inOrder(operations []*bulkOperation) []*bulkOperation {
 	return order
 }
 
-// bulkRun is one bulk request at work.
+// bulkRun is the state of one bulk request.
 type bulkRun struct {
 	*Server
 	request *http.Request
-	ids     map[string]string // of what was made, by bulkId
+	ids     map[string]string // ids of created resources, by bulkId
 	results map[*bulkOperation]operationResult
 }
 
@@ -234,7 +238,10 @@ func (b *bulkRun) execute(o *bulkOperation) {
 	result := operationResult{Method: o.method, BulkID: o.bulkID}
 	for needed := range o.needs {
 		if b.ids[needed] == "" {
-			o.refuse(&Error{Status: http.StatusConflict, Detail: "the operation " + clip(needed) + ", which this one needs, failed"})
+			o.refuse(&Error{
+				Status: http.StatusConflict,
+				Detail: "operation " + clip(needed) + ", which this operation refers to, failed",
+			})
 		}
 	}
 	if o.refused != nil {
@@ -242,7 +249,7 @@ func (b *bulkRun) execute(o *bulkOperation) {
 		b.results[o] = result
 		return
 	}
-	// Each operation counts as a request: a bulk request is paced, not refused.
+	// Each operation counts against the tenant's rate limit. It is delayed, not refused.
 	b.limits.pace(b.request.Context(), sessionOf(b.request).Tenant, b.RequestsPerSecond)
 	recorder := b.serve(o)
 	result.Status = strconv.Itoa(recorder.status)
@@ -259,7 +266,7 @@ func (b *bulkRun) execute(o *bulkOperation) {
 	b.results[o] = result
 }
 
-// serve sends the operation through the routes that any request takes.
+// serve routes the operation like any other request.
 func (b *bulkRun) serve(o *bulkOperation) *recorder {
 	out := &recorder{header: make(http.Header), status: http.StatusOK}
 	var body []byte
@@ -270,12 +277,13 @@ func (b *bulkRun) serve(o *bulkOperation) *recorder {
 			return out
 		}
 	}
-	// A router that finds another's context takes the request for its own part.
+	// Clear the outer routing context: chi would otherwise route the rest of the outer path.
 	ctx := context.WithValue(b.request.Context(), chi.RouteCtxKey, (*chi.Context)(nil))
-	// Nobody reads the body of what succeeds: spare the members.
-	req, err := http.NewRequestWithContext(ctx, o.method, b.resolve(o.path)+"?excludedAttributes=members", bytes.NewReader(body))
+	// The body of a successful operation is discarded: do not read the members.
+	target := b.resolve(o.path) + "?excludedAttributes=members"
+	req, err := http.NewRequestWithContext(ctx, o.method, target, bytes.NewReader(body))
 	if err != nil {
-		b.writeError(out, b.request, badRequest(invalidPath, "the path %q is not valid", clip(o.path)))
+		b.writeError(out, b.request, badRequest(invalidPath, "invalid path %q", clip(o.path)))
 		return out
 	}
 	if o.version != "" {
@@ -285,7 +293,7 @@ func (b *bulkRun) serve(o *bulkOperation) *recorder {
 	return out
 }
 
-// substitute puts ids in place of bulkIds.
+// substitute replaces bulkId references with ids.
 func (b *bulkRun) substitute(v any) any {
 	switch v := v.(type) {
 	case string:
@@ -312,7 +320,7 @@ func (b *bulkRun) resolve(path string) string {
 	return before + b.ids[needed]
 }
 
-// recorder keeps an answer.
+// recorder is an http.ResponseWriter that stores the response.
 type recorder struct {
 	header http.Header
 	status int

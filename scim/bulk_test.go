@@ -13,7 +13,7 @@ func bulkBody(operations string) string {
 	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:BulkRequest"],"Operations":[` + operations + `]}`
 }
 
-func TestBulkResolvesReferencesInAnyOrder(t *testing.T) {
+func TestBulk_ResolvesReferencesInAnyOrder(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	a := p.do("POST", "/Bulk", bulkBody(`
 		{"method":"PATCH","path":"/Groups/bulkId:team","data":{"Operations":[{"op":"replace","path":"displayName","value":"Renamed"}]}},
@@ -34,7 +34,7 @@ func TestBulkResolvesReferencesInAnyOrder(t *testing.T) {
 	}
 }
 
-func TestBulkFailures(t *testing.T) {
+func TestBulk_ReportsFailures(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada"}`)
 	for name, c := range map[string]struct {
@@ -42,27 +42,27 @@ func TestBulkFailures(t *testing.T) {
 		status int
 		want   string
 	}{
-		"a circle": {
+		"a circular reference": {
 			bulkBody(`{"method":"POST","path":"/Groups","bulkId":"a","data":{"displayName":"A","members":["bulkId:b"]}},
 				{"method":"POST","path":"/Groups","bulkId":"b","data":{"displayName":"B","members":["bulkId:a"]}},{"method":"POST","path":"/Users","bulkId":"c","data":{"userName":"fine"}}`),
 			200, `{"Operations":[{"status":"409","response":{"status":"409"}},{"status":"409"},{"status":"201"}]}`,
 		},
-		"what needs a failure fails": {
+		"a reference to a failed one": {
 			bulkBody(`{"method":"POST","path":"/Users","bulkId":"a","data":{"userName":"ADA"}},{"method":"POST","path":"/Groups","bulkId":"b","data":{"displayName":"B","members":["bulkId:a"]}}`),
 			200, `{"Operations":[{"status":"409","response":{"scimType":"uniqueness"}},{"status":"409"}]}`,
 		},
-		"an unknown reference":   {bulkBody(`{"method":"PATCH","path":"/Users/bulkId:x","data":{}}`), 200, `{"Operations":[{"status":"400","response":{"scimType":"invalidValue"}}]}`},
-		"a way out of the types": {bulkBody(`{"method":"POST","path":"/Bulk","bulkId":"a","data":{}},{"method":"DELETE","path":"/Users/../Groups"},{"method":"GET","path":"/Users"}`), 200, `{"Operations":[{"status":"400"},{"status":"400"},{"status":"400"}]}`},
-		"a stale version":        {bulkBody(`{"method":"DELETE","path":"/Users/` + ada + `","version":"W/\"9\""}`), 200, `{"Operations":[{"status":"412"}]}`},
-		"a POST without bulkId":  {bulkBody(`{"method":"POST","path":"/Users","data":{"userName":"x"}}`), 200, `{"Operations":[{"status":"400","response":{"scimType":"invalidSyntax"}}]}`},
+		"an unknown reference":  {bulkBody(`{"method":"PATCH","path":"/Users/bulkId:x","data":{}}`), 200, `{"Operations":[{"status":"400","response":{"scimType":"invalidValue"}}]}`},
+		"an unsupported path":   {bulkBody(`{"method":"POST","path":"/Bulk","bulkId":"a","data":{}},{"method":"DELETE","path":"/Users/../Groups"},{"method":"GET","path":"/Users"}`), 200, `{"Operations":[{"status":"400"},{"status":"400"},{"status":"400"}]}`},
+		"a stale version":       {bulkBody(`{"method":"DELETE","path":"/Users/` + ada + `","version":"W/\"9\""}`), 200, `{"Operations":[{"status":"412"}]}`},
+		"a POST without bulkId": {bulkBody(`{"method":"POST","path":"/Users","data":{"userName":"x"}}`), 200, `{"Operations":[{"status":"400","response":{"scimType":"invalidSyntax"}}]}`},
 		"failOnErrors": {
 			strings.Replace(bulkBody(strings.Repeat(`{"method":"DELETE","path":"/Users/nobody"},`, 3)+`{"method":"POST","path":"/Users","bulkId":"z","data":{"userName":"late"}}`), `"Operations"`, `"failOnErrors":2,"Operations"`, 1),
 			200, `{"Operations":[{"status":"404"},{"status":"404"}]}`,
 		},
-		"a bulkId twice":   {bulkBody(`{"method":"POST","path":"/Users","bulkId":"a","data":{"userName":"x"}},{"method":"POST","path":"/Users","bulkId":"a","data":{"userName":"y"}}`), 400, `{"scimType":"invalidSyntax"}`},
-		"no operations":    {bulkBody(``), 400, `{"scimType":"invalidSyntax"}`},
-		"1,001 operations": {bulkBody(strings.TrimSuffix(strings.Repeat(`{"method":"DELETE","path":"/Users/x"},`, 1001), ",")), 413, `{"status":"413"}`},
-		"2 MB":             {bulkBody(`{"method":"POST","path":"/Users","bulkId":"a","data":{"userName":"` + strings.Repeat("x", 2<<20) + `"}}`), 413, `{"status":"413"}`},
+		"a duplicate bulkId": {bulkBody(`{"method":"POST","path":"/Users","bulkId":"a","data":{"userName":"x"}},{"method":"POST","path":"/Users","bulkId":"a","data":{"userName":"y"}}`), 400, `{"scimType":"invalidSyntax"}`},
+		"no operations":      {bulkBody(``), 400, `{"scimType":"invalidSyntax"}`},
+		"1,001 operations":   {bulkBody(strings.TrimSuffix(strings.Repeat(`{"method":"DELETE","path":"/Users/x"},`, 1001), ",")), 413, `{"status":"413"}`},
+		"2 MB":               {bulkBody(`{"method":"POST","path":"/Users","bulkId":"a","data":{"userName":"` + strings.Repeat("x", 2<<20) + `"}}`), 413, `{"status":"413"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := p.do("POST", "/Bulk", c.body)
@@ -77,8 +77,9 @@ func TestBulkFailures(t *testing.T) {
 	}
 }
 
-// TestBulkMeansWhatItsOperationsMean: the same restriction, the same guard.
-func TestBulkMeansWhatItsOperationsMean(t *testing.T) {
+// TestBulk_AppliesGuardsAndRestrictions checks that operations have the same restrictions and
+// guards as separate requests.
+func TestBulk_AppliesGuardsAndRestrictions(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada","active":true}`)
 	agent := p.create("/Agents", `{"agentUserName":"writer","owners":["`+ada+`"],"active":true}`)

@@ -9,22 +9,22 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// row is one line of the list of what identity providers put on the wire. In
-// paths and bodies {ada}, {bob}, {cyd} and {team} are ids of what each row
-// starts with: three users, and a group of Ada and Bob.
+// row is a sequence of requests that an identity provider sends. In paths and bodies {ada},
+// {bob}, {cyd} and {team} are placeholders for the ids of the resources that each row starts
+// with: three users and a group of Ada and Bob.
 type row struct {
 	name    string
 	profile tenant.Profile
 	steps   []step
 }
 
-// step is one exchange of a row. Empty expectations expect nothing.
+// step is one request of a row. Empty expectations are not checked.
 type step struct {
-	request string // method and path; the query after "?" is escaped for you
+	request string // method and path; the query after "?" is escaped
 	body    string
 	headers []string
 	status  int
-	want    string   // JSON that the answer contains
+	want    string   // JSON that the response must contain
 	events  []string // kinds of events, of the principal `of`
 	of      string
 }
@@ -32,13 +32,13 @@ type step struct {
 const enterprise = `urn:ietf:params:scim:schemas:extension:enterprise:2.0:User`
 
 var okta = []row{
-	{name: "O1 looks for a user that is not there", steps: []step{
+	{name: "O1 filters for a user that does not exist", steps: []step{
 		{
 			request: `GET /Users?filter=userName eq "test.user@okta.local"&startIndex=1&count=100`, status: 200,
 			want: `{"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"],"totalResults":0,"startIndex":1,"itemsPerPage":0,"Resources":[]}`,
 		},
 	}},
-	{name: "O2 creates a user, and never gets the password back", steps: []step{
+	{name: "O2 creates a user and never gets the password back", steps: []step{
 		{
 			request: "POST /Users", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"test.user@okta.local","name":{"givenName":"Test","familyName":"User"},"emails":[{"primary":true,"value":"test.user@okta.local","type":"work"}],"displayName":"Test User","locale":"en-US","externalId":"00ujl29u0le5T6Aj10h7","groups":[],"password":"1mz050nq","active":true}`,
 			status: 201, want: `{"userName":"test.user@okta.local","name":{"givenName":"Test"},"emails":[{"primary":true,"type":"work"}],"active":true,"password":"<absent>","groups":"<absent>","meta":{"resourceType":"User"}}`,
@@ -48,7 +48,7 @@ var okta = []row{
 	{name: "O3 creates the same user again", steps: []step{
 		{request: "POST /Users", body: `{"userName":"ADA@example.com"}`, status: 409, want: `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"409","scimType":"uniqueness"}`},
 	}},
-	{name: "O4 echoes what it read", steps: []step{
+	{name: "O4 sends a user back unchanged", steps: []step{
 		{
 			request: "PUT /Users/{ada}", status: 200,
 			body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"id":"{ada}","userName":"ada@example.com","active":true,"groups":[{"value":"{team}"}],"emails":[{"value":"ada@example.com","display":"Ada","type":"work","primary":true}],"meta":{"resourceType":"User","version":"W/\"7\""}}`,
@@ -61,7 +61,7 @@ var okta = []row{
 	{name: "O6 deactivates by PUT", steps: []step{
 		{request: "PUT /Users/{ada}", body: `{"userName":"ada@example.com","active":false}`, status: 200, want: `{"active":false}`, of: "{ada}", events: []string{"leaver"}},
 	}},
-	{name: "O7 deactivates again, which starts nothing", steps: []step{
+	{name: "O7 deactivates again, which starts no workflow", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","value":{"active":false}}`), status: 200, of: "{ada}", events: []string{"leaver"}},
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","value":{"active":false}}`), status: 200, want: `{"meta":{"version":"W/\"2\""}}`, of: "{ada}", events: nil},
 	}},
@@ -83,7 +83,7 @@ var okta = []row{
 			status: 200, want: `{"members":[{"value":"{bob}"},{"value":"{cyd}","type":"User"}]}`, of: "{team}", events: []string{"team-sync"},
 		},
 	}},
-	{name: "O11 all or nothing", steps: []step{
+	{name: "O11 changes nothing if one operation fails", steps: []step{
 		{
 			request: "PATCH /Groups/{team}", body: patchBody(`{"op":"remove","path":"members[value eq \"{ada}\"]"},{"op":"add","path":"members","value":[{"value":"00000000-0000-4000-8000-000000000000"}]}`),
 			status: 400, want: `{"scimType":"invalidValue","status":"400"}`,
@@ -96,7 +96,7 @@ var okta = []row{
 	{name: "O13 empties a group", steps: []step{
 		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"replace","path":"members","value":[]}`), status: 200, want: `{"members":"<absent>"}`},
 	}},
-	{name: "O14 deletes a group and leaves its users", steps: []step{
+	{name: "O14 deletes a group and keeps its users", steps: []step{
 		{request: "DELETE /Groups/{team}", status: 204},
 		{request: "GET /Groups/{team}", status: 404, want: `{"status":"404"}`},
 		{request: "GET /Users/{ada}", status: 200, want: `{"active":true,"groups":"<absent>"}`},
@@ -163,7 +163,7 @@ var entra = []row{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Add","path":"roles[primary eq \"True\"].display","value":"B"}`), status: 200, want: `{"roles":[{"primary":true,"display":"B"}]}`},
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Replace","path":"roles[primary eq \"True\"].display","value":"C"}`), status: 200, want: `{"roles":[{"primary":true,"display":"C"}]}`},
 	}},
-	{name: "E13 creates a group of an unknown schema too", steps: []step{
+	{name: "E13 creates a group with an unknown schema", steps: []step{
 		{
 			request: "POST /Groups", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group","http://schemas.microsoft.com/2006/11/ResourceManagement/ADSCIM/2.0/Group"],"externalId":"8aa1a0c0","displayName":"Group1","meta":{"resourceType":"Group"}}`,
 			status: 201, want: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Group"],"displayName":"Group1"}`,
@@ -189,7 +189,7 @@ var entra = []row{
 		{request: `GET /Users?filter=emails[type eq "home"].value eq "ada@work.example"`, status: 200, want: `{"totalResults":0}`},
 		{request: `GET /Users?filter=displayName eq "ada l" and userName eq "ada@example.com"`, status: 200, want: `{"totalResults":1}`},
 	}},
-	{name: "E17 asks for a reference by its id", steps: []step{
+	{name: "E17 filters by the id of a reference", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Add","path":"` + enterprise + `:manager","value":"{bob}"}`), status: 200},
 		{request: `GET /Users?filter=id eq "{ada}" and ` + enterprise + `:manager eq "{bob}"&attributes=id`, status: 200, want: `{"totalResults":1,"Resources":[{"id":"{ada}","userName":"<absent>","schemas":["urn:ietf:params:scim:schemas:core:2.0:User","` + enterprise + `"]}]}`},
 		{request: `GET /Users?filter=id eq "{ada}" and manager eq "{bob}"&attributes=id`, status: 200, want: `{"totalResults":1,"Resources":[{"id":"{ada}"}]}`},
@@ -199,13 +199,13 @@ var entra = []row{
 	{name: "E18 removes, adds and replaces in one PATCH", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"remove","path":"externalId"},{"op":"add","path":"externalId","value":"X"},{"op":"replace","path":"externalId","value":"Y"}`), status: 200, want: `{"externalId":"Y"}`},
 	}},
-	{name: "E19 deletes softly, reads meanwhile, and restores", steps: []step{
+	{name: "E19 soft-deletes, reads and restores", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Replace","path":"active","value":"False"}`), status: 200},
 		{request: "GET /Users/{ada}", status: 200, want: `{"active":false}`},
 		{request: `GET /Users?filter=userName eq "ada@example.com"`, status: 200, want: `{"totalResults":1,"Resources":[{"active":false}]}`},
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"Replace","path":"active","value":"True"}`), status: 200, want: `{"active":true}`, of: "{ada}", events: []string{"leaver", "joiner"}},
 	}},
-	{name: "E20 deletes for good, once", steps: []step{
+	{name: "E20 deletes permanently, once", steps: []step{
 		{request: "DELETE /Users/{ada}", status: 204, of: "{ada}", events: []string{"leaver"}},
 		{request: "DELETE /Users/{ada}", status: 404, want: `{"status":"404"}`},
 		{request: "GET /Groups/{team}", status: 200, want: `{"members":[{"value":"{bob}"}]}`},
@@ -250,7 +250,7 @@ var entra = []row{
 			want: `{"profileUrl":"::","timezone":"Nowhere"}`,
 		},
 	}},
-	{name: "E25 gets its content type (its JWTs: TestAJWT…, its rate: TestATenantsRate…)", steps: []step{
+	{name: "E25 gets its content type (its JWTs: TestAuth_AcceptsJWTOfTrustedIssuer, its rate: TestRateLimit_IsPerTenant)", steps: []step{
 		{request: "GET /Users/{ada}", status: 200},
 	}},
 }
@@ -273,12 +273,12 @@ var others = []row{
 		{request: "PUT /Users/{ada}", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"ada@example.com","active":true,"title":"T"}`, status: 200, want: `{"title":"T"}`},
 		{request: "PUT /Users/{ada}", body: `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"ada@example.com","active":false}`, status: 200, want: `{"title":"<absent>"}`, of: "{ada}", events: []string{"mover", "leaver"}},
 	}},
-	{name: "Rippling repeats a POST, and looks by externalId", steps: []step{
+	{name: "Rippling repeats a POST and filters by externalId", steps: []step{
 		{request: "POST /Users", body: `{"userName":"eve@example.com","externalId":"rip-1"}`, status: 201},
 		{request: "POST /Users", body: `{"userName":"eve@example.com","externalId":"rip-1"}`, status: 409, want: `{"scimType":"uniqueness"}`},
 		{request: `GET /Users?filter=externalId eq "rip-1"`, status: 200, want: `{"totalResults":1,"Resources":[{"userName":"eve@example.com"}]}`},
 	}},
-	{name: "Google suspends, and deletes later", steps: []step{
+	{name: "Google suspends and later deletes", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","path":"active","value":false}`), status: 200, of: "{ada}", events: []string{"leaver"}},
 		{request: "DELETE /Users/{ada}", status: 204, of: "{ada}", events: []string{"leaver"}},
 	}},
@@ -304,7 +304,7 @@ var others = []row{
 		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"remove","path":"members","value":[]}`), status: 200, want: `{"members":[{"value":"{cyd}"}]}`},
 		{request: "PATCH /Groups/{team}", body: patchBody(`{"op":"remove","path":"members"}`), status: 200, want: `{"members":"<absent>"}`},
 	}},
-	{name: "remove active brings nobody back", steps: []step{
+	{name: "removing active does not reactivate", steps: []step{
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","path":"active","value":false}`), status: 200},
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"remove","path":"active"}`), status: 200, want: `{"active":"<absent>"}`, of: "{ada}", events: []string{"leaver"}},
 		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"add","path":"active","value":true}`), status: 200, of: "{ada}", events: []string{"joiner"}},
@@ -313,24 +313,24 @@ var others = []row{
 		{request: "GET /Users?startIndex=-3&count=-1", status: 200, want: `{"startIndex":1,"itemsPerPage":0,"totalResults":3,"Resources":[]}`},
 		{request: "GET /Users?startIndex=99999999999999999999&count=99999999999999999999", status: 200, want: `{"totalResults":3,"Resources":[]}`},
 	}},
-	{name: "strict refuses what the schema does not know", profile: tenant.ProfileStrict, steps: []step{
+	{name: "strict rejects unknown attributes and schemas", profile: tenant.ProfileStrict, steps: []step{
 		{request: "POST /Users", body: `{"userName":"eve@example.com","shoeSize":44}`, status: 400, want: `{"scimType":"invalidValue"}`},
 		{request: "POST /Users", body: `{"schemas":["urn:example:unknown"],"userName":"eve@example.com"}`, status: 400},
 	}},
-	{name: "the others ignore it", steps: []step{
+	{name: "other profiles ignore unknown attributes", steps: []step{
 		{request: "POST /Users", body: `{"userName":"eve@example.com","shoeSize":44}`, status: 201, want: `{"shoeSize":"<absent>"}`},
 	}},
-	{name: "a body for another resource is refused", steps: []step{
+	{name: "a body with another id is rejected", steps: []step{
 		{request: "PUT /Users/{ada}", body: `{"id":"{bob}","userName":"ada@example.com"}`, status: 400, want: `{"scimType":"invalidValue"}`},
 	}},
-	{name: "a version guards a change", steps: []step{
+	{name: "a GET returns the version", steps: []step{
 		{request: "GET /Users/{ada}", status: 200, want: `{"meta":{"version":"W/\"1\""}}`},
 	}},
 }
 
-func TestOktaRows(t *testing.T)  { runRows(t, okta) }
-func TestEntraRows(t *testing.T) { runRows(t, entra) }
-func TestOtherRows(t *testing.T) { runRows(t, others) }
+func TestClients_Okta(t *testing.T)   { runRows(t, okta) }
+func TestClients_Entra(t *testing.T)  { runRows(t, entra) }
+func TestClients_Others(t *testing.T) { runRows(t, others) }
 
 func runRows(t *testing.T, rows []row) {
 	provider := newProvider(t, tenant.ProfileDefault)
@@ -349,7 +349,7 @@ func runRows(t *testing.T, rows []row) {
 			team := p.create("/Groups", `{"displayName":"team","members":[{"value":"`+ids[1]+`"},{"value":"`+ids[3]+`"}]}`)
 			replace := strings.NewReplacer(append(ids, "{team}", team)...)
 			for _, id := range append(ids, team) {
-				p.starter.kinds(id) // what they were made by is not the row's
+				p.starter.kinds(id) // discard the events of creating them
 			}
 			for _, s := range r.steps {
 				runStep(t, p, s, replace)

@@ -18,7 +18,7 @@ const (
 	decomposed = "JOSE\u0301"
 )
 
-func TestStrings_NormalFormsAreOneString(t *testing.T) {
+func TestStrings_NormalFormsCompareEqual(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	id := p.create("/Users", `{"userName":"`+composed+`@example.com","displayName":"`+composed+`","externalId":"`+composed+`","name":{"familyName":"`+composed+`"},
 		"emails":[{"type":"work","value":"`+composed+`@example.com"}]}`)
@@ -57,7 +57,7 @@ func replaceAll(filter, form string) string {
 	return out
 }
 
-func TestUserName_BlanksAtTheEndsAreRefused(t *testing.T) {
+func TestUserName_SurroundingWhiteSpaceIsRejected(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	id := p.create("/Users", `{"userName":"x y","displayName":" x ","title":" t "}`)
 	for _, name := range []string{" x", "x ", "\u00a0x", "x\u3000"} {
@@ -68,8 +68,9 @@ func TestUserName_BlanksAtTheEndsAreRefused(t *testing.T) {
 	p.wantJSON(p.do("GET", "/Users/"+id, "").body, `{"userName":"x y","displayName":" x ","title":" t "}`)
 }
 
-// An older version took the two forms of a name for two names.
-func TestRefold_ReportsCollisionsAndLosesNothing(t *testing.T) {
+// TestRefold_ReportsCollisionsAndKeepsResources starts from keys of an older version, which
+// treated the two normal forms of a name as two names.
+func TestRefold_ReportsCollisionsAndKeepsResources(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	first := p.create("/Users", `{"userName":"`+composed+`","displayName":"One"}`)
 	second := p.create("/Users", `{"userName":"other","displayName":"Two"}`)
@@ -95,19 +96,19 @@ func TestRefold_ReportsCollisionsAndLosesNothing(t *testing.T) {
 		t.Fatalf("refolded %d resources with the collisions %v (%v), want 3 and 1", n, collisions, err)
 	}
 	if c := collisions[0]; c.ID.String() != second || c.Other.String() != first || c.Tenant != "acme" {
-		t.Errorf("the collision is %s", c)
+		t.Errorf("got the collision %s, want the second user with the first", c)
 	}
 	if n, _, err := directory.Refold(t.Context(), conn, keyer); n != 0 || err != nil {
-		t.Errorf("the second time: %d (%v)", n, err)
+		t.Errorf("the second run refolded %d resources (%v), want 0", n, err)
 	}
 	p.wantJSON(find(p, "/Users", `displayName eq "two"`).body, `{"totalResults":1,"Resources":[{"id":"`+second+`"}]}`)
 	p.wantJSON(find(p, "/Groups", `displayName eq "TEAM"`).body, `{"totalResults":1,"Resources":[{"id":"`+team+`"}]}`)
 	p.wantOK("PATCH", "/Users/"+second, patchBody(`{"op":"replace","path":"active","value":false}`))
 	if !p.restricted(second) {
-		t.Error("the second one was not deactivated")
+		t.Error("the second user was not restricted")
 	}
 	var kept string
 	if err := p.row(`select unique_name from resources where id = $1`, second).Scan(&kept); err != nil || kept != "jose\u0301" {
-		t.Errorf("the second one has the key %q (%v)", kept, err)
+		t.Errorf("the second user has the key %q (%v)", kept, err)
 	}
 }

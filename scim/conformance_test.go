@@ -15,9 +15,9 @@ import (
 	"github.com/leaverhq/leaver/scim"
 )
 
-// TestConformance runs our own probe, which anyone can run against any provider,
-// in each profile; a tenant's own schema is tried like the built-in ones.
-func TestConformance(t *testing.T) {
+// TestConformance_PassesInEveryProfile runs the probe of `leaver scim test` in each profile,
+// with a custom schema.
+func TestConformance_PassesInEveryProfile(t *testing.T) {
 	for _, profile := range tenant.Profiles() {
 		t.Run(string(profile), func(t *testing.T) {
 			t.Parallel()
@@ -38,13 +38,14 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// A provider that does one thing wrong fails the check of that thing, and no other.
-func TestConformance_JudgesEachFaultOnce(t *testing.T) {
+// TestConformance_FaultFailsOneCheck checks that a provider with one fault fails the check of
+// that fault and no other.
+func TestConformance_FaultFailsOneCheck(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault func(query, body string) (status int, answer string) // 0: none
 		want  []string
 	}{
-		"userName compares with case": {
+		"userName is compared with case": {
 			fault: func(query, _ string) (int, string) {
 				if strings.HasPrefix(query, `filter=userName+eq+%22LEAVER`) {
 					return http.StatusOK, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:ListResponse"],"totalResults":0,"Resources":[]}`
@@ -53,7 +54,7 @@ func TestConformance_JudgesEachFaultOnce(t *testing.T) {
 			},
 			want: []string{"filter: names and values compare without case where the schema says so"},
 		},
-		"a bare string is no manager": {
+		"a bare string as manager is rejected": {
 			fault: func(_, body string) (int, string) {
 				if strings.Contains(body, `:manager","value":"`) && !strings.Contains(body, `:manager","value":""`) {
 					return http.StatusBadRequest, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"400","scimType":"invalidValue","detail":"want an object"}`
@@ -62,7 +63,7 @@ func TestConformance_JudgesEachFaultOnce(t *testing.T) {
 			},
 			want: []string{"sets the manager by a bare string"},
 		},
-		"no filter knows sw": {
+		"sw is not supported": {
 			fault: func(query, _ string) (int, string) {
 				if strings.Contains(query, "displayName+sw") {
 					return http.StatusBadRequest, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"400","scimType":"invalidFilter","detail":"sw"}`

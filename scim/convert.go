@@ -31,7 +31,7 @@ func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, er
 				r.Members.Add(e.Target)
 			}
 		case a != nil && a.discarded:
-			// A password is never stored: nobody logs in here.
+			// A password is never stored: users do not log in to leaver.
 		default:
 			document[name] = value
 		}
@@ -51,7 +51,7 @@ func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, er
 	}
 	for name, value := range map[string]string{rt.unique: r.UniqueName, "externalId": r.ExternalID} {
 		if len(value) > maxName {
-			return nil, badRequest(invalidValue, "%s is longer than %d bytes", name, maxName)
+			return nil, badRequest(invalidValue, "%s must be at most %d bytes, got %d", name, maxName, len(value))
 		}
 	}
 	for _, extension := range rt.Extensions {
@@ -63,7 +63,8 @@ func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, er
 		if text, ok := validity["validUntil"].(string); ok {
 			until, err := parseTime(text)
 			if err != nil {
-				return nil, badRequest(invalidValue, "validUntil must be a dateTime such as 2030-01-31T00:00:00Z, got %q", text)
+				return nil, badRequest(invalidValue,
+					"validUntil must be a dateTime such as 2030-01-31T00:00:00Z, got %q", text)
 			}
 			r.ValidUntil = &until
 		}
@@ -76,7 +77,7 @@ func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, er
 	return r, nil
 }
 
-// uniqueValues collects what must be unique beside the unique name.
+// uniqueValues sets r.Unique to the keys of the unique attributes other than the unique name.
 func uniqueValues(rt *ResourceType, o Object, r *directory.Resource) error {
 	if len(rt.uniques) == 0 {
 		return nil
@@ -92,7 +93,7 @@ func uniqueValues(rt *ResourceType, o Object, r *directory.Resource) error {
 		}
 		value := a.key(fmt.Sprint(members[a.Name]))
 		if len(value) > maxName {
-			return badRequest(invalidValue, "%s is longer than %d bytes", a.Name, maxName)
+			return badRequest(invalidValue, "%s must be at most %d bytes, got %d", a.Name, maxName, len(value))
 		}
 		r.Unique[rt.path(a.schema, a.Attribute)] = value
 	}
@@ -119,11 +120,11 @@ func toEdges(a *Attribute, value any) (edges []directory.Edge, unknown []string)
 	return edges, unknown
 }
 
-// toObject is the inverse: the whole resource as PATCH sees it.
+// toObject is the inverse of toResource. It returns the resource with its edges for PATCH.
 func toObject(rt *ResourceType, r *directory.Resource) (Object, error) {
 	o, err := parseObject(r.Document)
 	if err != nil {
-		// As text: wrapped, it would be answered as the client's error.
+		// Not wrapped: a wrapped Error would be reported as the client's error.
 		return nil, fmt.Errorf("read the stored document of %s: %s", r.ID, err.Error())
 	}
 	for _, e := range r.Edges {
@@ -139,6 +140,6 @@ func toObject(rt *ResourceType, r *directory.Resource) (Object, error) {
 	return o, nil
 }
 
-// etag is a resource's version (RFC 7644 section 3.14). It is weak: the names
-// of other resources, and the groups that a principal is in, change without it.
+// etag returns a resource's version (RFC 7644 section 3.14). It is weak: it does not change
+// with the names of other resources or with the groups of a principal.
 func etag(r *directory.Resource) string { return `W/"` + strconv.FormatInt(r.Version, 10) + `"` }

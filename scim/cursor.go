@@ -13,15 +13,14 @@ import (
 )
 
 const (
-	// cursorTimeout is how long a cursor leads on. It holds no state here: the
-	// limit keeps a leaked one from being of use for ever.
+	// cursorTimeout is the lifetime of a cursor. The server keeps no state of cursors; the
+	// timeout only limits the use of a leaked one.
 	cursorTimeout = time.Hour
-	// maxCursor bounds a cursor that comes in, in bytes.
+	// maxCursor bounds a received cursor, in bytes.
 	maxCursor = 8 << 10
 )
 
-// cursorBinding is what a cursor is of: for another tenant, endpoint or query it
-// means nothing.
+// cursorBinding identifies the tenant, endpoint and query for which a cursor is valid.
 type cursorBinding struct {
 	Tenant     uuid.UUID
 	Type       string // empty at the root
@@ -31,11 +30,12 @@ type cursorBinding struct {
 }
 
 func (b cursorBinding) purpose() string {
-	return fmt.Sprintf("scim/cursor/%x", sha256.Sum256(fmt.Appendf(nil, "%s %q %q %q %t", b.Tenant, b.Type, b.Filter, b.SortBy, b.Descending)))
+	query := fmt.Appendf(nil, "%s %q %q %q %t", b.Tenant, b.Type, b.Filter, b.SortBy, b.Descending)
+	return fmt.Sprintf("scim/cursor/%x", sha256.Sum256(query))
 }
 
-// cursor is a keyset position (RFC 9865), sealed: nobody can make one, and what
-// it says of a resource is in no log.
+// cursor is a keyset position (RFC 9865). It is sealed: clients cannot forge one, and logs
+// do not show the values in it.
 type cursor struct {
 	directory.Position
 	Issued int64 `json:"t"` // Unix time
@@ -50,7 +50,7 @@ func sealCursor(sealer *seal.Sealer, b cursorBinding, at directory.Position) (st
 }
 
 func openCursor(sealer *seal.Sealer, b cursorBinding, text string) (*directory.Position, error) {
-	invalid := badRequest(invalidCursor, "the cursor is not of this query: begin again with an empty one")
+	invalid := badRequest(invalidCursor, "invalid cursor for this query: start again with an empty cursor")
 	if len(text) > maxCursor {
 		return nil, invalid
 	}
@@ -63,7 +63,8 @@ func openCursor(sealer *seal.Sealer, b cursorBinding, text string) (*directory.P
 		return nil, invalid
 	}
 	if time.Since(time.Unix(c.Issued, 0)) > cursorTimeout {
-		return nil, badRequest(expiredCursor, "the cursor is older than %s: begin again with an empty one", cursorTimeout)
+		return nil, badRequest(expiredCursor,
+			"the cursor is older than %s: start again with an empty cursor", cursorTimeout)
 	}
 	return &c.Position, nil
 }

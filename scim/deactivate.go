@@ -11,11 +11,13 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// mustDeactivate reports whether a PUT or PATCH that was refused with err is to deactivate
-// the principal all the same: it says so, and err is about something else in the body. No
-// identity provider repeats a request that was answered 400, and the person has left. A
-// strict tenant gets the error.
-func (h resourceHandler) mustDeactivate(r *http.Request, rt *ResourceType, trigger lifecycle.Trigger, raw map[string]any, id uuid.UUID, err error) bool {
+// mustDeactivate reports whether a PUT or PATCH that failed with err must deactivate the
+// principal anyway: the body deactivates it, and err is about another part of the body.
+// Identity providers do not repeat a request that was answered 400, and the person has
+// left. It returns false for a strict tenant, which gets the error.
+func (h resourceHandler) mustDeactivate(
+	r *http.Request, rt *ResourceType, trigger lifecycle.Trigger, raw map[string]any, id uuid.UUID, err error,
+) bool {
 	rd := readerFor(r)
 	active := attribute(rt.Schema.Attributes, "active")
 	if rd.strict || active == nil || raw == nil {
@@ -56,11 +58,12 @@ func bodyIs(raw map[string]any, id uuid.UUID) bool {
 	return !ok || bodyID == "" || strings.EqualFold(bodyID, id.String())
 }
 
-// afterOperation returns whether the principal is inactive after an operation.
+// afterOperation reports whether the principal is inactive after an operation.
 func (rd reader) afterOperation(rt *ResourceType, active *Attribute, o operation, before bool) bool {
 	if members, ok := o.value.(map[string]any); ok && !o.hasPath {
 		for _, name := range slices.Sorted(maps.Keys(members)) { // the order in which a PATCH applies them
-			before = rd.afterOperation(rt, active, operation{op: o.op, path: name, hasPath: true, value: members[name]}, before)
+			member := operation{op: o.op, path: name, hasPath: true, value: members[name]}
+			before = rd.afterOperation(rt, active, member, before)
 		}
 		return before
 	}
@@ -80,7 +83,7 @@ func (rd reader) afterOperation(rt *ResourceType, active *Attribute, o operation
 	return read == false
 }
 
-// saysInactive reports whether a resource's body says that it is inactive.
+// saysInactive reports whether a resource's body deactivates the principal.
 func (rd reader) saysInactive(rt *ResourceType, active *Attribute, raw map[string]any) bool {
 	return rd.afterOperation(rt, active, operation{op: "replace", value: raw}, false)
 }

@@ -15,7 +15,7 @@ func TestDeactivation_SucceedsWhenRestIsInvalid(t *testing.T) {
 	p.create("/Users", "{"+taken+"}")
 	for name, c := range map[string]struct {
 		request string
-		applies bool // all of the request, in place of its deactivation alone
+		applies bool // the whole request is applied, not only its deactivation
 	}{
 		"an unknown sub-attribute":           {`PATCH {"op":"add","path":"name.displayName","value":"x"},{"op":"replace","path":"active","value":"False"}`, true},
 		"an unknown one behind a filter":     {`PATCH {"op":"add","path":"roles[primary eq \"True\"].displayName","value":"x"},{"op":"replace","path":"active","value":false}`, true},
@@ -53,7 +53,7 @@ func TestDeactivation_SucceedsWhenRestIsInvalid(t *testing.T) {
 				var told int
 				err := p.row(`select count(*) from changes where resource_id = $1 and ignored <> '{}'`, id).Scan(&told)
 				if want := map[bool]int{true: 0, false: 1}[c.applies]; err != nil || told != want {
-					t.Errorf("the audit trail tells of %d refusals, want %d (%v)", told, want, err)
+					t.Errorf("the audit trail has %d refusals, want %d (%v)", told, want, err)
 				}
 			}
 		})
@@ -106,7 +106,7 @@ func TestDeactivation_MappedToAnotherAttributeIsRefused(t *testing.T) {
 	p.wantOK("PATCH", "/Groups/"+p.create("/Groups", `{"displayName":"team"}`), patchBody(`{"op":"replace","path":"status","value":"inactive"}`))
 }
 
-func TestDeactivation_ActiveInAListAsEntraSendsIt(t *testing.T) {
+func TestDeactivation_AcceptsActiveAsListOfOne(t *testing.T) {
 	p := newProvider(t, tenant.ProfileEntra)
 	for _, value := range []string{`[{"value":"False"}]`, `["False"]`, `[{"$ref":null,"value":"False"}]`, `{"value":false}`} {
 		id := p.create("/Users", `{"userName":"`+strings.NewReplacer(`"`, "", "[", "", "{", "").Replace(value)+`","active":true}`)
@@ -116,7 +116,7 @@ func TestDeactivation_ActiveInAListAsEntraSendsIt(t *testing.T) {
 	}
 }
 
-func TestDeactivation_PutWithoutActiveKeepsIt(t *testing.T) {
+func TestDeactivation_PutWithoutActiveIsKept(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	id := p.create("/Users", `{"userName":"ada","active":true}`)
 	p.wantOK("PATCH", "/Users/"+id, patchBody(`{"op":"replace","path":"active","value":false}`))

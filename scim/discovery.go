@@ -20,7 +20,7 @@ type meta struct {
 	Location     string `json:"location"`
 }
 
-// serviceProviderConfig tells what is there (RFC 7643 section 5).
+// serviceProviderConfig serves the ServiceProviderConfig (RFC 7643 section 5).
 func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 	type bulk struct {
 		supported
@@ -64,13 +64,14 @@ func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 		Meta           meta           `json:"meta"`
 	}{
 		Schemas: []string{serviceConfigURN}, Documentation: "https://github.com/leaverhq/leaver/blob/main/docs/SCIM.md",
-		Patch: supported{true}, Bulk: bulk{supported{true}, maxBulk, maxBody}, Filter: filter{supported{true}, maxCount},
-		Sort: supported{true}, ETag: supported{true},
+		Patch: supported{true}, Bulk: bulk{supported{true}, maxBulk, maxBody},
+		Filter: filter{supported{true}, maxCount},
+		Sort:   supported{true}, ETag: supported{true},
 		Pagination:     pagination{true, true, "index", defaultCount, maxCount, int(cursorTimeout.Seconds())},
 		SecurityEvents: securityEvents{"request", provisioningEvents()},
 		Authentication: []scheme{
-			{"oauthbearertoken", "Bearer token", "A token of class scim, made by `leaver token create`.", true},
-			{"oauth2", "OAuth 2.0 JWT", "A JWT of an issuer that the tenant trusts, added by `leaver issuer add`.", false},
+			{"oauthbearertoken", "Bearer token", "A token of class scim, created with `leaver token create`.", true},
+			{"oauth2", "OAuth 2.0 JWT", "A JWT of a trusted issuer, added with `leaver issuer add`.", false},
 		},
 		Meta: meta{"ServiceProviderConfig", sessionOf(r).base + "/ServiceProviderConfig"},
 	})
@@ -100,7 +101,8 @@ func (s *Server) resourceTypeBodies(r *http.Request) ([]resourceTypeBody, error)
 	var bodies []resourceTypeBody
 	for _, rt := range types {
 		body := resourceTypeBody{
-			Schemas: []string{resourceTypeURN}, ID: rt.Name, Name: rt.Name, Endpoint: rt.Endpoint, Description: rt.Schema.Description, Schema: rt.Schema.ID,
+			Schemas: []string{resourceTypeURN}, ID: rt.Name, Name: rt.Name, Endpoint: rt.Endpoint,
+			Description: rt.Schema.Description, Schema: rt.Schema.ID,
 			Meta: meta{"ResourceType", sessionOf(r).base + "/ResourceTypes/" + rt.Name},
 		}
 		for _, extension := range rt.Extensions {
@@ -127,8 +129,8 @@ type schemaBody struct {
 	Meta meta `json:"meta"`
 }
 
-// schemaBodies are all schemas, each once: the lifecycle extension belongs to
-// two types.
+// schemaBodies returns all schemas, each once: the lifecycle extension belongs to two
+// types.
 func (s *Server) schemaBodies(r *http.Request) ([]schemaBody, error) {
 	types, err := s.types(r)
 	if err != nil {
@@ -140,16 +142,19 @@ func (s *Server) schemaBodies(r *http.Request) ([]schemaBody, error) {
 		for _, schema := range rt.schemas() {
 			if !seen[schema.ID] {
 				seen[schema.ID] = true
-				bodies = append(bodies, schemaBody{[]string{schemaURN}, *schema, meta{"Schema", sessionOf(r).base + "/Schemas/" + schema.ID}})
+				location := sessionOf(r).base + "/Schemas/" + schema.ID
+				bodies = append(bodies, schemaBody{[]string{schemaURN}, *schema, meta{"Schema", location}})
 			}
 		}
 	}
 	return bodies, nil
 }
 
-// provisioningEvents are those of RFC 9967 that receivers are told.
+// provisioningEvents returns the events of RFC 9967 that are sent to receivers.
 func provisioningEvents() []string {
-	return slices.DeleteFunc(ssf.Events(), func(e string) bool { return !strings.HasPrefix(e, "urn:ietf:params:scim:event:") })
+	return slices.DeleteFunc(ssf.Events(), func(e string) bool {
+		return !strings.HasPrefix(e, "urn:ietf:params:scim:event:")
+	})
 }
 
 func (s *Server) listSchemas(w http.ResponseWriter, r *http.Request) {
@@ -166,7 +171,7 @@ func (s *Server) schema(w http.ResponseWriter, r *http.Request) {
 	writeDiscovered(s, w, r, bodies, err, func(b schemaBody) bool { return strings.EqualFold(b.ID, urn) })
 }
 
-// writeDiscovered sends the one that is asked for.
+// writeDiscovered sends the first body for which is returns true, or responds 404.
 func writeDiscovered[T any](s *Server, w http.ResponseWriter, r *http.Request, bodies []T, err error, is func(T) bool) {
 	if i := slices.IndexFunc(bodies, is); err == nil && i >= 0 {
 		writeJSON(w, http.StatusOK, bodies[i])
@@ -178,11 +183,11 @@ func writeDiscovered[T any](s *Server, w http.ResponseWriter, r *http.Request, b
 	s.writeError(w, r, err)
 }
 
-// writeDiscovery lists all. A filter is refused, so that nobody takes the
-// whole list for its answer (RFC 7644 section 4).
+// writeDiscovery sends a list of all bodies. It rejects a filter, so that no client takes
+// the whole list for the matches (RFC 7644 section 4).
 func writeDiscovery[T any](s *Server, w http.ResponseWriter, r *http.Request, bodies []T, err error) {
 	if err == nil && r.URL.Query().Get("filter") != "" {
-		err = failure(http.StatusForbidden, "discovery endpoints take no filter")
+		err = failure(http.StatusForbidden, "discovery endpoints do not support filters")
 	}
 	if err != nil {
 		s.writeError(w, r, err)
@@ -197,7 +202,8 @@ func writeDiscovery[T any](s *Server, w http.ResponseWriter, r *http.Request, bo
 	}{[]string{listURN}, len(bodies), 1, len(bodies), bodies})
 }
 
-// me: the caller is an IdP, which is no resource (RFC 7644 section 3.11).
+// me responds 501, because the caller is an IdP and not a resource (RFC 7644 section 3.11).
 func (s *Server) me(w http.ResponseWriter, r *http.Request) {
-	s.writeError(w, r, failure(http.StatusNotImplemented, "a SCIM token belongs to no user"))
+	s.writeError(w, r, failure(http.StatusNotImplemented,
+		"/Me is not supported: a SCIM token does not belong to a user"))
 }

@@ -16,10 +16,10 @@ import (
 
 const contentType = "application/scim+json"
 
-// Error is an error answer of RFC 7644 section 3.12.
+// Error is an error response (RFC 7644 section 3.12).
 type Error struct {
 	Status int
-	Type   string // scimType; empty where the RFC has none
+	Type   string // scimType; empty if the RFC defines none
 	Detail string
 }
 
@@ -35,7 +35,7 @@ const (
 	invalidPath   = "invalidPath"
 	noTarget      = "noTarget"
 	invalidValue  = "invalidValue"
-	// Those of RFC 9865 section 2.
+	// The scimTypes of RFC 9865 section 2.
 	invalidCursor = "invalidCursor"
 	expiredCursor = "expiredCursor"
 	invalidCount  = "invalidCount"
@@ -47,10 +47,10 @@ func badRequest(scimType, format string, args ...any) *Error {
 
 func failure(status int, detail string) *Error { return &Error{Status: status, Detail: detail} }
 
-// retryAfter is what 503 asks clients to wait, in seconds.
+// retryAfter is the Retry-After of a 503 response, in seconds.
 const retryAfter = 5
 
-// toError translates any error into one that a client may see.
+// toError converts any error into one that a client may see.
 func toError(err error) *Error {
 	var scimErr *Error
 	var target *directory.UnknownTargetError
@@ -64,25 +64,29 @@ func toError(err error) *Error {
 	case errors.Is(err, directory.ErrNotFound), errors.Is(err, cascade.ErrTransactionNotFound):
 		return failure(http.StatusNotFound, "no such resource")
 	case errors.Is(err, directory.ErrNameTaken):
-		return &Error{Status: http.StatusConflict, Type: uniqueness, Detail: "another resource has that name, or a value that is unique"}
+		return &Error{
+			Status: http.StatusConflict, Type: uniqueness, Detail: "another resource has the same name or unique value",
+		}
 	case errors.Is(err, directory.ErrUnservable):
 		return badRequest(invalidFilter, "%s", err)
 	case errors.Is(err, directory.ErrUnsortable):
 		return badRequest(invalidValue, "%s", err)
 	case errors.Is(err, auth.ErrKeysUnavailable):
-		return failure(http.StatusServiceUnavailable, "the keys of the token's issuer cannot be read; try again")
+		return failure(http.StatusServiceUnavailable, "failed to read the keys of the token's issuer; try again")
 	case errors.Is(err, database.ErrUnavailable), errors.Is(err, database.ErrStatementTimeout):
-		return failure(http.StatusServiceUnavailable, "the directory is not available; try again")
+		return failure(http.StatusServiceUnavailable, "the directory is unavailable; try again")
 	}
 	return failure(http.StatusInternalServerError, "internal error")
 }
 
-// writeError answers with a SCIM error; what the client may not see is logged.
+// writeError sends a SCIM error response and logs errors that the client may not see. It
+// logs nothing if the client has disconnected.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	e := toError(err)
-	if e.Status >= http.StatusInternalServerError && e.Status != http.StatusNotImplemented && r.Context().Err() == nil { // not of a client that is gone
-		s.Log.LogAttrs(r.Context(), slog.LevelError, "request failed",
-			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", e.Status), slog.Any("error", err))
+	if e.Status >= http.StatusInternalServerError && e.Status != http.StatusNotImplemented && r.Context().Err() == nil {
+		s.Log.LogAttrs(r.Context(), slog.LevelError, "failed to handle request",
+			slog.String("method", r.Method), slog.String("path", r.URL.Path),
+			slog.Int("status", e.Status), slog.Any("error", err))
 	}
 	if e.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
@@ -90,7 +94,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	writeJSON(w, e.Status, bodyOf(e))
 }
 
-// errorBody is an error as RFC 7644 section 3.12 writes it, and nothing more.
+// errorBody is the body of an error response, with the members of RFC 7644 section 3.12 only.
 type errorBody struct {
 	Schemas []string `json:"schemas"`
 	Status  string   `json:"status"`
@@ -105,7 +109,8 @@ func bodyOf(e *Error) errorBody {
 func writeJSON(w http.ResponseWriter, status int, body any) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
-		http.Error(w, `{"schemas":["`+errorURN+`"],"status":"500","detail":"internal error"}`, http.StatusInternalServerError)
+		http.Error(w, `{"schemas":["`+errorURN+`"],"status":"500","detail":"internal error"}`,
+			http.StatusInternalServerError)
 		return
 	}
 	writeBytes(w, status, encoded)
@@ -114,5 +119,5 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 func writeBytes(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that is gone needs no answer
+	_, _ = w.Write(body) // the client may have disconnected
 }

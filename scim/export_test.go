@@ -16,6 +16,6 @@ func Match(rt *ResourceType, filter string, resource map[string]any) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	object, err := parseObject(encoded) // which keeps numbers as written
+	object, err := parseObject(encoded) // keeps numbers as written
 	return directory.Matches(condition, object), err
 }

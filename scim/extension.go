@@ -11,17 +11,17 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// The limits of tenants' own schemas.
+// Limits of custom schemas.
 const (
-	maxExtensions    = 20 // of a tenant
+	maxExtensions    = 20 // per tenant
 	maxAttributes    = 100
 	maxSubAttributes = 50
 	maxCanonical     = 200
 	maxDescription   = 1024 // bytes
 )
 
-// The names of schemas and attributes (RFC 8141 without what no filter can
-// name; RFC 7643 section 2.1).
+// Patterns of schema URNs (RFC 8141, limited to the characters that filters support) and
+// of attribute names (RFC 7643 section 2.1).
 var (
 	urnPattern  = regexp.MustCompile(`^urn:[A-Za-z0-9][A-Za-z0-9-]{0,31}(:[A-Za-z0-9.-]+)+$`)
 	namePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
@@ -33,26 +33,36 @@ type Extension struct {
 	Schema       *Schema
 }
 
-// ParseExtension reads a schema as RFC 7643 section 7 writes it, with its
-// defaults. Error: tenant.InvalidSchemaError.
+// ParseExtension parses a schema in the JSON of RFC 7643 section 7 and sets defaults. It
+// returns a [tenant.InvalidSchemaError] if the schema is invalid.
 func ParseExtension(resourceType string, definition []byte) (*Extension, error) {
 	if !slices.Contains([]string{directory.TypeUser, directory.TypeGroup, directory.TypeAgent}, resourceType) {
-		return nil, &tenant.InvalidSchemaError{Path: "resourceType", Reason: "is User, Group or Agent"}
+		return nil, &tenant.InvalidSchemaError{
+			Path: "resourceType", Reason: fmt.Sprintf("must be one of User, Group, Agent, got %q", clip(resourceType)),
+		}
 	}
 	var s Schema
 	if err := json.Unmarshal(definition, &s); err != nil {
-		return nil, &tenant.InvalidSchemaError{Path: "schema", Reason: "is no schema of RFC 7643 section 7 in JSON"}
+		return nil, &tenant.InvalidSchemaError{Path: "schema", Reason: "must be a schema of RFC 7643 section 7 in JSON"}
 	}
 	lower := strings.ToLower(s.ID)
 	switch {
 	case len(s.ID) > 255 || !urnPattern.MatchString(s.ID):
-		return nil, &tenant.InvalidSchemaError{Path: "id", Reason: "is a URN such as urn:example:acme:scim:2.0:Claims"}
+		return nil, &tenant.InvalidSchemaError{
+			Path:   "id",
+			Reason: fmt.Sprintf("must be a URN such as urn:example:acme:scim:2.0:Claims, got %q", clip(s.ID)),
+		}
 	case strings.HasPrefix(lower, "urn:ietf:") || strings.HasPrefix(lower, ownURN):
-		return nil, &tenant.InvalidSchemaError{Path: "id", Reason: "urn:ietf and urn:leaver are taken"}
+		return nil, &tenant.InvalidSchemaError{Path: "id", Reason: "must not begin with urn:ietf: or " + ownURN}
 	case len(s.Description) > maxDescription || len(s.Name) > maxDescription:
-		return nil, &tenant.InvalidSchemaError{Path: "name, description", Reason: "are too long"}
+		return nil, &tenant.InvalidSchemaError{
+			Path: "name, description", Reason: fmt.Sprintf("must be at most %d bytes each", maxDescription),
+		}
 	case len(s.Attributes) == 0 || len(s.Attributes) > maxAttributes:
-		return nil, &tenant.InvalidSchemaError{Path: "attributes", Reason: fmt.Sprintf("are 1 to %d", maxAttributes)}
+		return nil, &tenant.InvalidSchemaError{
+			Path:   "attributes",
+			Reason: fmt.Sprintf("must have 1 to %d elements, got %d", maxAttributes, len(s.Attributes)),
+		}
 	}
 	if err := completeAll(s.Attributes, "attributes", false); err != nil {
 		return nil, err
@@ -64,7 +74,9 @@ func completeAll(attributes []Attribute, path string, inside bool) error {
 	for i := range attributes {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if attribute(attributes[:i], attributes[i].Name) != nil {
-			return &tenant.InvalidSchemaError{Path: at + ".name", Reason: "stands there twice"}
+			return &tenant.InvalidSchemaError{
+				Path: at + ".name", Reason: fmt.Sprintf("duplicate name %q", clip(attributes[i].Name)),
+			}
 		}
 		if err := attributes[i].complete(at, inside); err != nil {
 			return err
@@ -73,8 +85,8 @@ func completeAll(attributes []Attribute, path string, inside bool) error {
 	return nil
 }
 
-// complete fills the defaults of RFC 7643 section 2.2 in, and checks that the
-// characteristics can be kept together.
+// complete sets the defaults of RFC 7643 section 2.2 and returns an error if the
+// characteristics are invalid or contradict each other.
 func (a *Attribute) complete(path string, inside bool) error {
 	fail := func(member, reason string) error {
 		return &tenant.InvalidSchemaError{Path: path + "." + member, Reason: reason}
@@ -88,35 +100,43 @@ func (a *Attribute) complete(path string, inside bool) error {
 	}
 	switch {
 	case !namePattern.MatchString(a.Name):
-		return fail("name", "is a letter, then at most 63 letters, digits, '-' and '_'")
+		return fail("name", fmt.Sprintf(
+			"must be a letter followed by at most 63 letters, digits, '-' or '_', got %q", clip(a.Name)))
 	case !inside && isCommon(a.Name):
-		return fail("name", "is a common attribute's")
+		return fail("name", a.Name+" is reserved for a common attribute")
 	case len(a.Description) > maxDescription:
-		return fail("description", "is too long")
-	case !slices.Contains([]Type{TypeString, TypeBoolean, TypeDecimal, TypeInteger, TypeDateTime, TypeBinary, TypeReference, TypeComplex}, a.Type):
-		return fail("type", "is none of RFC 7643 section 2.3")
+		return fail("description", fmt.Sprintf("must be at most %d bytes", maxDescription))
+	case !slices.Contains([]Type{
+		TypeString, TypeBoolean, TypeDecimal, TypeInteger, TypeDateTime, TypeBinary, TypeReference, TypeComplex,
+	}, a.Type):
+		return fail("type", fmt.Sprintf("must be a data type of RFC 7643 section 2.3, got %q", clip(string(a.Type))))
 	case inside && a.Type == TypeComplex:
-		return fail("type", "a complex attribute holds no complex one")
+		return fail("type", "a sub-attribute must not be complex")
 	case (a.Type == TypeComplex) != (len(a.SubAttributes) > 0) || len(a.SubAttributes) > maxSubAttributes:
-		return fail("subAttributes", fmt.Sprintf("a complex attribute has 1 to %d, others none", maxSubAttributes))
+		return fail("subAttributes",
+			fmt.Sprintf("a complex attribute must have 1 to %d, others none", maxSubAttributes))
 	case a.Mutability == ReadOnly:
-		return fail("mutability", "nobody could write it: leaver computes nothing for a schema of yours")
+		return fail("mutability", "readOnly is not supported in a custom schema: no value could ever be set")
 	case !slices.Contains([]Mutability{ReadWrite, Immutable, WriteOnly}, a.Mutability):
-		return fail("mutability", "is readWrite, immutable or writeOnly")
+		return fail("mutability",
+			fmt.Sprintf("must be one of readWrite, immutable, writeOnly, got %q", clip(string(a.Mutability))))
 	case !slices.Contains([]Returned{Always, Default, Request, Never}, a.Returned):
-		return fail("returned", "is always, default, request or never")
+		return fail("returned",
+			fmt.Sprintf("must be one of always, default, request, never, got %q", clip(string(a.Returned))))
 	case (a.Mutability == WriteOnly) != (a.Returned == Never):
-		return fail("returned", "is never for a writeOnly attribute, and only for one")
+		return fail("returned", "must be never for a writeOnly attribute, and only for it")
 	case !slices.Contains([]string{UniqueNone, UniqueServer, UniqueGlobal}, a.Uniqueness):
-		return fail("uniqueness", "is none, server or global")
+		return fail("uniqueness", fmt.Sprintf("must be one of none, server, global, got %q", clip(a.Uniqueness)))
 	case a.Uniqueness != UniqueNone && (inside || a.MultiValued || a.Type == TypeComplex || a.Type == TypeBoolean):
-		return fail("uniqueness", "only a simple, single-valued attribute can be unique")
+		return fail("uniqueness", "only a simple, single-valued attribute that is not boolean can be unique")
 	case inside && a.MultiValued:
-		return fail("multiValued", "a sub-attribute has one value")
-	case len(a.CanonicalValues) > maxCanonical || (len(a.CanonicalValues) > 0 && a.Type != TypeString && a.Type != TypeReference):
-		return fail("canonicalValues", fmt.Sprintf("are at most %d, of a string", maxCanonical))
+		return fail("multiValued", "a sub-attribute must be single-valued")
+	case len(a.CanonicalValues) > maxCanonical ||
+		(len(a.CanonicalValues) > 0 && a.Type != TypeString && a.Type != TypeReference):
+		return fail("canonicalValues",
+			fmt.Sprintf("must have at most %d elements and belong to a string or reference", maxCanonical))
 	case len(a.ReferenceTypes) > 0 && a.Type != TypeReference:
-		return fail("referenceTypes", "are for references")
+		return fail("referenceTypes", "are allowed for type reference only")
 	}
 	return completeAll(a.SubAttributes, path+".subAttributes", true)
 }
@@ -127,21 +147,25 @@ func orDefault[T ~string](value *T, standard T) {
 	}
 }
 
-// CheckExtension tells whether a schema can be declared beside the others, or in
-// place of one of the same URN: what resources hold keeps its meaning.
-// Error: tenant.InvalidSchemaError.
+// CheckExtension returns a [tenant.InvalidSchemaError] if the schema can neither be added
+// to the existing ones nor replace the one with the same URN without changing the meaning
+// of stored values.
 func CheckExtension(e *Extension, existing []*Extension) error {
 	for _, other := range existing {
 		if !strings.EqualFold(other.Schema.ID, e.Schema.ID) {
 			continue
 		}
 		if other.Schema.ID != e.Schema.ID || other.ResourceType != e.ResourceType {
-			return &tenant.InvalidSchemaError{Path: "id", Reason: "is that of a schema of " + other.ResourceType + "s, " + other.Schema.ID}
+			return &tenant.InvalidSchemaError{
+				Path: "id", Reason: fmt.Sprintf("already declared as %s for %s", other.Schema.ID, other.ResourceType),
+			}
 		}
 		return keepsMeaning(other.Schema.Attributes, e.Schema.Attributes, "attributes")
 	}
 	if len(existing) >= maxExtensions {
-		return &tenant.InvalidSchemaError{Path: "id", Reason: fmt.Sprintf("a tenant has at most %d schemas", maxExtensions)}
+		return &tenant.InvalidSchemaError{
+			Path: "id", Reason: fmt.Sprintf("the tenant already has %d schemas, the maximum", maxExtensions),
+		}
 	}
 	return nil
 }
@@ -151,10 +175,15 @@ func keepsMeaning(before, after []Attribute, path string) error {
 		was := &before[i]
 		is := attribute(after, was.Name)
 		if is == nil {
-			return &tenant.InvalidSchemaError{Path: path, Reason: was.Name + " is missing: attributes can be added, not taken away"}
+			return &tenant.InvalidSchemaError{
+				Path: path, Reason: was.Name + " is missing: attributes can be added but not removed",
+			}
 		}
-		if is.Name != was.Name || is.Type != was.Type || is.MultiValued != was.MultiValued || is.CaseExact != was.CaseExact || is.Uniqueness != was.Uniqueness {
-			return &tenant.InvalidSchemaError{Path: path, Reason: was.Name + ": name, type, multiValued, caseExact and uniqueness stay as they are"}
+		if is.Name != was.Name || is.Type != was.Type || is.MultiValued != was.MultiValued ||
+			is.CaseExact != was.CaseExact || is.Uniqueness != was.Uniqueness {
+			return &tenant.InvalidSchemaError{
+				Path: path, Reason: was.Name + ": name, type, multiValued, caseExact and uniqueness cannot be changed",
+			}
 		}
 		if err := keepsMeaning(was.SubAttributes, is.SubAttributes, path+"."+was.Name); err != nil {
 			return err
@@ -163,9 +192,9 @@ func keepsMeaning(before, after []Attribute, path string) error {
 	return nil
 }
 
-// CheckDeclared reads a schema that a tenant wants to declare beside the others,
-// and returns it under its URN with its defaults written out.
-// Error: tenant.InvalidSchemaError.
+// CheckDeclared validates a tenant's schema against its existing ones and returns it with
+// its URN and all defaults set. It returns a [tenant.InvalidSchemaError] if the schema is
+// invalid.
 func CheckDeclared(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
 	e, err := ParseExtension(declared.ResourceType, declared.Definition)
 	if err != nil {
@@ -180,7 +209,7 @@ func CheckDeclared(declared tenant.Schema, existing []tenant.Schema) (tenant.Sch
 	}
 	declared.URN = e.Schema.ID
 	if declared.Definition, err = json.Marshal(e.Schema); err != nil {
-		return declared, fmt.Errorf("encode a schema: %w", err)
+		return declared, fmt.Errorf("encode schema %s: %w", declared.URN, err)
 	}
 	return declared, nil
 }
@@ -197,7 +226,7 @@ func parseDeclared(declared []tenant.Schema) ([]*Extension, error) {
 	return extensions, nil
 }
 
-// ResourceTypes are the built-in types with a tenant's extensions.
+// ResourceTypes returns the built-in resource types with a tenant's extensions.
 func ResourceTypes(extensions []*Extension) []*ResourceType {
 	types := []*ResourceType{UserType(), GroupType(), AgentType()}
 	for i, rt := range types {

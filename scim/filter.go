@@ -10,7 +10,7 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// parseFilter reads a filter (RFC 7644 section 3.4.2.2) and resolves its names
+// parseFilter parses a filter (RFC 7644 section 3.4.2.2) and resolves its names
 // against the resource type's schemas.
 func parseFilter(rt *ResourceType, text string) (directory.Condition, error) {
 	tokens, err := scanFilter(text)
@@ -20,8 +20,8 @@ func parseFilter(rt *ResourceType, text string) (directory.Condition, error) {
 	return resolver{rt: rt}.parse(tokens)
 }
 
-// parse turns tokens into a condition. Value filters are parsed apart: the
-// library's know no grouping, and nothing behind them.
+// parse converts tokens into a condition. It parses value filters separately: the library
+// supports neither grouping in them nor a sub-attribute after them.
 func (rs resolver) parse(tokens []token) (directory.Condition, error) {
 	if e, ok := parseConjunction(tokens); ok {
 		return rs.condition(e)
@@ -32,14 +32,14 @@ func (rs resolver) parse(tokens []token) (directory.Condition, error) {
 	}
 	expression, err := filter.ParseFilterNumber([]byte(normalize(outer)))
 	if err != nil {
-		return nil, badRequest(invalidFilter, "the filter is not valid")
+		return nil, badRequest(invalidFilter, "invalid filter (RFC 7644 section 3.4.2.2)")
 	}
 	rs.brackets = brackets
 	return rs.condition(expression)
 }
 
-// parseConjunction is the short way for what Okta and Entra send all day:
-// `a eq "x"` and `a eq "x" and b eq "y"`. The grammar costs a hundred times more.
+// parseConjunction is a fast path for the most common filters of Okta and Entra:
+// `a eq "x"` and `a eq "x" and b eq "y"`. The grammar takes a hundred times longer.
 func parseConjunction(tokens []token) (filter.Expression, bool) {
 	var all filter.Expression
 	for len(tokens) >= 3 {
@@ -52,7 +52,8 @@ func parseConjunction(tokens []token) (filter.Expression, bool) {
 			return nil, false
 		}
 		var e filter.Expression = &filter.AttributeExpression{
-			AttributePath: path, Operator: filter.CompareOperator(strings.ToLower(string(op))), CompareValue: string(value[1 : len(value)-1]),
+			AttributePath: path, Operator: filter.CompareOperator(strings.ToLower(string(op))),
+			CompareValue: string(value[1 : len(value)-1]),
 		}
 		if all != nil {
 			e = &filter.LogicalExpression{Left: all, Right: e, Operator: filter.AND}
@@ -69,11 +70,12 @@ func parseConjunction(tokens []token) (filter.Expression, bool) {
 	return nil, false
 }
 
-// simplePath is a name, or a name and a sub-name, without a URN.
+// simplePath parses a name, or a name and a sub-name, without a URN.
 func simplePath(name string) (filter.AttributePath, bool) {
 	for i := range len(name) {
 		c := name[i] | 0x20
-		if (c < 'a' || c > 'z') && (i == 0 || (name[i] != '.' && name[i] != '_' && name[i] != '-' && (name[i] < '0' || name[i] > '9'))) {
+		if (c < 'a' || c > 'z') &&
+			(i == 0 || (name[i] != '.' && name[i] != '_' && name[i] != '-' && (name[i] < '0' || name[i] > '9'))) {
 			return filter.AttributePath{}, false
 		}
 	}
@@ -84,12 +86,12 @@ func simplePath(name string) (filter.AttributePath, bool) {
 	return filter.AttributePath{AttributeName: head, SubAttribute: &sub}, sub != "" && !strings.Contains(sub, ".")
 }
 
-// resolver turns expressions into conditions. Inside a value filter, names are
-// those of the element's attribute.
+// resolver converts expressions into conditions. Inside a value filter, names are
+// sub-attributes of element.
 type resolver struct {
 	rt       *ResourceType
 	element  *Attribute
-	brackets map[string]bracket // by the names that stand for them
+	brackets map[string]bracket // by placeholder name
 }
 
 func (rs resolver) condition(e filter.Expression) (directory.Condition, error) {
@@ -113,19 +115,19 @@ func (rs resolver) condition(e filter.Expression) (directory.Condition, error) {
 	case *filter.AttributeExpression:
 		return rs.comparison(e)
 	}
-	return nil, badRequest(invalidFilter, "the filter is not valid")
+	return nil, badRequest(invalidFilter, "invalid filter (RFC 7644 section 3.4.2.2)")
 }
 
-// bracket is a value filter on a multi-valued attribute, which one element meets
-// together with what stands behind it.
+// bracket resolves a value filter on a multi-valued attribute. One element must match both
+// the filter and the comparison after it.
 func (rs resolver) bracket(b bracket) (directory.Condition, error) {
 	if rs.element != nil {
-		return nil, badRequest(invalidFilter, "a value filter stands inside another")
+		return nil, badRequest(invalidFilter, "a value filter must not contain another")
 	}
 	schema, rest := rs.rt.splitURN(string(b.attribute))
 	path, ok := simplePath(rest)
 	if !ok {
-		return nil, badRequest(invalidFilter, "the filter names %q, which is not an attribute of %s", clip(string(b.attribute)), rs.rt.Name)
+		return nil, badRequest(invalidFilter, "filter: %s has no attribute %q", rs.rt.Name, clip(string(b.attribute)))
 	}
 	if schema != rs.rt.Schema {
 		prefix := schema.ID + ":"
@@ -136,7 +138,8 @@ func (rs resolver) bracket(b bracket) (directory.Condition, error) {
 		return nil, err
 	}
 	if !field.Multi || a.Type != TypeComplex || path.SubAttribute != nil {
-		return nil, badRequest(invalidFilter, "%s has no elements to filter", path.AttributeName)
+		return nil, badRequest(invalidFilter,
+			"%s is not a multi-valued complex attribute: a value filter is not supported", path.AttributeName)
 	}
 	inside := resolver{rt: rs.rt, element: a}
 	where, err := inside.parse(b.inner)
@@ -171,20 +174,21 @@ func (rs resolver) comparison(e *filter.AttributeExpression) (directory.Conditio
 		return nil, err
 	}
 	c := directory.Compare{Field: field, Op: op, Value: value}
-	if field.Kind == directory.Complex || (field.Kind == directory.Boolean && op != directory.Eq && op != directory.Ne) {
-		return nil, badRequest(invalidFilter, "%s cannot be compared with %s", a.Name, op)
+	if field.Kind == directory.Complex ||
+		(field.Kind == directory.Boolean && op != directory.Eq && op != directory.Ne) {
+		return nil, badRequest(invalidFilter, "filter: %s does not support the operator %s", a.Name, op)
 	}
 	return c, nil
 }
 
-// field resolves a path. What is never returned cannot be filtered by either:
-// a filter would read it out bit by bit.
+// field resolves a path. It rejects attributes that are never returned, because a filter
+// could reveal their values bit by bit.
 func (rs resolver) field(path filter.AttributePath) (directory.Field, *Attribute, error) {
 	name := path.AttributeName
 	if uri := path.URI(); uri != "" {
 		name = uri + ":" + name
 	}
-	unknown := badRequest(invalidFilter, "the filter names %q, which is no attribute of %s that can be filtered by", path.String(), rs.rt.Name)
+	unknown := badRequest(invalidFilter, "filter: %s has no filterable attribute %q", rs.rt.Name, path.String())
 	if rs.element != nil {
 		a := rs.element.sub(name)
 		if a == nil || path.SubAttribute != nil || a.Returned == Never {
@@ -199,15 +203,20 @@ func (rs resolver) field(path filter.AttributePath) (directory.Field, *Attribute
 	if a == nil || a.Returned == Never {
 		return directory.Field{}, nil, unknown
 	}
-	field := directory.Field{Path: []string{a.Name}, Multi: a.MultiValued, Kind: kindOf(a), CaseExact: a.CaseExact, Place: rs.place(schema, a)}
+	field := directory.Field{
+		Path: []string{a.Name}, Multi: a.MultiValued, Kind: kindOf(a), CaseExact: a.CaseExact,
+		Place: rs.place(schema, a),
+	}
 	if schema != rs.rt.Schema {
 		field.Path = []string{schema.ID, a.Name}
 	}
 	return rs.subField(field, a, path.SubAttribute, unknown)
 }
 
-// subField resolves the part behind the dot; `.value` is implied.
-func (rs resolver) subField(field directory.Field, a *Attribute, name *string, unknown error) (directory.Field, *Attribute, error) {
+// subField resolves the sub-attribute after the dot; without one, `value` is implied.
+func (rs resolver) subField(
+	field directory.Field, a *Attribute, name *string, unknown error,
+) (directory.Field, *Attribute, error) {
 	sub := a.sub("value")
 	if name != nil {
 		if sub = a.sub(*name); sub == nil {
@@ -254,7 +263,7 @@ func (rs resolver) place(schema *Schema, a *Attribute) directory.Place {
 	return directory.InDocument
 }
 
-// commonField resolves id, schemas and meta, which stand in no schema.
+// commonField resolves id, schemas and meta, which belong to no schema.
 func (rs resolver) commonField(path filter.AttributePath) (directory.Field, *Attribute) {
 	id := exact(text("id", ""))
 	sub := strings.ToLower(path.SubAttributeName())
@@ -302,16 +311,16 @@ func kindOf(a *Attribute) directory.Kind {
 // filterValue coerces a filter's value to the field's type; nil is null.
 func filterValue(field directory.Field, a *Attribute, value any) (any, error) {
 	if s, ok := value.(string); ok {
-		// The parser leaves JSON's escapes in.
+		// The parser does not decode JSON escapes.
 		if err := json.Unmarshal([]byte(`"`+s+`"`), &s); err != nil {
-			return nil, badRequest(invalidFilter, "the filter holds a string that is not valid JSON")
+			return nil, badRequest(invalidFilter, "filter: the string compared with %s is not valid JSON", a.Name)
 		}
 		if strings.ContainsRune(s, 0) {
-			return nil, badRequest(invalidFilter, "the filter holds the character U+0000")
+			return nil, badRequest(invalidFilter, "filter: the string compared with %s must not contain U+0000", a.Name)
 		}
 		value = s
 	}
-	mismatch := badRequest(invalidFilter, "the filter compares %s with a value of another type", a.Name)
+	mismatch := badRequest(invalidFilter, "filter: the value compared with %s has the wrong type", a.Name)
 	switch v := value.(type) {
 	case nil:
 		return nil, nil //nolint:nilnil // null is a value here
@@ -319,7 +328,7 @@ func filterValue(field directory.Field, a *Attribute, value any) (any, error) {
 		if field.Kind == directory.Boolean {
 			return v, nil
 		}
-		if field.Kind == directory.String { // an unquoted word that reads as one
+		if field.Kind == directory.String { // an unquoted true or false
 			return fmt.Sprint(v), nil
 		}
 	case json.Number:

@@ -15,7 +15,7 @@ import (
 	"github.com/leaverhq/leaver/scim"
 )
 
-// people are what filters are tried on: each has something that another lacks.
+// people are the users that filters are tested on. Each has attributes that others lack.
 var people = []string{
 	`{"userName":"ada@example.com","displayName":"Ada","active":true,"title":"Countess","externalId":"A1","name":{"familyName":"Lovelace","givenName":"Ada"},
 	  "emails":[{"type":"work","value":"ada@work.example","primary":true},{"type":"home","value":"Ada@home.example"}],"` + enterprise + `":{"department":"Math","manager":{"value":"1"}},
@@ -28,7 +28,7 @@ var people = []string{
 
 const claims = "urn:example:acme:scim:2.0:Claims"
 
-// claimsSchema is a tenant's own extension.
+// claimsSchema is a custom extension of a tenant.
 const claimsSchema = `{"id":"` + claims + `","name":"Claims","description":"What policy asks for.","attributes":[
 	{"name":"clearedForProdData","type":"boolean"},{"name":"level","type":"decimal"},{"name":"since","type":"dateTime"},
 	{"name":"badge","type":"string","caseExact":true,"uniqueness":"server"},{"name":"scopes","type":"string","multiValued":true,"canonicalValues":["read","write","admin"]},
@@ -36,7 +36,7 @@ const claimsSchema = `{"id":"` + claims + `","name":"Claims","description":"What
 	{"name":"pin","type":"string","mutability":"writeOnly","returned":"never"},
 	{"name":"desk","type":"complex","subAttributes":[{"name":"floor","type":"integer","required":true},{"name":"room","type":"string","mutability":"immutable"}]}]}`
 
-// declare gives the tenant an extension schema, as an operator does.
+// declare adds an extension schema to the tenant, as an operator does.
 func (p *provider) declare(resourceType, definition string) {
 	p.t.Helper()
 	_, err := p.tenants.PutSchema(p.t.Context(), p.tenant.ID, tenant.Schema{ResourceType: resourceType, Definition: json.RawMessage(definition)}, scim.CheckDeclared)
@@ -57,7 +57,7 @@ func (p *provider) find(filter string) ([]string, answer) {
 	return names, a
 }
 
-func TestFilters(t *testing.T) {
+func TestFilter_SelectsMatchingResources(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.declare("User", claimsSchema)
 	var ids []string
@@ -116,9 +116,9 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// TestSQLFiltersLikeMemory: what PostgreSQL selects is what the same filter
-// selects among the resources as clients read them.
-func TestSQLFiltersLikeMemory(t *testing.T) {
+// TestFilter_SQLMatchesInMemory checks that PostgreSQL selects the same resources as the
+// in-memory evaluation of the filter on the resources that clients read.
+func TestFilter_SQLMatchesInMemory(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.declare("User", claimsSchema)
 	for _, body := range people {
@@ -151,7 +151,7 @@ func TestSQLFiltersLikeMemory(t *testing.T) {
 		}
 		slices.Sort(want)
 		if diff := cmp.Diff(want, got); diff != "" {
-			rt.Fatalf("%s: memory has -, PostgreSQL +:\n%s", filter, diff)
+			rt.Fatalf("%s: PostgreSQL differs from memory (-memory +PostgreSQL):\n%s", filter, diff)
 		}
 	})
 }

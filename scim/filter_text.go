@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// The limits that hold before the parser runs: without them nested parentheses
-// end in a stack overflow that no recover catches.
+// Limits that are checked before the parser runs. Without them, nested parentheses cause
+// a stack overflow, which recover cannot catch.
 const (
 	maxFilterLength = 4096 // bytes
 	maxFilterDepth  = 32   // parentheses and brackets
@@ -33,11 +33,12 @@ func (t token) isOperator() bool {
 
 func (t token) is(word string) bool { return strings.EqualFold(string(t), word) }
 
-// scanFilter cuts a filter into tokens, within the limits.
-// A word that begins with a quotation mark of another kind is not a value: values are JSON.
+// scanFilter splits a filter into tokens and checks the limits. It rejects words that begin
+// with a quotation mark other than the double quote, because values are JSON.
 func scanFilter(filter string) ([]token, error) {
 	if len(filter) > maxFilterLength {
-		return nil, badRequest(invalidFilter, "the filter is longer than %d bytes", maxFilterLength)
+		return nil, badRequest(invalidFilter,
+			"the filter must be at most %d bytes, got %d", maxFilterLength, len(filter))
 	}
 	var tokens []token
 	depth := 0
@@ -47,20 +48,21 @@ func scanFilter(filter string) ([]token, error) {
 			i++
 		case '(', '[':
 			if depth++; depth > maxFilterDepth {
-				return nil, badRequest(invalidFilter, "the filter is nested deeper than %d", maxFilterDepth)
+				return nil, badRequest(invalidFilter,
+					"the filter must be nested at most %d levels deep", maxFilterDepth)
 			}
 			tokens = append(tokens, token(c))
 			i++
 		case ')', ']':
 			if depth--; depth < 0 {
-				return nil, badRequest(invalidFilter, "the filter closes what it did not open")
+				return nil, badRequest(invalidFilter, "unbalanced %q in the filter at byte %d", c, i)
 			}
 			tokens = append(tokens, token(c))
 			i++
 		case '"':
 			end := endOfString(filter, i)
 			if end < 0 {
-				return nil, badRequest(invalidFilter, "the filter has a string without an end")
+				return nil, badRequest(invalidFilter, "unterminated string in the filter at byte %d", i)
 			}
 			tokens = append(tokens, token(filter[i:end]))
 			i = end
@@ -69,15 +71,17 @@ func scanFilter(filter string) ([]token, error) {
 			for end < len(filter) && !strings.ContainsRune(" \t\r\n()[]\"", rune(filter[end])) {
 				end++
 			}
-			if first, _ := utf8.DecodeRuneInString(filter[i:]); strings.ContainsRune("'`‘’‚“”„«»", first) {
-				return nil, badRequest(invalidFilter, "strings in a filter need double quotes, got %s", clip(filter[i:end]))
+			first, _ := utf8.DecodeRuneInString(filter[i:])
+			if strings.ContainsRune("'`‘’‚“”„«»", first) {
+				return nil, badRequest(invalidFilter,
+					"filter strings must be in double quotes, got %s", clip(filter[i:end]))
 			}
 			tokens = append(tokens, token(filter[i:end]))
 			i = end
 		}
 	}
 	if depth != 0 {
-		return nil, badRequest(invalidFilter, "the filter does not close what it opens")
+		return nil, badRequest(invalidFilter, "missing closing bracket in the filter")
 	}
 	if len(tokens) == 0 {
 		return nil, badRequest(invalidFilter, "the filter is empty")
@@ -98,8 +102,8 @@ func endOfString(s string, start int) int {
 	return -1
 }
 
-// normalize writes tokens in the form that filter-parser reads, which refuses a
-// value without quotes, as Entra sends it: externalId eq jyoung.
+// normalize formats tokens for filter-parser. It quotes unquoted values such as Entra's
+// externalId eq jyoung, which filter-parser rejects.
 func normalize(tokens []token) string {
 	var b strings.Builder
 	for i, t := range tokens {
@@ -119,12 +123,12 @@ func needsBlank(before, after token) bool {
 	return before != "(" && after != ")" && (after != "(" || !before.is("not"))
 }
 
-// isLiteral: true, false, null, or a number as JSON has it; 00123 is a word.
+// isLiteral reports whether a token is true, false, null or a JSON number; 00123 is a word.
 func isLiteral(t token) bool {
 	return json.Valid([]byte(strings.ToLower(string(t))))
 }
 
-// bracket is a value filter with what stands behind it:
+// bracket is a value filter with the comparison after it:
 // emails[type eq "work"], emails[type eq "work"].value eq "x" or …].value pr.
 type bracket struct {
 	attribute token
@@ -132,8 +136,9 @@ type bracket struct {
 	behind    []token
 }
 
-// liftBrackets takes the value filters out of a filter, and puts presences of
-// made-up attributes, which no filter can have named, in their place.
+// liftBrackets replaces each value filter with a presence test (pr) of a placeholder
+// attribute, whose name does not occur in the filter, and returns the value filters by
+// placeholder.
 func liftBrackets(tokens []token) (outer []token, lifted map[string]bracket, err error) {
 	if !slices.Contains(tokens, "[") {
 		return tokens, nil, nil
@@ -154,7 +159,7 @@ func liftBrackets(tokens []token) (outer []token, lifted map[string]bracket, err
 		}
 		switch {
 		case len(rest) > 0 && rest[0].is("pr"):
-			rest = rest[1:] // an element that meets the filter is present
+			rest = rest[1:] // pr adds nothing: a matching element is present
 		case len(rest) > 1 && rest[0][0] == '.' && rest[1].is("pr"):
 			b.behind, rest = []token{rest[0][1:], "pr"}, rest[2:]
 		case len(rest) > 2 && rest[0][0] == '.' && rest[1].isOperator():
@@ -167,7 +172,7 @@ func liftBrackets(tokens []token) (outer []token, lifted map[string]bracket, err
 	return outer, lifted, nil
 }
 
-// cutBracket splits tokens that begin with attribute[…] behind the bracket.
+// cutBracket splits tokens that begin with attribute[…] after the closing bracket.
 func cutBracket(tokens []token) (b bracket, rest []token, err error) {
 	depth := 0
 	for i, t := range tokens {
@@ -180,5 +185,5 @@ func cutBracket(tokens []token) (b bracket, rest []token, err error) {
 			}
 		}
 	}
-	return b, nil, badRequest(invalidFilter, "the filter does not close what it opens")
+	return b, nil, badRequest(invalidFilter, "missing closing bracket in the filter")
 }

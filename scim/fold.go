@@ -42,7 +42,7 @@ func foldAll(attributes []Attribute, o Object) Object {
 
 func foldMember(attributes []Attribute, name string, value any) any {
 	a := attribute(attributes, name)
-	if a == nil { // of a schema that the tenant has deleted: nothing compares it
+	if a == nil { // the tenant has deleted the schema: nothing compares the value
 		return value
 	}
 	return foldValue(a, value)
@@ -66,7 +66,7 @@ func foldValue(a *Attribute, value any) any {
 	return value
 }
 
-// NewKeyer returns the keyer of a tenant with these schemas of its own.
+// NewKeyer returns the keyer of a tenant with these custom schemas.
 func NewKeyer(declared []tenant.Schema) (directory.Keyer, error) {
 	extensions, err := parseDeclared(declared)
 	if err != nil {
@@ -86,6 +86,8 @@ func NewKeyer(declared []tenant.Schema) (directory.Keyer, error) {
 		if err != nil {
 			return directory.Keys{}, err
 		}
-		return directory.Keys{UniqueName: r.UniqueName, ExternalID: r.ExternalID, Folded: r.Folded, Unique: r.Unique}, nil
+		return directory.Keys{
+			UniqueName: r.UniqueName, ExternalID: r.ExternalID, Folded: r.Folded, Unique: r.Unique,
+		}, nil
 	}, nil
 }

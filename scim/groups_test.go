@@ -14,22 +14,22 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-func TestGroupsOfAPrincipalAreDirectAndIndirect(t *testing.T) {
+func TestGroups_IncludeIndirectMemberships(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada"}`)
 	agent := p.create("/Agents", `{"agentUserName":"writer","owners":["`+ada+`"]}`)
 	inner := p.create("/Groups", `{"displayName":"inner","members":["`+ada+`","`+agent+`"]}`)
 	middle := p.create("/Groups", `{"displayName":"middle","members":["`+inner+`"]}`)
 	outer := p.create("/Groups", `{"displayName":"outer","members":["`+middle+`","`+ada+`"]}`)
-	// A circle ends.
+	// A cycle of groups must not loop forever.
 	p.do("PATCH", "/Groups/"+inner, patchBody(`{"op":"add","path":"members","value":"`+outer+`"}`))
 	want := `{"groups":[{"value":"` + inner + `","type":"direct","display":"inner","$ref":"` + p.url + "/Groups/" + inner + `"},{"value":"` + middle + `","type":"indirect"},{"value":"` + outer + `","type":"%s"}]}`
 	p.wantJSON(p.do("GET", "/Users/"+ada, "").body, fmt.Sprintf(want, "direct"))
 	p.wantJSON(p.do("GET", "/Agents/"+agent, "").body, fmt.Sprintf(want, "indirect"))
 	if a := p.do("GET", "/Groups/"+inner, ""); a.body["groups"] != nil {
-		t.Errorf("a group shows an attribute that its schema has not: %s", a.raw)
+		t.Errorf("a group has the attribute groups, which its schema lacks: %s", a.raw)
 	}
-	// What is written to groups is ignored, on every way in.
+	// Writes to groups are ignored by every method.
 	for _, a := range []answer{
 		p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","path":"groups","value":[]}`)),
 		p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"remove","path":"groups[value eq \"`+inner+`\"]"}`)),
@@ -39,12 +39,12 @@ func TestGroupsOfAPrincipalAreDirectAndIndirect(t *testing.T) {
 			t.Errorf("answered %d: %s", a.status, a.raw)
 		}
 	}
-	// A deleted group leads nowhere, and neither does what only it led to.
+	// A deleted group ends the memberships that lead through it.
 	p.do("DELETE", "/Groups/"+middle, "")
 	p.wantJSON(p.do("GET", "/Agents/"+agent, "").body, `{"groups":[{"value":"`+inner+`"}]}`)
 }
 
-func TestMembersAreUsersAgentsAndGroups(t *testing.T) {
+func TestMembers_AcceptUsersAgentsAndGroups(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada","displayName":"Ada"}`)
 	agent := p.create("/Agents", `{"agentUserName":"writer","owners":["`+ada+`"]}`)
@@ -52,12 +52,12 @@ func TestMembersAreUsersAgentsAndGroups(t *testing.T) {
 	team := p.create("/Groups", `{"displayName":"team","members":[{"value":"`+ada+`"},{"value":"`+agent+`"},{"value":"`+inner+`"},{"value":"`+ada+`"}]}`)
 	p.wantJSON(p.do("GET", "/Groups/"+team, "").body, `{"members":[{"value":"`+ada+`","type":"User","display":"Ada","$ref":"`+p.url+"/Users/"+ada+`"},{"type":"Agent","display":"writer"},{"type":"Group"}]}`)
 	for name, c := range map[string]struct{ operation, want string }{
-		"itself":                   {`{"op":"add","path":"members","value":"` + team + `"}`, `{"scimType":"invalidValue"}`},
-		"an unknown one":           {`{"op":"add","path":"members","value":["` + ada + `","00000000-0000-4000-8000-000000000000"]}`, `{"scimType":"invalidValue","detail":"members: no resource has the id 00000000-0000-4000-8000-000000000000"}`},
-		"no id":                    {`{"op":"add","path":"members","value":"ada"}`, `{"scimType":"invalidValue","detail":"members: no resource has the id ada"}`},
-		"another value of one":     {`{"op":"replace","path":"members[value eq \"` + ada + `\"].value","value":"` + agent + `"}`, `{"scimType":"mutability"}`},
-		"to replace one unnamed":   {`{"op":"replace","path":"members[type eq \"User\"]","value":{"value":"` + agent + `"}}`, `{"scimType":"noTarget"}`},
-		"to replace one by anther": {`{"op":"replace","path":"members[value eq \"` + ada + `\"]","value":{"value":"` + agent + `"}}`, `{"scimType":"mutability"}`},
+		"the group itself":            {`{"op":"add","path":"members","value":"` + team + `"}`, `{"scimType":"invalidValue"}`},
+		"an unknown id":               {`{"op":"add","path":"members","value":["` + ada + `","00000000-0000-4000-8000-000000000000"]}`, `{"scimType":"invalidValue","detail":"members: no resource has the id 00000000-0000-4000-8000-000000000000"}`},
+		"not a UUID":                  {`{"op":"add","path":"members","value":"ada"}`, `{"scimType":"invalidValue","detail":"members: no resource has the id ada"}`},
+		"another value for a member":  {`{"op":"replace","path":"members[value eq \"` + ada + `\"].value","value":"` + agent + `"}`, `{"scimType":"mutability"}`},
+		"replacing without value eq":  {`{"op":"replace","path":"members[type eq \"User\"]","value":{"value":"` + agent + `"}}`, `{"scimType":"noTarget"}`},
+		"replacing by another member": {`{"op":"replace","path":"members[value eq \"` + ada + `\"]","value":{"value":"` + agent + `"}}`, `{"scimType":"mutability"}`},
 	} {
 		a := p.do("PATCH", "/Groups/"+team, patchBody(c.operation))
 		if a.status != http.StatusBadRequest {
@@ -75,12 +75,12 @@ func TestMembersAreUsersAgentsAndGroups(t *testing.T) {
 	}
 	other := p.create("/Agents", `{"agentUserName":"other","owners":["`+ada+`"]}`)
 	if a := p.do("PATCH", "/Groups/"+team, patchBody(`{"op":"add","path":"members","value":"`+other+`"},{"op":"remove","path":"members[type eq \"Agent\" and display eq \"other\"]"}`)); len(a.body["members"].([]any)) != 3 {
-		t.Errorf("a filter does not see who was added before it: %s", a.raw)
+		t.Errorf("a filter does not match a member that was added before it: %s", a.raw)
 	}
 	p.wantJSON(p.do("PATCH", "/Groups/"+team, patchBody(`{"op":"remove","path":"members[type eq \"Agent\" or display sw \"inn\"]"}`)).body, `{"members":[{"value":"`+ada+`"}]}`)
 }
 
-func TestParallelMembershipsOfARenamedGroupLoseNothing(t *testing.T) {
+func TestGroups_ParallelRenamesAndMembershipsAllApply(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	team := p.create("/Groups", `{"displayName":"team"}`)
 	var ids []string
@@ -104,7 +104,7 @@ func TestParallelMembershipsOfARenamedGroupLoseNothing(t *testing.T) {
 			if a.status != http.StatusOK {
 				t.Errorf("answered %d: %s", a.status, a.raw)
 			}
-			// The version vouches for the name beside it, whoever changed that.
+			// The name in a response must be that of its version, even if another request changed it.
 			mu.Lock()
 			defer mu.Unlock()
 			named[a.header.Get("ETag")+fmt.Sprint(a.body["displayName"])] = true
@@ -116,15 +116,16 @@ func TestParallelMembershipsOfARenamedGroupLoseNothing(t *testing.T) {
 		t.Errorf("%d members of %v, want 8", got, a.body["displayName"])
 	}
 	if !named[a.header.Get("ETag")+fmt.Sprint(a.body["displayName"])] {
-		t.Errorf("nobody was told of version %s with the name %v: %v", a.header.Get("ETag"), a.body["displayName"], named)
+		t.Errorf("no response had the version %s with the name %v: %v", a.header.Get("ETag"), a.body["displayName"], named)
 	}
 	if a.header.Get("ETag") != `W/"18"` {
 		t.Errorf("version %s, want one for each of 17 changes", a.header.Get("ETag"))
 	}
 }
 
-// TestAGroupOf50000 is read, changed and listed without being loaded.
-func TestAGroupOf50000(t *testing.T) {
+// TestGroups_50000MembersAreNotLoaded reads, changes and lists a group of 50,000 members and
+// checks that its members are not loaded.
+func TestGroups_50000MembersAreNotLoaded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills a group of 50,000")
 	}
@@ -163,7 +164,7 @@ func TestAGroupOf50000(t *testing.T) {
 		}
 	})
 	grown("a read without members", func() { p.do("GET", "/Groups/"+team+"?excludedAttributes=members", "") })
-	grown("a look for one member", func() {
+	grown("a filter by one member", func() {
 		if a := p.do("GET", `/Groups?filter=id%20eq%20%22`+team+`%22%20and%20members%20eq%20%22`+member+`%22&attributes=id`, ""); a.body["totalResults"] != 1.0 {
 			t.Errorf("%s", a.raw)
 		}
@@ -178,7 +179,7 @@ func TestAGroupOf50000(t *testing.T) {
 			met[m.(map[string]any)["value"].(string)] = true
 		}
 		if len(met) != n+1 {
-			t.Errorf("%s shows %d members, want %d", path, len(met), n+1)
+			t.Errorf("%s returned %d members, want %d", path, len(met), n+1)
 		}
 	}
 	p.do("PATCH", "/Groups/"+team, patchBody(`{"op":"replace","path":"members","value":[{"value":"`+member+`"}]}`))

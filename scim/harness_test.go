@@ -30,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
-// starter records what would have been started.
+// starter records the events whose workflows would be started.
 type starter struct {
 	mu     sync.Mutex
 	events []lifecycle.Event
@@ -43,7 +43,7 @@ func (s *starter) Start(_ context.Context, e lifecycle.Event) (string, error) {
 	return "run", nil
 }
 
-// kinds lists the events of a principal since the last call.
+// kinds returns the kinds of a principal's events since the last call.
 func (s *starter) kinds(principal string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,7 +62,7 @@ func (s *starter) kinds(principal string) []string {
 type provider struct {
 	t  testing.TB
 	db *database.DB
-	// database names it for who wants to look behind the API.
+	// database is for tests that read the tables directly.
 	database stacktest.Database
 	root     string // the server's address
 	url      string // the SCIM base URL
@@ -85,7 +85,7 @@ func newProvider(t testing.TB, profile tenant.Profile, settings ...string) *prov
 	return p
 }
 
-// handler mounts the provider as the product does, without a limit of rate.
+// handler mounts the provider like the product, without a rate limit.
 func (p *provider) handler() http.Handler {
 	log := slog.New(slog.NewTextHandler(p.t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	keyset, err := seal.GenerateKeyset()
@@ -108,7 +108,7 @@ func (p *provider) handler() http.Handler {
 	return r
 }
 
-// asTenant is the same provider for a tenant of one test's own.
+// asTenant returns the same provider with a new tenant.
 func (p *provider) asTenant(t testing.TB, profile tenant.Profile) *provider {
 	t.Helper()
 	other := *p
@@ -117,7 +117,7 @@ func (p *provider) asTenant(t testing.TB, profile tenant.Profile) *provider {
 	return &other
 }
 
-// newProviderOn is another process with the same database and tenant.
+// newProviderOn returns a second process with the same database and tenant.
 func newProviderOn(t testing.TB, p *provider) *provider {
 	t.Helper()
 	other := *p
@@ -142,7 +142,7 @@ func (p *provider) newTenant(name string, profile tenant.Profile) (tenant.Tenant
 	return of, secret
 }
 
-// answer is what a request got.
+// answer is the response to a request.
 type answer struct {
 	status int
 	header http.Header
@@ -189,7 +189,7 @@ func (p *provider) create(path, body string) string {
 	return a.body["id"].(string)
 }
 
-// patchBody wraps operations as every client does.
+// patchBody returns a PatchOp message with the operations.
 func patchBody(operations string) string {
 	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[` + operations + `]}`
 }
@@ -201,7 +201,7 @@ func (p *provider) wantJSON(got map[string]any, want string) {
 	}
 }
 
-// restricted tells whether decision points see a restriction.
+// restricted reports whether the principal has a restriction.
 func (p *provider) restricted(principal string) bool {
 	p.t.Helper()
 	var restricted bool
@@ -214,13 +214,13 @@ func (p *provider) restricted(principal string) bool {
 	return restricted
 }
 
-// row reads one row of the tenant's, as the superuser sees it.
+// row reads one row as the superuser.
 func (p *provider) row(sql string, args ...any) pgx.Row {
 	p.t.Helper()
 	return p.connect().QueryRow(p.t.Context(), sql, args...)
 }
 
-// connect is a connection of the superuser's, until the test ends.
+// connect returns a connection as the superuser, which is closed when the test ends.
 func (p *provider) connect() *pgx.Conn {
 	p.t.Helper()
 	conn, err := pgx.Connect(p.t.Context(), p.database.OwnerURL)
@@ -231,7 +231,7 @@ func (p *provider) connect() *pgx.Conn {
 	return conn
 }
 
-// atOnce sends requests in parallel, and counts their statuses.
+// atOnce sends requests in parallel and counts their statuses.
 func (p *provider) atOnce(n int, send func(i int) int) map[int]int {
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -248,7 +248,8 @@ func (p *provider) atOnce(n int, send func(i int) int) map[int]int {
 	return statuses
 }
 
-// status is what a request is answered with, in any goroutine; 0 where it is not.
+// status sends a request and returns its status, or 0 on an error. It may be called from any
+// goroutine.
 func (p *provider) status(method, path, body string) int {
 	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, strings.NewReader(body))
 	if err != nil {

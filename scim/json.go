@@ -13,9 +13,9 @@ import (
 // maxDepth bounds nested objects and arrays.
 const maxDepth = 32
 
-// parseObject reads a JSON object as encoding/json does, with numbers as written. It
-// refuses a name given twice, which parties read differently (RFC 8259 section 4), and
-// depth beyond maxDepth.
+// parseObject parses a JSON object like encoding/json, with numbers as written. It rejects
+// duplicate names, which implementations handle differently (RFC 8259 section 4), and
+// nesting beyond maxDepth.
 func parseObject(body []byte) (map[string]any, error) {
 	p := parser{text: string(body)}
 	value, err := p.value(0)
@@ -24,16 +24,16 @@ func parseObject(body []byte) (map[string]any, error) {
 	}
 	object, ok := value.(map[string]any)
 	if !ok {
-		return nil, badRequest(invalidSyntax, "the body is not a JSON object")
+		return nil, badRequest(invalidSyntax, "the body must be a JSON object")
 	}
 	if p.peek(); p.at < len(p.text) {
-		return nil, badRequest(invalidSyntax, "something follows the JSON object")
+		return nil, badRequest(invalidSyntax, "unexpected data after the JSON object at byte %d", p.at)
 	}
 	return object, nil
 }
 
-// parser reads values from the front of what is left of a text. Strings without escapes
-// are parts of the text.
+// parser parses JSON values from text, starting at the offset at. Strings without escapes
+// share the memory of text.
 type parser struct {
 	text string
 	at   int
@@ -43,7 +43,7 @@ func (p *parser) invalid() error {
 	return badRequest(invalidSyntax, "the body is not valid JSON, at byte %d", p.at)
 }
 
-// peek is the next byte behind white space; 0 at the end.
+// peek skips white space and returns the next byte, or 0 at the end.
 func (p *parser) peek() byte {
 	for ; p.at < len(p.text); p.at++ {
 		switch c := p.text[p.at]; c {
@@ -55,7 +55,7 @@ func (p *parser) peek() byte {
 	return 0
 }
 
-// take skips a byte, if it is the next one.
+// take skips the next byte if it is c, and reports whether it was.
 func (p *parser) take(c byte) bool {
 	if p.peek() != c {
 		return false
@@ -66,7 +66,7 @@ func (p *parser) take(c byte) bool {
 
 func (p *parser) value(depth int) (any, error) {
 	if depth > maxDepth {
-		return nil, badRequest(invalidSyntax, "the JSON is nested deeper than %d", maxDepth)
+		return nil, badRequest(invalidSyntax, "the JSON is nested deeper than %d levels", maxDepth)
 	}
 	switch c := p.peek(); c {
 	case '{':
@@ -109,7 +109,7 @@ func (p *parser) object(depth int) (map[string]any, error) {
 			return nil, err
 		}
 		if _, twice := object[name]; twice {
-			return nil, badRequest(invalidSyntax, "a JSON object has the key %q twice", clip(name))
+			return nil, badRequest(invalidSyntax, "duplicate key %q in a JSON object", clip(name))
 		}
 		if !p.take(':') {
 			return nil, p.invalid()
@@ -147,8 +147,8 @@ func (p *parser) list(depth int) ([]any, error) {
 	}
 }
 
-// string reads the string that begins here. What has escapes, or is no UTF-8, is read
-// as encoding/json does.
+// string parses the string at the current offset. Strings with escapes or invalid UTF-8
+// are decoded by encoding/json.
 func (p *parser) string() (string, error) {
 	start, plain := p.at, true
 	for p.at++; p.at < len(p.text); p.at++ {
@@ -193,7 +193,7 @@ func (p *parser) number() (json.Number, error) {
 	return json.Number(p.text[start:p.at]), nil
 }
 
-// skip skips a byte, if it is one of these.
+// skip skips the next byte if it is one of these, and reports whether it was.
 func (p *parser) skip(these string) bool {
 	if p.at == len(p.text) || strings.IndexByte(these, p.text[p.at]) < 0 {
 		return false
@@ -202,7 +202,7 @@ func (p *parser) skip(these string) bool {
 	return true
 }
 
-// digits skips digits, and tells whether there were any.
+// digits skips digits and reports whether there were any.
 func (p *parser) digits() bool {
 	start := p.at
 	for p.at < len(p.text) && '0' <= p.text[p.at] && p.text[p.at] <= '9' {
@@ -211,8 +211,8 @@ func (p *parser) digits() bool {
 	return p.at > start
 }
 
-// appendValue writes an Object, or a value in one, as JSON; names are sorted, so that
-// what is the same looks the same.
+// appendValue appends an Object, or a value in one, as JSON. Names are sorted, so that equal
+// values have equal encodings.
 func appendValue(b []byte, value any) []byte {
 	switch v := value.(type) {
 	case Object:
@@ -242,14 +242,14 @@ func appendValue(b []byte, value any) []byte {
 	case nil:
 		return append(b, "null"...)
 	}
-	panic(fmt.Sprintf("scim: a %T is no value of an Object", value))
+	panic(fmt.Sprintf("scim: unexpected type %T in an Object", value))
 }
 
-// appendString writes a JSON string. Most need no escapes.
+// appendString appends a JSON string. It calls encoding/json only if escapes may be needed.
 func appendString(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
-			encoded, _ := json.Marshal(s) // a string encodes
+			encoded, _ := json.Marshal(s) // encoding a string never fails
 			return append(b, encoded...)
 		}
 	}

@@ -56,7 +56,7 @@ func TestMembers_ElementWithoutValueIsRefused(t *testing.T) {
 	p.wantJSON(p.do("GET", "/Agents/"+agent, "").body, `{"owners":[{"value":"`+ada+`"}],"meta":{"version":"W/\"1\""}}`)
 }
 
-func TestMembers_RefStandsForTheValue(t *testing.T) {
+func TestMembers_RefReplacesMissingValue(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada"}`)
 	for _, ref := range []string{p.url + "/Users/" + ada, "../Users/" + ada, "Users/" + ada, "https://other.example/scim/v2/Users/" + ada + "/"} {
@@ -81,7 +81,7 @@ func TestSchemas_EdgesAreWritable(t *testing.T) {
 	}
 }
 
-func TestFilter_OtherQuotesAreRefused(t *testing.T) {
+func TestFilter_OnlyDoubleQuotesAreAccepted(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	id := p.create("/Users", `{"userName":"jyoung","externalId":"jyoung"}`)
 	for _, filter := range []string{`userName eq 'x'`, `userName eq ‘x’`, "userName eq `x`", `externalId eq “x”`, `emails[type eq 'work'].value eq "x"`, `userName eq 'a b'`} {
@@ -95,7 +95,7 @@ func TestFilter_OtherQuotesAreRefused(t *testing.T) {
 	}
 }
 
-func TestEmails_SameTypeAndValueAreOne(t *testing.T) {
+func TestEmails_DuplicatesAreMerged(t *testing.T) {
 	const twice = `[{"type":"work","value":"a@b.c"},{"type":"Work","value":"A@B.C","primary":true},{"type":"home","value":"a@b.c"}]`
 	const once = `{"emails":[{"value":"A@B.C","primary":true},{"type":"home"}]}`
 	p := newProvider(t, tenant.ProfileDefault)
@@ -113,7 +113,7 @@ func TestEmails_SameTypeAndValueAreOne(t *testing.T) {
 	check("add", p.wantOK("PATCH", "/Users/"+id, patchBody(`{"op":"add","path":"emails","value":`+twice+`}`)))
 }
 
-func TestPatch_UnassignedValueMakesNoElement(t *testing.T) {
+func TestPatch_UnassignedValueCreatesNoElement(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	id := p.create("/Users", `{"userName":"ada"}`)
 	for _, value := range []string{"null", `""`} {
@@ -255,7 +255,7 @@ func TestOkta_UnknownMembersAreSkippedAndReported(t *testing.T) {
 			want := `{"members":[{"value":"` + ada + `"}]}`
 			p.wantJSON(p.wantOK("PATCH", "/Groups/"+team, patch).body, want)
 			p.wantJSON(p.wantOK("POST", "/Groups", `{"displayName":"other","members":`+members+`}`).body, want)
-			p.wantOK("PATCH", "/Groups/"+team, patch) // changes nothing, and is reported all the same
+			p.wantOK("PATCH", "/Groups/"+team, patch) // changes nothing but is still audited
 			p.wantJSON(p.wantOK("PUT", "/Groups/"+team, `{"displayName":"team","members":`+members+`}`).body, want)
 			p.wantJSON(p.wantOK("PATCH", "/Groups/"+team, patchBody(`{"op":"replace","path":"members","value":`+members+`}`)).body, want)
 			var rows int

@@ -7,28 +7,36 @@ import (
 	"strings"
 )
 
-// How identity providers call, and mean, what SCIM calls active. The names are compared in
-// lower case and without what separates words.
+// Names and values that identity providers use for SCIM's active. Names are compared in
+// lower case and without the separators '_' and '-'.
 var (
-	activeNames   = []string{"active", "isactive", "useractive", "enabled", "isenabled", "accountenabled", "userenabled"}
-	inactiveNames = []string{
-		"inactive", "disabled", "isdisabled", "accountdisabled", "suspended", "issuspended", "deactivated", "isdeactivated", "deprovisioned",
-		"terminated", "isterminated", "archived", "isarchived", "locked", "islocked", "accountlocked", "deleted", "isdeleted", "issoftdeleted",
+	activeNames = []string{
+		"active", "isactive", "useractive", "enabled", "isenabled", "accountenabled", "userenabled",
 	}
-	statusNames    = []string{"status", "accountstatus", "userstatus", "employeestatus", "employmentstatus", "state", "accountstate", "userstate"}
+	inactiveNames = []string{
+		"inactive", "disabled", "isdisabled", "accountdisabled", "suspended", "issuspended",
+		"deactivated", "isdeactivated", "deprovisioned", "terminated", "isterminated", "archived", "isarchived",
+		"locked", "islocked", "accountlocked", "deleted", "isdeleted", "issoftdeleted",
+	}
+	statusNames = []string{
+		"status", "accountstatus", "userstatus", "employeestatus", "employmentstatus",
+		"state", "accountstate", "userstate",
+	}
 	inactiveStates = []string{
-		"inactive", "disabled", "suspended", "deactivated", "deprovisioned", "terminated", "archived", "locked", "deleted", "staged", "off", "left",
+		"inactive", "disabled", "suspended", "deactivated", "deprovisioned", "terminated", "archived",
+		"locked", "deleted", "staged", "off", "left",
 	}
 )
 
-// misdirected refuses an unknown attribute that is meant to deactivate: ignored as other
-// unknown attributes are, the identity provider would show a success, and the principal
-// would stay active.
+// misdirected returns an error for an unknown attribute that is meant to deactivate. If it
+// were ignored like other unknown attributes, the identity provider would report success
+// and the principal would stay active.
 func misdirected(rt *ResourceType, name string, value any) error {
 	if attribute(rt.Schema.Attributes, "active") == nil {
 		return nil
 	}
-	if members, ok := value.(map[string]any); ok && strings.HasPrefix(strings.ToLower(name), "urn:") { // an unknown schema's object
+	// The object of an unknown schema.
+	if members, ok := value.(map[string]any); ok && strings.HasPrefix(strings.ToLower(name), "urn:") {
 		for inner, v := range members {
 			if err := misdirected(rt, inner, v); err != nil {
 				return err
@@ -39,7 +47,8 @@ func misdirected(rt *ResourceType, name string, value any) error {
 	if !deactivates(name, unwrapped(value)) {
 		return nil
 	}
-	return badRequest(invalidPath, "%s has no attribute %q: to deactivate, map it to the attribute active", rt.Name, clip(name))
+	return badRequest(invalidPath,
+		"%s has no attribute %q: to deactivate, map it to the attribute active", rt.Name, clip(name))
 }
 
 func deactivates(name string, value any) bool {

@@ -8,7 +8,8 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// TestNames_HoldNoControls: operators read names in terminals, logs and reports.
+// TestNames_HoldNoControls checks that names cannot contain control characters, because
+// operators read names in terminals, logs and reports.
 func TestNames_HoldNoControls(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	for name, character := range map[string]string{
@@ -32,7 +33,7 @@ func TestNames_HoldNoControls(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.status, a.raw)
 		}
 	}
-	// An address is no name: its lines stay.
+	// An address is not a name: it may have several lines.
 	if a := p.do("POST", "/Users", `{"userName":"lines","addresses":[{"type":"work","formatted":"100 Main St\nTown"}]}`); a.status != http.StatusCreated {
 		t.Errorf("an address of two lines: %d %s", a.status, a.raw)
 	}

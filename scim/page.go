@@ -12,15 +12,17 @@ import (
 )
 
 const (
-	// firstMembers are read for all groups of a page at once; a group that has
-	// more is read on in pieces of moreMembers.
+	// firstMembers is how many members of each group of a page are read in one query. The
+	// other members of a group are read in batches of moreMembers.
 	firstMembers = 100
 	moreMembers  = 2000
 )
 
-// writePage sends a ListResponse piece by piece: a page of large groups is
-// never in memory as a whole.
-func (h resourceHandler) writePage(w http.ResponseWriter, r *http.Request, q searchRequest, page directory.Page, projections map[string]projection, next string) error {
+// writePage streams a ListResponse, because a page of large groups does not fit in memory.
+func (h resourceHandler) writePage(
+	w http.ResponseWriter, r *http.Request, q searchRequest, page directory.Page,
+	projections map[string]projection, next string,
+) error {
 	members, err := h.members(r, page.Resources, projections)
 	if err != nil {
 		return err
@@ -42,7 +44,8 @@ func (h resourceHandler) writePage(w http.ResponseWriter, r *http.Request, q sea
 		p := projections[resource.Type]
 		body, err := p.apply(p.rt.render(sessionOf(r).base, resource))
 		if i == 0 {
-			out.b = slices.Grow(out.b, min(sendAt, len(page.Resources)*len(body))) // resources of a page are alike
+			// Resources of a page have similar sizes.
+			out.b = slices.Grow(out.b, min(sendAt, len(page.Resources)*len(body)))
 		}
 		if err == nil {
 			err = members.write(r.Context(), out, p, resource, body)
@@ -56,7 +59,7 @@ func (h resourceHandler) writePage(w http.ResponseWriter, r *http.Request, q sea
 	return nil
 }
 
-// bodyWriter collects a body, and sends what it has when it grows large.
+// bodyWriter buffers a body and sends the buffer when it reaches sendAt.
 type bodyWriter struct {
 	w      http.ResponseWriter
 	status int
@@ -64,7 +67,7 @@ type bodyWriter struct {
 	sent   bool
 }
 
-// sendAt is how much is collected, in bytes.
+// sendAt is the size of the buffer, in bytes.
 const sendAt = 256 << 10
 
 func (o *bodyWriter) flush() {
@@ -72,7 +75,7 @@ func (o *bodyWriter) flush() {
 		return
 	}
 	o.header()
-	_, _ = o.w.Write(o.b) // a client that is gone needs no answer
+	_, _ = o.w.Write(o.b) // the client may have disconnected
 	o.b = o.b[:0]
 }
 
@@ -86,11 +89,11 @@ func (o *bodyWriter) header() {
 
 func (o *bodyWriter) close() {
 	o.header()
-	_, _ = o.w.Write(o.b) // a client that is gone needs no answer
+	_, _ = o.w.Write(o.b) // the client may have disconnected
 }
 
-// abort returns the error, or where an answer is under way already cuts the
-// connection: half an answer must not look like one.
+// abort returns err. If a part of the response has been sent, it aborts the connection
+// instead, so that the client does not take the part for the whole.
 func (o *bodyWriter) abort(err error) error {
 	if o.sent {
 		panic(http.ErrAbortHandler)
@@ -98,7 +101,7 @@ func (o *bodyWriter) abort(err error) error {
 	return err
 }
 
-// memberReader writes the members of groups that were begun to be read.
+// memberReader writes the members of groups. first holds the first batch of each group.
 type memberReader struct {
 	resourceHandler
 	tenant uuid.UUID
@@ -106,9 +109,11 @@ type memberReader struct {
 	first  map[uuid.UUID][]directory.Edge
 }
 
-// members begins to read the members of the groups among the resources, where
-// anyone asks for them.
-func (h resourceHandler) members(r *http.Request, resources []*directory.Resource, projections map[string]projection) (*memberReader, error) {
+// members reads the first members of the groups among the resources, unless the projection
+// omits members.
+func (h resourceHandler) members(
+	r *http.Request, resources []*directory.Resource, projections map[string]projection,
+) (*memberReader, error) {
 	m := &memberReader{resourceHandler: h, tenant: sessionOf(r).Tenant.ID, base: sessionOf(r).base}
 	var groups []uuid.UUID
 	for _, resource := range resources {
@@ -124,8 +129,10 @@ func (h resourceHandler) members(r *http.Request, resources []*directory.Resourc
 	return m, err
 }
 
-// write sends a resource with its members, if it has any.
-func (m *memberReader) write(ctx context.Context, out *bodyWriter, p projection, r *directory.Resource, body []byte) error {
+// write writes a resource with its members, if it has any.
+func (m *memberReader) write(
+	ctx context.Context, out *bodyWriter, p projection, r *directory.Resource, body []byte,
+) error {
 	members := m.first[r.ID]
 	if len(members) == 0 {
 		out.b = append(out.b, body...)

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// maxOperations bounds one PATCH.
+	// maxOperations bounds the operations of one PATCH.
 	maxOperations = 1000
-	// maxComparisons bounds how often one PATCH may look at an element of a list, once for
-	// each comparison of a value filter: work that no size of a message bounds.
+	// maxComparisons bounds the comparisons of list elements by one PATCH, one per element
+	// and comparison of a value filter. The size of a message does not bound this work.
 	maxComparisons = 100_000
 )
 
@@ -27,11 +27,11 @@ type operation struct {
 	hasPath  bool
 	value    any
 	hasValue bool
-	// inValue: the path is a name in the value of an operation without a path.
+	// inValue is set if the path is a name in the value of an operation without a path.
 	inValue bool
 }
 
-// parsePatch reads a PatchOp message; names and ops in any case.
+// parsePatch parses a PatchOp message. Names and ops are case-insensitive.
 func parsePatch(body map[string]any) ([]operation, error) {
 	var list []any
 	found := false
@@ -41,16 +41,16 @@ func parsePatch(body map[string]any) ([]operation, error) {
 		}
 	}
 	if !found || len(list) == 0 {
-		return nil, badRequest(invalidSyntax, "a PATCH has a list of Operations")
+		return nil, badRequest(invalidSyntax, "Operations must be a non-empty array")
 	}
 	if len(list) > maxOperations {
-		return nil, badRequest(tooMany, "a PATCH has at most %d operations", maxOperations)
+		return nil, badRequest(tooMany, "Operations must have at most %d elements, got %d", maxOperations, len(list))
 	}
 	operations := make([]operation, 0, len(list))
 	for _, v := range list {
 		members, ok := v.(map[string]any)
 		if !ok {
-			return nil, badRequest(invalidSyntax, "an operation is an object")
+			return nil, badRequest(invalidSyntax, "each operation must be an object")
 		}
 		o, err := parseOperation(members)
 		if err != nil {
@@ -71,7 +71,7 @@ func parseOperation(members map[string]any) (operation, error) {
 		case "path":
 			path, ok := value.(string)
 			if value != nil && !ok {
-				return o, badRequest(invalidPath, "a path is a string")
+				return o, badRequest(invalidPath, "path must be a string")
 			}
 			o.path, o.hasPath = path, strings.TrimSpace(path) != ""
 		case "value":
@@ -81,28 +81,33 @@ func parseOperation(members map[string]any) (operation, error) {
 	switch o.op {
 	case "add", "replace":
 		if !o.hasValue {
-			return o, badRequest(invalidValue, "%s needs a value", o.op)
+			return o, badRequest(invalidValue, "%s requires a value", o.op)
 		}
 	case "remove":
-		o.hasValue = o.hasValue && o.value != nil // a null names nothing
+		o.hasValue = o.hasValue && o.value != nil // null is the same as no value
 		if !o.hasPath {
-			return o, badRequest(noTarget, "remove needs a path")
+			return o, badRequest(noTarget, "remove requires a path")
 		}
 	default:
-		return o, badRequest(invalidSyntax, "op is add, replace or remove")
+		return o, badRequest(invalidSyntax, "op must be one of add, replace, remove, got %q", clip(o.op))
 	}
 	return o, nil
 }
 
-// matcher finds the members of the group at hand, and of those about to be added,
-// that meet a condition.
+// matcher returns the current members of the group, and the added ones, that match a
+// condition.
 type matcher func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error)
 
-// patch applies operations in order to a copy of the resource: all or nothing.
-// What they do to a group's members comes back apart.
-func patch(rt *ResourceType, rd reader, current Object, operations []operation, match matcher) (Object, directory.Delta, error) {
+// patch applies operations in order to a copy of the resource and returns the copy, or an
+// error if any operation fails. It returns changes of a group's members separately.
+func patch(
+	rt *ResourceType, rd reader, current Object, operations []operation, match matcher,
+) (Object, directory.Delta, error) {
 	left := maxComparisons
-	p := patcher{rt: rt, reader: rd, object: clone(current).(Object), match: match, delta: &directory.Delta{SkipUnknown: rd.skipsMembers}, left: &left}
+	p := patcher{
+		rt: rt, reader: rd, object: clone(current).(Object), match: match,
+		delta: &directory.Delta{SkipUnknown: rd.skipsMembers}, left: &left,
+	}
 	for _, o := range operations {
 		if err := p.apply(o); err != nil {
 			return nil, directory.Delta{}, err
@@ -117,13 +122,16 @@ type patcher struct {
 	object Object
 	match  matcher
 	delta  *directory.Delta
-	left   *int // comparisons
+	left   *int // remaining comparisons
 }
 
-// spend takes comparisons of the message's, or says that there are no more.
+// spend deducts comparisons from the PATCH's budget. It returns an error if the budget is
+// exhausted.
 func (p patcher) spend(comparisons int) error {
 	if *p.left -= comparisons; *p.left < 0 {
-		return badRequest(tooMany, "the operations need more than %d comparisons of list elements: split them into several PATCH requests", maxComparisons)
+		return badRequest(tooMany,
+			"the operations need more than %d comparisons of list elements: split them into several PATCH requests",
+			maxComparisons)
 	}
 	return nil
 }
@@ -132,11 +140,10 @@ func (p patcher) apply(o operation) error {
 	if o.hasPath {
 		return p.on(o)
 	}
-	// Without a path the value's members are the targets; their keys may be
-	// dotted, or carry a URN.
+	// Without a path, the names in the value are the paths; they may have dots and URNs.
 	members, ok := o.value.(map[string]any)
 	if !ok {
-		return badRequest(invalidValue, "%s without a path needs an object", o.op)
+		return badRequest(invalidValue, "%s without a path requires an object as value", o.op)
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if err := p.member(o.op, name, members[name]); err != nil {
@@ -171,7 +178,7 @@ func (p patcher) at(t *target, o operation) error {
 	switch {
 	case t.ignored, t.readOnly && t.attr.Name == "groups":
 		if o.inValue {
-			return nil // clients echo it
+			return nil // clients echo these attributes
 		}
 		return p.readOnly(o.path)
 	case t.whole && t.schema.ID == LifecycleURN:
@@ -197,7 +204,8 @@ func (p patcher) at(t *target, o operation) error {
 	return p.simple(in, t, o)
 }
 
-// readOnly answers an operation on what the server alone writes.
+// readOnly rejects an operation on a read-only attribute for a strict tenant, and ignores it
+// for others.
 func (p patcher) readOnly(name string) error {
 	if p.reader.strict {
 		return badRequest(mutability, "%s is read-only", clip(name))
@@ -205,7 +213,7 @@ func (p patcher) readOnly(name string) error {
 	return nil
 }
 
-// path resolves a path; nil is one to ignore.
+// path resolves a path. It returns nil for a path to ignore.
 func (p patcher) path(text string) (*target, error) {
 	t, err := parsePath(p.rt, text)
 	var unknown *unknownAttributeError
@@ -215,7 +223,7 @@ func (p patcher) path(text string) (*target, error) {
 	return t, err
 }
 
-// schema is an operation on an extension as a whole.
+// schema applies an operation to a schema as a whole.
 func (p patcher) schema(s *Schema, o operation) error {
 	if o.op == "remove" {
 		if s != p.rt.Schema {
@@ -225,7 +233,7 @@ func (p patcher) schema(s *Schema, o operation) error {
 	}
 	members, ok := o.value.(map[string]any)
 	if !ok {
-		return badRequest(invalidValue, "%s: want an object", s.ID)
+		return badRequest(invalidValue, "%s must be an object", s.ID)
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if strings.EqualFold(name, "schemas") {
@@ -256,8 +264,8 @@ func (p patcher) simple(in Object, t *target, o operation) error {
 		delete(in, t.attr.Name)
 		return nil
 	}
-	// Sub-attributes that are not given stay (RFC 7644 section 3.5.2.3). An edge
-	// is one thing: it is replaced.
+	// Sub-attributes that are not given are kept (RFC 7644 section 3.5.2.3). An edge is
+	// replaced as a whole.
 	if have, ok := in[t.attr.Name].(Object); ok && !t.attr.edge {
 		for name, v := range value.(Object) {
 			have[name] = v
@@ -268,8 +276,8 @@ func (p patcher) simple(in Object, t *target, o operation) error {
 	return nil
 }
 
-// removeNulls deletes the sub-attributes that are given as null, which is how
-// they are unassigned (RFC 7643 section 2.5), and tells whether there were any.
+// removeNulls deletes the sub-attributes that are given as null, which unassigns them (RFC
+// 7643 section 2.5), and reports whether there were any.
 func removeNulls(have Object, a *Attribute, members map[string]any) bool {
 	found := false
 	for name, value := range members {
@@ -301,7 +309,7 @@ func (p patcher) subAttribute(in Object, t *target, value any) error {
 	return nil
 }
 
-// list adds to, or replaces, a multi-valued attribute.
+// list adds to or replaces a multi-valued attribute.
 func (p patcher) list(in Object, t *target, o operation) error {
 	value, err := p.reader.value(t.attr, o.value)
 	if err != nil {
@@ -316,7 +324,7 @@ func (p patcher) list(in Object, t *target, o operation) error {
 		return err
 	}
 	merged := newSet(t.attr, have)
-	var touched []any // what was there already changes nothing (RFC 7644 section 3.5.2.1)
+	var touched []any // existing values change nothing (RFC 7644 section 3.5.2.1)
 	for _, v := range added {
 		if element, changed := merged.add(v); changed {
 			touched = append(touched, element)
@@ -329,8 +337,8 @@ func (p patcher) list(in Object, t *target, o operation) error {
 	return nil
 }
 
-// elements sets what a value filter selects. One that selects nothing makes
-// the element, as Entra expects; a strict tenant gets RFC 7644's noTarget.
+// elements sets the elements that a value filter selects. If it selects none, it creates
+// one, as Entra expects; for a strict tenant a replace fails with noTarget (RFC 7644).
 func (p patcher) elements(in Object, t *target, o operation) error {
 	have, _ := in[t.attr.Name].([]any)
 	if err := p.spend(len(have) * comparisons(t.where)); err != nil {
@@ -393,8 +401,8 @@ func (p patcher) setElement(element Object, t *target, value any) error {
 	return nil
 }
 
-// setList stores a list without elements that say nothing, with primary where
-// it was set last.
+// setList stores a list without empty elements. If a touched element is primary, no other
+// element is.
 func (p patcher) setList(in Object, a *Attribute, list, touched []any) {
 	list = slices.DeleteFunc(list, func(v any) bool {
 		object, ok := v.(Object)
@@ -418,7 +426,7 @@ func (p patcher) setList(in Object, a *Attribute, list, touched []any) {
 	}
 }
 
-// comparisons is how many a condition makes of each element.
+// comparisons returns how many comparisons a condition makes per element.
 func comparisons(c directory.Condition) int {
 	switch c := c.(type) {
 	case directory.And:
@@ -445,7 +453,7 @@ func isPrimary(v any) bool {
 	return ok && object["primary"] == true
 }
 
-// identity tells one map from another that is alike.
+// identity returns the address of a map, which distinguishes it from an equal one.
 func identity(o Object) uintptr { return reflect.ValueOf(o).Pointer() }
 
 func (p patcher) remove(in Object, t *target, o operation) error {
@@ -491,8 +499,8 @@ func (p patcher) remove(in Object, t *target, o operation) error {
 	return nil
 }
 
-// matches tells which elements a remove's value names: those of the same
-// value, or that hold all it says (JumpCloud, Entra). An empty list names none.
+// matches returns a function that selects the elements in a remove's value: those with the
+// same value or with all given members (JumpCloud, Entra). An empty list selects none.
 func (p patcher) matches(a *Attribute, value any) (func(any) bool, error) {
 	read, err := p.reader.value(a, value)
 	if err != nil {
@@ -518,8 +526,8 @@ func (p patcher) matches(a *Attribute, value any) (func(any) bool, error) {
 	}, nil
 }
 
-// contains tells whether v is w, or an object that holds all that w does and
-// whose value w does not name otherwise.
+// contains reports whether v equals w or, if w is an object without a value, whether v has
+// all members of w.
 func contains(v, w any) bool {
 	have, ok := v.(Object)
 	want, isObject := w.(Object)
@@ -527,7 +535,7 @@ func contains(v, w any) bool {
 		return reflect.DeepEqual(v, w)
 	}
 	if _, named := want["value"]; named {
-		return false // told by the value already
+		return false // already compared by value
 	}
 	for name, value := range want {
 		if !reflect.DeepEqual(have[name], value) {

@@ -8,8 +8,8 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// members applies an operation on a group's members, of which there may be any
-// number: none is loaded, but those that an odd filter selects.
+// members applies an operation to a group's members. There may be any number of members, so
+// it loads only those that a filter other than `value eq` selects.
 func (p patcher) members(t *target, o operation) error {
 	if t.where != nil || t.sub != nil {
 		return p.someMembers(t, o)
@@ -33,8 +33,8 @@ func (p patcher) members(t *target, o operation) error {
 	return nil
 }
 
-// memberIDs are those that an operation's value names: a string, an object or
-// a list. To remove what cannot be a member removes nothing.
+// memberIDs returns the ids in an operation's value, which is a string, an object or a
+// list. A remove ignores values that are not ids.
 func (p patcher) memberIDs(a *Attribute, o operation) ([]uuid.UUID, error) {
 	if !o.hasValue {
 		return nil, nil
@@ -61,20 +61,21 @@ func (p patcher) memberIDs(a *Attribute, o operation) ([]uuid.UUID, error) {
 	return ids, nil
 }
 
-// someMembers is an operation on the members that a value filter selects.
-// Removing them is all that it can do: the rest of a member is read-only or
-// immutable. Adding one that is named so makes it a member.
+// someMembers applies an operation to the members that a value filter selects. It can only
+// remove them, because the sub-attributes of a member are read-only or immutable. An add or
+// replace by `value eq` adds the member.
 func (p patcher) someMembers(t *target, o operation) error {
 	if t.sub != nil && (o.op == "remove" || t.where == nil || !sameMember(t, o.value)) {
-		return badRequest(mutability, "%s is immutable: remove the member, and add another", t.name())
+		return badRequest(mutability, "%s is immutable: remove the member and add another", t.name())
 	}
 	named, all := namedMembers(t.where)
 	if o.op != "remove" {
 		if !all || len(named) != 1 {
-			return badRequest(noTarget, "the path names no single member")
+			return badRequest(noTarget, "the path must select one member by `value eq`")
 		}
-		if object, ok := o.value.(map[string]any); ok && t.sub == nil && !sameMember(t, object["value"]) && object["value"] != nil {
-			return badRequest(mutability, "members.value is immutable: remove the member, and add another")
+		object, ok := o.value.(map[string]any)
+		if ok && t.sub == nil && !sameMember(t, object["value"]) && object["value"] != nil {
+			return badRequest(mutability, "members.value is immutable: remove the member and add another")
 		}
 		ids, err := p.memberIDs(t.attr, operation{op: o.op, hasValue: true, value: named[0]})
 		if err == nil && len(ids) == 1 {
@@ -97,15 +98,15 @@ func (p patcher) someMembers(t *target, o operation) error {
 	return nil
 }
 
-// sameMember tells whether a value is the one that the path names already.
+// sameMember reports whether value is the id of the member that the path selects.
 func sameMember(t *target, value any) bool {
 	text, ok := value.(string)
 	named, _ := t.assertions["value"].(string)
 	return ok && strings.EqualFold(text, named)
 }
 
-// namedMembers are the ids that a condition names by `value eq`, if that is all
-// it does.
+// namedMembers returns the ids that a condition compares with `value eq`. all is false if
+// the condition contains anything else.
 func namedMembers(c directory.Condition) (named []string, all bool) {
 	switch c := c.(type) {
 	case directory.Or:

@@ -11,9 +11,9 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// TestMembersAfterAnyPatchAreThoseOfANaiveModel runs PATCHes of membership
-// operations, in the dialects of Okta and Entra, against a set.
-func TestMembersAfterAnyPatchAreThoseOfANaiveModel(t *testing.T) {
+// TestPatch_MembersMatchModel compares PATCHes of membership operations, in the formats of
+// Okta and Entra, with a set.
+func TestPatch_MembersMatchModel(t *testing.T) {
 	ids := []string{
 		"00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002", "00000000-0000-4000-8000-000000000003",
 	}
@@ -33,7 +33,7 @@ func TestMembersAfterAnyPatchAreThoseOfANaiveModel(t *testing.T) {
 			}
 			applyDelta(stored, delta)
 			if diff := cmp.Diff(model, stored); diff != "" {
-				t.Fatalf("the model has -, the delta made +:\n%s", diff)
+				t.Fatalf("the members differ from the model (-model +members):\n%s", diff)
 			}
 		}
 	})
@@ -89,9 +89,9 @@ func applyDelta(set map[string]bool, d directory.Delta) {
 	}
 }
 
-// TestPatchIsTheNaiveModel runs random operations on simple and multi-valued
-// attributes against a model that knows nothing of schemas.
-func TestPatchIsTheNaiveModel(t *testing.T) {
+// TestPatch_AttributesMatchModel compares random operations on simple and multi-valued
+// attributes with a model that does not use schemas.
+func TestPatch_AttributesMatchModel(t *testing.T) {
 	types := []string{"work", "home"}
 	rapid.Check(t, func(t *rapid.T) {
 		object := Object{"userName": "ada"}
@@ -134,7 +134,7 @@ func TestPatchIsTheNaiveModel(t *testing.T) {
 	})
 }
 
-func TestADeltaKeepsTheLastWord(t *testing.T) {
+func TestDelta_LastOperationWins(t *testing.T) {
 	a, b := uuid.New(), uuid.New()
 	var d directory.Delta
 	d.Add(a)

@@ -7,29 +7,31 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// target is what a PATCH path leads to: resolved against the schema, never
-// walked by the client's names.
+// target is a PATCH path that is resolved against the schema. Objects are never accessed by
+// the names in the client's path.
 type target struct {
 	schema *Schema
-	whole  bool // the extension itself
+	whole  bool // the schema itself
 	attr   *Attribute
 	sub    *Attribute
-	// where selects elements of a multi-valued attribute; assertions are what
-	// it says with eq, of which a missing element is made.
+	// where selects elements of a multi-valued attribute. assertions are its eq
+	// comparisons, from which a missing element is created.
 	where      directory.Condition
 	assertions Object
-	// ignored: a common attribute, which clients echo and never mean.
+	// ignored is set for a common attribute, which clients echo without meaning to change it.
 	ignored bool
-	// readOnly: what the server alone writes.
+	// readOnly is set for an attribute that only the server writes.
 	readOnly bool
 }
 
-// parsePath reads a PATCH path (RFC 7644 section 3.5.2).
+// parsePath parses a PATCH path (RFC 7644 section 3.5.2).
 func parsePath(rt *ResourceType, path string) (*target, error) {
 	path = strings.TrimSpace(path)
 	schema, rest := rt.splitURN(path)
 	if schema == rt.Schema && strings.HasPrefix(strings.ToLower(rest), "urn:") {
-		return nil, &unknownAttributeError{badRequest(invalidPath, "%s has no schema of %q", rt.Name, clip(path))}
+		return nil, &unknownAttributeError{
+			badRequest(invalidPath, "%s has no schema for the path %q", rt.Name, clip(path)),
+		}
 	}
 	if rest == "" && path != "" {
 		return &target{schema: schema, whole: true}, nil
@@ -38,7 +40,7 @@ func parsePath(rt *ResourceType, path string) (*target, error) {
 	if err != nil {
 		return nil, badRequest(invalidPath, "path: %s", err.Error())
 	}
-	invalid := badRequest(invalidPath, "the path %q is not valid", clip(path))
+	invalid := badRequest(invalidPath, "invalid path %q", clip(path))
 	var b bracket
 	behind := tokens[1:]
 	if len(tokens) > 1 {
@@ -61,8 +63,7 @@ func parsePath(rt *ResourceType, path string) (*target, error) {
 	return resolveTarget(rt, schema, head.AttributeName, sub, b.inner)
 }
 
-// resolveTarget resolves names against the schema; where is a value filter, or
-// nothing.
+// resolveTarget resolves names against the schema. where is the value filter, or nil.
 func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, where []token) (*target, error) {
 	t := &target{schema: schema}
 	if schema == rt.Schema && isCommon(name) {
@@ -70,7 +71,7 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 		return t, nil
 	}
 	if t.attr = attribute(schema.Attributes, name); t.attr == nil && schema == rt.Schema {
-		t.schema, t.attr = rt.find(name) // an extension's, without its URN
+		t.schema, t.attr = rt.find(name) // an extension's attribute without its URN
 	}
 	if t.attr == nil {
 		return nil, &unknownAttributeError{badRequest(invalidPath, "%s has no attribute %q", rt.Name, clip(name))}
@@ -90,7 +91,8 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 		return t, nil
 	}
 	if t.attr.Type != TypeComplex {
-		return nil, badRequest(invalidPath, "%s has no elements to filter", t.attr.Name)
+		return nil, badRequest(invalidPath,
+			"%s is not a complex attribute: a value filter is not supported", t.attr.Name)
 	}
 	var err error
 	if t.where, err = (resolver{rt: rt, element: t.attr}).parse(where); err != nil {
@@ -101,7 +103,7 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 	return t, nil
 }
 
-// name is the attribute's, for errors.
+// name returns the name of the attribute for errors.
 func (t *target) name() string {
 	if t.sub != nil {
 		return t.attr.Name + "." + t.sub.Name
@@ -109,7 +111,7 @@ func (t *target) name() string {
 	return t.attr.Name
 }
 
-// assertions collects what a conjunction of eq says of an element.
+// assertions collects the eq comparisons of a conjunction.
 func assertions(c directory.Condition, into Object) {
 	switch c := c.(type) {
 	case directory.And:
@@ -125,15 +127,15 @@ func assertions(c directory.Condition, into Object) {
 	}
 }
 
-// unknownAttributeError is a path to what no schema has. Like an unknown
-// attribute in a POST it is ignored, unless the tenant is strict: an IdP's own
-// extra attribute must not keep a deactivation beside it from happening.
+// unknownAttributeError is returned for a path to an unknown attribute. Like an unknown
+// attribute in a POST, it is ignored unless the tenant is strict: an extra attribute of an
+// IdP must not prevent a deactivation in the same request.
 type unknownAttributeError struct{ cause *Error }
 
 func (e *unknownAttributeError) Error() string { return e.cause.Error() }
 func (e *unknownAttributeError) Unwrap() error { return e.cause }
 
-// clip bounds what an error quotes of a request.
+// clip shortens a part of a request for an error to 80 bytes.
 func clip(s string) string {
 	if len(s) > 80 {
 		return strings.ToValidUTF8(s[:80], "") + "…"

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// projection is what of a resource an answer holds (RFC 7644 section 3.9), as
-// each attribute's `returned` and the request's `attributes` or
-// `excludedAttributes` have it. schemas and id always stay.
+// projection selects the attributes of a response (RFC 7644 section 3.9) by each
+// attribute's `returned` and the request's `attributes` or `excludedAttributes`. schemas
+// and id are always returned.
 type projection struct {
 	rt       *ResourceType
 	names    map[string]subset // by canonical path; see key
-	included bool              // names are all there is, not all there is not
+	included bool              // names lists what to include, not what to exclude
 }
 
 // subset is an attribute as a whole, or some of its sub-attributes.
@@ -20,12 +20,11 @@ type subset struct {
 	subs  map[string]bool // lower case
 }
 
-// newProjection resolves the names against the schema. What no schema knows
-// names nothing.
+// newProjection resolves the names against the schemas and ignores unknown names.
 func newProjection(rt *ResourceType, attributes, excluded []string) (projection, error) {
 	p := projection{rt: rt, included: len(attributes) > 0}
 	if len(attributes) > 0 && len(excluded) > 0 {
-		return p, badRequest(invalidValue, "give attributes or excludedAttributes, not both")
+		return p, badRequest(invalidValue, "attributes and excludedAttributes are mutually exclusive")
 	}
 	p.names = make(map[string]subset)
 	for _, name := range append(attributes, excluded...) {
@@ -73,17 +72,17 @@ func (p projection) key(schema *Schema, name string) string {
 	return strings.ToLower(schema.ID + ":" + name)
 }
 
-// everything tells whether the stored bytes are the answer.
+// everything reports whether the projection leaves a resource unchanged.
 func (p projection) everything() bool { return len(p.names) == 0 && !p.included && !p.rt.hides }
 
-// keeps says whether an attribute is in the answer, and which of its
-// sub-attributes are; subs nil keeps all.
+// keeps reports whether the response contains an attribute, and which of its
+// sub-attributes. If subs is nil, it contains all of them.
 func (p projection) keeps(schema *Schema, a *Attribute) (kept bool, subs func(string) bool) {
 	asked, named := p.names[p.key(schema, a.Name)]
 	switch {
 	case a.Returned == Never:
 		return false, nil
-	case a.Returned == Always: // whatever is asked for, but what its sub-attributes conceal
+	case a.Returned == Always: // regardless of the request, except for concealed sub-attributes
 		asked, named = subset{whole: true}, p.included
 	case p.included && !named, !p.included && a.Returned == Request, !p.included && named && asked.whole:
 		return false, nil
@@ -109,8 +108,8 @@ func (p projection) keeps(schema *Schema, a *Attribute) (kept bool, subs func(st
 	}
 }
 
-// omits tells whether the attribute is not asked for at all, so that it need
-// not be read from the database.
+// omits reports whether the response does not contain the attribute, so it need not be read
+// from the database.
 func (p projection) omits(name string) bool {
 	a := attribute(p.rt.Schema.Attributes, name)
 	if a == nil {
@@ -141,9 +140,10 @@ func (p projection) apply(resource []byte) ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// metaAttribute is the common attribute meta (RFC 7643 section 3.1).
+// metaAttribute returns the common attribute meta (RFC 7643 section 3.1).
 func metaAttribute() Attribute {
-	return readOnly(complexOf("meta", "", text("resourceType", ""), text("created", ""), text("lastModified", ""), text("location", ""), text("version", "")))
+	return readOnly(complexOf("meta", "", text("resourceType", ""), text("created", ""), text("lastModified", ""),
+		text("location", ""), text("version", "")))
 }
 
 // member projects one top-level member: an attribute, or an extension's object.
@@ -180,7 +180,7 @@ func (p projection) member(name string, value json.RawMessage) (json.RawMessage,
 
 func (p projection) attribute(schema *Schema, a *Attribute, value json.RawMessage) (json.RawMessage, error) {
 	if a == nil {
-		return nil, nil // of a schema that is gone
+		return nil, nil // of a deleted schema
 	}
 	kept, subs := p.keeps(schema, a)
 	switch {
@@ -192,8 +192,8 @@ func (p projection) attribute(schema *Schema, a *Attribute, value json.RawMessag
 	return filterMembers(value, subs)
 }
 
-// filterMembers keeps some members of an object, or of each object of a list;
-// what nothing is left of is nil.
+// filterMembers keeps the members of an object, or of each object of a list, that keep
+// selects. It returns nil if nothing is left.
 func filterMembers(value json.RawMessage, keep func(string) bool) (json.RawMessage, error) {
 	var list []json.RawMessage
 	if json.Unmarshal(value, &list) == nil {

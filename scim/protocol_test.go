@@ -28,7 +28,7 @@ func names(a answer) []string {
 	return names
 }
 
-func TestSorting(t *testing.T) {
+func TestList_SortsByAttribute(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.declare("User", claimsSchema)
 	for _, body := range []string{
@@ -54,9 +54,9 @@ func TestSorting(t *testing.T) {
 	}
 }
 
-// TestAWalkMeetsEachUnchangedResourceOnce: by cursor, in any order, while others
-// are created, changed and deleted beside it.
-func TestAWalkMeetsEachUnchangedResourceOnce(t *testing.T) {
+// TestCursor_ReturnsUnchangedResourcesOnce reads all pages in several sort orders while other
+// resources are created and deleted.
+func TestCursor_ReturnsUnchangedResourcesOnce(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	const n = 40
 	unchanged := map[string]int{}
@@ -90,23 +90,23 @@ func TestAWalkMeetsEachUnchangedResourceOnce(t *testing.T) {
 		}
 		for name := range unchanged {
 			if met[name] != 1 {
-				t.Errorf("order %q: %s was met %d times in %d pages", order, name, met[name], pages)
+				t.Errorf("order %q: %s was returned %d times in %d pages", order, name, met[name], pages)
 			}
 		}
 	}
 	if a := p.do("GET", "/Users?count=0", ""); len(names(a)) != 0 || a.body["totalResults"].(float64) < n {
-		t.Errorf("a count of none: %s", a.raw)
+		t.Errorf("count=0 answered %s", a.raw)
 	}
 }
 
-func TestCursorsAreOfTheirQueryAndTenant(t *testing.T) {
+func TestCursor_IsBoundToQueryAndTenant(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	for i := range 3 {
 		p.create("/Users", fmt.Sprintf(`{"userName":"u%d"}`, i))
 	}
 	cursor := url.QueryEscape(p.do("GET", "/Users?count=1&cursor", "").body["nextCursor"].(string))
 	if a := p.do("GET", "/Users?count=2&cursor="+cursor, ""); cmp.Diff([]string{"u1", "u2"}, names(a)) != "" || a.body["nextCursor"] != nil {
-		t.Errorf("the next page, of another size: %v", names(a))
+		t.Errorf("the next page with another count: %v", names(a))
 	}
 	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
 	for what, a := range map[string]answer{
@@ -114,9 +114,9 @@ func TestCursorsAreOfTheirQueryAndTenant(t *testing.T) {
 		"invalidCursor another filter":   p.do("GET", "/Users?filter=userName+pr&cursor="+cursor, ""),
 		"invalidCursor another endpoint": p.do("GET", "/Groups?cursor="+cursor, ""),
 		"invalidCursor another tenant":   p.do("GET", "/Users?cursor="+cursor, "", "Authorization", "Bearer "+other),
-		"invalidCursor a changed one":    p.do("GET", "/Users?cursor=x"+cursor, ""),
+		"invalidCursor a modified one":   p.do("GET", "/Users?cursor=x"+cursor, ""),
 		"invalidCursor with an index":    p.do("GET", "/Users?startIndex=1&cursor="+cursor, ""),
-		"invalidCount no number":         p.do("GET", "/Users?count=x&cursor="+cursor, ""),
+		"invalidCount not a number":      p.do("GET", "/Users?count=x&cursor="+cursor, ""),
 	} {
 		want, _, _ := strings.Cut(what, " ")
 		if a.status != http.StatusBadRequest || a.body["scimType"] != want {
@@ -125,7 +125,7 @@ func TestCursorsAreOfTheirQueryAndTenant(t *testing.T) {
 	}
 }
 
-func TestProjection(t *testing.T) {
+func TestProjection_SelectsAttributes(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.declare("User", claimsSchema)
 	id := p.create("/Users", `{"userName":"ada","displayName":"Ada","name":{"givenName":"Ada","familyName":"L"},"emails":[{"type":"work","value":"a@b"}],
@@ -158,14 +158,14 @@ func TestProjection(t *testing.T) {
 		}
 	}
 	if a := p.do("GET", "/Users/"+id+"?attributes=id&excludedAttributes=name", ""); a.status != http.StatusBadRequest {
-		t.Errorf("both at once answered %d", a.status)
+		t.Errorf("attributes with excludedAttributes answered %d", a.status)
 	}
 	if a := p.do("PATCH", "/Users/"+id+"?attributes=title", patchBody(`{"op":"add","path":"title","value":"x"}`)); a.body["userName"] != nil || a.body["title"] != "x" {
 		t.Errorf("a PATCH with attributes: %s", a.raw)
 	}
 }
 
-func TestSearchIsTheQueryThatWasPosted(t *testing.T) {
+func TestSearch_RunsPostedQuery(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada","displayName":"Same"}`)
 	p.create("/Groups", `{"displayName":"Same","members":["`+ada+`"]}`)
@@ -175,14 +175,14 @@ func TestSearchIsTheQueryThatWasPosted(t *testing.T) {
 		method, path, body string
 		want               string
 	}{
-		"of one type":                   {"POST", "/Users/.search", `{` + message + `,"filter":"userName eq \"ADA\"","attributes":["userName"]}`, `{"totalResults":1,"Resources":[{"userName":"ada","displayName":"<absent>"}]}`},
-		"of all types":                  {"POST", "/.search", `{` + message + `,"filter":"displayName eq \"same\"","sortBy":"meta.created"}`, `{"totalResults":3,"Resources":[{"meta":{"resourceType":"User"}},{"meta":{"resourceType":"Group"},"members":[{"value":"` + ada + `"}]},{"meta":{"resourceType":"Agent"}}]}`},
-		"of what one type has":          {"POST", "/.search", `{` + message + `,"filter":"userName eq \"ada\"","count":10}`, `{"totalResults":1,"itemsPerPage":1}`},
-		"at the root":                   {"GET", "/?filter=meta.resourceType+eq+%22Group%22", "", `{"totalResults":1}`},
-		"by pages":                      {"POST", "/.search", `{` + message + `,"startIndex":2,"count":1}`, `{"totalResults":3,"startIndex":2,"itemsPerPage":1}`},
-		"by cursor":                     {"POST", "/Users/.search", `{` + message + `,"cursor":"","count":1}`, `{"itemsPerPage":1,"startIndex":"<absent>"}`},
-		"sorted by what few have":       {"POST", "/.search", `{` + message + `,"sortBy":"userName"}`, `{"totalResults":3}`},
-		"without members, excluded too": {"POST", "/Groups/.search", `{` + message + `,"excludedAttributes":["members"]}`, `{"Resources":[{"members":"<absent>"}]}`},
+		"one type":                     {"POST", "/Users/.search", `{` + message + `,"filter":"userName eq \"ADA\"","attributes":["userName"]}`, `{"totalResults":1,"Resources":[{"userName":"ada","displayName":"<absent>"}]}`},
+		"all types":                    {"POST", "/.search", `{` + message + `,"filter":"displayName eq \"same\"","sortBy":"meta.created"}`, `{"totalResults":3,"Resources":[{"meta":{"resourceType":"User"}},{"meta":{"resourceType":"Group"},"members":[{"value":"` + ada + `"}]},{"meta":{"resourceType":"Agent"}}]}`},
+		"an attribute of one type":     {"POST", "/.search", `{` + message + `,"filter":"userName eq \"ada\"","count":10}`, `{"totalResults":1,"itemsPerPage":1}`},
+		"GET at the root":              {"GET", "/?filter=meta.resourceType+eq+%22Group%22", "", `{"totalResults":1}`},
+		"index pages":                  {"POST", "/.search", `{` + message + `,"startIndex":2,"count":1}`, `{"totalResults":3,"startIndex":2,"itemsPerPage":1}`},
+		"a cursor":                     {"POST", "/Users/.search", `{` + message + `,"cursor":"","count":1}`, `{"itemsPerPage":1,"startIndex":"<absent>"}`},
+		"a sort attribute of one type": {"POST", "/.search", `{` + message + `,"sortBy":"userName"}`, `{"totalResults":3}`},
+		"excluded members":             {"POST", "/Groups/.search", `{` + message + `,"excludedAttributes":["members"]}`, `{"Resources":[{"members":"<absent>"}]}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := p.do(c.method, c.path, c.body)
@@ -193,9 +193,9 @@ func TestSearchIsTheQueryThatWasPosted(t *testing.T) {
 		})
 	}
 	for name, body := range map[string]string{
-		"another message": `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"]}`, "a filter of nothing": `{` + message + `,"filter":"shoeSize eq 1"}`,
-		"200 KB of parentheses": `{` + message + `,"filter":"` + strings.Repeat("(", 200_000) + `"}`, "a filter that is no string": `{` + message + `,"filter":1}`,
-		"a count that is none": `{` + message + `,"count":"many"}`, "an order of nothing": `{` + message + `,"sortBy":"shoeSize"}`,
+		"another message": `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"]}`, "a filter on an unknown attribute": `{` + message + `,"filter":"shoeSize eq 1"}`,
+		"200 KB of parentheses": `{` + message + `,"filter":"` + strings.Repeat("(", 200_000) + `"}`, "a filter that is not a string": `{` + message + `,"filter":1}`,
+		"a count that is not a number": `{` + message + `,"count":"many"}`, "an unknown sortBy": `{` + message + `,"sortBy":"shoeSize"}`,
 	} {
 		if a := p.do("POST", "/.search", body); a.status != http.StatusBadRequest {
 			t.Errorf("%s answered %d: %s", name, a.status, a.raw)
@@ -203,7 +203,7 @@ func TestSearchIsTheQueryThatWasPosted(t *testing.T) {
 	}
 }
 
-func TestVersions(t *testing.T) {
+func TestETag_GuardsReadsAndWrites(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	id := p.create("/Users", `{"userName":"ada"}`)
 	path := "/Users/" + id
@@ -215,13 +215,13 @@ func TestVersions(t *testing.T) {
 		method, body, header, value string
 		status                      int
 	}{
-		"a read of the same":     {"GET", "", "If-None-Match", `W/"1"`, 304},
-		"a read of any":          {"GET", "", "If-None-Match", `*`, 304},
-		"a read of another":      {"GET", "", "If-None-Match", `"7", "8"`, 200},
-		"a PATCH of another":     {"PATCH", title, "If-Match", `W/"7"`, 412},
-		"a PUT of another":       {"PUT", `{"userName":"ada"}`, "If-Match", `W/"7"`, 412},
-		"a deletion of another":  {"DELETE", "", "If-Match", `W/"7"`, 412},
-		"a PATCH of one of some": {"PATCH", patchBody(`{"op":"remove","path":"title"}`), "If-Match", `W/"7", W/"1"`, 200},
+		"If-None-Match, same version":   {"GET", "", "If-None-Match", `W/"1"`, 304},
+		"If-None-Match, any version":    {"GET", "", "If-None-Match", `*`, 304},
+		"If-None-Match, other versions": {"GET", "", "If-None-Match", `"7", "8"`, 200},
+		"PATCH, other version":          {"PATCH", title, "If-Match", `W/"7"`, 412},
+		"PUT, other version":            {"PUT", `{"userName":"ada"}`, "If-Match", `W/"7"`, 412},
+		"DELETE, other version":         {"DELETE", "", "If-Match", `W/"7"`, 412},
+		"PATCH, one of two versions":    {"PATCH", patchBody(`{"op":"remove","path":"title"}`), "If-Match", `W/"7", W/"1"`, 200},
 	} {
 		if a := p.do(c.method, path, c.body, c.header, c.value); a.status != c.status {
 			t.Errorf("%s answered %d, want %d", name, a.status, c.status)
@@ -230,17 +230,17 @@ func TestVersions(t *testing.T) {
 	team := p.create("/Groups", `{"displayName":"team"}`)
 	add := patchBody(`{"op":"add","path":"members","value":["` + id + `"]}`)
 	if a := p.do("PATCH", "/Groups/"+team, add, "If-Match", `W/"2"`); a.status != http.StatusPreconditionFailed {
-		t.Errorf("a membership for another version answered %d", a.status)
+		t.Errorf("adding a member with another version answered %d", a.status)
 	}
 	if a := p.do("PATCH", "/Groups/"+team, add, "If-Match", `W/"1"`); a.status != http.StatusOK || a.header.Get("ETag") != `W/"2"` {
-		t.Errorf("a membership for this version answered %d %v", a.status, a.header)
+		t.Errorf("adding a member with the current version answered %d %v", a.status, a.header)
 	}
 	if a := p.do("PATCH", "/Groups/"+team, add); a.header.Get("ETag") != `W/"2"` {
-		t.Errorf("adding a member again made version %s", a.header.Get("ETag"))
+		t.Errorf("adding a member again changed the version to %s", a.header.Get("ETag"))
 	}
 }
 
-func TestNegotiation(t *testing.T) {
+func TestNegotiation_RejectsUnsupportedRequests(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	for accept, want := range map[string]int{
 		"application/scim+json": 200, "application/json": 200, "*/*": 200, "application/*;q=0.5": 200, "text/html, */*;q=0.1": 200, "": 200,
@@ -260,7 +260,7 @@ func TestNegotiation(t *testing.T) {
 	}
 }
 
-func TestAsynchronousWrites(t *testing.T) {
+func TestAsync_WriteReturnsTransaction(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	id := p.create("/Users", `{"userName":"ada","active":true}`)
 	off := patchBody(`{"op":"replace","path":"active","value":false}`)
@@ -269,33 +269,33 @@ func TestAsynchronousWrites(t *testing.T) {
 		t.Fatalf("answered %d %v %q", a.status, a.header, a.raw)
 	}
 	if !p.restricted(id) {
-		t.Error("the answer came before the restriction")
+		t.Error("the user is not restricted after the 202")
 	}
 	txn := a.header.Get("Set-Txn")
 	if !strings.HasPrefix(txn, "leaver/"+p.tenant.ID.String()+"/"+id) || a.header.Get("Location") != p.url+"/Transactions/"+txn {
 		t.Errorf("Set-Txn %q, Location %q", txn, a.header.Get("Location"))
 	}
-	// Another process knows the transaction as well as the one that made it.
+	// Another process can read the transaction, too.
 	status := newProviderOn(t, p).do("GET", "/Transactions/"+txn, "")
 	p.wantJSON(status.body, `{"schemas":["urn:leaver:params:scim:api:messages:1.0:Transaction"],"txn":"`+txn+`","operation":{"method":"PATCH","status":"200"}}`)
 	_, other := p.newTenant("umbrella", tenant.ProfileDefault)
 	if a := p.do("GET", "/Transactions/"+txn, "", "Authorization", "Bearer "+other); a.status != http.StatusNotFound {
-		t.Errorf("another tenant asking for it got %d", a.status)
+		t.Errorf("a GET by another tenant answered %d", a.status)
 	}
 	if a := p.do("PATCH", "/Users/"+id, off, "Prefer", "respond-async"); a.status != http.StatusOK {
 		t.Errorf("a write that changes nothing answered %d, want 200", a.status)
 	}
 	if a := p.do("DELETE", "/Users/"+id, "", "Prefer", "respond-async"); a.status != http.StatusAccepted || a.header.Get("Set-Txn") == txn {
-		t.Errorf("the deletion answered %d %v", a.status, a.header)
+		t.Errorf("the DELETE answered %d %v", a.status, a.header)
 	}
 }
 
-func TestAPATCHOfAnAgentAnswersItsOwnersWhole(t *testing.T) {
+func TestPatch_ReturnsSameAgentAsGet(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada"}`)
 	agent := p.create("/Agents", `{"agentUserName":"bot","owners":[{"value":"`+ada+`"}]}`)
 	patched := p.do("PATCH", "/Agents/"+agent, patchBody(`{"op":"replace","path":"externalId","value":"x"}`))
 	if diff := cmp.Diff(p.do("GET", "/Agents/"+agent, "").body, patched.body); diff != "" {
-		t.Errorf("a GET has -, the PATCH's answer +:\n%s", diff)
+		t.Errorf("PATCH differs from GET (-GET +PATCH):\n%s", diff)
 	}
 }

@@ -16,23 +16,25 @@ const (
 	maxGroupBody = 16 << 20
 )
 
-// readObject reads a request's JSON object of at most maxBody; see [parseObject] for what
-// else is refused.
+// readObject reads a request's JSON object of at most maxBody bytes. See [parseObject] for
+// what else is rejected.
 func (s *Server) readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) {
 	return s.readUpTo(w, r, maxBody)
 }
 
-// readUpTo is readObject with a limit of its own, in bytes. A body over maxBody waits until
-// few others are in memory, and counts until the request has been answered.
+// readUpTo is readObject with the limit in bytes. A body over maxBody waits for a slot of
+// s.large and holds it until the request ends.
 func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (map[string]any, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
-		return nil, failure(http.StatusUnsupportedMediaType, "send the body without Content-Encoding")
+		return nil, failure(http.StatusUnsupportedMediaType,
+			"Content-Encoding "+clip(encoding)+" is not supported: send the body uncompressed")
 	}
 	if header := r.Header.Get("Content-Type"); header != "" {
 		media, _, err := mime.ParseMediaType(header)
 		if err != nil || (media != contentType && media != "application/json") {
-			return nil, failure(http.StatusUnsupportedMediaType, "send "+contentType)
+			return nil, failure(http.StatusUnsupportedMediaType,
+				"Content-Type must be "+contentType+" or application/json, got "+clip(header))
 		}
 	}
 	stream := http.MaxBytesReader(w, r.Body, limit)
@@ -49,7 +51,7 @@ func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, failure(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d MiB", limit>>20))
+		return nil, failure(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body must be at most %d MiB", limit>>20))
 	}
 	if err != nil {
 		return nil, badRequest(invalidSyntax, "failed to read the body: send the request again")
@@ -57,8 +59,8 @@ func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (
 	return parseObject(body)
 }
 
-// wantMessage refuses a body that says it is another message. One that does not
-// say what it is, as some clients do, is taken for what the endpoint takes.
+// wantMessage returns an error if the body's schemas name another message. It accepts a
+// body without schemas, which some clients send.
 func wantMessage(body map[string]any, urn string) error {
 	for name, value := range body {
 		if !strings.EqualFold(name, "schemas") {
@@ -69,7 +71,7 @@ func wantMessage(body map[string]any, urn string) error {
 			text, ok := v.(string)
 			return ok && strings.EqualFold(text, urn)
 		}) {
-			return badRequest(invalidSyntax, "want a message of schema %s", urn)
+			return badRequest(invalidSyntax, "schemas must contain %s", urn)
 		}
 	}
 	return nil

@@ -15,8 +15,8 @@ func (rt *ResourceType) location(base string, id uuid.UUID) string {
 	return base + rt.Endpoint + "/" + id.String()
 }
 
-// render writes a resource as clients read it: the stored document as it is,
-// behind what the server adds. A group's members are not among it.
+// render encodes a resource for a response: the attributes that the server adds, then the
+// stored document unchanged. It omits the members of a group.
 func (rt *ResourceType) render(base string, r *directory.Resource) []byte {
 	b := make([]byte, 0, len(r.Document)+640)
 	b = append(b, `{"schemas":["`...)
@@ -43,7 +43,8 @@ func (rt *ResourceType) render(base string, r *directory.Resource) []byte {
 		b = append(b, `,"groups":`...)
 		separator := byte('[')
 		for _, g := range r.Groups {
-			b = appendLink(append(b, separator), base, link{id: g.Target, endpoint: "/Groups", kind: g.Type, display: g.Display}, nil)
+			l := link{id: g.Target, endpoint: "/Groups", kind: g.Type, display: g.Display}
+			b = appendLink(append(b, separator), base, l, nil)
 			separator = ','
 		}
 		b = append(b, ']')
@@ -79,7 +80,7 @@ func appendEdges(b []byte, base string, a *Attribute, edges []directory.Edge) []
 	return b
 }
 
-// link is one end of an edge as clients read it.
+// link is the target of an edge in a response.
 type link struct {
 	id             uuid.UUID
 	endpoint, kind string
@@ -90,7 +91,7 @@ func linkOf(e directory.Edge) link {
 	return link{id: e.Target, endpoint: "/" + e.Type + "s", kind: e.Type, display: e.Display}
 }
 
-// appendLink writes the sub-attributes that keep says, or with nil all.
+// appendLink appends a link with the sub-attributes that keep selects; nil selects all.
 func appendLink(b []byte, base string, l link, keep func(sub string) bool) []byte {
 	b = append(b, '{')
 	start := len(b)
@@ -131,6 +132,6 @@ func appendRestriction(b []byte, x *directory.Restriction) []byte {
 }
 
 func appendID(b []byte, id uuid.UUID) []byte {
-	text, _ := id.MarshalText() // a UUID has a text
+	text, _ := id.MarshalText() // never fails
 	return append(b, text...)
 }

@@ -16,14 +16,15 @@ import (
 	"github.com/leaverhq/leaver/internal/textkey"
 )
 
-// resourceHandler serves one resource type: all take the same path. At the root
-// it has no name, and queries all types.
+// resourceHandler serves one resource type. At the root its name is empty, and it queries
+// all types.
 type resourceHandler struct {
 	*Server
 	name string
 }
 
-// resourceType is the handler's, as the caller's tenant has extended it.
+// resourceType returns the handler's resource type with the extensions of the caller's
+// tenant.
 func (h resourceHandler) resourceType(r *http.Request) (*ResourceType, error) {
 	types, err := h.types(r)
 	if err != nil {
@@ -41,7 +42,7 @@ func cause(r *http.Request, trigger lifecycle.Trigger) lifecycle.Cause {
 	return lifecycle.Cause{Trigger: trigger, Actor: sessionOf(r).Actor()}
 }
 
-// id reads the path's id. One that is no UUID names no resource.
+// id returns the id in the path, or [directory.ErrNotFound] if it is not a UUID.
 func id(r *http.Request) (uuid.UUID, error) {
 	text := chi.URLParam(r, "id")
 	id, err := uuid.Parse(text)
@@ -96,7 +97,7 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 			return err
 		}
 	}
-	p, err := projectionOf(r, rt) // a bad one must not be told after the commit
+	p, err := projectionOf(r, rt) // must fail before the commit
 	if err != nil {
 		return err
 	}
@@ -140,10 +141,12 @@ func (h resourceHandler) getOne(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, lifecycle.TriggerPut, func(rt *ResourceType, raw map[string]any, pathID uuid.UUID) (lifecycle.Edit, error) {
+	h.update(w, r, lifecycle.TriggerPut, func(
+		rt *ResourceType, raw map[string]any, pathID uuid.UUID,
+	) (lifecycle.Edit, error) {
 		// A body for another resource must not change this one (Keycloak #46658).
 		if !bodyIs(raw, pathID) {
-			return nil, badRequest(invalidValue, "the body's id is not the path's")
+			return nil, badRequest(invalidValue, "id must be that of the path, %s", pathID)
 		}
 		object, err := readerFor(r).resource(rt, raw)
 		if err != nil {
@@ -156,7 +159,7 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 			}
 			after, err := h.edited(r, rt, current, original, clone(object).(Object), true)
 			if err == nil {
-				// A PUT without members, as Okta renames a group, keeps them (RFC 7644
+				// A PUT without members, which Okta sends to rename a group, keeps them (RFC 7644
 				// section 3.5.1).
 				after.Members.Clear = rt.Name == directory.TypeGroup && givesMembers(rt, raw)
 			}
@@ -166,7 +169,9 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
-	h.update(w, r, lifecycle.TriggerPatch, func(rt *ResourceType, raw map[string]any, _ uuid.UUID) (lifecycle.Edit, error) {
+	h.update(w, r, lifecycle.TriggerPatch, func(
+		rt *ResourceType, raw map[string]any, _ uuid.UUID,
+	) (lifecycle.Edit, error) {
 		if err := wantMessage(raw, patchURN); err != nil {
 			return nil, err
 		}
@@ -179,9 +184,10 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return nil, err
 			}
-			object, members, err := patch(rt, readerFor(r), original, operations, func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error) {
+			match := func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error) {
 				return tx.MatchMembers(r.Context(), current.ID, added, where)
-			})
+			}
+			object, members, err := patch(rt, readerFor(r), original, operations, match)
 			if err != nil {
 				return nil, err
 			}
@@ -196,30 +202,31 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 
 func checkSize(r *directory.Resource) error {
 	if len(r.Document) > maxDocument {
-		return badRequest(invalidValue, "the resource is larger than %d KiB without its members", maxDocument>>10)
+		return badRequest(invalidValue,
+			"the resource must be at most %d bytes without its members, got %d", maxDocument, len(r.Document))
 	}
 	return nil
 }
 
-// checkName refuses a unique name that begins or ends with a blank (RFC 8265 section 3.1):
-// people take it for another.
+// checkName returns an error if a unique name begins or ends with white space (RFC 8265
+// section 3.1), which people cannot see.
 func checkName(rt *ResourceType, o Object) error {
 	name, _ := o[rt.unique].(string)
 	if strings.TrimFunc(name, unicode.IsSpace) != name {
-		return badRequest(invalidValue, "%s must not begin or end with a blank, got %q", rt.unique, clip(name))
+		return badRequest(invalidValue, "%s must not begin or end with white space, got %q", rt.unique, clip(name))
 	}
 	return nil
 }
 
-// uniqueGroups reports whether the names of groups are unique: Microsoft's validator creates
-// the same group twice, and expects a conflict.
+// uniqueGroups reports whether the names of groups are unique. Microsoft's validator creates
+// the same group twice and expects a conflict.
 func uniqueGroups(r *http.Request, rt *ResourceType) bool {
 	return rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra
 }
 
 func claimGroupName(group *directory.Resource) error {
 	if len(group.Display) > maxName {
-		return badRequest(invalidValue, "displayName is longer than %d bytes", maxName)
+		return badRequest(invalidValue, "displayName must be at most %d bytes, got %d", maxName, len(group.Display))
 	}
 	if group.Unique == nil {
 		group.Unique = make(map[string]string)
@@ -228,7 +235,7 @@ func claimGroupName(group *directory.Resource) error {
 	return nil
 }
 
-// givesMembers reports whether the body of a group has members, if only an empty list.
+// givesMembers reports whether the body of a group has members, including an empty list.
 func givesMembers(rt *ResourceType, raw map[string]any) bool {
 	for key, value := range raw {
 		schema, name := rt.splitURN(key)
@@ -242,13 +249,15 @@ func givesMembers(rt *ResourceType, raw map[string]any) bool {
 	return false
 }
 
-// edited is the resource that an object makes in place of the original one.
-func (h resourceHandler) edited(r *http.Request, rt *ResourceType, current *directory.Resource, original, object Object, replaced bool) (*directory.Resource, error) {
-	// What a PUT does not say does not lift a deactivation.
+// edited returns the resource after original is changed to object. replaced is set for a PUT.
+func (h resourceHandler) edited(
+	r *http.Request, rt *ResourceType, current *directory.Resource, original, object Object, replaced bool,
+) (*directory.Resource, error) {
+	// A PUT without active does not lift a deactivation.
 	if replaced && original["active"] == false && object["active"] == nil {
 		object["active"] = false
 	}
-	// What the stored record lacked already fails nobody's change.
+	// A required attribute that the stored resource already lacks must not block a change.
 	if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
 		return nil, err
 	}
@@ -259,14 +268,14 @@ func (h resourceHandler) edited(r *http.Request, rt *ResourceType, current *dire
 	if err != nil {
 		return nil, err
 	}
-	if len(after.Document) > len(current.Document) { // what is there already fails nobody's change
+	if len(after.Document) > len(current.Document) { // an oversized stored document must not block a change
 		if err := checkSize(after); err != nil {
 			return nil, err
 		}
 	}
 	after.ID, after.Version, after.Created = current.ID, current.Version, current.Created
 	if rt.unique != "" && object[rt.unique] == original[rt.unique] {
-		after.UniqueName = current.UniqueName // also where a migration found that another has the name too
+		after.UniqueName = current.UniqueName // valid even if a migration found a collision
 	} else if err := checkName(rt, object); err != nil {
 		return nil, err
 	}
@@ -279,9 +288,8 @@ func (h resourceHandler) edited(r *http.Request, rt *ResourceType, current *dire
 	return after, nil
 }
 
-// difference names the attributes, but edges, in which two objects differ.
-// Numbers are compared as written: a large integer is not rounded into equality
-// with another.
+// difference returns the names of the attributes, except edges, in which two objects differ.
+// Numbers are compared as written, so that large integers do not become equal by rounding.
 func difference(rt *ResourceType, before, after Object) []string {
 	var changed []string
 	for name, value := range after {
@@ -300,8 +308,8 @@ func difference(rt *ResourceType, before, after Object) []string {
 	return changed
 }
 
-// update is what PUT and PATCH share: prepare reads the body once, before anything is
-// looked up.
+// update handles PUT and PATCH. prepare reads the body once, before the resource is looked
+// up.
 func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger lifecycle.Trigger,
 	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (lifecycle.Edit, error),
 ) {
@@ -325,21 +333,29 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 		h.Log.WarnContext(r.Context(), "deactivated the principal; refused the rest of the request",
 			"tenant", sessionOf(r).Tenant.Name, "type", rt.Name, "id", id, "reason", err)
 		by := cause(r, trigger)
-		by.Ignored = []string{"all but the deactivation: " + toError(err).Type} // the log has the reason, which may quote a value
-		err = h.modifiedBy(w, r, rt, id, by, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
+		// Only the log has the reason, because it may quote a value.
+		by.Ignored = []string{"all but the deactivation: " + toError(err).Type}
+		deactivate := func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 			return lifecycle.Deactivated(current)
-		})
+		}
+		err = h.modifiedBy(w, r, rt, id, by, deactivate)
 	}
 	if err != nil {
 		h.writeError(w, r, err)
 	}
 }
 
-func (h resourceHandler) modified(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, trigger lifecycle.Trigger, edit lifecycle.Edit) error {
+func (h resourceHandler) modified(
+	w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID,
+	trigger lifecycle.Trigger, edit lifecycle.Edit,
+) error {
 	return h.modifiedBy(w, r, rt, id, cause(r, trigger), edit)
 }
 
-func (h resourceHandler) modifiedBy(w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, edit lifecycle.Edit) error {
+func (h resourceHandler) modifiedBy(
+	w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID,
+	by lifecycle.Cause, edit lifecycle.Edit,
+) error {
 	p, err := projectionOf(r, rt)
 	if err != nil {
 		return err
@@ -349,15 +365,18 @@ func (h resourceHandler) modifiedBy(w http.ResponseWriter, r *http.Request, rt *
 		return err
 	}
 	status := http.StatusOK
-	// The profile of Entra gets no body for a group (RFC 7644 section 3.5.2
-	// leaves it open, unless attributes are asked for).
-	if by.Trigger == lifecycle.TriggerPatch && rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra && !r.URL.Query().Has("attributes") {
+	// In the Entra profile, a PATCH of a group returns no body, which RFC 7644 section 3.5.2
+	// allows unless attributes are requested.
+	if by.Trigger == lifecycle.TriggerPatch && rt.Name == directory.TypeGroup &&
+		sessionOf(r).Tenant.Profile == tenant.ProfileEntra && !r.URL.Query().Has("attributes") {
 		status = http.StatusNoContent
 	}
 	return h.written(w, r, p, status, result)
 }
 
-func (h resourceHandler) modify(r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, edit lifecycle.Edit) (lifecycle.Result, error) {
+func (h resourceHandler) modify(
+	r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, edit lifecycle.Edit,
+) (lifecycle.Result, error) {
 	return h.Lifecycle.Update(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, by,
 		func(tx *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 			if err := ifMatch(r, current); err != nil {
@@ -375,7 +394,8 @@ func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
 	id, err := id(r)
 	var result lifecycle.Result
 	if err == nil {
-		result, err = h.Lifecycle.Delete(r.Context(), sessionOf(r).Tenant.ID, h.name, id, cause(r, lifecycle.TriggerDelete),
+		result, err = h.Lifecycle.Delete(r.Context(), sessionOf(r).Tenant.ID, h.name, id,
+			cause(r, lifecycle.TriggerDelete),
 			func(current *directory.Resource) error { return ifMatch(r, current) })
 	}
 	if err != nil {
@@ -388,9 +408,11 @@ func (h resourceHandler) delete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// written answers a write with the resource as it is now, or with the
-// transaction where the client would rather not wait.
-func (h resourceHandler) written(w http.ResponseWriter, r *http.Request, p projection, status int, result lifecycle.Result) error {
+// written responds to a write with the current resource, or with the transaction if the
+// client prefers not to wait.
+func (h resourceHandler) written(
+	w http.ResponseWriter, r *http.Request, p projection, status int, result lifecycle.Result,
+) error {
 	h.Directory.InvalidateCounts(sessionOf(r).Tenant.ID)
 	if h.respondAsync(w, r, result) {
 		return nil
@@ -398,7 +420,7 @@ func (h resourceHandler) written(w http.ResponseWriter, r *http.Request, p proje
 	return h.answer(w, r, p, status, result.Resource)
 }
 
-// projectionOf is what the request's query asks for.
+// projectionOf returns the projection that the request's query asks for.
 func projectionOf(r *http.Request, rt *ResourceType) (projection, error) {
 	if r.URL.RawQuery == "" {
 		return projection{rt: rt}, nil
@@ -407,9 +429,10 @@ func projectionOf(r *http.Request, rt *ResourceType) (projection, error) {
 	return newProjection(rt, splitNames(query.Get("attributes")), splitNames(query.Get("excludedAttributes")))
 }
 
-// answer sends one resource, projected as the request asks; with 204, its
-// version alone.
-func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, p projection, status int, resource *directory.Resource) error {
+// answer sends one resource with the projection p. With status 204 it sends only the ETag.
+func (h resourceHandler) answer(
+	w http.ResponseWriter, r *http.Request, p projection, status int, resource *directory.Resource,
+) error {
 	if status == http.StatusNoContent {
 		w.Header().Set("ETag", etag(resource))
 		w.WriteHeader(status)
@@ -436,10 +459,11 @@ func (h resourceHandler) answer(w http.ResponseWriter, r *http.Request, p projec
 	return nil
 }
 
-// ifMatch is the precondition of RFC 7644 section 3.14.
+// ifMatch returns a 412 error if If-Match does not match the version (RFC 7644 section 3.14).
 func ifMatch(r *http.Request, current *directory.Resource) error {
 	if match := r.Header.Get("If-Match"); match != "" && !matchesETag(match, current) {
-		return failure(http.StatusPreconditionFailed, "the resource has changed: its version is "+etag(current))
+		return failure(http.StatusPreconditionFailed,
+			"If-Match does not match the version of the resource, "+etag(current))
 	}
 	return nil
 }
@@ -454,14 +478,15 @@ func matchesETag(header string, resource *directory.Resource) bool {
 	return false
 }
 
-// guardReactivation: an agent that was ended comes back only by a client that
-// has seen its current state (Governed Agent Lifecycle Profile, 2026-09).
+// guardReactivation returns a 409 error if a restricted agent is reactivated without an
+// If-Match: the client must have seen its current state (Governed Agent Lifecycle Profile,
+// 2026-09).
 func guardReactivation(r *http.Request, before, after *directory.Resource) error {
 	if before.Type != directory.TypeAgent || !before.Restricted() || after.Active == nil || !*after.Active {
 		return nil
 	}
 	if match := strings.TrimSpace(r.Header.Get("If-Match")); match == "" || match == "*" {
-		return failure(http.StatusConflict, "reactivating an agent needs If-Match with its version, which is "+etag(before))
+		return failure(http.StatusConflict, "reactivating an agent requires If-Match with its version, "+etag(before))
 	}
 	return nil
 }

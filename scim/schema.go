@@ -2,8 +2,8 @@ package scim
 
 import "strings"
 
-// Attribute is a schema attribute (RFC 7643 section 7). All of coercion,
-// validation, filtering, PATCH and projection follows from it.
+// Attribute is a schema attribute (RFC 7643 section 7). Type conversion, validation,
+// filters, PATCH and projection are driven by it.
 type Attribute struct {
 	Name            string      `json:"name"`
 	Type            Type        `json:"type"`
@@ -18,13 +18,13 @@ type Attribute struct {
 	Uniqueness      string      `json:"uniqueness"`
 	ReferenceTypes  []string    `json:"referenceTypes,omitempty"`
 
-	// edge: stored as edges between resources, not in the document.
+	// edge is set if values are stored as edges between resources, not in the document.
 	edge bool
-	// unbounded: an edge of any number, changed and read without loading it.
+	// unbounded is set for an edge attribute of any size, which is read and changed in parts.
 	unbounded bool
-	// discarded: accepted, and never stored.
+	// discarded is set if values are accepted but never stored.
 	discarded bool
-	// alias is another name that clients may use on the way in.
+	// alias is another name that is accepted in requests.
 	alias string
 }
 
@@ -43,10 +43,10 @@ const (
 	TypeComplex   Type = "complex"
 )
 
-// Mutability says when an attribute may be written.
+// Mutability defines when an attribute may be written.
 type Mutability string
 
-// The mutabilities.
+// Values of [Mutability].
 const (
 	ReadWrite Mutability = "readWrite"
 	ReadOnly  Mutability = "readOnly"
@@ -54,18 +54,18 @@ const (
 	WriteOnly Mutability = "writeOnly"
 )
 
-// Returned says when an attribute is in an answer.
+// Returned defines when a response contains an attribute.
 type Returned string
 
-// The returnednesses.
+// Values of [Returned].
 const (
 	Always  Returned = "always"
 	Default Returned = "default"
-	Request Returned = "request" // only where it is asked for
+	Request Returned = "request" // only if the request names it
 	Never   Returned = "never"
 )
 
-// The uniquenesses. Server and global mean the same here: within the tenant.
+// Values of Attribute.Uniqueness. Server and global both mean within the tenant.
 const (
 	UniqueNone   = "none"
 	UniqueServer = "server"
@@ -86,21 +86,21 @@ type ResourceType struct {
 	Endpoint   string // e.g. /Users
 	Schema     *Schema
 	Extensions []*Schema
-	// unique is the attribute whose values have an index of their own, or empty.
+	// unique is the attribute with a dedicated unique index, or empty.
 	unique string
-	// hides tells whether the stored document holds what is not always returned.
+	// hides is set if the stored document may hold attributes that are not returned by default.
 	hides bool
-	// uniques are the other attributes whose values are unique.
+	// uniques are the other attributes with unique values.
 	uniques []located
 }
 
-// located is an attribute with the schema that it stands in.
+// located is an attribute with the schema that contains it.
 type located struct {
 	schema *Schema
 	*Attribute
 }
 
-// prepared returns the type with what follows from its schemas.
+// prepared returns the type with the fields that are derived from its schemas.
 func (rt ResourceType) prepared() *ResourceType {
 	rt.hides, rt.uniques = false, nil
 	for _, schema := range rt.schemas() {
@@ -118,11 +118,10 @@ func (rt ResourceType) prepared() *ResourceType {
 	return &rt
 }
 
-// concealed tells whether an answer holds the attribute only where it is asked
-// for, or never.
+// concealed reports whether the attribute is returned only on request or never.
 func (a *Attribute) concealed() bool { return a.Returned == Never || a.Returned == Request }
 
-// path is an attribute's name with the URN of an extension before it.
+// path returns an attribute's name, prefixed with the URN if the schema is an extension.
 func (rt *ResourceType) path(schema *Schema, a *Attribute) string {
 	if schema == rt.Schema {
 		return a.Name
@@ -130,7 +129,8 @@ func (rt *ResourceType) path(schema *Schema, a *Attribute) string {
 	return schema.ID + ":" + a.Name
 }
 
-// attribute finds an attribute by name, without regard to case (RFC 7643 section 2.1).
+// attribute returns the attribute with the name, without regard to case (RFC 7643 section
+// 2.1), or nil.
 func attribute(attributes []Attribute, name string) *Attribute {
 	for i := range attributes {
 		if a := &attributes[i]; strings.EqualFold(a.Name, name) || (a.alias != "" && strings.EqualFold(a.alias, name)) {
@@ -140,9 +140,8 @@ func attribute(attributes []Attribute, name string) *Attribute {
 	return nil
 }
 
-// find resolves a name that may carry a schema's URN. An extension's attribute
-// is found without its URN too where the core schema has none of that name, as
-// Entra filters by `manager`.
+// find resolves a name with an optional schema URN. Without a URN, it also searches the
+// extensions if the core schema has no such attribute, because Entra filters by `manager`.
 func (rt *ResourceType) find(name string) (*Schema, *Attribute) {
 	schema, rest := rt.splitURN(name)
 	if a := attribute(schema.Attributes, rest); a != nil || rest != name {
@@ -158,7 +157,7 @@ func (rt *ResourceType) find(name string) (*Schema, *Attribute) {
 
 func (a *Attribute) sub(name string) *Attribute { return attribute(a.SubAttributes, name) }
 
-// extension finds an extension by its URN, without regard to case.
+// extension returns the extension with the URN, without regard to case, or nil.
 func (rt *ResourceType) extension(urn string) *Schema {
 	for _, s := range rt.Extensions {
 		if strings.EqualFold(s.ID, urn) {
@@ -168,17 +167,17 @@ func (rt *ResourceType) extension(urn string) *Schema {
 	return nil
 }
 
-// schemas are all of the type's schemas, the core one first.
+// schemas returns all schemas of the type, the core schema first.
 func (rt *ResourceType) schemas() []*Schema {
 	return append([]*Schema{rt.Schema}, rt.Extensions...)
 }
 
-// splitURN takes a known schema's URN off the front of a name:
+// splitURN splits a name into the schema whose URN it begins with and the rest:
 // "urn:…:enterprise:2.0:User:department" is the extension and "department".
-// Without a URN the schema is the core one; rest is empty for a bare URN.
+// Without a URN it returns the core schema; rest is empty for a bare URN.
 func (rt *ResourceType) splitURN(name string) (schema *Schema, rest string) {
 	schema, rest = rt.Schema, name
-	longest := 0 // one URN may be the beginning of another
+	longest := 0 // one URN may be a prefix of another
 	for _, s := range rt.schemas() {
 		n := len(s.ID)
 		if n > longest && len(name) >= n && strings.EqualFold(name[:n], s.ID) && (len(name) == n || name[n] == ':') {

@@ -13,18 +13,18 @@ import (
 
 const (
 	defaultCount = 100
-	maxCount     = 500 // a page size is forced, whatever the client asks
+	maxCount     = 500 // upper bound, whatever the client requests
 )
 
-// searchRequest is a query: its parameters in a URL (RFC 7644 section 3.4.2), or
-// a SearchRequest that was posted (section 3.4.3).
+// searchRequest is a query from the parameters of a URL (RFC 7644 section 3.4.2) or from
+// a posted SearchRequest (section 3.4.3).
 type searchRequest struct {
 	attributes, excluded []string
 	filter               string
 	sortBy               string
 	descending           bool
 	start, count         int
-	// cursor: pages by cursor (RFC 9865); empty begins.
+	// cursor is the position of the page (RFC 9865); empty requests the first one.
 	cursor   string
 	byCursor bool
 }
@@ -45,7 +45,7 @@ func splitNames(list string) []string {
 	return names
 }
 
-// searchFromBody reads a SearchRequest; names in any case.
+// searchFromBody parses a SearchRequest. Member names are case-insensitive.
 func searchFromBody(raw map[string]any) (searchRequest, error) {
 	members := make(map[string]any, len(raw))
 	for name, value := range raw {
@@ -56,7 +56,7 @@ func searchFromBody(raw map[string]any) (searchRequest, error) {
 		for _, v := range listOf(members[member]) {
 			name, ok := v.(string)
 			if !ok {
-				return nil, badRequest(invalidSyntax, "%s is a list of strings", member)
+				return nil, badRequest(invalidSyntax, "%s must be a string or an array of strings", member)
 			}
 			names = append(names, splitNames(name)...)
 		}
@@ -72,7 +72,7 @@ func searchFromBody(raw map[string]any) (searchRequest, error) {
 	}
 	for _, member := range []string{"filter", "sortby", "sortorder", "cursor"} {
 		if _, ok := members[member].(string); !ok && members[member] != nil {
-			return searchRequest{}, badRequest(invalidSyntax, "%s is a string", member)
+			return searchRequest{}, badRequest(invalidSyntax, "%s must be a string", member)
 		}
 	}
 	return newSearch(func(name string) (string, bool) {
@@ -81,14 +81,15 @@ func searchFromBody(raw map[string]any) (searchRequest, error) {
 			return "", false
 		case string:
 			return value, true
-		case interface{ String() string }: // a number, as it was written
+		case interface{ String() string }: // a number, as written
 			return value.String(), true
 		}
 		return "?", true
 	}, attributes, excluded)
 }
 
-// newSearch clamps a page that is out of range (RFC 7644 section 3.4.2.4).
+// newSearch builds a search from its parameters. It clamps a page that is out of range (RFC
+// 7644 section 3.4.2.4).
 func newSearch(get func(string) (string, bool), attributes, excluded []string) (searchRequest, error) {
 	q := searchRequest{attributes: attributes, excluded: excluded, start: 1, count: defaultCount}
 	q.filter, _ = get("filter")
@@ -99,17 +100,17 @@ func newSearch(get func(string) (string, bool), attributes, excluded []string) (
 	case "descending":
 		q.descending = true
 	default:
-		return q, badRequest(invalidValue, "sortOrder is ascending or descending")
+		return q, badRequest(invalidValue, "sortOrder must be ascending or descending, got %q", clip(order))
 	}
 	var err error
 	text, indexed := get("startIndex")
 	if text != "" {
 		if q.start, err = parseCount(text); err != nil {
-			return q, badRequest(invalidValue, "startIndex is not an integer")
+			return q, badRequest(invalidValue, "startIndex must be an integer, got %q", clip(text))
 		}
 	}
 	if indexed && q.byCursor {
-		return q, badRequest(invalidCursor, "give cursor or startIndex, not both")
+		return q, badRequest(invalidCursor, "cursor and startIndex are mutually exclusive")
 	}
 	if text, _ := get("count"); text != "" {
 		if q.count, err = parseCount(text); err != nil {
@@ -117,14 +118,14 @@ func newSearch(get func(string) (string, bool), attributes, excluded []string) (
 			if q.byCursor {
 				scimType = invalidCount
 			}
-			return q, badRequest(scimType, "count is not an integer")
+			return q, badRequest(scimType, "count must be an integer, got %q", clip(text))
 		}
 	}
 	q.start, q.count = max(q.start, 1), min(max(q.count, 0), maxCount)
 	return q, nil
 }
 
-// parseCount reads an integer; one that no int holds is the largest.
+// parseCount parses an integer and clamps it to the range of int32.
 func parseCount(text string) (int, error) {
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil && n == 0 {
@@ -133,8 +134,8 @@ func parseCount(text string) (int, error) {
 	return int(n), nil
 }
 
-// query resolves a search against the types that it is about. At the root, what
-// one type does not know it does not match; what none knows is an error.
+// query resolves a search against resource types. At the root, a type that lacks an
+// attribute of the filter matches nothing; it is an error if every type lacks it.
 func (q searchRequest) query(types []*ResourceType) (directory.Query, error) {
 	out := directory.Query{Offset: q.start - 1, Limit: q.count, Sorted: q.sortBy != "", Descending: q.descending}
 	var failed, unsortable error
@@ -169,20 +170,20 @@ func (q searchRequest) query(types []*ResourceType) (directory.Query, error) {
 func parseSort(rt *ResourceType, path string) (*directory.Field, error) {
 	tokens, err := scanFilter(path + " pr")
 	if err != nil || len(tokens) != 2 {
-		return nil, badRequest(invalidValue, "sortBy is the path of an attribute")
+		return nil, badRequest(invalidValue, "sortBy must be the path of an attribute, got %q", clip(path))
 	}
 	condition, err := parseFilter(rt, path+" pr")
 	if err != nil {
-		return nil, badRequest(invalidValue, "sortBy names %q, which is not an attribute of %s", clip(path), rt.Name)
+		return nil, badRequest(invalidValue, "sortBy: resources of type %s cannot be sorted by %q", rt.Name, clip(path))
 	}
 	compare, ok := condition.(directory.Compare)
 	if !ok {
-		return nil, badRequest(invalidValue, "sortBy is the path of an attribute")
+		return nil, badRequest(invalidValue, "sortBy must be the path of an attribute, got %q", clip(path))
 	}
 	return &compare.Field, nil
 }
 
-// selected are the types that the handler serves: its own, or at the root all.
+// selected returns the resource types that the handler serves: its own, or all at the root.
 func (h resourceHandler) selected(r *http.Request) ([]*ResourceType, error) {
 	types, err := h.types(r)
 	if err != nil || h.name == "" {
@@ -192,7 +193,7 @@ func (h resourceHandler) selected(r *http.Request) ([]*ResourceType, error) {
 	return []*ResourceType{rt}, err
 }
 
-// list answers a query.
+// list handles a GET with a query.
 func (h resourceHandler) list(w http.ResponseWriter, r *http.Request) {
 	q, err := searchFromQuery(r.URL.Query())
 	if err == nil {
@@ -203,7 +204,7 @@ func (h resourceHandler) list(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// search answers a query that was posted, so that its filter is in no log.
+// search handles a query sent by POST, which keeps the filter out of access logs.
 func (h resourceHandler) search(w http.ResponseWriter, r *http.Request) {
 	raw, err := h.readObject(w, r)
 	if err == nil {
@@ -246,7 +247,7 @@ func (h resourceHandler) find(w http.ResponseWriter, r *http.Request, q searchRe
 	}
 	page, err := h.Directory.List(r.Context(), sessionOf(r).Tenant.ID, query)
 	if errors.Is(err, database.ErrStatementTimeout) {
-		return badRequest(tooMany, "the query would take too long: narrow its filter")
+		return badRequest(tooMany, "the query exceeded the time limit: use a narrower filter")
 	}
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package scim is the SCIM 2.0 service provider (RFC 7642 to 7644): one generic
-// path from request to commit that every resource type takes, driven by schemas.
+// Package scim implements a SCIM 2.0 service provider (RFC 7642 to 7644). All resource types
+// share one generic implementation from request to commit, which is driven by schemas.
 package scim
 
 import (
@@ -27,13 +27,13 @@ import (
 const strangersPerSecond = 50
 
 const (
-	// BasePath is where the server is mounted; the bearer token names the tenant.
+	// BasePath is the path of the server; the bearer token identifies the tenant.
 	BasePath = "/scim/v2"
-	// TenantPath is where the path names the tenant too.
+	// TenantPath is the path of the server that also names the tenant.
 	TenantPath = "/t/{tenant}" + BasePath
 )
 
-// Config is what a server is made of.
+// Config is the configuration of a [Server].
 type Config struct {
 	Directory    *directory.Store
 	Lifecycle    *lifecycle.Writer
@@ -41,26 +41,26 @@ type Config struct {
 	Tenants      *tenant.Store
 	Auth         *auth.Store
 	Sealer       *seal.Sealer
-	// PublicURL is what clients call the installation
-	// (https://leaver.example.com); empty means what each request says.
+	// PublicURL is the external URL of the installation (https://leaver.example.com). If
+	// empty, the scheme and host of each request are used.
 	PublicURL string
-	// RequestsPerSecond is the rate of a tenant that has none of its own; 0 is
-	// without limit.
+	// RequestsPerSecond is the rate limit of a tenant without one of its own; 0 means no
+	// limit.
 	RequestsPerSecond int
 	Log               *slog.Logger
 }
 
-// Server answers SCIM requests.
+// Server handles SCIM requests.
 type Server struct {
 	Config
 	limits limits
-	// strangers is the rate of all who read public discovery without a token.
+	// strangers limits all requests for public discovery without a token.
 	strangers *rate.Limiter
 	schemas   *cache.Cache[schemaKey, []*ResourceType]
-	// large bounds the bodies over maxBody that are in memory at a time.
+	// large limits the bodies over maxBody that are in memory at a time.
 	large *bodies
-	// resources are the routes behind authentication, for the operations of a
-	// bulk request.
+	// resources serves the routes without authentication, for the operations of a bulk
+	// request.
 	resources http.Handler
 }
 
@@ -81,9 +81,8 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
-// routes mounts every endpoint behind guard. The guard belongs to the routes,
-// the unknown ones too, and looks at no path: however one is encoded, it leads
-// nowhere without a token.
+// routes mounts every endpoint behind guard. The guard wraps all routes, including unknown
+// ones, and does not inspect the path, so no encoding of a path bypasses it.
 func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 	r := chi.NewRouter()
 	r.Use(cleanPath, middleware.GetHead)
@@ -108,7 +107,9 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 		r.Post("/.search", all.search)
 		r.Post("/Bulk", s.bulk)
 		r.Get("/Transactions/*", s.transaction)
-		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		for _, method := range []string{
+			http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		} {
 			r.Method(method, "/Me", http.HandlerFunc(s.me))
 		}
 	})
@@ -144,16 +145,16 @@ func cleanPath(next http.Handler) http.Handler {
 	})
 }
 
-// methodNotAllowed says what the endpoint takes (RFC 9110 section 15.5.6),
-// before anything of the body is read.
+// methodNotAllowed responds 405 with the methods that the endpoint supports (RFC 9110
+// section 15.5.6), without reading the body.
 func (s *Server) methodNotAllowed(routes chi.Routes) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		httpjson.Allow(w, r, routes)
-		s.writeError(w, r, failure(http.StatusMethodNotAllowed, "the endpoint does not take "+r.Method))
+		s.writeError(w, r, failure(http.StatusMethodNotAllowed, "the endpoint does not support "+r.Method))
 	})
 }
 
-// session is what is known of a request once its caller is.
+// session is the authenticated caller of a request and the base URL of its responses.
 type session struct {
 	auth.Caller
 	base string // the URL that locations start with
@@ -179,7 +180,7 @@ type schemaKey struct {
 // maxSchemaCache bounds the tenants whose resource types are cached.
 const maxSchemaCache = 1000
 
-// types are the resource types as the caller's tenant has extended them.
+// types returns the resource types with the extensions of the caller's tenant.
 func (s *Server) types(r *http.Request) ([]*ResourceType, error) {
 	of := sessionOf(r).Tenant
 	return s.schemas.Get(r.Context(), schemaKey{of.ID, of.SchemaVersion}, func(ctx context.Context) ([]*ResourceType, error) {

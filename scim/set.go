@@ -2,9 +2,9 @@ package scim
 
 import "maps"
 
-// set is the list of a multi-valued attribute in which each element is once (RFC 7643
-// section 2.4): elements of one value and type are one, and of two that have no value, those
-// that hold the same.
+// set is the list of a multi-valued attribute without duplicates (RFC 7643 section 2.4).
+// Elements are duplicates if they have the same value and type or, without a value, the same
+// members.
 type set struct {
 	attribute *Attribute
 	values    []any
@@ -19,8 +19,8 @@ func newSet(a *Attribute, values []any) *set {
 	return s
 }
 
-// add returns the element that stands for v, and whether v changed the list. Where there is
-// one of its value and type, it gets the other sub-attributes of v.
+// add adds v, or merges its sub-attributes into the existing element with the same value and
+// type. It returns that element and reports whether the list changed.
 func (s *set) add(v any) (element any, changed bool) {
 	key := s.key(v)
 	i, found := s.at[key]
@@ -47,6 +47,8 @@ func (s *set) key(v any) string {
 		return string(appendValue(nil, foldValue(s.attribute, v)))
 	}
 	identity := maps.Clone(object)
-	maps.DeleteFunc(identity, func(name string, _ any) bool { return name != "value" && (name != "type" || s.attribute.edge) })
+	maps.DeleteFunc(identity, func(name string, _ any) bool {
+		return name != "value" && (name != "type" || s.attribute.edge)
+	})
 	return string(appendValue(nil, foldValue(s.attribute, identity)))
 }

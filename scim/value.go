@@ -16,27 +16,27 @@ import (
 const (
 	// maxElements bounds a multi-valued attribute.
 	maxElements = 1000
-	// maxDocument bounds, in bytes, what is stored of a resource beside its edges:
-	// a page of the largest is still no burden.
+	// maxDocument bounds, in bytes, the stored document of a resource without its edges.
+	// It keeps a page of the largest documents small.
 	maxDocument = 128 << 10
 	// maxName bounds, in bytes, the strings that are indexed.
 	maxName = 1024
 )
 
-// Object is a resource, or a complex value, that has met its schema: names are
-// canonical, values are string, bool, json.Number, Object's map or a list of
-// those, and what is absent is not there.
+// Object is a resource or a complex value that conforms to its schema. Names are
+// canonical, values are string, bool, json.Number, map[string]any or a list of
+// those, and absent attributes have no key.
 type Object = map[string]any
 
-// reader turns JSON that a client sent into Objects by the schema. A strict
-// one refuses what the schema does not know; others ignore it.
+// reader converts a client's JSON into Objects according to the schema. A strict
+// reader rejects unknown attributes; others ignore them.
 type reader struct {
 	strict bool
-	// skipsMembers: a member that is no resource of the tenant is skipped, and not refused.
+	// skipsMembers skips members that are not resources of the tenant instead of rejecting them.
 	skipsMembers bool
 }
 
-// resource reads a whole resource, as POST and PUT carry it.
+// resource reads a whole resource, as sent by POST and PUT.
 func (rd reader) resource(rt *ResourceType, raw map[string]any) (Object, error) {
 	out := Object{}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
@@ -68,12 +68,12 @@ func (rd reader) nested(out Object, rt *ResourceType, schema *Schema, value any)
 	}
 	members, ok := value.(map[string]any)
 	if !ok {
-		return badRequest(invalidValue, "%s: want an object", schema.ID)
+		return badRequest(invalidValue, "%s must be an object", schema.ID)
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		v := members[name]
 		if strings.EqualFold(name, "schemas") {
-			continue // python-scim clients put it there
+			continue // python-scim clients send schemas here
 		}
 		if err := rd.topLevel(out, rt, schema, name, v); err != nil {
 			return err
@@ -92,8 +92,8 @@ func (rd reader) topLevel(out Object, rt *ResourceType, schema *Schema, name str
 	return rd.member(container(out, rt, schema), schema.Attributes, name, value)
 }
 
-// container is where a schema's attributes stand: the resource itself, or the
-// object under the extension's URN, which is made.
+// container returns the object that holds a schema's attributes: the resource itself, or
+// the object under the extension's URN, which it creates if absent.
 func container(out Object, rt *ResourceType, schema *Schema) Object {
 	if schema == rt.Schema {
 		return out
@@ -106,7 +106,7 @@ func container(out Object, rt *ResourceType, schema *Schema) Object {
 	return inner
 }
 
-// prune drops extensions that hold nothing.
+// prune removes empty extensions.
 func prune(out Object, rt *ResourceType) Object {
 	for _, extension := range rt.Extensions {
 		if inner, ok := out[extension.ID].(Object); ok && len(inner) == 0 {
@@ -130,8 +130,8 @@ func (rd reader) checkSchemas(rt *ResourceType, value any) error {
 	return nil
 }
 
-// member reads one attribute into out. Read-only ones are ignored, whatever
-// they hold; what is read as absent removes nothing here.
+// member reads one attribute into out. It ignores read-only attributes, and an absent
+// value leaves out unchanged.
 func (rd reader) member(out Object, attributes []Attribute, name string, value any) error {
 	a := attribute(attributes, name)
 	if a == nil {
@@ -145,7 +145,7 @@ func (rd reader) member(out Object, attributes []Attribute, name string, value a
 	}
 	if _, twice := out[a.Name]; twice {
 		if a.alias != "" && strings.EqualFold(name, a.alias) {
-			return nil // the attribute's own name comes before its alias
+			return nil // the attribute's own name takes precedence over its alias
 		}
 		return badRequest(invalidSyntax, "%s is given twice", a.Name)
 	}
@@ -159,7 +159,7 @@ func (rd reader) member(out Object, attributes []Attribute, name string, value a
 	return nil
 }
 
-// isCommon: the common attributes (RFC 7643 section 3.1) that the server sets.
+// isCommon reports whether name is a common attribute (RFC 7643 section 3.1) that the server sets.
 func isCommon(name string) bool {
 	return strings.EqualFold(name, "id") || strings.EqualFold(name, "meta") || strings.EqualFold(name, "schemas")
 }
@@ -187,7 +187,7 @@ func (rd reader) value(a *Attribute, value any) (any, error) {
 		list = []any{value}
 	}
 	if !a.unbounded && len(list) > maxElements {
-		return nil, badRequest(tooMany, "%s has more than %d elements", a.Name, maxElements)
+		return nil, badRequest(tooMany, "%s must have at most %d elements, got %d", a.Name, maxElements, len(list))
 	}
 	var out []any
 	for _, v := range list {
@@ -272,10 +272,11 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 		switch v := value.(type) {
 		case string:
 			if strings.ContainsRune(v, 0) {
-				return nil, badRequest(invalidValue, "%s: a string holds the character U+0000", a.Name)
+				return nil, badRequest(invalidValue, "%s must not contain the character U+0000", a.Name)
 			}
 			if isName(a) && strings.ContainsFunc(v, misleads) {
-				return nil, badRequest(invalidValue, "%s must not contain control or bidirectional formatting characters", a.Name)
+				return nil, badRequest(invalidValue,
+					"%s must not contain control or bidirectional formatting characters", a.Name)
 			}
 			return canonical(a, v)
 		case json.Number: // an employeeNumber without its quotes
@@ -284,11 +285,10 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 			}
 		}
 	}
-	return nil, badRequest(invalidValue, "%s: the value is not a %s", a.Name, a.Type)
+	return nil, badRequest(invalidValue, "%s must be of type %s", a.Name, a.Type)
 }
 
-// isName reports whether people read an attribute as somebody's or something's name, in
-// lists, terminals and reports.
+// isName reports whether an attribute is shown as a name in lists, terminals and reports.
 func isName(a *Attribute) bool {
 	switch a.Name {
 	case "userName", "agentUserName", "displayName", "nickName", "externalId",
@@ -298,16 +298,17 @@ func isName(a *Attribute) bool {
 	return false
 }
 
-// misleads reports whether a character moves a reader's cursor or turns the direction of
-// the text: C0 and C1 controls, line and paragraph separators, and the embeddings,
-// overrides and isolates of Unicode's annex 9. The marks that right-to-left names need are
-// not among them.
+// misleads reports whether a character moves the cursor or changes the direction of the
+// text: C0 and C1 controls, line and paragraph separators, and the embeddings, overrides
+// and isolates of Unicode's annex 9. Directional marks, which right-to-left names need, are
+// not included.
 func misleads(r rune) bool {
-	return unicode.IsControl(r) || r == 0x2028 || r == 0x2029 || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
+	return unicode.IsControl(r) || r == 0x2028 || r == 0x2029 ||
+		(r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
 }
 
-// canonical writes a value as the schema's canonical values do; another is
-// refused. A schema without any takes whatever comes.
+// canonical returns the canonical value that equals value, or an error if none does. An
+// attribute without canonical values accepts any value.
 func canonical(a *Attribute, value string) (any, error) {
 	if len(a.CanonicalValues) == 0 || value == "" {
 		return value, nil
@@ -317,40 +318,41 @@ func canonical(a *Attribute, value string) (any, error) {
 			return c, nil
 		}
 	}
-	return nil, badRequest(invalidValue, "%s: want one of %s", a.Name, clip(strings.Join(a.CanonicalValues, ", ")))
+	return nil, badRequest(invalidValue, "%s must be one of %s, got %q",
+		a.Name, clip(strings.Join(a.CanonicalValues, ", ")), clip(value))
 }
 
-// maxNumber bounds, in bytes, how a number is written: PostgreSQL compares it.
+// maxNumber bounds the text of a number, in bytes, because PostgreSQL parses it for comparisons.
 const maxNumber = 64
 
 func isNumber(n json.Number, t Type) bool {
 	if len(n) > maxNumber || (t == TypeInteger && strings.ContainsAny(n.String(), ".eE")) {
 		return false
 	}
-	// What Go rounds to zero PostgreSQL does not take.
+	// PostgreSQL rejects numbers that underflow; Go rounds them to zero.
 	f, err := n.Float64()
 	mantissa, _, _ := strings.Cut(strings.ToLower(n.String()), "e")
 	return err == nil && (f != 0 || !strings.ContainsAny(mantissa, "123456789"))
 }
 
-// parseTime reads a dateTime (RFC 7643 section 2.3.5) that PostgreSQL reads too.
+// parseTime parses a dateTime (RFC 7643 section 2.3.5) that PostgreSQL also accepts.
 func parseTime(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
 		return t, err
 	}
 	if len(s) > maxTime {
-		return t, errors.New("the date has too many digits")
+		return t, fmt.Errorf("dateTime must be at most %d bytes, got %d", maxTime, len(s))
 	}
 	if year := t.UTC().Year(); year < 1 || year > 9999 {
-		return t, errors.New("the date is out of range")
+		return t, errors.New("dateTime must be in the years 1 to 9999 UTC")
 	}
 	if _, offset := t.Zone(); t.Year() < 1 || offset <= -maxOffset || offset >= maxOffset {
-		return t, fmt.Errorf("the date %s is out of range", t)
+		return t, fmt.Errorf("dateTime is out of range: %s", t)
 	}
-	// Go reads what neither XML Schema nor PostgreSQL does.
+	// time.Parse accepts a comma and offset minutes over 59; XML Schema and PostgreSQL do not.
 	if strings.Contains(s, ",") || (!strings.HasSuffix(s, "Z") && s[len(s)-2:] > "59") {
-		return t, errors.New("the date is not as XML Schema has it")
+		return t, fmt.Errorf("invalid xsd:dateTime %q", s)
 	}
 	return t, nil
 }
@@ -360,7 +362,7 @@ const (
 	maxOffset = 15 * 60 * 60 // seconds
 )
 
-// isBase64 takes what RFC 7643 section 2.3.6 allows, with or without padding.
+// isBase64 reports whether s is base64 or base64url (RFC 7643 section 2.3.6), with or without padding.
 func isBase64(s string) bool {
 	s = strings.TrimRight(s, "=")
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
@@ -374,9 +376,9 @@ func isBase64(s string) bool {
 func (rd reader) complexValue(a *Attribute, value any) (any, error) {
 	members, ok := value.(map[string]any)
 	if !ok {
-		// A bare value stands for {value: …}: Entra's manager and members.
+		// A bare value means {"value": …}: Entra sends manager and members like this.
 		if a.sub("value") == nil {
-			return nil, badRequest(invalidValue, "%s: want an object", a.Name)
+			return nil, badRequest(invalidValue, "%s must be an object", a.Name)
 		}
 		members = map[string]any{"value": value}
 	}
@@ -389,7 +391,7 @@ func (rd reader) complexValue(a *Attribute, value any) (any, error) {
 	if a.edge {
 		return edgeTarget(a, out)
 	}
-	// {"value": ""} is how Entra says that there is none.
+	// Entra sends {"value": ""} to unassign an attribute.
 	if v, has := out["value"]; has && v == "" {
 		delete(out, "value")
 	}
@@ -409,8 +411,8 @@ func unassigns(members map[string]any) bool {
 	return false
 }
 
-// onlyLabels reports whether an element of a multi-valued attribute holds nothing but what
-// describes its value (RFC 7643 section 2.4).
+// onlyLabels reports whether an element of a multi-valued attribute has only the
+// sub-attributes that describe its value (RFC 7643 section 2.4).
 func onlyLabels(element Object) bool {
 	for name := range element {
 		switch name {
@@ -422,13 +424,15 @@ func onlyLabels(element Object) bool {
 	return true
 }
 
-// edgeTarget returns the element of an edge, whose value is the id of a resource. A $ref
-// stands for the value where there is none.
+// edgeTarget returns the element of an edge, whose value is the id of a resource. Without
+// a value it takes the id from $ref.
 func edgeTarget(a *Attribute, element Object) (any, error) {
 	id, _ := element["value"].(string)
 	if ref, _ := element["$ref"].(string); id == "" && ref != "" {
 		endpoint, last, ok := cutLast(strings.TrimSuffix(ref, "/"))
-		if !ok || !slices.ContainsFunc(a.sub("$ref").ReferenceTypes, func(t string) bool { return strings.HasSuffix("/"+endpoint, "/"+t+"s") }) {
+		if !ok || !slices.ContainsFunc(a.sub("$ref").ReferenceTypes, func(t string) bool {
+			return strings.HasSuffix("/"+endpoint, "/"+t+"s")
+		}) {
 			return nil, badRequest(invalidValue, "%s.$ref must be the URL of a %s, got %q",
 				a.Name, strings.Join(a.sub("$ref").ReferenceTypes, ", "), clip(ref))
 		}
@@ -450,11 +454,11 @@ func cutLast(url string) (before, last string, ok bool) {
 }
 
 func withoutValue(a *Attribute) error {
-	return badRequest(invalidValue, "%s: each element needs a value, the id of the resource", a.Name)
+	return badRequest(invalidValue, "%s: each element must have a value, the id of a resource", a.Name)
 }
 
-// onePrimary keeps primary on one element only: on the last that has it among
-// the first n, which is where new ones stand (RFC 7643 section 2.4).
+// onePrimary leaves primary set on one element only: the last of the first n elements
+// that has it (RFC 7643 section 2.4).
 func onePrimary(list []any, n int) []any {
 	keep := -1
 	for i := range n {
@@ -470,8 +474,8 @@ func onePrimary(list []any, n int) []any {
 	return list
 }
 
-// checkRequired refuses a resource that lacks a required attribute. An
-// extension's are required only of who has the extension.
+// checkRequired returns an error if a required attribute is missing. Attributes of an
+// extension are required only if the resource has the extension.
 func checkRequired(rt *ResourceType, o Object) error {
 	for _, schema := range rt.schemas() {
 		members := o
@@ -509,7 +513,7 @@ func requireAll(attributes []Attribute, o Object, prefix string) error {
 	return nil
 }
 
-// listOf is a value's elements: those of a list, or the value itself.
+// listOf returns the elements of a list, or any other value as a list of one; nil has none.
 func listOf(value any) []any {
 	switch v := value.(type) {
 	case nil:
@@ -520,9 +524,9 @@ func listOf(value any) []any {
 	return []any{value}
 }
 
-// settle makes an edited resource keep to what is there: what was immutable is
-// as it was (RFC 7644 section 3.5.1), and what an answer does not hold by
-// default a PUT cannot have meant to remove.
+// settle copies values from before to after that the client cannot have meant to remove:
+// immutable ones (RFC 7644 section 3.5.1) and, for a PUT, those that are not returned by
+// default. It returns an error if an immutable value was changed.
 func settle(rt *ResourceType, before, after Object, replaced bool) error {
 	for _, schema := range rt.schemas() {
 		had, has := before, after
@@ -558,7 +562,7 @@ func settleAll(attributes []Attribute, had, has Object, replaced bool) error {
 		}
 		if a.Mutability == Immutable {
 			if !equalValues(a, was, now) {
-				return badRequest(mutability, "%s is immutable: it has a value", a.Name)
+				return badRequest(mutability, "%s is immutable and already has a value", a.Name)
 			}
 			has[a.Name] = was
 		}
@@ -580,7 +584,7 @@ func settleAll(attributes []Attribute, had, has Object, replaced bool) error {
 	return nil
 }
 
-// keepsSomething tells whether a value is immutable, or a part of it.
+// keepsSomething reports whether a value, or a part of it, is immutable.
 func keepsSomething(a *Attribute, value any) bool {
 	if a.Mutability == Immutable {
 		return true
@@ -591,7 +595,7 @@ func keepsSomething(a *Attribute, value any) bool {
 	})
 }
 
-// equalValues compares as the schema does.
+// equalValues reports whether two values are equal, without regard to case unless caseExact.
 func equalValues(a *Attribute, x, y any) bool {
 	if s, ok := x.(string); ok && !a.CaseExact {
 		t, ok := y.(string)
@@ -600,7 +604,7 @@ func equalValues(a *Attribute, x, y any) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// clone copies a value deeply, so that a failed PATCH leaves the original whole.
+// clone returns a deep copy of a value, so that a failed PATCH does not change the original.
 func clone(v any) any {
 	switch v := v.(type) {
 	case map[string]any:

@@ -8,8 +8,8 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// Vocabulary is what mapping rules may name of the schemas: all that is stored in
-// documents and not secret.
+// Vocabulary returns the schema attributes that mapping rules may use: those that are
+// stored in documents and not secret.
 func Vocabulary(declared []tenant.Schema) (mapping.Vocabulary, error) {
 	v := mapping.Vocabulary{EnterpriseURN: EnterpriseURN, Claims: make(map[string][]mapping.Attribute)}
 	for _, rt := range ResourceTypes(nil) {

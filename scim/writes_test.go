@@ -13,7 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-func TestWrites_ATakenNameAmongManyPOSTsIsOneConflict(t *testing.T) {
+func TestWrites_TakenNameConflictsAmongParallelPosts(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	p.create("/Users", `{"userName":"taken"}`)
 	statuses := p.atOnce(40, func(i int) int {
@@ -24,11 +24,11 @@ func TestWrites_ATakenNameAmongManyPOSTsIsOneConflict(t *testing.T) {
 		return p.status("POST", "/Users", `{"userName":"`+name+`"}`)
 	})
 	if statuses[http.StatusCreated] != 35 || statuses[http.StatusConflict] != 5 {
-		t.Errorf("statuses %v; want 35 times 201 and 5 times 409", statuses)
+		t.Errorf("statuses %v, want 35 times 201 and 5 times 409", statuses)
 	}
 }
 
-func TestWrites_ParallelPATCHesOfOneUserAreAllMade(t *testing.T) {
+func TestWrites_ParallelPatchesOfOneUserAllApply(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ada := p.create("/Users", `{"userName":"ada"}`)
 	statuses := p.atOnce(20, func(i int) int {
@@ -36,11 +36,11 @@ func TestWrites_ParallelPATCHesOfOneUserAreAllMade(t *testing.T) {
 	})
 	emails, _ := p.do("GET", "/Users/"+ada, "").body["emails"].([]any)
 	if statuses[http.StatusOK] != 20 || len(emails) != 20 {
-		t.Errorf("statuses %v and %d e-mail addresses; want 20 of each", statuses, len(emails))
+		t.Errorf("statuses %v and %d e-mail addresses, want 20 of each", statuses, len(emails))
 	}
 }
 
-func TestWrites_EachOfManyDeactivationsIsOneEventAndOneRestriction(t *testing.T) {
+func TestWrites_RepeatedDeactivationCreatesOneEvent(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	ids := make([]string, 40)
 	for i := range ids {
@@ -58,11 +58,11 @@ func TestWrites_EachOfManyDeactivationsIsOneEventAndOneRestriction(t *testing.T)
 		t.Fatal(err)
 	}
 	if events != len(ids) || restrictions != len(ids) || audited != len(ids) {
-		t.Errorf("%d events, %d restrictions of their own, %d audit rows; want %d of each", events, restrictions, audited, len(ids))
+		t.Errorf("%d events, %d restrictions with their events, %d audit rows, want %d of each", events, restrictions, audited, len(ids))
 	}
 }
 
-func TestWrites_ALockedResourceDelaysNoOther(t *testing.T) {
+func TestWrites_LockedResourceDoesNotDelayOthers(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	for _, operation := range []string{`{"op":"replace","path":"active","value":false}`, `{"op":"replace","path":"title","value":"x"}`} {
 		t.Run(operation, func(t *testing.T) { holdARow(t, p.asTenant(t, tenant.ProfileDefault), patchBody(operation)) })
@@ -84,24 +84,24 @@ func holdARow(t *testing.T, p *provider, patch string) {
 	go func() {
 		answered <- p.status("PATCH", "/Users/"+held, patch)
 	}()
-	stacktest.Eventually(t, 10*time.Second, "a write that waits for the row", func() bool {
+	stacktest.Eventually(t, 10*time.Second, "a write waiting for the row lock", func() bool {
 		var waits bool
 		err := watcher.QueryRow(t.Context(), `select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
 		return err == nil && waits
 	})
 	if a := p.do("PATCH", "/Users/"+other, patch); a.status != http.StatusOK {
-		t.Errorf("somebody else was answered %d: %s", a.status, a.raw)
+		t.Errorf("the write to another resource answered %d: %s", a.status, a.raw)
 	}
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if status := <-answered; status != http.StatusOK {
-		t.Errorf("who waited for the row was answered %d", status)
+		t.Errorf("the write that waited for the row answered %d", status)
 	}
 }
 
-// TestWrites_LockTimeoutReturns503: more writes wait for a locked resource than the tenant
-// has connections, and another tenant's are made meanwhile.
+// TestWrites_LockTimeoutReturns503 checks that writes of other tenants succeed while more
+// writes wait for a locked resource than the tenant has connections.
 func TestWrites_LockTimeoutReturns503(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault, "lock_timeout=300ms")
 	other := p.asTenant(t, tenant.ProfileDefault)
@@ -123,7 +123,7 @@ func TestWrites_LockTimeoutReturns503(t *testing.T) {
 	}
 	first := <-answers // the others wait, some of them for a connection
 	if a := other.do("PATCH", "/Users/"+free, deactivation); a.status != http.StatusOK {
-		t.Errorf("another tenant's write was answered %d: %s", a.status, a.raw)
+		t.Errorf("another tenant's write answered %d: %s", a.status, a.raw)
 	}
 	for _, a := range []answer{first, <-answers} {
 		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
@@ -134,12 +134,13 @@ func TestWrites_LockTimeoutReturns503(t *testing.T) {
 		<-answers
 	}
 	if p.restricted(held) {
-		t.Error("a write that was answered 503 was made")
+		t.Error("a write that answered 503 was applied")
 	}
 }
 
-// The planner takes what is small for cheap to read, and keeps plans when it has grown.
-func TestWrites_NoLookupAndNoChangeReadsATableWhole(t *testing.T) {
+// TestWrites_DoNotScanTableSequentially: the planner prefers a sequential scan for a small
+// table and keeps the plan after the table has grown.
+func TestWrites_DoNotScanTableSequentially(t *testing.T) {
 	p := newProvider(t, tenant.ProfileDefault)
 	conn := p.connect()
 	rows, err := conn.Query(t.Context(), `insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
@@ -170,13 +171,13 @@ func TestWrites_NoLookupAndNoChangeReadsATableWhole(t *testing.T) {
 	} {
 		p.atOnce(len(ids), func(i int) int { return p.status(send.method, "/Users/"+ids[i], send.body) })
 	}
-	// Sessions tell of their scans within a second, or at their end.
+	// Sessions report their scans within a second or when they end.
 	p.db.Close()
-	stacktest.Eventually(t, 10*time.Second, "the count of the scans", func() bool {
+	stacktest.Eventually(t, 10*time.Second, "index scans in pg_stat_user_tables", func() bool {
 		_, indexed := scans()
-		return indexed-indexedBefore >= 5*len(ids) // got; seen and written; got and written
+		return indexed-indexedBefore >= 5*len(ids) // read; read and written; read and written
 	})
 	if whole, _ := scans(); whole != wholeBefore {
-		t.Errorf("the table was read whole %d times", whole-wholeBefore)
+		t.Errorf("the table was scanned sequentially %d times", whole-wholeBefore)
 	}
 }

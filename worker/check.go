@@ -23,24 +23,26 @@ import (
 // attribute is missing.
 var ErrMisconfigured = errors.New("the Temporal server is not set up for leaver")
 
-// Namespace is what a check found of the namespace that leaver runs in.
+// Namespace describes the Temporal namespace that leaver runs in.
 type Namespace struct {
 	Name      string
 	Retention time.Duration // how long closed workflows are kept
-	Created   bool          // by this process, a moment ago
+	Created   bool          // created by EnsureNamespace
 }
 
 // Short returns a warning if the namespace keeps closed workflows, which are the audit log,
-// for less than the configuration asks; empty otherwise.
+// for less than temporal.minimum_retention, and otherwise an empty string.
 func (n Namespace) Short(cfg config.Temporal) string {
 	if n.Retention >= cfg.MinimumRetention {
 		return ""
 	}
-	return fmt.Sprintf("namespace %s keeps closed workflows, which are the audit log, for %s, and temporal.minimum_retention is %s: "+
-		"run `temporal operator namespace update --retention %s %s`, or lower the setting", n.Name, days(n.Retention), days(cfg.MinimumRetention), days(cfg.MinimumRetention), n.Name)
+	minimum := days(cfg.MinimumRetention)
+	return fmt.Sprintf("namespace %s keeps closed workflows, which are the audit log, for %s, and "+
+		"temporal.minimum_retention is %s: run `temporal operator namespace update --retention %s %s`, or lower the setting",
+		n.Name, days(n.Retention), minimum, minimum, n.Name)
 }
 
-// days writes a duration as Temporal's CLI takes it.
+// days formats a duration for Temporal's CLI.
 func days(d time.Duration) string {
 	if d%(24*time.Hour) == 0 {
 		return fmt.Sprintf("%dd", d/(24*time.Hour))
@@ -48,25 +50,32 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// CheckNamespace looks the namespace and its search attributes up.
-// Error: [ErrMisconfigured] where one is missing; others where Temporal cannot be asked.
+// CheckNamespace returns the namespace that leaver runs in. It returns [ErrMisconfigured] if
+// the namespace or a search attribute is missing, and another error if Temporal is
+// unavailable.
 func CheckNamespace(ctx context.Context, c client.Client, cfg config.Temporal) (Namespace, error) {
 	options, err := clientOptions(cfg)
 	if err != nil {
 		return Namespace{}, err
 	}
 	n := Namespace{Name: options.Namespace}
-	described, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: n.Name})
+	described, err := c.WorkflowService().DescribeNamespace(
+		ctx, &workflowservice.DescribeNamespaceRequest{Namespace: n.Name},
+	)
 	var missing *serviceerror.NamespaceNotFound
 	var notFound *serviceerror.NotFound
 	if errors.As(err, &missing) || errors.As(err, &notFound) {
-		return n, fmt.Errorf("%w: there is no namespace %s at %s: run `leaver migrate`", ErrMisconfigured, n.Name, options.HostPort)
+		return n, fmt.Errorf(
+			"%w: namespace %s does not exist at %s: run `leaver migrate`", ErrMisconfigured, n.Name, options.HostPort,
+		)
 	}
 	if err != nil {
 		return n, fmt.Errorf("describe namespace %s: %w", n.Name, err)
 	}
 	n.Retention = described.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
-	have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: n.Name})
+	have, err := c.OperatorService().ListSearchAttributes(
+		ctx, &operatorservice.ListSearchAttributesRequest{Namespace: n.Name},
+	)
 	if err != nil {
 		return n, fmt.Errorf("list the search attributes of namespace %s: %w", n.Name, err)
 	}
@@ -77,7 +86,8 @@ func CheckNamespace(ctx context.Context, c client.Client, cfg config.Temporal) (
 	return n, nil
 }
 
-// missingAttributes returns the search attributes of leaver's workflows that are not there.
+// missingAttributes returns the search attributes of leaver's workflows that have does not
+// contain.
 func missingAttributes(have map[string]enums.IndexedValueType) map[string]enums.IndexedValueType {
 	missing := map[string]enums.IndexedValueType{
 		workflows.SearchTenant.GetName():    enums.INDEXED_VALUE_TYPE_KEYWORD,

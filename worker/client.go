@@ -1,5 +1,5 @@
-// Package worker is wiring: the Temporal client with its converters, the
-// connectors from the configuration, and the workers with what they run.
+// Package worker sets up the Temporal client with its converters, the connectors from the
+// configuration, the schedules, and the workers with their workflows and activities.
 package worker
 
 import (
@@ -21,12 +21,12 @@ import (
 	"github.com/leaverhq/leaver/internal/seal"
 )
 
-// retention is how long Temporal keeps closed workflows in a namespace that
-// migrate creates: a quarter, so that auditors meet them in the UI.
+// retention is the time for which Temporal keeps closed workflows in a namespace that
+// `leaver migrate` creates. A quarter lets auditors find them in the UI.
 const retention = 90 * 24 * time.Hour
 
-// NewClient prepares a client that connects when it is first used, so that a
-// process starts while Temporal is down. Payloads and failures are encrypted.
+// NewClient returns a client that connects on first use, so that a process can start while
+// Temporal is down. It encrypts payloads and failures.
 func NewClient(cfg config.Temporal, sealer *seal.Sealer, logger *slog.Logger) (client.Client, error) {
 	options, err := clientOptions(cfg)
 	if err != nil {
@@ -42,12 +42,12 @@ func NewClient(cfg config.Temporal, sealer *seal.Sealer, logger *slog.Logger) (c
 	return c, nil
 }
 
-// clientOptions fills what the configuration leaves open from the TEMPORAL_*
-// variables and profiles of Temporal's own CLI.
+// clientOptions returns the client options. Settings that are not configured come from the
+// TEMPORAL_* variables and profiles of Temporal's CLI.
 func clientOptions(cfg config.Temporal) (client.Options, error) {
 	options, err := envconfig.LoadDefaultClientOptions()
 	if err != nil {
-		return client.Options{}, fmt.Errorf("read Temporal's variables and profile: %w", err)
+		return client.Options{}, fmt.Errorf("read the TEMPORAL_* variables and the profile: %w", err)
 	}
 	if cfg.Address != "" {
 		options.HostPort = cfg.Address
@@ -59,8 +59,9 @@ func clientOptions(cfg config.Temporal) (client.Options, error) {
 	return options, nil
 }
 
-// EnsureNamespace creates the namespace and the search attributes that are missing. It
-// refuses a namespace that keeps closed workflows for less than the configuration asks.
+// EnsureNamespace creates the namespace and the search attributes if they are missing. It
+// returns [ErrMisconfigured] if the namespace keeps closed workflows for less than
+// temporal.minimum_retention.
 func EnsureNamespace(ctx context.Context, cfg config.Temporal) (Namespace, error) {
 	options, err := clientOptions(cfg)
 	if err != nil {
@@ -72,7 +73,8 @@ func EnsureNamespace(ctx context.Context, cfg config.Temporal) (Namespace, error
 	}
 	defer c.Close()
 	_, err = c.WorkflowService().RegisterNamespace(ctx, &workflowservice.RegisterNamespaceRequest{
-		Namespace: options.Namespace, Description: "leaver", WorkflowExecutionRetentionPeriod: durationpb.New(retention),
+		Namespace: options.Namespace, Description: "leaver",
+		WorkflowExecutionRetentionPeriod: durationpb.New(retention),
 	})
 	var exists *serviceerror.NamespaceAlreadyExists
 	if err != nil && !errors.As(err, &exists) {
@@ -93,8 +95,7 @@ func EnsureNamespace(ctx context.Context, cfg config.Temporal) (Namespace, error
 }
 
 func ensureSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
-	// A namespace made a moment ago may not have reached every part of the
-	// server: not found passes by itself.
+	// Retry not found: a new namespace may not have reached every part of the server yet.
 	var err error
 	for range 50 {
 		if err = addSearchAttributes(ctx, c, namespace); err == nil {
@@ -115,7 +116,9 @@ func ensureSearchAttributes(ctx context.Context, c client.Client, namespace stri
 }
 
 func addSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
-	have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	have, err := c.OperatorService().ListSearchAttributes(
+		ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace},
+	)
 	if err != nil {
 		return err
 	}

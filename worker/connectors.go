@@ -15,11 +15,12 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
-// maxAttempts is how many attempts at one connector a process has in flight.
+// maxAttempts is the maximum number of attempts at one connector that a process has in flight.
 const maxAttempts = 100
 
-// Connectors builds what the configuration names. Its errors name the line. What leaver
-// itself runs on, no connector may end: its database roles, its Temporal namespace.
+// Connectors returns the configured connectors. Its errors contain the line number. It
+// rejects or restricts connectors that could end what leaver itself runs on: its database
+// roles and its Temporal namespace.
 func Connectors(cfg *config.Config) (registry.Registry, error) {
 	configured := cfg.Connectors
 	built := make(registry.Registry, len(configured))
@@ -33,8 +34,9 @@ func Connectors(cfg *config.Config) (registry.Registry, error) {
 			return nil, err
 		}
 		built[c.Name] = registry.Entry{
-			Connector: connector, Type: c.Type, Rate: c.Rate, Tenants: c.Tenants, References: c.References, PublishTo: c.PublishTo, TrustLabels: c.TrustLabels,
-			Drill: cfg.Assurance.DrillTenant, Slots: make(chan struct{}, maxAttempts),
+			Connector: connector, Type: c.Type, Rate: c.Rate, Tenants: c.Tenants, References: c.References,
+			PublishTo: c.PublishTo, TrustLabels: c.TrustLabels, Drill: cfg.Assurance.DrillTenant,
+			Slots: make(chan struct{}, maxAttempts),
 		}
 	}
 	for _, c := range configured {
@@ -47,12 +49,14 @@ func Connectors(cfg *config.Config) (registry.Registry, error) {
 			continue
 		}
 		built.Close()
-		return nil, c.Errorf("connector %s: publish_to names %q, which is no connector that can hand over secrets to all of its tenants", c.Name, c.PublishTo)
+		return nil, c.Errorf("connector %s: publish_to must name a connector that can publish secrets to all of its "+
+			"tenants, got %q", c.Name, c.PublishTo)
 	}
 	return built, nil
 }
 
-// protectOwn keeps a connector from what leaver runs on.
+// protectOwn keeps a connector from leaver's own database roles, and rejects one that
+// administers leaver's own Temporal namespace.
 func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Connector) error {
 	if err := registry.CheckReferences(c.References); err != nil {
 		return c.Errorf("connector %s: %w", c.Name, err)
@@ -70,7 +74,8 @@ func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Con
 			return err
 		}
 		if connector.Downstream() == own.HostPort+"/"+own.Namespace {
-			return c.Errorf("connector %s: namespace %s at %s is the one that leaver itself runs in: configure the namespace of the agents' workflows", c.Name, own.Namespace, own.HostPort)
+			return c.Errorf("connector %s: namespace %s at %s is the one that leaver itself runs in: "+
+				"configure the namespace of the agents' workflows", c.Name, own.Namespace, own.HostPort)
 		}
 	}
 	return nil
@@ -89,11 +94,16 @@ func build(c config.Connector) (connectors.Connector, error) {
 	case "webhook":
 		return construct(c, webhook.New)
 	}
-	return nil, c.Errorf("connector %s: unknown type %q; known are oauth2, postgres, temporal, vault, webhook", c.Name, c.Type)
+	return nil, c.Errorf(
+		"connector %s: type must be one of oauth2, postgres, temporal, vault, webhook, got %q", c.Name, c.Type,
+	)
 }
 
-// construct decodes the settings of one type, strictly, and builds its connector.
-func construct[S any, C connectors.Connector](c config.Connector, newConnector func(S) (C, error)) (connectors.Connector, error) {
+// construct decodes the settings of a connector, rejecting unknown ones, and creates the
+// connector.
+func construct[S any, C connectors.Connector](
+	c config.Connector, newConnector func(S) (C, error),
+) (connectors.Connector, error) {
 	var settings S
 	if err := c.Decode(&settings); err != nil {
 		return nil, err
@@ -105,8 +115,8 @@ func construct[S any, C connectors.Connector](c config.Connector, newConnector f
 	return connector, nil
 }
 
-// CheckPublishers checks that each publish_to names a connector of a type that can hand over
-// secrets. It needs no secret, so that `leaver migrate` can check it.
+// CheckPublishers returns an error if a publish_to names no connector of a type that can
+// publish secrets. It resolves no secrets, so that `leaver migrate` can call it.
 func CheckPublishers(cfg *config.Config) error {
 	for _, c := range cfg.Connectors {
 		if c.PublishTo == "" {
@@ -116,7 +126,9 @@ func CheckPublishers(cfg *config.Config) error {
 			return to.Name == c.PublishTo && (to.Type == "vault" || to.Type == "webhook")
 		})
 		if !publishes {
-			return c.Errorf("connector %s: publish_to names %q, which is not a connector of type vault or webhook", c.Name, c.PublishTo)
+			return c.Errorf(
+				"connector %s: publish_to must name a connector of type vault or webhook, got %q", c.Name, c.PublishTo,
+			)
 		}
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/leaverhq/leaver/worker"
 )
 
-func TestConnectors_OfTheExampleConfiguration(t *testing.T) {
+func TestConnectors_AcceptsTheExampleConfiguration(t *testing.T) {
 	raw, err := os.ReadFile("../deploy/leaver.example.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -33,15 +33,20 @@ func TestConnectors_OfTheExampleConfiguration(t *testing.T) {
 	}
 }
 
-// TestProduct_LinksNoTestOnlyModule: what only tests and the development stack need is in
-// no binary that is shipped.
+// TestProduct_LinksNoTestOnlyModule checks that the shipped binary contains no module that
+// only tests and the development stack need.
 func TestProduct_LinksNoTestOnlyModule(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "github.com/leaverhq/leaver/cmd/leaver").Output()
+	out, err := exec.CommandContext(
+		t.Context(), "go", "list", "-deps", "github.com/leaverhq/leaver/cmd/leaver",
+	).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for pkg := range strings.Lines(string(out)) {
-		for _, module := range []string{"github.com/zitadel/oidc", "github.com/elimity-com/scim", "github.com/compose-spec", "pgregory.net/rapid", "github.com/leaverhq/leaver/internal/devstack"} {
+		for _, module := range []string{
+			"github.com/zitadel/oidc", "github.com/elimity-com/scim", "github.com/compose-spec", "pgregory.net/rapid",
+			"github.com/leaverhq/leaver/internal/devstack",
+		} {
 			if strings.HasPrefix(pkg, module) {
 				t.Errorf("the product links %s", strings.TrimSpace(pkg))
 			}

@@ -16,23 +16,24 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// The ids of what runs on Temporal Schedules, and of its workflows.
+// The ids of the Temporal Schedules and of their workflows.
 const (
 	ReconcileID = "leaver-reconcile"
 	DrillID     = "leaver-drill"
 )
 
-// Schedule is what was done about a schedule.
+// Schedule is the result of EnsureSchedules for one schedule.
 type Schedule struct {
 	ID string
-	// Reason is why there is none; empty where it is scheduled.
+	// Reason says why the schedule does not exist; empty if it does.
 	Reason string
 }
 
-// EnsureSchedules makes the schedules of the reconciler and, where a connector allows
-// it, the drill; has them as the configuration says where they exist; and takes away
-// what it says never.
-func EnsureSchedules(ctx context.Context, cfg *config.Config, sealer *seal.Sealer, log *slog.Logger) ([]Schedule, error) {
+// EnsureSchedules creates or updates the schedules of the reconciler and, if a connector
+// takes part, of the drill. It deletes a schedule that the configuration disables.
+func EnsureSchedules(
+	ctx context.Context, cfg *config.Config, sealer *seal.Sealer, log *slog.Logger,
+) ([]Schedule, error) {
 	c, err := NewClient(cfg.Temporal, sealer, log)
 	if err != nil {
 		return nil, err
@@ -45,14 +46,16 @@ func EnsureSchedules(ctx context.Context, cfg *config.Config, sealer *seal.Seale
 		unreconciled = ""
 		reconcile.Intervals = []client.ScheduleIntervalSpec{{Every: a.ReconcileEvery}}
 	}
-	// Where no connector allows one, a drill would fail every night.
+	// Without a connector that takes part, each drill would fail.
 	undrilled := ""
-	drills := a.DrillCron != "" && slices.ContainsFunc(cfg.Connectors, func(c config.Connector) bool { return slices.Contains(c.Tenants, a.DrillTenant) })
+	drills := a.DrillCron != "" && slices.ContainsFunc(cfg.Connectors, func(c config.Connector) bool {
+		return slices.Contains(c.Tenants, a.DrillTenant)
+	})
 	switch {
 	case a.DrillCron == "":
 		undrilled = "assurance.drill_cron is empty"
 	case !drills:
-		undrilled = "no connector names the tenant " + a.DrillTenant + ", which allows drills there"
+		undrilled = "no connector names the tenant " + a.DrillTenant + ": add it to the connectors' tenants"
 	}
 	var done []Schedule
 	if drills {
@@ -61,14 +64,18 @@ func EnsureSchedules(ctx context.Context, cfg *config.Config, sealer *seal.Seale
 	for _, s := range []struct {
 		id       string
 		spec     client.ScheduleSpec
-		never    string // why; empty where it runs
+		never    string // the reason to delete it; empty if it runs
 		workflow any
 		input    any
 	}{
 		{ReconcileID, reconcile, unreconciled, workflows.Reconcile, workflows.ReconcileInput{}},
-		{DrillID, drill, undrilled, workflows.Drill, workflows.DrillInput{Tenant: a.DrillTenant, Patience: a.DrillPatience}},
+		{DrillID, drill, undrilled, workflows.Drill, workflows.DrillInput{
+			Tenant: a.DrillTenant, Patience: a.DrillPatience,
+		}},
 	} {
-		action := &client.ScheduleWorkflowAction{ID: s.id, Workflow: s.workflow, Args: []any{s.input}, TaskQueue: workflows.TaskQueue}
+		action := &client.ScheduleWorkflowAction{
+			ID: s.id, Workflow: s.workflow, Args: []any{s.input}, TaskQueue: workflows.TaskQueue,
+		}
 		if err := ensureSchedule(ctx, c.ScheduleClient(), s.id, s.spec, s.never != "", action); err != nil {
 			return done, fmt.Errorf("%s: %w", s.id, err)
 		}
@@ -77,8 +84,12 @@ func EnsureSchedules(ctx context.Context, cfg *config.Config, sealer *seal.Seale
 	return done, nil
 }
 
-// ensureSchedule leaves a pause by ops as it is.
-func ensureSchedule(ctx context.Context, c client.ScheduleClient, id string, spec client.ScheduleSpec, never bool, action *client.ScheduleWorkflowAction) error {
+// ensureSchedule creates or updates a schedule, or deletes it if never is true. It does not
+// change whether the schedule is paused.
+func ensureSchedule(
+	ctx context.Context, c client.ScheduleClient, id string, spec client.ScheduleSpec, never bool,
+	action *client.ScheduleWorkflowAction,
+) error {
 	handle := c.GetHandle(ctx, id)
 	if never {
 		if err := handle.Delete(ctx); err != nil && !isNotFound(err) {
@@ -87,12 +98,15 @@ func ensureSchedule(ctx context.Context, c client.ScheduleClient, id string, spe
 		return nil
 	}
 	_, err := c.Create(ctx, client.ScheduleOptions{
-		ID: id, Spec: spec, Action: action, Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, Note: "made by `leaver migrate`",
+		ID: id, Spec: spec, Action: action, Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP,
+		Note: "created by `leaver migrate`",
 	})
 	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
 		return err
 	}
-	return handle.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+	return handle.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (
+		*client.ScheduleUpdate, error,
+	) {
 		in.Description.Schedule.Spec, in.Description.Schedule.Action = &spec, action
 		return &client.ScheduleUpdate{Schedule: &in.Description.Schedule}, nil
 	}})

@@ -20,11 +20,11 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// Roles are the connectors that take part in a tenant's workflows, by name.
+// Roles contains the names of the connectors that take part in a tenant's workflows.
 type Roles struct {
-	Notify   []string // are told of events
-	Discover []string // can list what they hold
-	Singly   []string // have a rate, which counts items one by one
+	Notify   []string // connectors that are notified of events
+	Discover []string // connectors that can list a principal's credentials
+	Singly   []string // rate-limited connectors: one activity per item
 }
 
 // Starter starts the workflows of lifecycle events. It implements
@@ -33,18 +33,18 @@ type Starter struct {
 	client client.Client
 	policy workflows.Policy
 	roles  func(ctx context.Context, tenant uuid.UUID) (Roles, error)
-	// failures opens the failures of activities, which are sealed.
+	// failures decrypts the failures of activities.
 	failures converter.FailureConverter
 }
 
-// NewStarter returns a starter with that policy.
+// NewStarter returns a starter. roles returns the connectors of a tenant.
 func NewStarter(c client.Client, policy workflows.Policy, failures converter.FailureConverter,
 	roles func(ctx context.Context, tenant uuid.UUID) (Roles, error),
 ) *Starter {
 	return &Starter{client: c, policy: policy, roles: roles, failures: failures}
 }
 
-// Policy fills the defaults into what is configured.
+// Policy returns the configured policy, with defaults for unset values.
 func Policy(c config.Policy) workflows.Policy {
 	p := workflows.DefaultPolicy()
 	if c.Deadline > 0 {
@@ -65,31 +65,35 @@ func Policy(c config.Policy) workflows.Policy {
 	return p
 }
 
-// Start starts the event's workflow, or returns the run that was started
-// before (I3): running or closed, an ID is used once.
+// Start starts the event's workflow and returns its run id. A workflow ID is used once: if
+// the workflow was started before, running or closed, it returns that run (I3).
 func (s *Starter) Start(ctx context.Context, e lifecycle.Event) (string, error) {
-	return s.start(ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING)
+	return s.start(
+		ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+	)
 }
 
-// closing is how long a run may take from its report to its end: a cascade that
-// has just told its survivors may be re-run, though Temporal has it running yet.
+// closing is the time that a run may take from its report to its end. A cascade that has
+// stored its survivors can be re-run although Temporal still shows it as running.
 const closing = time.Second
 
-// Rerun starts the next run of a cascade that closed without success.
-// Error: cascade.ErrNotFailed where it is running, or completed.
+// Rerun starts the next run of a cascade that closed without success, and returns its run
+// id. It returns [cascade.ErrNotFailed] if the cascade is running or completed.
 func (s *Starter) Rerun(ctx context.Context, e lifecycle.Event) (string, error) {
 	runID, err := s.next(ctx, e)
 	if errors.Is(err, cascade.ErrNotFailed) {
 		ended, cancel := context.WithTimeout(ctx, closing)
 		defer cancel()
-		_ = s.client.GetWorkflow(ended, e.WorkflowID, "").Get(ended, nil) // how it ends, the next attempt tells
+		_ = s.client.GetWorkflow(ended, e.WorkflowID, "").Get(ended, nil) // wait; the result does not matter
 		runID, err = s.next(ctx, e)
 	}
 	return runID, err
 }
 
 func (s *Starter) next(ctx context.Context, e lifecycle.Event) (string, error) {
-	runID, err := s.start(ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL)
+	runID, err := s.start(
+		ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+	)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &started) {
 		return "", cascade.ErrNotFailed
@@ -97,7 +101,9 @@ func (s *Starter) next(ctx context.Context, e lifecycle.Event) (string, error) {
 	return runID, err
 }
 
-func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.WorkflowIdReusePolicy, conflict enums.WorkflowIdConflictPolicy) (string, error) {
+func (s *Starter) start(
+	ctx context.Context, e lifecycle.Event, reuse enums.WorkflowIdReusePolicy, conflict enums.WorkflowIdConflictPolicy,
+) (string, error) {
 	workflow, ok := workflowOf[e.Kind]
 	if !ok {
 		return "", fmt.Errorf("no workflow for events of kind %s", e.Kind)
@@ -115,7 +121,7 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 		TaskQueue:                workflows.TaskQueue,
 		WorkflowIDReusePolicy:    reuse,
 		WorkflowIDConflictPolicy: conflict,
-		// Set for both: with UseExisting a closed duplicate is no error.
+		// If false, a closed duplicate returns its run id and no error.
 		WorkflowExecutionErrorWhenAlreadyStarted: reuse == enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		TypedSearchAttributes: temporal.NewSearchAttributes(
 			workflows.SearchTenant.ValueSet(e.Tenant.String()),
@@ -128,8 +134,9 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 		Priority:      temporal.Priority{PriorityKey: priority, FairnessKey: fairness(e)},
 	}, workflow, workflows.Input{
 		Tenant: e.Tenant, Event: e.ID, Principal: e.Principal, PrincipalType: e.PrincipalType,
-		Sequence: e.Sequence, Trigger: string(e.Trigger), Changed: e.Changed, Notify: roles.Notify, Discover: roles.Discover,
-		Singly: roles.Singly, Fairness: fairness(e), Policy: s.policy,
+		Sequence: e.Sequence, Trigger: string(e.Trigger), Changed: e.Changed, Notify: roles.Notify,
+		Discover: roles.Discover,
+		Singly:   roles.Singly, Fairness: fairness(e), Policy: s.policy,
 	})
 	if err != nil {
 		return "", err
@@ -142,31 +149,39 @@ func (s *Starter) start(ctx context.Context, e lifecycle.Event, reuse enums.Work
 func fairness(e lifecycle.Event) string {
 	sender := fnv.New32a()
 	_, _ = sender.Write([]byte(e.Actor)) // never fails, see hash.Hash
-	return fmt.Sprintf("%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/int64(lifecycle.FairnessPeriod/time.Second))
+	return fmt.Sprintf(
+		"%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/int64(lifecycle.FairnessPeriod/time.Second),
+	)
 }
 
-// updateTimeout bounds what a caller waits for a worker to take an Update.
+// updateTimeout bounds the time that a caller waits for an Update to complete.
 const updateTimeout = 30 * time.Second
 
-// Retry asks a running cascade to try one item again now, or with uuid.Nil all
-// that wait or failed. Error: cascade.RefusedError, with the reason.
+// Retry requests that a running cascade retries one item immediately, or with uuid.Nil all
+// pending and failed items. It returns the number of retried items.
+// Errors: [cascade.RefusedError], [cascade.ErrNotRunning].
 func (s *Starter) Retry(ctx context.Context, workflowID string, item uuid.UUID, by, reason string) (int, error) {
 	var response workflows.RetryResponse
-	err := s.update(ctx, workflowID, workflows.UpdateRetry, workflows.RetryRequest{Item: item, By: by, Reason: reason, At: time.Now()}, &response)
+	request := workflows.RetryRequest{Item: item, By: by, Reason: reason, At: time.Now()}
+	err := s.update(ctx, workflowID, workflows.UpdateRetry, request, &response)
 	return response.Retried, err
 }
 
-// Waive asks a running cascade to tolerate an item until a time.
-// Errors: cascade.RefusedError, cascade.ErrNotRunning.
-func (s *Starter) Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error {
-	return s.update(ctx, workflowID, workflows.UpdateWaive, workflows.WaiveRequest{Item: item, By: by, Reason: reason, Until: until, At: time.Now()}, nil)
+// Waive requests that a running cascade tolerates an item until a time.
+// Errors: [cascade.RefusedError], [cascade.ErrNotRunning].
+func (s *Starter) Waive(
+	ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time,
+) error {
+	request := workflows.WaiveRequest{Item: item, By: by, Reason: reason, Until: until, At: time.Now()}
+	return s.update(ctx, workflowID, workflows.UpdateWaive, request, nil)
 }
 
 func (s *Starter) update(ctx context.Context, workflowID, name string, request, response any) error {
 	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
 	defer cancel()
 	handle, err := s.client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: workflowID, UpdateName: name, Args: []any{request}, WaitForStage: client.WorkflowUpdateStageCompleted,
+		WorkflowID: workflowID, UpdateName: name, Args: []any{request},
+		WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	if err == nil {
 		err = handle.Get(ctx, response)
@@ -188,8 +203,8 @@ func isNotFound(err error) bool {
 	return errors.As(err, &notFound)
 }
 
-// Release tells a cascade that its tenant's brake was released. One that has
-// closed meanwhile needs no telling.
+// Release signals a held cascade that its mass deactivation was approved. It does nothing if
+// the cascade has closed.
 func (s *Starter) Release(ctx context.Context, workflowID string) error {
 	err := s.client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRelease, nil)
 	if isNotFound(err) {
@@ -201,7 +216,8 @@ func (s *Starter) Release(ctx context.Context, workflowID string) error {
 	return nil
 }
 
-// Status returns what Temporal knows of a workflow.
+// Status returns whether a workflow is running, was stopped (terminated or cancelled), or is
+// gone.
 func (s *Starter) Status(ctx context.Context, workflowID string) (cascade.WorkflowStatus, error) {
 	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
 	if isNotFound(err) {
@@ -220,7 +236,7 @@ func (s *Starter) Status(ctx context.Context, workflowID string) (cascade.Workfl
 	}
 }
 
-// Pending returns the activities that a workflow waits for; none where it has closed.
+// Pending returns the pending activities of a workflow; none if it has closed.
 func (s *Starter) Pending(ctx context.Context, workflowID string) ([]cascade.Pending, error) {
 	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
 	if isNotFound(err) {
@@ -248,7 +264,7 @@ func (s *Starter) Pending(ctx context.Context, workflowID string) ([]cascade.Pen
 	return pending, nil
 }
 
-// reasonOf is what an activity failed with, without Temporal's wrapping.
+// reasonOf returns the message of an activity's failure, without Temporal's wrapping.
 func reasonOf(err error) string {
 	var application *temporal.ApplicationError
 	if errors.As(err, &application) {
@@ -257,8 +273,8 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// Pollers returns how many workers have polled a task queue lately, for workflows or for
-// activities.
+// Pollers returns the number of workers that have polled a task queue within [pollerAge], for
+// workflows or for activities.
 func Pollers(ctx context.Context, c client.Client, queue string, kind enums.TaskQueueType) (int, error) {
 	described, err := c.DescribeTaskQueue(ctx, queue, kind)
 	if err != nil {
@@ -273,10 +289,10 @@ func Pollers(ctx context.Context, c client.Client, queue string, kind enums.Task
 	return n, nil
 }
 
-// pollerAge is how long a poller counts after it was last seen: twice a long poll.
+// pollerAge is the maximum age of a poller's last poll: twice the duration of a long poll.
 const pollerAge = 2 * time.Minute
 
-// Cancel cancels a workflow. One that has closed, or was never started, needs none.
+// Cancel cancels a workflow. It does nothing if the workflow has closed or was never started.
 func (s *Starter) Cancel(ctx context.Context, workflowID string) error {
 	if err := s.client.CancelWorkflow(ctx, workflowID, ""); err != nil && !isNotFound(err) {
 		return fmt.Errorf("cancel %s: %w", workflowID, err)

@@ -13,7 +13,7 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// Transmit has a stream's tokens pushed; where that is under way it changes nothing.
+// Transmit starts the workflow that pushes a stream's tokens, unless it is running already.
 func (s *Starter) Transmit(ctx context.Context, p ssf.Pushing) error {
 	_, err := s.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID:                       fmt.Sprintf("transmit/%s/%s", p.Tenant, p.Stream),
@@ -24,7 +24,7 @@ func (s *Starter) Transmit(ctx context.Context, p ssf.Pushing) error {
 		StaticSummary:            "push security events to stream " + p.Stream.String(),
 	}, workflows.Transmit, activities.PushInput{Tenant: p.Tenant, Stream: p.Stream})
 	if err != nil {
-		return fmt.Errorf("transmit stream %s: %w", p.Stream, err)
+		return fmt.Errorf("start the push workflow of stream %s: %w", p.Stream, err)
 	}
 	return nil
 }

@@ -15,28 +15,29 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// stopTimeout is longer than the longest attempt, so that a graceful stop
-// hands nothing back half done.
+// stopTimeout is longer than the longest attempt, so that a graceful stop interrupts none.
 const stopTimeout = 75 * time.Second
 
-// What a process has in hand at a time. Little, so that a backlog waits in
-// Temporal's queues, where leavers go first and tenants take turns, and not here,
-// where whoever came first has taken every connection to PostgreSQL.
+// The concurrency limits of a process. They are low, so that a backlog waits in Temporal's
+// queues, which prioritise leavers and are fair to tenants. In the process, the backlog would
+// occupy the connections to PostgreSQL in the order of arrival.
 const (
-	// tasksPerCPU: between two steps a workflow task does little but compute and
-	// ask PostgreSQL.
+	// tasksPerCPU is the number of concurrent workflow tasks per CPU. A task mostly computes
+	// and queries PostgreSQL.
 	tasksPerCPU = 2
-	// parallelActivities are of one connector, and wait for it; a batch is one.
+	// parallelActivities is the number of concurrent activities per connector, which mostly
+	// wait for the downstream. A batch counts as one.
 	parallelActivities = 16
 )
 
-// Workers are one worker for the workflows and one for each connector: a queue
-// of its own keeps a connector's rate, and keeps its slowness to itself (I10).
+// Workers contains one worker for the workflows, one for each queue of bulk work and one for
+// each connector: a separate queue applies the connector's rate limit, and a slow connector
+// delays no other (I10).
 type Workers struct {
 	workers []worker.Worker
 }
 
-// New registers everything with workers that are not started yet.
+// New returns workers, not started yet, with all workflows and activities registered.
 func New(c client.Client, a *activities.Activities) *Workers {
 	tasks := tasksPerCPU * runtime.GOMAXPROCS(0)
 	main := worker.New(c, workflows.TaskQueue, worker.Options{
@@ -75,7 +76,7 @@ func New(c client.Client, a *activities.Activities) *Workers {
 	return w
 }
 
-// Start starts all, or none. It fails while Temporal is down.
+// Start starts all workers, or none if one fails. It fails while Temporal is down.
 func (w *Workers) Start() error {
 	for i, worker := range w.workers {
 		if err := worker.Start(); err != nil {
@@ -88,7 +89,7 @@ func (w *Workers) Start() error {
 	return nil
 }
 
-// Stop takes no new work, and waits for what is being done.
+// Stop stops polling for tasks, and waits up to [stopTimeout] for running tasks.
 func (w *Workers) Stop() {
 	done := make(chan struct{})
 	for _, worker := range w.workers {

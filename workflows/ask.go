@@ -12,30 +12,31 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// What operators may ask of a running cascade.
+// The names of the query and the Updates of a running cascade.
 const (
 	QueryProgress = "progress"
 	UpdateRetry   = "retry"
 	UpdateWaive   = "waive"
 )
 
-// inTemporal is who asks where nobody is named: a person in Temporal's UI.
+// inTemporal is the actor of requests that name none, such as those from Temporal's UI.
 const inTemporal = "temporal"
 
-// RetryRequest asks to try one item again now, or all that wait or failed.
+// RetryRequest requests an immediate retry of one item, or of all pending and failed
+// items if Item is zero.
 type RetryRequest struct {
 	Item   uuid.UUID `json:"item,omitzero"`
 	By     string    `json:"by,omitempty"`
 	Reason string    `json:"reason,omitempty"`
-	At     time.Time `json:"at"` // when it was asked; an old request is a repeated one
+	At     time.Time `json:"at"` // time of the request, see maxRequestAge
 }
 
-// RetryResponse says how many items are tried again.
+// RetryResponse contains the number of items that are retried.
 type RetryResponse struct {
 	Retried int `json:"retried"`
 }
 
-// WaiveRequest asks to tolerate one survivor until a time.
+// WaiveRequest requests that one survivor is tolerated until a time.
 type WaiveRequest struct {
 	Item   uuid.UUID `json:"item"`
 	By     string    `json:"by,omitempty"`
@@ -50,18 +51,27 @@ const maxRequestAge = 10 * time.Minute
 
 func checkAge(ctx workflow.Context, at time.Time) error {
 	if age := workflow.Now(ctx).Sub(at); age > maxRequestAge || age < -maxRequestAge {
-		return fmt.Errorf("the request time %s is more than %s away from now: send a new request", at.UTC().Format(time.RFC3339), maxRequestAge)
+		return fmt.Errorf(
+			"the request time %s is more than %s away from now: send a new request", at.UTC().Format(time.RFC3339),
+			maxRequestAge,
+		)
 	}
 	return nil
 }
 
 func (c *cascadeRun) handle(ctx workflow.Context) error {
-	if err := workflow.SetQueryHandler(ctx, QueryProgress, func() (Progress, error) { return c.progress(), nil }); err != nil {
+	if err := workflow.SetQueryHandler(
+		ctx, QueryProgress, func() (Progress, error) { return c.progress(), nil },
+	); err != nil {
 		return fmt.Errorf("set the query handler: %w", err)
 	}
-	err := workflow.SetUpdateHandlerWithOptions(ctx, UpdateRetry, c.retry, workflow.UpdateHandlerOptions{Validator: c.validateRetry})
+	err := workflow.SetUpdateHandlerWithOptions(
+		ctx, UpdateRetry, c.retry, workflow.UpdateHandlerOptions{Validator: c.validateRetry},
+	)
 	if err == nil {
-		err = workflow.SetUpdateHandlerWithOptions(ctx, UpdateWaive, c.waive, workflow.UpdateHandlerOptions{Validator: c.validateWaive})
+		err = workflow.SetUpdateHandlerWithOptions(
+			ctx, UpdateWaive, c.waive, workflow.UpdateHandlerOptions{Validator: c.validateWaive},
+		)
 	}
 	if err != nil {
 		return fmt.Errorf("set the update handlers: %w", err)
@@ -69,16 +79,16 @@ func (c *cascadeRun) handle(ctx workflow.Context) error {
 	return nil
 }
 
-// validateRetry refuses what cannot be retried, so that it leaves no event.
+// validateRetry rejects invalid requests before they add an event to the history.
 func (c *cascadeRun) validateRetry(ctx workflow.Context, r RetryRequest) error {
 	if err := checkAge(ctx, r.At); err != nil {
 		return err
 	}
 	if c.phase != "ending" {
-		return fmt.Errorf("the cascade is %s: re-run it once it is closed", c.phase)
+		return fmt.Errorf("cannot retry while the cascade is %s: re-run the cascade once it is closed", c.phase)
 	}
 	if r.Reason == "" {
-		return fmt.Errorf("a retry needs a reason: it goes on record")
+		return fmt.Errorf("reason is required: it is recorded in the audit log")
 	}
 	if r.Item == uuid.Nil {
 		return nil
@@ -92,7 +102,8 @@ func (c *cascadeRun) isAlive(id uuid.UUID) error {
 	case i == nil:
 		return fmt.Errorf("this run of the cascade has no item %s", id)
 	case i.state != credential.Ending && i.state != credential.Survivor:
-		return fmt.Errorf("item %s is %s", id, i.state)
+		return fmt.Errorf("item %s is %s: only items in state %s or %s can be retried or waived",
+			id, i.state, credential.Ending, credential.Survivor)
 	}
 	return nil
 }
@@ -106,7 +117,7 @@ func (c *cascadeRun) retry(ctx workflow.Context, r RetryRequest) (RetryResponse,
 		switch i.state {
 		case credential.Ending:
 			if i.cancel == nil {
-				continue // it waits for its turn
+				continue // its first attempt is not started yet
 			}
 			i.again = true
 			i.cancel()
@@ -122,7 +133,8 @@ func (c *cascadeRun) retry(ctx workflow.Context, r RetryRequest) (RetryResponse,
 	return response, workflow.ExecuteLocalActivity(localActivity(ctx), a.RecordAct, act).Get(ctx, nil)
 }
 
-// validateWaive wants a survivor, a reason, and an end.
+// validateWaive rejects a request whose item is concluded, whose reason is missing, or
+// whose end is not in the next [cascade.MaxWaiver].
 func (c *cascadeRun) validateWaive(ctx workflow.Context, r WaiveRequest) error {
 	now := workflow.Now(ctx)
 	if err := checkAge(ctx, r.At); err != nil {
@@ -130,19 +142,21 @@ func (c *cascadeRun) validateWaive(ctx workflow.Context, r WaiveRequest) error {
 	}
 	switch {
 	case c.phase == phaseReporting || c.phase == "completed" || c.phase == "failed":
-		return fmt.Errorf("the cascade is %s", c.phase)
+		return fmt.Errorf("cannot waive while the cascade is %s: repeat the request once it is closed", c.phase)
 	case r.Reason == "":
-		return fmt.Errorf("a waiver needs a reason")
+		return fmt.Errorf("reason is required: it is recorded in the audit log")
 	case !r.Until.After(now) || r.Until.After(now.Add(cascade.MaxWaiver)):
-		return fmt.Errorf("a waiver ends within a year from now")
+		return fmt.Errorf("until must be within a year from now, got %s", r.Until.UTC().Format(time.RFC3339))
 	}
 	return c.isAlive(r.Item)
 }
 
-// waive stops trying to end an item, whatever is under way.
+// waive stores a waiver of an item and cancels the item's pending activity.
 func (c *cascadeRun) waive(ctx workflow.Context, r WaiveRequest) error {
 	i := c.items[r.Item.String()]
-	act := activities.Act{Cascade: c.in.ref(), Verb: UpdateWaive, Item: r.Item, By: orTemporal(r.By), Reason: r.Reason, Until: r.Until}
+	act := activities.Act{
+		Cascade: c.in.ref(), Verb: UpdateWaive, Item: r.Item, By: orTemporal(r.By), Reason: r.Reason, Until: r.Until,
+	}
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Waive, act).Get(ctx, nil); err != nil {
 		return err
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// beginGroups begins with items, those of one connector together: an activity
-// that tries a batch once is a tenth of the cost of as many activities. What it
-// could not end goes on alone, with Temporal's retries. Rotations are alone, and
-// so is whatever a connector's rate counts one by one.
+// beginGroups starts items in batches of one connector: one activity for a batch costs
+// a tenth of one activity per item. Items that a batch could not end are retried
+// individually by Temporal. Rotations are not batched, nor are the items of
+// rate-limited connectors, as the limit counts activities.
 func (c *cascadeRun) beginGroups(ctx workflow.Context, items []*item) {
 	for _, batch := range c.batchesOf(items) {
 		if len(batch) == 1 {
@@ -29,7 +29,7 @@ func (c *cascadeRun) beginGroups(ctx workflow.Context, items []*item) {
 // batchesOf groups items by connector, in their order.
 func (c *cascadeRun) batchesOf(items []*item) [][]*item {
 	var batches [][]*item
-	filling := make(map[string]int) // by connector: the batch that has room
+	filling := make(map[string]int) // by connector: the index of the batch that has room
 	for _, i := range items {
 		n, ok := filling[i.Connector]
 		if i.Verb == credential.Rotate || c.rated(i.Connector) || !ok || len(batches[n]) >= c.in.Policy.Batch {
@@ -44,8 +44,8 @@ func (c *cascadeRun) batchesOf(items []*item) [][]*item {
 	return batches
 }
 
-// reserve waits for places in a connector's window; a batch that is larger than
-// the window takes all of it.
+// reserve waits for n places in a connector's window. A batch that is larger than the
+// window takes all of it.
 func (c *cascadeRun) reserve(ctx workflow.Context, connector string, n int) error {
 	if err := workflow.Await(ctx, func() bool {
 		return c.open[connector] == 0 || c.open[connector]+n <= c.in.Policy.Window
@@ -90,7 +90,7 @@ func (c *cascadeRun) beginBatch(ctx workflow.Context, items []*item) {
 	})
 }
 
-// endBatch tries each of the items once.
+// endBatch runs one activity that attempts each of the items once.
 func (c *cascadeRun) endBatch(ctx workflow.Context, id string, items []*item) (activities.BatchResult, error) {
 	connector := items[0].Connector
 	if err := c.reserve(ctx, connector, len(items)); err != nil {
@@ -102,19 +102,19 @@ func (c *cascadeRun) endBatch(ctx workflow.Context, id string, items []*item) (a
 		i.round++
 	}
 	options := c.options(ctx, connector)
-	options.ActivityID, options.Summary = id, fmt.Sprintf("%d items at %s", len(items), connector)
+	options.ActivityID, options.Summary = id, fmt.Sprintf("end %d items at %s", len(items), connector)
 	var result activities.BatchResult
 	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.EndBatch, in).Get(ctx, &result)
 	return result, err
 }
 
-// pause waits before an item's next attempt as long as its downstream asked for,
-// or until somebody asks to try again now.
+// pause delays an item's next attempt for as long as its downstream requested, or
+// until an operator requests a retry.
 func (c *cascadeRun) pause(ctx workflow.Context, i *item, wait time.Duration) {
 	if i.state == credential.Waived {
 		return
 	}
 	ctx, i.cancel = workflow.WithCancel(ctx)
 	i.again = false
-	_ = workflow.Sleep(ctx, max(wait, c.in.Policy.InitialInterval)) // cancelled: now
+	_ = workflow.Sleep(ctx, max(wait, c.in.Policy.InitialInterval)) // a retry request cancels it
 }

@@ -16,28 +16,32 @@ import (
 // drillStep bounds one step of a drill.
 const drillStep = 5 * time.Minute
 
-// DrillInput names the tenant that drills are made in. A connector allows them by
-// naming it among its tenants.
+// DrillInput is the input of Drill. Tenant is the name of the drill tenant: a connector
+// takes part in drills if its tenants include it.
 type DrillInput struct {
 	Tenant string `json:"tenant"`
-	// Patience is how long the cascade may take.
+	// Patience bounds the duration of the cascade.
 	Patience time.Duration `json:"patience"`
 }
 
-// Drill takes a synthetic person through the whole of it: provisioned, given a real
-// credential on each connector that allows it, deactivated, verified. It fails
-// where anything was not: the deactivation path is tested where it counts.
+// Drill tests the deactivation path in production: it provisions a synthetic user,
+// issues a real credential at each connector that takes part, deactivates the user, and
+// checks that the cascade verified each credential. It fails if any step failed.
 func Drill(ctx workflow.Context, in DrillInput) (activities.Drilled, error) {
 	name := "leaver-drill-" + strings.ReplaceAll(workflow.GetInfo(ctx).WorkflowExecution.RunID, "-", "")[:12]
 	var d activities.Drilled
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.DrillBegin, in.Tenant, name).Get(ctx, &d); err != nil {
+	if err := workflow.ExecuteLocalActivity(
+		localActivity(ctx), a.DrillBegin, in.Tenant, name,
+	).Get(ctx, &d); err != nil {
 		return d, err
 	}
 	drill(ctx, in, &d)
-	// Cleared up and on record, whatever went wrong, and even if it was cancelled.
+	// Clean up and record the result even if the drill failed or was cancelled.
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	ended := d
-	if err := workflow.ExecuteActivity(assuranceActivity(ctx, TaskQueue, drillStep), a.DrillEnd, d).Get(ctx, &ended); err != nil {
+	if err := workflow.ExecuteActivity(
+		assuranceActivity(ctx, TaskQueue, drillStep), a.DrillEnd, d,
+	).Get(ctx, &ended); err != nil {
 		return d, err
 	}
 	if len(ended.Problems) > 0 {
@@ -46,31 +50,38 @@ func Drill(ctx workflow.Context, in DrillInput) (activities.Drilled, error) {
 	return ended, nil
 }
 
-// drill issues, deactivates and looks; what goes wrong it notes.
+// drill issues the credentials, deactivates the user and waits for the cascade. It adds
+// failures to d.Problems.
 func drill(ctx workflow.Context, in DrillInput, d *activities.Drilled) {
 	futures := make([]workflow.Future, len(d.Connectors))
 	for n, name := range d.Connectors {
-		futures[n] = workflow.ExecuteActivity(assuranceActivity(ctx, connectors.TaskQueue(name), drillStep), a.DrillIssue, activities.DrillInput{Drill: *d, Connector: name})
+		ctx := assuranceActivity(ctx, connectors.TaskQueue(name), drillStep)
+		futures[n] = workflow.ExecuteActivity(ctx, a.DrillIssue, activities.DrillInput{Drill: *d, Connector: name})
 	}
 	for n, f := range futures {
 		var issued activities.DrillIssued
 		if err := f.Get(ctx, &issued); err != nil {
-			d.Problems = append(d.Problems, fmt.Sprintf("%s issued nothing: %s", d.Connectors[n], reasonOf(err)))
+			d.Problems = append(d.Problems, fmt.Sprintf(
+				"connector %s failed to issue a credential: %s", d.Connectors[n], reasonOf(err),
+			))
 			continue
 		}
 		d.Issued = append(d.Issued, issued)
 	}
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.DrillLeave, *d).Get(ctx, &d.Cascade); err != nil || d.Cascade == uuid.Nil {
-		d.Problems = append(d.Problems, fmt.Sprintf("the person was not deactivated: %v", err))
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.DrillLeave, *d).Get(ctx, &d.Cascade); err != nil ||
+		d.Cascade == uuid.Nil {
+		d.Problems = append(d.Problems, fmt.Sprintf("failed to deactivate the synthetic user: %v", err))
 		return
 	}
 	look := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: TaskQueue, ScheduleToCloseTimeout: in.Patience, StartToCloseTimeout: time.Minute,
-		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 30 * time.Second},
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 30 * time.Second,
+		},
 	})
 	looked := *d
 	if err := workflow.ExecuteActivity(look, a.DrillLook, *d).Get(ctx, &looked); err != nil {
-		d.Problems = append(d.Problems, "the cascade did not close in time: "+reasonOf(err))
+		d.Problems = append(d.Problems, "the cascade did not close within "+in.Patience.String()+": "+reasonOf(err))
 		return
 	}
 	*d = looked

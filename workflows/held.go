@@ -10,18 +10,18 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// SignalRelease tells a cascade that its tenant's brake was released.
+// SignalRelease wakes up a held cascade after its mass deactivation was approved.
 const SignalRelease = "release"
 
-// releasePoll is how often a cascade that is held asks by itself.
+// releasePoll is the interval at which a held cascade polls for the approval.
 const releasePoll = time.Hour
 
-// heldReason is what stands at an item that the brake holds back.
-const heldReason = "held by the brake on mass deactivation: `leaver brake release`"
+// heldReason is the reason of an item that is held for approval.
+const heldReason = "held for approval by the deactivation threshold: run `leaver brake release`"
 
-// holdBack takes out what cannot be undone while the brake is held: rotations,
-// accounts, keys and scheduled runs. Tokens, grants and sessions end at once, and
-// what a connector can block in a way that can be undone, it blocks.
+// holdBack removes the items whose end cannot be undone while the cascade is held:
+// rotations, accounts, keys and scheduled runs. It blocks them where the connector can
+// do so reversibly. Tokens, grants and sessions end at once: it returns them.
 func (c *cascadeRun) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
 	if !c.held {
 		return found
@@ -44,7 +44,7 @@ func (c *cascadeRun) holdBack(ctx workflow.Context, found []*item) (rest []*item
 	return rest
 }
 
-// block asks a connector to keep items from being used, in the background.
+// block starts a background activity that reversibly blocks items at their connector.
 func (c *cascadeRun) block(ctx workflow.Context, items []*item) {
 	c.batches++
 	connector := items[0].Connector
@@ -62,14 +62,14 @@ func (c *cascadeRun) block(ctx workflow.Context, items []*item) {
 			if err == nil || ctx.Err() != nil {
 				return
 			}
-			workflow.GetLogger(ctx).Error("items not blocked yet", "connector", connector, "error", err)
+			workflow.GetLogger(ctx).Error("failed to block items; retrying", "connector", connector, "error", err)
 		}
 	})
 }
 
-// awaitRelease begins with what is held back once an approver has released the
-// brake. The signal wakes it up, no more: whether the brake is held, PostgreSQL
-// says, so that nobody releases one from Temporal.
+// awaitRelease starts the held items once the mass deactivation is approved. The signal
+// only wakes it up: it reads the approval from PostgreSQL, so that a signal sent in
+// Temporal approves nothing.
 func (c *cascadeRun) awaitRelease(ctx workflow.Context) {
 	if !c.held {
 		return
@@ -95,11 +95,11 @@ func (c *cascadeRun) awaitRelease(ctx workflow.Context) {
 		if c.tell(ctx, "running") == nil {
 			_ = c.beginAll(ctx, c.holding) // cancelled
 		}
-		c.holding = nil // not before: a cascade that holds nothing may be over
+		c.holding = nil // not earlier: a cascade without held items may complete
 	})
 }
 
-// goingOn is the state of a cascade that waits for nothing else.
+// goingOn returns the LeaverState of a cascade that does not wait for a downstream.
 func (c *cascadeRun) goingOn() string {
 	if c.held {
 		return "held"
@@ -107,7 +107,7 @@ func (c *cascadeRun) goingOn() string {
 	return "running"
 }
 
-// tell sets LeaverState, where it is another.
+// tell sets LeaverState if it differs.
 func (c *cascadeRun) tell(ctx workflow.Context, state string) error {
 	if c.state == state {
 		return nil

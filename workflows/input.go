@@ -1,5 +1,6 @@
-// Package workflows holds what leaver runs in Temporal: one workflow for each
-// kind of lifecycle change. The code is deterministic and does no I/O.
+// Package workflows contains leaver's Temporal workflows: one for each kind of
+// lifecycle change, the reconciler, the drill and the push of security events.
+// The code is deterministic and does no I/O.
 package workflows
 
 import (
@@ -12,19 +13,19 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// TaskQueue is that of the workflows and of the activities that only need
-// PostgreSQL; each connector has one of its own.
+// TaskQueue is the task queue of the workflows and of the activities that only
+// need PostgreSQL. Each connector has a separate queue.
 const TaskQueue = "leaver"
 
-// Queues of their own for what may be much, and must not hold up a cascade: the
-// synchronisation of groups and tenants, and receivers of security events.
+// The task queues of bulk work, which must not delay cascades: SyncQueue for the
+// synchronisation of groups and tenants, PushQueue for the delivery of security events.
 const (
 	SyncQueue = "leaver-sync"
 	PushQueue = "leaver-push"
 )
 
-// The search attributes, registered by `leaver migrate`. Temporal never
-// encrypts them: ids and states only.
+// The search attributes, which `leaver migrate` registers. Temporal does not
+// encrypt them, so they contain only ids and states.
 var (
 	SearchTenant    = temporal.NewSearchAttributeKeyKeyword("LeaverTenant")
 	SearchPrincipal = temporal.NewSearchAttributeKeyKeyword("LeaverPrincipal")
@@ -33,7 +34,8 @@ var (
 	SearchSurvivors = temporal.NewSearchAttributeKeyInt64("LeaverSurvivors")
 )
 
-// Input starts any of the workflows. It carries ids and policy, never a name.
+// Input is the input of the workflows of lifecycle events. It contains ids and
+// the policy, but no names of principals.
 type Input struct {
 	Tenant        uuid.UUID `json:"tenant"`
 	Event         uuid.UUID `json:"event"`
@@ -42,18 +44,18 @@ type Input struct {
 	Sequence      int64     `json:"sequence"`
 	Trigger       string    `json:"trigger"`
 	Changed       []string  `json:"changed,omitempty"`
-	Notify        []string  `json:"notify,omitempty"`   // connectors to tell
-	Discover      []string  `json:"discover,omitempty"` // connectors that can list what principals hold
-	Singly        []string  `json:"singly,omitempty"`   // connectors with a rate: one activity, and so one token of it, an item
-	// Fairness is the key by which leavers take turns on queues; empty is the tenant.
+	Notify        []string  `json:"notify,omitempty"`   // connectors to notify
+	Discover      []string  `json:"discover,omitempty"` // connectors that can list a principal's credentials
+	Singly        []string  `json:"singly,omitempty"`   // rate-limited connectors, which get one activity per item
+	// Fairness is Temporal's fairness key of the activities; if empty, the tenant's id.
 	Fairness string `json:"fairness,omitempty"`
 	Policy   Policy `json:"policy"`
-	// Moves: of a mover, whose cascade ends only what its event has marked.
+	// Moves is true for a mover, whose cascade ends only the items that its event has marked.
 	Moves bool `json:"moves,omitempty"`
-	// After and Invalidation are where a long synchronisation goes on.
+	// After and Invalidation are the cursor at which a long synchronisation continues.
 	After        uuid.UUID `json:"after,omitzero"`
 	Invalidation int64     `json:"invalidation,omitempty"`
-	// Continued is what a long cascade takes with it when it continues as new.
+	// Continued is the state of a cascade that has continued as new; nil in its first run.
 	Continued *Continued `json:"state,omitempty"`
 }
 
@@ -62,36 +64,38 @@ type Continued struct {
 	Deadline  time.Time                `json:"deadline"`
 	Suspended int                      `json:"suspended"`
 	Held      bool                     `json:"held,omitempty"`
-	Counts    map[credential.State]int `json:"counts"` // of what earlier runs ended
+	Counts    map[credential.State]int `json:"counts"` // items that earlier runs concluded
 }
 
 func (in Input) ref() activities.CascadeRef {
-	return activities.CascadeRef{Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Sequence: in.Sequence, Moves: in.Moves}
+	return activities.CascadeRef{
+		Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Sequence: in.Sequence, Moves: in.Moves,
+	}
 }
 
-// Policy says how long and how hard a cascade tries.
+// Policy contains the deadlines, retry intervals and concurrency limits of a cascade.
 type Policy struct {
-	// Deadline is how long a cascade tries before what is left is a survivor.
+	// Deadline is the time after which items that are not ended become survivors.
 	Deadline time.Duration `json:"deadline"`
 	// AttemptTimeout bounds one attempt at one item.
 	AttemptTimeout time.Duration `json:"attemptTimeout"`
-	// Retries after InitialInterval, doubling up to MaximumInterval.
+	// InitialInterval is the delay before the first retry. It doubles up to MaximumInterval.
 	InitialInterval time.Duration `json:"initialInterval"`
 	MaximumInterval time.Duration `json:"maximumInterval"`
-	// RunsGrace is how long credentials wait for scheduled runs to be cancelled
-	// first; a scheduler that is down must not keep tokens alive.
+	// RunsGrace is the maximum time that credentials wait for scheduled runs to be
+	// cancelled. A scheduler that is down must not keep tokens alive.
 	RunsGrace time.Duration `json:"runsGrace"`
-	// Window is how many items of one connector are being ended at a time.
+	// Window is the maximum number of items of one connector that are ended concurrently.
 	Window int `json:"window"`
-	// Batch is how many items of one connector an activity tries to end at once;
-	// what it could not end goes on alone. Below 2 each is alone from the start.
+	// Batch is the maximum number of items of one connector that one activity tries to
+	// end. Items that it could not end are retried individually. Below 2 there are no batches.
 	Batch int `json:"batch,omitempty"`
-	// Look is how soon a cascade that is not over tells what it waits for; each
-	// look doubles it.
+	// Look is the delay before a running cascade first shows what it waits for. It doubles
+	// each time, up to maxLook. If 0, the cascade does not show it.
 	Look time.Duration `json:"look,omitempty"`
 }
 
-// DefaultPolicy tries for a day, its first retries within seconds.
+// DefaultPolicy returns a policy with a deadline of a day and first retries within seconds.
 func DefaultPolicy() Policy {
 	return Policy{
 		Deadline: 24 * time.Hour, AttemptTimeout: time.Minute,
@@ -101,17 +105,17 @@ func DefaultPolicy() Policy {
 }
 
 const (
-	// heartbeatTimeout bounds how long a killed worker's attempt goes unnoticed.
+	// heartbeatTimeout is the time after which Temporal retries a killed worker's attempt.
 	heartbeatTimeout = 15 * time.Second
-	// maxLook bounds how long a look at what is waited for is put off.
+	// maxLook is the maximum interval at which a cascade shows what it waits for.
 	maxLook = 30 * time.Minute
 	// localTimeout bounds one attempt at a step that only needs PostgreSQL.
 	localTimeout = 10 * time.Second
-	// outageTimeout bounds how long a step that only needs PostgreSQL is tried.
+	// outageTimeout bounds all attempts at a step that only needs PostgreSQL.
 	outageTimeout = 365 * 24 * time.Hour
-	// leaverNotifyDeadline is short: a cascade that cannot tell a platform is
-	// over all the same, and can be run again.
+	// leaverNotifyDeadline bounds the notification of a closed cascade. It is short: the
+	// cascade closes even if a platform cannot be notified, and can be re-run.
 	leaverNotifyDeadline = time.Minute
-	// notifyDeadline bounds how long a platform that is down is tried.
+	// notifyDeadline bounds the attempts to notify a platform that is down.
 	notifyDeadline = 24 * time.Hour
 )

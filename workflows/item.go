@@ -16,17 +16,17 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// item is one credential or scheduled run that this run of the cascade is at.
+// item is one credential or scheduled run that this run of the cascade has discovered.
 type item struct {
 	cascade.Item
 	state  credential.State
 	reason string
-	round  int // how often it was begun with; more than once by Update retry
-	again  bool
+	round  int  // number of activities started for it
+	again  bool // the pending activity was cancelled by Update retry
 	cancel workflow.CancelFunc
 }
 
-// begin ends the item in a coroutine of its own.
+// begin starts a coroutine that ends the item.
 func (c *cascadeRun) begin(ctx workflow.Context, i *item) {
 	c.set(i, credential.Ending, "")
 	c.count(i, 1)
@@ -34,7 +34,7 @@ func (c *cascadeRun) begin(ctx workflow.Context, i *item) {
 	workflow.Go(ctx, func(ctx workflow.Context) { c.finish(ctx, i) })
 }
 
-// finish ends an item that was begun with, alone, and settles it.
+// finish ends a started item individually, and records its outcome.
 func (c *cascadeRun) finish(ctx workflow.Context, i *item) {
 	for {
 		result, err := c.end(ctx, i)
@@ -63,8 +63,8 @@ func (c *cascadeRun) count(i *item, by int) {
 	}
 }
 
-// end runs the item's activity until it succeeds, is refused for good, or the
-// deadline passes; or until somebody asks to try again now.
+// end runs the item's activity until it succeeds, fails permanently, passes the
+// deadline, or is cancelled by a retry request.
 func (c *cascadeRun) end(ctx workflow.Context, i *item) (activities.ItemResult, error) {
 	i.again = false
 	i.round++
@@ -80,11 +80,14 @@ func (c *cascadeRun) end(ctx workflow.Context, i *item) (activities.ItemResult, 
 	options.ActivityID, options.Summary = id, fmt.Sprintf("%s %s at %s", i.Verb, i.Kind, i.Connector)
 	ctx, i.cancel = workflow.WithCancel(workflow.WithActivityOptions(ctx, options))
 	var result activities.ItemResult
-	err := workflow.ExecuteActivity(ctx, activityOf(i.Verb), activities.ItemInput{Cascade: c.in.ref(), Item: i.ID}).Get(ctx, &result)
+	err := workflow.ExecuteActivity(ctx, activityOf(i.Verb), activities.ItemInput{
+		Cascade: c.in.ref(), Item: i.ID,
+	}).Get(ctx, &result)
 	return result, err
 }
 
-// options are those of what is tried on a connector's queue until the deadline.
+// options returns the options of activities on a connector's queue, which are retried
+// until the deadline.
 func (c *cascadeRun) options(ctx workflow.Context, connector string) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
 		TaskQueue:              connectors.TaskQueue(connector),
@@ -92,14 +95,15 @@ func (c *cascadeRun) options(ctx workflow.Context, connector string) workflow.Ac
 		StartToCloseTimeout:    c.in.Policy.AttemptTimeout,
 		HeartbeatTimeout:       heartbeatTimeout,
 		RetryPolicy: &temporal.RetryPolicy{
-			InitialInterval: c.in.Policy.InitialInterval, BackoffCoefficient: 2, MaximumInterval: c.in.Policy.MaximumInterval,
+			InitialInterval: c.in.Policy.InitialInterval, BackoffCoefficient: 2,
+			MaximumInterval: c.in.Policy.MaximumInterval,
 		},
 		Priority: c.in.priority(),
 	}
 }
 
-// wasPaused tells whether time ran out while ops had the connector paused, which
-// is no item's fault: its time begins anew.
+// wasPaused reports whether the activity timed out because its connector was paused.
+// Such a timeout does not count: it extends the deadline.
 func (c *cascadeRun) wasPaused(ctx workflow.Context, err error) bool {
 	if !activities.IsPaused(err) {
 		return false
@@ -120,7 +124,7 @@ func activityOf(verb credential.Verb) func(context.Context, activities.ItemInput
 	return a.Revoke
 }
 
-// settleItem notes how the item ended. One that ran out of time was not
+// settleItem records the item's outcome. An item that passed the deadline was not
 // concluded by its activity, and is abandoned here.
 func (c *cascadeRun) settleItem(ctx workflow.Context, i *item, result activities.ItemResult, err error) {
 	if i.state == credential.Waived {
@@ -131,22 +135,23 @@ func (c *cascadeRun) settleItem(ctx workflow.Context, i *item, result activities
 		return
 	}
 	if temporal.IsCanceledError(err) && temporal.IsCanceledError(ctx.Err()) {
-		return // with the cascade, whose report says what becomes of it
+		return // with the cascade, whose report concludes the item
 	}
 	c.set(i, credential.Survivor, reasonOf(err))
 	var refused *temporal.ApplicationError
-	if errors.As(err, &refused) && (refused.Type() == activities.ErrorPermanent || refused.Type() == activities.ErrorForeign) {
-		return // concluded, or not the cascade's to conclude
+	if errors.As(err, &refused) &&
+		(refused.Type() == activities.ErrorPermanent || refused.Type() == activities.ErrorForeign) {
+		return // concluded by the activity, or not an item of this cascade
 	}
 	in := activities.AbandonInput{Cascade: c.in.ref(), Item: i.ID, Reason: i.reason}
-	// Its own retries outlast an outage, and it outlasts a cancellation.
+	// It is retried through an outage, and must not be cancelled with the cascade.
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Abandon, in).Get(ctx, nil); err != nil {
-		workflow.GetLogger(ctx).Error("item not concluded", "item", i.ID, "error", err)
+		workflow.GetLogger(ctx).Error("failed to conclude item", "item", i.ID, "error", err)
 	}
 }
 
-// reasonOf is the downstream's last answer, without Temporal's wrapping.
+// reasonOf returns the downstream's last answer, without Temporal's wrapping.
 func reasonOf(err error) string {
 	var application *temporal.ApplicationError
 	if errors.As(err, &application) {
@@ -154,7 +159,7 @@ func reasonOf(err error) string {
 	}
 	var timeout *temporal.TimeoutError
 	if errors.As(err, &timeout) {
-		return "no attempt finished before the deadline: is a worker running for its connector?"
+		return "no attempt finished before the deadline: check that a worker runs for the connector"
 	}
 	return "cancelled"
 }
@@ -166,5 +171,5 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// rated tells whether a connector's rate counts its items one by one.
+// rated reports whether the connector has a rate limit, which counts its items one by one.
 func (c *cascadeRun) rated(connector string) bool { return slices.Contains(c.in.Singly, connector) }

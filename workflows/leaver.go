@@ -14,12 +14,12 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// ErrorSurvivors is the type of the error with which a cascade fails that left
-// something alive; its details are the report.
+// ErrorSurvivors is the type of the error that a cascade fails with if items survived
+// it or a connector could not be queried. The details of the error are the report.
 const ErrorSurvivors = "Survivors"
 
-// Leaver ends everything that a principal's agents hold on the principal's
-// behalf, and closes Completed with a report, or Failed with the survivors (I7).
+// Leaver ends the credentials and scheduled runs that agents hold on a principal's
+// behalf. It completes with a report, or fails with the survivors (I7).
 func Leaver(ctx workflow.Context, in Input) (cascade.Report, error) {
 	c, err := newCascade(ctx, in)
 	if err != nil {
@@ -28,11 +28,11 @@ func Leaver(ctx workflow.Context, in Input) (cascade.Report, error) {
 	return c.run(ctx)
 }
 
-// cascade is the state of one run. items holds what this run is at.
+// cascade is the state of one run.
 type cascadeRun struct {
 	in        Input
 	deadline  time.Time
-	items     map[string]*item
+	items     map[string]*item // discovered by this run, by id
 	order     []*item
 	counts    map[credential.State]int // of those begun with
 	inFlight  int                      // begun with and not settled
@@ -45,18 +45,20 @@ type cascadeRun struct {
 	after     cascade.Item             // the last item of the page before; zero begins a pass
 	first     []cascade.Item           // a page that was discovered already; nil if none was
 	suspended int
-	held      bool    // by the brake, until it is released
-	holding   []*item // what the brake holds back
+	held      bool    // for approval of a mass deactivation
+	holding   []*item // items that are held for approval
 	waiting   []activities.Waiting
 	entitled  activities.Entitled // of a mover
-	state     string              // as LeaverState has it
+	state     string              // the current LeaverState
 	phase     string
 }
 
-// newCascade sets the handlers up before anything is awaited.
+// newCascade returns a cascade with its query and update handlers, which must be set
+// before the workflow first blocks.
 func newCascade(ctx workflow.Context, in Input) (*cascadeRun, error) {
 	c := &cascadeRun{
-		in: in, items: make(map[string]*item), counts: make(map[credential.State]int), open: make(map[string]int), phase: "settling", state: "running",
+		in: in, items: make(map[string]*item), counts: make(map[credential.State]int), open: make(map[string]int),
+		phase: "settling", state: "running",
 		deadline: workflow.Now(ctx).Add(in.Policy.Deadline),
 	}
 	if before := in.Continued; before != nil {
@@ -85,7 +87,9 @@ func (c *cascadeRun) run(ctx workflow.Context) (cascade.Report, error) {
 		}
 		// A cancelled cascade reports too: its remaining items become live or survivors.
 		reporting, _ := workflow.NewDisconnectedContext(ctx)
-		if err := workflow.Await(reporting, func() bool { return c.inFlight == 0 && workflow.AllHandlersFinished(ctx) }); err != nil {
+		if err := workflow.Await(
+			reporting, func() bool { return c.inFlight == 0 && workflow.AllHandlersFinished(ctx) },
+		); err != nil {
 			return cascade.Report{}, err
 		}
 		report, closed, err := c.report(reporting, interrupted)
@@ -98,8 +102,8 @@ func (c *cascadeRun) run(ctx workflow.Context) (cascade.Report, error) {
 	}
 }
 
-// settle suspends the agents that end with the principal, and learns whether a
-// brake is held.
+// settle suspends the agents that end with the principal, and sets c.held if the
+// cascade is held for approval.
 func (c *cascadeRun) settle(ctx workflow.Context) error {
 	if c.in.Continued != nil {
 		// Each run reads from PostgreSQL whether the threshold is exceeded.
@@ -127,7 +131,7 @@ func (c *cascadeRun) endUntilNothingIsLeft(ctx workflow.Context) error {
 		if err := c.beginAll(ctx, found); err != nil {
 			return err
 		}
-		// More is begun with only while this run's history has room for how it ends.
+		// Start no more items if their activities could make the history too long.
 		long := workflow.GetInfo(ctx).GetContinueAsNewSuggested() || workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxRunEvents
 		switch {
 		case long:
@@ -143,7 +147,7 @@ func (c *cascadeRun) endUntilNothingIsLeft(ctx workflow.Context) error {
 		if err != nil {
 			return err
 		}
-		// Findings since the last discovery need another one.
+		// If a connector has answered since the last discovery, discover again.
 		if !full && !c.told && c.quiet() {
 			return nil
 		}
@@ -151,14 +155,15 @@ func (c *cascadeRun) endUntilNothingIsLeft(ctx workflow.Context) error {
 }
 
 const (
-	// maxRunEvents is how long a history may be when more is begun with: each item
-	// that fails at first is about eight events more.
+	// maxRunEvents is the history length above which a run starts no more items. An
+	// item that fails at first adds about eight events.
 	maxRunEvents = 3000
-	// maxInFlight is how many items a run is at before it looks for more.
+	// maxInFlight is the number of items in flight below which a run discovers more.
 	maxInFlight = 250
 )
 
-// quiet tells whether nothing is under way, nor held back.
+// quiet reports whether no item is in flight or held for approval, and no connector
+// is being queried.
 func (c *cascadeRun) quiet() bool { return c.inFlight == 0 && c.finding == 0 && len(c.holding) == 0 }
 
 func (c *cascadeRun) continueAsNew(ctx workflow.Context) error {
@@ -166,7 +171,7 @@ func (c *cascadeRun) continueAsNew(ctx workflow.Context) error {
 		return err
 	}
 	next := c.in
-	// What is held back is found again.
+	// The next run discovers the items that are held for approval again.
 	counts := make(map[credential.State]int)
 	for state, n := range c.counts {
 		if state != credential.Ending {
@@ -177,8 +182,8 @@ func (c *cascadeRun) continueAsNew(ctx workflow.Context) error {
 	return workflow.NewContinueAsNewError(ctx, workflow.GetInfo(ctx).WorkflowType.Name, next)
 }
 
-// discover returns what this run has not met yet, scheduled runs first, and
-// whether the page was full, so that there may be more.
+// discover returns the items of the next page that this run has not seen, scheduled
+// runs first. full reports whether the page was full, so that there may be more.
 func (c *cascadeRun) discover(ctx workflow.Context) (found []*item, full bool, err error) {
 	held := c.first
 	if c.first = nil; held == nil {
@@ -207,10 +212,10 @@ func (c *cascadeRun) addUnseen(held []cascade.Item) (found []*item) {
 	return found
 }
 
-// beginAll begins with each; each then waits for a place in its connector's
-// window, so that a downstream that is down holds up no other (I10). Credentials wait for
-// scheduled runs, which could mint them anew, but not for ever: a scheduler
-// that is down must not keep tokens alive.
+// beginAll starts all items. Each waits for a place in its connector's window, so that
+// a downstream that is down delays no other (I10). Credentials wait for scheduled runs,
+// which could issue new ones, for up to RunsGrace: a scheduler that is down must not
+// keep tokens alive.
 func (c *cascadeRun) beginAll(ctx workflow.Context, found []*item) error {
 	found = c.holdBack(ctx, found)
 	var runs, credentials []*item
@@ -222,9 +227,11 @@ func (c *cascadeRun) beginAll(ctx workflow.Context, found []*item) error {
 		}
 	}
 	c.beginGroups(ctx, runs)
-	// With nothing to wait for, not even a timer stands in the history.
+	// If there are no runs to wait for, add no timer to the history.
 	if len(credentials) > 0 && c.runs > 0 {
-		if _, err := workflow.AwaitWithTimeout(ctx, c.in.Policy.RunsGrace, func() bool { return c.runs == 0 }); err != nil {
+		if _, err := workflow.AwaitWithTimeout(
+			ctx, c.in.Policy.RunsGrace, func() bool { return c.runs == 0 },
+		); err != nil {
 			return err
 		}
 	}
@@ -237,7 +244,8 @@ func (c *cascadeRun) beginAll(ctx workflow.Context, found []*item) error {
 func (c *cascadeRun) report(ctx workflow.Context, interrupted error) (report cascade.Report, closed bool, err error) {
 	c.phase = phaseReporting
 	in := activities.ReportInput{
-		Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notAsked) > 0, NotAsked: c.notAsked, Cancelled: temporal.IsCanceledError(interrupted), FinalDiscovery: interrupted == nil,
+		Cascade: c.in.ref(), Interrupted: interrupted != nil || len(c.notAsked) > 0, NotAsked: c.notAsked,
+		Cancelled: temporal.IsCanceledError(interrupted), FinalDiscovery: interrupted == nil,
 	}
 	for {
 		var reported activities.Reported
@@ -276,8 +284,9 @@ func (c *cascadeRun) close(ctx workflow.Context, report cascade.Report, interrup
 	case interrupted != nil:
 		return report, interrupted
 	case report.Survivors > 0:
-		message := fmt.Sprintf("%d of %d outlived the cascade; fix what the report names, then run %s",
-			report.Survivors, report.Survivors+report.Verified+report.Revoked+report.Absent+report.Expiring, c.rerunCommand())
+		all := report.Survivors + report.Verified + report.Revoked + report.Absent + report.Expiring
+		message := fmt.Sprintf("%d of %d items survived the cascade: fix the causes in the report, then run %s",
+			report.Survivors, all, c.rerunCommand())
 		return report, failed(message, report)
 	case len(c.notAsked) > 0:
 		return report, failed(c.unasked(), report)
@@ -285,21 +294,22 @@ func (c *cascadeRun) close(ctx workflow.Context, report cascade.Report, interrup
 	return report, nil
 }
 
-// unasked describes the connectors that could not be asked.
+// unasked returns the error message about the connectors that could not be queried.
 func (c *cascadeRun) unasked() string {
 	var names, reasons []string
 	for _, n := range c.notAsked {
 		names, reasons = append(names, n.Connector), append(reasons, n.Connector+": "+n.Reason)
 	}
-	return fmt.Sprintf("%v could not be asked what they hold (%s); once they answer, run %s", names, strings.Join(reasons, "; "), c.rerunCommand())
+	return fmt.Sprintf("the connectors %v could not be queried for credentials (%s): once they answer, run %s",
+		names, strings.Join(reasons, "; "), c.rerunCommand())
 }
 
-// rerunCommand is what an operator runs next. The tenant's id is taken for its name.
+// rerunCommand returns the command that re-runs the cascade. --tenant accepts an id.
 func (c *cascadeRun) rerunCommand() string {
 	return fmt.Sprintf("`leaver cascade rerun %s --tenant %s --reason \"…\"`", c.in.Event, c.in.Tenant)
 }
 
-// news is what the platforms are told of the cascade.
+// news returns the notification about the cascade's outcome.
 func (c *cascadeRun) news(outcome string) told {
 	if c.in.Moves {
 		return told{kind: "principal.mover", outcome: outcome, entitled: c.entitled}
@@ -316,12 +326,12 @@ func failed(message string, report cascade.Report) error {
 // a gives typed references to the activities' methods; it is never called.
 var a *activities.Activities
 
-// localActivity is for steps that only need PostgreSQL: they cost no trip
-// through a task queue, and are tried until PostgreSQL is back.
+// localActivity returns a context for steps that only need PostgreSQL. They avoid the
+// round trip through a task queue, and are retried until PostgreSQL is available.
 func localActivity(ctx workflow.Context) workflow.Context {
 	return workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
 		StartToCloseTimeout: localTimeout,
-		// Without it the SDK takes the timeout of one attempt for that of all.
+		// Without it, the SDK applies StartToCloseTimeout to all attempts together.
 		ScheduleToCloseTimeout: outageTimeout,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 30 * time.Second,

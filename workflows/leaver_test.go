@@ -25,22 +25,22 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// a names the activities, which are mocked: none of them is called.
+// a provides typed references to the activities, which are mocked.
 var a *activities.Activities
 
-// model is what the mocked activities know: the items of a leaver, and how the downstream
-// answers each attempt.
+// model is the state behind the mocked activities: the items of a leaver, and the
+// downstream's answer to each attempt.
 type model struct {
 	t     *testing.T
 	env   *testsuite.TestWorkflowEnvironment
 	in    workflows.Input
-	mu    sync.Mutex // activities run side by side
+	mu    sync.Mutex // activities run concurrently
 	items []*modelItem
 
-	held      bool                                                 // the deactivation threshold holds the cascade back
-	answer    func(i *modelItem, attempt int) error                // nil: it is ended
-	find      func(connector string) error                         // nil: it has answered
-	report    func(in activities.ReportInput) *activities.Reported // nil: as the items are
+	held      bool                                                 // the cascade is held for approval
+	answer    func(i *modelItem, attempt int) error                // nil: the item is ended
+	find      func(connector string) error                         // nil: the query succeeds
+	report    func(in activities.ReportInput) *activities.Reported // nil: computed from the items
 	abandoned []string
 	blocked   []string
 	order     []string // of first attempts
@@ -53,8 +53,8 @@ type modelItem struct {
 	attempts []time.Time
 }
 
-// newModel prepares a cascade with a deadline of five minutes, whose retries begin after a
-// second: the test environment gives an activity ten attempts, and these are fewer.
+// newModel prepares a cascade with a deadline of five minutes and first retries after a
+// second. That makes at most nine attempts; the test environment allows ten.
 func newModel(t *testing.T) *model {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
@@ -63,8 +63,9 @@ func newModel(t *testing.T) *model {
 	m.in = workflows.Input{
 		Tenant: uuid.New(), Event: uuid.New(), Principal: uuid.New(), PrincipalType: "User",
 		Policy: workflows.Policy{
-			Deadline: 5 * time.Minute, AttemptTimeout: time.Minute, InitialInterval: time.Second, MaximumInterval: 10 * time.Minute,
-			RunsGrace: 10 * time.Second, Window: 200, Batch: 1, Look: time.Minute,
+			Deadline: 5 * time.Minute, AttemptTimeout: time.Minute, InitialInterval: time.Second,
+			MaximumInterval: 10 * time.Minute,
+			RunsGrace:       10 * time.Second, Window: 200, Batch: 1, Look: time.Minute,
 		},
 	}
 	m.env.RegisterActivity(a)
@@ -117,7 +118,7 @@ func newModel(t *testing.T) *model {
 	return m
 }
 
-// add adds an item of the leaver's.
+// add adds a live item of the leaver.
 func (m *model) add(name string, kind connectors.Kind, connector string) *modelItem {
 	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte(name))
 	i := &modelItem{Item: cascade.Item{ID: id, Kind: kind, Connector: connector, Verb: credential.EndVerb(kind, false)}, name: name, state: credential.Live}
@@ -129,7 +130,7 @@ func (m *model) item(id uuid.UUID) *modelItem {
 	return m.items[slices.IndexFunc(m.items, func(i *modelItem) bool { return i.ID == id })]
 }
 
-// discover returns a page of what is live or being ended, in the order of the product.
+// discover returns a page of the live and ending items, in the order of the product.
 func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]cascade.Item, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -137,7 +138,10 @@ func (m *model) discover(_ context.Context, in activities.DiscoverInput) ([]casc
 }
 
 func (m *model) page(in activities.DiscoverInput) []cascade.Item {
-	left := slices.DeleteFunc(slices.Clone(m.items), func(i *modelItem) bool { return i.state != credential.Live && i.state != credential.Ending })
+	left := slices.DeleteFunc(
+		slices.Clone(m.items),
+		func(i *modelItem) bool { return i.state != credential.Live && i.state != credential.Ending },
+	)
 	before := func(x, y cascade.Item) int {
 		if (x.Kind == connectors.ScheduledRun) != (y.Kind == connectors.ScheduledRun) {
 			if x.Kind == connectors.ScheduledRun {
@@ -170,7 +174,8 @@ func (m *model) end(_ context.Context, in activities.ItemInput) (activities.Item
 	}
 	i.attempts = append(i.attempts, m.env.Now())
 	if err := m.answer(i, len(i.attempts)); err != nil {
-		if refusal := new(temporal.ApplicationError); errors.As(err, &refusal) && refusal.Type() == activities.ErrorPermanent {
+		if refusal := new(temporal.ApplicationError); errors.As(err, &refusal) &&
+			refusal.Type() == activities.ErrorPermanent {
 			i.state = credential.Survivor
 		}
 		return activities.ItemResult{}, err
@@ -233,7 +238,7 @@ func (m *model) run(flow any) (cascade.Report, error) {
 	return report, err
 }
 
-// wantCompleted runs the Leaver workflow and wants everything verified.
+// wantCompleted runs the Leaver workflow and fails the test unless all items are verified.
 func (m *model) wantCompleted() {
 	m.t.Helper()
 	report, err := m.run(workflows.Leaver)
@@ -242,13 +247,14 @@ func (m *model) wantCompleted() {
 	}
 }
 
-// wantSurvivors runs the Leaver workflow and wants it to fail with so many survivors.
+// wantSurvivors runs the Leaver workflow and fails the test unless n items survived.
 func (m *model) wantSurvivors(n int) {
 	m.t.Helper()
 	_, err := m.run(workflows.Leaver)
 	var failed *temporal.ApplicationError
 	var report cascade.Report
-	if !errors.As(err, &failed) || failed.Type() != workflows.ErrorSurvivors || failed.Details(&report) != nil || report.Survivors != n {
+	if !errors.As(err, &failed) || failed.Type() != workflows.ErrorSurvivors || failed.Details(&report) != nil ||
+		report.Survivors != n {
 		m.t.Errorf("%v, report %+v; want %d survivors", err, report, n)
 	}
 }
@@ -282,7 +288,9 @@ func TestLeaver_RetriesWithBackoff(t *testing.T) {
 	for n := 1; n < len(key.attempts); n++ {
 		pauses = append(pauses, key.attempts[n].Sub(key.attempts[n-1]))
 	}
-	if diff := cmp.Diff([]time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second}, pauses); diff != "" {
+	if diff := cmp.Diff([]time.Duration{
+		time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second,
+	}, pauses); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -319,7 +327,7 @@ func TestLeaver_PermanentRefusalIsASurvivorAtOnce(t *testing.T) {
 	}
 }
 
-func TestLeaver_PausedConnectorUsesUpNoDeadline(t *testing.T) {
+func TestLeaver_PausedConnectorExtendsDeadline(t *testing.T) {
 	m := newModel(t)
 	m.add("key", connectors.APIKey, "platform")
 	start := m.env.Now()
@@ -358,7 +366,7 @@ func TestLeaver_CredentialsWaitForRunsNoLongerThanTheGrace(t *testing.T) {
 	}
 }
 
-func TestLeaver_BatchesOfOneConnector(t *testing.T) {
+func TestLeaver_BatchesItemsByConnector(t *testing.T) {
 	m := newModel(t)
 	m.in.Policy.Batch = 50
 	one, two := m.add("one", connectors.APIKey, "platform"), m.add("two", connectors.APIKey, "platform")
@@ -370,11 +378,14 @@ func TestLeaver_BatchesOfOneConnector(t *testing.T) {
 	}
 	m.wantCompleted()
 	if len(one.attempts) != 1 || len(two.attempts) != 3 {
-		t.Errorf("%d and %d attempts, want 1 and 3: items that a batch cannot end are retried individually", len(one.attempts), len(two.attempts))
+		t.Errorf(
+			"%d and %d attempts, want 1 and 3: items that a batch cannot end are retried individually",
+			len(one.attempts), len(two.attempts),
+		)
 	}
 }
 
-func TestLeaver_ThresholdHoldsBackWhatCannotBeUndone(t *testing.T) {
+func TestLeaver_ThresholdHoldsIrreversibleItems(t *testing.T) {
 	m := newModel(t)
 	m.held = true
 	token := m.add("token", connectors.RefreshToken, "oauth")
@@ -382,7 +393,9 @@ func TestLeaver_ThresholdHoldsBackWhatCannotBeUndone(t *testing.T) {
 	start := m.env.Now()
 	m.env.RegisterDelayedCallback(func() {
 		if len(token.attempts) != 1 || len(key.attempts) != 0 {
-			t.Errorf("%d and %d attempts while it is held, want the token's only", len(token.attempts), len(key.attempts))
+			t.Errorf(
+				"%d and %d attempts while it is held, want the token's only", len(token.attempts), len(key.attempts),
+			)
 		}
 		m.held = false
 		m.env.SignalWorkflow(workflows.SignalRelease, nil)
@@ -396,7 +409,7 @@ func TestLeaver_ThresholdHoldsBackWhatCannotBeUndone(t *testing.T) {
 	}
 }
 
-func TestLeaver_ApprovalIsPolledWhereTheSignalIsLost(t *testing.T) {
+func TestLeaver_PollsForApprovalIfSignalIsLost(t *testing.T) {
 	m := newModel(t)
 	m.held = true
 	key := m.add("key", connectors.APIKey, "platform")
@@ -408,21 +421,21 @@ func TestLeaver_ApprovalIsPolledWhereTheSignalIsLost(t *testing.T) {
 	}
 }
 
-func TestLeaver_ASignalAloneApprovesNothing(t *testing.T) {
+func TestLeaver_SignalWithoutApprovalEndsNothing(t *testing.T) {
 	m := newModel(t)
 	m.held = true
 	key := m.add("key", connectors.APIKey, "platform")
 	m.env.RegisterDelayedCallback(func() { m.env.SignalWorkflow(workflows.SignalRelease, nil) }, time.Minute)
 	m.env.RegisterDelayedCallback(func() {
 		if len(key.attempts) != 0 {
-			t.Error("a signal from Temporal has released the key")
+			t.Error("a signal without an approval started the key")
 		}
 		m.held = false
 	}, 5*time.Minute)
 	m.wantCompleted()
 }
 
-// update sends an Update and returns what became of it.
+// update sends an Update and returns its result.
 func (m *model) update(name string, request any) *updated {
 	u := &updated{}
 	m.env.UpdateWorkflow(name, uuid.NewString(), &testsuite.TestUpdateCallback{
@@ -451,7 +464,9 @@ func TestLeaver_RetryTriesAtOnce(t *testing.T) {
 	start := m.env.Now()
 	m.env.RegisterDelayedCallback(func() {
 		repaired = true
-		m.update(workflows.UpdateRetry, workflows.RetryRequest{Item: key.ID, By: "op", Reason: "repaired", At: m.env.Now()})
+		m.update(workflows.UpdateRetry, workflows.RetryRequest{
+			Item: key.ID, By: "op", Reason: "repaired", At: m.env.Now(),
+		})
 	}, 200*time.Second)
 	m.wantCompleted()
 	if at := key.attempts[len(key.attempts)-1].Sub(start); at != 200*time.Second {
@@ -485,14 +500,15 @@ func TestLeaver_RetryIsRefused(t *testing.T) {
 	}
 }
 
-func TestLeaver_WaivedItemIsTriedNoMore(t *testing.T) {
+func TestLeaver_WaivedItemIsNotRetried(t *testing.T) {
 	m := newModel(t)
 	key := m.add("key", connectors.APIKey, "platform")
 	m.answer = downstreamFails
 	var waived *updated
 	m.env.RegisterDelayedCallback(func() {
 		waived = m.update(workflows.UpdateWaive, workflows.WaiveRequest{
-			Item: key.ID, By: "security", Reason: "the vendor ends it on Monday", Until: m.env.Now().Add(72 * time.Hour), At: m.env.Now(),
+			Item: key.ID, By: "security", Reason: "the vendor ends it on Monday",
+			Until: m.env.Now().Add(72 * time.Hour), At: m.env.Now(),
 		})
 	}, 200*time.Second)
 	report, err := m.run(workflows.Leaver)
@@ -538,7 +554,7 @@ func TestLeaver_ContinuesAsNewWithACursor(t *testing.T) {
 		}
 	}
 	if ended != activities.DiscoverPage {
-		t.Errorf("%d items ended, want the page that was begun with", ended)
+		t.Errorf("%d items ended, want the page that was started", ended)
 	}
 }
 
@@ -547,7 +563,9 @@ func TestLeaver_ContinuedRunKeepsDeadlineAndCounts(t *testing.T) {
 	m.add("key", connectors.APIKey, "platform")
 	m.answer = downstreamFails
 	start := m.env.Now()
-	m.in.Continued = &workflows.Continued{Deadline: start.Add(2 * time.Minute), Counts: map[credential.State]int{credential.Verified: 7}}
+	m.in.Continued = &workflows.Continued{
+		Deadline: start.Add(2 * time.Minute), Counts: map[credential.State]int{credential.Verified: 7},
+	}
 	m.env.RegisterDelayedCallback(func() {
 		value, err := m.env.QueryWorkflow(workflows.QueryProgress)
 		var progress workflows.Progress
@@ -569,7 +587,8 @@ func TestLeaver_UnreachableConnectorFailsTheCascade(t *testing.T) {
 		return temporal.NewNonRetryableApplicationError("no such connector", activities.ErrorPermanent, nil)
 	}
 	_, err := m.run(workflows.Leaver)
-	if err == nil || !strings.Contains(err.Error(), "[oauth] could not be asked") || m.items[0].state != credential.Verified {
+	if err == nil || !strings.Contains(err.Error(), "[oauth] could not be queried") ||
+		m.items[0].state != credential.Verified {
 		t.Errorf("%v; want the rest ended, and the cascade failed", err)
 	}
 }
@@ -606,7 +625,7 @@ func TestLeaver_FinalDiscoveryEndsLateRegistrations(t *testing.T) {
 	}
 }
 
-func TestLeaver_FinalDiscoveryLooksBehindKnownItems(t *testing.T) {
+func TestLeaver_FinalDiscoveryReadsPastKnownItems(t *testing.T) {
 	m := newModel(t)
 	m.in.Policy.Batch = 50
 	for n := range activities.DiscoverPage {
@@ -633,14 +652,16 @@ func TestMover_EndsOnlyWhatItsEventHasMarked(t *testing.T) {
 	for name, ends := range map[string]bool{"nothing": false, "something": true} {
 		t.Run(name, func(t *testing.T) {
 			m := newModel(t)
-			m.env.OnActivity(a.Entitle, mock.Anything, mock.Anything).Return(activities.Entitled{Lost: []string{"team:x"}, Ends: ends}, nil)
+			m.env.OnActivity(a.Entitle, mock.Anything, mock.Anything).Return(activities.Entitled{
+				Lost: []string{"team:x"}, Ends: ends,
+			}, nil)
 			m.env.OnActivity(a.Record, mock.Anything, mock.Anything).Return(nil).Maybe()
 			key := m.add("key", connectors.APIKey, "platform")
 			if _, err := m.run(workflows.Mover); err != nil {
 				t.Fatal(err)
 			}
 			if (len(key.attempts) > 0) != ends {
-				t.Errorf("%d attempts, though it ends %s", len(key.attempts), name)
+				t.Errorf("%d attempts on the key, want %s ended", len(key.attempts), name)
 			}
 		})
 	}

@@ -7,9 +7,9 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 )
 
-// Mover runs when a principal's attributes change, or an agent's owners, or when a
-// change of a group or of the rules has cost it an entitlement. What was granted
-// under what it lost ends, and nothing else: a cascade with a smaller inventory.
+// Mover runs when a principal's attributes or an agent's owners change, or when a change
+// of a group or of the rules has cost a principal an entitlement. It runs a cascade that
+// ends only what was granted under the lost entitlements.
 func Mover(ctx workflow.Context, in Input) (cascade.Report, error) {
 	in.Moves = true
 	c, err := newCascade(ctx, in)
@@ -30,12 +30,13 @@ func Mover(ctx workflow.Context, in Input) (cascade.Report, error) {
 		done = true
 	})
 	report, err := c.run(ctx)
-	_, _ = workflow.AwaitWithTimeout(ctx, leaverNotifyDeadline, func() bool { return done }) // cancelled: it is over
+	// A cancellation only ends the wait.
+	_, _ = workflow.AwaitWithTimeout(ctx, leaverNotifyDeadline, func() bool { return done })
 	return report, err
 }
 
-// tellEntitled tells the platforms what the principal gained and lost, before what
-// that ends has ended.
+// tellEntitled notifies the platforms of the entitlements that the principal gained and
+// lost, without waiting for the end of the credentials granted under them.
 func (c *cascadeRun) tellEntitled(ctx workflow.Context) {
 	if len(c.entitled.Gained)+len(c.entitled.Lost) == 0 {
 		return
@@ -45,9 +46,10 @@ func (c *cascadeRun) tellEntitled(ctx workflow.Context) {
 	notify(ctx, c.in, news, notifyDeadline)
 }
 
-// entitle evaluates what the principal is entitled to now.
+// entitle evaluates and stores the principal's current entitlements.
 func entitle(ctx workflow.Context, in Input) (activities.Entitled, error) {
 	var entitled activities.Entitled
-	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Entitle, activities.EntitleInput{Cascade: in.ref(), Ends: in.Moves}).Get(ctx, &entitled)
+	input := activities.EntitleInput{Cascade: in.ref(), Ends: in.Moves}
+	err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Entitle, input).Get(ctx, &entitled)
 	return entitled, err
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// told is what platforms are told of an event.
+// told is the content of a notification about an event.
 type told struct {
 	kind, outcome string
 	entitled      activities.Entitled // what the event's principal gained and lost
-	again         string              // what sets it apart from another of the same event
+	again         string              // key suffix that distinguishes notifications of the same event
 }
 
 func (t told) notification(in Input) connectors.Notification {
@@ -29,13 +29,13 @@ func (t told) notification(in Input) connectors.Notification {
 	return n
 }
 
-// notify tells every connector that wants to know, at least once. A platform
-// that cannot be told changes nothing about what happened: it is logged only.
+// notify notifies each connector in in.Notify at least once. A failure is only
+// logged, since it does not change the outcome of the event.
 func notify(ctx workflow.Context, in Input, t told, deadline time.Duration) {
 	futures := make([]workflow.Future, 0, len(in.Notify))
 	for _, name := range in.Notify {
 		options := notifyOptions(name, deadline)
-		options.ActivityID, options.Summary = "notify:"+name+t.again, fmt.Sprintf("tell %s: %s", name, t.kind)
+		options.ActivityID, options.Summary = "notify:"+name+t.again, fmt.Sprintf("notify %s of %s", name, t.kind)
 		ctx := workflow.WithActivityOptions(ctx, options)
 		key := in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID + t.again
 		futures = append(futures, workflow.ExecuteActivity(ctx, a.Notify, activities.NotifyInput{
@@ -44,20 +44,22 @@ func notify(ctx workflow.Context, in Input, t told, deadline time.Duration) {
 	}
 	for i, f := range futures {
 		if err := f.Get(ctx, nil); err != nil {
-			workflow.GetLogger(ctx).Error("not notified", "connector", in.Notify[i], "error", err)
+			workflow.GetLogger(ctx).Error("failed to notify platform", "connector", in.Notify[i], "error", err)
 		}
 	}
 }
 
-// notifyOptions try a platform that is down until the deadline.
+// notifyOptions returns options that retry a notification until the deadline.
 func notifyOptions(connector string, deadline time.Duration) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
 		TaskQueue: connectors.TaskQueue(connector), ScheduleToCloseTimeout: deadline, StartToCloseTimeout: time.Minute,
-		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 10 * time.Minute},
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 10 * time.Minute,
+		},
 	}
 }
 
-// recordAndNotify is all that an event needs which ends nothing.
+// recordAndNotify notifies the platforms of an event that ends no credentials, and closes it.
 func recordAndNotify(ctx workflow.Context, in Input, t told) error {
 	notify(ctx, in, t, notifyDeadline)
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Record, in.ref()).Get(ctx, nil); err != nil {

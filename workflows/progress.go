@@ -11,13 +11,13 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// phaseReporting is when nothing can be retried any more.
+// phaseReporting is the phase in which items can no longer be retried.
 const phaseReporting = "reporting"
 
-// maxProgressItems bounds an answer; the counts are of all items.
+// maxProgressItems bounds the items of a [Progress]; its counts include all items.
 const maxProgressItems = 200
 
-// Progress is the answer to the query.
+// Progress is the result of [QueryProgress].
 type Progress struct {
 	Phase     string         `json:"phase"`
 	Suspended int            `json:"suspendedAgents"`
@@ -25,7 +25,7 @@ type Progress struct {
 	Items     []ItemProgress `json:"items"`
 }
 
-// ItemProgress is where one item stands in this run.
+// ItemProgress is the state of one item in this run.
 type ItemProgress struct {
 	ID        uuid.UUID        `json:"id"`
 	Kind      connectors.Kind  `json:"kind"`
@@ -42,9 +42,11 @@ func (c *cascadeRun) progress() Progress {
 	for _, i := range c.order[:min(len(c.order), maxProgressItems)] {
 		state := i.state
 		if state == "" {
-			state = credential.Live // found, and waiting for its turn
+			state = credential.Live // discovered and not started yet
 		}
-		p.Items = append(p.Items, ItemProgress{ID: i.ID, Kind: i.Kind, Connector: i.Connector, State: state, Reason: i.reason})
+		p.Items = append(p.Items, ItemProgress{
+			ID: i.ID, Kind: i.Kind, Connector: i.Connector, State: state, Reason: i.reason,
+		})
 	}
 	return p
 }
@@ -52,9 +54,12 @@ func (c *cascadeRun) progress() Progress {
 // show sets the workflow's current details, which the Temporal UI renders.
 func (c *cascadeRun) show(ctx workflow.Context) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s** · %d found, %d in flight\n\n| state | items |\n|---|---|\n", c.phase, len(c.order), c.inFlight)
+	fmt.Fprintf(
+		&b, "**%s** · %d found, %d in flight\n\n| state | items |\n|---|---|\n", c.phase, len(c.order), c.inFlight,
+	)
 	for _, state := range []credential.State{
-		credential.Ending, credential.Verified, credential.Revoked, credential.Absent, credential.Expiring, credential.Survivor, credential.Waived,
+		credential.Ending, credential.Verified, credential.Revoked, credential.Absent, credential.Expiring,
+		credential.Survivor, credential.Waived,
 	} {
 		if n := c.counts[state]; n > 0 {
 			fmt.Fprintf(&b, "| %s | %d |\n", state, n)
@@ -73,10 +78,10 @@ func (c *cascadeRun) show(ctx workflow.Context) {
 		}
 	}
 	if c.finding > 0 {
-		fmt.Fprintf(&b, "\n%d connectors are being asked what they hold\n", c.finding)
+		fmt.Fprintf(&b, "\n%d connectors are being queried for credentials\n", c.finding)
 	}
 	if len(c.notAsked) > 0 {
-		b.WriteString("\n| could not ask | reason |\n|---|---|\n")
+		b.WriteString("\n| failed to query | reason |\n|---|---|\n")
 		for _, n := range c.notAsked {
 			fmt.Fprintf(&b, "| %s | %s |\n", n.Connector, cell(n.Reason))
 		}
@@ -84,5 +89,5 @@ func (c *cascadeRun) show(ctx workflow.Context) {
 	workflow.SetCurrentDetails(ctx, b.String())
 }
 
-// cell keeps a text in its cell of a table.
+// cell replaces the characters of a text that would end its cell of a Markdown table.
 func cell(text string) string { return strings.NewReplacer("|", "/", "\n", " ").Replace(text) }

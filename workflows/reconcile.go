@@ -13,26 +13,28 @@ import (
 )
 
 const (
-	// reconcileParallel is how many tenants are looked at a time.
+	// reconcileParallel is the number of tenants that are reconciled concurrently.
 	reconcileParallel = 5
-	// reconcilePerRun bounds a history: more tenants continue as new.
+	// reconcilePerRun is the number of tenants per run. It bounds the history: the
+	// remaining tenants are reconciled after a continue-as-new.
 	reconcilePerRun = 20
-	// reconcileTimeout bounds one tenant, and reconcileStep one question to a connector.
+	// reconcileTimeout bounds one tenant, and reconcileStep one query of a connector.
 	reconcileTimeout = 30 * time.Minute
 	reconcileStep    = 5 * time.Minute
-	// rediscoverPages bounds how many pages of people a connector is asked about.
+	// rediscoverPages bounds the pages of principals that a connector is queried for.
 	rediscoverPages = 200
 )
 
-// ReconcileInput is where a run of the reconciler goes on; zero begins.
+// ReconcileInput is the input of Reconcile: the state of a run that has continued as
+// new, or zero for the first one.
 type ReconcileInput struct {
-	Tenants []uuid.UUID           `json:"tenants,omitempty"` // still to be looked at
+	Tenants []uuid.UUID           `json:"tenants,omitempty"` // not reconciled yet
 	Found   activities.Reconciled `json:"found"`
 	Going   bool                  `json:"going,omitempty"`
 }
 
-// Reconcile looks for what calls, events and cascades have missed: IdPs do miss
-// calls. It fails where it could not look everywhere.
+// Reconcile finds and repairs what SCIM calls, events and cascades have missed, such as
+// calls that an IdP lost. It fails if a tenant or connector could not be checked.
 func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, error) {
 	if !in.Going {
 		if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.TenantIDs).Get(ctx, &in.Tenants); err != nil {
@@ -51,9 +53,11 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer done.Done()
 			defer slots.Release(1)
-			in.Found.Add(probeExpired(ctx, tenant)) // before they are ended again
+			in.Found.Add(probeExpired(ctx, tenant)) // before ReconcileTenant ends them again
 			var found activities.Reconciled
-			if err := workflow.ExecuteActivity(assuranceActivity(ctx, TaskQueue, reconcileTimeout), a.ReconcileTenant, tenant).Get(ctx, &found); err != nil {
+			if err := workflow.ExecuteActivity(
+				assuranceActivity(ctx, TaskQueue, reconcileTimeout), a.ReconcileTenant, tenant,
+			).Get(ctx, &found); err != nil {
 				found.Problems = append(found.Problems, fmt.Sprintf("tenant %s: %s", tenant, reasonOf(err)))
 			}
 			in.Found.Add(found)
@@ -62,10 +66,14 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 	}
 	done.Wait(ctx)
 	if len(later) > 0 {
-		return in.Found, workflow.NewContinueAsNewError(ctx, Reconcile, ReconcileInput{Tenants: later, Found: in.Found, Going: true})
+		return in.Found, workflow.NewContinueAsNewError(ctx, Reconcile, ReconcileInput{
+			Tenants: later, Found: in.Found, Going: true,
+		})
 	}
 	var found activities.Reconciled
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.RecordReconciled, in.Found).Get(ctx, &found); err != nil {
+	if err := workflow.ExecuteLocalActivity(
+		localActivity(ctx), a.RecordReconciled, in.Found,
+	).Get(ctx, &found); err != nil {
 		return in.Found, err
 	}
 	if len(found.Problems) > 0 {
@@ -74,8 +82,8 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 	return found, nil
 }
 
-// rediscover asks the tenant's connectors, each on its own queue and so within its
-// rate, about everybody who has gone lately.
+// rediscover queries the tenant's connectors for credentials of principals that left
+// recently. Each query runs on its connector's queue and counts against its rate limit.
 func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
 	var names []string
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.DiscoverersOf, tenant).Get(ctx, &names); err != nil {
@@ -85,9 +93,11 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
 		for page := 0; page < rediscoverPages; page++ {
 			var told activities.FoundGone
-			err := workflow.ExecuteActivity(assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.FindGone, in).Get(ctx, &told)
+			err := workflow.ExecuteActivity(
+				assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.FindGone, in,
+			).Get(ctx, &told)
 			if err != nil && !activities.IsPaused(err) {
-				found.Problem("%s was not asked what it holds: %s", name, reasonOf(err))
+				found.Problem("failed to query connector %s for credentials: %s", name, reasonOf(err))
 			}
 			found.Unbound += told.Unbound
 			if in.After = told.After; err != nil || in.After == uuid.Nil {
@@ -98,7 +108,8 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 	return found
 }
 
-// probeExpired has connectors, each on its own queue, look whether survivors have expired.
+// probeExpired probes survivors whose registered expiry has passed, each on its
+// connector's queue.
 func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
 	var names []string
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.ExpiredAt, tenant).Get(ctx, &names); err != nil {
@@ -108,9 +119,11 @@ func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reco
 		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
 		for page := 0; page < rediscoverPages; page++ {
 			var probed activities.ProbedExpired
-			err := workflow.ExecuteActivity(assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.ProbeExpired, in).Get(ctx, &probed)
+			err := workflow.ExecuteActivity(
+				assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.ProbeExpired, in,
+			).Get(ctx, &probed)
 			if err != nil && !activities.IsPaused(err) {
-				found.Problem("%s was not asked whether survivors have expired: %s", name, reasonOf(err))
+				found.Problem("failed to probe expired survivors at connector %s: %s", name, reasonOf(err))
 			}
 			found.Expired += probed.Expired
 			if in.After = probed.After; err != nil || in.After == uuid.Nil {
@@ -121,16 +134,20 @@ func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reco
 	return found
 }
 
-// assuranceActivity is for steps of the reconciler and the drill: each is tried
-// for a while, and then told as a problem.
+// assuranceActivity returns a context for the steps of the reconciler and the drill. A
+// step is retried until the deadline, and then reported as a problem.
 func assuranceActivity(ctx workflow.Context, queue string, deadline time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: queue, ScheduleToCloseTimeout: deadline, StartToCloseTimeout: deadline, HeartbeatTimeout: heartbeatTimeout,
-		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute},
+		TaskQueue: queue, ScheduleToCloseTimeout: deadline, StartToCloseTimeout: deadline,
+		HeartbeatTimeout: heartbeatTimeout,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute,
+		},
 	})
 }
 
 func assuranceFailed(problems []string, details any) error {
-	return temporal.NewApplicationErrorWithOptions(fmt.Sprintf("%d problems; the first: %s", len(problems), problems[0]), "Assurance",
+	message := fmt.Sprintf("found %d problems, first: %s", len(problems), problems[0])
+	return temporal.NewApplicationErrorWithOptions(message, "Assurance",
 		temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{details}})
 }

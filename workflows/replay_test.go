@@ -12,20 +12,23 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// unscoped opens payloads of any workflow: a replay has a namespace of its own.
+// unscoped returns a converter that decrypts payloads of any workflow, since the
+// replayer's namespace is not the one of the recording.
 func unscoped(s *seal.Sealer) converter.DataConverter {
-	return struct{ converter.DataConverter }{converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), anyScope{seal.NewCodec(s)})}
+	return struct{ converter.DataConverter }{converter.NewCodecDataConverter(
+		converter.GetDefaultDataConverter(), anyScope{seal.NewCodec(s)},
+	)}
 }
 
-// anyScope hides that the codec takes a serialization context.
+// anyScope hides the codec's support for serialization contexts.
 type anyScope struct{ converter.PayloadCodec }
 
-// TestRecordedHistoriesReplay fails where a change would break cascades that
-// are running. Version the change (workflow.GetVersion) instead of recording
-// the histories anew; new ones are recorded from a deployed commit by
+// TestWorkflows_ReplayRecordedHistories fails if a change would break running cascades.
+// Version the change (workflow.GetVersion) instead of recording the histories again.
+// To record new histories from a deployed commit, run
 //
 //	go test ./cmd/internal/app -run TestRecordHistories -record
-func TestRecordedHistoriesReplay(t *testing.T) {
+func TestWorkflows_ReplayRecordedHistories(t *testing.T) {
 	keyset, err := os.ReadFile(filepath.Join("testdata", "keyset.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +49,9 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, workflow := range []any{workflows.Leaver, workflows.Joiner, workflows.Mover, workflows.TeamSync, workflows.Transmit} {
+			for _, workflow := range []any{
+				workflows.Leaver, workflows.Joiner, workflows.Mover, workflows.TeamSync, workflows.Transmit,
+			} {
 				replayer.RegisterWorkflow(workflow)
 			}
 			if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {

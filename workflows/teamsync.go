@@ -13,9 +13,9 @@ import (
 )
 
 // TeamSync runs when a group's members or name change, when it is deleted, and when
-// the tenant's rules change: whoever is concerned has entitlements derived anew, page
-// by page, and the platforms are told. Each who lost something that has to be ended
-// is a mover of its own.
+// the tenant's rules change. It evaluates the entitlements of the affected principals,
+// page by page, and notifies the platforms. A principal that lost an entitlement under
+// which it holds a credential becomes a mover with a separate workflow.
 func TeamSync(ctx workflow.Context, in Input) error {
 	if err := sync(ctx, in); err != nil {
 		return err
@@ -28,23 +28,27 @@ func TeamSync(ctx workflow.Context, in Input) error {
 	return recordAndNotify(ctx, in, told{kind: kind})
 }
 
-// tenantWide tells whether the event is of the tenant's rules, and not of a group.
+// tenantWide reports whether the event is a change of the tenant's rules, not of a group.
 func (in Input) tenantWide() bool { return in.PrincipalType == "Tenant" }
 
 const (
 	// syncTimeout bounds one page of a synchronisation.
 	syncTimeout = 5 * time.Minute
-	// maxSyncEvents is how long a history of pages may grow.
+	// maxSyncEvents is the history length above which a synchronisation continues as new.
 	maxSyncEvents = 5000
 )
 
 func sync(ctx workflow.Context, in Input) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: SyncQueue, ScheduleToCloseTimeout: outageTimeout, StartToCloseTimeout: syncTimeout, HeartbeatTimeout: heartbeatTimeout,
-		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute},
+		TaskQueue: SyncQueue, ScheduleToCloseTimeout: outageTimeout, StartToCloseTimeout: syncTimeout,
+		HeartbeatTimeout: heartbeatTimeout,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute,
+		},
 	})
 	next := activities.SyncInput{
-		Cascade: in.ref(), Tenant: in.tenantWide(), Whole: !slices.Equal(in.Changed, []string{"members"}), After: in.After, Invalidation: in.Invalidation,
+		Cascade: in.ref(), Tenant: in.tenantWide(), Whole: !slices.Equal(in.Changed, []string{"members"}),
+		After: in.After, Invalidation: in.Invalidation,
 	}
 	for {
 		if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxSyncEvents {
@@ -61,8 +65,8 @@ func sync(ctx workflow.Context, in Input) error {
 	}
 }
 
-// tellMoves has each platform told who gained and lost what, by itself: one that is
-// down keeps no other waiting.
+// tellMoves notifies the platforms, independently of each other, of the entitlements
+// that principals gained and lost. A platform that is down delays no other.
 func tellMoves(ctx workflow.Context, in Input) {
 	deadline := workflow.Now(ctx).Add(notifyDeadline)
 	telling := workflow.NewWaitGroup(ctx)
@@ -76,10 +80,15 @@ func tellMoves(ctx workflow.Context, in Input) {
 			}
 			for {
 				options := notifyOptions(name, deadline.Sub(workflow.Now(ctx)))
-				options.ActivityID, options.Summary = fmt.Sprintf("tell-moves:%s:%s", name, next.After), fmt.Sprintf("tell %s who gained and lost what", name)
-				err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.NotifyMoves, next).Get(ctx, &next.After)
+				options.ActivityID = fmt.Sprintf("tell-moves:%s:%s", name, next.After)
+				options.Summary = fmt.Sprintf("notify %s of entitlement changes", name)
+				err := workflow.ExecuteActivity(
+					workflow.WithActivityOptions(ctx, options), a.NotifyMoves, next,
+				).Get(ctx, &next.After)
 				if err != nil {
-					workflow.GetLogger(ctx).Error("not told who gained and lost what", "connector", name, "error", err)
+					workflow.GetLogger(ctx).Error(
+						"failed to notify platform of entitlement changes", "connector", name, "error", err,
+					)
 					return
 				}
 				if next.After == uuid.Nil {

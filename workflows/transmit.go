@@ -11,22 +11,25 @@ import (
 )
 
 const (
-	// transmitRounds bounds a history: a receiver with more to come continues as new.
+	// transmitRounds is the number of batches per run. It bounds the history: a stream
+	// with more tokens continues as new.
 	transmitRounds = 200
 	// transmitTimeout bounds one attempt at a batch, which heartbeats.
 	transmitTimeout = 30 * time.Minute
-	// transmitInterval bounds how long a receiver that is back waits to be tried.
+	// transmitInterval is the maximum delay between attempts at a receiver that is down.
 	transmitInterval = 2 * time.Minute
 )
 
-// Transmit pushes what a stream has to deliver until nothing is left. Each stream has
-// a workflow of its own: a receiver that is down delays nobody else, and is tried
-// until it is back, or what waits for it has expired.
+// Transmit pushes a stream's tokens until none is left. Each stream has a separate
+// workflow, so that a receiver that is down delays no other. It is retried until it
+// answers, or its tokens have expired.
 func Transmit(ctx workflow.Context, in activities.PushInput) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: PushQueue, StartToCloseTimeout: transmitTimeout, HeartbeatTimeout: heartbeatTimeout,
-		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: transmitInterval},
-		Summary:     fmt.Sprintf("push to stream %s", in.Stream),
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: transmitInterval,
+		},
+		Summary: fmt.Sprintf("push to stream %s", in.Stream),
 	})
 	for range transmitRounds {
 		var pushed activities.Pushed

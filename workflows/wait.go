@@ -11,8 +11,9 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 )
 
-// await waits until done. Where that takes long it tells, in the details and in
-// LeaverState, what it waits for: a workflow does not see its activities' retries.
+// await blocks until done returns true. Meanwhile it reads the pending items from
+// PostgreSQL, as a workflow does not see its activities' retries, and shows them in
+// the current details and in LeaverState.
 func (c *cascadeRun) await(ctx workflow.Context, done func() bool) error {
 	look := c.in.Policy.Look
 	if look == 0 {
@@ -27,7 +28,9 @@ func (c *cascadeRun) await(ctx workflow.Context, done func() bool) error {
 			c.waiting = nil
 			return c.tell(ctx, c.goingOn())
 		}
-		if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.WaitsFor, c.in.ref()).Get(ctx, &c.waiting); err != nil {
+		if err := workflow.ExecuteLocalActivity(
+			localActivity(ctx), a.WaitsFor, c.in.ref(),
+		).Get(ctx, &c.waiting); err != nil {
 			return err
 		}
 		if len(c.waiting) > 0 && !c.held {
@@ -40,16 +43,16 @@ func (c *cascadeRun) await(ctx workflow.Context, done func() bool) error {
 	}
 }
 
-// askDownstreams lets each connector that can list find what it holds for the
-// leaver. What it finds is in PostgreSQL then, and the next look meets it.
+// askDownstreams queries each connector that can list credentials for those of the
+// leaver. The activities store them in PostgreSQL, where the next discovery finds them.
 func (c *cascadeRun) askDownstreams(ctx workflow.Context) {
 	if c.in.Moves {
-		return // what is found unregistered was granted under nothing
+		return // an unregistered credential was granted under no entitlement
 	}
 	for _, name := range c.in.Discover {
 		c.finding++
 		options := c.options(ctx, name)
-		options.ActivityID, options.Summary = "find:"+name, fmt.Sprintf("ask %s what it holds", name)
+		options.ActivityID, options.Summary = "find:"+name, fmt.Sprintf("list the leaver's credentials at %s", name)
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer func() { c.finding--; c.told = true }()
 			for {
@@ -67,8 +70,9 @@ func (c *cascadeRun) askDownstreams(ctx workflow.Context) {
 	}
 }
 
-// priority of what the workflow puts on queues: leavers go first, and among them
-// in turns, so that ten thousand at once hold up no other's one.
+// priority returns the priority of the workflow's activities: leavers first, and
+// Temporal alternates between fairness keys, so that a mass deactivation of ten
+// thousand does not delay the single leaver of another key.
 func (in Input) priority() temporal.Priority {
 	if in.Moves {
 		return temporal.Priority{PriorityKey: moverPriority, FairnessKey: cmp.Or(in.Fairness, in.Tenant.String())}
@@ -79,5 +83,5 @@ func (in Input) priority() temporal.Priority {
 // leaverPriority puts leavers before everything else on a queue (1 is first).
 const leaverPriority = 1
 
-// moverPriority lets what a move ends come after what leavers have to lose.
+// moverPriority puts movers after leavers.
 const moverPriority = 2

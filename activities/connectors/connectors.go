@@ -1,8 +1,8 @@
-// Package connectors defines what an adapter to a downstream system is: small
-// capabilities that the cascade finds by type assertion, and typed errors that
-// decide, where the downstream's answer is read, what is retried.
+// Package connectors defines the interfaces of adapters to downstream systems: small
+// capabilities that the activities detect by type assertion. A connector classifies each
+// error as permanent or retryable.
 //
-// A connector never retries: Temporal does. "Already gone" is success.
+// A connector never retries, since Temporal does. "Already gone" is success.
 package connectors
 
 import (
@@ -12,33 +12,32 @@ import (
 	"github.com/google/uuid"
 )
 
-// Target is the credential or scheduled run that a call is about.
+// Target is the credential or scheduled run that a connector call acts on.
 type Target struct {
 	Tenant    uuid.UUID
 	Item      uuid.UUID
-	Principal uuid.UUID // whom it was issued for
-	Agent     uuid.UUID // which holds it; zero where none does
+	Principal uuid.UUID // that it was issued for
+	Agent     uuid.UUID // that holds it; zero if none does
 	Kind      Kind
 	Reference string // the downstream's own name for it, e.g. a role or schedule id
 	Account   string // the reference that a first rotation found; before one, Reference
 	Secret    Secret // empty where none was registered
 	ExpiresAt *time.Time
-	// Rotation, NewReference and NewSecret are what a Rotator puts in the place of
-	// Reference and Secret, and by which rotation.
+	// Rotation is the id of a rotation, in which a Rotator replaces Reference and Secret
+	// by NewReference and NewSecret.
 	Rotation     uuid.UUID
 	NewReference string
 	NewSecret    Secret
 	// Key is the same for every attempt of one cascade at one item.
 	Key string
-	// Fence returns an error where the attempt has lost its lease on the account; nil
-	// where there is no lease. See [Target.CheckFence].
+	// Fence returns an error if the attempt has lost its lease on the account. It is nil if
+	// there is no lease. See [Target.CheckFence].
 	Fence func(ctx context.Context) error
 }
 
-// CheckFence returns an error where another attempt has taken the account over. A
-// connector calls it right before each request that changes the downstream, after
-// whatever it looks up first: a worker that was stopped must not act on what was true
-// before. The error is retryable.
+// CheckFence returns a retryable error if another attempt has taken over the account. A
+// connector calls it immediately before each request that changes the downstream, after
+// its reads, so that a worker that was suspended does not act on outdated data.
 func (t Target) CheckFence(ctx context.Context) error {
 	if t.Fence == nil {
 		return nil
@@ -48,64 +47,64 @@ func (t Target) CheckFence(ctx context.Context) error {
 
 // Connector is an adapter to one configured downstream system.
 type Connector interface {
-	// Accepts returns the canonical spelling of the registration's reference, so that
-	// two spellings never pass for two accounts, or says why it cannot be registered here.
+	// Accepts returns the canonical spelling of the registration's reference, so that two
+	// spellings never count as two accounts, or an error if it cannot be registered here.
 	Accepts(r Registration) (reference string, err error)
-	// Close frees what the connector holds.
+	// Close releases the connector's resources.
 	Close()
 }
 
-// Revoker ends a credential for good.
+// Revoker ends a credential permanently.
 type Revoker interface {
 	Revoke(ctx context.Context, t Target) (Answer, error)
 }
 
-// Rotator puts a new secret beside an account's old one, and ends the old one
-// once those who go on have the new. Each call can be repeated.
+// Rotator adds a new secret to an account, and ends the old one after the remaining
+// holders have the new one. Each call can be repeated.
 type Rotator interface {
-	// Successor is the reference that the new secret will have: the old one where
-	// only the secret changes. It depends on the target alone.
+	// Successor returns the reference of the new secret: the old one if only the secret
+	// changes. It depends only on the target.
 	Successor(t Target) string
 	// Renew makes t.NewSecret work at t.NewReference.
 	Renew(ctx context.Context, t Target) (Answer, error)
-	// Retire ends t.Secret at t.Reference, and what it opened.
+	// Retire ends t.Secret at t.Reference, and the sessions that it opened.
 	Retire(ctx context.Context, t Target) (Answer, error)
 }
 
-// Publisher hands a new secret to those who go on with an account, at least once.
+// Publisher publishes a new secret to the remaining holders of an account, at least once.
 type Publisher interface {
 	Publish(ctx context.Context, p Publication) (Answer, error)
 }
 
-// Publication is a new secret and whom it is for.
+// Publication is a new secret and its holders.
 type Publication struct {
 	Tenant    uuid.UUID
-	Rotation  uuid.UUID // the same whenever it is published again
-	Sequence  int64     // grows with each rotation; a receiver ignores a publication that is older than its last
+	Rotation  uuid.UUID // the same in each publication of the rotation
+	Sequence  int64     // grows with each rotation; a receiver ignores publications older than its last
 	Connector string
 	Kind      Kind
-	Account   string // the reference that the first rotation found: it stays
-	Previous  string // the reference that it replaces
+	Account   string // the reference before the first rotation, which does not change
+	Previous  string // the reference that is replaced
 	Reference string
 	Secret    Secret
-	// Holders are the items of those who go on; ReliedOnBy names others.
+	// Holders are the items of the remaining holders; ReliedOnBy names other users of the account.
 	Holders    []uuid.UUID
 	ReliedOnBy []string
 }
 
-// Blocker keeps something from being used in a way that can be undone, while a
-// brake holds its end back.
+// Blocker reversibly blocks a credential or scheduled run while its end is held for
+// approval.
 type Blocker interface {
 	Block(ctx context.Context, t Target) (Answer, error)
 }
 
-// Discoverer lists what a downstream holds for principals by its own labels,
-// whether or not anybody registered it.
+// Discoverer lists the credentials and scheduled runs that a downstream's own labels
+// attribute to principals, registered or not.
 type Discoverer interface {
 	Discover(ctx context.Context, principals []uuid.UUID) ([]Found, error)
 }
 
-// Found is something that a downstream says is a principal's.
+// Found is a credential or scheduled run that a downstream attributes to a principal.
 type Found struct {
 	Kind      Kind
 	Reference string
@@ -130,16 +129,16 @@ type OptionalVerifier interface {
 // OptionalNotifier is implemented by a [Notifier] that is notified only with some settings.
 type OptionalNotifier interface{ WantsNotifications() bool }
 
-// Issuer makes a credential of no consequence for a drill. It is the cascade that
-// ends it.
+// Issuer issues a credential without rights for a drill. The drill's cascade ends it.
 type Issuer interface {
-	// Issue makes one by that name. Its Secret is what a platform would register.
+	// Issue creates the credential of that name. Its Secret is the one that a platform
+	// would register.
 	Issue(ctx context.Context, name string, principal uuid.UUID) (Issued, error)
-	// Remove clears away what is left of the one of that name, if anything is.
+	// Remove deletes the remains of the credential of that name, if there are any.
 	Remove(ctx context.Context, name string) error
 }
 
-// Issued is what a drill was given.
+// Issued is a credential that was issued for a drill.
 type Issued struct {
 	Kind      Kind
 	Reference string
@@ -147,27 +146,27 @@ type Issued struct {
 	ExpiresAt *time.Time
 }
 
-// Canceller ends a scheduled run, and the executions that it started.
+// Canceller ends a scheduled run and the executions that it started.
 type Canceller interface {
 	Cancel(ctx context.Context, t Target) (Answer, error)
 }
 
-// Verifier looks whether the target is alive: a login, an introspection, a use.
-// An error says that the probe could not be made, which proves nothing.
+// Verifier probes whether the target is alive, by a login, an introspection or a use. An
+// error means that the probe could not be made, which proves nothing.
 type Verifier interface {
 	Probe(ctx context.Context, t Target) (Vitality, string, error)
 }
 
-// Prover is a Verifier with a stronger probe for afterwards, which may use the
-// credential up, such as a refresh that must fail.
+// Prover is a Verifier with a stronger probe for use after the end. It may consume the
+// credential, such as a refresh that must fail.
 type Prover interface {
 	Verifier
 	Prove(ctx context.Context, t Target) (Vitality, string, error)
 }
 
-// Guard is implemented by connectors that know accounts which are never ended, such as those
-// that the downstream or leaver runs on. Reserved returns a permanent error for one of them.
-// It returns nil if the downstream does not answer: the act is refused as well.
+// Guard is implemented by connectors with accounts that are never ended, such as those that
+// the downstream or leaver runs on. Reserved returns a permanent error for one of them. It
+// returns nil if the downstream does not answer: the connector checks again before it acts.
 type Guard interface {
 	Reserved(ctx context.Context, reference string) error
 }
@@ -180,12 +179,12 @@ type Possession interface {
 	Possesses(ctx context.Context, t Target) (Vitality, string, error)
 }
 
-// Notifier is told of lifecycle changes.
+// Notifier sends notifications of lifecycle changes to a platform.
 type Notifier interface {
 	Notify(ctx context.Context, n Notification) error
 }
 
-// Notification is a lifecycle change as told to a platform: ids only.
+// Notification is a lifecycle change as sent to a platform. It contains only ids.
 type Notification struct {
 	Key       string    `json:"-"`
 	Type      string    `json:"type"` // e.g. principal.leaver
@@ -195,33 +194,33 @@ type Notification struct {
 	Resource  string    `json:"resourceType"`
 	Changed   []string  `json:"changed,omitempty"`
 	Outcome   string    `json:"outcome,omitempty"`
-	// Entitlements are what principals gained and lost by the event.
+	// Entitlements are the entitlements that principals gained and lost by the event.
 	Entitlements []EntitlementChange `json:"entitlements,omitempty"`
 }
 
-// Outcome is what the downstream said to a revocation, rotation or cancellation.
+// Outcome is the downstream's answer to a revocation, rotation or cancellation.
 type Outcome string
 
 // The outcomes.
 const (
-	Done    Outcome = "done"    // confirmed now
-	Gone    Outcome = "gone"    // was not there any more
-	Expires Outcome = "expires" // cannot be ended; ends by itself at ExpiresAt
+	Done    Outcome = "done"    // confirmed
+	Gone    Outcome = "gone"    // did not exist any more
+	Expires Outcome = "expires" // cannot be ended; expires by itself at ExpiresAt
 )
 
-// Answer is the downstream's answer, with a detail for the evidence. The
-// detail never holds a secret.
+// Answer is the downstream's answer, with a detail for the evidence. The detail contains
+// no secret.
 type Answer struct {
 	Outcome Outcome
 	Detail  string
 }
 
-// Vitality is what a probe saw.
+// Vitality is the result of a probe.
 type Vitality string
 
 // The vitalities.
 const (
 	Alive   Vitality = "alive"
 	Dead    Vitality = "dead"
-	Unknown Vitality = "unknown" // the downstream offers no way to tell
+	Unknown Vitality = "unknown" // the downstream cannot be probed for it
 )

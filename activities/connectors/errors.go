@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Error is a downstream's refusal or failure, classified where it was read.
+// Error is a downstream's refusal or failure, classified as permanent or retryable.
 type Error struct {
 	permanent bool
 	after     time.Duration
@@ -14,17 +14,17 @@ type Error struct {
 	cause     error
 }
 
-// Permanent is an error that no retry will cure: somebody has to act.
+// Permanent returns an error that a retry cannot fix: an operator has to act.
 func Permanent(format string, args ...any) *Error {
 	return wrap(true, 0, format, args)
 }
 
-// Retryable is an error that may pass by itself.
+// Retryable returns an error that a retry may fix.
 func Retryable(format string, args ...any) *Error {
 	return wrap(false, 0, format, args)
 }
 
-// RetryableAfter is [Retryable], not before the wait that the downstream asked for.
+// RetryableAfter returns a [Retryable] error with the delay that the downstream requested.
 func RetryableAfter(wait time.Duration, format string, args ...any) *Error {
 	return wrap(false, wait, format, args)
 }
@@ -39,14 +39,14 @@ func (e *Error) Error() string { return e.message }
 // Unwrap returns what %w wrapped.
 func (e *Error) Unwrap() error { return e.cause }
 
-// IsPermanent tells whether err says that no retry will cure it. An error that
-// no connector classified is not permanent.
+// IsPermanent reports whether err is a [Permanent] error. An error that no connector has
+// classified is not permanent.
 func IsPermanent(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.permanent
 }
 
-// RetryAfter returns the wait that the downstream asked for, or zero.
+// RetryAfter returns the delay that the downstream requested, or zero.
 func RetryAfter(err error) time.Duration {
 	var e *Error
 	if errors.As(err, &e) {

@@ -11,18 +11,18 @@ import (
 )
 
 const (
-	// httpTimeout bounds one exchange; an attempt has room for several.
+	// httpTimeout bounds one exchange. An attempt makes several.
 	httpTimeout = 15 * time.Second
-	// MaxBody bounds what is read of a downstream's answer, in bytes.
+	// MaxBody is the maximum size of a response body, in bytes.
 	MaxBody = 64 << 10
-	// maxRetryAfter bounds what a downstream may ask for: a mistaken date must
-	// not put a revocation off beyond the cascade's deadline.
+	// maxRetryAfter bounds the delay that a downstream may request: a wrong date must
+	// not delay a revocation beyond the cascade's deadline.
 	maxRetryAfter = time.Hour
 )
 
-// NewHTTPClient returns the client for downstream APIs. It follows no
-// redirects: a compromised downstream must not lead requests, with the
-// credentials they carry, to an address of its choice.
+// NewHTTPClient returns the client for downstream APIs. It follows no redirects: a
+// compromised downstream must not send requests, with the credentials they carry, to an
+// address of its choice.
 func NewHTTPClient() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 16
@@ -33,9 +33,9 @@ func NewHTTPClient() *http.Client {
 	}
 }
 
-// Exchange sends the request and returns status, headers and at most [MaxBody]
-// of the body. Its errors are retryable, and quote neither the URL's query nor anything
-// that the downstream has sent.
+// Exchange sends the request and returns the response with its body, of at most [MaxBody]
+// bytes. Its errors are retryable, and quote neither the URL's query nor anything that the
+// downstream has sent.
 func Exchange(client *http.Client, req *http.Request) (*http.Response, []byte, error) {
 	resp, err := client.Do(req)
 	if err != nil {
@@ -44,35 +44,37 @@ func Exchange(client *http.Client, req *http.Request) (*http.Response, []byte, e
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
 	if err != nil {
-		return nil, nil, Retryable("%s %s: read the answer: %s", req.Method, req.URL.Host, TransportReason(err))
+		return nil, nil, Retryable("%s %s: read the response: %s", req.Method, req.URL.Host, TransportReason(err))
 	}
 	if len(body) > MaxBody {
-		return nil, nil, Retryable("%s %s: the answer is longer than %d bytes", req.Method, req.URL.Host, MaxBody)
+		return nil, nil, Retryable("%s %s: the response body exceeds %d bytes", req.Method, req.URL.Host, MaxBody)
 	}
 	return resp, body, nil
 }
 
-// StatusError classifies an HTTP status that is no success: throttling and
-// server errors pass by themselves, everything else needs somebody to act.
-// code is the downstream's own error code, if it gave a well-formed one.
+// StatusError returns the error for an HTTP status that is not a success: retryable for
+// throttling and server errors, permanent for everything else. code is the downstream's
+// error code, or empty.
 func StatusError(resp *http.Response, code string) *Error {
-	what := fmt.Sprintf("%s answered %d", resp.Request.URL.Host, resp.StatusCode)
+	what := fmt.Sprintf("%s returned %d", resp.Request.URL.Host, resp.StatusCode)
 	if code != "" {
 		what += " " + code
 	}
 	wait := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	switch {
-	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout, resp.StatusCode >= 500:
+	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout,
+		resp.StatusCode >= 500:
 		return RetryableAfter(wait, "%s", what)
 	case resp.StatusCode == http.StatusForbidden && wait > 0:
 		return RetryableAfter(wait, "%s", what)
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return Permanent("%s: redirects are not followed; configure the final address", what)
+		return Permanent("%s: redirects are not followed: configure the final address", what)
 	}
 	return Permanent("%s", what)
 }
 
-// parseRetryAfter reads both forms of RFC 9110 section 10.2.3.
+// parseRetryAfter parses both forms of Retry-After (RFC 9110 section 10.2.3), and returns 0
+// for an invalid value.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	var wait time.Duration
 	if seconds, err := strconv.Atoi(value); err == nil {
@@ -83,16 +85,17 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 	return max(0, min(wait, maxRetryAfter))
 }
 
-// errorCodes are what an OAuth-style error may say in evidence: those of RFC 6749, 6750,
-// 7009, 7591, 8628 and 9126, and what admin APIs say of what is not there.
+// errorCodes are the codes of an OAuth-style error that are copied to evidence: those of
+// RFC 6749, 6750, 7009, 7591, 8628 and 9126, and the not_found of admin APIs.
 var errorCodes = []string{
-	"access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_token", "insufficient_scope", "not_found",
-	"server_error", "slow_down", "temporarily_unavailable", "unauthorized_client", "unsupported_grant_type", "unsupported_token_type",
+	"access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_token",
+	"insufficient_scope", "not_found", "server_error", "slow_down", "temporarily_unavailable", "unauthorized_client",
+	"unsupported_grant_type", "unsupported_token_type",
 }
 
-// ErrorCode reads the "error" member of an OAuth-style JSON error, and returns
-// it only if it is a code of a specification's: free text is the downstream's, which may
-// echo a secret, or say whatever an auditor is to read.
+// ErrorCode returns the "error" member of an OAuth-style JSON error if it is one of
+// [errorCodes], and otherwise an empty string: free text could echo a secret, or mislead
+// an auditor.
 func ErrorCode(body []byte) string {
 	var answer struct {
 		Error string `json:"error"`

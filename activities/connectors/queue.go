@@ -1,5 +1,6 @@
 package connectors
 
-// TaskQueue is the Temporal task queue of a connector's activities: one each,
-// so that its rate holds across workers and its slowness delays no other (I10).
+// TaskQueue returns the name of the Temporal task queue of a connector's activities. Each
+// connector has a separate queue: its rate limit holds across workers, and a slow connector
+// delays no other (I10).
 func TaskQueue(connector string) string { return "leaver-connector-" + connector }

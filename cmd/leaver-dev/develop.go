@@ -25,7 +25,7 @@ import (
 // appRole is the login role of the application in the development database.
 const appRole = "leaver_dev"
 
-// develop brings everything up, drills, and stays until interrupted.
+// develop starts the stack, runs the drill and, unless o.once is set, waits until ctx ends.
 func develop(ctx context.Context, o options, c *console) error {
 	codec, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -76,8 +76,8 @@ func develop(ctx context.Context, o options, c *console) error {
 	return nil
 }
 
-// newConfig makes schema, role and keyset, and the configuration that a real
-// installation would have in leaver.yaml.
+// newConfig creates the database and the keyset, and returns the configuration that an
+// installation has in leaver.yaml.
 func newConfig(ctx context.Context, stack *devstack.Stack, peers *downstreams) (*config.Config, error) {
 	database, err := createDatabase(ctx, stack.DatabaseURL)
 	if err != nil {
@@ -100,7 +100,7 @@ func newConfig(ctx context.Context, stack *devstack.Stack, peers *downstreams) (
 	return cfg, nil
 }
 
-// createDatabase makes the database `leaver` where it is missing.
+// createDatabase creates the database `leaver` if it is missing, and returns its URL.
 func createDatabase(ctx context.Context, owner string) (string, error) {
 	conn, err := pgx.Connect(ctx, owner)
 	if err != nil {
@@ -109,7 +109,7 @@ func createDatabase(ctx context.Context, owner string) (string, error) {
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var exists bool
 	if err := conn.QueryRow(ctx, `select exists (select 1 from pg_database where datname = 'leaver')`).Scan(&exists); err != nil {
-		return "", fmt.Errorf("look for the database: %w", err)
+		return "", fmt.Errorf("check whether the database exists: %w", err)
 	}
 	if !exists {
 		if _, err := conn.Exec(ctx, `create database leaver`); err != nil {
@@ -128,7 +128,7 @@ func withDatabase(raw, name string) string {
 	return u.String()
 }
 
-// withUser names another role; in a private cluster it needs no password.
+// withUser returns the URL with another role, which needs no password in a private cluster.
 func withUser(raw, user string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -153,20 +153,20 @@ func ensureKeyset(path string) error {
 		return err
 	}
 	if err := os.WriteFile(path, keyset, 0o600); err != nil {
-		return fmt.Errorf("keep the keyset: %w", err)
+		return fmt.Errorf("write the keyset: %w", err)
 	}
 	return nil
 }
 
-// installation is a running leaver: API, relay and workers in this process.
+// installation is a running leaver, with API, relay and workers in this process.
 type installation struct {
 	app     *app.App
 	url     string
 	logFile string
 	tenant  tenant.Tenant
-	// Tokens: the IdP's, the platform's and the operator's.
+	// Tokens of the classes scim, platform, receiver and operator.
 	scim, platform, receiver, operator string
-	// ended has why API or worker ended before they were stopped.
+	// ended receives the error of an API or a worker that ended before stop was called.
 	ended chan error
 	stop  func()
 }
@@ -197,7 +197,7 @@ func startInstallation(ctx context.Context, cfg *config.Config, listen string, c
 	} {
 		parts.Go(func() {
 			if err := part(); err != nil {
-				log.Error("a part of leaver ended", "error", err)
+				log.Error("failed to run the API or the worker", "error", err)
 				i.ended <- err
 			}
 		})
@@ -215,7 +215,7 @@ func startInstallation(ctx context.Context, cfg *config.Config, listen string, c
 	return i, nil
 }
 
-// provision makes a tenant of this run's own, with its tokens.
+// provision creates this run's tenant and issues its tokens.
 func (i *installation) provision(ctx context.Context, name string) error {
 	tenants := i.app.Tenants()
 	var err error
@@ -236,7 +236,7 @@ func (i *installation) provision(ctx context.Context, name string) error {
 	return nil
 }
 
-// workflowLink is the page of a workflow in Temporal's UI.
+// workflowLink returns the URL of a workflow in Temporal's UI.
 func workflowLink(ui, namespace, workflowID, runID string) string {
 	return ui + "/namespaces/" + namespace + "/workflows/" + url.PathEscape(workflowID) + "/" + runID + "/history"
 }

@@ -22,13 +22,13 @@ import (
 	leaverworker "github.com/leaverhq/leaver/worker"
 )
 
-// agentsNamespace is where the agents' scheduled runs live: a Temporal of the
-// agent platform's, as far as leaver is concerned.
+// agentsNamespace is the Temporal namespace of the agents' scheduled runs. It stands for the
+// agent platform's Temporal.
 const agentsNamespace = "agent-platform"
 
 const agentsQueue = "agents"
 
-// downstreams are the systems that agents hold credentials of.
+// downstreams are the systems for which agents hold credentials.
 type downstreams struct {
 	openid   *openid.Provider
 	platform *platform
@@ -47,7 +47,7 @@ func (d *downstreams) stop() {
 	}
 }
 
-// The variables by which the connectors' settings refer to their secrets.
+// The environment variables from which the connectors' settings read their secrets.
 const (
 	openidVariable   = "LEAVER_DEV_OPENID_SECRET"
 	databaseVariable = "LEAVER_DEV_DATABASE_URL"
@@ -96,8 +96,8 @@ func (d *downstreams) startPlatform(ctx context.Context, _ *devstack.Stack) erro
 	return nil
 }
 
-// startDatabase makes a second database, with a role that may administer
-// others, as a company would give to leaver.
+// startDatabase creates a second database and a role with CREATEROLE and pg_signal_backend,
+// as the postgres connector requires.
 func (d *downstreams) startDatabase(ctx context.Context, stack *devstack.Stack) error {
 	conn, err := pgx.Connect(ctx, stack.DatabaseURL)
 	if err != nil {
@@ -123,7 +123,7 @@ func (d *downstreams) startDatabase(ctx context.Context, stack *devstack.Stack) 
 	return nil
 }
 
-// login is a URL with another role and its password.
+// login returns the URL with another role and its password.
 func login(raw, user, password string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -142,7 +142,8 @@ func login(raw, user, password string) string {
 	return u.String()
 }
 
-// startAgents runs the agents' own worker, for a schedule that really fires.
+// startAgents starts a worker for the agents' workflows, so that the drill's schedule starts
+// real runs.
 func (d *downstreams) startAgents(ctx context.Context, stack *devstack.Stack) error {
 	if _, err := leaverworker.EnsureNamespace(ctx, config.Temporal{Address: stack.TemporalAddress, Namespace: agentsNamespace}); err != nil {
 		return err
@@ -162,16 +163,16 @@ func (d *downstreams) startAgents(ctx context.Context, stack *devstack.Stack) er
 	return nil
 }
 
-// WriteToCustomers is what the scheduled agent does: it works until it is told
-// to stop.
+// WriteToCustomers is the workflow of the scheduled agent. It sleeps for 24 hours unless it is
+// cancelled or terminated.
 func WriteToCustomers(ctx workflow.Context) error {
 	return workflow.Sleep(ctx, 24*time.Hour)
 }
 
-// tenant is the name of the drill's own tenant: connectors serve no other.
+// tenant returns the name of the drill's tenant, the only one that the connectors serve.
 func (d *downstreams) tenant() string { return "drill-" + d.suffix }
 
-// yaml is the part of a leaver.yaml that speaks of peers.
+// yaml returns the part of leaver.yaml that configures the downstreams.
 func (d *downstreams) yaml() string {
 	return fmt.Sprintf(`signals:
   private_receivers: true
@@ -203,7 +204,7 @@ connectors:
 		databaseVariable, d.platform.url+"/leaver", platformVariable, d.address, agentsNamespace)
 }
 
-// quiet drops the SDK's log lines: the console is for the drill.
+// quiet discards the SDK's log lines, which would mix with the drill's output.
 type quiet struct{}
 
 func (quiet) Debug(string, ...any) {}

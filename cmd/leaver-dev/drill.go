@@ -21,7 +21,8 @@ import (
 	"github.com/leaverhq/leaver/internal/evidence"
 )
 
-// drill takes one person from her first day to after her last.
+// drill provisions a user with agents and credentials, deactivates the user, and verifies that
+// no credential works any more.
 type drill struct {
 	*console
 	*installation
@@ -32,24 +33,24 @@ type drill struct {
 	ada, bob string   // SCIM ids
 	agents   []string // SCIM ids; the last is a sub-agent of the first
 	held     []*holding
-	// unbound is what nobody has registered.
+	// unbound is the credential that is not registered.
 	unbound *holding
 	cascade cascade.Cascade
 	left    time.Time  // when the deactivation was sent
-	rows    [][]string // of the table, beside those of what is held
+	rows    [][]string // of the report, in addition to those of held
 }
 
-// holding is something that an agent of Ada's holds, and how to use it.
+// holding is a credential or scheduled run of Ada's agents, with functions that use it.
 type holding struct {
 	what  string
 	where string
 	id    string // in the inventory
-	// reference is the downstream's name, of what discovery is to find.
+	// reference is the downstream's name for it, by which discovery reports it.
 	reference string
 	cascade   cascade.Cascade
-	// use says nil when it works.
+	// use returns nil if the credential works.
 	use func(context.Context) error
-	// dead says why it no longer works, or an error where it still does.
+	// dead returns how the downstream refuses it, or an error if it still works.
 	dead func(context.Context) (string, error)
 
 	proof string
@@ -69,7 +70,7 @@ func (d *drill) run(ctx context.Context) error {
 	return d.report(ctx)
 }
 
-// join provisions Ada as Okta does: look, create; then two agents of hers.
+// join provisions Ada as Okta does, by a search and a create, and then her agents.
 func (d *drill) join(ctx context.Context) error {
 	d.say("Ada joins, as Okta provisions her, with two agents of hers, one of which has a sub-agent.")
 	name := "ada.lovelace@example.com"
@@ -112,7 +113,7 @@ func (d *drill) join(ctx context.Context) error {
 // agentNames are Ada's agents; the last is a sub-agent of the first.
 var agentNames = []string{"outreach-writer", "report-builder", "outreach-follow-up"}
 
-// collect lets the agents get real credentials, and registers each.
+// collect issues real credentials to the agents and registers each.
 func (d *drill) collect(ctx context.Context) error {
 	d.say("Her agents collect credentials: two refresh tokens, a service account with an open session, a scheduled run, keys of an agent platform.")
 	for i, agent := range d.agents[:2] {
@@ -145,7 +146,7 @@ func (d *drill) collect(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	// What an agent holds for itself ends only because nobody owns it any more.
+	// The sub-agent's own key is ended only because the sub-agent loses its last owner.
 	sub := d.agents[len(d.agents)-1]
 	if err := d.register(ctx, "/v1/credentials", d.apiKey("API key of the sub-agent itself", "key-of-the-sub-agent", 0), map[string]any{
 		"principalId": sub, "agentId": sub, "kind": "api_key", "connector": "platform", "reference": "key-of-the-sub-agent",
@@ -157,7 +158,7 @@ func (d *drill) collect(ctx context.Context) error {
 	})
 }
 
-// share has Bob rely on an account of Ada's, and Ada make one that nobody registers.
+// share registers one account for both Ada and Bob, and creates another that is not registered.
 func (d *drill) share(ctx context.Context) error {
 	d.say("She shares a service account with Bob, and has another that nobody registered.")
 	var created struct {
@@ -209,7 +210,7 @@ func (d *drill) proveAlive(ctx context.Context) error {
 func (d *drill) leave(ctx context.Context) error {
 	d.say("\nPayroll terminates Ada: the IdP sends {\"op\":\"Replace\",\"path\":\"active\",\"value\":\"False\"}.")
 	if reason, err := d.decide(ctx); err != nil || reason != string(authzen.Allow) {
-		return fmt.Errorf("before she leaves, her agent may not act for her: %s %w", reason, err)
+		return fmt.Errorf("decision before the deactivation is %q, want allow: %w", reason, err)
 	}
 	d.left = time.Now()
 	body := map[string]any{
@@ -219,7 +220,7 @@ func (d *drill) leave(ctx context.Context) error {
 	return d.call(ctx, http.MethodPatch, "/scim/v2/Users/"+d.ada, d.scim, body, nil)
 }
 
-// follow tells the cascade's progress until it closes.
+// follow prints the cascade's progress until it closes.
 func (d *drill) follow(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
@@ -243,7 +244,7 @@ func (d *drill) follow(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the cascade is not done: %w", ctx.Err())
+			return fmt.Errorf("wait for the cascade to close: %w", ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -251,7 +252,7 @@ func (d *drill) follow(ctx context.Context) error {
 
 func (d *drill) operate(path string) string { return "/v1/tenants/" + d.tenant.Name + path }
 
-// newest is Ada's newest cascade, or zero.
+// newest returns Ada's newest cascade, or the zero Cascade if there is none.
 func (d *drill) newest(ctx context.Context) (cascade.Cascade, error) {
 	var cascades struct {
 		Items []cascade.Cascade `json:"items"`
@@ -271,8 +272,8 @@ func (d *drill) itemsOf(ctx context.Context, c cascade.Cascade) ([]credential.It
 	return items.Items, err
 }
 
-// bind has an operator bind what discovery found and nobody had registered: a
-// cascade of its own ends it.
+// bind binds the unregistered account that discovery found, as an operator does. A separate
+// cascade then ends it.
 func (d *drill) bind(ctx context.Context) error {
 	var unbound struct {
 		Items []credential.Unbound `json:"items"`
@@ -293,7 +294,7 @@ func (d *drill) bind(ctx context.Context) error {
 		d.unbound.id = bound.ID.String()
 		return d.awaitBound(ctx)
 	}
-	return errors.New("discovery did not find the account that nobody registered")
+	return errors.New("discovery did not find the unregistered account")
 }
 
 func (d *drill) awaitBound(ctx context.Context) error {
@@ -306,7 +307,8 @@ func (d *drill) awaitBound(ctx context.Context) error {
 	return nil
 }
 
-// awaitCascade waits until the newest cascade of Ada's is another than that, and over.
+// awaitCascade waits until Ada's newest cascade is not the one with the id other and has closed,
+// and returns it.
 func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (cascade.Cascade, error) {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
@@ -320,14 +322,14 @@ func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (cascade.Casc
 		}
 		select {
 		case <-ctx.Done():
-			return c, fmt.Errorf("the cascade is not done: %w", ctx.Err())
+			return c, fmt.Errorf("wait for the cascade to close: %w", ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// tell writes a line for each item that reached a new state, and keeps one
-// live line on a terminal.
+// tell prints a line for each item whose state changed, and updates the progress line on a
+// terminal.
 func (d *drill) tell(items []credential.Item, told map[string]credential.State) {
 	ended := 0
 	for _, item := range items {
@@ -349,7 +351,7 @@ func since(from, to time.Time) string {
 	return fmt.Sprintf("%6.2fs", to.Sub(from).Seconds())
 }
 
-// proveDead uses each once more: what counts is that it fails.
+// proveDead uses each credential once more and records how it is refused.
 func (d *drill) proveDead(ctx context.Context) error {
 	for _, h := range d.held {
 		proof, err := h.dead(ctx)
@@ -361,7 +363,7 @@ func (d *drill) proveDead(ctx context.Context) error {
 	return nil
 }
 
-// report prints the table, and fails where anything survived.
+// report prints the table, and returns errSurvived if anything is still alive.
 func (d *drill) report(ctx context.Context) error {
 	survived := d.cascade.Outcome != "completed"
 	w := tabwriter.NewWriter(d.out, 0, 4, 2, ' ', 0)
@@ -410,7 +412,8 @@ func (d *drill) evidenceOf(ctx context.Context, c cascade.Cascade) ([]evidence.R
 // lifecycleExtension is the SCIM extension that shows a restriction.
 const lifecycleExtension = "urn:leaver:params:scim:schemas:extension:lifecycle:1.0:Principal"
 
-// suspended is when an agent that lost its owner was, and what is refused it since.
+// suspended returns how long after the deactivation an agent was suspended, "-" if it was not,
+// and the proof: the registration of a new key for it is refused.
 func (d *drill) suspended(ctx context.Context, agent string) (after, proof string, err error) {
 	var resource map[string]json.RawMessage
 	if err := d.call(ctx, http.MethodGet, "/scim/v2/Agents/"+agent, d.scim, nil, &resource); err != nil {
@@ -437,7 +440,8 @@ func (d *drill) suspended(ctx context.Context, agent string) (after, proof strin
 	return strings.TrimSpace(since(d.left, restriction.Since)), restriction.Cause + ": nothing new can be registered for it", nil
 }
 
-// times are when the downstream confirmed the end, and when a probe saw it.
+// times returns how long after from the downstream confirmed the revocation, and how long after
+// from a probe saw the credential dead; "-" if it did not happen.
 func (d *drill) times(from time.Time, id string, records []evidence.Record) (revoked, verified string) {
 	revoked, verified = "-", "-"
 	for _, r := range records {
@@ -467,7 +471,7 @@ func (d *drill) links() {
 		d.operator, d.url, d.operator, d.tenant.Name, d.cascade.ID)
 }
 
-// call sends a request as one of leaver's clients.
+// call sends a request with a client's token and decodes the response into into, unless it is nil.
 func (d *drill) call(ctx context.Context, method, path, token string, body, into any) error {
 	var payload io.Reader
 	if body != nil {

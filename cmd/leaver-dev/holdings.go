@@ -21,8 +21,8 @@ import (
 
 var errWorks = errors.New("it still works")
 
-// refreshToken takes an agent through the provider's authorization code flow,
-// and one refresh, which is its proof of life.
+// refreshToken gets a refresh token for an agent by the authorization code flow, and refreshes it
+// once to prove that it works.
 func (d *drill) refreshToken(ctx context.Context, n int) (*holding, string, error) {
 	first, err := d.peers.openid.Authorize(ctx, d.ada)
 	if err != nil {
@@ -51,7 +51,7 @@ func (d *drill) refreshToken(ctx context.Context, n int) (*holding, string, erro
 	return h, grant.RefreshToken, nil
 }
 
-// role makes a role in the downstream database, with a comment.
+// role creates a login role with a comment in the downstream database.
 func (d *drill) role(ctx context.Context, name, comment string) (role, password string, err error) {
 	role, password = name+"_"+d.peers.suffix, rand.Text()
 	verifier, err := scram.NewVerifier(password)
@@ -74,7 +74,7 @@ func (d *drill) role(ctx context.Context, name, comment string) (role, password 
 	return role, password, nil
 }
 
-// logsIn tries a role's password.
+// logsIn logs in with a role's password, and returns the error of a refused login.
 func (d *drill) logsIn(ctx context.Context, role, password string) error {
 	conn, err := pgx.Connect(ctx, login(d.peers.owner, role, password))
 	if err != nil {
@@ -83,7 +83,7 @@ func (d *drill) logsIn(ctx context.Context, role, password string) error {
 	return conn.Close(ctx)
 }
 
-// refused says with which SQLSTATE a role's password is refused, or that it works.
+// refused returns the SQLSTATE with which a role's login is refused, or an error if it succeeds.
 func (d *drill) refused(ctx context.Context, role, password string) (string, error) {
 	err := d.logsIn(ctx, role, password)
 	var refused *pgconn.PgError
@@ -96,7 +96,7 @@ func (d *drill) refused(ctx context.Context, role, password string) (string, err
 	return "", err
 }
 
-// sharedAccount makes a role that Bob's agent relies on too.
+// sharedAccount creates a role that is registered for Ada and for Bob.
 func (d *drill) sharedAccount(ctx context.Context) (h *holding, role, password string, err error) {
 	if role, password, err = d.role(ctx, "shared", "the reports"); err != nil {
 		return nil, "", "", err
@@ -110,7 +110,7 @@ func (d *drill) sharedAccount(ctx context.Context) (h *holding, role, password s
 		}
 		handed, ok := d.peers.platform.newSecretOf(role)
 		if !ok {
-			return "", errors.New("the other holder was handed no new secret")
+			return "", errors.New("the other holder received no new secret")
 		}
 		if err := d.logsIn(ctx, handed.reference, handed.secret); err != nil {
 			return "", fmt.Errorf("the other holder's new secret does not work: %w", err)
@@ -120,7 +120,7 @@ func (d *drill) sharedAccount(ctx context.Context) (h *holding, role, password s
 	return h, role, password, nil
 }
 
-// forgotten makes a role that nobody registers. Its comment says whose it is.
+// forgotten creates a role that is not registered. Its comment labels it as Ada's.
 func (d *drill) forgotten(ctx context.Context) (*holding, error) {
 	role, password, err := d.role(ctx, "forgotten", postgres.Label+d.ada)
 	if err != nil {
@@ -135,7 +135,8 @@ func (d *drill) forgotten(ctx context.Context) (*holding, error) {
 	return h, nil
 }
 
-// apiKey makes a key at the agent platform, which lies so often about its end.
+// apiKey creates a key at the agent platform; lies is the number of revocations that the platform
+// confirms without performing them.
 func (d *drill) apiKey(what, reference string, lies int) *holding {
 	key := d.peers.platform.issue(reference, lies)
 	h := &holding{what: what, where: "agent platform", reference: reference}
@@ -160,7 +161,7 @@ func (d *drill) apiKey(what, reference string, lies int) *holding {
 	return h
 }
 
-// serviceAccount makes a role in the downstream database and opens a session.
+// serviceAccount creates a role in the downstream database and opens a session with it.
 func (d *drill) serviceAccount(ctx context.Context) (h *holding, role, password string, err error) {
 	if role, password, err = d.role(ctx, "agent", "of an agent"); err != nil {
 		return nil, "", "", err
@@ -185,7 +186,7 @@ func (d *drill) serviceAccount(ctx context.Context) (h *holding, role, password 
 	return h, role, password, nil
 }
 
-// schedule makes a schedule and waits until it has fired.
+// schedule creates a Temporal schedule and waits until it has started a run.
 func (d *drill) schedule(ctx context.Context) (*holding, string, error) {
 	id := "outreach-" + d.peers.suffix
 	handle, err := d.peers.temporal.ScheduleClient().Create(ctx, client.ScheduleOptions{
@@ -216,7 +217,7 @@ func (d *drill) schedule(ctx context.Context) (*holding, string, error) {
 	h.dead = func(ctx context.Context) (string, error) {
 		var gone *serviceerror.NotFound
 		if _, err := handle.Describe(ctx); !errors.As(err, &gone) {
-			return "", errors.Join(errors.New("the schedule is there"), err, errWorks)
+			return "", errors.Join(errors.New("the schedule still exists"), err, errWorks)
 		}
 		s, err := status(ctx)
 		if err != nil || s == enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
@@ -233,14 +234,14 @@ func (d *drill) fired(ctx context.Context, handle client.ScheduleHandle) (client
 	for {
 		description, err := handle.Describe(ctx)
 		if err != nil {
-			return client.ScheduleWorkflowExecution{}, fmt.Errorf("look at the schedule: %w", err)
+			return client.ScheduleWorkflowExecution{}, fmt.Errorf("describe the schedule: %w", err)
 		}
 		if running := description.Info.RunningWorkflows; len(running) > 0 {
 			return running[0], nil
 		}
 		select {
 		case <-ctx.Done():
-			return client.ScheduleWorkflowExecution{}, fmt.Errorf("the schedule does not fire: %w", ctx.Err())
+			return client.ScheduleWorkflowExecution{}, fmt.Errorf("wait for the schedule's first run: %w", ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

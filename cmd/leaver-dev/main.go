@@ -1,6 +1,6 @@
-// Command leaver-dev is the whole of leaver on one machine: private
-// PostgreSQL, a real Temporal server with its UI, the API, a worker,
-// downstream systems; and the drill that takes a person through all of it.
+// Command leaver-dev runs leaver on one machine, with a private PostgreSQL
+// cluster, a Temporal server with its UI, the API, a worker and downstream
+// systems, and drills the deactivation of a user through them.
 package main
 
 import (
@@ -18,8 +18,8 @@ import (
 )
 
 func main() {
-	// The OpenID provider logs each refusal to the default logger; refusals are
-	// what the drill is after, and the console is for people.
+	// The OpenID provider logs each refusal to the default logger. The drill
+	// provokes refusals, which would clutter its output.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -27,11 +27,11 @@ func main() {
 	os.Exit(code)
 }
 
-// exitSurvivors is the exit code when something outlived the cascade.
+// exitSurvivors is the exit code if a credential survived the cascade.
 const exitSurvivors = 5
 
-// errSurvived says that the drill found something alive.
-var errSurvived = errors.New("something survived the cascade")
+// errSurvived is returned if a credential, a run or an agent is still active after the cascade.
+var errSurvived = errors.New("the drill failed: something is still active or not verified; see the table above")
 
 type options struct {
 	once, ephemeral, noInstall bool
@@ -50,13 +50,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		},
 	}
 	f := root.Flags()
-	f.BoolVar(&o.once, "once", false, "exit after the drill: 0 when all is dead, 5 when something survived")
-	f.BoolVar(&o.ephemeral, "ephemeral", false, "keep nothing: Temporal in memory, the rest in a temporary folder")
-	f.BoolVar(&o.noInstall, "no-install", false, "do not install PostgreSQL where it is missing")
-	f.StringVar(&o.data, "data", "", "folder of all data (default: the user's state folder)")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "address of SCIM and the API; port 0 is a free one")
-	f.IntVar(&o.temporalPort, "temporal-port", 0, "port of Temporal; 0 is a free one")
-	f.IntVar(&o.uiPort, "ui-port", 0, "port of Temporal's UI; 0 is a free one")
+	f.BoolVar(&o.once, "once", false, "exit after the drill; exit code 0: everything is verified dead, 5: something survived")
+	f.BoolVar(&o.ephemeral, "ephemeral", false, "keep no data: run Temporal in memory and PostgreSQL in a temporary folder")
+	f.BoolVar(&o.noInstall, "no-install", false, "do not install PostgreSQL if it is missing")
+	f.StringVar(&o.data, "data", "", "data folder (default: leaver-dev in the user's state folder)")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "listen address of SCIM and the API; port 0 selects a free port")
+	f.IntVar(&o.temporalPort, "temporal-port", 0, "port of Temporal; 0 selects a free port")
+	f.IntVar(&o.uiPort, "ui-port", 0, "port of Temporal's UI; 0 selects a free port")
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// console is where a person, or a pipe, follows.
+// console writes the drill's output to a terminal or a pipe.
 type console struct {
 	out      io.Writer
 	err      io.Writer
@@ -84,17 +84,17 @@ func newConsole(out, err io.Writer) *console {
 	return &console{out: out, err: err, terminal: ok && term.IsTerminal(int(file.Fd())) && os.Getenv("NO_COLOR") == ""}
 }
 
-// say writes a line.
+// say writes a line to stdout.
 func (c *console) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.out, format+"\n", args...)
 }
 
-// note writes a line about what goes on behind the scenes.
+// note writes a progress line to stderr.
 func (c *console) note(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.err, "· "+format+"\n", args...)
 }
 
-// live overwrites the terminal's current line; a pipe sees nothing of it.
+// live overwrites the terminal's current line. It writes nothing to a pipe.
 func (c *console) live(format string, args ...any) {
 	if c.terminal {
 		_, _ = fmt.Fprintf(c.out, "\r\x1b[K"+format, args...)

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestTheMainJob is what the README promises: everything that Ada's agents
-// hold is dead, and the table shows it.
-func TestTheMainJob(t *testing.T) {
+// TestDrill_EndsEverythingAndPrintsProof checks the README's promise: no credential of Ada's
+// agents works after the drill, and the table shows it.
+func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a whole stack")
 	}
@@ -32,7 +32,7 @@ func TestTheMainJob(t *testing.T) {
 	}
 }
 
-func TestAWrongFlagIsToldOnStderr(t *testing.T) {
+func TestRun_ReportsUnknownFlagOnStderr(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if code := run(t.Context(), []string{"--nonsense"}, &stdout, &stderr); code == 0 || !strings.Contains(stderr.String(), "--nonsense") {
 		t.Errorf("exit code %d, stderr %q", code, &stderr)

@@ -15,15 +15,15 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// rules are the tenant's mapping in the drill.
+// rules are the mapping rules that the drill applies.
 const rules = `rules:
   - {group: engineering-prod, team: Engineering, scopes: [deploy]}
 `
 
 const group = "engineering-prod"
 
-// move has Ada join a group and leave it: what was granted under it ends, and
-// nothing else.
+// move adds Ada to a group and removes her, and verifies that only the key granted under the
+// group's entitlement is ended.
 func (d *drill) move(ctx context.Context) error {
 	d.say("She joins %s in the IdP, and so the Engineering team here; her agent gets a key for that.", group)
 	if err := d.call(ctx, http.MethodPut, d.operate("/mapping"), d.operator, map[string]string{"document": rules, "reason": "the drill"}, nil); err != nil {
@@ -67,21 +67,22 @@ func (d *drill) move(ctx context.Context) error {
 	return d.proveMoved(ctx, left, granted, other)
 }
 
-// proveMoved waits for the move's own cascade, and uses both keys.
+// proveMoved waits for the mover's cascade, and verifies that the granted key is dead and that
+// the other key still works.
 func (d *drill) proveMoved(ctx context.Context, left time.Time, granted, other *holding) error {
 	move, err := d.awaitCascade(ctx, uuid.Nil)
 	if err != nil {
 		return err
 	}
 	if move.Kind != lifecycle.Mover || move.Outcome != "completed" || move.Verified != 1 {
-		return fmt.Errorf("the move ended %s, with %d verified", move.Outcome, move.Verified)
+		return fmt.Errorf("the mover's cascade ended %q with %d verified, want completed with 1", move.Outcome, move.Verified)
 	}
 	proof, err := granted.dead(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w", granted.what, err)
 	}
 	if err := other.use(ctx); err != nil {
-		return fmt.Errorf("her other key was ended too: %w", err)
+		return fmt.Errorf("the key without an entitlement does not work after the move: %w", err)
 	}
 	records, err := d.evidenceOf(ctx, move)
 	if err != nil {
@@ -98,7 +99,7 @@ func (d *drill) registerKey(ctx context.Context, h *holding, entitlement string)
 	})
 }
 
-// awaitEntitled waits until Ada is on the team, or is not any more.
+// awaitEntitled waits until whether Ada has the entitlement team:Engineering equals want.
 func (d *drill) awaitEntitled(ctx context.Context, want bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
@@ -112,7 +113,7 @@ func (d *drill) awaitEntitled(ctx context.Context, want bool) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("she is entitled to %v: %w", standing.Entitlements, ctx.Err())
+			return fmt.Errorf("wait for the entitlement team:Engineering, got %v: %w", standing.Entitlements, ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -124,7 +125,8 @@ func (d *drill) patch(ctx context.Context, path string, operations ...map[string
 	}, nil)
 }
 
-// decide asks what a gateway asks before it lets Ada's agent use her key.
+// decide requests the decision that a gateway requests before Ada's agent uses her key, and
+// returns "allow" or the reason of the denial.
 func (d *drill) decide(ctx context.Context) (reason string, err error) {
 	var decision struct {
 		Decision bool `json:"decision"`
@@ -143,14 +145,15 @@ func (d *drill) decide(ctx context.Context) (reason string, err error) {
 	return decision.Context.Reason, err
 }
 
-// decideAfter asks again, right behind the deactivation's response.
+// decideAfter requests the decision again, right after the response to the deactivation, and
+// returns an error unless it is a denial.
 func (d *drill) decideAfter(ctx context.Context) error {
 	reason, err := d.decide(ctx)
 	if err != nil {
 		return err
 	}
 	if reason == string(authzen.Allow) {
-		return errors.New("the agent may act for Ada after her deactivation's response")
+		return errors.New("the agent may still act for Ada after the response to her deactivation")
 	}
 	d.rows = append(d.rows, []string{"decision: may her agent act for her?", "leaver", elapsed(d.left), "-", "allow before the PATCH, deny (" + reason + ") right after its response"})
 	return nil

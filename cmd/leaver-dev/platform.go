@@ -15,12 +15,12 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// platform is an agent platform: it issues API keys, serves whoever has one, ends
-// them as docs/WEBHOOK.md says, and takes new secrets of shared accounts for those
-// who go on with them. It lies once where it is told to.
+// platform is an agent platform. It issues API keys, accepts requests with a live key, revokes
+// keys as docs/WEBHOOK.md specifies, and receives the new secrets of rotated accounts for their
+// remaining holders. It can confirm revocations without performing them.
 type platform struct {
 	url    string
-	secret string // that leaver signs its requests with
+	secret string // with which leaver signs its requests
 
 	mu       sync.Mutex
 	verifier *standardwebhooks.Webhook
@@ -31,10 +31,10 @@ type platform struct {
 type apiKey struct {
 	value string
 	alive bool
-	lies  int // how often it says done and does nothing
+	lies  int // number of revocations to confirm without performing them
 }
 
-// handedAccount is a new secret that a holder was handed.
+// handedAccount is the new login that the holders of a rotated account received.
 type handedAccount struct {
 	reference, secret string
 }
@@ -48,7 +48,7 @@ func startPlatform(ctx context.Context) (*platform, func(), error) {
 	}
 	var err error
 	if p.verifier, err = standardwebhooks.NewWebhook(p.secret); err != nil {
-		return nil, nil, fmt.Errorf("make the platform's signing secret: %w", err)
+		return nil, nil, fmt.Errorf("create the platform's webhook verifier: %w", err)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,7 +63,7 @@ func startPlatform(ctx context.Context) (*platform, func(), error) {
 	return p, func() { _ = server.Close() }, nil
 }
 
-// issue makes an API key that lies so often about its end.
+// issue creates an API key; lies is the number of revocations to confirm without performing them.
 func (p *platform) issue(reference string, lies int) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -71,7 +71,7 @@ func (p *platform) issue(reference string, lies int) string {
 	return p.keys[reference].value
 }
 
-// use sends a mail with an API key: the status says whether that still works.
+// use sends a request with an API key and returns the status: 202 if the key works, else 401.
 func (p *platform) use(ctx context.Context, key string) (int, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/mail", http.NoBody)
 	if err != nil {
@@ -85,7 +85,7 @@ func (p *platform) use(ctx context.Context, key string) (int, error) {
 	return resp.StatusCode, resp.Body.Close()
 }
 
-// newSecretOf is what a holder of an account was handed.
+// newSecretOf returns the new login that the holders of an account received.
 func (p *platform) newSecretOf(account string) (handedAccount, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,7 +105,7 @@ func (p *platform) serveAgents(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusUnauthorized)
 }
 
-// message is the part of a request of leaver's that the platform reads.
+// message is the part of leaver's request that the platform reads.
 type message struct {
 	Type string `json:"type"`
 	Data struct {

@@ -18,8 +18,8 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// receiver is an application that wants to know: it takes security event tokens
-// (RFC 8935), and only such as the transmitter's served keys have signed.
+// receiver is a push receiver of security event tokens (RFC 8935). It accepts only tokens that
+// are signed with a key that the transmitter serves.
 type receiver struct {
 	url string
 
@@ -30,7 +30,7 @@ type receiver struct {
 	unsigned int
 }
 
-// received is an event that was taken.
+// received is an accepted event.
 type received struct {
 	name, subject string
 	at            time.Time
@@ -68,7 +68,7 @@ func (r *receiver) take(w http.ResponseWriter, req *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-// open checks a token's signature and issuer, and keeps what it tells.
+// open verifies a token's signature and issuer, and stores its events.
 func (r *receiver) open(ctx context.Context, raw string) error {
 	keys, err := r.keys(ctx)
 	if err != nil {
@@ -92,7 +92,7 @@ func (r *receiver) open(ctx context.Context, raw string) error {
 		}
 		return nil
 	}
-	return errors.New("no key of the transmitter's has signed it")
+	return errors.New("the token's signature or issuer does not match the transmitter")
 }
 
 func (r *receiver) keys(ctx context.Context) (keys jose.JSONWebKeySet, err error) {
@@ -108,7 +108,8 @@ func (r *receiver) keys(ctx context.Context) (keys jose.JSONWebKeySet, err error
 	return keys, json.NewDecoder(resp.Body).Decode(&keys)
 }
 
-// of counts the events about somebody, and tells when an event of that name came.
+// of returns the number of events about a subject, the time of its last event with the name, and
+// the number of rejected tokens.
 func (r *receiver) of(subject, name string) (n int, at time.Time, unsigned int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,7 +125,7 @@ func (r *receiver) of(subject, name string) (n int, at time.Time, unsigned int) 
 	return n, at, r.unsigned
 }
 
-// subscribe has the receiver told of the tenant's security events.
+// subscribe creates a push stream of the tenant's security events to the receiver.
 func (d *drill) subscribe(ctx context.Context) error {
 	r := d.peers.receiver
 	r.mu.Lock()
@@ -135,14 +136,14 @@ func (d *drill) subscribe(ctx context.Context) error {
 	}, nil)
 }
 
-// hear waits until the receiver knows that Ada's sessions are over.
+// hear waits until the receiver has Ada's session-revoked event.
 func (d *drill) hear(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
 	for {
 		n, at, unsigned := d.peers.receiver.of(d.ada, ssf.SessionRevoked)
 		if unsigned > 0 {
-			return fmt.Errorf("%d tokens failed the receiver's check of their signature", unsigned)
+			return fmt.Errorf("the receiver could not verify %d tokens", unsigned)
 		}
 		if !at.IsZero() {
 			d.rows = append(d.rows, []string{
@@ -153,7 +154,7 @@ func (d *drill) hear(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the receiver has %d events, and no session-revoked: %w", n, ctx.Err())
+			return fmt.Errorf("wait for the session-revoked event, got %d other events: %w", n, ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

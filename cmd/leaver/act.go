@@ -9,12 +9,13 @@ import (
 	"github.com/leaverhq/leaver/internal/audit"
 )
 
-// actCommand reads what operators and approvers did to the installation or to a tenant.
+// actCommand returns the commands that read the audit log of the installation or of a tenant.
 func (c *cli) actCommand() *cobra.Command {
 	group := &cobra.Command{Use: "act", Short: "Show the audit log of administrative acts by operators and approvers"}
 	var of string
 	list := &cobra.Command{
-		Use: "list", Short: "List administrative acts with actor, verb, object, and state before and after, oldest first", Args: cobra.NoArgs,
+		Use: "list", Args: cobra.NoArgs,
+		Short: "List administrative acts with actor, verb, object, and state before and after, oldest first",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			path := "/acts"
 			if of != "" {

@@ -13,10 +13,10 @@ import (
 )
 
 func (c *cli) brakeCommand() *cobra.Command {
-	group := &cobra.Command{Use: "brake", Short: "See and release what holds a mass deactivation back"}
+	group := &cobra.Command{Use: "brake", Short: "List and release mass deactivations that are held for approval"}
 	path := ofTenant(group)
 	list := &cobra.Command{
-		Use: "list", Short: "List the tenant's brakes, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List the tenant's held and released mass deactivations, newest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			brakes, err := all[cascade.Hold](cmd.Context(), cl, path("/brakes"), url.Values{}, 0)
 			if err != nil {
@@ -35,7 +35,7 @@ func (c *cli) brakeCommand() *cobra.Command {
 	}
 	var reason string
 	release := &cobra.Command{
-		Use: "release", Short: "Let the held cascades go on; needs an approver's token", Args: cobra.NoArgs,
+		Use: "release", Short: "Release the held cascades; requires an approver's token", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			if reason == "" {
 				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
@@ -48,7 +48,8 @@ func (c *cli) brakeCommand() *cobra.Command {
 			if err := cl.do(cmd.Context(), http.MethodPost, path("/brakes/release"), map[string]string{"reason": reason}, &answer); err != nil {
 				return err
 			}
-			return c.print(answer, []string{"BRAKE", "CASCADES TOLD", "NOT TOLD YET"}, [][]string{{answer.ID, itoa(answer.Told), itoa(answer.Untold)}})
+			return c.print(answer, []string{"BRAKE", "NOTIFIED CASCADES", "PENDING CASCADES"},
+				[][]string{{answer.ID, itoa(answer.Told), itoa(answer.Untold)}})
 		}),
 	}
 	release.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
@@ -57,9 +58,9 @@ func (c *cli) brakeCommand() *cobra.Command {
 }
 
 func (c *cli) connectorCommand() *cobra.Command {
-	group := &cobra.Command{Use: "connector", Short: "See, pause and resume connectors"}
+	group := &cobra.Command{Use: "connector", Short: "List, pause and resume connectors"}
 	list := &cobra.Command{
-		Use: "list", Short: "List what is configured, what it can do, and what is paused", Args: cobra.NoArgs,
+		Use: "list", Short: "List connectors with their capabilities and state", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			type connector struct {
 				registry.Description
@@ -84,8 +85,8 @@ func (c *cli) connectorCommand() *cobra.Command {
 		}),
 	}
 	group.AddCommand(list,
-		c.connectorChange("pause", "Hold a connector's work back; everything else goes on"),
-		c.connectorChange("resume", "Let a paused connector's work go on"))
+		c.connectorChange("pause", "Pause a connector; other connectors are not affected"),
+		c.connectorChange("resume", "Resume a paused connector"))
 	return group
 }
 

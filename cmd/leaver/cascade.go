@@ -18,14 +18,14 @@ import (
 func tenantPath(of string) string { return "/tenants/" + url.PathEscape(of) }
 
 func tenantFlag(cmd *cobra.Command, of *string) {
-	cmd.Flags().StringVar(of, "tenant", "", "the tenant")
+	cmd.Flags().StringVar(of, "tenant", "", "name or ID of the tenant (required)")
 	if err := cmd.MarkFlagRequired("tenant"); err != nil {
 		panic(err) // the flag is defined above
 	}
 }
 
 func (c *cli) cascadeCommand() *cobra.Command {
-	group := &cobra.Command{Use: "cascade", Short: "Read cascades, wait for them, run them again, waive survivors"}
+	group := &cobra.Command{Use: "cascade", Short: "List, show, await, re-run and cancel cascades, and waive survivors"}
 	group.AddCommand(c.cascadeList(), c.cascadeShow(), c.cascadeWait(), c.cascadeRerun(), c.cascadeRetry(), c.cascadeWaive(), c.cascadeCancel())
 	return group
 }
@@ -55,22 +55,22 @@ func (c *cli) cascadeList() *cobra.Command {
 				return err
 			}
 			if limit > 0 && len(cascades) == limit {
-				_, _ = fmt.Fprintf(c.stderr, "the newest %d; there may be more (--limit 0 lists all)\n", limit)
+				_, _ = fmt.Fprintf(c.stderr, "listed the newest %d cascades; there may be more (--limit 0 lists all)\n", limit)
 			}
 			return c.print(cascades, cascadeHeader, cascadeRows(cascades...))
 		},
 	}
 	tenantFlag(cmd, &of)
-	cmd.Flags().StringVar(&principal, "principal", "", "only this principal's (name or SCIM id)")
-	cmd.Flags().StringVar(&agent, "agent", "", "only those that ended something that this agent holds (name or SCIM id)")
-	cmd.Flags().StringVar(&outcome, "outcome", "", "only pending, running, completed, failed or cancelled ones; several with commas between")
-	cmd.Flags().StringVar(&connector, "connector", "", "only cascades with live credentials at this connector, or that failed to query it")
-	cmd.Flags().StringVar(&since, "since", "", "only those since a time ago, such as 24h, or since a time such as 2026-11-27T18:00:00Z")
-	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most; 0 is all")
+	cmd.Flags().StringVar(&principal, "principal", "", "list only cascades of this principal (name or SCIM id)")
+	cmd.Flags().StringVar(&agent, "agent", "", "list only cascades with credentials that this agent holds (name or SCIM id)")
+	cmd.Flags().StringVar(&outcome, "outcome", "", "list only cascades with these outcomes, comma-separated: pending, running, completed, failed, cancelled")
+	cmd.Flags().StringVar(&connector, "connector", "", "list only cascades with live credentials at this connector, or that failed to query it")
+	cmd.Flags().StringVar(&since, "since", "", "list only cascades created within a duration, such as 24h, or since a time such as 2026-11-27T18:00:00Z")
+	cmd.Flags().IntVar(&limit, "limit", 100, "maximum number of cascades to list; 0 lists all")
 	return cmd
 }
 
-// sinceTime reads a duration before now, or a time.
+// sinceTime parses a duration before now or an RFC 3339 time, and returns the time in RFC 3339.
 func sinceTime(text string, now time.Time) (string, error) {
 	if d, err := time.ParseDuration(text); err == nil && d > 0 {
 		return now.Add(-d).UTC().Format(time.RFC3339), nil
@@ -94,7 +94,7 @@ func cascadeRows(cascades ...api.ShownCascade) [][]string {
 	return rows
 }
 
-// details is what `cascade show` tells, as JSON.
+// details is the JSON output of `cascade show`.
 type details struct {
 	api.ShownCascade
 	Items    []api.ShownItem   `json:"items"`
@@ -105,7 +105,8 @@ type details struct {
 func (c *cli) cascadeShow() *cobra.Command {
 	var of string
 	cmd := &cobra.Command{
-		Use: "show ID", Short: "Show a cascade: its items, what it waits for, what it could not ask, what operators did; -o json adds the evidence", Args: cobra.ExactArgs(1),
+		Use: "show ID", Args: cobra.ExactArgs(1),
+		Short: "Show a cascade with its credentials, pending work, failed connectors and acts; -o json adds the evidence",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {
@@ -135,7 +136,7 @@ func (c *cli) cascadeShow() *cobra.Command {
 	return cmd
 }
 
-// printDetails prints a cascade as tables; those that would be empty are left out.
+// printDetails prints a cascade as tables, and omits empty tables.
 func (c *cli) printDetails(d details) error {
 	if err := c.print(nil, cascadeHeader, cascadeRows(d.ShownCascade)); err != nil {
 		return err
@@ -145,7 +146,7 @@ func (c *cli) printDetails(d details) error {
 	}
 	var waiting, asked, unbound, acts [][]string
 	for _, w := range d.Waiting {
-		kind := cmp.Or(string(w.Kind), "(what it holds)")
+		kind := cmp.Or(string(w.Kind), "(discovery)")
 		if w.Connector == "" {
 			kind = "(the workflow)"
 		}
@@ -164,8 +165,8 @@ func (c *cli) printDetails(d details) error {
 		header []string
 		rows   [][]string
 	}{
-		{[]string{"WAITS FOR", "KIND", "ATTEMPTS", "LAST ANSWER", "NEXT TRY", "DEADLINE"}, waiting},
-		{[]string{"COULD NOT ASK", "REASON"}, asked},
+		{[]string{"WAITING FOR", "KIND", "ATTEMPTS", "LAST ANSWER", "NEXT TRY", "DEADLINE"}, waiting},
+		{[]string{"FAILED CONNECTOR", "REASON"}, asked},
 		{[]string{"UNMANAGED CREDENTIAL", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
 		{[]string{"AT", "ACT", "ACTOR", "REASON"}, acts},
 	} {
@@ -179,7 +180,7 @@ func (c *cli) printDetails(d details) error {
 	return nil
 }
 
-// cascadeCancel stops a cascade.
+// cascadeCancel returns the command that cancels a running cascade.
 func (c *cli) cascadeCancel() *cobra.Command {
 	var of, reason string
 	cmd := &cobra.Command{
@@ -208,7 +209,7 @@ func (c *cli) cascadeWait() *cobra.Command {
 	var of string
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use: "wait ID", Short: "Wait until a cascade closes: 0 completed, 5 survivors, 6 still running", Args: cobra.ExactArgs(1),
+		Use: "wait ID", Short: "Wait until a cascade closes; exit code 0: completed, 5: survivors, 6: still running", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {
@@ -241,7 +242,8 @@ func (c *cli) wait(cmd *cobra.Command, cl *client, path string, timeout time.Dur
 	}
 }
 
-// exitOf returns the error of a cascade that did not complete, with the next command.
+// exitOf returns nil if the cascade completed, and otherwise an error with the exit code and the
+// next command.
 func exitOf(cascade api.ShownCascade, tenant string) error {
 	rerun := fmt.Sprintf("`leaver cascade rerun %s --tenant %s --reason \"…\"`", cascade.ID, tenant)
 	show := fmt.Sprintf("`leaver cascade show %s --tenant %s`", cascade.ID, tenant)
@@ -254,11 +256,12 @@ func exitOf(cascade api.ShownCascade, tenant string) error {
 		switch {
 		case cascade.Survivors == 0 && len(cascade.NotAsked) > 0:
 			first := cascade.NotAsked[0]
-			return coded(exitSurvivors, "the connector %s could not be asked what it holds: %s; once it answers, run %s", first.Connector, first.Reason, rerun)
+			return coded(exitSurvivors, "connector %s failed to list the principal's credentials: %s; once it responds, run %s",
+				first.Connector, first.Reason, rerun)
 		case cascade.Survivors == 0:
-			return coded(exitSurvivors, "the cascade was interrupted: read its workflow %s, then run %s", cascade.WorkflowID, rerun)
+			return coded(exitSurvivors, "the cascade was interrupted: check the workflow %s in Temporal, then run %s", cascade.WorkflowID, rerun)
 		}
-		return coded(exitSurvivors, "%d survived: read %s, fix what it names, then run %s", cascade.Survivors, show, rerun)
+		return coded(exitSurvivors, "%d credentials survived: run %s, fix the reported errors, then run %s", cascade.Survivors, show, rerun)
 	}
 	return coded(exitRunning, "the cascade is still %s: run %s to see what it waits for", cascade.Outcome, show)
 }

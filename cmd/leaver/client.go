@@ -16,14 +16,14 @@ import (
 	"github.com/leaverhq/leaver/internal/api"
 )
 
-const clientTimeout = 90 * time.Second // longer than the longest wait
+const clientTimeout = 90 * time.Second // longer than waitStep
 
 // client calls the API as an operator.
 type client struct {
 	base  string
 	token string
 	http  *http.Client
-	// lines are those of a file that is imported, for errors to quote.
+	// lines are the lines of the imported file, which errors quote.
 	lines [][]byte
 }
 
@@ -44,18 +44,18 @@ func (c *cli) client() (*client, error) {
 		token = string(raw)
 	}
 	if token = strings.TrimSpace(token); token == "" {
-		return nil, coded(exitAuth, "no operator token: set LEAVER_TOKEN or --token-file (the first one is made by `leaver bootstrap`)")
+		return nil, coded(exitAuth, "no operator token: set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
 	}
 	return &client{base: strings.TrimSuffix(base, "/") + api.BasePath, token: token, http: &http.Client{Timeout: clientTimeout}}, nil
 }
 
-// page is a list as the API answers it.
+// page is a page of a list response.
 type page[T any] struct {
 	Items []T    `json:"items"`
 	Next  string `json:"nextCursor"`
 }
 
-// all walks the pages of a list, up to max items; 0 is all.
+// all returns the items of a list, page by page, up to limit items; 0 means no limit.
 func all[T any](ctx context.Context, cl *client, path string, query url.Values, limit int) ([]T, error) {
 	items := []T{}
 	for {
@@ -74,7 +74,8 @@ func all[T any](ctx context.Context, cl *client, path string, query url.Values, 
 	}
 }
 
-// do calls the API and decodes the answer into out, which may be nil.
+// do sends body, unless it is nil, as JSON to the API and decodes the response into out, unless
+// that is nil.
 func (cl *client) do(ctx context.Context, method, path string, body, out any) error {
 	if body == nil {
 		return cl.send(ctx, method, path, "", http.NoBody, out)
@@ -97,7 +98,7 @@ func (cl *client) send(ctx context.Context, method, path, contentType string, pa
 	}
 	resp, err := cl.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("the API cannot be reached: %w; is `leaver serve` running there?", err)
+		return fmt.Errorf("failed to reach the API: %w; check --url, and that `leaver serve` is running", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode > 299 {
@@ -107,7 +108,7 @@ func (cl *client) send(ctx context.Context, method, path, contentType string, pa
 		return nil
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
+		return fmt.Errorf("decode the response: %w", err)
 	}
 	return nil
 }
@@ -118,7 +119,7 @@ func (cl *client) refusal(resp *http.Response) error {
 		Errors []struct {
 			Line   int    `json:"line"`
 			Detail string `json:"detail"`
-		} `json:"errors"` // of an import, by line
+		} `json:"errors"` // of an import
 	}
 	if json.NewDecoder(resp.Body).Decode(&p) != nil || p.Detail == "" {
 		p.Detail = resp.Status
@@ -142,7 +143,7 @@ const maxQuote = 200
 
 var secretMember = regexp.MustCompile(`"secret"\s*:\s*"(?:[^"\\]|\\.)*"`)
 
-// quote returns a line of the file that is imported, without its secret.
+// quote returns a line of the imported file, without its secret.
 func (cl *client) quote(line int) string {
 	if line < 1 || line > len(cl.lines) {
 		return ""

@@ -11,7 +11,7 @@ func (c *cli) configCommand() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{
 		Use: "check", Short: "Check the file, the variables, the key set, the connectors, PostgreSQL and Temporal", Args: cobra.NoArgs,
 		Long: "Check reads the configuration as serve and worker do, connects to PostgreSQL and Temporal, and changes nothing.\n" +
-			"It prints one line for each part, and ends with 1 where one is wrong.",
+			"It prints one line for each part, and exits with code 1 if a check fails.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, log, err := c.loadWithLog()
 			if err != nil {
@@ -23,7 +23,7 @@ func (c *cli) configCommand() *cobra.Command {
 			for _, f := range findings {
 				state := "ok"
 				if !f.OK {
-					state, wrong = "wrong", wrong+1
+					state, wrong = "failed", wrong+1
 				}
 				rows = append(rows, []string{f.Part, state, f.Detail})
 			}
@@ -31,7 +31,7 @@ func (c *cli) configCommand() *cobra.Command {
 				return err
 			}
 			if wrong > 0 {
-				return coded(exitError, "%d of %d parts are wrong", wrong, len(findings))
+				return coded(exitError, "%d of %d checks failed", wrong, len(findings))
 			}
 			return nil
 		},

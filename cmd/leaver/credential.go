@@ -17,7 +17,7 @@ import (
 )
 
 func (c *cli) credentialCommand() *cobra.Command {
-	group := &cobra.Command{Use: "credential", Short: "See what agents hold, import it, bind what nobody registered"}
+	group := &cobra.Command{Use: "credential", Short: "List, import, correct and release credentials, and bind unmanaged ones"}
 	path := ofTenant(group)
 	var principal, agent, connector, state string
 	list := &cobra.Command{
@@ -31,10 +31,10 @@ func (c *cli) credentialCommand() *cobra.Command {
 			return c.print(items, itemHeader, itemRows(items))
 		}),
 	}
-	list.Flags().StringVar(&principal, "principal", "", "only what this principal or agent holds (name or SCIM id)")
-	list.Flags().StringVar(&agent, "agent", "", "only what this agent holds (name or SCIM id)")
-	list.Flags().StringVar(&connector, "connector", "", "only what is at this connector")
-	list.Flags().StringVar(&state, "state", "", "only items of these states, e.g. survivor,ending")
+	list.Flags().StringVar(&principal, "principal", "", "list only credentials of this principal or agent (name or SCIM id)")
+	list.Flags().StringVar(&agent, "agent", "", "list only credentials that this agent holds (name or SCIM id)")
+	list.Flags().StringVar(&connector, "connector", "", "list only credentials at this connector")
+	list.Flags().StringVar(&state, "state", "", "list only credentials in these states, comma-separated, e.g. survivor,ending")
 	group.AddCommand(list, c.credentialShow(path), c.credentialImport(path), c.credentialUnbound(path), c.credentialBind(path), c.credentialCorrect(path), c.credentialRelease(path))
 	return group
 }
@@ -51,7 +51,7 @@ func itemRows(items []api.ShownItem) [][]string {
 
 func (c *cli) credentialShow(path func(string) string) *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "Show one with the history of its states", Args: cobra.ExactArgs(1),
+		Use: "show ID", Short: "Show a credential or scheduled run with the history of its states", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var item struct {
 				api.ShownItem
@@ -85,8 +85,8 @@ func optional(id *uuid.UUID) string {
 func (c *cli) credentialImport(path func(string) string) *cobra.Command {
 	var check, skipExisting bool
 	cmd := &cobra.Command{
-		Use: "import FILE", Short: "Register what a file of NDJSON lists: all of it, or none", Args: cobra.ExactArgs(1),
-		Long: "Each line is a registration as POST /v1/credentials takes it; principal and agent may be names in place of the ids.\n" +
+		Use: "import FILE", Short: "Register the credentials and scheduled runs in an NDJSON file: all of them, or none", Args: cobra.ExactArgs(1),
+		Long: "Each line is a request body of POST /v1/credentials; the members principal and agent may give names instead of ids.\n" +
 			"If any line is invalid, all invalid lines are listed and nothing is registered.",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			raw, err := os.ReadFile(args[0])
@@ -106,12 +106,12 @@ func (c *cli) credentialImport(path func(string) string) *cobra.Command {
 			return c.print(answer, []string{"REGISTERED", "SKIPPED", "GOOD"}, [][]string{{itoa(answer.Registered), itoa(answer.Skipped), itoa(answer.Good)}})
 		}),
 	}
-	cmd.Flags().BoolVar(&check, "check", false, "ask each downstream whether it knows what the lines name, and register nothing")
-	cmd.Flags().BoolVar(&skipExisting, "skip-existing", false, "skip lines that are registered already")
+	cmd.Flags().BoolVar(&check, "check", false, "check with each downstream that the credentials exist, and register nothing")
+	cmd.Flags().BoolVar(&skipExisting, "skip-existing", false, "skip lines that are already registered")
 	return cmd
 }
 
-// credentialCorrect replaces a registration whose reference was wrong.
+// credentialCorrect returns the command that replaces a registration with a wrong reference.
 func (c *cli) credentialCorrect(path func(string) string) *cobra.Command {
 	var reference, secretFile, reason string
 	cmd := &cobra.Command{
@@ -136,13 +136,13 @@ func (c *cli) credentialCorrect(path func(string) string) *cobra.Command {
 			return c.print(item, itemHeader, itemRows([]api.ShownItem{item}))
 		}),
 	}
-	cmd.Flags().StringVar(&reference, "reference", "", "the downstream's name for it; docs/CONNECTORS.md has the forms")
-	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with its secret, where it has one")
+	cmd.Flags().StringVar(&reference, "reference", "", "the downstream's name for the credential; see docs/CONNECTORS.md for its format")
+	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with the credential's secret, if it has one")
 	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return cmd
 }
 
-// credentialRelease takes a registration out of the inventory.
+// credentialRelease returns the command that removes a registration from the inventory.
 func (c *cli) credentialRelease(path func(string) string) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
@@ -164,7 +164,7 @@ func (c *cli) credentialRelease(path func(string) string) *cobra.Command {
 
 func (c *cli) credentialUnbound(path func(string) string) *cobra.Command {
 	return &cobra.Command{
-		Use: "unbound", Short: "List what connectors found and nobody registered", Args: cobra.NoArgs,
+		Use: "unbound", Short: "List unmanaged credentials, which connectors discovered and no client registered", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			found, err := all[credential.Unbound](cmd.Context(), cl, path("/unbound"), url.Values{"limit": {"500"}}, 0)
 			if err != nil {
@@ -174,7 +174,7 @@ func (c *cli) credentialUnbound(path func(string) string) *cobra.Command {
 			for _, u := range found {
 				of := optional(u.Label)
 				if u.Restricted {
-					of += " (gone)"
+					of += " (restricted)"
 				}
 				rows = append(rows, []string{u.ID.String(), string(u.Kind), u.Connector, u.Reference, of, cmp.Or(strings.Join(u.Scopes, " "), "-"), stamp(&u.SeenAt)})
 			}
@@ -186,10 +186,10 @@ func (c *cli) credentialUnbound(path func(string) string) *cobra.Command {
 func (c *cli) credentialBind(path func(string) string) *cobra.Command {
 	var principal, agent, reason string
 	cmd := &cobra.Command{
-		Use: "bind ID", Short: "Make something unbound a principal's; what somebody left behind is ended at once", Args: cobra.ExactArgs(1),
+		Use: "bind ID", Short: "Bind an unmanaged credential to a principal; if the principal has left, the credential is ended at once", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if principal == "" || reason == "" {
-				return coded(exitUsage, "--principal and --reason are needed")
+				return coded(exitUsage, "--principal and --reason are required")
 			}
 			id, err := principalID(cmd, cl, path, principal)
 			if err != nil {
@@ -211,8 +211,8 @@ func (c *cli) credentialBind(path func(string) string) *cobra.Command {
 			return c.print(bound, append([]string{"STARTED CASCADE"}, itemHeader...), [][]string{append([]string{optional(bound.Cascade)}, itemRows([]api.ShownItem{bound.ShownItem})[0]...)})
 		}),
 	}
-	cmd.Flags().StringVar(&principal, "principal", "", "the principal that owns it (name or SCIM id)")
-	cmd.Flags().StringVar(&agent, "agent", "", "the agent that holds it (name or SCIM id)")
+	cmd.Flags().StringVar(&principal, "principal", "", "the principal that owns the credential (name or SCIM id)")
+	cmd.Flags().StringVar(&agent, "agent", "", "the agent that holds the credential (name or SCIM id)")
 	cmd.Flags().StringVar(&reason, "reason", "", "how the owner is known; it is recorded in the audit log with your token's id")
 	return cmd
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/leaverhq/leaver/internal/seal"
 )
 
-// keysetMode keeps a key set from other accounts of the machine.
+// keysetMode is the file mode of a key set: only its owner may read it.
 const keysetMode fs.FileMode = 0o600
 
 func (c *cli) keysetCommand() *cobra.Command {
@@ -31,8 +31,8 @@ func (c *cli) keysetCommand() *cobra.Command {
 	return cmd
 }
 
-// keysetRotate changes a key set in two steps, between which every process is given the
-// file: what one seals, every other must open.
+// keysetRotate returns the command that rotates a key set in two steps. Every process must load
+// the file between the steps, because each process must open what any other seals.
 func (c *cli) keysetRotate() *cobra.Command {
 	var add, promote bool
 	cmd := &cobra.Command{
@@ -62,7 +62,8 @@ func (c *cli) keysetRotate() *cobra.Command {
 	return cmd
 }
 
-// writeKeyset replaces a file by one that only its owner reads, whole or not at all.
+// writeKeyset atomically replaces the file with one that only its owner may read. It writes to
+// stdout if path is empty.
 func (c *cli) writeKeyset(path string, keyset []byte) error {
 	if path == "" {
 		_, err := fmt.Fprintf(c.stdout, "%s\n", keyset)

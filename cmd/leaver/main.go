@@ -1,5 +1,4 @@
-// Command leaver is the product: the API, the worker, and the operator's
-// commands.
+// Command leaver runs the API, the worker and the operator's commands.
 package main
 
 import (
@@ -26,7 +25,7 @@ func main() {
 	os.Exit(code)
 }
 
-// The exit codes, as the README lists them.
+// Exit codes; the README documents them.
 const (
 	exitOK        = 0
 	exitError     = 1
@@ -37,7 +36,7 @@ const (
 	exitRunning   = 6
 )
 
-// codedError carries the code that an error ends the process with.
+// codedError is an error with the exit code of the process.
 type codedError struct {
 	code int
 	err  error
@@ -50,7 +49,7 @@ func coded(code int, format string, args ...any) error {
 	return &codedError{code: code, err: fmt.Errorf(format, args...)}
 }
 
-// run is main without the process, so that tests can call it.
+// run executes the command line, prints its error to stderr and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot(stdout, stderr)
 	root.SetArgs(args)
@@ -68,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitError
 }
 
-// cli is what all commands share.
+// cli holds the output and the global flags of all commands.
 type cli struct {
 	stdout, stderr io.Writer
 	configFile     string
@@ -81,36 +80,37 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	c := &cli{stdout: stdout, stderr: stderr}
 	root := &cobra.Command{
 		Use:           "leaver",
-		Short:         "Ends an identity everywhere its agents reached",
+		Short:         "Deprovision identities and the credentials of their agents",
 		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.ArbitraryArgs, // an unknown command is told by strictArgs
+		Args: cobra.ArbitraryArgs, // strictArgs reports unknown commands
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmd.ValidateRequiredFlags(); err != nil {
 				return coded(exitUsage, "%w; see `%s --help`", err, cmd.CommandPath())
 			}
 			if c.output != "" && c.output != "json" && c.output != "table" {
-				return coded(exitUsage, "-o is json or table")
+				return coded(exitUsage, "--output must be json or table, got %q", c.output)
 			}
 			return nil
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded(exitUsage, "%w", err) })
 	f := root.PersistentFlags()
-	f.StringVar(&c.configFile, "config", "", "configuration file (default leaver.yaml, where it exists)")
-	f.StringVarP(&c.output, "output", "o", "", "json or table; the default is a table on a terminal, and its rows with tabs between in a pipe")
-	f.StringVar(&c.url, "url", "", "the installation's address, for operator commands (LEAVER_URL; default http://127.0.0.1:8080)")
-	f.StringVar(&c.tokenFile, "token-file", "", "file with the operator token (else the variable LEAVER_TOKEN)")
+	f.StringVar(&c.configFile, "config", "", "configuration file (default: leaver.yaml, if it exists)")
+	f.StringVarP(&c.output, "output", "o", "", "output format: json or table (default: table on a terminal, tab-separated rows in a pipe)")
+	f.StringVar(&c.url, "url", "", "URL of the API, for operator commands (default: LEAVER_URL, or http://127.0.0.1:8080)")
+	f.StringVar(&c.tokenFile, "token-file", "", "file with the operator token (default: the variable LEAVER_TOKEN)")
 	root.AddCommand(
 		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(), c.configCommand(),
 		c.tenantCommand(), c.tokenCommand(), c.issuerCommand(), c.schemaCommand(),
-		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(), c.brakeCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(), c.scimCommand(), c.versionCommand(),
+		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(),
+		c.brakeCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(), c.scimCommand(), c.versionCommand(),
 	)
 	strictArgs(root)
 	return root
 }
 
-// strictArgs makes wrong arguments usage errors, and a group without a known
-// verb too.
+// strictArgs makes invalid arguments and unknown subcommands of command and all
+// its subcommands usage errors.
 func strictArgs(command *cobra.Command) {
 	if check := command.Args; check != nil {
 		command.Args = func(cmd *cobra.Command, args []string) error {
@@ -121,7 +121,7 @@ func strictArgs(command *cobra.Command) {
 		}
 	}
 	if command.HasSubCommands() {
-		own := command.RunE // of a group that does something itself, as keyset does
+		own := command.RunE // not nil if the group is itself a command, such as keyset
 		command.RunE = func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0 && own != nil:
@@ -137,10 +137,11 @@ func strictArgs(command *cobra.Command) {
 	}
 }
 
-// troubleInterval is how often one trouble is logged.
+// troubleInterval is the minimum interval between two log records of the same warning or error.
 const troubleInterval = time.Minute
 
-// logger writes to stderr: stdout is for answers.
+// logger returns a logger that writes to stderr; stdout is for the command's output. It returns
+// a usage error if log.level is invalid.
 func (c *cli) logger(cfg *config.Config) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
@@ -149,7 +150,7 @@ func (c *cli) logger(cfg *config.Config) (*slog.Logger, error) {
 	return slog.New(logging.Limited(slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: level}), troubleInterval)), nil
 }
 
-// loadWithLog returns the configuration and the logger that it asks for.
+// loadWithLog returns the configuration and a logger with its log level.
 func (c *cli) loadWithLog() (*config.Config, *slog.Logger, error) {
 	cfg, err := c.load()
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// fake answers what a test tells it: the API itself is tested where it lives.
+// fake serves the answers, by method and path, as the API that the CLI calls. A status other than
+// 0 replaces 200.
 func fake(t *testing.T, answers map[string]string, status int) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -31,7 +32,7 @@ func fake(t *testing.T, answers map[string]string, status int) {
 
 const cascadeAnswer = `{"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","principalId":"01a20ac5-5550-735f-82e8-afd06d99cd22","outcome":"%","survivors":1,"createdAt":"2026-11-23T22:00:00Z","closedAt":"2026-11-23T22:00:01Z"}`
 
-func TestExitCodes(t *testing.T) {
+func TestRun_ExitCodes(t *testing.T) {
 	show := "GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984"
 	wait := []string{"cascade", "wait", "--tenant", "acme", "--timeout", "0s", "4a3ec2c4-a334-4ead-a709-306d3154f984"}
 	for name, c := range map[string]struct {
@@ -48,29 +49,29 @@ func TestExitCodes(t *testing.T) {
 		"a missing flag":          {args: []string{"schema", "list"}, want: exitUsage},
 		"an unknown command":      {args: []string{"nonsense"}, want: exitUsage},
 		"nothing to set":          {args: []string{"tenant", "set", "acme"}, want: exitUsage},
-		"a value that is none":    {args: []string{"tenant", "set", "acme", "--profile", "x"}, answers: map[string]string{"PATCH /v1/tenants/acme": `{"detail":"x"}`}, status: 422, want: exitUsage},
-		"a bad output":            {args: []string{"tenant", "list", "-o", "xml"}, want: exitUsage},
+		"an invalid value":        {args: []string{"tenant", "set", "acme", "--profile", "x"}, answers: map[string]string{"PATCH /v1/tenants/acme": `{"detail":"x"}`}, status: 422, want: exitUsage},
+		"an unknown output":       {args: []string{"tenant", "list", "-o", "xml"}, want: exitUsage},
 		"not found":               {args: []string{"token", "revoke", "--tenant", "acme", "x"}, want: exitNotFound},
 		"a refused token":         {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 401, want: exitAuth},
 		"completed":               {args: wait, answers: map[string]string{show: strings.Replace(cascadeAnswer, "%", "completed", 1)}, want: exitOK},
 		"survivors":               {args: wait, answers: map[string]string{show: strings.Replace(cascadeAnswer, "%", "failed", 1)}, want: exitSurvivors},
 		"still running":           {args: wait, answers: map[string]string{show: strings.Replace(strings.Replace(cascadeAnswer, "%", "running", 1), `,"closedAt":"2026-11-23T22:00:01Z"`, "", 1)}, want: exitRunning},
-		"a re-run without a why":  {args: []string{"cascade", "rerun", "--tenant", "acme", "x"}, want: exitUsage},
-		"a re-run of nothing":     {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
-		"a re-run of both":        {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--failed", "x"}, want: exitUsage},
-		"a selection of IDs":      {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--connector", "crm", "x"}, want: exitUsage},
+		"a rerun without reason":  {args: []string{"cascade", "rerun", "--tenant", "acme", "x"}, want: exitUsage},
+		"a rerun without IDs":     {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
+		"a rerun with both":       {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--failed", "x"}, want: exitUsage},
+		"a selection with an ID":  {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--connector", "crm", "x"}, want: exitUsage},
 		"a waiver without an end": {args: []string{"cascade", "waive", "--tenant", "acme", "--item", "x", "--reason", "x", "x"}, want: exitUsage},
-		"an end without a why":    {args: []string{"principal", "end", "--tenant", "acme", "ada@example.com"}, want: exitUsage},
-		"nobody of that name":     {args: []string{"principal", "end", "--tenant", "acme", "--dry-run", "ada@example.com"}, answers: map[string]string{"GET /v1/tenants/acme/principals": `{"items":[]}`}, want: exitNotFound},
-		"a brake not held":        {args: []string{"brake", "release", "--tenant", "acme", "--reason", "x"}, answers: map[string]string{"POST /v1/tenants/acme/brakes/release": `{"detail":"x"}`}, status: 409, want: exitError},
-		"a bad import":            {args: []string{"credential", "import", "--tenant", "acme", "main_test.go"}, answers: map[string]string{"POST /v1/tenants/acme/import": `{"detail":"x","errors":[{"line":3,"detail":"y"}]}`}, status: 422, want: exitUsage},
+		"an end without a reason": {args: []string{"principal", "end", "--tenant", "acme", "ada@example.com"}, want: exitUsage},
+		"an unknown principal":    {args: []string{"principal", "end", "--tenant", "acme", "--dry-run", "ada@example.com"}, answers: map[string]string{"GET /v1/tenants/acme/principals": `{"items":[]}`}, want: exitNotFound},
+		"a release without hold":  {args: []string{"brake", "release", "--tenant", "acme", "--reason", "x"}, answers: map[string]string{"POST /v1/tenants/acme/brakes/release": `{"detail":"x"}`}, status: 409, want: exitError},
+		"an invalid import":       {args: []string{"credential", "import", "--tenant", "acme", "main_test.go"}, answers: map[string]string{"POST /v1/tenants/acme/import": `{"detail":"x","errors":[{"line":3,"detail":"y"}]}`}, status: 422, want: exitUsage},
 		"rules without a file":    {args: []string{"mapping", "apply", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
-		"rules without a why":     {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go"}, want: exitUsage},
-		"rules that are none":     {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go", "--reason", "x"}, answers: map[string]string{"PUT /v1/tenants/acme/mapping": `{"detail":"line 2, column 5: x"}`}, status: 422, want: exitUsage},
+		"rules without a reason":  {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go"}, want: exitUsage},
+		"invalid rules":           {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go", "--reason", "x"}, answers: map[string]string{"PUT /v1/tenants/acme/mapping": `{"detail":"line 2, column 5: x"}`}, status: 422, want: exitUsage},
 		"no rules yet":            {args: []string{"mapping", "show", "--tenant", "acme"}, want: exitNotFound},
-		"a test of nobody":        {args: []string{"mapping", "test", "--tenant", "acme"}, want: exitUsage},
-		"a restore without a why": {args: []string{"principal", "restore", "--tenant", "acme", "ada"}, want: exitUsage},
-		"a bootstrap of a class":  {args: []string{"bootstrap", "--class", "scim"}, want: exitUsage},
+		"a test without a user":   {args: []string{"mapping", "test", "--tenant", "acme"}, want: exitUsage},
+		"restore without reason":  {args: []string{"principal", "restore", "--tenant", "acme", "ada"}, want: exitUsage},
+		"bootstrap of class scim": {args: []string{"bootstrap", "--class", "scim"}, want: exitUsage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake(t, c.answers, c.status)
@@ -82,7 +83,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestWithoutATokenItSaysHowToGetOne(t *testing.T) {
+func TestClient_MissingTokenNamesBootstrap(t *testing.T) {
 	t.Setenv("LEAVER_TOKEN", "")
 	var stdout, stderr bytes.Buffer
 	if got := run(t.Context(), []string{"tenant", "list"}, &stdout, &stderr); got != exitAuth || !strings.Contains(stderr.String(), "leaver bootstrap") {
@@ -90,7 +91,7 @@ func TestWithoutATokenItSaysHowToGetOne(t *testing.T) {
 	}
 }
 
-func TestJSONIsAloneOnStdout(t *testing.T) {
+func TestPrint_WritesOnlyJSONToStdout(t *testing.T) {
 	fake(t, map[string]string{"POST /v1/tenants/acme/tokens": `{"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","class":"scim","secret":"leaver_scim_x"}`}, 201)
 	var stdout, stderr bytes.Buffer
 	if got := run(t.Context(), []string{"token", "create", "--tenant", "acme", "--class", "scim", "-o", "json"}, &stdout, &stderr); got != exitOK {
@@ -102,7 +103,7 @@ func TestJSONIsAloneOnStdout(t *testing.T) {
 	}
 }
 
-func TestATableInAPipeIsTabSeparated(t *testing.T) {
+func TestPrint_SeparatesColumnsByTabsInPipe(t *testing.T) {
 	fake(t, map[string]string{"GET /v1/tenants": `{"items":[{"name":"acme","profile":"entra","id":"4a3ec2c4-a334-4ead-a709-306d3154f984","createdAt":"2026-11-23T22:00:00Z"}]}`}, 0)
 	var stdout, stderr bytes.Buffer
 	run(t.Context(), []string{"tenant", "list"}, &stdout, &stderr)
@@ -111,8 +112,8 @@ func TestATableInAPipeIsTabSeparated(t *testing.T) {
 	}
 }
 
-func TestTheProbeTellsByItsExitCode(t *testing.T) {
-	// A provider of nothing: it has a ServiceProviderConfig, and everything else wrong.
+func TestSCIMTest_ExitCodes(t *testing.T) {
+	// This provider serves only a ServiceProviderConfig; it fails every other request.
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/ServiceProviderConfig" {
 			w.WriteHeader(http.StatusInternalServerError)
@@ -130,7 +131,7 @@ func TestTheProbeTellsByItsExitCode(t *testing.T) {
 	}
 	for _, r := range results {
 		if r["set"] == "okta" && r["outcome"] != "failed" {
-			t.Errorf("%v %v against a provider of nothing", r["name"], r["outcome"])
+			t.Errorf("check %v: %v, want failed", r["name"], r["outcome"])
 		}
 	}
 	t.Setenv("LEAVER_SCIM_TOKEN", "")
@@ -140,11 +141,11 @@ func TestTheProbeTellsByItsExitCode(t *testing.T) {
 		}
 	}
 	if got := run(t.Context(), []string{"scim", "test", "http://127.0.0.1:1", "--token", "x"}, &stdout, &stderr); got != exitError {
-		t.Errorf("an address where nobody is: exit code %d", got)
+		t.Errorf("an unreachable provider: exit code %d, want %d", got, exitError)
 	}
 }
 
-func TestTheLinesOfABadImportAreTold(t *testing.T) {
+func TestCredentialImport_ReportsInvalidLines(t *testing.T) {
 	fake(t, map[string]string{"POST /v1/tenants/acme/import": `{"detail":"2 of 9 lines are bad; nothing was registered","errors":[{"line":3,"detail":"kind is one of"},{"line":7,"detail":"already registered"}]}`}, 422)
 	var stdout, stderr bytes.Buffer
 	run(t.Context(), []string{"credential", "import", "--tenant", "acme", "main_test.go"}, &stdout, &stderr)
@@ -155,7 +156,7 @@ func TestTheLinesOfABadImportAreTold(t *testing.T) {
 	}
 }
 
-func TestAPlanTellsOrderPlaceAndWhatHasNoProbe(t *testing.T) {
+func TestPrincipalEnd_DryRunPrintsPlan(t *testing.T) {
 	const id = "01a20ac5-5550-735f-82e8-afd06d99cd22"
 	fake(t, map[string]string{
 		"GET /v1/tenants/acme/principals": `{"items":[{"id":"` + id + `","type":"User","name":"ada@example.com"}]}`,
@@ -175,7 +176,7 @@ func TestAPlanTellsOrderPlaceAndWhatHasNoProbe(t *testing.T) {
 	}
 }
 
-func TestADryReRunTellsWhatEachWouldTouchAndRunsNone(t *testing.T) {
+func TestCascadeRerun_DryRunListsCredentialsAndRunsNothing(t *testing.T) {
 	fake(t, map[string]string{
 		"GET /v1/tenants/acme/cascades":                                      `{"items":[` + strings.Replace(cascadeAnswer, "%", "failed", 1) + `]}`,
 		"GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984": strings.Replace(cascadeAnswer, "%", "failed", 1),
@@ -192,8 +193,8 @@ func TestADryReRunTellsWhatEachWouldTouchAndRunsNone(t *testing.T) {
 	}
 }
 
-// TestMappingCommandsTellWhatRulesDo has a command a row, with what it prints.
-func TestMappingCommandsTellWhatRulesDo(t *testing.T) {
+// TestCommands_PrintRows has one command a row, with the rows that it prints.
+func TestCommands_PrintRows(t *testing.T) {
 	const ada = "01a20ac5-5550-735f-82e8-afd06d99cd22"
 	fake(t, map[string]string{
 		"GET /v1/tenants/acme/principals":                         `{"items":[{"id":"` + ada + `","type":"User","name":"ada"}]}`,
@@ -213,7 +214,7 @@ func TestMappingCommandsTellWhatRulesDo(t *testing.T) {
 		{"mapping history", "4\t2026-11-23T22:00:00Z\top\tx"},
 		{"mapping rollback --to 3 --reason x", "5\t2026-11-23T22:00:00Z\top\tback to version 3: x"},
 		{"principal show ada", "team:Engineering\tengineers\tgroup eng\t2026-11-23T22:00:00Z"},
-		{"principal restore ada --dry-run", "entitlement\tteam:Engineering\tcomes back"},
+		{"principal restore ada --dry-run", "entitlement\tteam:Engineering\trestored"},
 		{"stream list", ada + "\tpush\thttps://app\tenabled\t7\t-\t0\t0\tapp answered 500"},
 	} {
 		var stdout, stderr bytes.Buffer
@@ -224,17 +225,17 @@ func TestMappingCommandsTellWhatRulesDo(t *testing.T) {
 	}
 }
 
-func TestKeyset_WritesAFileThatOnlyItsOwnerReads(t *testing.T) {
+func TestKeyset_WritesFileThatOnlyItsOwnerMayRead(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "keyset.json")
 	var stdout, stderr bytes.Buffer
 	if code := run(t.Context(), []string{"keyset", "--out", file}, &stdout, &stderr); code != exitOK {
-		t.Fatalf("ended with %d: %s%s", code, stdout.String(), stderr.String())
+		t.Fatalf("exit code %d: %s%s", code, stdout.String(), stderr.String())
 	}
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file is %v (%v), want mode 0600", info, err)
 	}
 	if code := run(t.Context(), []string{"keyset", "rotate", file, "--add"}, &stdout, &stderr); code != exitOK {
-		t.Errorf("rotate ended with %d: %s", code, stderr.String())
+		t.Errorf("rotate: exit code %d: %s", code, stderr.String())
 	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 func (c *cli) mappingCommand() *cobra.Command {
-	group := &cobra.Command{Use: "mapping", Short: "The rules that turn groups and claims into teams, roles and scopes"}
+	group := &cobra.Command{Use: "mapping", Short: "Manage the rules that map groups and claims to teams, roles and scopes"}
 	path := ofTenant(group)
 	group.AddCommand(c.mappingShow(path), c.mappingTest(path), c.mappingDiff(path), c.mappingApply(path), c.mappingHistory(path), c.mappingRollback(path))
 	return group
@@ -54,14 +54,14 @@ func (c *cli) mappingShow(path func(string) string) *cobra.Command {
 			return err
 		}),
 	}
-	show.Flags().IntVar(&version, "version", 0, "that version instead of the one in force")
+	show.Flags().IntVar(&version, "version", 0, "print this version instead of the one in force")
 	return show
 }
 
 func (c *cli) mappingTest(path func(string) string) *cobra.Command {
 	var user, file string
 	test := &cobra.Command{
-		Use: "test --user NAME|ID", Short: "Tell what rules make of one principal", Args: cobra.NoArgs,
+		Use: "test --user NAME|ID", Short: "Evaluate rules for one principal", Args: cobra.NoArgs,
 		Example: "  leaver mapping test --tenant acme --user ada@example.com -f rules.yaml",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			id, err := principalID(cmd, cl, path, user)
@@ -87,7 +87,7 @@ func (c *cli) mappingTest(path func(string) string) *cobra.Command {
 		}),
 	}
 	test.Flags().StringVar(&user, "user", "", "userName, agentUserName or SCIM id")
-	test.Flags().StringVarP(&file, "file", "f", "", "rules to test; those in force if there is none")
+	test.Flags().StringVarP(&file, "file", "f", "", "file with the rules to test (default: the rules in force)")
 	_ = test.MarkFlagRequired("user")
 	return test
 }
@@ -102,7 +102,7 @@ func sourceRows(word string, of map[string][]mapping.Source) [][]string {
 	return rows
 }
 
-// because says what made a rule hold.
+// because returns the condition that made a rule match.
 func because(s mapping.Source) string {
 	var parts []string
 	if s.Group != nil {
@@ -126,7 +126,8 @@ func (c *cli) difference(cmd *cobra.Command, cl *client, path func(string) strin
 func (c *cli) mappingDiff(path func(string) string) *cobra.Command {
 	var file string
 	diff := &cobra.Command{
-		Use: "diff -f FILE", Short: "Tell who would gain and lose what, and change nothing", Args: cobra.NoArgs,
+		Use: "diff -f FILE", Args: cobra.NoArgs,
+		Short: "Show the entitlements that principals would gain and lose with other rules; change nothing",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			document, err := readDocument(file)
 			if err != nil {
@@ -144,7 +145,7 @@ func (c *cli) mappingDiff(path func(string) string) *cobra.Command {
 }
 
 func fileFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVarP(file, "file", "f", "", "the rules, in YAML")
+	cmd.Flags().StringVarP(file, "file", "f", "", "file with the rules, in YAML")
 	_ = cmd.MarkFlagRequired("file")
 }
 
@@ -167,7 +168,7 @@ func (c *cli) printDifference(d entitlement.Difference) error {
 		rows = append(rows, []string{"", change.Principal.String(), signed("+", change.Gained) + signed("-", change.Lost)})
 	}
 	if len(d.Changes) < d.Principals {
-		_, _ = fmt.Fprintf(c.stderr, "the first %d are listed\n", len(d.Changes))
+		_, _ = fmt.Fprintf(c.stderr, "listed the first %d principals\n", len(d.Changes))
 	}
 	return c.print(d, []string{"", "ENTITLEMENT OR PRINCIPAL", "CHANGE"}, rows)
 }
@@ -184,7 +185,7 @@ func (c *cli) mappingApply(path func(string) string) *cobra.Command {
 	var file, reason string
 	var base int
 	apply := &cobra.Command{
-		Use: "apply -f FILE --reason WHY", Short: "Put rules in force, and have everybody's entitlements derived anew", Args: cobra.NoArgs,
+		Use: "apply -f FILE --reason WHY", Short: "Apply rules, and re-evaluate all entitlements", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			document, err := readDocument(file)
 			if err != nil {
@@ -198,13 +199,13 @@ func (c *cli) mappingApply(path func(string) string) *cobra.Command {
 			if err := cl.do(cmd.Context(), http.MethodPut, path("/mapping"), body, &v); err != nil {
 				return err
 			}
-			_, _ = fmt.Fprintln(c.stderr, "in force; everybody's entitlements are being computed (decisions know already)")
+			_, _ = fmt.Fprintln(c.stderr, "applied; entitlements are being re-evaluated (access decisions already use the new rules)")
 			return c.printVersions(v, v)
 		}),
 	}
 	fileFlag(apply, &file)
 	reasonFlag(apply, &reason)
-	apply.Flags().IntVar(&base, "base", -1, "refuse if another version than that is in force: the one that the difference was made with")
+	apply.Flags().IntVar(&base, "base", -1, "fail unless this version is in force, such as the version that `mapping diff` compared with")
 	return apply
 }
 
@@ -223,7 +224,7 @@ func (c *cli) printVersions(body any, versions ...entitlement.Version) error {
 
 func (c *cli) mappingHistory(path func(string) string) *cobra.Command {
 	return &cobra.Command{
-		Use: "history", Short: "List the versions, newest first", Args: cobra.NoArgs,
+		Use: "history", Short: "List the versions of the rules, newest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			versions, err := all[entitlement.Version](cmd.Context(), cl, path("/mapping/versions"), url.Values{}, 0)
 			if err != nil {
@@ -238,7 +239,7 @@ func (c *cli) mappingRollback(path func(string) string) *cobra.Command {
 	var to int
 	var reason string
 	rollback := &cobra.Command{
-		Use: "rollback --to VERSION --reason WHY", Short: "Apply an earlier version again, as the next one", Args: cobra.NoArgs,
+		Use: "rollback --to VERSION --reason WHY", Short: "Apply an earlier version of the rules again, as a new version", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			var v entitlement.Version
 			if err := cl.do(cmd.Context(), http.MethodPost, path("/mapping/rollback"), map[string]any{"version": to, "reason": reason}, &v); err != nil {
@@ -253,7 +254,7 @@ func (c *cli) mappingRollback(path func(string) string) *cobra.Command {
 	return rollback
 }
 
-// principalShow tells what is known of a principal, and which rule gave it what.
+// principalShow returns the command that shows a principal, and which rules grant its entitlements.
 func (c *cli) principalShow(path func(string) string) *cobra.Command {
 	return &cobra.Command{
 		Use: "show NAME|ID", Short: "Show a principal: entitlements and groups, agents, credentials, cascades", Args: cobra.ExactArgs(1),
@@ -277,7 +278,7 @@ func (c *cli) principalShow(path func(string) string) *cobra.Command {
 				standing = fmt.Sprintf("RESTRICTED since %s (%s); %d survivors; workflow %s", x.Since.Format(time.RFC3339), x.Cause, x.Survivors, cmp.Or(x.WorkflowID, "-"))
 			}
 			if shown.Uncomputed {
-				standing += "; something has just changed, and is being computed"
+				standing += "; entitlements are being re-evaluated after a change"
 			}
 			_, _ = fmt.Fprintf(c.stderr, "%s %s (%s): %s\n", shown.Type, shown.Name, shown.ID, standing)
 			var rows [][]string
@@ -318,7 +319,7 @@ func (c *cli) printHeld(shown api.Shown) error {
 		header []string
 		rows   [][]string
 	}{
-		{[]string{"AGENT THAT ENDS WITH IT", "ID", "STATE"}, agents},
+		{[]string{"DEPENDENT AGENT", "ID", "STATE"}, agents},
 		{itemHeader, itemRows(shown.Credentials)},
 		{[]string{"UNMANAGED CREDENTIAL", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
 		{cascadeHeader, cascadeRows(cascades...)},

@@ -18,7 +18,7 @@ import (
 func itoa(n int) string { return strconv.Itoa(n) }
 
 func (c *cli) principalCommand() *cobra.Command {
-	group := &cobra.Command{Use: "principal", Short: "Look at a principal, end it, or see what ending it would do"}
+	group := &cobra.Command{Use: "principal", Short: "Show, end and restore principals"}
 	path := ofTenant(group)
 	var dryRun, wait bool
 	var reason string
@@ -55,7 +55,7 @@ func (c *cli) principalCommand() *cobra.Command {
 			return exitOf(cascade, cmd.Flag("tenant").Value.String())
 		}),
 	}
-	end.Flags().BoolVar(&dryRun, "dry-run", false, "tell what would be ended, where, in which order, what would be orphaned, what cannot be verified; end nothing")
+	end.Flags().BoolVar(&dryRun, "dry-run", false, "print the credentials that would be ended, in order, the agents orphaned, and what cannot be verified; end nothing")
 	end.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	end.Flags().BoolVar(&wait, "wait", false, "wait until the cascade closes")
 	end.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
@@ -63,12 +63,13 @@ func (c *cli) principalCommand() *cobra.Command {
 	return group
 }
 
-// principalRestore brings a principal back.
+// principalRestore returns the command that reactivates a principal.
 func (c *cli) principalRestore(path func(string) string) *cobra.Command {
 	var dryRun, cancel bool
 	var reason string
 	restore := &cobra.Command{
-		Use: "restore NAME|ID", Short: "Bring a User or an Agent back as its IdP would; no credential comes back", Args: cobra.ExactArgs(1),
+		Use: "restore NAME|ID", Args: cobra.ExactArgs(1),
+		Short: "Reactivate a User or an Agent as its IdP would; credentials are not restored",
 		Example: `  leaver principal restore ada@example.com --tenant acme --dry-run
   leaver principal restore ada@example.com --tenant acme --reason "it was a mistake; INC-18"`,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
@@ -99,7 +100,7 @@ func (c *cli) principalRestore(path func(string) string) *cobra.Command {
 			return c.print(restored, []string{"EVENT", "WORKFLOW"}, [][]string{{restored.Event, restored.Workflow}})
 		}),
 	}
-	restore.Flags().BoolVar(&dryRun, "dry-run", false, "tell what a return would bring, and which cascades go on; restore nothing")
+	restore.Flags().BoolVar(&dryRun, "dry-run", false, "print the entitlements that would be restored and the cascades that would continue; restore nothing")
 	restore.Flags().BoolVar(&cancel, "cancel", false, "also cancel the principal's running cascades; credentials that they have not ended stay alive")
 	restore.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return restore
@@ -110,19 +111,19 @@ func (c *cli) restorationOf(cmd *cobra.Command, cl *client, path string) error {
 	if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &plan); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(c.stderr, "no credential comes back, and agents that were suspended with their owner stay suspended: restore each")
+	_, _ = fmt.Fprintln(c.stderr, "credentials are not restored, and agents that were suspended with their owner stay suspended: restore each")
 	var rows [][]string
 	for _, name := range plan.Entitlements {
-		rows = append(rows, []string{"entitlement", name, "comes back"})
+		rows = append(rows, []string{"entitlement", name, "restored"})
 	}
 	for _, cascade := range plan.Running {
-		rows = append(rows, []string{"cascade", cascade.ID.String(), "goes on: what it is ending ends"})
+		rows = append(rows, []string{"cascade", cascade.ID.String(), "continues to end its credentials"})
 	}
-	return c.print(plan, []string{"WHAT", "NAME", "FATE"}, rows)
+	return c.print(plan, []string{"TYPE", "NAME", "EFFECT"}, rows)
 }
 
-// toChange returns the id of whom a command changes: not without a reason, unless it is
-// only to tell what it would do.
+// toChange returns the id of the principal that a command changes. It returns a usage error if
+// the reason is missing, unless dryRun is set.
 func toChange(cmd *cobra.Command, cl *client, path func(string) string, name, reason string, dryRun bool) (string, error) {
 	if reason == "" && !dryRun {
 		return "", coded(exitUsage, "--reason is required unless --dry-run is given; it is recorded in the audit log")
@@ -130,7 +131,8 @@ func toChange(cmd *cobra.Command, cl *client, path func(string) string, name, re
 	return principalID(cmd, cl, path, name)
 }
 
-// principalID takes a SCIM id as it is, and looks a name up.
+// principalID returns name if it is a SCIM id, and otherwise the id of the user or agent with that
+// name.
 func principalID(cmd *cobra.Command, cl *client, path func(string) string, name string) (string, error) {
 	if id, err := uuid.Parse(name); err == nil {
 		return id.String(), nil
@@ -142,12 +144,12 @@ func principalID(cmd *cobra.Command, cl *client, path func(string) string, name 
 	case len(found) == 0:
 		return "", coded(exitNotFound, "no user or agent named %q", name)
 	case len(found) > 1:
-		return "", coded(exitUsage, "a User (%s) and an Agent (%s) are called %s: give the id", found[0].ID, found[1].ID, name)
+		return "", coded(exitUsage, "%q names a User (%s) and an Agent (%s): specify the id", name, found[0].ID, found[1].ID)
 	}
 	return found[0].ID.String(), nil
 }
 
-// planOf tells a plan: the items in their order, then the agents.
+// planOf prints a plan: the credentials in the order of their end, then the orphaned agents.
 func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 	var plan api.Plan
 	if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &plan); err != nil {
@@ -157,7 +159,7 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		return c.print(plan, nil, nil)
 	}
 	if plan.Principal.Restricted {
-		_, _ = fmt.Fprintf(c.stderr, "%s is restricted already; this is what a re-run would find\n", escaped(plan.Principal.Name, ""))
+		_, _ = fmt.Fprintf(c.stderr, "%s is already restricted; the plan is that of a re-run\n", escaped(plan.Principal.Name, ""))
 	}
 	var rows [][]string
 	for n, i := range plan.Items {
@@ -170,15 +172,15 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		}
 		rows = append(rows, []string{itoa(n + 1), string(i.Verb), string(i.Kind), i.Connector, i.Reference, goesOn, verified})
 	}
-	if err := c.print(nil, []string{"#", "VERB", "KIND", "CONNECTOR", "REFERENCE", "GOES ON FOR", "VERIFIABLE"}, rows); err != nil {
+	if err := c.print(nil, []string{"#", "VERB", "KIND", "CONNECTOR", "REFERENCE", "OTHER HOLDERS", "VERIFIABLE"}, rows); err != nil {
 		return err
 	}
 	if plan.More {
-		_, _ = fmt.Fprintln(c.stderr, "… and more")
+		_, _ = fmt.Fprintln(c.stderr, "… and more credentials")
 	}
 	fate := "suspended"
 	if plan.Manager != nil {
-		fate = "goes to the manager, " + plan.Manager.String()
+		fate = "transferred to the manager " + plan.Manager.String()
 	}
 	if err := c.planUnbound(plan); err != nil {
 		return err
@@ -190,11 +192,11 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	return c.print(nil, []string{"ORPHANED AGENT", "NAME", "FATE"}, rows)
+	return c.print(nil, []string{"ORPHANED AGENT", "NAME", "EFFECT"}, rows)
 }
 
 // planUnbound prints the unmanaged credentials, which are not ended, and the connectors that
-// could not be asked.
+// failed to list credentials.
 func (c *cli) planUnbound(plan api.Plan) error {
 	var unbound, asked [][]string
 	for _, u := range plan.Unbound {
@@ -209,7 +211,7 @@ func (c *cli) planUnbound(plan api.Plan) error {
 		}
 	}
 	if len(asked) > 0 {
-		return c.print(nil, []string{"COULD NOT ASK", "REASON"}, asked)
+		return c.print(nil, []string{"FAILED CONNECTOR", "REASON"}, asked)
 	}
 	return nil
 }

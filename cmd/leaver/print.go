@@ -12,7 +12,8 @@ import (
 	"golang.org/x/term"
 )
 
-// print writes an answer: JSON where asked, a table on a terminal, TSV in a pipe.
+// print writes body as JSON if -o is json. Otherwise it writes rows, as a table on a terminal or
+// if -o is table, else as tab-separated values without the header.
 func (c *cli) print(body any, header []string, rows [][]string) error {
 	if c.output == "json" {
 		var encoded bytes.Buffer
@@ -41,7 +42,7 @@ func (c *cli) print(body any, header []string, rows [][]string) error {
 	return w.Flush()
 }
 
-// cells escapes the texts of a row.
+// cells returns a copy of the row with its texts escaped.
 func cells(row []string) []string {
 	out := make([]string, len(row))
 	for i, text := range row {
@@ -50,8 +51,8 @@ func cells(row []string) []string {
 	return out
 }
 
-// escaped writes what is not printable as JSON does, but for the runes to keep: names and
-// references are other people's, and a terminal obeys control characters.
+// escaped returns text with each unprintable rune that is not in keep as \uXXXX or \UXXXXXXXX.
+// Names and references come from other systems, and a terminal interprets control characters.
 func escaped(text, keep string) string {
 	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) && !strings.ContainsRune(keep, r) }) {
 		return text
@@ -75,12 +76,12 @@ func (c *cli) isTerminal() bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// secret writes what is shown once: alone on stdout, with the warning beside it.
+// secret writes a token to stdout, and to stderr a warning that it is not shown again.
 func (c *cli) secret(value string) error {
 	if c.output == "json" {
 		return c.print(map[string]string{"secret": value}, nil, nil)
 	}
-	_, _ = fmt.Fprintln(c.stderr, "This token is shown once. Keep it now; it cannot be read again.")
+	_, _ = fmt.Fprintln(c.stderr, "Save this token now: it is not shown again.")
 	_, err := fmt.Fprintln(c.stdout, value)
 	return err
 }

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestPrint_EscapesWhatATerminalObeys: names and references are other people's.
+// TestPrint_EscapesWhatATerminalObeys checks that names and references, which come from other
+// systems, cannot send control characters to the terminal.
 func TestPrint_EscapesWhatATerminalObeys(t *testing.T) {
 	hostile := "x\x1b]0;pwned\x07\nverified\u009b2K\u202e\ty"
 	for _, output := range []string{"", "table", "json"} {
@@ -23,6 +24,6 @@ func TestPrint_EscapesWhatATerminalObeys(t *testing.T) {
 		}
 	}
 	if got := escaped("ada – Ada Lovelace 👩‍💻", ""); got != `ada – Ada Lovelace 👩\u200d💻` {
-		t.Errorf("%q", got)
+		t.Errorf("escaped a joined emoji as %q", got)
 	}
 }

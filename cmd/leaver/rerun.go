@@ -15,7 +15,7 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// rerun is what `cascade rerun` was asked for.
+// rerun holds the flags of `cascade rerun`.
 type rerun struct {
 	of, reason   string
 	failed       bool
@@ -28,7 +28,7 @@ type rerun struct {
 func (c *cli) cascadeRerun() *cobra.Command {
 	var r rerun
 	cmd := &cobra.Command{
-		Use: "rerun [ID …]", Short: "Run failed cascades again; each touches only what survived",
+		Use: "rerun [ID …]", Short: "Run failed cascades again; each ends only credentials that are still alive",
 		Example: `  leaver cascade rerun --tenant acme ID --reason "the role was granted CREATEROLE" --wait
   leaver cascade rerun --tenant acme --failed --since 24h --connector crm --dry-run`,
 		Args: cobra.ArbitraryArgs,
@@ -37,21 +37,21 @@ func (c *cli) cascadeRerun() *cobra.Command {
 	tenantFlag(cmd, &r.of)
 	f := cmd.Flags()
 	f.StringVar(&r.reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
-	f.BoolVar(&r.failed, "failed", false, "all that failed, instead of IDs")
-	f.DurationVar(&r.since, "since", 0, "with --failed: only cascades of the last so long, e.g. 24h")
+	f.BoolVar(&r.failed, "failed", false, "run all failed cascades again, instead of IDs")
+	f.DurationVar(&r.since, "since", 0, "with --failed: only cascades created within this duration, e.g. 24h")
 	f.StringVar(&r.connector, "connector", "", "with --failed: only cascades with a survivor at this connector")
-	f.BoolVar(&r.dryRun, "dry-run", false, "tell which would be run, and what each would touch, and run none")
-	f.BoolVar(&r.wait, "wait", false, "wait until they close")
-	f.DurationVar(&r.timeout, "timeout", 10*time.Minute, "how long to wait for each")
+	f.BoolVar(&r.dryRun, "dry-run", false, "list the cascades that would run and the credentials that each would end; run none")
+	f.BoolVar(&r.wait, "wait", false, "wait until the cascades close")
+	f.DurationVar(&r.timeout, "timeout", 10*time.Minute, "how long to wait for each cascade")
 	return cmd
 }
 
 func (c *cli) rerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error {
 	switch {
 	case r.failed == (len(ids) > 0):
-		return coded(exitUsage, "give IDs, or --failed; see `leaver cascade rerun --help`")
+		return coded(exitUsage, "specify either IDs or --failed; see `leaver cascade rerun --help`")
 	case !r.failed && (r.since > 0 || r.connector != ""):
-		return coded(exitUsage, "--since and --connector select among --failed")
+		return coded(exitUsage, "--since and --connector require --failed")
 	case r.reason == "" && !r.dryRun:
 		return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 	}
@@ -83,7 +83,7 @@ func (c *cli) rerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error
 				return err
 			}
 			_, _ = fmt.Fprintf(c.stderr, "%s: %v\n", id, err)
-			refused = coded(exitError, "not all cascades were run again")
+			refused = coded(exitError, "some cascades were not run again; see the errors above")
 			continue
 		}
 		started[id] = answer.RunID
@@ -101,7 +101,7 @@ func (c *cli) rerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error
 	return errors.Join(c.print(runs, []string{"CASCADE", "RUN"}, rows), refused)
 }
 
-// waitAll waits for each that was started, and ends with the worst of their exit codes.
+// waitAll waits for each started cascade, and returns the error with the worst exit code.
 func (c *cli) waitAll(cmd *cobra.Command, cl *client, r rerun, ids []string, started map[string]string) error {
 	cascades := []api.ShownCascade{}
 	var worst error
@@ -119,8 +119,8 @@ func (c *cli) waitAll(cmd *cobra.Command, cl *client, r rerun, ids []string, sta
 	return errors.Join(c.print(cascades, cascadeHeader, cascadeRows(cascades...)), worst)
 }
 
-// worse is the error with which more is left to do: survivors come before what
-// still runs.
+// worse returns the error with the worse exit code: survivors before a cascade
+// that is still running.
 func worse(a, b error) error {
 	var of *codedError
 	if b == nil || errors.As(a, &of) && of.code == exitSurvivors {
@@ -129,8 +129,8 @@ func worse(a, b error) error {
 	return b
 }
 
-// wouldRerun tells what each cascade would touch: what is alive of its own, and of
-// its principal's.
+// wouldRerun prints the credentials that each cascade would end: those of the cascade and of its
+// principal that are still alive.
 func (c *cli) wouldRerun(cmd *cobra.Command, cl *client, r rerun, ids []string) error {
 	touched := []credential.Item{}
 	var rows [][]string
@@ -163,7 +163,7 @@ func (c *cli) wouldRerun(cmd *cobra.Command, cl *client, r rerun, ids []string) 
 func (c *cli) cascadeRetry() *cobra.Command {
 	var of, item, reason string
 	cmd := &cobra.Command{
-		Use: "retry ID", Short: "Have a running cascade try at once what waits or failed", Args: cobra.ExactArgs(1),
+		Use: "retry ID", Short: "Retry the pending and failed credentials of a running cascade now", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if reason == "" {
 				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
@@ -182,7 +182,7 @@ func (c *cli) cascadeRetry() *cobra.Command {
 		}),
 	}
 	tenantFlag(cmd, &of)
-	cmd.Flags().StringVar(&item, "item", "", "only this item; without it all that wait")
+	cmd.Flags().StringVar(&item, "item", "", "ID of the credential to retry (default: all that are pending)")
 	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return cmd
 }
@@ -191,11 +191,11 @@ func (c *cli) cascadeWaive() *cobra.Command {
 	var of, item, reason string
 	var period time.Duration
 	cmd := &cobra.Command{
-		Use: "waive ID", Short: "Tolerate one survivor for a while; then it is ended again", Args: cobra.ExactArgs(1),
+		Use: "waive ID", Short: "Waive one survivor for a period, after which it is ended again", Args: cobra.ExactArgs(1),
 		Example: `  leaver cascade waive --tenant acme ID --item ITEM --for 72h --reason "the export must finish; CHG-4711"`,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if reason == "" || item == "" || period <= 0 {
-				return coded(exitUsage, "--item, --for and --reason are needed: a waiver names what, until when, and why")
+				return coded(exitUsage, "--item, --for and --reason are required")
 			}
 			var waived credential.Item
 			body := map[string]any{"reason": reason, "itemId": item, "until": time.Now().Add(period).UTC().Truncate(time.Second)}
@@ -206,8 +206,8 @@ func (c *cli) cascadeWaive() *cobra.Command {
 		}),
 	}
 	tenantFlag(cmd, &of)
-	cmd.Flags().StringVar(&item, "item", "", "the survivor")
-	cmd.Flags().DurationVar(&period, "for", 0, "how long, e.g. 72h")
+	cmd.Flags().StringVar(&item, "item", "", "ID of the survivor")
+	cmd.Flags().DurationVar(&period, "for", 0, "period of the waiver, e.g. 72h")
 	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return cmd
 }

@@ -20,7 +20,7 @@ import (
 
 func (c *cli) serveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "serve", Short: "Answer SCIM and the API, and start workflows", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run the SCIM and API server, which also starts the workflows", Args: cobra.NoArgs,
 		RunE: c.withApp(func(ctx context.Context, cfg *config.Config, a *app.App) error {
 			listener, err := net.Listen("tcp", cfg.Serve.Listen)
 			if err != nil {
@@ -39,12 +39,12 @@ func (c *cli) serveCommand() *cobra.Command {
 
 func (c *cli) workerCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "worker", Short: "Run the workflows and the connectors' activities", Args: cobra.NoArgs,
+		Use: "worker", Short: "Run the worker, which executes the workflows and the connectors' activities", Args: cobra.NoArgs,
 		RunE: c.withApp(func(ctx context.Context, _ *config.Config, a *app.App) error { return a.Work(ctx) }),
 	}
 }
 
-// withApp opens what the configuration names for a process that stays.
+// withApp loads the configuration, opens the App and calls run with both.
 func (c *cli) withApp(run func(context.Context, *config.Config, *app.App) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		cfg, log, err := c.loadWithLog()
@@ -62,7 +62,8 @@ func (c *cli) withApp(run func(context.Context, *config.Config, *app.App) error)
 
 func (c *cli) migrateCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "migrate", Short: "Bring schema, role, namespace and search attributes up to date", Args: cobra.NoArgs,
+		Use: "migrate", Args: cobra.NoArgs,
+		Short: "Create or update the schema, the login role, and Temporal's namespace, search attributes and schedules",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, log, err := c.loadWithLog()
 			if err != nil {
@@ -73,18 +74,19 @@ func (c *cli) migrateCommand() *cobra.Command {
 	}
 }
 
-// bootstrapCommand works on the database's side: whoever may reach it makes
-// the first operator token, and every approver's; others go through the API.
+// bootstrapCommand returns the command that issues the first operator token and all approver
+// tokens. It needs access to the database; the API issues all other tokens.
 func (c *cli) bootstrapCommand() *cobra.Command {
 	var ttl time.Duration
 	class := string(auth.ClassOperator)
 	var list bool
 	var revoke string
 	cmd := &cobra.Command{
-		Use: "bootstrap", Short: "Issue an operator's or approver's token straight at the database (shown once)", Args: cobra.NoArgs,
+		Use: "bootstrap", Args: cobra.NoArgs,
+		Short: "Issue an operator or approver token directly in the database; it is shown once",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if class != string(auth.ClassOperator) && class != string(auth.ClassApprover) {
-				return coded(exitUsage, "--class is operator or approver")
+				return coded(exitUsage, "--class must be operator or approver, got %q", class)
 			}
 			cfg, err := c.load()
 			if err != nil {
@@ -121,14 +123,14 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&list, "list", false, "list the tokens of the class in --class instead of issuing one")
 	cmd.Flags().StringVar(&revoke, "revoke", "", "revoke the token with this id, of the class in --class, instead of issuing one")
-	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 0 is for ever")
-	cmd.Flags().StringVar(&class, "class", class, "operator, or approver, who may only release and loosen deactivation thresholds")
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is valid; 0 means that it does not expire")
+	cmd.Flags().StringVar(&class, "class", class, "class of the token: operator, or approver, which may only release and loosen deactivation thresholds")
 	return cmd
 }
 
 func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Tell the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			info, _ := debug.ReadBuildInfo()
 			v := version{Version: "(devel)"}

@@ -14,18 +14,19 @@ import (
 	"github.com/leaverhq/leaver/internal/conformance"
 )
 
-// probeTimeout bounds one request of the probe.
+// probeTimeout bounds one request of `scim test`.
 const probeTimeout = 30 * time.Second
 
 func (c *cli) scimCommand() *cobra.Command {
-	group := &cobra.Command{Use: "scim", Short: "Look at SCIM from outside"}
+	group := &cobra.Command{Use: "scim", Short: "Test SCIM service providers"}
 	var token string
 	var sets []string
 	test := &cobra.Command{
-		Use: "test URL", Short: "Probe any SCIM 2.0 provider with the shapes of Okta, Entra and the RFCs", Args: cobra.ExactArgs(1),
-		Long: "Probe a SCIM 2.0 service provider at its base URL. The probe makes users and groups of its own, and deletes them.\n" +
-			"It is like any client to the provider: in leaver itself its changes start workflows, so give it a tenant of its own.\n" +
-			"Exit code 0: every check passed or does not apply; 1: one failed, or nobody answers; 4: the token is refused.",
+		Use: "test URL", Short: "Test any SCIM 2.0 provider with requests as of Okta, Entra and the RFCs", Args: cobra.ExactArgs(1),
+		Long: "Test a SCIM 2.0 service provider at its base URL. The test creates users and groups, and deletes them.\n" +
+			"The provider treats it as any other client: leaver starts workflows for its changes, so use a separate tenant.\n" +
+			"Exit code 0: every check passed or does not apply; 1: a check failed, or the provider does not respond;\n" +
+			"4: the token is refused.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			wanted, err := parseSets(sets)
 			if err != nil {
@@ -38,8 +39,8 @@ func (c *cli) scimCommand() *cobra.Command {
 			return c.probe(cmd, target, wanted)
 		},
 	}
-	test.Flags().StringVar(&token, "token", "", "the provider's bearer token (better: LEAVER_SCIM_TOKEN, which no process list shows)")
-	test.Flags().StringSliceVar(&sets, "set", []string{"rfc", "okta", "entra"}, "which checks: some of rfc, okta and entra")
+	test.Flags().StringVar(&token, "token", "", "the provider's bearer token (prefer LEAVER_SCIM_TOKEN, which process lists do not show)")
+	test.Flags().StringSliceVar(&sets, "set", []string{"rfc", "okta", "entra"}, "sets of checks to run: one or more of rfc, okta and entra")
 	group.AddCommand(test)
 	return group
 }
@@ -54,7 +55,7 @@ func parseSets(names []string) ([]conformance.Set, error) {
 			}
 		}
 		if !found {
-			return nil, coded(exitUsage, "--set is some of rfc, okta and entra; not %q", name)
+			return nil, coded(exitUsage, "--set must be one or more of rfc, okta and entra, got %q", name)
 		}
 	}
 	return sets, nil

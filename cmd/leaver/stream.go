@@ -11,10 +11,10 @@ import (
 )
 
 func (c *cli) streamCommand() *cobra.Command {
-	group := &cobra.Command{Use: "stream", Short: "Look at the streams of security events; receivers manage them themselves"}
+	group := &cobra.Command{Use: "stream", Short: "List and assign streams of security events; receivers manage them through the API"}
 	path := ofTenant(group)
 	group.AddCommand(&cobra.Command{
-		Use: "list", Short: "List streams, what each has yet to deliver, and its receiver's last refusal", Args: cobra.NoArgs,
+		Use: "list", Short: "List streams with their pending events and the receivers' last errors", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			streams, err := all[api.StreamView](cmd.Context(), cl, path("/streams"), url.Values{}, 0)
 			if err != nil {
@@ -34,7 +34,7 @@ func (c *cli) streamCommand() *cobra.Command {
 	var token string
 	assign := &cobra.Command{
 		Use: "assign ID", Short: "Assign a stream to another token of class receiver, for example to replace a revoked token", Args: cobra.ExactArgs(1),
-		Example: "  leaver stream assign 019… --tenant acme --token 019…   # both from `leaver stream list` and `leaver token list`",
+		Example: "  leaver stream assign 019… --tenant acme --token 019…   # IDs from `leaver stream list` and `leaver token list`",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			return cl.do(cmd.Context(), http.MethodPost, path("/streams/"+url.PathEscape(args[0])+"/assign"), map[string]string{"tokenId": token}, nil)
 		}),

@@ -16,10 +16,11 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// ofTenant adds the flag --tenant to a group, and returns what makes paths of it.
+// ofTenant adds the required flag --tenant to a group, and returns a function that prepends the
+// tenant's path to a path.
 func ofTenant(group *cobra.Command) func(path string) string {
 	var of string
-	group.PersistentFlags().StringVar(&of, "tenant", "", "the tenant (required)")
+	group.PersistentFlags().StringVar(&of, "tenant", "", "name or ID of the tenant (required)")
 	if err := group.MarkPersistentFlagRequired("tenant"); err != nil {
 		panic(err) // the flag is defined above
 	}
@@ -27,12 +28,14 @@ func ofTenant(group *cobra.Command) func(path string) string {
 }
 
 func (c *cli) issuerCommand() *cobra.Command {
-	group := &cobra.Command{Use: "issuer", Short: "Keep the issuers whose JWTs open a tenant's SCIM, end sessions, or tell security events"}
+	group := &cobra.Command{
+		Use: "issuer", Short: "Manage the trusted JWT issuers of a tenant, for SCIM, token revocation and security events",
+	}
 	path := ofTenant(group)
 	var body auth.Issuer
 	var uses []string
 	add := &cobra.Command{
-		Use: "add ISSUER", Short: "Let an issuer's JWTs in", Args: cobra.ExactArgs(1),
+		Use: "add ISSUER", Short: "Trust an issuer's JWTs", Args: cobra.ExactArgs(1),
 		Example: "  leaver issuer add https://id.example.com --tenant acme --audience leaver --jwks-url https://id.example.com/keys --subject provisioner",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var added auth.Issuer
@@ -44,11 +47,13 @@ func (c *cli) issuerCommand() *cobra.Command {
 		}),
 	}
 	add.Flags().StringVar(&body.Audience, "audience", "", "the aud claim (required)")
-	add.Flags().StringVar(&body.JWKSURL, "jwks-url", "", "where the issuer's keys are, https (required)")
-	add.Flags().StringSliceVar(&body.Subjects, "subject", nil, "let in only these: the sub, azp, appid or client_id claim; without it, whomever the issuer gives that audience")
-	add.Flags().StringSliceVar(&uses, "use", nil, "what its tokens are let in for: scim (the default, and alone), revocation (which needs --subject), events")
+	add.Flags().StringVar(&body.JWKSURL, "jwks-url", "", "https URL of the issuer's JWK set (required)")
+	add.Flags().StringSliceVar(&body.Subjects, "subject", nil,
+		"accept only tokens with this sub, azp, appid or client_id claim (default: any token with the audience)")
+	add.Flags().StringSliceVar(&uses, "use", nil,
+		"accepted uses of the tokens: scim (the default; cannot be combined), revocation (requires --subject), events")
 	list := &cobra.Command{
-		Use: "list", Short: "List them", Args: cobra.NoArgs,
+		Use: "list", Short: "List trusted issuers", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			issuers, err := all[auth.Issuer](cmd.Context(), cl, path("/issuers"), url.Values{}, 0)
 			if err != nil {
@@ -58,7 +63,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 		}),
 	}
 	remove := &cobra.Command{
-		Use: "remove ID", Short: "Keep an issuer's JWTs out again; the ID is in `leaver issuer list`", Args: cobra.ExactArgs(1),
+		Use: "remove ID", Short: "Stop trusting an issuer; `leaver issuer list` shows the ID", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			return cl.do(cmd.Context(), http.MethodDelete, path("/issuers/"+url.PathEscape(args[0])), nil, nil)
 		}),
@@ -84,11 +89,11 @@ func joined(uses []auth.Use) string {
 }
 
 func (c *cli) schemaCommand() *cobra.Command {
-	group := &cobra.Command{Use: "schema", Short: "Keep a tenant's own SCIM schemas"}
+	group := &cobra.Command{Use: "schema", Short: "Manage a tenant's custom SCIM schemas"}
 	path := ofTenant(group)
 	var resourceType string
 	apply := &cobra.Command{
-		Use: "apply FILE", Short: "Declare a schema (RFC 7643 section 7, JSON), or add to it", Args: cobra.ExactArgs(1),
+		Use: "apply FILE", Short: "Create a custom schema (RFC 7643 section 7, JSON), or add attributes to it", Args: cobra.ExactArgs(1),
 		Example: "  leaver schema apply claims.json --tenant acme --resource-type User",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			raw, err := os.ReadFile(args[0])
@@ -111,7 +116,7 @@ func (c *cli) schemaCommand() *cobra.Command {
 	}
 	apply.Flags().StringVar(&resourceType, "resource-type", "User", "User, Group or Agent")
 	list := &cobra.Command{
-		Use: "list", Short: "List them", Args: cobra.NoArgs,
+		Use: "list", Short: "List custom schemas", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			schemas, err := all[tenant.Schema](cmd.Context(), cl, path("/schemas"), url.Values{}, 0)
 			if err != nil {
@@ -121,7 +126,7 @@ func (c *cli) schemaCommand() *cobra.Command {
 		}),
 	}
 	remove := &cobra.Command{
-		Use: "delete URN", Short: "Take back a schema that no resource uses", Args: cobra.ExactArgs(1),
+		Use: "delete URN", Short: "Delete a custom schema that no resource uses", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			return cl.do(cmd.Context(), http.MethodDelete, path("/schemas/"+url.PathEscape(args[0])), nil, nil)
 		}),
@@ -139,12 +144,12 @@ func (c *cli) printSchemas(body any, schemas ...tenant.Schema) error {
 }
 
 func (c *cli) changeCommand() *cobra.Command {
-	group := &cobra.Command{Use: "change", Short: "Read the directory's audit trail"}
+	group := &cobra.Command{Use: "change", Short: "Show the directory's audit trail"}
 	path := ofTenant(group)
 	var resource string
 	var limit int
 	list := &cobra.Command{
-		Use: "list", Short: "List who changed what in the directory, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List changes of the directory with their actors, newest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			query := url.Values{}
 			if resource != "" {
@@ -165,13 +170,13 @@ func (c *cli) changeCommand() *cobra.Command {
 			return c.print(changes, []string{"AT", "TYPE", "RESOURCE", "VERSION", "BY", "CHANGED", "IGNORED", "ACTOR"}, rows)
 		}),
 	}
-	list.Flags().StringVar(&resource, "resource", "", "only of one resource: a SCIM id, or the name of a user or agent")
-	list.Flags().IntVar(&limit, "limit", 100, "how many at the most; 0 is all")
+	list.Flags().StringVar(&resource, "resource", "", "list only changes of this resource: a SCIM id, or the name of a user or agent")
+	list.Flags().IntVar(&limit, "limit", 100, "maximum number of changes to list; 0 lists all")
 	group.AddCommand(list)
 	return group
 }
 
-// withClient opens the API's client for a command.
+// withClient creates an API client and calls run with it.
 func (c *cli) withClient(run func(*cobra.Command, *client, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		cl, err := c.client()

@@ -14,7 +14,7 @@ import (
 )
 
 func (c *cli) tenantCommand() *cobra.Command {
-	group := &cobra.Command{Use: "tenant", Short: "Keep tenants"}
+	group := &cobra.Command{Use: "tenant", Short: "Manage tenants"}
 	var profile string
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Create a tenant", Args: cobra.ExactArgs(1),
@@ -49,7 +49,8 @@ func (c *cli) tenantCommand() *cobra.Command {
 	return group
 }
 
-// tenantSet changes what is given, and leaves the rest.
+// tenantSet returns the command that changes a tenant's settings; those without a flag stay
+// unchanged.
 func (c *cli) tenantSet() *cobra.Command {
 	var profile string
 	var public bool
@@ -84,12 +85,12 @@ func (c *cli) tenantSet() *cobra.Command {
 		}),
 	}
 	set.Flags().StringVar(&profile, "profile", "", "dialect of the tenant's IdP: default, entra, okta or strict")
-	set.Flags().BoolVar(&public, "public-discovery", false, "let anyone read the discovery endpoints below /t/NAME/scim/v2; =false closes them")
-	set.Flags().IntVar(&perSecond, "requests-per-second", 0, "SCIM requests a second, in each process; 0 is the installation's")
-	set.Flags().IntVar(&leavers, "brake-leavers", 0, "hold back what cannot be undone when more than so many leave in the window; 0 is any number")
-	set.Flags().Float64Var(&share, "brake-share", 0, "the same for a share of the users, e.g. 0.1; 0 is any share")
-	set.Flags().DurationVar(&window, "brake-window", time.Hour, "the window of both, 1m to 168h")
-	set.Flags().StringVar(&orphans, "orphans", "", "what becomes of agents that lose their last owner: suspend, or manager (the owner's manager owns them)")
+	set.Flags().BoolVar(&public, "public-discovery", false, "allow unauthenticated reads of the discovery endpoints below /t/NAME/scim/v2; =false requires a token")
+	set.Flags().IntVar(&perSecond, "requests-per-second", 0, "maximum SCIM requests per second, in each process; 0 uses the installation's setting")
+	set.Flags().IntVar(&leavers, "brake-leavers", 0, "hold irreversible steps for approval if more than this many users leave in the window; 0 disables it")
+	set.Flags().Float64Var(&share, "brake-share", 0, "hold irreversible steps for approval if more than this share of the users leaves, e.g. 0.1; 0 disables it")
+	set.Flags().DurationVar(&window, "brake-window", time.Hour, "time window of --brake-leavers and --brake-share, 1m to 168h")
+	set.Flags().StringVar(&orphans, "orphans", "", "policy for agents that lose their last owner: suspend, or manager (transfer them to the owner's manager)")
 	return set
 }
 
@@ -119,9 +120,9 @@ func (c *cli) printTenants(body any, tenants ...tenant.Tenant) error {
 }
 
 func (c *cli) tokenCommand() *cobra.Command {
-	group := &cobra.Command{Use: "token", Short: "Keep tokens; those of class operator belong to no tenant"}
+	group := &cobra.Command{Use: "token", Short: "Manage tokens; operator tokens belong to no tenant"}
 	var of string
-	group.PersistentFlags().StringVar(&of, "tenant", "", "the tenant; none for operator tokens")
+	group.PersistentFlags().StringVar(&of, "tenant", "", "name or ID of the tenant; omit it for operator tokens")
 	path := func() string {
 		if of == "" {
 			return "/operator-tokens"
@@ -156,9 +157,9 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 			return c.secret(issued.Secret)
 		},
 	}
-	cmd.Flags().StringVar(&class, "class", "", "scim, platform, receiver or operator")
-	cmd.Flags().StringVar(&description, "description", "", "what it is for")
-	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is valid; 0 is for ever")
+	cmd.Flags().StringVar(&class, "class", "", "class of the token: scim, platform, receiver or operator")
+	cmd.Flags().StringVar(&description, "description", "", "purpose of the token")
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is valid; 0 means that it does not expire")
 	if err := cmd.MarkFlagRequired("class"); err != nil {
 		panic(err) // the flag is defined above
 	}
@@ -207,7 +208,7 @@ func (c *cli) tokenRevoke(path func() string) *cobra.Command {
 	}
 }
 
-// stamp writes a time for tables; absent is a dash.
+// stamp formats a time for tables: RFC 3339 in UTC, or a dash for nil.
 func stamp(t *time.Time) string {
 	if t == nil {
 		return "-"

@@ -9,8 +9,8 @@ import (
 	"go.temporal.io/server/common/config"
 )
 
-// callerAuthorizer allows everything, and names the caller: with principal
-// propagation on, the name is put on every history event that the call causes.
+// callerAuthorizer allows every call and names the caller. With principal
+// propagation, the server records the name in each history event of the call.
 type callerAuthorizer struct{}
 
 // Authorize implements authorization.Authorizer. The name is the claim mapper's
@@ -28,8 +28,8 @@ func (callerAuthorizer) Authorize(_ context.Context, claims *authorization.Claim
 	return result, nil
 }
 
-// callerClaims takes the name from the authorization header ("Bearer NAME"):
-// no proof, as suits a server that listens on loopback for one developer.
+// callerClaims reads the caller's name from the authorization header ("Bearer
+// NAME") without verifying it: the server is for one developer, on loopback.
 type callerClaims struct{}
 
 func newCallerClaims(*config.Config) authorization.ClaimMapper { return callerClaims{} }
@@ -43,5 +43,5 @@ func (callerClaims) GetClaims(info *authorization.AuthInfo) (*authorization.Clai
 	return claims, nil
 }
 
-// AuthInfoRequired lets callers without a header through.
+// AuthInfoRequired returns false: the authorization header is optional.
 func (callerClaims) AuthInfoRequired() bool { return false }

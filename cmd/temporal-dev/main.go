@@ -1,8 +1,8 @@
-// Command temporal-dev is a whole Temporal in one binary: server, SQLite
-// persistence and Web UI. It takes the flags of `temporal server start-dev`, so
-// that testsuite.StartDevServer and people alike can drive it.
+// Command temporal-dev runs a Temporal server with SQLite persistence and the
+// Web UI in one binary. It accepts the flags of `temporal server start-dev`, so
+// that testsuite.StartDevServer can start it too.
 //
-// It is a module of its own because the server brings more than two hundred
+// It is a separate module because the server has more than two hundred
 // dependencies that the product must never require.
 package main
 
@@ -29,7 +29,7 @@ func main() {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "temporal-dev",
-		Short:         "A Temporal server with SQLite and its Web UI, for development and tests",
+		Short:         "Run a Temporal server with SQLite and its Web UI, for development and tests",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -43,7 +43,7 @@ func newStartDevCommand() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "start-dev",
-		Short: "Start server and UI, and stay until interrupted",
+		Short: "Start the server and the Web UI, and run until interrupted",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
 	}
@@ -53,12 +53,12 @@ func newStartDevCommand() *cobra.Command {
 	f.StringVar(&o.UIIP, "ui-ip", "", "address of the Web UI (default: that of --ip)")
 	f.IntVar(&o.UIPort, "ui-port", 0, "port of the Web UI (default: --port + 1000)")
 	f.StringVar(&o.UICodecEndpoint, "ui-codec-endpoint", "", "URL of the codec server that the Web UI asks to decode payloads")
-	f.BoolVar(&o.Headless, "headless", false, "no Web UI")
-	f.StringVarP(&o.DBFilename, "db-filename", "f", "", "SQLite file; without it everything is in memory")
-	f.StringArrayVarP(&o.Namespaces, "namespace", "n", nil, "namespace to create; repeatable (\"default\" always is)")
+	f.BoolVar(&o.Headless, "headless", false, "do not start the Web UI")
+	f.StringVarP(&o.DBFilename, "db-filename", "f", "", "SQLite file (default: in memory)")
+	f.StringArrayVarP(&o.Namespaces, "namespace", "n", nil, "namespace to create; repeatable (\"default\" is always created)")
 	f.StringArrayVar(&o.SearchAttributes, "search-attribute", nil, "custom search attribute KEY=TYPE, in every created namespace; repeatable")
 	f.StringArrayVar(&o.DynamicConfig, "dynamic-config-value", nil, "dynamic config KEY=JSON; repeatable")
-	f.StringVar(&o.LogLevel, "log-level", "error", "debug, info, warn, error or never")
-	f.StringVar(&o.LogFormat, "log-format", "text", "text or json")
+	f.StringVar(&o.LogLevel, "log-level", "error", "log level: debug, info, warn, error or never")
+	f.StringVar(&o.LogFormat, "log-format", "text", "log format: text or json")
 	return cmd
 }

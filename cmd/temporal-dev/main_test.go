@@ -13,9 +13,9 @@ import (
 	"go.temporal.io/sdk/workflow"
 )
 
-// TestAWorkflowOutlivesARestart runs the server on a file twice: what was
-// started in the first is found by the second, with the caller's name on its events.
-func TestAWorkflowOutlivesARestart(t *testing.T) {
+// TestServer_WorkflowSurvivesRestart runs the server twice on one file, and checks that the
+// second run has the first run's workflow with the caller's name in its events.
+func TestServer_WorkflowSurvivesRestart(t *testing.T) {
 	port, err := freePort("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func finish(t *testing.T, c client.Client, id string) {
 	}
 }
 
-func TestFlagsThatAreWrongAreTold(t *testing.T) {
+func TestOptions_RejectInvalidFlags(t *testing.T) {
 	for name, o := range map[string]options{
 		"a search attribute without a type": {SearchAttributes: []string{"x"}},
 		"an unknown type":                   {SearchAttributes: []string{"x=Teapot"}},
@@ -97,6 +97,6 @@ func TestFlagsThatAreWrongAreTold(t *testing.T) {
 		}
 	}
 	if _, err := (options{DynamicConfig: []string{"x=notjson"}}).dynamicConfig(); err == nil {
-		t.Error("a dynamic config value that is no JSON was accepted")
+		t.Error("a dynamic config value that is not JSON was accepted")
 	}
 }

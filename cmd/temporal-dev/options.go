@@ -37,8 +37,8 @@ func (o options) uiPort() int {
 	return o.Port + 1000
 }
 
-// searchAttributes reads KEY=TYPE; the type in the CLI's spelling (Keyword) or
-// in that of the API's enum (INDEXED_VALUE_TYPE_KEYWORD).
+// searchAttributes parses KEY=TYPE flags. TYPE is spelled as in the CLI
+// (Keyword) or as in the API's enum (INDEXED_VALUE_TYPE_KEYWORD).
 func (o options) searchAttributes() (map[string]enumspb.IndexedValueType, error) {
 	attributes := make(map[string]enumspb.IndexedValueType, len(o.SearchAttributes))
 	for _, arg := range o.SearchAttributes {
@@ -55,9 +55,9 @@ func (o options) searchAttributes() (map[string]enumspb.IndexedValueType, error)
 	return attributes, nil
 }
 
-// developmentDefaults make one shard on a laptop answer in milliseconds: the
-// server's own defaults read its single transfer queue 20 times a second, which
-// alone adds 100 ms to every workflow.
+// developmentDefaults returns dynamic config values that reduce latency on a
+// single shard. By default the server reads a shard's transfer queue 20 times a
+// second, which adds 100 ms to every workflow.
 func developmentDefaults() map[string]any {
 	return map[string]any{
 		"history.transferProcessorMaxPollRPS":            200,

@@ -28,13 +28,13 @@ import (
 
 const (
 	clusterName = "active"
-	// clusterID is fixed: a SQLite file outlives the process, and a server
-	// refuses a store whose cluster has another id.
+	// clusterID is constant because a server refuses a store with another
+	// cluster id, and the SQLite file is used by later processes.
 	clusterID = "6c1d9b1e-2f6b-4f0a-9f0e-6c6561766572"
 	storeName = "sqlite"
 )
 
-// run serves until the context ends.
+// run serves until ctx ends or the Web UI fails.
 func run(ctx context.Context, o options) error {
 	cfg, err := serverConfig(o)
 	if err != nil {
@@ -159,14 +159,14 @@ func storeConfig(o options) (*config.SQL, error) {
 	}, nil
 }
 
-// prepareStore creates the schema in a new file (the plugin does so itself in
-// memory), and the namespaces in any store.
+// prepareStore creates the schema in a new SQLite file (in memory, the plugin
+// creates it) and the namespaces.
 func prepareStore(cfg *config.Config, o options) error {
 	sql := cfg.Persistence.DataStores[storeName].SQL
 	if o.DBFilename != "" {
 		_, err := os.Stat(sql.DatabaseName)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("look at the SQLite file: %w", err)
+			return fmt.Errorf("stat the SQLite file: %w", err)
 		}
 		if err != nil {
 			if err := sqlite.SetupSchema(sql); err != nil {

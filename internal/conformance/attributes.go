@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// attributeChecks try what /Schemas declares.
+// attributeChecks returns the check of the attributes that /Schemas declares.
 func attributeChecks() []check {
-	return []check{{RFC, "every attribute is as /Schemas declares it: mutability, returned, required", func(p *probe) error {
+	return []check{{RFC, "attributes behave as /Schemas declares (mutability, returned, required)", func(p *probe) error {
 		tried := 0
 		var wrong []error
 		for _, rt := range p.types {
@@ -35,18 +35,19 @@ func attributeChecks() []check {
 			}
 		}
 		if tried == 0 {
-			return errors.New("/Schemas declares no attribute")
+			return errors.New("/Schemas declares no attributes")
 		}
 		return errors.Join(wrong...)
 	}}}
 }
 
-// isCommon: RFC 7643 section 3.1; some providers repeat them in their schemas.
+// isCommon reports whether an attribute is common (RFC 7643 section 3.1). Some providers repeat
+// common attributes in their schemas.
 func isCommon(name any) bool {
 	return slices.Contains([]any{"id", "meta", "schemas", "externalId"}, name)
 }
 
-// links are two resources that each attribute of references may lead to.
+// links creates the resources that reference attributes may refer to, two for each attribute.
 func (p *probe) links(map[string]any) (map[string][2]string, error) {
 	var users, agents [2]string
 	for i := range users {
@@ -70,7 +71,7 @@ func (p *probe) links(map[string]any) (map[string][2]string, error) {
 	return map[string][2]string{"members": users, "owners": users, "manager": users, "parent": agents}, nil
 }
 
-// attempt tries one attribute.
+// attempt tests one attribute.
 type attempt struct {
 	p     *probe
 	rt    map[string]any
@@ -108,7 +109,7 @@ func (t attempt) run() error {
 	return t.mutable(path, t.of(created))
 }
 
-// fillRequired gives the resource what its type asks for.
+// fillRequired sets the required attributes of the resource type.
 func (t attempt) fillRequired(body map[string]any) {
 	attributes, _ := t.p.schemas[fmt.Sprint(t.rt["schema"])]["attributes"].([]any)
 	for _, a := range attributes {
@@ -124,7 +125,7 @@ func (t attempt) fillRequired(body map[string]any) {
 	}
 }
 
-// of is the attribute's value in an answer.
+// of returns the attribute's value in a response.
 func (t attempt) of(a answer) any {
 	members := a.body
 	if !t.core() {
@@ -135,7 +136,8 @@ func (t attempt) of(a answer) any {
 
 func (t attempt) path() string { return fmt.Sprintf("%s:%v", t.urn, t.a["name"]) }
 
-// returned: by default, when it is asked for, or never (RFC 7643 section 7).
+// returned checks that the attribute is returned by default, on request or never, as declared
+// (RFC 7643 section 7).
 func (t attempt) returned(path string) error {
 	written := t.a["mutability"] != "readOnly"
 	for query, want := range map[string]bool{
@@ -147,13 +149,14 @@ func (t attempt) returned(path string) error {
 			return err
 		}
 		if got := t.of(a); (got != nil) != want {
-			return fmt.Errorf("mutability %v, returned %v: a GET%s shows %v", t.a["mutability"], t.a["returned"], query, got)
+			return fmt.Errorf("mutability %v, returned %v: a GET%s returned %v",
+				t.a["mutability"], t.a["returned"], query, got)
 		}
 	}
 	return nil
 }
 
-// mutable: what may be written may be changed, and nothing else.
+// mutable checks that a PATCH changes the attribute exactly if its mutability allows it.
 func (t attempt) mutable(path string, before any) error {
 	other, err := json.Marshal(t.sample(second))
 	if err != nil {
@@ -167,12 +170,12 @@ func (t attempt) mutable(path string, before any) error {
 	switch t.a["mutability"] {
 	case "immutable":
 		if !refused {
-			return fmt.Errorf("immutable, and changed: %v", a)
+			return fmt.Errorf("a PATCH of an immutable attribute was not refused: %v", a)
 		}
 		return nil
 	case "readOnly":
 		if !refused && a.status != http.StatusOK && a.status != http.StatusNoContent {
-			return fmt.Errorf("read-only: %v", a)
+			return fmt.Errorf("a PATCH of a read-only attribute: %v", a)
 		}
 	default:
 		if a.status != http.StatusOK && a.status != http.StatusNoContent {
@@ -193,7 +196,7 @@ func (t attempt) mutable(path string, before any) error {
 	return t.p.refused(http.StatusBadRequest, "", http.MethodPatch, path, patchOf(fmt.Sprintf(`{"op":"remove","path":%q}`, t.path())))
 }
 
-// which of an attribute's two sample values.
+// which selects one of an attribute's two sample values.
 type which int
 
 const (
@@ -201,7 +204,7 @@ const (
 	second
 )
 
-// sample is a value that the attribute takes.
+// sample returns a valid value of the attribute.
 func (t attempt) sample(w which) any {
 	value := t.one(t.a, w)
 	if t.a["multiValued"] == true {

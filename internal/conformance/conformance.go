@@ -1,6 +1,6 @@
-// Package conformance probes a SCIM 2.0 service provider from outside, as its
-// clients do: with the shapes that Okta and Entra put on the wire, and with what
-// RFC 7643 and RFC 7644 ask. It makes resources of its own, and deletes them.
+// Package conformance probes a SCIM 2.0 service provider as a client, with the requests that
+// Okta and Entra send and with the requirements of RFC 7643 and RFC 7644. It creates its own
+// resources and deletes them.
 package conformance
 
 import (
@@ -27,18 +27,18 @@ const (
 // Sets lists all sets.
 func Sets() []Set { return []Set{RFC, Okta, Entra} }
 
-// Outcome is how a check ended.
+// Outcome is the outcome of a check.
 type Outcome string
 
-// The outcomes. A check is skipped where the provider says that it does not do
-// what is checked.
+// The outcomes. A check is skipped if the provider declares that it does not support the
+// feature.
 const (
 	Passed  Outcome = "passed"
 	Failed  Outcome = "failed"
 	Skipped Outcome = "skipped"
 )
 
-// Result is one check's.
+// Result is the result of one check.
 type Result struct {
 	Set     Set     `json:"set"`
 	Name    string  `json:"name"`
@@ -55,31 +55,31 @@ type Target struct {
 	Client *http.Client
 }
 
-// check is one thing that a provider does right, or not.
+// check tests one behaviour of a provider.
 type check struct {
 	set  Set
 	name string
 	run  func(*probe) error
 }
 
-// ErrRefused says that the provider takes no request with that token.
-var ErrRefused = errors.New("the token is refused")
+// ErrRefused is returned if the provider rejects the token.
+var ErrRefused = errors.New("the provider rejected the token")
 
-// skip is why a check does not apply.
+// skip is returned by a check that does not apply.
 type skip struct{ why string }
 
 func (s *skip) Error() string { return s.why }
 
-// Run probes the target with the checks of the sets, in order, and reports each
-// result as it comes. It fails only where nothing can be probed at all.
-// Error: [ErrRefused].
+// Run runs the checks of the sets in order and calls report after each one. It returns an
+// error only if the target cannot be probed at all, such as [ErrRefused], or if ctx ends.
 func Run(ctx context.Context, t Target, sets []Set, report func(Result)) ([]Result, error) {
 	p := &probe{ctx: ctx, target: t, mark: strings.ToLower(rand.Text()[:10])}
 	if err := p.discover(); err != nil {
 		return nil, fmt.Errorf("read the ServiceProviderConfig of %s: %w", t.URL, err)
 	}
 	defer p.cleanUp()
-	checks := slices.Concat(protocolChecks(), queryChecks(), writeChecks(), attributeChecks(), rowChecks(Okta, oktaRows), rowChecks(Entra, entraRows))
+	checks := slices.Concat(protocolChecks(), queryChecks(), writeChecks(), attributeChecks(),
+		rowChecks(Okta, oktaRows), rowChecks(Entra, entraRows))
 	var results []Result
 	for _, c := range checks {
 		if !slices.Contains(sets, c.set) || ctx.Err() != nil {

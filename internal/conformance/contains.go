@@ -5,18 +5,18 @@ import (
 	"fmt"
 )
 
-// Absent stands, as a wanted value, for a member that must not be there.
+// Absent is the wanted value of a member that must be absent.
 const Absent = "<absent>"
 
-// Contains tells where got differs from the wanted JSON: objects may hold more,
-// lists may not, and what is [Absent] must not be there.
+// Contains returns an error that names where got differs from want. Objects may have more
+// members than wanted, lists may not have more elements, and [Absent] members must be absent.
 func Contains(got, want any) error { return contains(want, got, "") }
 
-// ContainsJSON is [Contains] for what is written as JSON.
+// ContainsJSON is [Contains] with want as JSON.
 func ContainsJSON(got any, want string) error {
 	var wanted any
 	if err := json.Unmarshal([]byte(want), &wanted); err != nil {
-		return fmt.Errorf("the wanted JSON %s: %w", want, err)
+		return fmt.Errorf("parse the wanted JSON %s: %w", want, err)
 	}
 	return Contains(got, wanted)
 }

@@ -8,14 +8,14 @@ import (
 )
 
 // filterCase is a filter and whether the probe's user matches it. {name}, {mark} and {user}
-// stand for her userName, her externalId and the URN of her schema.
+// are placeholders for the user's userName, its externalId and the URN of its schema.
 type filterCase struct {
 	filter  string
 	matches bool
 }
 
-// filterGroups are the filters by what they try, so that a provider that does one thing
-// wrong fails one check. The cases of the first group alone differ in case from what is stored.
+// filterGroups groups the filters by feature, so that one fault of a provider fails one check.
+// Only the cases of the first group differ in case from the stored values.
 var filterGroups = []struct {
 	name  string
 	cases []filterCase
@@ -46,7 +46,7 @@ var filterGroups = []struct {
 	{"value filters", []filterCase{{`emails[type eq "work" and value co "h@"]`, false}, {`emails[type eq "home" and value co "h@"]`, true}}},
 }
 
-// filterChecks try each operator by itself (RFC 7644 section 3.4.2.2).
+// filterChecks returns one check for each group (RFC 7644 section 3.4.2.2).
 func filterChecks() []check {
 	var checks []check
 	for _, g := range filterGroups {
@@ -67,20 +67,20 @@ func (p *probe) filters(cases []filterCase) error {
 	for _, c := range cases {
 		filter := replace.Replace(c.filter)
 		query := filter
-		if !strings.HasPrefix(filter, "userName eq") { // which selects the user by itself
+		if !strings.HasPrefix(filter, "userName eq") { // selects the user without a further condition
 			query = fmt.Sprintf("userName eq %q and %s", p.filtered, filter)
 		}
 		a, err := p.want(http.StatusOK, http.MethodGet, filterPath("/Users", query), "")
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %w", filter, err))
 		} else if (len(resourcesOf(a)) == 1) != c.matches {
-			wrong = append(wrong, fmt.Errorf("%s selects %d", filter, len(resourcesOf(a))))
+			wrong = append(wrong, fmt.Errorf("%s selects %d resources", filter, len(resourcesOf(a))))
 		}
 	}
 	return errors.Join(wrong...)
 }
 
-// makeFiltered creates the user that all filters try, once.
+// makeFiltered creates the user that all filters test, once.
 func (p *probe) makeFiltered() error {
 	if p.filtered != "" {
 		return nil

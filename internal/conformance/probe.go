@@ -25,21 +25,21 @@ const (
 	patchPrefix = `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[`
 )
 
-// probe talks to the target, and remembers what it made there.
+// probe sends requests to the target and records the resources that it creates.
 type probe struct {
-	ctx    context.Context //nolint:containedctx // of the one run that the probe is
+	ctx    context.Context //nolint:containedctx // a probe lives for one run
 	target Target
-	mark   string // stands in every name that the probe makes
+	mark   string // part of every name that the probe creates
 	made   []string
 	count  int
-	// filtered is the userName of the user that all filters try; empty before she is created.
+	// filtered is the userName of the user that all filters test; empty until it is created.
 	filtered string
 	config   map[string]any            // ServiceProviderConfig
 	types    []map[string]any          // ResourceTypes
 	schemas  map[string]map[string]any // by id
 }
 
-// answer is what a request got.
+// answer is the response to a request.
 type answer struct {
 	request string
 	status  int
@@ -86,7 +86,7 @@ func (p *probe) do(method, path, body string, headers ...string) (answer, error)
 	if a.raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
 		return a, err
 	}
-	_ = json.Unmarshal(a.raw, &a.body) // what is no JSON is told by whoever wants some
+	_ = json.Unmarshal(a.raw, &a.body) // checks that need JSON report its absence
 	if id, ok := a.body["id"].(string); ok && method == http.MethodPost && a.status == http.StatusCreated {
 		endpoint, _, _ := strings.Cut(path, "?")
 		p.made = append(p.made, endpoint+"/"+id)
@@ -94,7 +94,7 @@ func (p *probe) do(method, path, body string, headers ...string) (answer, error)
 	return a, nil
 }
 
-// want sends a request whose answer must have one of the statuses.
+// want sends a request and returns an error unless the response has the status.
 func (p *probe) want(status int, method, path, body string, headers ...string) (answer, error) {
 	a, err := p.do(method, path, body, headers...)
 	if err == nil && a.status != status {
@@ -103,46 +103,46 @@ func (p *probe) want(status int, method, path, body string, headers ...string) (
 	return a, err
 }
 
-// refused is want for errors: the body must be one of RFC 7644 section 3.12.
+// refused is like want, but the body must be an error of RFC 7644 section 3.12.
 func (p *probe) refused(status int, scimType, method, path, body string, headers ...string) error {
 	a, err := p.want(status, method, path, body, headers...)
 	if err != nil {
 		return err
 	}
 	if err := Contains(a.body, map[string]any{"schemas": []any{errorURN}, "status": fmt.Sprint(status)}); err != nil {
-		return fmt.Errorf("no SCIM error: %w: %v", err, a)
+		return fmt.Errorf("the body is not a SCIM error: %w: %v", err, a)
 	}
 	for name := range a.body {
 		if !slices.Contains([]string{"schemas", "status", "scimType", "detail"}, name) {
-			return fmt.Errorf("the error has a member %q, which RFC 7644 section 3.12 does not: %v", name, a)
+			return fmt.Errorf("the error has the member %q, which RFC 7644 section 3.12 does not define: %v", name, a)
 		}
 	}
-	// A scimType is optional (RFC 7644 section 3.12); another one than is meant is wrong.
+	// scimType is optional (RFC 7644 section 3.12), but must be correct if present.
 	if got, _ := a.body["scimType"].(string); scimType != "" && got != "" && got != scimType {
 		return fmt.Errorf("want scimType %s: %v", scimType, a)
 	}
 	return nil
 }
 
-// name is one that nobody else has.
+// name returns a unique name.
 func (p *probe) name(kind string) string {
 	p.count++
 	return fmt.Sprintf("leaver-probe-%s-%s-%d", p.mark, kind, p.count)
 }
 
-// create makes a resource, and returns its path.
+// create creates a resource and returns its path.
 func (p *probe) create(endpoint, body string) (path string, a answer, err error) {
 	if a, err = p.want(http.StatusCreated, http.MethodPost, endpoint, body); err != nil {
 		return "", a, err
 	}
 	id, ok := a.body["id"].(string)
 	if !ok {
-		return "", a, fmt.Errorf("no id: %v", a)
+		return "", a, fmt.Errorf("the response has no id: %v", a)
 	}
 	return endpoint + "/" + id, a, nil
 }
 
-// user makes a user, with more members than the name where given.
+// user creates a user. more is further members of its JSON, or empty.
 func (p *probe) user(more string) (path, name string, err error) {
 	name = p.name("user")
 	if more != "" {
@@ -158,7 +158,7 @@ func filterPath(endpoint, filter string) string {
 	return endpoint + "?filter=" + url.QueryEscape(filter)
 }
 
-// discover reads what the provider says of itself.
+// discover reads the provider's ServiceProviderConfig, Schemas and ResourceTypes.
 func (p *probe) discover() error {
 	a, err := p.want(http.StatusOK, http.MethodGet, "/ServiceProviderConfig", "")
 	if a.status == http.StatusUnauthorized || a.status == http.StatusForbidden {
@@ -168,7 +168,7 @@ func (p *probe) discover() error {
 		return err
 	}
 	if p.config = a.body; a.body == nil {
-		return fmt.Errorf("no JSON: %v", a)
+		return fmt.Errorf("the response is not JSON: %v", a)
 	}
 	p.schemas = make(map[string]map[string]any)
 	for _, schema := range p.listed("/Schemas") {
@@ -179,8 +179,8 @@ func (p *probe) discover() error {
 	return nil
 }
 
-// listed are the resources of a discovery endpoint; what is wrong with it a
-// check tells.
+// listed returns the resources of a discovery endpoint, or nil if it fails: a check reports
+// the failure.
 func (p *probe) listed(path string) []map[string]any {
 	a, err := p.do(http.MethodGet, path, "")
 	if err != nil {
@@ -200,7 +200,7 @@ func resourcesOf(a answer) []map[string]any {
 	return resources
 }
 
-// needs skips a check of what the provider does not claim to do.
+// needs returns a skip if the provider does not declare the feature as supported.
 func (p *probe) needs(feature string) error {
 	claims, _ := p.config[feature].(map[string]any)
 	if claims["supported"] == true {
@@ -209,7 +209,7 @@ func (p *probe) needs(feature string) error {
 	return &skip{"ServiceProviderConfig says that " + feature + " is not supported"}
 }
 
-// cleanUp deletes what was made, last first, whatever became of it.
+// cleanUp deletes the created resources in reverse order and ignores errors.
 func (p *probe) cleanUp() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), cleanUpTime)
 	defer cancel()

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// protocolChecks are of discovery, errors and media types.
+// protocolChecks returns the checks of discovery, errors and media types.
 func protocolChecks() []check {
 	return []check{
 		{RFC, "ServiceProviderConfig has every required member (RFC 7643 section 5)", func(p *probe) error {
@@ -23,14 +23,14 @@ func protocolChecks() []check {
 			}
 			for _, path := range [][2]string{{"bulk", "maxOperations"}, {"bulk", "maxPayloadSize"}, {"filter", "maxResults"}} {
 				if _, ok := p.config[path[0]].(map[string]any)[path[1]].(float64); !ok {
-					return fmt.Errorf("%s.%s is no number: some clients stop using PATCH then", path[0], path[1])
+					return fmt.Errorf("%s.%s is not a number: some clients then stop using PATCH", path[0], path[1])
 				}
 			}
 			return nil
 		}},
 		{RFC, "ResourceTypes and Schemas agree (RFC 7643 sections 6 and 7)", func(p *probe) error {
 			if len(p.types) == 0 || len(p.schemas) == 0 {
-				return errors.New("one of them lists nothing")
+				return errors.New("/ResourceTypes or /Schemas is empty")
 			}
 			for _, rt := range p.types {
 				for _, urn := range urnsOf(rt) {
@@ -50,20 +50,20 @@ func protocolChecks() []check {
 		{RFC, "discovery refuses a filter (RFC 7644 section 4)", func(p *probe) error {
 			return p.refused(http.StatusForbidden, "", http.MethodGet, filterPath("/Schemas", `id eq "x"`), "")
 		}},
-		{RFC, "who has no valid token gets 401 in SCIM's terms", func(p *probe) error {
+		{RFC, "a request without a valid token is a 401 SCIM error", func(p *probe) error {
 			return errors.Join(p.refused(http.StatusUnauthorized, "", http.MethodGet, "/Users", "", "Authorization", ""),
 				p.refused(http.StatusUnauthorized, "", http.MethodGet, "/Users", "", "Authorization", "Bearer "+p.target.Token+"x"))
 		}},
-		{RFC, "what is not there is 404 in SCIM's terms", func(p *probe) error {
+		{RFC, "an unknown resource or endpoint is a 404 SCIM error", func(p *probe) error {
 			return errors.Join(p.refused(http.StatusNotFound, "", http.MethodGet, "/Users/"+p.mark, ""), p.refused(http.StatusNotFound, "", http.MethodGet, "/Nowhere-"+p.mark, ""))
 		}},
-		{RFC, "a method that an endpoint does not take is 405", func(p *probe) error {
+		{RFC, "a method that an endpoint does not support is 405", func(p *probe) error {
 			return p.refused(http.StatusMethodNotAllowed, "", http.MethodPost, "/ServiceProviderConfig", "{}")
 		}},
-		{RFC, "a body that is no JSON is invalidSyntax", func(p *probe) error {
+		{RFC, "a body that is not JSON is invalidSyntax", func(p *probe) error {
 			return p.refused(http.StatusBadRequest, "invalidSyntax", http.MethodPost, "/Users", `{"userName":`)
 		}},
-		{RFC, "a body of another type is refused; application/json is taken", func(p *probe) error {
+		{RFC, "a body of another media type is refused; application/json is accepted", func(p *probe) error {
 			a, err := p.do(http.MethodPost, "/Users", "x", "Content-Type", "text/plain")
 			if err != nil || (a.status != http.StatusUnsupportedMediaType && a.status != http.StatusBadRequest) {
 				return errors.Join(err, fmt.Errorf("want 415 or 400: %v", a))
@@ -71,7 +71,7 @@ func protocolChecks() []check {
 			_, err = p.want(http.StatusCreated, http.MethodPost, "/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q}`, userURN, p.name("user")), "Content-Type", "application/json")
 			return err
 		}},
-		{RFC, "answers are application/scim+json", func(p *probe) error {
+		{RFC, "responses are application/scim+json", func(p *probe) error {
 			for _, path := range []string{"/Users?count=1", "/Users/" + p.mark, "/ServiceProviderConfig"} {
 				a, err := p.do(http.MethodGet, path, "")
 				if err != nil {
@@ -83,14 +83,14 @@ func protocolChecks() []check {
 			}
 			return nil
 		}},
-		{RFC, "/Me is the caller's resource, or there is none (RFC 7644 section 3.11)", func(p *probe) error {
+		{RFC, "/Me is the caller's resource or is not supported (RFC 7644 section 3.11)", func(p *probe) error {
 			a, err := p.do(http.MethodGet, "/Me", "")
 			if err == nil && !slices.Contains([]int{http.StatusOK, http.StatusPermanentRedirect, http.StatusNotFound, http.StatusNotImplemented}, a.status) {
 				err = fmt.Errorf("%v", a)
 			}
 			return err
 		}},
-		{RFC, "200 KB of parentheses are refused, and the provider lives", func(p *probe) error {
+		{RFC, "200 KB of parentheses are refused and the provider stays up", func(p *probe) error {
 			body := fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:api:messages:2.0:SearchRequest"],"filter":"%suserName pr%s"}`, strings.Repeat("(", 100_000), strings.Repeat(")", 100_000))
 			a, err := p.do(http.MethodPost, "/Users/.search", body)
 			if err != nil || a.status < http.StatusBadRequest || a.status >= http.StatusInternalServerError {
@@ -102,7 +102,7 @@ func protocolChecks() []check {
 	}
 }
 
-// urnsOf are the schemas of a resource type.
+// urnsOf returns the URNs of a resource type's schemas.
 func urnsOf(rt map[string]any) []string {
 	urn, _ := rt["schema"].(string)
 	urns := []string{urn}

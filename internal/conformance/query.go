@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// queryChecks are of lists: filters, pages, order and projection.
+// queryChecks returns the checks of lists: filters, pages, order and projection.
 func queryChecks() []check {
 	return append(filterChecks(), []check{
-		{RFC, "a list of nothing has Resources, and counts none", func(p *probe) error {
+		{RFC, "an empty list has totalResults 0 and empty Resources", func(p *probe) error {
 			a, err := p.want(http.StatusOK, http.MethodGet, filterPath("/Users", fmt.Sprintf("userName eq %q", p.name("nobody"))), "")
 			if err != nil {
 				return err
 			}
 			return Contains(a.body, map[string]any{"schemas": []any{listURN}, "totalResults": 0.0, "Resources": []any{}})
 		}},
-		{RFC, "a filter that is none is invalidFilter", func(p *probe) error {
+		{RFC, "a malformed filter is invalidFilter", func(p *probe) error {
 			if err := p.needs("filter"); err != nil {
 				return err
 			}
@@ -29,20 +29,20 @@ func queryChecks() []check {
 			}
 			return nil
 		}},
-		{RFC, "what is never returned cannot be filtered by", func(p *probe) error {
+		{RFC, "an attribute that is never returned cannot be filtered by", func(p *probe) error {
 			path, name, err := p.user(`"password":"pr0be-Secret!"`)
 			if err != nil {
 				return err
 			}
 			a, err := p.do(http.MethodGet, filterPath("/Users", fmt.Sprintf(`userName eq %q and password sw "pr0be"`, name)), "")
 			if err == nil && a.status == http.StatusOK && len(resourcesOf(a)) > 0 {
-				err = fmt.Errorf("a filter read the password of %s", path)
+				err = fmt.Errorf("a filter on password selected %s", path)
 			}
 			return err
 		}},
-		{RFC, "index pages meet everybody once, and are clamped (section 3.4.2.4)", (*probe).pages},
-		{RFC, "cursor pages meet everybody once (RFC 9865)", (*probe).cursors},
-		{RFC, "sortBy orders (section 3.4.2.3)", func(p *probe) error {
+		{RFC, "index pages return each resource once and are clamped (section 3.4.2.4)", (*probe).pages},
+		{RFC, "cursor pages return each resource once (RFC 9865)", (*probe).cursors},
+		{RFC, "sortBy and sortOrder sort a list (section 3.4.2.3)", func(p *probe) error {
 			if err := p.needs("sort"); err != nil {
 				return err
 			}
@@ -56,12 +56,12 @@ func queryChecks() []check {
 					return err
 				}
 				if strings.Join(got, "") != want {
-					return fmt.Errorf("%s is %v", order, got)
+					return fmt.Errorf("sortOrder=%s returned %v", order, got)
 				}
 			}
 			return nil
 		}},
-		{RFC, "attributes and excludedAttributes project; id and schemas stay (section 3.9)", func(p *probe) error {
+		{RFC, "attributes and excludedAttributes select; id and schemas are kept (section 3.9)", func(p *probe) error {
 			path, name, err := p.user(`"displayName":"Probe","name":{"givenName":"G","familyName":"F"}`)
 			if err != nil {
 				return err
@@ -87,7 +87,7 @@ func queryChecks() []check {
 			}
 			return nil
 		}},
-		{RFC, "POST /.search is the same query (section 3.4.3)", func(p *probe) error {
+		{RFC, "POST /.search runs the same query as a GET (section 3.4.3)", func(p *probe) error {
 			_, name, err := p.user("")
 			if err != nil {
 				return err
@@ -107,7 +107,8 @@ func queryChecks() []check {
 	}...)
 }
 
-// three users whose names end with a, b and c, made in another order.
+// three creates three users whose names end with b, c and a, in that order, and returns the
+// prefix of the names.
 func (p *probe) three() (prefix string, err error) {
 	prefix = p.name("of-three")
 	for _, letter := range []string{"b", "c", "a"} {
@@ -118,7 +119,7 @@ func (p *probe) three() (prefix string, err error) {
 	return prefix, nil
 }
 
-// names are the last letters of the names in a list.
+// names returns the last letters of the userNames in a list.
 func (p *probe) names(path string) ([]string, error) {
 	a, err := p.want(http.StatusOK, http.MethodGet, path, "")
 	if err != nil {
@@ -152,7 +153,7 @@ func (p *probe) pages() error {
 		}
 	}
 	if slices.Sort(met); len(slices.Compact(met)) != 3 {
-		return fmt.Errorf("three pages of one meet %v", met)
+		return fmt.Errorf("three pages of one resource returned %v, want three different ones", met)
 	}
 	for query, want := range map[string]map[string]any{
 		"&count=0": {"totalResults": 3.0}, "&count=-5": {"totalResults": 3.0}, "&startIndex=0": {"totalResults": 3.0, "itemsPerPage": 3.0},
@@ -194,7 +195,7 @@ func (p *probe) cursors() error {
 		}
 	}
 	if len(met) != 3 || cursor != "" {
-		return fmt.Errorf("pages of two meet %d of 3, and end %t", len(met), cursor == "")
+		return fmt.Errorf("pages of two returned %d of 3 resources; ended: %t", len(met), cursor == "")
 	}
 	return p.refused(http.StatusBadRequest, "invalidCursor", http.MethodGet, base+"nonsense", "")
 }

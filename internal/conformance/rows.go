@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// row is what a client sends to a user and a group of two, and what is there
-// afterwards. {user}, {other}, {third} and {group} are ids, {name} the user's
-// name, {new} one that is free.
+// row is a sequence of requests to a user and to a group of two users. {user}, {other},
+// {third} and {group} are placeholders for ids, {name} for the user's name and {new} for an
+// unused name.
 type row struct {
 	name  string
 	steps []step
 }
 
-// step is one exchange: the answer has one of the statuses, and after it the
-// resource at `then` contains `want`.
+// step is one request. The response must have one of the statuses, and afterwards the
+// resource at `then` must contain `want`.
 type step struct {
-	request  string // method and path; what is behind "?" is escaped
+	request  string // method and path; the query after "?" is escaped
 	body     string
 	statuses []int
-	answer   string // JSON that the answer contains
+	answer   string // JSON that the response must contain
 	then     string
 	want     string
-	// strict: a provider that refuses what its schema does not know, or a target
-	// that is not there, may answer 400 (RFC 7644 section 3.5.2.3).
+	// strict is set if a provider may answer 400 because it rejects unknown attributes or
+	// missing targets (RFC 7644 section 3.5.2.3).
 	strict bool
 }
 
@@ -37,16 +37,16 @@ var (
 )
 
 var oktaRows = []row{
-	{"looks for a user that is not there", []step{{request: `GET /Users?filter=userName eq "{new}"&startIndex=1&count=100`, statuses: ok, answer: `{"totalResults":0,"Resources":[]}`}}},
+	{"filters for a user that does not exist", []step{{request: `GET /Users?filter=userName eq "{new}"&startIndex=1&count=100`, statuses: ok, answer: `{"totalResults":0,"Resources":[]}`}}},
 	{"creates a user with a password and groups", []step{{
 		request: "POST /Users", statuses: []int{201}, answer: `{"userName":"{new}","active":true,"password":"<absent>"}`,
 		body: `{"schemas":["` + userURN + `"],"userName":"{new}","name":{"givenName":"T","familyName":"U"},"emails":[{"primary":true,"value":"t@okta.example","type":"work"}],"displayName":"T U","locale":"en-US","externalId":"00u1","groups":[],"password":"1mz050nq","active":true}`,
 	}}},
-	{"echoes what it read by PUT", []step{{
+	{"sends a user back unchanged by PUT", []step{{
 		request: "PUT /Users/{user}", statuses: ok, answer: `{"id":"{user}","userName":"{name}"}`,
 		body: `{"schemas":["` + userURN + `"],"id":"{user}","userName":"{name}","active":true,"groups":[{"value":"{group}"}],"meta":{"resourceType":"User"}}`,
 	}}},
-	{"deactivates by PATCH without a path, and restores", []step{
+	{"deactivates by PATCH without a path and reactivates", []step{
 		{request: "PATCH /Users/{user}", body: patchOf(`{"op":"replace","value":{"active":false}}`), statuses: okOrEmpty, then: "/Users/{user}", want: `{"active":false}`},
 		{request: "PATCH /Users/{user}", body: patchOf(`{"op":"replace","value":{"active":true}}`), statuses: okOrEmpty, then: "/Users/{user}", want: `{"active":true}`},
 	}},
@@ -59,7 +59,7 @@ var oktaRows = []row{
 	}}},
 	{"replaces members without a path", []step{{request: "PATCH /Groups/{group}", body: patchOf(`{"op":"replace","value":{"members":[{"value":"{third}"}]}}`), statuses: okOrEmpty, then: "/Groups/{group}", want: `members {third}`}}},
 	{"empties a group", []step{{request: "PATCH /Groups/{group}", body: patchOf(`{"op":"replace","path":"members","value":[]}`), statuses: okOrEmpty, then: "/Groups/{group}", want: `members`}}},
-	{"unlinks a group, and keeps its users", []step{{request: "DELETE /Groups/{group}", statuses: []int{204}, then: "/Users/{user}", want: `{"id":"{user}"}`}}},
+	{"deletes a group and keeps its users", []step{{request: "DELETE /Groups/{group}", statuses: []int{204}, then: "/Users/{user}", want: `{"id":"{user}"}`}}},
 }
 
 var entraRows = []row{
@@ -78,7 +78,7 @@ var entraRows = []row{
 	{"removes only the member that the value names", []step{{request: "PATCH /Groups/{group}", body: patchOf(`{"op":"Remove","path":"members","value":[{"$ref":null,"value":"{user}"}]}`), statuses: okOrEmpty, then: "/Groups/{group}", want: `members {other}`}}},
 	{"removes a member by a filter", []step{{request: "PATCH /Groups/{group}", body: patchOf(`{"op":"remove","path":"members[value eq \"{user}\"]"}`), statuses: okOrEmpty, then: "/Groups/{group}", want: `members {other}`}}},
 	{"sends primary as a string", []step{{request: "POST /Users", body: `{"schemas":["` + userURN + `"],"userName":"{new}","roles":[{"primary":"True","value":"r","display":"R"}]}`, statuses: []int{201}, answer: `{"roles":[{"primary":true,"value":"r"}]}`}}},
-	{"creates a group with a schema of its own", []step{{
+	{"creates a group with an unknown schema", []step{{
 		request: "POST /Groups", body: `{"schemas":["` + groupURN + `","http://schemas.microsoft.com/2006/11/ResourceManagement/ADSCIM/2.0/Group"],"externalId":"8aa1","displayName":"{new}","meta":{"resourceType":"Group"}}`,
 		statuses: []int{201}, answer: `{"displayName":"{new}"}`, strict: true,
 	}}},
@@ -88,7 +88,7 @@ var entraRows = []row{
 		{request: `GET /Groups?filter=id eq "{group}" and members eq "{user}"&attributes=id`, statuses: ok, answer: `{"totalResults":1}`},
 		{request: `GET /Groups?filter=id eq "{group}" and members eq "{third}"&attributes=id`, statuses: ok, answer: `{"totalResults":0}`},
 	}},
-	{"filters without quotes, and behind a value filter", []step{
+	{"filters by an unquoted value and after a value filter", []step{
 		{request: "PATCH /Users/{user}", body: patchOf(`{"op":"add","value":{"externalId":"{new}","emails":[{"type":"work","value":"{new}@b.example"}]}}`), statuses: okOrEmpty},
 		{request: `GET /Users?filter=externalId eq {new}`, statuses: ok, answer: `{"totalResults":1}`},
 		{request: `GET /Users?filter=emails[type eq "work"].value eq "{new}@B.example"`, statuses: ok, answer: `{"totalResults":1}`},
@@ -134,8 +134,8 @@ func (p *probe) row(r row) error {
 	return nil
 }
 
-// EscapeQuery escapes the query of a target that is written as people read it
-// (/Users?filter=userName eq "ada"), and leaves its path alone.
+// EscapeQuery escapes the query of a target that is written unescaped
+// (/Users?filter=userName eq "ada") and leaves its path unchanged.
 func EscapeQuery(target string) string {
 	path, query, _ := strings.Cut(target, "?")
 	if query == "" {
@@ -189,7 +189,7 @@ func (p *probe) step(s step, fill *strings.Replacer) error {
 	return nil
 }
 
-// sameMembers compares as a set: members have no order.
+// sameMembers returns an error unless the members are the wanted ones, in any order.
 func sameMembers(a answer, want []string) error {
 	left := make(map[string]bool)
 	for _, id := range want {
@@ -200,12 +200,12 @@ func sameMembers(a answer, want []string) error {
 		object, _ := m.(map[string]any)
 		id, _ := object["value"].(string)
 		if !left[id] {
-			return fmt.Errorf("afterwards %s is a member", id)
+			return fmt.Errorf("afterwards %s is an unexpected member", id)
 		}
 		delete(left, id)
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("afterwards %d of %d are no members", len(left), len(want))
+		return fmt.Errorf("afterwards %d of %d wanted members are missing", len(left), len(want))
 	}
 	return nil
 }

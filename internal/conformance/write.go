@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// writeChecks are of resources' lives: made, replaced, patched, deleted.
+// writeChecks returns the checks of creating, replacing, patching and deleting resources.
 func writeChecks() []check {
 	return []check{
-		{RFC, "a POST answers 201 with Location, meta and the whole resource (section 3.3)", func(p *probe) error {
+		{RFC, "a POST returns 201 with Location, meta and the whole resource (section 3.3)", func(p *probe) error {
 			name := p.name("user")
 			path, a, err := p.create("/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q,"password":"pr0be-Secret!","id":"mine","meta":{"version":"x"}}`, userURN, name))
 			if err != nil {
@@ -19,9 +19,9 @@ func writeChecks() []check {
 			location := a.header.Get("Location")
 			switch {
 			case location == "":
-				return fmt.Errorf("the answer has no Location header: %v", a)
+				return fmt.Errorf("the response has no Location header: %v", a)
 			case idOf(path) == "mine":
-				return fmt.Errorf("the client's id was taken: %v", a)
+				return fmt.Errorf("the provider used the client's id: %v", a)
 			}
 			if err := Contains(a.body, map[string]any{"userName": name, "id": idOf(path), "password": Absent, "meta": map[string]any{"resourceType": "User", "location": location}}); err != nil {
 				return err
@@ -32,7 +32,7 @@ func writeChecks() []check {
 			}
 			return Contains(read.body, map[string]any{"userName": name, "password": Absent})
 		}},
-		{RFC, "a name that is taken, in any case, is 409 uniqueness", func(p *probe) error {
+		{RFC, "a userName that is taken, in any case, is 409 uniqueness", func(p *probe) error {
 			_, name, err := p.user("")
 			if err != nil {
 				return err
@@ -44,14 +44,14 @@ func writeChecks() []check {
 			}
 			return nil
 		}},
-		{RFC, "ten parallel POSTs of one name make one user", func(p *probe) error {
+		{RFC, "ten parallel POSTs of one name create one user", func(p *probe) error {
 			body := fmt.Sprintf(`{"schemas":[%q],"userName":%q}`, userURN, p.name("user"))
 			statuses := make([]int, 10)
 			paths := make([]string, len(statuses))
 			var all sync.WaitGroup
 			for i := range statuses {
 				all.Go(func() {
-					one := *p // what each makes is its own until all are done
+					one := *p // each goroutine records the resources that it creates
 					one.made = nil
 					a, _ := one.do(http.MethodPost, "/Users", body)
 					statuses[i] = a.status
@@ -69,19 +69,19 @@ func writeChecks() []check {
 				if status == http.StatusCreated {
 					created++
 				} else if status != http.StatusConflict && status != http.StatusTooManyRequests {
-					return fmt.Errorf("one of them got %d", status)
+					return fmt.Errorf("a POST returned %d, want 201, 409 or 429", status)
 				}
 			}
 			if created != 1 {
-				return fmt.Errorf("%d were made", created)
+				return fmt.Errorf("%d users were created, want 1", created)
 			}
 			return nil
 		}},
-		{RFC, "what is required is required, what is typed is typed", func(p *probe) error {
+		{RFC, "a missing required attribute and a wrong type are invalidValue", func(p *probe) error {
 			return errors.Join(p.refused(http.StatusBadRequest, "invalidValue", http.MethodPost, "/Users", fmt.Sprintf(`{"schemas":[%q],"displayName":"x"}`, userURN)),
 				p.refused(http.StatusBadRequest, "invalidValue", http.MethodPost, "/Users", fmt.Sprintf(`{"schemas":[%q],"userName":{"x":1}}`, userURN)))
 		}},
-		{RFC, "a PUT replaces, and ignores what is read-only (section 3.5.1)", func(p *probe) error {
+		{RFC, "a PUT replaces and ignores read-only attributes (section 3.5.1)", func(p *probe) error {
 			path, name, err := p.user(`"displayName":"Before","title":"T"`)
 			if err != nil {
 				return err
@@ -92,7 +92,7 @@ func writeChecks() []check {
 			}
 			return Contains(a.body, map[string]any{"displayName": "After", "title": Absent, "id": idOf(path)})
 		}},
-		{RFC, "a PATCH is all or nothing (section 3.5.2)", func(p *probe) error {
+		{RFC, "a failed PATCH changes nothing (section 3.5.2)", func(p *probe) error {
 			path, _, err := p.user(`"displayName":"Before"`)
 			if err != nil {
 				return err
@@ -107,7 +107,7 @@ func writeChecks() []check {
 			}
 			return Contains(a.body, map[string]any{"displayName": "Before"})
 		}},
-		{RFC, "a bad PATCH says what is bad", func(p *probe) error {
+		{RFC, "a malformed PATCH returns the right scimType", func(p *probe) error {
 			path, _, err := p.user("")
 			if err != nil {
 				return err
@@ -121,7 +121,7 @@ func writeChecks() []check {
 			}
 			return nil
 		}},
-		{RFC, "one element is primary at most (RFC 7643 section 2.4)", func(p *probe) error {
+		{RFC, "at most one element is primary (RFC 7643 section 2.4)", func(p *probe) error {
 			path, _, err := p.user(`"emails":[{"type":"work","value":"w@x.example","primary":true},{"type":"home","value":"h@x.example"}]`)
 			if err != nil {
 				return err
@@ -141,11 +141,11 @@ func writeChecks() []check {
 				}
 			}
 			if primary != 1 || len(emails) != 3 {
-				return fmt.Errorf("%d of %d are primary", primary, len(emails))
+				return fmt.Errorf("%d of %d e-mail addresses are primary, want 1 of 3", primary, len(emails))
 			}
 			return nil
 		}},
-		{RFC, "versions guard reads and writes (section 3.14)", func(p *probe) error {
+		{RFC, "ETags guard reads and writes (section 3.14)", func(p *probe) error {
 			if err := p.needs("etag"); err != nil {
 				return err
 			}
@@ -200,7 +200,7 @@ func writeChecks() []check {
 			}
 			return nil
 		}},
-		{RFC, "what is deleted is gone (section 3.6)", func(p *probe) error {
+		{RFC, "a deleted resource is 404 and its name is free (section 3.6)", func(p *probe) error {
 			path, name, err := p.user("")
 			if err != nil {
 				return err
@@ -218,13 +218,14 @@ func writeChecks() []check {
 			if err := Contains(a.body, map[string]any{"totalResults": 0.0}); err != nil {
 				return err
 			}
-			_, _, err = p.create("/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q}`, userURN, name)) // whose name is free again
+			// The name is free again.
+			_, _, err = p.create("/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q}`, userURN, name))
 			return err
 		}},
 	}
 }
 
-// patched sends a PATCH, which may be answered with the resource or without.
+// patched sends a PATCH and accepts a response with or without the resource.
 func (p *probe) patched(path, operations string) (answer, error) {
 	a, err := p.do(http.MethodPatch, path, patchPrefix+operations+"]}")
 	if err == nil && a.status != http.StatusOK && a.status != http.StatusNoContent {

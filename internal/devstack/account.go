@@ -11,10 +11,10 @@ import (
 	"syscall"
 )
 
-// account is who PostgreSQL runs as: its programs refuse root.
+// account is the system account that PostgreSQL runs as: its programs refuse to run as root.
 type account struct {
 	uid, gid uint32
-	dropped  bool // we are root, and drop to it
+	dropped  bool // the process is root and runs PostgreSQL as the account
 }
 
 func serverAccount() (account, error) {
@@ -33,7 +33,7 @@ func serverAccount() (account, error) {
 		}
 		return account{uid: uint32(uid), gid: uint32(gid), dropped: true}, nil
 	}
-	return account{}, errors.New("PostgreSQL refuses to run as root, and there is neither an account postgres nor nobody")
+	return account{}, errors.New("PostgreSQL refuses to run as root, and neither account postgres nor nobody exists: run as another user")
 }
 
 // apply makes cmd run as the account.
@@ -43,7 +43,7 @@ func (a account) apply(cmd *exec.Cmd) {
 	}
 }
 
-// mkdir makes a folder that only the account may enter.
+// mkdir creates a folder with mode 0700 that the account owns.
 func (a account) mkdir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
@@ -54,8 +54,8 @@ func (a account) mkdir(path string) error {
 	return nil
 }
 
-// canReach tells whether the account may traverse all parents of path: root's
-// home, 0700, is the usual trap.
+// canReach reports whether the account may traverse all parents of path. A path
+// below root's home, which has mode 0700, is not reachable.
 func (a account) canReach(path string) bool {
 	if !a.dropped {
 		return true

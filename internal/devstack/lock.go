@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// Lock waits for the file's exclusive lock. The system lets go of it when the
-// process dies.
+// Lock waits for the file's exclusive lock. The system releases it when the
+// process ends.
 func Lock(path string) (unlock func(), err error) {
 	file, err := flock(path, syscall.LOCK_EX)
 	if err != nil {
@@ -22,7 +22,7 @@ func flock(path string, how int) (*os.File, error) {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
 	for {
-		if err = syscall.Flock(int(file.Fd()), how); err != syscall.EINTR { //nolint:errorlint // an errno comes bare
+		if err = syscall.Flock(int(file.Fd()), how); err != syscall.EINTR { //nolint:errorlint // Flock returns an unwrapped errno
 			break
 		}
 	}
@@ -33,7 +33,7 @@ func flock(path string, how int) (*os.File, error) {
 	return file, nil
 }
 
-// Lease holds the file's shared lock until the process ends.
+// Lease waits for the file's shared lock, and holds it until release is called or the process ends.
 func Lease(path string) (release func(), err error) {
 	file, err := flock(path, syscall.LOCK_SH)
 	if err != nil {
@@ -42,7 +42,7 @@ func Lease(path string) (release func(), err error) {
 	return func() { _ = file.Close() }, nil
 }
 
-// TryLock takes the file's exclusive lock, unless anybody has a lock or lease of it.
+// TryLock takes the file's exclusive lock. It returns false if a process has a lock or lease of it.
 func TryLock(path string) (unlock func(), ok bool) {
 	file, err := flock(path, syscall.LOCK_EX|syscall.LOCK_NB)
 	if err != nil {

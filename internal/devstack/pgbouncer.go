@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// ErrNoPgbouncer is returned where pgbouncer is not installed.
+// ErrNoPgbouncer is returned if pgbouncer is not installed.
 var ErrNoPgbouncer = errors.New("pgbouncer is not installed: apt-get install pgbouncer, or brew install pgbouncer")
 
 // pgbouncerStopTimeout bounds how long pgbouncer may take to stop.
 const pgbouncerStopTimeout = 5 * time.Second
 
-// pgbouncerPort names the socket in its folder.
+// pgbouncerPort is the port in the name of the socket.
 const pgbouncerPort = "6432"
 
-// StartPgbouncer starts pgbouncer in transaction mode before the PostgreSQL whose sockets
-// are in a folder, for one role, and returns the folder and the port of its own socket.
+// StartPgbouncer starts pgbouncer in transaction mode in front of the PostgreSQL with sockets in
+// the folder postgresSockets, for one role, and returns the folder and the port of its socket.
 // Error: [ErrNoPgbouncer].
 func StartPgbouncer(ctx context.Context, postgresSockets, role string) (sockets, port string, stop func(), err error) {
 	program, err := findPgbouncer()
@@ -37,7 +37,7 @@ func StartPgbouncer(ctx context.Context, postgresSockets, role string) (sockets,
 	if err != nil {
 		return "", "", nil, fmt.Errorf("make a folder for pgbouncer: %w", err)
 	}
-	// It authenticates nothing: the socket's folder keeps others out.
+	// auth_type is trust because only the account can enter the socket's folder.
 	files := map[string]string{
 		"users": fmt.Sprintf("%q \"\"\n", role),
 		"pgbouncer.ini": fmt.Sprintf(`[databases]

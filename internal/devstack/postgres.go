@@ -22,25 +22,25 @@ import (
 )
 
 const (
-	// maxSocketPath is what a unix socket's address holds on Linux.
+	// maxSocketPath is the maximum length of a unix socket's path on Linux, in bytes.
 	maxSocketPath = 107
 	socketName    = "/.s.PGSQL.5432"
 )
 
-// postgres is a private cluster: reachable by a unix socket in a 0700 folder
-// only, so that nobody else on the machine can log in.
+// postgres is a private cluster. It listens only on a unix socket in a folder
+// with mode 0700, so that other users of the machine cannot log in.
 type postgres struct {
-	bin     string // the folder of the programs
+	bin     string // folder of the programs
 	data    string
 	sockets string
 	account account
 	fsync   bool
 	log     Logf
-	child   *process // nil where a running one is used
+	child   *process // nil if the cluster was already running
 }
 
-// elsewhere is where the data of a folder goes that PostgreSQL's account cannot enter: one
-// for each, since a key set and a database belong together.
+// elsewhere returns the data folder to use in place of dir if PostgreSQL's account cannot enter
+// dir. It differs for each dir, because a database belongs to the key set in dir.
 func elsewhere(dir string) (string, error) {
 	whole, err := filepath.Abs(dir)
 	if err != nil {
@@ -50,8 +50,8 @@ func elsewhere(dir string) (string, error) {
 	return filepath.Join("/var/lib/leaver-dev", filepath.Base(whole)+"-"+hex.EncodeToString(sum[:4])), nil
 }
 
-// startPostgres makes the cluster in dir where there is none, and starts it
-// where it does not run.
+// startPostgres creates the cluster in dir if it does not exist, and starts it
+// if it is not running.
 func startPostgres(ctx context.Context, dir string, o Options) (*postgres, error) {
 	bin, err := findPostgres(ctx, o)
 	if err != nil {
@@ -66,7 +66,7 @@ func startPostgres(ctx context.Context, dir string, o Options) (*postgres, error
 		if err != nil {
 			return nil, err
 		}
-		o.log("PostgreSQL's account cannot enter %s; its data goes to %s", dir, fallback)
+		o.log("PostgreSQL's account cannot enter %s; storing its data in %s", dir, fallback)
 		dir = fallback
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
@@ -90,7 +90,7 @@ func startPostgres(ctx context.Context, dir string, o Options) (*postgres, error
 	return p, p.start(ctx)
 }
 
-// url is the superuser's: what migrates, and what makes databases.
+// url returns the superuser's URL of a database.
 func (p *postgres) url(database string) string {
 	return "postgres:///" + database + "?" + url.Values{"host": {p.sockets}, "user": {"postgres"}}.Encode()
 }
@@ -112,10 +112,8 @@ func (p *postgres) init(ctx context.Context) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
 	}
-	// The superuser and leaver's own roles come in by the socket's folder; all
-	// others, such as the drill's service accounts, by their password.
 	if !p.fsync {
-		// In the file, and not on the command line: benchmarks set them on again.
+		// Set in the file, because benchmarks could not override the command line.
 		f, err := os.OpenFile(filepath.Join(p.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			return fmt.Errorf("configure PostgreSQL: %w", err)
@@ -125,6 +123,8 @@ func (p *postgres) init(ctx context.Context) error {
 			return fmt.Errorf("configure PostgreSQL: %w", err)
 		}
 	}
+	// The superuser and leaver's roles need no password, because the socket's folder protects them.
+	// All other roles, such as the drill's service accounts, need one.
 	hba := "local all postgres,leaver_dev,leaver_test trust\nlocal all all scram-sha-256\n"
 	return os.WriteFile(filepath.Join(p.data, "pg_hba.conf"), []byte(hba), 0o600)
 }
@@ -149,7 +149,7 @@ func (p *postgres) start(ctx context.Context) error {
 		}
 		select {
 		case <-p.child.done:
-			return fmt.Errorf("PostgreSQL ended at once; see %s.log", p.data)
+			return fmt.Errorf("PostgreSQL exited before it accepted connections; see %s.log", p.data)
 		case <-ctx.Done():
 			p.stop()
 			return fmt.Errorf("wait for PostgreSQL: %w", ctx.Err())
@@ -175,22 +175,23 @@ func (p *postgres) stop() {
 	}
 }
 
-// findPostgres looks for initdb and postgres: $PG_BIN, $PATH, and where
-// distributions put them; newest first.
+// findPostgres returns the folder of initdb and postgres: $PG_BIN, $PATH, or the
+// newest version in the folders of distributions. As root it installs PostgreSQL
+// with apt-get if it is missing, unless o.NoInstall is set.
 func findPostgres(ctx context.Context, o Options) (string, error) {
 	if bin := lookForPostgres(); bin != "" {
 		return bin, nil
 	}
 	_, err := exec.LookPath("apt-get")
 	if err != nil || os.Geteuid() != 0 || o.NoInstall {
-		return "", errors.New(`PostgreSQL's server programs (initdb, postgres) are not on this machine. Install them with
+		return "", errors.New(`PostgreSQL's server programs (initdb, postgres) are not installed. Install them with
 
     sudo apt-get install postgresql      (Debian, Ubuntu)
     brew install postgresql@17           (macOS)
 
 or set PG_BIN to the folder that holds them, or DATABASE_URL to a server that is running`)
 	}
-	o.log("PostgreSQL is not installed: running apt-get install postgresql (--no-install refuses this)")
+	o.log("PostgreSQL is not installed: running apt-get install postgresql (--no-install prevents this)")
 	for _, args := range [][]string{{"update"}, {"install", "-y", "--no-install-recommends", "postgresql"}} {
 		cmd := exec.CommandContext(ctx, "apt-get", args...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
@@ -201,13 +202,13 @@ or set PG_BIN to the folder that holds them, or DATABASE_URL to a server that is
 	if bin := lookForPostgres(); bin != "" {
 		return bin, nil
 	}
-	return "", errors.New("apt-get installed postgresql, and its server programs are still not to be found; set PG_BIN")
+	return "", errors.New("apt-get installed postgresql, but initdb and postgres were not found: set PG_BIN to their folder")
 }
 
 func lookForPostgres() string {
 	candidates := []string{os.Getenv("PG_BIN")}
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// Debian links single programs onto the PATH: the others stand beside the original.
+		// Debian links some programs into the PATH; the others are next to the link's target.
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			path = real
 		}
@@ -231,7 +232,8 @@ func lookForPostgres() string {
 
 var versionInPath = regexp.MustCompile(`(\d+)(?:\.(\d+))?`)
 
-// newestFirst compares paths that hold a version: 9.6 is older than 15.
+// newestFirst compares paths by the version that they contain, in descending order; 9.6 is older
+// than 15.
 func newestFirst(a, b string) int {
 	version := func(path string) int {
 		found := versionInPath.FindStringSubmatch(path)
@@ -239,7 +241,7 @@ func newestFirst(a, b string) int {
 			return 0
 		}
 		major, _ := strconv.Atoi(found[1])
-		minor, _ := strconv.Atoi(found[2]) // 0 where there is none
+		minor, _ := strconv.Atoi(found[2]) // 0 if there is none
 		return major*100 + minor
 	}
 	return version(b) - version(a)

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// process is a child that is asked to stop when its parent dies, where the
-// system can do that, and when stop is called.
+// process is a child process that is signalled when stop is called and, on Linux,
+// when its parent ends.
 type process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	done chan struct{} // closed when the process has ended
 }
 
-// startProcess starts cmd. The goroutine that does so keeps its thread for as
-// long as the child lives: the death signal is sent when the thread ends.
+// startProcess starts cmd in a goroutine that keeps its thread until the child
+// ends, because the kernel sends the death signal when the parent thread ends.
 func startProcess(cmd *exec.Cmd, deathSignal syscall.Signal) (*process, error) {
 	dieWithParent(cmd, deathSignal)
 	p := &process{cmd: cmd, done: make(chan struct{})}
@@ -27,7 +27,7 @@ func startProcess(cmd *exec.Cmd, deathSignal syscall.Signal) (*process, error) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // whoever cares looks at done
+			_ = cmd.Wait() // callers wait for done; the exit status is not used
 		}
 		close(p.done)
 	}()
@@ -37,7 +37,7 @@ func startProcess(cmd *exec.Cmd, deathSignal syscall.Signal) (*process, error) {
 	return p, nil
 }
 
-// stop asks the process to end, and insists after the patience.
+// stop signals the process and waits for its end. After the patience it kills the process.
 func (p *process) stop(signal syscall.Signal, patience time.Duration) {
 	select {
 	case <-p.done:

@@ -5,9 +5,9 @@ import (
 	"syscall"
 )
 
-// dieWithParent has the kernel signal the child when its parent is killed. The
-// child gets a process group of its own, so that Ctrl-C reaches only us, and
-// the stack comes down in order.
+// dieWithParent makes the kernel signal the child when its parent ends. The child
+// gets its own process group, so that Ctrl-C reaches only the parent, which stops
+// the stack in order.
 func dieWithParent(cmd *exec.Cmd, signal syscall.Signal) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// dieWithParent: this system has no death signal; a stack whose parent was
-// killed is found, and used again, by the next one.
+// dieWithParent gives the child its own process group. This system has no death
+// signal; the next stack reuses a PostgreSQL whose parent was killed.
 func dieWithParent(cmd *exec.Cmd, _ syscall.Signal) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

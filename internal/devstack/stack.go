@@ -1,5 +1,5 @@
-// Package devstack runs what leaver stands on, for laptops and tests: a
-// private PostgreSQL cluster and a real Temporal server with its UI.
+// Package devstack runs leaver's dependencies for development and tests: a
+// private PostgreSQL cluster and a Temporal server with its UI.
 package devstack
 
 import (
@@ -10,26 +10,26 @@ import (
 	"syscall"
 )
 
-// Logf tells a person what is going on.
+// Logf logs a progress message.
 type Logf func(format string, args ...any)
 
-// Options of a stack. The zero value is a lasting one in the user's state folder.
+// Options configure a stack. The zero value is a persistent stack in the user's state folder.
 type Options struct {
-	// Data is the folder of everything; empty is the user's state folder, or a
-	// temporary one where Ephemeral.
+	// Data is the data folder. If it is empty, the stack uses the user's state
+	// folder, or a temporary folder if Ephemeral is set.
 	Data string
-	// Ephemeral keeps Temporal in memory, PostgreSQL without fsync, and nothing
-	// after Stop.
+	// Ephemeral runs Temporal in memory and PostgreSQL without fsync, and deletes
+	// a temporary data folder on Stop.
 	Ephemeral bool
-	// NoInstall refuses to install PostgreSQL.
+	// NoInstall disables the installation of a missing PostgreSQL.
 	NoInstall bool
-	// TemporalPort and UIPort; 0 is a free one.
+	// TemporalPort and UIPort are the ports to listen on; 0 selects a free port.
 	TemporalPort, UIPort int
-	// Headless spares Temporal's UI.
+	// Headless disables Temporal's UI.
 	Headless bool
-	// Namespace that Temporal is to have.
+	// Namespace is the Temporal namespace to create; empty means leaver.
 	Namespace string
-	// CodecEndpoint that Temporal's UI asks to decode payloads.
+	// CodecEndpoint is the URL of the codec server with which Temporal's UI decodes payloads.
 	CodecEndpoint string
 	// Log may be nil.
 	Log Logf
@@ -41,22 +41,22 @@ func (o Options) log(format string, args ...any) {
 	}
 }
 
-// Stack is what runs.
+// Stack is a running stack.
 type Stack struct {
-	// DatabaseURL is the owner's: it may create roles and databases.
+	// DatabaseURL is the URL of a role that may create roles and databases.
 	DatabaseURL string
-	// TemporalAddress is the frontend's host:port; TemporalUI is empty where
-	// Temporal is somebody else's, or headless.
+	// TemporalAddress is the frontend's host:port. TemporalUI is the URL of the UI;
+	// it is empty if TEMPORAL_ADDRESS is set or the stack is headless.
 	TemporalAddress string
 	TemporalUI      string
-	// Data is the folder of everything.
+	// Data is the data folder.
 	Data string
 
 	stop []func()
 }
 
-// Start brings the stack up. DATABASE_URL and TEMPORAL_ADDRESS, where set,
-// come before anything of our own.
+// Start starts the stack. If DATABASE_URL or TEMPORAL_ADDRESS is set, it uses that
+// server instead of starting one.
 func Start(ctx context.Context, o Options) (*Stack, error) {
 	if o.Namespace == "" {
 		o.Namespace = "leaver"
@@ -76,7 +76,7 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	return s, nil
 }
 
-// Stop brings down what Start brought up, in reverse.
+// Stop stops the parts that Start started, in reverse order.
 func (s *Stack) Stop() {
 	for i := len(s.stop) - 1; i >= 0; i-- {
 		s.stop[i]()
@@ -93,9 +93,9 @@ func (s *Stack) folder(o Options) error {
 		if err != nil {
 			return fmt.Errorf("make a temporary folder: %w", err)
 		}
-		// PostgreSQL's account, where it is another, has to pass through.
+		// PostgreSQL's account, if it is another one, must be able to traverse it.
 		if err := os.Chmod(dir, 0o711); err != nil {
-			return fmt.Errorf("open the temporary folder: %w", err)
+			return fmt.Errorf("change the mode of the temporary folder: %w", err)
 		}
 		s.Data = dir
 		s.stop = append(s.stop, func() { _ = os.RemoveAll(dir) })
@@ -117,7 +117,7 @@ func (s *Stack) folder(o Options) error {
 	if o.Ephemeral {
 		return nil
 	}
-	// Two Temporal servers on one SQLite file would ruin it.
+	// Two Temporal servers on one SQLite file would corrupt it.
 	lock, err := flock(filepath.Join(s.Data, "lock"), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err != nil {
 		return fmt.Errorf("another stack runs in %s (use --data for another folder, or --ephemeral): %w", s.Data, err)
@@ -147,7 +147,7 @@ func (s *Stack) startTemporal(ctx context.Context, o Options) error {
 	}
 	t, err := startTemporal(ctx, s.Data, o)
 	if err != nil {
-		return fmt.Errorf("Temporal: %w", err) //nolint:staticcheck // a name
+		return fmt.Errorf("Temporal: %w", err) //nolint:staticcheck // Temporal is a proper name
 	}
 	s.stop = append(s.stop, t.stop)
 	s.TemporalAddress = t.address

@@ -20,15 +20,15 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// temporal is a server with its UI, as a child process.
+// temporal is a Temporal server with its UI, in a child process.
 type temporal struct {
 	address string
 	ui      string
 	child   *process
 }
 
-// startTemporal runs a `temporal` that is on the PATH, else cmd/temporal-dev,
-// which it builds once.
+// startTemporal starts the program `temporal` in the PATH, or else
+// cmd/temporal-dev, which it builds once.
 func startTemporal(ctx context.Context, dir string, o Options) (*temporal, error) {
 	program, err := exec.LookPath("temporal")
 	if err != nil {
@@ -75,7 +75,7 @@ func startTemporal(ctx context.Context, dir string, o Options) (*temporal, error
 	return t, nil
 }
 
-// wait returns when the namespace answers.
+// wait returns nil once the server is healthy, and an error if it exits or takes longer than a minute.
 func (t *temporal) wait(ctx context.Context, namespace string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -93,7 +93,7 @@ func (t *temporal) wait(ctx context.Context, namespace string) error {
 		}
 		select {
 		case <-t.child.done:
-			return errors.New("the Temporal server ended at once")
+			return errors.New("the Temporal server exited before it was healthy")
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the Temporal server: %w", err)
 		case <-time.After(50 * time.Millisecond):
@@ -107,7 +107,7 @@ func (t *temporal) stop() {
 	}
 }
 
-// quiet drops what the client logs while the server starts.
+// quiet discards the client's log records while the server starts.
 type quiet struct{}
 
 func (quiet) Debug(string, ...any) {}
@@ -126,7 +126,7 @@ func freePorts(given ...int) ([]int, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		// Held until all are found, so that no two are the same.
+		// Closed only after all ports are found, so that they differ.
 		defer func() { _ = listener.Close() }()
 		ports[i] = listener.Addr().(*net.TCPAddr).Port
 	}
@@ -135,8 +135,9 @@ func freePorts(given ...int) ([]int, error) {
 
 const progressEvery = 15 * time.Second
 
-// buildTemporal builds cmd/temporal-dev into the user's cache folder, under a
-// name made of its sources, once for all that ask at the same time.
+// buildTemporal builds cmd/temporal-dev into the user's cache folder, under a name
+// with the hash of its sources, and returns its path. Concurrent callers share one
+// build.
 func buildTemporal(ctx context.Context, log Logf) (string, error) {
 	source, err := temporalSource()
 	if err != nil {
@@ -185,14 +186,14 @@ func buildTemporal(ctx context.Context, log Logf) (string, error) {
 		return "", fmt.Errorf("build temporal-dev: %w\n%s", err, out)
 	}
 	if err := os.Rename(temporary, program); err != nil {
-		return "", fmt.Errorf("keep temporal-dev: %w", err)
+		return "", fmt.Errorf("store temporal-dev: %w", err)
 	}
 	log("the Temporal server is built (%s)", time.Since(began).Round(time.Second))
 	return program, nil
 }
 
-// temporalSource finds cmd/temporal-dev beside the working directory, or
-// beside this file.
+// temporalSource returns the path of cmd/temporal-dev in the source tree of the
+// working directory or of this file.
 func temporalSource() (string, error) {
 	starts := make([]string, 0, 2)
 	if wd, err := os.Getwd(); err == nil {
@@ -212,7 +213,8 @@ func temporalSource() (string, error) {
 			}
 		}
 	}
-	return "", errors.New("no Temporal: run this from leaver's source tree, put Temporal's CLI (`temporal`) on the PATH, or set TEMPORAL_ADDRESS to a server that is running")
+	return "", errors.New("no Temporal server found: run this in leaver's source tree, put Temporal's CLI (`temporal`) " +
+		"in the PATH, or set TEMPORAL_ADDRESS to a running server")
 }
 
 func hashFolder(dir string) (string, error) {

@@ -11,12 +11,14 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// discoverTimeout bounds what a dry run waits for a downstream.
+// discoverTimeout bounds the time that a dry run waits for the downstreams.
 const discoverTimeout = 10 * time.Second
 
-// Discover asks all connectors of a tenant, at the same time, what they hold for principals.
-// It returns the errors of those that could not be asked by their names.
-func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []credential.Unregistered, failed map[string]error) {
+// Discover queries all connectors of a tenant concurrently for the credentials of
+// principals. failed contains the errors by the connector's name.
+func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid.UUID) (
+	found []credential.Unregistered, failed map[string]error,
+) {
 	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
 	defer cancel()
 	failed = make(map[string]error)
@@ -37,7 +39,9 @@ func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid
 	return found, failed
 }
 
-func (r Registry) discoverAt(ctx context.Context, name string, principals []uuid.UUID) ([]credential.Unregistered, error) {
+func (r Registry) discoverAt(
+	ctx context.Context, name string, principals []uuid.UUID,
+) ([]credential.Unregistered, error) {
 	entry := r[name]
 	release, err := entry.Acquire(ctx)
 	if err != nil {
@@ -49,7 +53,8 @@ func (r Registry) discoverAt(ctx context.Context, name string, principals []uuid
 	var found []credential.Unregistered
 	for _, f := range held {
 		found = append(found, credential.Unregistered{
-			Connector: name, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal, Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
+			Connector: name, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal,
+			Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
 		})
 	}
 	return found, err

@@ -8,32 +8,32 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// AllTenants in an entry's tenants opens a connector to every tenant.
+// AllTenants in an entry's tenants makes a connector available to every tenant.
 const AllTenants = "*"
 
 // Entry is a configured connector.
 type Entry struct {
 	Connector connectors.Connector
-	Type      string // as the configuration has it
-	// Rate is the limit in attempts a second over all workers; 0 is none. An
+	Type      string // as configured
+	// Rate is the limit in attempts per second over all workers; 0 is no limit. An
 	// attempt is up to three calls: probe, end, probe.
 	Rate float64
-	// Tenants names the tenants whose credentials live at this downstream. A
-	// connector acts with rights of its own: without this list one tenant could
-	// register, and so destroy, another's accounts.
+	// Tenants names the tenants whose credentials are at this downstream. A connector
+	// acts with its own rights: without this list, a tenant could register another
+	// tenant's accounts and have them ended.
 	Tenants []string
 	// Drill is the tenant of drills, whose credentials are leaver's own: it does not count
 	// as another tenant.
 	Drill string
-	// References are patterns of which an item's reference matches one, if there are any:
-	// `*` is any text, and `{tenant}` the name of the tenant. They say what at the
-	// downstream is the agents', and which tenant's.
+	// References are patterns; if there are any, an item's reference must match one. `*` is
+	// any text, and `{tenant}` the name of the tenant. They define which references belong
+	// to agents, and to which tenant.
 	References []string
-	// PublishTo names the connector that hands new secrets to the remaining
-	// holders; empty is the connector itself.
+	// PublishTo names the connector that publishes new secrets to the remaining
+	// holders; if empty, the connector itself does.
 	PublishTo string
-	// TrustLabels binds what the downstream labels with a principal's SCIM id by
-	// itself; otherwise an operator does.
+	// TrustLabels claims discovered credentials for the principal whose SCIM id is their
+	// label; without it, an operator has to claim them.
 	TrustLabels bool
 	// Slots bounds the attempts that one process has in flight; nil is no bound.
 	Slots chan struct{}
@@ -52,7 +52,7 @@ func (e Entry) Acquire(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// ServesAll tells whether the connector serves each of the tenants, which may be
+// ServesAll reports whether the connector serves each of the tenants, which may be
 // [AllTenants].
 func (e Entry) ServesAll(tenants []string) bool {
 	return !slices.ContainsFunc(tenants, func(t string) bool { return !e.serves(t) })
@@ -62,10 +62,12 @@ func (e Entry) serves(tenant string) bool {
 	return slices.Contains(e.Tenants, AllTenants) || slices.Contains(e.Tenants, tenant)
 }
 
-// Covers reports whether the entry's patterns allow a reference; without patterns any is.
-// An empty tenant stands for every name.
+// Covers reports whether the entry's patterns allow a reference. Without patterns, every
+// reference is allowed. An empty tenant matches every name.
 func (e Entry) Covers(tenant, reference string) bool {
-	return len(e.References) == 0 || slices.ContainsFunc(e.References, func(p string) bool { return matches(p, tenant, reference) })
+	return len(e.References) == 0 || slices.ContainsFunc(
+		e.References, func(p string) bool { return matches(p, tenant, reference) },
+	)
 }
 
 // ownNames reports whether a pattern with the tenant's name in it allows the reference.
@@ -80,7 +82,7 @@ func (e Entry) notifies() bool {
 	return ok && n.WantsNotifications()
 }
 
-// discovers: a connector may be able to list only where it is configured to.
+// discovers reports whether a connector is configured to list credentials.
 func discovers(c connectors.Connector) bool {
 	d, ok := c.(connectors.OptionalDiscoverer)
 	return !ok || d.CanDiscover()

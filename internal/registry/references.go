@@ -6,35 +6,36 @@ import (
 	"strings"
 )
 
-// tenantPlaceholder stands for the tenant's name in a pattern of references.
+// tenantPlaceholder is replaced by the tenant's name in a references pattern.
 const tenantPlaceholder = "{tenant}"
 
-// CheckReferences says what is wrong with patterns of references. What follows {tenant}
-// must be a character that no tenant's name has, lest one tenant's names match another's
-// pattern: `svc-{tenant}-*` of "a" would match those of "a-b".
+// CheckReferences returns an error for an invalid references pattern. {tenant} must be
+// followed by a character that tenant names cannot contain. Otherwise a tenant's pattern
+// could match another tenant's names: `svc-{tenant}-*` of "a" matches those of "a-b".
 func CheckReferences(patterns []string) error {
 	for _, p := range patterns {
 		before, after, found := strings.Cut(p, tenantPlaceholder)
 		switch {
 		case p == "":
-			return fmt.Errorf("references: a pattern is empty")
+			return fmt.Errorf("references: a pattern must not be empty")
 		case strings.ContainsAny(strings.ReplaceAll(p, tenantPlaceholder, ""), "{}"):
 			return fmt.Errorf("references: %q: the only placeholder is %s", p, tenantPlaceholder)
 		case !found:
 		case strings.Contains(before, "*") || strings.Contains(after, tenantPlaceholder):
 			return fmt.Errorf("references: %q: %s must appear only once and before any *", p, tenantPlaceholder)
 		case after != "" && nameCharacter.MatchString(after[:1]):
-			return fmt.Errorf("references: %q: %s must be followed by a character that tenant names cannot contain, such as _ or /", p, tenantPlaceholder)
+			return fmt.Errorf("references: %q: %s must be followed by a character that tenant names cannot contain, "+
+				"such as _ or /", p, tenantPlaceholder)
 		}
 	}
 	return nil
 }
 
-// nameCharacter is what a tenant's name may hold, and `*`, which may stand for it.
+// nameCharacter matches the characters of tenant names, and `*`, which can match them.
 var nameCharacter = regexp.MustCompile(`[a-z0-9*-]`)
 
-// matches reports whether a pattern allows a reference of a tenant; an empty tenant
-// stands for every name.
+// matches reports whether a pattern matches a reference of a tenant. An empty tenant matches
+// every name.
 func matches(pattern, tenant, reference string) bool {
 	if tenant == "" {
 		tenant = "*"

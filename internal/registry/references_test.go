@@ -16,7 +16,7 @@ func TestReferences_Match(t *testing.T) {
 		{"*", "acme", "anything", true},
 		{"svc_{tenant}_*", "acme", "svc_acme_1", true},
 		{"svc_{tenant}_*", "a", "svc_acme_1", false},
-		{"svc_{tenant}_*", "", "svc_acme_1", true}, // any tenant's
+		{"svc_{tenant}_*", "", "svc_acme_1", true}, // of any tenant
 		{"a*b*c", "acme", "a-c-b", false},
 		{"a*b*c", "acme", "axbxc", true},
 	} {
@@ -26,11 +26,12 @@ func TestReferences_Match(t *testing.T) {
 	}
 }
 
-// TestReferences_OfOneTenantNeverMatchAnothers: names of tenants hold hyphens.
+// TestReferences_OfOneTenantNeverMatchAnothers uses hyphens, which tenant names can contain.
 func TestReferences_OfOneTenantNeverMatchAnothers(t *testing.T) {
 	for pattern, valid := range map[string]bool{
 		"svc_{tenant}_*": true, "{tenant}/*": true, "svc_{tenant}": true, "svc_*": true,
-		"svc-{tenant}-*": false, "{tenant}*": false, "{tenant}x*": false, "*{tenant}_": false, "{tenant}_{tenant}_*": false, "{user}_*": false, "": false,
+		"svc-{tenant}-*": false, "{tenant}*": false, "{tenant}x*": false, "*{tenant}_": false,
+		"{tenant}_{tenant}_*": false, "{user}_*": false, "": false,
 	} {
 		if err := CheckReferences([]string{pattern}); (err == nil) != valid {
 			t.Errorf("%q: %v, want valid %t", pattern, err, valid)

@@ -15,8 +15,8 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// severalTenants reports whether a connector's downstream serves several tenants, by one
-// entry or by several.
+// severalTenants reports whether a connector's downstream serves several tenants, through
+// one entry or several.
 func (r Registry) severalTenants(e Entry) bool {
 	tenants := make(map[string]bool)
 	for _, o := range append(slices.Collect(maps.Values(r)), e) {
@@ -33,8 +33,8 @@ func (r Registry) severalTenants(e Entry) bool {
 	return len(tenants) > 1 || tenants[AllTenants]
 }
 
-// sameDownstream reports whether two entries act at one system, such as one PostgreSQL
-// cluster. A registration at one of them reaches the accounts of both.
+// sameDownstream reports whether two entries administer the same system, such as one
+// PostgreSQL cluster. A registration at one of them reaches the accounts of both.
 func sameDownstream(a, b Entry) bool {
 	if a.Connector == b.Connector {
 		return true
@@ -47,8 +47,8 @@ func sameDownstream(a, b Entry) bool {
 // Registry holds the configured connectors by name.
 type Registry map[string]Entry
 
-// Accepts returns the canonical spelling of a registration's reference, or says why a
-// tenant's item cannot be registered at a connector.
+// Accepts returns the canonical spelling of a registration's reference, or an error if the
+// tenant cannot register the item at the connector.
 func (r Registry) Accepts(tenant, name string, item connectors.Registration) (reference string, err error) {
 	e, ok := r[name]
 	if !ok || !e.serves(tenant) {
@@ -58,20 +58,22 @@ func (r Registry) Accepts(tenant, name string, item connectors.Registration) (re
 		return "", fmt.Errorf("connector %s: %w", name, err)
 	}
 	if !e.Covers(tenant, reference) {
-		return "", fmt.Errorf("connector %s: the reference %q matches none of the connector's patterns %q", name, reference, e.References)
+		return "", fmt.Errorf("connector %s: the reference %q matches none of the connector's references patterns %q: "+
+			"correct the reference, or the patterns in leaver.yaml", name, reference, e.References)
 	}
 	if item.Shared && !r.publishes(e, tenant) {
-		return "", fmt.Errorf("connector %s: the account is shared, and no connector publishes its new secret after a rotation: set publish_to to a connector that serves this tenant", name)
+		return "", fmt.Errorf("connector %s: the account is shared, and no connector publishes its new secret after a "+
+			"rotation: set publish_to to a connector that serves this tenant", name)
 	}
 	return reference, nil
 }
 
-// proofTimeout bounds how long a registration waits for a downstream.
+// proofTimeout bounds the time that a registration waits for a downstream.
 const proofTimeout = 10 * time.Second
 
-// Prove returns an error if the account is reserved, or if a connector serves several tenants
-// and the item is not proven to belong to the registrant's tenant. Proof is a `references` pattern that contains the tenant's
-// name, or [Possession].
+// Prove returns an error if the account is reserved, or if the connector serves several
+// tenants and the item is not proven to belong to the registrant's tenant. Proof is a
+// `references` pattern that contains the tenant's name, or [Possession].
 // Errors: [credential.ErrReserved], [credential.ErrNotProven], [credential.ErrNotAsked].
 func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string, n credential.New) error {
 	e := r[n.Connector]
@@ -87,12 +89,13 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	}
 	possession, ok := e.Connector.(connectors.Possession)
 	if !ok {
-		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: set `references` with {tenant}, or a downstream of its own for each tenant",
+		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: "+
+			"set `references` with {tenant}, or configure a separate downstream for each tenant",
 			credential.ErrNotProven, n.Connector, n.Reference)
 	}
 	release, err := e.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: connector %s has no free slot", credential.ErrNotAsked, n.Connector)
+		return fmt.Errorf("%w: connector %s has no free slot: try again", credential.ErrNotAsked, n.Connector)
 	}
 	defer release()
 	vitality, detail, err := possession.Possesses(ctx, targetOf(tenant, n))
@@ -100,13 +103,14 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", credential.ErrNotAsked, n.Connector, err)
 	case vitality != connectors.Alive:
-		return fmt.Errorf("%w: connector %s serves several tenants and did not confirm that %q belongs to this tenant: %s", credential.ErrNotProven, n.Connector, n.Reference, detail)
+		return fmt.Errorf("%w: connector %s serves several tenants and did not confirm that %q belongs to this "+
+			"tenant: %s", credential.ErrNotProven, n.Connector, n.Reference, detail)
 	}
 	return nil
 }
 
-// Look asks the downstream whether an item is alive, before it is registered. Unknown stands
-// for a connector without a probe.
+// Look probes whether an item is alive, before it is registered. It returns Unknown if the
+// connector has no probe.
 func (r Registry) Look(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error) {
 	e := r[n.Connector]
 	verifier, ok := e.Connector.(connectors.Verifier)
@@ -136,7 +140,8 @@ func targetOf(tenant uuid.UUID, n credential.New) connectors.Target {
 	return target
 }
 
-// publishes tells whether a connector's new secrets reach those of a tenant who go on.
+// publishes reports whether the new secrets of a connector can be published to the
+// remaining holders of a tenant.
 func (r Registry) publishes(e Entry, tenant string) bool {
 	if e.PublishTo != "" {
 		e = r[e.PublishTo]
@@ -145,14 +150,14 @@ func (r Registry) publishes(e Entry, tenant string) bool {
 	return ok && e.serves(tenant)
 }
 
-// Discoverers returns the names of the connectors that can list what a tenant's
-// principals hold.
+// Discoverers returns the names of the connectors that can list the credentials of a
+// tenant's principals.
 func (r Registry) Discoverers(tenant string) []string {
 	return r.names(tenant, func(e Entry) bool { _, ok := e.Connector.(connectors.Discoverer); return ok && discovers(e.Connector) })
 }
 
-// Issuers returns the names of the connectors that can give a drill a credential,
-// and allow it by naming the drill's tenant: that of all tenants is not enough.
+// Issuers returns the names of the connectors that can issue a credential for a drill and
+// name the drill tenant in their tenants. [AllTenants] is not enough.
 func (r Registry) Issuers(tenant string) []string {
 	return r.names(tenant, func(e Entry) bool {
 		_, ok := e.Connector.(connectors.Issuer)
@@ -171,25 +176,26 @@ func (r Registry) names(tenant string, has func(Entry) bool) []string {
 	return names
 }
 
-// Notifiers returns the names of the connectors that want to be told of a
-// tenant's changes.
+// Notifiers returns the names of the connectors that are notified of a tenant's changes.
 func (r Registry) Notifiers(tenant string) []string {
 	return r.names(tenant, Entry.notifies)
 }
 
-// Describe tells of each connector what it is and can do, by name.
+// Describe returns the configuration and the capabilities of each connector, sorted by name.
 func (r Registry) Describe() []Description {
 	described := make([]Description, 0, len(r))
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		e := r[name]
 		described = append(described, Description{
-			Name: name, Type: e.Type, Rate: e.Rate, Tenants: e.Tenants, PublishTo: e.PublishTo, Capabilities: capabilities(e.Connector),
+			Name: name, Type: e.Type, Rate: e.Rate, Tenants: e.Tenants, PublishTo: e.PublishTo,
+			Capabilities: capabilities(e.Connector),
 		})
 	}
 	return described
 }
 
-// Verifies tells whether a connector has a probe for an item, before any is made.
+// Verifies reports whether a connector has a probe for items of a kind, with or without a
+// secret.
 func (r Registry) Verifies(name string, kind connectors.Kind, hasSecret bool) bool {
 	c := r[name].Connector
 	if _, ok := c.(connectors.Verifier); !ok {
@@ -199,7 +205,7 @@ func (r Registry) Verifies(name string, kind connectors.Kind, hasSecret bool) bo
 	return !ok || v.CanVerify(kind, hasSecret)
 }
 
-// Rated returns the names of the connectors that have a rate.
+// Rated returns the names of the rate-limited connectors.
 func (r Registry) Rated() []string {
 	var names []string
 	for name, e := range r {
@@ -211,8 +217,8 @@ func (r Registry) Rated() []string {
 	return names
 }
 
-// Ask tells whether any connector has a part of its own in workflows, so that
-// the tenant has to be known.
+// Ask reports whether any connector discovers or is notified: workflows need the tenant's
+// name to choose those.
 func (r Registry) Ask() bool {
 	for _, e := range r {
 		_, discovers := e.Connector.(connectors.Discoverer)

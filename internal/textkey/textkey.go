@@ -1,5 +1,5 @@
-// Package textkey makes the keys by which strings are compared: for uniqueness, in filters,
-// in orders and in the names of mapping rules (RFC 7644 section 7.8).
+// Package textkey computes the keys by which strings are compared for uniqueness, in filters,
+// in sort orders and in the names of mapping rules (RFC 7644 section 7.8).
 package textkey
 
 import (
@@ -12,14 +12,16 @@ import (
 	"golang.org/x/text/width"
 )
 
-// profile maps as UsernameCaseMapped does (RFC 8265 section 3.3), and takes the FreeformClass,
-// since display names hold blanks and symbols. A final sigma stays a sigma, so that the key
-// of a prefix is a prefix of the key.
-var profile = precis.NewFreeform(precis.FoldWidth, precis.LowerCase(cases.HandleFinalSigma(false)), precis.Norm(norm.NFC))
+// profile maps like UsernameCaseMapped (RFC 8265 section 3.3), but uses the FreeformClass,
+// because display names contain spaces and symbols. It does not map final sigmas, so that the
+// key of a prefix is a prefix of the key.
+var profile = precis.NewFreeform(
+	precis.FoldWidth, precis.LowerCase(cases.HandleFinalSigma(false)), precis.Norm(norm.NFC),
+)
 
-// Fold returns the key of a string that compares without case: two strings are equal if
-// their keys are. A string that PRECIS disallows, such as one with a code point that is not
-// assigned, is mapped by the same rules.
+// Fold returns the key of a string that is compared without regard to case: two strings are
+// equal if their keys are. A string that PRECIS disallows, such as one with an unassigned code
+// point, is mapped by the same rules.
 func Fold(s string) string {
 	if isASCII(s) {
 		return strings.ToLower(s)
@@ -31,7 +33,8 @@ func Fold(s string) string {
 	return key
 }
 
-// Exact returns the key of a string that compares with case: its Normalization Form C.
+// Exact returns the key of a string that is compared with regard to case: its Normalization
+// Form C.
 func Exact(s string) string {
 	if isASCII(s) {
 		return s

@@ -18,14 +18,13 @@ import (
 	"github.com/leaverhq/leaver/scim"
 )
 
-// The benchmarks measure requests over loopback with 16 connections, PostgreSQL
-// on the same machine, beside the floor and beside elimity in the same run;
-// docs/PERFORMANCE.md tells how to run them and what came out.
+// The benchmarks measure requests over loopback with 16 connections and PostgreSQL on the
+// same machine. The floor and elimity are measured in the same run. docs/PERFORMANCE.md
+// documents how to run the benchmarks and their results.
 
 const benchConnections = 16
 
-// benchUsers is how many users there are; LEAVER_BENCH_USERS makes it fewer for
-// a quick look.
+// benchUsers returns the number of users: LEAVER_BENCH_USERS, or 100,000 by default.
 func benchUsers() int {
 	if n, err := strconv.Atoi(os.Getenv("LEAVER_BENCH_USERS")); err == nil {
 		return n
@@ -33,7 +32,7 @@ func benchUsers() int {
 	return 100_000
 }
 
-// benchStack is the three providers over the same users.
+// benchStack is the three providers with the same users.
 type benchStack struct {
 	providers []benchProvider
 	ids       []string // of users, in all three
@@ -59,7 +58,7 @@ func newBenchStack(b *testing.B) *benchStack {
 	return s
 }
 
-// fill makes the same users for all.
+// fill creates the same users for all providers.
 func fill(b *testing.B, ownerURL string, of uuid.UUID) []string {
 	b.Helper()
 	ctx := context.Background()
@@ -94,9 +93,9 @@ func fill(b *testing.B, ownerURL string, of uuid.UUID) []string {
 	return ids
 }
 
-// BenchmarkProviders measures each operation on each provider. The providers
-// take turns every quarter of a second, so that what the machine does besides
-// falls on all alike; the ratios are what counts.
+// BenchmarkProviders measures each operation on each provider. The providers alternate every
+// quarter of a second, so that other load on the machine affects all of them equally. Compare
+// the ratios, not the rates.
 func BenchmarkProviders(b *testing.B) {
 	s := newBenchStack(b)
 	var posted atomic.Int64
@@ -117,7 +116,7 @@ func BenchmarkProviders(b *testing.B) {
 			return http.MethodPatch, "/Users/" + s.ids[n%len(s.ids)], patchBody(fmt.Sprintf(`{"op":"replace","path":"title","value":"Engineer %d"}`, n))
 		}},
 		{"PatchActive", func(_ benchProvider, n int) (string, string, string) {
-			// Every request changes something: a user goes, and returns.
+			// Every request changes active, so users are deactivated and reactivated.
 			return http.MethodPatch, "/Users/" + s.ids[n%len(s.ids)], patchBody(fmt.Sprintf(`{"op":"replace","path":"active","value":%t}`, n/len(s.ids)%2 == 1))
 		}},
 		{"Post", func(_ benchProvider, _ int) (string, string, string) {

@@ -16,9 +16,9 @@ import (
 	"github.com/leaverhq/leaver/scim"
 )
 
-// TestLikeElimity runs random requests, of what both can do, against leaver and
-// against a provider on elimity-com/scim: they answer alike.
-func TestLikeElimity(t *testing.T) {
+// TestPeers_LeaverAnswersLikeElimity sends random requests that both support to leaver and to
+// a provider with elimity-com/scim, and compares the responses.
+func TestPeers_LeaverAnswersLikeElimity(t *testing.T) {
 	l := newLeaver(t)
 	us := httptest.NewServer(l)
 	t.Cleanup(us.Close)
@@ -33,13 +33,13 @@ func TestLikeElimity(t *testing.T) {
 			name := fmt.Sprintf("%s-%d", rapid.SampledFrom([]string{"ada", "bob"}).Draw(t, "name"), run)
 			r := drawRequest(t, name)
 			if diff := cmp.Diff(theirs.do(t, name, r), ours.do(t, name, r)); diff != "" {
-				t.Fatalf("%+v: elimity has -, leaver +:\n%s", r, diff)
+				t.Fatalf("%+v: the responses differ (-elimity +leaver):\n%s", r, diff)
 			}
 		}
 	})
 }
 
-// request is one that both understand; {id} is the id of the user of that name.
+// request is a request that both support. {id} is a placeholder for the id of the named user.
 type request struct{ method, path, body string }
 
 func drawRequest(t *rapid.T, name string) request {
@@ -67,13 +67,13 @@ func drawRequest(t *rapid.T, name string) request {
 	return request{"POST", "/Users", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"title":"x"}`}
 }
 
-// peer is one of the two, with the ids it gave.
+// peer is one of the two providers, with the ids that it assigned.
 type peer struct {
 	url, token string
 	ids        map[string]string
 }
 
-// seen is what of an answer both must agree on.
+// seen is the part of a response that must be equal for both.
 type seen struct {
 	Status   int
 	ScimType string
@@ -102,7 +102,7 @@ func (p peer) do(t *rapid.T, name string, r request) seen {
 		t.Fatal(err)
 	}
 	var body map[string]any
-	_ = json.Unmarshal(raw, &body) // an empty body is none
+	_ = json.Unmarshal(raw, &body) // a response may have no body
 	s := seen{Status: resp.StatusCode, Total: body["totalResults"]}
 	s.ScimType, _ = body["scimType"].(string)
 	users, _ := body["Resources"].([]any)

@@ -1,5 +1,5 @@
-// What leaver's SCIM is measured against and compared with: a module of its own, since
-// nothing of the product needs these peers.
+// The peers that leaver's SCIM is compared with. They are in a separate module because the
+// product does not depend on them.
 module github.com/leaverhq/leaver/scim/peers
 
 go 1.26.0
@@ -18,6 +18,7 @@ require (
 require (
 	cel.dev/cel-go v0.33.2 // indirect
 	cel.dev/expr v0.25.2 // indirect
+	code.dny.dev/ssrf v0.3.0 // indirect
 	github.com/BurntSushi/toml v1.4.0 // indirect
 	github.com/antlr4-go/antlr/v4 v4.13.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
-// leaver is leaver's provider over one database, with one tenant.
+// leaver is leaver's provider with its own database and one tenant.
 type leaver struct {
 	http.Handler
 	database stacktest.Database
@@ -31,13 +31,13 @@ type leaver struct {
 	token    string
 }
 
-// started answers as if a workflow ran: what follows a commit is not compared here.
+// started pretends to start a workflow, because only the requests are compared.
 type started struct{}
 
 func (started) Start(context.Context, lifecycle.Event) (string, error) { return "run", nil }
 
-// newLeaver mounts the provider as the product does, without a limit of rate. A tenant may
-// use two thirds of its connections.
+// newLeaver mounts the provider like the product, without a rate limit. The pool has half as
+// many connections again as the benchmarks use, because a tenant may use two thirds of it.
 func newLeaver(t testing.TB) leaver {
 	t.Helper()
 	d := stacktest.NewDatabase(t)
@@ -75,7 +75,7 @@ func newLeaver(t testing.TB) leaver {
 	return leaver{r, d, of.ID, token}
 }
 
-// patchBody wraps operations as every client does.
+// patchBody returns a PatchOp message with the operations.
 func patchBody(operations string) string {
 	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[` + operations + `]}`
 }

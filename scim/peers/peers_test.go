@@ -1,5 +1,5 @@
-// Package peers_test compares leaver with two providers on the same PostgreSQL: what they
-// answer, and at which rate.
+// Package peers_test compares the responses and the throughput of leaver with those of two
+// other providers on the same PostgreSQL.
 package peers_test
 
 import (
@@ -23,11 +23,10 @@ import (
 	"github.com/scim2/filter-parser/v2"
 )
 
-// The peers that leaver is measured against, and compared with, on the same
-// PostgreSQL: the floor, a bare handler, and a service provider on
-// github.com/elimity-com/scim. Their writes do the same work (peerWork).
+// The peers are the floor, a bare handler, and a service provider that uses
+// github.com/elimity-com/scim. Their writes do the same work as leaver's (peerWork).
 
-// peerTable is where both keep their users.
+// peerTable creates the tables of both peers.
 const peerTable = `
 	create table peer_users (
 	  id uuid primary key, user_name text not null unique, active boolean, body jsonb not null);
@@ -36,9 +35,9 @@ const peerTable = `
 	create table peer_restrictions (like restrictions including all);
 	grant select, insert, update, delete on peer_users, peer_changes, peer_events, peer_restrictions to public`
 
-// peerWork is what a write of leaver's comes with, in the same statement: the audit row,
-// the event of the outbox, and for a deactivation the restriction. $1 is the user, $2 the
-// event, $3 its kind, $4 the trigger and $5 the changed attribute; saved writes the user.
+// peerWork is the additional work of a write in leaver, in the same statement: the audit row,
+// the outbox event and, for a deactivation, the restriction. $1 is the user, $2 the event,
+// $3 its kind, $4 the trigger and $5 the changed attribute; saved writes the user.
 const peerWork = `,
 	audited as (
 	  insert into peer_changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed) values ($1, $1, 'User', 2, $4, 'peer', array[$5])),
@@ -52,7 +51,7 @@ const peerWork = `,
 	  values ($1, $2, $3, $1, 'User', $4, 'peer', array[$5], $3 || '/' || $1 || '/' || $2, now()))
 	select body from saved`
 
-// meaning is the kind of event of a PATCH.
+// meaning returns the kind of event and the changed attribute of a PATCH.
 func meaning(sent string) (kind, attribute string) {
 	switch {
 	case !strings.Contains(sent, "active"):
@@ -81,7 +80,7 @@ func newPeerPool(t testing.TB, ownerURL, appURL string) *pgxpool.Pool {
 	return pool
 }
 
-// floor answers with stored rows, and knows nothing of SCIM.
+// floor returns stored rows without any SCIM processing.
 type floor struct{ pool *pgxpool.Pool }
 
 func (f floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -133,8 +132,8 @@ func (f floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// newElimity is a provider of users on github.com/elimity-com/scim and pgx, as
-// its documentation has one written.
+// newElimity returns a provider of users with github.com/elimity-com/scim and pgx, written
+// according to its documentation.
 func newElimity(t testing.TB, pool *pgxpool.Pool) http.Handler {
 	t.Helper()
 	server, err := elimity.NewServer(&elimity.ServerArgs{
@@ -233,8 +232,8 @@ func (e elimityUsers) Delete(r *http.Request, id string) error {
 	return err
 }
 
-// Patch applies operations on top-level attributes, which is what is measured
-// and compared: the library leaves applying to the handler.
+// Patch applies operations on top-level attributes, which are all that the tests send. The
+// library does not apply operations itself.
 func (e elimityUsers) Patch(r *http.Request, id string, operations []elimity.PatchOperation) (resource elimity.Resource, err error) {
 	err = pgx.BeginFunc(r.Context(), e.pool, func(tx pgx.Tx) error {
 		resource, err = e.one(tx.QueryRow(r.Context(), `select body from peer_users where id = $1 for update`, id), id)

@@ -1,5 +1,5 @@
-// Package contract is what every connector promises, as a test suite that each
-// connector passes against its real peer.
+// Package contract is the test suite of the behaviour that every connector must have. Each
+// connector runs it against its real peer.
 package contract
 
 import (
@@ -12,19 +12,19 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// Suite says how to drive one connector.
+// Suite contains the connector under test and its helpers.
 type Suite struct {
 	Connector connectors.Connector
-	// Issue makes something alive downstream, and returns its target.
+	// Issue creates a live credential downstream, and returns its target.
 	Issue func(t *testing.T) connectors.Target
-	// Works tells whether it can still be used: by use, not by the connector.
+	// Works reports whether the target can still be used. It uses the target, not the connector.
 	Works func(t *testing.T, target connectors.Target) bool
-	// Verifies is false where the downstream offers no probe.
+	// Verifies is false if the downstream offers no probe.
 	Verifies bool
 	// Down is the same connector with a downstream that cannot be reached.
 	Down connectors.Connector
-	// Hanging is the same with one that accepts and never answers; nil where
-	// the transport cannot be made to.
+	// Hanging is the same connector with a downstream that accepts connections and never
+	// answers; nil if the transport cannot do that.
 	Hanging connectors.Connector
 }
 
@@ -36,42 +36,43 @@ func end(ctx context.Context, c connectors.Connector, target connectors.Target) 
 	case connectors.Canceller:
 		return c.Cancel(ctx, target)
 	}
-	return connectors.Answer{}, errors.New("the connector ends nothing")
+	return connectors.Answer{}, errors.New("the connector implements neither Revoker nor Canceller")
 }
 
 // Run runs the suite.
 func Run(t *testing.T, s Suite) {
-	t.Run("ends what it is given", func(t *testing.T) {
+	t.Run("ends the target", func(t *testing.T) {
 		target := s.Issue(t)
 		if !s.Works(t, target) {
-			t.Fatal("it does not work before: the test proves nothing")
+			t.Fatal("the target does not work before the end, so the test proves nothing")
 		}
 		answer, err := end(t.Context(), s.Connector, target)
 		if err != nil || answer.Outcome != connectors.Done {
 			t.Fatalf("end: %+v, %v; want done", answer, err)
 		}
 		if s.Works(t, target) {
-			t.Error("it still works")
+			t.Error("the target still works")
 		}
 	})
-	t.Run("ends one thing and leaves its neighbour", func(t *testing.T) {
-		target, neighbour := s.Issue(t), s.Issue(t)
+	t.Run("ends only the target", func(t *testing.T) {
+		target, other := s.Issue(t), s.Issue(t)
 		if _, err := end(t.Context(), s.Connector, target); err != nil {
 			t.Fatal(err)
 		}
-		if !s.Works(t, neighbour) {
-			t.Error("the neighbour is dead too")
+		if !s.Works(t, other) {
+			t.Error("the other target does not work any more")
 		}
 	})
 	t.Run("already gone is success", func(t *testing.T) {
 		target := s.Issue(t)
 		for range 2 {
-			if answer, err := end(t.Context(), s.Connector, target); err != nil || answer.Outcome == connectors.Expires {
+			if answer, err := end(t.Context(), s.Connector, target); err != nil ||
+				answer.Outcome == connectors.Expires {
 				t.Fatalf("end: %+v, %v; want done or gone", answer, err)
 			}
 		}
 	})
-	t.Run("sees it alive before and dead after", func(t *testing.T) {
+	t.Run("probes alive before and dead after", func(t *testing.T) {
 		verifier, ok := s.Connector.(connectors.Verifier)
 		if !ok || !s.Verifies {
 			t.Skip("this downstream offers no probe")
@@ -81,7 +82,7 @@ func Run(t *testing.T, s Suite) {
 			t.Errorf("before: %s (%s), %v; want alive", vitality, detail, err)
 		}
 		if !s.Works(t, target) {
-			t.Error("the probe before used it up")
+			t.Error("the probe consumed the target")
 		}
 		if _, err := end(t.Context(), s.Connector, target); err != nil {
 			t.Fatal(err)
@@ -97,14 +98,14 @@ func Run(t *testing.T, s Suite) {
 			t.Errorf("proof: %s (%s), %v; want dead", vitality, detail, err)
 		}
 	})
-	t.Run("a downstream that is down is retried", func(t *testing.T) {
+	t.Run("an unreachable downstream is retryable", func(t *testing.T) {
 		target := s.Issue(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		_, err := end(ctx, s.Down, target)
 		wantRetryable(t, err, target)
 	})
-	t.Run("a downstream that hangs is left at the deadline", func(t *testing.T) {
+	t.Run("a hanging downstream is retryable after the deadline", func(t *testing.T) {
 		if s.Hanging == nil {
 			t.Skip("this transport cannot be made to hang")
 		}
@@ -120,7 +121,7 @@ func Run(t *testing.T, s Suite) {
 		case err := <-done:
 			wantRetryable(t, err, target)
 		case <-time.After(20 * time.Second):
-			t.Error("it ignores the deadline")
+			t.Error("the call ignores the deadline")
 		}
 	})
 }
@@ -128,7 +129,7 @@ func Run(t *testing.T, s Suite) {
 func wantRetryable(t *testing.T, err error, target connectors.Target) {
 	t.Helper()
 	if err == nil {
-		t.Error("success, from a downstream that said nothing")
+		t.Error("the call succeeded, though the downstream did not answer")
 		return
 	}
 	if connectors.IsPermanent(err) {
@@ -137,7 +138,7 @@ func wantRetryable(t *testing.T, err error, target connectors.Target) {
 	NoSecret(t, err, target)
 }
 
-// NoSecret fails where an error quotes the target's secrets.
+// NoSecret fails the test if an error quotes the target's secrets.
 func NoSecret(t *testing.T, err error, target connectors.Target) {
 	t.Helper()
 	for _, secret := range []string{target.Secret.Reveal(), target.NewSecret.Reveal()} {

@@ -11,7 +11,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// Closed is an address where nobody listens.
+// Closed returns an address that refuses connections.
 func Closed(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -22,7 +22,7 @@ func Closed(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// Silent is an address that takes connections and never answers.
+// Silent returns an address that accepts connections and never answers.
 func Silent(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,7 +33,7 @@ func Silent(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// Answer is one HTTP answer of a downstream, and how it is to be read.
+// Answer is one HTTP response of a downstream, and its expected classification.
 type Answer struct {
 	Name       string
 	Status     int
@@ -44,32 +44,52 @@ type Answer struct {
 	RetryAfter bool
 }
 
-// Common are the answers that every connector over HTTP reads alike.
+// Common returns the answers that every HTTP connector classifies in the same way.
 func Common() []Answer {
 	inAMinute := time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)
 	return []Answer{
 		{Name: "401", Status: http.StatusUnauthorized, Permanent: true},
 		{Name: "403", Status: http.StatusForbidden, Permanent: true},
-		{Name: "403 with Retry-After, a secondary limit", Status: http.StatusForbidden, Header: http.Header{"Retry-After": {"2"}}, RetryAfter: true},
-		{Name: "404, which any proxy says", Status: http.StatusNotFound, Permanent: true},
+		{
+			Name: "403 with Retry-After, a secondary limit", Status: http.StatusForbidden,
+			Header: http.Header{"Retry-After": {"2"}}, RetryAfter: true,
+		},
+		{Name: "404, as from any proxy", Status: http.StatusNotFound, Permanent: true},
 		{Name: "409", Status: http.StatusConflict, Permanent: true},
 		{Name: "408", Status: http.StatusRequestTimeout},
-		{Name: "429 with seconds", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7"}}, RetryAfter: true},
-		{Name: "429 with a date", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {inAMinute}}, RetryAfter: true},
+		{
+			Name: "429 with seconds", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"7"}},
+			RetryAfter: true,
+		},
+		{
+			Name: "429 with a date", Status: http.StatusTooManyRequests,
+			Header: http.Header{"Retry-After": {inAMinute}}, RetryAfter: true,
+		},
 		{Name: "429 with nonsense", Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"soon"}}},
 		{Name: "500", Status: http.StatusInternalServerError},
-		{Name: "500 that echoes the secret", Status: http.StatusInternalServerError, Body: `{"error":"` + Canary + `"}`},
-		{Name: "400 that echoes the secret", Status: http.StatusBadRequest, Body: `{"error":"` + Canary + `","error_description":"` + Canary + `"}`, Permanent: true},
-		{Name: "503 with Retry-After", Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"1"}}, RetryAfter: true},
-		{Name: "a redirect to a private address", Status: http.StatusFound, Header: http.Header{"Location": {"http://169.254.169.254/"}}, Permanent: true},
+		{
+			Name: "500 that echoes the secret", Status: http.StatusInternalServerError,
+			Body: `{"error":"` + Canary + `"}`,
+		},
+		{
+			Name: "400 that echoes the secret", Status: http.StatusBadRequest,
+			Body: `{"error":"` + Canary + `","error_description":"` + Canary + `"}`, Permanent: true,
+		},
+		{
+			Name: "503 with Retry-After", Status: http.StatusServiceUnavailable,
+			Header: http.Header{"Retry-After": {"1"}}, RetryAfter: true,
+		},
+		{Name: "a redirect to a private address", Status: http.StatusFound, Header: http.Header{
+			"Location": {"http://169.254.169.254/"},
+		}, Permanent: true},
 		{Name: "a huge body", Status: http.StatusOK, Body: string(make([]byte, connectors.MaxBody+1))},
 	}
 }
 
-// Canary is a secret that no error may quote.
+// Canary is a secret that errors must not quote.
 const Canary = "canary_s3cret_token"
 
-// Reset is an address that takes a request and drops the connection.
+// Reset returns an address that accepts a request and resets the connection.
 func Reset(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -84,17 +104,17 @@ func Reset(t *testing.T) string {
 				return
 			}
 			_, _ = conn.Read(make([]byte, 1))
-			_ = conn.(*net.TCPConn).SetLinger(0) // a reset, not an end
+			_ = conn.(*net.TCPConn).SetLinger(0) // close with a reset
 			_ = conn.Close()
 		}
 	}()
 	return listener.Addr().String()
 }
 
-// RunFaults has a connector meet the faults of a network, at addresses that
-// connect makes one for: each is retried, and left at its deadline.
+// RunFaults checks that network faults are retryable and that call obeys its deadline. call
+// connects to the given address.
 func RunFaults(t *testing.T, target connectors.Target, call func(ctx context.Context, address string) error) {
-	for name, address := range map[string]string{"nobody listens": Closed(t), "it resets": Reset(t), "it hangs": Silent(t)} {
+	for name, address := range map[string]string{"refused": Closed(t), "reset": Reset(t), "hanging": Silent(t)} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
@@ -103,14 +123,20 @@ func RunFaults(t *testing.T, target connectors.Target, call func(ctx context.Con
 	}
 }
 
-// RedirectsLeadNowhere fails where a call follows a downstream's redirect, with
-// the credentials that it carries.
+// RedirectsLeadNowhere fails the test if a call follows a downstream's redirect, with the
+// credentials that it carries.
 func RedirectsLeadNowhere(t *testing.T, call func(url string) error) {
 	t.Helper()
 	reached := make(chan string, 1)
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reached <- r.URL.Path }))
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(
+		_ http.ResponseWriter, r *http.Request,
+	) {
+		reached <- r.URL.Path
+	}))
 	defer elsewhere.Close()
-	for _, status := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+	for _, status := range []int{
+		http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect,
+	} {
 		server := httptest.NewServer(http.RedirectHandler(elsewhere.URL+"/stolen", status))
 		err := call(server.URL)
 		server.Close()
@@ -125,8 +151,8 @@ func RedirectsLeadNowhere(t *testing.T, call func(url string) error) {
 	}
 }
 
-// Check has a downstream give the answer to whatever call does at its address,
-// and checks how that is read.
+// Check starts a downstream that returns the answer to every request, runs call with its
+// URL, and checks the classification.
 func (a Answer) Check(t *testing.T, target connectors.Target, call func(url string) (connectors.Answer, error)) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -151,17 +177,23 @@ func (a Answer) Check(t *testing.T, target connectors.Target, call func(url stri
 		t.Errorf("%v: permanent %t, want %t", err, got, a.Permanent)
 	}
 	if got := connectors.RetryAfter(err) > 0; got != a.RetryAfter {
-		t.Errorf("%v: a wait is asked for: %t, want %t", err, got, a.RetryAfter)
+		t.Errorf("%v: has a retry delay: %t, want %t", err, got, a.RetryAfter)
 	}
 	NoSecret(t, err, target)
 }
 
-// RunAnswers sends each answer to a connector that connect makes for the given
-// URL, and checks its classification.
-func RunAnswers(t *testing.T, answers []Answer, target connectors.Target, connect func(t *testing.T, url string) connectors.Connector) {
+// RunAnswers sends each answer to a connector that connect creates for the given URL, and
+// checks its classification.
+func RunAnswers(
+	t *testing.T, answers []Answer, target connectors.Target,
+	connect func(t *testing.T, url string) connectors.Connector,
+) {
 	for _, a := range answers {
 		t.Run(a.Name, func(t *testing.T) {
-			a.Check(t, target, func(url string) (connectors.Answer, error) { return end(t.Context(), connect(t, url), target) })
+			a.Check(
+				t, target,
+				func(url string) (connectors.Answer, error) { return end(t.Context(), connect(t, url), target) },
+			)
 		})
 	}
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// consentPath is where Ory Hydra's admin API has what subjects let clients do
+// consentPath is the path of consent sessions in Ory Hydra's admin API
 // (https://www.ory.sh/docs/hydra/reference/api, "consent sessions").
 const consentPath = "/admin/oauth2/auth/sessions/consent"
 
 const (
-	// grantsPage keeps an answer below what is read of one: each session has its
-	// client's metadata and its request in it.
+	// grantsPage is the page size. It keeps responses below [connectors.MaxBody], since each
+	// session contains its client's metadata and its request.
 	grantsPage     = 10
 	maxGrantsPages = 1000
 )
@@ -36,7 +36,7 @@ type consent struct {
 	} `json:"consent_request"`
 }
 
-// GrantReference names a grant: subject and client.
+// GrantReference returns the reference of a grant: subject/client, each path-escaped.
 func GrantReference(subject, client string) string {
 	return url.PathEscape(subject) + "/" + url.PathEscape(client)
 }
@@ -47,15 +47,17 @@ func parseGrant(reference string) (subject, client string, err error) {
 		client, err = url.PathUnescape(c)
 	}
 	if !ok || err != nil || subject == "" || client == "" {
-		return "", "", connectors.Permanent("the reference of a grant is subject/client, each escaped")
+		return "", "", connectors.Permanent(
+			"the reference of a grant must be subject/client, each path-escaped, got %q", reference,
+		)
 	}
 	return subject, client, nil
 }
 
-// CanDiscover tells whether grants can be listed.
+// CanDiscover reports whether grants can be listed.
 func (c *Connector) CanDiscover() bool { return c.config.AdminURL != "" }
 
-// Discover implements connectors.Discoverer: the grants whose subject is the SCIM
+// Discover implements connectors.Discoverer. It returns the grants whose subject is the SCIM
 // id of one of the principals.
 func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
 	if !c.CanDiscover() {
@@ -69,14 +71,15 @@ func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]con
 		}
 		for client, scopes := range grants {
 			found = append(found, connectors.Found{
-				Kind: connectors.Grant, Reference: GrantReference(principal.String(), client), Principal: principal, Scopes: scopes,
+				Kind: connectors.Grant, Reference: GrantReference(principal.String(), client), Principal: principal,
+				Scopes: scopes,
 			})
 		}
 	}
 	return found, nil
 }
 
-// grants lists a subject's grants: scopes by client.
+// grants returns the scopes of a subject's grants by client id.
 func (c *Connector) grants(ctx context.Context, subject string) (map[string][]string, error) {
 	grants := make(map[string][]string)
 	token := ""
@@ -94,7 +97,7 @@ func (c *Connector) grants(ctx context.Context, subject string) (map[string][]st
 		}
 		var page []consent
 		if err := json.Unmarshal(body, &page); err != nil {
-			return nil, connectors.Retryable("the admin API answered 200 with something else than a list of consent sessions")
+			return nil, connectors.Retryable("the admin API returned 200 without a list of consent sessions")
 		}
 		for _, s := range page {
 			grants[s.Request.Client.ID] = s.GrantScope
@@ -103,12 +106,14 @@ func (c *Connector) grants(ctx context.Context, subject string) (map[string][]st
 			return grants, nil
 		}
 	}
-	return nil, connectors.Permanent("the admin API lists more than %d pages of one subject's grants", maxGrantsPages)
+	return nil, connectors.Permanent(
+		"the admin API returned more than %d pages of one subject's grants", maxGrantsPages,
+	)
 }
 
 var nextLink = regexp.MustCompile(`<([^>]*)>\s*;\s*rel="?next"?`)
 
-// nextPage reads the page token of the Link header (RFC 8288) that Hydra sends.
+// nextPage returns the page token in Hydra's Link header (RFC 8288), or an empty string.
 func nextPage(header http.Header) string {
 	for _, link := range header.Values("Link") {
 		if m := nextLink.FindStringSubmatch(link); m != nil {
@@ -120,8 +125,8 @@ func nextPage(header http.Header) string {
 	return ""
 }
 
-// endGrant ends a grant with all of its tokens. The API answers 204 to a subject
-// that it does not know, too: what counts is that it was listed before.
+// endGrant revokes a grant with all of its tokens. The API returns 204 for an unknown
+// subject, too, so only the probe before proves that the grant existed.
 func (c *Connector) endGrant(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	subject, client, err := parseGrant(t.Reference)
 	if err != nil {
@@ -154,11 +159,10 @@ func (c *Connector) probeGrant(ctx context.Context, t connectors.Target) (connec
 	if _, there := grants[client]; there {
 		return connectors.Alive, "the grant is listed", nil
 	}
-	return connectors.Dead, fmt.Sprintf("the grant is not listed (%d others of the subject are)", len(grants)), nil
+	return connectors.Dead, fmt.Sprintf("the grant is not listed (the subject has %d others)", len(grants)), nil
 }
 
-// admin calls the admin API, which authenticates nobody itself: who may reach it
-// is up to the network.
+// admin calls the admin API, which has no authentication: the network must restrict access.
 func (c *Connector) admin(ctx context.Context, method string, query url.Values) (*http.Response, []byte, error) {
 	address := strings.TrimSuffix(c.config.AdminURL, "/") + consentPath + "?" + query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, address, http.NoBody)

@@ -1,12 +1,13 @@
-// Package oauth2 ends tokens at an OAuth 2.0 authorization server: revocation
-// by RFC 7009, and its proof by RFC 7662 or by use.
+// Package oauth2 revokes tokens at an OAuth 2.0 authorization server (RFC 7009), and
+// verifies the revocation by introspection (RFC 7662) or by use.
 //
-// A 200 from a revocation endpoint proves nothing (RFC 7009 section 2.2 wants
-// one for any token, known or not), so what counts is the probe.
+// A 200 from a revocation endpoint proves nothing, since RFC 7009 section 2.2 requires it
+// for unknown tokens, too. Only the probe proves the end.
 package oauth2
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 
@@ -19,13 +20,13 @@ type Config struct {
 	ClientID      string               `yaml:"client_id"`
 	ClientSecret  connectors.SecretRef `yaml:"client_secret"`
 	Auth          string               `yaml:"auth"` // basic (default) or post
-	// IntrospectionURL, where given, is the positive control and the proof.
+	// IntrospectionURL enables the probes before and after a revocation.
 	IntrospectionURL string `yaml:"introspection_url"`
-	// TokenURL, where given, makes the stronger proof for refresh tokens: one
-	// use after the revocation, which must fail.
+	// TokenURL enables the stronger proof for refresh tokens: one use after the
+	// revocation, which must fail.
 	TokenURL string `yaml:"token_url"`
-	// AdminURL, where given, is an Ory Hydra's admin API: grants are listed by
-	// subject, which is the principal's SCIM id, and ended whole.
+	// AdminURL is the URL of Ory Hydra's admin API. It enables grants, which are listed by
+	// subject, the principal's SCIM id, and revoked with all their tokens.
 	AdminURL string `yaml:"admin_url"`
 }
 
@@ -43,29 +44,29 @@ func New(c Config) (*Connector, error) {
 	}
 	switch {
 	case c.RevocationURL == "" && c.AdminURL == "":
-		return nil, errors.New("revocation_url is missing")
+		return nil, errors.New("revocation_url or admin_url is required")
 	case c.ClientID == "" && c.RevocationURL != "":
-		return nil, errors.New("client_id is missing")
+		return nil, errors.New("client_id is required with revocation_url")
 	case c.Auth != "basic" && c.Auth != "post":
-		return nil, errors.New("auth is basic or post")
+		return nil, fmt.Errorf("auth must be basic or post, got %q", c.Auth)
 	}
 	for _, address := range []string{c.RevocationURL, c.IntrospectionURL, c.TokenURL, c.AdminURL} {
 		if address == "" {
 			continue
 		}
 		if u, err := url.Parse(address); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-			return nil, errors.New(address + " is not an http(s) URL")
+			return nil, fmt.Errorf("%q must be an absolute http or https URL", address)
 		}
 	}
 	secret, err := c.ClientSecret.Resolve()
 	if err != nil {
-		return nil, errors.Join(errors.New("client_secret"), err)
+		return nil, fmt.Errorf("client_secret: %w", err)
 	}
 	return &Connector{config: c, secret: secret, client: connectors.NewHTTPClient()}, nil
 }
 
-// Accepts implements connectors.Connector: tokens are ended by their value,
-// grants by subject and client, whose escapes have one spelling.
+// Accepts implements connectors.Connector. A token is revoked by its value, and a grant by
+// its subject and client, which it escapes canonically.
 func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	switch {
 	case r.Shared:
@@ -77,7 +78,8 @@ func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 		}
 		return GrantReference(subject, client), nil
 	case r.Kind != connectors.RefreshToken && r.Kind != connectors.AccessToken || c.config.RevocationURL == "":
-		return "", errors.New("kind must be refresh_token or access_token (with revocation_url), or grant (with admin_url)")
+		return "", fmt.Errorf("kind must be refresh_token or access_token (with revocation_url), "+
+			"or grant (with admin_url), got %s", r.Kind)
 	case !r.HasSecret:
 		return "", errors.New("a token is revoked by its value: register it as the secret")
 	}

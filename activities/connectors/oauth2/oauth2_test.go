@@ -52,14 +52,14 @@ func issue(t *testing.T, p *openid.Provider) connectors.Target {
 	return connectors.Target{Item: uuid.New(), Kind: connectors.RefreshToken, Secret: connectors.Secret(grant.RefreshToken)}
 }
 
-func TestContract(t *testing.T) {
+func TestOAuth2_Contract(t *testing.T) {
 	for _, auth := range []string{"basic", "post"} {
 		t.Run(auth, func(t *testing.T) {
 			p := provider(t)
 			c := settings(t, p)
 			c.Auth = auth
 			if auth == "post" {
-				c.IntrospectionURL = "" // zitadel's takes basic only
+				c.IntrospectionURL = "" // zitadel's introspection only supports basic
 			}
 			down, hanging := c, c
 			down.RevocationURL = "http://" + contract.Closed(t)
@@ -80,14 +80,17 @@ func TestContract(t *testing.T) {
 	}
 }
 
-func TestTheAnswersTable(t *testing.T) {
+func TestRevoke_ClassifiesAnswers(t *testing.T) {
 	target := connectors.Target{Kind: connectors.RefreshToken, Secret: contract.Canary}
 	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "200", Status: 200, Outcome: connectors.Done},
 		{Name: "unknown tokens get 200 too", Status: 200, Body: "{}", Outcome: connectors.Done},
 		{Name: "401 invalid_client", Status: 401, Body: `{"error":"invalid_client"}`, Permanent: true},
 		{Name: "400 not the owner", Status: 400, Body: `{"error":"invalid_request"}`, Permanent: true},
-		{Name: "400 a token that cannot be revoked and whose expiry is unknown", Status: 400, Body: `{"error":"unsupported_token_type"}`, Permanent: true},
+		{
+			Name: "400 a token that cannot be revoked and whose expiry is unknown", Status: 400,
+			Body: `{"error":"unsupported_token_type"}`, Permanent: true,
+		},
 	}...), target, func(t *testing.T, url string) connectors.Connector {
 		return connect(t, Config{RevocationURL: url, ClientID: "c"})
 	})
@@ -95,11 +98,13 @@ func TestTheAnswersTable(t *testing.T) {
 		_, err := connect(t, Config{RevocationURL: url, ClientID: "c"}).Revoke(ctx, target)
 		return err
 	}
-	contract.RunFaults(t, target, func(ctx context.Context, address string) error { return revoke(ctx, "http://"+address) })
+	contract.RunFaults(
+		t, target, func(ctx context.Context, address string) error { return revoke(ctx, "http://"+address) },
+	)
 	contract.RedirectsLeadNowhere(t, func(url string) error { return revoke(t.Context(), url) })
 }
 
-// grants is a connector of grants, and what issues one.
+// grants returns a connector for grants, and a function that issues one.
 func grants(t *testing.T, p *openid.Provider) (*Connector, func(t *testing.T) connectors.Target) {
 	t.Helper()
 	return connect(t, Config{AdminURL: p.AdminURL()}), func(t *testing.T) connectors.Target {
@@ -109,17 +114,18 @@ func grants(t *testing.T, p *openid.Provider) (*Connector, func(t *testing.T) co
 			t.Fatal(err)
 		}
 		return connectors.Target{
-			Item: uuid.New(), Kind: connectors.Grant, Reference: GrantReference(subject, openid.ClientID), NewSecret: connectors.Secret(grant.RefreshToken),
+			Item: uuid.New(), Kind: connectors.Grant, Reference: GrantReference(subject, openid.ClientID),
+			NewSecret: connectors.Secret(grant.RefreshToken),
 		}
 	}
 }
 
-func TestContractOfGrants(t *testing.T) {
+func TestGrants_Contract(t *testing.T) {
 	p := provider(t)
 	connector, issue := grants(t, p)
 	contract.Run(t, contract.Suite{
 		Connector: connector, Verifies: true, Issue: issue,
-		// By use: a grant that is ended takes its tokens along.
+		// A revoked grant revokes its tokens, too.
 		Works: func(t *testing.T, target connectors.Target) bool {
 			active, err := p.Active(t.Context(), target.NewSecret.Reveal())
 			if err != nil {
@@ -127,23 +133,26 @@ func TestContractOfGrants(t *testing.T) {
 			}
 			return active
 		},
-		Down: connect(t, Config{AdminURL: "http://" + contract.Closed(t)}), Hanging: connect(t, Config{AdminURL: "http://" + contract.Silent(t)}),
+		Down:    connect(t, Config{AdminURL: "http://" + contract.Closed(t)}),
+		Hanging: connect(t, Config{AdminURL: "http://" + contract.Silent(t)}),
 	})
 }
 
-func TestTheAnswersTableOfGrants(t *testing.T) {
+func TestGrants_ClassifyAnswers(t *testing.T) {
 	target := connectors.Target{Kind: connectors.Grant, Reference: "ada/app", Secret: contract.Canary}
 	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "204", Status: 204, Outcome: connectors.Done},
-		{Name: "404 of the API itself", Status: 404, Body: `{"error":"not_found"}`, Outcome: connectors.Gone},
-		{Name: "200 is not what it says", Status: 200, Permanent: true},
+		{Name: "404 with an error code", Status: 404, Body: `{"error":"not_found"}`, Outcome: connectors.Gone},
+		{Name: "200 instead of 204", Status: 200, Permanent: true},
 	}...), target, func(t *testing.T, url string) connectors.Connector { return connect(t, Config{AdminURL: url}) })
-	if _, err := connect(t, Config{AdminURL: "http://localhost"}).Revoke(t.Context(), connectors.Target{Kind: connectors.Grant, Reference: "ada"}); !connectors.IsPermanent(err) {
+	if _, err := connect(t, Config{AdminURL: "http://localhost"}).Revoke(t.Context(), connectors.Target{
+		Kind: connectors.Grant, Reference: "ada",
+	}); !connectors.IsPermanent(err) {
 		t.Errorf("a reference without a client: %v, want a permanent refusal", err)
 	}
 }
 
-func TestDiscoveryListsASubjectsGrants(t *testing.T) {
+func TestDiscover_ListsGrantsOfSubject(t *testing.T) {
 	p := provider(t)
 	connector, _ := grants(t, p)
 	ada := uuid.New()
@@ -151,12 +160,13 @@ func TestDiscoveryListsASubjectsGrants(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := connector.Discover(t.Context(), []uuid.UUID{uuid.New(), ada})
-	if err != nil || len(found) != 1 || found[0].Reference != GrantReference(ada.String(), openid.ClientID) || found[0].Principal != ada {
+	if err != nil || len(found) != 1 || found[0].Reference != GrantReference(ada.String(), openid.ClientID) ||
+		found[0].Principal != ada {
 		t.Errorf("found %+v, %v; want Ada's one grant", found, err)
 	}
 }
 
-func TestDiscoveryReadsEveryPage(t *testing.T) {
+func TestDiscover_ReadsEveryPage(t *testing.T) {
 	var server *httptest.Server
 	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client := "one"
@@ -174,18 +184,21 @@ func TestDiscoveryReadsEveryPage(t *testing.T) {
 	}
 }
 
-func TestATokenThatCannotBeRevokedExpiresByItself(t *testing.T) {
+func TestRevoke_UnsupportedTokenTypeExpires(t *testing.T) {
 	expires := time.Now().Add(time.Hour)
 	contract.RunAnswers(t, []contract.Answer{
-		{Name: "unsupported_token_type", Status: 400, Body: `{"error":"unsupported_token_type"}`, Outcome: connectors.Expires},
+		{
+			Name: "unsupported_token_type", Status: 400, Body: `{"error":"unsupported_token_type"}`,
+			Outcome: connectors.Expires,
+		},
 	}, connectors.Target{Kind: connectors.AccessToken, Secret: "jwt", ExpiresAt: &expires}, func(t *testing.T, url string) connectors.Connector {
 		return connect(t, Config{RevocationURL: url, ClientID: "c"})
 	})
 }
 
-// TestAnotherClientsRevocationIsSeenThrough: the provider may answer 200 to a
-// client that does not own the token, which lives on.
-func TestAnotherClientsRevocationIsSeenThrough(t *testing.T) {
+// TestProbe_DetectsIneffectiveRevocation revokes a token as a client that does not own it.
+// The provider may return 200, but the token stays alive.
+func TestProbe_DetectsIneffectiveRevocation(t *testing.T) {
 	p := provider(t)
 	target := issue(t, p)
 	other := settings(t, p)
@@ -193,35 +206,43 @@ func TestAnotherClientsRevocationIsSeenThrough(t *testing.T) {
 	_, revokeErr := connect(t, other).Revoke(t.Context(), target)
 	active, err := p.Active(t.Context(), target.Secret.Reveal())
 	if err != nil || !active {
-		t.Fatalf("active %t, %v: another client revoked it", active, err)
+		t.Fatalf("active %t, %v: another client revoked the token", active, err)
 	}
 	vitality, _, err := connect(t, settings(t, p)).Probe(t.Context(), target)
 	if vitality != connectors.Alive || err != nil {
-		t.Errorf("the probe sees %s, %v after the revocation said %v; want alive", vitality, err, revokeErr)
+		t.Errorf("probe %s, %v after the revocation returned %v; want alive", vitality, err, revokeErr)
 	}
 }
 
-func TestAProofThatSucceedsRevokesWhatCameBack(t *testing.T) {
+func TestProve_RevokesNewTokensOfASuccessfulRefresh(t *testing.T) {
 	p := provider(t)
 	target := issue(t, p)
 	c := settings(t, p)
-	c.IntrospectionURL = "" // which would have said so without using the token
+	c.IntrospectionURL = "" // introspection would prove it without using the token
 	vitality, _, err := connect(t, c).Prove(t.Context(), target)
 	if err != nil || vitality != connectors.Alive {
 		t.Fatalf("a live token: %s, %v; want alive", vitality, err)
 	}
-	// The refresh replaced the token; the replacement must be dead as well.
+	// The refresh replaced the token, and the replacement was revoked.
 	if active, err := p.Active(t.Context(), target.Secret.Reveal()); err != nil || active {
 		t.Errorf("the used token: active %t, %v", active, err)
 	}
 }
 
-func TestIntrospectionThatIsNoAnswerProvesNothing(t *testing.T) {
-	for name, body := range map[string]string{"no JSON": "<html>", "no member": "{}", "a string": `{"active":"false"}`} {
+func TestProbe_InvalidIntrospectionProvesNothing(t *testing.T) {
+	for name, body := range map[string]string{
+		"no JSON": "<html>", "no member": "{}", "a string": `{"active":"false"}`,
+	} {
 		t.Run(name, func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
+			server := httptest.NewServer(http.HandlerFunc(func(
+				w http.ResponseWriter, _ *http.Request,
+			) {
+				_, _ = w.Write([]byte(body))
+			}))
 			defer server.Close()
-			vitality, _, err := connect(t, Config{RevocationURL: server.URL, IntrospectionURL: server.URL, ClientID: "c"}).
+			vitality, _, err := connect(t, Config{
+				RevocationURL: server.URL, IntrospectionURL: server.URL, ClientID: "c",
+			}).
 				Probe(t.Context(), connectors.Target{Kind: connectors.RefreshToken, Secret: "x"})
 			if vitality != connectors.Unknown || err == nil {
 				t.Errorf("%s, %v; want unknown and an error", vitality, err)

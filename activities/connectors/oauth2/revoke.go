@@ -9,8 +9,8 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// Revoke implements connectors.Revoker by RFC 7009 section 2.1, and of a grant by
-// the admin API.
+// Revoke implements connectors.Revoker. It revokes a token by RFC 7009 section 2.1, and a
+// grant by the admin API.
 func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	if t.Kind == connectors.Grant {
 		return c.endGrant(ctx, t)
@@ -34,7 +34,7 @@ func hint(kind connectors.Kind) string {
 	return "refresh_token"
 }
 
-// post sends a form as the configured client (RFC 6749 section 2.3.1).
+// post sends a form, authenticated as the configured client (RFC 6749 section 2.3.1).
 func (c *Connector) post(ctx context.Context, address string, form url.Values) (*http.Response, []byte, error) {
 	if c.config.Auth == "post" || c.secret == "" {
 		form.Set("client_id", c.config.ClientID)

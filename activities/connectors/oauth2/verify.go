@@ -7,12 +7,12 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// CanVerify tells whether there is a probe for an item.
+// CanVerify reports whether items of a kind can be probed.
 func (c *Connector) CanVerify(kind connectors.Kind, _ bool) bool {
 	return kind == connectors.Grant || c.config.IntrospectionURL != ""
 }
 
-// Probe implements connectors.Verifier by introspection, which uses nothing up.
+// Probe implements connectors.Verifier by introspection, which does not consume the token.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	if t.Kind == connectors.Grant {
 		return c.probeGrant(ctx, t)
@@ -29,11 +29,11 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	return readIntrospection(resp, body)
 }
 
-// Possesses implements connectors.Possession: a token is ended by its value, which is
-// the proof; a grant is the principal's whose SCIM id is its subject.
+// Possesses implements connectors.Possession. The value of a token, by which it is revoked,
+// proves possession. A grant belongs to the principal whose SCIM id is its subject.
 func (c *Connector) Possesses(_ context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	if t.Kind != connectors.Grant {
-		return connectors.Alive, "a token is ended by its value", nil
+		return connectors.Alive, "the registration contains the token, by which it is revoked", nil
 	}
 	subject, _, err := parseGrant(t.Reference)
 	if err != nil {
@@ -45,12 +45,11 @@ func (c *Connector) Possesses(_ context.Context, t connectors.Target) (connector
 	return connectors.Alive, "the grant's subject is the principal's or the agent's SCIM id", nil
 }
 
-// Prove implements connectors.Prover: one use of the refresh token, which must
-// give invalid_grant. If it succeeds, what came back is revoked, and the caller
-// learns that the token was alive.
+// Prove implements connectors.Prover. It uses the refresh token once, which must return
+// invalid_grant. If the refresh succeeds, Prove revokes the new tokens and returns Alive.
 func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	// A refusal of the refresh alone may only say that the token is another
-	// client's (RFC 6749 section 5.2): introspection has to agree.
+	// A refused refresh may only mean that the token belongs to another client (RFC 6749
+	// section 5.2), so introspection has to confirm it.
 	vitality, detail, err := c.Probe(ctx, t)
 	if err != nil || vitality == connectors.Alive || t.Kind != connectors.RefreshToken || c.config.TokenURL == "" {
 		return vitality, detail, err
@@ -66,12 +65,13 @@ func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.
 		return vitality, detail, err
 	}
 	if err := c.revokeGrant(ctx, t, came); err != nil {
-		return connectors.Alive, "", connectors.Permanent("the refresh grant still succeeded, and what it minted could not be revoked: revoke the grant at the server (%w)", err)
+		return connectors.Alive, "", connectors.Permanent("the refresh grant still succeeded, and the new tokens "+
+			"could not be revoked: revoke the grant at the server (%w)", err)
 	}
 	return vitality, detail, nil
 }
 
-// revokeGrant ends what a refresh that should have failed has minted.
+// revokeGrant revokes the tokens issued by a refresh that should have failed.
 func (c *Connector) revokeGrant(ctx context.Context, t connectors.Target, came *grant) error {
 	for kind, token := range map[string]string{"access_token": came.AccessToken, "refresh_token": came.RefreshToken} {
 		if token == "" || token == t.Secret.Reveal() {

@@ -9,37 +9,42 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// classify reads PostgreSQL's error codes (appendix A of its manual).
+// classify returns a retryable or permanent error by PostgreSQL's error code (appendix A of
+// its manual).
 func classify(what string, err error) error {
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) {
-		return connectors.Retryable("%s: the database cannot be reached", what)
+		return connectors.Retryable("%s: the database is unreachable", what)
 	}
 	switch code := pgErr.Code; {
 	case strings.HasPrefix(code, "08"), // connection exceptions
 		strings.HasPrefix(code, "57P"), // shutting down, starting up, terminated
 		strings.HasPrefix(code, "53"),  // too many connections, out of memory or disk
 		code == "40001", code == "40P01", code == "55P03",
-		code == "57014", // cancelled: too slow this time
-		code == "25006", // read-only: a failover is going on
-		code == "XX000": // tuple concurrently updated: another cascade was at the role
+		code == "57014", // cancelled by statement_timeout
+		code == "25006", // read-only during a failover
+		code == "XX000": // tuple concurrently updated by another cascade
 		return connectors.Retryable("%s: SQLSTATE %s", what, code)
 	case code == "42501":
-		return connectors.Permanent("%s: SQLSTATE 42501: the connector's role lacks the privilege", what)
+		return connectors.Permanent(
+			"%s: SQLSTATE 42501: the connector's role lacks the privilege: grant it, and re-run the cascade", what,
+		)
 	case isRefusedLogin(err):
-		return connectors.Permanent("%s: SQLSTATE %s: the connector's own login is refused", what, code)
+		return connectors.Permanent(
+			"%s: SQLSTATE %s: the connector's own login is refused: correct its url in leaver.yaml", what, code,
+		)
 	default:
 		return connectors.Permanent("%s: SQLSTATE %s", what, code)
 	}
 }
 
-// isRefusedLogin: wrong password, or no login for this role.
+// isRefusedLogin reports whether a login was refused: wrong password, or no login for this role.
 func isRefusedLogin(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && (pgErr.Code == "28P01" || pgErr.Code == "28000")
 }
 
-// isUndefined: the role is gone.
+// isUndefined reports whether the role does not exist.
 func isUndefined(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == "42704"

@@ -12,7 +12,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
 )
 
-// as runs SQL in a session of a role's own.
+// as runs SQL statements in a session of a role.
 func (d *downstream) as(t *testing.T, role, password string, statements ...string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), d.url(role, password))
@@ -30,15 +30,17 @@ func (d *downstream) as(t *testing.T, role, password string, statements ...strin
 func (d *downstream) exists(t *testing.T, role string) bool {
 	t.Helper()
 	var exists bool
-	if err := d.conn.QueryRow(t.Context(), `select exists (select from pg_roles where rolname = $1)`, role).Scan(&exists); err != nil {
+	if err := d.conn.QueryRow(
+		t.Context(), `select exists (select from pg_roles where rolname = $1)`, role,
+	).Scan(&exists); err != nil {
 		t.Fatal(err)
 	}
 	return exists
 }
 
-// TestConnector_RunsNothingThatTheAccountDefines has an account that owns a schema define
-// every function and operator that the connector's SQL could reach there, each of which
-// makes a superuser where it runs with the connector's rights.
+// TestConnector_RunsNothingThatTheAccountDefines uses an account that owns a schema. The
+// account defines each function and operator that the connector's SQL could resolve there;
+// each creates a superuser if it runs with the connector's rights.
 func TestConnector_RunsNothingThatTheAccountDefines(t *testing.T) {
 	d := newDownstream(t)
 	target := d.issue(t)
@@ -93,7 +95,7 @@ func TestConnector_RunsNothingThatTheAccountDefines(t *testing.T) {
 		t.Error(err)
 	}
 	if d.exists(t, backdoor) {
-		t.Error("what the account defined ran with the connector's rights")
+		t.Error("a function of the account ran with the connector's rights")
 	}
 	var settings []string
 	if err := d.conn.QueryRow(t.Context(), `select setconfig from pg_db_role_setting s join pg_roles r on r.oid = s.setrole where rolname = $1`,
@@ -106,12 +108,13 @@ func TestConnector_RunsNothingThatTheAccountDefines(t *testing.T) {
 	}
 }
 
-// TestRotation_CopiesAnySetting has settings whose text a literal could break out of.
+// TestRotation_CopiesAnySetting uses settings whose text could break out of an SQL literal.
 func TestRotation_CopiesAnySetting(t *testing.T) {
 	d := newDownstream(t)
 	target := d.issue(t)
 	for _, set := range []string{
-		`search_path = "it's", "a ""b"", c", public`, `search_path = ''`, `application_name = 'x''; drop role y; --\'`, `my.own = 'a, "b"'`, `temp_tablespaces = ''`,
+		`search_path = "it's", "a ""b"", c", public`, `search_path = ''`, `application_name = 'x''; drop role y; --\'`,
+		`my.own = 'a, "b"'`, `temp_tablespaces = ''`,
 	} {
 		d.exec(t, "alter role "+target.Reference+" set "+set)
 		var want, got []string
@@ -123,7 +126,7 @@ func TestRotation_CopiesAnySetting(t *testing.T) {
 		if err := d.conn.QueryRow(t.Context(), read, rotated.NewReference).Scan(&got); err != nil {
 			t.Fatal(err)
 		}
-		if len(got) != len(want)+1 { // and its role
+		if len(got) != len(want)+1 { // plus the setting role
 			t.Errorf("%s: %q became %q", set, want, got)
 		}
 		for _, w := range want {
@@ -150,7 +153,7 @@ func TestRevoke_RefusesPrivilegedRoles(t *testing.T) {
 			d.exec(t, "do $$ begin create role leaver_app_attack; exception when duplicate_object then end $$")
 			d.exec(t, "grant leaver_app_attack to "+role)
 		},
-		"labelled as another's": func(role string) {
+		"labelled with another principal": func(role string) {
 			d.exec(t, "comment on role "+role+" is '"+postgres.Label+uuid.NewString()+"'")
 		},
 	} {
@@ -162,8 +165,9 @@ func TestRevoke_RefusesPrivilegedRoles(t *testing.T) {
 			if _, err := d.connector(t, d.owner).Revoke(t.Context(), target); !connectors.IsPermanent(err) {
 				t.Errorf("%v, want a permanent refusal", err)
 			}
-			// Labels are not looked at there: the principal is the registration's own.
-			if err := d.connector(t, d.owner).Reserved(t.Context(), target.Reference); name != "labelled as another's" && !connectors.IsPermanent(err) {
+			// Reserved does not check labels.
+			err := d.connector(t, d.owner).Reserved(t.Context(), target.Reference)
+			if name != "labelled with another principal" && !connectors.IsPermanent(err) {
 				t.Errorf("at registration: %v, want a permanent refusal", err)
 			}
 			if !d.logsIn(target.Reference, target.Secret.Reveal()) {
@@ -178,25 +182,29 @@ func TestRevoke_RefusesPrivilegedRoles(t *testing.T) {
 		if _, err := c.Revoke(t.Context(), target); !connectors.IsPermanent(err) {
 			t.Errorf("%v, want a permanent refusal", err)
 		}
-		if _, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: target.Reference, HasSecret: true}); err == nil {
-			t.Error("it can be registered")
+		if _, err := c.Accepts(connectors.Registration{
+			Kind: connectors.ServiceAccount, Reference: target.Reference, HasSecret: true,
+		}); err == nil {
+			t.Error("a protected role is accepted")
 		}
 	})
 }
 
-func TestAccepts_RefusesNamesThatPostgreSQLCuts(t *testing.T) {
+func TestAccepts_RefusesNamesThatPostgreSQLTruncates(t *testing.T) {
 	c := newDownstream(t).connector(t, "postgres://x@127.0.0.1/x")
 	name := strings.Repeat("r", 63)
-	if reference, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: name}); err != nil || reference != name {
+	if reference, err := c.Accepts(connectors.Registration{
+		Kind: connectors.ServiceAccount, Reference: name,
+	}); err != nil || reference != name {
 		t.Errorf("63 bytes: %q, %v", reference, err)
 	}
 	if _, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: name + "r"}); err == nil {
-		t.Error("64 bytes are accepted: PostgreSQL takes them for the role of 63")
+		t.Error("64 bytes are accepted: PostgreSQL truncates them to the role of 63")
 	}
 }
 
-// TestAccepts_RefusesReservedRoles: those that are recognised by name. Others that are no agents'
-// are refused at the act.
+// TestAccepts_RefusesReservedRoles checks the roles that are recognised by name. Revoke
+// refuses the others.
 func TestAccepts_RefusesReservedRoles(t *testing.T) {
 	c := newDownstream(t).connector(t, "postgres://admin@127.0.0.1/x")
 	c.Protect("leaver")
@@ -210,7 +218,9 @@ func TestAccepts_RefusesReservedRoles(t *testing.T) {
 func TestPossesses_NeedsThePassword(t *testing.T) {
 	d := newDownstream(t)
 	c, target := d.connector(t, d.owner), d.issue(t)
-	for secret, want := range map[connectors.Secret]connectors.Vitality{target.Secret: connectors.Alive, "i-do-not-know-it": connectors.Dead, "": connectors.Unknown} {
+	for secret, want := range map[connectors.Secret]connectors.Vitality{
+		target.Secret: connectors.Alive, "i-do-not-know-it": connectors.Dead, "": connectors.Unknown,
+	} {
 		asked := target
 		asked.Secret = secret
 		if got, _, err := c.Possesses(t.Context(), asked); err != nil || got != want {

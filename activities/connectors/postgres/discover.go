@@ -12,13 +12,13 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 )
 
-// Label is what a role's comment says of whose it is, before the SCIM id:
+// Label precedes the SCIM id of the principal in a role's comment:
 //
 //	comment on role reporting is 'leaver:principal=01a20ac5-…'
 const Label = "leaver:principal="
 
-// Discover implements connectors.Discoverer: roles that can log in and whose
-// comment is a label of one of the principals.
+// Discover implements connectors.Discoverer. It returns the roles that can log in and whose
+// comment contains the label of one of the principals.
 func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
@@ -44,7 +44,7 @@ func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]con
 	return found, nil
 }
 
-// Issue implements connectors.Issuer: a role with no rights.
+// Issue implements connectors.Issuer. It creates a role without rights.
 func (c *Connector) Issue(ctx context.Context, name string, principal uuid.UUID) (connectors.Issued, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
@@ -58,18 +58,18 @@ func (c *Connector) Issue(ctx context.Context, name string, principal uuid.UUID)
 	}
 	quoted := pgx.Identifier{role}.Sanitize()
 	for _, sql := range []string{
-		"drop role if exists " + quoted, // of an attempt whose answer got lost
+		"drop role if exists " + quoted, // from an attempt whose result was lost
 		"create role " + quoted + " login password '" + verifier + "'",
 		"comment on role " + quoted + " is '" + Label + principal.String() + "'",
 	} {
 		if _, err := conn.Exec(ctx, sql); err != nil {
-			return connectors.Issued{}, classify("make a role for the drill", err)
+			return connectors.Issued{}, classify("create a role for the drill", err)
 		}
 	}
 	return connectors.Issued{Kind: connectors.ServiceAccount, Reference: role, Secret: connectors.Secret(password)}, nil
 }
 
-// drillRole is a drill's name as roles are named.
+// drillRole returns the name of a drill's role.
 func drillRole(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // Remove implements connectors.Issuer.

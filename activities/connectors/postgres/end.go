@@ -15,11 +15,11 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 )
 
-// terminateTimeout is how long one session may take to end, in milliseconds.
+// terminateTimeout bounds the wait for the end of one session, in milliseconds.
 const terminateTimeout = 5000
 
-// Revoke implements connectors.Revoker: no login, a password nobody knows, so
-// that a later LOGIN brings nothing back, and no open session.
+// Revoke implements connectors.Revoker. It disables the login, sets a random password, so
+// that a later LOGIN does not restore access, and ends open sessions.
 func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	return c.alter(ctx, t, "login disabled", func(role string) (string, error) {
 		verifier, err := scram.NewVerifier(rand.Text())
@@ -27,15 +27,17 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 	})
 }
 
-// Block implements connectors.Blocker: no login and no open session, with the
-// password as it is, so that LOGIN brings the role back.
+// Block implements connectors.Blocker. It disables the login and ends open sessions, but
+// does not change the password, so that LOGIN restores access.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	return c.alter(ctx, t, "login suspended", func(role string) (string, error) {
 		return "alter role " + role + " nologin", nil
 	})
 }
 
-func (c *Connector) alter(ctx context.Context, t connectors.Target, what string, statement func(quoted string) (string, error)) (connectors.Answer, error) {
+func (c *Connector) alter(
+	ctx context.Context, t connectors.Target, what string, statement func(quoted string) (string, error),
+) (connectors.Answer, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return connectors.Answer{}, err
@@ -69,7 +71,9 @@ func endSessions(ctx context.Context, conn *pgx.Conn, role, what string) (connec
 	if left > 0 {
 		return connectors.Answer{}, connectors.Retryable("%s, but %d of the role's sessions are still open", what, left)
 	}
-	return connectors.Answer{Outcome: connectors.Done, Detail: fmt.Sprintf("%s, %d open sessions ended", what, ended)}, nil
+	return connectors.Answer{
+		Outcome: connectors.Done, Detail: fmt.Sprintf("%s, %d open sessions ended", what, ended),
+	}, nil
 }
 
 // terminate ends the role's sessions and waits for each to be gone.
@@ -84,9 +88,9 @@ func terminate(ctx context.Context, conn *pgx.Conn, role string) (ended, left in
 
 var errGone = errors.New("no such role")
 
-// forbiddenSQL says why a role is never altered, or nothing: those that run the server or
-// the database, those that administer roles, and those of a leaver installation. The
-// second column is the role's comment, which may be a label.
+// forbiddenReason is an SQL expression for the reason why a role is never altered, or null:
+// roles that run the server or own the database, roles that administer roles, and roles of
+// a leaver installation.
 const forbiddenReason = `case
 	         when r.rolsuper or r.rolreplication or r.rolname like 'pg\_%' then 'it is a superuser, a replication or a system role'
 	         when r.rolname in (current_user, session_user) then 'it is the connector''s own'
@@ -98,6 +102,7 @@ const forbiddenReason = `case
 	           then 'it is the role of a leaver installation'
 	       end`
 
+// forbiddenSQL returns the [forbiddenReason] of a role, and its comment, which may be a label.
 const forbiddenSQL = `
 	select ` + forbiddenReason + `,
 	       pg_catalog.shobj_description(r.oid, 'pg_authid')

@@ -1,6 +1,6 @@
-// Package postgres ends service accounts that are roles of a PostgreSQL
-// database: by disabling their login, or, where others rely on them, by a new
-// password. Neither ends open sessions by itself, so both end them too.
+// Package postgres ends service accounts that are roles of a PostgreSQL database: it
+// disables their login, or rotates the password of shared ones. As neither ends open
+// sessions, it ends these, too.
 package postgres
 
 import (
@@ -20,16 +20,16 @@ import (
 
 // Config are the settings of a connector of type postgres.
 type Config struct {
-	// URL of the downstream database, by reference, as a role that may alter
+	// URL is a reference to the URL of the downstream database, with a role that may alter
 	// others: CREATEROLE with ADMIN on them, and pg_signal_backend.
 	URL connectors.SecretRef `yaml:"url"`
-	// Rotation is how a shared role gets a new secret: alternate (default) makes a
-	// second role beside it that acts as the first, so that nobody is cut off before
-	// the new secret has reached them; password replaces the password at once.
+	// Rotation is how a shared role gets a new secret. alternate (default) creates a second
+	// role that acts as the first, so that holders keep access until they have the new
+	// secret. password replaces the password immediately.
 	Rotation string `yaml:"rotation"`
 }
 
-// connectTimeout bounds a login, of ours or of the role that is probed.
+// connectTimeout bounds a login of the connector's role or of the probed role.
 const connectTimeout = 10 * time.Second
 
 // Connector implements Revoker, Rotator, Blocker, Verifier, Possession, Discoverer and Issuer.
@@ -37,12 +37,12 @@ type Connector struct {
 	config    *pgx.ConnConfig
 	alternate bool
 	reserved  reserved
-	protected []string // names of roles that are never altered, beside those that [forbidden] knows
+	protected []string // names of roles that are never altered, besides those of [forbiddenReason]
 }
 
-// session are the settings of each of the connector's own sessions. They come with the
-// login and so outrank what a database's owner or a role sets: whatever an account that
-// is being ended can define, in any schema, must not run with the connector's rights.
+// session contains the settings of the connector's own sessions. As they are part of the
+// login, they override the settings of the database and the role: functions and operators
+// that an ended account has defined, in any schema, must not run with the connector's rights.
 var session = map[string]string{
 	"application_name":            "leaver",
 	"search_path":                 "pg_catalog",
@@ -58,14 +58,14 @@ func New(c Config) (*Connector, error) {
 		return nil, fmt.Errorf("url: %w", err)
 	}
 	if url == "" {
-		return nil, errors.New("url is missing")
+		return nil, errors.New("url is required")
 	}
 	cfg, err := pgx.ParseConfig(url.Reveal())
 	if err != nil {
-		return nil, errors.New("url is not a PostgreSQL URL") // pgx's error quotes it
+		return nil, errors.New("url must be a PostgreSQL URL") // pgx's error quotes it
 	}
 	if c.Rotation != "" && c.Rotation != "alternate" && c.Rotation != "password" {
-		return nil, errors.New("rotation is alternate or password")
+		return nil, fmt.Errorf("rotation must be alternate or password, got %q", c.Rotation)
 	}
 	cfg.ConnectTimeout = connectTimeout
 	for name, value := range session {
@@ -74,29 +74,32 @@ func New(c Config) (*Connector, error) {
 	return &Connector{config: cfg, alternate: c.Rotation != "password"}, nil
 }
 
-// Downstream returns the address of the cluster that the connector administers: roles are the
-// cluster's, whatever the database.
+// Downstream returns the address of the cluster that the connector administers: all
+// databases of a cluster have the same roles.
 func (c *Connector) Downstream() string {
 	return net.JoinHostPort(c.config.Host, strconv.Itoa(int(c.config.Port)))
 }
 
-// Protect names roles that are never altered, such as leaver's own.
+// Protect adds roles that are never altered, such as leaver's own.
 func (c *Connector) Protect(roles ...string) { c.protected = append(c.protected, roles...) }
 
-// Accepts implements connectors.Connector. PostgreSQL cuts names at 63 bytes, so that a
-// longer one would be a second spelling of another role's.
+// Accepts implements connectors.Connector. PostgreSQL truncates names to 63 bytes, so that
+// a longer name would be a second spelling of another role.
 func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	switch {
 	case r.Kind != connectors.ServiceAccount:
-		return "", errors.New("this connector ends service_account")
+		return "", fmt.Errorf("kind must be %s, got %s", connectors.ServiceAccount, r.Kind)
 	case len(r.Reference) > maxRole:
 		return "", fmt.Errorf("the role name must be at most %d bytes, got %d", maxRole, len(r.Reference))
 	case slices.Contains(c.protected, r.Reference) || strings.HasPrefix(r.Reference, "leaver_app"):
 		return "", fmt.Errorf("the role %q belongs to a leaver installation and cannot be registered", r.Reference)
 	case r.Reference == c.config.User || strings.HasPrefix(r.Reference, "pg_"):
-		return "", fmt.Errorf("the role %q is the connector's own or a system role and cannot be registered", r.Reference)
+		return "", fmt.Errorf(
+			"the role %q is the connector's own or a system role and cannot be registered", r.Reference,
+		)
 	case r.Shared && !r.HasSecret:
-		return "", errors.New("a shared role is rotated, which needs its current password for verification: register the password as the secret")
+		return "", errors.New("a shared role is rotated, which needs its current password for verification: " +
+			"register the password as the secret")
 	}
 	return r.Reference, nil
 }
@@ -104,11 +107,11 @@ func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 // Close implements connectors.Connector.
 func (c *Connector) Close() {}
 
-// connect logs in as the connector's own role; each attempt has its connection.
+// connect opens a connection with the connector's own role. Each attempt opens one.
 func (c *Connector) connect(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, c.config)
 	if err != nil {
-		return nil, classify("log in to administer", err)
+		return nil, classify("log in as the connector's role", err)
 	}
 	return conn, nil
 }

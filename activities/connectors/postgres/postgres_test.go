@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
-// downstream is a database with a role that may administer others.
+// downstream is a database, with the URL of a role that may administer others.
 type downstream struct {
 	owner string
 	conn  *pgx.Conn
@@ -65,7 +65,7 @@ func (d *downstream) connector(t *testing.T, address string) *postgres.Connector
 	return d.configured(t, postgres.Config{URL: "env:TEST_DOWNSTREAM"}, address)
 }
 
-// dropLater has a role that a rotation made go before the one it acts as.
+// dropLater drops a successor when the test ends, before the role that it acts as.
 func (d *downstream) dropLater(t *testing.T, role string) {
 	t.Cleanup(func() { d.exec(t, "drop role if exists "+role) })
 }
@@ -82,7 +82,9 @@ func (d *downstream) configured(t *testing.T, settings postgres.Config, address 
 
 func (d *downstream) issue(t *testing.T) connectors.Target {
 	name, password := d.role(t, "")
-	return connectors.Target{Item: uuid.New(), Kind: connectors.ServiceAccount, Reference: name, Account: name, Secret: connectors.Secret(password)}
+	return connectors.Target{
+		Item: uuid.New(), Kind: connectors.ServiceAccount, Reference: name, Account: name, Secret: connectors.Secret(password),
+	}
 }
 
 func (d *downstream) logsIn(role, password string) bool {
@@ -93,7 +95,7 @@ func (d *downstream) logsIn(role, password string) bool {
 	return conn.Close(context.Background()) == nil
 }
 
-func TestContract(t *testing.T) {
+func TestPostgres_Contract(t *testing.T) {
 	d := newDownstream(t)
 	contract.Run(t, contract.Suite{
 		Connector: d.connector(t, d.owner), Verifies: true,
@@ -106,7 +108,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-func TestRevocationEndsOpenSessions(t *testing.T) {
+func TestRevoke_EndsOpenSessions(t *testing.T) {
 	d := newDownstream(t)
 	target := d.issue(t)
 	session, err := pgx.Connect(t.Context(), d.url(target.Reference, target.Secret.Reveal()))
@@ -122,12 +124,14 @@ func TestRevocationEndsOpenSessions(t *testing.T) {
 	}
 }
 
-// rotate takes a target through a rotation, each step twice: any can be repeated.
+// rotate runs the steps of a rotation, each twice, since each can be repeated.
 func rotate(t *testing.T, c *postgres.Connector, target connectors.Target) connectors.Target {
 	t.Helper()
 	target.NewSecret, target.Rotation = connectors.Secret(rand.Text()), uuid.Must(uuid.NewV7())
 	target.NewReference = c.Successor(target)
-	for _, step := range []func(context.Context, connectors.Target) (connectors.Answer, error){c.Renew, c.Renew, c.Retire, c.Retire} {
+	for _, step := range []func(context.Context, connectors.Target) (connectors.Answer, error){
+		c.Renew, c.Renew, c.Retire, c.Retire,
+	} {
 		if answer, err := step(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
 			t.Fatalf("rotate: %+v, %v", answer, err)
 		}
@@ -135,10 +139,12 @@ func rotate(t *testing.T, c *postgres.Connector, target connectors.Target) conne
 	return target
 }
 
-func TestRotation(t *testing.T) {
+func TestRotation_ReplacesTheSecret(t *testing.T) {
 	d := newDownstream(t)
 	password := postgres.Config{URL: "env:TEST_DOWNSTREAM", Rotation: "password"}
-	for name, c := range map[string]*postgres.Connector{"alternate": d.connector(t, d.owner), "password": d.configured(t, password, d.owner)} {
+	for name, c := range map[string]*postgres.Connector{
+		"alternate": d.connector(t, d.owner), "password": d.configured(t, password, d.owner),
+	} {
 		t.Run(name, func(t *testing.T) {
 			target := rotate(t, c, d.issue(t))
 			d.dropLater(t, target.NewReference)
@@ -149,13 +155,13 @@ func TestRotation(t *testing.T) {
 				t.Error("the new password does not log in")
 			}
 			if vitality, detail, err := c.Probe(t.Context(), target); err != nil || vitality != connectors.Dead {
-				t.Errorf("the probe of the old one: %s (%s), %v; want dead", vitality, detail, err)
+				t.Errorf("probe of the old secret: %s (%s), %v; want dead", vitality, detail, err)
 			}
 		})
 	}
 }
 
-func TestNobodyIsCutOffBeforeTheOldSecretIsRetired(t *testing.T) {
+func TestRotation_OldSecretWorksUntilRetired(t *testing.T) {
 	d := newDownstream(t)
 	c, target := d.connector(t, d.owner), d.issue(t)
 	target.NewSecret, target.Rotation = connectors.Secret(rand.Text()), uuid.Must(uuid.NewV7())
@@ -164,22 +170,24 @@ func TestNobodyIsCutOffBeforeTheOldSecretIsRetired(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.dropLater(t, target.NewReference)
-	for _, login := range [][2]string{{target.Reference, target.Secret.Reveal()}, {target.NewReference, target.NewSecret.Reveal()}} {
+	for _, login := range [][2]string{
+		{target.Reference, target.Secret.Reveal()}, {target.NewReference, target.NewSecret.Reveal()},
+	} {
 		if !d.logsIn(login[0], login[1]) {
-			t.Errorf("%s does not log in between make and retire", login[0])
+			t.Errorf("%s cannot log in between Renew and Retire", login[0])
 		}
 	}
 }
 
-// TestASuccessorActsAsTheAccount: rights, ownership and settings stay the
-// account's through any number of rotations.
-func TestASuccessorActsAsTheAccount(t *testing.T) {
+// TestRotation_SuccessorActsAsTheAccount checks that rights, ownership and settings of the
+// account are preserved over several rotations.
+func TestRotation_SuccessorActsAsTheAccount(t *testing.T) {
 	d := newDownstream(t)
 	c, target := d.connector(t, d.owner), d.issue(t)
 	account := target.Reference
 	d.exec(t, "create schema s_"+account+" authorization "+account)
 	d.exec(t, "alter role "+account+" set search_path = s_"+account+", public")
-	// A holder may set what would cut its own rotation off.
+	// A holder may set timeouts that would abort its own rotation.
 	d.exec(t, "alter role "+account+" set statement_timeout = '1ms'")
 	d.exec(t, "alter role "+account+" set idle_in_transaction_session_timeout = '1ms'")
 	t.Cleanup(func() { d.exec(t, "drop schema s_"+account+" cascade") })
@@ -195,14 +203,17 @@ func TestASuccessorActsAsTheAccount(t *testing.T) {
 			t.Errorf("after rotation %d: %v", n+1, err)
 		}
 		var owner string
-		if err := conn.QueryRow(t.Context(), `select tableowner from pg_tables where schemaname = $1 order by tablename desc limit 1`, "s_"+account).Scan(&owner); err != nil || owner != account {
+		if err := conn.QueryRow(
+			t.Context(), `select tableowner from pg_tables where schemaname = $1 order by tablename desc limit 1`,
+			"s_"+account,
+		).Scan(&owner); err != nil || owner != account {
 			t.Errorf("after rotation %d the table belongs to %q, want %s (%v)", n+1, owner, account, err)
 		}
 		_ = conn.Close(t.Context())
 	}
 }
 
-func TestABlockedRoleComesBackWithItsPassword(t *testing.T) {
+func TestBlock_KeepsThePassword(t *testing.T) {
 	d := newDownstream(t)
 	c, target := d.connector(t, d.owner), d.issue(t)
 	if _, err := c.Block(t.Context(), target); err != nil {
@@ -213,11 +224,11 @@ func TestABlockedRoleComesBackWithItsPassword(t *testing.T) {
 	}
 	d.exec(t, "alter role "+target.Reference+" login")
 	if !d.logsIn(target.Reference, target.Secret.Reveal()) {
-		t.Error("the role does not come back")
+		t.Error("the role cannot log in after the block was lifted")
 	}
 }
 
-func TestDiscoveryFindsRolesByTheirLabel(t *testing.T) {
+func TestDiscover_FindsRolesByLabel(t *testing.T) {
 	d := newDownstream(t)
 	c, ada, bob := d.connector(t, d.owner), uuid.New(), uuid.New()
 	hers, _ := d.role(t, "")
@@ -228,12 +239,13 @@ func TestDiscoveryFindsRolesByTheirLabel(t *testing.T) {
 	d.exec(t, "comment on role "+gone+" is '"+postgres.Label+ada.String()+"'")
 	d.exec(t, "alter role "+gone+" nologin")
 	found, err := c.Discover(t.Context(), []uuid.UUID{ada, uuid.New()})
-	if err != nil || len(found) != 1 || found[0].Reference != hers || found[0].Principal != ada || found[0].Kind != connectors.ServiceAccount {
+	if err != nil || len(found) != 1 || found[0].Reference != hers || found[0].Principal != ada ||
+		found[0].Kind != connectors.ServiceAccount {
 		t.Errorf("found %+v, %v; want the role %s of %s", found, err, hers, ada)
 	}
 }
 
-func TestADrillIsIssuedEndedAndRemoved(t *testing.T) {
+func TestIssue_IsRepeatableAndRemovable(t *testing.T) {
 	d := newDownstream(t)
 	c := d.connector(t, d.owner)
 	name := "leaver-drill-" + uuid.NewString()[:8]
@@ -245,7 +257,7 @@ func TestADrillIsIssuedEndedAndRemoved(t *testing.T) {
 		}
 	}
 	if !d.logsIn(issued.Reference, issued.Secret.Reveal()) {
-		t.Error("the drill's role does not log in")
+		t.Error("the drill's role cannot log in")
 	}
 	for range 2 {
 		if err := c.Remove(t.Context(), issued.Reference); err != nil {
@@ -254,7 +266,7 @@ func TestADrillIsIssuedEndedAndRemoved(t *testing.T) {
 	}
 }
 
-func TestRolesThatRunTheDatabaseAreNeverAltered(t *testing.T) {
+func TestRevoke_NeverAltersRolesThatRunTheDatabase(t *testing.T) {
 	d := newDownstream(t)
 	super, password := d.role(t, "superuser")
 	admin, adminPassword := d.role(t, "createrole")
@@ -262,10 +274,10 @@ func TestRolesThatRunTheDatabaseAreNeverAltered(t *testing.T) {
 		connector *postgres.Connector
 		target    string
 	}{
-		"a superuser":            {d.connector(t, d.owner), super},
-		"the connector's own":    {d.connector(t, d.url(admin, adminPassword)), admin},
-		"the cluster's first":    {d.connector(t, d.owner), "postgres"},
-		"one it has no right to": {d.connector(t, d.url(admin, adminPassword)), super},
+		"a superuser":             {d.connector(t, d.owner), super},
+		"the connector's own":     {d.connector(t, d.url(admin, adminPassword)), admin},
+		"the bootstrap superuser": {d.connector(t, d.owner), "postgres"},
+		"without the privilege":   {d.connector(t, d.url(admin, adminPassword)), super},
 	} {
 		_, err := c.connector.Revoke(t.Context(), connectors.Target{Reference: c.target, Secret: connectors.Secret(password)})
 		if !connectors.IsPermanent(err) {
@@ -277,7 +289,7 @@ func TestRolesThatRunTheDatabaseAreNeverAltered(t *testing.T) {
 	}
 }
 
-func TestAConnectorWhoseOwnLoginIsRefusedSaysSo(t *testing.T) {
+func TestRevoke_ReportsRefusedConnectorLogin(t *testing.T) {
 	d := newDownstream(t)
 	admin, _ := d.role(t, "createrole")
 	_, err := d.connector(t, d.url(admin, "wrong")).Revoke(t.Context(), d.issue(t))
@@ -286,8 +298,8 @@ func TestAConnectorWhoseOwnLoginIsRefusedSaysSo(t *testing.T) {
 	}
 }
 
-// TestAnswers has a refusal of the server's a row, and whether the attempt is made again.
-func TestAnswers(t *testing.T) {
+// TestRevoke_ClassifiesServerErrors lists errors of the server, and whether they are permanent.
+func TestRevoke_ClassifiesServerErrors(t *testing.T) {
 	d := newDownstream(t)
 	for name, row := range map[string]struct {
 		attributes string // of the connector's own role
@@ -296,12 +308,12 @@ func TestAnswers(t *testing.T) {
 		state      string
 		permanent  bool
 	}{
-		"no right to roles":         {state: "42501", permanent: true},
-		"no such database":          {attributes: "superuser", database: "nowhere", state: "3D000", permanent: true},
-		"no connection is left":     {attributes: "connection limit 0", state: "53300"},
-		"a standby, read only":      {attributes: "superuser", settings: "default_transaction_read_only = on", state: "25006"},
-		"somebody is at the role":   {attributes: "superuser", settings: "lock_timeout = '50ms'", state: "55P03"},
-		"too slow, and interrupted": {attributes: "superuser", settings: "statement_timeout = '50ms'", state: "57014"},
+		"no privilege on roles": {state: "42501", permanent: true},
+		"no such database":      {attributes: "superuser", database: "nowhere", state: "3D000", permanent: true},
+		"too many connections":  {attributes: "connection limit 0", state: "53300"},
+		"read-only standby":     {attributes: "superuser", settings: "default_transaction_read_only = on", state: "25006"},
+		"role is locked":        {attributes: "superuser", settings: "lock_timeout = '50ms'", state: "55P03"},
+		"statement timeout":     {attributes: "superuser", settings: "statement_timeout = '50ms'", state: "57014"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			admin, password := d.role(t, row.attributes)
@@ -315,7 +327,9 @@ func TestAnswers(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer func() { _ = tx.Rollback(context.Background()) }()
-				if _, err := tx.Exec(context.Background(), "alter role "+target.Reference+" connection limit 5"); err != nil {
+				if _, err := tx.Exec(
+					context.Background(), "alter role "+target.Reference+" connection limit 5",
+				); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -334,7 +348,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-func TestFaults(t *testing.T) {
+func TestRevoke_RetriesNetworkFaults(t *testing.T) {
 	d := newDownstream(t)
 	target := d.issue(t)
 	contract.RunFaults(t, target, func(ctx context.Context, address string) error {

@@ -13,7 +13,7 @@ import (
 // reservedFor is how long the list of reserved roles is cached: imports check each line.
 const reservedFor = time.Minute
 
-// reserved is the cached list of roles that are never altered, with the reasons.
+// reserved caches the roles that are never altered, with the reasons.
 type reserved struct {
 	mu     sync.Mutex
 	roles  map[string]string
@@ -21,7 +21,9 @@ type reserved struct {
 }
 
 const reservedSQL = `
-	select rolname, reason from (select r.rolname, ` + forbiddenReason + ` as reason from pg_catalog.pg_roles r) roles where reason is not null`
+	select rolname, reason
+	  from (select r.rolname, ` + forbiddenReason + ` as reason from pg_catalog.pg_roles r) roles
+	 where reason is not null`
 
 // Reserved implements connectors.Guard. It returns a permanent error for a role that is never
 // altered, and nil while the list cannot be read: the connector refuses again before it acts.

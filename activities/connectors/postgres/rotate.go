@@ -14,22 +14,23 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 )
 
-// maxRole is PostgreSQL's limit of a name, in bytes.
+// maxRole is PostgreSQL's maximum length of a name, in bytes.
 const maxRole = 63
 
-// Successor implements connectors.Rotator: <account>_lv<8 hex of the rotation's id>.
+// Successor implements connectors.Rotator. The name is <account>_lv<8 hex digits of the
+// rotation's id>, with the account's name truncated to fit.
 func (c *Connector) Successor(t connectors.Target) string {
 	if !c.alternate {
 		return t.Reference
 	}
-	// The last bytes: a UUID of version 7 begins with the time.
+	// Use the last bytes, since a UUID of version 7 begins with the time.
 	suffix := "_lv" + hex.EncodeToString(t.Rotation[12:])
 	return strings.ToValidUTF8(t.Account[:min(len(t.Account), maxRole-len(suffix))], "") + suffix
 }
 
-// Renew implements connectors.Rotator. The password is sent as a verifier: in
-// plain text it would stand in the downstream's log under log_statement=ddl.
-// Sessions stay open: they are ended once everybody has the new secret.
+// Renew implements connectors.Rotator. It sends the password as a verifier, since a clear
+// text would be in the downstream's log under log_statement=ddl. Sessions stay open until
+// the new secret is published.
 func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	verifier, err := scram.NewVerifier(t.NewSecret.Reveal())
 	if err != nil {
@@ -40,7 +41,7 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 		return connectors.Answer{}, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	t.Principal = uuid.Nil // a shared account's label names one of its holders
+	t.Principal = uuid.Nil // the label of a shared account names only one of its holders
 	if err := c.refuseForbidden(ctx, conn, t, t.Reference); errors.Is(err, errGone) {
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such role"}, nil
 	} else if err != nil {
@@ -48,7 +49,9 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 	}
 	if t.Account != t.Reference {
 		if err := c.refuseForbidden(ctx, conn, t, t.Account); errors.Is(err, errGone) {
-			return connectors.Answer{}, connectors.Permanent("the role %s, which the account acts as, is gone", t.Account)
+			return connectors.Answer{}, connectors.Permanent(
+				"the role %s, which the account acts as, does not exist: end the account manually", t.Account,
+			)
 		} else if err != nil {
 			return connectors.Answer{}, err
 		}
@@ -57,24 +60,26 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 		return connectors.Answer{}, err
 	}
 	if t.NewReference == t.Reference {
-		if _, err := conn.Exec(ctx, "alter role "+pgx.Identifier{t.Reference}.Sanitize()+" password '"+verifier+"'"); err != nil {
+		if _, err := conn.Exec(
+			ctx, "alter role "+pgx.Identifier{t.Reference}.Sanitize()+" password '"+verifier+"'",
+		); err != nil {
 			return connectors.Answer{}, classify("replace the password", err)
 		}
 		return connectors.Answer{Outcome: connectors.Done, Detail: "password replaced"}, nil
 	}
 	if err := createSuccessor(ctx, conn, t, verifier); err != nil {
-		return connectors.Answer{}, classify("make a role beside it", err)
+		return connectors.Answer{}, classify("create the successor role", err)
 	}
-	return connectors.Answer{Outcome: connectors.Done, Detail: "made the role " + t.NewReference + " beside it"}, nil
+	return connectors.Answer{Outcome: connectors.Done, Detail: "created the role " + t.NewReference}, nil
 }
 
-// createSuccessor makes a login role that acts as the old one's, with its
-// settings, or gives one that an earlier attempt made the same password again.
+// createSuccessor creates a login role that acts as the account's role, with its settings.
+// If an earlier attempt has created the role, it sets its password again.
 func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, verifier string) error {
 	role, actsAs := pgx.Identifier{t.NewReference}.Sanitize(), pgx.Identifier{t.Account}.Sanitize()
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		var exists bool
-		var until *string // no rotation prolongs an account's life
+		var until *string // a rotation does not extend the account's expiry
 		if err := tx.QueryRow(ctx, `
 			select exists (select from pg_catalog.pg_roles where rolname = $1),
 			       (select rolvaliduntil::pg_catalog.text from pg_catalog.pg_roles where rolname = $2)`,
@@ -83,7 +88,7 @@ func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, v
 		}
 		limit := ""
 		if until != nil {
-			limit = " valid until '" + *until + "'" // a time, as PostgreSQL wrote it
+			limit = " valid until '" + *until + "'" // a timestamp formatted by PostgreSQL
 		}
 		statement := "create role " + role + " login in role " + actsAs
 		if exists {
@@ -95,15 +100,15 @@ func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, v
 		if err := copySettings(ctx, tx, t.Reference, role); err != nil {
 			return err
 		}
-		// What it creates belongs to the role that the next successor acts as, too.
+		// Objects that it creates belong to the account's role, so that later successors own them.
 		_, err := tx.Exec(ctx, "alter role "+role+" set role "+actsAs)
 		return err
 	})
 }
 
-// copySettings gives a role the settings of another, but for `role` itself, and for
-// timeouts and transaction modes, which are the holder's own. They are written as
-// literals: no setting of the account's is ever applied to the connector's session.
+// copySettings copies the settings of a role to another, except `role`, timeouts and
+// transaction modes, which a holder could use to lock itself out. It writes them as
+// literals: no setting of the account is applied to the connector's session.
 func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) error {
 	rows, err := tx.Query(ctx, `
 		select pg_catalog.split_part(c, '=', 1), pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1) from pg_catalog.pg_roles r
@@ -125,13 +130,15 @@ func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) error {
 	return nil
 }
 
-// listSettings are those whose stored value is a list of quoted names (GUC_LIST_QUOTE in
-// PostgreSQL's guc_tables.c): as one literal they would be one name.
+// listSettings are the settings whose stored value is a list of quoted names (GUC_LIST_QUOTE
+// in PostgreSQL's guc_tables.c). Written as one literal, the list would become one name.
 var listSettings = []string{
-	"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries", "shared_preload_libraries", "unix_socket_directories",
+	"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries",
+	"shared_preload_libraries",
+	"unix_socket_directories",
 }
 
-// settingValue writes a stored setting as literals.
+// settingValue returns a stored setting as SQL literals.
 func settingValue(name, stored string) string {
 	if !slices.Contains(listSettings, name) {
 		return quoteLiteral(stored)
@@ -148,8 +155,8 @@ func settingValue(name, stored string) string {
 
 func quoteLiteral(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
-// splitNames reads a list of names as PostgreSQL stores it: separated by commas, each
-// quoted where it needs to be, with quotes doubled inside.
+// splitNames parses a list of names in PostgreSQL's stored format: separated by commas, and
+// quoted if necessary, with quotes doubled inside.
 func splitNames(list string) []string {
 	var names []string
 	for rest := strings.TrimSpace(list); rest != ""; {
@@ -173,8 +180,8 @@ func splitNames(list string) []string {
 	return names
 }
 
-// Retire implements connectors.Rotator: the old role cannot log in any more, and
-// its sessions end; where only the password changed, the sessions do.
+// Retire implements connectors.Rotator. It disables the login of the old role and ends its
+// sessions. If only the password changed, it only ends the sessions.
 func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	if t.NewReference != t.Reference {
 		t.Principal = uuid.Nil // as in Renew

@@ -10,9 +10,9 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// Probe implements connectors.Verifier: a login with the registered password,
-// and a look at the role's sessions. Without a password it can only read the
-// catalog, which tells a disabled role from an enabled one, but not passwords.
+// Probe implements connectors.Verifier. It logs in with the registered password and counts
+// the role's sessions. Without a password it reads the catalog, which shows whether login
+// is enabled, but cannot check the password.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
@@ -20,7 +20,8 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var sessions int
-	if err := conn.QueryRow(ctx, `select pg_catalog.count(*) from pg_catalog.pg_stat_activity where usename = $1`, t.Reference).Scan(&sessions); err != nil {
+	const countSQL = `select pg_catalog.count(*) from pg_catalog.pg_stat_activity where usename = $1`
+	if err := conn.QueryRow(ctx, countSQL, t.Reference).Scan(&sessions); err != nil {
 		return connectors.Unknown, "", classify("count the role's sessions", err)
 	}
 	if t.Secret == "" {
@@ -32,7 +33,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 		return connectors.Unknown, "", err
 	case !refused:
 		return connectors.Alive, "the password logs in", nil
-	case sessions > 0 && t.NewReference != t.Reference: // others may have the role's new password by now
+	case sessions > 0 && t.NewReference != t.Reference: // else the sessions may use the new password
 		return connectors.Alive, fmt.Sprintf("the password is refused, but %d sessions are open", sessions), nil
 	}
 	return connectors.Dead, fmt.Sprintf("the password is refused (28P01 or 28000), %d sessions open", sessions), nil
@@ -47,17 +48,17 @@ func catalog(ctx context.Context, conn *pgx.Conn, role string, sessions int) (co
 	case err != nil:
 		return connectors.Unknown, "", classify("look up the role", err)
 	case canLogin || sessions > 0:
-		return connectors.Alive, fmt.Sprintf("login is %t, %d sessions open", canLogin, sessions), nil
+		return connectors.Alive, fmt.Sprintf("login enabled: %t, %d sessions open", canLogin, sessions), nil
 	}
 	return connectors.Dead, "login is disabled, no session open", nil
 }
 
-// Possesses implements connectors.Possession: who holds a role logs in with its password.
+// Possesses implements connectors.Possession by a login with the registered password.
 func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	if t.Secret == "" {
 		return connectors.Unknown, "no password is registered", nil
 	}
-	// Before the login, so that passwords of reserved roles cannot be guessed.
+	// Check before the login, so that passwords of reserved roles cannot be guessed.
 	if err := c.Reserved(ctx, t.Reference); err != nil {
 		return connectors.Unknown, "", err
 	}
@@ -71,7 +72,8 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 	return connectors.Alive, "the password logs in", nil
 }
 
-// loginRefused tries the password, and tells a refusal from a failure.
+// loginRefused reports whether a login with the registered password is refused. It returns
+// an error if the login failed for another reason.
 func (c *Connector) loginRefused(ctx context.Context, t connectors.Target) (bool, error) {
 	cfg := c.config.Copy()
 	cfg.User, cfg.Password = t.Reference, t.Secret.Reveal()

@@ -12,7 +12,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// labelled makes a schedule whose search attribute names a principal.
+// labelled creates a schedule whose search attribute names a principal, unless of is nil.
 func (a *agents) labelled(t *testing.T, id string, of uuid.UUID) connectors.Target {
 	t.Helper()
 	options := client.ScheduleOptions{
@@ -30,30 +30,37 @@ func (a *agents) labelled(t *testing.T, id string, of uuid.UUID) connectors.Targ
 	return connectors.Target{Kind: connectors.ScheduledRun, Reference: id, Principal: uuid.New()}
 }
 
-// TestCancel_LeavesLeaversOwnAndOthersSchedules: a platform registers any name it likes.
+// TestCancel_LeavesLeaversOwnAndOthersSchedules uses registrations of any name, which a
+// platform can make.
 func TestCancel_LeavesLeaversOwnAndOthersSchedules(t *testing.T) {
 	a := newAgents(t)
 	a.config.SearchAttribute = "LeaverPrincipal"
 	c := a.connector(t, a.config)
 	for name, target := range map[string]connectors.Target{
-		"leaver's own": a.labelled(t, "leaver-reconcile-"+uuid.NewString()[:8], uuid.Nil),
-		"another's":    a.labelled(t, "theirs-"+uuid.NewString(), uuid.New()),
+		"leaver's own":        a.labelled(t, "leaver-reconcile-"+uuid.NewString()[:8], uuid.Nil),
+		"another principal's": a.labelled(t, "theirs-"+uuid.NewString(), uuid.New()),
 	} {
-		for verb, end := range map[string]func(context.Context, connectors.Target) (connectors.Answer, error){"cancel": c.Cancel, "block": c.Block} {
+		for verb, end := range map[string]func(context.Context, connectors.Target) (connectors.Answer, error){
+			"cancel": c.Cancel, "block": c.Block,
+		} {
 			if _, err := end(t.Context(), target); !connectors.IsPermanent(err) {
 				t.Errorf("%s, %s: %v, want a permanent refusal", name, verb, err)
 			}
 		}
-		if description, err := a.client.ScheduleClient().GetHandle(t.Context(), target.Reference).Describe(t.Context()); err != nil || description.Schedule.State.Paused {
-			t.Errorf("%s: the schedule was touched (%v)", name, err)
+		if description, err := a.client.ScheduleClient().GetHandle(
+			t.Context(), target.Reference,
+		).Describe(t.Context()); err != nil || description.Schedule.State.Paused {
+			t.Errorf("%s: the schedule was changed (%v)", name, err)
 		}
 	}
-	if _, err := c.Accepts(connectors.Registration{Kind: connectors.ScheduledRun, Reference: "leaver-drill"}); err == nil {
-		t.Error("leaver's own schedule can be registered")
+	if _, err := c.Accepts(connectors.Registration{
+		Kind: connectors.ScheduledRun, Reference: "leaver-drill",
+	}); err == nil {
+		t.Error("leaver's own schedule is accepted")
 	}
 }
 
-func TestPossesses_ByTheSchedulesLabel(t *testing.T) {
+func TestPossesses_ChecksTheSchedulesLabel(t *testing.T) {
 	a := newAgents(t)
 	a.config.SearchAttribute = "LeaverPrincipal"
 	c, ada := a.connector(t, a.config), uuid.New()
@@ -62,10 +69,10 @@ func TestPossesses_ByTheSchedulesLabel(t *testing.T) {
 		principal, agent uuid.UUID
 		want             connectors.Vitality
 	}{
-		"her own":       {ada, uuid.Nil, connectors.Alive},
-		"her agent's":   {uuid.New(), ada, connectors.Alive},
-		"somebody's":    {uuid.New(), uuid.New(), connectors.Dead},
-		"without agent": {uuid.New(), uuid.Nil, connectors.Dead},
+		"the principal's own": {ada, uuid.Nil, connectors.Alive},
+		"the agent's":         {uuid.New(), ada, connectors.Alive},
+		"another principal's": {uuid.New(), uuid.New(), connectors.Dead},
+		"without agent":       {uuid.New(), uuid.Nil, connectors.Dead},
 	} {
 		target.Principal, target.Agent = row.principal, row.agent
 		if got, _, err := c.Possesses(t.Context(), target); err != nil || got != row.want {

@@ -12,12 +12,12 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// poll is how often a cancelled run is looked at.
+// poll is the interval at which the status of a cancelled run is polled.
 const poll = 200 * time.Millisecond
 
-// Cancel implements connectors.Canceller. It pauses first, so that nothing
-// starts meanwhile; ends what runs; deletes; and looks again, since a trigger
-// or a backfill starts runs of a paused schedule too.
+// Cancel implements connectors.Canceller. It pauses the schedule, so that it starts no new
+// runs; ends the open runs; deletes the schedule; and ends open runs again, since a trigger
+// or a backfill can start runs of a paused schedule.
 func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
 	if err := c.refuseOthers(ctx, schedule, t); err != nil {
@@ -50,12 +50,14 @@ func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors
 		ended += late
 	}
 	if gone && ended == 0 {
-		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such schedule, and nothing of it runs"}, nil
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such schedule, and no open runs of it"}, nil
 	}
-	return connectors.Answer{Outcome: connectors.Done, Detail: fmt.Sprintf("schedule: %sd, %d running ended", c.config.Mode, ended)}, nil
+	return connectors.Answer{
+		Outcome: connectors.Done, Detail: fmt.Sprintf("schedule %sd, %d runs ended", c.config.Mode, ended),
+	}, nil
 }
 
-// endRuns cancels each run, and terminates what is still there after the grace.
+// endRuns cancels each open run, and terminates those still open after the grace period.
 func (c *Connector) endRuns(ctx context.Context, schedule client.ScheduleHandle, t connectors.Target) (int, error) {
 	running, err := c.running(ctx, schedule, t.Reference)
 	if err != nil {
@@ -78,7 +80,8 @@ func (c *Connector) endRuns(ctx context.Context, schedule client.ScheduleHandle,
 		if err := t.CheckFence(ctx); err != nil {
 			return 0, err
 		}
-		if err := c.client.TerminateWorkflow(ctx, workflowID, "", "leaver: its owner has left"); err != nil && !isGone(err) {
+		if err := c.client.TerminateWorkflow(ctx, workflowID, "", "leaver: its owner has left"); err != nil &&
+			!isGone(err) {
 			return 0, classify("terminate a run", err)
 		}
 	}
@@ -110,9 +113,10 @@ func (c *Connector) waitClosed(ctx context.Context, workflowID string, until tim
 	}
 }
 
-// running returns workflow IDs, not runs: a run that continues as new goes on
-// under its ID, which a schedule gives to nothing else. It asks the schedule, which knows what it started just now, and
-// visibility, which also finds what the schedule has forgotten but lags a little.
+// running returns the IDs of the schedule's open workflows. It returns workflow IDs and no
+// run IDs, since a run that continues as new keeps the workflow ID, which is unique to the
+// schedule. It queries the schedule, which knows its latest runs, and visibility, which
+// lags a little, but also has runs that the schedule no longer lists.
 func (c *Connector) running(ctx context.Context, schedule client.ScheduleHandle, id string) ([]string, error) {
 	if err := checkSchedule(id); err != nil { // it becomes part of a query
 		return nil, err

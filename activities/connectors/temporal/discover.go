@@ -16,14 +16,14 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// CanDiscover tells whether schedules name whom they run for.
+// CanDiscover reports whether the search attribute of schedules is configured.
 func (c *Connector) CanDiscover() bool { return c.config.SearchAttribute != "" }
 
-// queryIDs is how many ids one query names.
+// queryIDs is the maximum number of ids in one query.
 const queryIDs = 50
 
-// Discover implements connectors.Discoverer: schedules whose search attribute is
-// the id of one of the principals.
+// Discover implements connectors.Discoverer. It returns the schedules whose search
+// attribute is the id of one of the principals.
 func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
 	if !c.CanDiscover() {
 		return nil, nil
@@ -58,19 +58,20 @@ func (c *Connector) scheduled(ctx context.Context, principals []uuid.UUID) ([]co
 			return nil, err
 		}
 		if entry.Paused && c.config.Mode == "pause" {
-			continue // as it was left
+			continue // a cascade paused it
 		}
 		var principal uuid.UUID
 		label := entry.SearchAttributes.GetIndexedFields()[c.config.SearchAttribute]
 		if label == nil || converter.GetDefaultDataConverter().FromPayload(label, &principal) != nil {
-			continue // visibility is late: it is another's by now
+			continue // visibility lags: the label has changed since
 		}
 		found = append(found, connectors.Found{Kind: connectors.ScheduledRun, Reference: entry.ID, Principal: principal})
 	}
 	return found, nil
 }
 
-// Block implements connectors.Blocker: a paused schedule starts nothing by itself.
+// Block implements connectors.Blocker. It pauses the schedule, which then starts no runs by
+// itself.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
 	if err := c.refuseOthers(ctx, schedule, t); err != nil {
@@ -79,7 +80,7 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	if err := t.CheckFence(ctx); err != nil {
 		return connectors.Answer{}, err
 	}
-	err := schedule.Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left; held by the brake"})
+	err := schedule.Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left; held for approval"})
 	switch {
 	case isGone(err):
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such schedule"}, nil
@@ -89,27 +90,28 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	return connectors.Answer{Outcome: connectors.Done, Detail: "the schedule is paused"}, nil
 }
 
-// drillEvery is long enough that a drill's schedule never fires.
+// drillEvery is the interval of a drill's schedule, which never fires during the drill.
 const drillEvery = 365 * 24 * time.Hour
 
-// Issue implements connectors.Issuer: a schedule that does not fire while the
-// drill lasts.
+// Issue implements connectors.Issuer. It creates a schedule that does not fire during the
+// drill.
 func (c *Connector) Issue(ctx context.Context, name string, _ uuid.UUID) (connectors.Issued, error) {
 	_, err := c.client.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID:   name,
 		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: drillEvery}}},
 		Action: &client.ScheduleWorkflowAction{
-			ID: name + "-run", Workflow: "leaver-drill", TaskQueue: "leaver-drill", WorkflowExecutionTimeout: time.Minute,
+			ID: name + "-run", Workflow: "leaver-drill", TaskQueue: "leaver-drill",
+			WorkflowExecutionTimeout: time.Minute,
 		},
 	})
 	var exists *serviceerror.WorkflowExecutionAlreadyStarted
 	if err != nil && !errors.As(err, &exists) && !errors.Is(err, sdk.ErrScheduleAlreadyRunning) {
-		return connectors.Issued{}, classify("make a schedule for the drill", err)
+		return connectors.Issued{}, classify("create a schedule for the drill", err)
 	}
 	return connectors.Issued{Kind: connectors.ScheduledRun, Reference: name}, nil
 }
 
-// Remove implements connectors.Issuer: in mode delete nothing is left.
+// Remove implements connectors.Issuer. In mode delete, the cascade has deleted the schedule.
 func (c *Connector) Remove(ctx context.Context, name string) error {
 	if err := c.client.ScheduleClient().GetHandle(ctx, name).Delete(ctx); err != nil && !isGone(err) {
 		return fmt.Errorf("delete the drill's schedule: %w", err)

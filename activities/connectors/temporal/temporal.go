@@ -19,16 +19,16 @@ type Config struct {
 	Address   string               `yaml:"address"`
 	Namespace string               `yaml:"namespace"`
 	APIKey    connectors.SecretRef `yaml:"api_key"`
-	// Mode is delete (default), or pause, which keeps the schedule for others to inherit.
+	// Mode is delete (default), or pause, which keeps the schedule for another owner.
 	Mode string `yaml:"mode"`
-	// Grace is how long a cancelled run may take before it is terminated; 5s.
+	// Grace is the time after which a cancelled run is terminated; 5s by default.
 	Grace time.Duration `yaml:"grace"`
-	// SearchAttribute, a Keyword of the namespace's, is where schedules name the
-	// SCIM id of whom they run for. Empty: they cannot be discovered.
+	// SearchAttribute is the Keyword search attribute in which schedules contain the SCIM
+	// id of their principal. If empty, schedules cannot be discovered.
 	SearchAttribute string `yaml:"search_attribute"`
 }
 
-// A search attribute's name becomes part of a query.
+// attributeName matches the names of search attributes that are safe in a query.
 var attributeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*$`)
 
 // Connector implements Canceller, Blocker, Verifier, Discoverer and Issuer.
@@ -47,13 +47,15 @@ func New(c Config) (*Connector, error) {
 	}
 	switch {
 	case c.Address == "":
-		return nil, errors.New("address is missing")
+		return nil, errors.New("address is required")
 	case c.Namespace == "":
-		return nil, errors.New("namespace is missing")
+		return nil, errors.New("namespace is required")
 	case c.Mode != "delete" && c.Mode != "pause":
-		return nil, errors.New("mode is delete or pause")
+		return nil, fmt.Errorf("mode must be delete or pause, got %q", c.Mode)
 	case c.SearchAttribute != "" && !attributeName.MatchString(c.SearchAttribute):
-		return nil, errors.New("search_attribute is letters and digits")
+		return nil, fmt.Errorf(
+			"search_attribute must be a letter followed by letters and digits, got %q", c.SearchAttribute,
+		)
 	}
 	options := client.Options{HostPort: c.Address, Namespace: c.Namespace, Identity: "leaver"}
 	key, err := c.APIKey.Resolve()
@@ -70,31 +72,33 @@ func New(c Config) (*Connector, error) {
 	return &Connector{config: c, client: lazy}, nil
 }
 
-// ReservedPrefix begins the ids of leaver's own schedules, which no connector ends.
+// ReservedPrefix is the prefix of the ids of leaver's own schedules, which no connector ends.
 const ReservedPrefix = "leaver-"
 
-// drillPrefix begins the ids of the schedules that drills are given.
+// drillPrefix is the prefix of the ids of the schedules issued for drills.
 const drillPrefix = ReservedPrefix + "drill-"
 
 // Accepts implements connectors.Connector.
 func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	switch {
 	case r.Kind != connectors.ScheduledRun:
-		return "", errors.New("this connector ends scheduled_run")
+		return "", fmt.Errorf("kind must be %s, got %s", connectors.ScheduledRun, r.Kind)
 	case r.Shared:
 		return "", errors.New("a scheduled run cannot be shared")
 	}
 	return r.Reference, checkSchedule(r.Reference)
 }
 
-// checkSchedule refuses ids that would break out of a visibility query, and those of
-// leaver's own schedules: a drill's are exempt.
+// checkSchedule returns a permanent error for ids that could break out of a visibility
+// query, and for those of leaver's own schedules, except drills'.
 func checkSchedule(id string) error {
 	switch {
 	case strings.ContainsAny(id, `'"\`):
-		return connectors.Permanent("the reference must be a schedule id without quotes and backslashes")
+		return connectors.Permanent("the reference must be a schedule id without quotes and backslashes, got %q", id)
 	case strings.HasPrefix(id, ReservedPrefix) && !strings.HasPrefix(id, drillPrefix):
-		return connectors.Permanent("schedule ids with the prefix %q are reserved for leaver and cannot be ended", ReservedPrefix)
+		return connectors.Permanent(
+			"schedule ids with the prefix %q are reserved for leaver and cannot be ended", ReservedPrefix,
+		)
 	}
 	return nil
 }

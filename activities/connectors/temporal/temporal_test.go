@@ -29,7 +29,7 @@ const queue = "agents"
 
 func obedient(ctx workflow.Context) error { return workflow.Sleep(ctx, time.Hour) }
 
-// stubborn goes on when it is asked to stop.
+// stubborn ignores cancellation.
 func stubborn(ctx workflow.Context) error {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	return workflow.Sleep(ctx, time.Hour)
@@ -55,7 +55,9 @@ func newAgents(t *testing.T) *agents {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.Stop(); c.Close() })
-	return &agents{client: c, runs: make(map[string]string), config: temporal.Config{Address: at.Address, Namespace: at.Namespace, Grace: 500 * time.Millisecond}}
+	return &agents{client: c, runs: make(map[string]string), config: temporal.Config{
+		Address: at.Address, Namespace: at.Namespace, Grace: 500 * time.Millisecond,
+	}}
 }
 
 func (a *agents) connector(t *testing.T, c temporal.Config) *temporal.Connector {
@@ -68,7 +70,7 @@ func (a *agents) connector(t *testing.T, c temporal.Config) *temporal.Connector 
 	return connector
 }
 
-// schedule makes one that has fired.
+// schedule creates a schedule that has fired.
 func (a *agents) schedule(t *testing.T, run any) connectors.Target {
 	t.Helper()
 	id := "s-" + uuid.NewString()
@@ -92,7 +94,7 @@ func (a *agents) schedule(t *testing.T, run any) connectors.Target {
 	return connectors.Target{Item: uuid.New(), Kind: connectors.ScheduledRun, Reference: id}
 }
 
-// works tells whether the schedule can fire, or anything of it runs.
+// works reports whether the schedule can fire or has an open run.
 func (a *agents) works(t *testing.T, target connectors.Target) bool {
 	t.Helper()
 	description, err := a.client.ScheduleClient().GetHandle(t.Context(), target.Reference).Describe(t.Context())
@@ -106,7 +108,7 @@ func (a *agents) works(t *testing.T, target connectors.Target) bool {
 	return run.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
-func TestContract(t *testing.T) {
+func TestTemporal_Contract(t *testing.T) {
 	a := newAgents(t)
 	down, hanging, pause := a.config, a.config, a.config
 	down.Address, hanging.Address, pause.Mode = contract.Closed(t), contract.Silent(t), "pause"
@@ -122,26 +124,28 @@ func TestContract(t *testing.T) {
 	}
 }
 
-func TestARunThatWillNotStopIsTerminated(t *testing.T) {
+func TestCancel_TerminatesRunThatIgnoresCancellation(t *testing.T) {
 	a := newAgents(t)
 	target := a.schedule(t, stubborn)
 	if _, err := a.connector(t, a.config).Cancel(t.Context(), target); err != nil {
 		t.Fatal(err)
 	}
 	if a.works(t, target) {
-		t.Error("it still runs")
+		t.Error("the schedule or its run still works")
 	}
 }
 
-func TestAReferenceThatIsNoScheduleIDIsRefused(t *testing.T) {
+func TestCancel_RefusesReferenceWithQuotes(t *testing.T) {
 	a := newAgents(t)
-	_, err := a.connector(t, a.config).Cancel(t.Context(), connectors.Target{Reference: "x' or ExecutionStatus = 'Running"})
+	_, err := a.connector(t, a.config).Cancel(t.Context(), connectors.Target{
+		Reference: "x' or ExecutionStatus = 'Running",
+	})
 	if !connectors.IsPermanent(err) {
 		t.Errorf("%v, want a permanent refusal", err)
 	}
 }
 
-func TestDiscoveryFindsSchedulesByTheirSearchAttribute(t *testing.T) {
+func TestDiscover_FindsSchedulesBySearchAttribute(t *testing.T) {
 	a := newAgents(t)
 	a.config.SearchAttribute = "LeaverPrincipal"
 	c, ada := a.connector(t, a.config), uuid.New()
@@ -166,11 +170,11 @@ func TestDiscoveryFindsSchedulesByTheirSearchAttribute(t *testing.T) {
 		return len(found) > 0
 	})
 	if len(found) != 1 || found[0].Reference != "hers-"+ada.String() || found[0].Principal != ada {
-		t.Errorf("found %+v, want Ada's one", found)
+		t.Errorf("found %+v, want Ada's schedule", found)
 	}
 }
 
-func TestABlockedScheduleIsPausedAndCanGoOn(t *testing.T) {
+func TestBlock_PausesTheSchedule(t *testing.T) {
 	a := newAgents(t)
 	c, target := a.connector(t, a.config), a.schedule(t, obedient)
 	for range 2 {
@@ -183,11 +187,11 @@ func TestABlockedScheduleIsPausedAndCanGoOn(t *testing.T) {
 		t.Errorf("the schedule is not paused: %v", err)
 	}
 	if err := handle.Unpause(t.Context(), client.ScheduleUnpauseOptions{}); err != nil {
-		t.Errorf("it cannot go on: %v", err)
+		t.Errorf("unpause: %v", err)
 	}
 }
 
-func TestADrillsScheduleIsIssuedEndedAndRemoved(t *testing.T) {
+func TestIssue_IsRepeatableEndableAndRemovable(t *testing.T) {
 	a := newAgents(t)
 	c, name := a.connector(t, a.config), "leaver-drill-"+uuid.NewString()
 	var issued connectors.Issued
@@ -214,22 +218,25 @@ func TestADrillsScheduleIsIssuedEndedAndRemoved(t *testing.T) {
 	}
 }
 
-// TestAnswers has a refusal of the server's a row, and whether the attempt is made again.
-func TestAnswers(t *testing.T) {
+// TestCancel_ClassifiesServerErrors lists errors of the server, and whether they are permanent.
+func TestCancel_ClassifiesServerErrors(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes seconds: the SDK tries again by itself")
+		t.Skip("takes seconds, since the SDK retries")
 	}
 	a := newAgents(t)
 	for code, permanent := range map[codes.Code]bool{
 		codes.PermissionDenied: true, codes.InvalidArgument: true,
-		codes.ResourceExhausted: false, codes.Unavailable: false, codes.Internal: false, codes.DeadlineExceeded: false, codes.Unknown: false,
+		codes.ResourceExhausted: false, codes.Unavailable: false, codes.Internal: false, codes.DeadlineExceeded: false,
+		codes.Unknown: false,
 	} {
 		t.Run(code.String(), func(t *testing.T) {
 			config := a.config
 			config.Address = refuses(t, code)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the SDK tries some by itself
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the SDK retries some errors
 			defer cancel()
-			_, err := a.connector(t, config).Cancel(ctx, connectors.Target{Kind: connectors.ScheduledRun, Reference: "x"})
+			_, err := a.connector(t, config).Cancel(ctx, connectors.Target{
+				Kind: connectors.ScheduledRun, Reference: "x",
+			})
 			if err == nil || connectors.IsPermanent(err) != permanent {
 				t.Errorf("%v; want permanent %t", err, permanent)
 			}
@@ -237,7 +244,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// refuses is the address of a server that answers every call with a code.
+// refuses returns the address of a server that returns the code to every call.
 func refuses(t *testing.T, code codes.Code) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -246,7 +253,7 @@ func refuses(t *testing.T, code codes.Code) string {
 	}
 	server := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, call grpc.ServerStream) error {
 		if method, _ := grpc.MethodFromServerStream(call); strings.HasSuffix(method, "/GetSystemInfo") {
-			return status.Error(codes.Unimplemented, "an old server") // which clients take for a yes
+			return status.Error(codes.Unimplemented, "an old server") // which clients accept
 		}
 		return status.Error(code, "no")
 	}))
@@ -255,8 +262,9 @@ func refuses(t *testing.T, code codes.Code) string {
 	return listener.Addr().String()
 }
 
-// TestFaults: what a proxy or a dead node does to gRPC passes by itself.
-func TestFaults(t *testing.T) {
+// TestCancel_RetriesNetworkFaults checks faults of gRPC connections, as from a proxy or a
+// dead node.
+func TestCancel_RetriesNetworkFaults(t *testing.T) {
 	a := newAgents(t)
 	target := connectors.Target{Kind: connectors.ScheduledRun, Reference: "x"}
 	contract.RunFaults(t, target, func(ctx context.Context, address string) error {

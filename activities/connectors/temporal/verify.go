@@ -12,8 +12,8 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// Possesses implements connectors.Possession by the schedule's own label: its search
-// attribute names the principal, or the agent.
+// Possesses implements connectors.Possession. It checks that the schedule's search attribute
+// names the principal or the agent.
 func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	if !c.CanDiscover() {
 		return connectors.Unknown, "search_attribute is not configured, so the schedule's principal is unknown", nil
@@ -29,7 +29,8 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 		return connectors.Unknown, "", classify("describe the schedule", err)
 	}
 	if of, ok := c.labelOf(description); !ok || (of != t.Principal && of != t.Agent) {
-		return connectors.Dead, "the schedule's " + c.config.SearchAttribute + " names neither the principal nor the agent", nil
+		detail := "the schedule's " + c.config.SearchAttribute + " names neither the principal nor the agent"
+		return connectors.Dead, detail, nil
 	}
 	return connectors.Alive, "the schedule names the principal or the agent", nil
 }
@@ -54,13 +55,13 @@ func (c *Connector) refuseOthers(ctx context.Context, schedule client.ScheduleHa
 		return classify("describe the schedule", err)
 	}
 	if of, ok := c.labelOf(description); ok && of != t.Principal && of != t.Agent {
-		return connectors.Permanent("the schedule's %s names another principal: correct the label or the registration", c.config.SearchAttribute)
+		return connectors.Permanent("the schedule's %s names another principal: correct the label or the registration",
+			c.config.SearchAttribute)
 	}
 	return nil
 }
 
-// Probe implements connectors.Verifier: alive is a schedule that can fire, or
-// anything of it that still runs.
+// Probe implements connectors.Verifier. A schedule is alive if it can fire or has an open run.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
 	running, err := c.running(ctx, schedule, t.Reference)
@@ -69,7 +70,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	}
 	open := 0
 	for _, workflowID := range running {
-		// Visibility lags: only the run itself says whether it is open.
+		// Visibility lags, so check the run itself.
 		description, err := c.client.DescribeWorkflowExecution(ctx, workflowID, "")
 		if err != nil && !isGone(err) {
 			return connectors.Unknown, "", classify("describe a run", err)
@@ -84,11 +85,13 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 		if open > 0 {
 			return connectors.Alive, fmt.Sprintf("the schedule is gone, but %d of its runs are open", open), nil
 		}
-		return connectors.Dead, "the schedule is gone, nothing of it runs", nil
+		return connectors.Dead, "the schedule is gone, no run is open", nil
 	case err != nil:
 		return connectors.Unknown, "", classify("describe the schedule", err)
 	case open > 0 || !description.Schedule.State.Paused:
-		return connectors.Alive, fmt.Sprintf("the schedule exists (paused: %t), %d of its runs are open", description.Schedule.State.Paused, open), nil
+		return connectors.Alive, fmt.Sprintf(
+			"the schedule exists (paused: %t), %d of its runs are open", description.Schedule.State.Paused, open,
+		), nil
 	}
-	return connectors.Dead, "the schedule is paused, nothing of it runs", nil
+	return connectors.Dead, "the schedule is paused, no run is open", nil
 }

@@ -1,5 +1,5 @@
-// Package vault hands new secrets of shared accounts to those who go on with them
-// by way of a secret store: OpenBao's or HashiCorp Vault's KV engine, version 2.
+// Package vault publishes new secrets of shared accounts to their remaining holders
+// through a secret store: OpenBao's or HashiCorp Vault's KV engine, version 2.
 package vault
 
 import (
@@ -20,8 +20,8 @@ type Config struct {
 	Address string               `yaml:"address"`
 	Token   connectors.SecretRef `yaml:"token"` // with create and update at mount/data/prefix/*
 	Mount   string               `yaml:"mount"`
-	// Prefix of the paths; a secret is at prefix/tenant/connector/account, where the
-	// tenant is an id and the account the first reference that it was rotated from.
+	// Prefix of the paths. A secret is at prefix/tenant/connector/account, where tenant is
+	// an id, and account the reference before the first rotation.
 	Prefix    string `yaml:"prefix"`
 	Namespace string `yaml:"namespace"`
 }
@@ -36,7 +36,7 @@ type Connector struct {
 // New validates the settings and resolves the token.
 func New(c Config) (*Connector, error) {
 	if u, err := url.Parse(c.Address); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return nil, errors.New("address is not an http(s) URL")
+		return nil, errors.New("address must be an absolute http or https URL")
 	}
 	if c.Mount == "" {
 		c.Mount = "secret"
@@ -46,24 +46,27 @@ func New(c Config) (*Connector, error) {
 		return nil, fmt.Errorf("token: %w", err)
 	}
 	if token == "" {
-		return nil, errors.New("token is missing")
+		return nil, errors.New("token is required")
 	}
 	return &Connector{config: c, token: token, client: connectors.NewHTTPClient()}, nil
 }
 
-// Accepts implements connectors.Connector: a secret store holds what others issue.
+// Accepts implements connectors.Connector. It rejects every registration, since a secret
+// store does not issue the secrets that it stores.
 func (c *Connector) Accepts(connectors.Registration) (string, error) {
-	return "", errors.New("this connector only publishes secrets and cannot end credentials: name it in publish_to of another connector")
+	return "", errors.New("this connector only publishes secrets and cannot end credentials: " +
+		"name it in publish_to of another connector")
 }
 
 // Close implements connectors.Connector.
 func (c *Connector) Close() { c.client.CloseIdleConnections() }
 
-// Publish implements connectors.Publisher by `POST /v1/{mount}/data/{path}`. Written
-// twice, the secret has two versions of one content.
+// Publish implements connectors.Publisher by `POST /v1/{mount}/data/{path}`. A repeated
+// publication writes a second version with the same content.
 func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (connectors.Answer, error) {
 	data := map[string]any{
-		"reference": p.Reference, "secret": p.Secret.Reveal(), "previous_reference": p.Previous, "rotation_id": p.Rotation,
+		"reference": p.Reference, "secret": p.Secret.Reveal(), "previous_reference": p.Previous,
+		"rotation_id": p.Rotation,
 	}
 	if p.Sequence > 0 {
 		data["sequence"] = p.Sequence
@@ -81,7 +84,8 @@ func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (conn
 }
 
 func (c *Connector) write(ctx context.Context, path string, body []byte) (*http.Response, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.config.Address, "/")+"/v1/"+path, bytes.NewReader(body))
+	address := strings.TrimSuffix(c.config.Address, "/") + "/v1/" + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, connectors.Permanent("build the request: %w", err)
 	}
@@ -93,7 +97,8 @@ func (c *Connector) write(ctx context.Context, path string, body []byte) (*http.
 	return connectors.Exchange(c.client, req)
 }
 
-// path keeps a name's slashes from leading elsewhere.
+// path returns the escaped path of a publication, so that an account's name cannot lead
+// to another path.
 func (c *Connector) path(p connectors.Publication) string {
 	segments := []string{c.config.Mount, "data"}
 	if c.config.Prefix != "" {
@@ -109,8 +114,8 @@ func (c *Connector) path(p connectors.Publication) string {
 	return strings.Join(segments, "/")
 }
 
-// readWrite: 200 with the version that was written; 472 and 473 are standby
-// nodes, 503 is sealed: all pass.
+// readWrite classifies the response to a write. 200 contains the version that was written.
+// 472 and 473 are standby nodes and 503 is a sealed store: these are retryable.
 func readWrite(resp *http.Response, body []byte, path string) (connectors.Answer, error) {
 	var answer struct {
 		Data struct {
@@ -119,11 +124,16 @@ func readWrite(resp *http.Response, body []byte, path string) (connectors.Answer
 	}
 	switch {
 	case resp.StatusCode == 472 || resp.StatusCode == 473:
-		return connectors.Answer{}, connectors.Retryable("the secret store answered %d: a standby", resp.StatusCode)
+		return connectors.Answer{}, connectors.Retryable(
+			"the secret store returned %d: the node is in standby", resp.StatusCode,
+		)
 	case resp.StatusCode != http.StatusOK:
 		return connectors.Answer{}, connectors.StatusError(resp, "")
 	case json.Unmarshal(body, &answer) != nil || answer.Data.Version == 0:
-		return connectors.Answer{}, connectors.Permanent("the secret store answered 200 without a version: is the mount a KV engine of version 2?")
+		return connectors.Answer{}, connectors.Permanent("the secret store returned 200 without a version: " +
+			"check that the mount is a KV engine of version 2")
 	}
-	return connectors.Answer{Outcome: connectors.Done, Detail: fmt.Sprintf("version %d of %s", answer.Data.Version, path)}, nil
+	return connectors.Answer{
+		Outcome: connectors.Done, Detail: fmt.Sprintf("version %d of %s", answer.Data.Version, path),
+	}, nil
 }

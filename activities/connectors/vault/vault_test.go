@@ -31,11 +31,12 @@ var testTenant = uuid.MustParse("4a3ec2c4-a334-4ead-a709-306d3154f984")
 
 func publication(account string) connectors.Publication {
 	return connectors.Publication{
-		Tenant: testTenant, Rotation: uuid.New(), Connector: "crm", Kind: connectors.ServiceAccount, Account: account, Previous: account, Reference: account + "_lv1", Secret: contract.Canary,
+		Tenant: testTenant, Rotation: uuid.New(), Connector: "crm", Kind: connectors.ServiceAccount, Account: account,
+		Previous: account, Reference: account + "_lv1", Secret: contract.Canary,
 	}
 }
 
-// store is the part of a KV engine, version 2, that is written to
+// store is the write endpoint of a KV engine, version 2
 // (https://openbao.org/api-docs/secret/kv/kv-v2/).
 type store map[string][]map[string]any
 
@@ -57,26 +58,30 @@ func (s store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"data": map[string]any{"version": len(s[path])}})
 }
 
-func TestANewSecretIsAVersionAtTheAccountsPath(t *testing.T) {
+func TestPublish_WritesAVersionAtTheAccountsPath(t *testing.T) {
 	kv := store{}
 	server := httptest.NewServer(kv)
 	defer server.Close()
 	c := connect(t, Config{Address: server.URL, Mount: "kv", Prefix: "leaver/rotated"})
 	p := publication("reporting")
-	for n, want := range []string{"version 1", "version 2"} { // twice is one content in two versions
+	for n, want := range []string{"version 1", "version 2"} { // a repetition adds a version with the same content
 		answer, err := c.Publish(t.Context(), p)
-		if err != nil || answer.Outcome != connectors.Done || !strings.HasPrefix(answer.Detail, want) || strings.Contains(answer.Detail, contract.Canary) {
+		if err != nil || answer.Outcome != connectors.Done || !strings.HasPrefix(answer.Detail, want) ||
+			strings.Contains(answer.Detail, contract.Canary) {
 			t.Fatalf("publication %d: %+v, %v", n+1, answer, err)
 		}
 	}
 	written := kv["/v1/kv/data/leaver/rotated/"+testTenant.String()+"/crm/reporting"]
-	want := map[string]any{"reference": "reporting_lv1", "secret": contract.Canary, "previous_reference": "reporting", "rotation_id": p.Rotation.String()}
+	want := map[string]any{
+		"reference": "reporting_lv1", "secret": contract.Canary, "previous_reference": "reporting",
+		"rotation_id": p.Rotation.String(),
+	}
 	if len(written) != 2 || !cmp.Equal(written[1], want) {
 		t.Errorf("written %v; want %v", kv, want)
 	}
 }
 
-func TestAnAccountsNameLeadsNowhereElse(t *testing.T) {
+func TestPublish_EscapesAccountNames(t *testing.T) {
 	kv := store{}
 	server := httptest.NewServer(kv)
 	defer server.Close()
@@ -93,7 +98,7 @@ func TestAnAccountsNameLeadsNowhereElse(t *testing.T) {
 	}
 }
 
-func TestTheAnswersTable(t *testing.T) {
+func TestVault_ClassifiesAnswers(t *testing.T) {
 	target := connectors.Target{Secret: contract.Canary}
 	publish := func(ctx context.Context, url string) (connectors.Answer, error) {
 		return connect(t, Config{Address: url}).Publish(ctx, publication("a"))

@@ -8,34 +8,42 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// readEnd: 2xx is done, or what the body's outcome says. A bare 404 is an error:
-// any proxy in front of a platform says that.
+// readEnd classifies the response to a request that ends an item. 2xx is done, or the
+// outcome in the body. A bare 404 is an error, since a proxy in front of the platform
+// returns it, too.
 func readEnd(resp *http.Response, body []byte) (connectors.Answer, error) {
 	switch {
 	case resp.StatusCode == http.StatusAccepted:
-		// Queued is not done: the next attempt, with the same id, asks how it went.
-		return connectors.Answer{}, connectors.Retryable("the platform accepted the request and has not done it yet (202)")
+		// Accepted is not done: the next attempt, with the same id, asks for the result.
+		return connectors.Answer{}, connectors.Retryable("the platform has not completed the request yet (202)")
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		return connectors.Answer{}, connectors.StatusError(resp, connectors.ErrorCode(body))
 	case len(body) == 0:
-		return connectors.Answer{Outcome: connectors.Done, Detail: fmt.Sprintf("the platform answered %d", resp.StatusCode)}, nil
+		return connectors.Answer{
+			Outcome: connectors.Done, Detail: fmt.Sprintf("the platform returned %d", resp.StatusCode),
+		}, nil
 	}
 	var answer struct {
 		Outcome connectors.Outcome `json:"outcome"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return connectors.Answer{}, connectors.Permanent("the platform answered 2xx with a body that is not the contract's JSON")
+		return connectors.Answer{}, connectors.Permanent(
+			"the platform returned %d with a body that is not the JSON of docs/WEBHOOK.md", resp.StatusCode,
+		)
 	}
 	switch answer.Outcome {
 	case "", connectors.Done:
-		return connectors.Answer{Outcome: connectors.Done, Detail: "the platform said done"}, nil
+		return connectors.Answer{Outcome: connectors.Done, Detail: "the platform returned outcome done"}, nil
 	case connectors.Gone, connectors.Expires:
-		return connectors.Answer{Outcome: answer.Outcome, Detail: "the platform said " + string(answer.Outcome)}, nil
+		return connectors.Answer{
+			Outcome: answer.Outcome, Detail: "the platform returned outcome " + string(answer.Outcome),
+		}, nil
 	}
-	return connectors.Answer{}, connectors.Permanent("the platform answered with an outcome that the contract does not have")
+	return connectors.Answer{}, connectors.Permanent("the platform's outcome must be one of done, gone, expires")
 }
 
-// readVerify: 2xx with {"alive": true|false}; 501 is unknown.
+// readVerify returns the vitality in a 2xx response, whose body is {"alive": true|false}.
+// 501 is unknown.
 func readVerify(resp *http.Response, body []byte) (connectors.Vitality, string, error) {
 	switch {
 	case resp.StatusCode == http.StatusNotImplemented:
@@ -48,9 +56,9 @@ func readVerify(resp *http.Response, body []byte) (connectors.Vitality, string, 
 	}
 	switch err := json.Unmarshal(body, &answer); {
 	case err != nil || answer.Alive == nil:
-		return connectors.Unknown, "", connectors.Permanent("the platform verified without a boolean `alive`")
+		return connectors.Unknown, "", connectors.Permanent("the response to credential.verify has no boolean `alive`")
 	case *answer.Alive:
-		return connectors.Alive, "the platform said alive", nil
+		return connectors.Alive, "the platform returned alive: true", nil
 	}
-	return connectors.Dead, "the platform said dead", nil
+	return connectors.Dead, "the platform returned alive: false", nil
 }

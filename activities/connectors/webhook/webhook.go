@@ -1,6 +1,5 @@
-// Package webhook ends what a platform owns itself: it asks the platform, by a
-// signed request (Standard Webhooks) whose id is the same for every attempt.
-// The contract is docs/webhook.md.
+// Package webhook ends credentials of a platform by signed requests to it (Standard
+// Webhooks). A request has the same id in every attempt. The contract is docs/WEBHOOK.md.
 package webhook
 
 import (
@@ -23,9 +22,9 @@ import (
 // Config are the settings of a connector of type webhook.
 type Config struct {
 	URL string `yaml:"url"`
-	// Secret signs requests; whsec_ and base64, as Standard Webhooks has it.
+	// Secret signs requests: whsec_ and base64, the format of Standard Webhooks.
 	Secret connectors.SecretRef `yaml:"secret"`
-	// Notify says whether the platform wants to be told of lifecycle changes too.
+	// Notify enables notifications of lifecycle changes.
 	Notify bool `yaml:"notify"`
 }
 
@@ -39,27 +38,27 @@ type Connector struct {
 // New validates the settings and resolves the signing secret.
 func New(c Config) (*Connector, error) {
 	if u, err := url.Parse(c.URL); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return nil, errors.New("url is not an http(s) URL")
+		return nil, errors.New("url must be an absolute http or https URL")
 	}
 	secret, err := c.Secret.Resolve()
 	if err != nil {
 		return nil, fmt.Errorf("secret: %w", err)
 	}
 	if secret == "" {
-		return nil, errors.New("secret is missing")
+		return nil, errors.New("secret is required")
 	}
 	signer, err := standardwebhooks.NewWebhook(secret.Reveal())
 	if err != nil {
-		return nil, errors.New("secret is not base64 (whsec_…)") // the library's error quotes it
+		return nil, errors.New("secret must be base64 with the prefix whsec_") // the library's error quotes it
 	}
 	return &Connector{config: c, signer: signer, client: connectors.NewHTTPClient()}, nil
 }
 
-// Accepts implements connectors.Connector: a platform may own anything, and its
+// Accepts implements connectors.Connector. A platform may own every kind of item, and its
 // references are compared byte by byte.
 func (c *Connector) Accepts(r connectors.Registration) (string, error) { return r.Reference, nil }
 
-// WantsNotifications tells whether Notify is to be called.
+// WantsNotifications reports whether notifications are enabled.
 func (c *Connector) WantsNotifications() bool { return c.config.Notify }
 
 // Close implements connectors.Connector.
@@ -67,7 +66,9 @@ func (c *Connector) Close() { c.client.CloseIdleConnections() }
 
 // message is the body of every request.
 type message struct {
-	Type      string    `json:"type"` // credential.revoke, .rotate, .retire, .rotated, .cancel, .block, .verify, or a notification's
+	// Type is credential.revoke, .rotate, .retire, .rotated, .cancel, .block or .verify, or
+	// the type of a notification.
+	Type      string    `json:"type"`
 	Timestamp time.Time `json:"timestamp"`
 	Data      any       `json:"data"`
 }
@@ -78,10 +79,10 @@ type item struct {
 	Item      uuid.UUID       `json:"itemId"`
 	Kind      connectors.Kind `json:"kind"`
 	Reference string          `json:"reference"`
-	// NewSecret is what a rotation is to put beside the old one.
+	// NewSecret is the secret that a rotation adds beside the old one.
 	NewSecret string `json:"newSecret,omitempty"`
-	// Secret says which one a verification asks about: the old, or the new one
-	// that a rotation has put in place.
+	// Secret is the secret that a verification probes: "old", or "new" for the one that a
+	// rotation has added.
 	Secret string `json:"secret,omitempty"`
 }
 
@@ -90,7 +91,7 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 	return c.end(ctx, "credential.revoke", t, "")
 }
 
-// Successor implements connectors.Rotator: a platform keeps its references.
+// Successor implements connectors.Rotator. A platform's references do not change.
 func (c *Connector) Successor(t connectors.Target) string { return t.Reference }
 
 // Renew implements connectors.Rotator.
@@ -105,22 +106,24 @@ func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors
 	return c.end(ctx, "credential.retire", t, "")
 }
 
-// Block implements connectors.Blocker. A platform that cannot answers 501.
+// Block implements connectors.Blocker. A platform that cannot block returns 501.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	if err := t.CheckFence(ctx); err != nil {
 		return connectors.Answer{}, err
 	}
-	resp, body, err := c.send(ctx, "credential.block", t.Key+"/credential.block", item{Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference})
+	resp, body, err := c.send(ctx, "credential.block", t.Key+"/credential.block", item{
+		Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference,
+	})
 	if err != nil {
 		return connectors.Answer{}, err
 	}
 	if resp.StatusCode == http.StatusNotImplemented {
-		return connectors.Answer{}, connectors.Permanent("the platform cannot block what can be unblocked")
+		return connectors.Answer{}, connectors.Permanent("the platform does not support reversible blocks (501)")
 	}
 	return readEnd(resp, body)
 }
 
-// publication is the data of a message that hands over a new secret.
+// publication is the data of a message that publishes a new secret.
 type publication struct {
 	Tenant     uuid.UUID       `json:"tenantId"`
 	Rotation   uuid.UUID       `json:"rotationId"`
@@ -131,15 +134,16 @@ type publication struct {
 	NewSecret  string          `json:"newSecret"`
 	Items      []uuid.UUID     `json:"itemIds"`
 	ReliedOnBy []string        `json:"reliedOnBy,omitempty"`
-	// Sequence grows with each rotation of the account: a lower one came late.
+	// Sequence grows with each rotation of the account: a lower one is outdated.
 	Sequence int64 `json:"sequence"`
 }
 
-// Publish implements connectors.Publisher. The id is the rotation's, so that a
-// platform which has it already may say so again.
+// Publish implements connectors.Publisher. The message id contains the rotation's id, so
+// that a platform can recognise a repeated publication.
 func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (connectors.Answer, error) {
 	resp, body, err := c.send(ctx, "credential.rotated", p.Rotation.String()+"/credential.rotated", publication{
-		Tenant: p.Tenant, Rotation: p.Rotation, Connector: p.Connector, Kind: p.Kind, Previous: p.Previous, Reference: p.Reference,
+		Tenant: p.Tenant, Rotation: p.Rotation, Connector: p.Connector, Kind: p.Kind, Previous: p.Previous,
+		Reference: p.Reference,
 		NewSecret: p.Secret.Reveal(), Items: p.Holders, ReliedOnBy: p.ReliedOnBy, Sequence: p.Sequence,
 	})
 	if err != nil {
@@ -147,7 +151,7 @@ func (c *Connector) Publish(ctx context.Context, p connectors.Publication) (conn
 	}
 	answer, err := readEnd(resp, body)
 	if err == nil && answer.Outcome != connectors.Done {
-		return answer, connectors.Permanent("the platform did not take the new secret: %s", answer.Detail)
+		return answer, connectors.Permanent("the platform did not accept the new secret: %s", answer.Detail)
 	}
 	return answer, err
 }
@@ -157,7 +161,9 @@ func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors
 	return c.end(ctx, "credential.cancel", t, "")
 }
 
-func (c *Connector) end(ctx context.Context, kind string, t connectors.Target, newSecret string) (connectors.Answer, error) {
+func (c *Connector) end(
+	ctx context.Context, kind string, t connectors.Target, newSecret string,
+) (connectors.Answer, error) {
 	if err := t.CheckFence(ctx); err != nil {
 		return connectors.Answer{}, err
 	}
@@ -170,8 +176,8 @@ func (c *Connector) end(ctx context.Context, kind string, t connectors.Target, n
 	return readEnd(resp, body)
 }
 
-// Probe implements connectors.Verifier. Each look has an id of its own: a
-// platform that answers a repeated id from memory must not do so here.
+// Probe implements connectors.Verifier. Each probe has a new message id, so that a platform
+// does not answer it with the stored response to an earlier one.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	which := "old"
 	if t.NewSecret != "" && t.Secret == t.NewSecret {
@@ -186,13 +192,13 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	return readVerify(resp, body)
 }
 
-// Possesses implements connectors.Possession: the platform knows its tenants, and
-// answers alive only for a reference of the tenant that it is asked about.
+// Possesses implements connectors.Possession. The platform knows its tenants, and returns
+// alive only for a reference of the tenant in the request.
 func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
 	t.NewSecret = ""
 	vitality, detail, err := c.Probe(ctx, t)
 	if vitality != connectors.Alive && detail == "" {
-		detail = "the platform does not say that it is alive"
+		detail = "the platform did not confirm that the credential is alive"
 	}
 	return vitality, detail, err
 }

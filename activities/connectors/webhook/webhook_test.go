@@ -19,7 +19,7 @@ import (
 
 const secret = "whsec_bGVhdmVyLXRlc3RzLXNpZ25pbmctc2VjcmV0"
 
-// platform follows docs/webhook.md.
+// platform implements docs/WEBHOOK.md.
 type platform struct {
 	verifier *standardwebhooks.Webhook
 	mu       sync.Mutex
@@ -86,12 +86,14 @@ func connect(t *testing.T, url string) *Connector {
 func (p *platform) issue(*testing.T) connectors.Target {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	target := connectors.Target{Item: uuid.New(), Kind: connectors.APIKey, Reference: uuid.NewString(), Key: uuid.NewString()}
+	target := connectors.Target{
+		Item: uuid.New(), Kind: connectors.APIKey, Reference: uuid.NewString(), Key: uuid.NewString(),
+	}
 	p.alive[target.Reference] = true
 	return target
 }
 
-func TestContract(t *testing.T) {
+func TestWebhook_Contract(t *testing.T) {
 	p, url := start(t)
 	contract.Run(t, contract.Suite{
 		Connector: connect(t, url), Verifies: true, Issue: p.issue,
@@ -104,8 +106,10 @@ func TestContract(t *testing.T) {
 	})
 }
 
-func TestTheAnswersTable(t *testing.T) {
-	target := connectors.Target{Kind: connectors.APIKey, Reference: "r", Secret: contract.Canary, NewSecret: contract.Canary}
+func TestWebhook_ClassifiesAnswers(t *testing.T) {
+	target := connectors.Target{
+		Kind: connectors.APIKey, Reference: "r", Secret: contract.Canary, NewSecret: contract.Canary,
+	}
 	contract.RunAnswers(t, append(contract.Common(), []contract.Answer{
 		{Name: "204", Status: 204, Outcome: connectors.Done},
 		{Name: "200 with an outcome", Status: 200, Body: `{"outcome":"expires"}`, Outcome: connectors.Expires},
@@ -113,7 +117,7 @@ func TestTheAnswersTable(t *testing.T) {
 		{Name: "a bare 410", Status: 410, Permanent: true},
 		{Name: "202 is not done yet", Status: 202},
 		{Name: "200 with an unknown outcome", Status: 200, Body: `{"outcome":"maybe"}`, Permanent: true},
-		{Name: "200 with something else", Status: 200, Body: `<html>`, Permanent: true},
+		{Name: "200 with HTML", Status: 200, Body: `<html>`, Permanent: true},
 	}...), target, func(t *testing.T, url string) connectors.Connector {
 		return connect(t, url)
 	})
@@ -121,11 +125,13 @@ func TestTheAnswersTable(t *testing.T) {
 		_, err := connect(t, url).Revoke(ctx, target)
 		return err
 	}
-	contract.RunFaults(t, target, func(ctx context.Context, address string) error { return revoke(ctx, "http://"+address) })
+	contract.RunFaults(
+		t, target, func(ctx context.Context, address string) error { return revoke(ctx, "http://"+address) },
+	)
 	contract.RedirectsLeadNowhere(t, func(url string) error { return revoke(t.Context(), url) })
 }
 
-func TestARotationIsToldInItsSteps(t *testing.T) {
+func TestRotation_SendsOneIDPerStep(t *testing.T) {
 	p, url := start(t)
 	c, target := connect(t, url), p.issue(t)
 	target.Rotation, target.NewSecret, target.NewReference = uuid.New(), "new", c.Successor(target)
@@ -135,20 +141,26 @@ func TestARotationIsToldInItsSteps(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := c.Publish(t.Context(), connectors.Publication{Rotation: target.Rotation, Account: "a", Reference: "a", Secret: "new"}); err != nil {
+		if _, err := c.Publish(t.Context(), connectors.Publication{
+			Rotation: target.Rotation, Account: "a", Reference: "a", Secret: "new",
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	r := target.Rotation.String()
 	want := []string{r + "/credential.rotate", r + "/credential.retire", r + "/credential.rotated"}
 	if want = append(want, want...); !cmp.Equal(p.ids, want) {
-		t.Errorf("ids %v, want those of one rotation, the same each time: %v", p.ids, want)
+		t.Errorf("ids %v, want the same ids in both rounds: %v", p.ids, want)
 	}
 }
 
-func TestASecretThatThePlatformDoesNotTakeIsNotPublished(t *testing.T) {
+func TestPublish_RequiresOutcomeDone(t *testing.T) {
 	for name, body := range map[string]string{"gone": `{"outcome":"gone"}`, "expires": `{"outcome":"expires"}`} {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+		server := httptest.NewServer(http.HandlerFunc(func(
+			w http.ResponseWriter, _ *http.Request,
+		) {
+			_, _ = io.WriteString(w, body)
+		}))
 		_, err := connect(t, server.URL).Publish(t.Context(), connectors.Publication{Secret: contract.Canary})
 		server.Close()
 		if !connectors.IsPermanent(err) {
@@ -157,7 +169,7 @@ func TestASecretThatThePlatformDoesNotTakeIsNotPublished(t *testing.T) {
 	}
 }
 
-func TestEveryAttemptAtOneEndHasTheSameID(t *testing.T) {
+func TestRevoke_RepeatsItsMessageID(t *testing.T) {
 	p, url := start(t)
 	connector, target := connect(t, url), p.issue(t)
 	for range 2 {

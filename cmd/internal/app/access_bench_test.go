@@ -17,8 +17,8 @@ const (
 	accessConnections = 16
 )
 
-// fillAccess makes users, each with an agent that holds a credential, in a group that
-// entitles to a scope.
+// fillAccess inserts $2 users, each with an agent that holds a credential and with an entitlement
+// to a scope.
 const fillAccess = `
 	with u as (
 	  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
@@ -32,8 +32,8 @@ const fillAccess = `
 	insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, issued_at)
 	select $1, gen_random_uuid(), user_id, agent_id, 'api_key', 'noop', 'key', now() from pairs`
 
-// BenchmarkDecision asks whether an agent may act for its owner, with a credential and
-// with a scope, beside a bare net/http and pgx handler that selects one row.
+// BenchmarkDecision requests decisions on an agent that acts for its owner, with a credential and
+// with a scope. The floor is a bare net/http and pgx handler that selects one row.
 func BenchmarkDecision(b *testing.B) {
 	i := installAPI(b, func(c *config.Config) { c.Database.URL += fmt.Sprintf("&pool_max_conns=%d", accessConnections) })
 	pool, err := pgxpool.New(b.Context(), fmt.Sprintf("%s&pool_max_conns=%d", i.cfg.Database.MigrateURL, accessConnections))

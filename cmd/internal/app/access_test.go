@@ -19,7 +19,7 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// ask evaluates one question, and returns the reason; allow, where there is none.
+// ask requests one evaluation, and returns the reason of the denial, or allow.
 func (i *installation) ask(subject, action, resource string) string {
 	i.t.Helper()
 	status, answer := i.call("POST", "/access/v1/evaluation", i.platform, fmt.Sprintf(`{"subject":%s,"action":{"name":%q},"resource":%s}`, subject, action, resource))
@@ -39,9 +39,9 @@ func agentFor(agent, user string) string {
 
 func entityOf(kind, id string) string { return fmt.Sprintf(`{"type":%q,"id":%q}`, kind, id) }
 
-// TestDecisions has a question a row, about an agent of Ada's that holds two keys for
-// her, and one that is Bob's.
-func TestDecisions(t *testing.T) {
+// TestDecision_GivesReason has one question a row, about an agent of Ada's that holds two keys for
+// her, and about an agent of Bob's.
+func TestDecision_GivesReason(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	i.apply("  - {group: engineering-prod, team: Engineering, scopes: [deploy, 'note.edit:own']}\n")
@@ -65,34 +65,34 @@ func TestDecisions(t *testing.T) {
 	for _, row := range []struct {
 		name, subject, action, resource, want string
 	}{
-		{"a credential that it holds for her", outreach, "read", entityOf("credential", key), "allow"},
+		{"a credential that the agent holds for the user", outreach, "read", entityOf("credential", key), "allow"},
 		{"by names", agentFor("Outreach", "ADA@example.com"), "read", entityOf("credential", key), "allow"},
 		{"a credential's own scope", outreach, "mail.send", entityOf("credential", mail), "allow"},
-		{"another scope than the credential's", outreach, "mail.read", entityOf("credential", mail), "scope_missing"},
-		{"a credential, for somebody else", agentFor(agent, bob), "read", entityOf("credential", key), "unknown_credential"},
+		{"a scope that the credential lacks", outreach, "mail.read", entityOf("credential", mail), "scope_missing"},
+		{"a credential, for another user", agentFor(agent, bob), "read", entityOf("credential", key), "unknown_credential"},
 		{"another agent's credential", agentFor(other, ada), "read", entityOf("credential", key), "unknown_credential"},
-		{"a credential that is no id", outreach, "read", entityOf("credential", "' or true"), "unknown_credential"},
+		{"a credential with an invalid id", outreach, "read", entityOf("credential", "' or true"), "unknown_credential"},
 		{"a connector", outreach, "read", entityOf("connector", "platform"), "allow"},
-		{"a connector where it holds nothing", outreach, "read", entityOf("connector", "crm"), "no_credential"},
+		{"a connector without a credential", outreach, "read", entityOf("connector", "crm"), "no_credential"},
 		{"a team", outreach, "deploy", entityOf("team", "Engineering"), "allow"},
-		{"a team that she is not on", outreach, "deploy", entityOf("team", "Sales"), "not_entitled"},
+		{"a team that the user is not on", outreach, "deploy", entityOf("team", "Sales"), "not_entitled"},
 		{"a scope", outreach, "deploy", entityOf("service", "api"), "allow"},
-		{"a scope that she lacks", outreach, "launch", entityOf("service", "api"), "not_entitled"},
-		{"a scope for what is hers", outreach, "note.edit", `{"type":"note","id":"1","properties":{"ownerID":"Ada@example.com"}}`, "allow"},
-		{"a scope for what is Bob's", outreach, "note.edit", `{"type":"note","id":"1","properties":{"ownerID":"bob@example.com"}}`, "not_entitled"},
-		{"an agent for a user who is no owner", agentFor(other, ada), "deploy", entityOf("service", "api"), "not_delegated"},
-		{"a scope for what is of somebody whose id is a name", entityOf("user", mallory), "note.edit", fmt.Sprintf(`{"type":"note","id":"1","properties":{"ownerID":%q}}`, ada), "not_entitled"},
-		{"a credential, spelt otherwise", outreach, "read", entityOf(" Credential", uuid.NewString()), "unknown_credential"},
-		{"a connector, spelt otherwise", outreach, "read", entityOf("CONNECTOR", "crm"), "no_credential"},
-		{"herself", entityOf("user", ada), "deploy", entityOf("service", "api"), "allow"},
+		{"a scope that the user lacks", outreach, "launch", entityOf("service", "api"), "not_entitled"},
+		{"an own scope on the user's resource", outreach, "note.edit", `{"type":"note","id":"1","properties":{"ownerID":"Ada@example.com"}}`, "allow"},
+		{"an own scope on another user's resource", outreach, "note.edit", `{"type":"note","id":"1","properties":{"ownerID":"bob@example.com"}}`, "not_entitled"},
+		{"an agent for a user who is not its owner", agentFor(other, ada), "deploy", entityOf("service", "api"), "not_delegated"},
+		{"an own scope of a user named like the owner's id", entityOf("user", mallory), "note.edit", fmt.Sprintf(`{"type":"note","id":"1","properties":{"ownerID":%q}}`, ada), "not_entitled"},
+		{"a credential, spelled differently", outreach, "read", entityOf(" Credential", uuid.NewString()), "unknown_credential"},
+		{"a connector, spelled differently", outreach, "read", entityOf("CONNECTOR", "crm"), "no_credential"},
+		{"the user itself", entityOf("user", ada), "deploy", entityOf("service", "api"), "allow"},
 		{"an agent for itself", entityOf("agent", agent), "deploy", entityOf("service", "api"), "not_entitled"},
 		{"an unknown agent", agentFor("nobody", ada), "deploy", entityOf("service", "api"), "unknown_subject"},
 		{"for an unknown user", agentFor(agent, "nobody"), "deploy", entityOf("service", "api"), "unknown_principal"},
-		{"a user who is said to be an agent", agentFor(ada, ada), "deploy", entityOf("service", "api"), "unknown_subject"},
-		{"another kind of subject", entityOf("workload", "x"), "deploy", entityOf("service", "api"), "unknown_subject"},
+		{"a user as subject of type agent", agentFor(ada, ada), "deploy", entityOf("service", "api"), "unknown_subject"},
+		{"an unknown subject type", entityOf("workload", "x"), "deploy", entityOf("service", "api"), "unknown_subject"},
 		{"another tenant's agent", agentFor(foreignAgent, foreign), "deploy", entityOf("service", "api"), "unknown_subject"},
 		{"for another tenant's user", agentFor(agent, foreign), "deploy", entityOf("service", "api"), "unknown_principal"},
-		{"an agent whose time is over", agentFor(expired, ada), "deploy", entityOf("service", "api"), "agent_expired"},
+		{"an expired agent", agentFor(expired, ada), "deploy", entityOf("service", "api"), "agent_expired"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			i.t = t
@@ -104,8 +104,9 @@ func TestDecisions(t *testing.T) {
 	i.t = t
 }
 
-// TestADecisionFlipsWithTheCommitWhateverTemporalDoes: no worker runs here.
-func TestADecisionFlipsWithTheCommitWhateverTemporalDoes(t *testing.T) {
+// TestDecision_DeniesFromCommitOnWithoutWorker checks that decisions follow the committed
+// deactivation before any worker runs.
+func TestDecision_DeniesFromCommitOnWithoutWorker(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -119,7 +120,7 @@ func TestADecisionFlipsWithTheCommitWhateverTemporalDoes(t *testing.T) {
 		}
 	}
 	i.deactivate(ada)
-	// The agent has no owner left: that is told before whom it acts for.
+	// An agent without an owner is denied for that reason, before its principal is checked.
 	for _, row := range []struct{ subject, resource, want string }{
 		{agentFor(agent, ada), key, "owner_gone"},
 		{entityOf("agent", agent), own, "owner_gone"},
@@ -138,8 +139,9 @@ func TestADecisionFlipsWithTheCommitWhateverTemporalDoes(t *testing.T) {
 	}
 }
 
-// TestALostEntitlementIsDeniedFromTheCommitOn: no worker runs once it is lost.
-func TestALostEntitlementIsDeniedFromTheCommitOn(t *testing.T) {
+// TestDecision_DeniesLostEntitlementFromCommitOn stops the workers before the entitlements are
+// lost.
+func TestDecision_DeniesLostEntitlementFromCommitOn(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	i.apply("  - {group: engineering-prod, team: Engineering, scopes: [deploy]}\n  - {when: user.userType == 'staff', scopes: [read]}\n  - {group: frozen, deny: true, scopes: [deploy]}\n")
@@ -184,7 +186,7 @@ func TestALostEntitlementIsDeniedFromTheCommitOn(t *testing.T) {
 	}
 	standing := i.must("GET", "/v1/principals/"+users[0]+"/standing", i.platform, "")
 	if got := fmt.Sprint(standing["entitlements"]); got != "[scope:read]" {
-		t.Errorf("who quit stands with %s", got)
+		t.Errorf("the entitlements after leaving the group are %s, want [scope:read]", got)
 	}
 	i.work()
 	i.becomes(users[0], "scope:read")
@@ -197,7 +199,7 @@ func TestALostEntitlementIsDeniedFromTheCommitOn(t *testing.T) {
 	})
 }
 
-func TestACredentialThatEndedOrWhoseEntitlementIsLostIsDenied(t *testing.T) {
+func TestDecision_DeniesEndedCredentialAndLostEntitlement(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	i.apply(engineering)
@@ -221,32 +223,32 @@ func TestACredentialThatEndedOrWhoseEntitlementIsLostIsDenied(t *testing.T) {
 	}
 }
 
-func TestAnEvaluationThatIsNotOneIsRefused(t *testing.T) {
+func TestEvaluation_RejectsMalformedRequests(t *testing.T) {
 	i := installAPI(t)
 	for name, body := range map[string]string{
-		"no JSON": `{`, "nothing": ``, "a list": `[]`, "a subject that is text": `{"subject":"x","action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
-		"no subject":           `{"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
-		"no id":                `{"subject":{"type":"user"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
-		"an action of numbers": `{"subject":{"type":"user","id":"x"},"action":{"name":1},"resource":{"type":"t","id":"1"}}`,
-		"acting for a number":  `{"subject":{"type":"agent","id":"x","properties":{"on_behalf_of":1}},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
-		"two subjects":         `{"subject":{"type":"user","id":"x"},"SUBJECT":{"type":"user","id":"y"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
-		"two whoms":            `{"subject":{"type":"agent","id":"x","properties":{"on_behalf_of":"y","On_Behalf_Of":null}},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
-		"an own action":        `{"subject":{"type":"user","id":"x"},"action":{"name":"note.edit:own"},"resource":{"type":"t","id":"1"}}`,
-		"a deep one":           `{"context":` + strings.Repeat(`[`, 100) + strings.Repeat(`]`, 100) + `}`,
-		"a null byte":          `{"subject":{"type":"user","id":"x\u0000"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"invalid JSON": `{`, "an empty body": ``, "a list": `[]`, "a subject that is a string": `{"subject":"x","action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"no subject":            `{"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"no id":                 `{"subject":{"type":"user"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"a numeric action name": `{"subject":{"type":"user","id":"x"},"action":{"name":1},"resource":{"type":"t","id":"1"}}`,
+		"numeric on_behalf_of":  `{"subject":{"type":"agent","id":"x","properties":{"on_behalf_of":1}},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"two subjects":          `{"subject":{"type":"user","id":"x"},"SUBJECT":{"type":"user","id":"y"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"two on_behalf_of":      `{"subject":{"type":"agent","id":"x","properties":{"on_behalf_of":"y","On_Behalf_Of":null}},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
+		"an own action":         `{"subject":{"type":"user","id":"x"},"action":{"name":"note.edit:own"},"resource":{"type":"t","id":"1"}}`,
+		"deep nesting":          `{"context":` + strings.Repeat(`[`, 100) + strings.Repeat(`]`, 100) + `}`,
+		"a null byte":           `{"subject":{"type":"user","id":"x\u0000"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
 	} {
 		if status, raw := i.raw("POST", "/access/v1/evaluation", i.platform, body); status != http.StatusBadRequest || !json.Valid(raw) {
 			t.Errorf("%s answered %d %s", name, status, raw)
 		}
 	}
-	for name, token := range map[string]string{"no token": "", "a SCIM token": i.scim, "an operator's": i.operator} {
+	for name, token := range map[string]string{"no token": "", "a SCIM token": i.scim, "an operator token": i.operator} {
 		if status, _ := i.raw("POST", "/access/v1/evaluation", token, `{}`); status != http.StatusUnauthorized {
 			t.Errorf("%s answered %d", name, status)
 		}
 	}
 }
 
-func TestEvaluationsShareWhatStandsAtTheTopAndStopWhereTheyAreToldTo(t *testing.T) {
+func TestEvaluations_ApplyDefaultsAndSemantics(t *testing.T) {
 	i := install(t)
 	i.apply("  - {when: user.active, scopes: [read]}\n")
 	ada := i.createUser("ada@example.com")
@@ -277,7 +279,7 @@ func TestEvaluationsShareWhatStandsAtTheTopAndStopWhereTheyAreToldTo(t *testing.
 	}
 }
 
-func TestTheDecisionPointTellsWhereItIs(t *testing.T) {
+func TestAccess_ServesMetadataAndEchoesRequestID(t *testing.T) {
 	i := installAPI(t)
 	metadata := i.must("GET", "/.well-known/authzen-configuration", "", "")
 	want := map[string]any{
@@ -298,11 +300,11 @@ func TestTheDecisionPointTellsWhereItIs(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 	if got := resp.Header.Get("X-Request-ID"); got != "bfe9eb29" {
-		t.Errorf("X-Request-ID is %q", got)
+		t.Errorf("X-Request-ID is %q, want bfe9eb29", got)
 	}
 }
 
-func TestWithoutPostgreSQLNothingIsAllowed(t *testing.T) {
+func TestDecide_FailsWithoutPostgreSQL(t *testing.T) {
 	db, err := database.Open(t.Context(), "postgres://leaver@127.0.0.1:1/none?connect_timeout=1")
 	if err != nil {
 		t.Fatal(err)
@@ -310,11 +312,11 @@ func TestWithoutPostgreSQLNothingIsAllowed(t *testing.T) {
 	t.Cleanup(db.Close)
 	reasons, err := authzen.NewStore(db, nil).Decide(t.Context(), uuid.New(), authzen.Question{SubjectType: "User", Subject: "ada", Action: "a", ResourceType: "t", Resource: "1"})
 	if !errors.Is(err, database.ErrUnavailable) || reasons != nil {
-		t.Errorf("decided %v, %v", reasons, err)
+		t.Errorf("decided %v, %v; want no decision and ErrUnavailable", reasons, err)
 	}
 }
 
-func TestAStandingIsNotSentAgainWhileItIsTheSame(t *testing.T) {
+func TestStanding_IsNotModifiedWhileUnchanged(t *testing.T) {
 	i := install(t)
 	i.apply("  - {when: user.active, role: staff}\n")
 	ada := i.createUser("ada@example.com")
@@ -331,15 +333,15 @@ func TestAStandingIsNotSentAgainWhileItIsTheSame(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = resp.Body.Close() }()
-		_ = json.NewDecoder(resp.Body).Decode(&body) // of a 304 there is none
+		_ = json.NewDecoder(resp.Body).Decode(&body) // a 304 has no body
 		return resp.StatusCode, resp.Header.Get("ETag"), body
 	}
 	_, tag, body := get("")
 	if want := map[string]any{"id": ada, "type": "User", "standing": "active", "entitlements": []any{"role:staff"}}; !cmp.Equal(body, want) {
-		t.Errorf("she stands %v", body)
+		t.Errorf("the standing is %v", body)
 	}
 	if status, _, _ := get(tag); status != http.StatusNotModified {
-		t.Errorf("the same answered %d", status)
+		t.Errorf("an unchanged standing answered %d, want 304", status)
 	}
 	i.deactivate(ada)
 	status, _, body := get(tag)
@@ -352,9 +354,9 @@ func TestAStandingIsNotSentAgainWhileItIsTheSame(t *testing.T) {
 	}
 }
 
-// TestTheInteropScenario is the todo application of AuthZEN's interoperability events:
-// its people, roles, actions and decisions, with the roles as groups.
-func TestTheInteropScenario(t *testing.T) {
+// TestEvaluation_InteropScenario is the todo application of AuthZEN's interoperability events,
+// with its users, actions and decisions, and its roles as groups.
+func TestEvaluation_InteropScenario(t *testing.T) {
 	i := install(t)
 	i.apply(`  - {when: user.active, scopes: [can_read_user, can_read_todos]}
   - {group: admin, role: admin, scopes: [can_create_todo, can_delete_todo]}

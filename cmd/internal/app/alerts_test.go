@@ -21,7 +21,7 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// samples returns what /metrics answers of leaver's own, by series.
+// samples returns the values of leaver's metrics from /metrics, by series.
 func (i *installation) samples() map[string]string {
 	i.t.Helper()
 	recorder := httptest.NewRecorder()
@@ -39,11 +39,11 @@ func (i *installation) samples() map[string]string {
 	return samples
 }
 
-// alertsEnd is when the alerts are looked at, in promtool's time, which begins at 0.
+// alertsEnd is when the alerts are evaluated, in promtool's time, which begins at 0.
 const alertsEnd = 119 * time.Minute
 
-// wantAlerts feeds the metrics, as they are now and were for two hours, to the rules in
-// deploy/alerts.yaml, and fails unless these alerts fire and no other.
+// wantAlerts evaluates the rules in deploy/alerts.yaml with samples that are constant for two
+// hours, and fails unless exactly the wanted alerts fire.
 func (i *installation) wantAlerts(samples map[string]string, want ...string) {
 	i.t.Helper()
 	rules, err := filepath.Abs("../../../deploy/alerts.yaml")
@@ -104,7 +104,7 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 		i.deactivate(ada)
 		i.sql(`update lifecycle_events set started_at = now() - interval '5 minutes', created_at = now() - interval '5 minutes' where kind = 'leaver'`)
 		samples := i.samples()
-		// The packages' tests share a namespace, in which another test's worker may have polled.
+		// Tests share the namespace, so that another test's worker may have polled.
 		samples[`leaver_queue_pollers{queue="leaver"}`] = "0"
 		i.wantAlerts(samples, "LeaverNoWorker", "LeaverQueueNotPolled")
 	})
@@ -125,7 +125,7 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 	})
 }
 
-// awaitPollers waits until the worker polls.
+// awaitPollers waits until the worker polls the workflows' task queue.
 func (i *installation) awaitPollers() {
 	i.t.Helper()
 	stacktest.Eventually(i.t, time.Minute, "a worker that polls", func() bool {
@@ -134,7 +134,7 @@ func (i *installation) awaitPollers() {
 	})
 }
 
-// openCascade stores a leaver that began two hours ago and is not over, without a workflow.
+// openCascade inserts an open leaver event that began two hours ago and has no workflow.
 func (i *installation) openCascade() uuid.UUID {
 	i.t.Helper()
 	ada := i.createUser("ada@example.com")

@@ -25,7 +25,7 @@ import (
 	"github.com/leaverhq/leaver/worker"
 )
 
-// shown reads a principal's last cascade as operators read it.
+// shown returns a principal's last cascade from the operators' API.
 func (i *installation) shown(principal string) api.ShownCascade {
 	i.t.Helper()
 	cascades := i.cascades(principal)
@@ -35,7 +35,7 @@ func (i *installation) shown(principal string) api.ShownCascade {
 	return get[api.ShownCascade](i, "/v1/tenants/acme/cascades/"+cascades[0].ID.String())
 }
 
-// get reads what an operator is answered.
+// get sends a GET request with the operator's token and decodes the response.
 func get[T any](i *installation, path string) T {
 	i.t.Helper()
 	status, raw := i.raw("GET", path, i.operator, "")
@@ -59,7 +59,7 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 	p.refuseRevocation("down", http.StatusServiceUnavailable)
 	i.deactivate(ada)
 	var c api.ShownCascade
-	stacktest.Eventually(t, 30*time.Second, "an answer that tells the next try", func() bool {
+	stacktest.Eventually(t, 30*time.Second, "a pending item with its answer and next attempt", func() bool {
 		c = i.shown(ada)
 		return len(c.Waiting) == 1 && c.Waiting[0].NextTry != nil && strings.Contains(c.Waiting[0].Answer, "503")
 	})
@@ -68,7 +68,7 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 		t.Errorf("the cascade is %+v; want 1 verified and 1 ending of Ada's", c)
 	}
 	if w.Item == nil || w.Item.String() != down || w.Connector != "platform" || w.Attempts == 0 || w.Deadline == nil {
-		t.Errorf("it waits for %+v", w)
+		t.Errorf("the pending item is %+v", w)
 	}
 	for query, want := range map[string]int{
 		"principal=ada@example.com": 1, "agent=hers": 1, "agent=" + agent: 1, "connector=platform": 1, "outcome=running,failed": 1, "outcome=failed": 0,
@@ -97,7 +97,7 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(logs) {
-		// Others, such as a database without a free connection, are errors.
+		// Other failures, such as a database without a free connection, are logged as errors.
 		if strings.Contains(line, `"msg":"Activity error."`) && strings.Contains(line, "503") {
 			t.Errorf("an attempt that the downstream refused, and that is retried, is logged as an error: %s", line)
 		}
@@ -133,7 +133,7 @@ func TestAttempt_RetryAfterOfAProbeHoldsForTheWholeAttempt(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if wait := revoked.Sub(probed); wait < 1900*time.Millisecond {
-		t.Errorf("the revocation came %s after the probe was told to wait 2 s", wait)
+		t.Errorf("the revocation came %s after the probe's Retry-After of 2 s, want at least 2 s", wait)
 	}
 }
 
@@ -273,9 +273,10 @@ func TestCredential_FailedRegistrationIsCorrected(t *testing.T) {
 	}
 }
 
-// What an operator binds to somebody who has left is ended by a cascade of its own, which
-// leaves the survivors of others, and their reports, as they are.
-func TestCredential_BindStartsOneCascadeWithWhatWasBound(t *testing.T) {
+// TestCredential_BindStartsCascadeForBoundCredentialOnly checks that a credential that is bound to a
+// restricted principal is ended by a separate cascade, which does not change the survivors and the
+// reports of earlier cascades.
+func TestCredential_BindStartsCascadeForBoundCredentialOnly(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	d := i.newCRM()
@@ -285,7 +286,7 @@ func TestCredential_BindStartsOneCascadeWithWhatWasBound(t *testing.T) {
 	d.exec("comment on role " + role + " is 'leaver:principal=" + ada + "'")
 	plan := get[api.Plan](i, "/v1/tenants/acme/principals/"+ada+"/plan")
 	if len(plan.Unbound) != 1 || plan.Unbound[0].Reference != role || len(plan.NotAsked) != 0 {
-		t.Errorf("the dry run has %+v unbound, want the role", plan.Unbound)
+		t.Errorf("the plan has the unbound accounts %+v, want the role", plan.Unbound)
 	}
 	stubborn := i.hold(p, ada, "", "stubborn")
 	p.refuseRevocation("stubborn", http.StatusForbidden)
@@ -310,7 +311,7 @@ func TestCredential_BindStartsOneCascadeWithWhatWasBound(t *testing.T) {
 	if len(items) != 1 || items[0].ID.String() != stubborn || items[0].State != credential.Survivor {
 		t.Errorf("the first cascade has %+v, want its survivor", items)
 	}
-	// Another leaver takes the survivor over; the first cascade still has it, and an act finds it.
+	// A later cascade takes over the survivor. The first cascade still lists it, and acts still find it.
 	i.sql(`update inventory set event_id = (select id from lifecycle_events where trigger = 'bound'), state = 'ending' where id = $1`, stubborn)
 	i.sql(`update inventory set state = 'survivor', reason = 'later' where id = $1`, stubborn)
 	items = get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?cascade="+first.ID.String()).Items
@@ -339,7 +340,7 @@ func TestStart_EndsWhereNoRetryHelps(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer app.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a process that runs is a failure
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // for a process that wrongly keeps running
 			defer cancel()
 			if err := app.Work(ctx); !errors.Is(err, c.want) {
 				t.Errorf("the worker ended with %v, want %v", err, c.want)

@@ -1,5 +1,5 @@
-// Package app wires leaver's parts into what runs: the API, the worker, the
-// migrations. `leaver`, `leaver-dev` and the end-to-end tests start the same.
+// Package app assembles leaver's packages into the API, the worker and the
+// migrations, for `leaver`, `leaver-dev` and the end-to-end tests.
 package app
 
 import (
@@ -33,7 +33,7 @@ import (
 
 var errNoDatabase = errors.New("no database: set database.url or LEAVER_DATABASE_URL")
 
-// App is everything that API and worker share.
+// App holds what the API and the worker share.
 type App struct {
 	config     *config.Config
 	log        *slog.Logger
@@ -44,26 +44,26 @@ type App struct {
 	tenants    *tenant.Store
 	auth       *auth.Store
 	writer     *lifecycle.Writer
-	// entitlements is one for all: it keeps what is compiled.
+	// entitlements is shared because it caches compiled rules.
 	entitlements *entitlement.Store
-	signals      *ssf.Store // and this one the keys
+	signals      *ssf.Store // shared because it caches the signing keys
 }
 
-// New opens what the configuration names. It succeeds while PostgreSQL and
-// Temporal are down; a mistake in the configuration it tells at once.
+// New opens the connectors and connections that the configuration names. It succeeds while
+// PostgreSQL and Temporal are down, and returns an error if the configuration is invalid.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error) {
 	if cfg.Database.URL == "" {
 		return nil, errNoDatabase
 	}
 	for _, warning := range cfg.Warnings {
-		log.Warn("unused configuration", "reason", warning)
+		log.Warn("ignoring configuration", "reason", warning)
 	}
 	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkMode(cfg.Seal.KeysetFile); err != nil {
-		log.Warn("the key set is not protected", "reason", err)
+		log.Warn("found unprotected key set", "reason", err)
 	}
 	registry, err := worker.Connectors(cfg)
 	if err != nil {
@@ -114,8 +114,7 @@ func (a *App) starter() *worker.Starter {
 	return worker.NewStarter(a.temporal, worker.Policy(a.config.Policy), seal.FailureConverter(a.sealer), a.roles)
 }
 
-// cascadesAtOnce is how many leavers of one sender are begun with at a time where
-// the configuration does not say.
+// cascadesAtOnce is the default maximum of concurrent cascades that one actor has started.
 const cascadesAtOnce = 32
 
 func (a *App) relay() *lifecycle.Relay {
@@ -126,8 +125,8 @@ func (a *App) relay() *lifecycle.Relay {
 	return lifecycle.NewRelay(a.db, a.starter(), atOnce, a.log)
 }
 
-// roles names the connectors that take part in a tenant's workflows. Where none
-// has more to do than to end things, the tenant's name is not even looked up.
+// roles returns the connectors that take part in a tenant's workflows. It does not look up the
+// tenant if no connector discovers or notifies.
 func (a *App) roles(ctx context.Context, id uuid.UUID) (worker.Roles, error) {
 	roles := worker.Roles{Singly: a.connectors.Rated()}
 	if !a.connectors.Ask() {
@@ -150,8 +149,8 @@ func (a *App) activities() *activities.Activities {
 	}
 }
 
-// Migrate applies the migrations, makes the application's role, and registers
-// Temporal's namespace and search attributes. It can be repeated.
+// Migrate applies the migrations, creates the application's login role, and registers Temporal's
+// namespace, search attributes and schedules. It is idempotent.
 func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if cfg.Database.MigrateURL == "" {
 		return errors.New("no database: set database.migrate_url or LEAVER_DATABASE_MIGRATE_URL")
@@ -171,7 +170,7 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("schema is current", "migrations_applied", n)
+	log.Info("applied migrations", "migrations_applied", n)
 	if err := refold(ctx, cfg.Database.MigrateURL, log); err != nil {
 		return err
 	}
@@ -185,16 +184,16 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		log.Info("login role is ready", "done", done)
+		log.Info("prepared login role", "done", done)
 	}
 	namespace, err := worker.EnsureNamespace(ctx, cfg.Temporal)
 	if err != nil {
 		return fmt.Errorf("prepare Temporal: %w", err)
 	}
-	log.Info("namespace and search attributes are ready", "namespace", namespace.Name, "created", namespace.Created, "retention", namespace.Retention.String())
+	log.Info("prepared namespace and search attributes", "namespace", namespace.Name, "created", namespace.Created, "retention", namespace.Retention.String())
 	schedules, err := worker.EnsureSchedules(ctx, cfg, sealer, log)
 	if err != nil {
-		return fmt.Errorf("schedule the reconciler and the drill: %w", err)
+		return fmt.Errorf("create the schedules of the reconciler and the drill: %w", err)
 	}
 	if err := storeSchedules(ctx, cfg.Database.MigrateURL, schedules); err != nil {
 		return err
@@ -204,13 +203,13 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 			log.Warn("skipped schedule", "schedule", s.ID, "reason", s.Reason)
 			continue
 		}
-		log.Info("scheduled", "schedule", s.ID)
+		log.Info("created schedule", "schedule", s.ID)
 	}
 	return nil
 }
 
-// refold stores the comparison keys of resources that an older version stored, and warns of
-// those whose names turn out to be one.
+// refold stores the comparison keys of resources that an older version of leaver stored, and logs
+// a warning for each two resources whose names have the same key.
 func refold(ctx context.Context, ownerURL string, log *slog.Logger) error {
 	conn, closeConn, err := asOwner(ctx, ownerURL)
 	if err != nil {
@@ -236,7 +235,8 @@ func refold(ctx context.Context, ownerURL string, log *slog.Logger) error {
 	return nil
 }
 
-// storeSchedules stores since when each run is scheduled: no alert comes before the first.
+// storeSchedules stores when each run was first scheduled, so that no alert fires before the first
+// run.
 func storeSchedules(ctx context.Context, ownerURL string, schedules []worker.Schedule) error {
 	var kinds []health.Kind
 	for _, s := range schedules {
@@ -252,7 +252,7 @@ func storeSchedules(ctx context.Context, ownerURL string, schedules []worker.Sch
 	return health.Schedule(ctx, conn, kinds...)
 }
 
-// asOwner returns a connection as the owner of the tables, and what closes it.
+// asOwner returns a connection as the owner of the tables, and a function that closes it.
 func asOwner(ctx context.Context, ownerURL string) (conn *pgx.Conn, closeConn func(), err error) {
 	conn, err = pgx.Connect(ctx, ownerURL)
 	if err != nil {

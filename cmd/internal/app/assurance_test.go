@@ -42,7 +42,7 @@ func (i *installation) reconcile() activities.Reconciled {
 	return found
 }
 
-// reconcileTenant runs the reconciler's step for the tenant, in no workflow.
+// reconcileTenant runs the reconciler's activity for the tenant, outside of a workflow.
 func (i *installation) reconcileTenant() activities.Reconciled {
 	i.t.Helper()
 	a := i.app.activities()
@@ -57,7 +57,7 @@ func (i *installation) reconcileTenant() activities.Reconciled {
 	return found
 }
 
-// probeExpired runs the reconciler's look at what may have expired, in no workflow.
+// probeExpired runs the reconciler's activity that probes expired credentials, outside of a workflow.
 func (i *installation) probeExpired(connector string) {
 	i.t.Helper()
 	a := i.app.activities()
@@ -73,8 +73,8 @@ func (i *installation) activity(a *activities.Activities) *testsuite.TestActivit
 	return env
 }
 
-// sql runs a statement as the schema's owner: what a bug, or a restored backup,
-// would leave behind.
+// sql runs a statement as the schema's owner, to create states that a bug or a
+// restored backup would leave.
 func (i *installation) sql(statement string, args ...any) {
 	i.t.Helper()
 	if _, err := i.connect().Exec(i.t.Context(), statement, args...); err != nil {
@@ -82,7 +82,7 @@ func (i *installation) sql(statement string, args ...any) {
 	}
 }
 
-func TestTheReconcilerEndsWhatIsLiveOfSomebodyWhoIsGone(t *testing.T) {
+func TestReconciler_EndsLiveCredentialOfRestrictedPrincipal(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -90,7 +90,7 @@ func TestTheReconcilerEndsWhatIsLiveOfSomebodyWhoIsGone(t *testing.T) {
 	id := i.hold(p, ada, "", "key")
 	i.deactivate(ada)
 	i.closed(ada)
-	// As a bug, or a restored backup, would have it.
+	// A bug or a restored backup could leave this state.
 	p.issue("key")
 	i.sql(`update inventory set state = 'live' where id = $1`, id)
 	if found := i.reconcile(); found.Ended != 1 {
@@ -101,7 +101,7 @@ func TestTheReconcilerEndsWhatIsLiveOfSomebodyWhoIsGone(t *testing.T) {
 		t.Errorf("cascade %+v; want a completed one of the reconciler's", c)
 	}
 	if found := i.reconcile(); found.Ended != 0 {
-		t.Errorf("a second look found %+v, want nothing", found)
+		t.Errorf("the second run found %+v, want nothing", found)
 	}
 }
 
@@ -126,7 +126,7 @@ func TestReconciler_RestartsLostCascade(t *testing.T) {
 	}
 }
 
-func TestTheReconcilerEndsWhatTimeHasEnded(t *testing.T) {
+func TestReconciler_EndsWaivedAndExpiredCredentials(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -153,13 +153,14 @@ func TestTheReconcilerEndsWhatTimeHasEnded(t *testing.T) {
 	if s := i.state(expired); s != "expiring" {
 		t.Errorf("the expired survivor is %s, want expiring", s)
 	}
-	// The registered expiry is the platform's word: what a probe sees alive has survived.
+	// The expiry was registered by the platform and may be wrong: a credential that a probe finds
+	// alive stays a survivor.
 	if s := i.state(alive); s != "survivor" || !p.isAlive("alive") {
 		t.Errorf("the survivor that is alive past its expiry is %s, want survivor", s)
 	}
 }
 
-func TestEventsThatNobodyStartedAreCounted(t *testing.T) {
+func TestHealth_CountsUnstartedEvents(t *testing.T) {
 	i := installAPI(t, func(c *config.Config) { c.Temporal.Address = contract.Closed(t) })
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
@@ -169,8 +170,8 @@ func TestEventsThatNobodyStartedAreCounted(t *testing.T) {
 	}
 }
 
-// drillStack is an installation whose connectors allow drills; as is what becomes of
-// the database's.
+// drillStack returns an installation whose connectors allow drills; as wraps the database's
+// connector.
 func drillStack(t *testing.T, as func(*crm) connectors.Connector) (*installation, *crm) {
 	t.Helper()
 	i := installAPI(t)
@@ -198,7 +199,7 @@ func (i *installation) drill(tenant string) (activities.Drilled, error) {
 	return d, run.Get(i.t.Context(), &d)
 }
 
-func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
+func TestDrill_EndsCredentialOnEachAllowedConnector(t *testing.T) {
 	long(t)
 	i, d := drillStack(t, func(d *crm) connectors.Connector { return d })
 	drilled, err := i.drill("leaver-drill")
@@ -216,7 +217,7 @@ func TestADrillEndsARealCredentialOnEachConnectorThatAllowsIt(t *testing.T) {
 	}
 }
 
-func TestADrillWhoseCredentialSurvivesFails(t *testing.T) {
+func TestDrill_FailsIfCredentialSurvives(t *testing.T) {
 	long(t)
 	i, _ := drillStack(t, func(d *crm) connectors.Connector { return immortal{d} })
 	if drilled, err := i.drill("leaver-drill"); err == nil {
@@ -228,7 +229,7 @@ func TestADrillWhoseCredentialSurvivesFails(t *testing.T) {
 	}
 }
 
-func TestADrillThatNoConnectorAllowsFails(t *testing.T) {
+func TestDrill_FailsIfNoConnectorAllowsIt(t *testing.T) {
 	long(t)
 	i := install(t)
 	if drilled, err := i.drill("leaver-drill"); err == nil || !strings.Contains(err.Error(), "no connector allows a drill") {
@@ -236,7 +237,7 @@ func TestADrillThatNoConnectorAllowsFails(t *testing.T) {
 	}
 }
 
-func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
+func TestMigrate_SchedulesReconcilerAndDrill(t *testing.T) {
 	i := installAPI(t)
 	cfg := *i.cfg
 	cfg.Assurance.ReconcileEvery, cfg.Assurance.DrillCron, cfg.Assurance.DrillTenant = time.Hour, "0 3 * * *", "leaver-drill"
@@ -269,17 +270,17 @@ func TestMigrateSchedulesTheReconcilerAndTheDrill(t *testing.T) {
 		}
 	}
 	if _, err := schedules.GetHandle(t.Context(), worker.DrillID).Describe(t.Context()); err == nil {
-		t.Error("a drill that is never to run is still scheduled")
+		t.Error("a disabled drill is still scheduled")
 	}
 }
 
-// TestEveryMetricThatAnAlertNamesIsThere keeps alerts from watching nothing.
-func TestEveryMetricThatAnAlertNamesIsThere(t *testing.T) {
+// TestMetrics_IncludeMetricsOfAlerts checks that every metric in deploy/alerts.yaml is served.
+func TestMetrics_IncludeMetricsOfAlerts(t *testing.T) {
 	i := installAPI(t)
 	if err := health.Schedule(t.Context(), i.connect(), health.Reconcile); err != nil {
 		t.Fatal(err)
 	}
-	// A run that never passed or failed has no time.
+	// The timestamps are served only after a run has passed and one has failed.
 	i.sql(`insert into assurances (kind, passed, result) values ('reconcile', true, '{}'), ('reconcile', false, '{}')`)
 	recorder := httptest.NewRecorder()
 	i.app.Metrics().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))

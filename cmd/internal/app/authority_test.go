@@ -25,7 +25,7 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// intruder is a client of somebody who reaches Temporal and has no key set.
+// intruder returns a Temporal client without the key set.
 func (i *installation) intruder() client.Client {
 	i.t.Helper()
 	c, err := client.Dial(client.Options{HostPort: i.cfg.Temporal.Address, Namespace: i.cfg.Temporal.Namespace})
@@ -57,7 +57,7 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 			"policy": workflows.DefaultPolicy(), "state": map[string]any{"deadline": time.Now().Add(time.Hour)},
 		}
 	}
-	for name, in := range map[string]map[string]any{"held back by the brake": input(bob, event.ID), "of a living person": input(ada, uuid.New())} {
+	for name, in := range map[string]map[string]any{"a held cascade": input(bob, event.ID), "an active user": input(ada, uuid.New())} {
 		run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}, "Leaver", in)
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +66,7 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 			t.Errorf("%s: the intruder's workflow completed", name)
 		}
 	}
-	// One that leaver sealed, under another id.
+	// An input that leaver sealed for another workflow ID.
 	history := i.app.temporal.GetWorkflowHistory(t.Context(), event.WorkflowID, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	started, err := history.Next()
 	if err != nil {
@@ -78,7 +78,7 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := run.Get(t.Context(), nil); err == nil {
-		t.Error("a sealed input of another workflow's completed")
+		t.Error("a workflow with another workflow's sealed input completed")
 	}
 	update, err := i.intruder().UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
 		WorkflowID: event.WorkflowID, UpdateName: workflows.UpdateWaive, WaitForStage: client.WorkflowUpdateStageCompleted,
@@ -88,18 +88,18 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 		err = update.Get(t.Context(), nil)
 	}
 	if err == nil {
-		t.Error("the intruder's waiver was taken")
+		t.Error("the intruder's waiver was accepted")
 	}
 	if acts := i.must("GET", "/v1/tenants/acme/cascades/"+event.ID.String()+"/acts", i.operator, "")["items"].([]any); len(acts) != 0 {
-		t.Errorf("on record: %v", acts)
+		t.Errorf("the audit log has %v, want no acts", acts)
 	}
 	if i.state(hers) != "live" || !p.isAlive("hers") || !p.isAlive("his") || i.state(his) != "ending" {
 		t.Errorf("hers is %s, his %s; want live and ending", i.state(hers), i.state(his))
 	}
 }
 
-// TestTemporal_ClosesNoLeaverByAnotherWorkflow: the input of a leaver's workflow, sealed as
-// it is, starts workflows of other types under its ID, which must not close its event.
+// TestTemporal_ClosesNoLeaverByAnotherWorkflow checks that a workflow of another type, started
+// under a leaver's workflow ID with its sealed input, does not close the leaver's event.
 func TestTemporal_ClosesNoLeaverByAnotherWorkflow(t *testing.T) {
 	for _, kind := range []string{"Joiner", "Mover"} {
 		t.Run(kind, func(t *testing.T) {
@@ -127,7 +127,8 @@ func TestTemporal_ClosesNoLeaverByAnotherWorkflow(t *testing.T) {
 	}
 }
 
-// TestAttempt_RefusesItemsOfOtherCascades: whatever a workflow's input says.
+// TestAttempt_RefusesItemsOfOtherCascades checks that an activity does not trust the item in its
+// input.
 func TestAttempt_RefusesItemsOfOtherCascades(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -167,7 +168,8 @@ func TestCodecServer_EncodesNothing(t *testing.T) {
 	}
 }
 
-// TestWorker_WithAnotherKeySetStops, once somebody of the installation has sealed.
+// TestWorker_WithAnotherKeySetStops checks that a worker stops if another process of the
+// installation has sealed with another key set.
 func TestWorker_WithAnotherKeySetStops(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -187,13 +189,13 @@ func TestWorker_WithAnotherKeySetStops(t *testing.T) {
 	}
 	defer app.Close()
 	if err := app.Work(t.Context()); !errors.Is(err, seal.ErrUnknownKey) {
-		t.Errorf("%v, want ErrUnknownKey", err)
+		t.Errorf("the worker ended with %v, want ErrUnknownKey", err)
 	}
 }
 
-// TestWorkflow_ThatCannotBeOpenedWaitsForTheRightKey: a worker with another key set fails
-// the task, and not the workflow.
-func TestWorkflow_ThatCannotBeOpenedWaitsForTheRightKey(t *testing.T) {
+// TestWorkflow_WaitsForWorkerWithItsKey checks that a worker with another key set fails the
+// workflow task, but not the workflow.
+func TestWorkflow_WaitsForWorkerWithItsKey(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()), func(c *config.Config) { c.Temporal = stacktest.OwnTemporal(t) })
@@ -217,7 +219,7 @@ func TestWorkflow_ThatCannotBeOpenedWaitsForTheRightKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.deactivate(ada)
-	stacktest.Eventually(t, 30*time.Second, "the payload that is not opened", func() bool { return sealer.Unopened() > 0 })
+	stacktest.Eventually(t, 30*time.Second, "a payload that the worker cannot open", func() bool { return sealer.Unopened() > 0 })
 	workers.Stop()
 	if status, err := i.app.starter().Status(context.Background(), i.cascades(ada)[0].WorkflowID); err != nil || status != cascade.WorkflowRunning {
 		t.Fatalf("the workflow is %s, %v; want it running", status, err)

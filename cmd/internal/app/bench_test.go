@@ -19,14 +19,14 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
-// sizes are how many credentials a leaver has, and a floor activities.
+// sizes are the numbers of a leaver's credentials, and of the floor's activities.
 var sizes = []int{1, 10, 100, 5000}
 
-// floorChild is how many activities a child workflow of the floor has: none of its
-// histories nears Temporal's limits.
+// floorChild is the maximum number of activities of one of the floor's workflows. It keeps
+// histories far below Temporal's limits.
 const floorChild = 500
 
-// BenchmarkFloor is a bare workflow with as many no-op activities as a cascade
+// BenchmarkFloor runs a bare workflow with as many no-op activities as a cascade
 // has credentials, on the same server.
 func BenchmarkFloor(b *testing.B) {
 	i := installAPI(b)
@@ -87,7 +87,7 @@ func floorParent(ctx workflow.Context, n int) error {
 
 func noop(context.Context) error { return nil }
 
-// noopConnector confirms every end at once: what is measured is the cascade.
+// noopConnector confirms every revocation at once, so that a benchmark measures the cascade.
 type noopConnector struct{}
 
 func (noopConnector) Accepts(r connectors.Registration) (string, error) { return r.Reference, nil }
@@ -96,8 +96,8 @@ func (noopConnector) Revoke(context.Context, connectors.Target) (connectors.Answ
 	return connectors.Answer{Outcome: connectors.Done}, nil
 }
 
-// BenchmarkCascade is the Leaver workflow of a principal with n credentials,
-// from its start to its end; the SCIM request before it is not measured.
+// BenchmarkCascade measures the Leaver workflow of a principal with n
+// credentials, from its start to its end, without the SCIM request.
 func BenchmarkCascade(b *testing.B) {
 	i := installAPI(b)
 	i.app.connectors = registry.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{registry.AllTenants}}}
@@ -129,8 +129,8 @@ func (i *installation) benchmark(b *testing.B) {
 	}
 }
 
-// BenchmarkSingly is BenchmarkCascade with an activity for each credential, as a
-// connector with a rate has it: what batches save is the difference.
+// BenchmarkSingly is BenchmarkCascade with one activity for each credential, as for connectors
+// with a rate limit. The difference to BenchmarkCascade is the gain of batches.
 func BenchmarkSingly(b *testing.B) {
 	i := installAPI(b)
 	i.app.connectors = registry.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{registry.AllTenants}, Rate: 100_000}}
@@ -138,8 +138,8 @@ func BenchmarkSingly(b *testing.B) {
 	i.benchmark(b)
 }
 
-// leaver makes a principal who holds n credentials and whose leaving is
-// committed, but not started.
+// leaver returns the committed, but not started, leaver event of a new principal
+// with n credentials.
 func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 	b.Helper()
 	user := uuid.MustParse(i.createUser(uuid.NewString()))
@@ -154,7 +154,7 @@ func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 	return capture.event
 }
 
-// register has a principal hold n credentials at the no-op connector.
+// register registers n credentials of a principal at the no-op connector.
 func (i *installation) register(user uuid.UUID, n int) {
 	i.t.Helper()
 	items := make([]credential.New, n)
@@ -166,10 +166,10 @@ func (i *installation) register(user uuid.UUID, n int) {
 	}
 }
 
-// longestHistory is that of the longest run of a workflow, in events.
+// longestHistory returns the length, in events, of the longest run of a workflow.
 func (i *installation) longestHistory(t testing.TB, workflowID string) int64 {
 	t.Helper()
-	// Visibility lags: the newest run is asked itself.
+	// Visibility lags behind, so the newest run is described directly.
 	newest, err := i.app.temporal.DescribeWorkflowExecution(t.Context(), workflowID, "")
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func (i *installation) longestHistory(t testing.TB, workflowID string) int64 {
 	}
 }
 
-// captured keeps the event that would have been started.
+// captured stores the event instead of starting its workflow.
 type captured struct{ event lifecycle.Event }
 
 func (c *captured) Start(_ context.Context, e lifecycle.Event) (string, error) {

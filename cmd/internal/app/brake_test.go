@@ -15,13 +15,13 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// token of an approver, who releases brakes and does nothing else.
+// approver issues an approver's token, which may only release brakes and loosen thresholds.
 func (i *installation) approver() string {
 	i.t.Helper()
 	return i.token(uuid.Nil, auth.ClassApprover)
 }
 
-// hasState waits for a running cascade's LeaverState.
+// hasState waits until the search attribute LeaverState of the principal's newest cascade is want.
 func (i *installation) hasState(principal, want string) {
 	i.t.Helper()
 	id := i.cascades(principal)[0].WorkflowID
@@ -35,7 +35,7 @@ func (i *installation) hasState(principal, want string) {
 	})
 }
 
-func TestAMassDeactivationIsHeldUntilAnApproverReleasesIt(t *testing.T) {
+func TestThreshold_HoldsMassDeactivationUntilApproved(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -61,17 +61,17 @@ func TestAMassDeactivationIsHeldUntilAnApproverReleasesIt(t *testing.T) {
 	i.work()
 	for n, id := range people {
 		i.hasState(id, "held")
-		// Access is blocked at once: the token is dead, the account cannot log in.
+		// A held cascade still revokes the token and blocks the account's login.
 		stacktest.Eventually(t, 20*time.Second, "the token's end and the account's block", func() bool {
 			return i.state(tokens[n]) == "verified" && !d.logsIn(roles[n], passwords[n])
 		})
 		if got := i.state(accounts[n]); got != "ending" {
 			t.Errorf("the account is %s while the brake is held, want ending", got)
 		}
-		// What was done to it can be undone.
+		// The block is reversible.
 		d.exec("alter role " + roles[n] + " login")
 		if !d.logsIn(roles[n], passwords[n]) {
-			t.Error("the account does not come back with its password")
+			t.Error("the account cannot log in with its password after it is unblocked")
 		}
 	}
 	brakes := i.must("GET", "/v1/tenants/acme/brakes", i.operator, "")["items"].([]any)
@@ -85,14 +85,14 @@ func TestAMassDeactivationIsHeldUntilAnApproverReleasesIt(t *testing.T) {
 		t.Errorf("an approver's token opened an operator's route: %d", status)
 	}
 	if got := i.must("POST", release, i.approver(), `{"reason":"layoffs, HR-12"}`)["told"]; got != 3.0 {
-		t.Errorf("%v cascades were told, want 3", got)
+		t.Errorf("%v cascades were notified, want 3", got)
 	}
 	for n, id := range people {
 		if c := i.closed(id); c.Outcome != "completed" || i.state(accounts[n]) != "verified" {
 			t.Errorf("cascade %+v, account %s; want completed and verified", c, i.state(accounts[n]))
 		}
 	}
-	// What was released does not count again.
+	// Released leavers do not count again.
 	late := i.createUser("late@example.com")
 	i.deactivate(late)
 	if c := i.closed(late); c.Outcome != "completed" {
@@ -100,7 +100,7 @@ func TestAMassDeactivationIsHeldUntilAnApproverReleasesIt(t *testing.T) {
 	}
 }
 
-func TestTheBrakesShareIsOfTheUsersWhoAreThere(t *testing.T) {
+func TestThreshold_ShareIsOfActiveUsers(t *testing.T) {
 	i := installAPI(t)
 	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeShare":0.5}`)
 	var people []string
@@ -120,11 +120,11 @@ func TestTheBrakesShareIsOfTheUsersWhoAreThere(t *testing.T) {
 		got = append(got, held(id))
 	}
 	if want := []bool{false, false, false, false, false, false, true, true}; !cmp.Equal(got, want) {
-		t.Errorf("held after each of eight of twelve: %v, want %v", got, want)
+		t.Errorf("held after each of 8 deactivations of 12 users: %v, want %v", got, want)
 	}
 }
 
-func TestAPausedConnectorsWorkWaitsAndOthersGoOn(t *testing.T) {
+func TestPause_HoldsWorkOfOneConnectorOnly(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	other := strings.Replace(p.connector(), "connectors:\n", "", 1)
@@ -161,7 +161,7 @@ func TestAPausedConnectorsWorkWaitsAndOthersGoOn(t *testing.T) {
 	}
 }
 
-func TestAHeldCascadeThatIsTerminatedAndRunAgainIsHeldAgain(t *testing.T) {
+func TestThreshold_HoldsRerunOfTerminatedCascade(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
@@ -174,8 +174,7 @@ func TestAHeldCascadeThatIsTerminatedAndRunAgainIsHeldAgain(t *testing.T) {
 	i.work()
 	i.hasState(ada, "held")
 	cascade := i.cascades(ada)[0]
-	// The window has passed by the time that it is run again, and the brake's
-	// numbers were taken away.
+	// Before the re-run, the window has passed and the threshold is disabled.
 	i.sql(`update lifecycle_events set created_at = created_at - interval '1 hour'`)
 	i.must("PATCH", "/v1/tenants/acme", i.token(uuid.Nil, auth.ClassApprover), `{"brakeLeavers":0}`)
 	if err := i.app.temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "impatience"); err != nil {
@@ -183,7 +182,7 @@ func TestAHeldCascadeThatIsTerminatedAndRunAgainIsHeldAgain(t *testing.T) {
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/rerun", i.operator, `{"reason":"impatience"}`)
 	i.hasState(ada, "held")
-	// Nor does a signal from Temporal's UI release it.
+	// A signal from Temporal's UI does not release it either.
 	if err := i.app.temporal.SignalWorkflow(t.Context(), cascade.WorkflowID, "", workflows.SignalRelease, nil); err != nil {
 		t.Fatal(err)
 	}

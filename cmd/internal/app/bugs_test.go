@@ -10,8 +10,8 @@ import (
 	"github.com/leaverhq/leaver/internal/config"
 )
 
-// bugs are what other products shipped, each with what keeps it from here, as
-// far as only the whole product can show it; the others are in package scim.
+// bugs are bugs of other products, each with a test that leaver does not have it.
+// These need the whole product; the others are in package scim.
 var bugs = []struct {
 	name string
 	test func(t *testing.T)
@@ -39,10 +39,10 @@ var bugs = []struct {
 		i.deactivate(ada)
 		i.closed(ada)
 		if i.state(ci) != "verified" || p.isAlive("ci-deploy") {
-			t.Errorf("the key that is not named after her is %s", i.state(ci))
+			t.Errorf("the user's key with another name is %s, want verified", i.state(ci))
 		}
 		if i.state(named) != "live" || !p.isAlive("ada@example.com") {
-			t.Errorf("the key of another that is named after her is %s", i.state(named))
+			t.Errorf("another user's key with the user's name is %s, want live", i.state(named))
 		}
 	}},
 	{"24 zeroid #89, authentik #25081, autentico #170: deactivated, and the tokens lived on", func(t *testing.T) {
@@ -55,7 +55,7 @@ var bugs = []struct {
 		i.closed(ada)
 		for reference, id := range held {
 			if i.state(id) != "verified" || p.isAlive(reference) {
-				t.Errorf("%s is %s, alive %t", reference, i.state(id), p.isAlive(reference))
+				t.Errorf("%s is %s, alive %t; want verified and dead", reference, i.state(id), p.isAlive(reference))
 			}
 		}
 	}},
@@ -73,12 +73,12 @@ var bugs = []struct {
 		})
 		i.deactivate(ada)
 		if c := i.closed(ada); c.Outcome != "failed" || c.Survivors != 1 || i.state(key) != "survivor" {
-			t.Errorf("the cascade %+v believed the downstream; the key is %s", c, i.state(key))
+			t.Errorf("cascade %+v, key %s; want failed with a survivor", c, i.state(key))
 		}
 	}},
 }
 
-func TestBugsThatOthersShipped(t *testing.T) {
+func TestRegressions_BugsOfOtherProducts(t *testing.T) {
 	for _, b := range bugs {
 		t.Run(b.name, b.test)
 	}

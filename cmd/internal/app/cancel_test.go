@@ -17,7 +17,7 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// loseWorkflow has Temporal forget a cascade's workflow, as a restored backup would.
+// loseWorkflow deletes a cascade's workflow in Temporal, as a restored backup could.
 func (i *installation) loseWorkflow(event cascade.Cascade) {
 	i.t.Helper()
 	_, err := i.app.temporal.WorkflowService().DeleteWorkflowExecution(i.t.Context(), &workflowservice.DeleteWorkflowExecutionRequest{
@@ -32,7 +32,8 @@ func (i *installation) loseWorkflow(event cascade.Cascade) {
 	})
 }
 
-// stuck is a cascade of Ada's whose key the platform does not end for now.
+// stuck returns an installation with a running cascade of Ada's: the platform refuses to revoke
+// her key with a retryable error.
 func stuck(t *testing.T) (i *installation, p *platform, ada, key string, event cascade.Cascade) {
 	t.Helper()
 	p = newPlatform(t)
@@ -45,7 +46,7 @@ func stuck(t *testing.T) (i *installation, p *platform, ada, key string, event c
 	return i, p, ada, key, i.cascades(ada)[0]
 }
 
-// verbs are what is on record of a cascade, as "verb by actor's class".
+// verbs returns the acts on a cascade in the audit log, as "VERB by CLASS OF THE ACTOR".
 func (i *installation) verbs(event cascade.Cascade) []string {
 	i.t.Helper()
 	var verbs []string
@@ -67,7 +68,7 @@ func (i *installation) wantCancelled(p *platform, ada, key string, event cascade
 	}
 	verbs := i.verbs(event)
 	if len(verbs) == 0 || verbs[len(verbs)-1] != "cancel by "+by {
-		i.t.Errorf("on record: %v; want a cancel by %s", verbs, by)
+		i.t.Errorf("the audit log has %v, want a cancel by %s last", verbs, by)
 	}
 }
 
@@ -86,7 +87,7 @@ func TestCascade_CancelledLeavesWhatItHasNotEnded(t *testing.T) {
 		status, err := i.app.starter().Status(t.Context(), event.WorkflowID)
 		return err == nil && status == cascade.WorkflowStopped
 	})
-	// She is gone still: it waits for somebody to act, and no reconciler does.
+	// Ada is still restricted. The reconciler does not end a cancelled cascade's survivor.
 	p.interceptWith(nil)
 	if found := i.reconcile(); found.Ended != 0 || found.Restarted != 0 || i.state(key) != "survivor" {
 		t.Errorf("found %+v, and the key is %s; want nothing done", found, i.state(key))
@@ -116,16 +117,16 @@ func TestCascade_CancelledInTemporalIsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.wantCancelled(p, ada, key, event, "survivor", "temporal")
-	// Back, she has her key again.
+	// After the reactivation the key is live again.
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
 	i.reconcile()
 	if i.state(key) != "live" || !p.isAlive("key") {
-		t.Errorf("after her return the key is %s, want live", i.state(key))
+		t.Errorf("after the reactivation the key is %s, want live", i.state(key))
 	}
 }
 
-// TestCascade_TerminatedInTemporalIsTheSame: the wrong person was deactivated and restored,
-// and somebody has terminated the workflow.
+// TestCascade_TerminatedInTemporalIsTheSame checks that terminating the workflow of a principal
+// that is active again cancels the cascade.
 func TestCascade_TerminatedInTemporalIsTheSame(t *testing.T) {
 	i, p, ada, key, event := stuck(t)
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
@@ -140,8 +141,8 @@ func TestCascade_TerminatedInTemporalIsTheSame(t *testing.T) {
 	i.wantCancelled(p, ada, key, event, "live", "temporal")
 }
 
-// TestCascade_CancelledBeforeItBeganEndsNothing: neither does the reconciler go on with it,
-// nor a start that was under way.
+// TestCascade_CancelledBeforeItBeganEndsNothing checks that neither the reconciler nor a concurrent
+// start continues a cascade that was cancelled before it began.
 func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector())) // without a worker
@@ -152,7 +153,7 @@ func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 	i.deactivate(ada)
 	event := i.cascades(ada)[0]
 	if _, _, err := i.app.activities().Lifecycle.Settle(t.Context(), i.tenant.ID, uuid.MustParse(ada), event.ID); err != nil {
-		t.Fatal(err) // the agent is suspended
+		t.Fatal(err) // Settle suspends the agent
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+event.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)
 	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "survivor" || i.state(agents) != "survivor" {
@@ -167,8 +168,8 @@ func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 	}
 }
 
-// TestCascade_CancelledWhileItStartsStaysCancelled: the start waits for the cancellation, and
-// sees it.
+// TestCascade_CancelledWhileItStartsStaysCancelled checks that a start waits for the transaction of
+// a concurrent cancellation and returns ErrCancelled.
 func TestCascade_CancelledWhileItStartsStaysCancelled(t *testing.T) {
 	i := installAPI(t)
 	ada := i.createUser("ada@example.com")
@@ -198,9 +199,9 @@ func TestCascade_CancelledWhileItStartsStaysCancelled(t *testing.T) {
 	}
 }
 
-// TestReturn_AndAGroupChangeAtATimeDoNotDeadlock: the group is written anew while its
-// member returns.
-func TestReturn_AndAGroupChangeAtATimeDoNotDeadlock(t *testing.T) {
+// TestReactivation_AndGroupChangeDoNotDeadlock rewrites a group's members while a member is
+// reactivated.
+func TestReactivation_AndGroupChangeDoNotDeadlock(t *testing.T) {
 	i := installAPI(t)
 	ada := i.createUser("ada@example.com")
 	group := i.createGroup("engineering", ada)
@@ -230,15 +231,15 @@ func TestReturn_AndAGroupChangeAtATimeDoNotDeadlock(t *testing.T) {
 		t.Error(err)
 	}
 	if err := <-returned; err != nil {
-		t.Errorf("the return: %v", err)
+		t.Errorf("the reactivation: %v", err)
 	}
 }
 
-// awaitLock waits until a session of the database waits for another.
+// awaitLock waits until a session of the database waits for a lock.
 func (i *installation) awaitLock() {
 	i.t.Helper()
 	conn := i.connect()
-	stacktest.Eventually(i.t, 10*time.Second, "a session to wait for another", func() bool {
+	stacktest.Eventually(i.t, 10*time.Second, "a session that waits for a lock", func() bool {
 		var waits bool
 		err := conn.QueryRow(i.t.Context(), `select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
 		return err == nil && waits

@@ -18,7 +18,7 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-func TestDeactivationOfAUserWhoHoldsNothingCompletes(t *testing.T) {
+func TestCascade_CompletesWithoutCredentials(t *testing.T) {
 	i := install(t)
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
@@ -27,7 +27,7 @@ func TestDeactivationOfAUserWhoHoldsNothingCompletes(t *testing.T) {
 	}
 }
 
-func TestCascadeEndsWhatThePrincipalAndItsAgentsHold(t *testing.T) {
+func TestCascade_EndsCredentialsOfPrincipalAndAgents(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -37,9 +37,9 @@ func TestCascadeEndsWhatThePrincipalAndItsAgentsHold(t *testing.T) {
 
 	ended := map[string]string{
 		"for Ada by her agent":      i.hold(p, ada, hers, "a"),
-		"for Ada by a shared one":   i.hold(p, ada, shared, "b"),
-		"her agent's own":           i.hold(p, hers, hers, "c"),
-		"for Ada, by nobody's hand": i.hold(p, ada, "", "d"),
+		"for Ada by a shared agent": i.hold(p, ada, shared, "b"),
+		"the agent's own":           i.hold(p, hers, hers, "c"),
+		"for Ada, without an agent": i.hold(p, ada, "", "d"),
 	}
 	kept := map[string]string{
 		"the shared agent's own":      i.hold(p, shared, shared, "e"),
@@ -68,9 +68,9 @@ func TestCascadeEndsWhatThePrincipalAndItsAgentsHold(t *testing.T) {
 	}
 }
 
-func TestWhatIsIssuedAfterAReturnIsNotTouched(t *testing.T) {
+func TestCascade_LeavesCredentialsIssuedAfterReactivation(t *testing.T) {
 	p := newPlatform(t)
-	i := installAPI(t, withConnectors(p.connector())) // no worker yet: the cascade is late
+	i := installAPI(t, withConnectors(p.connector())) // no worker yet, so that the cascade starts late
 	ada := i.createUser("ada@example.com")
 	before := i.hold(p, ada, "", "before")
 	i.deactivate(ada)
@@ -79,11 +79,11 @@ func TestWhatIsIssuedAfterAReturnIsNotTouched(t *testing.T) {
 	i.work()
 	i.closed(ada)
 	if got := map[string]string{"before": i.state(before), "after": i.state(after)}; !cmp.Equal(got, map[string]string{"before": "verified", "after": "live"}) {
-		t.Errorf("states %v; want what was issued before ended, what was issued after live", got)
+		t.Errorf("states %v; want before verified and after live", got)
 	}
 }
 
-func TestPermanentFailureFailsAndARerunTouchesOnlyTheSurvivor(t *testing.T) {
+func TestCascade_RerunEndsOnlySurvivor(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -127,7 +127,7 @@ func TestPermanentFailureFailsAndARerunTouchesOnlyTheSurvivor(t *testing.T) {
 	}
 }
 
-func TestADownstreamThatLiesIsRevokedAgain(t *testing.T) {
+func TestCascade_RevokesAgainIfProbeFindsCredentialAlive(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -137,7 +137,7 @@ func TestADownstreamThatLiesIsRevokedAgain(t *testing.T) {
 	p.interceptWith(func(w http.ResponseWriter, kind, _ string) bool {
 		if kind == "credential.revoke" && lies > 0 {
 			lies--
-			w.WriteHeader(http.StatusOK) // and does nothing
+			w.WriteHeader(http.StatusOK) // without revoking it
 			return true
 		}
 		return false
@@ -151,7 +151,7 @@ func TestADownstreamThatLiesIsRevokedAgain(t *testing.T) {
 	}
 }
 
-func TestADownstreamThatAlwaysLiesLeavesASurvivor(t *testing.T) {
+func TestCascade_FailsIfProbeAlwaysFindsCredentialAlive(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
@@ -173,7 +173,7 @@ func TestADownstreamThatAlwaysLiesLeavesASurvivor(t *testing.T) {
 	}
 }
 
-func TestTransientFailuresAreRetriedUntilTheyPass(t *testing.T) {
+func TestCascade_RetriesTransientFailures(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -214,7 +214,7 @@ func TestTransientFailuresAreRetriedUntilTheyPass(t *testing.T) {
 	}
 }
 
-func TestOneSlowCredentialDelaysNoOther(t *testing.T) {
+func TestCascade_SlowCredentialDelaysNoOther(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -237,7 +237,7 @@ func TestOneSlowCredentialDelaysNoOther(t *testing.T) {
 	}
 }
 
-func TestRetryAsksARunningCascadeToTryAgainNow(t *testing.T) {
+func TestRetry_RetriesRunningCascadeNow(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
 		c.Policy.InitialInterval, c.Policy.MaximumInterval, c.Policy.Deadline = time.Hour, time.Hour, 24*time.Hour
@@ -254,7 +254,7 @@ func TestRetryAsksARunningCascadeToTryAgainNow(t *testing.T) {
 	i.deactivate(ada)
 	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "down") > 0 })
 	p.interceptWith(nil)
-	stacktest.Eventually(t, 20*time.Second, "the item in the progress", func() bool {
+	stacktest.Eventually(t, 20*time.Second, "the item in the workflow's progress", func() bool {
 		var progress workflows.Progress
 		answer, err := i.app.temporal.QueryWorkflow(t.Context(), i.cascades(ada)[0].WorkflowID, "", workflows.QueryProgress)
 		return err == nil && answer.Get(&progress) == nil && len(progress.Items) == 1 && progress.Items[0].State == "ending"
@@ -269,14 +269,14 @@ func TestRetryAsksARunningCascadeToTryAgainNow(t *testing.T) {
 	}
 }
 
-func TestAnAgentWhoseGroupLosesItsLastMemberEnds(t *testing.T) {
+func TestAgent_EndsWhenOwnerGroupIsEmptied(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
 	team := i.must("POST", "/scim/v2/Groups", i.scim, `{"displayName":"team","members":[{"value":"`+ada+`"}]}`)["id"].(string)
 	agent := i.createAgent("teams-agent", team)
 	id := i.hold(p, agent, agent, "own")
-	// The IdP empties the group first, and deactivates the person then.
+	// The IdP removes the member from the group before it deactivates the user.
 	i.must("PATCH", "/scim/v2/Groups/"+team, i.scim, `{"Operations":[{"op":"remove","path":"members[value eq \"`+ada+`\"]"}]}`)
 	i.deactivate(ada)
 	if c := i.closed(agent); c.Outcome != "completed" || c.Trigger != "orphaned" || i.state(id) != "verified" {
@@ -284,7 +284,7 @@ func TestAnAgentWhoseGroupLosesItsLastMemberEnds(t *testing.T) {
 	}
 }
 
-func TestASecondCascadeSeesTheFirstOnesSurvivors(t *testing.T) {
+func TestCascade_IncludesSurvivorsOfEarlierCascade(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -309,7 +309,7 @@ func TestASecondCascadeSeesTheFirstOnesSurvivors(t *testing.T) {
 	}
 }
 
-func TestASharedAccountIsRotatedForItsOtherHolders(t *testing.T) {
+func TestRotation_GivesNewSecretToOtherHolders(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -332,11 +332,11 @@ func TestASharedAccountIsRotatedForItsOtherHolders(t *testing.T) {
 	}
 	want := p.secrets["account"]
 	if len(want) != 1 || opened.Secret.Reveal() != want[0] || !cmp.Equal(p.published["account"], want) {
-		t.Errorf("the platform has %d new secrets; the other holder must have the one, and have been handed it", len(want))
+		t.Errorf("the platform has %d new secrets; want one, which the other holder has and was sent", len(want))
 	}
 }
 
-func TestWhatFailedInABatchIsRetriedWithoutWhatSucceeded(t *testing.T) {
+func TestBatch_RetriesOnlyFailedItems(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -372,9 +372,9 @@ func TestWhatFailedInABatchIsRetriedWithoutWhatSucceeded(t *testing.T) {
 	}
 }
 
-// TestAConnectorsRateHoldsAcrossCascades: twenty attempts at five a second are at
-// least two seconds apart from first to last, whatever the machine does.
-func TestAConnectorsRateHoldsAcrossCascades(t *testing.T) {
+// TestConnector_RateHoldsAcrossCascades checks that 20 attempts of two cascades at 5
+// per second take at least 2 s, a bound that holds on slow machines too.
+func TestConnector_RateHoldsAcrossCascades(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	seen := &attempts{}
@@ -393,11 +393,11 @@ func TestAConnectorsRateHoldsAcrossCascades(t *testing.T) {
 		}
 	}
 	if spread := seen.last.Sub(seen.first); spread < 2*time.Second {
-		t.Errorf("20 attempts at 5 a second took %s", spread)
+		t.Errorf("20 attempts at 5 per second took %s, want at least 2 s", spread)
 	}
 }
 
-// attempts notes when the first and the last attempt came.
+// attempts records the times of the first and the last attempt.
 type attempts struct {
 	noopConnector
 	mu          sync.Mutex

@@ -14,11 +14,11 @@ import (
 	"github.com/leaverhq/leaver/worker"
 )
 
-// checkTimeout bounds what a check waits for a peer.
+// checkTimeout bounds the check of PostgreSQL or Temporal.
 const checkTimeout = 10 * time.Second
 
-// checkStart returns an error that a retry cannot fix: a password, a role, a schema, a
-// namespace. It only logs a warning if a peer is down.
+// checkStart returns an error that a retry cannot fix, such as a wrong password, role, schema or
+// namespace. If PostgreSQL or Temporal is down, it only logs a warning.
 func (a *App) checkStart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -41,15 +41,15 @@ func (a *App) checkStart(ctx context.Context) error {
 	return nil
 }
 
-// Finding is what a check of the configuration found about one part.
+// Finding is the result of the check of one part of the configuration.
 type Finding struct {
 	Part   string `json:"part"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 }
 
-// Check tries all that the configuration names: the key set, the connectors' settings,
-// PostgreSQL as the application's role, and, if the key set loads, Temporal's namespace. It changes nothing.
+// Check checks the key set, the connectors' settings, PostgreSQL with the application's role and,
+// if the key set loads, Temporal's namespace. It changes nothing.
 func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding {
 	var findings []Finding
 	add := func(part, detail string, err error) {
@@ -68,7 +68,7 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 	if err == nil {
 		registry.Close()
 	}
-	add("postgresql", "answers, and the schema is current", checkDatabase(ctx, cfg))
+	add("postgresql", "reachable, and the schema is current", checkDatabase(ctx, cfg))
 	if sealer != nil {
 		namespace, err := checkTemporal(ctx, cfg, sealer, log)
 		add("temporal", fmt.Sprintf("namespace %s keeps closed workflows for %s", namespace.Name, namespace.Retention), err)
@@ -76,7 +76,7 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 	return findings
 }
 
-// checkMode returns an error if others than the file's owner and group may read it.
+// checkMode returns an error if other users than the file's owner and group have access to it.
 func checkMode(file string) error {
 	if file == "" {
 		return nil

@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	crowdHolds    = 10 // credentials of each leaver's
-	crowdRequests = 16 // at a time, as an IdP's connector sends them
+	crowdHolds    = 10 // credentials of each leaver
+	crowdRequests = 16 // concurrent requests, as an IdP's connector sends them
 )
 
-// crowdSize is how many leave at once: a thousand, or LEAVER_CROWD.
+// crowdSize returns the number of simultaneous leavers: LEAVER_CROWD, or 1000.
 func crowdSize() int {
 	if n, err := strconv.Atoi(os.Getenv("LEAVER_CROWD")); err == nil {
 		return n
@@ -34,7 +34,7 @@ func crowdSize() int {
 	return 1000
 }
 
-// memory is a downstream in memory: a credential is alive until it is revoked.
+// memory is an in-memory downstream. A credential is alive until it is revoked.
 type memory struct {
 	noopConnector
 	mu   sync.Mutex
@@ -57,10 +57,11 @@ func (m *memory) Probe(_ context.Context, t connectors.Target) (connectors.Vital
 	return connectors.Alive, "", nil
 }
 
-// BenchmarkCrowd has a thousand leave through SCIM; among them one of another tenant, one
-// on an operator's word, and one more from the same sender; and once half of them are
-// gone, a single one from the same sender. Nothing may be lost; the floor is as many bare
-// workflows with as many no-op activities. Run it with -benchtime 1x.
+// BenchmarkCrowd deactivates crowdSize users through SCIM. When half of the requests are sent, it
+// also deactivates a user of another tenant, a user by an operator, and one more user of the same
+// actor; when half of the cascades are completed, another user of the same actor. All cascades must
+// complete. The floor is as many bare workflows with as many no-op activities. Run it with
+// -benchtime 1x.
 func BenchmarkCrowd(b *testing.B) {
 	crowd := crowdSize()
 	for b.Loop() {
@@ -72,7 +73,7 @@ func BenchmarkCrowd(b *testing.B) {
 		i.work()
 		people := i.people(crowd)
 		same, foreign, urgent := i.people(6), other.people(5), i.people(1)[0]
-		i.quiet() // their joining is over
+		i.quiet() // the joiners have ended
 		idleSame, idleForeign := i.alone(same[:4]), other.alone(foreign[:4])
 
 		began := time.Now()
@@ -106,7 +107,7 @@ func BenchmarkCrowd(b *testing.B) {
 	}
 }
 
-// crowdFloor is how long as many bare workflows take.
+// crowdFloor returns how long crowd bare workflows take.
 func crowdFloor(b *testing.B, i *installation, crowd int) time.Duration {
 	b.Helper()
 	w := worker.New(i.app.temporal, "floor", worker.Options{MaxConcurrentWorkflowTaskPollers: 4})
@@ -146,7 +147,7 @@ func inParallel(n int, do func(int)) {
 	running.Wait()
 }
 
-// quiet waits until no workflow is at work or due.
+// quiet waits until no lifecycle event is open.
 func (i *installation) quiet() {
 	i.t.Helper()
 	conn := i.connect()
@@ -158,7 +159,7 @@ func (i *installation) quiet() {
 	})
 }
 
-// people are users who hold credentials.
+// people creates n users with crowdHolds credentials each, and returns their ids.
 func (i *installation) people(n int) []string {
 	i.t.Helper()
 	ids := make([]string, n)
@@ -169,7 +170,8 @@ func (i *installation) people(n int) []string {
 	return ids
 }
 
-// leave deactivates everybody, as fast as it goes.
+// leave deactivates the users with crowdRequests concurrent requests. It calls sent before each
+// request.
 func (i *installation) leave(people []string, sent func(int)) {
 	inParallel(len(people), func(n int) {
 		sent(n)
@@ -193,7 +195,7 @@ func (i *installation) leave(people []string, sent func(int)) {
 	})
 }
 
-// alone is how long a leaver takes when nobody else leaves: the mean of all but
+// alone returns the mean duration of the users' cascades, one at a time, without
 // the first, which warms up.
 func (i *installation) alone(people []string) time.Duration {
 	i.t.Helper()
@@ -208,7 +210,7 @@ func (i *installation) alone(people []string) time.Duration {
 	return sum / time.Duration(len(people)-1)
 }
 
-// lasted is from the commit of the deactivation to the cascade's end.
+// lasted returns the time from the commit of the deactivation to the end of the cascade.
 func (i *installation) lasted(id string) time.Duration {
 	i.t.Helper()
 	c := i.closed(id)
@@ -218,7 +220,7 @@ func (i *installation) lasted(id string) time.Duration {
 	return c.ClosedAt.Sub(c.CreatedAt)
 }
 
-// ended counts the tenant's completed cascades, and what they verified.
+// ended returns the number of the tenant's completed cascades and of their verified credentials.
 func (i *installation) ended() (completed, verified int) {
 	i.t.Helper()
 	err := i.app.db.InTenant(i.t.Context(), i.tenant.ID, func(tx pgx.Tx) error {

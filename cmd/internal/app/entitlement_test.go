@@ -16,7 +16,7 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// apply puts rules in force, and returns their version.
+// apply applies rules, and returns their version.
 func (i *installation) apply(rules string) int {
 	i.t.Helper()
 	applied := i.must("PUT", "/v1/tenants/acme/mapping", i.operator, fmt.Sprintf(`{"document":%q,"reason":"test"}`, "rules:\n"+rules))
@@ -49,7 +49,7 @@ func (i *installation) quit(group, member string) {
 	i.patch("/Groups/"+group, fmt.Sprintf(`{"op":"remove","path":"members[value eq \"%s\"]"}`, member))
 }
 
-// entitled lists what a principal is entitled to.
+// entitled returns the names of a principal's entitlements.
 func (i *installation) entitled(principal string) []string {
 	i.t.Helper()
 	held, err := i.app.entitlements.Of(i.t.Context(), i.tenant.ID, uuid.MustParse(principal))
@@ -63,7 +63,7 @@ func (i *installation) entitled(principal string) []string {
 	return names
 }
 
-// becomes waits until a principal is entitled to exactly that.
+// becomes waits until a principal has exactly the wanted entitlements.
 func (i *installation) becomes(principal string, want ...string) {
 	i.t.Helper()
 	var got []string
@@ -106,7 +106,7 @@ func (i *installation) mustGrant(p *platform, principal, reference, entitlement 
 const engineering = `  - {group: engineering-prod, team: Engineering, role: developer, scopes: [deploy]}
 `
 
-func TestWhoJoinsAGroupIsEntitledAndWhoLeavesItLosesExactlyWhatWasGrantedUnderIt(t *testing.T) {
+func TestEntitlement_FollowsGroupMembership(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	i.apply(engineering + "  - {when: user.active, role: staff}\n")
@@ -132,7 +132,7 @@ func TestWhoJoinsAGroupIsEntitledAndWhoLeavesItLosesExactlyWhatWasGrantedUnderIt
 	}
 	for item, name := range map[string]string{staff: "staff", plain: "plain", bobs: "Bob's"} {
 		if state := i.state(item); state != "live" {
-			t.Errorf("the %s key is %s", name, state)
+			t.Errorf("the %s key is %s, want live", name, state)
 		}
 	}
 	move := i.closed(ada)
@@ -144,8 +144,9 @@ func TestWhoJoinsAGroupIsEntitledAndWhoLeavesItLosesExactlyWhatWasGrantedUnderIt
 	}
 }
 
-// TestAMove has a change of an attribute a row, and what Ada is entitled to after.
-func TestAChangeOfAttributesIsAMove(t *testing.T) {
+// TestEntitlement_FollowsAttributes has one change of an attribute a row, and the entitlements after
+// it.
+func TestEntitlement_FollowsAttributes(t *testing.T) {
 	i := install(t)
 	i.must("PUT", "/v1/tenants/acme/schemas/urn:example:acme:claims", i.operator, `{"resourceType":"User","schema":{
 		"id":"urn:example:acme:claims","name":"Claims","attributes":[{"name":"clearedForProdData","type":"boolean"},{"name":"oktaRoles","type":"string"}]}}`)
@@ -172,7 +173,7 @@ func TestAChangeOfAttributesIsAMove(t *testing.T) {
 	}
 }
 
-func TestAMoveThatFailsNamesItsSurvivorAndCanBeRunAgain(t *testing.T) {
+func TestMover_FailedCascadeCanBeRunAgain(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) { c.Policy.Deadline = time.Second })
 	i.apply(engineering)
@@ -192,11 +193,11 @@ func TestAMoveThatFailsNamesItsSurvivorAndCanBeRunAgain(t *testing.T) {
 	i.must("POST", "/v1/tenants/acme/cascades/"+i.cascades(ada)[0].ID.String()+"/rerun", i.operator, `{"reason":"repaired"}`)
 	stacktest.Eventually(t, 20*time.Second, "the re-run", func() bool { return i.cascades(ada)[0].Outcome == "completed" })
 	if p.isAlive("stubborn") {
-		t.Error("the key works still")
+		t.Error("the key still works")
 	}
 }
 
-func TestReturningRestoresEntitlementsAndNoCredential(t *testing.T) {
+func TestReactivation_RestoresEntitlementsNotCredentials(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	i.apply(engineering)
@@ -214,8 +215,9 @@ func TestReturningRestoresEntitlementsAndNoCredential(t *testing.T) {
 	}
 }
 
-// TestAGroup has what may happen to a group, or to one that it is in, a step.
-func TestAGroupThatIsRenamedNestedOrDeletedIsSynchronised(t *testing.T) {
+// TestEntitlement_FollowsRenamedNestedAndDeletedGroups changes a group, and the group that contains
+// it, step by step.
+func TestEntitlement_FollowsRenamedNestedAndDeletedGroups(t *testing.T) {
 	i := install(t)
 	i.apply("  - {group: \"eng-*\", team: Engineering}\n  - {externalId: okta-7, role: seven}\n  - {when: '!groups.exists(g, g.displayName == \"contractors\")', role: insider}\n")
 	ada := i.createUser("ada@example.com")
@@ -229,7 +231,7 @@ func TestAGroupThatIsRenamedNestedOrDeletedIsSynchronised(t *testing.T) {
 	i.becomes(ada, "role:seven")
 	i.patch("/Groups/"+outer, `{"op":"replace","path":"displayName","value":"eng-2"}`)
 	i.becomes(ada, "role:seven", "team:Engineering")
-	// A circle of groups ends.
+	// A cycle of groups is evaluated without looping.
 	i.join(inner, outer)
 	i.becomes(ada, "role:seven", "team:Engineering")
 	if status, _ := i.raw("DELETE", "/scim/v2/Groups/"+inner, i.scim, ""); status != http.StatusNoContent {
@@ -238,7 +240,7 @@ func TestAGroupThatIsRenamedNestedOrDeletedIsSynchronised(t *testing.T) {
 	i.becomes(ada, "role:insider")
 }
 
-func TestAnAgentIsEntitledThroughItsGroupsToo(t *testing.T) {
+func TestEntitlement_AgentsInheritFromGroups(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	i.apply("  - {group: bots, scopes: [mail]}\n  - {when: 'agent.agentType == \"writer\"', role: writer}\n")
@@ -253,7 +255,7 @@ func TestAnAgentIsEntitledThroughItsGroupsToo(t *testing.T) {
 	i.becomesState(key, "verified")
 }
 
-func TestADifferenceTellsWhatApplyingRulesThenDoes(t *testing.T) {
+func TestMapping_DiffMatchesApply(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	first := i.apply(engineering)
@@ -276,13 +278,13 @@ func TestADifferenceTellsWhatApplyingRulesThenDoes(t *testing.T) {
 		t.Error(diff)
 	}
 	if got := i.entitled(bob); len(got) != 0 {
-		t.Errorf("a difference has entitled Bob to %v", got)
+		t.Errorf("a diff gave Bob the entitlements %v, want none", got)
 	}
 	apply := func(base int) (int, map[string]any) {
 		return i.call("PUT", "/v1/tenants/acme/mapping", i.operator, fmt.Sprintf(`{"document":%q,"reason":"reorganised","baseVersion":%d}`, next, base))
 	}
 	if status, _ := apply(first + 7); status != http.StatusConflict {
-		t.Errorf("applying on another version than was compared answered %d, want 409", status)
+		t.Errorf("applying with an outdated baseVersion answered %d, want 409", status)
 	}
 	if status, answer := apply(first); status != http.StatusOK {
 		t.Fatalf("applying answered %d %v", status, answer)
@@ -300,7 +302,7 @@ func TestADifferenceTellsWhatApplyingRulesThenDoes(t *testing.T) {
 	}
 }
 
-func TestWhatIsKnownOfAPrincipalTellsWhichRuleGaveWhat(t *testing.T) {
+func TestPrincipal_ShowsSourcesOfEntitlements(t *testing.T) {
 	i := install(t)
 	i.apply("  - {name: engineers, group: engineering-prod, team: Engineering}\n")
 	ada := i.createUser("ada@example.com")
@@ -314,7 +316,7 @@ func TestWhatIsKnownOfAPrincipalTellsWhichRuleGaveWhat(t *testing.T) {
 	}
 }
 
-func TestBadRulesAreRefusedWithTheirPlaceAndNothingChanges(t *testing.T) {
+func TestMapping_RejectsInvalidRulesWithPosition(t *testing.T) {
 	i := installAPI(t)
 	i.apply(engineering)
 	status, answer := i.call("PUT", "/v1/tenants/acme/mapping", i.operator, `{"document":"rules:\n  - {when: claims.cleared, team: x}","reason":"test"}`)
@@ -322,21 +324,21 @@ func TestBadRulesAreRefusedWithTheirPlaceAndNothingChanges(t *testing.T) {
 		t.Errorf("an unknown attribute answered %d %v", status, answer)
 	}
 	if version := i.must("GET", "/v1/tenants/acme/mapping", i.operator, "")["version"]; version != 1.0 {
-		t.Errorf("version %v is in force", version)
+		t.Errorf("version %v is in force, want 1", version)
 	}
 }
 
-func TestASchemaThatRulesNeedStays(t *testing.T) {
+func TestSchema_DeleteRefusedWhileRulesUseIt(t *testing.T) {
 	i := installAPI(t)
 	const path = "/v1/tenants/acme/schemas/urn:example:acme:claims"
 	i.must("PUT", path, i.operator,
 		`{"resourceType":"User","schema":{"id":"urn:example:acme:claims","name":"Claims","attributes":[{"name":"cleared","type":"boolean"}]}}`)
 	i.apply("  - {when: claims.cleared, team: x}\n")
 	if status, _ := i.call("DELETE", path, i.operator, ""); status != http.StatusConflict {
-		t.Errorf("deleting it answered %d, want 409", status)
+		t.Errorf("deleting a schema that a rule uses answered %d, want 409", status)
 	}
 	i.apply("  - {group: x, team: x}\n")
 	if status, _ := i.raw("DELETE", path, i.operator, ""); status != http.StatusNoContent {
-		t.Errorf("deleting it once no rule needs it answered %d, want 204", status)
+		t.Errorf("deleting a schema that no rule uses answered %d, want 204", status)
 	}
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// switchable is a TCP proxy that can be cut: what is behind it is down then.
+// switchable is a TCP proxy that can be switched off, to simulate an outage of its target.
 type switchable struct {
 	listener net.Listener
 	target   string
@@ -80,7 +80,7 @@ func (s *switchable) keep(conns ...net.Conn) bool {
 	return s.up
 }
 
-// set connects or cuts.
+// set switches the proxy on or off. Off closes all connections.
 func (s *switchable) set(up bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +93,7 @@ func (s *switchable) set(up bool) {
 	}
 }
 
-func TestTemporalDownDuringADeactivationThenUpRunsExactlyOneCascade(t *testing.T) {
+func TestCascade_RunsOnceAfterTemporalOutage(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	var temporal *switchable
@@ -104,7 +104,7 @@ func TestTemporalDownDuringADeactivationThenUpRunsExactlyOneCascade(t *testing.T
 	ada := i.createUser("ada@example.com")
 	id := i.hold(p, ada, "", "a")
 	temporal.set(false)
-	i.deactivate(ada) // 200 all the same
+	i.deactivate(ada) // answers 200 although Temporal is down
 	if status, body := i.call("GET", "/readyz", "", ""); status != http.StatusOK || body["status"] != "degraded" {
 		t.Errorf("ready while Temporal is down: %d %v; want 200 degraded", status, body)
 	}
@@ -128,7 +128,7 @@ func TestTemporalDownDuringADeactivationThenUpRunsExactlyOneCascade(t *testing.T
 	}
 }
 
-// runs counts a workflow's executions, as visibility has them in the end.
+// runs returns the number of a workflow's closed executions, once visibility has any.
 func (i *installation) runs(workflowID string) int {
 	i.t.Helper()
 	count := 0
@@ -142,7 +142,7 @@ func (i *installation) runs(workflowID string) int {
 	return count
 }
 
-func TestDispatchingAnEventAgainStartsNoSecondRun(t *testing.T) {
+func TestStart_OfStartedEventStartsNoSecondRun(t *testing.T) {
 	i := install(t)
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
@@ -160,7 +160,7 @@ func TestDispatchingAnEventAgainStartsNoSecondRun(t *testing.T) {
 	}
 }
 
-// createFailed makes a closed cascade look failed, so that its event can be read.
+// createFailed sets the outcome of a closed cascade to failed, so that Reopen returns its event.
 func (i *installation) createFailed(id uuid.UUID) uuid.UUID {
 	i.t.Helper()
 	err := i.app.db.InTenant(i.t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
@@ -211,14 +211,13 @@ func (i *installation) process(args []string, connectors string, environment ...
 	return cmd
 }
 
-// killOnce has a process killed once it has come that far: SIGKILL, so that none of its
-// code runs after.
+// killOnce kills a process with SIGKILL once reached is closed.
 func (i *installation) killOnce(reached <-chan struct{}, process *exec.Cmd) {
 	i.t.Helper()
 	select {
 	case <-reached:
 	case <-time.After(30 * time.Second):
-		i.t.Fatalf("the process did not come that far; logs:\n%s", i.logs)
+		i.t.Fatalf("the process did not reach the kill point within 30 s; logs:\n%s", i.logs)
 	}
 	i.kill(process)
 }
@@ -231,7 +230,7 @@ func (i *installation) kill(process *exec.Cmd) {
 	_, _ = process.Process.Wait()
 }
 
-func TestAWorkerKilledMidCascadeLosesNothing(t *testing.T) {
+func TestWorker_KilledMidCascadeLosesNothing(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -240,7 +239,7 @@ func TestAWorkerKilledMidCascadeLosesNothing(t *testing.T) {
 	for n := range 20 {
 		ids = append(ids, i.hold(p, ada, "", fmt.Sprintf("key-%d", n)))
 	}
-	// The first revocation is done downstream, and its answer never arrives.
+	// The first revocation takes effect downstream, but its response never arrives.
 	reached, over := make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() { close(over) })
 	var once sync.Once
@@ -253,7 +252,7 @@ func TestAWorkerKilledMidCascadeLosesNothing(t *testing.T) {
 				p.alive[reference] = false
 				p.mu.Unlock()
 				close(reached)
-				<-over // the answer never arrives
+				<-over // the response never arrives
 			}
 		}
 		return false
@@ -272,11 +271,11 @@ func TestAWorkerKilledMidCascadeLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAnAPIKilledBetweenCommitAndStartLosesNothing(t *testing.T) {
+func TestAPI_KilledBetweenCommitAndStartLosesNothing(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	ada := i.createUser("ada@example.com")
-	// A Temporal that takes connections and never answers: the API commits, and
+	// This Temporal accepts connections and never responds. The API commits, and
 	// is killed while it waits to start the workflow.
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -318,7 +317,7 @@ func TestAnAPIKilledBetweenCommitAndStartLosesNothing(t *testing.T) {
 	}
 }
 
-func TestPostgreSQLDownIs503AndNothingElse(t *testing.T) {
+func TestAPI_Returns503WithoutPostgreSQL(t *testing.T) {
 	cfg := newConfig(t, func(c *config.Config) {
 		c.Database.URL = "postgres://leaver@127.0.0.1:1/none?connect_timeout=1"
 	})

@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
-// long leaves a test out of -short that takes seconds.
+// long skips a test that takes seconds if -short is set.
 func long(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -37,8 +37,8 @@ func long(t *testing.T) {
 	}
 }
 
-// installation is a whole leaver of one test's own: API, relay and workers in
-// process, PostgreSQL and Temporal real.
+// installation is a leaver for one test, with API, relay and workers in process,
+// and real PostgreSQL and Temporal servers.
 type installation struct {
 	t      testing.TB
 	cfg    *config.Config
@@ -46,14 +46,14 @@ type installation struct {
 	url    string
 	logs   *syncBuffer
 	tenant tenant.Tenant
-	// Tokens of the tenant, and the operators'.
+	// Tokens of the tenant, and an operator token.
 	scim, platform, operator string
 	stopWork                 func()
 }
 
 type setting func(*config.Config)
 
-// withConnectors adds connectors, as leaver.yaml has them.
+// withConnectors sets the connectors from the YAML of a leaver.yaml.
 func withConnectors(yaml string) setting {
 	return func(c *config.Config) {
 		parsed, err := config.Parse("leaver.yaml", []byte(yaml), nil)
@@ -83,7 +83,7 @@ func newConfig(t testing.TB, settings ...setting) *config.Config {
 	return cfg
 }
 
-// install brings an installation up with workers.
+// install starts an installation with workers.
 func install(t testing.TB, settings ...setting) *installation {
 	t.Helper()
 	i := installAPI(t, settings...)
@@ -91,7 +91,7 @@ func install(t testing.TB, settings ...setting) *installation {
 	return i
 }
 
-// installAPI brings an installation up without workers.
+// installAPI starts an installation without workers.
 func installAPI(t testing.TB, settings ...setting) *installation {
 	t.Helper()
 	i := &installation{t: t, cfg: newConfig(t, settings...), logs: &syncBuffer{}}
@@ -112,7 +112,7 @@ func installAPI(t testing.TB, settings ...setting) *installation {
 	return i
 }
 
-// another is another process of the same installation, which has seen nothing yet.
+// another starts another API process of the same installation, with empty caches.
 func (i *installation) another() *installation {
 	i.t.Helper()
 	other := *i
@@ -136,7 +136,7 @@ func (i *installation) work() {
 	i.t.Cleanup(i.stopWork)
 }
 
-// connect is a connection of the schema's owner, until the test ends.
+// connect opens a connection as the schema's owner, which is closed when the test ends.
 func (i *installation) connect() *pgx.Conn {
 	i.t.Helper()
 	conn, err := pgx.Connect(i.t.Context(), i.cfg.Database.MigrateURL)
@@ -165,7 +165,7 @@ func (i *installation) token(of uuid.UUID, class auth.Class) string {
 	return secret
 }
 
-// call sends a request and decodes its JSON answer.
+// call sends a request and decodes its JSON response.
 func (i *installation) call(method, path, token, body string) (int, map[string]any) {
 	i.t.Helper()
 	status, raw := i.raw(method, path, token, body)
@@ -200,7 +200,7 @@ func (i *installation) raw(method, path, token, body string) (int, []byte) {
 	return resp.StatusCode, raw
 }
 
-// must is call for requests that succeed.
+// must is like call, but fails the test unless the status is 2xx.
 func (i *installation) must(method, path, token, body string) map[string]any {
 	i.t.Helper()
 	status, answer := i.call(method, path, token, body)
@@ -223,7 +223,7 @@ func (i *installation) createAgent(name, owner string) string {
 		fmt.Sprintf(`{"agentUserName":%q,"active":true,"owners":[{"value":%q}]}`, name, owner))["id"].(string)
 }
 
-// deactivate ends a user as Entra does.
+// deactivate deactivates a user as Entra does.
 func (i *installation) deactivate(id string) {
 	i.t.Helper()
 	i.must("PATCH", "/scim/v2/Users/"+id, i.scim,
@@ -240,7 +240,7 @@ func (i *installation) cascades(principal string) []cascade.Cascade {
 	return found
 }
 
-// closed waits until the principal's newest cascade has closed.
+// closed waits until the principal's newest cascade has closed, and returns it.
 func (i *installation) closed(principal string) cascade.Cascade {
 	i.t.Helper()
 	var last cascade.Cascade
@@ -255,7 +255,7 @@ func (i *installation) closed(principal string) cascade.Cascade {
 	return last
 }
 
-// decode reads a history's payloads as a worker would.
+// decode decodes a history's payloads with the installation's key set.
 func (i *installation) decode(payloads *commonpb.Payloads, into any) {
 	i.t.Helper()
 	if err := seal.DataConverter(i.app.sealer).FromPayloads(payloads, into); err != nil {
@@ -263,7 +263,7 @@ func (i *installation) decode(payloads *commonpb.Payloads, into any) {
 	}
 }
 
-// unwilling is a connector that refuses to list what it holds.
+// unwilling is a connector that fails to list credentials.
 type unwilling struct{ noopConnector }
 
 func (unwilling) Discover(context.Context, []uuid.UUID) ([]connectors.Found, error) {
@@ -292,7 +292,7 @@ func (s *syncBuffer) String() string {
 
 func newLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }
 
-// serve answers one request without a listener.
+// serve serves one request without a listener.
 func serve(a *App, method, path, token string) *httptest.ResponseRecorder {
 	recorder := httptest.NewRecorder()
 	req := httptest.NewRequest(method, path, http.NoBody)

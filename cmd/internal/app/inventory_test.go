@@ -14,7 +14,7 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
-// importNDJSON sends lines, and returns the bad ones by number.
+// importNDJSON imports lines, and returns the errors of invalid lines by line number.
 func (i *installation) importNDJSON(token, path string, lines ...string) (status int, bad map[int]string, body map[string]any) {
 	i.t.Helper()
 	req, err := http.NewRequestWithContext(i.t.Context(), http.MethodPost, i.url+path, strings.NewReader(strings.Join(lines, "\n")))
@@ -57,7 +57,7 @@ func (i *installation) count(state string) int {
 	return len(i.must("GET", "/v1/credentials?limit=500&state="+state, i.platform, "")["items"].([]any))
 }
 
-func TestAnImportIsAllOrNothingAndSaysWhatIsWrongInEachLine(t *testing.T) {
+func TestImport_IsAtomicAndReportsInvalidLines(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	ada, gone := i.createUser("ada@example.com"), i.createUser("gone@example.com")
@@ -81,14 +81,14 @@ func TestAnImportIsAllOrNothingAndSaysWhatIsWrongInEachLine(t *testing.T) {
 		t.Errorf("refused lines: %d %v; want 422 %v", status, bad, want)
 	}
 	if n := i.count("live"); n != 1 {
-		t.Errorf("%d items are live after bad imports, want the 1 of before", n)
+		t.Errorf("%d items are live after invalid imports, want 1", n)
 	}
 	var many []string
 	for n := range 400 {
 		many = append(many, key(ada, fmt.Sprint("item-", n)))
 	}
 	if status, bad, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import", many...); status != http.StatusCreated || body["registered"] != 400.0 {
-		t.Errorf("a good import answered %d %v %v", status, bad, body)
+		t.Errorf("a valid import answered %d %v %v, want 201", status, bad, body)
 	}
 	if n := i.count("live"); n != 401 {
 		t.Errorf("%d items are live, want 401", n)
@@ -105,7 +105,7 @@ func lines(bad map[int]string) []int {
 	return numbers
 }
 
-func TestAnItemsHistoryTellsItsStates(t *testing.T) {
+func TestHistory_ListsStates(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -127,9 +127,9 @@ func TestAnItemsHistoryTellsItsStates(t *testing.T) {
 	}
 }
 
-// TestWhatNobodyRegisteredIsListedAndBoundByAnOperator is bug 16 of the table: a
-// key is nobody's because of its name.
-func TestWhatNobodyRegisteredIsListedAndBoundByAnOperator(t *testing.T) {
+// TestUnbound_IsListedAndBoundByOperator relates to bug 16 of the table: a key does
+// not belong to a user because of its name.
+func TestUnbound_IsListedAndBoundByOperator(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	i.work()
@@ -145,7 +145,7 @@ func TestWhatNobodyRegisteredIsListedAndBoundByAnOperator(t *testing.T) {
 	}
 	unbound := i.must("GET", "/v1/tenants/acme/unbound", i.operator, "")["items"].([]any)
 	if len(unbound) != 1 || unbound[0].(map[string]any)["reference"] != forgotten || unbound[0].(map[string]any)["labelledPrincipalRestricted"] != true {
-		t.Fatalf("unbound %v; want the labelled role alone", unbound)
+		t.Fatalf("unbound %v; want only the labelled role", unbound)
 	}
 	id := unbound[0].(map[string]any)["id"].(string)
 	bind := "/v1/tenants/acme/unbound/" + id + "/bind"
@@ -160,13 +160,13 @@ func TestWhatNobodyRegisteredIsListedAndBoundByAnOperator(t *testing.T) {
 	bound := i.must("POST", bind, i.operator, `{"principalId":"`+ada+`","reason":"the label says so"}`)
 	again := i.closed(ada)
 	if again.ID == cascade.ID || bound["startedCascadeId"] != again.ID.String() || again.Trigger != "bound" || again.Outcome != "completed" {
-		t.Errorf("after binding: %v and cascade %+v; want a completed cascade of its own", bound, again)
+		t.Errorf("after binding: %v and cascade %+v; want a separate, completed cascade", bound, again)
 	}
 	if d.logsIn(forgotten, password) {
-		t.Error("the bound role logs in")
+		t.Error("the bound role can still log in")
 	}
 	if got := i.must("GET", "/v1/tenants/acme/inventory/"+bound["id"].(string), i.operator, "")["state"]; got != "verified" {
-		// Without a password the catalog tells a disabled role from an enabled one.
+		// Without a password, the connector probes the role in the catalog.
 		t.Errorf("the bound role is %v, want verified", got)
 	}
 	if status, _ := i.call("POST", bind, i.operator, `{"principalId":"`+ada+`","reason":"again"}`); status != http.StatusNotFound {
@@ -174,7 +174,7 @@ func TestWhatNobodyRegisteredIsListedAndBoundByAnOperator(t *testing.T) {
 	}
 }
 
-func TestTrustedLabelsAreBoundByThemselves(t *testing.T) {
+func TestTrustLabels_BindsLabelledAccounts(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	entry := i.app.connectors["crm"]
@@ -190,7 +190,7 @@ func TestTrustedLabelsAreBoundByThemselves(t *testing.T) {
 	}
 }
 
-func TestACascadeThatCannotAskADownstreamFails(t *testing.T) {
+func TestCascade_FailsIfConnectorCannotDiscover(t *testing.T) {
 	i := installAPI(t)
 	i.app.connectors["silent"] = registry.Entry{Connector: unwilling{}, Tenants: []string{"acme"}}
 	i.work()
@@ -201,7 +201,7 @@ func TestACascadeThatCannotAskADownstreamFails(t *testing.T) {
 	}
 }
 
-func TestAPlanTellsWhatAnEndWouldDoAndChangesNothing(t *testing.T) {
+func TestPlan_ListsEffectsAndChangesNothing(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	d := i.newCRM()
@@ -229,11 +229,11 @@ func TestAPlanTellsWhatAnEndWouldDoAndChangesNothing(t *testing.T) {
 		t.Errorf("orphans %v, want the agent", orphans)
 	}
 	if n := i.count("live"); n != 3 || len(i.cascades(ada)) != 0 {
-		t.Errorf("%d are live and there are %d cascades after the plan", n, len(i.cascades(ada)))
+		t.Errorf("%d items are live and there are %d cascades after the plan, want 3 and 0", n, len(i.cascades(ada)))
 	}
 }
 
-func TestAnOperatorEndsAPrincipalAsItsIdPWould(t *testing.T) {
+func TestPrincipal_EndedByOperator(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")

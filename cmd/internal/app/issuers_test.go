@@ -53,13 +53,13 @@ func TestIssuer_SubjectsHoldForEvents(t *testing.T) {
 		}
 	}
 	if i.isActive(ada) != false {
-		t.Error("the issuer's own subject has ended nobody")
+		t.Error("the event of the configured subject did not deactivate the user")
 	}
 }
 
-// TestIssuer_ReplayedTokensAreKnownWhateverBecomesOfTheRegistration: an issuer is changed
-// by removing and adding it.
-func TestIssuer_ReplayedTokensAreKnownWhateverBecomesOfTheRegistration(t *testing.T) {
+// TestIssuer_ReplayIsIgnoredAfterReregistration removes and adds the issuer between two deliveries of
+// one token, as operators do to change an issuer.
+func TestIssuer_ReplayIsIgnoredAfterReregistration(t *testing.T) {
 	p := newIDP(t)
 	i := installAPI(t)
 	id := i.addIssuer(p, "https://leaver.example.com", "events", `[]`)
@@ -77,11 +77,12 @@ func TestIssuer_ReplayedTokensAreKnownWhateverBecomesOfTheRegistration(t *testin
 		t.Errorf("answered %d %s", status, answer)
 	}
 	if i.isActive(ada) != true {
-		t.Error("a token that was acted upon has ended her again")
+		t.Error("a replayed token deactivated the user again")
 	}
 }
 
-// TestIssuer_SubjectsAreBoundToOneClaim: who names an application lets its users not in.
+// TestIssuer_SubjectsAreBoundToOneClaim checks that a subject that names an application does not
+// accept the tokens of the application's users.
 func TestIssuer_SubjectsAreBoundToOneClaim(t *testing.T) {
 	long(t)
 	for name, c := range map[string]struct {
@@ -120,7 +121,8 @@ func TestIssuer_SubjectsAreBoundToOneClaim(t *testing.T) {
 	}
 }
 
-// TestStream_BelongsToItsToken, until an operator gives it to another token.
+// TestStream_BelongsToItsToken checks that only the token that created a stream may use it, until an
+// operator assigns the stream to another token.
 func TestStream_BelongsToItsToken(t *testing.T) {
 	r := newReceiver(t)
 	i := installAPI(t, withPrivateReceivers)
@@ -154,7 +156,7 @@ func TestStream_BelongsToItsToken(t *testing.T) {
 		t.Errorf("another receiver's list: %s", raw)
 	}
 	for name, request := range requests {
-		if name == "delete" || name == "poll" { // it is one that pushes
+		if name == "delete" || name == "poll" { // the stream is a push stream
 			continue
 		}
 		if status, raw := request(mine); status > 299 {
@@ -172,15 +174,15 @@ func TestStream_BelongsToItsToken(t *testing.T) {
 		t.Fatalf("assigning was answered %d %s", status, raw)
 	}
 	if status, _ := requests["get"](other); status != http.StatusOK {
-		t.Errorf("its new receiver was answered %d", status)
+		t.Errorf("the new receiver was answered %d, want 200", status)
 	}
 	if status, _ := requests["get"](mine); status != http.StatusNotFound {
-		t.Errorf("its old receiver was answered %d", status)
+		t.Errorf("the old receiver was answered %d, want 404", status)
 	}
 }
 
-// TestStream_HeadersReachNoOtherEndpoint toggles a stream between two endpoints, each with
-// a header of its own, while tokens are pushed.
+// TestStream_HeadersReachNoOtherEndpoint switches a stream between two endpoints with different
+// authorization headers while tokens are pushed.
 func TestStream_HeadersReachNoOtherEndpoint(t *testing.T) {
 	var mu sync.Mutex
 	crossed := 0
@@ -221,11 +223,12 @@ func TestStream_HeadersReachNoOtherEndpoint(t *testing.T) {
 		}
 	}
 	if crossed > 0 {
-		t.Errorf("%d headers reached the other endpoint", crossed)
+		t.Errorf("%d requests had the header of the other endpoint", crossed)
 	}
 }
 
-// TestDecision_WeighsTheAgentInTheContext, whatever the subject's type.
+// TestDecision_WeighsTheAgentInTheContext checks that an agent in the context is checked for every
+// type of subject.
 func TestDecision_WeighsTheAgentInTheContext(t *testing.T) {
 	i := installAPI(t)
 	i.apply("  - {when: \"true\", scope: read}\n")
@@ -250,10 +253,10 @@ func TestDecision_WeighsTheAgentInTheContext(t *testing.T) {
 		"an agent beside itself":           {`{"type":"agent","id":"hers","properties":{"on_behalf_of":"ada@example.com"}}`, `{"agent":"hers"}`, "allow"},
 		"an agent beside another of hers":  {`{"type":"agent","id":"hers","properties":{"on_behalf_of":"ada@example.com"}}`, `{"agent":"his"}`, "allow"},
 		"a deactivated beside an agent":    {`{"type":"agent","id":"ended","properties":{"on_behalf_of":"ada@example.com"}}`, `{"agent":"hers"}`, "agent_suspended"},
-		"a subject that is nobody of ours": {`{"type":"robot","id":"x"}`, `{"agent":"hers"}`, "unknown_subject"},
-		"an agent that is no string":       {`{"type":"user","id":"ada@example.com"}`, `{"agent":{"id":"hers"}}`, "400"},
+		"a subject that has no known type": {`{"type":"robot","id":"x"}`, `{"agent":"hers"}`, "unknown_subject"},
+		"an agent that is not a string":    {`{"type":"user","id":"ada@example.com"}`, `{"agent":{"id":"hers"}}`, "400"},
 		"an empty agent":                   {`{"type":"user","id":"ada@example.com"}`, `{"agent":""}`, "400"},
-		"a context that is no object":      {`{"type":"user","id":"ada@example.com"}`, `"x"`, "400"},
+		"a context that is not an object":  {`{"type":"user","id":"ada@example.com"}`, `"x"`, "400"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rest := `"action":{"name":"read"},"resource":{"type":"mail","id":"1"}`

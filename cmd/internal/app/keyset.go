@@ -9,12 +9,12 @@ import (
 	"github.com/leaverhq/leaver/internal/seal"
 )
 
-// keysetRetry is how soon the key set is compared again where PostgreSQL is down.
+// keysetRetry is the interval between attempts to compare the key set while PostgreSQL is down.
 const keysetRetry = 2 * time.Second
 
-// checkKeyset compares this process's key set with those that the installation's processes
-// seal with, once PostgreSQL answers, and stops the process where one is missing: it would
-// fail what others seal, and seal what they cannot open.
+// checkKeyset compares this process's key set with the keys that the installation's processes
+// seal with, and stops the process if one is missing: the process could not open what others
+// seal, nor they what it seals. It retries while PostgreSQL is down.
 func (a *App) checkKeyset(ctx context.Context, stop context.CancelCauseFunc) {
 	for {
 		err := database.CheckKeyset(ctx, a.db, a.sealer)
@@ -26,7 +26,7 @@ func (a *App) checkKeyset(ctx context.Context, stop context.CancelCauseFunc) {
 			stop(err)
 			return
 		}
-		a.log.Warn("failed to compare the key set; will try again", "error", err)
+		a.log.Warn("failed to compare key set; retrying", "error", err)
 		select {
 		case <-ctx.Done():
 			return
@@ -35,7 +35,7 @@ func (a *App) checkKeyset(ctx context.Context, stop context.CancelCauseFunc) {
 	}
 }
 
-// keysetError is the reason why a process was stopped by [App.checkKeyset], or nil.
+// keysetError returns the error with which [App.checkKeyset] stopped the process, or nil.
 func keysetError(ctx context.Context) error {
 	if err := context.Cause(ctx); errors.Is(err, seal.ErrUnknownKey) {
 		return err

@@ -25,13 +25,13 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
-// stopper is a connector whose first attempt stops right before it changes the
-// downstream, as in a process that is stopped there, until it is let go on.
+// stopper is a connector whose first attempt blocks right before it changes the
+// downstream, as in a stalled process, until goOn is closed.
 type stopper struct {
 	*crm
 	first   atomic.Bool
-	stopped chan struct{} // closed once it has stopped
-	goOn    chan struct{} // closed to let it go on
+	stopped chan struct{} // closed once the attempt blocks
+	goOn    chan struct{} // closed by the test to unblock the attempt
 }
 
 func newStopper(d *crm) *stopper {
@@ -58,8 +58,7 @@ func (s *stopper) Revoke(ctx context.Context, t connectors.Target) (connectors.A
 	return s.crm.Revoke(ctx, s.stopAtFence(t))
 }
 
-// attempt runs one attempt at an item, in no workflow: the newest event of the principal's
-// is the cascade.
+// attempt runs one attempt at an item, outside of a workflow, for the principal's newest cascade.
 func (i *installation) attempt(principal, item string) (activities.ItemResult, error) {
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestActivityEnvironment()
@@ -76,7 +75,8 @@ func (i *installation) attempt(principal, item string) (activities.ItemResult, e
 	return result, err
 }
 
-// late runs an attempt that stops, and returns what it came to once it is let go on.
+// late starts an attempt and waits until it blocks. The returned function unblocks the attempt and
+// returns its error.
 func (s *stopper) late(i *installation, principal, item string) (finish func() error) {
 	done := make(chan error, 1)
 	go func() {
@@ -96,15 +96,15 @@ func (i *installation) withStopper() *stopper {
 	return s
 }
 
-// must verify an item by an attempt.
+// verifies runs an attempt that must verify the item.
 func (i *installation) verifies(principal, item string) {
 	i.t.Helper()
 	if result, err := i.attempt(principal, item); err != nil || result.State != credential.Verified {
-		i.t.Fatalf("the attempt came to %+v, %v; want verified", result, err)
+		i.t.Fatalf("the attempt returned %+v, %v; want verified", result, err)
 	}
 }
 
-func TestAttempt_ThatWasStoppedInARotationActsNoMore(t *testing.T) {
+func TestAttempt_StalledInRotationIsFenced(t *testing.T) {
 	i := installAPI(t)
 	s := i.withStopper()
 	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
@@ -119,13 +119,13 @@ func TestAttempt_ThatWasStoppedInARotationActsNoMore(t *testing.T) {
 	published := len(s.published)
 
 	if err := finish(); err == nil {
-		t.Error("the attempt that was stopped succeeded")
+		t.Error("the stalled attempt succeeded")
 	}
 	if s.logsIn(handed.Reference, handed.Secret.Reveal()) || s.logsIn(role, old) {
-		t.Error("a verified credential came back to life")
+		t.Error("a verified credential works again")
 	}
 	if len(s.published) != published {
-		t.Error("the attempt that was stopped has published a stale secret")
+		t.Error("the stalled attempt published a stale secret")
 	}
 	if item := i.opened(kept); !s.logsIn(item.Reference, item.Secret.Reveal()) {
 		t.Error("the remaining holder was cut off")
@@ -137,7 +137,7 @@ func TestAttempt_ThatWasStoppedInARotationActsNoMore(t *testing.T) {
 	}
 }
 
-func TestAttempt_ThatWasStoppedEndsNothingOfALaterLife(t *testing.T) {
+func TestAttempt_StalledLeavesLaterRegistration(t *testing.T) {
 	i := installAPI(t)
 	s := i.withStopper()
 	ada := i.createUser("ada@example.com")
@@ -150,10 +150,10 @@ func TestAttempt_ThatWasStoppedEndsNothingOfALaterLife(t *testing.T) {
 	s.exec("alter role " + role + " login password 'of-a-later-life'")
 	i.holdAccount(ada, role, "of-a-later-life", "")
 	if err := finish(); err == nil {
-		t.Error("the attempt that was stopped succeeded")
+		t.Error("the stalled attempt succeeded")
 	}
 	if !s.logsIn(role, "of-a-later-life") {
-		t.Error("what was registered after the return was ended")
+		t.Error("the credential registered after the reactivation was ended")
 	}
 }
 
@@ -183,15 +183,15 @@ func TestRegister_RefusesAnAccountThatIsBeingEnded(t *testing.T) {
 				t.Fatal(err)
 			}
 			if status, answer = i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusCreated {
-				t.Errorf("after the end it answered %d %v; want 201", status, answer)
+				t.Errorf("after the account was ended, it answered %d %v; want 201", status, answer)
 			}
 		})
 	}
 }
 
-// TestRegister_BeforeAnAttemptTakesTheAccountJoinsItsRotation: the other side of the
-// race: whoever was registered first is served.
-func TestRegister_BeforeAnAttemptTakesTheAccountJoinsItsRotation(t *testing.T) {
+// TestRegister_BeforeAttemptJoinsRotation is the other outcome of the race: a holder registered
+// before the first attempt gets the new secret.
+func TestRegister_BeforeAttemptJoinsRotation(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -206,7 +206,7 @@ func TestRegister_BeforeAnAttemptTakesTheAccountJoinsItsRotation(t *testing.T) {
 }
 
 func TestRotation_WithoutProofOfPossessionMakesNothing(t *testing.T) {
-	for name, secret := range map[string]string{"a wrong password": "i-do-not-know-it", "one that was right once": "old"} {
+	for name, secret := range map[string]string{"a wrong password": "i-do-not-know-it", "an outdated password": "old"} {
 		t.Run(name, func(t *testing.T) {
 			i := installAPI(t)
 			d := i.newCRM()
@@ -215,13 +215,13 @@ func TestRotation_WithoutProofOfPossessionMakesNothing(t *testing.T) {
 			id := i.holdAccount(mallory, role, secret, `,"shared":true`)
 			i.deactivate(mallory)
 			if result, err := i.attempt(mallory, id); err == nil {
-				t.Errorf("the attempt came to %+v", result)
+				t.Errorf("the attempt returned %+v, want an error", result)
 			}
 			if i.state(id) != "survivor" {
 				t.Errorf("the item is %s, want survivor", i.state(id))
 			}
 			if made := d.successors(role); len(made) != 0 || len(d.published) != 0 {
-				t.Errorf("logins %v were made and %d published for whoever asks", made, len(d.published))
+				t.Errorf("logins %v were created and %d published without proof of possession", made, len(d.published))
 			}
 			if !d.logsIn(role, password) {
 				t.Error("the account's real holder was cut off")
@@ -246,10 +246,10 @@ func TestRotation_BeginsByACoHoldersProof(t *testing.T) {
 	}
 }
 
-// TestRotation_HandsNothingToAnUnprovenRegistration: who knows an account's name is handed
-// no login, whether or not another registration still uses the account.
+// TestRotation_HandsNothingToAnUnprovenRegistration checks that a registration without the account's
+// secret gets no login, whether or not another registration still uses the account.
 func TestRotation_HandsNothingToAnUnprovenRegistration(t *testing.T) {
-	for name, another := range map[string]bool{"of an account that nobody else holds": false, "of one that is rotated": true} {
+	for name, another := range map[string]bool{"an account without other holders": false, "an account that is rotated": true} {
 		t.Run(name, func(t *testing.T) {
 			i := installAPI(t)
 			d := i.newCRM()
@@ -265,7 +265,7 @@ func TestRotation_HandsNothingToAnUnprovenRegistration(t *testing.T) {
 			i.verifies(ada, hers)
 			item := i.opened(junk)
 			if d.logsIn(item.Reference, item.Secret.Reveal()) || d.logsIn(role, old) {
-				t.Error("a login was handed over, or the old one works")
+				t.Error("the unproven registration got a login, or the old login works")
 			}
 			if !strings.Contains(item.Reason, "did not prove") {
 				t.Errorf("the registration's reason is %q", item.Reason)
@@ -282,9 +282,9 @@ func TestRotation_HandsNothingToAnUnprovenRegistration(t *testing.T) {
 	}
 }
 
-// TestRotation_ThatIsFinishedIsNotFinishedAgain: a late attempt, which has read the rotation
-// before, changes nothing of what came after it.
-func TestRotation_ThatIsFinishedIsNotFinishedAgain(t *testing.T) {
+// TestRotation_FinishesOnce checks that a late attempt with an outdated rotation does not change the
+// result of later rotations.
+func TestRotation_FinishesOnce(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	role, old := d.account()
@@ -312,8 +312,8 @@ func TestRotation_ThatIsFinishedIsNotFinishedAgain(t *testing.T) {
 	}
 }
 
-// TestRegister_BetweenTwoAttemptsIsRefused: the first has acted, and the account is not
-// concluded yet.
+// TestRegister_BetweenTwoAttemptsIsRefused registers a holder after a first, failed attempt at the
+// account.
 func TestRegister_BetweenTwoAttemptsIsRefused(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
@@ -331,13 +331,13 @@ func TestRegister_BetweenTwoAttemptsIsRefused(t *testing.T) {
 	}
 	i.verifies(ada, hers)
 	if status, answer := i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusCreated {
-		t.Errorf("after the end it answered %d %v; want 201", status, answer)
+		t.Errorf("after the account was ended, it answered %d %v; want 201", status, answer)
 	}
 }
 
-// TestRotation_ThatMadeNothingYetIsForLaterHoldersToo: it is resumed after somebody has
-// registered the account.
-func TestRotation_ThatMadeNothingYetIsForLaterHoldersToo(t *testing.T) {
+// TestRotation_ResumedServesLaterHolders resumes a rotation that has not created a secret yet, after
+// another holder has registered.
+func TestRotation_ResumedServesLaterHolders(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
@@ -364,7 +364,8 @@ func TestRotation_ThatMadeNothingYetIsForLaterHoldersToo(t *testing.T) {
 	}
 }
 
-// TestRegister_RefusesReservedRoles that the database alone knows.
+// TestRegister_RefusesReservedRoles checks roles that are reserved by their attributes in the
+// database.
 func TestRegister_RefusesReservedRoles(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
@@ -377,7 +378,8 @@ func TestRegister_RefusesReservedRoles(t *testing.T) {
 	}
 }
 
-// TestReferences_CoverAnAccountAfterItsRotation, whose login has another name since.
+// TestReferences_CoverAnAccountAfterItsRotation checks that references still match an account whose
+// login was renamed by a rotation.
 func TestReferences_CoverAnAccountAfterItsRotation(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
@@ -391,7 +393,8 @@ func TestReferences_CoverAnAccountAfterItsRotation(t *testing.T) {
 	i.verifies(bob, his)
 }
 
-// TestRegister_OfAnotherTenantsAccount: a connector that serves two tenants wants proof.
+// TestRegister_OfAnotherTenantsAccount checks that a connector for two tenants requires proof of
+// possession.
 func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
@@ -415,13 +418,13 @@ func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 	if status, answer := register(role, `,"secret":"`+password+`"`, ""); status != http.StatusCreated {
 		t.Errorf("with the password: answered %d %v; want 201", status, answer)
 	}
-	// Two entries of one downstream are no wall.
+	// Separate entries for one downstream do not isolate the tenants.
 	i.app.connectors["crm"] = registry.Entry{Connector: d, Type: "postgres", Tenants: []string{"evil"}}
 	i.app.connectors["other"] = registry.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}}
 	if status, answer := register(role+"2", "", ""); status != http.StatusUnprocessableEntity {
-		t.Errorf("by an entry of its own: answered %d %v; want 422", status, answer)
+		t.Errorf("with a separate entry: answered %d %v; want 422", status, answer)
 	}
-	// Patterns with the tenant's name are proof, and a wall.
+	// Reference patterns with the tenant's name isolate the tenants and replace the proof.
 	entry := i.app.connectors["crm"]
 	entry.References = []string{"svc_{tenant}_*"}
 	i.app.connectors["crm"] = entry
@@ -432,8 +435,9 @@ func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 	}
 }
 
-// TestRotation_IsMadeAgainWhereAProbeContradictsIt: the platform said done and did nothing.
-func TestRotation_IsMadeAgainWhereAProbeContradictsIt(t *testing.T) {
+// TestRotation_RepeatsIfProbeFindsOldSecretAlive uses a platform that confirms the first rotation
+// without performing it.
+func TestRotation_RepeatsIfProbeFindsOldSecretAlive(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -459,9 +463,9 @@ func TestRotation_IsMadeAgainWhereAProbeContradictsIt(t *testing.T) {
 	}
 }
 
-// TestVerify_WhatAProbeSawAliveIsNeverRevoked: the platform says done each time, one probe
-// sees it alive, and no later one can tell.
-func TestVerify_WhatAProbeSawAliveIsNeverRevoked(t *testing.T) {
+// TestVerify_CredentialSeenAliveIsNotRevoked uses a platform that confirms each revocation without
+// performing it. One probe finds the credential alive, and all later probes fail.
+func TestVerify_CredentialSeenAliveIsNotRevoked(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) { c.Policy.Deadline, c.Policy.AttemptTimeout = 4*time.Second, 2*time.Second })
@@ -477,7 +481,7 @@ func TestVerify_WhatAProbeSawAliveIsNeverRevoked(t *testing.T) {
 			if revoked++; revoked < 5 {
 				http.Error(w, "", http.StatusInternalServerError)
 			} else {
-				_, _ = w.Write([]byte(`{"outcome":"done"}`)) // a lie
+				_, _ = w.Write([]byte(`{"outcome":"done"}`)) // without revoking it
 			}
 			return true
 		case kind == "credential.verify" && revoked >= 5:
@@ -494,8 +498,8 @@ func TestVerify_WhatAProbeSawAliveIsNeverRevoked(t *testing.T) {
 	}
 }
 
-// TestDiscover_LeavesWhatFailedMeanwhile: the look began before the failure was stored.
-func TestDiscover_LeavesWhatFailedMeanwhile(t *testing.T) {
+// TestDiscover_KeepsConcurrentFailure starts a discovery before the failure of an item is committed.
+func TestDiscover_KeepsConcurrentFailure(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -519,7 +523,7 @@ func TestDiscover_LeavesWhatFailedMeanwhile(t *testing.T) {
 		found <- held
 	}()
 	watch := i.connect()
-	stacktest.Eventually(t, 20*time.Second, "the look that waits for the row", func() bool {
+	stacktest.Eventually(t, 20*time.Second, "the discovery that waits for the row lock", func() bool {
 		var n int
 		return watch.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&n) == nil && n > 0
 	})
@@ -529,7 +533,7 @@ func TestDiscover_LeavesWhatFailedMeanwhile(t *testing.T) {
 	if held := <-found; len(held) != 0 || i.state(hers) != "survivor" {
 		t.Errorf("found %v, and the item is %s; want none, and survivor", held, i.state(hers))
 	}
-	// Whatever is left as ending when the cascade closes has survived it.
+	// An item that is still ending when the cascade closes becomes a survivor.
 	i.sql(`update inventory set state = 'ending' where id = '` + hers + `'`)
 	if _, err := i.app.cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, false); err != nil {
 		t.Fatal(err)

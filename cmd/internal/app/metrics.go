@@ -14,7 +14,8 @@ import (
 	"github.com/leaverhq/leaver/internal/health"
 )
 
-// Metrics is what Prometheus scrapes. It names no tenant and nobody.
+// Metrics returns the handler of GET /metrics for Prometheus. The metrics contain no tenant and
+// no principal.
 func (a *App) Metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -29,12 +30,12 @@ func (a *App) Metrics() http.Handler {
 	return mux
 }
 
-// metricsRetry is how soon an address that another process has is tried again.
+// metricsRetry is the interval between attempts to listen on an address that is in use.
 const metricsRetry = 5 * time.Second
 
-// serveMetrics answers scrapes until stop is called, on a listener of its own, so that the
-// public listener exposes no metrics. It retries in the background while a draining
-// predecessor holds the address.
+// serveMetrics serves metrics until stop is called, on a separate listener, so that the public
+// listener exposes no metrics. It retries in the background while the address is in use, for
+// example by a draining predecessor.
 func (a *App) serveMetrics(ctx context.Context, address string) (stop func()) {
 	if address == "" {
 		return func() {}
@@ -53,7 +54,8 @@ func (a *App) serveMetrics(ctx context.Context, address string) (stop func()) {
 			if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 				return
 			}
-			a.log.Warn("metrics are not served; will try again (metrics.worker_listen gives `leaver worker` an address of its own)", "error", err)
+			a.log.Warn("failed to serve metrics; retrying (set metrics.worker_listen if `leaver worker` runs on the same host)",
+				"error", err)
 			select {
 			case <-ctx.Done():
 				return

@@ -13,7 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-func TestAChangeOfAnAgentsOwnersIsAMoveOfTheAgents(t *testing.T) {
+func TestMover_RunsForAgentWithChangedOwners(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(strings.Replace(p.connector(), "type: webhook,", "type: webhook, notify: true,", 1)))
 	i.apply("  - {group: bots, scopes: [mail]}\n")
@@ -23,7 +23,7 @@ func TestAChangeOfAnAgentsOwnersIsAMoveOfTheAgents(t *testing.T) {
 	i.becomes(agent, "scope:mail")
 	mail := i.mustGrant(p, agent, "mail-key", "scope:mail")
 	i.patch("/Agents/"+agent, `{"op":"replace","path":"owners","value":[{"value":"`+bob+`"}]}`)
-	stacktest.Eventually(t, 20*time.Second, "the platform's knowledge of the move", func() bool { return p.called("principal.mover", "") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the notification of the platform", func() bool { return p.called("principal.mover", "") > 0 })
 	changes := i.must("GET", "/v1/tenants/acme/changes?resource="+agent, i.operator, "")["items"].([]any)
 	if newest := changes[0].(map[string]any); fmt.Sprint(newest["changed"]) != "[owners]" {
 		t.Errorf("the newest change: %v", newest)
@@ -37,11 +37,11 @@ func TestAChangeOfAnAgentsOwnersIsAMoveOfTheAgents(t *testing.T) {
 		}
 	}
 	if reason := i.ask(entityOf("agent", agent), "mail", entityOf("service", "api")); reason != "allow" {
-		t.Errorf("acting for itself: %s", reason)
+		t.Errorf("acting for itself: %s, want allow", reason)
 	}
 }
 
-// lose has Ada lose the entitlement under which a stubborn key was granted.
+// lose grants Ada keys under an entitlement, and makes her lose the entitlement.
 func (i *installation) lose(p *platform, references ...string) (ada string, items []string) {
 	i.t.Helper()
 	i.apply(engineering)
@@ -55,7 +55,7 @@ func (i *installation) lose(p *platform, references ...string) (ada string, item
 	return ada, items
 }
 
-func TestASurvivorOfAMoveIsWaivedAndComesBackWhenTheWaiverIsOver(t *testing.T) {
+func TestWaiver_OfMoverSurvivorExpires(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) { c.Policy.Deadline = time.Second })
@@ -69,16 +69,16 @@ func TestASurvivorOfAMoveIsWaivedAndComesBackWhenTheWaiverIsOver(t *testing.T) {
 	i.must("POST", path+"/waive", i.operator, fmt.Sprintf(`{"itemId":%q,"reason":"the export must finish","until":%q}`, items[0], time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
 	i.must("POST", path+"/rerun", i.operator, `{"reason":"see"}`)
 	if c := i.closed(ada); c.Outcome != "completed" || c.Waived != 1 || i.state(items[0]) != "waived" {
-		t.Errorf("after the re-run: %+v, the key %s; want completed, with the waived one left alone", c, i.state(items[0]))
+		t.Errorf("after the re-run: %+v, the key %s; want completed and still waived", c, i.state(items[0]))
 	}
 	p.interceptWith(nil)
 	i.sql(`update inventory set waived_until = now() - interval '1 minute' where id = $1`, items[0])
 	if found := i.reconcile(); found.Waivers != 1 {
-		t.Errorf("the reconciler found %+v; want a waiver that is over", found)
+		t.Errorf("the reconciler found %+v; want one expired waiver", found)
 	}
 	i.becomesState(items[0], "verified")
 	if p.isAlive("stubborn") {
-		t.Error("the key works still")
+		t.Error("the key still works")
 	}
 }
 
@@ -101,7 +101,7 @@ func TestReconciler_RestartsLostMove(t *testing.T) {
 	}
 }
 
-func TestAWorkerKilledMidMoveLosesNothing(t *testing.T) {
+func TestWorker_KilledMidMoveLosesNothing(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -111,7 +111,7 @@ func TestAWorkerKilledMidMoveLosesNothing(t *testing.T) {
 	p.interceptWith(func(_ http.ResponseWriter, kind, reference string) bool {
 		if kind == "credential.revoke" && reference == "b" && !later.Swap(true) {
 			close(reached)
-			<-over // the answer never arrives
+			<-over // the response never arrives
 		}
 		return false
 	})
@@ -124,6 +124,6 @@ func TestAWorkerKilledMidMoveLosesNothing(t *testing.T) {
 		t.Errorf("the move %+v; want completed with %d verified", c, len(items))
 	}
 	if state := i.state(plain); state != "live" || !p.isAlive("plain") {
-		t.Errorf("what was granted under nothing is %s", state)
+		t.Errorf("the key without an entitlement is %s, want live", state)
 	}
 }

@@ -18,9 +18,8 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// TestRegister_HoldsUpNoDeactivation: a registration that was admitted and does not come to
-// its end keeps no deactivation from being committed; and what it registers at last is
-// ended by the cascade, whose place in the order is before it.
+// TestRegister_HoldsUpNoDeactivation checks that a stalled registration does not block the commit of
+// a deactivation, and that the cascade ends the credential once it is registered.
 func TestRegister_HoldsUpNoDeactivation(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -60,7 +59,7 @@ func TestRegister_HoldsUpNoDeactivation(t *testing.T) {
 	}
 	id, ok := (<-registered)["id"].(string)
 	if !ok {
-		t.Fatal("the registration was refused, though it was first")
+		t.Fatal("the registration was refused although it began before the deactivation")
 	}
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(id) != "verified" || p.isAlive("late") {
 		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(id))
@@ -70,9 +69,9 @@ func TestRegister_HoldsUpNoDeactivation(t *testing.T) {
 	}
 }
 
-// TestImport_ThatIsRefusedLocksNothing: an import with a bad line checks the others without
-// any lock, so that even a cascade waits for none.
-func TestImport_ThatIsRefusedLocksNothing(t *testing.T) {
+// TestImport_InvalidLocksNothing checks that an import with an invalid line checks the other lines
+// without inserting them, so that it takes no locks.
+func TestImport_InvalidLocksNothing(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -104,7 +103,7 @@ func (i *installation) ndjson(body string) (int, []byte) {
 	return resp.StatusCode, buf.Bytes()
 }
 
-// TestImport_HasARateForEachToken: what one token may import in a burst is bounded.
+// TestImport_HasARateForEachToken checks that the import burst of one token is limited.
 func TestImport_HasARateForEachToken(t *testing.T) {
 	i := installAPI(t)
 	body := strings.Repeat("{}\n", 10_000)
@@ -117,8 +116,8 @@ func TestImport_HasARateForEachToken(t *testing.T) {
 	}
 }
 
-// TestDecision_SkipsRestrictedOwners: a group of many restricted members that owns an
-// agent, and one member who is here.
+// TestDecision_SkipsRestrictedOwners uses an agent that is owned by a group with many restricted
+// members and one active member.
 func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 	i := installAPI(t)
 	boss := i.createUser("boss@example.com")
@@ -129,17 +128,17 @@ func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 		return i.must("GET", "/v1/principals/"+agent+"/standing", i.platform, "")
 	}
 	if s := ask(); s["standing"] != "active" {
-		t.Errorf("with one active member the agent stands as %v", s)
+		t.Errorf("with one active member the agent's standing is %v, want active", s)
 	}
 	var walked int
 	if err := i.connect().QueryRow(t.Context(), `
 		select count(*) from edges where source_id = $1 and attribute = 'members' and not restricted`, group).Scan(&walked); err != nil || walked != 1 {
-		t.Errorf("%d members are left to walk over (%v), want 1", walked, err)
+		t.Errorf("%d members are not marked as restricted (%v), want 1", walked, err)
 	}
-	// Marks follow a return and a departure, and edges that come later.
+	// The marks follow deactivations, reactivations and edges that are added later.
 	i.deactivate(boss)
 	if s := ask(); s["standing"] == "active" {
-		t.Errorf("with no active member the agent stands as %v", s)
+		t.Errorf("without an active member the agent's standing is %v", s)
 	}
 	i.must("PATCH", "/scim/v2/Users/"+boss, i.scim, patchActive("true"))
 	i.deactivate(boss)
@@ -147,11 +146,11 @@ func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 	i.must("PATCH", "/scim/v2/Users/"+boss, i.scim, patchActive("true"))
 	var marked int
 	if err := i.connect().QueryRow(t.Context(), `select count(*) from edges where target_id = $1 and restricted`, boss).Scan(&marked); err != nil || marked != 0 {
-		t.Errorf("%d edges to a member who is back are marked (%v), among them perhaps %s", marked, err, later)
+		t.Errorf("%d edges to a reactivated member are marked (%v), want none; the later group is %s", marked, err, later)
 	}
 }
 
-// crowdOfRestricted adds restricted members to a group, as SCIM would have left them.
+// crowdOfRestricted inserts n restricted members of a group, as deactivations through SCIM leave them.
 func (i *installation) crowdOfRestricted(group string, n int) {
 	i.t.Helper()
 	i.sql(fmt.Sprintf(`
@@ -164,8 +163,8 @@ func (i *installation) crowdOfRestricted(group string, n int) {
 	i.sql(fmt.Sprintf(`update edges e set restricted = true where source_id = '%s' and exists (select 1 from restrictions x where x.principal_id = e.target_id)`, group))
 }
 
-// TestTenants_LoadOfOneLeavesDecisionsOfOthers measures another tenant's decisions
-// while a hostile one does what costs most, against the same decisions before.
+// TestTenants_LoadOfOneLeavesDecisionsOfOthers compares the latency of one tenant's decisions while
+// another tenant sends the most expensive requests with their latency before.
 func TestTenants_LoadOfOneLeavesDecisionsOfOthers(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
@@ -217,15 +216,15 @@ func TestTenants_LoadOfOneLeavesDecisionsOfOthers(t *testing.T) {
 			stop()
 			clients.Wait()
 			t.Logf("p95 idle %s, under attack %s", idle, under)
-			// A floor, since five times a fraction of a millisecond is what any scheduler takes.
+			// 250 ms is the minimum bound, because five times a latency below 1 ms is within scheduling noise.
 			if under > max(5*idle, 250*time.Millisecond) {
-				t.Errorf("the other tenant's decisions take %s at p95, and %s when idle", under, idle)
+				t.Errorf("the other tenant's decisions take %s at p95, want at most 5 times the %s when idle", under, idle)
 			}
 		})
 	}
 }
 
-// send sends a request whose answer does not matter.
+// send sends a request and ignores the response.
 func (i *installation) send(ctx context.Context, method, path, token, media, body string) {
 	req, err := http.NewRequestWithContext(ctx, method, i.url+path, strings.NewReader(body))
 	if err != nil {
@@ -238,7 +237,8 @@ func (i *installation) send(ctx context.Context, method, path, token, media, bod
 	}
 }
 
-// decisionsP95 is how long decisions take, each of which must be answered.
+// decisionsP95 returns the 95th percentile of the latency of 600 decisions, all of which must
+// succeed.
 func (i *installation) decisionsP95(question string) time.Duration {
 	i.t.Helper()
 	took := make([]time.Duration, 0, 600)

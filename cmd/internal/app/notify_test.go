@@ -8,7 +8,7 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-func TestAPlatformThatWantsToKnowIsToldOfEachLifecycleChange(t *testing.T) {
+func TestNotify_SendsEachLifecycleChange(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(strings.Replace(p.connector(), "type: webhook,", "type: webhook, notify: true,", 1)))
 	told := func(kind string) {
@@ -25,25 +25,25 @@ func TestAPlatformThatWantsToKnowIsToldOfEachLifecycleChange(t *testing.T) {
 	told("principal.leaver")
 }
 
-func TestAPlatformIsNotToldOfAnotherTenantsChanges(t *testing.T) {
+func TestNotify_OmitsOtherTenants(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(strings.Replace(p.connector(), "type: webhook,", "type: webhook, notify: true,", 1)))
 	_, foreign, _ := i.newTenant("umbrella")
 	i.must("POST", "/scim/v2/Users", foreign, `{"userName":"eve@example.com"}`)
 	i.createUser("ada@example.com")
-	stacktest.Eventually(t, 20*time.Second, "the own tenant's joiner", func() bool { return p.called("principal.joiner", "") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the joiner of the connector's tenant", func() bool { return p.called("principal.joiner", "") > 0 })
 	if n := p.called("principal.joiner", ""); n != 1 {
-		t.Errorf("told of %d joiners, want only the own tenant's", n)
+		t.Errorf("notified of %d joiners, want only that of the connector's tenant", n)
 	}
 }
 
-func TestAPlatformIsToldWhoGainedAndLostWhat(t *testing.T) {
+func TestNotify_SendsGainedAndLostEntitlements(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(strings.Replace(p.connector(), "type: webhook,", "type: webhook, notify: true,", 1)))
 	i.apply("  - {group: engineering-prod, team: Engineering}\n  - {when: user.title == 'Countess', role: noble}\n")
 	ada := i.createUser("ada@example.com")
 	group := i.createGroup("engineering-prod")
-	stacktest.Eventually(t, 20*time.Second, "her arrival", func() bool { return p.called("principal.joiner", "") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the joiner's notification", func() bool { return p.called("principal.joiner", "") > 0 })
 	tell := func(kind, gained, lost string) {
 		t.Helper()
 		stacktest.Eventually(t, 20*time.Second, kind+" +"+gained+" -"+lost, func() bool {

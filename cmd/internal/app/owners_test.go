@@ -25,7 +25,7 @@ func (i *installation) active(agent string) bool {
 	return i.must("GET", "/scim/v2/Agents/"+agent, i.scim, "")["active"] != false
 }
 
-func TestAGroupOwnsThroughItsGroups(t *testing.T) {
+func TestOwners_IncludeMembersOfNestedGroups(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -35,15 +35,15 @@ func TestAGroupOwnsThroughItsGroups(t *testing.T) {
 	i.deactivate(ada)
 	i.closed(ada)
 	if !i.active(agent) || i.state(own) != "live" {
-		t.Errorf("the agent with another owner is suspended, or what it holds is %s", i.state(own))
+		t.Errorf("the agent with another owner is suspended, or its key is %s, want live", i.state(own))
 	}
 	i.deactivate(bob)
 	if c := i.closed(bob); c.Outcome != "completed" || i.active(agent) || i.state(own) != "verified" {
-		t.Errorf("cascade %+v; the agent's own is %s; want it suspended with all that it holds", c, i.state(own))
+		t.Errorf("cascade %+v; the agent's key is %s; want the agent suspended and its key verified", c, i.state(own))
 	}
 }
 
-func TestSubAgentsEndWithTheirParentUnlessTheyHaveAnOwner(t *testing.T) {
+func TestSubAgent_EndsWithParentUnlessOwned(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -51,7 +51,7 @@ func TestSubAgentsEndWithTheirParentUnlessTheyHaveAnOwner(t *testing.T) {
 		return i.must("POST", "/scim/v2/Agents", i.scim, fmt.Sprintf(`{"agentUserName":%q,"parent":{"value":%q},"owners":[%s]}`, name, parent, owners))["id"].(string)
 	}
 	top := i.createAgent("top", ada)
-	// Owners first, so that each may hold something; what is his goes on.
+	// Every sub-agent has an owner, so that it may hold a credential. Bob's is not affected.
 	sub := child("sub", top, `{"value":"`+ada+`"}`)
 	subsub := child("subsub", sub, `{"value":"`+ada+`"}`)
 	his := child("his", sub, `{"value":"`+bob+`"}`)
@@ -68,11 +68,11 @@ func TestSubAgentsEndWithTheirParentUnlessTheyHaveAnOwner(t *testing.T) {
 		t.Errorf("active: %v, want %v", got, want)
 	}
 	if s := i.state(held[his]); s != "live" {
-		t.Errorf("what the other owner's agent holds is %s, want live", s)
+		t.Errorf("the key of the other owner's agent is %s, want live", s)
 	}
 }
 
-func TestParentsAreNoCircleAndNoEndlessChain(t *testing.T) {
+func TestParent_RejectsCyclesAndLongChains(t *testing.T) {
 	i := installAPI(t)
 	ada := i.createUser("ada@example.com")
 	top := i.createAgent("top", ada)
@@ -91,11 +91,11 @@ func TestParentsAreNoCircleAndNoEndlessChain(t *testing.T) {
 	}
 	if status, answer := i.call("PATCH", "/scim/v2/Agents/"+top, i.scim,
 		`{"Operations":[{"op":"add","path":"parent","value":{"value":"`+parent+`"}}]}`); status != http.StatusBadRequest || answer["scimType"] != "invalidValue" {
-		t.Errorf("a circle of parents answered %d %v, want 400 invalidValue", status, answer)
+		t.Errorf("a cycle of parents answered %d %v, want 400 invalidValue", status, answer)
 	}
 }
 
-func TestAnOrphanGoesToTheManagerWhereThePolicySaysSo(t *testing.T) {
+func TestOrphan_IsTransferredToManager(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"orphans":"manager"}`)
@@ -108,7 +108,7 @@ func TestAnOrphanGoesToTheManagerWhereThePolicySaysSo(t *testing.T) {
 	hers, own := i.hold(p, ada, agent, "for-ada"), i.hold(p, agent, agent, "own")
 	i.deactivate(ada)
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" || i.state(own) != "live" || !i.active(agent) {
-		t.Errorf("cascade %+v, for her %s, its own %s, active %t; want hers ended and the agent going on", c, i.state(hers), i.state(own), i.active(agent))
+		t.Errorf("cascade %+v, key for Ada %s, own key %s, active %t; want verified, live and active", c, i.state(hers), i.state(own), i.active(agent))
 	}
 	owners := i.must("GET", "/scim/v2/Agents/"+agent, i.scim, "")["owners"].([]any)
 	found := false
@@ -118,24 +118,24 @@ func TestAnOrphanGoesToTheManagerWhereThePolicySaysSo(t *testing.T) {
 	if !found {
 		t.Errorf("owners %v, want the manager among them", owners)
 	}
-	// With a manager who is gone, or none, nobody can take it.
+	// Without an active manager, the orphan is suspended.
 	eve := managed("eve@example.com", ada)
 	orphan := i.createAgent("orphan", eve)
 	i.deactivate(eve)
 	i.closed(eve)
 	if i.active(orphan) {
-		t.Error("an orphan whose owner's manager is gone goes on")
+		t.Error("an orphan whose owner's manager is restricted is still active")
 	}
 }
 
-func TestAnAgentWhoseInnerGroupLosesItsLastMemberEnds(t *testing.T) {
+func TestAgent_EndsWhenNestedOwnerGroupIsEmptied(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
 	inner := i.group("inner", ada)
 	agent := i.createAgent("owned-from-outside", i.group("outer", inner))
 	id := i.hold(p, agent, agent, "own")
-	// The IdP empties the inner group first, and deactivates the person then.
+	// The IdP empties the inner group before it deactivates the user.
 	i.must("PATCH", "/scim/v2/Groups/"+inner, i.scim, `{"Operations":[{"op":"remove","path":"members"}]}`)
 	i.deactivate(ada)
 	if c := i.closed(agent); c.Outcome != "completed" || c.Trigger != "orphaned" || i.state(id) != "verified" {

@@ -14,22 +14,23 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// platform is an agent platform behind the webhook connector. It follows the
-// contract of docs/webhook.md, and fails as a test tells it to.
+// platform is an agent platform behind the webhook connector. It implements the
+// contract of docs/WEBHOOK.md; tests can intercept its requests.
 type platform struct {
 	url string
 
 	mu    sync.Mutex
-	alive map[string]bool // by reference; absent is unknown
+	alive map[string]bool // by reference; an unknown reference is absent
 	calls map[string]int  // by "type reference"
-	// What it was told to put in place, and what it was handed, by reference.
+	// secrets are the new secrets of credential.rotate, and published those of credential.rotated,
+	// by reference.
 	secrets, published map[string][]string
-	changes            []change // of entitlements, as told
-	// intercept may answer in the platform's place: it returns whether it did.
+	changes            []change // of entitlements, as notified
+	// intercept may write the response instead of the platform; it reports whether it did.
 	intercept func(w http.ResponseWriter, kind, reference string) bool
 }
 
-// A signing secret, in the form that Standard Webhooks has it.
+// webhookSecret is a signing secret in the format of Standard Webhooks.
 const webhookSecret = "whsec_bGVhdmVyLXRlc3RzLXNpZ25pbmctc2VjcmV0"
 
 func newPlatform(t testing.TB) *platform {
@@ -113,7 +114,7 @@ func (p *platform) serve(w http.ResponseWriter, body []byte) {
 	}
 }
 
-// change is what a platform was told that a principal gained and lost.
+// change is a notified change of a principal's entitlements.
 type change struct {
 	kind      string
 	Principal string   `json:"principal"`
@@ -121,7 +122,7 @@ type change struct {
 	Lost      []string `json:"lost"`
 }
 
-// told tells whether a notification of that kind said that.
+// told reports whether the platform received such a notification.
 func (p *platform) told(kind, principal, gained, lost string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -130,7 +131,7 @@ func (p *platform) told(kind, principal, gained, lost string) bool {
 	})
 }
 
-// connector is the platform's entry in leaver.yaml.
+// connector returns the YAML of the platform's connector in leaver.yaml.
 func (p *platform) connector() string {
 	return fmt.Sprintf("connectors:\n  - {name: platform, type: webhook, tenants: [acme], url: %q, secret: \"env:TEST_WEBHOOK_SECRET\"}\n", p.url)
 }
@@ -170,7 +171,7 @@ func (i *installation) hold(p *platform, principal, agent, reference string) str
 	return i.must("POST", "/v1/credentials", i.platform, body)["id"].(string)
 }
 
-// state is an item's state.
+// state returns the state of an item.
 func (i *installation) state(id string) string {
 	i.t.Helper()
 	return i.must("GET", "/v1/credentials/"+id, i.platform, "")["state"].(string)

@@ -9,8 +9,8 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// TestPooler_MainPathsInTransactionMode runs two tenants side by side through a real
-// pgbouncer whose server connections they share.
+// TestPooler_MainPathsInTransactionMode runs two tenants concurrently through a pgbouncer whose
+// server connections they share.
 func TestPooler_MainPathsInTransactionMode(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) { c.Database.URL = stacktest.Pgbouncer(t, c.Database.URL) })
@@ -25,7 +25,7 @@ func TestPooler_MainPathsInTransactionMode(t *testing.T) {
 	if found := i.must("GET", "/scim/v2/Users?filter=userName+eq+%22ada@example.com%22", i.scim, ""); found["totalResults"] != 1.0 {
 		t.Errorf("found %v", found)
 	}
-	// None of the tenants sees the other's, however the connections are shared.
+	// No tenant sees the other's resources although they share connections.
 	for range 20 {
 		if status, _ := i.call("GET", "/scim/v2/Users/"+bob, i.scim, ""); status != http.StatusNotFound {
 			t.Fatalf("another tenant's user is answered %d", status)

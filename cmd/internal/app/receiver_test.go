@@ -16,7 +16,7 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-func TestAReceiverThatHangsDelaysNobodyAndIsTold(t *testing.T) {
+func TestPush_HangingReceiverDelaysNoOtherAndIsReported(t *testing.T) {
 	long(t)
 	bad, good := newReceiver(t), newReceiver(t)
 	i := install(t, withPrivateReceivers)
@@ -30,14 +30,14 @@ func TestAReceiverThatHangsDelaysNobodyAndIsTold(t *testing.T) {
 			_ = conn.Close()
 		}
 	})
-	hangs := 2 // one for each of them: together longer than an attempt may be silent
+	hangs := 2 // one for each event: together longer than the heartbeat timeout of an attempt
 	bad.answerWith(func(w http.ResponseWriter, _ set) bool {
 		if hangs == 0 {
 			return false
 		}
 		hangs--
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			held = append(held, conn) // and no answer
+			held = append(held, conn) // without a response
 		}
 		return true
 	})
@@ -46,9 +46,9 @@ func TestAReceiverThatHangsDelaysNobodyAndIsTold(t *testing.T) {
 	i.deactivate(bob)
 	good.awaits(t, bob, "account-disabled")
 	if got := bad.events(ada); len(got) > 0 {
-		t.Errorf("the one that hangs has been told %v", got)
+		t.Errorf("the hanging receiver accepted %v, want nothing", got)
 	}
-	stacktest.Eventually(t, time.Minute, "why nothing is delivered", func() bool {
+	stacktest.Eventually(t, time.Minute, "the stream's last error", func() bool {
 		for _, v := range i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any) {
 			s := v.(map[string]any)
 			if said, _ := s["lastError"].(string); s["id"] == stream && said != "" {
@@ -61,8 +61,9 @@ func TestAReceiverThatHangsDelaysNobodyAndIsTold(t *testing.T) {
 	bad.awaits(t, bob, "account-disabled")
 }
 
-// The receiver has the token, and nobody knows: it is sent again, and is the same.
-func TestAWorkerKilledBetweenPushAndSettlingSendsTheSameTokenAgain(t *testing.T) {
+// TestPush_SendsSameTokenAgainAfterWorkerIsKilled kills the worker after the receiver has the token
+// and before the delivery is recorded.
+func TestPush_SendsSameTokenAgainAfterWorkerIsKilled(t *testing.T) {
 	long(t)
 	r := newReceiver(t)
 	i := installAPI(t, withPrivateReceivers)
@@ -76,7 +77,7 @@ func TestAWorkerKilledBetweenPushAndSettlingSendsTheSameTokenAgain(t *testing.T)
 		if first {
 			first = false
 			close(reached)
-			<-over // the worker is killed before it is answered, but the receiver has the token
+			<-over // the worker is killed before the response arrives
 		}
 		return false
 	})
@@ -91,11 +92,11 @@ func TestAWorkerKilledBetweenPushAndSettlingSendsTheSameTokenAgain(t *testing.T)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.took[0].JTI != r.took[1].JTI {
-		t.Errorf("sent again it is another: %s and %s", r.took[0].JTI, r.took[1].JTI)
+		t.Errorf("the second delivery has another jti: %s and %s", r.took[0].JTI, r.took[1].JTI)
 	}
 }
 
-// signer is an installation with one token to sign, whose processes start anew.
+// signer is an installation with one token to sign. Each step uses a new process.
 type signer struct {
 	*installation
 	token, poll string
@@ -110,8 +111,8 @@ func newSigner(t *testing.T) signer {
 	return s
 }
 
-// signs is the key that a process signs with which knows nothing yet, and whose
-// token verifies by the keys that another serves.
+// signs returns the id of the key with which a new process signs, and checks that
+// the token verifies with the keys that another process serves.
 func (s signer) signs() (key string) {
 	s.t.Helper()
 	for _, raw := range s.another().must("POST", s.poll, s.token, `{"returnImmediately":true}`)["sets"].(map[string]any) {
@@ -120,7 +121,7 @@ func (s signer) signs() (key string) {
 			s.t.Fatal(err)
 		}
 		if _, ok := openSET(s.another().url+"/ssf/v1/jwks.json", raw.(string)); !ok {
-			s.t.Error("what one process signs does not verify by the keys of another")
+			s.t.Error("the token of one process does not verify with the keys that another serves")
 		}
 		return parsed.Headers[0].KeyID
 	}
@@ -128,7 +129,7 @@ func (s signer) signs() (key string) {
 	return ""
 }
 
-// served are the keys that a process serves.
+// served returns the ids of the keys that a new process serves.
 func (s signer) served() (ids []string) {
 	s.t.Helper()
 	for _, k := range s.another().must("GET", "/ssf/v1/jwks.json", "", "")["keys"].([]any) {
@@ -137,58 +138,58 @@ func (s signer) served() (ids []string) {
 	return ids
 }
 
-// age lets time pass for a key.
+// age moves the creation of a key back by an interval.
 func (s signer) age(key, by string) {
 	s.t.Helper()
 	s.sql(`update signing_keys set created_at = created_at - $2::interval where id = $1`, key, by)
 }
 
-// succeeded has a key signed with for nearly a month, and returns it and its successor.
+// succeeded ages the signing key to nearly a month, and returns it and its successor.
 func (s signer) succeeded() (first, second string) {
 	s.t.Helper()
 	first = s.signs()
 	s.age(first, "29 days 23 hours")
 	if still := s.signs(); still != first {
-		s.t.Errorf("before its month is over %s signs in its place", still)
+		s.t.Errorf("before its month is over, %s signs instead", still)
 	}
 	both := s.served()
 	if len(both) != 2 || !slices.Contains(both, first) {
-		s.t.Fatalf("an hour before it is over %v are served, want the first and its successor", both)
+		s.t.Fatalf("an hour before its month is over, the keys %v are served, want the first and its successor", both)
 	}
 	return first, both[slices.IndexFunc(both, func(id string) bool { return id != first })]
 }
 
-func TestProcessesSignWithOneKey(t *testing.T) {
+func TestSigning_ProcessesShareOneKey(t *testing.T) {
 	s := newSigner(t)
 	if first, again := s.signs(), s.signs(); first != again {
 		t.Errorf("one process signs with %s, the next with %s", first, again)
 	}
 }
 
-func TestAKeysSuccessorIsServedBeforeItSigns(t *testing.T) {
+func TestSigning_SuccessorIsServedBeforeItSigns(t *testing.T) {
 	s := newSigner(t)
 	first, second := s.succeeded()
 	s.age(first, "2 hours")
 	s.age(second, "2 hours")
 	if now := s.signs(); now != second {
-		t.Errorf("after a month %s signs, want %s", now, second)
+		t.Errorf("after a month, %s signs, want %s", now, second)
 	}
 }
 
-func TestAKeyIsServedAsLongAsWhatItSignedMayBeUnderWay(t *testing.T) {
+func TestSigning_OldKeyIsServedWhileItsTokensMayBeInTransit(t *testing.T) {
 	s := newSigner(t)
 	first, _ := s.succeeded()
 	s.age(first, "2 hours")
 	if ids := s.served(); !slices.Contains(ids, first) {
-		t.Errorf("what the first key signed can be verified no more: %v", ids)
+		t.Errorf("the first key is no longer served although its tokens may be in transit: %v", ids)
 	}
 	s.age(first, "30 days")
 	if ids := s.served(); slices.Contains(ids, first) {
-		t.Errorf("the first key is served for ever: %v", ids)
+		t.Errorf("the first key is still served after 30 more days: %v", ids)
 	}
 }
 
-func TestProcessesThatSignForTheFirstTimeAtOnceAreAllVerified(t *testing.T) {
+func TestSigning_ConcurrentFirstUseVerifies(t *testing.T) {
 	s := newSigner(t)
 	processes := []*installation{s.another(), s.another(), s.another()}
 	var all sync.WaitGroup
@@ -202,7 +203,7 @@ func TestProcessesThatSignForTheFirstTimeAtOnceAreAllVerified(t *testing.T) {
 		sets, _ := answer["sets"].(map[string]any)
 		for _, raw := range sets {
 			if _, ok := openSET(jwks, raw.(string)); !ok {
-				t.Errorf("what process %d has signed does not verify", n)
+				t.Errorf("the token of process %d does not verify", n)
 			}
 		}
 		if len(sets) != 1 {

@@ -21,9 +21,9 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// record writes the histories that workflows/replay_test.go replays. Record
-// them from a commit that is deployed, never from a change under test: what is
-// already running is what a change must not break.
+// record enables the recording of the histories that workflows/replay_test.go
+// replays. Record them from a deployed commit, never from a change under test:
+// a change must not break workflows that are already running.
 var record = flag.Bool("record", false, "record the histories that the replay test replays")
 
 var testdata = filepath.Join("..", "..", "..", "workflows", "testdata")
@@ -67,8 +67,8 @@ func (i *installation) recordLeavers(p *platform) {
 	i.record("leaver-batched-rerun", failed.WorkflowID, rerun)
 }
 
-// recordMoves records a mover that ends what was granted under a lost entitlement, and
-// the team syncs in which a member comes, and goes.
+// recordMoves records a mover that ends a credential granted under a lost entitlement, and the team
+// syncs for an added and a removed member.
 func (i *installation) recordMoves(p *platform) {
 	i.apply("  - {group: engineering-prod, team: Engineering}\n")
 	cyd := i.createUser("cyd@example.com")
@@ -84,7 +84,7 @@ func (i *installation) recordMoves(p *platform) {
 	}
 }
 
-// recordTransmission records the pushing of a token.
+// recordTransmission records the push of a token.
 func (i *installation) recordTransmission(r *receiver) {
 	i.relaysSignals()
 	stream := i.stream(r, i.token(i.tenant.ID, auth.ClassReceiver), ssf.AccountDisabled)
@@ -94,11 +94,11 @@ func (i *installation) recordTransmission(r *receiver) {
 	i.record("transmit-pushed", fmt.Sprintf("transmit/%s/%s", i.tenant.ID, stream), "")
 }
 
-// record writes a run's history, once it is over; of the latest run where none is
-// named. One that is there is never replaced: workflows of its code may still run.
+// record waits for the end of a run, the latest if run is empty, and writes its history. It never
+// replaces an existing file, because workflows of that code may still be running.
 func (i *installation) record(name, workflow, run string) {
 	i.t.Helper()
-	_ = i.app.temporal.GetWorkflow(i.t.Context(), workflow, run).Get(i.t.Context(), nil) // how it ended, the history tells
+	_ = i.app.temporal.GetWorkflow(i.t.Context(), workflow, run).Get(i.t.Context(), nil) // the history has its result
 	history := &historypb.History{}
 	events := i.app.temporal.GetWorkflowHistory(i.t.Context(), workflow, run, true, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {

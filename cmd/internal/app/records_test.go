@@ -14,7 +14,7 @@ import (
 	"github.com/leaverhq/leaver/internal/auth"
 )
 
-// walk reads a list to its end, page by page.
+// walk returns all items of a list, read in pages of limit.
 func (i *installation) walk(path string, limit int) (items []map[string]any) {
 	i.t.Helper()
 	for cursor := ""; ; {
@@ -30,7 +30,8 @@ func (i *installation) walk(path string, limit int) (items []map[string]any) {
 	}
 }
 
-// TestAudit_RecordsWhatOperatorsDo: who, what, and how it was before and is after.
+// TestAudit_RecordsWhatOperatorsDo checks that the audit log has each act's actor and verb, and the
+// state before and after.
 func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 	i := installAPI(t)
 	p := newIDP(t)
@@ -48,13 +49,13 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 	var verbs []string
 	for _, a := range acts {
 		if !strings.HasPrefix(a["actor"].(string), "operator-token/") {
-			continue // the test's own, at the database
+			continue // done by the test directly in the database
 		}
 		verbs = append(verbs, a["verb"].(string))
 	}
 	want := []string{"tenant.configure", "token.issue", "token.revoke", "issuer.add", "issuer.remove", "schema.put", "schema.delete"}
 	if !slices.Equal(verbs, want) {
-		t.Errorf("on record: %v, want %v", verbs, want)
+		t.Errorf("the audit log has %v, want %v", verbs, want)
 	}
 	for _, a := range acts {
 		if a["verb"] == "tenant.configure" {
@@ -63,12 +64,12 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 			}
 		}
 		if strings.Contains(fmt.Sprint(a), token["secret"].(string)) {
-			t.Error("a secret is on record")
+			t.Error("the audit log contains a secret")
 		}
 	}
 	of := i.walk("/v1/acts", 500)
 	if last := of[len(of)-1]; last["verb"] != "token.issue" || !strings.HasPrefix(last["actor"].(string), "operator-token/") {
-		t.Errorf("of the installation: %v", last)
+		t.Errorf("the installation's last act is %v, want token.issue by an operator token", last)
 	}
 	tokens := i.walk("/v1/operator-tokens", 500)
 	if by, _ := tokens[len(tokens)-1]["createdBy"].(string); !strings.HasPrefix(by, "operator-token/") {
@@ -86,7 +87,8 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 	}
 }
 
-// TestThreshold_IsLoosenedByAnApproverAlone: an operator alone must not take it away.
+// TestThreshold_IsLoosenedByAnApproverAlone checks that an operator may set and tighten a threshold,
+// and that only an approver may loosen it.
 func TestThreshold_IsLoosenedByAnApproverAlone(t *testing.T) {
 	i := installAPI(t)
 	approver := i.token(uuid.Nil, auth.ClassApprover)
@@ -126,15 +128,15 @@ func TestApprovers_AreOutOfOperatorsReach(t *testing.T) {
 	if status, _ := i.raw("DELETE", "/v1/operator-tokens/"+of.ID.String(), i.operator, ""); status != http.StatusNotFound {
 		t.Errorf("revoking an approver's token was answered %d, want 404", status)
 	}
-	if status, _ := i.call("POST", "/v1/tenants/acme/brakes/release", secret, `{"reason":"x"}`); status != http.StatusConflict { // none is held
+	if status, _ := i.call("POST", "/v1/tenants/acme/brakes/release", secret, `{"reason":"x"}`); status != http.StatusConflict { // no deactivation is held
 		t.Errorf("the approver was answered %d, want 409", status)
 	}
 	if err := i.app.Auth().Revoke(t.Context(), uuid.Nil, of.ID, auth.ClassApprover); err != nil {
-		t.Errorf("at the database: %v", err)
+		t.Errorf("revoking it directly in the database: %v", err)
 	}
 }
 
-// TestActs_PageToTheEnd: a waiver does not hide behind hundreds of retries.
+// TestActs_PageToTheEnd checks that a waiver after hundreds of retries is on the last page.
 func TestActs_PageToTheEnd(t *testing.T) {
 	i := installAPI(t)
 	ada := i.createUser("ada@example.com")
@@ -150,8 +152,8 @@ func TestActs_PageToTheEnd(t *testing.T) {
 	}
 }
 
-// TestHistory_NamesWhoRegisteredAndReleased: what a platform gives up right before its
-// holder leaves is no riddle.
+// TestHistory_NamesWhoRegisteredAndReleased checks that the history of a credential names the token
+// that registered and the token that released it.
 func TestHistory_NamesWhoRegisteredAndReleased(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -173,7 +175,8 @@ func TestHistory_NamesWhoRegisteredAndReleased(t *testing.T) {
 	}
 }
 
-// TestExpires_IsTakenOfShortLivedTokensOnly: a platform's word must not let a key live on.
+// TestExpires_IsTakenOfShortLivedTokensOnly checks that a platform's response "expires" is accepted
+// only for tokens that expire soon; any other credential is a survivor.
 func TestExpires_IsTakenOfShortLivedTokensOnly(t *testing.T) {
 	long(t)
 	for name, c := range map[string]struct {
@@ -210,7 +213,8 @@ func TestExpires_IsTakenOfShortLivedTokensOnly(t *testing.T) {
 	}
 }
 
-// TestExpiring_IsProbedOnceItsExpiryHasPassed: what lives on then is a survivor.
+// TestExpiring_IsProbedOnceItsExpiryHasPassed checks that a credential that is alive after its expiry
+// becomes a survivor.
 func TestExpiring_IsProbedOnceItsExpiryHasPassed(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -236,7 +240,7 @@ func TestExpiring_IsProbedOnceItsExpiryHasPassed(t *testing.T) {
 	}
 }
 
-// TestSecrets_AreErasedOnceNothingNeedsThem, of items and of rotations.
+// TestSecrets_AreErasedOnceNothingNeedsThem checks the secrets of items and of rotations.
 func TestSecrets_AreErasedOnceNothingNeedsThem(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
@@ -249,11 +253,12 @@ func TestSecrets_AreErasedOnceNothingNeedsThem(t *testing.T) {
 	var kept int
 	if err := i.connect().QueryRow(t.Context(), `
 		select (select count(*) from inventory where id = $1 and secret is not null) + (select count(*) from rotations where new_secret is not null)`, hers).Scan(&kept); err != nil || kept != 0 {
-		t.Errorf("%d secrets are kept (%v)", kept, err)
+		t.Errorf("%d secrets are stored (%v), want none", kept, err)
 	}
 }
 
-// TestRegister_ForAnExpiredAgentIsRefused before the sweep has deactivated it.
+// TestRegister_ForAnExpiredAgentIsRefused registers a credential before the sweep has deactivated the
+// agent.
 func TestRegister_ForAnExpiredAgentIsRefused(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -266,9 +271,9 @@ func TestRegister_ForAnExpiredAgentIsRefused(t *testing.T) {
 	}
 }
 
-// TestRelease_WaitsForALeaverWhoOwnedThroughAGroup: with Temporal down, she is back before
-// her cascade has come to what her agent holds.
-func TestRelease_WaitsForALeaverWhoOwnedThroughAGroup(t *testing.T) {
+// TestRelease_RefusedWhileCascadeOfGroupOwnerIsPending reactivates the owner before a worker has run
+// the cascade.
+func TestRelease_RefusedWhileCascadeOfGroupOwnerIsPending(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -277,6 +282,6 @@ func TestRelease_WaitsForALeaverWhoOwnedThroughAGroup(t *testing.T) {
 	i.deactivate(ada)
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
 	if status, raw := i.raw("DELETE", "/v1/credentials/"+id, i.platform, ""); status != http.StatusConflict {
-		t.Errorf("releasing it was answered %d %s, want 409", status, raw)
+		t.Errorf("releasing the agent's key was answered %d %s, want 409", status, raw)
 	}
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// The worker's process is killed after each step's work downstream, before the step is
-// stored, and another goes on.
-func TestARotationWhoseWorkerIsKilledAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testing.T) {
+// TestRotation_WorkerKilledAtAnyStepLeavesOneWorkingSecret kills the worker process after the
+// downstream work of each step and before the step is stored, and starts another worker.
+func TestRotation_WorkerKilledAtAnyStepLeavesOneWorkingSecret(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	owner := stacktest.NewDownstream(t)
@@ -29,7 +29,7 @@ func TestARotationWhoseWorkerIsKilledAnywhereEndsWithOneWorkingAndOneDeadSecret(
 		"done":      "new.step = 'done'",
 	} {
 		t.Run(step, func(t *testing.T) {
-			t.Parallel() // most of it is waiting for a heartbeat that does not come
+			t.Parallel() // it mostly waits for a heartbeat timeout
 			d := &crm{t: t, owner: owner}
 			i := installAPI(t, withConnectors(list), func(c *config.Config) { c.Temporal = stacktest.OwnTemporal(t) })
 			ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -46,20 +46,19 @@ func TestARotationWhoseWorkerIsKilledAnywhereEndsWithOneWorkingAndOneDeadSecret(
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if sent := p.published[item.Reference]; len(sent) == 0 || sent[len(sent)-1] != item.Secret.Reveal() {
-				t.Errorf("the other holder's platform was handed %d secrets, and not that last", len(sent))
+				t.Errorf("the other holder's platform received %d secrets, want the current one last", len(sent))
 			}
 		})
 	}
 }
 
-// stalledWrites are writes of a table that wait.
+// stalledWrites blocks writes of a table.
 type stalledWrites struct {
 	i    *installation
 	conn *pgx.Conn
 }
 
-// stallWrites has the writes of a table that meet a condition wait, until they are
-// discarded.
+// stallWrites blocks the updates of a table that meet a condition, until they are discarded.
 func (i *installation) stallWrites(table, condition string) stalledWrites {
 	i.t.Helper()
 	conn := i.connect()
@@ -77,18 +76,18 @@ func (i *installation) stallWrites(table, condition string) stalledWrites {
 
 const stalledSessions = ` from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`
 
-// awaitOne returns once a write waits.
+// awaitOne waits until a write is blocked.
 func (s stalledWrites) awaitOne() {
 	s.i.t.Helper()
-	stacktest.Eventually(s.i.t, 30*time.Second, "the write that is held", func() bool {
+	stacktest.Eventually(s.i.t, 30*time.Second, "a blocked write", func() bool {
 		var n int
 		err := s.conn.QueryRow(s.i.t.Context(), `select count(*)`+stalledSessions).Scan(&n)
 		return err == nil && n > 0
 	})
 }
 
-// discard undoes the writes that wait, as those of a session that is gone, and has none
-// wait any more.
+// discard terminates the sessions with blocked writes, as if they were disconnected, and stops
+// blocking writes.
 func (s stalledWrites) discard() {
 	s.i.t.Helper()
 	stacktest.Eventually(s.i.t, 30*time.Second, "the end of the dead worker's session", func() bool {

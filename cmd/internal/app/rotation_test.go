@@ -20,8 +20,8 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
-// crm is a downstream database with a connector that hands new secrets over to
-// the test, and crashes where the test tells it to.
+// crm is a downstream database with a connector that publishes new secrets to the
+// test and panics at the test's failpoint.
 type crm struct {
 	*postgres.Connector
 	t     testing.TB
@@ -30,12 +30,12 @@ type crm struct {
 	mu        sync.Mutex
 	crashAt   string
 	crashed   bool
-	refuse    bool // to take new secrets
-	busy      int  // how often it cannot retire yet
+	refuse    bool // Publish fails
+	busy      int  // number of times that Retire fails with open sessions
 	published []connectors.Publication
 }
 
-// newCRM is the connector `crm` of an installation whose workers do not run yet.
+// newCRM adds the connector `crm` to an installation whose workers do not run yet.
 func (i *installation) newCRM() *crm {
 	i.t.Helper()
 	d := &crm{t: i.t, owner: stacktest.NewDownstream(i.t)}
@@ -120,7 +120,7 @@ func (d *crm) exec(sql string) {
 	}
 }
 
-// account makes a role with a password.
+// account creates a login role with a password.
 func (d *crm) account() (role, password string) {
 	d.t.Helper()
 	role, password = "a_"+strings.ReplaceAll(uuid.NewString(), "-", "")[:12], rand.Text()
@@ -133,7 +133,7 @@ func (d *crm) account() (role, password string) {
 	return role, password
 }
 
-// exists tells whether there is a role of that name.
+// exists reports whether a role with the name exists.
 func (d *crm) exists(role string) (exists bool) {
 	d.t.Helper()
 	conn, err := pgx.Connect(context.Background(), d.owner)
@@ -147,14 +147,14 @@ func (d *crm) exists(role string) (exists bool) {
 	return exists
 }
 
-// immortal is a downstream that refuses to end anything.
+// immortal is a downstream that refuses every revocation.
 type immortal struct{ *crm }
 
 func (immortal) Revoke(context.Context, connectors.Target) (connectors.Answer, error) {
 	return connectors.Answer{}, connectors.Permanent("the role lacks the privilege")
 }
 
-// successors are the login roles that rotations have made of an account.
+// successors returns the login roles that rotations have created for an account.
 func (d *crm) successors(role string) []string {
 	d.t.Helper()
 	conn, err := pgx.Connect(context.Background(), d.owner)
@@ -193,7 +193,7 @@ func (i *installation) holdAccount(principal, role, password, more string) strin
 		`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q%s}`, principal, role, password, more))["id"].(string)
 }
 
-// opened is an item with its secret.
+// opened returns an item with its secret.
 func (i *installation) opened(id string) *credential.Opened {
 	i.t.Helper()
 	item, err := i.app.inventory().Open(i.t.Context(), i.tenant.ID, uuid.MustParse(id))
@@ -203,9 +203,9 @@ func (i *installation) opened(id string) *credential.Opened {
 	return item
 }
 
-// TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret has a
-// failpoint after each step; the last is the database's, after the proof.
-func TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testing.T) {
+// TestRotation_CrashAtAnyStepLeavesOneWorkingSecret has a failpoint after each step.
+// The last failpoint is in the database, after the probe.
+func TestRotation_CrashAtAnyStepLeavesOneWorkingSecret(t *testing.T) {
 	long(t)
 	for _, point := range []string{"nowhere", "begun", "made", "proven", "published", "retired", "dead", "concluded"} {
 		t.Run(point, func(t *testing.T) {
@@ -222,29 +222,29 @@ func TestARotationThatCrashesAnywhereEndsWithOneWorkingAndOneDeadSecret(t *testi
 			i.deactivate(ada)
 			item := i.rotatedOnce(d, ada, role, old, hers, his)
 			if point != "nowhere" && point != "concluded" && !d.crashed {
-				t.Fatal("the failpoint was not reached: the test proves nothing")
+				t.Fatal("the failpoint was not reached")
 			}
 			last := d.published[len(d.published)-1]
 			if last.Secret != item.Secret || last.Reference != item.Reference || last.Account != role || len(last.Holders) != 1 || last.Holders[0].String() != his {
-				t.Errorf("published %s for %v; want the account's new one for %s", last.Reference, last.Holders, his)
+				t.Errorf("published %s for %v; want the account's new login for %s", last.Reference, last.Holders, his)
 			}
 		})
 	}
 }
 
-// rotatedOnce makes sure that Ada's leave has left one dead secret and one that works,
-// and returns the other holder's item.
+// rotatedOnce checks that Ada's cascade has left the old secret dead and exactly one new secret that
+// works, and returns the other holder's item.
 func (i *installation) rotatedOnce(d *crm, ada, role, old, hers, his string) *credential.Opened {
 	i.t.Helper()
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" || i.state(his) != "live" {
 		i.t.Fatalf("cascade %+v, hers %s, his %s; want completed, verified, live", c, i.state(hers), i.state(his))
 	}
 	if d.logsIn(role, old) {
-		i.t.Error("the old secret works")
+		i.t.Error("the old secret still works")
 	}
 	made := d.successors(role)
 	if len(made) != 1 {
-		i.t.Fatalf("%d secrets were made, want 1: %v", len(made), made)
+		i.t.Fatalf("%d secrets were created, want 1: %v", len(made), made)
 	}
 	item := i.opened(his)
 	if item.Reference != made[0] || !d.logsIn(item.Reference, item.Secret.Reveal()) {
@@ -253,7 +253,7 @@ func (i *installation) rotatedOnce(d *crm, ada, role, old, hers, his string) *cr
 	return item
 }
 
-// failOnce has the database refuse the first write of a table that meets a condition.
+// failOnce makes the first update of a table that meets a condition fail.
 func (i *installation) failOnce(table, condition string) {
 	i.t.Helper()
 	for _, sql := range []string{
@@ -266,7 +266,7 @@ func (i *installation) failOnce(table, condition string) {
 	}
 }
 
-func TestTwoCascadesThatMeetAtAnAccountRotateItOnce(t *testing.T) {
+func TestRotation_ConcurrentCascadesRotateOnce(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
@@ -289,7 +289,7 @@ func TestTwoCascadesThatMeetAtAnAccountRotateItOnce(t *testing.T) {
 	}
 }
 
-func TestAHolderWhoWasHandedTheNewSecretAndLeavesThenEndsItToo(t *testing.T) {
+func TestRotation_EndsNewSecretOfHolderWhoLeavesLater(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
@@ -306,22 +306,22 @@ func TestAHolderWhoWasHandedTheNewSecretAndLeavesThenEndsItToo(t *testing.T) {
 		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(his))
 	}
 	if d.logsIn(handed.Reference, handed.Secret.Reveal()) {
-		t.Error("what the second leaver was handed works")
+		t.Error("the second leaver's new secret still works")
 	}
 	if item := i.opened(kept); !d.logsIn(item.Reference, item.Secret.Reveal()) || item.Account != role {
 		t.Errorf("the remaining holder's secret of account %q does not work", item.Account)
 	}
 }
 
-func TestAnAccountNobodyElseReliesOnIsDisabled(t *testing.T) {
+func TestAccount_IsDisabledUnlessShared(t *testing.T) {
 	long(t)
 	for name, c := range map[string]struct {
 		more string
 		made int
 	}{
-		"by one holder":                       {``, 0},
-		"relied on by others outside":         {`,"reliedOnBy":["billing"]`, 1},
-		"shared with somebody not registered": {`,"shared":true`, 1},
+		"one holder":                         {``, 0},
+		"relied on by another system":        {`,"reliedOnBy":["billing"]`, 1},
+		"shared with an unregistered holder": {`,"shared":true`, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := installAPI(t)
@@ -341,9 +341,9 @@ func TestAnAccountNobodyElseReliesOnIsDisabled(t *testing.T) {
 	}
 }
 
-// TestAnUnfinishedRotationLeavesNoOrphanedSecret: the holders' platform refuses the
-// new secret, so the old one lives; then the last holder goes.
-func TestAnUnfinishedRotationLeavesNoOrphanedSecret(t *testing.T) {
+// TestRotation_UnfinishedLeavesNoOrphanedSecret uses a platform that refuses the new secret, so that
+// the old one stays alive, and then deactivates the last holder.
+func TestRotation_UnfinishedLeavesNoOrphanedSecret(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
@@ -375,7 +375,7 @@ func TestAnUnfinishedRotationLeavesNoOrphanedSecret(t *testing.T) {
 	}
 }
 
-func TestASharedAccountThatNobodyCanPublishIsRefusedAtRegistration(t *testing.T) {
+func TestRegister_RefusesSharedAccountWithoutPublisher(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	i.app.connectors["crm"] = registry.Entry{Connector: d.Connector, Type: "postgres", Tenants: []string{"acme"}}
@@ -387,9 +387,9 @@ func TestASharedAccountThatNobodyCanPublishIsRefusedAtRegistration(t *testing.T)
 	}
 }
 
-// TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim: he has the new secret by
-// then, so the account is rotated twice.
-func TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim(t *testing.T) {
+// TestRotation_RepeatsIfRecipientLeavesMeanwhile deactivates a holder who already has the new secret,
+// so that the account must be rotated twice.
+func TestRotation_RepeatsIfRecipientLeavesMeanwhile(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
@@ -406,7 +406,7 @@ func TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim(t *testing.T) {
 	})
 	handed := d.published[0]
 	if len(handed.Holders) != 2 {
-		t.Fatalf("published for %v, want both others", handed.Holders)
+		t.Fatalf("published for %v, want both other holders", handed.Holders)
 	}
 	i.deactivate(bob)
 	for who, id := range map[string]string{ada: hers, bob: his} {
@@ -415,16 +415,16 @@ func TestAHolderWhoLeavesInTheMiddleOfARotationThatWasForHim(t *testing.T) {
 		}
 	}
 	if d.logsIn(role, old) || d.logsIn(handed.Reference, handed.Secret.Reveal()) {
-		t.Error("the old secret, or what the leaver was handed, works")
+		t.Error("the old secret or the leaver's new secret still works")
 	}
 	if item := i.opened(kept); !d.logsIn(item.Reference, item.Secret.Reveal()) {
 		t.Error("the remaining holder's secret does not work")
 	}
 }
 
-// TestARotationThatNobodyIsLeftForIsNone: both holders were here when the first
-// one's account was found, and neither when it is ended.
-func TestARotationThatNobodyIsLeftForIsNone(t *testing.T) {
+// TestRotation_DisablesAccountIfNoHolderIsLeft deactivates the second holder after the first cascade
+// has discovered the account and before it ends it.
+func TestRotation_DisablesAccountIfNoHolderIsLeft(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
@@ -443,6 +443,6 @@ func TestARotationThatNobodyIsLeftForIsNone(t *testing.T) {
 		}
 	}
 	if made := d.successors(role); len(made) != 0 || d.logsIn(role, old) {
-		t.Errorf("secrets %v were made for nobody, or the account logs in", made)
+		t.Errorf("secrets %v were created without a holder, or the account can log in", made)
 	}
 }

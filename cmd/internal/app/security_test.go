@@ -18,7 +18,7 @@ import (
 	"github.com/leaverhq/leaver/scim"
 )
 
-// route is a registered route with a stand-in for each parameter.
+// route is a registered route; its pattern has a placeholder for each parameter.
 type route struct{ method, pattern string }
 
 func (i *installation) routes() []route {
@@ -34,7 +34,7 @@ func (i *installation) routes() []route {
 	return routes
 }
 
-// tenantTables are those whose every row is a tenant's.
+// tenantTables are the tables in which every row belongs to a tenant.
 var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts",
 	"changes", "unique_values", "tenant_schemas", "issuers", "inventory_states", "unbound", "rotations", "rotation_holders", "brakes",
@@ -45,11 +45,11 @@ var tenantTables = []string{
 var open = map[string]bool{
 	"/livez": true, "/readyz": true, "/v1/openapi.yaml": true, "/.well-known/authzen-configuration": true,
 	"/.well-known/ssf-configuration/t/{tenant}": true, "/ssf/v1/jwks.json": true,
-	// What is sent there is signed itself, and refused as RFC 8935 has it: see ways_test.go.
+	// Security event tokens are signed and refused as RFC 8935 specifies; see ways_test.go.
 	"/t/{tenant}/events": true,
 }
 
-// everyRouteRefusesWhoHasNoTokenOfItsClass is bug 5 of the table.
+// everyRouteRefusesWhoHasNoTokenOfItsClass tests bug 5 of the table.
 func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 	i := installAPI(t)
 	_, otherSCIM, _ := i.newTenant("umbrella")
@@ -72,7 +72,7 @@ func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 			if status, _ := i.raw(r.method, path, token, `{}`); status != http.StatusUnauthorized {
 				t.Errorf("%s %s with %s answered %d, want 401", r.method, path, what, status)
 			}
-			// However the path is encoded, it leads nowhere without a token.
+			// No encoding of the path bypasses authentication.
 			for _, encoded := range []string{strings.ReplaceAll(path, "-", "%2D"), path + "%2F", "/" + strings.Replace(path[1:], "/", "%2F", 1)} {
 				if status, _ := i.raw(r.method, encoded, token, `{}`); status != http.StatusUnauthorized && status != http.StatusNotFound {
 					t.Errorf("%s %s with %s answered %d, want 401 or 404", r.method, encoded, what, status)
@@ -82,7 +82,7 @@ func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 	}
 }
 
-// twoTenantsCannotSeeEachOtherOnAnyRoute is bug 13 of the table.
+// twoTenantsCannotSeeEachOtherOnAnyRoute tests bug 13 of the table.
 func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
@@ -103,7 +103,7 @@ func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 		case strings.HasPrefix(r.pattern, "/v1/credentials"), strings.HasPrefix(r.pattern, "/v1/scheduled-runs"):
 			token = otherPlatform
 		case strings.HasPrefix(r.pattern, "/v1/tenants/{tenant}"):
-			token = i.operator // who names the other tenant
+			token = i.operator // the path names the other tenant
 		default:
 			continue
 		}
@@ -117,7 +117,7 @@ func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 			if strings.Contains(r.pattern, "{id}") && status < 400 {
 				t.Errorf("%s %s with %s's id answered %d", r.method, r.pattern, what, status)
 			}
-			// A create may echo what was sent; it must not lead to the other tenant.
+			// Only reads are checked: the response to a create may echo the ids that were sent.
 			for name, foreign := range ids {
 				if r.method == http.MethodGet && strings.Contains(string(raw), foreign) {
 					t.Errorf("%s %s shows %s of the other tenant", r.method, r.pattern, name)
@@ -137,7 +137,7 @@ func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 	}
 }
 
-func TestRowLevelSecurityRefusesAQueryThatForgetsItsTenant(t *testing.T) {
+func TestRowLevelSecurity_HidesRowsWithoutTenant(t *testing.T) {
 	i := installAPI(t)
 	i.createUser("ada@example.com")
 	err := i.app.db.InNoTenant(t.Context(), func(tx pgx.Tx) error {
@@ -164,7 +164,7 @@ func TestRowLevelSecurityRefusesAQueryThatForgetsItsTenant(t *testing.T) {
 	}
 }
 
-func TestEvidenceAndAuditAreAppendOnly(t *testing.T) {
+func TestEvidence_IsAppendOnly(t *testing.T) {
 	i := installAPI(t)
 	for _, sql := range []string{"update evidence set outcome = 'dead'", "delete from evidence", "truncate evidence", "update changes set actor = 'x'", "delete from changes"} {
 		err := i.app.db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
@@ -177,9 +177,9 @@ func TestEvidenceAndAuditAreAppendOnly(t *testing.T) {
 	}
 }
 
-// TestRegistrationRacingADeactivation: of each pair one commits first. Either
-// the registration is refused, or the cascade ends what was registered.
-func TestRegistrationRacingADeactivation(t *testing.T) {
+// TestRegister_RacingDeactivation runs registrations and deactivations concurrently.
+// Either the registration is refused, or the cascade ends the credential.
+func TestRegister_RacingDeactivation(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -189,7 +189,7 @@ func TestRegistrationRacingADeactivation(t *testing.T) {
 		agent := i.createAgent(fmt.Sprintf("agent-%d", n), ada)
 		reference := fmt.Sprintf("key-%d", n)
 		p.issue(reference)
-		// The agent holds it for itself: only its owner's leaving refuses it.
+		// The agent holds it for itself, so that only the owner's deactivation can refuse it.
 		body := fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":%q}`, agent, agent, reference)
 		var both sync.WaitGroup
 		var status int
@@ -201,7 +201,7 @@ func TestRegistrationRacingADeactivation(t *testing.T) {
 		case http.StatusConflict:
 		case http.StatusCreated:
 			if c := i.closed(ada); c.Outcome != "completed" || i.state(answer["id"].(string)) != "verified" {
-				t.Fatalf("pair %d: registered before the deactivation, and is %s (cascade %s)", n, i.state(answer["id"].(string)), c.Outcome)
+				t.Fatalf("pair %d: the credential registered before the deactivation is %s (cascade %s), want verified", n, i.state(answer["id"].(string)), c.Outcome)
 			}
 		default:
 			t.Fatalf("pair %d: the registration answered %d: %v", n, status, answer)
@@ -212,9 +212,9 @@ func TestRegistrationRacingADeactivation(t *testing.T) {
 	}
 }
 
-// TestCanarySecretsAreFoundNowhere: secrets that are easy to recognise go
-// through everything, also through failures that echo them.
-func TestCanarySecretsAreFoundNowhere(t *testing.T) {
+// TestSecrets_LeakNowhere registers recognizable secrets, which a failing downstream
+// also echoes, and searches for them in logs, history, database and responses.
+func TestSecrets_LeakNowhere(t *testing.T) {
 	const canary = "CANARY-7f3a-do-not-leak"
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -255,18 +255,18 @@ func TestCanarySecretsAreFoundNowhere(t *testing.T) {
 	}
 	for where, text := range found {
 		if len(text) < 100 {
-			t.Errorf("%s has hardly anything to look through: %q", where, text)
+			t.Errorf("%s is too short to be searched: %q", where, text)
 		}
 		if strings.Contains(text, canary) {
-			t.Errorf("the secret stands in %s", where)
+			t.Errorf("%s contains the secret", where)
 		}
 		if where == "history" && strings.Contains(text, "ada@example.com") {
-			t.Errorf("the user's name stands in the history")
+			t.Errorf("the history contains the user's name")
 		}
 	}
 }
 
-// history is all events of a workflow, as Temporal keeps them.
+// history returns all events of a workflow as Temporal stores them, as text.
 func (i *installation) history(workflowID string) string {
 	i.t.Helper()
 	var b strings.Builder
@@ -281,7 +281,7 @@ func (i *installation) history(workflowID string) string {
 	return b.String()
 }
 
-// dump is every row of every table as text, read by the superuser.
+// dump returns every row of every table as text, read as the superuser.
 func (i *installation) dump() string {
 	i.t.Helper()
 	ctx := context.Background()
@@ -305,7 +305,7 @@ func (i *installation) dump() string {
 	return b.String()
 }
 
-func TestTheOpenAPIDocumentNamesEveryRoute(t *testing.T) {
+func TestOpenAPI_DocumentsEveryRoute(t *testing.T) {
 	i := installAPI(t)
 	_, document := i.raw("GET", "/v1/openapi.yaml", "", "")
 	for _, r := range i.routes() {
@@ -316,7 +316,7 @@ func TestTheOpenAPIDocumentNamesEveryRoute(t *testing.T) {
 	}
 }
 
-func TestAHugeFilterIsRefusedAndTheProcessLives(t *testing.T) {
+func TestFilter_RejectsHugeInput(t *testing.T) {
 	i := installAPI(t)
 	for what, filter := range map[string]string{
 		"200 KB of parentheses": strings.Repeat("(", 100_000) + `userName eq "x"` + strings.Repeat(")", 100_000),

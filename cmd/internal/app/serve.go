@@ -31,13 +31,13 @@ import (
 )
 
 const (
-	// drain is how long requests in flight may take when the process is asked to stop.
+	// drain bounds how long requests in flight may take after the process is asked to stop.
 	drain = 30 * time.Second
-	// healthTimeout bounds what a health check waits for a peer.
+	// healthTimeout bounds the check of PostgreSQL and Temporal in /readyz.
 	healthTimeout = 2 * time.Second
 )
 
-// Handler is the whole HTTP surface.
+// Handler returns the handler of all HTTP routes except metrics and the codec server.
 func (a *App) Handler() http.Handler {
 	r := chi.NewRouter()
 	r.Use(a.catchPanics)
@@ -70,7 +70,7 @@ func (a *App) Handler() http.Handler {
 	return r
 }
 
-// catchPanics answers 500 where a handler panics, and logs where.
+// catchPanics responds with 500 if a handler panics, and logs the panic with its stack.
 func (a *App) catchPanics(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -78,10 +78,10 @@ func (a *App) catchPanics(next http.Handler) http.Handler {
 			if cause == nil {
 				return
 			}
-			if cause == http.ErrAbortHandler { //nolint:errorlint // it is panicked bare
-				panic(cause) // an answer that was under way is cut, on purpose
+			if cause == http.ErrAbortHandler { //nolint:errorlint // net/http panics with it unwrapped
+				panic(cause) // the server aborts the response
 			}
-			a.log.Error("a handler panicked", "path", r.URL.Path, "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			a.log.Error("recovered from panic in handler", "path", r.URL.Path, "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
 			w.Header().Set("Content-Type", "application/scim+json")
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = io.WriteString(w, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"500","detail":"internal error"}`)
@@ -90,8 +90,8 @@ func (a *App) catchPanics(next http.Handler) http.Handler {
 	})
 }
 
-// ready: without PostgreSQL nothing can be answered; without Temporal SCIM is,
-// and cascades start when it is back.
+// ready responds with 503 without PostgreSQL, which every request needs. Without Temporal it
+// responds with 200 and the status degraded: SCIM works, and cascades start when Temporal is back.
 func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
@@ -113,7 +113,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Query().Has("verbose") {
 		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.ClassOperator); refused != nil {
-			body["problems"] = []string{"present an operator token as Authorization: Bearer to read the problems"}
+			body["problems"] = []string{"send an operator token as Authorization: Bearer to read the problems"}
 		} else {
 			a.verbose(ctx, body, namespace, err)
 		}
@@ -127,8 +127,8 @@ func writeHealth(w http.ResponseWriter, status int, body map[string]any) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// Serve answers on the listener, and as the codec server on the other one unless it is
-// nil, and relays events until ctx ends; then requests in flight finish.
+// Serve serves the API on listener and, unless codec is nil, the codec server on codec, and relays
+// events, until ctx ends. Then it waits up to 30 s for requests in flight.
 func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	servers := []*http.Server{newServer(a.Handler(), a.log)}
 	listeners := []net.Listener{listener}
@@ -185,15 +185,14 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// codec is the server that the Temporal UI asks to decode payloads. It encodes nothing:
-// what it would encrypt, workers would take for leaver's own. It answers
-// the configured origins' browsers only; who may reach it at all is up to what
-// stands in front of it.
+// codec returns the handler of the codec server, which decodes payloads for the Temporal UI. It
+// does not encode, because workers would accept the result as leaver's own payloads. It allows
+// only browsers with a configured origin; a proxy in front of it must authenticate the callers.
 func (a *App) codec() http.Handler {
 	handler := converter.NewPayloadCodecHTTPHandler(seal.NewCodec(a.sealer))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasSuffix(r.URL.Path, "/decode") {
-			http.Error(w, "the codec server decodes only", http.StatusNotFound)
+			http.Error(w, "the codec server supports only /decode", http.StatusNotFound)
 			return
 		}
 		origin := r.Header.Get("Origin")
@@ -211,6 +210,6 @@ func (a *App) codec() http.Handler {
 				return
 			}
 		}
-		http.Error(w, "this origin is not allowed", http.StatusForbidden)
+		http.Error(w, "the origin is not allowed; add it to codec.allowed_origins", http.StatusForbidden)
 	})
 }

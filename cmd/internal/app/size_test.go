@@ -15,12 +15,12 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// maxHistoryEvents is how long a history may be: Temporal warns at 10,240.
+// maxHistoryEvents is the maximum length of a history in events; Temporal warns at 10,240.
 const maxHistoryEvents = 10_000
 
-// TestACascadeOfThousandsStaysWithinBounds, whether its credentials are ended in
-// batches or, at a connector with a rate, one by one.
-func TestACascadeOfThousandsStaysWithinBounds(t *testing.T) {
+// TestCascade_OfThousandsStaysWithinHistoryLimit ends credentials in batches and, at a connector with
+// a rate, one by one.
+func TestCascade_OfThousandsStaysWithinHistoryLimit(t *testing.T) {
 	long(t)
 	for name, c := range map[string]struct {
 		items     int
@@ -38,7 +38,7 @@ func TestACascadeOfThousandsStaysWithinBounds(t *testing.T) {
 			ada := i.createUser("ada@example.com")
 			i.register(uuid.MustParse(ada), c.items)
 			i.deactivate(ada)
-			// The progress is one answer, of whatever run is at work.
+			// The query returns the progress of the whole cascade, from the current run.
 			workflowID := i.cascades(ada)[0].WorkflowID
 			ended := func() int {
 				var progress workflows.Progress
@@ -60,7 +60,7 @@ func TestACascadeOfThousandsStaysWithinBounds(t *testing.T) {
 	}
 }
 
-// failsOnce is a downstream whose first answer about anything is a failure.
+// failsOnce is a downstream whose first response for each item is a failure.
 type failsOnce struct {
 	noopConnector
 	mu     sync.Mutex
@@ -77,7 +77,7 @@ func (f *failsOnce) Revoke(_ context.Context, t connectors.Target) (connectors.A
 	return connectors.Answer{Outcome: connectors.Done}, nil
 }
 
-func TestACascadeReadsNothingThatOthersHold(t *testing.T) {
+func TestCascade_ReadsInventoryByIndex(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
@@ -101,7 +101,7 @@ func TestACascadeReadsNothingThatOthersHold(t *testing.T) {
 		t.Fatalf("cascade %+v", c)
 	}
 	i.stopWork()
-	i.app.db.Close() // sessions tell of their scans at their end
+	i.app.db.Close() // sessions report their scans when they end
 	if n := read() - before; n >= 20000 {
 		t.Errorf("%d rows of the inventory were read without an index", n)
 	}

@@ -24,15 +24,15 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// receiver takes pushed tokens, checks each signature, and fails as a test tells it to.
+// receiver accepts pushed tokens and verifies their signatures; tests can override its responses.
 type receiver struct {
 	url string
 
 	mu      sync.Mutex
-	jwks    string // where the transmitter's keys are
+	jwks    string // URL of the transmitter's keys
 	took    []set
 	refused int
-	// answer may answer in the receiver's place: it returns whether it did.
+	// answer may write the response instead of the receiver; it reports whether it did.
 	answer func(w http.ResponseWriter, s set) bool
 }
 
@@ -80,7 +80,7 @@ func newReceiver(t testing.TB) *receiver {
 	return r
 }
 
-// openSET checks a token's signature with the keys that are served, and reads it.
+// openSET verifies a token's signature with the keys at jwksURL, and returns its claims.
 func openSET(jwksURL, raw string) (s set, ok bool) {
 	resp, err := http.Get(jwksURL)
 	if err != nil {
@@ -109,7 +109,7 @@ func (r *receiver) answerWith(f func(w http.ResponseWriter, s set) bool) {
 	r.answer = f
 }
 
-// events lists what was taken about a principal, in order.
+// events returns the names of the accepted events about a principal, in order.
 func (r *receiver) events(principal string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,7 +124,7 @@ func (r *receiver) events(principal string) []string {
 
 func withPrivateReceivers(c *config.Config) { c.Signals.PrivateReceivers = true }
 
-// stream has a receiver told of events by push, and returns the stream's id.
+// stream creates a push stream to the receiver, and returns its id.
 func (i *installation) stream(r *receiver, token string, events ...string) string {
 	i.t.Helper()
 	r.mu.Lock()
@@ -139,7 +139,7 @@ func (i *installation) stream(r *receiver, token string, events ...string) strin
 		r.url, requested))["stream_id"].(string)
 }
 
-// polled makes a stream that is polled, and returns where.
+// polled creates a poll stream, and returns the path to poll.
 func (i *installation) polled(token string, events ...string) (path string) {
 	i.t.Helper()
 	requested, err := json.Marshal(events)
@@ -168,7 +168,7 @@ func (r *receiver) awaits(t *testing.T, principal string, want ...string) {
 	var got []string
 	defer func() {
 		if t.Failed() {
-			t.Logf("it was told %v", got)
+			t.Logf("the receiver accepted %v", got)
 		}
 	}()
 	stacktest.Eventually(t, 30*time.Second, fmt.Sprint("the events ", want), func() bool {
@@ -177,7 +177,7 @@ func (r *receiver) awaits(t *testing.T, principal string, want ...string) {
 	})
 }
 
-func TestAReceiverIsToldSignedWhatHappensInOrder(t *testing.T) {
+func TestPush_DeliversSignedEventsInOrder(t *testing.T) {
 	p, r := newPlatform(t), newReceiver(t)
 	i := install(t, withConnectors(p.connector()), withPrivateReceivers)
 	i.relaysSignals()
@@ -197,7 +197,7 @@ func TestAReceiverIsToldSignedWhatHappensInOrder(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.refused > 0 {
-		t.Errorf("%d tokens were not signed as they should be", r.refused)
+		t.Errorf("%d tokens have an invalid signature or header", r.refused)
 	}
 	issuer := i.url + "/t/acme"
 	for _, s := range r.took {
@@ -214,8 +214,8 @@ func TestAReceiverIsToldSignedWhatHappensInOrder(t *testing.T) {
 	}
 }
 
-// TestAReceiver has how a receiver fails a row, and what becomes of the tokens.
-func TestAReceiverThatFailsDelaysNobodyAndLosesNothing(t *testing.T) {
+// TestPush_FailingReceiverDelaysNoOtherAndLosesNothing has one kind of failure a row.
+func TestPush_FailingReceiverDelaysNoOtherAndLosesNothing(t *testing.T) {
 	long(t)
 	for name, fail := range map[string]func(w http.ResponseWriter){
 		"401": func(w http.ResponseWriter) { w.WriteHeader(http.StatusUnauthorized) },
@@ -228,11 +228,11 @@ func TestAReceiverThatFailsDelaysNobodyAndLosesNothing(t *testing.T) {
 			w.Header().Set("Location", "http://169.254.169.254/")
 			w.WriteHeader(http.StatusFound)
 		},
-		"400, who are you": func(w http.ResponseWriter) {
+		"400 authentication_failed": func(w http.ResponseWriter) {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, `{"err":"authentication_failed"}`)
 		},
-		"it hangs up": func(w http.ResponseWriter) {
+		"a closed connection": func(w http.ResponseWriter) {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err == nil {
 				_ = conn.Close()
@@ -261,7 +261,7 @@ func TestAReceiverThatFailsDelaysNobodyAndLosesNothing(t *testing.T) {
 			good.awaits(t, bob, "account-disabled")
 			bad.awaits(t, ada, "account-disabled")
 			bad.awaits(t, bob, "account-disabled")
-			// Once it has taken them, nothing is left to say of it.
+			// The queue is empty once the receiver has accepted the tokens.
 			stacktest.Eventually(t, 10*time.Second, "an empty queue", func() bool {
 				for _, v := range i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any) {
 					if s := v.(map[string]any); s["id"] == stream {
@@ -274,7 +274,7 @@ func TestAReceiverThatFailsDelaysNobodyAndLosesNothing(t *testing.T) {
 	}
 }
 
-func TestATokenThatAReceiverRefusesIsNotSentAgainAndTold(t *testing.T) {
+func TestPush_RefusedTokenIsReportedAndNotSentAgain(t *testing.T) {
 	r := newReceiver(t)
 	i := install(t, withPrivateReceivers)
 	i.relaysSignals()
@@ -295,11 +295,11 @@ func TestATokenThatAReceiverRefusesIsNotSentAgainAndTold(t *testing.T) {
 	r.awaits(t, bob, "account-disabled")
 	view := i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any)[0].(map[string]any)
 	if asked != 1 || view["refused"] != 1.0 || view["waiting"] != 0.0 {
-		t.Errorf("asked %d times; the stream: %v", asked, view)
+		t.Errorf("sent %d times; the stream: %v; want one delivery that was refused", asked, view)
 	}
 }
 
-func TestAStreamIsManagedAsTheFrameworkSays(t *testing.T) {
+func TestStream_FollowsSharedSignalsFramework(t *testing.T) {
 	r := newReceiver(t)
 	i := install(t, withPrivateReceivers)
 	i.relaysSignals()
@@ -323,14 +323,14 @@ func TestAStreamIsManagedAsTheFrameworkSays(t *testing.T) {
 	status("paused")
 	i.deactivate(ada)
 	status("enabled")
-	r.awaits(t, ada, "account-disabled") // what happened meanwhile was held
+	r.awaits(t, ada, "account-disabled") // events of a paused stream are kept
 	status("disabled")
 	i.deactivate(bob)
 	status("enabled")
 	i.deactivate(cyd)
 	r.awaits(t, cyd, "account-disabled")
 	if got := r.events(bob); len(got) > 0 {
-		t.Errorf("of what happened while it was disabled it was told %v", got)
+		t.Errorf("the receiver accepted %v of the time while the stream was disabled, want nothing", got)
 	}
 	i.raw("POST", "/ssf/v1/verify", token, fmt.Sprintf(`{"stream_id":%q,"state":"s-1"}`, id))
 	stacktest.Eventually(t, 20*time.Second, "the verification", func() bool {
@@ -341,25 +341,25 @@ func TestAStreamIsManagedAsTheFrameworkSays(t *testing.T) {
 	})
 	i.must("PATCH", "/ssf/v1/streams", token, fmt.Sprintf(`{"stream_id":%q,"description":"ours"}`, id))
 	if status, _ := i.call("PATCH", "/ssf/v1/streams", token, fmt.Sprintf(`{"stream_id":%q,"iss":"https://elsewhere"}`, id)); status != http.StatusBadRequest {
-		t.Errorf("another issuer answered %d", status)
+		t.Errorf("another issuer answered %d, want 400", status)
 	}
 	if status, _ := i.raw("DELETE", "/ssf/v1/streams?stream_id="+id, token, ""); status != http.StatusNoContent {
-		t.Errorf("deleting it answered %d", status)
+		t.Errorf("deleting the stream answered %d, want 204", status)
 	}
 	if status, _ := i.call("GET", "/ssf/v1/streams?stream_id="+id, token, ""); status != http.StatusNotFound {
-		t.Errorf("the deleted stream answered %d", status)
+		t.Errorf("the deleted stream answered %d, want 404", status)
 	}
 	if status, _ := i.call("GET", "/ssf/v1/streams", i.platform, ""); status != http.StatusUnauthorized {
-		t.Errorf("a platform's token answered %d", status)
+		t.Errorf("a platform token answered %d, want 401", status)
 	}
 }
 
-func TestAPolledStreamKeepsATokenUntilItIsAcknowledged(t *testing.T) {
+func TestPoll_KeepsTokenUntilAcknowledged(t *testing.T) {
 	i := installAPI(t)
 	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	poll := i.polled(token, ssf.AccountDisabled)
 	if sets := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(sets) != 0 {
-		t.Fatalf("at first it has %v", sets)
+		t.Fatalf("the new stream has %v, want nothing", sets)
 	}
 	users := []string{i.createUser("ada"), i.createUser("bob"), i.createUser("cyd")}
 	for _, id := range users {
@@ -381,7 +381,7 @@ func TestAPolledStreamKeepsATokenUntilItIsAcknowledged(t *testing.T) {
 	again := i.must("POST", poll, token, `{"maxEvents":2}`)["sets"].(map[string]any)
 	for jti := range again {
 		if !slices.Contains(ack, jti) {
-			t.Errorf("without an acknowledgement it answered another: %s", jti)
+			t.Errorf("the second poll without an acknowledgement returned another token: %s", jti)
 		}
 	}
 	acknowledged, err := json.Marshal(ack)
@@ -396,11 +396,11 @@ func TestAPolledStreamKeepsATokenUntilItIsAcknowledged(t *testing.T) {
 		i.must("POST", poll, token, fmt.Sprintf(`{"maxEvents":0,"setErrs":{%q:{"err":"invalid_key","description":"?"}}}`, jti))
 	}
 	if left := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(left) != 0 {
-		t.Errorf("at the end it has %v", left)
+		t.Errorf("after all tokens were acknowledged or refused, the stream has %v, want nothing", left)
 	}
 }
 
-func TestAReceiverAtAPrivateAddressIsNotReached(t *testing.T) {
+func TestPush_RefusesPrivateAddresses(t *testing.T) {
 	r := newReceiver(t)
 	i := install(t)
 	i.relaysSignals()
@@ -410,10 +410,10 @@ func TestAReceiverAtAPrivateAddressIsNotReached(t *testing.T) {
 	}
 	for _, endpoint := range []string{r.url, "ftp://example.com", "https://user:pw@example.com", "https://", ""} {
 		if status, _ := i.call("POST", "/ssf/v1/streams", token, body(endpoint)); status != http.StatusBadRequest {
-			t.Errorf("%q answered %d", endpoint, status)
+			t.Errorf("the endpoint %q answered %d, want 400", endpoint, status)
 		}
 	}
-	// A name that leads there is found out when it is used.
+	// A host name with a private address is refused when it is resolved for the push.
 	i.must("POST", "/ssf/v1/streams", token, body(strings.Replace(strings.Replace(r.url, "http://", "https://", 1), "127.0.0.1", "localhost", 1)))
 	ada := i.createUser("ada")
 	i.deactivate(ada)
@@ -424,7 +424,7 @@ func TestAReceiverAtAPrivateAddressIsNotReached(t *testing.T) {
 	})
 }
 
-func TestTheTransmitterTellsWhereItIs(t *testing.T) {
+func TestTransmitter_ServesMetadata(t *testing.T) {
 	i := installAPI(t)
 	metadata := i.must("GET", "/.well-known/ssf-configuration/t/acme", "", "")
 	if metadata["issuer"] != i.url+"/t/acme" || metadata["configuration_endpoint"] != i.url+"/ssf/v1/streams" || metadata["jwks_uri"] != i.url+"/ssf/v1/jwks.json" {
@@ -432,7 +432,7 @@ func TestTheTransmitterTellsWhereItIs(t *testing.T) {
 	}
 }
 
-func TestAClientThatDidNotWaitIsToldOfItsTransactionsEnd(t *testing.T) {
+func TestPush_SendsAsyncCompletionEvent(t *testing.T) {
 	r := newReceiver(t)
 	i := install(t, withPrivateReceivers)
 	i.relaysSignals()
@@ -454,13 +454,13 @@ func TestAClientThatDidNotWaitIsToldOfItsTransactionsEnd(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if txn := r.took[0].Txn; txn != resp.Header.Get("Set-Txn") || len(r.took) != 1 {
-		t.Errorf("told %d, of txn %q; Set-Txn was %q", len(r.took), txn, resp.Header.Get("Set-Txn"))
+		t.Errorf("received %d events with txn %q, want one with that of Set-Txn, %q", len(r.took), txn, resp.Header.Get("Set-Txn"))
 	}
 }
 
-// TestAStreamThatGoesHoldsUpNoDeactivation: what has something to tell must not fail for
-// want of whom to tell.
-func TestAStreamThatGoesHoldsUpNoDeactivation(t *testing.T) {
+// TestStream_DeletionFailsNoDeactivation checks that a deactivation does not fail if a stream is
+// deleted at the same time.
+func TestStream_DeletionFailsNoDeactivation(t *testing.T) {
 	i := installAPI(t)
 	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	var users []string
@@ -494,7 +494,7 @@ func TestAStreamThatGoesHoldsUpNoDeactivation(t *testing.T) {
 	churn.Wait()
 }
 
-func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
+func TestSignals_ExpireAndAreDeleted(t *testing.T) {
 	i := installAPI(t)
 	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	poll := i.polled(token, ssf.AccountDisabled)
@@ -514,7 +514,7 @@ func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
 	}
 	age("created_at")
 	if sets := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(sets) != 0 {
-		t.Errorf("it has %v yet", sets)
+		t.Errorf("the stream still has %v, want nothing", sets)
 	}
 	view := func() map[string]any {
 		return i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any)[0].(map[string]any)
@@ -528,7 +528,7 @@ func TestWhatNobodyTookInTimeExpiresAndIsForgotten(t *testing.T) {
 	}
 }
 
-func TestPollsTellOfAPrincipalInOrder(t *testing.T) {
+func TestPoll_ReturnsEventsOfPrincipalInOrder(t *testing.T) {
 	i := installAPI(t)
 	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	poll := i.polled(token, ssf.AccountDisabled, ssf.AccountEnabled)
@@ -545,7 +545,7 @@ func TestPollsTellOfAPrincipalInOrder(t *testing.T) {
 			break
 		}
 		if len(sets) > 1 {
-			t.Fatalf("one answer tells of her %d times, in no order", len(sets))
+			t.Fatalf("one poll returned %d events of the same principal, want 1", len(sets))
 		}
 		for jti, raw := range sets {
 			s, _ := openSET(i.url+"/ssf/v1/jwks.json", raw.(string))
@@ -553,6 +553,6 @@ func TestPollsTellOfAPrincipalInOrder(t *testing.T) {
 		}
 	}
 	if want := []string{"account-disabled", "account-enabled", "account-disabled", "account-enabled", "account-disabled", "account-enabled"}; !slices.Equal(told, want) {
-		t.Errorf("told %v", told)
+		t.Errorf("events %v, want %v", told, want)
 	}
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/leaverhq/leaver/worker"
 )
 
-// temporalTimeout bounds what a scrape waits for Temporal.
+// temporalTimeout bounds the requests of one scrape to Temporal.
 const temporalTimeout = 3 * time.Second
 
-// temporalCollector reads from Temporal what PostgreSQL does not know: the namespace's
-// retention, and which task queues have pollers. While Temporal is down it emits neither.
+// temporalCollector collects metrics from Temporal: the namespace's retention, and the number of
+// pollers of each task queue. While Temporal is down it emits neither.
 type temporalCollector struct {
 	app *App
 
@@ -24,7 +24,7 @@ func newTemporalCollector(a *App) *temporalCollector {
 	return &temporalCollector{
 		app: a,
 		pollers: prometheus.NewDesc("leaver_queue_pollers",
-			"Number of workers that have polled a task queue of this process's configuration lately.", []string{"queue"}, nil),
+			"Number of workers that have recently polled a task queue of this process's configuration.", []string{"queue"}, nil),
 		retention: prometheus.NewDesc("leaver_temporal_retention_seconds", "How long Temporal keeps closed workflows.", nil, nil),
 		minimum:   prometheus.NewDesc("leaver_temporal_minimum_retention_seconds", "The setting temporal.minimum_retention.", nil, nil),
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// tenantUsers is how many users the tenant has, and a tenth of them the group;
-// LEAVER_BENCH_USERS makes it fewer for a quick look.
+// tenantUsers returns the number of the tenant's users, a tenth of whom are in the
+// group: LEAVER_BENCH_USERS, or 100,000.
 func tenantUsers() int {
 	if n, err := strconv.Atoi(os.Getenv("LEAVER_BENCH_USERS")); err == nil {
 		return n
@@ -25,10 +25,9 @@ func tenantUsers() int {
 	return 100_000
 }
 
-// BenchmarkTenant has a whole tenant's rules change, and a large group come under a
-// rule, be renamed, and go: how long until everybody is entitled as they should be,
-// how much memory the process takes, how long the histories are, and how long the
-// SCIM requests took meanwhile. Run it with -benchtime 1x.
+// BenchmarkTenant changes the rules of a tenant, and fills, renames and deletes a large group. It
+// reports how long the re-evaluation of all entitlements takes, the process's memory, the longest
+// history, and the latency of the SCIM requests. Run it with -benchtime 1x.
 func BenchmarkTenant(b *testing.B) {
 	for b.Loop() {
 		i := installAPI(b)
@@ -77,7 +76,7 @@ func BenchmarkTenant(b *testing.B) {
 				select $1, $2, 'members', id from resources where tenant_id = $1 and type = 'User' order by id limit $3`, i.tenant.ID, group, n/10-1); err != nil {
 				b.Fatal(err)
 			}
-			i.join(group, i.createUser("last@example.com")) // by SCIM: it starts the synchronisation
+			i.join(group, i.createUser("last@example.com")) // a change through SCIM starts the synchronisation
 		}, "team:Engineering", n/10)
 		step("rename", func() { i.patch("/Groups/"+inner, `{"op":"replace","path":"displayName","value":"outer"}`) }, "team:Engineering", 0)
 		step("rename-back", func() { i.patch("/Groups/"+inner, `{"op":"replace","path":"displayName","value":"inner"}`) }, "team:Engineering", n/10)
@@ -91,7 +90,7 @@ func BenchmarkTenant(b *testing.B) {
 	}
 }
 
-// longestSync is the longest history of the installation's synchronisations.
+// longestSync returns the length of the longest history of the tenant's synchronisations, in events.
 func longestSync(b *testing.B, i *installation) (longest int64) {
 	b.Helper()
 	rows, err := i.app.temporal.ListWorkflow(b.Context(), &workflowservice.ListWorkflowExecutionsRequest{
@@ -109,7 +108,7 @@ func longestSync(b *testing.B, i *installation) (longest int64) {
 	return longest
 }
 
-// peak watches how much of the heap is in use.
+// peak measures the maximum of the heap in use, in bytes.
 type peak struct {
 	cancel context.CancelFunc
 	most   chan uint64

@@ -20,7 +20,7 @@ type queue struct {
 	kind enums.TaskQueueType
 }
 
-// queues are the task queues of this configuration.
+// queues returns the task queues of this configuration: the workflows' and each connector's.
 func (a *App) queues() []queue {
 	all := []queue{{workflows.TaskQueue, enums.TASK_QUEUE_TYPE_WORKFLOW}}
 	for name := range a.connectors {
@@ -35,8 +35,8 @@ func (a *App) queues() []queue {
 	return all
 }
 
-// verbose adds to an answer of /readyz what an operator would look for next. It names no
-// tenant and no principal.
+// verbose adds the current problems, each with the next command, and the progress of cascades to a
+// response of /readyz. It adds no tenant and no principal.
 func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker.Namespace, failed error) {
 	var problems []string
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
@@ -59,7 +59,7 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 	}
 	h, err := health.NewStore(a.db).Read(ctx)
 	if err != nil {
-		add("the health cannot be read: %v", err)
+		add("failed to read the health of cascades: %v", err)
 		body["problems"] = problems
 		return
 	}
@@ -69,8 +69,8 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 	}{
 		{h.Unstarted, "%d events have no workflow yet: check that `leaver serve` can reach Temporal"},
 		{h.Unbegun, "%d cascades were started but no worker runs them: start `leaver worker`"},
-		{h.Unasked, "%d failed cascades could not ask a connector what it holds: `leaver cascade list --tenant T --outcome failed`"},
-		{h.Survivors, "%d credentials outlived a cascade: `leaver cascade list --tenant T --outcome failed`"},
+		{h.Unasked, "%d failed cascades could not list the credentials at a connector: `leaver cascade list --tenant T --outcome failed`"},
+		{h.Survivors, "%d credentials survived a cascade: `leaver cascade list --tenant T --outcome failed`"},
 		{h.Brakes, "%d mass deactivations are held for approval: `leaver brake list --tenant T`"},
 		{h.Unbound, "%d discovered credentials are unmanaged: `leaver credential unbound --tenant T`"},
 	} {

@@ -15,7 +15,7 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// refuseRevocation has the platform refuse one reference.
+// refuseRevocation makes the platform answer revocations of one reference with the status.
 func (p *platform) refuseRevocation(reference string, status int) {
 	p.interceptWith(func(w http.ResponseWriter, kind, of string) bool {
 		if kind == "credential.revoke" && of == reference {
@@ -26,7 +26,7 @@ func (p *platform) refuseRevocation(reference string, status int) {
 	})
 }
 
-func TestASurvivorOfARunningCascadeIsWaived(t *testing.T) {
+func TestWaive_SurvivorOfRunningCascade(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -58,11 +58,11 @@ func TestASurvivorOfARunningCascadeIsWaived(t *testing.T) {
 	acts := i.must("GET", path+"/acts", i.operator, "")["items"].([]any)
 	if len(acts) != 1 || acts[0].(map[string]any)["verb"] != "waive" || acts[0].(map[string]any)["reason"] != "the export must finish" ||
 		!strings.HasPrefix(acts[0].(map[string]any)["actor"].(string), "operator-token/") {
-		t.Errorf("acts %v; want the waiver with who and why", acts)
+		t.Errorf("acts %v; want the waiver with its actor and reason", acts)
 	}
 }
 
-func TestASurvivorOfAClosedCascadeIsWaived(t *testing.T) {
+func TestWaive_SurvivorOfClosedCascade(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -74,15 +74,15 @@ func TestASurvivorOfAClosedCascadeIsWaived(t *testing.T) {
 	if got := i.state(id); got != "waived" {
 		t.Errorf("the item is %s, want waived", got)
 	}
-	// A re-run leaves what is waived alone.
+	// A re-run does not revoke a waived credential.
 	before := p.called("credential.revoke", "stubborn")
 	i.must("POST", path+"/rerun", i.operator, `{"reason":"see"}`)
 	if c := i.closed(ada); c.Outcome != "completed" || c.Waived != 1 || p.called("credential.revoke", "stubborn") != before {
-		t.Errorf("after the re-run: %+v; want completed, with the waived item left alone", c)
+		t.Errorf("after the re-run: %+v; want completed, without another revocation of the waived item", c)
 	}
 }
 
-func TestACascadeThatWaitsSaysSoWithTheLastAnswer(t *testing.T) {
+func TestCascade_WaitingShowsLastAnswer(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
@@ -108,7 +108,7 @@ func TestACascadeThatWaitsSaysSoWithTheLastAnswer(t *testing.T) {
 	i.hasState(ada, "completed")
 }
 
-func TestAPersonInTemporalsUIRunsACascadeAgain(t *testing.T) {
+func TestRerun_FromTemporalUI(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
@@ -117,11 +117,11 @@ func TestAPersonInTemporalsUIRunsACascadeAgain(t *testing.T) {
 	i.deactivate(ada)
 	failed := i.closed(ada)
 	p.interceptWith(nil)
-	// It reports a moment before it is over.
+	// The cascade is closed shortly before its workflow ends.
 	if err := i.app.temporal.GetWorkflow(t.Context(), failed.WorkflowID, *failed.RunID).Get(t.Context(), nil); err == nil {
 		t.Error("the first run completed")
 	}
-	// What the UI's form sends: the same ID, type, queue and input.
+	// The UI's form starts a workflow with the same ID, type, task queue and input.
 	var in workflows.Input
 	events := i.app.temporal.GetWorkflowHistory(t.Context(), failed.WorkflowID, *failed.RunID, false, 0)
 	first, err := events.Next()
@@ -137,15 +137,15 @@ func TestAPersonInTemporalsUIRunsACascadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c := i.closed(ada); c.Outcome != "completed" || *c.RunID != run.GetRunID() || i.state(id) != "verified" {
-		t.Errorf("cascade %+v, item %s; want completed by the person's run", c, i.state(id))
+		t.Errorf("cascade %+v, item %s; want completed by the run from the UI, and verified", c, i.state(id))
 	}
 	acts, err := i.app.cascades().Acts(t.Context(), i.tenant.ID, failed.ID, 0, 500)
 	if err != nil || len(acts) != 1 || acts[0].Actor != "temporal" || acts[0].Verb != "rerun" {
-		t.Errorf("acts %+v, %v; want the re-run on record", acts, err)
+		t.Errorf("acts %+v, %v; want the re-run in the audit log", acts, err)
 	}
 }
 
-func TestManyCascadesAreFoundToRunAgain(t *testing.T) {
+func TestCascades_ListFiltersByOutcomeConnectorAndTime(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
@@ -175,13 +175,14 @@ func TestManyCascadesAreFoundToRunAgain(t *testing.T) {
 	}
 	for _, mistyped := range []string{"cascades?since=yesterday", "cascades?outcome=fail", "inventory?state=dead"} {
 		if status, _ := i.call("GET", "/v1/tenants/acme/"+mistyped, i.operator, ""); status != http.StatusBadRequest {
-			t.Errorf("%s answered %d", mistyped, status)
+			t.Errorf("%s answered %d, want 400", mistyped, status)
 		}
 	}
 }
 
-// TestARefusalAfterAWaiverLeavesItWaived: the attempt was under way when somebody waived.
-func TestARefusalAfterAWaiverLeavesItWaived(t *testing.T) {
+// TestWaive_LaterRefusalLeavesItWaived waives a credential while an attempt is in flight that fails
+// afterwards.
+func TestWaive_LaterRefusalLeavesItWaived(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")

@@ -20,7 +20,7 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// idp is an identity provider that signs tokens; its keys are served.
+// idp is an identity provider that signs tokens and serves its keys.
 type idp struct {
 	url string
 	key *rsa.PrivateKey
@@ -41,7 +41,7 @@ func newIDP(t testing.TB) *idp {
 	return p
 }
 
-// sign makes a token of that type with those claims.
+// sign returns a token of the type kind with the claims.
 func (p *idp) sign(t testing.TB, kind string, claims map[string]any) string {
 	t.Helper()
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: p.key}, (&jose.SignerOptions{}).WithType(jose.ContentType(kind)).WithHeader("kid", "1"))
@@ -55,7 +55,8 @@ func (p *idp) sign(t testing.TB, kind string, claims map[string]any) string {
 	return raw
 }
 
-// revocation are the claims of a token that may revoke, changed as a test says.
+// revocation returns the claims of a valid token for global token revocation; change, unless it is
+// nil, may modify them.
 func (p *idp) revocation(change func(map[string]any)) map[string]any {
 	now := time.Now()
 	claims := map[string]any{
@@ -103,19 +104,19 @@ func (i *installation) push(path, set string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func TestAGlobalTokenRevocationEndsItsSubject(t *testing.T) {
+func TestGlobalTokenRevocation_EndsSubject(t *testing.T) {
 	p, platform := newIDP(t), newPlatform(t)
 	i := install(t, withConnectors(platform.connector()))
 	i.trusts(p, "https://leaver.example.com/global-token-revocation", "revocation")
 	for name, subject := range map[string]func(id string) string{
-		"by e-mail":                 func(string) string { return `{"format":"email","email":"ADA@example.com"}` },
-		"by what the IdP calls her": func(string) string { return fmt.Sprintf(`{"format":"iss_sub","iss":%q,"sub":"00u-ada"}`, p.url) },
-		"by her id here": func(id string) string {
+		"by e-mail":     func(string) string { return `{"format":"email","email":"ADA@example.com"}` },
+		"by externalId": func(string) string { return fmt.Sprintf(`{"format":"iss_sub","iss":%q,"sub":"00u-ada"}`, p.url) },
+		"by leaver's id": func(id string) string {
 			return fmt.Sprintf(`{"format":"iss_sub","iss":"%s/t/acme","sub":%q}`, i.url, id)
 		},
-		"by SCIM's path": func(id string) string { return fmt.Sprintf(`{"format":"scim","uri":"/Users/%s"}`, id) },
-		"by an account":  func(string) string { return `{"format":"account","uri":"acct:ada@example.com"}` },
-		"by an alias, the second one": func(id string) string {
+		"by SCIM path": func(id string) string { return fmt.Sprintf(`{"format":"scim","uri":"/Users/%s"}`, id) },
+		"by account":   func(string) string { return `{"format":"account","uri":"acct:ada@example.com"}` },
+		"by the second alias": func(id string) string {
 			return fmt.Sprintf(`{"format":"aliases","identifiers":[{"format":"did","url":"did:x"},{"format":"opaque","id":%q}]}`, id)
 		},
 	} {
@@ -128,7 +129,7 @@ func TestAGlobalTokenRevocationEndsItsSubject(t *testing.T) {
 				t.Fatalf("answered %d %v", status, answer)
 			}
 			if c := i.closed(ada); c.Trigger != "global-token-revocation" || c.Outcome != "completed" || platform.isAlive("key-"+ada) {
-				t.Errorf("the cascade: %+v", c)
+				t.Errorf("cascade %+v, want completed", c)
 			}
 			i.raw("DELETE", "/scim/v2/Users/"+ada, i.scim, "")
 		})
@@ -136,8 +137,8 @@ func TestAGlobalTokenRevocationEndsItsSubject(t *testing.T) {
 	i.t = t
 }
 
-// TestARevocation has a bad one a row.
-func TestARevocationThatIsNotWhatItShouldBeEndsNobody(t *testing.T) {
+// TestGlobalTokenRevocation_RejectsInvalidRequests has one invalid request a row.
+func TestGlobalTokenRevocation_RejectsInvalidRequests(t *testing.T) {
 	p, stranger := newIDP(t), newIDP(t)
 	i := installAPI(t)
 	i.trusts(p, "https://leaver.example.com/global-token-revocation", "revocation")
@@ -159,14 +160,14 @@ func TestARevocationThatIsNotWhatItShouldBeEndsNobody(t *testing.T) {
 		"no token":                  {"", good, 401},
 		"a SCIM token":              {i.scim, good, 401},
 		"used before":               {used, good, 401},
-		"signed by somebody else":   {stranger.sign(t, "JWT", forged), good, 401},
+		"signed by another issuer":  {stranger.sign(t, "JWT", forged), good, 401},
 		"for another audience":      {p.sign(t, "JWT", p.revocation(func(c map[string]any) { c["aud"] = "https://elsewhere" })), good, 401},
 		"expired":                   {p.sign(t, "JWT", p.revocation(func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() })), good, 401},
-		"good for ever":             {p.sign(t, "JWT", p.revocation(func(c map[string]any) { c["exp"] = time.Now().Add(24 * time.Hour).Unix() })), good, 401},
+		"expires too late":          {p.sign(t, "JWT", p.revocation(func(c map[string]any) { c["exp"] = time.Now().Add(24 * time.Hour).Unix() })), good, 401},
 		"without an id":             {p.sign(t, "JWT", p.revocation(func(c map[string]any) { delete(c, "jti") })), good, 401},
 		"a security event":          {p.sign(t, "secevent+jwt", p.revocation(nil)), good, 401},
-		"nobody":                    {p.sign(t, "JWT", p.revocation(nil)), `{"sub_id":{"format":"email","email":"nobody@example.com"}}`, 404},
-		"one of two":                {p.sign(t, "JWT", p.revocation(nil)), `{"sub_id":{"format":"email","email":"both@example.com"}}`, 422},
+		"an unknown user":           {p.sign(t, "JWT", p.revocation(nil)), `{"sub_id":{"format":"email","email":"nobody@example.com"}}`, 404},
+		"an ambiguous e-mail":       {p.sign(t, "JWT", p.revocation(nil)), `{"sub_id":{"format":"email","email":"both@example.com"}}`, 422},
 		"an unknown format":         {p.sign(t, "JWT", p.revocation(nil)), `{"sub_id":{"format":"phone_number","phone_number":"+12065550100"}}`, 400},
 		"no subject":                {p.sign(t, "JWT", p.revocation(nil)), `{}`, 400},
 		"a null byte":               {p.sign(t, "JWT", p.revocation(nil)), `{"sub_id":{"format":"email","email":"a\u0000b"}}`, 400},
@@ -178,18 +179,18 @@ func TestARevocationThatIsNotWhatItShouldBeEndsNobody(t *testing.T) {
 	}
 	i.newTenant("umbrella")
 	if status, _ := i.call("POST", "/t/umbrella/global-token-revocation", p.sign(t, "JWT", p.revocation(nil)), good); status != http.StatusUnauthorized {
-		t.Errorf("another tenant's path answered %d", status)
+		t.Errorf("another tenant's path answered %d, want 401", status)
 	}
-	// A token for this opens nothing else, and one for SCIM not this.
+	// A token for global token revocation is not accepted for SCIM.
 	if status, _ := i.call("GET", "/scim/v2/Users", p.sign(t, "JWT", p.revocation(nil)), ""); status != http.StatusUnauthorized {
-		t.Errorf("SCIM let it in: %d", status)
+		t.Errorf("SCIM answered %d to a token for revocation, want 401", status)
 	}
 	if n := len(i.cascades(ada)); n != 0 {
 		t.Errorf("%d cascades of Ada's", n)
 	}
 }
 
-func TestASecurityEventOfAConfiguredTransmitterEndsItsSubjectOnce(t *testing.T) {
+func TestSecurityEvent_EndsSubjectOnce(t *testing.T) {
 	p := newIDP(t)
 	i := install(t)
 	i.trusts(p, "https://leaver.example.com", "events")
@@ -202,19 +203,19 @@ func TestASecurityEventOfAConfiguredTransmitterEndsItsSubjectOnce(t *testing.T) 
 		if c := i.closed(ada); c.Trigger != "security-event" {
 			t.Errorf("%s: %+v", name, c)
 		}
-		// She is back, and the same token comes again.
+		// The user is reactivated, and the same token is delivered again.
 		i.patch("/Users/"+ada, `{"op":"replace","path":"active","value":true}`)
 		if status, _ := i.push("/t/acme/events", set); status != http.StatusAccepted {
-			t.Errorf("%s again answered %d", name, status)
+			t.Errorf("the replayed %s answered %d, want 202", name, status)
 		}
 		if n := len(i.cascades(ada)); n != 1 {
-			t.Errorf("%s again: %d cascades", name, n)
+			t.Errorf("after the replayed %s there are %d cascades, want 1", name, n)
 		}
 	}
 	bob := i.createUser("bob")
 	for name, claims := range map[string]map[string]any{
-		"an event that ends nobody": p.event(ssf.AccountEnabled, map[string]string{"format": "opaque", "id": bob}, nil),
-		"one about nobody here":     p.event(ssf.AccountDisabled, map[string]string{"format": "email", "email": "nobody@example.com"}, nil),
+		"an event that ends no user":  p.event(ssf.AccountEnabled, map[string]string{"format": "opaque", "id": bob}, nil),
+		"an event of an unknown user": p.event(ssf.AccountDisabled, map[string]string{"format": "email", "email": "nobody@example.com"}, nil),
 	} {
 		if status, _ := i.push("/t/acme/events", p.sign(t, "secevent+jwt", claims)); status != http.StatusAccepted {
 			t.Errorf("%s answered %d", name, status)
@@ -225,7 +226,7 @@ func TestASecurityEventOfAConfiguredTransmitterEndsItsSubjectOnce(t *testing.T) 
 	}
 }
 
-func TestASecurityEventThatIsNotWhatItShouldBeIsRefused(t *testing.T) {
+func TestSecurityEvent_RejectsInvalidTokens(t *testing.T) {
 	p, stranger := newIDP(t), newIDP(t)
 	i := installAPI(t)
 	i.trusts(p, "https://leaver.example.com", "events")
@@ -237,10 +238,10 @@ func TestASecurityEventThatIsNotWhatItShouldBeIsRefused(t *testing.T) {
 	for name, row := range map[string]struct{ path, set, code string }{
 		"nothing":                 {"/t/acme/events", "", "authentication_failed"},
 		"unsigned":                {"/t/acme/events", strings.Replace(unsigned, unsigned, "eyJhbGciOiJub25lIiwidHlwIjoic2VjZXZlbnQrand0In0", 1) + ".e30.", "authentication_failed"},
-		"signed by somebody else": {"/t/acme/events", stranger.sign(t, "secevent+jwt", event(nil)), "authentication_failed"},
+		"signed by another's key": {"/t/acme/events", stranger.sign(t, "secevent+jwt", event(nil)), "authentication_failed"},
 		"an ordinary JWT":         {"/t/acme/events", p.sign(t, "JWT", event(nil)), "authentication_failed"},
 		"with an exp":             {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["exp"] = time.Now().Add(time.Hour).Unix() })), "authentication_failed"},
-		"for somebody else":       {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["aud"] = "x" })), "authentication_failed"},
+		"for another audience":    {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["aud"] = "x" })), "authentication_failed"},
 		"of long ago":             {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["iat"] = 1 })), "authentication_failed"},
 		"of the future":           {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["iat"] = time.Now().Add(time.Hour).Unix() })), "authentication_failed"},
 		"without an id":           {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { delete(c, "jti") })), "authentication_failed"},
@@ -258,7 +259,7 @@ func TestASecurityEventThatIsNotWhatItShouldBeIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnOperatorBringsAPrincipalBackAndSaysWhy(t *testing.T) {
+func TestPrincipal_RestoredByOperator(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	i.apply(engineering)
@@ -268,7 +269,7 @@ func TestAnOperatorBringsAPrincipalBackAndSaysWhy(t *testing.T) {
 	key := i.hold(p, ada, "", "key")
 	const path = "/v1/tenants/acme/principals/"
 	if status, _ := i.call("POST", path+ada+"/restore", i.operator, `{"reason":"x"}`); status != http.StatusConflict {
-		t.Errorf("restoring somebody who is here answered %d", status)
+		t.Errorf("restoring an active user answered %d, want 409", status)
 	}
 	i.must("POST", path+ada+"/end", i.operator, `{"reason":"laptop stolen"}`)
 	i.becomesState(key, "verified")
@@ -278,19 +279,19 @@ func TestAnOperatorBringsAPrincipalBackAndSaysWhy(t *testing.T) {
 		t.Errorf("the plan: %v", plan)
 	}
 	if status, _ := i.call("POST", path+ada+"/restore", i.operator, `{}`); status != http.StatusUnprocessableEntity {
-		t.Errorf("without a reason it answered %d", status)
+		t.Errorf("a restore without a reason answered %d, want 422", status)
 	}
 	i.must("POST", path+ada+"/restore", i.operator, `{"reason":"found again"}`)
 	i.becomes(ada, "role:developer", "scope:deploy", "team:Engineering")
 	if got := i.ask(entityOf("user", ada), "deploy", entityOf("service", "api")); got != "allow" {
-		t.Errorf("the decision: %s", got)
+		t.Errorf("the decision is %s, want allow", got)
 	}
 	if i.state(key) != "verified" || p.isAlive("key") {
-		t.Error("a credential came back")
+		t.Error("a credential was restored")
 	}
 }
 
-func TestAnAgentWhoseTimeIsOverEnds(t *testing.T) {
+func TestAgent_EndsAfterValidUntil(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")

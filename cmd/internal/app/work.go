@@ -11,15 +11,15 @@ import (
 	"github.com/leaverhq/leaver/worker"
 )
 
-// workRetry is when a worker that cannot reach Temporal first tries again; each time it
-// waits twice as long, up to maxWorkRetry.
+// workRetry is the first backoff of a worker that cannot reach Temporal. It doubles with each
+// attempt, up to maxWorkRetry.
 const (
 	workRetry    = time.Second
 	maxWorkRetry = 30 * time.Second
 )
 
-// Work runs the workers until ctx ends; then attempts in flight finish. It
-// waits for a Temporal that is down.
+// Work runs the workers until ctx ends, and then waits for attempts in flight. While Temporal is
+// down, it retries.
 func (a *App) Work(ctx context.Context) error {
 	if err := a.checkStart(ctx); err != nil {
 		return err
@@ -27,22 +27,22 @@ func (a *App) Work(ctx context.Context) error {
 	defer a.serveMetrics(ctx, a.config.Metrics.WorkerListen)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a.checkKeyset(ctx, cancel) // before anything is opened or sealed
+	a.checkKeyset(ctx, cancel) // before any payload is opened or sealed
 	for wait := workRetry; ; wait = min(2*wait, maxWorkRetry) {
-		// Workers that failed to start cannot be started again: make new ones.
+		// Workers that failed to start cannot be started again.
 		workers := worker.New(a.temporal, a.activities())
 		err := workers.Start()
 		if err == nil {
-			a.log.Info("workers are running", "connectors", len(a.connectors))
+			a.log.Info("started workers", "connectors", len(a.connectors))
 			<-ctx.Done()
 			workers.Stop()
 			return keysetError(ctx)
 		}
 		var missing *serviceerror.NamespaceNotFound
 		if errors.As(err, &missing) {
-			return fmt.Errorf("%w: there is no namespace %s: run `leaver migrate`", worker.ErrMisconfigured, missing.Namespace)
+			return fmt.Errorf("%w: namespace %q does not exist: run `leaver migrate`", worker.ErrMisconfigured, missing.Namespace)
 		}
-		a.log.Warn("workers cannot start; will try again", "in", wait.String(), "error", err)
+		a.log.Warn("failed to start workers; retrying", "in", wait.String(), "error", err)
 		select {
 		case <-ctx.Done():
 			return keysetError(ctx)

@@ -7,15 +7,15 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/op"
 )
 
-// consentPath is where Ory Hydra's admin API has consent sessions. The provider
-// answers there as Hydra does, for its own tokens: a grant that is revoked takes
-// all of them with it.
+// consentPath is the path of consent sessions in Ory Hydra's admin API. The
+// provider implements it for its own tokens, as Hydra does: revoking a grant
+// revokes all its tokens.
 const consentPath = "/admin/oauth2/auth/sessions/consent"
 
-// AdminURL is the base of the admin API.
+// AdminURL returns the base URL of the admin API.
 func (p *Provider) AdminURL() string { return p.Issuer }
 
-// consent notes a grant; the store is locked.
+// consent records a grant. The caller must hold s.mu.
 func (s *store) consent(request op.TokenRequest) {
 	subject, client := request.GetSubject(), ClientID
 	if of, ok := request.(interface{ GetClientID() string }); ok {
@@ -27,7 +27,7 @@ func (s *store) consent(request op.TokenRequest) {
 	s.consents[subject][client] = request.GetScopes()
 }
 
-// listConsents is `GET …/consent?subject=`: an unknown subject has none.
+// listConsents handles `GET …/consent?subject=`. An unknown subject has no consents.
 func (s *store) listConsents(w http.ResponseWriter, r *http.Request) {
 	subject := r.URL.Query().Get("subject")
 	if subject == "" {
@@ -48,8 +48,8 @@ func (s *store) listConsents(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(sessions)
 }
 
-// revokeConsents is `DELETE …/consent?subject=&client=` or `&all=true`: 204, for
-// an unknown subject too.
+// revokeConsents handles `DELETE …/consent?subject=&client=` and `&all=true`. It
+// responds with 204, also for an unknown subject.
 func (s *store) revokeConsents(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	subject, client, all := query.Get("subject"), query.Get("client"), query.Get("all") == "true"

@@ -1,4 +1,4 @@
-// Package openid runs a real OpenID provider (zitadel/oidc) in-process: the
+// Package openid runs an OpenID provider (zitadel/oidc) in-process, as the
 // downstream that issues, introspects, refreshes and revokes tokens in the
 // drill and in tests.
 package openid
@@ -28,8 +28,9 @@ import (
 // ClientID is the client that tokens are issued to, and that may revoke them.
 const ClientID = "agent-platform"
 
-// OtherClientID is another client of the provider, with the same secret: to a
-// revocation by it the provider's answer proves nothing.
+// OtherClientID is another client of the provider, with the same secret. The
+// provider's response to a revocation by this client proves nothing, because it
+// does not own the tokens.
 const OtherClientID = "somebody-else"
 
 const redirectURI = "http://localhost/callback"
@@ -43,7 +44,7 @@ type Provider struct {
 	server *http.Server
 }
 
-// Start serves a provider on a free loopback port.
+// Start starts a provider on a free loopback port.
 func Start(ctx context.Context) (*Provider, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -75,24 +76,24 @@ func Start(ctx context.Context) (*Provider, error) {
 // Close stops the provider.
 func (p *Provider) Close() { _ = p.server.Close() }
 
-// RevocationURL is the endpoint of RFC 7009.
+// RevocationURL returns the URL of the revocation endpoint (RFC 7009).
 func (p *Provider) RevocationURL() string { return p.Issuer + "/revoke" }
 
-// IntrospectionURL is the endpoint of RFC 7662.
+// IntrospectionURL returns the URL of the introspection endpoint (RFC 7662).
 func (p *Provider) IntrospectionURL() string { return p.Issuer + "/oauth/introspect" }
 
-// TokenURL is the token endpoint of RFC 6749.
+// TokenURL returns the URL of the token endpoint (RFC 6749).
 func (p *Provider) TokenURL() string { return p.Issuer + "/oauth/token" }
 
-// Grant is what a token endpoint issued.
+// Grant holds the tokens that the token endpoint issued.
 type Grant struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token"`
 	IDToken      string `json:"id_token"`
 }
 
-// Authorize takes a subject through the authorization code flow, over HTTP as
-// a browser and an agent platform would, and returns what the agent holds then.
+// Authorize performs the authorization code flow for a subject over HTTP, as a
+// browser and an agent platform do, and returns the tokens.
 func (p *Provider) Authorize(ctx context.Context, subject string) (Grant, error) {
 	jar, _ := cookiejar.New(nil) // never fails without options
 	browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -116,15 +117,15 @@ func (p *Provider) Authorize(ctx context.Context, subject string) (Grant, error)
 	})
 }
 
-// ErrInvalidGrant is the provider's refusal of a refresh token.
+// ErrInvalidGrant is returned if the provider refuses a refresh token.
 var ErrInvalidGrant = errors.New("invalid_grant")
 
-// Refresh uses a refresh token, which uses it up. Error: [ErrInvalidGrant].
+// Refresh exchanges a refresh token, which cannot be used again. Error: [ErrInvalidGrant].
 func (p *Provider) Refresh(ctx context.Context, refreshToken string) (Grant, error) {
 	return p.token(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refreshToken}})
 }
 
-// Active introspects a token as its client.
+// Active reports whether the introspection of a token by its client returns active.
 func (p *Provider) Active(ctx context.Context, token string) (bool, error) {
 	var answer struct {
 		Active bool `json:"active"`
@@ -188,18 +189,18 @@ func redirect(ctx context.Context, browser *http.Client, address string) (*url.U
 	return resp.Location()
 }
 
-// store is zitadel's in-memory storage, with refresh tokens that introspection
-// knows too: they are issued in the form that the provider decrypts for access
-// tokens. A lock of its own keeps the storage's unguarded reads apart.
+// store is zitadel's in-memory storage with refresh tokens that can be
+// introspected: they are issued in the form that the provider decrypts for
+// access tokens. Its lock guards the reads that the storage does not guard.
 type store struct {
 	*storage.Storage
 	crypto op.Crypto
 	mu     sync.Mutex
-	// consents are the scopes that subjects let clients have, by subject and client.
+	// consents are the scopes that subjects have granted to clients, by subject and client.
 	consents map[string]map[string][]string
 }
 
-// people knows everybody by their subject.
+// people is a user store in which every subject exists.
 type people struct{}
 
 func person(subject string) *storage.User {
@@ -240,8 +241,8 @@ func (s *store) CreateAccessAndRefreshTokens(ctx context.Context, request op.Tok
 	return access, outer, expires, err
 }
 
-// inner is the storage's own name of a refresh token; a token of another form
-// is nobody's.
+// inner returns the storage's id of a refresh token, or "" for a token in
+// another form.
 func (s *store) inner(outer string) string {
 	plain, err := s.crypto.Decrypt(outer)
 	if err != nil {

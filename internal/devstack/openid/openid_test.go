@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestARefreshTokenLivesUntilItIsRevoked(t *testing.T) {
+func TestRefresh_TokenWorksOnce(t *testing.T) {
 	p, err := Start(t.Context())
 	if err != nil {
 		t.Fatal(err)

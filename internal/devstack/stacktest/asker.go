@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// Asker asks one HTTP server over a fixed number of connections, at a cost that is
-// small, so that what a benchmark measures is the server.
+// Asker sends requests to one HTTP server over a fixed number of connections. It is cheap, so
+// that a benchmark measures the server.
 type Asker struct {
 	Name    string
 	Address string
-	// Header is added to each request, as lines.
+	// Header holds header lines, each with CRLF, that are added to each request.
 	Header  string
 	Request func(n int) (method, path, body string)
 
@@ -28,10 +28,10 @@ type Asker struct {
 	spent   time.Duration
 }
 
-// askerTurn is how long one server is asked before the next.
+// askerTurn is how long one server gets requests before the next one.
 const askerTurn = 250 * time.Millisecond
 
-// Connect opens the connections, until the benchmark ends.
+// Connect opens the connections, which are closed when the benchmark ends.
 func (a *Asker) Connect(b *testing.B, connections int) *Asker {
 	b.Helper()
 	for range connections {
@@ -45,11 +45,11 @@ func (a *Asker) Connect(b *testing.B, connections int) *Asker {
 	return a
 }
 
-// Rate is how many requests a second were answered.
+// Rate returns the number of requests answered per second.
 func (a *Asker) Rate() float64 { return float64(a.next.Load()) / a.spent.Seconds() }
 
-// TakeTurns asks the servers in turns of a quarter of a second, so that what the
-// machine does besides falls on all alike, and reports rates, and ratios to the first.
+// TakeTurns sends requests to the servers in turns of askerTurn, so that other load on the machine
+// affects all of them equally. It reports each server's rate, and its ratio to the first.
 func TakeTurns(b *testing.B, askers ...*Asker) {
 	b.Helper()
 	for b.Loop() {
@@ -63,7 +63,7 @@ func TakeTurns(b *testing.B, askers ...*Asker) {
 	}
 }
 
-// turn asks for a while on all connections.
+// turn sends requests on all connections for askerTurn.
 func (a *Asker) turn(b *testing.B) {
 	b.Helper()
 	start := time.Now()

@@ -18,17 +18,17 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// appRole is the login role that row-level security binds.
+// appRole is the application's login role, which is subject to row-level security.
 const appRole = "leaver_test"
 
-// Database is a migrated database of one test's own.
+// Database is a migrated database for one test.
 type Database struct {
 	OwnerURL string // as the superuser
 	AppURL   string // as the application's role
 }
 
-// NewDatabase makes a database from the migrated template; it is dropped when
-// the test ends. A benchmark's is durable, as an installation's is.
+// NewDatabase creates a database from the migrated template. It is dropped when
+// the test ends. A benchmark's database is durable, as an installation's is.
 func NewDatabase(t testing.TB) Database {
 	t.Helper()
 	if b, ok := t.(*testing.B); ok {
@@ -36,7 +36,7 @@ func NewDatabase(t testing.TB) Database {
 	}
 	template, err := migratedTemplate()
 	if err != nil {
-		t.Fatalf("make the template database: %v", err)
+		t.Fatalf("create the template database: %v", err)
 	}
 	name := "t_" + strings.ReplaceAll(uuid.NewString(), "-", "")
 	admin(t, fmt.Sprintf("create database %s template %s", name, template))
@@ -44,7 +44,8 @@ func NewDatabase(t testing.TB) Database {
 	return Database{OwnerURL: withDatabase(name, ""), AppURL: withDatabase(name, appRole)}
 }
 
-// NewDownstream makes an empty database that plays a downstream system.
+// NewDownstream creates an empty database that serves as a downstream, and drops it when the test
+// ends.
 func NewDownstream(t testing.TB) (ownerURL string) {
 	t.Helper()
 	name := "d_" + strings.ReplaceAll(uuid.NewString(), "-", "")
@@ -53,8 +54,8 @@ func NewDownstream(t testing.TB) (ownerURL string) {
 	return withDatabase(name, "")
 }
 
-// Open opens the application's pool on a database of the test's own, with settings such
-// as "lock_timeout=1s" added to its URL.
+// Open creates a database and opens the application's pool on it. Settings, such as
+// "lock_timeout=1s", are added to the URL.
 func Open(t testing.TB, settings ...string) (*database.DB, Database) {
 	t.Helper()
 	d := NewDatabase(t)
@@ -69,8 +70,8 @@ func Open(t testing.TB, settings ...string) (*database.DB, Database) {
 	return db, d
 }
 
-// makeDurable sets the cluster's fsync, synchronous_commit and full_page_writes on until
-// the benchmark ends. No other test may run meanwhile.
+// makeDurable enables the cluster's fsync, synchronous_commit and full_page_writes until the
+// benchmark ends. No other test may run at the same time.
 func makeDurable(b *testing.B) {
 	b.Helper()
 	settings := []string{"fsync", "synchronous_commit", "full_page_writes"}
@@ -115,8 +116,9 @@ func admin(t testing.TB, sql string) {
 	}
 }
 
-// migratedTemplate makes, once for each state of the migrations, the database
-// that tests copy: 20 ms instead of a migration.
+// migratedTemplate returns the name of the database that tests copy, and creates
+// it once for each state of the migrations. A copy takes 20 ms, less than the
+// migrations.
 var migratedTemplate = sync.OnceValues(func() (string, error) {
 	ctx := context.Background()
 	sum := sha256.New()
@@ -137,7 +139,7 @@ var migratedTemplate = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	// Other packages' binaries want the same template at the same time.
+	// Other packages' test binaries may create the template at the same time.
 	if _, err := conn.Exec(ctx, `select pg_advisory_lock(7265)`); err != nil {
 		return "", err
 	}
@@ -162,7 +164,8 @@ var migratedTemplate = sync.OnceValues(func() (string, error) {
 	return name, err
 })
 
-// withDatabase is the shared server's URL with another database, and user.
+// withDatabase returns the shared server's URL with another database and, unless it is empty,
+// another user.
 func withDatabase(name, user string) string {
 	u, err := url.Parse(shared.DatabaseURL)
 	if err != nil {

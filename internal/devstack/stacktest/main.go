@@ -1,10 +1,10 @@
-// Package stacktest gives tests the real peers: one PostgreSQL cluster and one
-// Temporal server for a whole `go test ./...`, a database for each test, and a
-// namespace for each package.
+// Package stacktest provides tests with one PostgreSQL cluster and one Temporal
+// server for a whole `go test ./...`, a database for each test, and a namespace
+// for each package.
 //
-// Each package's TestMain calls [Main]. The first test binary starts itself
-// once more as the stack's supervisor; every binary holds a lease for as long
-// as it runs, and the supervisor stops when nobody has held one for a while.
+// Each package's TestMain calls [Main]. The first test binary starts itself a
+// second time as the stack's supervisor. Every binary holds a lease while it
+// runs, and the supervisor stops when no lease has been held for 20 s.
 package stacktest
 
 import (
@@ -28,14 +28,15 @@ import (
 
 const (
 	superviseVariable = "LEAVER_STACKTEST_SUPERVISE"
-	// idle is how long the stack outlives the last lease: longer than go test
-	// takes between two packages.
+	// idle is how long the stack runs after the last lease is released. It is longer
+	// than go test takes between two packages.
 	idle = 20 * time.Second
-	// startPatience covers the Temporal server's first build.
+	// startPatience bounds the start of the stack, including the first build of the
+	// Temporal server.
 	startPatience = 20 * time.Minute
 )
 
-// address is what the supervisor tells, and what tests stand on.
+// address is the file by which the supervisor publishes the stack, or the error of its start.
 type address struct {
 	DatabaseURL     string `json:"databaseUrl"`
 	TemporalAddress string `json:"temporalAddress"`
@@ -60,11 +61,11 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// join takes a lease of the stack, and starts it where it does not run.
+// join takes a lease of the stack, and starts the stack if it is not running.
 func join() (release func(), err error) {
 	dir := filepath.Join(os.TempDir(), "leaver-test-"+strconv.Itoa(os.Getuid()))
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, fmt.Errorf("make the stack's folder: %w", err)
+		return nil, fmt.Errorf("create the stack's folder: %w", err)
 	}
 	unlock, err := devstack.Lock(filepath.Join(dir, "start.lock"))
 	if err != nil {
@@ -139,7 +140,7 @@ func startSupervisor(dir string) error {
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), superviseVariable+"="+dir)
 	cmd.Stdout, cmd.Stderr = log, log
-	// A session of its own: it outlives this binary, and go test does not wait for it.
+	// In its own session it outlives this binary, and go test does not wait for it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the supervisor: %w", err)
@@ -147,10 +148,10 @@ func startSupervisor(dir string) error {
 	return cmd.Process.Release()
 }
 
-// supervise runs the stack until nobody needs it.
+// supervise runs the stack until no lease has been held for idle.
 func supervise(dir string) {
 	logf := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-	// No lease travels into this process: locks belong to open files, which exec closes.
+	// This process does not inherit the lease: exec closes the open file that has the lock.
 	data := filepath.Join(dir, "data-"+strconv.Itoa(os.Getpid()))
 	if err := os.MkdirAll(data, 0o711); err != nil {
 		tell(dir, address{Error: err.Error()})
@@ -177,7 +178,7 @@ func supervise(dir string) {
 		}
 		done := time.Since(since) > idle
 		if done {
-			// While nobody can take a lease: who comes next starts a stack of their own.
+			// The exclusive lock is held, so that no binary takes a lease; the next one starts a new stack.
 			_ = os.Remove(filepath.Join(dir, "stack.json"))
 		}
 		free()
@@ -187,9 +188,9 @@ func supervise(dir string) {
 	}
 }
 
-// tell writes the file whole: readers see all of it, or none.
+// tell writes the address file atomically.
 func tell(dir string, a address) {
-	raw, _ := json.Marshal(a) // strings encode
+	raw, _ := json.Marshal(a) // strings always encode
 	temporary := filepath.Join(dir, "stack.json.new")
 	if os.WriteFile(temporary, raw, 0o600) == nil {
 		_ = os.Rename(temporary, filepath.Join(dir, "stack.json"))

@@ -10,8 +10,8 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack"
 )
 
-// Pgbouncer returns the URL of a database by way of a pgbouncer in transaction mode, with
-// the settings that docs/OPERATIONS.md names. It skips the test where pgbouncer is not
+// Pgbouncer starts a pgbouncer in transaction mode, with the settings that docs/OPERATIONS.md
+// names, and returns the URL of the database through it. It skips the test if pgbouncer is not
 // installed.
 func Pgbouncer(t testing.TB, appURL string) string {
 	t.Helper()

@@ -12,8 +12,8 @@ import (
 	"github.com/leaverhq/leaver/worker"
 )
 
-// namespace is made once for each package: registering one takes longer than
-// most tests.
+// namespace returns the package's namespace. It is created once, because
+// registering a namespace takes longer than most tests.
 var namespace = sync.OnceValues(newNamespace)
 
 func newNamespace() (string, error) {
@@ -24,23 +24,24 @@ func newNamespace() (string, error) {
 	return name, err
 }
 
-// Temporal returns how to reach the shared server, in this package's namespace.
+// Temporal returns the configuration of the shared server with this package's namespace.
 func Temporal(t testing.TB) config.Temporal { return temporal(t, namespace) }
 
-// OwnTemporal is [Temporal] in a namespace of the test's own: for tests whose workers
-// run beside others'.
+// OwnTemporal is like [Temporal] with a new namespace, for tests whose workers must not get other
+// tests' tasks.
 func OwnTemporal(t testing.TB) config.Temporal { return temporal(t, newNamespace) }
 
 func temporal(t testing.TB, namespace func() (string, error)) config.Temporal {
 	t.Helper()
 	name, err := namespace()
 	if err != nil {
-		t.Fatalf("make a namespace: %v", err)
+		t.Fatalf("create a namespace: %v", err)
 	}
 	return config.Temporal{Address: shared.TemporalAddress, Namespace: name}
 }
 
-// Eventually waits for a condition, and fails the test with what is missing.
+// Eventually polls the condition every 10 ms until it is true, and fails the test with the text
+// missing if that takes longer than patience.
 func Eventually(t testing.TB, patience time.Duration, missing string, condition func() bool) {
 	t.Helper()
 	for until := time.Now().Add(patience); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
