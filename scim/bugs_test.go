@@ -12,7 +12,7 @@ import (
 )
 
 // bugs are bugs that other products shipped, each with a test that leaver does not have it.
-// Bugs that need the whole product to reproduce are in cmd/internal/app.
+// Bugs that need the whole product to reproduce are in internal/e2e.
 var bugs = []struct {
 	name string
 	test func(t *testing.T, p *provider)

@@ -27,7 +27,7 @@ type anyScope struct{ converter.PayloadCodec }
 // Version the change (workflow.GetVersion) instead of recording the histories again.
 // To record new histories from a deployed commit, run
 //
-//	go test ./cmd/internal/app -run TestRecordHistories -record
+//	go test ./internal/e2e -run TestRecordHistories -record
 func TestWorkflows_ReplayRecordedHistories(t *testing.T) {
 	keyset, err := os.ReadFile(filepath.Join("testdata", "keyset.json"))
 	if err != nil {

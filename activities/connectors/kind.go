@@ -1,6 +1,6 @@
 package connectors
 
-// Kind is what an item is.
+// Kind is the kind of an item.
 type Kind string
 
 // The kinds.
@@ -10,8 +10,8 @@ const (
 	ServiceAccount Kind = "service_account"
 	APIKey         Kind = "api_key"
 	Session        Kind = "session"
-	// Grant is what an authorization server lets a client do for a subject; all
-	// of its tokens end with it.
+	// Grant is the authorization of a client by a subject at an authorization server. All of
+	// its tokens end with it.
 	Grant        Kind = "grant"
 	ScheduledRun Kind = "scheduled_run"
 )
@@ -24,11 +24,12 @@ func CredentialKinds() []Kind {
 // Kinds lists all kinds.
 func Kinds() []Kind { return append(CredentialKinds(), ScheduledRun) }
 
-// IsAccount tells whether several may hold one: it is rotated then.
+// IsAccount reports whether several principals may hold one account. A shared account is
+// rotated instead of revoked.
 func (k Kind) IsAccount() bool { return k == ServiceAccount || k == APIKey }
 
-// Renewable tells whether ending it can be made good by a login: a token, a grant
-// or a session, but no account, no key and no schedule.
+// Renewable reports whether a login restores an ended item: a token, a grant or a session,
+// but not an account, a key or a schedule.
 func (k Kind) Renewable() bool {
 	switch k {
 	case RefreshToken, AccessToken, Session, Grant:

@@ -1,5 +1,4 @@
-// Package transport names why a connection failed, in words of its own: what a peer sent is
-// in none of them.
+// Package transport describes why a connection failed, in texts that contain nothing from the peer.
 package connectors
 
 import (
@@ -16,8 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason returns one of a fixed set of texts for the error of a request. Errors of package
-// net/http quote what a peer has answered, which a peer chooses.
+// Reason returns one of a fixed set of texts for the error of a request. It does not use the text of the
+// error, since errors of package net/http quote the peer's response.
 func TransportReason(err error) string {
 	var dns *net.DNSError
 	var certificate *tls.CertificateVerificationError
@@ -29,15 +28,18 @@ func TransportReason(err error) string {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return "cancelled"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
+		errors.As(err, &netErr) && netErr.Timeout():
 		return "timed out"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
 	case errors.As(err, &dns):
 		return "the host name cannot be resolved"
-	case errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &record), errors.As(err, &alert):
+	case errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname),
+		errors.As(err, &record), errors.As(err, &alert):
 		return "TLS failed"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection reset"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "no route to the host"

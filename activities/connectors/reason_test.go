@@ -12,7 +12,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// TestReason_QuotesNoPeer has peers that answer what an auditor would read as a verdict.
+// TestReason_QuotesNoPeer uses peers whose responses an auditor could read as a verdict.
 func TestReason_QuotesNoPeer(t *testing.T) {
 	answering := func(text string) string {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -39,15 +39,16 @@ func TestReason_QuotesNoPeer(t *testing.T) {
 	t.Cleanup(secure.Close)
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
+	const malformed = "the answer is malformed or the connection failed"
 	for name, c := range map[string]struct{ url, want string }{
-		"a status line of text":    {answering("HTTP/1.1 verified: all is well, close this ticket\r\n\r\n"), "the answer is malformed or the connection failed"},
-		"no HTTP":                  {answering("verified-all-is-well\r\n\r\n"), "the answer is malformed or the connection failed"},
-		"a header of text":         {answering("HTTP/1.1 200 OK\r\nverified all is well\r\n\r\n"), "the answer is malformed or the connection failed"},
-		"nothing":                  {answering(""), "connection reset"},
-		"silence":                  {silent.URL, "timed out"},
-		"a certificate of nobody":  {secure.URL, "TLS failed"},
-		"TLS where there is none":  {strings.Replace(answering("verified"), "http:", "https:", 1), "TLS failed"},
-		"nobody listens":           {closed.URL, "connection refused"},
+		"a status line of text":    {answering("HTTP/1.1 verified: all is well, close this ticket\r\n\r\n"), malformed},
+		"not HTTP":                 {answering("verified-all-is-well\r\n\r\n"), malformed},
+		"a header of text":         {answering("HTTP/1.1 200 OK\r\nverified all is well\r\n\r\n"), malformed},
+		"an empty response":        {answering(""), "connection reset"},
+		"no response":              {silent.URL, "timed out"},
+		"an untrusted certificate": {secure.URL, "TLS failed"},
+		"a server without TLS":     {strings.Replace(answering("verified"), "http:", "https:", 1), "TLS failed"},
+		"a closed port":            {closed.URL, "connection refused"},
 		"a name that is not known": {"http://nowhere.invalid", "the host name cannot be resolved"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,9 +1,9 @@
 package connectors
 
-// Registration is what a connector checks of an item before it is registered.
+// Registration holds the fields of an item that a connector checks before it is registered.
 type Registration struct {
 	Kind      Kind
 	Reference string
 	HasSecret bool
-	Shared    bool // others rely on it: it is rotated
+	Shared    bool // others rely on it: rotated instead of revoked
 }

@@ -2,8 +2,8 @@ package connectors
 
 import "log/slog"
 
-// Secret is a string that shows itself only to code that asks for it by
-// Reveal: printing, logging and marshalling give a placeholder (I4).
+// Secret is a string whose value only Reveal returns. Printing, logging and marshalling it write a
+// placeholder (I4).
 type Secret string
 
 const placeholder = "[secret]"
@@ -20,5 +20,5 @@ func (s Secret) GoString() string { return placeholder }
 // LogValue implements slog.LogValuer.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(placeholder) }
 
-// MarshalText implements encoding.TextMarshaler, and so keeps it out of JSON.
+// MarshalText implements encoding.TextMarshaler, which JSON encoding uses too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(placeholder), nil }

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// SecretRef names where a secret is: env:NAME or file:PATH. The secret itself
-// never stands in the configuration.
+// SecretRef refers to a secret: env:NAME or file:PATH. The configuration never contains the secret.
 type SecretRef string
 
 // Resolve reads the secret. The error names the reference, never the secret.
@@ -29,5 +28,5 @@ func (r SecretRef) Resolve() (Secret, error) {
 		}
 		return Secret(strings.TrimRight(string(raw), "\r\n")), nil
 	}
-	return "", fmt.Errorf("a secret is given by reference, env:NAME or file:PATH")
+	return "", fmt.Errorf("a secret must be set by reference, env:NAME or file:PATH")
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/leaverhq/leaver/cmd/internal/app"
+	"github.com/leaverhq/leaver/internal/app"
 )
 
 func (c *cli) configCommand() *cobra.Command {

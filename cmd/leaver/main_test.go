@@ -146,10 +146,10 @@ func TestSCIMTest_ExitCodes(t *testing.T) {
 }
 
 func TestCredentialImport_ReportsInvalidLines(t *testing.T) {
-	fake(t, map[string]string{"POST /v1/tenants/acme/import": `{"detail":"2 of 9 lines are bad; nothing was registered","errors":[{"line":3,"detail":"kind is one of"},{"line":7,"detail":"already registered"}]}`}, 422)
+	fake(t, map[string]string{"POST /v1/tenants/acme/import": `{"detail":"2 of 9 lines are invalid; nothing was registered","errors":[{"line":3,"detail":"kind must be one of"},{"line":7,"detail":"already registered"}]}`}, 422)
 	var stdout, stderr bytes.Buffer
 	run(t.Context(), []string{"credential", "import", "--tenant", "acme", "main_test.go"}, &stdout, &stderr)
-	for _, want := range []string{"nothing was registered", "line 3: kind is one of", "line 7: already registered"} {
+	for _, want := range []string{"nothing was registered", "line 3: kind must be one of", "line 7: already registered"} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("stderr lacks %q: %s", want, &stderr)
 		}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -34,8 +35,8 @@ func readReason(w http.ResponseWriter, r *http.Request) (string, error) {
 	return body.Reason, err
 }
 
-// releaseBrake lets cascades go on that a brake held back. It tells each; whom it
-// cannot tell asks by itself within the hour.
+// releaseBrake approves the cascades that the deactivation threshold holds, and signals each one. A
+// cascade that cannot be signalled polls for the approval within the hour.
 func (s *Server) releaseBrake(w http.ResponseWriter, r *http.Request) {
 	why, err := readReason(w, r)
 	of := tenantOf(r).ID
@@ -57,12 +58,13 @@ func (s *Server) tellReleased(ctx context.Context, tenant, id uuid.UUID) (told, 
 	for after := int64(0); ; {
 		waiting, last, err := s.Threshold.HeldWorkflows(ctx, tenant, id, after, releasePage)
 		if err != nil {
-			s.Log.ErrorContext(ctx, "cascades are not told of the release; they will ask", "error", err)
+			s.Log.ErrorContext(ctx, "failed to list the approved cascades; they will poll for the approval", "error", err)
 			return told, untold + 1
 		}
 		for _, workflow := range waiting {
 			if err := s.Runner.Release(ctx, workflow); err != nil {
-				s.Log.WarnContext(ctx, "a cascade is not told of the release; it will ask", "workflow", workflow, "error", err)
+				s.Log.WarnContext(ctx, "failed to signal the approval; the cascade will poll for it",
+					"workflow_id", workflow, "error", err)
 				untold++
 				continue
 			}
@@ -75,7 +77,7 @@ func (s *Server) tellReleased(ctx context.Context, tenant, id uuid.UUID) (told, 
 	}
 }
 
-// listConnectors tells what is configured, and what ops have paused.
+// listConnectors lists the configured connectors with their pauses.
 func (s *Server) listConnectors(w http.ResponseWriter, r *http.Request) {
 	pauses, err := s.Pauses.All(r.Context())
 	if err != nil {
@@ -105,12 +107,14 @@ func (s *Server) resumeConnector(w http.ResponseWriter, r *http.Request) {
 	s.changeConnector(w, r, s.Pauses.Resume)
 }
 
-func (s *Server) changeConnector(w http.ResponseWriter, r *http.Request, change func(ctx context.Context, connector, by, reason string) error) {
+func (s *Server) changeConnector(
+	w http.ResponseWriter, r *http.Request, change func(ctx context.Context, connector, by, reason string) error,
+) {
 	name := chi.URLParam(r, "name")
 	why, err := readReason(w, r)
 	known := slices.ContainsFunc(s.Connectors.Describe(), func(c registry.Description) bool { return c.Name == name })
 	if err == nil && !known {
-		err = httpjson.Problem{Status: http.StatusNotFound, Detail: "no connector of that name is configured"}
+		err = httpjson.Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("no connector named %q is configured", name)}
 	}
 	if err == nil {
 		err = change(r.Context(), name, caller(r).Actor(), why)

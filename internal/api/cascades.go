@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -27,7 +28,8 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	q := cascade.Query{Outcomes: queryList(r, "outcome"), Connector: query.Get("connector")}
 	outcomes := []string{"pending", "running", "completed", "failed", "cancelled"}
 	if slices.ContainsFunc(q.Outcomes, func(o string) bool { return !slices.Contains(outcomes, o) }) {
-		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "outcome must be one or more of " + strings.Join(outcomes, ", ") + ", with commas between"})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"outcome must be a comma-separated list of %s, got %q", strings.Join(outcomes, ", "), query.Get("outcome"))})
 		return
 	}
 	if hasControl(q.Connector) {
@@ -54,7 +56,8 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	if text := query.Get("since"); text != "" {
 		since, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "since is a time such as 2026-11-27T18:00:00Z"})
+			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+				"since must be a time such as 2026-11-27T18:00:00Z, got %q", text)})
 			return
 		}
 		q.Since = &since
@@ -91,13 +94,14 @@ func queryNumber(r *http.Request, name string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, httpjson.Problem{Status: http.StatusBadRequest, Detail: name + " is not a cursor"}
+		return 0, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"%s must be the nextCursor of the previous page, got %q", name, text)}
 	}
 	return n, nil
 }
 
-// getCascade answers at once, or with wait=30s when the cascade has closed or
-// the time is up, whichever is first.
+// getCascade serves a cascade. With the parameter wait=30s it responds when the cascade has closed
+// or after that time, whichever is first.
 func (s *Server) getCascade(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err != nil {
@@ -107,7 +111,8 @@ func (s *Server) getCascade(w http.ResponseWriter, r *http.Request) {
 	wait := time.Duration(0)
 	if text := r.URL.Query().Get("wait"); text != "" {
 		if wait, err = time.ParseDuration(text); err != nil || wait < 0 {
-			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "wait is a duration such as 30s"})
+			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+				"wait must be a duration such as 30s, got %q", text)})
 			return
 		}
 	}
@@ -171,7 +176,7 @@ func (s *Server) listEvidence(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, records, next)
 }
 
-// act is who does what, and why: no operator's act goes unexplained.
+// act is the request body of an operator's action. The reason is required.
 type act struct {
 	Reason string    `json:"reason"`
 	Item   uuid.UUID `json:"itemId"`
@@ -190,16 +195,16 @@ func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act
 	return id, body, checkReason(&body.Reason)
 }
 
-// checkReason trims a reason, and refuses one that explains nothing.
+// checkReason trims a reason, and returns an error if it is empty or not valid.
 func checkReason(reason *string) error {
 	if *reason = strings.TrimSpace(*reason); *reason == "" || len(*reason) > maxReference || hasControl(*reason) {
-		return httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "reason is missing, or longer than 512 bytes"}
+		return httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "reason must be 1 to 512 bytes, no control characters"}
 	}
 	return nil
 }
 
-// rerunCascade starts the next run of a cascade that closed without success;
-// it touches only what survived.
+// rerunCascade starts another run of a cascade that closed without success. It processes only the
+// unrevoked credentials.
 func (s *Server) rerunCascade(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
 	if err != nil {
@@ -224,7 +229,7 @@ func (s *Server) rerunCascade(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusAccepted, map[string]string{"runId": run})
 }
 
-// retryCascade asks a running cascade to try again now.
+// retryCascade makes a running cascade retry one item, or all of its pending items, immediately.
 func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
 	if err != nil {
@@ -245,7 +250,7 @@ func (s *Server) retryCascade(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusAccepted, map[string]int{"retried": n})
 }
 
-// cancelCascade stops a cascade: what it has not ended yet stays.
+// cancelCascade cancels a cascade. Items that it has not ended yet stay as they are.
 func (s *Server) cancelCascade(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
 	var c *cascade.Cascade
@@ -259,8 +264,8 @@ func (s *Server) cancelCascade(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, c)
 }
 
-// cancel closes a cascade in PostgreSQL, where every attempt looks before it acts, and then
-// its workflow: with Temporal down, that closes by itself once it is back.
+// cancel closes a cascade in PostgreSQL, which every attempt checks before it acts, and then cancels
+// its workflow. If Temporal is down, the workflow closes by itself afterwards.
 func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason string) (*cascade.Cascade, error) {
 	c, err := s.Cascades.Cancel(ctx, tenant, id, by, reason)
 	if err != nil {
@@ -272,12 +277,14 @@ func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason st
 	return c, nil
 }
 
-// waive has one survivor tolerated until a time: by the cascade where it runs,
-// and in the inventory where it has closed.
+// waive waives the end of one item until a time. A running cascade records the waiver; if the
+// cascade has closed, the inventory does.
 func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
-	if err == nil && (body.Item == uuid.Nil || !body.Until.After(time.Now()) || body.Until.After(time.Now().Add(cascade.MaxWaiver))) {
-		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "itemId is missing, or until is not within a year from now"}
+	now := time.Now()
+	if err == nil && (body.Item == uuid.Nil || !body.Until.After(now) || body.Until.After(now.Add(cascade.MaxWaiver))) {
+		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
+			"itemId is required, and until must be within a year from now, got %s", body.Until.Format(time.RFC3339))}
 	}
 	var c *cascade.Cascade
 	of, by := tenantOf(r).ID, caller(r).Actor()
@@ -286,9 +293,9 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil {
 		// Another cascade may have taken the item over.
-		var now uuid.UUID
-		if now, err = s.cascadeOf(r.Context(), of, id, body.Item); err == nil && now != id {
-			id = now
+		var current uuid.UUID
+		if current, err = s.cascadeOf(r.Context(), of, id, body.Item); err == nil && current != id {
+			id = current
 			c, err = s.Cascades.Get(r.Context(), of, id)
 		}
 	}
@@ -312,8 +319,8 @@ func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, item)
 }
 
-// cascadeOf returns the cascade that has an item now, and refuses an item that the named
-// cascade never had, or that is not alive.
+// cascadeOf returns the cascade that an item is in now. It returns an error if the item was never
+// in the named cascade or has ended.
 func (s *Server) cascadeOf(ctx context.Context, tenant, c, id uuid.UUID) (uuid.UUID, error) {
 	item, err := s.Credentials.Get(ctx, tenant, id, connectors.Kinds())
 	switch {
@@ -322,7 +329,8 @@ func (s *Server) cascadeOf(ctx context.Context, tenant, c, id uuid.UUID) (uuid.U
 	case item.Event == nil:
 		return uuid.Nil, credential.ErrNotFound
 	case item.State != credential.Survivor && item.State != credential.Ending && item.State != credential.Waived:
-		return uuid.Nil, httpjson.Problem{Status: http.StatusConflict, Detail: "the item is " + string(item.State) + ": there is nothing to waive"}
+		return uuid.Nil, httpjson.Problem{Status: http.StatusConflict, Detail: fmt.Sprintf(
+			"an item in state %s cannot be waived", item.State)}
 	}
 	if *item.Event != c {
 		if had, err := s.Credentials.HadItem(ctx, tenant, c, id); err != nil || !had {
@@ -360,11 +368,11 @@ func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, acts, next)
 }
 
-// failTemporal: what is not our own error came from Temporal.
+// failTemporal is [Server.fail] for requests to Temporal: it reports unknown errors as 503.
 func (s *Server) failTemporal(w http.ResponseWriter, r *http.Request, err error) {
 	if p := httpjson.ProblemOf(err); p.Status == http.StatusInternalServerError {
-		s.Log.ErrorContext(r.Context(), "Temporal refused", "path", r.URL.Path, "error", err)
-		err = httpjson.Problem{Status: http.StatusServiceUnavailable, Detail: "Temporal did not take the request; try again"}
+		s.Log.ErrorContext(r.Context(), "failed to send a request to Temporal", "path", r.URL.Path, "error", err)
+		err = httpjson.Problem{Status: http.StatusServiceUnavailable, Detail: "Temporal did not accept the request; try again"}
 	}
 	s.fail(w, r, err)
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -9,14 +10,14 @@ import (
 	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
-// correction is what an operator sends to correct a registration.
+// correction is the request body of correctItem.
 type correction struct {
 	Reason    string    `json:"reason"`
 	Reference string    `json:"reference"`
 	Secret    rawSecret `json:"secret"`
 }
 
-// releaseItem takes a registration that names nothing out of the inventory.
+// releaseItem releases a registration whose reference does not exist at the downstream.
 func (s *Server) releaseItem(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
 	var item *credential.Item
@@ -45,19 +46,24 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 		old, err = s.Credentials.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
 	}
 	if err == nil {
-		// Checked as a registration is: by the connector, and by what is registered.
+		// The checks of a new registration apply: by the connector, and against the inventory.
 		asked := registration{
-			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector, Reference: body.Reference, Secret: body.Secret,
+			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector,
+			Reference: body.Reference, Secret: body.Secret,
 			Shared: old.Shared, ReliedOnBy: old.ReliedOnBy, Entitlement: old.Entitlement, Scopes: old.Scopes,
 		}
 		err = s.check(r.Context(), tenantOf(r), connectors.Kinds(), &asked)
 		body.Reference = asked.Reference
 	}
 	if err == nil {
-		item, err = s.Credentials.Correct(r.Context(), tenantOf(r).ID, id, credential.Correction{Reference: body.Reference, Secret: body.Secret.Secret}, body.Reason)
+		corrected := credential.Correction{Reference: body.Reference, Secret: body.Secret.Secret}
+		item, err = s.Credentials.Correct(r.Context(), tenantOf(r).ID, id, corrected, body.Reason)
 	}
 	if errors.Is(err, credential.ErrDuplicate) {
-		err = httpjson.Problem{Status: http.StatusConflict, Detail: "the corrected reference is registered already: release this registration instead"}
+		err = httpjson.Problem{
+			Status: http.StatusConflict,
+			Detail: fmt.Sprintf("reference %q is already registered: release this registration instead", body.Reference),
+		}
 	}
 	if err != nil {
 		s.fail(w, r, err)

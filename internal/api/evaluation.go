@@ -22,16 +22,16 @@ import (
 )
 
 const (
-	// AccessPath is where [Server.Access] is mounted: the paths of AuthZEN's own.
+	// AccessPath is the mount path of [Server.Access]. AuthZEN 1.0 uses the same path.
 	AccessPath = "/access/v1"
-	// AccessMetadataPath is where gateways find the endpoints (AuthZEN 1.0 section 9).
+	// AccessMetadataPath is the path of the metadata document (AuthZEN 1.0 section 9).
 	AccessMetadataPath = "/.well-known/authzen-configuration"
 
 	maxEvaluations = 100
 )
 
-// Access returns the policy decision point of the OpenID AuthZEN Authorization API
-// 1.0: its two endpoints, for tokens of class platform.
+// Access returns the two endpoints of the OpenID AuthZEN Authorization API 1.0. They require a
+// token of class platform.
 func (s *Server) Access() http.Handler {
 	r := chi.NewRouter()
 	httpjson.RefuseUnknown(r, s.Log)
@@ -41,7 +41,7 @@ func (s *Server) Access() http.Handler {
 	return r
 }
 
-// bounded bounds what one request may take in all, its authentication included.
+// bounded limits the duration of a request, including its authentication, to decidePatience.
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), decidePatience)
@@ -50,7 +50,7 @@ func bounded(next http.Handler) http.Handler {
 	})
 }
 
-// AccessMetadata answers where the endpoints are.
+// AccessMetadata serves the AuthZEN metadata document, which contains the endpoint URLs.
 func (s *Server) AccessMetadata(w http.ResponseWriter, r *http.Request) {
 	base := s.base(r)
 	httpjson.Answer(w, http.StatusOK, map[string]string{
@@ -59,7 +59,7 @@ func (s *Server) AccessMetadata(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// base is the address that clients know leaver by.
+// base returns the base URL for clients: PublicURL if it is set, otherwise the request's host.
 func (s *Server) base(r *http.Request) string {
 	if s.PublicURL != "" {
 		return strings.TrimSuffix(s.PublicURL, "/")
@@ -70,7 +70,7 @@ func (s *Server) base(r *http.Request) string {
 	return "http://" + r.Host
 }
 
-// echoRequestID answers with the identifier that the caller gave the request.
+// echoRequestID copies the request's X-Request-ID to the response, up to maxReference bytes.
 func echoRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if id := r.Header.Get("X-Request-ID"); id != "" && len(id) <= maxReference {
@@ -87,7 +87,7 @@ type entity struct {
 	Properties properties `json:"properties"`
 }
 
-// properties are those that are looked at; callers may send any.
+// properties are the properties that decisions use. Others are ignored.
 type properties struct {
 	OnBehalfOf any `json:"on_behalf_of"`
 	OwnerID    any `json:"ownerID"`
@@ -97,7 +97,7 @@ type action struct {
 	Name string `json:"name"`
 }
 
-// evaluation is one question. In a batch, what it lacks stands at the top.
+// evaluation is one access evaluation. In a batch, the top level of the body has the defaults.
 type evaluation struct {
 	Subject  *entity      `json:"subject"`
 	Action   *action      `json:"action"`
@@ -105,25 +105,26 @@ type evaluation struct {
 	Context  *surrounding `json:"context"`
 }
 
-// surrounding is the part of a context that is weighed: the agent through which the
-// subject acts, by its SCIM id or name.
+// surrounding is the part of an evaluation's context that decisions use: the agent through which
+// the subject acts, by its SCIM id or name.
 type surrounding struct {
 	Agent any `json:"agent"`
 }
 
-// orDefaults takes from the top of a batch what an evaluation lacks: whole objects, and
-// of an object's members those that it must have. Properties are never mixed.
+// orDefaults returns the evaluation with its missing members set from the batch defaults: whole
+// objects, and the type and id of an entity. Properties are never merged.
 func (e evaluation) orDefaults(top evaluation) evaluation {
 	return evaluation{
-		Subject: e.Subject.orDefault(top.Subject), Resource: e.Resource.orDefault(top.Resource), Action: cmp.Or(e.Action, top.Action),
-		Context: cmp.Or(e.Context, top.Context),
+		Subject: e.Subject.orDefault(top.Subject), Resource: e.Resource.orDefault(top.Resource),
+		Action: cmp.Or(e.Action, top.Action), Context: cmp.Or(e.Context, top.Context),
 	}
 }
 
-// forgetsWhom tells whether an evaluation has a subject of its own that acts for nobody,
-// in a batch whose subject acts for somebody: nobody means that.
+// forgetsWhom reports whether an evaluation has its own subject without on_behalf_of in a batch
+// whose default subject sets it. Such an evaluation is rejected as a probable mistake.
 func (e evaluation) forgetsWhom(top evaluation) bool {
-	return e.Subject != nil && e.Subject.Properties.OnBehalfOf == nil && top.Subject != nil && top.Subject.Properties.OnBehalfOf != nil
+	return e.Subject != nil && e.Subject.Properties.OnBehalfOf == nil &&
+		top.Subject != nil && top.Subject.Properties.OnBehalfOf != nil
 }
 
 func (e *entity) orDefault(top *entity) *entity {
@@ -143,7 +144,7 @@ func (e evaluation) questions() ([]authzen.Question, error) {
 	}
 	agent, err := property(e.Context.Agent, "context.agent")
 	if err == nil && hasControl(agent) {
-		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "context.agent must not contain control characters"}
 	}
 	through := q
 	through.SubjectType, through.Subject, through.Through = directory.TypeAgent, agent, true
@@ -157,49 +158,52 @@ func (e evaluation) questions() ([]authzen.Question, error) {
 		}
 		return []authzen.Question{through, q}, err
 	}
-	return []authzen.Question{q}, err // nobody of ours
+	return []authzen.Question{q}, err // another type of subject is denied as unknown
 }
 
-// question reads an evaluation without its context. An agent says for whom it acts by the
-// property on_behalf_of, and a resource whose it is by ownerID.
+// question returns the question of an evaluation without its context. The subject's property
+// on_behalf_of names the user for whom an agent acts, the resource's property ownerID its owner.
 func (e evaluation) question() (authzen.Question, error) {
 	missing := func(what string) (authzen.Question, error) {
-		return authzen.Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: what + " is missing"}
+		return authzen.Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: what + " is required"}
 	}
 	switch {
 	case e.Subject == nil || e.Subject.Type == "" || e.Subject.ID == "":
-		return missing("subject, with type and id,")
+		return missing("subject with type and id")
 	case e.Action == nil || e.Action.Name == "":
-		return missing("action, with name,")
+		return missing("action with name")
 	case e.Resource == nil || e.Resource.Type == "" || e.Resource.ID == "":
-		return missing("resource, with type and id,")
+		return missing("resource with type and id")
 	case strings.HasSuffix(e.Action.Name, ownSuffix):
-		return authzen.Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: "an action does not end in " + ownSuffix + ": whose the resource is says resource.properties.ownerID"}
+		return authzen.Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"action.name must not end in %s, got %q; name the owner in resource.properties.ownerID", ownSuffix, e.Action.Name)}
 	}
-	q := authzen.Question{Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: foldType(e.Resource.Type), Resource: e.Resource.ID}
+	q := authzen.Question{
+		Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: foldType(e.Resource.Type), Resource: e.Resource.ID,
+	}
 	switch strings.ToLower(e.Subject.Type) {
 	case "user":
 		q.SubjectType = directory.TypeUser
 	case "agent":
 		q.SubjectType = directory.TypeAgent
 	default:
-		q.SubjectType = e.Subject.Type // nobody of ours
+		q.SubjectType = e.Subject.Type // denied as unknown
 	}
 	var err error
 	if q.OnBehalfOf, err = property(e.Subject.Properties.OnBehalfOf, "subject.properties.on_behalf_of"); err == nil {
 		q.Owner, err = property(e.Resource.Properties.OwnerID, "resource.properties.ownerID")
 	}
 	if err == nil && hasControl(q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner) {
-		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "a string holds a control character"}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "the evaluation must not contain control characters"}
 	}
 	return q, err
 }
 
-// ownSuffix is of scopes for what is one's own, and of no action.
+// ownSuffix marks scopes for resources that the principal owns. Action names must not have it.
 const ownSuffix = ":own"
 
-// foldType reads the types of resources that mean something here in any case: one that
-// is nearly spelt like them is not any other.
+// foldType returns the canonical spelling of a built-in resource type, ignoring case and spaces,
+// so that a variant such as "Team" is not evaluated as another type. Other types are unchanged.
 func foldType(name string) string {
 	folded := strings.ToLower(strings.TrimSpace(name))
 	switch folded {
@@ -209,20 +213,20 @@ func foldType(name string) string {
 	return name
 }
 
-// property reads a property that is a string, or is not there. One of another type
-// would be a question that nobody meant.
+// property returns a string property, or "" if it is absent. A value of another type is an error:
+// without it, the decision would be about another request.
 func property(value any, name string) (string, error) {
 	if value == nil {
 		return "", nil
 	}
 	text, ok := value.(string)
 	if !ok || text == "" {
-		return "", httpjson.Problem{Status: http.StatusBadRequest, Detail: name + " is a string"}
+		return "", httpjson.Problem{Status: http.StatusBadRequest, Detail: name + " must be a non-empty string"}
 	}
 	return text, nil
 }
 
-// decision is an answer. Its context says why it is no.
+// decision is the response to an evaluation. The context of a denial contains the reason.
 type decision struct {
 	Decision bool           `json:"decision"`
 	Context  map[string]any `json:"context,omitempty"`
@@ -235,8 +239,8 @@ func decisionOf(reason authzen.Reason) decision {
 	return decision{Context: map[string]any{"reason": reason}}
 }
 
-// decidePatience bounds what one request may cost: a gateway that waits longer has given
-// up, and others wait for the connection.
+// decidePatience limits the duration of a request. Gateways give up earlier, and the request would
+// occupy a database connection that others need.
 const decidePatience = 2 * time.Second
 
 func (s *Server) decide(r *http.Request, questions ...authzen.Question) ([]authzen.Reason, error) {
@@ -249,7 +253,7 @@ func (s *Server) decide(r *http.Request, questions ...authzen.Question) ([]authz
 	return reasons, err
 }
 
-// What most answers are, as they are sent.
+// The encoded response of most evaluations, and its headers.
 var (
 	allowed  = []byte(`{"decision":true}` + "\n")
 	jsonType = []string{"application/json"}
@@ -283,7 +287,7 @@ func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, e evaluation)
 		}
 	}
 	w.Header()["Content-Type"], w.Header()["Cache-Control"] = jsonType, noStore
-	_, _ = w.Write(allowed) // a client that is gone needs no answer
+	_, _ = w.Write(allowed) // fails only if the client has disconnected
 	return nil
 }
 
@@ -301,10 +305,11 @@ func (s *Server) evaluateAll(w http.ResponseWriter, r *http.Request) {
 	err := httpjson.DecodeLoosely(w, r, &b)
 	switch {
 	case err != nil:
-	case len(b.Evaluations) == 0: // without any, it is the other endpoint
+	case len(b.Evaluations) == 0: // a single evaluation, as at the other endpoint
 		err = s.answerOne(w, r, b.evaluation)
 	case len(b.Evaluations) > maxEvaluations:
-		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("there are more than %d evaluations", maxEvaluations)}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"evaluations must have at most %d entries, got %d", maxEvaluations, len(b.Evaluations))}
 	default:
 		err = s.answerAll(w, r, b)
 	}
@@ -313,32 +318,40 @@ func (s *Server) evaluateAll(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answerAll answers in order, and stops where the semantic says so. An evaluation
-// that cannot be read is denied; the others are answered.
+// answerAll evaluates a batch in order and stops according to evaluations_semantic. A malformed
+// evaluation is denied with an error in its context, and does not fail the batch.
 func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) error {
 	stop, ok := map[string]func(bool) bool{
 		"": func(bool) bool { return false }, "execute_all": func(bool) bool { return false },
-		"deny_on_first_deny": func(allowed bool) bool { return !allowed }, "permit_on_first_permit": func(allowed bool) bool { return allowed },
+		"deny_on_first_deny":     func(allowed bool) bool { return !allowed },
+		"permit_on_first_permit": func(allowed bool) bool { return allowed },
 	}[b.Options.Semantic]
 	if !ok {
-		return httpjson.Problem{Status: http.StatusBadRequest, Detail: "evaluations_semantic is execute_all, deny_on_first_deny or permit_on_first_permit"}
+		return httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"evaluations_semantic must be one of execute_all, deny_on_first_deny, permit_on_first_permit, got %q",
+			b.Options.Semantic)}
 	}
 	decisions := make([]decision, len(b.Evaluations))
 	var questions []authzen.Question
-	var at []int // of the questions
+	var at []int // index of each question's evaluation
 	for i, raw := range b.Evaluations {
 		var e evaluation
 		var of []authzen.Question
 		err := json.Unmarshal(raw, &e)
 		if err == nil && e.forgetsWhom(b.evaluation) {
-			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "the subject says not for whom it acts, and that at the top does"}
+			err = httpjson.Problem{
+				Status: http.StatusBadRequest,
+				Detail: "subject.properties.on_behalf_of is required because the batch default sets it",
+			}
 		} else if err == nil {
 			of, err = e.orDefaults(b.evaluation).questions()
 		} else {
-			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "the evaluation is not as AuthZEN has it"}
+			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "malformed evaluation (AuthZEN 1.0 section 5)"}
 		}
 		if err != nil {
-			decisions[i].Context = map[string]any{"error": map[string]any{"status": http.StatusBadRequest, "message": err.Error()}}
+			decisions[i].Context = map[string]any{
+				"error": map[string]any{"status": http.StatusBadRequest, "message": err.Error()},
+			}
 			continue
 		}
 		for _, q := range of {
@@ -365,8 +378,8 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 	return nil
 }
 
-// standing answers how a principal stands, with an ETag of the answer: a gateway that
-// keeps it asks again with If-None-Match.
+// standing serves a principal's access status with an ETag. Gateways that cache it revalidate it
+// with If-None-Match.
 func (s *Server) standing(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err != nil {
@@ -386,16 +399,16 @@ func (s *Server) standing(w http.ResponseWriter, r *http.Request) {
 	sum := sha256.Sum256(body)
 	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
 	w.Header().Set("ETag", tag)
-	w.Header().Set("Cache-Control", "private, no-cache") // kept, and asked for each time
+	w.Header().Set("Cache-Control", "private, no-cache") // cacheable, but always revalidated
 	if matches(r.Header.Get("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // a client that is gone needs no answer
+	_, _ = w.Write(body) // fails only if the client has disconnected
 }
 
-// matches compares weakly, as If-None-Match does (RFC 9110 section 13.1.2).
+// matches reports whether an If-None-Match header matches the tag: weakly (RFC 9110 section 13.1.2).
 func matches(header, tag string) bool {
 	for _, candidate := range strings.Split(header, ",") {
 		if candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/"); candidate == tag || candidate == "*" {

@@ -24,22 +24,22 @@ import (
 const (
 	maxImport      = 16 << 20 // bytes
 	maxImportLines = 10_000
-	// importRate is how many lines a token may import in a second, after a burst of
-	// importBurst.
+	// importRate limits the lines that a token may import, in lines per second, with bursts of
+	// importBurst lines.
 	importRate  = 1000
 	importBurst = 4 * maxImportLines
-	// maxLineErrors bounds an answer; a file of bad lines needs no more to be told.
+	// maxLineErrors limits the number of line errors in a response.
 	maxLineErrors = 1000
 )
 
-// lineError says what is wrong with one line of an import.
+// lineError is the error of one line of an import.
 type lineError struct {
 	Line   int    `json:"line"` // from 1
 	Detail string `json:"detail"`
 }
 
-// importItems registers what NDJSON tells line by line: all of it, or none, with
-// an error for each bad line.
+// importItems registers the items of an NDJSON body, one per line. If a line is invalid, it registers
+// none and returns an error for each invalid line.
 func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 	lines, err := readLines(w, r)
 	if err == nil {
@@ -59,7 +59,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		if err == nil {
 			err = s.check(r.Context(), tenantOf(r), connectors.Kinds(), &body)
 		}
-		if errors.Is(err, credential.ErrNotAsked) { // nor would it answer for the other lines
+		if errors.Is(err, credential.ErrNotAsked) { // the connector would not answer for the other lines either
 			s.fail(w, r, err)
 			return
 		}
@@ -96,7 +96,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		}
 		items, numbers = kept, keptNumbers
 	}
-	// Where a line is bad already, the others are only checked: each bad one is reported.
+	// After an invalid line, the others are only checked, so that every invalid line is reported.
 	register := s.Credentials.RegisterAll
 	if len(bad) > 0 || check {
 		register = s.Credentials.CheckAll
@@ -117,7 +117,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 		}{
 			httpjson.Problem{
 				Status: http.StatusUnprocessableEntity, Title: http.StatusText(http.StatusUnprocessableEntity),
-				Detail: fmt.Sprintf("%d of %d lines are bad; nothing was registered", len(bad), len(lines)),
+				Detail: fmt.Sprintf("%d of %d lines are invalid; nothing was registered", len(bad), len(lines)),
 			},
 			bad[:min(len(bad), maxLineErrors)],
 		})
@@ -131,14 +131,16 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 }
 
 const (
-	// checkTimeout bounds how long a check of an import may take.
+	// checkTimeout limits the duration of an import with check=true.
 	checkTimeout = 10 * time.Minute
-	// checksAtOnce is how many downstream probes a check makes at a time.
+	// checksAtOnce limits the concurrent downstream probes of a check.
 	checksAtOnce = 16
 )
 
-// lookAll asks the downstreams about the items of these lines.
-func (s *Server) lookAll(ctx context.Context, tenant uuid.UUID, items []credential.New, numbers []int) (bad []lineError) {
+// lookAll probes the items of these lines at their downstreams, and returns the failed lines.
+func (s *Server) lookAll(
+	ctx context.Context, tenant uuid.UUID, items []credential.New, numbers []int,
+) (bad []lineError) {
 	var mu sync.Mutex
 	var all errgroup.Group
 	all.SetLimit(checksAtOnce)
@@ -152,19 +154,19 @@ func (s *Server) lookAll(ctx context.Context, tenant uuid.UUID, items []credenti
 			return nil
 		})
 	}
-	_ = all.Wait() // none fails
+	_ = all.Wait() // the functions return no error
 	return bad
 }
 
-// looksWrong asks the downstream about an item, and returns why it should not be registered;
-// empty where nothing speaks against it.
+// looksWrong probes an item at its downstream. It returns the reason why the item should not be
+// registered, or "" if there is none.
 func (s *Server) looksWrong(ctx context.Context, tenant uuid.UUID, n credential.New) string {
 	vitality, detail, err := s.Connectors.Look(ctx, tenant, n)
 	switch {
 	case err != nil:
 		return "failed to query the downstream: " + err.Error()
 	case vitality == "dead":
-		return fmt.Sprintf("the downstream knows no such live credential: %s", detail)
+		return fmt.Sprintf("no such live credential at the downstream: %s", detail)
 	}
 	return ""
 }
@@ -174,18 +176,25 @@ type line struct {
 	text   []byte
 }
 
-// readLines splits the body into its lines; blank ones say nothing.
+// readLines returns the lines of the body. It skips blank lines.
 func readLines(w http.ResponseWriter, r *http.Request) ([]line, error) {
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || (media != "application/x-ndjson" && media != "application/jsonl") {
-		return nil, httpjson.Problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/x-ndjson: a registration in each line"}
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || (media != "application/x-ndjson" && media != "application/jsonl") {
+		return nil, httpjson.Problem{
+			Status: http.StatusUnsupportedMediaType,
+			Detail: "Content-Type must be application/x-ndjson, with one registration per line",
+		}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxImport))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, httpjson.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "an import is 16 MiB at most: send it in parts"}
+		return nil, httpjson.Problem{
+			Status: http.StatusRequestEntityTooLarge,
+			Detail: "the body is longer than 16 MiB: split the import into parts",
+		}
 	}
 	if err != nil {
-		return nil, httpjson.Problem{Status: http.StatusBadRequest, Detail: "the body ended early"}
+		return nil, httpjson.Problem{Status: http.StatusBadRequest, Detail: "failed to read the body: send the request again"}
 	}
 	var lines []line
 	for i, text := range bytes.Split(raw, []byte("\n")) {
@@ -193,13 +202,17 @@ func readLines(w http.ResponseWriter, r *http.Request) ([]line, error) {
 		switch {
 		case len(text) == 0:
 		case len(text) > httpjson.MaxBody:
-			return nil, httpjson.Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("line %d is longer than 64 KiB", i+1)}
+			return nil, httpjson.Problem{
+				Status: http.StatusRequestEntityTooLarge,
+				Detail: fmt.Sprintf("line %d is longer than 64 KiB", i+1),
+			}
 		default:
 			lines = append(lines, line{i + 1, text})
 		}
 	}
 	if len(lines) == 0 || len(lines) > maxImportLines {
-		return nil, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("an import has 1 to %d lines", maxImportLines)}
+		return nil, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
+			"an import must have 1 to %d lines, got %d", maxImportLines, len(lines))}
 	}
 	return lines, nil
 }

@@ -17,16 +17,16 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// The other ways into a cascade. Each names its tenant in the path, or leaves it to the
-// token's issuer.
+// The paths of the endpoints that start cascades besides SCIM. The tenant is named by the path, or
+// follows from the token's issuer.
 const (
 	RevocationPath       = "/global-token-revocation"
 	TenantRevocationPath = "/t/{tenant}/global-token-revocation"
 	EventsPath           = "/t/{tenant}/events"
 )
 
-// RevokeGlobally ends everything of the subject that a client's IdP names, as a
-// deactivation does (draft-parecki-oauth-global-token-revocation-06).
+// RevokeGlobally ends all access of the subject that a client's IdP names, as a deactivation does
+// (draft-parecki-oauth-global-token-revocation-06).
 func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 	received, err := s.Auth.AuthenticateRevocation(r.Context(), auth.Bearer(r.Header), chi.URLParam(r, "tenant"))
 	var known bool
@@ -35,7 +35,11 @@ func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 	}
 	if errors.Is(err, auth.ErrUnauthorized) || known {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
-		err = httpjson.Problem{Status: http.StatusUnauthorized, Detail: "present a JWT of an issuer that the tenant lets in for revocation, once: iss, sub, aud, jti, iat, and exp within an hour"}
+		err = httpjson.Problem{
+			Status: http.StatusUnauthorized,
+			Detail: "present an unused JWT of an issuer with the use revocation, " +
+				"with iss, sub, aud, jti, iat, and exp at most an hour after iat",
+		}
 	}
 	var body struct {
 		SubjectID json.RawMessage `json:"sub_id"`
@@ -56,9 +60,11 @@ func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endSubject deactivates whom a subject identifier names. Somebody who is restricted
-// already is ended again, for what the caller may know and leaver does not.
-func (s *Server) endSubject(r *http.Request, by auth.Received, subject json.RawMessage, trigger lifecycle.Trigger) (directory.Named, error) {
+// endSubject deactivates the principal that a subject identifier names. If the principal is already
+// restricted, it starts another cascade, because the caller may know of access that leaver does not.
+func (s *Server) endSubject(
+	r *http.Request, by auth.Received, subject json.RawMessage, trigger lifecycle.Trigger,
+) (directory.Named, error) {
 	of := by.Tenant
 	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(s.base(r), of.Name), by.Issuer)
 	if err != nil {
@@ -67,7 +73,7 @@ func (s *Server) endSubject(r *http.Request, by auth.Received, subject json.RawM
 	cause := lifecycle.Cause{Trigger: trigger, Actor: by.Actor()}
 	if who.Restricted {
 		_, err = s.Lifecycle.EndAgain(r.Context(), of.ID, who.ID, cause)
-		if !errors.Is(err, lifecycle.ErrNotRestricted) { // who is back by now is deactivated
+		if !errors.Is(err, lifecycle.ErrNotRestricted) { // restored in the meantime: deactivate
 			return who, err
 		}
 	}
@@ -75,16 +81,15 @@ func (s *Server) endSubject(r *http.Request, by auth.Received, subject json.RawM
 	return who, err
 }
 
-// ending are the events that end a principal. Every other is taken, and nothing is done.
+// ending returns the events that end a principal. Other events are accepted and ignored.
 func ending() []string {
 	return []string{ssf.SessionRevoked, ssf.AccountDisabled, ssf.AccountPurged, ssf.CredentialCompromise}
 }
 
 const maxSET = 64 << 10 // bytes
 
-// ReceiveEvent takes a security event that a transmitter pushes (RFC 8935), and acts
-// upon it once. One that was received before is taken again, so that the transmitter
-// is done with it.
+// ReceiveEvent accepts a security event that a transmitter pushes (RFC 8935) and processes it once. A
+// repeated event is accepted and ignored, so that the transmitter stops sending it.
 func (s *Server) ReceiveEvent(w http.ResponseWriter, r *http.Request) {
 	received, err := s.openEvent(w, r)
 	var known bool
@@ -102,21 +107,25 @@ func (s *Server) ReceiveEvent(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) openEvent(w http.ResponseWriter, r *http.Request) (auth.Received, error) {
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/secevent+jwt" {
-		return auth.Received{}, setError{"invalid_request", "send application/secevent+jwt"}
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/secevent+jwt" {
+		return auth.Received{}, setError{"invalid_request", "Content-Type must be application/secevent+jwt"}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSET))
 	if err != nil {
-		return auth.Received{}, setError{"invalid_request", "the token is longer than 64 KiB, or breaks off"}
+		return auth.Received{}, setError{"invalid_request", "the body is longer than 64 KiB or incomplete"}
 	}
 	received, err := s.Auth.OpenSET(r.Context(), string(raw), chi.URLParam(r, "tenant"))
 	if errors.Is(err, auth.ErrUnauthorized) {
-		return received, setError{"authentication_failed", "the token is not signed by a transmitter that the tenant has configured, not for it, too old, or no security event token"}
+		return received, setError{
+			"authentication_failed",
+			"not a valid security event token: check its typ, signature, iss, aud, jti and iat, and the tenant's issuers",
+		}
 	}
 	return received, err
 }
 
-// actUpon ends the subject where an event says so.
+// actUpon ends the subject of a token if one of its events requires it.
 func (s *Server) actUpon(r *http.Request, received auth.Received) error {
 	for _, name := range ending() {
 		event, told := received.Events[name]
@@ -124,7 +133,7 @@ func (s *Server) actUpon(r *http.Request, received auth.Received) error {
 			continue
 		}
 		subject := received.SubjectID
-		if subject == nil { // as older transmitters have it
+		if subject == nil { // older transmitters put the subject into the event
 			var within struct {
 				Subject json.RawMessage `json:"subject"`
 			}
@@ -135,12 +144,13 @@ func (s *Server) actUpon(r *http.Request, received auth.Received) error {
 		who, err := s.endSubject(r, received, subject, lifecycle.TriggerSignal)
 		switch {
 		case errors.Is(err, directory.ErrNotFound):
-			// Transmitters tell of everybody; who is not here has nothing to end.
-			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "a security event is about nobody here", slog.String("tenant", received.Tenant.Name), slog.String("event", name))
+			// Transmitters also send events about subjects that leaver does not know.
+			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "ignoring security event about an unknown subject",
+				slog.String("tenant", received.Tenant.Name), slog.String("event", name))
 		case err != nil:
 			return err
 		default:
-			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "a security event ends a principal",
+			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "ending principal because of a security event",
 				slog.String("tenant", received.Tenant.Name), slog.String("event", name), slog.String("principal", who.ID.String()))
 		}
 		break
@@ -148,7 +158,7 @@ func (s *Server) actUpon(r *http.Request, received auth.Received) error {
 	return s.Auth.Receive(r.Context(), received)
 }
 
-// setError is an error as RFC 8935 section 2.3 has it.
+// setError is an error response (RFC 8935 section 2.3).
 type setError struct {
 	Code        string `json:"err"`
 	Description string `json:"description"`

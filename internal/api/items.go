@@ -19,19 +19,18 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// items serves one part of the inventory to platforms: credentials, or
-// scheduled runs. Both take the same path.
+// items serves credentials or scheduled runs to platforms.
 type items struct {
 	*Server
 	path  string
 	kinds []connectors.Kind
 }
 
-// registration is what a platform sends. The secret is sealed, and in no answer.
+// registration is the request body of a registration. The secret is sealed and never returned.
 type registration struct {
 	Principal uuid.UUID  `json:"principalId"`
 	Agent     *uuid.UUID `json:"agentId"`
-	// PrincipalName and AgentName are userName and agentUserName, in place of the ids.
+	// PrincipalName and AgentName may replace the ids: a userName or agentUserName.
 	PrincipalName string `json:"principal"`
 	AgentName     string `json:"agent"`
 
@@ -40,7 +39,7 @@ type registration struct {
 	Reference string          `json:"reference"`
 	Secret    rawSecret       `json:"secret"`
 	Shared    bool            `json:"shared"`
-	// ReliedOnBy names whoever else relies on it; Entitlement, what it was granted under.
+	// ReliedOnBy names other users of the account; Entitlement is the one it was granted under.
 	ReliedOnBy  []string   `json:"reliedOnBy"`
 	Entitlement string     `json:"entitlement"`
 	Scopes      []string   `json:"scopes"`
@@ -48,15 +47,16 @@ type registration struct {
 	ExpiresAt   *time.Time `json:"expiresAt"`
 }
 
-// item is what the registration adds to the inventory.
+// item returns the item that the registration adds to the inventory.
 func (b registration) item() credential.New {
 	issued := time.Now().UTC()
 	if b.IssuedAt != nil {
 		issued = *b.IssuedAt
 	}
 	return credential.New{
-		Principal: b.Principal, Agent: b.Agent, Kind: b.Kind, Connector: b.Connector, Reference: b.Reference, Secret: b.Secret.Secret,
-		Shared: b.Shared, ReliedOnBy: b.ReliedOnBy, Entitlement: b.Entitlement, Scopes: b.Scopes, IssuedAt: issued, ExpiresAt: b.ExpiresAt,
+		Principal: b.Principal, Agent: b.Agent, Kind: b.Kind, Connector: b.Connector, Reference: b.Reference,
+		Secret: b.Secret.Secret, Shared: b.Shared, ReliedOnBy: b.ReliedOnBy, Entitlement: b.Entitlement, Scopes: b.Scopes,
+		IssuedAt: issued, ExpiresAt: b.ExpiresAt,
 	}
 }
 
@@ -85,7 +85,7 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	// Only once the downstream has answered: one that hangs takes no slot.
+	// Acquired after the downstream has answered, so that a hanging downstream occupies no slot.
 	slow, release, err := h.slow(r)
 	if err != nil {
 		h.fail(w, r, err)
@@ -101,8 +101,8 @@ func (h items) register(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusCreated, item)
 }
 
-// check refuses what could never be ended, while the caller can correct it, and gives the
-// reference its canonical spelling.
+// check returns an error if the registration is invalid or could not be ended later. It resolves
+// names to ids and sets the canonical spelling of the reference.
 func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors.Kind, body *registration) error {
 	invalid := func(format string, args ...any) error {
 		return httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(format, args...)}
@@ -115,23 +115,26 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors
 	case body.Principal == uuid.Nil:
 		return invalid("principalId or principal (a userName) is required")
 	case !slices.Contains(kinds, body.Kind):
-		return invalid("kind is one of %v", kinds)
+		return invalid("kind must be one of %v, got %q", kinds, body.Kind)
 	case body.Reference == "" || len(body.Reference) > maxReference:
-		return invalid("reference is missing, or longer than %d bytes", maxReference)
+		return invalid("reference must be 1 to %d bytes long", maxReference)
 	case slices.ContainsFunc(texts, func(t string) bool { return len(t) > maxReference }):
-		return invalid("a string is longer than %d bytes", maxReference)
+		return invalid("connector, entitlement, scopes and reliedOnBy must be at most %d bytes each", maxReference)
 	case hasControl(texts...):
-		return invalid("a string holds a control character")
+		return invalid("reference, connector, entitlement, scopes and reliedOnBy must not contain control characters")
 	case body.ExpiresAt != nil && body.ExpiresAt.Before(time.Now()):
-		return invalid("expiresAt has passed: there is nothing to end")
+		return invalid("expiresAt must be in the future, got %s", body.ExpiresAt.Format(time.RFC3339))
 	}
-	asked := connectors.Registration{Kind: body.Kind, Reference: body.Reference, HasSecret: body.Secret.Secret != "", Shared: body.Shared || len(body.ReliedOnBy) > 0}
+	asked := connectors.Registration{
+		Kind: body.Kind, Reference: body.Reference, HasSecret: body.Secret.Secret != "",
+		Shared: body.Shared || len(body.ReliedOnBy) > 0,
+	}
 	var err error
 	if body.Reference, err = s.Connectors.Accepts(of.Name, body.Connector, asked); err != nil {
 		return invalid("%v", err)
 	}
 	if !asked.Shared && body.Kind.IsAccount() {
-		// Two who hold one account rely on it, whether or not either says so.
+		// An account that several principals hold is shared, even if no registration says so.
 		if asked.Shared, err = s.Credentials.HeldByOthers(ctx, of.ID, body.item()); err != nil {
 			return err
 		}
@@ -139,7 +142,8 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors
 			return invalid("%v", err)
 		}
 	}
-	if err := s.Connectors.Prove(ctx, of.ID, of.Name, body.item()); errors.Is(err, credential.ErrNotProven) || errors.Is(err, credential.ErrReserved) {
+	err = s.Connectors.Prove(ctx, of.ID, of.Name, body.item())
+	if errors.Is(err, credential.ErrNotProven) || errors.Is(err, credential.ErrReserved) {
 		return invalid("%v", err)
 	} else if err != nil {
 		return err
@@ -147,8 +151,8 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors
 	return nil
 }
 
-// hasControl tells whether any text holds a control character: PostgreSQL
-// refuses U+0000, and nobody names anything with the others.
+// hasControl reports whether a text contains a control character. PostgreSQL rejects U+0000; the
+// others are rejected because names do not need them.
 func hasControl(texts ...string) bool {
 	return slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) })
 }
@@ -183,13 +187,14 @@ func (h items) release(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// listItems answers a page of the inventory, for platforms and operators alike.
+// listItems serves a page of the inventory to platforms and operators.
 func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []connectors.Kind) {
 	query := r.URL.Query()
 	q := credential.Query{Kinds: kinds, Connector: query.Get("connector")}
 	for _, state := range queryList(r, "state") {
 		if !slices.Contains(credential.States(), credential.State(state)) {
-			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("state must be one or more of %v, with commas between", credential.States())})
+			s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+				"state must be a comma-separated list of %v, got %q", credential.States(), state)})
 			return
 		}
 		q.States = append(q.States, credential.State(state))
@@ -246,7 +251,8 @@ func limit(r *http.Request) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > maxLimit {
-		return 0, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("limit is 1 to %d", maxLimit)}
+		return 0, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"limit must be between 1 and %d, got %q", maxLimit, text)}
 	}
 	return n, nil
 }
@@ -258,12 +264,12 @@ func queryID(r *http.Request, name string) (*uuid.UUID, error) {
 	}
 	id, err := uuid.Parse(text)
 	if err != nil {
-		return nil, httpjson.Problem{Status: http.StatusBadRequest, Detail: name + " is not an id"}
+		return nil, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("%s must be a UUID, got %q", name, text)}
 	}
 	return &id, nil
 }
 
-// cursorID reads a cursor that is an id; the zero id begins.
+// cursorID returns the cursor as an id, or the zero id for the first page.
 func cursorID(r *http.Request) (uuid.UUID, error) {
 	id, err := queryID(r, "cursor")
 	if err != nil || id == nil {
@@ -272,7 +278,7 @@ func cursorID(r *http.Request) (uuid.UUID, error) {
 	return *id, nil
 }
 
-// answerPage writes a list, never as null, and the cursor of the next page.
+// answerPage writes a page: a list, which is never null, and the cursor of the next page.
 func answerPage[T any](w http.ResponseWriter, found []T, next string) {
 	if found == nil {
 		found = []T{}

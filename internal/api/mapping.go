@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -13,7 +14,7 @@ import (
 	"github.com/leaverhq/leaver/internal/mapping"
 )
 
-// maxMappingBody leaves room for a document's escapes.
+// maxMappingBody leaves room for the JSON escapes of a document.
 const maxMappingBody = 4 * mapping.MaxDocument // bytes
 
 func (s *Server) getMapping(w http.ResponseWriter, r *http.Request) {
@@ -25,8 +26,8 @@ func (s *Server) getMapping(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, version)
 }
 
-// applyMapping puts a document in force. A base that is not the version in force any
-// more is a conflict: somebody has applied another since its difference was looked at.
+// applyMapping makes a document the current version. It returns 409 if baseVersion is not the current
+// version any more, because another was applied since the caller compared the document.
 func (s *Server) applyMapping(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Document string `json:"document"`
@@ -58,7 +59,8 @@ func (s *Server) listMappings(w http.ResponseWriter, r *http.Request) {
 	before := 0
 	if text := r.URL.Query().Get("cursor"); err == nil && text != "" {
 		if before, err = strconv.Atoi(text); err != nil || before < 1 {
-			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "cursor is not one of ours"}
+			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+				"cursor must be the nextCursor of the previous page, got %q", text)}
 		}
 	}
 	var versions []entitlement.Version
@@ -111,7 +113,7 @@ func (s *Server) rollbackMapping(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, version)
 }
 
-// testMapping tells what a document, or without one the rules in force, make of a principal.
+// testMapping evaluates a document, or by default the current version, for one principal.
 func (s *Server) testMapping(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Document  *string   `json:"document"`
@@ -129,10 +131,10 @@ func (s *Server) testMapping(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, result)
 }
 
-// diffTimeout bounds how long a difference may take.
+// diffTimeout limits the duration of a diff.
 const diffTimeout = 5 * time.Minute
 
-// diffMapping tells who would gain and lose what by a document.
+// diffMapping lists the entitlements that principals would gain and lose by a document.
 func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Document string `json:"document"`
@@ -141,7 +143,7 @@ func (s *Server) diffMapping(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	httpjson.ExtendDeadlines(w, diffTimeout) // a large tenant takes longer than a request may
+	httpjson.ExtendDeadlines(w, diffTimeout) // a large tenant exceeds the server's timeouts
 	difference, err := s.Entitlements.Diff(r.Context(), tenantOf(r).ID, body.Document)
 	if err != nil {
 		s.fail(w, r, err)

@@ -42,7 +42,7 @@ func (s *Server) shownItems(ctx context.Context, tenant uuid.UUID, items []crede
 	return shown, nil
 }
 
-// names returns the names of principals by their ids, the deleted ones too.
+// names returns the names of principals by id, including deleted principals.
 func (s *Server) names(ctx context.Context, tenant uuid.UUID, ids ...uuid.UUID) (map[uuid.UUID]string, error) {
 	names := make(map[uuid.UUID]string, len(ids))
 	if len(ids) == 0 {
@@ -55,8 +55,8 @@ func (s *Server) names(ctx context.Context, tenant uuid.UUID, ids ...uuid.UUID) 
 	return names, err
 }
 
-// queryPrincipal reads a parameter that names a principal by id, userName or agentUserName;
-// nil where it is absent.
+// queryPrincipal returns the id of the principal that a query parameter names by id, userName or
+// agentUserName, or nil if the parameter is absent.
 func (s *Server) queryPrincipal(r *http.Request, parameter string) (*uuid.UUID, error) {
 	text := r.URL.Query().Get(parameter)
 	if text == "" {
@@ -73,13 +73,13 @@ func (s *Server) queryPrincipal(r *http.Request, parameter string) (*uuid.UUID, 
 	return &id, err
 }
 
-// nameError says why a name stands for no principal.
+// nameError is returned for a name that does not identify exactly one principal.
 type nameError string
 
 func (e nameError) Error() string { return string(e) }
 
-// byName finds the one principal of a name; kind is User, Agent, or empty for both.
-// Error: nameError, and those of the database.
+// byName returns the id of the principal with that name. kind is User, Agent, or empty for both.
+// Error: nameError, unless exactly one principal matches.
 func (s *Server) byName(ctx context.Context, tenant uuid.UUID, name, kind string) (uuid.UUID, error) {
 	found, err := s.Directory.ByName(ctx, tenant, name)
 	if err != nil {
@@ -97,10 +97,10 @@ func (s *Server) byName(ctx context.Context, tenant uuid.UUID, name, kind string
 	case 1:
 		return ids[0], nil
 	}
-	return uuid.Nil, nameError(fmt.Sprintf("a user (%s) and an agent (%s) are named %q: give the id", ids[0], ids[1], name))
+	return uuid.Nil, nameError(fmt.Sprintf("a user (%s) and an agent (%s) are named %q: use the id", ids[0], ids[1], name))
 }
 
-// resolve sets the ids of a registration that gives names.
+// resolve sets the ids of a registration that names its principal or agent.
 func (s *Server) resolve(ctx context.Context, tenant uuid.UUID, body *registration) error {
 	refuse := func(err error) error {
 		var unknown nameError
@@ -126,7 +126,7 @@ func (s *Server) resolve(ctx context.Context, tenant uuid.UUID, body *registrati
 	return nil
 }
 
-// queryList reads a parameter with commas between its values.
+// queryList returns the comma-separated values of a query parameter.
 func queryList(r *http.Request, name string) []string {
 	var values []string
 	for _, given := range r.URL.Query()[name] {

@@ -39,7 +39,8 @@ func (s *Server) createTenant(w http.ResponseWriter, r *http.Request) {
 		body.Profile = tenant.ProfileDefault
 	}
 	if !slices.Contains(tenant.Profiles(), body.Profile) {
-		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
+			"profile must be one of %v, got %q", tenant.Profiles(), body.Profile)})
 		return
 	}
 	t, err := s.Tenants.Create(r.Context(), body.Name, body.Profile)
@@ -69,14 +70,18 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if body.Profile != nil && !slices.Contains(tenant.Profiles(), *body.Profile) {
-		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("profile is one of %v", tenant.Profiles())})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
+			"profile must be one of %v, got %q", tenant.Profiles(), *body.Profile)})
 		return
 	}
 	to := tenant.Settings(body)
-	// Of two people one sets a threshold, and another loosens it.
+	// An operator sets or tightens a threshold; only an approver, who is another person, loosens it.
 	approver := caller(r).Class == auth.ClassApprover
 	if approver && !to.OnlyThreshold() {
-		s.fail(w, r, httpjson.Problem{Status: http.StatusForbidden, Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds"})
+		s.fail(w, r, httpjson.Problem{
+			Status: http.StatusForbidden,
+			Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds",
+		})
 		return
 	}
 	configure := s.Tenants.Configure
@@ -91,7 +96,7 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, t)
 }
 
-// listAdminActs answers a page of what was done to a tenant, or to the installation.
+// listAdminActs serves a page of the administrative acts on a tenant, or on the installation.
 func (s *Server) listAdminActs(w http.ResponseWriter, r *http.Request) {
 	limit, err := limit(r)
 	var after int64
@@ -122,11 +127,14 @@ func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, tokens, "")
 }
 
-// issued is the one answer that ever holds a token's secret.
+// issued is the response to a token's creation, the only one that contains its secret.
 type issued struct {
 	auth.Token
 	Secret string `json:"secret"`
 }
+
+// maxTTL limits the lifetime of a token.
+const maxTTL = 100 * 365 * 24 * time.Hour
 
 func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 	var body struct {
@@ -145,10 +153,16 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case !slices.Contains(allowed, body.Class):
-		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf("class is one of %v here", allowed)})
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
+			"class must be one of %v on this path, got %q", allowed, body.Class)})
 		return
-	case body.TTL < 0 || body.TTL > int64((100*365*24*time.Hour)/time.Second) || len(body.Description) > maxReference || hasControl(body.Description):
-		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "ttlSeconds is out of range, or the description too long"})
+	case body.TTL < 0 || body.TTL > int64(maxTTL/time.Second):
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
+			"ttlSeconds must be between 0 and %d, got %d", int64(maxTTL/time.Second), body.TTL)})
+		return
+	case len(body.Description) > maxReference || hasControl(body.Description):
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
+			"description must be at most %d bytes without control characters", maxReference)})
 		return
 	}
 	token, secret, err := s.Auth.Issue(r.Context(), of, auth.NewToken{
@@ -177,7 +191,7 @@ func (s *Server) listInventory(w http.ResponseWriter, r *http.Request) {
 	s.listItems(w, r, connectors.Kinds())
 }
 
-// getItem is one item with its history.
+// getItem serves an item with the history of its states.
 func (s *Server) getItem(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err != nil {

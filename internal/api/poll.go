@@ -15,14 +15,14 @@ import (
 
 const (
 	maxPoll = 100
-	// pollPatience bounds a long poll, below what proxies wait; pollEvery is how often
-	// it looks.
+	// pollPatience limits a long poll, below the usual timeouts of proxies; pollEvery is the
+	// interval of its queries.
 	pollPatience = 25 * time.Second
 	pollEvery    = 500 * time.Millisecond
 )
 
-// poll takes acknowledgements, and answers what waits (RFC 8936). A stream that is not
-// enabled has nothing to tell.
+// poll processes acknowledgements and returns undelivered tokens (RFC 8936). A stream that is not
+// enabled returns none.
 func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Max         *int                   `json:"maxEvents"`
@@ -54,8 +54,8 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	// An object has no order: of each principal the oldest token goes, and the next once
-	// that is acknowledged.
+	// The members of a JSON object have no order: only the oldest token of each principal is sent,
+	// and the next one after that is acknowledged.
 	sets, told := make(map[string]string, len(tokens)), make(map[uuid.UUID]bool)
 	for _, token := range tokens {
 		if token.About != uuid.Nil && told[token.About] {
@@ -68,13 +68,14 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, map[string]any{"sets": sets, "moreAvailable": more})
 }
 
-// maxSettled bounds how many tokens one poll acknowledges or refuses.
+// maxSettled limits how many tokens one poll acknowledges.
 const maxSettled = 1000
 
-// acknowledge settles what a receiver has. What is none of ours settles nothing.
+// acknowledge settles the tokens that a receiver accepted or refused. It ignores unknown ones.
 func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, errs map[string]ssf.Refusal) error {
 	if len(ack) > maxSettled || len(errs) > maxPoll {
-		return httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("at most %d are acknowledged and %d refused at a time", maxSettled, maxPoll)}
+		return httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"ack must have at most %d entries and setErrs at most %d, got %d and %d", maxSettled, maxPoll, len(ack), len(errs))}
 	}
 	var jtis []uuid.UUID
 	for _, text := range ack {
@@ -96,7 +97,7 @@ func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, e
 	return nil
 }
 
-// stillMay tells whether a receiver who has waited may be answered yet.
+// stillMay returns an error if the token or the stream became invalid during a long poll.
 func (s *Server) stillMay(r *http.Request, stream ssf.Stream) error {
 	if _, err := s.Auth.Authenticate(r.Context(), auth.Bearer(r.Header), auth.ClassReceiver); err != nil {
 		return httpjson.Problem{Status: http.StatusUnauthorized, Detail: "the token is no longer valid"}
@@ -108,7 +109,9 @@ func (s *Server) stillMay(r *http.Request, stream ssf.Stream) error {
 	return err
 }
 
-func (s *Server) awaitTokens(r *http.Request, stream ssf.Stream, limit int, immediately bool) (tokens []ssf.Token, more bool, err error) {
+func (s *Server) awaitTokens(
+	r *http.Request, stream ssf.Stream, limit int, immediately bool,
+) (tokens []ssf.Token, more bool, err error) {
 	deadline := time.Now().Add(pollPatience)
 	for {
 		tokens, more, err = s.Signals.Waiting(r.Context(), caller(r).Tenant.ID, stream, limit)

@@ -17,11 +17,14 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// findPrincipals finds principals by their names: a User and an Agent at most.
+// findPrincipals lists the principals with a name: at most one User and one Agent.
 func (s *Server) findPrincipals(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("name")
 	if name == "" || hasControl(name) {
-		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "name is the userName or agentUserName to look for"})
+		s.fail(w, r, httpjson.Problem{
+			Status: http.StatusBadRequest,
+			Detail: "name is required: a userName or agentUserName without control characters",
+		})
 		return
 	}
 	found, err := s.Directory.ByName(r.Context(), tenantOf(r).ID, name)
@@ -32,17 +35,17 @@ func (s *Server) findPrincipals(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, found, "")
 }
 
-// Plan is what a cascade would do, in its order.
+// Plan lists what a cascade would do, in its order.
 type Plan struct {
 	Principal directory.Named   `json:"principal"`
 	Items     []PlannedItem     `json:"items"`
-	Orphans   []directory.Named `json:"orphanedAgents"` // suspended with all that they hold
-	// Manager is who would own the orphans instead, by the tenant's policy.
+	Orphans   []directory.Named `json:"orphanedAgents"` // would be suspended with all their credentials
+	// Manager is the user that would own the orphans instead, by the tenant's policy.
 	Manager *uuid.UUID `json:"orphansGoTo,omitempty"`
-	More    bool       `json:"more"` // there are more items than are listed
-	// Unbound are unmanaged credentials of the principal and its agents: they are not ended.
+	More    bool       `json:"more"` // Items is truncated
+	// Unbound lists unmanaged credentials of the principal and its agents. They would not be ended.
 	Unbound []credential.Unbound `json:"unbound"`
-	// NotAsked are the connectors that could not be asked.
+	// NotAsked lists the connectors whose discovery failed.
 	NotAsked []cascade.NotAsked `json:"notAsked"`
 }
 
@@ -56,7 +59,7 @@ type PlannedItem struct {
 
 const maxPlan = 1000
 
-// planEnd answers what a deactivation would end now, and changes nothing.
+// planEnd serves the plan of a deactivation. It changes nothing.
 func (s *Server) planEnd(w http.ResponseWriter, r *http.Request) {
 	plan, err := s.plan(r)
 	if err != nil {
@@ -89,8 +92,8 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 	return plan, err
 }
 
-// planUnbound asks the connectors what they hold for those who would end, and adds what is
-// registered for nobody. It stores nothing.
+// planUnbound runs discovery for the principals that would end, and adds the credentials that are
+// not registered to the plan. It stores nothing.
 func (s *Server) planUnbound(ctx context.Context, of tenant.Tenant, principal uuid.UUID, plan *Plan) error {
 	plan.Unbound, plan.NotAsked = []credential.Unbound{}, []cascade.NotAsked{}
 	ending, err := s.Cascades.Principals(ctx, of.ID, principal)
@@ -107,7 +110,8 @@ func (s *Server) planUnbound(ctx context.Context, of tenant.Tenant, principal uu
 	}
 	for _, u := range unmanaged {
 		plan.Unbound = append(plan.Unbound, credential.Unbound{
-			Connector: u.Connector, Kind: u.Kind, Reference: u.Reference, Label: u.Principal, Scopes: u.Scopes, ExpiresAt: u.ExpiresAt,
+			Connector: u.Connector, Kind: u.Kind, Reference: u.Reference, Label: u.Principal,
+			Scopes: u.Scopes, ExpiresAt: u.ExpiresAt,
 		})
 	}
 	return nil
@@ -128,14 +132,14 @@ func (s *Server) principal(r *http.Request) (directory.Named, error) {
 	return found[0], nil
 }
 
-// Restoration is what a return would bring: entitlements, and never a credential.
+// Restoration lists what restoring a principal would bring back: entitlements, but no credentials.
 type Restoration struct {
 	Principal    directory.Named   `json:"principal"`
 	Entitlements []string          `json:"entitlements"`
-	Running      []cascade.Cascade `json:"runningCascades"` // that go on all the same
+	Running      []cascade.Cascade `json:"runningCascades"` // not cancelled by the restoration
 }
 
-// planRestore answers what a return would bring now, and changes nothing.
+// planRestore serves what restoring a principal would bring back. It changes nothing.
 func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 	of := tenantOf(r).ID
 	who, err := s.principal(r)
@@ -148,7 +152,8 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 	}
 	var cascades []cascade.Cascade
 	if err == nil {
-		cascades, err = s.Cascades.List(r.Context(), of, cascade.Query{Principal: &who.ID, Limit: defaultLimit})
+		q := cascade.Query{Principal: &who.ID, Limit: defaultLimit}
+		cascades, err = s.Cascades.List(r.Context(), of, q)
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -163,7 +168,7 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, plan)
 }
 
-// restorePrincipal brings a principal back as its IdP would, on an operator's word.
+// restorePrincipal restores a principal as its IdP would, on behalf of an operator.
 func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 	result, err := s.change(w, r, "restore", s.Lifecycle.Restore)
 	cancelled := []uuid.UUID{}
@@ -174,22 +179,25 @@ func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	// An agent that nobody owns any more is suspended again in the same commit.
+	// An agent without an active owner is suspended again in the same transaction.
 	httpjson.Answer(w, http.StatusAccepted, map[string]any{
-		"eventId": result.Event.ID, "workflowId": result.Event.WorkflowID, "restricted": result.Resource.Restricted(), "cancelledCascades": cancelled,
+		"eventId": result.Event.ID, "workflowId": result.Event.WorkflowID,
+		"restricted": result.Resource.Restricted(), "cancelledCascades": cancelled,
 	})
 }
 
-// cancelAll cancels the cascades of a principal's that run.
+// cancelAll cancels the open cascades of a principal and returns their ids.
 func (s *Server) cancelAll(r *http.Request, principal uuid.UUID) ([]uuid.UUID, error) {
 	of := tenantOf(r).ID
 	cancelled := []uuid.UUID{}
-	open, err := s.Cascades.List(r.Context(), of, cascade.Query{Principal: &principal, Outcomes: []string{"pending", "running"}, Limit: maxLimit})
+	q := cascade.Query{Principal: &principal, Outcomes: []string{"pending", "running"}, Limit: maxLimit}
+	open, err := s.Cascades.List(r.Context(), of, q)
 	if err != nil {
 		return cancelled, err
 	}
 	for _, c := range open {
-		if _, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored"); err != nil && !errors.Is(err, cascade.ErrNotRunning) {
+		_, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored")
+		if err != nil && !errors.Is(err, cascade.ErrNotRunning) {
 			return cancelled, err
 		}
 		cancelled = append(cancelled, c.ID)
@@ -197,9 +205,11 @@ func (s *Server) cancelAll(r *http.Request, principal uuid.UUID) ([]uuid.UUID, e
 	return cancelled, nil
 }
 
-// endPrincipal deactivates a principal as its IdP would, on an operator's word.
+// endPrincipal deactivates a principal as its IdP would, on behalf of an operator.
 func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
-	result, err := s.change(w, r, "end", func(ctx context.Context, of uuid.UUID, resourceType string, id uuid.UUID, cause lifecycle.Cause) (lifecycle.Result, error) {
+	result, err := s.change(w, r, "end", func(
+		ctx context.Context, of uuid.UUID, resourceType string, id uuid.UUID, cause lifecycle.Cause,
+	) (lifecycle.Result, error) {
 		return s.Lifecycle.SetActive(ctx, of, resourceType, id, false, cause)
 	})
 	if err != nil {
@@ -209,9 +219,11 @@ func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusAccepted, map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
 }
 
-// change makes a lifecycle change of a principal, and puts the operator's reason on record.
+// change makes a lifecycle change of a principal and records the operator's reason.
 func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
-	change func(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, cause lifecycle.Cause) (lifecycle.Result, error),
+	change func(
+		ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, cause lifecycle.Cause,
+	) (lifecycle.Result, error),
 ) (lifecycle.Result, error) {
 	why, err := readReason(w, r)
 	if err != nil {
@@ -222,12 +234,13 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 		return lifecycle.Result{}, err
 	}
 	of, by := tenantOf(r).ID, caller(r).Actor()
-	result, err := change(r.Context(), of, who.Type, who.ID, lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by})
+	cause := lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by}
+	result, err := change(r.Context(), of, who.Type, who.ID, cause)
 	if err != nil {
 		return lifecycle.Result{}, err
 	}
-	if result.Event == nil { // a return that finds nothing to do is an error already
-		return lifecycle.Result{}, httpjson.Problem{Status: http.StatusConflict, Detail: "the principal is restricted already"}
+	if result.Event == nil { // only of a deactivation: a restoration without effect is an error
+		return lifecycle.Result{}, httpjson.Problem{Status: http.StatusConflict, Detail: "the principal is already restricted"}
 	}
 	return result, s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, verb, why)
 }

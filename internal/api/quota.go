@@ -24,7 +24,7 @@ type lineRates struct {
 
 func newLineRates() lineRates { return lineRates{cache.New[uuid.UUID, *rate.Limiter](maxLineRates, 0)} }
 
-// take takes lines of a token's rate, or returns the problem that says when to try again.
+// take takes lines from a token's rate limit, or returns a problem that states when to retry.
 func (l lineRates) take(ctx context.Context, token uuid.UUID, lines int) error {
 	limiter, err := l.limiters.Get(ctx, token, func(context.Context) (*rate.Limiter, error) {
 		return rate.NewLimiter(importRate, importBurst), nil
@@ -42,12 +42,12 @@ func (l lineRates) take(ctx context.Context, token uuid.UUID, lines int) error {
 	}
 }
 
-// slow takes a place among the searches, imports and reports of the request's tenant.
+// slow acquires a slot of the limit on searches, imports and reports of the request's tenant.
 func (s *Server) slow(r *http.Request) (ctx context.Context, release func(), err error) {
 	return s.Slow(r.Context(), tenantOf(r).ID)
 }
 
-// slowly is the middleware of routes that read much.
+// slowly is middleware that holds a slot of [Server.slow] during a request.
 func (s *Server) slowly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, release, err := s.slow(r)

@@ -1,5 +1,6 @@
-// Package api is leaver's own HTTP API under /v1: platforms register what
-// agents hold; operators keep tenants and tokens, and read and re-run cascades.
+// Package api implements leaver's HTTP API under /v1: platforms register credentials and scheduled
+// runs; operators manage tenants and tokens, and list, re-run and cancel cascades. It also implements
+// AuthZEN decisions, the SSF transmitter, global token revocation and the receiver of events.
 package api
 
 import (
@@ -30,41 +31,42 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// BasePath is where the server is mounted.
+// BasePath is the mount path of [Server.Handler].
 const BasePath = "/v1"
 
 //go:embed openapi.yaml
 var openapi []byte
 
-// Cascades runs what operators ask of cascades.
+// Cascades controls the workflows of cascades.
 type Cascades interface {
 	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
 	Retry(ctx context.Context, workflowID string, item uuid.UUID, by, reason string) (int, error)
 	Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error
 	Release(ctx context.Context, workflowID string) error
 	Cancel(ctx context.Context, workflowID string) error
-	// Pending returns the activities that a workflow waits for.
+	// Pending returns the pending activities of a workflow.
 	Pending(ctx context.Context, workflowID string) ([]cascade.Pending, error)
 }
 
-// Connectors is what the configured connectors tell.
+// Connectors is the set of configured connectors.
 type Connectors interface {
-	// Accepts returns the canonical spelling of an item's reference, or says why it cannot
+	// Accepts returns the canonical spelling of an item's reference, or an error if the item cannot
 	// be registered at a connector.
 	Accepts(tenant, connector string, r connectors.Registration) (reference string, err error)
-	// Prove returns an error where nothing shows that an item is the tenant's.
+	// Prove returns an error if there is no proof that an item belongs to the tenant.
 	Prove(ctx context.Context, tenant uuid.UUID, name string, n credential.New) error
-	// Look asks the downstream whether an item is alive: alive, dead or unknown.
+	// Look probes an item at its downstream. vitality is alive, dead or unknown.
 	Look(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error)
-	// Discover asks a tenant's connectors what they hold for principals; failed are the
-	// reasons of those that could not be asked, by name.
-	Discover(ctx context.Context, tenant string, principals []uuid.UUID) (found []credential.Unregistered, failed map[string]error)
-	// Verifies tells whether a connector has a probe for an item.
+	// Discover lists the credentials that a tenant's connectors attribute to principals. failed has
+	// the error of each connector that could not be queried, by name.
+	Discover(ctx context.Context, tenant string, principals []uuid.UUID) (
+		found []credential.Unregistered, failed map[string]error)
+	// Verifies reports whether a connector has a probe for an item.
 	Verifies(connector string, kind connectors.Kind, hasSecret bool) bool
 	Describe() []registry.Description
 }
 
-// Server answers requests.
+// Server implements the API.
 type Server struct {
 	Tenants     *tenant.Store
 	Auth        *auth.Store
@@ -80,23 +82,23 @@ type Server struct {
 	Decisions   *authzen.Store
 	Signals     *ssf.Store
 	Audit       *audit.Store
-	// PrivateReceivers lets receivers of signals be at private addresses.
+	// PrivateReceivers permits receivers of signals at private addresses.
 	PrivateReceivers bool
-	// PublicURL is the address that clients know; empty is what they asked for.
+	// PublicURL is the base URL for clients. If it is empty, the request's host is used.
 	PublicURL string
-	// Entitlements derives what principals are entitled to.
+	// Entitlements evaluates the entitlements of principals.
 	Entitlements *entitlement.Store
-	// Slow takes a place among a tenant's searches, imports and reports.
+	// Slow acquires a slot of a tenant's limit on searches, imports and reports.
 	Slow func(ctx context.Context, tenant uuid.UUID) (slow context.Context, release func(), err error)
-	// CheckSchema tells whether a tenant can declare a schema beside its others.
+	// CheckSchema returns the schema to store, or an error if a tenant cannot declare it.
 	CheckSchema func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error)
 	Log         *slog.Logger
 
 	imports lineRates
 }
 
-// Handler returns the routes, to be mounted at [BasePath]. Each group of
-// routes takes one class of token.
+// Handler returns the routes, to be mounted at [BasePath]. Each group of routes requires a token of
+// certain classes.
 func (s *Server) Handler() http.Handler {
 	s.imports = newLineRates()
 	r := chi.NewRouter()
@@ -207,16 +209,16 @@ func (s *Server) authenticate(classes ...auth.Class) func(http.Handler) http.Han
 	return s.Auth.Require(s.Log, classes...)
 }
 
-// logActs logs each request of an operator or approver that changed something: who and what,
-// never the body.
+// logActs logs the actor and route of each successful request of an operator or approver, except
+// GET requests. It never logs the body.
 func (s *Server) logActs(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		next.ServeHTTP(seen, r)
 		if r.Method != http.MethodGet && seen.Status() < http.StatusMultipleChoices {
 			route := chi.RouteContext(r.Context())
-			s.Log.InfoContext(r.Context(), "handled operator request", "actor", caller(r).Actor(), "method", r.Method, "route", route.RoutePattern(),
-				"tenant", route.URLParam("tenant"), "id", route.URLParam("id"))
+			s.Log.InfoContext(r.Context(), "handled operator request", "actor", caller(r).Actor(), "method", r.Method,
+				"route", route.RoutePattern(), "tenant", route.URLParam("tenant"), "id", route.URLParam("id"))
 		}
 	})
 }
@@ -226,7 +228,7 @@ func (s *Server) nameTenant(next http.Handler) http.Handler {
 		name := chi.URLParam(r, "tenant")
 		t, err := s.Tenants.ByName(r.Context(), name)
 		if id, bad := uuid.Parse(name); errors.Is(err, tenant.ErrNotFound) && bad == nil {
-			t, err = s.Tenants.ByID(r.Context(), id) // as workflows and their hints name it
+			t, err = s.Tenants.ByID(r.Context(), id) // workflows and their hints contain the id
 		}
 		if err != nil {
 			s.fail(w, r, err)
@@ -236,7 +238,7 @@ func (s *Server) nameTenant(next http.Handler) http.Handler {
 	})
 }
 
-// pathID reads the path's id; one that is no UUID names nothing.
+// pathID returns the id in the path. An id that is not a UUID is reported as 404.
 func pathID(r *http.Request) (uuid.UUID, error) {
 	id, err := uuid.Parse(chi.URLParam(r, "id"))
 	if err != nil {

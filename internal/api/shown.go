@@ -16,22 +16,22 @@ import (
 	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
-// Shown is what leaver knows of a principal.
+// Shown is the response for a principal.
 type Shown struct {
 	directory.Named
 	Entitlements []entitlement.Entitlement `json:"entitlements"`
 	Groups       []directory.Edge          `json:"groups"`
 	Owners       []directory.Edge          `json:"owners,omitempty"`
-	Turns        []entitlement.Turn        `json:"lastChanges"` // what it gained and lost
-	// Uncomputed: something was changed that the entitlements do not show yet.
+	Turns        []entitlement.Turn        `json:"lastChanges"` // entitlements gained and lost
+	// Uncomputed is true if a change has not been evaluated into Entitlements yet.
 	Uncomputed  bool                   `json:"uncomputed,omitempty"`
 	Restriction *directory.Restriction `json:"restriction,omitempty"`
-	// What it holds or is held for it, what was found and is registered by nobody, and its
-	// cascades, newest first: maxShown of each.
+	// Credentials are those that the principal holds or that are held for it, Unbound its unmanaged
+	// credentials, and Cascades its cascades, newest first: at most maxShown of each.
 	Credentials []ShownItem          `json:"credentials"`
 	Unbound     []credential.Unbound `json:"unbound"`
 	Cascades    []cascade.Cascade    `json:"cascades"`
-	// Agents would end with it: those that only it owns, and their sub-agents.
+	// Agents lists the agents that would end with it: those that only it owns, and their sub-agents.
 	Agents []directory.Named `json:"agents"`
 }
 
@@ -59,7 +59,7 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 		return shown, err
 	}
 	resource, err := s.Directory.Get(r.Context(), of, who.Type, who.ID)
-	if errors.Is(err, directory.ErrNotFound) { // deleted: what it held is known all the same
+	if errors.Is(err, directory.ErrNotFound) { // deleted: only its credentials and cascades are known
 		shown.Entitlements, shown.Turns = []entitlement.Entitlement{}, []entitlement.Turn{}
 		return shown, nil
 	}
@@ -85,7 +85,8 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 
 // showHeld adds the agents, credentials and cascades of a principal.
 func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error {
-	items, err := s.Credentials.List(ctx, of, credential.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: maxShown})
+	q := credential.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: maxShown}
+	items, err := s.Credentials.List(ctx, of, q)
 	if err == nil {
 		shown.Credentials, err = s.shownItems(ctx, of, items)
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,16 +16,16 @@ import (
 )
 
 const (
-	// SSFPath is where [Server.SSF] is mounted.
+	// SSFPath is the mount path of [Server.SSF].
 	SSFPath = "/ssf/v1"
-	// SSFMetadataPath is where receivers find a tenant's transmitter: its issuer has a
-	// path, which goes behind the well-known one (SSF 1.0 section 7.2).
+	// SSFMetadataPath is the path of a tenant's transmitter metadata. The issuer's path is appended
+	// to the well-known path (SSF 1.0 section 7.2).
 	SSFMetadataPath = "/.well-known/ssf-configuration/t/{tenant}"
 
 	maxAudience = 20
 )
 
-// SSF returns the transmitter of the OpenID Shared Signals Framework 1.0: streams are
+// SSF returns the transmitter endpoints of the OpenID Shared Signals Framework 1.0. Streams are
 // managed and polled with tokens of class receiver.
 func (s *Server) SSF() http.Handler {
 	r := chi.NewRouter()
@@ -45,20 +46,24 @@ func (s *Server) SSF() http.Handler {
 	return r
 }
 
-// SSFMetadata answers where a tenant's transmitter is. It says nothing of whether
-// there is such a tenant.
+// SSFMetadata serves a tenant's transmitter metadata. It does not reveal whether the tenant exists.
 func (s *Server) SSFMetadata(w http.ResponseWriter, r *http.Request) {
 	base := s.base(r)
 	httpjson.Answer(w, http.StatusOK, map[string]any{
-		"spec_version": "1_0", "issuer": issuerOf(base, chi.URLParam(r, "tenant")), "jwks_uri": base + SSFPath + "/jwks.json",
+		"spec_version":               "1_0",
+		"issuer":                     issuerOf(base, chi.URLParam(r, "tenant")),
+		"jwks_uri":                   base + SSFPath + "/jwks.json",
 		"delivery_methods_supported": []string{ssf.PushURN, ssf.PollURN},
-		"configuration_endpoint":     base + SSFPath + "/streams", "status_endpoint": base + SSFPath + "/status",
-		"verification_endpoint": base + SSFPath + "/verify",
-		"authorization_schemes": []map[string]string{{"spec_urn": "urn:ietf:rfc:6749"}}, "default_subjects": "ALL",
+		"configuration_endpoint":     base + SSFPath + "/streams",
+		"status_endpoint":            base + SSFPath + "/status",
+		"verification_endpoint":      base + SSFPath + "/verify",
+		"authorization_schemes":      []map[string]string{{"spec_urn": "urn:ietf:rfc:6749"}},
+		"default_subjects":           "ALL",
 	})
 }
 
-// issuerOf is each tenant's own: a receiver of one takes nothing that is another's.
+// issuerOf returns the issuer of a tenant. It differs by tenant, so that receivers reject the tokens
+// of other tenants.
 func issuerOf(base, tenant string) string { return base + "/t/" + tenant }
 
 func (s *Server) jwks(w http.ResponseWriter, r *http.Request) {
@@ -69,14 +74,14 @@ func (s *Server) jwks(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Cache-Control", "public, max-age=300")
-	_, _ = w.Write(keys) // a client that is gone needs no answer
+	_, _ = w.Write(keys) // fails only if the client has disconnected
 }
 
-// delivery is how a stream reaches its receiver.
+// delivery is the delivery method of a stream.
 type delivery struct {
 	Method   string    `json:"method"`
 	Endpoint string    `json:"endpoint_url,omitempty"`
-	Header   rawSecret `json:"authorization_header,omitzero"` // only on the way in
+	Header   rawSecret `json:"authorization_header,omitzero"` // write-only
 }
 
 // configuration is a stream as receivers see it (SSF 1.0 section 8.1.1).
@@ -93,8 +98,8 @@ type configuration struct {
 
 func (s *Server) configurationOf(r *http.Request, stream ssf.Stream) configuration {
 	c := configuration{
-		ID: stream.ID.String(), Issuer: stream.Issuer, Audience: stream.Audience, Supported: ssf.Events(), Requested: stream.Requested,
-		Delivered: stream.Events, About: stream.Description,
+		ID: stream.ID.String(), Issuer: stream.Issuer, Audience: stream.Audience,
+		Supported: ssf.Events(), Requested: stream.Requested, Delivered: stream.Events, About: stream.Description,
 		Delivery: delivery{Method: ssf.PushURN, Endpoint: stream.Endpoint},
 	}
 	if !stream.Push {
@@ -103,19 +108,19 @@ func (s *Server) configurationOf(r *http.Request, stream ssf.Stream) configurati
 	return c
 }
 
-// wishes are what a receiver says of a stream. Everything else is the transmitter's.
+// wishes are the members of a stream that a receiver may set.
 type wishes struct {
 	ID        string    `json:"stream_id"`
 	Delivery  *delivery `json:"delivery"`
 	Requested *[]string `json:"events_requested"`
 	About     *string   `json:"description"`
-	// What the transmitter says may be sent back to it, and has to be as it is.
+	// The members that the transmitter sets. A receiver may send them back unchanged.
 	Issuer    *string      `json:"iss"`
 	Audience  stringOrList `json:"aud"`
 	Delivered *[]string    `json:"events_delivered"`
 }
 
-// apply writes the wishes into a stream. whole: what is not said is taken back.
+// apply writes the wishes into a stream. If whole is true, absent members are reset.
 func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
 	bad := func(detail string) error { return httpjson.Problem{Status: http.StatusBadRequest, Detail: detail} }
 	if whole && w.Delivery == nil {
@@ -131,7 +136,7 @@ func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
 		case ssf.PollURN:
 			stream.Push, stream.Endpoint, stream.Header = false, "", ""
 		default:
-			return bad("delivery.method is " + ssf.PushURN + " or " + ssf.PollURN)
+			return bad(fmt.Sprintf("delivery.method must be %s or %s, got %q", ssf.PushURN, ssf.PollURN, w.Delivery.Method))
 		}
 	}
 	if w.Requested != nil || whole {
@@ -146,10 +151,12 @@ func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
 	if w.About != nil {
 		stream.Description = *w.About
 	}
-	texts := slices.Concat(stream.Requested, stream.Audience, []string{stream.Description, stream.Endpoint, stream.Header.Reveal()})
+	texts := slices.Concat(stream.Requested, stream.Audience)
+	texts = append(texts, stream.Description, stream.Endpoint, stream.Header.Reveal())
 	if hasControl(texts...) || len(stream.Requested) > maxLimit || len(stream.Audience) > maxAudience ||
 		slices.ContainsFunc(texts, func(t string) bool { return len(t) > 2048 }) {
-		return bad("a string or a list is too long, or holds a control character")
+		return bad(fmt.Sprintf("strings must be at most 2048 bytes without control characters, "+
+			"events_requested at most %d entries and aud at most %d", maxLimit, maxAudience))
 	}
 	return nil
 }
@@ -158,7 +165,9 @@ func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
 	of := caller(r).Tenant
 	var body wishes
 	err := httpjson.DecodeLoosely(w, r, &body)
-	stream := ssf.Stream{Issuer: issuerOf(s.base(r), of.Name), Audience: body.Audience, CreatedBy: caller(r).Actor()}
+	stream := ssf.Stream{
+		Issuer: issuerOf(s.base(r), of.Name), Audience: body.Audience, CreatedBy: caller(r).Actor(),
+	}
 	if len(stream.Audience) == 0 {
 		stream.Audience = []string{caller(r).Actor()}
 	}
@@ -175,7 +184,7 @@ func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusCreated, s.configurationOf(r, stream))
 }
 
-// getStreams answers one stream, or all of the receiver's.
+// getStreams serves one stream, or all streams of the receiver.
 func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("stream_id"); text != "" {
 		stream, err := s.stream(r, text)
@@ -246,11 +255,12 @@ func (s *Server) changeStream(w http.ResponseWriter, r *http.Request, whole bool
 	httpjson.Answer(w, http.StatusOK, s.configurationOf(r, stream))
 }
 
-// contradicts tells whether a receiver means to change what is the transmitter's.
+// contradicts returns an error if a receiver changes a member that the transmitter sets.
 func (w wishes) contradicts(stream ssf.Stream) error {
-	if (w.Issuer != nil && *w.Issuer != stream.Issuer) || (w.Audience != nil && !slices.Equal(w.Audience, stream.Audience)) ||
+	if (w.Issuer != nil && *w.Issuer != stream.Issuer) ||
+		(w.Audience != nil && !slices.Equal(w.Audience, stream.Audience)) ||
 		(w.Delivered != nil && !slices.Equal(*w.Delivered, stream.Events)) {
-		return httpjson.Problem{Status: http.StatusBadRequest, Detail: "iss, aud and events_delivered are the transmitter's"}
+		return httpjson.Problem{Status: http.StatusBadRequest, Detail: "receivers cannot change iss, aud and events_delivered"}
 	}
 	return nil
 }
@@ -285,8 +295,12 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
 func (s *Server) setStatus(w http.ResponseWriter, r *http.Request) {
 	var body streamStatus
 	err := httpjson.DecodeLoosely(w, r, &body)
-	if err == nil && (!slices.Contains(ssf.Statuses(), body.Status) || len(body.Reason) > maxReference || hasControl(body.Reason)) {
-		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "status is enabled, paused or disabled; reason is at most 512 bytes"}
+	if err == nil && !slices.Contains(ssf.Statuses(), body.Status) {
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"status must be one of %v, got %q", ssf.Statuses(), body.Status)}
+	}
+	if err == nil && (len(body.Reason) > maxReference || hasControl(body.Reason)) {
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "reason must be at most 512 bytes without control characters"}
 	}
 	var stream ssf.Stream
 	if err == nil {
@@ -309,7 +323,7 @@ func (s *Server) verifyStream(w http.ResponseWriter, r *http.Request) {
 	}
 	err := httpjson.DecodeLoosely(w, r, &body)
 	if err == nil && (len(body.State) > maxReference || hasControl(body.State)) {
-		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "state is at most 512 bytes, without control characters"}
+		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "state must be at most 512 bytes without control characters"}
 	}
 	var stream ssf.Stream
 	if err == nil {
@@ -325,7 +339,7 @@ func (s *Server) verifyStream(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// stringOrList reads a JSON string, or a list of them, as JWTs have audiences.
+// stringOrList decodes a JSON string or a list of strings, as the aud claim of a JWT.
 type stringOrList []string
 
 // UnmarshalJSON implements json.Unmarshaler.

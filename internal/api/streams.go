@@ -28,7 +28,7 @@ type StreamView struct {
 	ssf.Lag
 }
 
-// assignStream gives a stream to another token of class receiver.
+// assignStream assigns a stream to another token of class receiver.
 func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Token uuid.UUID `json:"tokenId"`
@@ -47,7 +47,8 @@ func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
 		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "tokenId must be a valid token of class receiver"}
 	}
 	if err == nil {
-		_, err = s.Signals.Assign(r.Context(), tenantOf(r).ID, id, auth.Caller{TokenID: body.Token, Class: auth.ClassReceiver}.Actor())
+		receiver := auth.Caller{TokenID: body.Token, Class: auth.ClassReceiver}
+		_, err = s.Signals.Assign(r.Context(), tenantOf(r).ID, id, receiver.Actor())
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -56,7 +57,7 @@ func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// listStreams tells operators of a tenant's streams, and what each has yet to deliver.
+// listStreams lists a tenant's streams with their undelivered tokens.
 func (s *Server) listStreams(w http.ResponseWriter, r *http.Request) {
 	of := tenantOf(r).ID
 	streams, err := s.Signals.Streams(r.Context(), of)
@@ -73,8 +74,9 @@ func (s *Server) listStreams(w http.ResponseWriter, r *http.Request) {
 		lag := lags[x.ID]
 		lag.Stream = x.ID
 		v := StreamView{
-			ID: x.ID, Audience: x.Audience, Method: "poll", Endpoint: x.Endpoint, Status: x.Status, Reason: x.Reason, Events: x.Events,
-			CreatedBy: x.CreatedBy, CreatedAt: x.CreatedAt, LastError: x.LastError, LastErrorAt: x.LastErrorAt, Lag: lag,
+			ID: x.ID, Audience: x.Audience, Method: "poll", Endpoint: x.Endpoint, Status: x.Status, Reason: x.Reason,
+			Events: x.Events, CreatedBy: x.CreatedBy, CreatedAt: x.CreatedAt, LastError: x.LastError, LastErrorAt: x.LastErrorAt,
+			Lag: lag,
 		}
 		if x.Push {
 			v.Method = "push"

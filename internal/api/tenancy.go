@@ -77,16 +77,19 @@ func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
 	err := httpjson.Decode(w, r, &body)
 	var declared tenant.Schema
 	if err == nil {
-		declared, err = s.Tenants.PutSchema(r.Context(), tenantOf(r).ID, tenant.Schema{ResourceType: body.ResourceType, Definition: body.Schema},
+		schema := tenant.Schema{ResourceType: body.ResourceType, Definition: body.Schema}
+		declared, err = s.Tenants.PutSchema(r.Context(), tenantOf(r).ID, schema,
 			func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
 				checked, err := s.CheckSchema(declared, existing)
 				if err == nil && checked.URN != urn(r) {
-					err = &tenant.InvalidSchemaError{Path: "id", Reason: "is not the URN in the path"}
+					err = &tenant.InvalidSchemaError{Path: "id", Reason: "must be the URN in the path"}
 				}
 				if err != nil {
 					return checked, err
 				}
-				others := slices.DeleteFunc(slices.Clone(existing), func(e tenant.Schema) bool { return strings.EqualFold(e.URN, checked.URN) })
+				others := slices.DeleteFunc(slices.Clone(existing), func(e tenant.Schema) bool {
+					return strings.EqualFold(e.URN, checked.URN)
+				})
 				return checked, s.keepsMapping(r, append(others, checked))
 			})
 	}
@@ -107,17 +110,17 @@ func (s *Server) deleteSchema(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// keepsMapping refuses schemas that the rules in force cannot be kept with.
+// keepsMapping returns 409 if the current mapping is not valid with the schemas.
 func (s *Server) keepsMapping(r *http.Request, schemas []tenant.Schema) error {
 	err := s.Entitlements.Check(r.Context(), tenantOf(r).ID, schemas)
 	var rule *mapping.Error
 	if errors.As(err, &rule) {
-		return httpjson.Problem{Status: http.StatusConflict, Detail: "the mapping needs the schema as it is: " + rule.Error()}
+		return httpjson.Problem{Status: http.StatusConflict, Detail: "the mapping depends on the schema: " + rule.Error()}
 	}
 	return err
 }
 
-// urn reads the path's URN, whose colons some clients escape.
+// urn returns the URN in the path. Some clients escape its colons.
 func urn(r *http.Request) string {
 	text := chi.URLParam(r, "urn")
 	if plain, err := url.PathUnescape(text); err == nil {

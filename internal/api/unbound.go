@@ -11,7 +11,7 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// listUnbound answers what connectors found and nobody registered.
+// listUnbound lists the credentials that connectors found and that are not registered.
 func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
 	n, err := limit(r)
 	if err != nil {
@@ -35,8 +35,8 @@ func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, found, next)
 }
 
-// bind makes something unbound somebody's. Where that one is gone already, a
-// cascade ends it at once.
+// bind claims an unmanaged credential for a principal. If the principal is already restricted, a
+// cascade ends the credential at once.
 func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Principal uuid.UUID  `json:"principalId"`
@@ -51,7 +51,7 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 		err = checkReason(&body.Reason)
 	}
 	if err == nil && body.Principal == uuid.Nil {
-		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "principalId is missing"}
+		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "principalId is required"}
 	}
 	of, by := tenantOf(r).ID, caller(r).Actor()
 	var bound struct {
@@ -64,11 +64,12 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil && restricted {
 		var event *lifecycle.Event
-		if event, err = s.Lifecycle.EndAgain(r.Context(), of, body.Principal, lifecycle.Cause{Trigger: lifecycle.TriggerBound, Actor: by}); err == nil {
+		cause := lifecycle.Cause{Trigger: lifecycle.TriggerBound, Actor: by}
+		if event, err = s.Lifecycle.EndAgain(r.Context(), of, body.Principal, cause); err == nil {
 			bound.Cascade = &event.ID
 		}
 		if errors.Is(err, lifecycle.ErrNotRestricted) {
-			err = nil // back by now, or only the agent is gone: the reconciler sees to that
+			err = nil // restored in the meantime, or only the agent is restricted: the reconciler handles it
 		}
 	}
 	if err != nil {

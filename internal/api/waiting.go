@@ -12,32 +12,32 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// ShownCascade is a cascade as operators read it.
+// ShownCascade is the response for a cascade.
 type ShownCascade struct {
 	cascade.Cascade
 	PrincipalName string `json:"principalName"`
-	// Waiting is what an open cascade waits for. A list leaves it out.
+	// Waiting lists the pending work of an open cascade. Lists of cascades omit it.
 	Waiting []Waiting `json:"waiting,omitempty"`
-	// Unbound are unmanaged credentials that the cascade found: they are not ended.
+	// Unbound lists unmanaged credentials that the cascade found. It does not end them.
 	Unbound []credential.Unbound `json:"unbound,omitempty"`
 }
 
-// Waiting is an item, a connector that is asked what it holds, or the workflow itself, with
-// what is known of the attempts.
+// Waiting is a pending item, the pending discovery of a connector, or a workflow that no worker runs,
+// with the state of its attempts.
 type Waiting struct {
-	Item      *uuid.UUID      `json:"itemId,omitempty"` // nil: the connector is asked what it holds
+	Item      *uuid.UUID      `json:"itemId,omitempty"` // nil for a discovery or a workflow
 	Kind      connectors.Kind `json:"kind,omitempty"`
-	Connector string          `json:"connector,omitempty"` // empty: no worker runs the workflow
+	Connector string          `json:"connector,omitempty"` // empty for a workflow
 	Attempts  int             `json:"attempts"`
-	Answer    string          `json:"answer"` // the last one
+	Answer    string          `json:"answer"` // of the last attempt
 	NextTry   *time.Time      `json:"nextTry,omitempty"`
 	Deadline  *time.Time      `json:"deadline,omitempty"`
 }
 
 const (
-	// maxWaiting bounds what an answer tells of a cascade.
+	// maxWaiting limits the pending items and unmanaged credentials in a response.
 	maxWaiting = 100
-	// temporalTimeout bounds what an answer waits for Temporal, which it can do without.
+	// temporalTimeout limits the query to Temporal. The response does not depend on its success.
 	temporalTimeout = 2 * time.Second
 )
 
@@ -48,7 +48,8 @@ func (s *Server) shownCascade(ctx context.Context, tenant uuid.UUID, c *cascade.
 		return shown, err
 	}
 	shown.PrincipalName = names[c.Principal]
-	if shown.Unbound, err = s.Credentials.Unbound(ctx, tenant, credential.UnboundQuery{Event: &c.ID, Limit: maxWaiting}); err != nil {
+	q := credential.UnboundQuery{Event: &c.ID, Limit: maxWaiting}
+	if shown.Unbound, err = s.Credentials.Unbound(ctx, tenant, q); err != nil {
 		return shown, err
 	}
 	if c.ClosedAt == nil {
@@ -57,8 +58,8 @@ func (s *Server) shownCascade(ctx context.Context, tenant uuid.UUID, c *cascade.
 	return shown, err
 }
 
-// waiting returns what an open cascade waits for. PostgreSQL knows the answers of downstreams,
-// Temporal the tries.
+// waiting returns the pending work of an open cascade. The answers of downstreams come from
+// PostgreSQL, the attempts from Temporal.
 func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *cascade.Cascade) ([]Waiting, error) {
 	items, err := s.Cascades.WaitsFor(ctx, tenant, c.ID, maxWaiting)
 	if err != nil {
@@ -72,7 +73,7 @@ func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *cascade.Casca
 	defer cancel()
 	pending, err := s.Runner.Pending(asked, c.WorkflowID)
 	if err != nil {
-		s.Log.WarnContext(ctx, "failed to ask Temporal what a cascade waits for", "workflow_id", c.WorkflowID, "error", err)
+		s.Log.WarnContext(ctx, "failed to query pending activities", "workflow_id", c.WorkflowID, "error", err)
 	}
 	var waiting []Waiting
 	if c.StartedAt != nil && c.BegunAt == nil && time.Since(*c.StartedAt) > time.Second {
@@ -80,7 +81,9 @@ func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *cascade.Casca
 	}
 	for _, p := range pending {
 		if connector, ok := strings.CutPrefix(p.ID, "find:"); ok {
-			waiting = append(waiting, Waiting{Connector: connector, Attempts: p.Attempts, Answer: p.Answer, NextTry: p.NextTry, Deadline: p.Deadline})
+			waiting = append(waiting, Waiting{
+				Connector: connector, Attempts: p.Attempts, Answer: p.Answer, NextTry: p.NextTry, Deadline: p.Deadline,
+			})
 		}
 	}
 	for _, i := range items {
@@ -102,9 +105,9 @@ func (s *Server) waiting(ctx context.Context, tenant uuid.UUID, c *cascade.Casca
 		case paused:
 			waiting[n].Answer = "paused by an operator: " + pause.Reason
 		case !s.configured(w.Connector):
-			waiting[n].Answer = "no connector of this name is configured here"
+			waiting[n].Answer = "the connector is not configured in this process"
 		case w.Answer == "":
-			waiting[n].Answer = "no attempt has failed yet: is a worker running?"
+			waiting[n].Answer = "no attempt has failed yet; check that a worker is running"
 		}
 	}
 	return waiting, nil

@@ -31,7 +31,7 @@ const (
 	CredentialCorrect = "credential.correct" //nolint:gosec // a verb
 )
 
-// Act is one thing that was done.
+// Act is one administrative act.
 type Act struct {
 	ID     int64           `json:"id"`
 	Actor  string          `json:"actor"`
@@ -42,12 +42,12 @@ type Act struct {
 	At     time.Time       `json:"at"`
 }
 
-// byDatabase is who acts without a token: the commands that work on the database itself.
+// byDatabase is the actor of commands that access the database directly, without a token.
 const byDatabase = "database"
 
 type actorKey struct{}
 
-// WithActor returns a context in which actor does what is recorded.
+// WithActor returns a context with the actor of the acts that are recorded with it.
 func WithActor(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
@@ -60,8 +60,8 @@ func Actor(ctx context.Context) string {
 	return byDatabase
 }
 
-// Record stores an act of the context's actor in the transaction that does it. A nil before
-// or after says that there was, or is, nothing. The zero tenant is the installation.
+// Record stores an act of the context's actor, in the transaction of the change. before or after is nil
+// if the object did not exist before, or does not exist after. The zero tenant is the installation.
 func Record(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, verb, object string, before, after any) error {
 	var states [2]*string
 	for i, state := range []any{before, after} {
@@ -85,7 +85,7 @@ func Record(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, verb, object strin
 	return nil
 }
 
-// Attribute has the states of credentials that the transaction writes name the context's actor.
+// Attribute sets the context's actor as the actor of the credential states that the transaction writes.
 func Attribute(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `select set_config('leaver.actor', $1, true)`, Actor(ctx))
 	return err
@@ -99,8 +99,8 @@ type Store struct {
 // NewStore returns the store on db.
 func NewStore(db *database.DB) *Store { return &Store{db} }
 
-// List returns a page of a tenant's acts, or with the zero tenant of the installation's, in
-// their order after one.
+// List returns a page of a tenant's acts, or of the installation's for the zero tenant, in order, after
+// the act with id after.
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, after int64, limit int) ([]Act, error) {
 	acts, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Act], `
 		select id, actor, verb, object, before, after, at from admin_acts

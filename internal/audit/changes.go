@@ -11,8 +11,8 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Change is one row of the directory's audit trail: who changed what, never the
-// values.
+// Change is one row of the directory's audit trail: the actor and the changed attributes,
+// but not their values.
 type Change struct {
 	ID       int64     `json:"id"`
 	Resource uuid.UUID `json:"resourceId"`
@@ -21,13 +21,13 @@ type Change struct {
 	Trigger  string    `json:"trigger"`
 	Actor    string    `json:"actor"`
 	Changed  []string  `json:"changed"`
-	Ignored  []string  `json:"ignored"` // what of the request was not done
+	Ignored  []string  `json:"ignored"` // ignored parts of the request
 	At       time.Time `json:"at"`
 }
 
-// Changes returns a page of the audit trail, of one resource or of all, newest
-// first. before is the last id of the page before; 0 begins. It relies on the
-// primary key of changes, or on changes_resource.
+// Changes returns a page of the audit trail, of one resource or of all, newest first. before
+// is the last ID of the previous page; 0 for the first page. It relies on the primary key of
+// changes, or on the index changes_resource.
 func (s *Store) Changes(ctx context.Context, tenant uuid.UUID, resource *uuid.UUID, before int64, limit int) ([]Change, error) {
 	changes, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Change], `
 		select id, resource_id, resource_type, version, trigger, actor, changed, ignored, at from changes

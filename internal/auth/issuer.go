@@ -25,8 +25,8 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// Issuer is an authorisation server whose JWTs open a tenant's SCIM (Entra's own, or
-// one that issues them for client credentials), end sessions, or tell security events.
+// Issuer is an authorisation server whose JWTs a tenant accepts: for SCIM (Entra, or a server that
+// issues them for client credentials), for global token revocation, or as security events.
 type Issuer struct {
 	ID       uuid.UUID `json:"id"`
 	Issuer   string    `json:"issuer"`   // the iss claim
@@ -37,11 +37,11 @@ type Issuer struct {
 	// and not to a user. A bare value matches sub, or the client if the token has no sub. If
 	// the list is empty, every token of the issuer with that audience is accepted.
 	Subjects  []string  `json:"subjects"`
-	Uses      []Use     `json:"uses"` // what its tokens are let in for
+	Uses      []Use     `json:"uses"` // the APIs that accept its tokens
 	CreatedAt time.Time `json:"createdAt"`
 }
 
-// Use is what an issuer's tokens are let in for. One does not follow from another.
+// Use is an API that accepts an issuer's tokens. No use implies another.
 type Use string
 
 // The uses.
@@ -51,10 +51,10 @@ const (
 	UseEvents     Use = "events"     // security events, as a transmitter
 )
 
-// Uses lists all.
+// Uses returns all uses.
 func Uses() []Use { return []Use{UseSCIM, UseRevocation, UseEvents} }
 
-// issuer is one as it is asked for when a token comes in.
+// issuer is an issuer with its tenant.
 type issuer struct {
 	Issuer
 	tenant tenant.Tenant
@@ -63,22 +63,25 @@ type issuer struct {
 // The errors of issuers.
 var (
 	ErrIssuerNotFound = fault.New(fault.NotFound, "no such issuer")
-	ErrIssuerExists   = fault.New(fault.Conflict, "the tenant has that issuer with that audience")
+	ErrIssuerExists   = fault.New(fault.Conflict, "the tenant already has this issuer with this audience")
 )
 
 const (
 	maxClaim    = 512 // bytes
 	maxSubjects = 100
-	// leeway is how far an issuer's clock may be off.
+	// leeway is the tolerated difference between clocks.
 	leeway = time.Minute
 )
 
-// algorithms are those of RFC 7518 that need no shared secret.
+// algorithms returns the asymmetric signature algorithms of RFC 7518 and RFC 8037.
 func algorithms() []jose.SignatureAlgorithm {
-	return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA}
+	return []jose.SignatureAlgorithm{
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
+		jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+	}
 }
 
-// AddIssuer lets an issuer's JWTs in. Errors: [InvalidIssuerError], [ErrIssuerExists].
+// AddIssuer adds an issuer whose JWTs the tenant accepts. Errors: [InvalidIssuerError], [ErrIssuerExists].
 func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issuer, error) {
 	if err := check(i); err != nil {
 		return Issuer{}, err
@@ -92,7 +95,8 @@ func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issu
 	}
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
-			insert into issuers (tenant_id, id, issuer, audience, jwks_url, subjects, uses) values ($1, $2, $3, $4, $5, $6, $7)
+			insert into issuers (tenant_id, id, issuer, audience, jwks_url, subjects, uses)
+			values ($1, $2, $3, $4, $5, $6, $7)
 			returning created_at`, tenant, i.ID, i.Issuer, i.Audience, i.JWKSURL, i.Subjects, i.Uses).Scan(&i.CreatedAt)
 		if err != nil {
 			return err
@@ -109,7 +113,7 @@ func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issu
 	return i, nil
 }
 
-// InvalidIssuerError says what is wrong with an issuer.
+// InvalidIssuerError is returned for an issuer with an invalid field.
 type InvalidIssuerError struct{ Field, Reason string }
 
 func (e *InvalidIssuerError) Error() string { return e.Field + ": " + e.Reason }
@@ -120,33 +124,36 @@ func (e *InvalidIssuerError) Code() fault.Code { return fault.Unprocessable }
 func check(i Issuer) error {
 	for field, text := range map[string]string{"issuer": i.Issuer, "audience": i.Audience, "jwksUrl": i.JWKSURL} {
 		if text == "" || len(text) > maxClaim {
-			return &InvalidIssuerError{field, fmt.Sprintf("is missing, or longer than %d bytes", maxClaim)}
+			return &InvalidIssuerError{field, fmt.Sprintf("must be 1 to %d bytes long", maxClaim)}
 		}
 	}
 	u, err := url.Parse(i.JWKSURL)
 	if err != nil || u.Host == "" || u.User != nil {
-		return &InvalidIssuerError{"jwksUrl", "is no address of keys"}
+		return &InvalidIssuerError{"jwksUrl", "must be the absolute URL of a JWK set, without user information"}
 	}
 	ip := net.ParseIP(u.Hostname())
-	if u.Scheme != "https" && (u.Scheme != "http" || (u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()))) {
-		return &InvalidIssuerError{"jwksUrl", "needs https; http is for loopback only"}
+	loopback := u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback())
+	if u.Scheme != "https" && (u.Scheme != "http" || !loopback) {
+		return &InvalidIssuerError{"jwksUrl", "must use https; http is allowed on loopback only"}
 	}
-	if len(i.Subjects) > maxSubjects || slices.ContainsFunc(i.Subjects, func(s string) bool { return s == "" || len(s) > maxClaim }) {
-		return &InvalidIssuerError{"subjects", fmt.Sprintf("are at most %d, of at most %d bytes", maxSubjects, maxClaim)}
+	invalid := func(s string) bool { return s == "" || len(s) > maxClaim }
+	if len(i.Subjects) > maxSubjects || slices.ContainsFunc(i.Subjects, invalid) {
+		return &InvalidIssuerError{"subjects", fmt.Sprintf(
+			"must be at most %d entries of 1 to %d bytes", maxSubjects, maxClaim)}
 	}
 	return checkUses(i)
 }
 
-// checkUses keeps what may end people apart from SCIM, and to named callers.
+// checkUses checks that scim is not combined with other uses, and that revocation names its callers.
 func checkUses(i Issuer) error {
 	for _, use := range i.Uses {
 		switch {
 		case !slices.Contains(Uses(), use):
-			return &InvalidIssuerError{"uses", fmt.Sprintf("%q is none of %v", use, Uses())}
+			return &InvalidIssuerError{"uses", fmt.Sprintf("must be one of %v, got %q", Uses(), use)}
 		case use == UseSCIM && len(i.Uses) > 1:
-			return &InvalidIssuerError{"uses", "scim stands alone: give revocation and events an audience of their own"}
+			return &InvalidIssuerError{"uses", "scim cannot be combined with other uses: use another audience for them"}
 		case use == UseRevocation && len(i.Subjects) == 0:
-			return &InvalidIssuerError{"subjects", "revocation needs them: who may end people"}
+			return &InvalidIssuerError{"subjects", "are required for revocation: list the callers that may end principals"}
 		}
 	}
 	return nil
@@ -154,18 +161,21 @@ func checkUses(i Issuer) error {
 
 // Issuers lists a tenant's issuers.
 func (s *Store) Issuers(ctx context.Context, tenant uuid.UUID) ([]Issuer, error) {
-	issuers, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Issuer], `select id, issuer, audience, jwks_url, subjects, uses, created_at from issuers where tenant_id = $1 order by created_at, id`, tenant)
+	issuers, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Issuer], `
+		select id, issuer, audience, jwks_url, subjects, uses, created_at
+		  from issuers where tenant_id = $1 order by created_at, id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list issuers: %w", err)
 	}
 	return issuers, nil
 }
 
-// RemoveIssuer keeps an issuer's JWTs out again. Error: [ErrIssuerNotFound].
+// RemoveIssuer removes an issuer, whose JWTs are then rejected. Error: [ErrIssuerNotFound].
 func (s *Store) RemoveIssuer(ctx context.Context, tenant, id uuid.UUID) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			delete from issuers where tenant_id = $1 and id = $2 returning id, issuer, audience, jwks_url, subjects, uses, created_at`, tenant, id)
+			delete from issuers where tenant_id = $1 and id = $2
+			returning id, issuer, audience, jwks_url, subjects, uses, created_at`, tenant, id)
 		if err != nil {
 			return err
 		}
@@ -185,26 +195,26 @@ func (s *Store) RemoveIssuer(ctx context.Context, tenant, id uuid.UUID) error {
 	return nil
 }
 
-// claims are what is looked at in a JWT. azp, appid and client_id name the
-// client where there is no user: OpenID, Entra v1 and RFC 9068 in turn.
+// claims are the JWT claims that leaver evaluates. azp (OpenID), appid (Entra v1) and client_id
+// (RFC 9068) name the client if there is no user.
 type claims struct {
 	jwt.Claims
 	AuthorizedParty string `json:"azp"`
 	AppID           string `json:"appid"`
 	ClientID        string `json:"client_id"`
-	// What tells an application's token from a user's: Entra's idtyp and oid, and scp,
+	// These claims distinguish an application's token from a user's: idtyp and oid (Entra), and scp,
 	// which only delegated tokens have.
 	IDType   string `json:"idtyp"`
 	ObjectID string `json:"oid"`
 	Scopes   any    `json:"scp"`
 }
 
-// subject is whom the token is recorded as.
+// subject returns the name under which the caller is recorded.
 func (c claims) subject() string {
 	return cmp.Or(c.Subject, c.AuthorizedParty, c.AppID, c.ClientID)
 }
 
-// allowed reports whether one of an issuer's subjects lets the token in.
+// allowed reports whether the token matches one of an issuer's subjects, or there are none.
 func (c claims) allowed(subjects []string) bool {
 	return len(subjects) == 0 || slices.ContainsFunc(subjects, c.is)
 }
@@ -227,8 +237,8 @@ func (c claims) is(subject string) bool {
 	return client != "" && client == value && c.ownedBy(client)
 }
 
-// ownedBy reports whether the token is the client's own, and not that of a user whom the
-// client acts for.
+// ownedBy reports whether the token was issued to the client itself, and not to a user for whom the
+// client acts.
 func (c claims) ownedBy(client string) bool {
 	switch {
 	case c.IDType != "":
@@ -239,16 +249,16 @@ func (c claims) ownedBy(client string) bool {
 	return c.Subject == "" || c.Subject == client || c.Subject == c.ObjectID
 }
 
-// AuthenticateJWT names the caller who holds a JWT of a tenant's issuer
-// (RFC 7519, RFC 8725): signed by one of its keys, for its audience, not
-// expired. name is the tenant that the request's path names, or empty.
+// AuthenticateJWT returns the caller of a JWT of a tenant's issuer (RFC 7519, RFC 8725): signed by one
+// of the issuer's keys, for its audience, and not expired. name is the tenant in the request's path, or
+// empty.
 // Errors: [ErrUnauthorized], [ErrKeysUnavailable].
 func (s *Store) AuthenticateJWT(ctx context.Context, raw, name string) (Caller, error) {
 	opened, err := s.openJWT(ctx, raw, name, UseSCIM, verify)
 	return opened.Caller, err
 }
 
-// opened is a JWT whose signature and claims hold.
+// opened is a JWT with a valid signature and valid claims.
 type opened struct {
 	Caller
 	issuer string
@@ -257,14 +267,15 @@ type opened struct {
 	key    any
 }
 
-// openJWT finds the one issuer of one tenant, for that use, that a JWT is of.
+// openJWT verifies a JWT for a use. Exactly one issuer of one tenant must match it.
 func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify verifier) (opened, error) {
 	token, err := jwt.ParseSigned(raw, algorithms())
 	if err != nil || len(token.Headers) != 1 {
 		return opened{}, ErrUnauthorized
 	}
 	var unverified claims
-	if err := token.UnsafeClaimsWithoutVerification(&unverified); err != nil || unverified.Issuer == "" || len(unverified.Issuer) > maxClaim ||
+	if err := token.UnsafeClaimsWithoutVerification(&unverified); err != nil ||
+		unverified.Issuer == "" || len(unverified.Issuer) > maxClaim ||
 		!utf8.ValidString(unverified.Issuer) || strings.ContainsRune(unverified.Issuer, 0) {
 		return opened{}, ErrUnauthorized
 	}
@@ -274,9 +285,10 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 	}
 	var found []opened
 	for _, i := range issuers {
-		// Who sends SCIM may share its issuer with another tenant, and say by the path
-		// which is meant; what ends people may not.
-		if (name != "" && i.tenant.Name != name && use == UseSCIM) || !unverified.Audience.Contains(i.Audience) || !slices.Contains(i.Uses, use) {
+		// For SCIM, two tenants may have the same issuer and audience, and the path selects one. For
+		// other uses they must not.
+		if (name != "" && i.tenant.Name != name && use == UseSCIM) ||
+			!unverified.Audience.Contains(i.Audience) || !slices.Contains(i.Uses, use) {
 			continue
 		}
 		keys, err := s.keysAt(ctx, i.JWKSURL, token.Headers[0].KeyID)
@@ -284,9 +296,10 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 			return opened{}, err
 		}
 		for _, key := range keys {
-			// A key says what it is for; one of a secret would let anyone who knows
-			// the public part sign.
-			if (key.Use != "" && key.Use != "sig") || (key.Algorithm != "" && key.Algorithm != token.Headers[0].Algorithm) || !key.IsPublic() {
+			// The key must be for signatures and for the token's algorithm. It must be a public key:
+			// anyone who reads the key set could sign with a symmetric one.
+			if (key.Use != "" && key.Use != "sig") || !key.IsPublic() ||
+				(key.Algorithm != "" && key.Algorithm != token.Headers[0].Algorithm) {
 				continue
 			}
 			var c claims
@@ -300,8 +313,9 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 			break
 		}
 	}
-	// A token that would open two tenants names neither.
-	if len(found) != 1 || (name != "" && found[0].Tenant.Name != name) || hasControl(found[0].Subject) || hasControl(found[0].id) {
+	// A token that matches two tenants is rejected.
+	if len(found) != 1 || (name != "" && found[0].Tenant.Name != name) ||
+		hasControl(found[0].Subject) || hasControl(found[0].id) {
 		return opened{}, ErrUnauthorized
 	}
 	return found[0], nil
@@ -309,12 +323,12 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 
 func hasControl(text string) bool { return strings.ContainsFunc(text, unicode.IsControl) }
 
-// verifier checks the claims of a token whose signature holds, and returns who it is of.
+// verifier checks the claims of a token with a valid signature, and returns the token's subject.
 type verifier func(token *jwt.JSONWebToken, c claims, i issuer) (subject string, ok bool)
 
-// isBearer reports whether a token's type is one of those that open something: none,
-// JWT, or an access token of RFC 9068. A token that was made for another purpose, such as
-// a security event or a proof of possession, has another (RFC 8725 section 3.11).
+// isBearer reports whether a token's type permits its use as a bearer token: none, JWT, or an access
+// token of RFC 9068. Tokens for other purposes, such as security events or proofs of possession, have
+// other types (RFC 8725 section 3.11).
 func isBearer(token *jwt.JSONWebToken) bool {
 	kind, present := token.Headers[0].ExtraHeaders["typ"]
 	text, isText := kind.(string)
@@ -325,10 +339,10 @@ func isBearer(token *jwt.JSONWebToken) bool {
 	return !present
 }
 
-// verify takes what says until when it is good.
+// verify accepts bearer tokens that have an expiry.
 func verify(token *jwt.JSONWebToken, c claims, i issuer) (subject string, ok bool) {
-	if c.Expiry == nil || !isBearer(token) ||
-		c.ValidateWithLeeway(jwt.Expected{Issuer: i.Issuer.Issuer, AnyAudience: jwt.Audience{i.Audience}, Time: time.Now()}, leeway) != nil {
+	expected := jwt.Expected{Issuer: i.Issuer.Issuer, AnyAudience: jwt.Audience{i.Audience}, Time: time.Now()}
+	if c.Expiry == nil || !isBearer(token) || c.ValidateWithLeeway(expected, leeway) != nil {
 		return "", false
 	}
 	subject = c.subject()

@@ -16,32 +16,32 @@ import (
 )
 
 const (
-	// keysTTL is how long an issuer's keys are used without looking again.
+	// keysTTL is how long an issuer's keys are used before they are fetched again.
 	keysTTL = 10 * time.Minute
-	// keysPause is the least time between two looks: tokens with made-up key
-	// ids must not turn this process against an issuer.
+	// keysPause is the minimum interval between two fetches, so that tokens with invented key ids do
+	// not cause a flood of requests to an issuer.
 	keysPause   = 10 * time.Second
 	keysTimeout = 5 * time.Second
-	// keysMaxAge is how long keys are good that cannot be fetched any more: one that was
-	// withdrawn is good for no longer.
+	// keysMaxAge is how long fetched keys are used while fetches fail. It limits the use of a key that
+	// the issuer has withdrawn.
 	keysMaxAge = 24 * time.Hour
 	maxKeys    = 1 << 20 // bytes
 )
 
-// ErrKeysUnavailable says that an issuer's keys could not be read; a token of
-// it may be valid, but nobody can tell now.
-var ErrKeysUnavailable = fault.New(fault.Unavailable, "the issuer's keys cannot be read")
+// ErrKeysUnavailable is returned if an issuer's keys could not be fetched. Its tokens may be valid, but
+// cannot be verified.
+var ErrKeysUnavailable = fault.New(fault.Unavailable, "failed to fetch the issuer's keys")
 
-// maxKeySets bounds the addresses whose keys are kept.
+// maxKeySets limits the number of cached key sets.
 const maxKeySets = 1000
 
 // keySet holds the keys of one issuer (RFC 7517).
 type keySet struct {
-	mu     sync.Mutex // held while looking, so that one looks for all
+	mu     sync.Mutex // held during a fetch, so that callers share it
 	keys   jose.JSONWebKeySet
 	looked time.Time
-	failed error     // of the last look
-	got    time.Time // the keys; zero is never
+	failed error     // of the last fetch
+	got    time.Time // of the last successful fetch; zero if there is none
 }
 
 // keysAt returns the keys of an address with the given id, or with an empty id all of them. An
@@ -56,7 +56,7 @@ func (s *Store) keysAt(ctx context.Context, address, id string) ([]jose.JSONWebK
 	age := time.Since(set.looked)
 	good := !set.got.IsZero() && time.Since(set.got) < keysMaxAge
 	if (age > keysTTL || !good || len(set.of(id)) == 0) && age > keysPause {
-		// A caller who goes away must not make this look fail for all.
+		// Callers share the fetch: the cancellation of one must not fail it.
 		keys, err := fetchKeys(context.WithoutCancel(ctx), address)
 		set.looked, set.failed = time.Now(), err
 		if err == nil {
@@ -84,9 +84,9 @@ func fetchKeys(ctx context.Context, address string) (jose.JSONWebKeySet, error) 
 	if err != nil {
 		return keys, err
 	}
-	// The address is the operator's; where it would send us is not.
+	// The operator chose the URL, but not the target of a redirect.
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error {
-		return errors.New("an issuer's keys are read without redirects")
+		return errors.New("redirects are not followed")
 	}}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -104,7 +104,7 @@ func fetchKeys(ctx context.Context, address string) (jose.JSONWebKeySet, error) 
 	}
 	for _, raw := range set.Keys {
 		var key jose.JSONWebKey
-		if key.UnmarshalJSON(raw) == nil { // of a kind that we do not know: RFC 7517 section 5 has it ignored
+		if key.UnmarshalJSON(raw) == nil { // unknown types are ignored (RFC 7517 section 5)
 			keys.Keys = append(keys.Keys, key)
 		}
 	}

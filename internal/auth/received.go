@@ -22,35 +22,37 @@ func isSET(token *jwt.JSONWebToken) bool {
 }
 
 const (
-	// maxSETAge is how old a security event may be: as long as transmitters keep
-	// what they could not deliver, and as long as its id is remembered.
+	// maxSETAge is the maximum age of a security event. Transmitters store undelivered events for that
+	// long, and leaver the ids of processed ones.
 	maxSETAge = 30 * 24 * time.Hour
-	// maxRevocationLife is how long a token of a revocation may be good.
+	// maxRevocationLife is the maximum lifetime of a token for global token revocation.
 	maxRevocationLife = time.Hour
 )
 
-// AuthenticateRevocation names who asks for a global token revocation: the holder of
-// a JWT that says its id and does not live long (draft-parecki-oauth-global-token-revocation).
-// It is good once: [Store.Known], [Store.Receive]. Errors: [ErrUnauthorized], [ErrKeysUnavailable].
+// AuthenticateRevocation returns the caller of a global token revocation
+// (draft-parecki-oauth-global-token-revocation). The JWT must have a jti and a lifetime of at most
+// maxRevocationLife, and may be used once: see [Store.Known] and [Store.Receive].
+// Errors: [ErrUnauthorized], [ErrKeysUnavailable].
 func (s *Store) AuthenticateRevocation(ctx context.Context, raw, name string) (Received, error) {
 	o, err := s.openJWT(ctx, raw, name, UseRevocation, func(token *jwt.JSONWebToken, c claims, i issuer) (string, bool) {
 		subject, ok := verify(token, c, i)
-		return subject, ok && c.ID != "" && len(c.ID) <= maxClaim && c.IssuedAt != nil && c.Expiry.Time().Sub(c.IssuedAt.Time()) <= maxRevocationLife
+		return subject, ok && c.ID != "" && len(c.ID) <= maxClaim &&
+			c.IssuedAt != nil && c.Expiry.Time().Sub(c.IssuedAt.Time()) <= maxRevocationLife
 	})
 	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id}, err
 }
 
-// Received is a token that somebody sent, to be acted upon once.
+// Received is a verified token that is processed once.
 type Received struct {
 	Caller
 	Issuer string
 	ID     string // the jti claim
-	// SubjectID and Events are a security event's.
+	// SubjectID and Events are set for security event tokens.
 	SubjectID json.RawMessage
 	Events    map[string]json.RawMessage
 }
 
-// OpenSET reads a security event token (RFC 8417) of a transmitter that the tenant has
+// OpenSET verifies a security event token (RFC 8417) of a transmitter that the tenant has
 // configured. Errors: [ErrUnauthorized], [ErrKeysUnavailable].
 func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error) {
 	o, err := s.openJWT(ctx, raw, name, UseEvents, func(token *jwt.JSONWebToken, c claims, i issuer) (string, bool) {
@@ -72,18 +74,20 @@ func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error)
 	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id, SubjectID: said.SubjectID, Events: said.Events}, nil
 }
 
-// Known reports whether a token was acted upon before, even if its issuer was removed and
-// registered again since.
+// Known reports whether a token was processed before, even if its issuer was removed and added again
+// since.
 func (s *Store) Known(ctx context.Context, r Received) (bool, error) {
-	known, err := database.Row(ctx, s.db, r.Tenant.ID, pgx.RowTo[bool], `select exists (select 1 from received_tokens where tenant_id = $1 and issuer = $2 and jti = $3)`, r.Tenant.ID, r.Issuer, r.ID)
+	known, err := database.Row(ctx, s.db, r.Tenant.ID, pgx.RowTo[bool], `
+		select exists (select 1 from received_tokens where tenant_id = $1 and issuer = $2 and jti = $3)`,
+		r.Tenant.ID, r.Issuer, r.ID)
 	if err != nil {
-		return false, fmt.Errorf("look for a token: %w", err)
+		return false, fmt.Errorf("look up a received token: %w", err)
 	}
 	return known, nil
 }
 
-// Receive remembers that a token was acted upon: afterwards, since acting twice harms
-// nobody, and not at all would.
+// Receive stores that a token was processed. Call it after processing: to process a token twice is
+// harmless, to skip one is not.
 func (s *Store) Receive(ctx context.Context, r Received) error {
 	err := database.Exec(ctx, s.db, r.Tenant.ID, `
 		with forgotten as (
@@ -91,7 +95,7 @@ func (s *Store) Receive(ctx context.Context, r Received) error {
 		insert into received_tokens (tenant_id, issuer, jti) values ($1, $2, $3) on conflict do nothing`,
 		r.Tenant.ID, r.Issuer, r.ID, maxSETAge+time.Hour)
 	if err != nil {
-		return fmt.Errorf("remember a token: %w", err)
+		return fmt.Errorf("store a received token: %w", err)
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func (s *Store) Require(log *slog.Logger, classes ...Class) func(http.Handler) h
 	}
 }
 
-// alternatives names classes in a sentence.
+// alternatives joins the names of classes with "or".
 func alternatives(classes []Class) string {
 	names := make([]string, len(classes))
 	for i, class := range classes {

@@ -57,7 +57,7 @@ func (s *Store) forget() {
 	s.issuers.Clear()
 }
 
-// Class says which API a token opens.
+// Class selects the API that accepts a token.
 type Class string
 
 // The classes.
@@ -65,9 +65,9 @@ const (
 	ClassSCIM     Class = "scim"     // an IdP connection of one tenant
 	ClassPlatform Class = "platform" // an agent platform of one tenant
 	ClassOperator Class = "operator" // the installation's operators; of no tenant
-	ClassReceiver Class = "receiver" // who is told a tenant's security events
-	// ClassApprover releases brakes, and does nothing else; of no tenant. Only who
-	// may reach the database issues one, so that an operator cannot be both.
+	ClassReceiver Class = "receiver" // a receiver of a tenant's security events
+	// ClassApprover approves held cascades and loosens deactivation thresholds; of no tenant. Only
+	// commands with access to the database issue it, so that an operator cannot issue one.
 	ClassApprover Class = "approver"
 )
 
@@ -79,13 +79,13 @@ func Classes() []Class {
 // tokenPrefix lets secret scanners recognise a token, and people its class.
 const tokenPrefix = "leaver"
 
-// ErrUnauthorized says that no valid token was given. It does not say why.
+// ErrUnauthorized is returned if no valid token was presented. It does not reveal the reason.
 var ErrUnauthorized = errors.New("the token is unknown, expired or revoked")
 
-// ErrTokenNotFound says that no token has that id here.
+// ErrTokenNotFound is returned if the tenant has no token with the id.
 var ErrTokenNotFound = fault.New(fault.NotFound, "no such token")
 
-// Token is what may be told of a token: never its secret, which nobody keeps.
+// Token is the metadata of a token. The secret is not stored.
 type Token struct {
 	ID          uuid.UUID  `json:"id"`
 	Class       Class      `json:"class"`
@@ -97,16 +97,16 @@ type Token struct {
 	CreatedBy   string     `json:"createdBy,omitempty"`
 }
 
-// Caller is who presented a valid token.
+// Caller is the owner of a valid token.
 type Caller struct {
-	TokenID uuid.UUID // of a JWT: its issuer's
+	TokenID uuid.UUID // for a JWT, the id of its issuer
 	Class   Class
 	Tenant  tenant.Tenant // zero for operators
-	// Subject of a JWT; empty for leaver's own tokens.
+	// Subject is the subject of a JWT; empty for leaver's tokens.
 	Subject string
 }
 
-// Actor names the caller in events, evidence and acts.
+// Actor returns the name of the caller for events, evidence and acts.
 func (c Caller) Actor() string {
 	if c.Subject != "" {
 		return "jwt/" + c.TokenID.String() + "/" + c.Subject
@@ -121,11 +121,11 @@ type NewToken struct {
 	TTL         time.Duration
 }
 
-// Issue makes a token and returns its secret, which is not stored and can
-// never be read again. Operator tokens are issued with the zero tenant.
+// Issue creates a token and returns its secret, which is not stored. Tokens of operators and approvers
+// require the zero tenant.
 func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token, string, error) {
 	if (n.Class == ClassOperator || n.Class == ClassApprover) != (tenant == uuid.Nil) {
-		return Token{}, "", fmt.Errorf("a token of class %s and tenant %q do not fit", n.Class, tenant)
+		return Token{}, "", fmt.Errorf("a token of class %s cannot belong to tenant %s", n.Class, tenant)
 	}
 	raw := make([]byte, 32)
 	_, _ = rand.Read(raw) // never fails, see crypto/rand
@@ -156,8 +156,8 @@ func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token,
 // among them: an operator who revokes them could prevent approvals.
 func issuedByAPI() []Class { return []Class{ClassSCIM, ClassPlatform, ClassReceiver, ClassOperator} }
 
-// Tokens lists the tokens of a tenant, or with the zero tenant the operators'; of the given
-// classes, or without any of those that operators keep.
+// Tokens lists the tokens of a tenant, or of the installation for the zero tenant. classes defaults to
+// those that operators manage.
 func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) ([]Token, error) {
 	if len(classes) == 0 {
 		classes = issuedByAPI()
@@ -166,7 +166,8 @@ func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) 
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			select id, class, description, created_at, expires_at, revoked_at, last_used_at, created_by
-			  from tokens where tenant_id is not distinct from leaver_tenant() and class = any ($1) order by created_at, id`, classes)
+			  from tokens where tenant_id is not distinct from leaver_tenant() and class = any ($1)
+			 order by created_at, id`, classes)
 		if err != nil {
 			return err
 		}
@@ -179,9 +180,8 @@ func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) 
 	return tokens, nil
 }
 
-// Revoke ends a token: at once in this process, within [cacheTTL] in others.
-// Revoking it again is no error. The token is of one of the classes, or without any of
-// those that operators keep.
+// Revoke revokes a token: at once in this process, within cacheTTL in others. Revoking it again is not
+// an error. The token must be of one of the classes, which default to those that operators manage.
 // Error: [ErrTokenNotFound].
 func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID, classes ...Class) error {
 	if len(classes) == 0 {
@@ -192,7 +192,8 @@ func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID, classes ...Cla
 		err := tx.QueryRow(ctx, `
 			select id, class, description, created_at, expires_at, revoked_at, created_by from tokens
 			 where id = $1 and tenant_id is not distinct from leaver_tenant() and class = any ($2) for update`, id, classes).
-			Scan(&before.ID, &before.Class, &before.Description, &before.CreatedAt, &before.ExpiresAt, &before.RevokedAt, &before.CreatedBy)
+			Scan(&before.ID, &before.Class, &before.Description,
+				&before.CreatedAt, &before.ExpiresAt, &before.RevokedAt, &before.CreatedBy)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 			return ErrTokenNotFound
@@ -213,18 +214,18 @@ func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID, classes ...Cla
 	return nil
 }
 
-// validity is what is remembered of a token that was valid.
+// validity is the cached state of a valid token.
 type validity struct {
 	caller  Caller
 	expires *time.Time
 }
 
-// Authenticate names the caller who holds secret, if the token is valid and of
-// one of the classes. The look-up is by hash, so no secret is ever compared
-// byte by byte. A valid token is remembered for [cacheTTL]. Error: [ErrUnauthorized].
+// Authenticate returns the caller if secret is a valid token of one of the classes. The look-up is by
+// hash, so no secret is compared byte by byte. A valid token is cached for cacheTTL.
+// Error: [ErrUnauthorized].
 func (s *Store) Authenticate(ctx context.Context, secret string, classes ...Class) (Caller, error) {
 	if !strings.HasPrefix(secret, tokenPrefix+"_") {
-		return Caller{}, ErrUnauthorized // what nobody was given costs no look-up
+		return Caller{}, ErrUnauthorized // not a token of leaver: no look-up
 	}
 	sum := sha256.Sum256([]byte(secret))
 	v, err := s.callers.Get(ctx, sum, func(ctx context.Context) (validity, error) { return s.look(ctx, sum) })
@@ -273,8 +274,8 @@ func Bearer(header http.Header) string {
 	return strings.TrimSpace(secret)
 }
 
-// hash is plain SHA-256: a token has 256 random bits, so there is nothing for
-// a slow hash to protect.
+// hash returns the SHA-256 hash of a secret. A slow hash is not needed, since a secret has 256 random
+// bits.
 func hash(secret string) []byte {
 	sum := sha256.Sum256([]byte(secret))
 	return sum[:]

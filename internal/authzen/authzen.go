@@ -1,5 +1,5 @@
-// Package access answers whether a subject may act, from the state that SCIM commits
-// have left in PostgreSQL: whatever Temporal does, an answer was true at the commit.
+// Package access decides whether a subject may act, from the committed state in PostgreSQL. Decisions
+// do not depend on Temporal.
 package authzen
 
 import (
@@ -11,28 +11,28 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Question is whether a subject may do an action on a resource.
+// Question asks whether a subject may perform an action on a resource.
 type Question struct {
 	SubjectType string // User or Agent
 	Subject     string // SCIM id, userName or agentUserName
-	// OnBehalfOf is the user for whom an agent acts, by SCIM id or userName; empty is
-	// the agent itself.
+	// OnBehalfOf is the user for whom an agent acts, by SCIM id or userName; empty if the agent
+	// acts for itself.
 	OnBehalfOf   string
 	Action       string // a scope
 	ResourceType string // credential, connector, team, or any other
 	Resource     string
-	Owner        string // of the resource, where the caller knows it
+	Owner        string // of the resource, if the caller knows it
 	// Through is set if the subject is the agent of context.agent, which acts for OnBehalfOf.
 	// The reasons then name the agent and the user accordingly.
 	Through bool
 }
 
-// Reason says why an answer is no, or Allow.
+// Reason is [Allow], or the reason to deny.
 type Reason string
 
 // The reasons.
 //
-//nolint:gosec // G101: their names speak of credentials, and are none
+//nolint:gosec // G101: the constants are not credentials
 const (
 	Allow               Reason = "allow"
 	UnknownSubject      Reason = "unknown_subject"
@@ -52,12 +52,13 @@ const (
 	NotEntitled         Reason = "not_entitled"
 )
 
-// Entitlements derives what a principal is entitled to now, whatever is stored.
+// Entitlements evaluates the current entitlements of a principal, regardless of the stored
+// ones.
 type Entitlements interface {
 	Live(ctx context.Context, tenant, principal uuid.UUID) ([]string, error)
 }
 
-// Store decides.
+// Store makes decisions.
 type Store struct {
 	db           *database.DB
 	entitlements Entitlements
@@ -66,9 +67,9 @@ type Store struct {
 // NewStore returns the store on db.
 func NewStore(db *database.DB, entitlements Entitlements) *Store { return &Store{db, entitlements} }
 
-// Decide answers questions in their order, in one round trip, and in more where something
-// was granted under an entitlement, or a change of groups, attributes or rules has not
-// been evaluated yet. Error: database.ErrUnavailable, without PostgreSQL.
+// Decide returns the answers to questions, in order. It takes one round trip, and more if a credential
+// was granted under an entitlement or if a change of groups, attributes or rules has not been evaluated
+// yet. Error: database.ErrUnavailable if PostgreSQL is unavailable.
 func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Question) ([]Reason, error) {
 	known := make([]facts, len(questions))
 	var statements []database.Statement
@@ -88,7 +89,7 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 	return reasons, nil
 }
 
-// decide reads, and evaluates, what the decision still needs; and then the parties again.
+// decide reads or evaluates the missing facts, reads the parties again, and decides.
 func (s *Store) decide(ctx context.Context, tenant uuid.UUID, f *facts, q Question) (Reason, error) {
 	reason := decide(*f, q)
 	for reason == unread {

@@ -12,7 +12,7 @@ import (
 
 // Party is the state of a user or agent that can deny every request.
 type Party struct {
-	ID         uuid.UUID // zero where there is none
+	ID         uuid.UUID // zero if there is none
 	Type       string
 	Name       string // userName or agentUserName, case folded
 	Restricted bool
@@ -20,8 +20,7 @@ type Party struct {
 	Owned      bool // an agent has an active owner
 }
 
-// Refusal returns why every decision about the party is deny; empty where nothing
-// restricts it.
+// Refusal returns the reason to deny every request of the party, or "" if there is none.
 func (p Party) Refusal() Reason {
 	switch {
 	case p.Restricted && p.Type == directory.TypeAgent:
@@ -42,9 +41,9 @@ func (p Party) Refusal() Reason {
 type facts struct {
 	subject    Party
 	principal  Party // the user for whom the subject acts, or the subject itself
-	delegated  bool  // the principal owns the agent, or has given it something to hold
+	delegated  bool  // the principal owns the agent, or the agent has a credential of the principal
 	credential *credential
-	// grants are the entitlements of what the subject holds at the connector for the action;
+	// grants are the entitlements of the subject's credentials at the connector for the action;
 	// nil if they are not read.
 	grants   []string
 	entitled *entitled
@@ -55,7 +54,7 @@ type entitled struct {
 	derives bool // the tenant has rules
 	stale   bool // something was committed that may change it, and is not evaluated yet
 	held    []string
-	lost    []string // had once
+	lost    []string // held in the past
 }
 
 // credential is the registration that a question names.

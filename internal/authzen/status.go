@@ -14,8 +14,8 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// Standing is whether a principal may act at all, and what it is entitled to: what a
-// gateway may keep, as long as its version is the same.
+// Standing is the access status of a principal: whether it may act at all, and its entitlements.
+// Gateways may cache it and revalidate it by its ETag.
 type Status struct {
 	ID       uuid.UUID `json:"id"`
 	Type     string    `json:"type"`
@@ -28,13 +28,14 @@ type Status struct {
 	Entitlements []string   `json:"entitlements"`
 }
 
-// Standing returns how a principal stands, the deleted too. Error: directory.ErrNotFound.
+// Standing returns the access status of a principal, which may be deleted. Error: directory.ErrNotFound.
 func (s *Store) Status(ctx context.Context, tenant, principal uuid.UUID) (*Status, error) {
 	var outdated bool
 	standing, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (*Status, error) {
 		var st Status
 		var p Party
-		err := row.Scan(&st.ID, &st.Type, &p.Restricted, &p.Expired, &p.Owned, &st.Since, &st.ValidUntil, &st.Entitlements, &outdated)
+		err := row.Scan(&st.ID, &st.Type, &p.Restricted, &p.Expired, &p.Owned,
+			&st.Since, &st.ValidUntil, &st.Entitlements, &outdated)
 		p.Type, st.Standing = st.Type, "active"
 		if st.Reason = p.Refusal(); st.Reason != "" {
 			st.Standing, st.Entitlements, outdated = "restricted", []string{}, false
@@ -42,8 +43,10 @@ func (s *Store) Status(ctx context.Context, tenant, principal uuid.UUID) (*Statu
 		return &st, err
 	}, `
 		select r.id, r.type, x.principal_id is not null or r.deleted_at is not null, coalesce(r.valid_until <= now(), false),
-		       r.type <> 'Agent' or active_owner($1, r.id, null) is not null, x.since, case when r.deleted_at is null then r.valid_until end,
-		       array(select name from entitlements e where e.tenant_id = $1 and e.principal_id = $2 order by name), entitlements_stale($1, $2)
+		       r.type <> 'Agent' or active_owner($1, r.id, null) is not null,
+		       x.since, case when r.deleted_at is null then r.valid_until end,
+		       array(select name from entitlements e where e.tenant_id = $1 and e.principal_id = $2 order by name),
+		       entitlements_stale($1, $2)
 		  from resources r
 		  left join restrictions x on x.tenant_id = $1 and x.principal_id = r.id
 		 where r.tenant_id = $1 and r.id = $2 and r.type in ('User', 'Agent')`, tenant, principal)
@@ -51,11 +54,11 @@ func (s *Store) Status(ctx context.Context, tenant, principal uuid.UUID) (*Statu
 		return nil, directory.ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look how %s stands: %w", principal, err)
+		return nil, fmt.Errorf("read the access status of %s: %w", principal, err)
 	}
 	if outdated {
 		if standing.Entitlements, err = s.entitlements.Live(ctx, tenant, principal); err != nil {
-			return nil, fmt.Errorf("look how %s stands: %w", principal, err)
+			return nil, fmt.Errorf("evaluate the entitlements of %s: %w", principal, err)
 		}
 		slices.Sort(standing.Entitlements)
 	}

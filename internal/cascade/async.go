@@ -13,21 +13,22 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// ErrTransactionNotFound says that no workflow of the tenant has that id.
+// ErrTransactionNotFound is returned when no workflow of the tenant has the ID.
 var ErrTransactionNotFound = fault.New(fault.NotFound, "no such transaction")
 
-// Transaction is a lifecycle event of any kind and how far its workflow is: what
-// a client that did not wait asks for.
+// Transaction is a lifecycle event of any kind with the state of its workflow. Clients of
+// asynchronous requests poll it.
 type Transaction = Cascade
 
-// Transaction finds an event by its workflow's id. Error: [ErrTransactionNotFound].
+// Transaction returns the event whose workflow has the ID. Error: [ErrTransactionNotFound].
 func (c *Store) Transaction(ctx context.Context, tenant uuid.UUID, workflowID string) (Transaction, error) {
-	t, err := database.Row(ctx, c.db, tenant, pgx.RowToStructByPos[Transaction], `select `+cascadeColumns+` from `+cascadeTables+` where e.tenant_id = $1 and e.workflow_id = $2`, tenant, workflowID)
+	t, err := database.Row(ctx, c.db, tenant, pgx.RowToStructByPos[Transaction], `select `+cascadeColumns+`
+		from `+cascadeTables+` where e.tenant_id = $1 and e.workflow_id = $2`, tenant, workflowID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Transaction{}, ErrTransactionNotFound
 	}
 	if err != nil {
-		return Transaction{}, fmt.Errorf("get transaction: %w", err)
+		return Transaction{}, fmt.Errorf("get transaction %s: %w", workflowID, err)
 	}
 	return t, nil
 }
@@ -36,9 +37,12 @@ func (c *Store) Transaction(ctx context.Context, tenant uuid.UUID, workflowID st
 // closes, or now if it is closed (RFC 9967 section 2.5).
 func (c *Store) NotifyOnCompletion(ctx context.Context, tenant, event uuid.UUID) error {
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
-		return database.Statement{SQL: `
+		return database.Statement{
+			SQL: `
 			update lifecycle_events e set async = true where e.tenant_id = $1 and e.id = $2
-			returning e.closed_at is not null, ` + endedColumns, Args: []any{tenant, event}, Collect: database.Fields(e.fields()...)}
+			returning e.closed_at is not null, ` + endedColumns, Args: []any{tenant, event},
+			Collect: database.Fields(e.fields()...),
+		}
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("mark event %s: %w", event, err)

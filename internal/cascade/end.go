@@ -11,7 +11,7 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// ended is a closing event, as signals needs it.
+// ended is an event that closes, with the fields that signals needs.
 type ended struct {
 	notifies      bool // the event was open before, or its client has just asked for a notification
 	id            uuid.UUID
@@ -25,12 +25,16 @@ type ended struct {
 	at            time.Time
 }
 
-// endedColumns are those of an event e.
-const endedColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigger, e.workflow_id, coalesce(e.run_id, ''), coalesce(e.outcome, ''), e.async, coalesce(e.closed_at, now())`
+// endedColumns are the columns of [ended] for an event e.
+const endedColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigger, e.workflow_id,
+	coalesce(e.run_id, ''), coalesce(e.outcome, ''), e.async, coalesce(e.closed_at, now())`
 
 // fields returns the scan targets of the column notifies and of [endedColumns].
 func (e *ended) fields() []any {
-	return []any{&e.notifies, &e.id, &e.kind, &e.principal, &e.principalType, &e.trigger, &e.workflow, &e.run, &e.outcome, &e.async, &e.at}
+	return []any{
+		&e.notifies, &e.id, &e.kind, &e.principal, &e.principalType, &e.trigger, &e.workflow, &e.run,
+		&e.outcome, &e.async, &e.at,
+	}
 }
 
 // signals returns session-revoked for a leaver that completed, and the response to an
@@ -41,12 +45,14 @@ func (e *ended) signals() []ssf.Signal {
 	}
 	var signals []ssf.Signal
 	if e.kind == lifecycle.Leaver && e.outcome == "completed" {
-		signals = append(signals, ssf.SessionsRevoked(e.principal, e.principalType, e.workflow, e.id.String()+"/"+e.run, e.at))
+		signals = append(signals, ssf.SessionsRevoked(e.principal, e.principalType, e.workflow,
+			e.id.String()+"/"+e.run, e.at))
 	}
 	if e.async {
 		method, status := e.trigger.Request()
 		signals = append(signals, ssf.Signal{
-			Principal: e.principal, PrincipalType: e.principalType, Type: ssf.AsyncResponse, Txn: e.workflow, Once: e.id.String(),
+			Principal: e.principal, PrincipalType: e.principalType, Type: ssf.AsyncResponse, Txn: e.workflow,
+			Once:  e.id.String(),
 			Event: map[string]any{"method": method, "status": status},
 		})
 	}

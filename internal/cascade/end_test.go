@@ -26,7 +26,7 @@ func TestEnded_SignalsByKindAndOutcome(t *testing.T) {
 				names = append(names, signal.Type[strings.LastIndexAny(signal.Type, "/:")+1:])
 			}
 			if got := strings.Join(names, " "); got != test.want {
-				t.Errorf("notifies of %q, want %q", got, test.want)
+				t.Errorf("got signals %q, want %q", got, test.want)
 			}
 		})
 	}

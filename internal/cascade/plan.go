@@ -12,19 +12,18 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// Planned is an item that a cascade would end, in the order in which it would
-// begin with it.
+// Planned is an item that a cascade would end.
 type Planned struct {
 	credential.Item
 	Verb    credential.Verb
 	Holders []uuid.UUID // other active principals on its account
-	Secret  bool        // one is registered
+	Secret  bool        // whether a secret is registered
 }
 
-// Plan returns what a cascade of the principal would end now, and the agents that
-// would go on without an owner, and changes nothing. Where the tenant's policy gives
-// those to the principal's manager, who is returned then, what they hold for
-// themselves goes on.
+// Plan returns the items that a cascade of the principal would end now, in the cascade's
+// order, and the agents that would have no active owner. It changes nothing. If the tenant's
+// policy hands these agents over to the principal's manager, Plan returns the manager and
+// leaves out the agents' own items.
 func (c *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
 	managers, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], lifecycle.ManagerSQL, tenant, principal)
 	if err != nil {
@@ -40,9 +39,11 @@ func (c *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int
 		p.Verb = credential.EndVerb(p.Kind, reliedOn)
 		return p, err
 	}, `
-		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a where not $4) as ids)
+		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a
+		  where not $4) as ids)
 		select `+credential.Columns+`, relied_on(i, (select ids from ending)),
-		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1 and o.id in (select other_holders(i))
+		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1
+		         and o.id in (select other_holders(i))
 		              and o.principal_id <> all ((select ids from ending)::uuid[])),
 		       secret is not null
 		  from inventory i

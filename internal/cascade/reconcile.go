@@ -11,14 +11,18 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Lapse ends waivers whose time is over and returns their number. The items are live again.
+// Lapse ends expired waivers, so that their items are live again, and returns their number.
+// Survivors of a cancelled cascade become live too if their holders are active again.
 func (c *Store) Lapse(ctx context.Context, tenant uuid.UUID) (waivers int, err error) {
 	waivers, err = database.Row(ctx, c.db, tenant, pgx.RowTo[int], `
-		with back as ( -- of a cascade that was cancelled, whose holders are active again
-		  update inventory i set state = 'live', reason = 'its cascade was cancelled, and its holders are active again', updated_at = now()
+		with back as ( -- survivors of a cancelled cascade whose holders are active again
+		  update inventory i set state = 'live',
+		    reason = 'its cascade was cancelled, and its holders are active again', updated_at = now()
 		   where i.tenant_id = $1 and i.state = 'survivor'
-		     and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = i.event_id and e.outcome = 'cancelled')
-		     and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id in (i.principal_id, i.agent_id))),
+		     and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = i.event_id
+		       and e.outcome = 'cancelled')
+		     and not exists (select 1 from restrictions x where x.tenant_id = $1
+		       and x.principal_id in (i.principal_id, i.agent_id))),
 		lapsed as (
 		  update inventory set state = 'live', reason = 'its waiver has ended', waived_until = null, updated_at = now()
 		   where tenant_id = $1 and state = 'waived' and waived_until < now() returning 1)
@@ -29,25 +33,26 @@ func (c *Store) Lapse(ctx context.Context, tenant uuid.UUID) (waivers int, err e
 	return waivers, nil
 }
 
-// Overlooked returns restricted principals who hold something live that no cascade
-// is about to end. Survivors are not among it: they wait for somebody to act.
+// Overlooked returns restricted principals with live items that no open cascade will end.
+// Survivors do not count: an operator must handle them.
 func (c *Store) Overlooked(ctx context.Context, tenant uuid.UUID, limit int) ([]uuid.UUID, error) {
 	found, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `
 		select x.principal_id from restrictions x
 		 where x.tenant_id = $1
-		   and exists (select 1 from inventory i where i.tenant_id = $1 and (i.principal_id = x.principal_id or i.agent_id = x.principal_id)
+		   and exists (select 1 from inventory i where i.tenant_id = $1 and (i.principal_id = x.principal_id
+		     or i.agent_id = x.principal_id)
 		                  and i.state in ('live', 'ending'))
 		   and not exists (select 1 from lifecycle_events e
 		        where e.tenant_id = $1 and e.kind = 'leaver' and e.closed_at is null
 		          and (e.principal_id = x.principal_id or e.id = x.event_id))
 		 order by x.principal_id limit $2`, tenant, limit)
 	if err != nil {
-		return nil, fmt.Errorf("look for what was overlooked: %w", err)
+		return nil, fmt.Errorf("list overlooked principals: %w", err)
 	}
 	return found, nil
 }
 
-// Restricted reports whether decisions about a principal are deny.
+// Restricted reports whether a principal is restricted, so that decisions deny it.
 func (c *Store) Restricted(ctx context.Context, tenant, principal uuid.UUID) (bool, error) {
 	restricted, err := database.Row(ctx, c.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`, tenant, principal)
@@ -57,14 +62,14 @@ func (c *Store) Restricted(ctx context.Context, tenant, principal uuid.UUID) (bo
 	return restricted, nil
 }
 
-// Gone returns principals who were restricted within so long, after one in the
-// order of ids, for connectors to be asked about.
+// Gone returns a page of the principals that were restricted within the duration, in the
+// order of IDs, starting after the ID after. Connectors are then asked for their credentials.
 func (c *Store) Gone(ctx context.Context, tenant, after uuid.UUID, within time.Duration, limit int) ([]uuid.UUID, error) {
 	found, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `
 		select principal_id from restrictions where tenant_id = $1 and principal_id > $2 and since > now() - $4::interval
 		 order by principal_id limit $3`, tenant, after, limit, within)
 	if err != nil {
-		return nil, fmt.Errorf("list who is restricted: %w", err)
+		return nil, fmt.Errorf("list restricted principals: %w", err)
 	}
 	return found, nil
 }

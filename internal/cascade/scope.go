@@ -12,64 +12,68 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Item is what a cascade needs to know of an item before it ends it: nothing
-// secret, since it travels through Temporal.
+// Item holds the fields of a credential or scheduled run that a cascade needs to end it. It
+// contains no secrets, since it passes through Temporal.
 type Item struct {
 	ID        uuid.UUID
 	Kind      connectors.Kind
 	Connector string
 	Verb      credential.Verb
-	Blocked   bool // by an earlier run of the cascade, while the brake holds it back
+	Blocked   bool // by an earlier run of the cascade, while that was held for approval
 }
 
-// Page selects a page of what a cascade has yet to end.
+// Page selects a page of the items that a cascade has yet to end.
 type Page struct {
-	After Item // the last item of the page before; zero begins
+	After Item // the last item of the previous page; zero for the first page
 	// CheckBlocked: look up whether each item is blocked.
 	CheckBlocked bool
 	Limit        int
 }
 
-// Scope selects what one cascade ends.
+// Scope selects the items that one cascade ends.
 type Scope struct {
 	Event     uuid.UUID
 	Principal uuid.UUID
-	Sequence  int64 // what was registered later belongs to a later life (I3)
-	// Moves: of a mover, only what the event has marked: what was granted under an
-	// entitlement that is lost.
+	Sequence  int64 // items registered after a later return are out of scope (I3)
+	// Moves limits the scope to the items that a mover's event has marked: those whose
+	// entitlement is lost.
 	Moves bool
 }
 
-// open is the event of a cascade, if there is one that is not closed: its principal, its
-// place in the order and what it may end are PostgreSQL's to say, and not an input's.
+// open selects the event of a cascade, if it is not closed. Its principal, its sequence and
+// its scope are read from PostgreSQL, and never taken from a workflow's input.
 const open = `event as materialized (
-		  select * from lifecycle_events where tenant_id = $1 and id = $2 and closed_at is null and (kind = 'leaver' or ends)),
+		  select * from lifecycle_events where tenant_id = $1 and id = $2 and closed_at is null
+		    and (kind = 'leaver' or ends)),
 		ending as materialized (
-		  select array(select e.principal_id union select agents_ending_with($1, e.principal_id)) as ids from event e where e.kind = 'leaver')`
+		  select array(select e.principal_id union select agents_ending_with($1, e.principal_id)) as ids
+		    from event e where e.kind = 'leaver')`
 
-// found selects what a cascade has yet to end: of a leaver all that it, and the
-// agents that end with it, held up to its event. Survivors of the same event are not
-// among it: they wait for another run.
+// found returns the condition for the items that a cascade has yet to end: for a leaver, all
+// items that it, and the agents that end with it, held up to its event. Survivors of the same
+// event are excluded until another run.
 func (s Scope) found() string {
 	if s.Moves {
 		return `i.event_id = $2 and i.state in ('live', 'ending') and exists (select 1 from event where kind = 'mover')`
 	}
-	// The cascade of something that an operator bound leaves other cascades' survivors alone.
+	// The cascade of a claimed credential does not end the survivors of other cascades.
 	return `(i.state in ('live', 'ending')
-		       or (i.state = 'survivor' and i.event_id is distinct from $2 and not exists (select 1 from event where trigger = 'bound')))
+		       or (i.state = 'survivor' and i.event_id is distinct from $2 and not exists (select 1 from event
+		         where trigger = 'bound')))
 		     and ` + ofEnding + `
-		     and not of_later_life($1, (select sequence from event), i.sequence, array[i.principal_id, i.agent_id, (select principal_id from event)])`
+		     and not of_later_life($1, (select sequence from event), i.sequence, array[i.principal_id, i.agent_id,
+		       (select principal_id from event)])`
 }
 
-// ofEnding selects what those hold who end. As arrays, which indexes take: what a tenant
-// has in all must not count.
-const ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[]) or i.agent_id = any ((select ids from ending)::uuid[]))`
+// ofEnding selects the items of the ending principals. The IDs are arrays, so that the query
+// uses indexes and its cost does not grow with the tenant's inventory.
+const ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[])
+	or i.agent_id = any ((select ids from ending)::uuid[]))`
 
-// MarkEnding returns a page of the items that the cascade has yet to end,
-// scheduled runs first, since they can mint: what was issued for the principal,
-// what it holds as an agent, what the agents hold that end with it, and what
-// survived other cascades. It marks them as being ended by
-// this cascade; they are found again until they are concluded.
+// MarkEnding returns a page of the items that the cascade has yet to end, scheduled runs first,
+// since they can mint credentials: items issued for the principal, items that it holds as an
+// agent, items of the agents that end with it, and survivors of other cascades. It marks them
+// as ending in this cascade, and returns them again until they are concluded.
 func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, page Page) ([]Item, error) {
 	held, err := database.Rows(ctx, c.db, tenant, func(row pgx.CollectableRow) (h Item, err error) {
 		var reliedOn bool
@@ -86,17 +90,18 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 		marked as (
 		  update inventory i set state = 'ending', event_id = $2, updated_at = now()
 		    from found f where i.tenant_id = $1 and i.id = f.id
-		     -- Said again, for what was concluded since the look: what has failed in this
-		     -- run stays failed.
+		     -- Repeated, for items that were concluded since the select: an item that has
+		     -- failed in this run stays failed.
 		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $2))
 		  returning i.id, i.kind, i.connector, f.relied_on)
 		select id, kind, connector, relied_on,
-		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id and e.event_id = $2 and e.step = 'block')
+		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id
+		         and e.event_id = $2 and e.step = 'block')
 		  from marked m order by kind <> 'scheduled_run', id`,
 		tenant, scope.Event, page.Limit,
 		page.After.ID != uuid.Nil && page.After.Kind != connectors.ScheduledRun, page.After.ID, page.CheckBlocked)
 	if err != nil {
-		return nil, fmt.Errorf("discover what %s holds: %w", scope.Principal, err)
+		return nil, fmt.Errorf("discover credentials of %s: %w", scope.Principal, err)
 	}
 	return held, nil
 }
@@ -106,21 +111,23 @@ func (c *Store) Principals(ctx context.Context, tenant, principal uuid.UUID) ([]
 	ids, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `
 		select $2::uuid union select agents_ending_with($1, $2)`, tenant, principal)
 	if err != nil {
-		return nil, fmt.Errorf("look for the agents of %s: %w", principal, err)
+		return nil, fmt.Errorf("list agents that end with %s: %w", principal, err)
 	}
 	return ids, nil
 }
 
-// BeginRun opens a run of a cascade. It waits for registrations of its principal that are
-// under way, since what is registered later is refused, and reopens the survivors of an
-// earlier run: as live ones, or, of a mover, as those that are being ended, since what they
-// were granted under is lost.
+// BeginRun opens a run of a cascade. It waits for registrations of its principal that are in
+// progress (later ones are refused), and reopens the survivors of an earlier run: as live, or
+// for a mover as ending, since their entitlement is lost.
 func (c *Store) BeginRun(ctx context.Context, tenant uuid.UUID, scope Scope) error {
 	if scope.Moves {
 		return c.exec(ctx, tenant, "begin a run of the cascade", reopenSQL, tenant, scope.Event, credential.Ending)
 	}
 	err := database.Together(ctx, c.db, tenant,
-		database.Statement{SQL: `select pg_advisory_xact_lock(lock_key($1, array['principal', $2::uuid::text]))`, Args: []any{tenant, scope.Principal}},
+		database.Statement{
+			SQL:  `select pg_advisory_xact_lock(lock_key($1, array['principal', $2::uuid::text]))`,
+			Args: []any{tenant, scope.Principal},
+		},
 		database.Statement{SQL: reopenSQL, Args: []any{tenant, scope.Event, credential.Live}})
 	if err != nil {
 		return fmt.Errorf("begin a run of the cascade: %w", err)

@@ -14,11 +14,11 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Brake is a mass deactivation that was noticed. While it is held, cascades of
-// the tenant block access and wait with what cannot be undone.
+// Brake is a mass deactivation that exceeded a tenant's deactivation threshold. Until it is approved,
+// the tenant's cascades block access but take no irreversible step.
 type Hold struct {
 	ID         uuid.UUID  `json:"id"`
-	Leavers    int        `json:"leavers"` // in the window, when it engaged
+	Leavers    int        `json:"leavers"` // in the window, when the threshold was exceeded
 	EngagedAt  time.Time  `json:"engagedAt"`
 	Held       int        `json:"heldCascades"`
 	ReleasedAt *time.Time `json:"releasedAt,omitempty"`
@@ -26,35 +26,35 @@ type Hold struct {
 	Reason     *string    `json:"reason,omitempty"`
 }
 
-// ErrNotHeld says that the tenant's brake is not held.
-var ErrNotHeld = fault.New(fault.Conflict, "the brake is not held: there is nothing to release")
+// ErrNotHeld is returned if no cascades of the tenant are held.
+var ErrNotHeld = fault.New(fault.Conflict, "no cascades of the tenant are held for approval")
 
-// fewestForShare keeps a company of three from braking when one goes.
+// fewestForShare is the minimum number of leavers for a share to apply, for the sake of small tenants.
 const fewestForShare = 5
 
-// mostCounted bounds how many leavers are looked at.
+// mostCounted limits how many leavers are counted.
 const mostCounted = 10_000
 
-// Brakes reads and writes the tenants' brakes.
+// Brakes stores the mass deactivations that are held, and their approvals.
 type Threshold struct {
 	db *database.DB
 }
 
-// New returns the brakes on db.
+// New returns the store of brakes on db.
 func NewThreshold(db *database.DB) *Threshold { return &Threshold{db} }
 
-// Check tells whether a cascade is to hold back, which engages the brake where
-// the tenant's leavers in its window are more than its number, or than its share
-// of the users who are there or left in the window. A cascade that was held once
-// is held until its brake is released.
+// Check reports whether a cascade is held. It engages the tenant's brake if the leavers in the window
+// exceed the threshold's number, or its share of the users that are active or left in the window. A
+// cascade that was held stays held until its brake is released.
 func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bool, err error) {
-	// Most tenants and times need no more than this.
+	// The fast path, for tenants without a threshold and without a brake.
 	idle, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
-		select p.brake_leavers is null and p.brake_share is null and not exists (select 1 from brakes where tenant_id = $1 and released_at is null)
+		select p.brake_leavers is null and p.brake_share is null
+		   and not exists (select 1 from brakes where tenant_id = $1 and released_at is null)
 		   and not exists (select 1 from lifecycle_events where tenant_id = $1 and id = $2 and brake_id is not null)
 		  from tenants p where p.id = $1`, tenant, event)
 	if err != nil {
-		return false, fmt.Errorf("look whether the brake is held: %w", err)
+		return false, fmt.Errorf("check the deactivation threshold: %w", err)
 	}
 	if idle {
 		return false, nil
@@ -64,12 +64,13 @@ func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bo
 		  select brake_leavers, brake_share, brake_window from tenants where id = $1),
 		event as (select created_at, brake_id from lifecycle_events where tenant_id = $1 and id = $2),
 		already as (select id from brakes where tenant_id = $1 and released_at is null),
-		-- The window is that of the event: a backlog may come to it long after. What a
-		-- released brake has let through does not count again.
+		-- The window ends at the event, which a backlog may delay. Leavers before the last approval are
+		-- not counted again.
 		since as (
-		  select greatest(e.created_at - make_interval(secs => p.brake_window), (select max(released_at) from brakes where tenant_id = $1)) at
+		  select greatest(e.created_at - make_interval(secs => p.brake_window),
+		                  (select max(released_at) from brakes where tenant_id = $1)) at
 		    from policy p, event e),
-		-- The newest suffice, and where no brake is set none is looked at.
+		-- Only the newest leavers are counted, and none without a threshold.
 		leaving as (
 		  select case when p.brake_leavers is null and p.brake_share is null then 0 else (
 		           select count(*) from (
@@ -81,11 +82,12 @@ func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bo
 		  select l.n from leaving l, policy p
 		   where l.n > p.brake_leavers
 		      or (l.n >= $4 and p.brake_share is not null and l.n > p.brake_share * (
-		            select count(*) + l.n from resources where tenant_id = $1 and type = 'User' and deleted_at is null and active is distinct from false))),
+		            select count(*) + l.n from resources
+		             where tenant_id = $1 and type = 'User' and deleted_at is null and active is distinct from false))),
 		engaged as (
 		  insert into brakes as b (tenant_id, id, leavers)
 		  select $1, $3, n from too_many where not exists (select 1 from already)
-		  -- Several cascades may notice at once: one engages it, and all are held.
+		  -- Of concurrent cascades, one inserts the brake, and all are held.
 		  on conflict (tenant_id) where released_at is null do update set leavers = b.leavers
 		  returning id),
 		by as (select id from already union all select id from engaged),
@@ -94,18 +96,20 @@ func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bo
 		   where l.tenant_id = $1 and l.id = $2 and (l.created_at > s.at or l.brake_id = by.id) returning 1)
 		select exists (select 1 from marked)`, tenant, event, uuid.New(), fewestForShare, mostCounted)
 	if err != nil {
-		return false, fmt.Errorf("look whether the brake is held: %w", err)
+		return false, fmt.Errorf("check the deactivation threshold: %w", err)
 	}
 	return held, nil
 }
 
-// Held tells whether the brake that holds a cascade back has not been released.
+// Held reports whether a cascade is held by a brake that has not been released.
 func (b *Threshold) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error) {
 	held, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
-		select exists (select 1 from lifecycle_events e join brakes b on b.tenant_id = e.tenant_id and b.id = e.brake_id and b.released_at is null
+		select exists (
+		  select 1 from lifecycle_events e
+		    join brakes b on b.tenant_id = e.tenant_id and b.id = e.brake_id and b.released_at is null
 		 where e.tenant_id = $1 and e.id = $2)`, tenant, event)
 	if err != nil {
-		return false, fmt.Errorf("look whether the brake is held: %w", err)
+		return false, fmt.Errorf("read whether cascade %s is held: %w", event, err)
 	}
 	return held, nil
 }
@@ -123,10 +127,11 @@ func (b *Threshold) Holds(ctx context.Context, tenant uuid.UUID) ([]Hold, error)
 	return brakes, nil
 }
 
-// Release lets go on what the tenant's brake held back. Error: [ErrNotHeld].
+// Release approves the cascades that the tenant's brake holds. Error: [ErrNotHeld].
 func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason string) (uuid.UUID, error) {
 	id, err := database.Row(ctx, b.db, tenant, pgx.RowTo[uuid.UUID], `
-		update brakes set released_at = now(), released_by = $2, reason = $3 where tenant_id = $1 and released_at is null returning id`,
+		update brakes set released_at = now(), released_by = $2, reason = $3
+		 where tenant_id = $1 and released_at is null returning id`,
 		tenant, by, reason)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return uuid.Nil, ErrNotHeld
@@ -146,9 +151,10 @@ func (b *Threshold) HeldWorkflows(ctx context.Context, tenant, brake uuid.UUID, 
 	}
 	found, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[held], `
 		select workflow_id, sequence from lifecycle_events
-		 where tenant_id = $1 and brake_id = $2 and closed_at is null and sequence > $3 order by sequence limit $4`, tenant, brake, after, limit)
+		 where tenant_id = $1 and brake_id = $2 and closed_at is null and sequence > $3
+		 order by sequence limit $4`, tenant, brake, after, limit)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list what the brake holds: %w", err)
+		return nil, 0, fmt.Errorf("list the held workflows: %w", err)
 	}
 	for _, h := range found {
 		workflows, last = append(workflows, h.WorkflowID), h.Sequence

@@ -13,11 +13,11 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// MaxWaiver bounds how long an item may be tolerated.
+// MaxWaiver bounds the duration of a waiver.
 const MaxWaiver = 366 * 24 * time.Hour
 
-// Waive has an item that is alive tolerated until a time, and records who said so
-// and why. What ended meanwhile stays ended. Error: [credential.ErrNotFound].
+// Waive sets an item that is alive to waived until a time, and records the actor and the
+// reason. An item that has ended meanwhile stays ended. Error: [credential.ErrNotFound].
 func (c *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reason string, until time.Time) error {
 	known, err := database.Row(ctx, c.db, tenant, pgx.RowTo[bool], `
 		with waived as (
@@ -35,7 +35,7 @@ func (c *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reas
 	return nil
 }
 
-// Waiting is an item that a cascade is at, with its downstream's last answer.
+// Waiting is an item that a cascade is still ending, with its downstream's last response.
 type Waiting struct {
 	Item      uuid.UUID       `json:"item"`
 	Kind      connectors.Kind `json:"kind"`
@@ -45,11 +45,12 @@ type Waiting struct {
 	At        time.Time       `json:"at"`
 }
 
-// WaitsFor returns items that a cascade has failed to end so far, the ones that
-// failed longest ago first.
+// WaitsFor returns items that a cascade is still ending, ordered by their last failed attempt,
+// oldest first.
 func (c *Store) WaitsFor(ctx context.Context, tenant, event uuid.UUID, limit int) ([]Waiting, error) {
 	waiting, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Waiting], `
-		select i.id, i.kind, i.connector, coalesce(last.attempt, 0), coalesce(last.detail, 'no attempt has been made yet'), coalesce(last.at, i.updated_at)
+		select i.id, i.kind, i.connector, coalesce(last.attempt, 0),
+		  coalesce(last.detail, 'no attempt has been made yet'), coalesce(last.at, i.updated_at)
 		  from inventory i left join lateral (
 		    select e.attempt, e.detail, e.at from evidence e
 		     where e.tenant_id = $1 and e.item_id = i.id and e.event_id = $2 and e.outcome in ('failed', 'alive', 'unknown')
@@ -58,7 +59,7 @@ func (c *Store) WaitsFor(ctx context.Context, tenant, event uuid.UUID, limit int
 		 where i.tenant_id = $1 and i.event_id = $2 and i.state = 'ending'
 		 order by 6 limit $3`, tenant, event, limit)
 	if err != nil {
-		return nil, fmt.Errorf("look what cascade %s waits for: %w", event, err)
+		return nil, fmt.Errorf("list pending items of cascade %s: %w", event, err)
 	}
 	return waiting, nil
 }

@@ -19,25 +19,25 @@ type Config struct {
 	Serve    Serve
 	Codec    Codec
 	Policy   Policy
-	// Assurance says when the reconciler runs, and when and where the drill does.
+	// Assurance schedules the reconciler and the self-test (drill).
 	Assurance Assurance
 	Metrics   Metrics
 	Signals   Signals
 	Log       Log
 	// Connectors are decoded by their own types; see [Connector.Decode].
 	Connectors []Connector
-	// Warnings are of what is probably a mistake, such as an unknown variable.
+	// Warnings describe probable mistakes, such as an unknown variable.
 	Warnings []string
 }
 
-// Database says how to reach PostgreSQL.
+// Database configures the connections to PostgreSQL.
 type Database struct {
 	URL        string `yaml:"url"`         // as the application's role
 	MigrateURL string `yaml:"migrate_url"` // as the schema's owner; for `leaver migrate` alone
 }
 
-// Temporal says how to reach Temporal. The TEMPORAL_* variables and profiles
-// of Temporal's own CLI fill what is empty.
+// Temporal configures the connection to Temporal. The TEMPORAL_* variables and the profiles of Temporal's
+// CLI apply to empty settings.
 type Temporal struct {
 	Address   string `yaml:"address"`
 	Namespace string `yaml:"namespace"`
@@ -55,33 +55,32 @@ type Seal struct {
 // Serve configures the HTTP server.
 type Serve struct {
 	Listen    string `yaml:"listen"`
-	PublicURL string `yaml:"public_url"` // what clients call it; starts every meta.location
-	// RequestsPerSecond is the SCIM rate of a tenant that has none of its own, in
-	// each process; 0 is without limit.
+	PublicURL string `yaml:"public_url"` // base URL for clients and in meta.location
+	// RequestsPerSecond is the default SCIM rate limit of a tenant, per process; 0 means no limit.
 	RequestsPerSecond int `yaml:"requests_per_second"`
 }
 
-// Codec configures the codec server for the Temporal UI. It decrypts whatever
-// it is sent: put it behind what authenticates the UI's users.
+// Codec configures the codec server for the Temporal UI. It decrypts every payload that it receives: put
+// it behind a proxy that authenticates the UI's users.
 type Codec struct {
 	Listen         string   `yaml:"listen"` // empty: none
 	AllowedOrigins []string `yaml:"allowed_origins"`
 }
 
-// Policy says how long and how hard cascades try.
+// Policy configures the attempts and the concurrency of cascades.
 type Policy struct {
 	Deadline        time.Duration `yaml:"deadline"`
 	AttemptTimeout  time.Duration `yaml:"attempt_timeout"`
 	InitialInterval time.Duration `yaml:"initial_interval"`
 	MaximumInterval time.Duration `yaml:"maximum_interval"`
-	// CascadesAtOnce is how many leavers of one sender are begun with at a time; 32
-	// where it is 0. More wait in the outbox, where all take turns.
+	// CascadesAtOnce limits the cascades of one actor that are started concurrently; 0 means 32.
+	// Others wait in the outbox, which is queued fairly over actors.
 	CascadesAtOnce int `yaml:"cascades_at_once"`
-	// Look is how soon a cascade that is not over tells what it waits for.
+	// Look is the progress interval: when an open cascade reports its pending items.
 	Look time.Duration `yaml:"look"`
 }
 
-// Assurance configures what `leaver migrate` schedules in Temporal.
+// Assurance configures the schedules that `leaver migrate` creates in Temporal.
 type Assurance struct {
 	ReconcileEvery time.Duration `yaml:"reconcile_every"` // 0: never
 	DrillCron      string        `yaml:"drill_cron"`      // in UTC; empty: never
@@ -92,19 +91,19 @@ type Assurance struct {
 // Metrics configures where Prometheus scrapes /metrics; empty: nowhere.
 type Metrics struct {
 	Listen string `yaml:"listen"`
-	// WorkerListen is the address of `leaver worker`, where it shares a host and a file with
-	// `leaver serve`; empty is Listen.
+	// WorkerListen is the address for `leaver worker` if it shares a host and a file with
+	// `leaver serve`; empty means Listen.
 	WorkerListen string `yaml:"worker_listen"`
 }
 
-// Signals configures what receivers are told.
+// Signals configures the delivery of security events to receivers.
 type Signals struct {
-	// PrivateReceivers lets receivers be at private addresses, and be reached without
-	// TLS: for networks where every holder of a receiver's token may reach them anyway.
+	// PrivateReceivers permits receivers at private addresses and without TLS, for networks where
+	// every holder of a receiver's token may reach them anyway.
 	PrivateReceivers bool `yaml:"private_receivers"`
 }
 
-// Log configures what is logged.
+// Log configures logging.
 type Log struct {
 	Level string `yaml:"level"` // debug, info, warn or error
 }
@@ -130,8 +129,8 @@ func (c *Config) sections() []section {
 	}
 }
 
-// Load reads the file, where it exists or was asked for, and the environment.
-// path empty means ./leaver.yaml, which may be absent.
+// Load reads the configuration from a file and the environment. An empty path means ./leaver.yaml, which
+// may be absent.
 func Load(path string) (*Config, error) {
 	optional := path == ""
 	if optional {
@@ -150,10 +149,12 @@ func Load(path string) (*Config, error) {
 // Parse reads a configuration from bytes; name is for errors.
 func Parse(name string, raw []byte, environ []string) (*Config, error) {
 	c := &Config{
-		Temporal:  Temporal{Namespace: "leaver", MinimumRetention: 30 * 24 * time.Hour},
-		Serve:     Serve{Listen: "127.0.0.1:8080", RequestsPerSecond: 500},
-		Assurance: Assurance{ReconcileEvery: time.Hour, DrillCron: "0 3 * * *", DrillTenant: "leaver-drill", DrillPatience: time.Hour},
-		Log:       Log{Level: "info"},
+		Temporal: Temporal{Namespace: "leaver", MinimumRetention: 30 * 24 * time.Hour},
+		Serve:    Serve{Listen: "127.0.0.1:8080", RequestsPerSecond: 500},
+		Assurance: Assurance{
+			ReconcileEvery: time.Hour, DrillCron: "0 3 * * *", DrillTenant: "leaver-drill", DrillPatience: time.Hour,
+		},
+		Log: Log{Level: "info"},
 	}
 	if err := c.readFile(name, raw); err != nil {
 		return nil, err

@@ -14,21 +14,21 @@ import (
 type Connector struct {
 	Name    string
 	Type    string
-	Rate    float64  // attempts a second over all workers; 0 is none
+	Rate    float64  // attempts per second over all workers; 0 means no limit
 	Tenants []string // names, or "*"
-	// References are patterns of what at the downstream is the agents'; empty is all.
+	// References are patterns of the references that may be registered; empty means all.
 	References []string
-	// PublishTo names the connector that hands new secrets of shared accounts to
-	// those who go on; empty is the connector itself.
+	// PublishTo names the connector that publishes the rotated secrets of shared accounts to their
+	// remaining users; empty means this connector.
 	PublishTo string
-	// TrustLabels binds what discovery finds to whom the downstream's label names.
+	// TrustLabels claims discovered credentials for the principal that the downstream's label names.
 	TrustLabels bool
 
 	file string
 	node *yaml.Node
 }
 
-// connectorFields are what every type has.
+// connectorFields are the settings that all types have.
 type connectorFields struct {
 	Name    string   `yaml:"name"`
 	Type    string   `yaml:"type"`
@@ -40,7 +40,7 @@ type connectorFields struct {
 	TrustLabels bool     `yaml:"trust_labels"`
 }
 
-// A name becomes part of task queues and activity IDs.
+// connectorName limits names because they are part of task queues and activity IDs.
 var connectorName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
 
 // readFile reads the sections and connectors of the file.
@@ -111,14 +111,18 @@ func parseConnector(file string, node *yaml.Node) (Connector, error) {
 	if err := node.Decode(&f); err != nil {
 		return Connector{}, fmt.Errorf("%s:%d: %w", file, node.Line, err)
 	}
-	c := Connector{Name: f.Name, Type: f.Type, Rate: f.Rate, Tenants: f.Tenants, References: f.References, PublishTo: f.PublishTo, TrustLabels: f.TrustLabels, file: file, node: node}
+	c := Connector{
+		Name: f.Name, Type: f.Type, Rate: f.Rate, Tenants: f.Tenants,
+		References: f.References, PublishTo: f.PublishTo, TrustLabels: f.TrustLabels, file: file, node: node,
+	}
 	switch {
 	case !connectorName.MatchString(f.Name):
-		return c, c.Errorf("a connector's name is 1 to 40 of a-z, 0-9 and '-', not %q", f.Name)
+		return c, c.Errorf(
+			"a connector name must be 1 to 40 characters of a-z, 0-9 and '-', starting with a letter or digit, got %q", f.Name)
 	case f.Type == "":
-		return c, c.Errorf("connector %s has no type", f.Name)
+		return c, c.Errorf("connector %s: type is required", f.Name)
 	case f.Rate < 0:
-		return c, c.Errorf("connector %s: the rate is negative", f.Name)
+		return c, c.Errorf("connector %s: rate must not be negative, got %v", f.Name, f.Rate)
 	case len(f.Tenants) == 0:
 		return c, c.Errorf(`connector %s names no tenants: list those whose credentials live there, or ["*"]`, f.Name)
 	}
@@ -130,16 +134,16 @@ func (c Connector) Errorf(format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %w", c.file, c.node.Line, fmt.Errorf(format, args...))
 }
 
-// Decode reads the settings of the connector's type into a struct with yaml
-// tags. A setting that the struct lacks is an error with its line.
+// Decode decodes the settings of the connector's type into a struct with yaml tags. A setting that the
+// struct does not have is an error with its line.
 func (c Connector) Decode(into any) error {
 	return strict(c.file, c.node, into, "name", "type", "rate", "tenants", "references", "publish_to", "trust_labels")
 }
 
-// strict decodes a mapping and refuses keys that neither the struct nor also knows.
+// strict decodes a mapping. Keys that are neither in the struct nor in also are errors.
 func strict(file string, node *yaml.Node, into any, also ...string) error {
 	if node.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s:%d: want a mapping", file, node.Line)
+		return fmt.Errorf("%s:%d: must be a YAML mapping", file, node.Line)
 	}
 	fields, names := fieldsOf(into)
 	seen := make(map[string]bool)
@@ -150,7 +154,8 @@ func strict(file string, node *yaml.Node, into any, also ...string) error {
 		case seen[key.Value]:
 			return fmt.Errorf("%s:%d: %s is given twice", file, key.Line, key.Value)
 		case !known && !slices.Contains(also, key.Value):
-			return fmt.Errorf("%s:%d: unknown setting %q; known are %s", file, key.Line, key.Value, strings.Join(append(also, names...), ", "))
+			valid := strings.Join(append(also, names...), ", ")
+			return fmt.Errorf("%s:%d: unknown setting %q; known are %s", file, key.Line, key.Value, valid)
 		case !known || value.Tag == "!!null":
 			continue
 		}

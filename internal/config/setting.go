@@ -11,7 +11,7 @@ import (
 	yaml "go.yaml.in/yaml/v3"
 )
 
-// decode sets the field that a file's key names.
+// decode sets a field to a value of the file.
 func decode(value *yaml.Node, into reflect.Value) error {
 	if value.Kind == yaml.AliasNode {
 		value = value.Alias
@@ -85,7 +85,7 @@ func kind(field reflect.Value) string {
 	case reflect.Slice:
 		return "a list"
 	default:
-		return "a text"
+		return "a string"
 	}
 }
 
@@ -104,14 +104,14 @@ func fieldsOf(pointer any) (fields map[string]reflect.Value, names []string) {
 
 const envPrefix = "LEAVER_"
 
-// Variables that other parts of leaver read.
+// Variables that are not settings and that other parts of leaver read.
 var (
 	otherVariables = []string{"LEAVER_TOKEN", "LEAVER_URL", "LEAVER_SCIM_TOKEN", "LEAVER_CROWD"}
 	otherPrefixes  = []string{"LEAVER_DEV_", "LEAVER_STACKTEST_", "LEAVER_BENCH_"}
 )
 
-// readEnvironment sets the settings that variables such as LEAVER_SEAL_KEYSET_FILE name, and
-// warns of others, unless the file refers to them.
+// readEnvironment sets settings from variables such as LEAVER_SEAL_KEYSET_FILE. It adds a warning for
+// each unknown variable to which the file does not refer.
 func (c *Config) readEnvironment(file string, environ []string) error {
 	settings := make(map[string]reflect.Value)
 	for _, s := range c.sections() {
@@ -122,13 +122,14 @@ func (c *Config) readEnvironment(file string, environ []string) error {
 	}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
-		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) || strings.Contains(file, "env:"+name) ||
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) ||
+			strings.Contains(file, "env:"+name) ||
 			slices.ContainsFunc(otherPrefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
 			continue
 		}
 		field, known := settings[name]
 		if !known {
-			c.Warnings = append(c.Warnings, fmt.Sprintf("the variable %s names no setting%s", name, nearest(name, settings)))
+			c.Warnings = append(c.Warnings, fmt.Sprintf("unknown variable %s%s", name, nearest(name, settings)))
 			continue
 		}
 		if err := set(value, field); err != nil {
@@ -138,7 +139,7 @@ func (c *Config) readEnvironment(file string, environ []string) error {
 	return nil
 }
 
-// nearest suggests the variable of the same section that looks most like a name.
+// nearest returns a suggestion: the variable of the same section with the longest common prefix.
 func nearest(name string, settings map[string]reflect.Value) string {
 	best, shared := "", 0
 	for candidate := range settings {

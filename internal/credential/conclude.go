@@ -14,8 +14,8 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// concludeSQL is of an open event only: what a closed cascade has reported does not change.
-// A secret that nothing needs any more is erased; a probe after an expiry needs it.
+// concludeSQL stores an item's state, only for an open event, so that the report of a closed
+// cascade stays valid. It erases the secret unless a probe after the expiry needs it.
 const concludeSQL = `
 		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now(),
 		       secret = case when $4 in ('revoked', 'verified', 'absent') then null else secret end
@@ -28,7 +28,9 @@ const concludeSQL = `
 // unchanged if the event is closed, if the item is already dead or released, or if a waived
 // item would become a survivor.
 // Error: [ErrLeaseLost].
-func (s *Store) Conclude(ctx context.Context, tenant uuid.UUID, a Attempt, o *Opened, state State, reason string, records ...evidence.Record) error {
+func (s *Store) Conclude(ctx context.Context, tenant uuid.UUID, a Attempt, o *Opened, state State, reason string,
+	records ...evidence.Record,
+) error {
 	encoded, err := evidence.Encode(records)
 	if err != nil {
 		return err
@@ -57,12 +59,13 @@ func (s *Store) Conclude(ctx context.Context, tenant uuid.UUID, a Attempt, o *Op
 	return nil
 }
 
-// Abandon concludes an item as a survivor, and ends the lease of whichever attempt of the
-// cascade is at it: that attempt acts no more.
+// Abandon concludes an item as a survivor, and deletes the lease of the cascade's attempt at
+// it, so that the attempt stops acting.
 func (s *Store) Abandon(ctx context.Context, tenant, id, event uuid.UUID, reason string) error {
 	return s.exec(ctx, tenant, "abandon item "+id.String(), `
 		with concluded as (`+concludeSQL+`)
-		delete from account_leases where tenant_id = $1 and event_id = $3 and item_id = $2`, tenant, id, event, Survivor, reason)
+		delete from account_leases where tenant_id = $1 and event_id = $3 and item_id = $2`, tenant, id, event,
+		Survivor, reason)
 }
 
 // Opened is an item with its secrets, for the activity that ends it.
@@ -70,15 +73,16 @@ type Opened struct {
 	Item
 	Secret        connectors.Secret
 	PrincipalType string
-	// Verb is how it is ended now, whatever it was when it was found.
+	// Verb is how the item is ended now; it may differ from the verb at discovery.
 	Verb Verb
 }
 
-// openedColumns are those of an item i, its secret and what decides its verb.
+// openedColumns are the columns of an item i, its secret, whether others rely on its account,
+// and the type of its principal.
 const openedColumns = Columns + `, secret, relied_on(i, '{}'),
 	(select r.type from resources r where r.tenant_id = i.tenant_id and r.id = i.principal_id)`
 
-// scan reads [openedColumns], and others behind them.
+// scan scans [openedColumns], followed by others.
 func (o *Opened) scan(row pgx.CollectableRow, secret *[]byte, others ...any) error {
 	var reliedOn bool
 	err := row.Scan(append(append(o.Fields(), secret, &reliedOn, &o.PrincipalType), others...)...)
@@ -104,10 +108,11 @@ func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (*Opened, error)
 	return o, err
 }
 
-// fields are where [Columns] are read to.
+// Fields returns the scan targets of [Columns].
 func (i *Item) Fields() []any {
 	return []any{
-		&i.ID, &i.Principal, &i.Agent, &i.Kind, &i.Connector, &i.Reference, &i.Account, &i.Shared, &i.ReliedOnBy, &i.Entitlement, &i.Scopes,
+		&i.ID, &i.Principal, &i.Agent, &i.Kind, &i.Connector, &i.Reference, &i.Account, &i.Shared, &i.ReliedOnBy,
+		&i.Entitlement, &i.Scopes,
 		&i.IssuedAt, &i.ExpiresAt, &i.State, &i.Reason, &i.Event, &i.WaivedUntil, &i.CreatedAt, &i.UpdatedAt,
 	}
 }

@@ -15,17 +15,19 @@ import (
 )
 
 // ErrNotCorrectable is returned for a registration that is neither live nor a survivor, or
-// that an open cascade has: an operator can neither correct nor release it.
-var ErrNotCorrectable = fault.New(fault.Conflict, "the item is neither live nor a survivor, or a cascade is ending it: wait until the cascade has closed, or cancel it")
+// that an open cascade will end. An operator can neither correct nor release it.
+var ErrNotCorrectable = fault.New(fault.Conflict, "the credential is neither live nor a survivor, or a cascade is ending it: "+
+	"wait until the cascade has closed, or cancel it")
 
-// Correction is what an operator changes of a registration.
+// Correction holds the values that an operator changes in a registration.
 type Correction struct {
 	Reference string
-	Secret    connectors.Secret // empty: there is none
+	Secret    connectors.Secret // empty for none
 }
 
-// ReleaseByOperator takes an item that no open cascade has out of the inventory, because it
-// names nothing that can be ended. The act is recorded. Errors: [ErrNotFound], [ErrNotCorrectable].
+// ReleaseByOperator releases an item that no open cascade will end, for example because its
+// reference names nothing that can be ended. It records the act.
+// Errors: [ErrNotFound], [ErrNotCorrectable].
 func (s *Store) ReleaseByOperator(ctx context.Context, tenant, id uuid.UUID, reason string) (*Item, error) {
 	var item *Item
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -42,8 +44,9 @@ func (s *Store) ReleaseByOperator(ctx context.Context, tenant, id uuid.UUID, rea
 	return item, nil
 }
 
-// Correct replaces a registration by one with another reference and secret, of the same
-// holders. A survivor stays one of its cascade, so that a re-run ends it. The act is recorded.
+// Correct replaces a registration by one with another reference and secret, and the same
+// holders. A survivor remains a survivor of its cascade, so that a re-run ends it. Correct
+// records the act.
 // Errors: [ErrNotFound], [ErrNotCorrectable], [ErrDuplicate], [ErrAccountEnding].
 func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction, reason string) (*Item, error) {
 	var corrected *Item
@@ -53,8 +56,10 @@ func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction,
 			return err
 		}
 		n := New{
-			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector, Reference: c.Reference, Secret: c.Secret,
-			Shared: old.Shared, ReliedOnBy: old.ReliedOnBy, Entitlement: old.Entitlement, Scopes: old.Scopes, IssuedAt: old.IssuedAt, ExpiresAt: old.ExpiresAt,
+			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector,
+			Reference: c.Reference, Secret: c.Secret,
+			Shared: old.Shared, ReliedOnBy: old.ReliedOnBy, Entitlement: old.Entitlement, Scopes: old.Scopes,
+			IssuedAt: old.IssuedAt, ExpiresAt: old.ExpiresAt,
 		}
 		if err := lockAccounts(ctx, tx, tenant, n); err != nil {
 			return err
@@ -64,13 +69,16 @@ func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction,
 		}
 		err = tx.QueryRow(ctx, `
 			update inventory i set state = o.state, reason = $4, event_id = o.event_id, sequence = o.sequence, updated_at = now()
-			  from (select $3::text state, $5::uuid event_id, (select sequence from inventory where tenant_id = $1 and id = $6) sequence) o
+			  from (select $3::text state, $5::uuid event_id, (select sequence from inventory where tenant_id = $1
+			    and id = $6) sequence) o
 			 where i.tenant_id = $1 and i.id = $2 returning i.state, i.reason, i.event_id`,
-			tenant, corrected.ID, old.State, "corrected: "+reason, old.Event, id).Scan(&corrected.State, &corrected.Reason, &corrected.Event)
+			tenant, corrected.ID, old.State, "corrected: "+reason, old.Event, id).Scan(&corrected.State,
+			&corrected.Reason, &corrected.Event)
 		if err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, tenant, audit.CredentialCorrect, id.String(), old, map[string]any{"reason": reason, "item": corrected})
+		return audit.Record(ctx, tx, tenant, audit.CredentialCorrect, id.String(), old,
+			map[string]any{"reason": reason, "item": corrected})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("correct %s: %w", id, err)
@@ -103,14 +111,17 @@ func (s *Store) lockCorrectable(ctx context.Context, tx pgx.Tx, tenant, id uuid.
 	return item, nil
 }
 
-// releaseItem releases an item, and returns it as it was and as it is.
-func (s *Store) releaseItem(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, reason string) (before, after *Item, err error) {
+// releaseItem releases an item, and returns it before and after the release.
+func (s *Store) releaseItem(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID,
+	reason string,
+) (before, after *Item, err error) {
 	before, err = s.lockCorrectable(ctx, tx, tenant, id)
 	if err != nil {
 		return nil, nil, err
 	}
 	rows, err := tx.Query(ctx, `
-		update inventory set state = 'released', reason = $3, secret = null, updated_at = now() where tenant_id = $1 and id = $2
+		update inventory set state = 'released', reason = $3, secret = null, updated_at = now() where tenant_id = $1
+		  and id = $2
 		returning `+Columns, tenant, id, "released by an operator: "+reason)
 	if err != nil {
 		return nil, nil, err

@@ -1,5 +1,5 @@
-// Package inventory keeps what agents hold: credentials and scheduled runs,
-// bound to the SCIM id of the principal they were issued for.
+// Package inventory stores credentials and scheduled runs, each with the SCIM ID of the
+// principal that it was issued for.
 package credential
 
 import (
@@ -16,20 +16,20 @@ import (
 	"github.com/leaverhq/leaver/internal/seal"
 )
 
-// State is where an item stands.
+// State is the state of an item.
 type State string
 
 // The states.
 const (
-	Live     State = "live"     // known, and nobody is ending it
-	Ending   State = "ending"   // a cascade has begun with it
-	Revoked  State = "revoked"  // the downstream confirmed its end; no probe could show it
-	Absent   State = "absent"   // the downstream did not know it when the cascade first asked for its end
+	Live     State = "live"     // registered, and no cascade is ending it
+	Ending   State = "ending"   // a cascade is ending it
+	Revoked  State = "revoked"  // the downstream confirmed its end; not verified by a probe
+	Absent   State = "absent"   // the downstream did not know it when the cascade first tried to end it
 	Verified State = "verified" // a probe saw it alive before and dead after
-	Expiring State = "expiring" // cannot be revoked; ends by itself at ExpiresAt
-	Survivor State = "survivor" // outlived a cascade
-	Waived   State = "waived"   // alive, and tolerated until a time, by somebody who said why
-	Released State = "released" // its holder gave it up
+	Expiring State = "expiring" // cannot be revoked; expires at ExpiresAt
+	Survivor State = "survivor" // a cascade failed to end it
+	Waived   State = "waived"   // alive under a waiver, until WaivedUntil
+	Released State = "released" // given up by its holder, or released by an operator
 )
 
 // States lists all states.
@@ -37,7 +37,7 @@ func States() []State {
 	return []State{Live, Ending, Revoked, Verified, Absent, Expiring, Survivor, Waived, Released}
 }
 
-// Ended reports whether no cascade has anything left to do with an item in that state.
+// Ended reports whether a cascade has nothing left to do for an item in this state.
 func (s State) Ended() bool {
 	switch s {
 	case Revoked, Verified, Absent, Expiring, Waived, Released:
@@ -55,13 +55,13 @@ type Item struct {
 	Kind      connectors.Kind `json:"kind"`
 	Connector string          `json:"connector"`
 	Reference string          `json:"reference"`
-	// Account is the reference that a first rotation found; empty before.
+	// Account is the reference before the first rotation; empty if never rotated.
 	Account string `json:"account,omitempty"`
-	// Shared: others rely on it whom the inventory does not know.
+	// Shared: other parties, which the inventory does not know, rely on it.
 	Shared bool `json:"shared"`
-	// ReliedOnBy names them, where their names are known.
+	// ReliedOnBy names these parties, as far as known.
 	ReliedOnBy []string `json:"reliedOnBy,omitempty"`
-	// Entitlement is what it was granted under, by the platform's name.
+	// Entitlement is the platform's name of the entitlement that it was granted under.
 	Entitlement string     `json:"entitlement,omitempty"`
 	Scopes      []string   `json:"scopes"`
 	IssuedAt    time.Time  `json:"issuedAt"`
@@ -76,17 +76,19 @@ type Item struct {
 
 // The errors of this package.
 var (
-	ErrNotFound = fault.New(fault.NotFound, "no such item")
-	// ErrUnknownPrincipal: no live principal of the tenant has that id.
+	// ErrNotFound is returned when no item of the tenant has the ID.
+	ErrNotFound = fault.New(fault.NotFound, "no such credential or scheduled run")
+	// ErrUnknownPrincipal is returned when no live principal of the tenant has the ID.
 	ErrUnknownPrincipal = fault.New(fault.Unprocessable, "no such principal")
-	// ErrRestricted: the principal, or the agent, may hold nothing new.
+	// ErrRestricted is returned when the principal or the agent may not hold new credentials.
 	ErrRestricted = fault.New(fault.Conflict, "the principal is restricted")
-	// ErrNotEntitled: the principal lacks the entitlement that it would be granted under.
+	// ErrNotEntitled is returned when the principal lacks the entitlement of a registration.
 	ErrNotEntitled = fault.New(fault.Conflict, "the principal does not have that entitlement")
-	// ErrDuplicate: the same is registered already and not ended.
+	// ErrDuplicate is returned when the same credential is registered and not ended.
 	ErrDuplicate = fault.New(fault.Conflict, "already registered")
 	// ErrAccountEnding is returned while the account is being ended or rotated. The caller may retry.
-	ErrAccountEnding = fault.NewRetryable(fault.Conflict, time.Minute, "the account is being ended or rotated: try again in a minute, or finish its cascade (`leaver cascade list`)")
+	ErrAccountEnding = fault.NewRetryable(fault.Conflict, time.Minute, "the account is being ended or rotated: "+
+		"try again in a minute, or finish its cascade (`leaver cascade list`)")
 	// ErrReserved is returned for an account that is never ended.
 	ErrReserved = errors.New("the account is reserved")
 	// ErrNotProven is returned when the connector serves several tenants and did not confirm
@@ -95,8 +97,8 @@ var (
 	// ErrNotAsked is returned when the check of the account's owner at the downstream failed.
 	// The caller may retry.
 	ErrNotAsked = fault.New(fault.Unavailable, "failed to check the account's owner at the downstream: try again")
-	// ErrEnding: a cascade has the item; its holder can no longer give it up.
-	ErrEnding = fault.New(fault.Conflict, "a cascade is ending it")
+	// ErrEnding is returned for the release of an item that a cascade ends.
+	ErrEnding = fault.New(fault.Conflict, "a cascade is ending the credential: it cannot be released")
 )
 
 // Store reads and writes the inventory.
@@ -106,12 +108,12 @@ type Store struct {
 	entitlements Entitlements
 }
 
-// Entitlements derives what a principal is entitled to now, whatever is stored.
+// Entitlements evaluates the current entitlements of a principal, regardless of the stored ones.
 type Entitlements interface {
 	Live(ctx context.Context, tenant, principal uuid.UUID) ([]string, error)
 }
 
-// NewStore returns the store on db, whose secrets sealer seals.
+// NewStore returns a store on db that seals its secrets with sealer.
 func NewStore(db *database.DB, sealer *seal.Sealer, entitlements Entitlements) *Store {
 	return &Store{db: db, sealer: sealer, entitlements: entitlements}
 }

@@ -18,34 +18,38 @@ import (
 type Query struct {
 	Kinds     []connectors.Kind
 	Principal *uuid.UUID // or held by it as an agent
-	Event     *uuid.UUID // ended, or tried, by that cascade
+	Event     *uuid.UUID // ended, or attempted, by this cascade
 	Agent     *uuid.UUID // held by this agent
 	Connector string     // empty selects all
 	States    []State    // empty selects all
-	After     uuid.UUID  // cursor: the last id of the page before
+	After     uuid.UUID  // cursor: the last ID of the previous page
 	Limit     int
 }
 
-// ofEvent are the tables of a list by event: an item that another cascade has taken over is
-// shown as the event's cascade left it. It relies on inventory_states_event.
+// ofEvent are the tables of a list by event. An item that another cascade has taken over is
+// shown in the state that the event's cascade left. It relies on the index
+// inventory_states_event.
 const ofEvent = ` inventory i left join lateral (
 	select h.state, h.reason from inventory_states h
-	 where h.tenant_id = $1 and h.item_id = i.id and h.event_id = $9 and i.event_id is distinct from $9 order by h.id desc limit 1) past on true
+	 where h.tenant_id = $1 and h.item_id = i.id and h.event_id = $9 and i.event_id is distinct from $9
+	   order by h.id desc limit 1) past on true
 	where i.tenant_id = $1 and i.id in (
-	  select id from inventory where tenant_id = $1 and event_id = $9 union select item_id from inventory_states where tenant_id = $1 and event_id = $9) and`
+	  select id from inventory where tenant_id = $1 and event_id = $9 union select item_id from inventory_states
+	    where tenant_id = $1 and event_id = $9) and`
 
-// HadItem reports whether an item was ever a cascade's.
+// HadItem reports whether an item has ever belonged to a cascade.
 func (s *Store) HadItem(ctx context.Context, tenant, event, item uuid.UUID) (bool, error) {
 	had, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool],
-		`select exists (select 1 from inventory_states where tenant_id = $1 and event_id = $2 and item_id = $3)`, tenant, event, item)
+		`select exists (select 1 from inventory_states where tenant_id = $1 and event_id = $2 and item_id = $3)`,
+		tenant, event, item)
 	if err != nil {
-		return false, fmt.Errorf("look whether cascade %s had item %s: %w", event, item, err)
+		return false, fmt.Errorf("look up item %s in the history of cascade %s: %w", item, event, err)
 	}
 	return had, nil
 }
 
-// List returns a page. It relies on inventory_principal, inventory_agent or
-// inventory_event.
+// List returns a page of items. It relies on the index inventory_principal, inventory_agent
+// or inventory_event.
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, error) {
 	columns, tables, state := Columns, " inventory where tenant_id = $1 and", "state"
 	args := []any{tenant, q.Kinds, q.Principal, append([]State{}, q.States...), q.After, q.Limit, q.Agent, q.Connector}
@@ -75,7 +79,7 @@ func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []connector
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("get item %s: %w", id, err)
+		return nil, fmt.Errorf("get credential %s: %w", id, err)
 	}
 	return item, nil
 }
@@ -86,15 +90,14 @@ type StateChange struct {
 	Reason string     `json:"reason,omitempty"`
 	Event  *uuid.UUID `json:"cascadeId,omitempty"`
 	At     time.Time  `json:"at"`
-	// Actor registered, bound or released it; empty of what cascades do.
+	// Actor registered, claimed or released the item; empty for changes by cascades.
 	Actor string `json:"actor,omitempty"`
 }
 
-// maxHistory bounds an answer: an item that was re-run a hundred times tells its
-// last states.
+// maxHistory bounds how many states [Store.History] returns: the latest ones.
 const maxHistory = 500
 
-// History returns an item's states in their order.
+// History returns an item's latest states, oldest first.
 func (s *Store) History(ctx context.Context, tenant, id uuid.UUID) ([]StateChange, error) {
 	history, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[StateChange], `
 		select state, reason, event_id, at, actor from (

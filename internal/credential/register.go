@@ -20,26 +20,26 @@ import (
 	"github.com/leaverhq/leaver/internal/mapping"
 )
 
-// New is what a platform registers.
+// New is the registration of a credential or scheduled run by a platform.
 type New struct {
 	Principal uuid.UUID
 	Agent     *uuid.UUID
 	Kind      connectors.Kind
 	Connector string
 	Reference string
-	Secret    connectors.Secret // sealed before it is stored; empty where the connector needs none
+	Secret    connectors.Secret // sealed before it is stored; empty if the connector needs none
 	Shared    bool              // others rely on it: rotated instead of disabled
-	// ReliedOnBy names whoever else relies on it and is in no inventory.
+	// ReliedOnBy names the parties outside the inventory that rely on it.
 	ReliedOnBy  []string
-	Entitlement string // what it was granted under
+	Entitlement string // that it was granted under
 	Scopes      []string
 	IssuedAt    time.Time
 	ExpiresAt   *time.Time
 }
 
-// Register adds an item, unless the principal or the agent may hold nothing
-// new (I2). The check holds no lock that a deactivation waits for: the cascade waits for
-// the registration, and then sees it.
+// Register adds an item, unless the principal or the agent may not hold new credentials (I2).
+// The check takes no lock that a deactivation waits for: the cascade waits for the
+// registration, and then finds it.
 // Errors: [ErrUnknownPrincipal], [ErrRestricted], [ErrNotEntitled], [ErrDuplicate], [ErrAccountEnding].
 func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
 	live, err := s.liveOf(ctx, tenant, n)
@@ -68,19 +68,20 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 	return item, nil
 }
 
-// HeldByOthers tells whether another principal has registered the same account.
+// HeldByOthers reports whether another principal has registered the same account.
 func (s *Store) HeldByOthers(ctx context.Context, tenant uuid.UUID, n New) (bool, error) {
 	held, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from inventory where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
-		   and principal_id <> $5 and state in ('live', 'ending', 'survivor', 'waived'))`, tenant, n.Connector, n.Kind, n.Reference, n.Principal)
+		   and principal_id <> $5 and state in ('live', 'ending', 'survivor', 'waived'))`, tenant, n.Connector,
+		n.Kind, n.Reference, n.Principal)
 	if err != nil {
-		return false, fmt.Errorf("look who else holds %s: %w", n.Reference, err)
+		return false, fmt.Errorf("look up other holders of %s: %w", n.Reference, err)
 	}
 	return held, nil
 }
 
-// Replace is [Store.Register], in the place of what is registered already: for
-// whoever issues again because an answer got lost.
+// Replace is like [Store.Register], but releases a live registration of the same credential
+// first, for a caller that issues it again because a response was lost.
 func (s *Store) Replace(ctx context.Context, tenant uuid.UUID, n New) (*Item, error) {
 	var item *Item
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -108,7 +109,7 @@ func (s *Store) Replace(ctx context.Context, tenant uuid.UUID, n New) (*Item, er
 	return item, nil
 }
 
-// RefusedError says why one registration of several was refused.
+// RefusedError is returned for a refused registration, one of several.
 type RefusedError struct {
 	Index int // from 0
 	Cause error
@@ -119,7 +120,7 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("registration %d: %v"
 // Unwrap returns the cause, which is one of [Store.Register]'s errors.
 func (e *RefusedError) Unwrap() error { return e.Cause }
 
-// chunk is how many items one transaction registers: a cascade waits for no more.
+// chunk is how many items one transaction registers. It bounds how long a cascade waits.
 const chunk = 100
 
 // CheckAll returns an error for each of the items that would be refused. It holds no locks.
@@ -159,12 +160,12 @@ func (s *Store) CheckAll(ctx context.Context, tenant uuid.UUID, items []New) (re
 	return refused, nil
 }
 
-// key is what must be unique among what is alive.
+// key returns the values that must be unique among the items that are not ended.
 func (n New) key() string {
 	return strings.Join([]string{n.Connector, string(n.Kind), n.Reference, n.Principal.String()}, "\x1f")
 }
 
-// Registered reports of each item whether the same is registered already and not ended.
+// Registered reports for each item whether the same credential is registered and not ended.
 func (s *Store) Registered(ctx context.Context, tenant uuid.UUID, items []New) (known []bool, err error) {
 	for from := 0; from < len(items); from += chunk {
 		err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -173,13 +174,13 @@ func (s *Store) Registered(ctx context.Context, tenant uuid.UUID, items []New) (
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("look for registered items: %w", err)
+			return nil, fmt.Errorf("look up registered credentials: %w", err)
 		}
 	}
 	return known, nil
 }
 
-// registered tells of each item whether the same is registered already and not ended.
+// registered reports for each item whether the same credential is registered and not ended.
 func registered(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items []New) ([]bool, error) {
 	var named, kinds, references []string
 	var principals []uuid.UUID
@@ -188,9 +189,11 @@ func registered(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items []New) (
 		references, principals = append(references, n.Reference), append(principals, n.Principal)
 	}
 	rows, err := tx.Query(ctx, `
-		select exists (select 1 from inventory where tenant_id = $1 and connector = a.c and kind = a.k and reference = a.r and principal_id = a.p
+		select exists (select 1 from inventory where tenant_id = $1 and connector = a.c and kind = a.k
+		  and reference = a.r and principal_id = a.p
 		   and state in ('live', 'ending', 'survivor', 'waived'))
-		  from unnest($2::text[], $3::text[], $4::text[], $5::uuid[]) with ordinality a (c, k, r, p, n) order by n`, tenant, named, kinds, references, principals)
+		  from unnest($2::text[], $3::text[], $4::text[], $5::uuid[]) with ordinality a (c, k, r, p, n) order by n`,
+		tenant, named, kinds, references, principals)
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +226,9 @@ func (s *Store) RegisterAll(ctx context.Context, tenant uuid.UUID, items []New) 
 }
 
 // registerSome registers items in one transaction, or none of them.
-func (s *Store) registerSome(ctx context.Context, tenant uuid.UUID, items []New) (registered []uuid.UUID, refused *RefusedError, err error) {
+func (s *Store) registerSome(ctx context.Context, tenant uuid.UUID,
+	items []New,
+) (registered []uuid.UUID, refused *RefusedError, err error) {
 	live, err := s.liveOf(ctx, tenant, items...)
 	if err != nil {
 		return nil, nil, err
@@ -259,8 +264,8 @@ func (s *Store) registerSome(ctx context.Context, tenant uuid.UUID, items []New)
 	return registered, nil, err
 }
 
-// undo releases what an import has registered before it was refused. What a cascade has
-// begun with stays the cascade's.
+// undo releases the items that an import registered before it was refused, except those that
+// a cascade is already ending.
 func (s *Store) undo(ctx context.Context, tenant uuid.UUID, items []uuid.UUID) error {
 	return s.exec(ctx, tenant, "undo an import", `
 		update inventory set state = 'released', reason = 'its import was refused', secret = null, updated_at = now()
@@ -268,7 +273,8 @@ func (s *Store) undo(ctx context.Context, tenant uuid.UUID, items []uuid.UUID) e
 }
 
 func isRefusal(err error) bool {
-	return errors.Is(err, ErrUnknownPrincipal) || errors.Is(err, ErrRestricted) || errors.Is(err, ErrDuplicate) || errors.Is(err, ErrNotEntitled) ||
+	return errors.Is(err, ErrUnknownPrincipal) || errors.Is(err, ErrRestricted) || errors.Is(err, ErrDuplicate) ||
+		errors.Is(err, ErrNotEntitled) ||
 		errors.Is(err, ErrAccountEnding)
 }
 
@@ -276,7 +282,7 @@ func isRefusal(err error) bool {
 func (s *Store) insert(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, n New) (*Item, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return nil, fmt.Errorf("make an id: %w", err)
+		return nil, fmt.Errorf("generate an ID: %w", err)
 	}
 	var sealed []byte
 	if n.Secret != "" {
@@ -285,10 +291,12 @@ func (s *Store) insert(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, n New) 
 		}
 	}
 	rows, err := tx.Query(ctx, `
-		insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared, relied_on_by, entitlement, scopes, issued_at, expires_at)
+		insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared,
+		  relied_on_by, entitlement, scopes, issued_at, expires_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10::text[], '{}'), $11, coalesce($12::text[], '{}'), $13, $14)
 		on conflict do nothing returning `+Columns,
-		tenant, id, n.Principal, n.Agent, n.Kind, n.Connector, n.Reference, sealed, n.Shared, n.ReliedOnBy, n.Entitlement, n.Scopes, n.IssuedAt, n.ExpiresAt)
+		tenant, id, n.Principal, n.Agent, n.Kind, n.Connector, n.Reference, sealed, n.Shared, n.ReliedOnBy,
+		n.Entitlement, n.Scopes, n.IssuedAt, n.ExpiresAt)
 	if err != nil {
 		return nil, err
 	}
@@ -306,16 +314,15 @@ func holdersOf(principal uuid.UUID, agent *uuid.UUID) []uuid.UUID {
 	return []uuid.UUID{principal, *agent}
 }
 
-// admission lets holders pass if each is a live principal, none is restricted,
-// and each agent has an active owner; and keeps all of that true until the
-// transaction ends. It asks of each once.
+// admission checks that each holder is a live, unrestricted principal, and that each agent
+// has an active owner. It reads each holder once.
 type admission struct {
 	tx    pgx.Tx
-	locks bool // until the transaction ends
+	locks bool // keep the result valid until the transaction ends
 
 	tenant uuid.UUID
 	asked  map[uuid.UUID]holder
-	live   map[uuid.UUID][]string // of those whose entitlements are invalidated
+	live   map[uuid.UUID][]string // entitlements of the principals whose stored ones are invalidated
 }
 
 type holder struct {
@@ -323,18 +330,19 @@ type holder struct {
 	refusal      error
 }
 
+// newAdmission returns an admission whose results are valid until the transaction ends.
 func newAdmission(tx pgx.Tx, tenant uuid.UUID, live map[uuid.UUID][]string) *admission {
 	return &admission{tx: tx, locks: true, tenant: tenant, asked: make(map[uuid.UUID]holder), live: live}
 }
 
-// newCheck is an admission that only says what would be refused now, and locks nothing.
+// newCheck returns an admission that locks nothing, and reports what would be refused now.
 func newCheck(tx pgx.Tx, tenant uuid.UUID, live map[uuid.UUID][]string) *admission {
 	return &admission{tx: tx, tenant: tenant, asked: make(map[uuid.UUID]holder), live: live}
 }
 
-// liveOf derives what principals are entitled to where it is invalidated: something was
-// committed that has not been computed yet. What it lets in and turns out to be lost,
-// the computation ends.
+// liveOf evaluates the entitlements of the principals whose stored entitlements are
+// invalidated. If such an entitlement is lost before it is stored, the pending evaluation ends
+// the credentials that were registered under it.
 func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map[uuid.UUID][]string, error) {
 	principals := underEntitlements(items)
 	live := make(map[uuid.UUID][]string)
@@ -343,10 +351,11 @@ func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map
 	}
 	invalidated, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select distinct p from unnest($2::uuid[]) p where exists (select 1 from resources
-		    where tenant_id = $1 and id = p and type in ('User', 'Agent') and deleted_at is null) and entitlements_stale($1, p)`,
+		    where tenant_id = $1 and id = p and type in ('User', 'Agent') and deleted_at is null)
+		      and entitlements_stale($1, p)`,
 		tenant, principals)
 	if err != nil {
-		return nil, fmt.Errorf("look for invalidations: %w", err)
+		return nil, fmt.Errorf("look up invalidations: %w", err)
 	}
 	for _, id := range invalidated {
 		if live[id], err = s.entitlements.Live(ctx, tenant, id); err != nil {
@@ -356,7 +365,7 @@ func (s *Store) liveOf(ctx context.Context, tenant uuid.UUID, items ...New) (map
 	return live, nil
 }
 
-// underEntitlements returns whose items are granted under entitlements.
+// underEntitlements returns the principals of the items that are granted under entitlements.
 func underEntitlements(items []New) []uuid.UUID {
 	var principals []uuid.UUID
 	for _, n := range items {
@@ -367,10 +376,9 @@ func underEntitlements(items []New) []uuid.UUID {
 	return principals
 }
 
-// lock has the cascades of all holders wait until the transaction ends, then attempts at
-// the accounts, and then computations of what the holders are entitled to: each in one
-// order, lest any two wait for each other. A computation that takes an entitlement away
-// waits, and then sees what was registered.
+// lock blocks, until the transaction ends, the cascades of all holders, attempts at the
+// accounts, and evaluations of the holders' entitlements, each in a fixed order to prevent
+// deadlocks. An evaluation that removes an entitlement waits, and then finds the registration.
 func (a *admission) lock(ctx context.Context, items ...New) error {
 	var holders []uuid.UUID
 	for _, n := range items {
@@ -387,18 +395,19 @@ func (a *admission) lock(ctx context.Context, items ...New) error {
 		return nil
 	}
 	_, err := a.tx.Exec(ctx, `
-		select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for share`, a.tenant, principals)
+		select 1 from computations where tenant_id = $1 and principal_id = any ($2)
+		  order by principal_id for share`, a.tenant, principals)
 	return err
 }
 
-// admit refuses a registration, of those that are locked, whose principal or agent may
-// hold nothing.
+// admit returns an error if the principal or the agent of a registration may not hold it.
+// The registration must be locked.
 func (a *admission) admit(ctx context.Context, n New) error {
 	if err := a.all(ctx, holdersOf(n.Principal, n.Agent)); err != nil {
 		return err
 	}
 	if n.Agent != nil && a.asked[*n.Agent].resourceType != directory.TypeAgent {
-		return fmt.Errorf("%w: %s is no agent", ErrUnknownPrincipal, *n.Agent)
+		return fmt.Errorf("%w: %s is not an agent", ErrUnknownPrincipal, *n.Agent)
 	}
 	if mapping.IsEntitlement(n.Entitlement) {
 		return a.entitled(ctx, n.Principal, n.Entitlement)
@@ -406,13 +415,15 @@ func (a *admission) admit(ctx context.Context, n New) error {
 	return nil
 }
 
-// entitled lets a principal pass who holds an entitlement. Where it is invalidated, what is derived
-// counts. Where the tenant has no rules, nobody knows.
+// entitled returns [ErrNotEntitled] if the principal lacks an entitlement. It uses the
+// evaluated entitlements if the stored ones are invalidated. If the tenant has no rules, every
+// principal passes.
 func (a *admission) entitled(ctx context.Context, principal uuid.UUID, name string) error {
 	if live, invalidated := a.live[principal]; invalidated {
 		// Checked again under the lock: an evaluation that was committed in the meantime is
-		// newer than the derived entitlements.
-		if err := a.tx.QueryRow(ctx, `select entitlements_stale($1, $2)`, a.tenant, principal).Scan(&invalidated); err != nil {
+		// newer than live.
+		if err := a.tx.QueryRow(ctx, `select entitlements_stale($1, $2)`, a.tenant,
+			principal).Scan(&invalidated); err != nil {
 			return err
 		}
 		if invalidated && slices.Contains(live, name) {
@@ -432,8 +443,8 @@ func (a *admission) entitled(ctx context.Context, principal uuid.UUID, name stri
 	return err
 }
 
-// all asks of each holder, in one order for all, lest two registrations
-// deadlock, and returns the first refusal.
+// all checks each holder and returns the first refusal. It uses a fixed order, so that two
+// registrations do not deadlock.
 func (a *admission) all(ctx context.Context, holders []uuid.UUID) error {
 	slices.SortFunc(holders, func(x, y uuid.UUID) int { return bytes.Compare(x[:], y[:]) })
 	var refusal error
@@ -458,11 +469,12 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 	if err := a.lockPrincipal(ctx, id); err != nil {
 		return "", err
 	}
-	// Asked after the lock is held, in a statement of its own: either a deactivation is
-	// visible now, or its cascade waits.
+	// A separate statement after the lock: either it sees a deactivation, or the cascade of
+	// the deactivation waits.
 	party := authzen.Party{ID: id, Owned: true}
 	err = a.tx.QueryRow(ctx, `
-		select r.type, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2), coalesce(r.valid_until <= now(), false)
+		select r.type, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2),
+		  coalesce(r.valid_until <= now(), false)
 		  from resources r where r.tenant_id = $1 and r.id = $2 and r.deleted_at is null and r.type in ('User', 'Agent')`,
 		a.tenant, id).Scan(&party.Type, &party.Restricted, &party.Expired)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -486,13 +498,14 @@ func (a *admission) ask(ctx context.Context, id uuid.UUID) (resourceType string,
 	}
 }
 
-// lockPrincipal has a cascade of the principal's wait until the transaction ends. No
-// deactivation waits for it.
+// lockPrincipal makes the principal's cascades wait until the transaction ends. A deactivation
+// does not wait for it.
 func (a *admission) lockPrincipal(ctx context.Context, id uuid.UUID) error {
 	if !a.locks {
 		return nil
 	}
-	_, err := a.tx.Exec(ctx, `select pg_advisory_xact_lock_shared(lock_key($1, array['principal', $2::uuid::text]))`, a.tenant, id)
+	_, err := a.tx.Exec(ctx, `select pg_advisory_xact_lock_shared(lock_key($1,
+		array['principal', $2::uuid::text]))`, a.tenant, id)
 	return err
 }
 
@@ -502,7 +515,8 @@ func (a *admission) lockPrincipal(ctx context.Context, id uuid.UUID) error {
 func (a *admission) lockActiveOwner(ctx context.Context, agent uuid.UUID) (owned bool, err error) {
 	for {
 		var owner *uuid.UUID
-		if err := a.tx.QueryRow(ctx, `select active_owner($1, $2, null)`, a.tenant, agent).Scan(&owner); err != nil || owner == nil {
+		if err := a.tx.QueryRow(ctx, `select active_owner($1, $2, null)`, a.tenant,
+			agent).Scan(&owner); err != nil || owner == nil {
 			return false, err
 		}
 		if err := a.lockPrincipal(ctx, *owner); err != nil {
@@ -517,7 +531,8 @@ func (a *admission) lockActiveOwner(ctx context.Context, agent uuid.UUID) (owned
 
 func isRestricted(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID) (bool, error) {
 	var restricted bool
-	err := tx.QueryRow(ctx, `select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`, tenant, principal).
+	err := tx.QueryRow(ctx, `select exists (select 1 from restrictions where tenant_id = $1 and principal_id = $2)`,
+		tenant, principal).
 		Scan(&restricted)
 	return restricted, err
 }

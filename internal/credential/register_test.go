@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
-// overtaken derives entitlements, and has a computation come in right behind that.
+// overtaken implements Entitlements. It runs a concurrent evaluation before it returns.
 type overtaken struct {
 	live    []string
 	compute func()
@@ -57,8 +57,10 @@ func TestRegister_RechecksStaleEntitlementsUnderLock(t *testing.T) {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
-	exec(`insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at, extensions) values ($1, $2, 'User', 'ada', true, '{}', now(), now(), '{}')`, of.ID, ada)
-	exec(`insert into mappings (tenant_id, version, document, actor, reason) values ($1, 1, 'rules: []', 'test', 'test')`, of.ID)
+	exec(`insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at,
+		extensions) values ($1, $2, 'User', 'ada', true, '{}', now(), now(), '{}')`, of.ID, ada)
+	exec(`insert into mappings (tenant_id, version, document, actor, reason) values ($1,
+		1, 'rules: []', 'test', 'test')`, of.ID)
 	exec(`insert into computations (tenant_id, principal_id) values ($1, $2)`, of.ID, ada)
 	exec(`insert into entitlements (tenant_id, principal_id, name, sources) values ($1, $2, 'team:x', '[]')`, of.ID, ada)
 	exec(`insert into invalidations (tenant_id, principal_id, cause) values ($1, $2, $2)`, of.ID, ada)
@@ -68,9 +70,10 @@ func TestRegister_RechecksStaleEntitlementsUnderLock(t *testing.T) {
 		exec(`delete from invalidations where tenant_id = $1`, of.ID)
 	}})
 	_, err = store.Register(t.Context(), of.ID, credential.New{
-		Principal: ada, Kind: connectors.APIKey, Connector: "platform", Reference: "k", Entitlement: "team:x", IssuedAt: time.Now(),
+		Principal: ada, Kind: connectors.APIKey, Connector: "platform", Reference: "k", Entitlement: "team:x",
+		IssuedAt: time.Now(),
 	})
 	if !errors.Is(err, credential.ErrNotEntitled) {
-		t.Errorf("%v, want ErrNotEntitled", err)
+		t.Errorf("got %v, want ErrNotEntitled", err)
 	}
 }

@@ -12,17 +12,18 @@ import (
 	"github.com/leaverhq/leaver/internal/audit"
 )
 
-// leaverPending tells whether a cascade that is to end the item has not closed
-// yet: the principal may be back by now, and the item is its all the same.
+// leaverPending reports whether a cascade that will end the item has not closed yet. It does
+// so even if the principal has returned.
 func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool, error) {
 	var pending bool
 	err := tx.QueryRow(ctx, `
 		with recursive item as (select * from inventory where tenant_id = $1 and id = $2),
-		-- The holders, who owns them, directly or by groups, and the agents above them.
+		-- The holders, their owners, directly or through groups, and their parents.
 		above (id) as (
 		  select unnest(array[principal_id, agent_id]) from item
 		  union
-		  select e.target_id from above a join edges e on e.tenant_id = $1 and e.source_id = a.id and e.attribute in ('owners', 'members', 'parent'))
+		  select e.target_id from above a join edges e on e.tenant_id = $1 and e.source_id = a.id
+		    and e.attribute in ('owners', 'members', 'parent'))
 		select exists (
 		  select 1 from item i join lifecycle_events e on e.tenant_id = $1 and e.kind = 'leaver' and e.closed_at is null
 		   where not of_later_life($1, e.sequence, i.sequence, array[i.principal_id, i.agent_id, e.principal_id])
@@ -30,9 +31,8 @@ func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool
 	return pending, err
 }
 
-// Release takes an item out of the inventory because its holder gave it up.
-// What a cascade has begun with, and what a restricted principal holds, stays:
-// nobody talks an item out of a cascade. Releasing twice is no error.
+// Release marks an item as given up by its holder. An item that a cascade is ending, or that
+// a restricted principal holds, cannot be released. Releasing twice is not an error.
 // Errors: [ErrNotFound], [ErrEnding].
 func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []connectors.Kind) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -41,7 +41,8 @@ func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []conne
 		}
 		var principal uuid.UUID
 		var agent *uuid.UUID
-		err := tx.QueryRow(ctx, `select principal_id, agent_id from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`,
+		err := tx.QueryRow(ctx, `select principal_id, agent_id from inventory where tenant_id = $1 and id = $2
+			and kind = any ($3)`,
 			tenant, id, kinds).Scan(&principal, &agent)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrNotFound
@@ -55,20 +56,22 @@ func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []conne
 		} else if pending {
 			return ErrEnding
 		}
-		if err := newAdmission(tx, tenant, nil).all(ctx, holders); errors.Is(err, ErrRestricted) || errors.Is(err, ErrUnknownPrincipal) {
+		if err := newAdmission(tx, tenant, nil).all(ctx, holders); errors.Is(err, ErrRestricted) ||
+			errors.Is(err, ErrUnknownPrincipal) {
 			return ErrEnding
 		} else if err != nil {
 			return err
 		}
 		var state State
-		if err := tx.QueryRow(ctx, `select state from inventory where tenant_id = $1 and id = $2 for update`, tenant, id).Scan(&state); err != nil {
+		if err := tx.QueryRow(ctx, `select state from inventory where tenant_id = $1 and id = $2 for update`,
+			tenant, id).Scan(&state); err != nil {
 			return err
 		}
 		switch state {
 		case Ending, Survivor:
 			return ErrEnding
 		case Live:
-			// The secret is of no more use here: what is not kept cannot leak.
+			// Erase the secret, since it is no longer needed.
 			_, err = tx.Exec(ctx, `update inventory set state = 'released', secret = null, updated_at = now()
 				where tenant_id = $1 and id = $2`, tenant, id)
 			return err

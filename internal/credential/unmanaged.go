@@ -16,49 +16,50 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Unregistered is what a connector found.
+// Unregistered is a credential that a connector found downstream.
 type Unregistered struct {
 	Connector string
 	Kind      connectors.Kind
 	Reference string
-	Principal *uuid.UUID // by the downstream's own label
+	Principal *uuid.UUID // named by the downstream's label
 	Scopes    []string
 	ExpiresAt *time.Time
 }
 
-// Unbound is something that a connector found and nobody registered.
+// Unbound is an unmanaged credential: a connector found it, and it is not registered.
 type Unbound struct {
 	ID           uuid.UUID       `json:"id"`
 	Connector    string          `json:"connector"`
 	Kind         connectors.Kind `json:"kind"`
 	Reference    string          `json:"reference"`
-	Label        *uuid.UUID      `json:"labelledPrincipalId,omitempty"` // whose it is, as the downstream has it
+	Label        *uuid.UUID      `json:"labelledPrincipalId,omitempty"` // the principal that the downstream's label names
 	Restricted   bool            `json:"labelledPrincipalRestricted"`
 	Scopes       []string        `json:"scopes"`
 	ExpiresAt    *time.Time      `json:"expiresAt,omitempty"`
-	Event        *uuid.UUID      `json:"cascadeId,omitempty"` // which found it
+	Event        *uuid.UUID      `json:"cascadeId,omitempty"` // that found it
 	DiscoveredAt time.Time       `json:"discoveredAt"`
 	SeenAt       time.Time       `json:"seenAt"`
 }
 
-// Noted is what became of something that a connector found.
+// Noted is the result of [Store.Note].
 type Noted string
 
-// What it may be.
+// The results.
 const (
-	NoteKnown   Noted = "known"   // registered, whoever it is for
-	NoteUnbound Noted = "unbound" // listed
-	NoteBound   Noted = "bound"   // bound to the principal that its label names
+	NoteKnown   Noted = "known"   // registered, for any principal
+	NoteUnbound Noted = "unbound" // listed as unmanaged
+	NoteBound   Noted = "bound"   // claimed for the principal that its label names
 )
 
-// ErrUnboundNotFound says that nothing unbound has that id.
-var ErrUnboundNotFound = fault.New(fault.NotFound, "no such unbound credential: it is bound by now, or never was")
+// ErrUnboundNotFound is returned when no unmanaged credential has the ID.
+var ErrUnboundNotFound = fault.New(fault.NotFound, "no such unmanaged credential: "+
+	"it may have been claimed already; run `leaver credential unbound`")
 
-// Note lists what a connector found, unless it is registered. A credential is
-// bound by its registration, never by a name; only where the downstream's labels
-// are trusted, and a label is the SCIM id of somebody who is gone, it is bound by
-// itself. What was concluded since the listing began is known, too: it was listed
-// alive. Error: [ErrUnknownPrincipal], where the label names nobody of the tenant.
+// Note stores a found credential as unmanaged, unless it is registered. A credential that was
+// concluded since listed, when the listing began, counts as registered, since it was listed
+// alive. A credential is never claimed by a name. It is claimed automatically only if the
+// downstream's labels are trusted and its label is the SCIM ID of a restricted principal.
+// Error: [ErrUnknownPrincipal], if the label names no principal of the tenant.
 func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, sequence int64, u Unregistered, listed time.Time, trusted bool) (Noted, error) {
 	noted := NoteUnbound
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -81,9 +82,11 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, seq
 		var id uuid.UUID
 		err = tx.QueryRow(ctx, `
 			insert into unbound as u (tenant_id, id, connector, kind, reference, principal_id, scopes, expires_at, event_id)
-			values ($1, $2, $3, $4, $5, $6, coalesce($7::text[], '{}'), $8, nullif($9, '00000000-0000-0000-0000-000000000000'::uuid))
+			values ($1, $2, $3, $4, $5, $6, coalesce($7::text[], '{}'), $8,
+			  nullif($9, '00000000-0000-0000-0000-000000000000'::uuid))
 			on conflict (tenant_id, connector, kind, reference) do update
-			   set seen_at = now(), principal_id = excluded.principal_id, event_id = coalesce(excluded.event_id, u.event_id), item_id = null
+			   set seen_at = now(), principal_id = excluded.principal_id, event_id = coalesce(excluded.event_id,
+			     u.event_id), item_id = null
 			returning id`,
 			tenant, uuid.Must(uuid.NewV7()), u.Connector, u.Kind, u.Reference, u.Principal, u.Scopes, u.ExpiresAt, event).Scan(&id)
 		if err != nil || !trusted || !gone {
@@ -94,46 +97,49 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, seq
 		return err
 	})
 	if err != nil {
-		return noted, fmt.Errorf("note what %s holds: %w", u.Connector, err)
+		return noted, fmt.Errorf("store credential found by connector %s: %w", u.Connector, err)
 	}
 	return noted, nil
 }
 
-// UnboundQuery selects what nobody registered, in the order of discovery.
+// UnboundQuery selects unmanaged credentials, in the order of discovery.
 type UnboundQuery struct {
-	Event      *uuid.UUID  // found by that cascade
-	Principals []uuid.UUID // of these, by the downstream's label; empty selects all
-	After      uuid.UUID   // the last of the page before
+	Event      *uuid.UUID  // found by this cascade
+	Principals []uuid.UUID // named by the downstream's label; empty selects all
+	After      uuid.UUID   // cursor: the last ID of the previous page
 	Limit      int
 }
 
-// Unbound lists what connectors found and nobody registered.
+// Unbound returns a page of unmanaged credentials.
 func (s *Store) Unbound(ctx context.Context, tenant uuid.UUID, q UnboundQuery) ([]Unbound, error) {
 	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Unbound], `
 		select u.id, u.connector, u.kind, u.reference, u.principal_id,
 		       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = u.principal_id),
 		       u.scopes, u.expires_at, u.event_id, u.discovered_at, u.seen_at
 		  from unbound u where u.tenant_id = $1 and u.item_id is null and u.id > $2
-		   and ($4::uuid is null or u.event_id = $4) and (coalesce(cardinality($5::uuid[]), 0) = 0 or u.principal_id = any ($5)) order by u.id limit $3`,
+		   and ($4::uuid is null or u.event_id = $4) and (coalesce(cardinality($5::uuid[]), 0) = 0
+		     or u.principal_id = any ($5)) order by u.id limit $3`,
 		tenant, q.After, q.Limit, q.Event, q.Principals)
 	if err != nil {
-		return nil, fmt.Errorf("list what is unbound: %w", err)
+		return nil, fmt.Errorf("list unmanaged credentials: %w", err)
 	}
 	return found, nil
 }
 
-// Unmanaged returns those of the found credentials that are registered for nobody.
+// Unmanaged returns the found credentials that are not registered for any principal.
 func (s *Store) Unmanaged(ctx context.Context, tenant uuid.UUID, found []Unregistered) ([]Unregistered, error) {
 	var names, kinds, references []string
 	for _, f := range found {
 		names, kinds, references = append(names, f.Connector), append(kinds, string(f.Kind)), append(references, f.Reference)
 	}
 	known, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[bool], `
-		select exists (select 1 from inventory i where i.tenant_id = $1 and i.connector = f.c and i.kind = f.k and i.reference = f.r
+		select exists (select 1 from inventory i where i.tenant_id = $1 and i.connector = f.c and i.kind = f.k
+		  and i.reference = f.r
 		   and i.state in ('live', 'ending', 'survivor', 'waived'))
-		  from unnest($2::text[], $3::text[], $4::text[]) with ordinality f (c, k, r, n) order by n`, tenant, names, kinds, references)
+		  from unnest($2::text[], $3::text[], $4::text[]) with ordinality f (c, k, r, n) order by n`, tenant, names,
+		kinds, references)
 	if err != nil {
-		return nil, fmt.Errorf("look for registrations of what was found: %w", err)
+		return nil, fmt.Errorf("look up registrations of found credentials: %w", err)
 	}
 	var unmanaged []Unregistered
 	for i, is := range known {
@@ -144,18 +150,20 @@ func (s *Store) Unmanaged(ctx context.Context, tenant uuid.UUID, found []Unregis
 	return unmanaged, nil
 }
 
-// Bind registers something unbound for a principal, who may be restricted: what
-// somebody left behind is ended by the cascade that the caller then asks for. Who
-// bound it and why stands in the item's history.
+// Bind claims an unmanaged credential for a principal, which may be restricted: the caller
+// then starts a cascade that ends it. The item's history records by and reason.
 // Errors: [ErrUnboundNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
-func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID, by, reason string) (item *Item, restricted bool, err error) {
+func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID,
+	by, reason string,
+) (item *Item, restricted bool, err error) {
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		if err := audit.Attribute(ctx, tx); err != nil {
 			return err
 		}
 		for _, holder := range holdersOf(principal, agent) {
 			var known bool
-			if err := tx.QueryRow(ctx, `select exists (select 1 from resources where tenant_id = $1 and id = $2 and type in ('User', 'Agent'))`,
+			if err := tx.QueryRow(ctx, `select exists (select 1 from resources where tenant_id = $1 and id = $2
+				and type in ('User', 'Agent'))`,
 				tenant, holder).Scan(&known); err != nil {
 				return err
 			}
@@ -167,7 +175,7 @@ func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent
 			return err
 		}
 		if _, err = tx.Exec(ctx, `update inventory set state = state, reason = $3 where tenant_id = $1 and id = $2`,
-			tenant, item.ID, "bound by "+by+": "+reason); err != nil {
+			tenant, item.ID, "claimed by "+by+": "+reason); err != nil {
 			return err
 		}
 		restricted, err = isRestricted(ctx, tx, tenant, principal)
@@ -177,17 +185,20 @@ func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent
 		return err
 	})
 	if err != nil {
-		return nil, false, fmt.Errorf("bind %s: %w", id, err)
+		return nil, false, fmt.Errorf("claim unmanaged credential %s: %w", id, err)
 	}
 	return item, restricted, nil
 }
 
-// bind makes an item of something unbound. A sequence makes it an earlier life's,
-// so that the cascade which found it ends it too; 0 is now.
-func (s *Store) bind(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.UUID, agent *uuid.UUID, sequence int64) (*Item, error) {
+// bind registers an unmanaged credential. A sequence other than 0 is stored as the item's
+// sequence, so that the cascade that found it also ends it.
+func (s *Store) bind(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.UUID, agent *uuid.UUID,
+	sequence int64,
+) (*Item, error) {
 	var u Unregistered
 	err := tx.QueryRow(ctx, `
-		select connector, kind, reference, scopes, expires_at from unbound where tenant_id = $1 and id = $2 and item_id is null for update`,
+		select connector, kind, reference, scopes, expires_at from unbound where tenant_id = $1 and id = $2
+		  and item_id is null for update`,
 		tenant, id).Scan(&u.Connector, &u.Kind, &u.Reference, &u.Scopes, &u.ExpiresAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrUnboundNotFound
@@ -204,7 +215,8 @@ func (s *Store) bind(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.
 	}
 	_, err = tx.Exec(ctx, `update unbound set item_id = $3 where tenant_id = $1 and id = $2`, tenant, id, item.ID)
 	if err == nil && sequence > 0 {
-		_, err = tx.Exec(ctx, `update inventory set sequence = $3 where tenant_id = $1 and id = $2`, tenant, item.ID, sequence)
+		_, err = tx.Exec(ctx, `update inventory set sequence = $3 where tenant_id = $1 and id = $2`, tenant,
+			item.ID, sequence)
 	}
 	return item, err
 }

@@ -14,7 +14,8 @@ const (
 	Revoke Verb = "revoke" // revoke a credential, or disable an account
 )
 
-// EndVerb returns how an item of a kind is ended. reliedOn: others rely on its account.
+// EndVerb returns the verb that ends an item of a kind. reliedOn is whether others rely on its
+// account.
 func EndVerb(kind connectors.Kind, reliedOn bool) Verb {
 	switch kind {
 	case connectors.ScheduledRun:
@@ -23,7 +24,7 @@ func EndVerb(kind connectors.Kind, reliedOn bool) Verb {
 		if reliedOn {
 			return Rotate
 		}
-	case connectors.RefreshToken, connectors.AccessToken, connectors.Session, connectors.Grant: // of one holder alone
+	case connectors.RefreshToken, connectors.AccessToken, connectors.Session, connectors.Grant: // always have a single holder
 	}
 	return Revoke
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrMisconfigured marks errors of PostgreSQL that a retry cannot fix: an operator must change
-// the address, the role or the schema.
+// ErrMisconfigured is returned for errors of PostgreSQL that a retry cannot fix: an operator
+// must change the address, the role or the schema.
 var ErrMisconfigured = errors.New("PostgreSQL is not set up for this process")
 
 // CheckSchema returns an error unless this binary supports the schema.
@@ -26,13 +26,15 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 	var pgErr *pgconn.PgError
 	switch {
 	case errors.Is(err, ErrMisconfigured) && errors.As(err, &pgErr):
-		return fmt.Errorf("%w: %s (SQLSTATE %s): check database.url; `leaver migrate` creates its role", ErrMisconfigured, pgErr.Message, pgErr.Code)
+		return fmt.Errorf("%w: %s (SQLSTATE %s): check database.url; `leaver migrate` creates its role",
+			ErrMisconfigured, pgErr.Message, pgErr.Code)
 	case err != nil:
 		return err
 	case !present:
-		return fmt.Errorf("%w: the database has no schema of leaver, or its role may not see it: run `leaver migrate`", ErrMisconfigured)
+		return fmt.Errorf("%w: the database has no leaver schema, or the role cannot see it: run `leaver migrate`",
+			ErrMisconfigured)
 	case !current:
-		return fmt.Errorf("%w: the schema is of an older version: run `leaver migrate`", ErrMisconfigured)
+		return fmt.Errorf("%w: the schema is older than this binary: run `leaver migrate`", ErrMisconfigured)
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package database opens PostgreSQL for the application: a pool whose every
-// transaction names its tenant, and the migrations that make the schema.
+// Package database provides the connection pool of the application, in which every transaction
+// names its tenant, and the migrations of the schema.
 package database
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// statementTimeout keeps one dear query, such as a filter of many conditions,
-// from holding a connection that others wait for.
+// statementTimeout bounds a statement, so that an expensive query, such as a filter with many
+// conditions, does not occupy a connection.
 const statementTimeout = "15s"
 
 // idleTransactionTimeout bounds how long a transaction may wait for its client.
@@ -29,8 +29,8 @@ const idleTransactionTimeout = "10s"
 // ErrStatementTimeout is returned when a statement exceeded statement_timeout.
 var ErrStatementTimeout = fault.New(fault.Unavailable, "the statement exceeded statement_timeout")
 
-// ErrUnavailable marks errors that say PostgreSQL cannot be reached or cannot
-// answer now; the same request may succeed later.
+// ErrUnavailable is returned when PostgreSQL cannot be reached or cannot answer now. The same
+// request may succeed later.
 var ErrUnavailable = fault.New(fault.Unavailable, "PostgreSQL is not available")
 
 // DB is a connection pool of the application's role, which row-level security binds.
@@ -41,9 +41,9 @@ type DB struct {
 	lockTimeout string
 }
 
-// Open prepares a pool for url. It succeeds while PostgreSQL is down (requests
-// then fail with [ErrUnavailable]), and refuses a role that would not be bound
-// by row-level security on the first connection.
+// Open returns a pool for url. It succeeds while PostgreSQL is down (requests
+// then fail with [ErrUnavailable]). The first connection fails if row-level security does not
+// apply to its role.
 func Open(ctx context.Context, url string) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -61,7 +61,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = idleTransactionTimeout
 	}
 	if cfg.ConnConfig.RuntimeParams["jit"] == "" {
-		// No statement here runs long enough to earn back its compilation.
+		// No statement runs long enough to benefit from JIT compilation.
 		cfg.ConnConfig.RuntimeParams["jit"] = "off"
 	}
 	lockTimeout := cmp.Or(cfg.ConnConfig.RuntimeParams["lock_timeout"], defaultLockTimeout)
@@ -75,18 +75,21 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	return &DB{pool: pool, quotas: newQuotas(cfg.MaxConns), lockTimeout: lockTimeout}, nil
 }
 
-// refuseUnboundRole keeps a superuser's, or the tables' owner's, URL from silently switching RLS off.
+// refuseUnboundRole returns an error if the role bypasses row-level security, as a superuser and
+// the owner of the tables do.
 func refuseUnboundRole(ctx context.Context, conn *pgx.Conn) error {
 	var unbound bool
 	err := conn.QueryRow(ctx, `
 		select rolsuper or rolbypassrls or exists (
-		         select 1 from pg_class where oid = to_regclass('resources') and pg_has_role(current_user, relowner, 'MEMBER'))
+		         select 1 from pg_class where oid = to_regclass('resources')
+		           and pg_has_role(current_user, relowner, 'MEMBER'))
 		  from pg_roles where rolname = current_user`).Scan(&unbound)
 	if err != nil {
 		return fmt.Errorf("look up the connection's role: %w", err)
 	}
 	if unbound {
-		return fmt.Errorf("%w: the role in database.url bypasses row-level security: use the login role that `leaver migrate` creates", ErrMisconfigured)
+		return fmt.Errorf("%w: the role in database.url bypasses row-level security: "+
+			"use the login role that `leaver migrate` creates", ErrMisconfigured)
 	}
 	return nil
 }
@@ -94,10 +97,10 @@ func refuseUnboundRole(ctx context.Context, conn *pgx.Conn) error {
 // Close waits for acquired connections and closes the pool.
 func (db *DB) Close() { db.pool.Close() }
 
-// Ping asks PostgreSQL for an answer.
+// Ping checks that PostgreSQL responds.
 func (db *DB) Ping(ctx context.Context) error { return classify(db.pool.Ping(ctx)) }
 
-// classify adds [ErrUnavailable] where the cause is the server, not the query.
+// classify adds [ErrUnavailable] if the cause is the server and not the query.
 func classify(err error) error {
 	if err == nil || errors.Is(err, ErrUnavailable) {
 		return err
@@ -107,7 +110,8 @@ func classify(err error) error {
 		switch {
 		case pgErr.Code == "57014": // query_canceled, by statement_timeout
 			return fmt.Errorf("%w: %w", ErrStatementTimeout, err)
-		case pgErr.Code[:2] == "08", pgErr.Code[:2] == "53", pgErr.Code[:3] == "57P", pgErr.Code == "40001", pgErr.Code == "40P01",
+		case pgErr.Code[:2] == "08", pgErr.Code[:2] == "53", pgErr.Code[:3] == "57P", pgErr.Code == "40001",
+			pgErr.Code == "40P01",
 			pgErr.Code == "25P03", // idle_in_transaction_session_timeout: the process was suspended
 			pgErr.Code == "55P03": // lock_not_available, by lock_timeout
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -118,14 +122,15 @@ func classify(err error) error {
 	}
 	var connectErr *pgconn.ConnectError
 	var netErr net.Error
-	if errors.As(err, &connectErr) || errors.As(err, &netErr) || pgconn.SafeToRetry(err) || errors.Is(err, pgconn.ErrConnClosed) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) { // reset while it answered
+	if errors.As(err, &connectErr) || errors.As(err, &netErr) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, pgconn.ErrConnClosed) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) { // reset during the response
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
 }
 
-// IsUniqueViolation tells whether err is a violation of the named unique index.
+// IsUniqueViolation reports whether err is a violation of the named unique index.
 func IsUniqueViolation(err error, index string) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == "23505" && pgErr.ConstraintName == index

@@ -1,6 +1,6 @@
--- The database's functions and triggers, which `leaver migrate` applies each time. They keep
--- integrity and visibility; what a change means is decided in Go. A function that goes is
--- dropped by a migration.
+-- The database's functions and triggers, which `leaver migrate` applies each time. They
+-- enforce integrity and visibility; the events of a change are decided in Go. A migration
+-- drops a function that is removed here.
 
 -- Append-only tables.
 
@@ -9,7 +9,7 @@ begin
     raise exception '% is append-only', tg_table_name using errcode = 'insufficient_privilege';
 end $$;
 
--- keep_state records each state of an item, whichever statement sets it.
+-- keep_state records each state of an item.
 create or replace function keep_state() returns trigger language plpgsql as $$
 begin
     insert into inventory_states (tenant_id, item_id, state, reason, event_id, actor)
@@ -17,13 +17,13 @@ begin
     return null;
 end $$;
 
--- Walks of the graph. plpgsql keeps the plans of a session; a function in sql is planned
--- at each call.
+-- Traversals of the graph. They are in plpgsql, which caches plans in the session; a function
+-- in sql is planned at each call.
 
 -- active_owner returns a user who owns the agent, directly or through groups, and is not
--- restricted, other than `leaving`; null if there is none. A recursive query is read
--- lazily, and `offset 0` keeps the test of each owner a loop: the first active one ends
--- it, however many members a group has.
+-- restricted, other than `leaving`; null if there is none. The recursive query is evaluated
+-- lazily, and `offset 0` forces a nested loop over the owners, so that the search stops at
+-- the first active owner, however many members a group has.
 create or replace function active_owner(tenant uuid, agent uuid, leaving uuid) returns uuid
     language plpgsql stable as $$
 begin
@@ -44,8 +44,8 @@ end $$;
 
 -- agents_ending_with returns the agents that would have no active owner without a
 -- principal: the principal itself if it is an agent; the agents that only it owns; and,
--- down the parents, sub-agents without an owner of their own. `union` meets each agent
--- once, so cycles end.
+-- recursively, sub-agents without another active owner. `union` visits each agent once, so
+-- that cycles end.
 create or replace function agents_ending_with(tenant uuid, leaving uuid) returns setof uuid
     language plpgsql stable as $$
 begin
@@ -70,8 +70,8 @@ begin
 end $$;
 
 -- groups_of returns the groups that a principal is a member of, directly or through other
--- groups. The groups carry their names along: looked up at the end, the planner would
--- take them for hundreds, and read a small table whole for them.
+-- groups. The recursion carries the names: for a lookup at the end, the planner would expect
+-- hundreds of groups, and scan a small table.
 create or replace function groups_of(tenant uuid, principal uuid) returns table (id uuid, display text, direct boolean)
     language plpgsql stable as $$
 begin
@@ -87,7 +87,8 @@ begin
     select up.id, coalesce(up.display, ''), bool_or(up.direct) from up where up.id <> principal group by up.id, up.display;
 end $$;
 
--- members_within returns everything below a group: what `groups eq` selects.
+-- members_within returns all direct and indirect members of a group, as the filter
+-- `groups eq` selects them.
 create or replace function members_within(tenant uuid, top uuid) returns setof uuid
     language plpgsql stable as $$
 begin
@@ -103,8 +104,8 @@ begin
     select down.id from down where down.id <> top;
 end $$;
 
--- delegates reports whether a user has given an agent something to hold, or is in a group
--- that owns it.
+-- delegates reports whether an agent holds a live credential of a user, or whether the user
+-- is in a group that owns the agent.
 create or replace function delegates(tenant uuid, agent uuid, principal uuid) returns boolean
     language plpgsql stable as $$
 begin
@@ -120,7 +121,8 @@ begin
     return (select r.id from resources r where r.tenant_id = tenant and r.type = of_type and r.unique_name = name and r.deleted_at is null);
 end $$;
 
--- parents_above returns how many parents are above an agent once it has that one; -1 is a cycle.
+-- parents_above returns how many parents an agent has if its parent is the given one; -1 for
+-- a cycle.
 create or replace function parents_above(tenant uuid, agent uuid, parent uuid) returns int
     language plpgsql stable as $$
 declare
@@ -136,8 +138,8 @@ begin
     return n;
 end $$;
 
--- relations_of returns what a read adds to a resource from other tables: its restriction,
--- the groups that it is in, its owners and parent.
+-- relations_of returns the relations of a resource as JSON: its restriction, its groups, its
+-- owners and its parent.
 create or replace function relations_of(tenant uuid, resource uuid) returns jsonb
     language plpgsql stable as $$
 begin
@@ -156,7 +158,7 @@ begin
 end $$;
 
 -- other_holders returns the items of other principals that hold the account of an item and
--- may go on with it.
+-- keep it.
 create or replace function other_holders(item inventory) returns setof uuid
     language plpgsql stable as $$
 begin
@@ -168,7 +170,7 @@ begin
 end $$;
 
 -- relied_on reports whether others than these principals rely on the account of an item: by
--- its registration, by another of the account, or as holders that go on with it.
+-- its registration, by another registration of the account, or as holders that keep it.
 create or replace function relied_on(item inventory, besides uuid[]) returns boolean
     language plpgsql stable as $$
 begin
@@ -179,10 +181,10 @@ begin
         or exists (select 1 from inventory o where o.tenant_id = item.tenant_id and o.id in (select other_holders(item)) and o.principal_id <> all (besides));
 end $$;
 
--- of_later_life reports whether an item belongs to a later life than an event: a return
--- lies between the two. Registrations take no lock that a deactivation waits for, so that
--- one which was admitted before the event may have a later number: no return lies between
--- them.
+-- of_later_life reports whether one of the principals returned between an event and the
+-- registration of an item. A later sequence of the item is not enough: registrations take no
+-- lock that a deactivation waits for, so an item that was admitted before the event may have
+-- a later sequence.
 create or replace function of_later_life(tenant uuid, event_sequence bigint, item_sequence bigint, principals uuid[]) returns boolean
     language plpgsql stable as $$
 begin
@@ -192,15 +194,15 @@ begin
            and j.sequence > event_sequence and j.sequence < item_sequence);
 end $$;
 
--- entitlements_stale reports whether an invalidation of the principal's entitlements has
--- not been evaluated yet.
+-- entitlements_stale reports whether the principal's entitlements are invalidated and not
+-- evaluated yet.
 create or replace function entitlements_stale(tenant uuid, principal uuid) returns boolean
     language plpgsql stable as $$
 begin
     return exists (select 1 from invalidations d where d.tenant_id = tenant and d.principal_id in (principal, tenant));
 end $$;
 
--- lock_key returns one number for an account, or a principal, for advisory locks.
+-- lock_key returns the key of the advisory lock of an account or a principal.
 create or replace function lock_key(tenant uuid, parts text[]) returns bigint
     language sql immutable parallel safe
     as $$ select hashtextextended(array_to_string(array_prepend(tenant::text, parts), E'\x1f'), 0) $$;
@@ -209,8 +211,8 @@ create or replace function lock_key(tenant uuid, parts text[]) returns bigint
 
 create or replace function mark_new_edges() returns trigger language plpgsql as $$
 begin
-    -- A later return waits for the lock, and then finds the edges. One that is under way is
-    -- not waited for, since it may wait for these edges: they stay unmarked.
+    -- A later return waits for the lock, and then finds the edges. A return in progress is
+    -- skipped, since it may wait for these edges: they stay unmarked.
     with held as materialized (
       select x.tenant_id, x.principal_id from restrictions x
        where (x.tenant_id, x.principal_id) in (select a.tenant_id, a.target_id from added a where a.attribute in ('members', 'owners'))
@@ -223,7 +225,7 @@ end $$;
 create or replace function mark_edges() returns trigger language plpgsql as $$
 begin
     if tg_op = 'INSERT' then
-        -- No deactivation waits for a change of a group: what is locked stays unmarked.
+        -- A deactivation must not wait for a change of a group: locked edges stay unmarked.
         update edges e set restricted = true
           from (select u.source_id, u.attribute from edges u
                  where u.tenant_id = new.tenant_id and u.target_id = new.principal_id and u.attribute in ('members', 'owners') and not u.restricted
@@ -235,8 +237,7 @@ begin
     return null;
 end $$;
 
--- Look-ups across tenants, with the owner's rights: each returns only what its caller may
--- learn.
+-- Lookups across tenants, with the owner's rights. Each returns only what its caller may see.
 
 create or replace function authenticate_token(token_hash bytea)
     returns table (id uuid, class text, expires_at timestamptz, tenant jsonb)
@@ -262,8 +263,8 @@ create or replace function find_issuers(issuer_url text)
      where i.issuer = issuer_url
 $$;
 
--- expired_agents returns agents whose validity is over and that nothing restricts yet, of
--- all tenants in turns.
+-- expired_agents returns expired agents that are not restricted yet, round robin over all
+-- tenants.
 create or replace function expired_agents(at_most int) returns table (tenant_id uuid, principal_id uuid)
     language sql stable security definer set search_path = pg_catalog, public as $$
     select d.tenant_id, d.id from (
@@ -274,8 +275,9 @@ create or replace function expired_agents(at_most int) returns table (tenant_id 
      order by d.turn, d.valid_until limit at_most
 $$;
 
--- due_events returns the events, of all tenants, whose workflows are to be started: of each
--- tenant, actor and period of so many seconds at most that many, in their order.
+-- due_events returns the events of all tenants whose workflows are to be started: at most
+-- at_most for each tenant, actor and period (in seconds), leavers and others separately, in
+-- the order of their sequences.
 create or replace function due_events(at_most int, period int)
     returns table (tenant_id uuid, id uuid, sequence bigint, leaver boolean, actor text, period bigint)
     language sql stable security definer set search_path = pg_catalog, public as $$
@@ -287,7 +289,7 @@ create or replace function due_events(at_most int, period int)
 $$;
 
 -- running_leavers returns how many cascades of each tenant and actor were started within
--- the last seconds and are not closed.
+-- the interval and are not closed.
 create or replace function running_leavers(within interval) returns table (tenant_id uuid, actor text, running bigint)
     language sql stable security definer set search_path = pg_catalog, public as $$
     select r.tenant_id, r.actor, count(*) from public.lifecycle_events r
@@ -295,8 +297,8 @@ create or replace function running_leavers(within interval) returns table (tenan
      group by 1, 2
 $$;
 
--- claim_events leases events that are due still and that no other relay is claiming. A
--- relay that dies loses nothing, since the row falls due again.
+-- claim_events leases the events that are still due and that no other relay is claiming. If a
+-- relay crashes, its events become due again.
 create or replace function claim_events(tenants uuid[], ids uuid[], lease interval) returns setof lifecycle_events
     language sql security definer set search_path = pg_catalog, public as $$
     update public.lifecycle_events e
@@ -308,8 +310,8 @@ create or replace function claim_events(tenants uuid[], ids uuid[], lease interv
     returning e.*
 $$;
 
--- claim_streams claims streams, of all tenants, that have something to push, the longest
--- unclaimed first: one whose receiver is down comes again after all others.
+-- claim_streams claims streams of all tenants with undelivered signals, least recently
+-- claimed first, so that a stream whose receiver is down does not delay the others.
 create or replace function claim_streams(at_most int, lease interval) returns table (tenant_id uuid, stream_id uuid)
     language sql security definer set search_path = pg_catalog, public as $$
     update public.streams c set claimed_until = now() + lease
@@ -321,8 +323,8 @@ create or replace function claim_streams(at_most int, lease interval) returns ta
     returning c.tenant_id, c.id
 $$;
 
--- sweep_signals expires what was not delivered in time and deletes what is old, so many
--- rows at a time. It returns their number.
+-- sweep_signals expires signals that were not delivered in time and deletes old ones, at most
+-- at_most of each. It returns their number.
 create or replace function sweep_signals(retention interval, at_most int) returns bigint
     language sql security definer set search_path = pg_catalog, public as $$
     with late as (
@@ -336,9 +338,9 @@ create or replace function sweep_signals(retention interval, at_most int) return
     select (select count(*) from late) + (select count(*) from gone)
 $$;
 
--- installation_health returns counts over all tenants. A crowd of leavers waits in the
--- outbox by design: an event counts as unstarted where starting it has failed, or it was
--- not tried for long.
+-- installation_health returns counts over all tenants. A backlog in the outbox is normal, so
+-- an event counts as unstarted only a minute after its creation if more than two starts have
+-- failed, or after 30 minutes.
 create or replace function installation_health()
     returns table (unstarted bigint, survivors bigint, waived bigint, unbound bigint, brakes bigint)
     language sql stable security definer set search_path = pg_catalog, public as $$
@@ -361,10 +363,10 @@ create or replace function waiting_health() returns table (invalidations double 
              where g.settled_at is null), 0)
 $$;
 
--- running_health returns, of the cascades of all tenants that are open and not held by a
--- threshold: their number, the age of the oldest in seconds, how many a worker has not taken
--- up a minute after their start, and for how many seconds, at most, one has made no progress.
--- unasked counts failed cascades for which a connector could not be asked what it holds.
+-- running_health returns, for the cascades of all tenants that are open and not held for
+-- approval: their number, the age of the oldest in seconds, how many no worker has begun a
+-- minute after their start, and the longest time without progress in seconds. unasked is the
+-- number of failed cascades for which a connector failed to list its credentials.
 create or replace function running_health()
     returns table (running bigint, oldest double precision, unbegun bigint, stalled double precision, unasked bigint)
     language sql stable security definer set search_path = pg_catalog, public as $$

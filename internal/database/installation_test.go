@@ -13,8 +13,9 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// TestMigrate_OfTwoInstallationsNoneReadsTheOther: roles belong to the cluster.
-func TestMigrate_OfTwoInstallationsNoneReadsTheOther(t *testing.T) {
+// TestMigrate_IsolatesInstallations checks that the role of one installation cannot connect to
+// the database of another one in the same cluster.
+func TestMigrate_IsolatesInstallations(t *testing.T) {
 	type installation struct{ owner, app, role string }
 	var two [2]installation
 	for n := range two {
@@ -29,7 +30,7 @@ func TestMigrate_OfTwoInstallationsNoneReadsTheOther(t *testing.T) {
 		q.Set("password", "secret-"+i.role)
 		u.RawQuery, u.User = q.Encode(), nil
 		i.app = u.String()
-		for range 2 { // it can be repeated
+		for range 2 { // the second run must succeed too
 			if _, err := database.Migrate(t.Context(), i.owner); err != nil {
 				t.Fatal(err)
 			}
@@ -45,7 +46,9 @@ func TestMigrate_OfTwoInstallationsNoneReadsTheOther(t *testing.T) {
 			defer func() { _ = conn.Close(context.Background()) }()
 			var group string
 			_ = conn.QueryRow(context.Background(), `select 'leaver_app_' || current_database()`).Scan(&group)
-			for _, sql := range []string{"drop owned by " + i.role, "drop owned by " + group, "drop role " + i.role, "drop role " + group} {
+			for _, sql := range []string{
+				"drop owned by " + i.role, "drop owned by " + group, "drop role " + i.role, "drop role " + group,
+			} {
 				if _, err := conn.Exec(context.Background(), sql); err != nil {
 					t.Errorf("%s: %v", sql, err)
 				}
@@ -57,8 +60,11 @@ func TestMigrate_OfTwoInstallationsNoneReadsTheOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := db.InNoTenant(t.Context(), func(tx pgx.Tx) error { _, err := tx.Exec(t.Context(), `select count(*) from tenants`); return err }); err != nil {
-			t.Errorf("in its own database: %v", err)
+		if err := db.InNoTenant(t.Context(), func(tx pgx.Tx) error {
+			_, err := tx.Exec(t.Context(), `select count(*) from tenants`)
+			return err
+		}); err != nil {
+			t.Errorf("query in the role's own database: %v", err)
 		}
 		db.Close()
 		other, err := url.Parse(i.app)
@@ -70,9 +76,9 @@ func TestMigrate_OfTwoInstallationsNoneReadsTheOther(t *testing.T) {
 		conn, err := pgx.Connect(t.Context(), other.String())
 		if err == nil {
 			_ = conn.Close(t.Context())
-			t.Error("one installation's role is let into the other's database")
+			t.Error("the role of one installation connected to the other's database")
 		} else if !strings.Contains(err.Error(), "42501") {
-			t.Errorf("%v; want the right to connect to be missing (42501)", err)
+			t.Errorf("got %v, want SQLSTATE 42501", err)
 		}
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/leaverhq/leaver/internal/seal"
 )
 
-// canaryPurpose is what the canaries of keys are sealed for.
+// canaryPurpose is the purpose for which the canaries of keys are sealed.
 const canaryPurpose = "keyset-canary"
 
 // CheckKeyset compares a process's key set with the keys that the processes of the
 // installation seal with. Each such key has a canary in the database, which every process
-// must be able to open; the own key's is added. Error: [seal.ErrUnknownKey].
+// must be able to open. CheckKeyset adds the canary of its own key. Error: [seal.ErrUnknownKey].
 func CheckKeyset(ctx context.Context, db *DB, sealer *seal.Sealer) error {
 	own, err := sealer.SealText(canaryPurpose, []byte("leaver"))
 	if err != nil {
@@ -34,7 +34,8 @@ func CheckKeyset(ctx context.Context, db *DB, sealer *seal.Sealer) error {
 				return err
 			}
 		}
-		_, err = tx.Exec(ctx, `insert into keyset_canaries (key_id, sealed) values ($1, $2) on conflict do nothing`, int64(sealer.Primary()), own)
+		_, err = tx.Exec(ctx, `insert into keyset_canaries (key_id, sealed) values ($1, $2) on conflict do nothing`,
+			int64(sealer.Primary()), own)
 		return err
 	})
 	if err != nil {

@@ -22,8 +22,8 @@ import (
 //go:embed migrations/*.sql functions.sql
 var schema embed.FS
 
-// Schema returns the embedded files that make the schema: the migrations in their folder,
-// and functions.sql.
+// Schema returns the embedded files of the schema: the migrations in their folder, and
+// functions.sql.
 func Schema() fs.FS { return schema }
 
 // ErrForeignSchema is returned if the schema is newer than this binary, or of a development
@@ -73,8 +73,8 @@ func migrate(ctx context.Context, db *sql.DB, files fs.FS) (int, error) {
 		return 0, err
 	}
 	if current > known {
-		return 0, fmt.Errorf("%w: the database has %d, this binary knows up to %d: create a new database, or use the version that created it",
-			ErrForeignSchema, current, known)
+		return 0, fmt.Errorf("%w: the database has %d, this binary supports up to %d: "+
+			"create a new database, or use the version that created it", ErrForeignSchema, current, known)
 	}
 	results, err := provider.Up(ctx)
 	return len(results), err
@@ -91,7 +91,7 @@ func applyFunctions(ctx context.Context, db *sql.DB, files fs.FS) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	// Two migrations at a time would update the same rows of the catalog.
+	// Concurrent migrations would update the same rows of the catalog.
 	if _, err := tx.ExecContext(ctx, `select pg_advisory_xact_lock(hashtext('leaver functions'))`); err != nil {
 		return err
 	}
@@ -101,14 +101,15 @@ func applyFunctions(ctx context.Context, db *sql.DB, files fs.FS) error {
 	return tx.Commit()
 }
 
-// groupRoleSQL finds the role that the tables are granted to, in a database that was migrated.
+// groupRoleSQL selects the role that the tables of a migrated database are granted to.
 const groupRoleSQL = `
 	select a.grantee::regrole::text from pg_class c, aclexplode(c.relacl) a
-	 where c.oid = to_regclass('public.tenants') and a.grantee <> c.relowner and a.grantee <> 0 and a.privilege_type = 'SELECT' limit 1`
+	 where c.oid = to_regclass('public.tenants') and a.grantee <> c.relowner and a.grantee <> 0
+	   and a.privilege_type = 'SELECT' limit 1`
 
-// groupRole is the role that this installation's tables are granted to. Roles belong to
-// the cluster: each database has one of its own, so that of two installations none reads
-// the other's.
+// groupRole returns the role that this installation's tables are granted to. Roles belong to
+// the cluster, so each database has its own role: installations cannot read each other's
+// tables.
 func groupRole(ctx context.Context, db *sql.DB) (quoted string, err error) {
 	err = db.QueryRowContext(ctx, groupRoleSQL).Scan(&quoted)
 	if err == nil || !errors.Is(err, sql.ErrNoRows) {
@@ -116,13 +117,13 @@ func groupRole(ctx context.Context, db *sql.DB) (quoted string, err error) {
 	}
 	var name string
 	if err := db.QueryRowContext(ctx, `select left('leaver_app_' || current_database(), 63)`).Scan(&name); err != nil {
-		return "", fmt.Errorf("name the application's role: %w", err)
+		return "", fmt.Errorf("read the name of the database: %w", err)
 	}
 	return pgx.Identifier{name}.Sanitize(), nil
 }
 
-// forRole are migrations whose grants are to a role of the installation's own, and not to
-// leaver_app, which stands for it in the files.
+// forRole is a file system of SQL files in which the role of the installation replaces the
+// placeholder leaver_app.
 type forRole struct {
 	fs.FS
 	role string
@@ -155,10 +156,11 @@ func (m *migrationFile) Stat() (fs.FileInfo, error) { return m.info, nil }
 // Close implements fs.File.
 func (m *migrationFile) Close() error { return nil }
 
-// EnsureAppRole lets the role that appURL names log in and makes it a member of the
-// installation's role, creating it where it does not exist; other roles of the cluster may
-// not even connect. The password of a new role is set as a SCRAM-SHA-256 verifier, so that
-// no server log carries it; that of an existing role stays. It returns what it did.
+// EnsureAppRole makes the role of appURL a member of the installation's role, and creates it as
+// a login role if it does not exist. It revokes the right of other roles of the cluster to
+// connect. The password of a new role is set as a SCRAM-SHA-256 verifier, so that it appears in
+// no server log; the password of an existing role is not changed. It returns a description of
+// what it did.
 func EnsureAppRole(ctx context.Context, ownerURL, appURL string) (done string, err error) {
 	app, err := pgx.ParseConfig(appURL)
 	if err != nil {
@@ -171,12 +173,13 @@ func EnsureAppRole(ctx context.Context, ownerURL, appURL string) (done string, e
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 
 	var exists, unbound bool
-	err = conn.QueryRow(ctx, `select true, rolsuper or rolbypassrls from pg_roles where rolname = $1`, app.User).Scan(&exists, &unbound)
+	err = conn.QueryRow(ctx, `select true, rolsuper or rolbypassrls from pg_roles where rolname = $1`,
+		app.User).Scan(&exists, &unbound)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("look up role %s: %w", app.User, err)
 	}
 	if unbound {
-		return "", fmt.Errorf("role %s bypasses row-level security: name another role in the application's database URL", app.User)
+		return "", fmt.Errorf("role %s bypasses row-level security: name another role in database.url", app.User)
 	}
 	done = "role " + app.User + " exists and is granted"
 	if !exists {
@@ -199,7 +202,7 @@ func EnsureAppRole(ctx context.Context, ownerURL, appURL string) (done string, e
 			`run \password %[2]s in psql, or correct database.url`, ErrMisconfigured, app.User)
 	case err == nil:
 		_ = login.Close(context.WithoutCancel(ctx))
-	} // others, such as a host that only the application reaches, are not about the password
+	} // ignore other errors: only the application may be able to reach the host
 	return done, nil
 }
 
@@ -221,7 +224,8 @@ func createLogin(ctx context.Context, conn *pgx.Conn, app *pgx.ConnConfig) error
 	return nil
 }
 
-// grantApp makes a login role a member of the installation's role, and keeps others out.
+// grantApp makes a login role a member of the installation's role, and revokes the right of
+// other roles to connect.
 func grantApp(ctx context.Context, conn *pgx.Conn, user string) error {
 	role := pgx.Identifier{user}.Sanitize()
 	var group, name string
@@ -243,8 +247,8 @@ func grantApp(ctx context.Context, conn *pgx.Conn, user string) error {
 	return nil
 }
 
-// CheckOwner returns an error that names the rights that the role of `leaver migrate` lacks,
-// with the statements that grant them. Error: [ErrMisconfigured].
+// CheckOwner returns an error if the role of `leaver migrate` lacks rights, with the statements
+// that grant them. Error: [ErrMisconfigured].
 func CheckOwner(ctx context.Context, ownerURL string) error {
 	conn, err := pgx.Connect(ctx, ownerURL)
 	if err != nil {
@@ -253,20 +257,25 @@ func CheckOwner(ctx context.Context, ownerURL string) error {
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var missing []string
 	err = conn.QueryRow(ctx, `
-		with me as (select quote_ident(current_user) name, quote_ident(current_database()) database, rolsuper, rolcreaterole from pg_roles where rolname = current_user)
+		with me as (select quote_ident(current_user) name, quote_ident(current_database()) database, rolsuper,
+		  rolcreaterole from pg_roles where rolname = current_user)
 		select array_remove(array[
 		  case when not rolsuper and not rolcreaterole then 'alter role ' || name || ' createrole;' end,
-		  case when not pg_has_role(current_user, (select datdba from pg_database where datname = current_database()), 'MEMBER')
+		  case when not pg_has_role(current_user, (select datdba from pg_database
+		    where datname = current_database()), 'MEMBER')
 		       then 'alter database ' || database || ' owner to ' || name || ';' end,
 		  case when not has_schema_privilege('public', 'CREATE') then 'grant create on schema public to ' || name || ';' end,
-		  case when exists (select 1 from pg_class where oid = to_regclass('public.tenants') and not pg_has_role(current_user, relowner, 'MEMBER'))
-		       then 'grant ' || (select quote_ident(pg_get_userbyid(relowner)) from pg_class where oid = to_regclass('public.tenants')) || ' to ' || name || ';' end
+		  case when exists (select 1 from pg_class where oid = to_regclass('public.tenants')
+		    and not pg_has_role(current_user, relowner, 'MEMBER'))
+		       then 'grant ' || (select quote_ident(pg_get_userbyid(relowner)) from pg_class
+		         where oid = to_regclass('public.tenants')) || ' to ' || name || ';' end
 		], null) from me`).Scan(&missing)
 	if err != nil {
 		return fmt.Errorf("look up the rights of the owner: %w", err)
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%w: the role in database.migrate_url lacks rights: run as a superuser in this database: %s", ErrMisconfigured, strings.Join(missing, " "))
+		return fmt.Errorf("%w: the role in database.migrate_url lacks rights: run as a superuser in this database: %s",
+			ErrMisconfigured, strings.Join(missing, " "))
 	}
 	return nil
 }

@@ -14,8 +14,9 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// What `leaver migrate` prints about a role without rights can be run as it is.
-func TestCheckOwner_NamesTheStatementsThatGrantWhatIsMissing(t *testing.T) {
+// TestCheckOwner_ReturnsMissingGrants checks that the statements in the error can be run as they
+// are.
+func TestCheckOwner_ReturnsMissingGrants(t *testing.T) {
 	super := stacktest.NewDownstream(t)
 	conn := connect(t, super)
 	role := "poor_" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
@@ -26,22 +27,23 @@ func TestCheckOwner_NamesTheStatementsThatGrantWhatIsMissing(t *testing.T) {
 	poor := as(t, super, role, "poor")
 	err := database.CheckOwner(t.Context(), poor)
 	if !errors.Is(err, database.ErrMisconfigured) {
-		t.Fatalf("%v, want ErrMisconfigured", err)
+		t.Fatalf("got %v, want ErrMisconfigured", err)
 	}
 	_, statements, ok := strings.Cut(err.Error(), "in this database: ")
 	if !ok || strings.Count(statements, ";") != 3 {
-		t.Fatalf("%v; want three statements", err)
+		t.Fatalf("got %v, want three statements", err)
 	}
 	if _, err := conn.Exec(t.Context(), statements); err != nil {
 		t.Fatalf("%s: %v", statements, err)
 	}
 	if err := database.CheckOwner(t.Context(), poor); err != nil {
-		t.Errorf("after the statements: %v", err)
+		t.Errorf("CheckOwner after the statements: %v", err)
 	}
 }
 
-// An existing role keeps its password, and the operator is told.
-func TestEnsureAppRole_RefusesAnotherPasswordThanTheRoleHas(t *testing.T) {
+// TestEnsureAppRole_RejectsWrongPasswordOfExistingRole checks that an existing role keeps its
+// password.
+func TestEnsureAppRole_RejectsWrongPasswordOfExistingRole(t *testing.T) {
 	super := stacktest.NewDownstream(t)
 	if _, err := database.Migrate(t.Context(), super); err != nil {
 		t.Fatal(err)
@@ -53,22 +55,26 @@ func TestEnsureAppRole_RefusesAnotherPasswordThanTheRoleHas(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { drop(t, super, role, group) })
-	if done, err := database.EnsureAppRole(t.Context(), super, as(t, super, role, "first")); err != nil || !strings.Contains(done, "is created") {
-		t.Fatalf("%q (%v), want created", done, err)
+	if done, err := database.EnsureAppRole(t.Context(), super, as(t, super, role, "first")); err != nil ||
+		!strings.Contains(done, "is created") {
+		t.Fatalf("got %q (%v), want that the role is created", done, err)
 	}
-	if done, err := database.EnsureAppRole(t.Context(), super, as(t, super, role, "first")); err != nil || !strings.Contains(done, "exists") {
-		t.Errorf("%q (%v), want that it exists", done, err)
+	if done, err := database.EnsureAppRole(t.Context(), super, as(t, super, role, "first")); err != nil ||
+		!strings.Contains(done, "exists") {
+		t.Errorf("got %q (%v), want that the role exists", done, err)
 	}
-	if _, err := database.EnsureAppRole(t.Context(), super, as(t, super, role, "second")); !errors.Is(err, database.ErrMisconfigured) || !strings.Contains(err.Error(), "another password") {
-		t.Errorf("%v, want that the role has another password", err)
+	_, err := database.EnsureAppRole(t.Context(), super, as(t, super, role, "second"))
+	if !errors.Is(err, database.ErrMisconfigured) || !strings.Contains(err.Error(), "another password") {
+		t.Errorf("got %v, want that the role has another password", err)
 	}
 	db, err := database.Open(t.Context(), as(t, super, role, "second"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if err := db.CheckSchema(t.Context()); !errors.Is(err, database.ErrMisconfigured) || !strings.Contains(err.Error(), "SQLSTATE 28P01") {
-		t.Errorf("%v, want the refused password", err)
+	if err := db.CheckSchema(t.Context()); !errors.Is(err, database.ErrMisconfigured) ||
+		!strings.Contains(err.Error(), "SQLSTATE 28P01") {
+		t.Errorf("got %v, want SQLSTATE 28P01", err)
 	}
 }
 
@@ -86,7 +92,7 @@ func as(t *testing.T, address, role, password string) string {
 	return u.String()
 }
 
-// drop drops roles with what they own in the database.
+// drop drops roles and the objects that they own in the database.
 func drop(t *testing.T, address string, roles ...string) {
 	t.Helper()
 	conn, err := pgx.Connect(context.Background(), address)
@@ -95,7 +101,9 @@ func drop(t *testing.T, address string, roles ...string) {
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
 	for _, role := range roles {
-		for _, sql := range []string{"reassign owned by " + role + " to current_user", "drop owned by " + role, "drop role " + role} {
+		for _, sql := range []string{
+			"reassign owned by " + role + " to current_user", "drop owned by " + role, "drop role " + role,
+		} {
 			if _, err := conn.Exec(context.Background(), sql); err != nil {
 				t.Errorf("%s: %v", sql, err)
 			}

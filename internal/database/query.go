@@ -7,9 +7,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Rows runs one statement in a transaction of its own that sees only that tenant's rows,
-// in one round trip, and scans what it returns.
-func Rows[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+// Rows runs one statement in its own transaction, which sees only the tenant's rows, in one
+// round trip, and scans the returned rows.
+func Rows[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFunc[T], sql string,
+	args ...any,
+) ([]T, error) {
 	var values []T
 	err := Together(ctx, db, tenant, Statement{SQL: sql, Args: args, Collect: All(&values, scan)})
 	return values, err
@@ -17,7 +19,9 @@ func Rows[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFu
 
 // Row runs one statement like [Rows], and returns its only row. Errors: pgx.ErrNoRows,
 // pgx.ErrTooManyRows.
-func Row[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFunc[T], sql string, args ...any) (T, error) {
+func Row[T any](ctx context.Context, db *DB, tenant uuid.UUID, scan pgx.RowToFunc[T], sql string,
+	args ...any,
+) (T, error) {
 	var value T
 	err := Together(ctx, db, tenant, Statement{SQL: sql, Args: args, Collect: One(&value, scan)})
 	return value, err

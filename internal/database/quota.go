@@ -38,7 +38,7 @@ func newQuotas(conns int32) *quotas {
 	}
 }
 
-// quota is a number of places that each tenant has.
+// quota limits each tenant to a number of places.
 type quota struct {
 	each int64
 	mu   sync.Mutex
@@ -50,7 +50,7 @@ type places struct {
 	users int // that hold or wait for a place
 }
 
-// take waits for a place of the tenant's. The error is ctx's.
+// take waits for a place of the tenant. It returns the error of ctx if that ends first.
 func (q *quota) take(ctx context.Context, tenant uuid.UUID) (release func(), err error) {
 	q.mu.Lock()
 	p := q.of[tenant]
@@ -86,19 +86,20 @@ func (db *DB) Slow(ctx context.Context, tenant uuid.UUID) (slow context.Context,
 	defer cancel()
 	mine, err := db.quotas.slow.take(wait, tenant)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: the tenant has reached its limit of concurrent searches, imports and reports", ErrUnavailable)
+		return nil, nil, fmt.Errorf("%w: the tenant has reached its limit of concurrent searches, imports and reports",
+			ErrUnavailable)
 	}
 	if err := db.quotas.allSlow.Acquire(wait, 1); err != nil {
 		mine()
-		return nil, nil, fmt.Errorf("%w: too many searches, imports and reports are under way", ErrUnavailable)
+		return nil, nil, fmt.Errorf("%w: too many searches, imports and reports are in progress", ErrUnavailable)
 	}
 	return context.WithValue(ctx, slowKey{}, true), func() { db.quotas.allSlow.Release(1); mine() }, nil
 }
 
 func isSlow(ctx context.Context) bool { return ctx.Value(slowKey{}) != nil }
 
-// acquire takes a connection on behalf of a tenant, or with the zero tenant of none, for
-// which there is no quota. Error: [ErrUnavailable], where none is free for long.
+// acquire takes a connection within the quota of a tenant, or without a quota for uuid.Nil.
+// Error: [ErrUnavailable], if no connection is free within acquireTimeout.
 func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn, release func(), err error) {
 	wait, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
@@ -116,8 +117,8 @@ func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn
 	return conn, func() { conn.Release(); place() }, nil
 }
 
-// waited marks the end of a wait as the server's lack of connections, unless the caller
-// has given up.
+// waited adds [ErrUnavailable] to the error of a wait for a connection, unless the caller's
+// context has ended.
 func waited(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 )
 
-// TestQuota_LeavesConnectionsForOtherTenants has one tenant hold all that it may.
+// TestQuota_LeavesConnectionsForOtherTenants uses up the quota of one tenant.
 func TestQuota_LeavesConnectionsForOtherTenants(t *testing.T) {
 	db, _ := stacktest.Open(t)
 	greedy, other := uuid.New(), uuid.New()
@@ -35,13 +35,14 @@ func TestQuota_LeavesConnectionsForOtherTenants(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := db.InTenant(ctx, other, func(pgx.Tx) error { return nil }); err != nil {
-		t.Errorf("another tenant: %v", err)
+		t.Errorf("transaction of another tenant: %v", err)
 	}
 	if err := db.InNoTenant(ctx, func(pgx.Tx) error { return nil }); err != nil {
-		t.Errorf("authentication: %v", err)
+		t.Errorf("transaction of no tenant: %v", err)
 	}
-	if err := db.InTenant(t.Context(), greedy, func(pgx.Tx) error { return nil }); !errors.Is(err, database.ErrUnavailable) {
-		t.Errorf("the greedy tenant itself: %v, want ErrUnavailable", err)
+	err := db.InTenant(t.Context(), greedy, func(pgx.Tx) error { return nil })
+	if !errors.Is(err, database.ErrUnavailable) {
+		t.Errorf("transaction above the quota: got %v, want ErrUnavailable", err)
 	}
 }
 
@@ -58,10 +59,10 @@ func TestSlow_BoundsPlacesAndStatements(t *testing.T) {
 		slow = ctx
 	}
 	if _, _, err := db.Slow(t.Context(), of); !errors.Is(err, database.ErrUnavailable) {
-		t.Errorf("a third search: %v, want ErrUnavailable", err)
+		t.Errorf("third search: got %v, want ErrUnavailable", err)
 	}
 	if _, release, err := db.Slow(t.Context(), other); err != nil {
-		t.Errorf("another tenant's search: %v", err)
+		t.Errorf("search of another tenant: %v", err)
 	} else {
 		release()
 	}
@@ -75,10 +76,11 @@ func TestSlow_BoundsPlacesAndStatements(t *testing.T) {
 		},
 	} {
 		if err := run(); !errors.Is(err, database.ErrStatementTimeout) {
-			t.Errorf("%s: %v, want ErrStatementTimeout", name, err)
+			t.Errorf("%s: got %v, want ErrStatementTimeout", name, err)
 		}
 	}
-	if got, err := database.Row(t.Context(), db, of, pgx.RowTo[string], `show statement_timeout`); err != nil || got != "15s" {
-		t.Errorf("afterwards a statement may take %q (%v), want 15s", got, err)
+	got, err := database.Row(t.Context(), db, of, pgx.RowTo[string], `show statement_timeout`)
+	if err != nil || got != "15s" {
+		t.Errorf("statement_timeout after the slow statements is %q (%v), want 15s", got, err)
 	}
 }

@@ -11,18 +11,18 @@ import (
 )
 
 // defaultLockTimeout bounds how long a transaction of [DB.Begin] waits for a row that
-// another transaction has locked, where the URL sets no lock_timeout. The caller then gets
+// another transaction has locked, if the URL sets no lock_timeout. The caller then gets
 // [ErrUnavailable], and may retry.
 const defaultLockTimeout = "5s"
 
 // rollbackTimeout bounds the rollback of a transaction whose context may have ended.
 const rollbackTimeout = 5 * time.Second
 
-// The tenant is a setting of the transaction, never of the session: sessions belong to
-// no tenant, and may be those of a connection pooler in transaction mode.
+// The tenant is a setting of the transaction, never of the session: tenants share sessions,
+// and a connection pooler in transaction mode may own them.
 
-// InTenant runs fn in one transaction that sees only that tenant's rows; those of no tenant
-// with uuid.Nil.
+// InTenant runs fn in one transaction that sees only the tenant's rows. uuid.Nil stands for no
+// tenant.
 func (db *DB) InTenant(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
 	conn, release, err := db.acquire(ctx, tenant)
 	if err != nil {
@@ -30,8 +30,8 @@ func (db *DB) InTenant(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) er
 	}
 	defer release()
 	name := nameOf(tenant)
-	// A UUID's text has no quotes, so this splices no client text. It saves the round
-	// trip that a parameter would cost.
+	// A parameter would cost a round trip. Concatenation is safe, since the text of a UUID
+	// contains no quotes.
 	begin := "begin; set local leaver.tenant = '" + name + "'"
 	if isSlow(ctx) {
 		begin += "; set local statement_timeout = '" + slowStatementTimeout + "'"
@@ -39,13 +39,13 @@ func (db *DB) InTenant(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) er
 	return classify(pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{BeginQuery: begin}, fn))
 }
 
-// InNoTenant runs fn in one transaction that sees no tenant's rows: for the
-// tenants' names, operators' tokens and the functions called before a tenant is known.
+// InNoTenant runs fn in one transaction that sees no tenant's rows. It is for the tenants'
+// names, operators' tokens and functions that are called before a tenant is known.
 func (db *DB) InNoTenant(ctx context.Context, fn func(pgx.Tx) error) error {
 	return db.InTenant(ctx, uuid.Nil, fn)
 }
 
-// Statement is one of several that share a round trip.
+// Statement is one of several statements that share a round trip.
 type Statement struct {
 	SQL     string
 	Args    []any
@@ -131,8 +131,8 @@ type Tx struct {
 	release func()
 }
 
-// Begin begins a transaction with its first statements. Error: [ErrUnavailable], also
-// where a row stays locked by another transaction; there is no transaction then.
+// Begin begins a transaction with its first statements. If it returns an error, there is no
+// transaction. Error: [ErrUnavailable], also if another transaction keeps a row locked.
 func (db *DB) Begin(ctx context.Context, tenant uuid.UUID, first ...Statement) (*Tx, error) {
 	conn, release, err := db.acquire(ctx, tenant)
 	if err != nil {
@@ -180,7 +180,7 @@ func (tx *Tx) Rollback(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
-	// Where it fails, the pool closes the connection, which rolls back too.
+	// If it fails, the pool closes the connection, which rolls back too.
 	_, _ = tx.conn.Exec(ctx, "rollback")
 	tx.end()
 }
@@ -190,7 +190,7 @@ func (tx *Tx) end() {
 	tx.release = nil
 }
 
-// native converts UUIDs to pgx's own type. pgx would write each as text, by way of
+// native converts UUIDs to pgx's own type. Otherwise pgx would encode each as text, through
 // database/sql's interfaces, at ten times the cost.
 func native(args []any) []any {
 	converted := make([]any, len(args))

@@ -6,32 +6,32 @@ import (
 	"github.com/leaverhq/leaver/internal/textkey"
 )
 
-// ErrUnservable says that a condition is well formed but cannot be answered.
-var ErrUnservable = errors.New("the filter cannot be served")
+// ErrUnservable is returned for a condition that is well formed but not supported.
+var ErrUnservable = errors.New("unsupported filter")
 
-// ErrUnsortable says that resources cannot be put in that order.
-var ErrUnsortable = errors.New("resources cannot be sorted so")
+// ErrUnsortable is returned for an unsupported sort attribute.
+var ErrUnsortable = errors.New("unsupported sortBy")
 
-// Condition selects resources. It is what remains of a SCIM filter (RFC 7644
-// section 3.4.2.2) once package scim has resolved its names against the schema.
+// Condition selects resources. It is a SCIM filter (RFC 7644 section 3.4.2.2) whose names
+// package scim has resolved against the schema.
 type Condition interface{ condition() }
 
 type (
-	// And holds where both do.
+	// And holds if both conditions hold.
 	And struct{ Left, Right Condition }
-	// Or holds where one does.
+	// Or holds if at least one condition holds.
 	Or struct{ Left, Right Condition }
-	// Not holds where the inner condition does not.
+	// Not holds if the inner condition does not hold.
 	Not struct{ Inner Condition }
-	// Compare holds where the field's value, or one of a multi-valued field's
-	// values, compares so.
+	// Compare holds if the comparison is true for the field's value, or for one of the
+	// values of a multi-valued field.
 	Compare struct {
 		Field Field
 		Op    Op
 		Value any // string, bool, json.Number, time.Time, or nil for null
 	}
-	// Element holds where one element of a multi-valued field meets Where, whose
-	// fields are relative to the element.
+	// Element holds if one element of a multi-valued field meets Where, whose fields are
+	// relative to the element.
 	Element struct {
 		Field Field
 		Where Condition
@@ -87,10 +87,10 @@ const (
 	InCreated
 	InModified
 	InEdges  // Path[0] is the edge's attribute
-	InGroups // edges that lead here
+	InGroups // groups with an edge to the resource
 	InType
 	InVersion
-	InSchemas     // URNs are those that follow from no document
+	InSchemas     // CoreURN and RestrictionURN are not stored in the document
 	InRestriction // the last of Path names the column, see restrictionColumns
 )
 
@@ -102,7 +102,7 @@ const (
 	Survivors       = "survivors"
 )
 
-// Field names where a condition looks.
+// Field identifies the value that a condition tests.
 type Field struct {
 	Path      []string // in the resource as JSON, or in an element; canonical names
 	Multi     bool     // the value at Path is a list

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Matches evaluates a condition over a resource as JSON, or over one element of
-// a multi-valued attribute, as the value filters of PATCH paths need it.
+// Matches reports whether a condition holds for a JSON resource, or for one element of a
+// multi-valued attribute, as in the value filters of PATCH paths.
 func Matches(c Condition, object map[string]any) bool {
 	switch c := c.(type) {
 	case And:
@@ -31,7 +31,8 @@ func Matches(c Condition, object map[string]any) bool {
 	}
 }
 
-// matchesField compares a value, or any of a multi-valued field's values.
+// matchesField reports whether a comparison holds for a value, or for any of the values of a
+// multi-valued field.
 func matchesField(c Compare, value any) bool {
 	if !c.Field.Multi {
 		return matchesValue(c, value)
@@ -53,7 +54,7 @@ func matchesField(c Compare, value any) bool {
 	return false
 }
 
-// elements are those of a list; a single-valued edge is a list of one.
+// elements returns the elements of a list. A single-valued edge is a list of one.
 func elements(value any) []any {
 	switch value := value.(type) {
 	case nil:

@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// builder collects the parameters of one statement: nothing of a filter but
-// its shape becomes SQL text.
+// builder collects the parameters of one statement. The values of a filter become parameters,
+// never SQL text.
 type builder struct {
 	args []any
 }
@@ -27,7 +27,7 @@ type scope string
 const (
 	resourceScope scope = "r.folded"
 	elementScope  scope = "element"
-	// edgeScope is no JSON: its fields are columns of the resource that an edge leads to.
+	// edgeScope is not JSON: its fields are columns of the resource that an edge leads to.
 	edgeScope scope = "t"
 )
 
@@ -45,7 +45,7 @@ func (b *builder) compile(c Condition, in scope) (string, error) {
 	case Compare:
 		return b.compare(c, in)
 	}
-	return "", fmt.Errorf("%w: condition %T", ErrUnservable, c)
+	return "", fmt.Errorf("%w: unsupported condition %T", ErrUnservable, c)
 }
 
 func (b *builder) pair(left Condition, op string, right Condition, in scope) (string, error) {
@@ -58,8 +58,8 @@ func (b *builder) pair(left Condition, op string, right Condition, in scope) (st
 }
 
 func (b *builder) compare(c Compare, in scope) (string, error) {
-	// Absence is what `eq null` asks for; ne is the complement of eq, so that it
-	// holds where the attribute is absent.
+	// `eq null` matches an absent attribute. ne is the complement of eq, so it also matches
+	// an absent attribute.
 	if c.Op == Ne {
 		return b.compile(Not{Compare{Field: c.Field, Op: Eq, Value: c.Value}}, in)
 	}
@@ -100,8 +100,8 @@ func (b *builder) compare(c Compare, in scope) (string, error) {
 	return b.scalar("("+string(in)+" #>> "+b.arg(c.Field.Path)+")", c)
 }
 
-// indexed relies on resources_unique_name, resources_external_id and
-// resources_display_name.
+// indexed returns a test for equality that uses the index resources_unique_name,
+// resources_external_id or resources_display_name.
 func (b *builder) indexed(c Compare) string {
 	switch c.Field.Place {
 	case InUniqueName:
@@ -110,11 +110,12 @@ func (b *builder) indexed(c Compare) string {
 		return "r.external_id = " + b.arg(c.Field.key(fmt.Sprint(c.Value)))
 	default:
 		name := b.arg(c.Field.key(fmt.Sprint(c.Value)))
-		return "(left(r.folded ->> 'displayName', 200) = left(" + name + ", 200) and r.folded ->> 'displayName' = " + name + ")"
+		return "(left(r.folded ->> 'displayName', 200) = left(" + name +
+			", 200) and r.folded ->> 'displayName' = " + name + ")"
 	}
 }
 
-// column is where a field that no document holds is stored.
+// column returns the SQL of a field that is stored outside the document.
 func (b *builder) column(f Field) string {
 	switch f.Place {
 	case InID:
@@ -141,15 +142,18 @@ func (b *builder) column(f Field) string {
 	}
 }
 
-// restrictionColumns are what a restriction tells, in the words of SQL.
+// restrictionColumns maps the fields of a restriction to SQL.
 var restrictionColumns = map[string]string{
 	RestrictedSince: "x.since",
 	RestrictedCause: "x.cause",
-	WorkflowID:      "(select e.workflow_id from lifecycle_events e where e.tenant_id = x.tenant_id and e.id = x.event_id)",
-	Survivors:       "coalesce((select e.survivors from lifecycle_events e where e.tenant_id = x.tenant_id and e.id = x.event_id), 0)",
+	WorkflowID:      "(select e.workflow_id" + eventOfRestriction + ")",
+	Survivors:       "coalesce((select e.survivors" + eventOfRestriction + "), 0)",
 }
 
-// schemas is what a resource's schemas are (RFC 7643 section 3).
+// eventOfRestriction selects the event e of a restriction x.
+const eventOfRestriction = " from lifecycle_events e where e.tenant_id = x.tenant_id and e.id = x.event_id"
+
+// schemas returns the SQL of a resource's schemas (RFC 7643 section 3).
 func (b *builder) schemas(f Field) string {
 	return "r.extensions || " + b.arg(f.CoreURN) + "::text || array(select " + b.arg(f.RestrictionURN) +
 		"::text from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)"
@@ -167,7 +171,8 @@ func (b *builder) id(column string, c Compare) (string, error) {
 	return column + " = " + b.arg(id), nil
 }
 
-// edge relies on the primary key of edges, or on edges_target.
+// edge returns a test of a resource's edges. It relies on the primary key of edges, or on the
+// index edges_target.
 func (b *builder) edge(c Compare) (string, error) {
 	inner := c
 	inner.Field = Field{Path: []string{c.Field.Sub}, Kind: c.Field.Kind, CaseExact: c.Field.CaseExact}
@@ -183,11 +188,11 @@ func (b *builder) edge(c Compare) (string, error) {
 	return b.edgeExists(c.Field) + " and " + test + ")", err
 }
 
-// displayKey is the comparison key of a resource's display name, which is its unique name
-// where it has no other.
+// displayKey is the comparison key of a resource's display name, or of its unique name if it
+// has none.
 const displayKey = "coalesce(nullif(t.folded ->> 'displayName', ''), t.unique_name)"
 
-// edgeColumn compares what an edge tells of the resource it leads to.
+// edgeColumn returns a test of the resource that an edge leads to.
 func (b *builder) edgeColumn(c Compare) (string, error) {
 	switch c.Field.Path[0] {
 	case "value":
@@ -197,16 +202,18 @@ func (b *builder) edgeColumn(c Compare) (string, error) {
 	case "display":
 		return b.scalar("coalesce("+displayKey+", '')", c)
 	}
-	return "", fmt.Errorf("%w: %s cannot be compared; use value, type or display", ErrUnservable, c.Field.Path[0])
+	return "", fmt.Errorf("%w: %s is not comparable; use value, type or display", ErrUnservable, c.Field.Path[0])
 }
 
 // edgeExists opens an exists(…) over the edges to or from live resources.
 func (b *builder) edgeExists(f Field) string {
 	if f.Place == InGroups {
-		return `exists (select 1 from (select g.id, t.folded, t.unique_name, case when g.direct then 'direct' else 'indirect' end "type"
+		return `exists (select 1 from (select g.id, t.folded, t.unique_name,
+			case when g.direct then 'direct' else 'indirect' end "type"
 			from groups_of(r.tenant_id, r.id) g join resources t on t.tenant_id = r.tenant_id and t.id = g.id) t where true`
 	}
-	return `exists (select 1 from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
+	return `exists (select 1 from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id
+		and t.deleted_at is null
 		where e.tenant_id = r.tenant_id and e.source_id = r.id and e.attribute = ` + b.arg(f.Path[0])
 }
 
@@ -225,7 +232,8 @@ func (b *builder) element(c Element) (string, error) {
 
 func (b *builder) list(in scope, path []string) string {
 	value := string(in) + " #> " + b.arg(path)
-	return "jsonb_array_elements(case jsonb_typeof(" + value + ") when 'array' then " + value + " else '[]' end) e (element)"
+	return "jsonb_array_elements(case jsonb_typeof(" + value + ") when 'array' then " + value +
+		" else '[]' end) e (element)"
 }
 
 func (b *builder) present(f Field, in scope) (string, error) {
@@ -254,31 +262,32 @@ func (b *builder) present(f Field, in scope) (string, error) {
 	return "coalesce(" + string(in) + " #>> " + b.arg(f.Path) + ", '') not in ('', '{}', '[]')", nil
 }
 
-// scalar compares one SQL value, which is text, a comparison key where it is a string's,
-// unless it is a timestamp column.
+// scalar returns a comparison of one SQL value. The value is text (the comparison key of a
+// string), unless it is a timestamp column.
 func (b *builder) scalar(value string, c Compare) (string, error) {
 	switch c.Field.Kind {
 	case Boolean:
 		wanted, ok := c.Value.(bool)
 		if !ok || c.Op != Eq {
-			return "", fmt.Errorf("%w: a boolean can only be compared with eq, ne and pr", ErrUnservable)
+			return "", fmt.Errorf("%w: a boolean supports only eq and ne with true or false, and pr; got %s %v",
+				ErrUnservable, c.Op, c.Value)
 		}
 		return value + " = " + b.arg(strconv.FormatBool(wanted)), nil
 	case Number:
 		number, ok := c.Value.(json.Number)
 		if !ok {
-			return "", fmt.Errorf("%w: a number is compared with a number", ErrUnservable)
+			return "", fmt.Errorf("%w: expected a number, got %v", ErrUnservable, c.Value)
 		}
 		return ordered("("+value+")::numeric", c.Op, b.arg(number.String())+"::text::numeric")
 	case Time:
 		if _, ok := c.Value.(time.Time); !ok {
-			return "", fmt.Errorf("%w: a date is compared with a date", ErrUnservable)
+			return "", fmt.Errorf("%w: expected a dateTime, got %v", ErrUnservable, c.Value)
 		}
 		return ordered("("+value+")::timestamptz", c.Op, b.arg(c.Value)+"::timestamptz")
 	case String:
 		text, ok := c.Value.(string)
 		if !ok {
-			return "", fmt.Errorf("%w: a string is compared with a string", ErrUnservable)
+			return "", fmt.Errorf("%w: expected a string, got %v", ErrUnservable, c.Value)
 		}
 		return textual(value, c.Op, b.arg(c.Field.key(text))+"::text")
 	default:
@@ -303,7 +312,7 @@ func ordered(value string, op Op, wanted string) (string, error) {
 	operators := map[Op]string{Eq: "=", Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
 	sql, ok := operators[op]
 	if !ok {
-		return "", fmt.Errorf("%w: %s does not apply to this type", ErrUnservable, op)
+		return "", fmt.Errorf("%w: operator %s is not supported for this type", ErrUnservable, op)
 	}
 	return value + " " + sql + " " + wanted, nil
 }

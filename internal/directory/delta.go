@@ -2,15 +2,15 @@ package directory
 
 import "github.com/google/uuid"
 
-// Delta is a sequence of membership operations, in the form in which it can be
-// applied to a group of any size without reading it: forget everybody, or some,
-// then add some. The zero Delta changes nothing.
+// Delta is a sequence of membership operations that can be applied to a group of any size
+// without reading it: it removes all members or some, then adds some. The zero Delta changes
+// nothing.
 type Delta struct {
 	// Clear removes all members that are not added.
 	Clear bool
-	// SkipUnknown leaves out members that no resource can be, in place of a refusal.
+	// SkipUnknown skips members that are not valid targets, instead of returning an error.
 	SkipUnknown bool
-	// Skipped are members that were left out already, as the client wrote them.
+	// Skipped are the members that were skipped already, as the client wrote them.
 	Skipped []string
 
 	added   []uuid.UUID
@@ -18,13 +18,13 @@ type Delta struct {
 	is      map[uuid.UUID]bool // true: added, false: dropped
 }
 
-// Add makes id a member.
+// Add adds the member id.
 func (d *Delta) Add(id uuid.UUID) { d.set(id, true) }
 
-// Remove makes id no member.
+// Remove removes the member id.
 func (d *Delta) Remove(id uuid.UUID) { d.set(id, false) }
 
-// Reset removes all members, those too that the Delta added so far.
+// Reset removes all members, including those that the Delta has added so far.
 func (d *Delta) Reset() {
 	*d = Delta{Clear: true, SkipUnknown: d.SkipUnknown, Skipped: d.Skipped}
 }
@@ -45,7 +45,7 @@ func (d *Delta) set(id uuid.UUID, member bool) {
 	}
 }
 
-// Empty tells whether the Delta changes nothing in any group.
+// Empty reports whether the Delta changes no group.
 func (d *Delta) Empty() bool { return !d.Clear && len(d.is) == 0 }
 
 // Added returns the members to add, in the order of their first addition.
@@ -54,7 +54,7 @@ func (d *Delta) Added() []uuid.UUID { return d.last(d.added, true) }
 // Removed returns the members to remove.
 func (d *Delta) Removed() []uuid.UUID { return d.last(d.dropped, false) }
 
-// last keeps the ids whose last operation is the wanted one, each once.
+// last returns the ids whose last operation is member, without duplicates.
 func (d *Delta) last(ids []uuid.UUID, member bool) []uuid.UUID {
 	var kept []uuid.UUID
 	seen := make(map[uuid.UUID]bool, len(ids))

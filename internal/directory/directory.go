@@ -1,6 +1,6 @@
-// Package directory stores SCIM resources: Users, Groups and Agents of a
-// tenant, with the edges between them. It knows documents and indexed columns,
-// not schemas: what a document may hold is decided by package scim.
+// Package directory stores SCIM resources: the Users, Groups and Agents of a tenant, with the
+// edges between them. It handles documents and indexed columns, not schemas: package scim
+// validates documents.
 package directory
 
 import (
@@ -29,13 +29,14 @@ const (
 // The errors of this package.
 var (
 	ErrNotFound = fault.New(fault.NotFound, "no such resource")
-	// ErrNameTaken: another live resource of the type has that unique name.
+	// ErrNameTaken is returned when another live resource of the type has the unique name.
 	ErrNameTaken = fault.New(fault.Conflict, "the name is taken")
-	// ErrParents: an agent's parents lead back to it, or are too many.
-	ErrParents = fault.New(fault.Invalid, "parent: the parents above are a circle, or more than 32")
+	// ErrParents is returned when an agent's parents form a cycle, or are too many.
+	ErrParents = fault.New(fault.Invalid, "parent: the chain of parents must have no cycle and at most 32 agents")
 )
 
-// UnknownTargetError says that an edge leads to no live resource of the tenant.
+// UnknownTargetError is returned when the target of an edge is not a live resource of the
+// tenant.
 type UnknownTargetError struct {
 	Attribute string
 	Value     string
@@ -52,7 +53,7 @@ type Resource struct {
 	UniqueName string // the comparison key of userName or agentUserName; empty for Groups
 	Display    string
 	ExternalID string // its comparison key
-	Active     *bool  // nil where the attribute is absent
+	Active     *bool  // nil if the attribute is absent
 	// ValidUntil is when an agent expires; nil if it does not.
 	ValidUntil *time.Time
 	Version    int64 // 1, 2, …: the number of the last change
@@ -62,34 +63,33 @@ type Resource struct {
 	// without id, schemas, meta, groups and the edges.
 	Document json.RawMessage
 	// Folded is the document with the comparison keys of its strings, by which it is
-	// filtered and sorted. Only on the way in; nil keeps what is stored.
+	// filtered and sorted. For writes only; nil keeps the stored value.
 	Folded json.RawMessage
-	// Extensions are the URNs of the extensions that the document holds.
+	// Extensions are the URNs of the extensions that the document contains.
 	Extensions []string
-	// Unique are the values that must be unique beside the unique name, by
-	// attribute and folded as their schema says; nil where no schema of the
-	// type declares any. Only on the way in.
+	// Unique are the values that must be unique in addition to the unique name, by
+	// attribute, folded as their schema says; nil if no schema of the type declares any.
+	// For writes only.
 	Unique map[string]string
-	// Changed names the top-level attributes of the document in which it differs
-	// from what it replaces. Only on the way in.
+	// Changed names the top-level attributes in which the document differs from the one that
+	// it replaces. For writes only.
 	Changed []string
-	// Edges are an agent's owners and parent. A group's members are not among
-	// them: there may be any number; see [Store.Members].
+	// Edges are an agent's owners and parent. A group's members are not included, since
+	// their number is not bounded; see [Store.Members].
 	Edges []Edge
-	// Members changes a group's members. Only on the way in.
+	// Members changes a group's members. For writes only.
 	Members Delta
-	// Restriction is nil unless decisions about it are deny, whatever Active says.
+	// Restriction is not nil if decisions deny the resource, regardless of Active.
 	Restriction *Restriction
-	// Groups the resource is a member of; the type is direct or indirect.
+	// Groups are the groups that contain the resource; the type is direct or indirect.
 	Groups []Edge
 }
 
-// Restriction is the state that decision points consult, with the cascade that
-// came of it.
+// Restriction is the state that decision points consult, with the cascade that it started.
 type Restriction struct {
 	Since      time.Time `json:"since"`
 	Cause      string    `json:"cause"`
-	WorkflowID string    `json:"workflowId"` // empty where nothing was there to end
+	WorkflowID string    `json:"workflowId"` // empty if there was nothing to end
 	Survivors  int       `json:"survivors"`
 }
 
@@ -101,10 +101,10 @@ type Edge struct {
 	Display   string    `json:"display"`
 }
 
-// IsActive tells whether nothing says that the resource is inactive.
+// IsActive reports whether the attribute active is true or absent.
 func (r *Resource) IsActive() bool { return r.Active == nil || *r.Active }
 
-// Restricted tells whether decisions about the resource are deny.
+// Restricted reports whether decisions deny the resource.
 func (r *Resource) Restricted() bool { return r.Restriction != nil }
 
 // Targets returns the ids that the attribute's edges lead to.

@@ -14,11 +14,12 @@ import (
 // Query selects a page of resources.
 type Query struct {
 	From []Selection // at least one
-	// Sorted orders by each selection's Sort instead of by id, which is the
-	// order of creation. What has no value comes last, or first if Descending
-	// (RFC 7644 section 3.4.2.3).
+	// Sorted orders by each selection's Sort instead of by ID, which is the order of
+	// creation. Resources without a value come last, or first if Descending (RFC 7644
+	// section 3.4.2.3).
 	Sorted, Descending bool
-	// After continues behind a resource; Offset skips as many.
+	// After is the position after which the page starts; Offset is how many resources to
+	// skip.
 	After  *Position
 	Offset int
 	Limit  int // 0 only counts
@@ -28,7 +29,7 @@ type Query struct {
 type Selection struct {
 	Type  string
 	Where Condition // nil selects all
-	Sort  *Field    // nil where the type has no such attribute
+	Sort  *Field    // nil if the type has no such attribute
 }
 
 // Position is the place of a resource in the order of a query.
@@ -37,16 +38,16 @@ type Position struct {
 	Key *string   `json:"k,omitempty"` // the sort value as PostgreSQL writes it; nil for none
 }
 
-// Page is what a query found.
+// Page is the result of a query.
 type Page struct {
 	Resources []*Resource
-	Total     int // how many match in all
-	// Next is behind the last resource; nil where nothing follows.
+	Total     int // number of matches on all pages
+	// Next is the position of the last resource; nil on the last page.
 	Next *Position
 }
 
-// List returns a page. One resource more than asked is looked for, so that the
-// last page is known without counting.
+// List returns a page. It selects one resource more than the limit, so that it detects the
+// last page without counting.
 // Errors: [ErrUnservable], [ErrUnsortable].
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, error) {
 	b := builder{args: []any{tenant}}
@@ -69,7 +70,7 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) (Page, erro
 			return Page{}, err
 		}
 	}
-	// The end of the list tells how long it is.
+	// The total of the last page follows from its offset.
 	if n := len(page.Resources); q.After == nil && page.Next == nil && (n > 0 || (q.Offset == 0 && q.Limit > 0)) {
 		page.Total = q.Offset + n
 		return page, nil
@@ -93,7 +94,7 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 	}
 	sql := "select " + shown + ", r.type, "
 	if q.Offset > 0 || q.Sorted {
-		// Over ids alone: what is skipped is not evaluated, nor what is sorted.
+		// Sort and skip IDs only, so that skipped rows are not read in full.
 		sql += "page.key::text from (select r.tenant_id, r.id, " + key.sql + " as key" + match + b.order(q, "r.", "key") +
 			") page join resources r using (tenant_id, id) order by " + order(q, "page.", "page.key")
 	} else {
@@ -125,14 +126,14 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 	return page, nil
 }
 
-// isLookup reports whether one look into a unique index answers the query.
+// isLookup reports whether one lookup in a unique index answers the query.
 func (q Query) isLookup() bool {
 	_, bare := q.From[0].Where.(Compare)
 	return bare && q.findsOne()
 }
 
-// order ends a statement that finds a page. Who is found by a unique name needs
-// no order.
+// order returns the order and the limits of a page. A lookup of at most one resource needs no
+// order.
 func (b *builder) order(q Query, table, key string) string {
 	if q.findsOne() {
 		return " limit 2"
@@ -154,8 +155,8 @@ func order(q Query, table, key string) string {
 	return key + ", " + table + "id"
 }
 
-// findsOne tells whether the query can find at most one resource: by name or id,
-// as identity providers look before they write.
+// findsOne reports whether the query matches at most one resource: by name or ID, as identity
+// providers query before they write.
 func (q Query) findsOne() bool {
 	return len(q.From) == 1 && q.Offset == 0 && q.Limit > 0 && !q.Sorted && one(q.From[0].Where)
 }
@@ -170,7 +171,7 @@ func one(c Condition) bool {
 	return false
 }
 
-// match is the from and where of a query.
+// match returns the from and where clauses of a query.
 func (b *builder) match(q Query) (string, error) {
 	var parts []string
 	for _, s := range q.From {
@@ -193,7 +194,7 @@ func (b *builder) match(q Query) (string, error) {
 
 type sortKey struct{ sql, cast string }
 
-// sortKey is what resources are ordered by, in each type's own way.
+// sortKey returns the expression by which the resources of each type are sorted.
 func (b *builder) sortKey(q Query) (sortKey, error) {
 	if !q.Sorted {
 		return sortKey{sql: "null", cast: "text"}, nil
@@ -209,7 +210,7 @@ func (b *builder) sortKey(q Query) (sortKey, error) {
 			return sortKey{}, err
 		}
 		if key.cast != "" && key.cast != cast {
-			return sortKey{}, fmt.Errorf("%w: the types of the values to sort by differ", ErrUnsortable)
+			return sortKey{}, fmt.Errorf("%w: the attribute has different types in the resource types", ErrUnsortable)
 		}
 		if key.sql, key.cast = sql, cast; len(q.From) > 1 {
 			cases = append(cases, "when "+b.arg(s.Type)+" then "+sql)
@@ -227,7 +228,7 @@ func (b *builder) sortKey(q Query) (sortKey, error) {
 func (b *builder) sortValue(f Field) (sql, sqlType string, err error) {
 	switch f.Place {
 	case InEdges, InGroups, InSchemas:
-		return "", "", fmt.Errorf("%w: %s cannot be sorted by", ErrUnsortable, f.Path[0])
+		return "", "", fmt.Errorf("%w: %s is not sortable", ErrUnsortable, f.Path[0])
 	case InUniqueName:
 		return "r.unique_name", `text collate "C"`, nil // resources_unique_name
 	case InDocument:
@@ -243,7 +244,8 @@ func (b *builder) sortValue(f Field) (sql, sqlType string, err error) {
 		value = "e.element ->> " + b.arg(f.Sub)
 	}
 	list := strings.Replace(b.list(resourceScope, f.Path), " e (element)", " with ordinality e (element, n)", 1)
-	return cast("(select "+value+" from "+list+" order by (e.element ->> 'primary') = 'true' desc nulls last, n limit 1)", f)
+	return cast("(select "+value+" from "+list+
+		" order by (e.element ->> 'primary') = 'true' desc nulls last, n limit 1)", f)
 }
 
 func cast(sql string, f Field) (value, cast string, err error) {
@@ -261,7 +263,7 @@ func cast(sql string, f Field) (value, cast string, err error) {
 	return sql + ` collate "C"`, `text collate "C"`, nil
 }
 
-// after is the condition that a resource stands behind a position.
+// after returns the condition that a resource comes after a position.
 func (b *builder) after(q Query, key sortKey) string {
 	id := b.arg(q.After.ID)
 	if !q.Sorted {
@@ -281,20 +283,26 @@ func (b *builder) after(q Query, key sortKey) string {
 	return " and (" + k + " > " + value + " or (" + k + " = " + value + " and r.id > " + id + ") or " + k + " is null)"
 }
 
-// Members returns, for each of the groups, at most limit of its members behind
-// the id `after`, in the order of ids. It relies on the primary key of edges.
-func (s *Store) Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUID, after uuid.UUID, limit int) (map[uuid.UUID][]Edge, error) {
+// Members returns, for each of the groups, at most limit of its members in the order of IDs,
+// starting after the ID after. It relies on the primary key of edges.
+func (s *Store) Members(ctx context.Context, tenant uuid.UUID, groups []uuid.UUID, after uuid.UUID,
+	limit int,
+) (map[uuid.UUID][]Edge, error) {
 	members := make(map[uuid.UUID][]Edge, len(groups))
 	var group uuid.UUID
 	e := Edge{Attribute: EdgeMembers}
-	collect := database.Each([]any{&group, &e.Target, &e.Type, &e.Display}, func() { members[group] = append(members[group], e) })
-	err := database.Together(ctx, s.db, tenant, database.Statement{Args: []any{tenant, groups, after, limit}, Collect: collect, SQL: `
+	collect := database.Each([]any{&group, &e.Target, &e.Type, &e.Display},
+		func() { members[group] = append(members[group], e) })
+	err := database.Together(ctx, s.db, tenant, database.Statement{
+		Args:    []any{tenant, groups, after, limit},
+		Collect: collect, SQL: `
 		select g.id, m.id, m.type, m.display from unnest($2::uuid[]) g (id) cross join lateral (
 		  select t.id, t.type, coalesce(t.display_name, '') display
 		    from edges e join resources t on t.tenant_id = e.tenant_id and t.id = e.target_id and t.deleted_at is null
 		   where e.tenant_id = $1 and e.source_id = g.id and e.attribute = 'members' and e.target_id > $3
 		   order by e.target_id limit $4) m
-		 order by g.id, m.id`})
+		 order by g.id, m.id`,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)
 	}

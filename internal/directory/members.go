@@ -10,10 +10,12 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// MatchMembers returns those members of a group, and of the resources that are
-// about to be added, that meet a condition, whose fields are those of the edge:
-// value, type and display.
-func MatchMembers(ctx context.Context, on database.Batcher, tenant, group uuid.UUID, added []uuid.UUID, where Condition) ([]uuid.UUID, error) {
+// MatchMembers returns the members of a group, and the resources that are about to be added
+// to it, that meet a condition. The condition's fields are those of the edge: value, type and
+// display.
+func MatchMembers(ctx context.Context, on database.Batcher, tenant, group uuid.UUID, added []uuid.UUID,
+	where Condition,
+) ([]uuid.UUID, error) {
 	if added == nil {
 		added = []uuid.UUID{}
 	}

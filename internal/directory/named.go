@@ -11,7 +11,7 @@ import (
 	"github.com/leaverhq/leaver/internal/textkey"
 )
 
-// Named is a principal as people know it.
+// Named is a principal with its name.
 type Named struct {
 	ID         uuid.UUID `json:"id"`
 	Type       string    `json:"type"`
@@ -20,16 +20,18 @@ type Named struct {
 }
 
 const named = `
-	select r.id, r.type, coalesce(r.unique_name, ''), exists (select 1 from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)
+	select r.id, r.type, coalesce(r.unique_name, ''), exists (select 1 from restrictions x
+	  where x.tenant_id = r.tenant_id and x.principal_id = r.id)
 	  from resources r where r.tenant_id = $1 and r.type in ('User', 'Agent') and `
 
-// ByName returns the principals of that userName or agentUserName: a User and an
-// Agent at most.
+// ByName returns the principals with the userName or agentUserName: at most one User and one
+// Agent.
 func (s *Store) ByName(ctx context.Context, tenant uuid.UUID, name string) ([]Named, error) {
-	return s.named(ctx, tenant, named+`r.unique_name = $2 and r.deleted_at is null order by r.type desc`, textkey.Fold(name))
+	return s.named(ctx, tenant, named+`r.unique_name = $2 and r.deleted_at is null order by r.type desc`,
+		textkey.Fold(name))
 }
 
-// Named returns the principals of those ids, the deleted ones too.
+// Named returns the principals with the IDs, including deleted ones.
 func (s *Store) Named(ctx context.Context, tenant uuid.UUID, ids ...uuid.UUID) ([]Named, error) {
 	return s.named(ctx, tenant, named+`r.id = any ($2) order by r.id`, ids)
 }
@@ -37,7 +39,7 @@ func (s *Store) Named(ctx context.Context, tenant uuid.UUID, ids ...uuid.UUID) (
 func (s *Store) named(ctx context.Context, tenant uuid.UUID, sql string, arg any) ([]Named, error) {
 	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Named], sql, tenant, arg)
 	if err != nil {
-		return nil, fmt.Errorf("look for principals: %w", err)
+		return nil, fmt.Errorf("look up principals: %w", err)
 	}
 	return found, nil
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Store reads resources. Writes go through package lifecycle, which commits
-// them together with what they mean.
+// Store reads resources. Writes go through package lifecycle, which commits them with their
+// restrictions and events.
 type Store struct {
 	db     *database.DB
 	counts counts
@@ -22,27 +22,31 @@ type Store struct {
 // NewStore returns the store on db.
 func NewStore(db *database.DB) *Store { return &Store{db: db, counts: newCounts()} }
 
-// shown is what an answer needs of a row r of resources. The extensions come as words,
-// which costs less than an array; no URN has a blank. Most users have no relations, and
-// cost two index probes for that.
-const shown = `r.id, r.document, r.version, r.created_at, r.modified_at, array_to_string(r.extensions, ' ') as extensions,
-	case when r.type = 'Agent' or exists (select 1 from restrictions x where x.tenant_id = r.tenant_id and x.principal_id = r.id)
-	       or exists (select 1 from edges m where m.tenant_id = r.tenant_id and m.target_id = r.id and m.attribute = 'members')
+// shown are the columns of a response from a row r of resources. The extensions are joined by
+// spaces, which costs less than an array; a URN contains no space. Most users have no
+// relations; checking that costs two index probes.
+const shown = `r.id, r.document, r.version, r.created_at, r.modified_at,
+	array_to_string(r.extensions, ' ') as extensions,
+	case when r.type = 'Agent' or exists (select 1 from restrictions x where x.tenant_id = r.tenant_id
+	  and x.principal_id = r.id)
+	       or exists (select 1 from edges m where m.tenant_id = r.tenant_id and m.target_id = r.id
+	         and m.attribute = 'members')
 	     then relations_of(r.tenant_id, r.id) end as relations`
 
-// relations are a resource's rows of other tables.
+// relations are a resource's rows in other tables.
 type relations struct {
 	Restriction *Restriction `json:"restriction"`
 	Groups      []Edge       `json:"groups"`
 	Edges       []Edge       `json:"edges"`
 }
 
-// scanShown reads [shown], and what else was selected behind it.
+// scanShown scans [shown], followed by others.
 func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
 	var related []byte
 	var extensions string
 	document := (*[]byte)(&r.Document)
-	if err := row.Scan(append([]any{&r.ID, document, &r.Version, &r.Created, &r.Modified, &extensions, &related}, others...)...); err != nil {
+	if err := row.Scan(append([]any{&r.ID, document, &r.Version, &r.Created, &r.Modified, &extensions, &related},
+		others...)...); err != nil {
 		return err
 	}
 	if extensions != "" {
@@ -53,7 +57,7 @@ func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
 	}
 	var m relations
 	if err := json.Unmarshal(related, &m); err != nil {
-		return fmt.Errorf("read the relations of a resource: %w", err)
+		return fmt.Errorf("decode the relations of a resource: %w", err)
 	}
 	r.Restriction, r.Groups, r.Edges = m.Restriction, m.Groups, m.Edges
 	return nil
@@ -61,15 +65,17 @@ func scanShown(row pgx.CollectableRow, r *Resource, others ...any) error {
 
 const (
 	readColumns = `select ` + shown + `, r.unique_name, r.display_name, r.external_id, r.active, r.valid_until`
-	readSQL     = readColumns + ` from resources r where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null`
-	lockSQL     = readColumns + `,
+	readSQL     = readColumns + ` from resources r where r.tenant_id = $1 and r.id = $2 and r.type = $3
+		and r.deleted_at is null`
+	lockSQL = readColumns + `,
 		r.version <> (select b.version from resources b where b.tenant_id = r.tenant_id and b.id = r.id),
-		exists (select 1 from mappings m where m.tenant_id = r.tenant_id), exists (select 1 from streams s where s.tenant_id = r.tenant_id)
+		exists (select 1 from mappings m where m.tenant_id = r.tenant_id), exists (select 1 from streams s
+		  where s.tenant_id = r.tenant_id)
 		from resources r where r.tenant_id = $1 and r.id = $2 and r.type = $3 and r.deleted_at is null for no key update of r`
 )
 
-// Read returns the statement that reads a live resource into one, which stays the zero
-// Resource where there is none.
+// Read returns the statement that reads a live resource into its last argument, which becomes
+// the zero Resource if there is none.
 func Read(tenant uuid.UUID, resourceType string, id uuid.UUID, into *Resource) database.Statement {
 	return read(readSQL, tenant, resourceType, id, into)
 }
@@ -78,9 +84,9 @@ func Read(tenant uuid.UUID, resourceType string, id uuid.UUID, into *Resource) d
 type Locked struct {
 	Resource
 	// Outdated: the row changed while waiting for the lock. The resource must be read again,
-	// since its restriction is that of before.
+	// since its restriction may be outdated.
 	Outdated bool
-	// HasRules and HasStreams report whether the tenant has mapping rules, and streams.
+	// HasRules and HasStreams are whether the tenant has mapping rules and streams.
 	HasRules, HasStreams bool
 }
 
@@ -89,7 +95,9 @@ func Lock(tenant uuid.UUID, resourceType string, id uuid.UUID, into *Locked) dat
 	return read(lockSQL, tenant, resourceType, id, &into.Resource, &into.Outdated, &into.HasRules, &into.HasStreams)
 }
 
-func read(sql string, tenant uuid.UUID, resourceType string, id uuid.UUID, into *Resource, others ...any) database.Statement {
+func read(sql string, tenant uuid.UUID, resourceType string, id uuid.UUID, into *Resource,
+	others ...any,
+) database.Statement {
 	return database.Statement{SQL: sql, Args: []any{tenant, id, resourceType}, Collect: func(rows pgx.Rows) error {
 		*into = Resource{}
 		for rows.Next() {
@@ -98,7 +106,8 @@ func read(sql string, tenant uuid.UUID, resourceType string, id uuid.UUID, into 
 			if err := scanShown(rows, into, fields...); err != nil {
 				return err
 			}
-			into.Type, into.UniqueName, into.Display, into.ExternalID = resourceType, orEmpty(unique), orEmpty(display), orEmpty(external)
+			into.Type, into.UniqueName, into.Display, into.ExternalID = resourceType, orEmpty(unique),
+				orEmpty(display), orEmpty(external)
 		}
 		return rows.Err()
 	}}

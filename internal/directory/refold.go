@@ -9,38 +9,42 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Keys are what a stored resource is compared by.
+// Keys are the comparison keys of a stored resource.
 type Keys struct {
 	UniqueName, ExternalID string
 	Folded                 json.RawMessage
-	// Unique are the values that must be unique beside the unique name, by attribute.
+	// Unique are the values that must be unique in addition to the unique name, by attribute.
 	Unique map[string]string
 }
 
 // Keyer returns the keys of a tenant's stored documents of a resource type.
 type Keyer func(resourceType string, document []byte) (Keys, error)
 
-// Collision is a value that two resources of one type have, which an older version took for
-// two values. The resource keeps its old key: filters do not find it by the value, and a
+// Collision is a value that two resources of one type share, and that an older version stored
+// as two different values. The resource keeps its old key: filters do not find it by the value, and a
 // request that changes the value gets a uniqueness error.
 type Collision struct {
 	Tenant, Attribute, Value string
 	ID, Other                uuid.UUID
 }
 
-// String names both resources.
+// String returns a message that names both resources and the next step.
 func (c Collision) String() string {
-	return fmt.Sprintf("tenant %s: %s %q of %s is that of %s: rename or delete one of them", c.Tenant, c.Attribute, c.Value, c.ID, c.Other)
+	return fmt.Sprintf("tenant %s: %s %q of %s is also that of %s: rename or delete one of them", c.Tenant,
+		c.Attribute, c.Value, c.ID, c.Other)
 }
 
-// refoldBatch is how many resources are changed in one transaction.
+// refoldBatch bounds how many resources are changed in one transaction.
 const refoldBatch = 500
 
-// Refold stores the comparison keys of the resources that have none, as the owner of the
-// tables. keyer returns the one of a tenant. It can be repeated.
-func Refold(ctx context.Context, conn *pgx.Conn, keyer func(ctx context.Context, tenant uuid.UUID) (Keyer, error)) (n int, collisions []Collision, err error) {
+// Refold stores the comparison keys of the resources that have none. conn must have the rights
+// of the owner of the tables; keyer returns the [Keyer] of a tenant. It can be repeated.
+func Refold(ctx context.Context, conn *pgx.Conn,
+	keyer func(ctx context.Context, tenant uuid.UUID) (Keyer, error),
+) (n int, collisions []Collision, err error) {
 	rows, err := conn.Query(ctx, `select id, name from tenants t
-		where exists (select 1 from resources r where r.tenant_id = t.id and r.deleted_at is null and r.folded is null) order by name`)
+		where exists (select 1 from resources r where r.tenant_id = t.id and r.deleted_at is null
+		  and r.folded is null) order by name`)
 	if err != nil {
 		return 0, nil, fmt.Errorf("list tenants: %w", err)
 	}
@@ -84,7 +88,8 @@ type unfolded struct {
 
 func refoldSome(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, keyer Keyer) (int, []Collision, error) {
 	rows, err := tx.Query(ctx, `select id, type, document from resources
-		where tenant_id = $1 and deleted_at is null and folded is null order by id limit $2 for no key update`, tenant, refoldBatch)
+		where tenant_id = $1 and deleted_at is null and folded is null order by id limit $2 for no key update`,
+		tenant, refoldBatch)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -107,7 +112,9 @@ func refoldSome(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, keyer Keyer) (
 	return len(batch), collisions, nil
 }
 
-func refoldOne(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r unfolded, keys Keys) (collisions []Collision, err error) {
+func refoldOne(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r unfolded,
+	keys Keys,
+) (collisions []Collision, err error) {
 	var taken *uuid.UUID
 	err = tx.QueryRow(ctx, `
 		with taken as (
@@ -130,7 +137,8 @@ func refoldOne(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r unfolded, key
 			   where u.tenant_id = $1 and u.type = $3 and u.attribute = $4 and u.value = $5 and u.resource_id <> $2),
 			changed as (
 			  update unique_values set value = $5
-			   where tenant_id = $1 and type = $3 and attribute = $4 and resource_id = $2 and value <> $5 and not exists (select 1 from taken))
+			   where tenant_id = $1 and type = $3 and attribute = $4 and resource_id = $2 and value <> $5
+			     and not exists (select 1 from taken))
 			select (select resource_id from taken)`, tenant, r.ID, r.Type, attribute, value).Scan(&taken)
 		if err != nil {
 			return nil, err

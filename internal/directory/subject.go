@@ -14,11 +14,12 @@ import (
 	"github.com/leaverhq/leaver/internal/textkey"
 )
 
-// The errors of subjects.
+// The errors of subject identifiers.
 var (
-	// ErrInvalidSubject: not a subject identifier that leaver knows (RFC 9493).
-	ErrInvalidSubject = fault.New(fault.Invalid, "the subject identifier is malformed, or of a format that is not supported")
-	// ErrAmbiguousSubject: several principals are meant; none is acted upon.
+	// ErrInvalidSubject is returned for a malformed or unsupported subject identifier (RFC
+	// 9493).
+	ErrInvalidSubject = fault.New(fault.Invalid, "the subject identifier is malformed, or its format is not supported")
+	// ErrAmbiguousSubject is returned when a subject identifier names several principals.
 	ErrAmbiguousSubject = fault.New(fault.Unprocessable, "the subject identifier names several principals")
 )
 
@@ -39,25 +40,29 @@ type subjectID struct {
 	Application json.RawMessage   `json:"application"`
 }
 
-// whole tells whether a complex subject means the user, and not one session or device
-// of hers, nor somebody of another tenant's.
+// whole reports whether a complex subject identifies a user, and neither limits it to a
+// session, a device or an application nor names a tenant.
 func (id subjectID) whole() bool {
 	return id.Tenant == nil && id.Session == nil && id.Device == nil && id.Application == nil
 }
 
-// BySubject finds whom a subject identifier names. The `sub` of the issuer who speaks is
-// what the IdP calls a principal: externalId, or an agent's subject; where the issuer is
-// own, it is the SCIM id. An e-mail address is a userName, or else one user's. The deleted are
-// found by their id.
+// BySubject returns the principal that a subject identifier names. The `sub` of issuer, the
+// sender, is an externalId or an agent's subject; the `sub` of own, leaver's issuer, is a SCIM
+// ID. An e-mail address is matched with userNames first, then with users' addresses. Deleted
+// principals are found by their ID only.
 // Errors: [ErrInvalidSubject], [ErrNotFound], [ErrAmbiguousSubject].
-func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, own, issuer string) (Named, error) {
+func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage,
+	own, issuer string,
+) (Named, error) {
 	return s.bySubject(ctx, tenant, raw, issuers{own, issuer}, false)
 }
 
-// issuers are those whose subjects are known: leaver's own, and who speaks.
+// issuers are the issuers whose subjects are known: leaver's own, and the sender.
 type issuers struct{ own, speaker string }
 
-func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, of issuers, nested bool) (Named, error) {
+func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, of issuers,
+	nested bool,
+) (Named, error) {
 	var id subjectID
 	if json.Unmarshal(raw, &id) != nil || strings.ContainsRune(string(raw), 0) || strings.Contains(string(raw), `\u0000`) {
 		return Named{}, ErrInvalidSubject
@@ -71,11 +76,12 @@ func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 		if id.Issuer == of.own {
 			return s.byID(ctx, tenant, id.Subject)
 		}
-		if id.Issuer != of.speaker { // what another calls somebody may be anybody's here
+		if id.Issuer != of.speaker { // subjects of other issuers are unknown here
 			return Named{}, ErrNotFound
 		}
 		return s.only(ctx, tenant, named+`r.deleted_at is null and (
-			(r.type = 'User' and r.external_id = $2) or (r.type = 'Agent' and (r.external_id = $2 or r.folded ->> 'subject' = $2)))`, textkey.Exact(id.Subject))
+			(r.type = 'User' and r.external_id = $2)
+			  or (r.type = 'Agent' and (r.external_id = $2 or r.folded ->> 'subject' = $2)))`, textkey.Exact(id.Subject))
 	case id.Format == "email" && id.Email != "":
 		return s.byEmail(ctx, tenant, id.Email)
 	case id.Format == "account" && strings.HasPrefix(id.URI, "acct:"):
@@ -92,11 +98,13 @@ func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 	return Named{}, ErrInvalidSubject
 }
 
-// maxAliases bounds how many identifiers of one subject are looked for.
+// maxAliases bounds how many identifiers of one subject are looked up.
 const maxAliases = 5
 
-// byAliases takes the first identifier that names somebody.
-func (s *Store) byAliases(ctx context.Context, tenant uuid.UUID, identifiers []json.RawMessage, of issuers) (Named, error) {
+// byAliases returns the principal of the first identifier that names one.
+func (s *Store) byAliases(ctx context.Context, tenant uuid.UUID, identifiers []json.RawMessage,
+	of issuers,
+) (Named, error) {
 	if len(identifiers) > maxAliases {
 		return Named{}, ErrInvalidSubject
 	}
@@ -124,7 +132,8 @@ func (s *Store) byID(ctx context.Context, tenant uuid.UUID, text string) (Named,
 	return s.only(ctx, tenant, named+`r.id = $2`, id)
 }
 
-// byEmail prefers the userName, which is unique; an address that several have names none.
+// byEmail matches the userName first, which is unique, then the users' addresses. Errors:
+// [ErrNotFound], [ErrAmbiguousSubject].
 func (s *Store) byEmail(ctx context.Context, tenant uuid.UUID, email string) (Named, error) {
 	email = textkey.Fold(email)
 	found, err := s.only(ctx, tenant, named+`r.type = 'User' and r.unique_name = $2 and r.deleted_at is null`, email)

@@ -18,27 +18,26 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// Cause is the lifecycle event by which entitlements are computed.
+// Cause is the lifecycle event that causes an evaluation of entitlements.
 type Cause struct {
 	Event uuid.UUID
-	// Ends: the event's own workflow ends what was granted under what is lost.
-	// Otherwise each principal that has something to end becomes a mover of its own.
+	// Ends: the event's own workflow ends the credentials whose entitlement is lost.
+	// Otherwise Compute emits a mover event for each principal with such credentials.
 	Ends bool
 }
 
-// MaxBatch bounds how many principals are computed in one transaction.
+// MaxBatch bounds how many principals are evaluated in one transaction.
 const MaxBatch = 250
 
-// Compute derives what principals are entitled to anew, and stores the difference
-// with what it means: what was granted under something lost is being ended from the
-// commit on, by a mover event. Of several computations of one principal the last to
-// run has seen every change that any of them was for. Where the tenant has no rules
-// it does nothing.
+// Compute evaluates the entitlements of principals and stores the difference. In the same
+// transaction it marks the credentials whose entitlement is lost as ending, in a mover event.
+// Of concurrent evaluations of one principal, the last one sees all changes that caused them.
+// It does nothing if the tenant has no rules.
 func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUID, by Cause) ([]connectors.EntitlementChange, error) {
 	var changes []connectors.EntitlementChange
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
 		ids := sorted(principals)
-		// No row, no lock: what rules there are is asked for again behind it.
+		// Return without a lock if there are no rules. They are read again under the lock.
 		if _, _, err := s.current(ctx, tx, of); err != nil {
 			return err
 		}
@@ -63,13 +62,14 @@ func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUI
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("compute entitlements: %w", err)
+		return nil, fmt.Errorf("evaluate entitlements: %w", err)
 	}
 	return changes, nil
 }
 
-// lock takes the principals' rows, in one order for all. What follows is planned for
-// the tables as they are: a plan of when they were small would read them whole.
+// lock locks the principals' rows, in a fixed order, and deletes their invalidations. It also
+// forces custom plans for the transaction, since a plan that was cached while the tables were
+// small would scan them.
 func lock(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `set local plan_cache_mode = force_custom_plan`); err != nil {
 		return err
@@ -77,7 +77,7 @@ func lock(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) error {
 	if err := lockRows(ctx, tx, of, ids); err != nil {
 		return err
 	}
-	// Behind the lock, and before anything is read: a later invalidation is evaluated later.
+	// After the lock and before any read, so that a later invalidation causes another evaluation.
 	_, err := tx.Exec(ctx, `delete from invalidations where tenant_id = $1 and principal_id = any ($2)`, of, ids)
 	return err
 }
@@ -88,25 +88,28 @@ func lockRows(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) err
 			insert into computations (tenant_id, principal_id) select $1, p from unnest($2::uuid[]) p
 			on conflict do nothing`, Args: []any{of, ids}},
 		database.Statement{SQL: `
-			select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id for update`, Args: []any{of, ids}})
+			select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id
+			  for update`, Args: []any{of, ids}})
 }
 
-// sorted returns ids in the one order in which their rows are locked.
+// sorted returns ids in the order in which their rows are locked.
 func sorted(ids []uuid.UUID) []uuid.UUID {
 	return slices.SortedFunc(slices.Values(ids), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 }
 
-// principal is whom rules are applied to, and whether anything applies.
+// principal is a principal to which rules are applied if it is here.
 type principal struct {
 	mapping.Principal
-	here bool // alive, and not restricted
+	here bool // not restricted
 }
 
-// readPrincipals reads documents and groups, of whoever is deleted neither.
+// readPrincipals reads the documents and groups of the principals that are not deleted.
 func readPrincipals(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) ([]principal, error) {
 	rows, err := tx.Query(ctx, `
-		select r.id, r.type, r.document, not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = r.id)
-		  from resources r where r.tenant_id = $1 and r.id = any ($2) and r.type in ('User', 'Agent') and r.deleted_at is null order by r.id`, of, ids)
+		select r.id, r.type, r.document, not exists (select 1 from restrictions x where x.tenant_id = $1
+		  and x.principal_id = r.id)
+		  from resources r where r.tenant_id = $1 and r.id = any ($2) and r.type in ('User', 'Agent')
+		    and r.deleted_at is null order by r.id`, of, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -136,10 +139,10 @@ func readPrincipals(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUI
 	return read, err
 }
 
-// groupsSQL finds the groups of many principals, directly or through others; as
-// groups_of does of one. `union` ends circles; `offset 0` keeps each step a look into
-// an index: planners think of tables that have just grown as small, and of recursions
-// as large enough to read all of a directory.
+// groupsSQL selects the groups of many principals, directly or through other groups, as
+// groups_of does for one. `union` ends cycles. `offset 0` forces an index lookup in each step:
+// the planner underestimates tables that have just grown, and overestimates recursions so much
+// that it would scan the directory.
 const groupsSQL = `
 	with recursive up (principal_id, group_id, direct) as (
 	  select p.id, g.id, true from unnest($2::uuid[]) p (id)` + groupsAbove + `
@@ -152,12 +155,14 @@ const groupsSQL = `
 	     from resources g where g.tenant_id = $1 and g.id = u.group_id offset 0) g
 	 order by u.principal_id, u.group_id`
 
-// groupsAbove leads from p to the groups g that it is a member of.
+// groupsAbove joins p with the groups g that it is a member of.
 const groupsAbove = `
-	   cross join lateral (select e.source_id from edges e where e.tenant_id = $1 and e.target_id = p.id and e.attribute = 'members' offset 0) e
-	   cross join lateral (select g.id from resources g where g.tenant_id = $1 and g.id = e.source_id and g.deleted_at is null offset 0) g`
+	   cross join lateral (select e.source_id from edges e where e.tenant_id = $1 and e.target_id = p.id
+	     and e.attribute = 'members' offset 0) e
+	   cross join lateral (select g.id from resources g where g.tenant_id = $1 and g.id = e.source_id
+	     and g.deleted_at is null offset 0) g`
 
-// derived is what principals are entitled to, as columns.
+// derived holds the evaluated entitlements of principals, as columns.
 type derived struct {
 	principals []uuid.UUID
 	names      []string
@@ -171,15 +176,16 @@ func derive(rules *mapping.Rules, read []principal) derived {
 			continue
 		}
 		for name, sources := range rules.Apply(p.Principal).Entitlements {
-			encoded, _ := json.Marshal(sources) // texts and ids encode
-			d.principals, d.names, d.sources = append(d.principals, p.ID), append(d.names, name), append(d.sources, string(encoded))
+			encoded, _ := json.Marshal(sources) // strings and IDs always encode
+			d.principals, d.names, d.sources = append(d.principals, p.ID), append(d.names, name),
+				append(d.sources, string(encoded))
 		}
 	}
 	return d
 }
 
-// writeGroups stores which groups the computation met, of the restricted too: who
-// has entered or left one since is found by comparing.
+// writeGroups stores the groups that the evaluation has read, also those of restricted
+// principals. [Store.Moved] compares them to find the principals that joined or left a group.
 func writeGroups(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID, read []principal) error {
 	principals, groups, directs := []uuid.UUID{}, []uuid.UUID{}, []bool{}
 	for _, p := range read {
@@ -188,17 +194,20 @@ func writeGroups(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID, 
 		}
 	}
 	_, err := tx.Exec(ctx, `
-		with met as materialized (select * from unnest($3::uuid[], $4::uuid[], $5::boolean[]) m (principal_id, group_id, direct)),
+		with met as materialized (select * from unnest($3::uuid[], $4::uuid[], $5::boolean[]) m (principal_id,
+		  group_id, direct)),
 		gone as (
 		  delete from computed_groups c where c.tenant_id = $1 and c.principal_id = any ($2)
 		     and not exists (select 1 from met where met.principal_id = c.principal_id and met.group_id = c.group_id))
-		insert into computed_groups as c (tenant_id, principal_id, group_id, direct) select $1, principal_id, group_id, direct from met
-		on conflict (tenant_id, principal_id, group_id) do update set direct = excluded.direct where c.direct <> excluded.direct`,
+		insert into computed_groups as c (tenant_id, principal_id, group_id, direct) select $1, principal_id,
+		  group_id, direct from met
+		on conflict (tenant_id, principal_id, group_id) do update set direct = excluded.direct
+		  where c.direct <> excluded.direct`,
 		of, ids, principals, groups, directs)
 	return err
 }
 
-// writeSQL stores the difference, and its audit trail.
+// writeSQL stores the difference and its audit trail.
 const writeSQL = `
 	with wanted as materialized (
 	  select * from unnest($3::uuid[], $4::text[], $5::jsonb[]) w (principal_id, name, sources)),
@@ -207,8 +216,10 @@ const writeSQL = `
 	     and not exists (select 1 from wanted w where w.principal_id = e.principal_id and w.name = e.name)
 	  returning e.principal_id, e.name),
 	stored as (
-	  insert into entitlements as e (tenant_id, principal_id, name, sources) select $1, principal_id, name, sources from wanted
-	  on conflict (tenant_id, principal_id, name) do update set sources = excluded.sources where e.sources is distinct from excluded.sources
+	  insert into entitlements as e (tenant_id, principal_id, name, sources) select $1, principal_id, name, sources
+	    from wanted
+	  on conflict (tenant_id, principal_id, name) do update set sources = excluded.sources
+	    where e.sources is distinct from excluded.sources
 	  returning e.principal_id, e.name, xmax = 0 as new),
 	changed as (
 	  select principal_id, name, true gained from stored where new union all select principal_id, name, false from lost),
@@ -259,7 +270,8 @@ func (w writer) notify(ctx context.Context, changes []connectors.EntitlementChan
 		return nil
 	}
 	var workflow string
-	err := w.tx.QueryRow(ctx, `select workflow_id from lifecycle_events where tenant_id = $1 and id = $2`, w.of, w.by.Event).Scan(&workflow)
+	err := w.tx.QueryRow(ctx, `select workflow_id from lifecycle_events where tenant_id = $1 and id = $2`, w.of,
+		w.by.Event).Scan(&workflow)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
@@ -276,8 +288,8 @@ func (w writer) notify(ctx context.Context, changes []connectors.EntitlementChan
 	return database.Send(ctx, w.tx, ssf.Record(w.of, signals...))
 }
 
-// endedSQL finds live items that were granted under an entitlement that is not held. What
-// a restricted principal holds is a leaver's.
+// endedSQL selects live items that were granted under an entitlement that the principal does
+// not have. The items of a restricted principal belong to its leaver event.
 const endedSQL = `
 	with wanted as materialized (select * from unnest($3::uuid[], $4::text[]) w (principal_id, name))
 	select i.id, r.id, r.type, r.version from inventory i
@@ -300,7 +312,9 @@ func (w writer) end(ctx context.Context, d derived) error {
 			moved = append(moved, p)
 		}
 	})
-	err := database.Send(ctx, w.tx, database.Statement{SQL: endedSQL, Args: []any{w.of, w.ids, d.principals, d.names}, Collect: collect})
+	err := database.Send(ctx, w.tx, database.Statement{
+		SQL: endedSQL, Args: []any{w.of, w.ids, d.principals, d.names}, Collect: collect,
+	})
 	if err != nil || len(items) == 0 {
 		return err
 	}
@@ -326,7 +340,8 @@ func (w writer) end(ctx context.Context, d derived) error {
 // move emits a mover for each principal, and sets the event of each item.
 func (w writer) move(ctx context.Context, moved []lifecycle.Principal, holders, events []uuid.UUID) error {
 	actor := "leaver"
-	err := w.tx.QueryRow(ctx, `select actor from lifecycle_events where tenant_id = $1 and id = $2`, w.of, w.by.Event).Scan(&actor)
+	err := w.tx.QueryRow(ctx, `select actor from lifecycle_events where tenant_id = $1 and id = $2`, w.of,
+		w.by.Event).Scan(&actor)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
@@ -358,7 +373,9 @@ func (s *Store) Withdraw(ctx context.Context, of uuid.UUID, principals []uuid.UU
 			return err
 		}
 		var lost []change
-		err := database.Send(ctx, tx, database.Statement{Args: []any{of, ids, event}, Collect: database.All(&lost, pgx.RowToStructByPos[change]), SQL: `
+		err := database.Send(ctx, tx, database.Statement{
+			Args:    []any{of, ids, event},
+			Collect: database.All(&lost, pgx.RowToStructByPos[change]), SQL: `
 			with lost as (
 			  delete from entitlements e
 			   where e.tenant_id = $1 and e.principal_id = any ($2)
@@ -366,8 +383,10 @@ func (s *Store) Withdraw(ctx context.Context, of uuid.UUID, principals []uuid.UU
 			  returning e.principal_id, e.name),
 			recorded as (
 			  insert into entitlement_changes (tenant_id, principal_id, name, gained, version, event_id)
-			  select $1, l.principal_id, l.name, false, c.version, $3 from lost l join computations c on c.tenant_id = $1 and c.principal_id = l.principal_id)
-			select principal_id, name, false from lost order by principal_id, name`})
+			  select $1, l.principal_id, l.name, false, c.version, $3 from lost l
+			    join computations c on c.tenant_id = $1 and c.principal_id = l.principal_id)
+			select principal_id, name, false from lost order by principal_id, name`,
+		})
 		if err != nil || len(lost) == 0 {
 			return err
 		}

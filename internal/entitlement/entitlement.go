@@ -1,5 +1,5 @@
-// Package entitlement keeps a tenant's mapping rules, version by version, and what
-// each principal is entitled to by them, with its provenance.
+// Package entitlement stores the versions of a tenant's mapping rules, and the entitlements
+// that each principal has by them, with their sources.
 package entitlement
 
 import (
@@ -22,17 +22,17 @@ import (
 
 // The errors of this package.
 var (
-	// ErrNoMapping: the tenant has no rules, and derives nothing.
-	ErrNoMapping = fault.New(fault.NotFound, "the tenant has no mapping yet: `leaver mapping apply` makes one")
-	// ErrNoVersion: no version of the rules has that number.
-	ErrNoVersion = fault.New(fault.NotFound, "the mapping has no such version")
-	// ErrOutdated: somebody has applied another version meanwhile.
-	ErrOutdated = fault.New(fault.Conflict, "the mapping was changed meanwhile: look at the difference again")
-	// ErrUnknownPrincipal: no live User or Agent of the tenant has that id.
+	// ErrNoMapping is returned when the tenant has no mapping rules.
+	ErrNoMapping = fault.New(fault.NotFound, "the tenant has no mapping: run `leaver mapping apply`")
+	// ErrNoVersion is returned when no version of the rules has the number.
+	ErrNoVersion = fault.New(fault.NotFound, "the mapping has no such version: run `leaver mapping history`")
+	// ErrOutdated is returned when another version was applied concurrently.
+	ErrOutdated = fault.New(fault.Conflict, "another version of the mapping was applied meanwhile: run `leaver mapping diff` again")
+	// ErrUnknownPrincipal is returned when no live User or Agent of the tenant has the ID.
 	ErrUnknownPrincipal = fault.New(fault.NotFound, "no such principal")
 )
 
-// Store keeps rules and entitlements.
+// Store stores rules and entitlements.
 type Store struct {
 	db         *database.DB
 	vocabulary func([]tenant.Schema) (mapping.Vocabulary, error)
@@ -47,13 +47,13 @@ type rulesKey struct {
 	schemaVersion int64
 }
 
-// NewStore returns the store on db. vocabulary says what rules may name where a
-// tenant has declared those schemas.
+// NewStore returns a store on db. vocabulary returns the attributes that the rules of a tenant
+// with the given schemas may name.
 func NewStore(db *database.DB, vocabulary func([]tenant.Schema) (mapping.Vocabulary, error)) *Store {
 	return &Store{db: db, vocabulary: vocabulary, rules: expirable.NewLRU[rulesKey, *mapping.Rules](maxRules, nil, 0)}
 }
 
-// Version is a document of rules as it was applied.
+// Version is an applied version of the rules.
 type Version struct {
 	Version   int       `json:"version"`
 	Document  string    `json:"document,omitempty"`
@@ -64,13 +64,13 @@ type Version struct {
 
 const versionColumns = `version, document, actor, reason, created_at`
 
-// Current returns the rules in force. Error: [ErrNoMapping].
+// Current returns the current version of the rules. Error: [ErrNoMapping].
 func (s *Store) Current(ctx context.Context, of uuid.UUID) (*Version, error) {
 	return s.one(ctx, of, ErrNoMapping, `
 		select `+versionColumns+` from mappings where tenant_id = $1 order by version desc limit 1`, of)
 }
 
-// Derives tells whether the tenant has rules.
+// Derives reports whether the tenant has rules.
 func (s *Store) Derives(ctx context.Context, of uuid.UUID) (bool, error) {
 	_, err := s.Current(ctx, of)
 	if errors.Is(err, ErrNoMapping) {
@@ -81,7 +81,8 @@ func (s *Store) Derives(ctx context.Context, of uuid.UUID) (bool, error) {
 
 // Get returns one version. Error: [ErrNoVersion].
 func (s *Store) Get(ctx context.Context, of uuid.UUID, version int) (*Version, error) {
-	return s.one(ctx, of, ErrNoVersion, `select `+versionColumns+` from mappings where tenant_id = $1 and version = $2`, of, version)
+	return s.one(ctx, of, ErrNoVersion, `select `+versionColumns+` from mappings where tenant_id = $1
+		and version = $2`, of, version)
 }
 
 func (s *Store) one(ctx context.Context, of uuid.UUID, missing error, sql string, args ...any) (*Version, error) {
@@ -95,8 +96,8 @@ func (s *Store) one(ctx context.Context, of uuid.UUID, missing error, sql string
 	return v, nil
 }
 
-// History returns the versions without their documents, newest first; before is the
-// last of the page before, and 0 begins.
+// History returns the versions without their documents, newest first. before is the last
+// version of the previous page; 0 for the first page.
 func (s *Store) History(ctx context.Context, of uuid.UUID, before, limit int) ([]Version, error) {
 	versions, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[Version], `
 		select version, '', actor, reason, created_at from mappings
@@ -107,13 +108,15 @@ func (s *Store) History(ctx context.Context, of uuid.UUID, before, limit int) ([
 	return versions, nil
 }
 
-// Apply puts a document in force as the next version, and commits the event that
-// has every principal computed anew. base is the version that it replaces; -1 is any.
+// Apply stores a document as the next version, and commits the event that causes an evaluation
+// of every principal. base is the version that it replaces; -1 stands for any.
 // Errors: mapping.Error, [ErrOutdated].
-func (s *Store) Apply(ctx context.Context, of uuid.UUID, document string, base int, by, reason string) (*Version, error) {
+func (s *Store) Apply(ctx context.Context, of uuid.UUID, document string, base int,
+	by, reason string,
+) (*Version, error) {
 	var applied *Version
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
-		// Schemas and rules must fit: of two who change either, one waits.
+		// Schemas and rules must fit, so concurrent changes of them wait for each other.
 		schemas, err := tenant.LockSchemas(ctx, tx, of)
 		if err != nil {
 			return err
@@ -137,11 +140,12 @@ func (s *Store) Apply(ctx context.Context, of uuid.UUID, document string, base i
 			return err
 		}
 		_, err = lifecycle.In(tx, of, lifecycle.Cause{Trigger: lifecycle.TriggerMapping, Actor: by}).
-			Emit(ctx, lifecycle.TeamSync, []string{"mapping"}, lifecycle.Emission{}, lifecycle.Principal{ID: of, Type: "Tenant", Version: int64(applied.Version)})
+			Emit(ctx, lifecycle.TeamSync, []string{"mapping"}, lifecycle.Emission{},
+				lifecycle.Principal{ID: of, Type: "Tenant", Version: int64(applied.Version)})
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("apply a mapping: %w", err)
+		return nil, fmt.Errorf("apply mapping: %w", err)
 	}
 	return applied, nil
 }
@@ -156,7 +160,7 @@ func (s *Store) Rollback(ctx context.Context, of uuid.UUID, version int, by, rea
 	return s.Apply(ctx, of, earlier.Document, -1, by, fmt.Sprintf("back to version %d: %s", version, reason))
 }
 
-// Check tells whether the rules in force can be kept with those schemas.
+// Check returns an error if the current rules do not compile with the schemas.
 func (s *Store) Check(ctx context.Context, of uuid.UUID, schemas []tenant.Schema) error {
 	current, err := s.Current(ctx, of)
 	if errors.Is(err, ErrNoMapping) {
@@ -177,8 +181,8 @@ func (s *Store) compile(document string, schemas []tenant.Schema) (*mapping.Rule
 	return mapping.Compile(document, vocabulary)
 }
 
-// current compiles the rules in force as the transaction sees them, or recalls them.
-// Error: [ErrNoMapping].
+// current returns the compiled rules of the version that the transaction sees, and that
+// version. It caches them. Error: [ErrNoMapping].
 func (s *Store) current(ctx context.Context, tx pgx.Tx, of uuid.UUID) (*mapping.Rules, int, error) {
 	k := rulesKey{tenant: of}
 	err := tx.QueryRow(ctx, `
@@ -198,12 +202,13 @@ func (s *Store) current(ctx context.Context, tx pgx.Tx, of uuid.UUID) (*mapping.
 		return nil, 0, err
 	}
 	var document string
-	if err := tx.QueryRow(ctx, `select document from mappings where tenant_id = $1 and version = $2`, of, k.version).Scan(&document); err != nil {
+	if err := tx.QueryRow(ctx, `select document from mappings where tenant_id = $1 and version = $2`, of,
+		k.version).Scan(&document); err != nil {
 		return nil, 0, err
 	}
 	rules, err := s.compile(document, schemas)
 	if err != nil {
-		return nil, 0, fmt.Errorf("version %d of the mapping: %w", k.version, err)
+		return nil, 0, fmt.Errorf("compile version %d of the mapping: %w", k.version, err)
 	}
 	s.rules.Add(k, rules)
 	return rules, k.version, nil

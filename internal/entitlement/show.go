@@ -17,18 +17,19 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// Entitlement is what a principal is entitled to, and what gave it.
+// Entitlement is an entitlement of a principal with its sources.
 type Entitlement struct {
 	Name    string           `json:"name"`
 	Sources []mapping.Source `json:"sources"`
 	Since   time.Time        `json:"since"`
 }
 
-// Of returns what a principal is entitled to, by name.
+// Of returns a principal's stored entitlements, sorted by name.
 func (s *Store) Of(ctx context.Context, of, principal uuid.UUID) ([]Entitlement, error) {
-	held, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[Entitlement], `select name, sources, since from entitlements where tenant_id = $1 and principal_id = $2 order by name`, of, principal)
+	held, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[Entitlement], `select name, sources, since
+		from entitlements where tenant_id = $1 and principal_id = $2 order by name`, of, principal)
 	if err != nil {
-		return nil, fmt.Errorf("read what %s is entitled to: %w", principal, err)
+		return nil, fmt.Errorf("list entitlements of %s: %w", principal, err)
 	}
 	return held, nil
 }
@@ -42,19 +43,19 @@ type Turn struct {
 	At      time.Time  `json:"at"`
 }
 
-// Turns returns what a principal gained and lost last, newest first.
+// Turns returns the entitlements that a principal has gained and lost, newest first.
 func (s *Store) Turns(ctx context.Context, of, principal uuid.UUID, limit int) ([]Turn, error) {
 	turns, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[Turn], `
 		select name, gained, version, event_id, at from entitlement_changes
 		 where tenant_id = $1 and principal_id = $2 order by id desc limit $3`, of, principal, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read what %s gained and lost: %w", principal, err)
+		return nil, fmt.Errorf("list entitlement changes of %s: %w", principal, err)
 	}
 	return turns, nil
 }
 
-// Test tells what a document would make of a principal; or the rules in force, where
-// it is nil. Errors: mapping.Error, [ErrNoMapping], [ErrUnknownPrincipal].
+// Test evaluates a document for a principal without storing the result; if document is nil,
+// it evaluates the current rules. Errors: mapping.Error, [ErrNoMapping], [ErrUnknownPrincipal].
 func (s *Store) Test(ctx context.Context, of, principal uuid.UUID, document *string) (mapping.Result, error) {
 	var result mapping.Result
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) (err error) {
@@ -78,13 +79,13 @@ func (s *Store) Test(ctx context.Context, of, principal uuid.UUID, document *str
 		return nil
 	})
 	if err != nil {
-		return mapping.Result{}, fmt.Errorf("test a mapping: %w", err)
+		return mapping.Result{}, fmt.Errorf("test mapping: %w", err)
 	}
 	return result, nil
 }
 
-// Live derives what a principal is entitled to now, whatever is stored: for decisions
-// while these are invalidated. Error: [ErrUnknownPrincipal].
+// Live evaluates a principal's current entitlements, for decisions while the stored ones are
+// invalidated. Error: [ErrUnknownPrincipal].
 func (s *Store) Live(ctx context.Context, of, principal uuid.UUID) ([]string, error) {
 	names := []string{}
 	result, err := s.Test(ctx, of, principal, nil)
@@ -94,7 +95,7 @@ func (s *Store) Live(ctx context.Context, of, principal uuid.UUID) ([]string, er
 	return slices.AppendSeq(names, maps.Keys(result.Entitlements)), err
 }
 
-// draft compiles a document that is not in force.
+// draft compiles a document that is not applied.
 func (s *Store) draft(ctx context.Context, tx pgx.Tx, of uuid.UUID, document string) (*mapping.Rules, error) {
 	schemas, err := tenant.ReadSchemas(ctx, tx, of)
 	if err != nil {
@@ -103,15 +104,15 @@ func (s *Store) draft(ctx context.Context, tx pgx.Tx, of uuid.UUID, document str
 	return s.compile(document, schemas)
 }
 
-// Difference is what a document would change, before it applies.
+// Difference lists the changes that a document would cause if it were applied.
 type Difference struct {
-	Base       int            `json:"baseVersion"` // 0 where there are no rules yet
-	Principals int            `json:"principals"`  // that would gain or lose
-	Gained     map[string]int `json:"gained"`      // by how many
+	Base       int            `json:"baseVersion"` // 0 if there are no rules yet
+	Principals int            `json:"principals"`  // number of principals that would gain or lose
+	Gained     map[string]int `json:"gained"`      // number of principals, by entitlement
 	Lost       map[string]int `json:"lost"`
 	Ends       int            `json:"ends"` // credentials and scheduled runs that would be ended
 	Failed     map[string]int `json:"failed,omitempty"`
-	// Changes names the first of the principals.
+	// Changes lists the first maxNamed principals.
 	Changes []connectors.EntitlementChange `json:"changes"`
 }
 
@@ -120,9 +121,9 @@ const (
 	diffPage = 1000
 )
 
-// Diff tells who would gain and lose what by a document. It reads a page of
-// principals at a time. Errors: mapping.Error, [ErrOutdated] where other rules are
-// applied meanwhile.
+// Diff returns the entitlements that principals would gain and lose by a document. It reads
+// one page of principals at a time. Errors: mapping.Error, and [ErrOutdated] if other rules
+// are applied meanwhile.
 func (s *Store) Diff(ctx context.Context, of uuid.UUID, document string) (Difference, error) {
 	d := Difference{Base: -1, Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int), Changes: []connectors.EntitlementChange{}}
 	var rules *mapping.Rules
@@ -141,15 +142,18 @@ func (s *Store) Diff(ctx context.Context, of uuid.UUID, document string) (Differ
 		after = ids[len(ids)-1]
 	}
 	if err != nil {
-		return d, fmt.Errorf("compare a mapping: %w", err)
+		return d, fmt.Errorf("compare mapping: %w", err)
 	}
 	return d, nil
 }
 
-func (s *Store) diffPage(ctx context.Context, of uuid.UUID, rules *mapping.Rules, ids []uuid.UUID, d *Difference) error {
+func (s *Store) diffPage(ctx context.Context, of uuid.UUID, rules *mapping.Rules, ids []uuid.UUID,
+	d *Difference,
+) error {
 	return s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
 		var version int
-		if err := tx.QueryRow(ctx, `select coalesce(max(version), 0) from mappings where tenant_id = $1`, of).Scan(&version); err != nil {
+		if err := tx.QueryRow(ctx, `select coalesce(max(version), 0) from mappings where tenant_id = $1`,
+			of).Scan(&version); err != nil {
 			return err
 		}
 		if d.Base >= 0 && d.Base != version {
@@ -160,13 +164,15 @@ func (s *Store) diffPage(ctx context.Context, of uuid.UUID, rules *mapping.Rules
 		if err != nil {
 			return err
 		}
-		held, err := namesOf(ctx, tx, `select principal_id, name from entitlements where tenant_id = $1 and principal_id = any ($2)`, of, ids)
+		held, err := namesOf(ctx, tx, `select principal_id, name from entitlements where tenant_id = $1
+			and principal_id = any ($2)`, of, ids)
 		if err != nil {
 			return err
 		}
 		granted, err := namesOf(ctx, tx, `
 			select principal_id, entitlement from inventory
-			 where tenant_id = $1 and principal_id = any ($2) and state = 'live' and entitlement ~ '^(team|role|scope):.'`, of, ids)
+			 where tenant_id = $1 and principal_id = any ($2) and state = 'live'
+			   and entitlement ~ '^(team|role|scope):.'`, of, ids)
 		if err != nil {
 			return err
 		}
@@ -184,7 +190,7 @@ func (s *Store) diffPage(ctx context.Context, of uuid.UUID, rules *mapping.Rules
 	})
 }
 
-// add counts one principal in.
+// add adds one principal to the difference.
 func (d *Difference) add(id uuid.UUID, wanted map[string][]mapping.Source, held, granted []string) {
 	c := connectors.EntitlementChange{Principal: id}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {

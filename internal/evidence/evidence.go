@@ -1,6 +1,5 @@
-// Package evidence keeps what shows that a credential is dead: a row for each
-// step of each attempt, append-only. Temporal's history keeps only the last
-// attempt, and only until its retention ends.
+// Package evidence stores the evidence that a credential is dead: an append-only row for each step of
+// each attempt. Temporal's history has only the last attempt, and only until its retention ends.
 package evidence
 
 import (
@@ -16,7 +15,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// maxDetail bounds a detail in bytes: it is a reason, not a transcript.
+// maxDetail limits a detail, in bytes: it is a reason, not a transcript.
 const maxDetail = 500
 
 // Record is one step of one attempt at one item.
@@ -27,7 +26,7 @@ type Record struct {
 	RunID      string    `json:"runId"`
 	ActivityID string    `json:"activityId"`
 	Attempt    int       `json:"attempt"`
-	Step       string    `json:"step"`    // probe-before, revoke, rotate, cancel, block, probe-after; a rotation's own
+	Step       string    `json:"step"`    // probe-before, revoke, rotate, cancel, block, probe-after, or a rotation's step
 	Outcome    string    `json:"outcome"` // alive, dead, unknown, done, gone, refused, failed
 	Detail     string    `json:"detail,omitempty"`
 	At         time.Time `json:"at"` // when the step ended
@@ -41,16 +40,19 @@ type Store struct {
 // NewStore returns the store on db.
 func NewStore(db *database.DB) *Store { return &Store{db: db} }
 
-// Insert is the statement that appends records: param is that of their JSON,
-// the tenant is $1. Others can make it part of theirs.
+// Insert returns the statement that appends records. param is the parameter of their JSON (see
+// [Encode]); $1 is the tenant. It can be part of a larger statement.
 func Insert(param string) string {
-	return `insert into evidence (tenant_id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome, detail, at)
-		select $1, r."itemId", r."cascadeId", r."workflowId", r."runId", r."activityId", r.attempt, r.step, r.outcome, coalesce(r.detail, ''), r.at
-		  from jsonb_to_recordset(` + param + `::jsonb) as r ("itemId" uuid, "cascadeId" uuid, "workflowId" text, "runId" text,
+	return `insert into evidence (
+		  tenant_id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome, detail, at)
+		select $1, r."itemId", r."cascadeId", r."workflowId", r."runId", r."activityId",
+		       r.attempt, r.step, r.outcome, coalesce(r.detail, ''), r.at
+		  from jsonb_to_recordset(` + param + `::jsonb) as r (
+		       "itemId" uuid, "cascadeId" uuid, "workflowId" text, "runId" text,
 		       "activityId" text, attempt int, step text, outcome text, detail text, at timestamptz)`
 }
 
-// Encode is the JSON that [Insert] reads, with details cut to their bound.
+// Encode returns the JSON that [Insert] reads, with details truncated to maxDetail bytes.
 func Encode(records []Record) ([]byte, error) {
 	bounded := make([]Record, len(records))
 	for i, r := range records {
@@ -76,21 +78,22 @@ func (s *Store) Append(ctx context.Context, tenant uuid.UUID, records ...Record)
 	return nil
 }
 
-// SawAlive tells whether any attempt of the cascade saw the item alive: the
-// positive control without which a negative proves nothing (I6). With ofAccount it
-// may have been any cascade's look at the same account, within a day.
+// SawAlive reports whether an attempt of the cascade found the item alive: the positive control without
+// which a negative probe proves nothing (I6). If ofAccount is true, a probe of the same account by any
+// cascade within a day counts too.
 func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofAccount bool) (bool, error) {
 	saw, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from evidence
 		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-before' and outcome = 'alive')
 		or $4 and exists (
 		  select 1 from inventory i
-		    join inventory o on o.tenant_id = i.tenant_id and o.connector = i.connector and o.kind = i.kind and o.reference = i.reference
-		    join evidence e on e.tenant_id = o.tenant_id and e.item_id = o.id and e.step = 'probe-before' and e.outcome = 'alive'
-		     and e.at > now() - interval '1 day'
+		    join inventory o on o.tenant_id = i.tenant_id and o.connector = i.connector
+		     and o.kind = i.kind and o.reference = i.reference
+		    join evidence e on e.tenant_id = o.tenant_id and e.item_id = o.id
+		     and e.step = 'probe-before' and e.outcome = 'alive' and e.at > now() - interval '1 day'
 		   where i.tenant_id = $1 and i.id = $2)`, tenant, item, event, ofAccount)
 	if err != nil {
-		return false, fmt.Errorf("look for a positive control: %w", err)
+		return false, fmt.Errorf("read the positive control of item %s: %w", item, err)
 	}
 	return saw, nil
 }
@@ -99,49 +102,57 @@ func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofA
 func (s *Store) Acted(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {
 	acted, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from evidence
-		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step not in ('probe-before', 'prove-possession'))`, tenant, item, event)
+		 where tenant_id = $1 and item_id = $2 and event_id = $3
+		   and step not in ('probe-before', 'prove-possession'))`, tenant, item, event)
 	if err != nil {
-		return false, fmt.Errorf("look for attempts at item %s: %w", item, err)
+		return false, fmt.Errorf("read the attempts at item %s: %w", item, err)
 	}
 	return acted, nil
 }
 
-// Looks sums up the probes after a downstream had confirmed an item's end.
+// Looks summarizes the probes after a downstream has confirmed an item's end.
 type Looks struct {
-	Failed int  // could not tell
-	Alive  bool // one saw it alive
+	Failed int  // number of probes without a result
+	Alive  bool // a probe found the item alive
 }
 
-// LooksAfter returns what a cascade's probes have seen of an item after its confirmed end.
+// LooksAfter returns the summary of a cascade's probes of an item after its confirmed end.
 func (s *Store) LooksAfter(ctx context.Context, tenant, item, event uuid.UUID) (Looks, error) {
 	looks, err := database.Row(ctx, s.db, tenant, pgx.RowToStructByPos[Looks], `
 		select count(*) filter (where outcome = 'unknown'), coalesce(bool_or(outcome = 'alive'), false)
-		  from evidence where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-after'`, tenant, item, event)
+		  from evidence
+		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-after'`, tenant, item, event)
 	if err != nil {
 		return Looks{}, fmt.Errorf("read the probes of item %s: %w", item, err)
 	}
 	return looks, nil
 }
 
-// Blocked tells whether a cascade has blocked an item while its brake was held, or
-// was told for good that it cannot.
+// Blocked reports whether a cascade has blocked an item while it was held for approval, or whether the
+// downstream has permanently refused that.
 func (s *Store) Blocked(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {
 	blocked, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
-		select exists (select 1 from evidence where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'block')`, tenant, item, event)
+		select exists (select 1 from evidence
+		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'block')`, tenant, item, event)
 	if err != nil {
-		return false, fmt.Errorf("look whether the item is blocked: %w", err)
+		return false, fmt.Errorf("read whether item %s is blocked: %w", item, err)
 	}
 	return blocked, nil
 }
 
-// ByEvent returns a page of a cascade's evidence in the order of writing, after
-// the record with that number; the numbers come beside the records.
-func (s *Store) ByEvent(ctx context.Context, tenant, event uuid.UUID, after int64, limit int) (records []Record, last int64, err error) {
+// ByEvent returns a page of a cascade's evidence in the order of writing, after the record with the
+// number after. last is the number of the last record.
+func (s *Store) ByEvent(
+	ctx context.Context, tenant, event uuid.UUID, after int64, limit int,
+) (records []Record, last int64, err error) {
 	var r Record
-	fields := []any{&last, &r.Item, &r.Event, &r.WorkflowID, &r.RunID, &r.ActivityID, &r.Attempt, &r.Step, &r.Outcome, &r.Detail, &r.At}
+	fields := []any{
+		&last, &r.Item, &r.Event, &r.WorkflowID, &r.RunID, &r.ActivityID, &r.Attempt, &r.Step, &r.Outcome, &r.Detail, &r.At,
+	}
+	collect := database.Each(fields, func() { records = append(records, r) })
 	err = database.Together(ctx, s.db, tenant, database.Statement{Args: []any{tenant, event, after, limit}, SQL: `
 		select id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome, detail, at from evidence
-		 where tenant_id = $1 and event_id = $2 and id > $3 order by id limit $4`, Collect: database.Each(fields, func() { records = append(records, r) })})
+		 where tenant_id = $1 and event_id = $2 and id > $3 order by id limit $4`, Collect: collect})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read evidence: %w", err)
 	}

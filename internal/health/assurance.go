@@ -1,5 +1,5 @@
-// Package assurance keeps what shows that deprovisioning works: how the
-// reconciler and the nightly drill ended, and the counts that alerts watch.
+// Package assurance stores the results of the reconciler and of the nightly self-test (drill), and reads
+// the health of the installation for alerts.
 package health
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Kind is what ran.
+// Kind is the kind of a scheduled run.
 type Kind string
 
 // The kinds.
@@ -23,7 +23,7 @@ const (
 	Drill     Kind = "drill"
 )
 
-// Store reads and writes assurances.
+// Store stores the results of runs and reads the installation's health.
 type Store struct {
 	db *database.DB
 }
@@ -31,45 +31,48 @@ type Store struct {
 // NewStore returns the store on db.
 func NewStore(db *database.DB) *Store { return &Store{db} }
 
-// Record stores how a run ended.
+// Record stores the result of a run.
 func (s *Store) Record(ctx context.Context, kind Kind, passed bool, result any) error {
 	encoded, err := json.Marshal(result)
 	if err != nil {
 		return fmt.Errorf("encode the result: %w", err)
 	}
-	if err := database.Exec(ctx, s.db, uuid.Nil, `insert into assurances (kind, passed, result) values ($1, $2, $3)`, kind, passed, encoded); err != nil {
-		return fmt.Errorf("record a %s: %w", kind, err)
+	err = database.Exec(ctx, s.db, uuid.Nil,
+		`insert into assurances (kind, passed, result) values ($1, $2, $3)`, kind, passed, encoded)
+	if err != nil {
+		return fmt.Errorf("store the result of a %s run: %w", kind, err)
 	}
 	return nil
 }
 
-// Health is what an operator must know of the whole installation.
+// Health is the health of the whole installation.
 type Health struct {
-	Unstarted int64 // events that no workflow was started for within a minute
+	Unstarted int64 // events without a workflow after a minute
 	Survivors int64
 	Waived    int64
 	Unbound   int64
-	Brakes    int64 // held
-	// Invalidations and Signals are for how long what was committed has not been computed, and
-	// what receivers are to be told has waited, at most; in seconds.
+	Brakes    int64 // tenants with cascades that are held for approval
+	// Invalidations and Signals are the ages of the oldest change that has not been evaluated and of
+	// the oldest undelivered signal, in seconds.
 	Invalidations, Signals float64
 	Running                int64   // cascades that are open and not held
 	Oldest                 float64 // age of the oldest of them, in seconds
-	Unbegun                int64   // started a minute ago, and taken up by no worker
-	Stalled                float64 // for how long, at most, one has made no progress; in seconds
-	Unasked                int64   // failed, since a connector could not be asked what it holds
-	// When each kind of run that is scheduled was first scheduled.
+	Unbegun                int64   // started over a minute ago, but not run by a worker
+	Stalled                float64 // longest time without progress of one of them, in seconds
+	Unasked                int64   // failed because the discovery of a connector failed
+	// Scheduled is when each kind of run that is scheduled was first scheduled.
 	Scheduled map[Kind]time.Time
-	// When each kind of run last passed, and last failed; zero is never.
+	// Passed and Failed are when each kind of run last passed and last failed, if it did.
 	Passed, Failed map[Kind]time.Time
 }
 
-// Health reads the counts of all tenants, and nothing of anybody's.
+// Health reads counts over all tenants, and no data of a tenant.
 func (s *Store) Read(ctx context.Context) (Health, error) {
 	h := Health{Scheduled: make(map[Kind]time.Time), Passed: make(map[Kind]time.Time), Failed: make(map[Kind]time.Time)}
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `
-			select h.unstarted, h.survivors, h.waived, h.unbound, h.brakes, w.invalidations, w.signals, r.running, r.oldest, r.unbegun, r.stalled, r.unasked
+			select h.unstarted, h.survivors, h.waived, h.unbound, h.brakes, w.invalidations, w.signals,
+			       r.running, r.oldest, r.unbegun, r.stalled, r.unasked
 			  from installation_health() h, waiting_health() w, running_health() r`).
 			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unbound, &h.Brakes, &h.Invalidations, &h.Signals,
 				&h.Running, &h.Oldest, &h.Unbegun, &h.Stalled, &h.Unasked); err != nil {
@@ -81,7 +84,8 @@ func (s *Store) Read(ctx context.Context) (Health, error) {
 		}
 		var of Kind
 		var since time.Time
-		if _, err := pgx.ForEachRow(scheduled, []any{&of, &since}, func() error { h.Scheduled[of] = since; return nil }); err != nil {
+		_, err = pgx.ForEachRow(scheduled, []any{&of, &since}, func() error { h.Scheduled[of] = since; return nil })
+		if err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `select kind, passed, max(at) from assurances group by kind, passed`)
@@ -118,7 +122,7 @@ func Schedule(ctx context.Context, conn *pgx.Conn, kinds ...Kind) error {
 		with gone as (delete from assurance_schedules where kind <> all ($1))
 		insert into assurance_schedules (kind) select unnest($1::text[]) on conflict do nothing`, names)
 	if err != nil {
-		return fmt.Errorf("store what is scheduled: %w", err)
+		return fmt.Errorf("store the scheduled kinds of runs: %w", err)
 	}
 	return nil
 }

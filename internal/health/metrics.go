@@ -7,11 +7,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// scrapeTimeout bounds what a scrape waits for PostgreSQL.
+// scrapeTimeout limits the queries of a scrape.
 const scrapeTimeout = 5 * time.Second
 
-// collector tells the installation's health to whoever scrapes: it is PostgreSQL
-// that remembers, so every process tells the same, and a restart forgets nothing.
+// collector exposes the installation's health as metrics. It reads them from PostgreSQL at each scrape,
+// so all processes expose the same values, and a restart does not reset them.
 type collector struct {
 	store *Store
 
@@ -26,30 +26,36 @@ func NewCollector(store *Store) prometheus.Collector {
 		return prometheus.NewDesc("leaver_"+name, help, labels, nil)
 	}
 	return &collector{
-		store:         store,
-		up:            gauge("postgresql_up", "Whether PostgreSQL answered this scrape."),
-		unstarted:     gauge("events_unstarted", "Lifecycle events older than a minute that no workflow was started for."),
-		survivors:     gauge("survivors", "Credentials and scheduled runs that outlived a cascade."),
-		waived:        gauge("waived", "Survivors with a waiver that has not expired."),
-		unbound:       gauge("unbound", "Credentials that connectors found and that are not registered."),
-		brakes:        gauge("brakes_held", "Tenants whose brake on mass deactivation is held."),
-		invalidations: gauge("entitlements_uncomputed_seconds", "For how long, at most, a change of groups, attributes or rules has not been computed."),
-		signals:       gauge("signals_waiting_seconds", "For how long, at most, a security event has waited for a receiver of an enabled stream."),
-		running:       gauge("cascades_running", "Number of cascades that are open and not held by a deactivation threshold."),
-		oldest:        gauge("cascade_oldest_seconds", "Age of the oldest open cascade that is not held by a deactivation threshold."),
-		unbegun:       gauge("cascades_unbegun", "Number of cascades that were started a minute ago and that no worker has taken up."),
-		stalled:       gauge("cascade_stalled_seconds", "Longest time for which an open cascade has made no progress."),
-		unasked:       gauge("cascades_unasked", "Number of failed cascades for which a connector could not be asked what it holds."),
-		scheduled:     gauge("assurance_scheduled_timestamp_seconds", "Time at which the reconciler or the drill was first scheduled.", "kind"),
-		passed:        gauge("assurance_passed_timestamp_seconds", "When the reconciler or the drill last passed.", "kind"),
-		failed:        gauge("assurance_failed_timestamp_seconds", "When the reconciler or the drill last failed.", "kind"),
+		store: store,
+		up:    gauge("postgresql_up", "Whether PostgreSQL answered this scrape."),
+		unstarted: gauge("events_unstarted",
+			"Number of lifecycle events older than a minute for which no workflow was started."),
+		survivors: gauge("survivors", "Number of credentials and scheduled runs that a cascade failed to end."),
+		waived:    gauge("waived", "Number of unrevoked credentials and scheduled runs with a valid waiver."),
+		unbound:   gauge("unbound", "Number of credentials that connectors found and that are not registered."),
+		brakes: gauge("brakes_held",
+			"Number of tenants with cascades that a deactivation threshold holds for approval."),
+		invalidations: gauge("entitlements_uncomputed_seconds",
+			"Age of the oldest change of groups, attributes or rules that has not been evaluated."),
+		signals: gauge("signals_waiting_seconds", "Age of the oldest undelivered security event of an enabled stream."),
+		running: gauge("cascades_running", "Number of cascades that are open and not held by a deactivation threshold."),
+		oldest: gauge("cascade_oldest_seconds",
+			"Age of the oldest open cascade that is not held by a deactivation threshold."),
+		unbegun: gauge("cascades_unbegun",
+			"Number of cascades that were started over a minute ago and that no worker has taken up."),
+		stalled: gauge("cascade_stalled_seconds", "Longest time for which an open cascade has made no progress."),
+		unasked: gauge("cascades_unasked", "Number of failed cascades for which the discovery of a connector failed."),
+		scheduled: gauge("assurance_scheduled_timestamp_seconds",
+			"Time at which the reconciler or the drill was first scheduled.", "kind"),
+		passed: gauge("assurance_passed_timestamp_seconds", "Time at which the reconciler or the drill last passed.", "kind"),
+		failed: gauge("assurance_failed_timestamp_seconds", "Time at which the reconciler or the drill last failed.", "kind"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
 
-// Collect implements prometheus.Collector. Without PostgreSQL it tells just that.
+// Collect implements prometheus.Collector. Without PostgreSQL it exposes only leaver_postgresql_up.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
@@ -74,8 +80,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	tell(c.unbegun, float64(h.Unbegun))
 	tell(c.stalled, h.Stalled)
 	tell(c.unasked, float64(h.Unasked))
-	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed} {
-		for kind, at := range times { // never is no time
+	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{
+		c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed,
+	} {
+		for kind, at := range times { // without an entry if it never happened
 			tell(desc, float64(at.UnixMilli())/1000, string(kind))
 		}
 	}

@@ -16,16 +16,21 @@ import (
 func DecodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
 	switch {
 	case r.Header.Get("Content-Type") == "":
-		return Problem{Status: http.StatusBadRequest, Detail: "send application/json"}
+		return Problem{Status: http.StatusBadRequest, Detail: "Content-Type must be application/json, got none"}
 	case !isJSON(r):
-		return Problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
+		return Problem{Status: http.StatusUnsupportedMediaType, Detail: fmt.Sprintf(
+			"Content-Type must be application/json, got %q", r.Header.Get("Content-Type"))}
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		return unread(err)
 	}
-	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !unambiguous(raw) || json.Unmarshal(raw, into) != nil {
-		return Problem{Status: http.StatusBadRequest, Detail: "want a JSON object, with no two members of one name, whose members have the types that the specification says"}
+	trimmed := bytes.TrimLeft(raw, " \t\r\n")
+	if len(trimmed) == 0 || trimmed[0] != '{' || !unambiguous(raw) || json.Unmarshal(raw, into) != nil {
+		return Problem{
+			Status: http.StatusBadRequest,
+			Detail: "the body must be a JSON object with unique member names and with member types as specified",
+		}
 	}
 	return nil
 }
@@ -34,30 +39,33 @@ func DecodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
 func ExtendDeadlines(w http.ResponseWriter, limit time.Duration) {
 	until := time.Now().Add(limit)
 	control := http.NewResponseController(w)
-	_, _ = control.SetReadDeadline(until), control.SetWriteDeadline(until) // if refused, the server cuts the request off
+	_, _ = control.SetReadDeadline(until), control.SetWriteDeadline(until) // on error the server's timeouts apply
 }
 
-// isJSON reports whether a request says that its body is JSON.
+// isJSON reports whether the request's Content-Type is application/json.
 func isJSON(r *http.Request) bool {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return err == nil && media == "application/json"
 }
 
-// unread is the problem of a body that could not be read: it is too long, or the connection
+// unread returns the problem for a body that could not be read: it is too long, or the connection
 // broke.
 func unread(err error) error {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return Problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body is longer than %d KiB", tooLarge.Limit>>10)}
+		return Problem{
+			Status: http.StatusRequestEntityTooLarge,
+			Detail: fmt.Sprintf("the body is longer than %d KiB", tooLarge.Limit>>10),
+		}
 	}
 	return Problem{Status: http.StatusBadRequest, Detail: "failed to read the body: send the request again"}
 }
 
-// unambiguous tells whether no object has two members of one name, in whatever case:
-// of two readers each could take another. What is no JSON is told elsewhere.
+// unambiguous reports whether no object has duplicate member names, ignoring case: parsers differ
+// in which duplicate they use. It does not check that raw is valid JSON.
 func unambiguous(raw []byte) bool {
-	var names [][]byte // of the objects that are open
-	var first []int    // where the names of each begin
+	var names [][]byte // of the open objects
+	var first []int    // index of each open object's first name
 	for i := 0; i < len(raw); i++ {
 		switch raw[i] {
 		case '{', '[':
@@ -75,8 +83,9 @@ func unambiguous(raw []byte) bool {
 			if rest := bytes.TrimLeft(raw[min(i+1, len(raw)):], " \t\r\n"); len(first) == 0 || len(rest) == 0 || rest[0] != ':' {
 				continue // a value
 			}
-			// A name needs no escapes.
-			if bytes.IndexByte(text, '\\') >= 0 || slices.ContainsFunc(names[first[len(first)-1]:], func(n []byte) bool { return bytes.EqualFold(n, text) }) {
+			// An escaped name could hide a duplicate.
+			duplicate := func(n []byte) bool { return bytes.EqualFold(n, text) }
+			if bytes.IndexByte(text, '\\') >= 0 || slices.ContainsFunc(names[first[len(first)-1]:], duplicate) {
 				return false
 			}
 			names = append(names, text)
@@ -85,7 +94,7 @@ func unambiguous(raw []byte) bool {
 	return true
 }
 
-// stringAt is what stands in the JSON string that begins there, and where it ends.
+// stringAt returns the content of the JSON string at start, and the index of its closing quote.
 func stringAt(raw []byte, start int) (text []byte, end int) {
 	for i := start + 1; i < len(raw); i++ {
 		switch raw[i] {
@@ -98,5 +107,5 @@ func stringAt(raw []byte, start int) (text []byte, end int) {
 	return raw[start+1:], len(raw)
 }
 
-// maxNesting bounds how deep a body nests.
+// maxNesting limits the nesting depth of a body.
 const maxNesting = 32

@@ -25,9 +25,9 @@ type Problem struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
 	Detail string `json:"detail"`
-	// RetryAfter is in seconds; 0 says nothing.
+	// RetryAfter is in seconds; 0 means the default of the status, which may be none.
 	RetryAfter int `json:"-"`
-	// Line and Column are where a mapping's mistake is, from 1.
+	// Line and Column are the position of an error in a mapping document, from 1.
 	Line   int `json:"line,omitempty"`
 	Column int `json:"column,omitempty"`
 }
@@ -78,9 +78,10 @@ func ProblemOf(err error) Problem {
 func Fail(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	p := ProblemOf(err)
 	p.Title = http.StatusText(p.Status)
-	if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil { // not of a client that is gone
+	if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil { // not if the client has disconnected
 		log.LogAttrs(r.Context(), slog.LevelError, "request failed",
-			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", p.Status), slog.Any("error", err))
+			slog.String("method", r.Method), slog.String("path", r.URL.Path),
+			slog.Int("status", p.Status), slog.Any("error", err))
 	}
 	if p.RetryAfter == 0 && p.Status == http.StatusServiceUnavailable {
 		p.RetryAfter = 5
@@ -99,7 +100,7 @@ func RefuseUnknown(r chi.Router, log *slog.Logger) {
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
 		Allow(w, req, r)
-		Fail(w, req, log, Problem{Status: http.StatusMethodNotAllowed, Detail: "the endpoint does not take " + req.Method})
+		Fail(w, req, log, Problem{Status: http.StatusMethodNotAllowed, Detail: "the endpoint does not support " + req.Method})
 	})
 }
 
@@ -137,7 +138,10 @@ func Decode(w http.ResponseWriter, r *http.Request, into any) error {
 // DecodeUpTo is [Decode] with another limit, in bytes.
 func DecodeUpTo(w http.ResponseWriter, r *http.Request, limit int64, into any) error {
 	if r.Header.Get("Content-Type") != "" && !isJSON(r) {
-		return Problem{Status: http.StatusUnsupportedMediaType, Detail: "send application/json"}
+		return Problem{
+			Status: http.StatusUnsupportedMediaType,
+			Detail: "Content-Type must be application/json, got " + strconv.Quote(r.Header.Get("Content-Type")),
+		}
 	}
 	return DecodeStrict(json.NewDecoder(http.MaxBytesReader(w, r.Body, limit)), into)
 }
@@ -148,7 +152,7 @@ func DecodeStrict(d *json.Decoder, into any) error {
 	err := d.Decode(into)
 	if err == nil {
 		if _, err := d.Token(); !errors.Is(err, io.EOF) {
-			return Problem{Status: http.StatusBadRequest, Detail: "something follows the JSON object"}
+			return Problem{Status: http.StatusBadRequest, Detail: "unexpected data after the JSON object"}
 		}
 		return nil
 	}
@@ -158,9 +162,12 @@ func DecodeStrict(d *json.Decoder, into any) error {
 	case errors.As(err, &tooLarge):
 		return unread(err)
 	case errors.As(err, &wrongType):
-		return Problem{Status: http.StatusBadRequest, Detail: wrongType.Field + ": the value has the wrong type"}
+		return Problem{Status: http.StatusBadRequest, Detail: wrongType.Field + " has the wrong type, got " + wrongType.Value}
 	case strings.HasPrefix(err.Error(), "json: unknown field"):
 		return Problem{Status: http.StatusBadRequest, Detail: strings.TrimPrefix(err.Error(), "json: ")}
 	}
-	return Problem{Status: http.StatusBadRequest, Detail: "the body is not valid: want a JSON object as the OpenAPI document at /v1/openapi.yaml says"}
+	return Problem{
+		Status: http.StatusBadRequest,
+		Detail: "the body must be a JSON object as described in /v1/openapi.yaml",
+	}
 }

@@ -49,18 +49,18 @@ func (tx *Tx) endOrphans(ctx context.Context, changed uuid.UUID) (int, error) {
 	return len(orphans), nil
 }
 
-// maxLockRounds bounds how often agents that are found after the lock are locked too.
+// maxLockRounds bounds the attempts to lock a set of agents that changes concurrently.
 const maxLockRounds = 5
 
-// lockAgents locks the agents that a query selects for a principal, and returns them as they
-// are then. Error: database.ErrUnavailable, if concurrent changes keep adding agents.
+// lockAgents locks the agents that a query selects for a principal, and returns their state
+// under the lock. Error: database.ErrUnavailable, if concurrent changes keep adding agents.
 func (tx *Tx) lockAgents(ctx context.Context, sql string, principal uuid.UUID) ([]agent, error) {
 	args := []any{tx.tenant, principal}
 	for range maxLockRounds {
 		var locked, agents []agent
 		err := tx.send(ctx,
 			database.Statement{SQL: sql + "for no key update of a", Args: args, Collect: collectAgents(&locked)},
-			// Another statement sees what was committed while the lock was waited for.
+			// A second statement sees what was committed during the wait for the lock.
 			database.Statement{SQL: sql, Args: args, Collect: collectAgents(&agents)})
 		if err != nil {
 			return nil, err
@@ -70,16 +70,19 @@ func (tx *Tx) lockAgents(ctx context.Context, sql string, principal uuid.UUID) (
 			return agents, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: the agents of %s keep changing", database.ErrUnavailable, principal)
+	return nil, fmt.Errorf("%w: the agents of %s changed during each of %d attempts to lock them: try again",
+		database.ErrUnavailable, principal, maxLockRounds)
 }
 
-// orphansSQL selects agents among the changed resource and those that it owns, or a group
-// above it. The ids are an array, so that the query uses the primary key.
+// orphansSQL selects the active agents without an active owner among $2, the agents that it
+// owns, and the agents that a group above it owns. The ids are an array, so that the query
+// uses the primary key.
 const orphansSQL = `
 	with recursive above (id) as (
 	  select $2::uuid
 	  union
-	  select e.source_id from above join edges e on e.tenant_id = $1 and e.target_id = above.id and e.attribute = 'members')
+	  select e.source_id from above join edges e on e.tenant_id = $1 and e.target_id = above.id
+	    and e.attribute = 'members')
 	select a.id, a.version, true, false from resources a
 	 where a.tenant_id = $1 and a.type = 'Agent' and a.deleted_at is null
 	   and a.id = any (array(select $2::uuid union select o.source_id from above
@@ -97,7 +100,7 @@ func collectAgents(into *[]agent) func(pgx.Rows) error {
 type settled struct {
 	Actor      string
 	WorkflowID string
-	Restricted bool // false if the principal has returned: its agents are unchanged then
+	Restricted bool // false if the principal has returned; its agents then stay unchanged
 	Manager    *uuid.UUID
 }
 
@@ -112,27 +115,35 @@ const ManagerSQL = `
 	 where r.tenant_id = $1 and r.id = $2 and r.type = 'User' and m.id <> $2
 	   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = m.id)`
 
-// endingSQL selects the agents that would go on without an active owner after $2.
+// endingSQL selects the agents that have no active owner other than $2.
 const endingSQL = `
-	select a.id, a.version, exists (select 1 from edges o where o.tenant_id = $1 and o.source_id = a.id and o.attribute = 'owners'),
+	select a.id, a.version, exists (select 1 from edges o where o.tenant_id = $1 and o.source_id = a.id
+	  and o.attribute = 'owners'),
 	       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = a.id)
-	  from resources a where a.tenant_id = $1 and a.id <> $2 and a.id = any (array(select agents_ending_with($1, $2))) order by a.id `
+	  from resources a where a.tenant_id = $1 and a.id <> $2
+	    and a.id = any (array(select agents_ending_with($1, $2))) order by a.id `
 
-// Settle applies the tenant's policy to the agents that a leaver leaves without an active
-// owner: it hands them over to the leaver's manager, each of them a mover, or suspends
-// them in the leaver's cascade. It can be repeated.
-func (w *Writer) Settle(ctx context.Context, tenant, principal, event uuid.UUID) (handedOver, suspended []uuid.UUID, err error) {
+// Settle applies the tenant's policy to the agents that have no active owner other than the
+// leaver: it hands them over to the leaver's manager, with a mover event for each, or
+// suspends them in the leaver's cascade. It can be repeated.
+func (w *Writer) Settle(
+	ctx context.Context, tenant, principal, event uuid.UUID,
+) (handedOver, suspended []uuid.UUID, err error) {
 	var s settled
 	var agents []agent
 	args := []any{tenant, principal}
 	read := []database.Statement{
 		{
-			SQL: `select e.actor, e.workflow_id, exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = $2), (` + ManagerSQL + `)
+			SQL: `select e.actor, e.workflow_id, exists (select 1 from restrictions x where x.tenant_id = $1
+				and x.principal_id = $2), (` + ManagerSQL + `)
 			        from lifecycle_events e where e.tenant_id = $1 and e.id = $3`,
 			Args: []any{tenant, principal, event}, Collect: database.One(&s, pgx.RowToStructByPos[settled]),
 		},
 	}
-	err = database.Together(ctx, w.db, tenant, append(read[:1:1], database.Statement{SQL: endingSQL, Args: args, Collect: collectAgents(&agents)})...)
+	err = database.Together(ctx, w.db, tenant, append(read[:1:1], database.Statement{
+		SQL: endingSQL, Args: args,
+		Collect: collectAgents(&agents),
+	})...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil, fmt.Errorf("event %s: %w", event, ErrEventNotFound)
 	}
@@ -173,7 +184,7 @@ func (w *Writer) Settle(ctx context.Context, tenant, principal, event uuid.UUID)
 }
 
 // handOver makes the manager an owner of the agents that have owners and are not
-// restricted. Each is a mover, which the relay starts.
+// restricted. It emits a mover event for each; the relay starts the workflows.
 func (tx *Tx) handOver(ctx context.Context, agents []agent, manager uuid.UUID) (ids []uuid.UUID, err error) {
 	var principals []Principal
 	for _, a := range agents {
@@ -193,7 +204,8 @@ func (tx *Tx) handOver(ctx context.Context, agents []agent, manager uuid.UUID) (
 		select $1, a, 'owners', $3 from unnest($2::uuid[]) a on conflict do nothing`, tx.tenant, ids, manager)
 	tx.add(`
 		with changed as (
-		  update resources set version = version + 1, modified_at = now() where tenant_id = $1 and id = any ($2) returning id, version)
+		  update resources set version = version + 1, modified_at = now() where tenant_id = $1 and id = any ($2)
+		    returning id, version)
 		insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
 		select $1, id, 'Agent', version, $3, $4, '{owners}' from changed`, tx.tenant, ids, tx.by.Trigger, tx.by.Actor)
 	_, err = tx.Emit(ctx, Mover, []string{directory.EdgeOwners}, Emission{}, principals...)

@@ -1,5 +1,5 @@
--- Stores a new resource with its audit row and, as the parameters say, its restriction
--- and its event.
+-- Inserts a new resource with its audit row. It also inserts the restriction if $16 is set,
+-- and the event if $18 is set.
 with created as (
   insert into resources (tenant_id, id, type, unique_name, display_name, external_id, active, valid_until, version, document, folded, extensions, created_at, modified_at)
   values ($1, $2, $3, nullif($4, ''), nullif($5, ''), nullif($6, ''), $7, $8, $9, $10, $21, $11, $12, $12)),

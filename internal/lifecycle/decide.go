@@ -7,7 +7,7 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// decision is what a change means.
+// decision is the outcome of a change: its event and its restriction.
 type decision struct {
 	kind     Kind // empty: no workflow
 	restrict bool
@@ -31,7 +31,7 @@ func decide(before, after *directory.Resource, changed []string) decision {
 	restricted := before != nil && before.Restricted()
 	switch {
 	case before == nil && !after.IsActive():
-		// Nothing was ever held under this id: there is nothing to end.
+		// A new principal holds no credentials: there is nothing to end.
 		return decision{restrict: true}
 	case before == nil:
 		return decision{kind: Joiner}
@@ -55,8 +55,8 @@ func decideGroup(before *directory.Resource, changed []string) decision {
 	return decision{}
 }
 
-// difference returns the names of the attributes in which two versions differ, sorted.
-// before is nil for a new resource, all of whose document is new: only its members count.
+// difference returns the sorted names of the attributes in which two versions differ.
+// before is nil for a new resource, for which only the members are reported.
 func difference(before, after *directory.Resource, members bool) []string {
 	changed := []string{}
 	if before != nil {

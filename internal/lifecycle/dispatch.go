@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// startDeadline bounds what a SCIM response waits for Temporal: the IdP's
-	// patience is shorter than an outage. The start itself goes on behind its back.
+	// startDeadline bounds how long a SCIM response waits for Temporal, since identity
+	// providers time out. The start continues in the background.
 	startDeadline = 250 * time.Millisecond
-	// maxConcurrentStarts bounds how many starts are under way at a time.
+	// maxConcurrentStarts bounds the number of concurrent starts.
 	maxConcurrentStarts = 16
-	// maxSenderStarts bounds how many events of one sender are started at once in a
-	// second. Workflows start slower than SCIM writes come: what is over is the
-	// relay's, which lets all take their turns.
+	// maxSenderStarts bounds how many events of one sender are started here per second.
+	// SCIM writes can arrive faster than workflows start; the relay starts the rest, round
+	// robin over the senders.
 	maxSenderStarts = 8
 )
 
-// starts counts the starts that are under way.
+// starts counts the starts in progress.
 type starts struct {
 	mu      sync.Mutex
 	all     int
@@ -33,7 +33,7 @@ type starts struct {
 	running sync.WaitGroup
 }
 
-// sender is who sent an event.
+// sender is the actor of an event within its tenant.
 type sender struct {
 	tenant uuid.UUID
 	actor  string
@@ -63,8 +63,8 @@ func (s *starts) give() {
 }
 
 // dispatch starts the events' workflows, and returns when they are started or
-// startDeadline has passed, whichever is first. What cannot be started now the
-// relay will start; the caller need not know.
+// startDeadline has passed, whichever is first. The relay starts the workflows that
+// dispatch does not.
 func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 	events = slices.DeleteFunc(events, func(e *Event) bool { return e == nil })
 	if len(events) == 0 {
@@ -72,10 +72,11 @@ func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 	}
 	for _, e := range events {
 		if e.Kind == Leaver {
-			w.log.Info("deactivation committed", "tenant", e.Tenant, "principal", e.Principal, "trigger", e.Trigger, "actor", e.Actor, "workflow", e.WorkflowID)
+			w.log.Info("deactivation committed", "tenant", e.Tenant, "principal", e.Principal, "trigger", e.Trigger,
+				"actor", e.Actor, "workflow", e.WorkflowID)
 		}
 	}
-	// The client may be gone by now; the events are committed all the same.
+	// The events are committed even if the client has disconnected.
 	ctx = context.WithoutCancel(ctx)
 	done := make(chan struct{})
 	w.starts.running.Go(func() {
@@ -101,15 +102,15 @@ func (w *Writer) start(ctx context.Context, event Event) {
 	defer w.starts.give()
 	runID, err := w.starter.Start(ctx, event)
 	if err != nil {
-		w.log.Warn("workflow not started yet; the relay will start it", "workflow", event.WorkflowID, "error", err)
+		w.log.Warn("failed to start workflow; relay will retry", "workflow", event.WorkflowID, "error", err)
 		return
 	}
 	if err := markStarted(ctx, w.db, event, runID); err != nil {
-		w.log.Warn("failed to store a started workflow; the relay will find it", "workflow", event.WorkflowID, "error", err)
+		w.log.Warn("failed to store started workflow; relay will retry", "workflow", event.WorkflowID, "error", err)
 	}
 }
 
-// markStarted stores that an event's workflow runs.
+// markStarted stores the run of an event's workflow.
 func markStarted(ctx context.Context, db *database.DB, event Event, runID string) error {
 	err := database.Exec(ctx, db, event.Tenant, `
 		update lifecycle_events set started_at = now(), run_id = $3, last_error = null

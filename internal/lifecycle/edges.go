@@ -10,7 +10,7 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// maxParents bounds how deep agents nest.
+// maxParents bounds the nesting depth of agents.
 const maxParents = 32
 
 // edgeChange is the difference between a resource's stored and wanted edges.
@@ -36,8 +36,8 @@ func (c *edgeChange) members() bool {
 type wantedEdges struct {
 	attributes []string
 	targets    []uuid.UUID
-	wanted     []bool // false: to be removed
-	clear      bool   // all members but those that are wanted are to be removed
+	wanted     []bool // false removes the edge
+	clear      bool   // removes all members that are not wanted
 }
 
 func (w *wantedEdges) name(attribute string, wanted bool, targets ...uuid.UUID) {
@@ -79,8 +79,10 @@ func wanted(before, after *directory.Resource) wantedEdges {
 const edgesSQL = `
 	with named as (select * from unnest($3::text[], $4::uuid[], $5::boolean[]) n (attribute, target_id, wanted))
 	select n.attribute, n.target_id, coalesce(t.type, ''), n.wanted,
-	       not n.wanted or (t.deleted_at is null and not (n.attribute in ('members', 'parent') and n.target_id = $2) and coalesce(t.type = any (case n.attribute
-	         when 'members' then array['User', 'Agent', 'Group'] when 'owners' then array['User', 'Group'] else array['Agent'] end), false)) allowed
+	       not n.wanted or (t.deleted_at is null and not (n.attribute in ('members', 'parent') and n.target_id = $2)
+	         and coalesce(t.type = any (case n.attribute
+	         when 'members' then array['User', 'Agent', 'Group']
+	           when 'owners' then array['User', 'Group'] else array['Agent'] end), false)) allowed
 	  from named n
 	  left join resources t on t.tenant_id = $1 and t.id = n.target_id
 	 where n.wanted <> exists (select 1 from edges e
@@ -125,7 +127,7 @@ func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resourc
 		err = refused
 	}
 	if err != nil {
-		return edgeChange{}, fmt.Errorf("look up the targets of edges: %w", err)
+		return edgeChange{}, fmt.Errorf("look up edge targets: %w", err)
 	}
 	for _, e := range c.added {
 		if e.attribute == directory.EdgeParent {
@@ -158,13 +160,15 @@ func (tx *Tx) setEdges(c *change) {
 		attributes, targets := columns(c.edges.removed)
 		tx.add(`
 			delete from edges e using unnest($3::text[], $4::uuid[]) d (attribute, target_id)
-			 where e.tenant_id = $1 and e.source_id = $2 and e.attribute = d.attribute and e.target_id = d.target_id`, tx.tenant, c.after.ID, attributes, targets)
+			 where e.tenant_id = $1 and e.source_id = $2 and e.attribute = d.attribute
+			   and e.target_id = d.target_id`, tx.tenant, c.after.ID, attributes, targets)
 	}
 	if len(c.edges.added) > 0 {
 		attributes, targets := columns(c.edges.added)
 		tx.add(`
 			insert into edges (tenant_id, source_id, attribute, target_id)
-			select $1, $2, a.attribute, a.target_id from unnest($3::text[], $4::uuid[]) a (attribute, target_id)`, tx.tenant, c.after.ID, attributes, targets)
+			select $1, $2, a.attribute, a.target_id from unnest($3::text[], $4::uuid[]) a (attribute, target_id)`,
+			tx.tenant, c.after.ID, attributes, targets)
 	}
 	if !c.edges.members() {
 		return
@@ -173,7 +177,7 @@ func (tx *Tx) setEdges(c *change) {
 	for _, list := range [][]edge{c.edges.removed, c.edges.added} {
 		for _, e := range list {
 			i := invalidation{e.target, c.after.ID}
-			if e.targetType == directory.TypeGroup { // all that are within it
+			if e.targetType == directory.TypeGroup { // all members of the group
 				i.principal = tx.tenant
 			}
 			stale = append(stale, i)

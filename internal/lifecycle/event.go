@@ -16,11 +16,11 @@ import (
 // Kind is what happened to a principal.
 type Kind string
 
-// The kinds, each with a workflow of its own.
+// The kinds. Each has its own workflow.
 const (
-	Joiner   Kind = "joiner"    // arrived, or returned
+	Joiner   Kind = "joiner"    // was created, or returned
 	Mover    Kind = "mover"     // changed
-	Leaver   Kind = "leaver"    // went
+	Leaver   Kind = "leaver"    // was deactivated or deleted
 	TeamSync Kind = "team-sync" // a group's members or name changed
 )
 
@@ -31,7 +31,7 @@ var ErrEventNotFound = fault.New(fault.NotFound, "no such lifecycle event")
 type Event struct {
 	Tenant        uuid.UUID
 	ID            uuid.UUID
-	Sequence      int64 // its place among all events and registrations
+	Sequence      int64 // position among all events and registrations
 	Kind          Kind
 	Principal     uuid.UUID
 	PrincipalType string
@@ -42,9 +42,9 @@ type Event struct {
 	CreatedAt     time.Time
 }
 
-// workflowID formats the ID of an event's workflow. It is deterministic, so that starting
-// twice is harmless (I3), and of ids only, since Temporal never encrypts it. sequence is 0
-// where the event has a version of the resource for itself.
+// workflowID returns the ID of an event's workflow. It is deterministic, so that a repeated
+// start is harmless (I3), and contains only IDs, since Temporal does not encrypt it. sequence
+// is 0 if no other event has this version of the resource.
 func workflowID(kind Kind, tenant, principal uuid.UUID, version, sequence int64) string {
 	id := string(kind) + "/" + tenant.String() + "/" + principal.String() + "/" + strconv.FormatInt(version, 10)
 	if sequence != 0 {
@@ -53,11 +53,11 @@ func workflowID(kind Kind, tenant, principal uuid.UUID, version, sequence int64)
 	return id
 }
 
-// Starter starts the workflow of an event, or finds that it was started before.
+// Starter starts the workflow of an event, or returns the run that was started before.
 type Starter interface {
 	Start(ctx context.Context, e Event) (runID string, err error)
 }
 
-// grace is how long the writer has to start a workflow itself before the relay
-// takes the event for undelivered.
+// grace is how long the writer has to start the workflow of an event before the relay
+// starts it.
 const grace = time.Second

@@ -103,7 +103,10 @@ func signals(e *Event, attributes []string, types ...string) []ssf.Signal {
 	}
 	made := make([]ssf.Signal, len(types))
 	for i, name := range types {
-		made[i] = ssf.Signal{Principal: e.Principal, PrincipalType: e.PrincipalType, Type: name, Event: payload, Txn: e.WorkflowID, Once: e.ID.String()}
+		made[i] = ssf.Signal{
+			Principal: e.Principal, PrincipalType: e.PrincipalType, Type: name, Event: payload,
+			Txn: e.WorkflowID, Once: e.ID.String(),
+		}
 	}
 	return made
 }
@@ -119,7 +122,8 @@ func attributesOf(r *directory.Resource) []string {
 
 // suspendedSignals returns the signals of an agent that another principal's cascade suspends.
 func suspendedSignals(agent uuid.UUID, event uuid.UUID, workflow string) []ssf.Signal {
-	made := signals(&Event{ID: event, Principal: agent, PrincipalType: directory.TypeAgent, WorkflowID: workflow}, nil, ssf.Deactivate, ssf.AccountDisabled)
+	made := signals(&Event{ID: event, Principal: agent, PrincipalType: directory.TypeAgent, WorkflowID: workflow},
+		nil, ssf.Deactivate, ssf.AccountDisabled)
 	for i := range made {
 		made[i].Once += "/" + agent.String() // one event suspends many agents
 	}

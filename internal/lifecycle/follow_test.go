@@ -13,7 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
-// short are the names of signals without their URN or URL.
+// short returns the names of signals without their URN or URL.
 func short(signals []ssf.Signal) string {
 	var names []string
 	for _, g := range signals {
@@ -29,7 +29,8 @@ func TestSignals_EveryKindAndTrigger(t *testing.T) {
 	changed := row{"activate account-enabled", "notice", "deactivate account-disabled", "notice"}
 	silent := row{}
 	want := map[Trigger]row{
-		TriggerPost: changed, TriggerPut: changed, TriggerPatch: changed, TriggerOperator: changed, TriggerRevocation: changed, TriggerSignal: changed,
+		TriggerPost: changed, TriggerPut: changed, TriggerPatch: changed, TriggerOperator: changed,
+		TriggerRevocation: changed, TriggerSignal: changed,
 		TriggerExpired: changed, TriggerDrill: changed, TriggerOrphaned: changed, TriggerHandedOver: changed,
 		TriggerDelete: {"delete account-purged", "delete account-purged", "delete account-purged", "delete"},
 		TriggerBound:  silent, TriggerReconcile: silent, TriggerEntitlement: silent, TriggerMapping: silent,
@@ -37,26 +38,32 @@ func TestSignals_EveryKindAndTrigger(t *testing.T) {
 	for _, trigger := range Triggers() {
 		expected, ok := want[trigger]
 		if !ok {
-			t.Errorf("the trigger %s has no row", trigger)
+			t.Errorf("no row for trigger %s", trigger)
 			continue
 		}
-		for kind, names := range map[Kind]string{Joiner: expected.returns, Mover: expected.mover, Leaver: expected.leaver, TeamSync: expected.teamSync} {
-			e := &Event{ID: uuid.New(), Kind: kind, Trigger: trigger, Principal: uuid.New(), PrincipalType: directory.TypeUser, Changed: []string{"active"}}
+		for kind, names := range map[Kind]string{
+			Joiner: expected.returns, Mover: expected.mover,
+			Leaver: expected.leaver, TeamSync: expected.teamSync,
+		} {
+			e := &Event{
+				ID: uuid.New(), Kind: kind, Trigger: trigger, Principal: uuid.New(),
+				PrincipalType: directory.TypeUser, Changed: []string{"active"},
+			}
 			if kind == TeamSync {
 				e.PrincipalType, e.Changed = directory.TypeGroup, []string{directory.EdgeMembers}
 			}
 			signals, err := signalsOf(e, nil)
 			if got := short(signals); err != nil || got != names {
-				t.Errorf("%s by %s: %q (%v), want %q", kind, trigger, got, err, names)
+				t.Errorf("%s by %s: got %q (%v), want %q", kind, trigger, got, err, names)
 			}
 		}
 	}
 	if _, err := signalsOf(&Event{Kind: Leaver, Trigger: "by-mail"}, nil); err == nil {
-		t.Error("an unknown trigger is accepted")
+		t.Error("signalsOf accepted an unknown trigger")
 	}
 }
 
-func TestSignals_NameTheNoticeOfTheRequest(t *testing.T) {
+func TestSignals_NoticeByTrigger(t *testing.T) {
 	r := resource(directory.TypeUser)
 	r.Document = json.RawMessage(`{"userName":"ada","active":true}`)
 	for trigger, want := range map[Trigger]string{TriggerPut: ssf.PutNotice, TriggerPatch: ssf.PatchNotice} {
@@ -67,7 +74,7 @@ func TestSignals_NameTheNoticeOfTheRequest(t *testing.T) {
 	}
 	signals, err := signalsOf(&Event{Kind: Joiner, Trigger: TriggerPost}, r)
 	if err != nil || len(signals) != 1 || signals[0].Type != ssf.CreateNotice {
-		t.Fatalf("a creation: %+v (%v)", signals, err)
+		t.Fatalf("creation: got %+v (%v), want %s", signals, err, ssf.CreateNotice)
 	}
 	if diff := cmp.Diff(map[string]any{"attributes": []string{"active", "userName"}}, signals[0].Event); diff != "" {
 		t.Error(diff)
@@ -80,51 +87,64 @@ func TestInvalidation_ByKindOfEvent(t *testing.T) {
 		event Event
 		want  uuid.UUID // zero: nothing
 	}{
-		"a joiner":                     {Event{Kind: Joiner, Trigger: TriggerPost}, principal},
-		"a mover":                      {Event{Kind: Mover, Trigger: TriggerPatch}, principal},
-		"a mover by an evaluation":     {Event{Kind: Mover, Trigger: TriggerEntitlement}, uuid.Nil},
-		"a leaver":                     {Event{Kind: Leaver, Trigger: TriggerPatch}, uuid.Nil},
-		"members of a group":           {Event{Kind: TeamSync, Trigger: TriggerPatch, Changed: []string{"members"}}, uuid.Nil},
-		"a group's name":               {Event{Kind: TeamSync, Trigger: TriggerPatch, Changed: []string{"displayName"}}, tenant},
-		"a group's name and members":   {Event{Kind: TeamSync, Trigger: TriggerPatch, Changed: []string{"displayName", "members"}}, tenant},
-		"a group that is deleted":      {Event{Kind: TeamSync, Trigger: TriggerDelete}, tenant},
-		"the rules of the tenant":      {Event{Kind: TeamSync, Trigger: TriggerMapping, Changed: []string{"mapping"}}, tenant},
+		"a joiner":                 {Event{Kind: Joiner, Trigger: TriggerPost}, principal},
+		"a mover":                  {Event{Kind: Mover, Trigger: TriggerPatch}, principal},
+		"a mover by an evaluation": {Event{Kind: Mover, Trigger: TriggerEntitlement}, uuid.Nil},
+		"a leaver":                 {Event{Kind: Leaver, Trigger: TriggerPatch}, uuid.Nil},
+		"members of a group": {
+			Event{Kind: TeamSync, Trigger: TriggerPatch, Changed: []string{"members"}},
+			uuid.Nil,
+		},
+		"a group's name": {Event{
+			Kind: TeamSync, Trigger: TriggerPatch,
+			Changed: []string{"displayName"},
+		}, tenant},
+		"a group's name and members": {Event{
+			Kind: TeamSync, Trigger: TriggerPatch,
+			Changed: []string{"displayName", "members"},
+		}, tenant},
+		"a group that is deleted": {Event{Kind: TeamSync, Trigger: TriggerDelete}, tenant},
+		"the rules of the tenant": {Event{
+			Kind: TeamSync, Trigger: TriggerMapping,
+			Changed: []string{"mapping"},
+		}, tenant},
 		"an agent that is handed over": {Event{Kind: Mover, Trigger: TriggerHandedOver}, principal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.event.Tenant, test.event.Principal = tenant, principal
 			got, ok := invalidationBy(&test.event)
 			if ok != (test.want != uuid.Nil) || (ok && got.principal != test.want) {
-				t.Errorf("invalidates %+v (%t), want %s", got, ok, test.want)
+				t.Errorf("got invalidation %+v (%t), want principal %s", got, ok, test.want)
 			}
 		})
 	}
 }
 
-func TestSignals_EachSuspendedAgentHasItsOwn(t *testing.T) {
+func TestSignals_AreUniquePerSuspendedAgent(t *testing.T) {
 	event := uuid.New()
 	seen := make(map[string]bool)
 	for _, agent := range []uuid.UUID{uuid.New(), uuid.New()} {
 		for _, g := range suspendedSignals(agent, event, "leaver/x") {
 			key := g.Once + "/" + g.Type
 			if g.Principal != agent || g.PrincipalType != directory.TypeAgent || seen[key] {
-				t.Errorf("%+v is emitted twice, or not about %s", g, agent)
+				t.Errorf("signal %+v is a duplicate, or its principal is not %s", g, agent)
 			}
 			seen[key] = true
 		}
 	}
 	own, err := signalsOf(&Event{ID: event, Kind: Leaver, Trigger: TriggerPatch}, nil)
 	if err != nil || len(seen) != 4 || seen[own[0].Once+"/"+own[0].Type] {
-		t.Errorf("%d signals (%v), want four that differ from the leaver's own", len(seen), err)
+		t.Errorf("got %d signals (%v), want 4 that differ from the leaver's own", len(seen), err)
 	}
 }
 
 func TestTrigger_RequestReturnsMethodAndStatus(t *testing.T) {
 	for trigger, want := range map[Trigger][2]string{
-		TriggerPost: {"POST", "201"}, TriggerPut: {"PUT", "200"}, TriggerPatch: {"PATCH", "200"}, TriggerDelete: {"DELETE", "204"},
+		TriggerPost: {"POST", "201"}, TriggerPut: {"PUT", "200"}, TriggerPatch: {"PATCH", "200"},
+		TriggerDelete: {"DELETE", "204"},
 	} {
 		if method, status := trigger.Request(); [2]string{method, status} != want {
-			t.Errorf("%s is %s %s, want %v", trigger, method, status, want)
+			t.Errorf("%s: got %s %s, want %v", trigger, method, status, want)
 		}
 	}
 }
@@ -135,20 +155,24 @@ func TestWorkflowID_ContainsOnlyIDs(t *testing.T) {
 		sequence int64
 		want     string
 	}{{0, "/7"}, {12, "/7.12"}} {
-		if got, want := workflowID(Leaver, tenant, principal, 7, test.sequence), "leaver/"+tenant.String()+"/"+principal.String()+test.want; got != want {
-			t.Errorf("%s, want %s", got, want)
+		if got, want := workflowID(Leaver, tenant, principal, 7, test.sequence),
+			"leaver/"+tenant.String()+"/"+principal.String()+test.want; got != want {
+			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 }
 
 func TestChoose_FairQueueing(t *testing.T) {
 	one, two := uuid.New(), uuid.New()
-	// queued makes n events of a sender, in the order of their sequences.
+	// queued returns n events of a sender, in the order of their sequences.
 	sequence := int64(0)
 	queued := func(n int, tenant uuid.UUID, actor string, leaver bool, period int64) (events []due) {
 		for range n {
 			sequence++
-			events = append(events, due{Tenant: tenant, ID: uuid.New(), Sequence: sequence, Leaver: leaver, Actor: actor, Period: period})
+			events = append(events, due{
+				Tenant: tenant, ID: uuid.New(), Sequence: sequence, Leaver: leaver,
+				Actor: actor, Period: period,
+			})
 		}
 		return events
 	}
@@ -158,17 +182,36 @@ func TestChoose_FairQueueing(t *testing.T) {
 		batch   int
 		want    []int // indexes into waiting
 	}{
-		"nothing waits":                          {batch: 10},
-		"leavers come before movers":             {waiting: slices.Concat(queued(2, one, "idp", false, 1), queued(1, one, "idp", true, 1)), batch: 10, want: []int{2, 0, 1}},
-		"senders take turns":                     {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, one, "operator", true, 1)), batch: 2, want: []int{0, 3}},
-		"tenants take turns":                     {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, two, "idp", true, 1)), batch: 2, want: []int{0, 3}},
-		"a later period does not wait":           {waiting: slices.Concat(queued(3, one, "idp", true, 1), queued(1, one, "idp", true, 9)), batch: 2, want: []int{0, 3}},
-		"a sender's leavers are bounded":         {waiting: queued(6, one, "idp", true, 1), batch: 10, want: []int{0, 1, 2, 3}},
-		"running leavers count":                  {waiting: queued(6, one, "idp", true, 1), running: map[sender]int{{one, "idp"}: 3}, batch: 10, want: []int{0}},
-		"another actor's running leavers do not": {waiting: queued(2, one, "idp", true, 1), running: map[sender]int{{two, "idp"}: 9}, batch: 10, want: []int{0, 1}},
-		"movers are not bounded":                 {waiting: queued(6, one, "idp", false, 1), running: map[sender]int{{one, "idp"}: 9}, batch: 10, want: []int{0, 1, 2, 3, 4, 5}},
-		"a batch is no larger than asked":        {waiting: queued(6, one, "idp", false, 1), batch: 2, want: []int{0, 1}},
-		"the order of sequences, not of input":   {waiting: reversed(queued(3, one, "idp", true, 1)), batch: 10, want: []int{2, 1, 0}},
+		"nothing is due": {batch: 10},
+		"leavers come before movers": {waiting: slices.Concat(queued(2, one, "idp", false, 1),
+			queued(1, one, "idp", true, 1)), batch: 10, want: []int{2, 0, 1}},
+		"round robin over senders": {waiting: slices.Concat(queued(3, one, "idp", true, 1),
+			queued(1, one, "operator", true, 1)), batch: 2, want: []int{0, 3}},
+		"round robin over tenants": {waiting: slices.Concat(queued(3, one, "idp", true, 1),
+			queued(1, two, "idp", true, 1)), batch: 2, want: []int{0, 3}},
+		"a later period does not wait": {waiting: slices.Concat(queued(3, one, "idp", true, 1),
+			queued(1, one, "idp", true, 9)), batch: 2, want: []int{0, 3}},
+		"a sender's leavers are bounded": {
+			waiting: queued(6, one, "idp", true, 1), batch: 10,
+			want: []int{0, 1, 2, 3},
+		},
+		"running leavers count": {
+			waiting: queued(6, one, "idp", true, 1),
+			running: map[sender]int{{one, "idp"}: 3}, batch: 10, want: []int{0},
+		},
+		"another actor's running leavers do not": {
+			waiting: queued(2, one, "idp", true, 1),
+			running: map[sender]int{{two, "idp"}: 9}, batch: 10, want: []int{0, 1},
+		},
+		"movers are not bounded": {
+			waiting: queued(6, one, "idp", false, 1),
+			running: map[sender]int{{one, "idp"}: 9}, batch: 10, want: []int{0, 1, 2, 3, 4, 5},
+		},
+		"the batch size is a limit": {waiting: queued(6, one, "idp", false, 1), batch: 2, want: []int{0, 1}},
+		"events are sorted by sequence": {
+			waiting: reversed(queued(3, one, "idp", true, 1)), batch: 10,
+			want: []int{2, 1, 0},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want []uuid.UUID

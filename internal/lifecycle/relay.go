@@ -15,26 +15,26 @@ import (
 
 const (
 	relayBatch = 50
-	// relayLease is how long a claimed event belongs to one relay; it doubles
-	// with each attempt, eight times at most.
+	// relayLease is how long a claimed event belongs to one relay. It doubles with each
+	// attempt, up to a factor of eight.
 	relayLease = 5 * time.Second
-	// relayPoll bounds how late an event can be noticed when the clocks of
-	// PostgreSQL and this process disagree, or PostgreSQL was away.
+	// relayPoll is the poll interval. It bounds the delay of an event if the clocks of
+	// PostgreSQL and this process differ, or if PostgreSQL was not available.
 	relayPoll = time.Second
-	// relayBacklogPoll is how soon a backlog looks whether there is room for more; where
-	// looking takes long, it does so as much less often.
+	// relayBacklogPoll is the shortest poll interval during a backlog. The interval is at
+	// least relayLookShare times the duration of the last claim.
 	relayBacklogPoll = 100 * time.Millisecond
-	relayLookShare   = 5 // of the time at most a fifth is spent looking
-	// startTimeout bounds one attempt, so that a Temporal that hangs does not
-	// hold the relay beyond its leases.
+	relayLookShare   = 5 // claims take at most a fifth of the time
+	// startTimeout bounds one start, so that a hanging Temporal does not block the relay
+	// beyond its leases.
 	startTimeout = 3 * time.Second
-	// relayParallel keeps the number of concurrent starts modest: workflows
-	// start slower than SCIM writes come, and a backlog belongs in the outbox.
+	// relayParallel bounds the concurrent starts. SCIM writes can arrive faster than
+	// workflows start; the backlog waits in the outbox.
 	relayParallel = 8
 )
 
-// Relay starts the workflows of events that nobody has started yet. Any number
-// may run side by side: claims skip each other's rows, and starting twice is harmless.
+// Relay starts the workflows of events that are not started yet. Several relays may run
+// concurrently: claims skip locked rows, and a repeated start is harmless.
 type Relay struct {
 	db      *database.DB
 	starter Starter
@@ -42,24 +42,24 @@ type Relay struct {
 	log     *slog.Logger
 }
 
-// NewRelay returns a relay that starts workflows by starter, and of one sender no
-// more than atOnce leavers at a time.
+// NewRelay returns a relay that starts workflows with starter. At most atOnce leavers of one
+// sender run at a time.
 func NewRelay(db *database.DB, starter Starter, atOnce int, log *slog.Logger) *Relay {
 	return &Relay{db: db, starter: starter, atOnce: atOnce, log: log}
 }
 
-// Run relays until ctx ends. It outlives outages of PostgreSQL and Temporal.
+// Run starts workflows until ctx ends. It continues after outages of PostgreSQL and Temporal.
 func (r *Relay) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		claimed, chosen, look, err := r.once(ctx)
 		if err != nil && ctx.Err() == nil {
-			r.log.Warn("relay: cannot read the outbox; will try again", "error", err)
+			r.log.Warn("failed to read the outbox; relay will retry", "error", err)
 		}
 		if claimed == relayBatch && err == nil {
 			continue
 		}
 		pause := relayPoll
-		if chosen > 0 { // another relay may have claimed them all
+		if chosen > 0 { // even if other relays have claimed them all
 			pause = max(relayBacklogPoll, relayLookShare*look)
 		}
 		select {
@@ -106,18 +106,19 @@ func (r *Relay) start(ctx context.Context, event Event) {
 		err = markStarted(ctx, r.db, event, runID)
 	}
 	if err == nil {
-		r.log.Info("relay: workflow started", "workflow", event.WorkflowID)
+		r.log.Info("started workflow from the outbox", "workflow", event.WorkflowID)
 		return
 	}
-	r.log.Warn("relay: workflow not started; will try again", "workflow", event.WorkflowID, "error", err)
+	r.log.Warn("failed to start workflow from the outbox; relay will retry", "workflow", event.WorkflowID, "error", err)
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	// The claim is the state that matters.
-	_ = database.Exec(saveCtx, r.db, event.Tenant, `update lifecycle_events set last_error = $3 where tenant_id = $1 and id = $2`,
+	// The error is ignored: last_error is informational, and the claim causes the retry.
+	_ = database.Exec(saveCtx, r.db, event.Tenant, `update lifecycle_events set last_error = $3 where tenant_id = $1
+		and id = $2`,
 		event.Tenant, event.ID, "Temporal did not accept the start")
 }
 
-// claim leases the events to start now; of those that it chose, other relays may have some.
+// claim leases the events to start now. Other relays may have leased some of the chosen ones.
 func (r *Relay) claim(ctx context.Context) (events []Event, chosen int, err error) {
 	err = r.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		next, err := r.next(ctx, tx)
@@ -151,7 +152,8 @@ func (r *Relay) next(ctx context.Context, tx pgx.Tx) ([]due, error) {
 	var n int
 	err := database.Send(ctx, tx,
 		database.Statement{
-			SQL: `select tenant_id, id, sequence, leaver, actor, period from due_events($1, $2)`, Args: []any{relayBatch, int(FairnessPeriod / time.Second)},
+			SQL:     `select tenant_id, id, sequence, leaver, actor, period from due_events($1, $2)`,
+			Args:    []any{relayBatch, int(FairnessPeriod / time.Second)},
 			Collect: database.All(&waiting, pgx.RowToStructByPos[due]),
 		},
 		database.Statement{

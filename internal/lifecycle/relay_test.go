@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
 
-// recorder records what is started.
+// recorder is a Starter that records the actors of started events.
 type recorder struct {
 	mu      sync.Mutex
 	started []string
@@ -33,7 +33,7 @@ func (r *recorder) Start(_ context.Context, e lifecycle.Event) (string, error) {
 	return "run", nil
 }
 
-// outbox is a tenant with leavers that nobody has begun with.
+// outbox is a tenant with leavers that are not started yet.
 type outbox struct {
 	t    *testing.T
 	db   *database.DB
@@ -56,7 +56,7 @@ func newOutbox(t *testing.T) outbox {
 	return outbox{t, db, conn, of}
 }
 
-// leave adds n leavers, sent by one sender so long ago, and returns their workflows.
+// leave adds n leavers of one sender, created the given time ago, and returns their workflow IDs.
 func (o outbox) leave(n int, sender string, ago time.Duration) (workflows []string) {
 	o.t.Helper()
 	tx := lifecycle.In(o.conn, o.of.ID, lifecycle.Cause{Trigger: lifecycle.TriggerPatch, Actor: sender})
@@ -72,7 +72,8 @@ func (o outbox) leave(n int, sender string, ago time.Duration) (workflows []stri
 		workflows = append(workflows, e.WorkflowID)
 	}
 	_, err = o.conn.Exec(o.t.Context(), `
-		update lifecycle_events set created_at = date_trunc('minute', now()) - $2::interval, due_at = now() - interval '1 second' where workflow_id = any ($1)`,
+		update lifecycle_events set created_at = date_trunc('minute', now()) - $2::interval,
+		  due_at = now() - interval '1 second' where workflow_id = any ($1)`,
 		workflows, fmt.Sprint(ago))
 	if err != nil {
 		o.t.Fatal(err)
@@ -80,7 +81,8 @@ func (o outbox) leave(n int, sender string, ago time.Duration) (workflows []stri
 	return workflows
 }
 
-// begun relays once, no more than atOnce of one sender, and counts what was started of whom.
+// begun runs the relay once with a limit of atOnce leavers per sender, and counts the started
+// events by sender.
 func (o outbox) begun(atOnce int) map[string]int {
 	o.t.Helper()
 	r := &recorder{}
@@ -99,10 +101,10 @@ func TestRelay_BoundsRunningLeaversOfOneSender(t *testing.T) {
 	o.leave(20, "okta", time.Hour)
 	o.leave(1, "operator", time.Minute)
 	if got := o.begun(4); got["okta"] != 4 || got["operator"] != 1 {
-		t.Errorf("begun with %v; want 4 of the crowd and the operator's", got)
+		t.Errorf("started %v, want 4 of okta and 1 of operator", got)
 	}
 	if got := o.begun(4); len(got) != 0 {
-		t.Errorf("while those run, begun with %v", got)
+		t.Errorf("started %v while the limit is reached, want none", got)
 	}
 }
 
@@ -117,6 +119,6 @@ func TestRelay_LaterLeaverOvertakesBacklog(t *testing.T) {
 	}
 	begun, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil || len(begun) != 2 || !slices.Contains(begun, later) {
-		t.Errorf("begun with %v (%v); want one of the crowd, and the later one", begun, err)
+		t.Errorf("started %v (%v), want one of the backlog and the later one", begun, err)
 	}
 }

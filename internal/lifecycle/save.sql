@@ -1,5 +1,5 @@
--- Stores a changed resource, whose row is locked, with its audit row and, as the
--- parameters say, the restriction that it gets or loses and its event.
+-- Updates a resource, whose row is locked, and inserts its audit row. It also stores the
+-- restriction if $16 is set, deletes it if $24 is true, and inserts the event if $18 is set.
 with saved as (
   update resources set unique_name = nullif($4, ''), display_name = nullif($5, ''), external_id = nullif($6, ''), active = $7, valid_until = $8,
          version = $9, document = $10, folded = coalesce($21, folded), extensions = $11, modified_at = $12::timestamptz, deleted_at = case when $23 then $12::timestamptz end

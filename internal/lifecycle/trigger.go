@@ -20,15 +20,15 @@ const (
 	TriggerRevocation Trigger = "global-token-revocation" // a request of an identity provider
 	TriggerSignal     Trigger = "security-event"          // an event of a transmitter
 	TriggerExpired    Trigger = "validity-expired"        // an agent's validity ended
-	TriggerDrill      Trigger = "drill"                   // leaver's own test
+	TriggerDrill      Trigger = "drill"                   // a self-test of leaver
 
 	// TriggerOrphaned: an agent lost its last active owner by a change of its owners, or
 	// of a group that owns it. (An agent whose owner leaves ends in the owner's cascade.)
 	TriggerOrphaned Trigger = "orphaned"
-	// TriggerHandedOver: an agent was given to the manager of its last owner, who left.
+	// TriggerHandedOver: an agent was handed over to the manager of its last owner, who left.
 	TriggerHandedOver Trigger = "handed-over"
 
-	// TriggerBound: an operator bound a credential to a principal that has left.
+	// TriggerBound: an operator claimed an unmanaged credential for a principal that has left.
 	TriggerBound Trigger = "bound"
 	// TriggerReconcile: the reconciler found a live credential of a restricted principal.
 	TriggerReconcile Trigger = "reconcile"
@@ -41,7 +41,8 @@ const (
 // Triggers lists all triggers.
 func Triggers() []Trigger {
 	return []Trigger{
-		TriggerPost, TriggerPut, TriggerPatch, TriggerDelete, TriggerOperator, TriggerRevocation, TriggerSignal, TriggerExpired, TriggerDrill,
+		TriggerPost, TriggerPut, TriggerPatch, TriggerDelete, TriggerOperator, TriggerRevocation, TriggerSignal,
+		TriggerExpired, TriggerDrill,
 		TriggerOrphaned, TriggerHandedOver, TriggerBound, TriggerReconcile, TriggerEntitlement, TriggerMapping,
 	}
 }
@@ -54,7 +55,8 @@ func (t Trigger) notice() (string, error) {
 		return ssf.CreateNotice, nil
 	case TriggerPut:
 		return ssf.PutNotice, nil
-	case TriggerPatch, TriggerDelete, TriggerOperator, TriggerRevocation, TriggerSignal, TriggerExpired, TriggerDrill, TriggerOrphaned, TriggerHandedOver:
+	case TriggerPatch, TriggerDelete, TriggerOperator, TriggerRevocation, TriggerSignal, TriggerExpired,
+		TriggerDrill, TriggerOrphaned, TriggerHandedOver:
 		return ssf.PatchNotice, nil
 	case TriggerBound, TriggerReconcile, TriggerEntitlement, TriggerMapping:
 		return "", nil

@@ -17,8 +17,8 @@ import (
 type Cause struct {
 	Trigger Trigger
 	Actor   string // e.g. scim-token/<id>
-	// Ignored are what of the request was not done, for the audit trail: never values but
-	// the ids of members.
+	// Ignored lists the ignored parts of the request for the audit trail. It contains no
+	// attribute values except the IDs of members.
 	Ignored []string
 }
 
@@ -37,8 +37,8 @@ type Tx struct {
 	tenant uuid.UUID
 	by     Cause
 	queue  []database.Statement
-	events []*Event // emitted, to be dispatched once they are committed
-	// hasRules and hasStreams are false where the tenant is known to have none.
+	events []*Event // emitted; dispatched after the commit
+	// hasRules and hasStreams are false if the tenant is known to have none.
 	hasRules, hasStreams bool
 }
 
@@ -47,24 +47,26 @@ func In(on database.Batcher, tenant uuid.UUID, by Cause) *Tx {
 	return &Tx{on: on, tenant: tenant, by: by, hasRules: true, hasStreams: true}
 }
 
-// inLocked is [In] for the change of a locked resource.
+// inLocked returns a Tx for the change of a locked resource.
 func inLocked(on database.Batcher, tenant uuid.UUID, by Cause, r *directory.Locked) *Tx {
-	// The flags are as old as the snapshot of an outdated read.
+	// The flags of an outdated read may be outdated too.
 	return &Tx{on: on, tenant: tenant, by: by, hasRules: r.HasRules || r.Outdated, hasStreams: r.HasStreams || r.Outdated}
 }
 
-// MatchMembers returns those members of a group, and of the resources that are about to
-// be added, that meet a condition.
-func (tx *Tx) MatchMembers(ctx context.Context, group uuid.UUID, added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error) {
+// MatchMembers returns the members of a group, and the resources that are about to be
+// added to it, that meet a condition.
+func (tx *Tx) MatchMembers(ctx context.Context, group uuid.UUID, added []uuid.UUID,
+	where directory.Condition,
+) ([]uuid.UUID, error) {
 	return directory.MatchMembers(ctx, tx.on, tx.tenant, group, added, where)
 }
 
-// send sends what is queued, and then statements, in one round trip.
+// send sends the queued statements, followed by statements, in one round trip.
 func (tx *Tx) send(ctx context.Context, statements ...database.Statement) error {
 	return database.Send(ctx, tx.on, append(tx.take(), statements...)...)
 }
 
-// take empties the queue.
+// take returns the queued statements and empties the queue.
 func (tx *Tx) take() []database.Statement {
 	queued := tx.queue
 	tx.queue = nil
@@ -75,7 +77,7 @@ func (tx *Tx) add(sql string, args ...any) {
 	tx.queue = append(tx.queue, database.Statement{SQL: sql, Args: args})
 }
 
-// The statements that write a resource with what its change means (I1, I2).
+// The statements that write a resource together with its restriction and its event (I1, I2).
 var (
 	//go:embed create.sql
 	createSQL string
@@ -85,7 +87,7 @@ var (
 	eventsSQL string
 )
 
-// change is one change of a resource with what it means.
+// change is one change of a resource with the decision about it.
 type change struct {
 	after   *directory.Resource // as it is stored, with its version
 	changed []string
@@ -93,18 +95,18 @@ type change struct {
 	removes bool
 	decision
 
-	event *Event     // nil where there is none
-	since *time.Time // of the restriction that the change made
+	event *Event     // nil if there is none
+	since *time.Time // start of the restriction that the change created, else nil
 }
 
-// create queues the storing of a new resource.
+// create queues the insert of a new resource.
 func (tx *Tx) create(c *change) error { return tx.write(createSQL, c) }
 
-// save queues the storing of a changed resource, whose row is locked.
+// save queues the update of a changed resource, whose row is locked.
 func (tx *Tx) save(c *change) error { return tx.write(saveSQL, c, c.removes, c.lift) }
 
-// write queues sql, the edges, the unique values and what the event implies. create.sql and
-// save.sql share $1 to $22; others are the rest.
+// write queues sql, the edges, the unique values, and the invalidations and signals of the
+// event. create.sql and save.sql share $1 to $22; others are the parameters from $23.
 func (tx *Tx) write(sql string, c *change, others ...any) error {
 	r, restriction, workflow := c.after, "", ""
 	if c.restrict {
@@ -119,8 +121,10 @@ func (tx *Tx) write(sql string, c *change, others ...any) error {
 	tx.queue = append(tx.queue, database.Statement{
 		SQL: sql,
 		Args: append([]any{
-			tx.tenant, r.ID, r.Type, r.UniqueName, r.Display, r.ExternalID, r.Active, r.ValidUntil, r.Version, r.Document, orEmpty(r.Extensions), r.Modified,
-			tx.by.Trigger, tx.by.Actor, c.changed, restriction, event.ID, c.kind, workflow, grace, r.Folded, orEmpty(tx.by.Ignored),
+			tx.tenant, r.ID, r.Type, r.UniqueName, r.Display, r.ExternalID, r.Active, r.ValidUntil, r.Version,
+			r.Document, orEmpty(r.Extensions), r.Modified,
+			tx.by.Trigger, tx.by.Actor, c.changed, restriction, event.ID, c.kind, workflow, grace, r.Folded,
+			orEmpty(tx.by.Ignored),
 		}, others...),
 		Collect: database.Fields(&c.since, &event.Sequence),
 	})
@@ -132,10 +136,10 @@ func (tx *Tx) write(sql string, c *change, others ...any) error {
 	return tx.follow(r, c.event)
 }
 
-// maxIgnored bounds what an audit row tells of a request's ignored parts.
+// maxIgnored bounds how many ignored parts of a request an audit row lists.
 const maxIgnored = 100
 
-// ignore notes a part of the request that is not done.
+// ignore records an ignored part of the request.
 func (tx *Tx) ignore(part string) {
 	switch n := len(tx.by.Ignored); {
 	case n < maxIgnored:
@@ -151,7 +155,8 @@ func (tx *Tx) recordIgnored(r *directory.Resource) {
 	if len(tx.by.Ignored) > 0 {
 		tx.add(`
 			insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed, ignored)
-			values ($1, $2, $3, $4, $5, $6, '{}', $7)`, tx.tenant, r.ID, r.Type, r.Version, tx.by.Trigger, tx.by.Actor, tx.by.Ignored)
+			values ($1, $2, $3, $4, $5, $6, '{}', $7)`, tx.tenant, r.ID, r.Type, r.Version, tx.by.Trigger,
+			tx.by.Actor, tx.by.Ignored)
 	}
 }
 
@@ -167,12 +172,14 @@ func (tx *Tx) setUnique(c *change) {
 	}
 	tx.add(`
 		delete from unique_values u where u.tenant_id = $1 and u.resource_id = $2
-		   and (u.attribute, u.value) not in (select * from unnest($3::text[], $4::text[]))`, tx.tenant, c.after.ID, names, values)
+		   and (u.attribute, u.value) not in (select * from unnest($3::text[], $4::text[]))`, tx.tenant, c.after.ID,
+		names, values)
 	tx.add(`
 		insert into unique_values (tenant_id, type, attribute, value, resource_id)
 		select $1, $3, n.attribute, n.value, $2 from unnest($4::text[], $5::text[]) n (attribute, value)
 		 where not exists (select 1 from unique_values u
-		   where u.tenant_id = $1 and u.type = $3 and u.attribute = n.attribute and u.value = n.value and u.resource_id = $2)`,
+		   where u.tenant_id = $1 and u.type = $3 and u.attribute = n.attribute and u.value = n.value
+		     and u.resource_id = $2)`,
 		tx.tenant, c.after.ID, c.after.Type, names, values)
 }
 
@@ -185,10 +192,12 @@ func (tx *Tx) suspend(agents []agent, event func(agent) uuid.UUID) {
 	}
 	tx.add(`
 		insert into restrictions (tenant_id, principal_id, cause, event_id)
-		select $1, a.id, 'orphaned', a.event from unnest($2::uuid[], $3::uuid[]) a (id, event) on conflict do nothing`, tx.tenant, ids, events)
+		select $1, a.id, 'orphaned', a.event from unnest($2::uuid[], $3::uuid[]) a (id, event)
+		  on conflict do nothing`, tx.tenant, ids, events)
 	tx.add(`
 		with shown as (
-		  update resources set active = false, document = document || '{"active": false}', version = version + 1, modified_at = now()
+		  update resources set active = false, document = document || '{"active": false}', version = version + 1,
+		    modified_at = now()
 		   where tenant_id = $1 and id = any ($2) and active is distinct from false
 		  returning id, version)
 		insert into changes (tenant_id, resource_id, resource_type, version, trigger, actor, changed)
@@ -208,7 +217,9 @@ type Principal struct {
 // Emit stores one event of kind for each principal, with the entitlement invalidations and
 // the security events that follow from it. The caller starts the workflows within
 // emission.Grace; after that the relay starts them.
-func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Emission, of ...Principal) ([]*Event, error) {
+func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Emission,
+	of ...Principal,
+) ([]*Event, error) {
 	if len(of) == 0 {
 		return nil, nil
 	}
@@ -224,11 +235,15 @@ func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Em
 	for i, p := range of {
 		e := tx.newEvent(kind, newID(), p.ID, p.Type, workflowID(kind, tx.tenant, p.ID, p.Version, sequences[i]), changed)
 		events = append(events, &e)
-		ids, principals, types, workflows = append(ids, e.ID), append(principals, e.Principal), append(types, e.PrincipalType), append(workflows, e.WorkflowID)
+		ids, principals, types, workflows = append(ids, e.ID), append(principals, e.Principal),
+			append(types, e.PrincipalType), append(workflows, e.WorkflowID)
 	}
 	tx.queue = append(tx.queue, database.Statement{
-		SQL:  eventsSQL,
-		Args: []any{tx.tenant, kind, tx.by.Trigger, tx.by.Actor, orEmpty(changed), emission.Grace, emission.Ends, ids, sequences, principals, types, workflows},
+		SQL: eventsSQL,
+		Args: []any{
+			tx.tenant, kind, tx.by.Trigger, tx.by.Actor, orEmpty(changed), emission.Grace, emission.Ends,
+			ids, sequences, principals, types, workflows,
+		},
 		Collect: database.Each([]any{&id, &sequence}, func() {
 			for _, e := range events {
 				if e.ID == id {
@@ -244,17 +259,17 @@ func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Em
 	return events, tx.send(ctx)
 }
 
-// SetEnds marks an event as one that ends something, whatever its kind: its workflow is a
+// SetEnds marks an event of any kind as one that ends credentials: its workflow becomes a
 // cascade.
 func (tx *Tx) SetEnds(ctx context.Context, event uuid.UUID) error {
 	tx.add(`update lifecycle_events set ends = true where tenant_id = $1 and id = $2`, tx.tenant, event)
 	return tx.send(ctx)
 }
 
-// Emission says how the events of [Tx.Emit] are stored.
+// Emission holds the options of [Tx.Emit].
 type Emission struct {
-	Ends  bool          // they end something, whatever their kind
-	Grace time.Duration // how long the relay leaves their workflows to the caller
+	Ends  bool          // the events end credentials, whatever their kind
+	Grace time.Duration // how long the caller has to start the workflows before the relay does
 }
 
 // sequences returns a new sequence for each principal with HasEvent, else 0.
@@ -268,7 +283,8 @@ func (tx *Tx) sequences(ctx context.Context, of []Principal) ([]int64, error) {
 		return drawn, nil
 	}
 	err := tx.send(ctx, database.Statement{
-		SQL:     `select case when again then nextval('lifecycle_sequence') else 0 end from unnest($1::boolean[]) with ordinality p (again, n) order by n`,
+		SQL: `select case when again then nextval('lifecycle_sequence') else 0 end
+			from unnest($1::boolean[]) with ordinality p (again, n) order by n`,
 		Args:    []any{again},
 		Collect: database.All(&drawn, pgx.RowTo[int64]),
 	})
@@ -282,10 +298,10 @@ func (tx *Tx) newEvent(kind Kind, id, principal uuid.UUID, principalType, workfl
 	}
 }
 
-// newID returns a UUID version 7, whose order of creation keeps indexes compact.
+// newID returns a UUID version 7. Such IDs ascend in time, which keeps indexes compact.
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) } // crypto/rand never fails
 
-// orEmpty keeps a nil slice from becoming null.
+// orEmpty returns an empty slice for nil, which PostgreSQL would store as null.
 func orEmpty[T any](list []T) []T {
 	if list == nil {
 		return []T{}

@@ -16,7 +16,7 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// Writer commits changes of resources with what they mean, and then starts
+// Writer commits changes of resources with their restrictions and events, and then starts
 // the workflows.
 type Writer struct {
 	db      *database.DB
@@ -25,25 +25,25 @@ type Writer struct {
 	starts  *starts
 }
 
-// NewWriter returns a writer that starts workflows by starter; close it.
+// NewWriter returns a writer that starts workflows with starter. The caller must close it.
 func NewWriter(db *database.DB, starter Starter, log *slog.Logger) *Writer {
 	return &Writer{db: db, starter: starter, log: log, starts: newStarts()}
 }
 
-// now is when a change is made, as precisely as a resource shows it.
+// now returns the current time in UTC, truncated to milliseconds, the precision of resources.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// Close waits until the starts that are under way are stored.
+// Close waits until the starts in progress are stored.
 func (w *Writer) Close() { w.starts.running.Wait() }
 
-// Result is what a change left behind.
+// Result is the result of a change.
 type Result struct {
 	Resource *directory.Resource // as stored; nil after a deletion
-	// Event is the lifecycle event that the change is; nil where it is none.
+	// Event is the lifecycle event of the change; nil if there is none.
 	Event *Event
 }
 
-// Create stores a new resource under a fresh id.
+// Create stores a new resource under a new ID.
 // Errors: directory.ErrNameTaken, directory.UnknownTargetError, directory.ErrParents.
 func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by Cause) (Result, error) {
 	r.ID, r.Version, r.Created = newID(), 1, now()
@@ -87,22 +87,24 @@ func (w *Writer) create(ctx context.Context, tenant uuid.UUID, r *directory.Reso
 	return w.done(ctx, tx, c, nil, stored, open.Commit(ctx, last...))
 }
 
-// newResource decides what a new resource means, and queues its storing.
+// newResource decides the event and the restriction of a new resource, and queues its insert.
 func (tx *Tx) newResource(r *directory.Resource, edges edgeChange) (*change, error) {
 	c := &change{after: r, edges: edges, changed: difference(nil, r, edges.members())}
 	c.decision = decide(nil, r, c.changed)
 	return c, tx.create(c)
 }
 
-// Edit makes the next version of a resource out of its current one, which it leaves as it
-// is. It must not call back to the writer.
+// Edit returns the next version of a resource. It must not modify current, and must not
+// call the writer.
 type Edit func(tx *Tx, current *directory.Resource) (*directory.Resource, error)
 
-// Update replaces a resource by what edit makes of it, while the resource is locked. A
-// result that equals the original changes nothing, not even the version.
+// Update replaces a resource by the result of edit, while the resource is locked. If the
+// result equals the original, nothing changes, not even the version.
 // Errors: directory.ErrNotFound, ErrNameTaken, UnknownTargetError, ErrParents, edit's, and
-// database.ErrUnavailable where another transaction keeps the resource locked.
-func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause, edit Edit) (Result, error) {
+// database.ErrUnavailable if another transaction keeps the resource locked.
+func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause,
+	edit Edit,
+) (Result, error) {
 	open, before, err := w.lock(ctx, tenant, resourceType, id)
 	if err != nil {
 		return Result{}, err
@@ -134,8 +136,8 @@ func (w *Writer) Update(ctx context.Context, tenant uuid.UUID, resourceType stri
 	return result, nil
 }
 
-// Delete makes a resource a tombstone. precondition may refuse, or be nil.
-// Error: directory.ErrNotFound, precondition's, and database.ErrUnavailable where another
+// Delete marks a resource as deleted. precondition may return an error, or be nil.
+// Errors: directory.ErrNotFound, precondition's, and database.ErrUnavailable if another
 // transaction keeps the resource locked.
 func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause,
 	precondition func(current *directory.Resource) error,
@@ -160,8 +162,10 @@ func (w *Writer) Delete(ctx context.Context, tenant uuid.UUID, resourceType stri
 	return Result{Event: result.Event}, nil
 }
 
-// lock begins a transaction with a live resource that is locked in it.
-func (w *Writer) lock(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID) (*database.Tx, *directory.Locked, error) {
+// lock begins a transaction and locks a live resource in it. Error: directory.ErrNotFound.
+func (w *Writer) lock(ctx context.Context, tenant uuid.UUID, resourceType string,
+	id uuid.UUID,
+) (*database.Tx, *directory.Locked, error) {
 	var current directory.Locked
 	open, err := w.db.Begin(ctx, tenant, directory.Lock(tenant, resourceType, id, &current))
 	if err == nil && current.Outdated {
@@ -178,9 +182,11 @@ func (w *Writer) lock(ctx context.Context, tenant uuid.UUID, resourceType string
 	return open, &current, nil
 }
 
-// save stores a change, and the end of agents that it leaves without an active owner, and
+// save stores a change, ends the agents that it leaves without an active owner, and
 // commits.
-func (w *Writer) save(ctx context.Context, open *database.Tx, tx *Tx, c *change, before *directory.Resource) (Result, error) {
+func (w *Writer) save(ctx context.Context, open *database.Tx, tx *Tx, c *change,
+	before *directory.Resource,
+) (Result, error) {
 	if err := tx.save(c); err != nil {
 		return Result{}, err
 	}
@@ -202,15 +208,17 @@ func (w *Writer) save(ctx context.Context, open *database.Tx, tx *Tx, c *change,
 	return w.done(ctx, tx, c, before, stored, open.Commit(ctx, last...))
 }
 
-// mayOrphan reports whether the change may leave agents without an active owner: that of
-// an agent or a group whose edges change, that is deleted, or that returns.
+// mayOrphan reports whether the change may leave agents without an active owner: an agent
+// or a group is deleted or returns, or its edges change.
 func (c *change) mayOrphan() bool {
 	return c.after.Type != directory.TypeUser && (c.edges.touches() || c.removes || c.lift)
 }
 
 // done dispatches the events of a committed change; a non-nil err means that it was not
 // committed. stored is the resource if it was read again, else nil.
-func (w *Writer) done(ctx context.Context, tx *Tx, c *change, before, stored *directory.Resource, err error) (Result, error) {
+func (w *Writer) done(ctx context.Context, tx *Tx, c *change, before, stored *directory.Resource,
+	err error,
+) (Result, error) {
 	if err != nil {
 		return Result{}, taken(err)
 	}
@@ -249,30 +257,36 @@ func (c *change) stored(by Cause, before *directory.Resource) *directory.Resourc
 	return &r
 }
 
-// SetActive makes a principal active or inactive. The result has no event where nothing
+// SetActive makes a principal active or inactive. The result has no event if nothing
 // changed. Errors: those of [Writer.Update].
-func (w *Writer) SetActive(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, active bool, by Cause) (Result, error) {
-	return w.Update(ctx, tenant, resourceType, id, by, func(_ *Tx, current *directory.Resource) (*directory.Resource, error) {
-		return withActive(current, active)
-	})
+func (w *Writer) SetActive(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, active bool,
+	by Cause,
+) (Result, error) {
+	return w.Update(ctx, tenant, resourceType, id, by,
+		func(_ *Tx, current *directory.Resource) (*directory.Resource, error) {
+			return withActive(current, active)
+		})
 }
 
 // ErrNotRestricted is returned when the principal has no restriction.
 var ErrNotRestricted = fault.New(fault.Conflict, "the principal is not restricted")
 
-// Restore lifts a principal's restriction and makes it a joiner, as an explicit
-// `active: true` would: it is entitled again, and no credential comes back. Cascades
-// that run go on. Errors: directory.ErrNotFound, [ErrNotRestricted].
-func (w *Writer) Restore(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, by Cause) (Result, error) {
-	return w.Update(ctx, tenant, resourceType, id, by, func(_ *Tx, current *directory.Resource) (*directory.Resource, error) {
-		if !current.Restricted() {
-			return nil, ErrNotRestricted
-		}
-		return withActive(current, true)
-	})
+// Restore lifts a principal's restriction and emits a joiner event, like an explicit
+// `active: true`. The principal regains its entitlements, but no ended credentials. Running
+// cascades continue. Errors: directory.ErrNotFound, [ErrNotRestricted].
+func (w *Writer) Restore(ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID,
+	by Cause,
+) (Result, error) {
+	return w.Update(ctx, tenant, resourceType, id, by,
+		func(_ *Tx, current *directory.Resource) (*directory.Resource, error) {
+			if !current.Restricted() {
+				return nil, ErrNotRestricted
+			}
+			return withActive(current, true)
+		})
 }
 
-// Deactivated returns a copy of a resource that is inactive, and as it was otherwise.
+// Deactivated returns an inactive copy of a resource.
 func Deactivated(current *directory.Resource) (*directory.Resource, error) {
 	return withActive(current, false)
 }
@@ -284,7 +298,7 @@ func withActive(current *directory.Resource, active bool) (*directory.Resource, 
 	}
 	var document map[string]json.RawMessage
 	if err := json.Unmarshal(current.Document, &document); err != nil {
-		return nil, fmt.Errorf("read the document of %s: %w", current.ID, err)
+		return nil, fmt.Errorf("decode the document of %s: %w", current.ID, err)
 	}
 	encoded, err := json.Marshal(active)
 	if err != nil {
@@ -310,8 +324,10 @@ func (w *Writer) EndAgain(ctx context.Context, tenant, principal uuid.UUID, by C
 func (w *Writer) endAgain(ctx context.Context, tenant, principal uuid.UUID, by Cause) (*Event, error) {
 	var restricted []Principal
 	args := []any{tenant, principal}
-	open, err := w.db.Begin(ctx, tenant, database.Statement{SQL: `select 1 from resources where tenant_id = $1 and id = $2 for no key update`, Args: args}, database.Statement{
-		SQL: `select r.id, r.type, r.version, true from resources r join restrictions x on x.tenant_id = $1 and x.principal_id = r.id
+	open, err := w.db.Begin(ctx, tenant, database.Statement{SQL: `select 1 from resources where tenant_id = $1
+		and id = $2 for no key update`, Args: args}, database.Statement{
+		SQL: `select r.id, r.type, r.version, true from resources r join restrictions x on x.tenant_id = $1
+			and x.principal_id = r.id
 		       where r.tenant_id = $1 and r.id = $2`,
 		Args: args, Collect: database.All(&restricted, pgx.RowToStructByPos[Principal]),
 	})
@@ -327,6 +343,7 @@ func (w *Writer) endAgain(ctx context.Context, tenant, principal uuid.UUID, by C
 	if err != nil {
 		return nil, err
 	}
-	tx.add(`update restrictions set event_id = $3 where tenant_id = $1 and principal_id = $2`, tenant, principal, events[0].ID)
+	tx.add(`update restrictions set event_id = $3 where tenant_id = $1 and principal_id = $2`, tenant, principal,
+		events[0].ID)
 	return events[0], open.Commit(ctx, tx.take()...)
 }

@@ -28,7 +28,7 @@ import (
 
 var byTest = lifecycle.Cause{Trigger: lifecycle.TriggerPatch, Actor: "test"}
 
-// world is a tenant with the writer, and the credentials of its principals.
+// world is a tenant with a writer and an inventory.
 type world struct {
 	db     *database.DB
 	tenant uuid.UUID
@@ -56,10 +56,9 @@ func newWorld(t *testing.T) world {
 	return world{db, of.ID, writer, credential.NewStore(db, sealer, nil)}
 }
 
-// TestWriter_ConcurrentChangesAreSequential races deactivations, returns, other changes
-// and registrations of one user. Whatever their order, the stored history must be one
-// that the model allows, step by step, and what was registered before the last end must be
-// in that end's scope.
+// TestWriter_ConcurrentChangesAreSequential races deactivations, returns, other changes and
+// registrations of one user. Whatever their order, the model must allow each step of the
+// stored history, and the last cascade's scope must contain all live credentials.
 func TestWriter_ConcurrentChangesAreSequential(t *testing.T) {
 	w := newWorld(t)
 	run := 0
@@ -67,13 +66,17 @@ func TestWriter_ConcurrentChangesAreSequential(t *testing.T) {
 		run++
 		active := true
 		created, err := w.writer.Create(t.Context(), w.tenant, &directory.Resource{
-			Type: directory.TypeUser, UniqueName: fmt.Sprintf("ada-%d", run), Active: &active, Document: []byte(`{"active":true}`),
+			Type: directory.TypeUser, UniqueName: fmt.Sprintf("ada-%d", run), Active: &active,
+			Document: []byte(`{"active":true}`),
 		}, byTest)
 		if err != nil {
 			rt.Fatal(err)
 		}
 		user := created.Resource.ID
-		actions := rapid.SliceOfN(rapid.SampledFrom([]string{"deactivate", "deactivate", "return", "register", "title"}), 2, 6).Draw(rt, "at once")
+		actions := rapid.SliceOfN(rapid.SampledFrom([]string{
+			"deactivate", "deactivate", "return", "register",
+			"title",
+		}), 2, 6).Draw(rt, "concurrent actions")
 		var all sync.WaitGroup
 		for n, action := range actions {
 			all.Go(func() {
@@ -98,11 +101,12 @@ func (w world) act(ctx context.Context, user uuid.UUID, action string, n int) er
 			return nil
 		}
 	case "title":
-		_, err = w.writer.Update(ctx, w.tenant, directory.TypeUser, user, byTest, func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
-			after := *current
-			after.Changed = []string{"title"}
-			return &after, nil
-		})
+		_, err = w.writer.Update(ctx, w.tenant, directory.TypeUser, user, byTest,
+			func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
+				after := *current
+				after.Changed = []string{"title"}
+				return &after, nil
+			})
 	default:
 		_, err = w.writer.SetActive(ctx, w.tenant, directory.TypeUser, user, action == "return", byTest)
 	}
@@ -115,7 +119,7 @@ func (w world) check(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	type step struct {
 		Version int64
 		Changed []string
-		Kind    string // of its event; empty where there is none
+		Kind    string // of its event; empty if there is none
 	}
 	var steps []step
 	var restricted bool
@@ -150,7 +154,7 @@ func (w world) check(ctx context.Context, t *rapid.T, user uuid.UUID) {
 			want = "mover"
 		}
 		if s.Version != int64(i+1) || s.Kind != want {
-			t.Fatalf("step %d is version %d and a %q, want a %q: %+v", i, s.Version, s.Kind, want, steps)
+			t.Fatalf("step %d has version %d and kind %q, want kind %q: %+v", i, s.Version, s.Kind, want, steps)
 		}
 	}
 	if restricted != gone {
@@ -161,13 +165,14 @@ func (w world) check(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	}
 }
 
-// checkScope checks that the cascade of the last end finds everything that is live.
+// checkScope checks that the cascade of the last deactivation discovers all live credentials.
 func (w world) checkScope(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	var event uuid.UUID
 	var live int
 	err := w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
-			select (select event_id from restrictions where principal_id = $1), (select count(*) from inventory where principal_id = $1 and state = 'live')`, user).
+			select (select event_id from restrictions where principal_id = $1), (select count(*) from inventory
+			  where principal_id = $1 and state = 'live')`, user).
 			Scan(&event, &live)
 	})
 	if err != nil {
@@ -175,13 +180,16 @@ func (w world) checkScope(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	}
 	found, err := cascade.NewStore(w.db).MarkEnding(ctx, w.tenant, cascade.Scope{Event: event, Principal: user}, cascade.Page{Limit: 100})
 	if err != nil || len(found) != live {
-		t.Fatalf("the cascade finds %d of %d live items (%v)", len(found), live, err)
+		t.Fatalf("Discover returned %d of %d live credentials (%v)", len(found), live, err)
 	}
 }
 
 func TestWriter_EmptyUpdateKeepsVersionAndEmitsNothing(t *testing.T) {
 	w := newWorld(t)
-	r, err := w.writer.Create(t.Context(), w.tenant, &directory.Resource{Type: directory.TypeUser, UniqueName: "ada", Document: []byte(`{}`)}, byTest)
+	r, err := w.writer.Create(t.Context(), w.tenant, &directory.Resource{
+		Type:       directory.TypeUser,
+		UniqueName: "ada", Document: []byte(`{}`),
+	}, byTest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,14 +199,17 @@ func TestWriter_EmptyUpdateKeepsVersionAndEmitsNothing(t *testing.T) {
 			return &same, nil
 		})
 	if err != nil || result.Event != nil || result.Resource.Version != 1 {
-		t.Errorf("%+v, %v", result, err)
+		t.Errorf("got %+v (%v), want version 1 and no event", result, err)
 	}
 }
 
 func TestWriter_TakenNameIsRefused(t *testing.T) {
 	w := newWorld(t)
 	create := func(name string) (lifecycle.Result, error) {
-		return w.writer.Create(t.Context(), w.tenant, &directory.Resource{Type: directory.TypeUser, UniqueName: name, Document: []byte(`{}`)}, byTest)
+		return w.writer.Create(t.Context(), w.tenant, &directory.Resource{
+			Type:       directory.TypeUser,
+			UniqueName: name, Document: []byte(`{}`),
+		}, byTest)
 	}
 	if _, err := create("ada"); err != nil {
 		t.Fatal(err)
@@ -208,7 +219,7 @@ func TestWriter_TakenNameIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := create("ada"); !errors.Is(err, directory.ErrNameTaken) {
-		t.Errorf("a second ada: %v, want ErrNameTaken", err)
+		t.Errorf("create a second ada: got %v, want ErrNameTaken", err)
 	}
 	_, err = w.writer.Update(t.Context(), w.tenant, directory.TypeUser, bob.Resource.ID, byTest,
 		func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
@@ -217,19 +228,22 @@ func TestWriter_TakenNameIsRefused(t *testing.T) {
 			return &after, nil
 		})
 	if !errors.Is(err, directory.ErrNameTaken) {
-		t.Errorf("bob becomes ada: %v, want ErrNameTaken", err)
+		t.Errorf("rename bob to ada: got %v, want ErrNameTaken", err)
 	}
 	after, err := directory.NewStore(w.db).Get(t.Context(), w.tenant, directory.TypeUser, bob.Resource.ID)
 	if err != nil || after.UniqueName != "bob" || after.Version != 1 {
-		t.Errorf("%+v, %v; want bob as before", after, err)
+		t.Errorf("got %+v (%v), want bob unchanged", after, err)
 	}
 }
 
 func TestWriter_UnknownTriggerIsRefused(t *testing.T) {
 	w := newWorld(t)
-	_, err := w.writer.Create(t.Context(), w.tenant, &directory.Resource{Type: directory.TypeUser, UniqueName: "ada", Document: []byte(`{}`)},
+	_, err := w.writer.Create(t.Context(), w.tenant, &directory.Resource{
+		Type:       directory.TypeUser,
+		UniqueName: "ada", Document: []byte(`{}`),
+	},
 		lifecycle.Cause{Trigger: "by-mail", Actor: "test"})
 	if err == nil || !strings.Contains(err.Error(), `unknown trigger "by-mail"`) {
-		t.Errorf("%v, want an unknown trigger", err)
+		t.Errorf("got %v, want an error for the unknown trigger", err)
 	}
 }

@@ -1,4 +1,4 @@
-// Package logging bounds how often a process logs the same trouble.
+// Package logging limits how often a process logs the same warning or error.
 package logging
 
 import (
@@ -9,15 +9,14 @@ import (
 	"time"
 )
 
-// maxKept bounds the records that are remembered.
+// maxKept limits the number of stored records.
 const maxKept = 1000
 
-// volatile are the attributes in which records of one trouble differ: those of the attempt.
+// volatile lists the attributes that are ignored in comparisons because they differ by attempt.
 var volatile = []string{"Attempt", "RunID", "ActivityID", "in", "stack"}
 
-// Limited returns a handler that passes warnings and errors of one message and the same
-// attributes at most once in an interval. The attribute "suppressed" of the next record counts the
-// dropped records.
+// Limited returns a handler that passes warnings and errors with the same message and attributes at most
+// once per interval. The attribute "suppressed" of the next record is the number of dropped records.
 func Limited(next slog.Handler, interval time.Duration) slog.Handler {
 	return &limited{Handler: next, interval: interval, state: &state{seen: make(map[string]*seen)}}
 }

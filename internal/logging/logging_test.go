@@ -12,7 +12,7 @@ import (
 	"github.com/leaverhq/leaver/internal/logging"
 )
 
-func TestLimited_PassesTheSameTroubleOnceInAnInterval(t *testing.T) {
+func TestLimited_PassesTheSameRecordOncePerInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		log := slog.New(logging.Limited(slog.NewTextHandler(&out, nil), time.Minute)).With("process", "test")

@@ -23,7 +23,7 @@ const (
 	maxExpression = 4 << 10
 )
 
-// Error says what is wrong with a document, and where. Line and Column count from 1.
+// Error is a mistake in a document with its position. Line and Column count from 1.
 type Error struct {
 	Line   int    `json:"line"`
 	Column int    `json:"column"`
@@ -44,12 +44,12 @@ func (e *Error) Code() fault.Code { return fault.Unprocessable }
 // Position returns where the error is in the document, from 1.
 func (e *Error) Position() (line, column int) { return e.Line, e.Column }
 
-// rule is one rule as it is written.
+// rule is one parsed rule.
 type rule struct {
 	name       string
-	group      *glob // by displayName, whose case does not matter
+	group      *glob // matches displayName case-insensitively
 	externalID *glob
-	when       *yaml.Node // a CEL expression; nil is always
+	when       *yaml.Node // a CEL expression; nil always holds
 	grants     []string   // as team:…, role:…, scope:…
 	deny       bool
 	at         *yaml.Node
@@ -70,18 +70,18 @@ func parse(document string) ([]rule, error) {
 		return nil, notYAML(err)
 	}
 	if len(root.Content) == 0 {
-		return nil, &Error{Line: 1, Column: 1, Reason: "the document is empty: an empty list of rules is `rules: []`"}
+		return nil, &Error{Line: 1, Column: 1, Reason: "the document is empty: write `rules: []` for no rules"}
 	}
 	top := root.Content[0]
 	if top.Kind != yaml.MappingNode || len(top.Content) != 2 || top.Content[0].Value != "rules" {
-		return nil, at(top, "", "want one member, rules")
+		return nil, at(top, "", "expected a mapping with one member, rules")
 	}
 	list := top.Content[1]
 	switch {
 	case list.Kind != yaml.SequenceNode:
-		return nil, at(list, "", "rules is a list")
+		return nil, at(list, "", "rules must be a list")
 	case len(list.Content) > maxRules:
-		return nil, at(list, "", "there are more than %d rules", maxRules)
+		return nil, at(list, "", "too many rules: %d, the limit is %d", len(list.Content), maxRules)
 	}
 	rules := make([]rule, 0, len(list.Content))
 	names := make(map[string]bool)
@@ -91,7 +91,7 @@ func parse(document string) ([]rule, error) {
 			return nil, err
 		}
 		if names[r.name] {
-			return nil, at(node, r.name, "another rule has that name: give each its own by `name`")
+			return nil, at(node, r.name, "duplicate rule name: give each rule a unique `name`")
 		}
 		names[r.name] = true
 		rules = append(rules, r)
@@ -99,14 +99,14 @@ func parse(document string) ([]rule, error) {
 	return rules, nil
 }
 
-// yamlLine finds the line in an error of the YAML parser, which tells it in words only.
+// yamlLine matches the line number in an error text of the YAML parser.
 var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
 
 func notYAML(err error) error {
-	e := &Error{Line: 1, Column: 1, Reason: "is no YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
+	e := &Error{Line: 1, Column: 1, Reason: "invalid YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
 	if found := yamlLine.FindStringSubmatch(err.Error()); found != nil {
 		_, _ = fmt.Sscan(found[1], &e.Line) // digits
-		e.Reason = "is no YAML: " + found[2]
+		e.Reason = "invalid YAML: " + found[2]
 	}
 	return e
 }
@@ -118,14 +118,14 @@ func at(n *yaml.Node, rule, format string, args ...any) *Error {
 func parseRule(node *yaml.Node) (rule, error) {
 	r := rule{at: node}
 	if node.Kind != yaml.MappingNode {
-		return r, at(node, "", "a rule is a mapping such as {group: engineering-prod, team: Engineering}")
+		return r, at(node, "", "a rule must be a mapping such as {group: engineering-prod, team: Engineering}")
 	}
 	seen := make(map[string]bool)
 	var matches []string
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		if seen[key.Value] {
-			return r, at(key, r.name, "%s stands there twice", key.Value)
+			return r, at(key, r.name, "duplicate member %s", key.Value)
 		}
 		seen[key.Value] = true
 		if err := r.read(key, value); err != nil {
@@ -141,21 +141,21 @@ func parseRule(node *yaml.Node) (rule, error) {
 			r.name = "not " + r.name
 		}
 		if len(r.name) > maxName {
-			return r, at(node, "", "a rule of that length needs a name")
+			return r, at(node, "", "the rule needs a name, since its conditions are longer than %d bytes", maxName)
 		}
 	}
 	switch {
 	case len(matches) == 0:
-		return r, at(node, r.name, "want group, externalId or when: a rule for everybody is `when: \"true\"`")
+		return r, at(node, r.name, "the rule needs group, externalId or when; `when: \"true\"` matches every principal")
 	case len(r.grants) == 0:
-		return r, at(node, r.name, "want a team, a role or scopes")
+		return r, at(node, r.name, "the rule needs a team, a role or scopes")
 	case len(r.grants) > maxGrants:
-		return r, at(node, r.name, "has more than %d entitlements", maxGrants)
+		return r, at(node, r.name, "too many entitlements: %d, the limit is %d", len(r.grants), maxGrants)
 	}
 	return r, nil
 }
 
-// read takes one member of a rule.
+// read parses one member of a rule.
 func (r *rule) read(key, value *yaml.Node) error {
 	switch key.Value {
 	case "name":
@@ -177,19 +177,20 @@ func (r *rule) read(key, value *yaml.Node) error {
 		return nil
 	case "when":
 		if value.Kind != yaml.ScalarNode || value.Value == "" || len(value.Value) > maxExpression {
-			return at(value, r.name, "when is a CEL expression of at most %d bytes", maxExpression)
+			return at(value, r.name, "when must be a CEL expression of at most %d bytes", maxExpression)
 		}
 		r.when = value
 		return nil
 	case "deny":
 		if err := value.Decode(&r.deny); err != nil {
-			return at(value, r.name, "deny is true or false")
+			return at(value, r.name, "deny must be true or false, got %q", value.Value)
 		}
 		return nil
 	}
 	kind, ok := grantKinds[key.Value]
 	if !ok {
-		return at(key, r.name, "a rule has no member %q: it has name, group, externalId, when, deny, team, role, scopes", key.Value)
+		return at(key, r.name, "unknown member %q: expected name, group, externalId, when, deny, team, role or scopes",
+			key.Value)
 	}
 	values := []*yaml.Node{value}
 	if value.Kind == yaml.SequenceNode {
@@ -205,7 +206,7 @@ func (r *rule) read(key, value *yaml.Node) error {
 	return nil
 }
 
-// grantKinds are the members that name entitlements, one or several.
+// grantKinds maps the members that name entitlements, one or several, to their kind.
 var grantKinds = map[string]string{
 	"team": KindTeam, "teams": KindTeam, "role": KindRole, "roles": KindRole, "scope": KindScope, "scopes": KindScope,
 }
@@ -213,23 +214,23 @@ var grantKinds = map[string]string{
 func scalar(n *yaml.Node) (string, error) {
 	switch {
 	case n.Kind != yaml.ScalarNode || n.Value == "":
-		return "", at(n, "", "want a text")
+		return "", at(n, "", "expected a non-empty string")
 	case len(n.Value) > maxName:
-		return "", at(n, "", "is longer than %d bytes", maxName)
+		return "", at(n, "", "the string is longer than %d bytes", maxName)
 	case strings.ContainsFunc(n.Value, unicode.IsControl):
-		return "", at(n, "", "holds a control character")
+		return "", at(n, "", "the string contains a control character")
 	}
 	return n.Value, nil
 }
 
-// glob is a name in which each `*` stands for any text; `\*` is a star.
+// glob is a pattern in which `*` matches any text, and `\*` a star.
 type glob struct {
-	exact   string // where it has no star
+	exact   string // set if the pattern has no star
 	pattern *regexp.Regexp
-	key     func(string) string // makes the key by which names are compared
+	key     func(string) string // returns the comparison key of a name
 }
 
-// MatchString tells whether a name is meant.
+// MatchString reports whether the pattern matches a name.
 func (g *glob) MatchString(name string) bool {
 	if g.pattern != nil {
 		return g.pattern.MatchString(g.key(name))
@@ -237,12 +238,12 @@ func (g *glob) MatchString(name string) bool {
 	return g.exact == g.key(name)
 }
 
-// newGlob reads a name with stars, whose texts are compared by their keys.
+// newGlob parses a pattern. key returns the comparison keys of its literals and of names.
 func newGlob(text string, key func(string) string) (*glob, error) {
 	g := &glob{key: key}
 	var pattern, exact strings.Builder
 	pattern.WriteByte('^')
-	stars, literal := false, 0 // where in exact the literal since the last star begins
+	stars, literal := false, 0 // literal is the start in exact of the literal after the last star
 	flush := func() {
 		pattern.WriteString(regexp.QuoteMeta(key(exact.String()[literal:])))
 		literal = exact.Len()
@@ -256,7 +257,7 @@ func newGlob(text string, key func(string) string) (*glob, error) {
 		}
 		if text[i] == '\\' {
 			if i++; i == len(text) {
-				return nil, errors.New("ends in a backslash")
+				return nil, errors.New("the pattern ends in a backslash")
 			}
 		}
 		exact.WriteByte(text[i])

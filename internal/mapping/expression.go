@@ -15,20 +15,19 @@ import (
 )
 
 const (
-	// maxCost bounds what one rule may cost for one principal, in cel-go's units: a
-	// comparison is a few. It is checked by estimate when a rule is saved, and again
-	// when it runs.
+	// maxCost bounds the cost of one rule for one principal, in cel-go's units; a comparison
+	// costs a few. It is checked by estimate when a rule is saved, and again when it runs.
 	maxCost = 100_000
-	// maxTotalCost bounds all rules of a document together, by estimate.
+	// maxTotalCost bounds the estimated cost of all rules of a document.
 	maxTotalCost = 2_000_000
-	// maxDepth bounds how deep expressions nest.
+	// maxDepth bounds the nesting depth of expressions.
 	maxDepth = 64
-	// What the estimate takes attributes, and lists such as that of groups, for.
+	// The sizes of attributes and of lists, such as groups, that estimates assume.
 	estimatedText = 256 // bytes
 	estimatedList = 200
 )
 
-// compile checks one expression against the vocabulary, and what it may cost.
+// compile compiles one expression, and checks its names, its types and its estimated cost.
 func compile(env *cel.Env, r rule, lines []string) (program cel.Program, most uint64, err error) {
 	ast, issues := env.Compile(r.when.Value)
 	if issues.Err() != nil {
@@ -37,17 +36,19 @@ func compile(env *cel.Env, r rule, lines []string) (program cel.Program, most ui
 		return nil, 0, &Error{Line: line, Column: column, Rule: r.name, Reason: first.Message}
 	}
 	if ast.OutputType() != types.BoolType && ast.OutputType() != types.DynType {
-		return nil, 0, at(r.when, r.name, "the expression is a %s: want one that is true or false", ast.OutputType())
+		return nil, 0, at(r.when, r.name, "the expression returns %s: expected a boolean", ast.OutputType())
 	}
-	if made := celast.MatchDescendants(celast.NavigateAST(ast.NativeRep()), celast.KindMatcher(celast.StructKind)); len(made) > 0 {
-		return nil, 0, at(r.when, r.name, "an expression makes no objects")
+	if made := celast.MatchDescendants(celast.NavigateAST(ast.NativeRep()),
+		celast.KindMatcher(celast.StructKind)); len(made) > 0 {
+		return nil, 0, at(r.when, r.name, "the expression must not create objects")
 	}
 	estimate, err := env.EstimateCost(ast, sizes{})
 	if err != nil {
-		return nil, 0, at(r.when, r.name, "the expression's cost cannot be told: %v", err)
+		return nil, 0, at(r.when, r.name, "failed to estimate the cost of the expression: %v", err)
 	}
 	if estimate.Max > maxCost {
-		return nil, 0, at(r.when, r.name, "the expression is too dear: it may cost %d, and %d is the most", estimate.Max, maxCost)
+		return nil, 0, at(r.when, r.name, "the estimated cost of the expression is %d, the limit is %d",
+			estimate.Max, maxCost)
 	}
 	program, err = env.Program(ast, cel.CostTracking(sizes{}), cel.CostLimit(maxCost))
 	if err != nil {
@@ -56,7 +57,7 @@ func compile(env *cel.Env, r rule, lines []string) (program cel.Program, most ui
 	return program, estimate.Max, nil
 }
 
-// position leads from a place in an expression to that in the document.
+// position converts a position in an expression into a position in the document.
 func position(n *yaml.Node, lines []string, line, column int) (documentLine, documentColumn int) {
 	switch {
 	case line < 1: // of the expression as a whole, such as its depth
@@ -74,7 +75,7 @@ func position(n *yaml.Node, lines []string, line, column int) (documentLine, doc
 	return n.Line + line - 1, n.Column + column
 }
 
-// sizes is what the estimate of a cost takes for the size of what is not known yet.
+// sizes estimates costs with assumed sizes of attributes and lists.
 type sizes struct{}
 
 // EstimateSize implements cost.CostEstimator.
@@ -93,7 +94,8 @@ func (sizes) EstimateCallCost(function, _ string, _ *cost.AstNode, _ []cost.AstN
 	return nil
 }
 
-// CallCost implements interpreter.ActualCostEstimator: JSON costs by its length.
+// CallCost implements interpreter.ActualCostEstimator. The cost of json is its argument's length
+// in bytes, plus one.
 func (sizes) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 	if function != "json" {
 		return nil
@@ -105,13 +107,14 @@ func (sizes) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 
 const maxJSON = 64 << 10 // bytes
 
-// jsonFunction reads JSON that arrives as a string inside a string, as Okta sends roles.
+// jsonFunction declares json, which decodes JSON that an attribute contains as a string, as
+// Okta sends roles.
 func jsonFunction() cel.EnvOption {
 	return cel.Function("json", cel.Overload("json_string", []*cel.Type{cel.StringType}, cel.DynType,
 		cel.UnaryBinding(func(v ref.Val) ref.Val {
 			text, ok := v.Value().(string)
 			if !ok || len(text) > maxJSON {
-				return types.NewErr("json: want a string of at most %d KiB", maxJSON>>10)
+				return types.NewErr("json: expected a string of at most %d KiB", maxJSON>>10)
 			}
 			value, err := decodeJSON(text)
 			if err != nil {
@@ -125,15 +128,15 @@ func decodeJSON(text string) (any, error) {
 	d := json.NewDecoder(strings.NewReader(text))
 	var value any
 	if err := d.Decode(&value); err != nil {
-		// The decoder's own words may quote the claim.
+		// The decoder's error may quote the claim.
 		var syntax *json.SyntaxError
 		if errors.As(err, &syntax) {
 			return nil, fmt.Errorf("at byte %d", syntax.Offset)
 		}
-		return nil, errors.New("it ends early")
+		return nil, errors.New("unexpected end")
 	}
 	if d.More() {
-		return nil, errors.New("something follows it")
+		return nil, errors.New("unexpected data after the value")
 	}
 	return value, nil
 }

@@ -1,5 +1,5 @@
-// Package mapping reads the rules by which a tenant derives entitlements (teams,
-// roles, scopes) from groups and attributes, and applies them. It does no I/O.
+// Package mapping compiles and applies the rules by which a tenant derives entitlements (teams,
+// roles, scopes) from groups and attributes. It does no I/O.
 package mapping
 
 import (
@@ -19,14 +19,14 @@ const (
 	KindScope = "scope"
 )
 
-// IsEntitlement tells whether a name is of a kind that rules derive. What platforms
-// call by any other name is theirs.
+// IsEntitlement reports whether a name is of a kind that rules derive. Platforms manage
+// entitlements with other names themselves.
 func IsEntitlement(name string) bool {
 	kind, value, ok := strings.Cut(name, ":")
 	return ok && value != "" && (kind == KindTeam || kind == KindRole || kind == KindScope)
 }
 
-// Principal is whom rules are applied to.
+// Principal is a principal to which rules are applied.
 type Principal struct {
 	ID       uuid.UUID
 	Type     string         // User or Agent
@@ -42,22 +42,22 @@ type Group struct {
 	Direct      bool // not only through another group
 }
 
-// Source says why a principal has an entitlement, or is denied it.
+// Source is the reason why a principal has an entitlement, or is denied it.
 type Source struct {
 	Rule      string     `json:"rule"`
 	Group     *uuid.UUID `json:"group,omitempty"`
 	GroupName string     `json:"groupName,omitempty"`
-	When      string     `json:"when,omitempty"` // the expression that held
+	When      string     `json:"when,omitempty"` // the expression that was true
 }
 
-// Result is what rules make of a principal.
+// Result is the result of applying rules to a principal.
 type Result struct {
-	// Entitlements are what it has, each with all that gives it.
+	// Entitlements are the granted entitlements, each with all its sources.
 	Entitlements map[string][]Source `json:"entitlements"`
-	// Denied are what rules would give and others deny.
+	// Denied are the entitlements that some rules grant and others deny.
 	Denied map[string][]Source `json:"denied,omitempty"`
-	// Failed are rules that could not be evaluated: of those, what grants granted
-	// nothing, and what denies denied.
+	// Failed are the rules that could not be evaluated. Such a rule grants nothing; a rule
+	// with deny denies.
 	Failed []Failure `json:"failed,omitempty"`
 }
 
@@ -67,19 +67,18 @@ type Failure struct {
 	Reason string `json:"reason"`
 }
 
-// Rules are a document that was compiled. They are safe for concurrent use.
+// Rules is a compiled document. It is safe for concurrent use.
 type Rules struct {
-	rules []compiled
-	// types are those of the tenant's own claims.
+	rules      []compiled
 	vocabulary *vocabulary
 }
 
 type compiled struct {
 	rule
-	program cel.Program // nil is always
+	program cel.Program // nil always holds
 }
 
-// Compile reads a document. Error: [Error], at the first mistake.
+// Compile compiles a document. Error: [Error], for the first mistake.
 func Compile(document string, v Vocabulary) (*Rules, error) {
 	parsed, err := parse(document)
 	if err != nil {
@@ -101,7 +100,8 @@ func Compile(document string, v Vocabulary) (*Rules, error) {
 				return nil, err
 			}
 			if total += cost; total > maxTotalCost {
-				return nil, at(r.when, r.name, "together with the rules before it, it is too dear: %d is the most for all", maxTotalCost)
+				return nil, at(r.when, r.name,
+					"the estimated cost of the rules up to this one is %d, the limit is %d", total, maxTotalCost)
 			}
 		}
 		rules.rules = append(rules.rules, c)
@@ -109,8 +109,8 @@ func Compile(document string, v Vocabulary) (*Rules, error) {
 	return rules, nil
 }
 
-// Apply tells what the rules make of a principal: the union of what they grant,
-// without what any denies.
+// Apply evaluates the rules for a principal. It returns the union of what they grant, without
+// what any rule denies.
 func (rs *Rules) Apply(p Principal) Result {
 	result := Result{Entitlements: make(map[string][]Source)}
 	denied := make(map[string][]Source)
@@ -145,23 +145,23 @@ func (rs *Rules) Apply(p Principal) Result {
 	return result
 }
 
-// classOf says why an expression failed, without the values that cel-go quotes.
+// classOf returns why an expression failed, without the values that cel-go quotes.
 func classOf(err error) string {
 	text := err.Error()
 	switch {
 	case strings.HasPrefix(text, "json: "):
-		return text // our own words
+		return text // from jsonFunction, which quotes no values
 	case strings.Contains(text, "cost limit"):
-		return "it took more than its cost limit"
+		return "the expression exceeded its cost limit"
 	case strings.HasPrefix(text, "no such key"):
 		return "no such key"
 	case strings.HasPrefix(text, "no such overload"):
-		return "a value is of another type than the expression needs"
+		return "a value has a type that the expression does not support"
 	}
-	return "it cannot be evaluated"
+	return "the expression cannot be evaluated"
 }
 
-// holds tells whether the rule is about the principal, and by which group.
+// holds reports whether the rule applies to the principal, and by which source.
 func (c compiled) holds(p Principal, variables map[string]any) (Source, bool, error) {
 	source := Source{Rule: c.name}
 	if c.group != nil || c.externalID != nil {
@@ -184,7 +184,7 @@ func (c compiled) holds(p Principal, variables map[string]any) (Source, bool, er
 	}
 	held, ok := value.Value().(bool)
 	if !ok {
-		return source, false, errors.New("the expression is neither true nor false")
+		return source, false, errors.New("the expression did not return a boolean")
 	}
 	return source, held, nil
 }

@@ -12,14 +12,13 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// Vocabulary is what expressions may name: the attributes of the schemas. The
-// variables are
+// Vocabulary is the set of schema attributes that expressions may name. The variables are
 //
 //	type        User or Agent
 //	user, agent the core attributes
 //	enterprise  the enterprise extension (RFC 7643 section 4.3)
 //	claims      the attributes of the tenant's own extensions
-//	extensions  the extensions as they are, by URN
+//	extensions  the extensions by URN, without types
 //	groups      the groups: id, displayName, externalId, direct
 type Vocabulary struct {
 	User, Agent, Enterprise []Attribute
@@ -28,7 +27,7 @@ type Vocabulary struct {
 	Claims map[string][]Attribute
 }
 
-// Attribute is one of a schema (RFC 7643 section 7), as far as expressions need it.
+// Attribute is an attribute of a schema (RFC 7643 section 7), reduced to what expressions need.
 type Attribute struct {
 	Name        string
 	Type        Type
@@ -39,7 +38,7 @@ type Attribute struct {
 // Type is the type of an attribute's value.
 type Type string
 
-// The types. Everything else is text.
+// The types. All others are treated as Text.
 const (
 	Text    Type = "string"
 	Bool    Type = "boolean"
@@ -49,9 +48,9 @@ const (
 	Complex Type = "complex"
 )
 
-// vocabulary gives expressions types: it implements types.Provider. What a
-// principal lacks is the zero value of its type, as in protocol buffers: `has()`
-// tells the difference, and no expression fails for want of an attribute.
+// vocabulary implements types.Provider. An absent attribute has the zero value of its type, as
+// in protocol buffers, so that no expression fails because an attribute is absent; `has()`
+// reports whether it is present.
 type vocabulary struct {
 	types.Provider
 	structs       map[string]map[string]*types.FieldType
@@ -59,15 +58,18 @@ type vocabulary struct {
 	claims        []string // URNs
 }
 
-// fieldName is what an expression can select by a dot.
+// fieldName matches the names that an expression can select with a dot.
 var fieldName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func newVocabulary(v Vocabulary) *vocabulary {
 	registry, err := types.NewRegistry()
 	if err != nil {
-		panic(err) // it fails for types that are given, and none are
+		panic(err) // it fails only for types that are passed, and none are
 	}
-	vocabulary := &vocabulary{Provider: registry, structs: make(map[string]map[string]*types.FieldType), enterpriseURN: v.EnterpriseURN}
+	vocabulary := &vocabulary{
+		Provider: registry, structs: make(map[string]map[string]*types.FieldType),
+		enterpriseURN: v.EnterpriseURN,
+	}
 	vocabulary.declare("User", v.User)
 	vocabulary.declare("Agent", v.Agent)
 	vocabulary.declare("Enterprise", v.Enterprise)
@@ -77,7 +79,8 @@ func newVocabulary(v Vocabulary) *vocabulary {
 		{Name: "externalId", Type: Text},
 		{Name: "direct", Type: Bool},
 	})
-	// A name that two extensions have is neither's: `extensions` tells them apart.
+	// A name that two extensions share is ambiguous, so it is left out of claims; expressions
+	// can use `extensions`.
 	var claims []Attribute
 	count := make(map[string]int)
 	for _, urn := range slices.Sorted(maps.Keys(v.Claims)) {
@@ -91,7 +94,7 @@ func newVocabulary(v Vocabulary) *vocabulary {
 	return vocabulary
 }
 
-// env is where expressions are checked.
+// env returns the CEL environment of expressions.
 func (v *vocabulary) env() (*cel.Env, error) {
 	env, err := cel.NewEnv(
 		cel.CustomTypeProvider(v),
@@ -106,7 +109,7 @@ func (v *vocabulary) env() (*cel.Env, error) {
 		jsonFunction(),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("make the environment of expressions: %w", err)
+		return nil, fmt.Errorf("create CEL environment: %w", err)
 	}
 	return env, nil
 }
@@ -138,8 +141,8 @@ func (v *vocabulary) declare(name string, attributes []Attribute) {
 	v.structs[name] = fields
 }
 
-// typeOf is an attribute's type, how its stored value becomes one of that type, and
-// what it is where it is absent.
+// typeOf returns an attribute's type, the conversion of its stored value, and its value if it is
+// absent.
 func (v *vocabulary) typeOf(name string, a Attribute) (t *cel.Type, convert func(any) (any, error), zero any) {
 	switch a.Type {
 	case Bool:
@@ -156,7 +159,7 @@ func (v *vocabulary) typeOf(name string, a Attribute) (t *cel.Type, convert func
 			text, _ := value.(string)
 			moment, err := time.Parse(time.RFC3339, text)
 			if err != nil {
-				return nil, fmt.Errorf("%s is no time", a.Name)
+				return nil, fmt.Errorf("%s is not an RFC 3339 time", a.Name)
 			}
 			return moment, nil
 		}
@@ -212,7 +215,7 @@ func (v *vocabulary) FindStructFieldType(name, field string) (*types.FieldType, 
 	return v.Provider.FindStructFieldType(name, field)
 }
 
-// variables are what an expression sees of a principal.
+// variables returns the variables of expressions for a principal.
 func (v *vocabulary) variables(p Principal) map[string]any {
 	core, claims, extensions := make(map[string]any), make(map[string]any), make(map[string]any)
 	for name, value := range p.Document {
@@ -229,7 +232,10 @@ func (v *vocabulary) variables(p Principal) map[string]any {
 	}
 	groups := make([]any, 0, len(p.Groups))
 	for _, g := range p.Groups {
-		groups = append(groups, map[string]any{"id": g.ID.String(), "displayName": g.DisplayName, "externalId": g.ExternalID, "direct": g.Direct})
+		groups = append(groups, map[string]any{
+			"id": g.ID.String(), "displayName": g.DisplayName,
+			"externalId": g.ExternalID, "direct": g.Direct,
+		})
 	}
 	enterprise, _ := extensions[v.enterpriseURN].(map[string]any)
 	if enterprise == nil {

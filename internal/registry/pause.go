@@ -1,5 +1,5 @@
-// Package brake holds cascades back: ops pause a connector, and a tenant's mass
-// deactivation waits for an approver.
+// Package brake implements two safety controls of cascades: operators pause a connector, and a mass
+// deactivation above a tenant's deactivation threshold is held until an approver releases it.
 package registry
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Pause is a connector that ops have taken out of use for a while.
+// Pause is the pause of a connector by an operator.
 type Pause struct {
 	Connector string    `json:"connector"`
 	Since     time.Time `json:"since"`
@@ -27,26 +27,26 @@ type Pause struct {
 
 // The errors of pauses.
 var (
-	ErrPaused    = fault.New(fault.Conflict, "the connector is paused already")
+	ErrPaused    = fault.New(fault.Conflict, "the connector is already paused")
 	ErrNotPaused = fault.New(fault.Conflict, "the connector is not paused")
 )
 
-// remembered is how long a process may not notice a pause.
+// remembered is how long a process caches the pauses.
 const remembered = time.Second
 
-// Pauses reads and writes which connectors are paused. What it read it remembers
-// for a second: every attempt asks.
+// Pauses stores which connectors are paused. It caches them for a second, because every attempt reads
+// them.
 type Pauses struct {
 	db     *database.DB
 	cached *cache.Cache[struct{}, map[string]Pause]
 }
 
-// NewPauses returns the pauses on db.
+// NewPauses returns the store of pauses on db.
 func NewPauses(db *database.DB) *Pauses {
 	return &Pauses{db: db, cached: cache.New[struct{}, map[string]Pause](1, remembered)}
 }
 
-// Of returns the connector's pause, or nil.
+// Of returns the connector's pause, or nil if it is not paused.
 func (p *Pauses) Of(ctx context.Context, connector string) (*Pause, error) {
 	pauses, err := p.cached.Get(ctx, struct{}{}, p.All)
 	if err != nil {
@@ -63,7 +63,7 @@ func (p *Pauses) All(ctx context.Context) (map[string]Pause, error) {
 	all, err := database.Rows(ctx, p.db, uuid.Nil, pgx.RowToStructByPos[Pause], `
 		select connector, paused_at, paused_by, reason from connector_pauses where resumed_at is null`)
 	if err != nil {
-		return nil, fmt.Errorf("read which connectors are paused: %w", err)
+		return nil, fmt.Errorf("list the paused connectors: %w", err)
 	}
 	pauses := make(map[string]Pause, len(all))
 	for _, pause := range all {
@@ -72,13 +72,14 @@ func (p *Pauses) All(ctx context.Context) (map[string]Pause, error) {
 	return pauses, nil
 }
 
-// Pause takes a connector out of use. Error: [ErrPaused].
+// Pause pauses a connector. Error: [ErrPaused].
 func (p *Pauses) Pause(ctx context.Context, connector, by, reason string) error {
 	return p.write(ctx, "pause", connector, ErrPaused, `
-		insert into connector_pauses (connector, paused_by, reason) values ($1, $2, $3) on conflict do nothing returning true`, connector, by, reason)
+		insert into connector_pauses (connector, paused_by, reason) values ($1, $2, $3)
+		on conflict do nothing returning true`, connector, by, reason)
 }
 
-// Resume takes it into use again. Error: [ErrNotPaused].
+// Resume resumes a connector. Error: [ErrNotPaused].
 func (p *Pauses) Resume(ctx context.Context, connector, by, reason string) error {
 	return p.write(ctx, "resume", connector, ErrNotPaused, `
 		update connector_pauses set resumed_at = now(), resumed_by = $2, resumed_for = $3

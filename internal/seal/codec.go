@@ -13,8 +13,8 @@ import (
 
 const (
 	payloadEncoding = "binary/encrypted"
-	// scopeMetadata says in clear whose a payload is: a namespace, a workflow ID and an
-	// activity's type, which its associated data binds it to.
+	// scopeMetadata is the metadata key of a payload's scope, in cleartext: namespace, workflow ID and
+	// activity type. The associated data binds the payload to its scope.
 	scopeMetadata = "leaver-scope"
 )
 
@@ -26,23 +26,24 @@ var (
 	// ErrOtherScope is returned for a payload that is bound to another namespace, workflow or
 	// type of activity.
 	ErrOtherScope = errors.New("the payload belongs to another workflow or activity")
-	// ErrUnknownKey is returned for a payload, or a sealed text, of a key that is not in the key set.
-	ErrUnknownKey = errors.New("the payload was sealed by a key that is not in this process's key set: give all processes the same keys (`leaver keyset rotate`)")
+	// ErrUnknownKey is returned for a payload or sealed text whose key is not in the key set.
+	ErrUnknownKey = errors.New("the payload was sealed by a key that is not in this process's key set: " +
+		"give all processes the same keys (`leaver keyset rotate`)")
 )
 
-// Codec encrypts every payload of a Temporal history (I4), and opens nothing else: neither
-// plain payloads, nor those of another workflow or another type of activity. So what a workflow is started, signalled or
-// updated with comes from leaver. It implements converter.PayloadCodecWithSerializationContext.
+// Codec encrypts every payload of a Temporal history (I4). It rejects payloads that are not encrypted or
+// that belong to another workflow or activity type, so every input, signal and update of a workflow comes
+// from leaver. It implements converter.PayloadCodecWithSerializationContext.
 type Codec struct {
 	sealer *Sealer
 	scope  string // the namespace and workflow ID; empty opens any
 }
 
-// NewCodec returns the codec that uses s. Without a serialization context it opens payloads
-// of any workflow, as the codec server has to, which is not told which one it is asked about.
+// NewCodec returns the codec that uses s. Without a serialization context it opens payloads of any
+// workflow: the codec server does not know the workflow of a payload.
 func NewCodec(s *Sealer) *Codec { return &Codec{sealer: s} }
 
-// scheduled is what Temporal appends to the workflow ID of a schedule's action.
+// scheduled matches the suffix that Temporal appends to the workflow ID of a schedule's action.
 var scheduled = regexp.MustCompile(`-\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$`)
 
 // WithSerializationContext implements converter.PayloadCodecWithSerializationContext.
@@ -54,12 +55,12 @@ func (c *Codec) WithSerializationContext(ctx converter.SerializationContext) con
 	case converter.ActivitySerializationContext:
 		namespace, workflow, activity = ctx.Namespace, ctx.WorkflowID, ctx.ActivityType
 	}
-	// Neither a type of activity nor a namespace holds what separates them here, whatever an
-	// intruder calls a workflow.
+	// Activity types and namespaces do not contain the separators, so that scopes are unambiguous for
+	// every workflow ID that an attacker chooses.
 	return &Codec{c.sealer, activity + "@" + namespace + "/" + scheduled.ReplaceAllString(workflow, "")}
 }
 
-// payloadContext keeps payloads and rows apart, and each payload to its workflow.
+// payloadContext returns the associated data of a payload, which differs from that of every row.
 func payloadContext(scope string) []byte { return []byte("leaver/temporal-payload/" + scope) }
 
 // Encode implements converter.PayloadCodec.
@@ -109,14 +110,14 @@ func (c *Codec) Decode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error
 	return out, nil
 }
 
-// DataConverter encodes with Temporal's defaults and encrypts with s. In workflow code a
-// payload of an unknown key fails the workflow task, which is retried, and not the
-// workflow: the right key may come.
+// DataConverter returns a converter that encodes with Temporal's defaults and encrypts with s. In
+// workflow code, a payload of an unknown key fails the workflow task and not the workflow: the task is
+// retried, and succeeds once the worker has the key.
 func DataConverter(s *Sealer) converter.DataConverter {
 	return &dataConverter{converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), NewCodec(s))}
 }
 
-// FailureConverter also encrypts failure messages, which Temporal leaves readable otherwise.
+// FailureConverter returns a converter that also encrypts failure messages, unlike Temporal's default.
 func FailureConverter(s *Sealer) converter.FailureConverter {
 	return temporal.NewDefaultFailureConverter(temporal.DefaultFailureConverterOptions{
 		DataConverter:          DataConverter(s),

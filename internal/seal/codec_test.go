@@ -29,11 +29,12 @@ func newKeyset(t *testing.T) []byte {
 }
 
 func in(s *seal.Sealer, namespace, workflow string) converter.DataConverter {
-	return converter.WithDataConverterSerializationContext(seal.DataConverter(s), converter.WorkflowSerializationContext{Namespace: namespace, WorkflowID: workflow})
+	return converter.WithDataConverterSerializationContext(seal.DataConverter(s),
+		converter.WorkflowSerializationContext{Namespace: namespace, WorkflowID: workflow})
 }
 
-// TestCodec_OpensOnlyWhatLeaverSealedForTheWorkflow: whatever else can reach Temporal
-// starts, signals and updates nothing.
+// TestCodec_OpensOnlyWhatLeaverSealedForTheWorkflow checks that another client of Temporal cannot start,
+// signal or update a workflow.
 func TestCodec_OpensOnlyWhatLeaverSealedForTheWorkflow(t *testing.T) {
 	s := newSealer(t, newKeyset(t))
 	sealed, err := in(s, "leaver", "leaver/t/p/1").ToPayload("secret")
@@ -91,7 +92,8 @@ func TestCodec_OpensOnlyWhatLeaverSealedForTheWorkflow(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got string
-		if err := in(s, "leaver", "leaver-drill-2026-11-28T03:00:00Z").FromPayload(input, &got); err != nil || got != "input" {
+		err = in(s, "leaver", "leaver-drill-2026-11-28T03:00:00Z").FromPayload(input, &got)
+		if err != nil || got != "input" {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
@@ -103,8 +105,8 @@ func TestCodec_OpensOnlyWhatLeaverSealedForTheWorkflow(t *testing.T) {
 	})
 }
 
-// TestKeyset_RotatesWithoutAnInterruption: in each step every process opens what every
-// other seals.
+// TestKeyset_RotatesWithoutAnInterruption checks that in each step of a rotation every process opens
+// what every other process seals.
 func TestKeyset_RotatesWithoutAnInterruption(t *testing.T) {
 	first := newKeyset(t)
 	added, err := seal.AddKey(first)
@@ -125,7 +127,8 @@ func TestKeyset_RotatesWithoutAnInterruption(t *testing.T) {
 	}
 	for name, pair := range map[string][2][]byte{
 		"old beside added": {first, added}, "added beside old": {added, first},
-		"added beside promoted": {added, promoted}, "promoted beside added": {promoted, added}, "promoted opens the old": {promoted, first},
+		"added beside promoted": {added, promoted}, "promoted beside added": {promoted, added},
+		"promoted opens the old": {promoted, first},
 	} {
 		if err := opens(pair[0], pair[1]); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -134,10 +137,11 @@ func TestKeyset_RotatesWithoutAnInterruption(t *testing.T) {
 	if err := opens(first, promoted); !errors.Is(err, seal.ErrUnknownKey) {
 		t.Errorf("promoted before the key was distributed: %v, want ErrUnknownKey", err)
 	}
-	if newSealer(t, added).Primary() != newSealer(t, first).Primary() || newSealer(t, promoted).Primary() == newSealer(t, first).Primary() {
-		t.Error("adding must not seal by the new key, and promoting must")
+	primary := newSealer(t, first).Primary()
+	if newSealer(t, added).Primary() != primary || newSealer(t, promoted).Primary() == primary {
+		t.Error("AddKey must keep the primary key, and PromoteKey must change it")
 	}
 	if _, err := seal.PromoteKey(promoted); err == nil {
-		t.Error("promoting twice is no error")
+		t.Error("promoting twice succeeded, want an error")
 	}
 }

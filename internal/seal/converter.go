@@ -8,7 +8,7 @@ import (
 	"go.temporal.io/sdk/converter"
 )
 
-// dataConverter hands contexts through to the codec.
+// dataConverter passes serialization contexts to the codec.
 type dataConverter struct{ converter.DataConverter }
 
 // WithSerializationContext implements converter.DataConverterWithSerializationContext.
@@ -24,8 +24,8 @@ func (d *dataConverter) WithWorkflowContext(converter.WorkflowContext) converter
 	return &workflowConverter{*d}
 }
 
-// workflowConverter is the converter of workflow code. There an error of a payload that
-// was started with would fail the workflow for good; a panic fails the task.
+// workflowConverter is the converter for workflow code. There, an error in the decoding of the input
+// would fail the workflow permanently; a panic fails only the workflow task.
 type workflowConverter struct{ dataConverter }
 
 // WithSerializationContext implements converter.DataConverterWithSerializationContext.

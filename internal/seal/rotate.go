@@ -10,8 +10,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/keyset"
 )
 
-// AddKey returns a key set with one more key, which opens and does not seal yet: the first
-// step of a rotation, to be given to every process before [PromoteKey].
+// AddKey returns a key set with an additional key that opens but does not seal yet. It is the first step
+// of a rotation: give the key set to every process before [PromoteKey].
 func AddKey(keysetJSON []byte) ([]byte, error) {
 	return change(keysetJSON, func(m *keyset.Manager, _ *keyset.Handle) error {
 		_, err := m.Add(aead.AES256GCMKeyTemplate())
@@ -19,8 +19,8 @@ func AddKey(keysetJSON []byte) ([]byte, error) {
 	})
 }
 
-// PromoteKey returns a key set whose newest key seals: the second step of a rotation. The
-// older keys stay, since what they have sealed has to be opened.
+// PromoteKey returns a key set whose newest key seals. It is the second step of a rotation. The older
+// keys are kept to open existing ciphertexts.
 func PromoteKey(keysetJSON []byte) ([]byte, error) {
 	return change(keysetJSON, func(m *keyset.Manager, h *keyset.Handle) error {
 		keys := h.KeysetInfo().GetKeyInfo()
@@ -36,7 +36,7 @@ func change(keysetJSON []byte, edit func(*keyset.Manager, *keyset.Handle) error)
 	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(keysetJSON)))
 	if err != nil {
 		// tink's error may quote the input, which is the key.
-		return nil, errors.New("not a tink AEAD key set in JSON")
+		return nil, errors.New("the key set is not a tink AEAD keyset in JSON (make one with `leaver keyset`)")
 	}
 	manager := keyset.NewManagerFromHandle(handle)
 	if err := edit(manager, handle); err != nil {

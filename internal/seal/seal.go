@@ -1,5 +1,5 @@
-// Package seal encrypts what must not be read at rest: credentials' secrets in
-// PostgreSQL, and the payloads of Temporal histories.
+// Package seal encrypts data at rest: the secrets of credentials in PostgreSQL, and the payloads of
+// Temporal histories.
 package seal
 
 import (
@@ -27,13 +27,13 @@ type Sealer struct {
 	unopened atomic.Int64
 }
 
-// Unopened is how many payloads this process met that no key of its key set opens.
+// Unopened returns the number of payloads that no key of this process's key set could open.
 func (s *Sealer) Unopened() int64 { return s.unopened.Load() }
 
-// Primary is the id of the key that seals.
+// Primary returns the id of the key that seals.
 func (s *Sealer) Primary() uint32 { return s.primary }
 
-// tinkPrefix is what a ciphertext begins with: a version and the key's id
+// tinkPrefix is the length of a ciphertext's prefix, in bytes: a version and the key's id
 // (https://developers.google.com/tink/wire-format).
 const tinkPrefix = 5
 
@@ -42,7 +42,7 @@ func (s *Sealer) knows(sealed []byte) bool {
 	return len(sealed) > tinkPrefix && sealed[0] == 1 && s.keys[binary.BigEndian.Uint32(sealed[1:tinkPrefix])]
 }
 
-// New reads a cleartext JSON keyset, as [GenerateKeyset] writes it.
+// New returns a sealer for a cleartext JSON keyset, as [GenerateKeyset] writes it.
 func New(keysetJSON []byte) (*Sealer, error) {
 	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(keysetJSON)))
 	if err != nil {
@@ -51,7 +51,7 @@ func New(keysetJSON []byte) (*Sealer, error) {
 	}
 	primitive, err := aead.New(handle)
 	if err != nil {
-		return nil, fmt.Errorf("the seal keyset holds no usable AEAD key: %w", err)
+		return nil, fmt.Errorf("the seal keyset has no usable AEAD key: %w", err)
 	}
 	info := handle.KeysetInfo()
 	s := &Sealer{aead: primitive, primary: info.GetPrimaryKeyId(), keys: make(map[uint32]bool)}
@@ -61,12 +61,12 @@ func New(keysetJSON []byte) (*Sealer, error) {
 	return s, nil
 }
 
-// Load reads the keyset from a file, or from text that is base64 of the same.
-// Exactly one of the two is given.
+// Load returns a sealer for the keyset in a file, or in text as base64 of the file. Exactly one of them
+// must be set.
 func Load(file, text string) (*Sealer, error) {
 	switch {
 	case file != "" && text != "":
-		return nil, fmt.Errorf("both a seal keyset file and a seal keyset are configured; give one")
+		return nil, fmt.Errorf("both seal.keyset_file and seal.keyset are set: remove one of them")
 	case file != "":
 		raw, err := os.ReadFile(file)
 		if err != nil {
@@ -76,7 +76,7 @@ func Load(file, text string) (*Sealer, error) {
 	case text != "":
 		raw, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
-			return nil, fmt.Errorf("the seal keyset is not base64")
+			return nil, fmt.Errorf("seal.keyset (LEAVER_SEAL_KEYSET) must be base64 of a keyset file")
 		}
 		return New(raw)
 	}
@@ -96,8 +96,8 @@ func GenerateKeyset() ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// Seal encrypts a secret of one row: the associated data binds the ciphertext
-// to its tenant and row, so that a copy elsewhere does not open.
+// Seal encrypts a secret of a row. The associated data binds the ciphertext to its tenant and row, so
+// that a copy in another row cannot be opened.
 func (s *Sealer) Seal(tenant, row uuid.UUID, secret []byte) ([]byte, error) {
 	sealed, err := s.aead.Encrypt(secret, rowContext(tenant, row))
 	if err != nil {
@@ -106,14 +106,14 @@ func (s *Sealer) Seal(tenant, row uuid.UUID, secret []byte) ([]byte, error) {
 	return sealed, nil
 }
 
-// Open decrypts what Seal made for the same tenant and row.
+// Open decrypts a ciphertext of [Sealer.Seal] for the same tenant and row.
 func (s *Sealer) Open(tenant, row uuid.UUID, sealed []byte) ([]byte, error) {
 	if !s.knows(sealed) {
 		return nil, fmt.Errorf("open the sealed secret of %s: %w", row, ErrUnknownKey)
 	}
 	secret, err := s.aead.Decrypt(sealed, rowContext(tenant, row))
 	if err != nil {
-		return nil, fmt.Errorf("open the sealed secret of %s: the keyset is another, or the row was changed", row)
+		return nil, fmt.Errorf("open the sealed secret of %s: the keyset is a different one, or the row was modified", row)
 	}
 	return secret, nil
 }
@@ -122,8 +122,8 @@ func rowContext(tenant, row uuid.UUID) []byte {
 	return append(append([]byte("leaver/row/"), tenant[:]...), row[:]...)
 }
 
-// SealText encrypts what leaves the process and comes back, such as a cursor,
-// as URL-safe text. It opens for the same purpose only.
+// SealText encrypts data that clients send back, such as a cursor, as URL-safe text. It can be opened
+// only for the same purpose.
 func (s *Sealer) SealText(purpose string, plain []byte) (string, error) {
 	sealed, err := s.aead.Encrypt(plain, []byte("leaver/text/"+purpose))
 	if err != nil {
@@ -132,7 +132,7 @@ func (s *Sealer) SealText(purpose string, plain []byte) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sealed), nil
 }
 
-// OpenText decrypts what SealText made for the same purpose.
+// OpenText decrypts a text of [Sealer.SealText] for the same purpose.
 func (s *Sealer) OpenText(purpose, text string) ([]byte, error) {
 	sealed, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *Sealer) OpenText(purpose, text string) ([]byte, error) {
 	}
 	plain, err := s.aead.Decrypt(sealed, []byte("leaver/text/"+purpose))
 	if err != nil {
-		return nil, errors.New("the sealed text is of another purpose or keyset, or was changed")
+		return nil, errors.New("the sealed text is for another purpose or of another keyset, or was modified")
 	}
 	return plain, nil
 }

@@ -13,14 +13,14 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Token is a security event token that waits to be delivered.
+// Token is an undelivered security event token.
 type Token struct {
 	JTI   uuid.UUID
 	SET   string    // signed, in compact form
 	About uuid.UUID // the principal; zero: the stream itself
 }
 
-// signal is one row of what is to be told.
+// signal is an undelivered row of the table signals.
 type signal struct {
 	JTI           uuid.UUID
 	Principal     *uuid.UUID
@@ -31,14 +31,16 @@ type signal struct {
 	At            time.Time
 }
 
-// Waiting signs what a stream has to deliver next, in its order, and tells whether
-// there is more. limit 0 is none.
-func (s *Store) Waiting(ctx context.Context, tenant uuid.UUID, stream Stream, limit int) (tokens []Token, more bool, err error) {
+// Waiting returns the next undelivered tokens of a stream, signed and in order, and whether there are
+// more. A limit of 0 returns none.
+func (s *Store) Waiting(
+	ctx context.Context, tenant uuid.UUID, stream Stream, limit int,
+) (tokens []Token, more bool, err error) {
 	signals, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[signal], `
 		select jti, principal_id, principal_type, type, event, txn, created_at from signals
 		 where tenant_id = $1 and stream_id = $2 and settled_at is null order by id limit $3`, tenant, stream.ID, limit+1)
 	if err != nil {
-		return nil, false, fmt.Errorf("read what stream %s has to deliver: %w", stream.ID, err)
+		return nil, false, fmt.Errorf("read the undelivered signals of stream %s: %w", stream.ID, err)
 	}
 	if more = len(signals) > limit; more {
 		signals = signals[:limit]
@@ -57,8 +59,8 @@ func (s *Store) Waiting(ctx context.Context, tenant uuid.UUID, stream Stream, li
 	return tokens, more, nil
 }
 
-// sign makes the token of a signal (RFC 8417; SSF 1.0 section 4). It has the same jti
-// however often it is made.
+// sign returns the signed token of a signal (RFC 8417; SSF 1.0 section 4). Repeated calls for a signal
+// use the same jti.
 func (s *Store) sign(ctx context.Context, stream Stream, g signal) (string, error) {
 	signer, err := s.signer(ctx)
 	if err != nil {
@@ -82,31 +84,34 @@ func (s *Store) sign(ctx context.Context, stream Stream, g signal) (string, erro
 	return signed.CompactSerialize()
 }
 
-// subject names whom an event is about: of SCIM's events by the resource's path (RFC
-// 9967), of the others by its id at this issuer (RFC 9493), of the stream's own by the stream.
+// subject returns the subject identifier of an event: the resource's path for SCIM events (RFC 9967),
+// the stream's id for events about the stream, and otherwise issuer and id (RFC 9493).
 func subject(stream Stream, g signal) map[string]string {
 	switch {
 	case g.Principal == nil || g.PrincipalType == nil:
 		return map[string]string{"format": "opaque", "id": stream.ID.String()}
 	case strings.HasPrefix(g.Type, prov):
-		return map[string]string{"format": "scim", "uri": "/" + *g.PrincipalType + "s/" + g.Principal.String(), "id": g.Principal.String()}
+		path := "/" + *g.PrincipalType + "s/" + g.Principal.String()
+		return map[string]string{"format": "scim", "uri": path, "id": g.Principal.String()}
 	}
 	return map[string]string{"format": "iss_sub", "iss": stream.Issuer, "sub": g.Principal.String()}
 }
 
-// Refusal is why a receiver did not take a token (RFC 8935 section 2.3).
+// Refusal is the error with which a receiver refuses a token (RFC 8935 section 2.3).
 type Refusal struct {
 	Err         string `json:"err"`
 	Description string `json:"description"`
 }
 
-// maxDetail bounds what is kept of a receiver's words.
+// maxDetail limits the stored error text of a receiver, in bytes.
 const maxDetail = 500
 
-// Settle stores that a receiver has a token, or why it did not take it: it is not sent
-// again. Settling again changes nothing. It tells whether the stream still goes to that
-// endpoint, and is not paused.
-func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, stream Stream, jti uuid.UUID, refusal *Refusal) (goesOn bool, err error) {
+// Settle stores that a receiver accepted a token, or why it refused it. The token is not sent again.
+// Settling it again changes nothing. goesOn reports whether the stream is still enabled and has the
+// same endpoint.
+func (s *Store) Settle(
+	ctx context.Context, tenant uuid.UUID, stream Stream, jti uuid.UUID, refusal *Refusal,
+) (goesOn bool, err error) {
 	outcome, detail := "delivered", ""
 	if refusal != nil {
 		outcome, detail = "refused", clean(refusal.Err+": "+refusal.Description)
@@ -126,7 +131,7 @@ func (s *Store) Settle(ctx context.Context, tenant uuid.UUID, stream Stream, jti
 	return goesOn, nil
 }
 
-// Acknowledge stores that a receiver has tokens.
+// Acknowledge stores that a receiver accepted tokens.
 func (s *Store) Acknowledge(ctx context.Context, tenant, stream uuid.UUID, jtis []uuid.UUID) error {
 	err := database.Exec(ctx, s.db, tenant, `
 		update signals set settled_at = now(), outcome = 'delivered'
@@ -137,17 +142,18 @@ func (s *Store) Acknowledge(ctx context.Context, tenant, stream uuid.UUID, jtis 
 	return nil
 }
 
-// Failed stores why a receiver could not be reached.
+// Failed stores the error of a delivery that will be retried.
 func (s *Store) Failed(ctx context.Context, tenant, stream uuid.UUID, why string) error {
 	err := database.Exec(ctx, s.db, tenant, `
-		update streams set last_error = $3, last_error_at = now() where tenant_id = $1 and id = $2`, tenant, stream, clean(why))
+		update streams set last_error = $3, last_error_at = now()
+		 where tenant_id = $1 and id = $2`, tenant, stream, clean(why))
 	if err != nil {
-		return fmt.Errorf("store why stream %s does not deliver: %w", stream, err)
+		return fmt.Errorf("store the delivery error of stream %s: %w", stream, err)
 	}
 	return nil
 }
 
-// clean keeps what somebody else wrote short, and printable.
+// clean replaces control characters in a peer's text, and truncates it to maxDetail bytes.
 func clean(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == '\uFFFD' {
@@ -161,27 +167,27 @@ func clean(text string) string {
 	return text
 }
 
-// Pushing is a stream that has something to push.
+// Pushing identifies a stream that has tokens to push.
 type Pushing struct {
 	Tenant uuid.UUID
 	Stream uuid.UUID
 }
 
-// pushLease is how long a stream that was claimed is left alone; one that has nothing
-// left to push is released at once.
+// pushLease is how long a claimed stream cannot be claimed again. A stream that has nothing left to
+// push is released earlier.
 const pushLease = 10 * time.Second
 
-// Claim returns streams, of all tenants, that have something to push and that nobody
-// has claimed lately.
+// Claim claims and returns streams of all tenants that have tokens to push and that are not claimed.
 func (s *Store) Claim(ctx context.Context, limit int) ([]Pushing, error) {
-	found, err := database.Rows(ctx, s.db, uuid.Nil, pgx.RowToStructByPos[Pushing], `select tenant_id, stream_id from claim_streams($1, $2)`, limit, pushLease)
+	found, err := database.Rows(ctx, s.db, uuid.Nil, pgx.RowToStructByPos[Pushing],
+		`select tenant_id, stream_id from claim_streams($1, $2)`, limit, pushLease)
 	if err != nil {
-		return nil, fmt.Errorf("look for what is to be pushed: %w", err)
+		return nil, fmt.Errorf("claim streams: %w", err)
 	}
 	return found, nil
 }
 
-// Release lets a stream be claimed again: nothing is left to push.
+// Release ends the claim of a stream.
 func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
 	err := database.Exec(ctx, s.db, tenant, `
 		update streams set claimed_until = null where tenant_id = $1 and id = $2`, tenant, stream)
@@ -191,22 +197,24 @@ func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
 	return nil
 }
 
-// sweepBatch bounds one statement of a sweep.
+// sweepBatch limits the rows that one statement of a sweep changes.
 const sweepBatch = 5000
 
-// Sweep has what waited longer than [Retention] expire, and forgets what was settled
-// longer ago, so many rows at a time.
+// Sweep expires signals that have been undelivered for longer than [Retention], and deletes those that
+// were settled longer ago, in batches.
 func (s *Store) Sweep(ctx context.Context) error {
 	for swept := int64(sweepBatch); swept >= sweepBatch; {
 		var err error
-		if swept, err = database.Row(ctx, s.db, uuid.Nil, pgx.RowTo[int64], `select sweep_signals($1, $2)`, Retention, sweepBatch); err != nil {
+		swept, err = database.Row(ctx, s.db, uuid.Nil, pgx.RowTo[int64],
+			`select sweep_signals($1, $2)`, Retention, sweepBatch)
+		if err != nil {
 			return fmt.Errorf("sweep the signals: %w", err)
 		}
 	}
 	return nil
 }
 
-// Lag is how much a stream has yet to deliver.
+// Lag is the delivery backlog of a stream.
 type Lag struct {
 	Stream  uuid.UUID  `json:"streamId"`
 	Waiting int        `json:"waiting"`
@@ -215,20 +223,23 @@ type Lag struct {
 	Expired int        `json:"expired"`
 }
 
-// Lags tells of each stream of a tenant how much it has yet to deliver.
+// Lags returns the delivery backlogs of a tenant's streams, by stream id.
 func (s *Store) Lags(ctx context.Context, tenant uuid.UUID) (map[uuid.UUID]Lag, error) {
 	lags := make(map[uuid.UUID]Lag)
 	var l Lag
-	collect := database.Each([]any{&l.Stream, &l.Waiting, &l.Oldest, &l.Refused, &l.Expired}, func() { lags[l.Stream] = l })
+	fields := []any{&l.Stream, &l.Waiting, &l.Oldest, &l.Refused, &l.Expired}
+	collect := database.Each(fields, func() { lags[l.Stream] = l })
 	err := database.Together(ctx, s.db, tenant, database.Statement{Args: []any{tenant}, Collect: collect, SQL: `
 		select s.id, w.n, w.oldest,
 		       (select count(*) from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.outcome = 'refused'),
 		       (select count(*) from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.outcome = 'expired')
 		  from streams s
-		  left join lateral (select count(*) n, min(g.created_at) oldest from signals g where g.tenant_id = $1 and g.stream_id = s.id and g.settled_at is null) w on true
+		  left join lateral (
+		    select count(*) n, min(g.created_at) oldest from signals g
+		     where g.tenant_id = $1 and g.stream_id = s.id and g.settled_at is null) w on true
 		 where s.tenant_id = $1`})
 	if err != nil {
-		return nil, fmt.Errorf("look what streams have to deliver: %w", err)
+		return nil, fmt.Errorf("read the delivery backlogs: %w", err)
 	}
 	return lags, nil
 }

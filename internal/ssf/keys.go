@@ -18,16 +18,15 @@ import (
 )
 
 const (
-	// keyLife is how long a key signs. Its public part is served for as long again as
-	// anything may be kept that it signed.
+	// keyLife is how long a key signs. The public key is served for another two times [Retention],
+	// the longest time for which a token that it signed may be stored.
 	keyLife = 30 * 24 * time.Hour
-	// keyLead is how long a key is served before it signs: receivers keep what they
-	// have fetched for a while.
+	// keyLead is how long a key is served before it signs, because receivers cache the key set.
 	keyLead = time.Hour
-	keyBits = 2048 // the least that the CAEP interoperability profile takes
-	// jwksLife is how long the served keys are remembered.
+	keyBits = 2048 // minimum of the CAEP interoperability profile
+	// jwksLife is how long a process caches the served keys.
 	jwksLife = 5 * time.Second
-	// keyLook is how often a process looks which key signs.
+	// keyLook is the interval at which a process reloads the signing key.
 	keyLook = time.Minute
 )
 
@@ -39,7 +38,9 @@ func (s *Store) JWKS(ctx context.Context) ([]byte, error) {
 func (s *Store) publicKeys(ctx context.Context) ([]byte, error) {
 	keys := []json.RawMessage{}
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select public from signing_keys where created_at > now() - $1::interval order by created_at desc`, keyLife+2*Retention)
+		rows, err := tx.Query(ctx, `
+			select public from signing_keys where created_at > now() - $1::interval
+			 order by created_at desc`, keyLife+2*Retention)
 		if err != nil {
 			return err
 		}
@@ -56,8 +57,8 @@ func (s *Store) publicKeys(ctx context.Context) ([]byte, error) {
 	return public, nil
 }
 
-// signer returns what signs now: the newest key that has been served for [keyLead], or,
-// where there is none, the newest. The next is made in time for that.
+// signer returns the current signer: the newest key that has been served for keyLead, or the newest
+// key if there is none. It creates the next key early enough.
 func (s *Store) signer(ctx context.Context) (jose.Signer, error) {
 	return s.signers.Get(ctx, struct{}{}, s.newSigner)
 }
@@ -76,12 +77,12 @@ func (s *Store) newSigner(ctx context.Context) (jose.Signer, error) {
 	options := (&jose.SignerOptions{}).WithType("secevent+jwt").WithHeader("kid", id.String())
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: private}, options)
 	if err != nil {
-		return nil, fmt.Errorf("use the signing key: %w", err)
+		return nil, fmt.Errorf("create a signer: %w", err)
 	}
 	return signer, nil
 }
 
-// makeNext makes the key that follows, unless somebody has.
+// makeNext creates the next key unless another process has created it.
 func (s *Store) makeNext(ctx context.Context) error {
 	there, err := database.Row(ctx, s.db, uuid.Nil, pgx.RowTo[bool], `
 		select exists (select 1 from signing_keys where created_at > now() - $1::interval)`, keyLife-2*keyLead)
@@ -93,9 +94,12 @@ func (s *Store) makeNext(ctx context.Context) error {
 
 func (s *Store) signing(ctx context.Context) (id uuid.UUID, private *rsa.PrivateKey, created time.Time, err error) {
 	var sealed []byte
-	err = database.Together(ctx, s.db, uuid.Nil, database.Statement{SQL: `
+	err = database.Together(ctx, s.db, uuid.Nil, database.Statement{
+		SQL: `
 		select id, private, created_at from signing_keys where created_at > now() - $1::interval
-		 order by created_at > now() - $2::interval, created_at desc limit 1`, Args: []any{keyLife, keyLead}, Collect: database.Fields(&id, &sealed, &created)})
+		 order by created_at > now() - $2::interval, created_at desc limit 1`,
+		Args: []any{keyLife, keyLead}, Collect: database.Fields(&id, &sealed, &created),
+	})
 	if err != nil {
 		return id, nil, created, err
 	}
@@ -109,13 +113,12 @@ func (s *Store) signing(ctx context.Context) (id uuid.UUID, private *rsa.Private
 	}
 	private, ok := parsed.(*rsa.PrivateKey)
 	if !ok {
-		return id, nil, created, errors.New("the key is of another kind")
+		return id, nil, created, fmt.Errorf("signing key %s is not an RSA key", id)
 	}
 	return id, private, created, nil
 }
 
-// makeKey makes a key. Two processes may make one each at the same time, and both are
-// served: that harms nobody.
+// makeKey creates a key. Two processes may create one each at the same time; both are then served.
 func (s *Store) makeKey(ctx context.Context) (id uuid.UUID, private *rsa.PrivateKey, created time.Time, err error) {
 	id = uuid.New()
 	if private, err = rsa.GenerateKey(rand.Reader, keyBits); err != nil {
@@ -129,15 +132,19 @@ func (s *Store) makeKey(ctx context.Context) (id uuid.UUID, private *rsa.Private
 	if err != nil {
 		return id, nil, created, err
 	}
-	public, err := jose.JSONWebKey{Key: private.Public(), KeyID: id.String(), Algorithm: string(jose.RS256), Use: "sig"}.MarshalJSON()
+	key := jose.JSONWebKey{Key: private.Public(), KeyID: id.String(), Algorithm: string(jose.RS256), Use: "sig"}
+	public, err := key.MarshalJSON()
 	if err != nil {
 		return id, nil, created, err
 	}
 	err = s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `delete from signing_keys where created_at < now() - $1::interval`, keyLife+2*Retention); err != nil {
+		_, err := tx.Exec(ctx, `delete from signing_keys where created_at < now() - $1::interval`, keyLife+2*Retention)
+		if err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, `insert into signing_keys (id, private, public) values ($1, $2, $3) returning created_at`, id, sealed, string(public)).Scan(&created)
+		return tx.QueryRow(ctx, `
+			insert into signing_keys (id, private, public) values ($1, $2, $3)
+			returning created_at`, id, sealed, string(public)).Scan(&created)
 	})
 	s.public.Clear()
 	return id, private, created, err

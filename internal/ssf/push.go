@@ -25,13 +25,12 @@ const (
 	maxAnswer   = 16 << 10 // bytes
 )
 
-// Pusher sends tokens to receivers. Endpoints are the receivers' own word, so that it
-// connects to no private address unless it may, whatever a name resolves to, and
-// follows no redirect.
+// Pusher pushes tokens to receivers. Receivers choose their endpoints, so it follows no redirects and,
+// unless permitted, does not connect to private addresses. It checks addresses after name resolution.
 type Pusher struct{ client *http.Client }
 
-// NewPusher returns a pusher; private lets receivers be at private addresses, and be
-// reached without TLS.
+// NewPusher returns a pusher. If private is true, it permits receivers at private addresses and
+// without TLS.
 func NewPusher(private bool) *Pusher {
 	dialer := &net.Dialer{Timeout: pushTimeout}
 	if !private {
@@ -54,19 +53,20 @@ func refusePrivate() func(network, address string, c syscall.RawConn) error {
 	return ssrf.New(ssrf.WithAnyPort(), ssrf.WithDeniedV4Prefixes(azureHost)).Safe
 }
 
-// CheckEndpoint says why receivers cannot be reached at an address, or nil.
+// CheckEndpoint returns an error if endpoint is not a valid push endpoint. If private is true, http is
+// permitted.
 func CheckEndpoint(endpoint string, private bool) error {
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || len(endpoint) > 2048:
-		return errors.New("endpoint_url is an https address without user and fragment")
+		return errors.New("endpoint_url must be an https URL of at most 2048 bytes, without user and fragment")
 	case u.Scheme != "https" && (!private || u.Scheme != "http"):
-		return errors.New("endpoint_url needs https")
+		return fmt.Errorf("endpoint_url must use https, got %q", u.Scheme)
 	}
 	return nil
 }
 
-// UnreachableError says that a receiver did not take a token for now.
+// UnreachableError is returned if a receiver did not accept a token and the push should be retried.
 type UnreachableError struct {
 	Reason     string
 	RetryAfter time.Duration // 0: the receiver did not say
@@ -74,12 +74,12 @@ type UnreachableError struct {
 
 func (e *UnreachableError) Error() string { return e.Reason }
 
-// Push sends one token (RFC 8935 section 2). A refusal is the receiver's last word on
-// it. Error: [UnreachableError].
+// Push sends one token (RFC 8935 section 2). A refusal is final: the token must not be sent again.
+// Error: [UnreachableError].
 func (p *Pusher) Push(ctx context.Context, endpoint string, header connectors.Secret, set string) (*Refusal, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(set))
 	if err != nil {
-		return nil, &UnreachableError{Reason: "the endpoint is no address"}
+		return nil, &UnreachableError{Reason: "the endpoint is not a valid URL"}
 	}
 	req.Header.Set("Content-Type", "application/secevent+jwt")
 	req.Header.Set("Accept", "application/json")
@@ -95,11 +95,11 @@ func (p *Pusher) Push(ctx context.Context, endpoint string, header connectors.Se
 		return nil, &UnreachableError{Reason: req.URL.Host + ": " + reason}
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status says it all
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status alone is sufficient
 	return answerOf(resp, body)
 }
 
-// answerOf reads what a receiver said.
+// answerOf evaluates a receiver's response.
 func answerOf(resp *http.Response, body []byte) (*Refusal, error) {
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		return nil, nil //nolint:nilnil // no refusal
@@ -110,19 +110,19 @@ func answerOf(resp *http.Response, body []byte) (*Refusal, error) {
 	}
 	var refusal Refusal
 	if json.Unmarshal(body, &refusal) != nil || refusal.Err == "" {
-		refusal = Refusal{Err: "invalid_request", Description: said + " without saying why"}
+		refusal = Refusal{Err: "invalid_request", Description: said + " without an error code"}
 	}
-	// Who we are can be put right, and keys are fetched anew: then the token is good.
+	// Operators can correct the authorization, and receivers fetch keys again: a retry may succeed.
 	if slices.Contains([]string{"authentication_failed", "access_denied", "invalid_key"}, refusal.Err) {
 		return nil, &UnreachableError{Reason: said + " " + refusal.Err}
 	}
 	return &refusal, nil
 }
 
-// maxRetryAfter bounds what a receiver may ask for.
+// maxRetryAfter limits the Retry-After of a receiver.
 const maxRetryAfter = time.Hour
 
-// retryAfter reads both forms of RFC 9110 section 10.2.3.
+// retryAfter parses both forms of Retry-After (RFC 9110 section 10.2.3). It returns 0 for other values.
 func retryAfter(value string) time.Duration {
 	wait, err := time.ParseDuration(value + "s")
 	if err != nil {

@@ -11,28 +11,27 @@ const (
 	relayPoll  = 300 * time.Millisecond
 	relaySweep = time.Hour
 	relayBatch = 100
-	// relayAttempt bounds one start, so that a Temporal that hangs holds up nothing long.
+	// relayAttempt limits one start, so that an unresponsive Temporal does not block the relay.
 	relayAttempt = 3 * time.Second
 )
 
-// Transmitter has a stream's tokens pushed.
+// Transmitter starts the push of a stream's tokens.
 type Transmitter interface {
 	Transmit(ctx context.Context, p Pushing) error
 }
 
-// Relay has whatever is to be pushed pushed, until ctx ends. Any number may run side
-// by side.
+// Relay starts the push of undelivered tokens until ctx is done. Several relays may run concurrently.
 func (s *Store) Relay(ctx context.Context, by Transmitter, log *slog.Logger) {
 	var swept time.Time
 	for ctx.Err() == nil {
 		if time.Since(swept) > relaySweep {
 			swept = time.Now()
 			if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
-				log.Warn("signals are not swept", "error", err)
+				log.Warn("failed to sweep signals", "error", err)
 			}
 		}
 		if err := s.relay(ctx, by); err != nil && ctx.Err() == nil {
-			log.Warn("signals wait; will try again", "error", err)
+			log.Warn("failed to relay signals; retrying", "error", err)
 		}
 		select {
 		case <-ctx.Done():

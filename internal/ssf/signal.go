@@ -58,22 +58,31 @@ func RecordCredential(tenant, credential uuid.UUID, signal Signal) database.Stat
 func SessionsRevoked(principal uuid.UUID, principalType, workflow, once string, at time.Time) Signal {
 	return Signal{
 		Principal: principal, PrincipalType: principalType, Type: SessionRevoked, Txn: workflow, Once: once,
-		Event: caepEvent(at, "the principal has left; all it held has ended"),
+		Event: caepEvent(at, "the principal was deprovisioned and all its credentials were ended"),
 	}
 }
 
 // CredentialRevoked returns the CAEP credential-change signal of an ended credential.
-func CredentialRevoked(principal uuid.UUID, principalType, workflow string, credential uuid.UUID, kind, connector, state string) Signal {
+func CredentialRevoked(
+	principal uuid.UUID, principalType, workflow string, credential uuid.UUID, kind, connector, state string,
+) Signal {
 	event := caepEvent(time.Now(), "ended at "+connector+", "+state)
-	event["credential_type"], event["change_type"], event["friendly_name"], event["credential_id"] = kind, "revoke", connector, credential
-	return Signal{Principal: principal, PrincipalType: principalType, Type: CredentialChange, Event: event, Txn: workflow, Once: credential.String()}
+	event["credential_type"], event["change_type"] = kind, "revoke"
+	event["friendly_name"], event["credential_id"] = connector, credential
+	return Signal{
+		Principal: principal, PrincipalType: principalType, Type: CredentialChange, Txn: workflow,
+		Once: credential.String(), Event: event,
+	}
 }
 
 // ClaimsChanged returns the CAEP token-claims-change signal with the current entitlements.
 func ClaimsChanged(principal uuid.UUID, principalType, workflow string, entitlements []string) Signal {
 	event := caepEvent(time.Now(), "")
 	event["claims"] = map[string]any{"entitlements": orEmpty(entitlements)}
-	return Signal{Principal: principal, PrincipalType: principalType, Type: ClaimsChange, Event: event, Txn: workflow, Once: "entitlements/" + uuid.NewString()}
+	return Signal{
+		Principal: principal, PrincipalType: principalType, Type: ClaimsChange, Txn: workflow,
+		Once: "entitlements/" + uuid.NewString(), Event: event,
+	}
 }
 
 // caepEvent returns the members common to all CAEP events (CAEP 1.0 section 2).

@@ -19,7 +19,10 @@ func TestClaimsChanged_WithoutEntitlementsIsAnEmptyList(t *testing.T) {
 func TestCredentialRevoked_HasTheMembersOfCAEP(t *testing.T) {
 	credential := uuid.New()
 	signal := CredentialRevoked(uuid.New(), "User", "leaver/x", credential, "api_key", "platform", "verified")
-	for _, name := range []string{"event_timestamp", "initiating_entity", "reason_admin", "credential_type", "change_type", "friendly_name", "credential_id"} {
+	for _, name := range []string{
+		"event_timestamp", "initiating_entity", "reason_admin",
+		"credential_type", "change_type", "friendly_name", "credential_id",
+	} {
 		if signal.Event[name] == nil {
 			t.Errorf("the event has no %s: %+v", name, signal.Event)
 		}

@@ -1,6 +1,6 @@
-// Package ssf tells receivers what happened, as the OpenID Shared Signals Framework
-// 1.0 has it: streams of security event tokens (RFC 8417), pushed (RFC 8935) or
-// polled (RFC 8936). Signals are stored by the transaction that makes them true ([Record]).
+// Package ssf implements a transmitter of the OpenID Shared Signals Framework 1.0: streams of security
+// event tokens (RFC 8417) that are pushed (RFC 8935) or polled (RFC 8936). Signals are stored in the
+// transaction of the change that they report ([Record]).
 package ssf
 
 import (
@@ -25,8 +25,7 @@ const (
 )
 
 const (
-	// VerificationEvent asks a receiver to show that the stream works (SSF 1.0
-	// section 8.1.4).
+	// VerificationEvent is the event that tests the delivery of a stream (SSF 1.0 section 8.1.4).
 	VerificationEvent = "https://schemas.openid.net/secevent/ssf/event-type/verification"
 
 	caep = "https://schemas.openid.net/secevent/caep/event-type/"
@@ -34,7 +33,7 @@ const (
 	prov = "urn:ietf:params:scim:event:"
 )
 
-// The events that others send to leaver, too.
+// The events that leaver emits or receives.
 const (
 	SessionRevoked       = caep + "session-revoked"
 	AccountDisabled      = risc + "account-disabled"
@@ -70,11 +69,11 @@ type Status string
 // The statuses (SSF 1.0 section 8.1.2).
 const (
 	Enabled  Status = "enabled"
-	Paused   Status = "paused"   // what happens is held, and delivered later
-	Disabled Status = "disabled" // what happens is not told
+	Paused   Status = "paused"   // signals are stored, and delivered later
+	Disabled Status = "disabled" // signals are discarded
 )
 
-// Statuses lists all.
+// Statuses returns all statuses.
 func Statuses() []Status { return []Status{Enabled, Paused, Disabled} }
 
 // The errors of this package.
@@ -91,9 +90,9 @@ type Stream struct {
 	Audience    []string
 	Push        bool
 	Endpoint    string            // of push
-	Header      connectors.Secret // the Authorization header of pushes; only on the way in
+	Header      connectors.Secret // the Authorization header of pushes; write-only
 	Requested   []string
-	Events      []string // what is delivered
+	Events      []string // the delivered event types
 	Description string
 	Status      Status
 	Reason      string
@@ -103,7 +102,7 @@ type Stream struct {
 	LastErrorAt *time.Time
 }
 
-// delivered is what of the requested events leaver has to tell; all, where none is
+// delivered returns the requested events that leaver supports, or all supported events if none is
 // requested.
 func delivered(requested []string) []string {
 	if len(requested) == 0 {
@@ -112,13 +111,13 @@ func delivered(requested []string) []string {
 	return slices.DeleteFunc(Events(), func(e string) bool { return !slices.Contains(requested, e) })
 }
 
-// Retention is how long what is not delivered is kept, and what is delivered.
+// Retention is how long undelivered signals are kept, and how long settled ones are.
 const Retention = 7 * 24 * time.Hour
 
-// maxStreams is how many streams a tenant may have.
+// maxStreams limits the number of streams of a tenant.
 const maxStreams = 50
 
-// Store keeps streams, what they have to deliver, and the keys that sign it.
+// Store stores streams, their signals, and the signing keys.
 type Store struct {
 	db     *database.DB
 	sealer *seal.Sealer

@@ -13,7 +13,8 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-const streamColumns = `id, issuer, audience, method = 'push', endpoint, requested, events, description, status, reason, created_by, created_at, last_error, last_error_at`
+const streamColumns = `id, issuer, audience, method = 'push', endpoint, requested, events, description, status, reason,
+	created_by, created_at, last_error, last_error_at`
 
 func scanStream(row pgx.CollectableRow) (Stream, error) {
 	var s Stream
@@ -21,7 +22,7 @@ func scanStream(row pgx.CollectableRow) (Stream, error) {
 	return s, err
 }
 
-// fields are where [streamColumns] are read to.
+// fields returns the scan destinations of streamColumns.
 func (s *Stream) fields() []any {
 	return []any{
 		&s.ID, &s.Issuer, &s.Audience, &s.Push, &s.Endpoint, &s.Requested, &s.Events, &s.Description, &s.Status, &s.Reason,
@@ -44,8 +45,10 @@ func (s *Store) Create(ctx context.Context, tenant uuid.UUID, n Stream) (Stream,
 		return Stream{}, err
 	}
 	created, err := database.Row(ctx, s.db, tenant, scanStream, `
-		insert into streams (tenant_id, id, issuer, audience, method, endpoint, authorization_header, requested, events, description, created_by)
-		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 where (select count(*) from streams where tenant_id = $1) < $12
+		insert into streams (
+		  tenant_id, id, issuer, audience, method, endpoint, authorization_header, requested, events, description, created_by)
+		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+		 where (select count(*) from streams where tenant_id = $1) < $12
 		returning `+streamColumns, tenant, n.ID, n.Issuer, n.Audience, method(n.Push), n.Endpoint, sealed,
 		orEmpty(n.Requested), delivered(n.Requested), n.Description, n.CreatedBy, maxStreams)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -75,7 +78,8 @@ func orEmpty(list []string) []string {
 
 // Streams lists a tenant's streams.
 func (s *Store) Streams(ctx context.Context, tenant uuid.UUID) ([]Stream, error) {
-	streams, err := database.Rows(ctx, s.db, tenant, scanStream, `select `+streamColumns+` from streams where tenant_id = $1 order by created_at, id`, tenant)
+	streams, err := database.Rows(ctx, s.db, tenant, scanStream, `
+		select `+streamColumns+` from streams where tenant_id = $1 order by created_at, id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list streams: %w", err)
 	}
@@ -98,8 +102,8 @@ func (s *Store) one(ctx context.Context, tenant uuid.UUID, sql string, args ...a
 	return stream, nil
 }
 
-// Update replaces what a receiver may change: where and what is delivered. A header
-// is kept where none is given and the endpoint stays; never for another endpoint.
+// Update replaces the members of a stream that a receiver may change. Without a new header, the stored
+// one is kept if the endpoint is unchanged, and deleted otherwise.
 // Error: [ErrStreamNotFound].
 func (s *Store) Update(ctx context.Context, tenant uuid.UUID, n Stream) (Stream, error) {
 	sealed, err := s.sealHeader(tenant, n)
@@ -116,18 +120,21 @@ func (s *Store) Update(ctx context.Context, tenant uuid.UUID, n Stream) (Stream,
 // SetStatus pauses, disables or enables a stream. Error: [ErrStreamNotFound].
 func (s *Store) SetStatus(ctx context.Context, tenant, id uuid.UUID, status Status, reason string) (Stream, error) {
 	return s.one(ctx, tenant, `
-		with dropped as ( -- a disabled stream holds nothing
-		  update signals set settled_at = now(), outcome = 'expired' where $3 = 'disabled' and tenant_id = $1 and stream_id = $2 and settled_at is null)
-		update streams set status = $3, reason = $4, claimed_until = null where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, status, reason)
+		with dropped as ( -- a disabled stream has no undelivered signals
+		  update signals set settled_at = now(), outcome = 'expired'
+		   where $3 = 'disabled' and tenant_id = $1 and stream_id = $2 and settled_at is null)
+		update streams set status = $3, reason = $4, claimed_until = null
+		 where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, status, reason)
 }
 
-// Delete removes a stream; what it has yet to deliver is swept. Error: [ErrStreamNotFound].
+// Delete deletes a stream. Its undelivered signals are swept. Error: [ErrStreamNotFound].
 func (s *Store) Delete(ctx context.Context, tenant, id uuid.UUID) error {
-	_, err := s.one(ctx, tenant, `delete from streams where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id)
+	_, err := s.one(ctx, tenant,
+		`delete from streams where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id)
 	return err
 }
 
-// Verify queues a verification event, behind what waits. Error: [ErrStreamNotFound].
+// Verify queues a verification event after the undelivered signals. Error: [ErrStreamNotFound].
 func (s *Store) Verify(ctx context.Context, tenant, id uuid.UUID, state string) error {
 	event := map[string]string{}
 	if state != "" {
@@ -135,7 +142,8 @@ func (s *Store) Verify(ctx context.Context, tenant, id uuid.UUID, state string) 
 	}
 	queued, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[int64], `
 		insert into signals (tenant_id, stream_id, type, event, once)
-		select $1, id, $3, $4, 'verification/' || gen_random_uuid() from streams where tenant_id = $1 and id = $2 and status <> 'disabled'
+		select $1, id, $3, $4, 'verification/' || gen_random_uuid() from streams
+		 where tenant_id = $1 and id = $2 and status <> 'disabled'
 		returning id`, tenant, id, VerificationEvent, event)
 	if err != nil {
 		return fmt.Errorf("queue a verification: %w", err)
@@ -146,14 +154,14 @@ func (s *Store) Verify(ctx context.Context, tenant, id uuid.UUID, state string) 
 	return nil
 }
 
-// Opened is a stream as its deliverer needs it.
+// Opened is a stream with its decrypted Authorization header.
 type Opened struct {
 	Stream
 	Header connectors.Secret
 }
 
-// Open reads a stream with its header, both by one statement: a header is for the endpoint
-// that it was given for. Error: [ErrStreamNotFound].
+// Open returns a stream with its header. One statement reads both, so that a header is not used for
+// another endpoint than it was set for. Error: [ErrStreamNotFound].
 func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (Opened, error) {
 	var sealed []byte
 	stream, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (Stream, error) {
@@ -174,20 +182,22 @@ func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (Opened, error) 
 	return Opened{stream, connectors.Secret(header)}, err
 }
 
-// Assign gives a stream to another receiver's token, such as the successor of one that was
-// revoked. Error: [ErrStreamNotFound].
+// Assign assigns a stream to another receiver's token, for example after the previous one was revoked.
+// Error: [ErrStreamNotFound].
 func (s *Store) Assign(ctx context.Context, tenant, id uuid.UUID, to string) (Stream, error) {
 	var after Stream
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var before string
-		err := tx.QueryRow(ctx, `select created_by from streams where tenant_id = $1 and id = $2 for update`, tenant, id).Scan(&before)
+		err := tx.QueryRow(ctx, `
+			select created_by from streams where tenant_id = $1 and id = $2 for update`, tenant, id).Scan(&before)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrStreamNotFound
 		}
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `update streams set created_by = $3 where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, to)
+		rows, err := tx.Query(ctx, `
+			update streams set created_by = $3 where tenant_id = $1 and id = $2 returning `+streamColumns, tenant, id, to)
 		if err != nil {
 			return err
 		}

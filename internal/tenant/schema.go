@@ -14,15 +14,14 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Schema is an extension schema that a tenant declared. What a definition may
-// hold is decided by package scim.
+// Schema is an extension schema that a tenant declared. Package scim validates its definition.
 type Schema struct {
 	URN          string          `json:"urn"`
 	ResourceType string          `json:"resourceType"`
 	Definition   json.RawMessage `json:"schema"` // RFC 7643 section 7
 }
 
-// InvalidSchemaError says what is wrong with a schema that a tenant declares.
+// InvalidSchemaError is returned for a schema with an invalid definition.
 type InvalidSchemaError struct {
 	Path   string // e.g. attributes[2].type
 	Reason string
@@ -36,8 +35,8 @@ func (e *InvalidSchemaError) Code() fault.Code { return fault.Unprocessable }
 // The errors of schemas.
 var (
 	ErrSchemaNotFound = fault.New(fault.NotFound, "the tenant has no such schema")
-	// ErrSchemaInUse: what resources hold would lose its meaning.
-	ErrSchemaInUse = fault.New(fault.Conflict, "resources hold values of the schema: remove them first")
+	// ErrSchemaInUse is returned for a schema of which resources have values.
+	ErrSchemaInUse = fault.New(fault.Conflict, "resources have values of the schema: remove the values first")
 )
 
 const schemasSQL = `select urn, resource_type, definition from tenant_schemas where tenant_id = $1 order by urn`
@@ -51,9 +50,11 @@ func (s *Store) Schemas(ctx context.Context, tenant uuid.UUID) ([]Schema, error)
 	return schemas, nil
 }
 
-// PutSchema declares a schema, or replaces it, as check returns it: check sees
-// the tenant's schemas as they are, under a lock, and may refuse.
-func (s *Store) PutSchema(ctx context.Context, tenant uuid.UUID, schema Schema, check func(declared Schema, existing []Schema) (Schema, error)) (Schema, error) {
+// PutSchema creates or replaces the schema that check returns. check gets the tenant's existing schemas,
+// under a lock, and may return an error.
+func (s *Store) PutSchema(
+	ctx context.Context, tenant uuid.UUID, schema Schema, check func(declared Schema, existing []Schema) (Schema, error),
+) (Schema, error) {
 	err := s.changeSchemas(ctx, tenant, func(tx pgx.Tx) error {
 		existing, err := ReadSchemas(ctx, tx, tenant)
 		if err != nil {
@@ -64,7 +65,8 @@ func (s *Store) PutSchema(ctx context.Context, tenant uuid.UUID, schema Schema, 
 		}
 		_, err = tx.Exec(ctx, `
 			insert into tenant_schemas (tenant_id, urn, resource_type, definition) values ($1, $2, $3, $4)
-			on conflict (tenant_id, urn) do update set resource_type = excluded.resource_type, definition = excluded.definition`,
+			on conflict (tenant_id, urn) do update
+			  set resource_type = excluded.resource_type, definition = excluded.definition`,
 			tenant, schema.URN, schema.ResourceType, schema.Definition)
 		if err != nil {
 			return err
@@ -80,8 +82,8 @@ func (s *Store) PutSchema(ctx context.Context, tenant uuid.UUID, schema Schema, 
 	return schema, err
 }
 
-// DeleteSchema takes a schema back that no resource uses. check sees what would be
-// left, under a lock, and may refuse.
+// DeleteSchema deletes a schema that no resource uses. check gets the remaining schemas, under a lock,
+// and may return an error.
 // Errors: [ErrSchemaNotFound], [ErrSchemaInUse], and check's.
 func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string, check func(left []Schema) error) error {
 	return s.changeSchemas(ctx, tenant, func(tx pgx.Tx) error {
@@ -96,7 +98,9 @@ func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string, 
 			return err
 		}
 		var used bool
-		err = tx.QueryRow(ctx, `select exists (select 1 from resources where tenant_id = $1 and $2 = any (extensions) and deleted_at is null)`, tenant, urn).Scan(&used)
+		err = tx.QueryRow(ctx, `
+			select exists (select 1 from resources where tenant_id = $1 and $2 = any (extensions) and deleted_at is null)`,
+			tenant, urn).Scan(&used)
 		if err == nil && used {
 			return ErrSchemaInUse
 		}
@@ -111,7 +115,7 @@ func (s *Store) DeleteSchema(ctx context.Context, tenant uuid.UUID, urn string, 
 	})
 }
 
-// querier is a transaction, or a connection of the tables' owner.
+// querier is a transaction, or a connection as the owner of the tables.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -125,8 +129,7 @@ func ReadSchemas(ctx context.Context, on querier, tenant uuid.UUID) ([]Schema, e
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Schema])
 }
 
-// LockSchemas returns a tenant's schemas, and keeps them as they are until the
-// transaction ends.
+// LockSchemas returns a tenant's schemas, and prevents changes of them until the transaction ends.
 func LockSchemas(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) ([]Schema, error) {
 	if _, err := tx.Exec(ctx, `update tenants set schema_version = schema_version where id = $1`, tenant); err != nil {
 		return nil, err
@@ -137,7 +140,8 @@ func LockSchemas(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) ([]Schema, er
 // changeSchemas runs a change of a tenant's schemas, one at a time.
 func (s *Store) changeSchemas(ctx context.Context, tenant uuid.UUID, change func(pgx.Tx) error) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `update tenants set schema_version = schema_version + 1 where id = $1`, tenant); err != nil {
+		_, err := tx.Exec(ctx, `update tenants set schema_version = schema_version + 1 where id = $1`, tenant)
+		if err != nil {
 			return err
 		}
 		return change(tx)

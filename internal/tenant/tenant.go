@@ -1,4 +1,5 @@
-// Package tenant keeps the customer organisations and the tokens that name them.
+// Package tenant stores the tenants, which are customer organisations, with their settings, tokens,
+// trusted issuers and schemas.
 package tenant
 
 import (
@@ -17,15 +18,15 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Profile is the dialect in which a tenant's IdP is answered.
+// Profile selects the SCIM behaviour for a tenant's IdP.
 type Profile string
 
 // The profiles.
 const (
 	ProfileDefault Profile = "default"
 	ProfileEntra   Profile = "entra"  // 204 for group PATCHes
-	ProfileOkta    Profile = "okta"   // as default; named so that ops can tell
-	ProfileStrict  Profile = "strict" // unknown attributes and schemas are refused
+	ProfileOkta    Profile = "okta"   // same as default; shows operators which IdP it is
+	ProfileStrict  Profile = "strict" // unknown attributes and schemas are rejected
 )
 
 // Profiles lists all profiles.
@@ -42,16 +43,16 @@ type Tenant struct {
 	// PublicDiscovery lets anyone read the tenant's discovery endpoints below
 	// /t/{tenant}/scim/v2 (RFC 7643 section 5).
 	PublicDiscovery bool `json:"publicDiscovery"`
-	// RequestsPerSecond is the tenant's SCIM rate; nil is the installation's.
+	// RequestsPerSecond is the tenant's SCIM rate limit; nil means the installation's default.
 	RequestsPerSecond *int `json:"requestsPerSecond,omitempty"`
 	// SchemaVersion counts the changes of the tenant's own schemas.
 	SchemaVersion int64 `json:"-"`
-	// BrakeLeavers and BrakeShare are how many, or what share of the users, may
-	// leave within BrakeWindow before the brake engages; nil is any.
+	// BrakeLeavers and BrakeShare are the deactivation threshold: the number of users, or the share
+	// of them, that may leave within BrakeWindow seconds before cascades are held; nil means any.
 	BrakeLeavers *int     `json:"brakeLeavers,omitempty"`
 	BrakeShare   *float64 `json:"brakeShare,omitempty"`
 	BrakeWindow  int      `json:"brakeWindowSeconds"`
-	// Orphans is what becomes of an agent that loses its last active owner.
+	// Orphans is the policy for agents that lose their last active owner.
 	Orphans Orphans `json:"orphans"`
 }
 
@@ -60,7 +61,7 @@ type Orphans string
 
 // The policies.
 const (
-	OrphansSuspend Orphans = "suspend" // with all that they hold
+	OrphansSuspend Orphans = "suspend" // with all their credentials
 	OrphansManager Orphans = "manager" // the owner's manager owns them, if there is one
 )
 
@@ -82,13 +83,13 @@ type Row struct {
 	Orphans           Orphans   `json:"orphans"`
 }
 
-// Settings are what may be changed of a tenant; nil leaves as it is.
+// Settings are changes of a tenant's settings; nil means no change.
 type Settings struct {
 	Profile         *Profile
 	PublicDiscovery *bool
-	// RequestsPerSecond 0 gives the tenant the installation's rate.
+	// RequestsPerSecond 0 restores the installation's default.
 	RequestsPerSecond *int
-	// BrakeLeavers and BrakeShare 0 take the brake away.
+	// BrakeLeavers and BrakeShare 0 remove the threshold.
 	BrakeLeavers *int
 	BrakeShare   *float64
 	BrakeWindow  *int // seconds
@@ -98,12 +99,14 @@ type Settings struct {
 // The errors of this package.
 var (
 	ErrNotFound    = fault.New(fault.NotFound, "no such tenant")
-	ErrExists      = fault.New(fault.Conflict, "a tenant of that name exists")
-	ErrInvalidRate = fault.New(fault.Unprocessable, "requestsPerSecond is 0 (the installation's) to 100000")
+	ErrExists      = fault.New(fault.Conflict, "a tenant with this name already exists")
+	ErrInvalidRate = fault.New(fault.Unprocessable, "requestsPerSecond must be between 0 (use the default) and 100000")
 	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation.
 	ErrLoosens       = fault.New(fault.Forbidden, "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)")
-	ErrInvalidPolicy = fault.New(fault.Unprocessable, "brakeLeavers is 0 (none) to 1000000, brakeShare 0 (none) to 1, brakeWindowSeconds 60 to 604800, orphans suspend or manager")
-	ErrInvalidName   = fault.New(fault.Invalid, "a tenant's name is 1 to 63 of a-z, 0-9 and '-', and starts with a letter or digit")
+	ErrInvalidPolicy = fault.New(fault.Unprocessable, "brakeLeavers must be between 0 (none) and 1000000, "+
+		"brakeShare between 0 (none) and 1, brakeWindowSeconds between 60 and 604800, and orphans suspend or manager")
+	ErrInvalidName = fault.New(fault.Invalid, "a tenant name must be 1 to 63 characters of a-z, 0-9 and '-', "+
+		"starting with a letter or digit")
 )
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
@@ -128,7 +131,9 @@ func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenan
 	}
 	var t Tenant
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) (err error) {
-		if t, err = one(ctx, tx, `insert into tenants (id, name, profile) values ($1, $2, $3) returning `+columns, uuid.New(), name, profile); err != nil {
+		t, err = one(ctx, tx, `
+			insert into tenants (id, name, profile) values ($1, $2, $3) returning `+columns, uuid.New(), name, profile)
+		if err != nil {
 			return err
 		}
 		return audit.Record(ctx, tx, t.ID, audit.TenantCreate, t.Name, nil, t)
@@ -144,14 +149,15 @@ func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenan
 
 // List returns all tenants by name.
 func (s *Store) List(ctx context.Context) ([]Tenant, error) {
-	tenants, err := database.Rows(ctx, s.db, uuid.Nil, pgx.RowToStructByPos[Tenant], `select `+columns+` from tenants order by name`)
+	tenants, err := database.Rows(ctx, s.db, uuid.Nil, pgx.RowToStructByPos[Tenant],
+		`select `+columns+` from tenants order by name`)
 	if err != nil {
 		return nil, fmt.Errorf("list tenants: %w", err)
 	}
 	return tenants, nil
 }
 
-// ByName finds a tenant. Error: [ErrNotFound].
+// ByName returns the tenant with a name. Error: [ErrNotFound].
 func (s *Store) ByName(ctx context.Context, name string) (Tenant, error) {
 	if !namePattern.MatchString(name) {
 		return Tenant{}, ErrNotFound
@@ -159,7 +165,7 @@ func (s *Store) ByName(ctx context.Context, name string) (Tenant, error) {
 	return s.find(ctx, `select `+columns+` from tenants where name = $1`, name)
 }
 
-// ByID finds a tenant. Error: [ErrNotFound].
+// ByID returns the tenant with an id. Error: [ErrNotFound].
 func (s *Store) ByID(ctx context.Context, id uuid.UUID) (Tenant, error) {
 	return s.find(ctx, `select `+columns+` from tenants where id = $1`, id)
 }
@@ -200,7 +206,9 @@ func (s *Store) ConfigureApproved(ctx context.Context, id uuid.UUID, to Settings
 	return s.configure(ctx, id, to, func(Tenant) error { return nil })
 }
 
-func (s *Store) configure(ctx context.Context, id uuid.UUID, to Settings, allow func(before Tenant) error) (Tenant, error) {
+func (s *Store) configure(
+	ctx context.Context, id uuid.UUID, to Settings, allow func(before Tenant) error,
+) (Tenant, error) {
 	if to.RequestsPerSecond != nil && (*to.RequestsPerSecond < 0 || *to.RequestsPerSecond > 100_000) {
 		return Tenant{}, ErrInvalidRate
 	}
@@ -245,7 +253,8 @@ func (s *Store) configure(ctx context.Context, id uuid.UUID, to Settings, allow 
 // Loosens reports whether settings would raise a tenant's threshold on mass deactivation: by
 // a higher number or share, by removing one, or by a shorter window.
 func (to Settings) Loosens(t Tenant) bool {
-	higher := to.BrakeLeavers != nil && t.BrakeLeavers != nil && (*to.BrakeLeavers == 0 || *to.BrakeLeavers > *t.BrakeLeavers)
+	higher := to.BrakeLeavers != nil && t.BrakeLeavers != nil &&
+		(*to.BrakeLeavers == 0 || *to.BrakeLeavers > *t.BrakeLeavers)
 	larger := to.BrakeShare != nil && t.BrakeShare != nil && (*to.BrakeShare == 0 || *to.BrakeShare > *t.BrakeShare)
 	shorter := to.BrakeWindow != nil && *to.BrakeWindow < t.BrakeWindow && (t.BrakeLeavers != nil || t.BrakeShare != nil)
 	return higher || larger || shorter

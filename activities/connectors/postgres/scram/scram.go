@@ -1,4 +1,4 @@
-// Package scram makes the SCRAM-SHA-256 verifiers that PostgreSQL stores.
+// Package scram computes the SCRAM-SHA-256 verifiers that PostgreSQL stores.
 package scram
 
 import (
@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// iterations is PostgreSQL's own default (scram_iterations).
+	// iterations is PostgreSQL's default (scram_iterations).
 	iterations = 4096
 	saltBytes  = 16
 )
@@ -24,7 +24,7 @@ const (
 func NewVerifier(password string) (string, error) {
 	for i := range len(password) {
 		if password[i] < 0x20 || password[i] > 0x7e {
-			return "", errors.New("scram: the password has a character outside printable ASCII")
+			return "", errors.New("scram: the password must consist of printable ASCII characters")
 		}
 	}
 	salt := make([]byte, saltBytes)
@@ -40,7 +40,8 @@ func verifier(password string, salt []byte) (string, error) {
 	}
 	storedKey := sha256.Sum256(sum(salted, "Client Key"))
 	encode := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, encode(salt), encode(storedKey[:]), encode(sum(salted, "Server Key"))), nil
+	serverKey := sum(salted, "Server Key")
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, encode(salt), encode(storedKey[:]), encode(serverKey)), nil
 }
 
 func sum(key []byte, message string) []byte {

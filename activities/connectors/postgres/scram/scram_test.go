@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// The verifier is the one that PostgreSQL 15 computes for this password and salt.
-func TestTheVerifierIsPostgreSQLs(t *testing.T) {
+// TestVerifier_MatchesPostgreSQL compares with the verifier of PostgreSQL 15 for this password and salt.
+func TestVerifier_MatchesPostgreSQL(t *testing.T) {
 	salt, err := base64.StdEncoding.DecodeString("W22ZaJ0SNY7soEsUEjb6gQ==")
 	if err != nil {
 		t.Fatal(err)
@@ -16,13 +16,14 @@ func TestTheVerifierIsPostgreSQLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	// StoredKey and ServerKey of RFC 7677 section 3's example, at 4096 iterations.
-	const want = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+	const want = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==" +
+		"$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
 	if got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
 
-func TestAPasswordThatWouldNeedSASLprepIsRefused(t *testing.T) {
+func TestNewVerifier_RejectsPasswordsThatNeedSASLprep(t *testing.T) {
 	for _, password := range []string{"pässword", "a\nb", "\x00"} {
 		if _, err := NewVerifier(password); err == nil {
 			t.Errorf("%q was accepted", password)

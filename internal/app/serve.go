@@ -1,0 +1,215 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/authzen"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/registry"
+	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/scim"
+	"github.com/leaverhq/leaver/worker"
+)
+
+const (
+	// drain bounds how long requests in flight may take after the process is asked to stop.
+	drain = 30 * time.Second
+	// healthTimeout bounds the check of PostgreSQL and Temporal in /readyz.
+	healthTimeout = 2 * time.Second
+)
+
+// Handler returns the handler of all HTTP routes except metrics and the codec server.
+func (a *App) Handler() http.Handler {
+	r := chi.NewRouter()
+	r.Use(a.catchPanics)
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
+		writeHealth(w, http.StatusOK, map[string]any{"status": "ok"})
+	})
+	r.Get("/readyz", a.ready)
+	starter := a.Starter()
+	provider := scim.New(scim.Config{
+		Directory: directory.NewStore(a.Db), Lifecycle: a.Lifecycle, Transactions: a.Cascades(), Tenants: a.Tenants(), Auth: a.Auth(), Sealer: a.Sealer,
+		PublicURL: a.Config.Serve.PublicURL, RequestsPerSecond: a.Config.Serve.RequestsPerSecond, Log: a.Log,
+	}).Handler()
+	r.Mount(scim.BasePath, provider)
+	r.Mount(scim.TenantPath, provider)
+	server := &api.Server{
+		Tenants: a.Tenants(), Auth: a.Auth(), Credentials: a.Credentials(), Cascades: a.Cascades(), Evidence: a.Evidence(),
+		Directory: directory.NewStore(a.Db), Lifecycle: a.Lifecycle, Threshold: cascade.NewThreshold(a.Db), Pauses: registry.NewPauses(a.Db),
+		Connectors: a.Connectors, Runner: starter, Entitlements: a.Entitlements, Decisions: authzen.NewStore(a.Db, a.Entitlements),
+		Signals: a.Signals, Audit: audit.NewStore(a.Db), PrivateReceivers: a.Config.Signals.PrivateReceivers,
+		PublicURL: a.Config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.Db.Slow, Log: a.Log,
+	}
+	r.Mount(api.BasePath, server.Handler())
+	r.Mount(api.AccessPath, server.Access())
+	r.Get(api.AccessMetadataPath, server.AccessMetadata)
+	r.Post(api.RevocationPath, server.RevokeGlobally)
+	r.Post(api.TenantRevocationPath, server.RevokeGlobally)
+	r.Post(api.EventsPath, server.ReceiveEvent)
+	r.Mount(api.SSFPath, server.SSF())
+	r.Get(api.SSFMetadataPath, server.SSFMetadata)
+	return r
+}
+
+// catchPanics responds with 500 if a handler panics, and logs the panic with its stack.
+func (a *App) catchPanics(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			cause := recover()
+			if cause == nil {
+				return
+			}
+			if cause == http.ErrAbortHandler { //nolint:errorlint // net/http panics with it unwrapped
+				panic(cause) // the server aborts the response
+			}
+			a.Log.Error("recovered from panic in handler", "path", r.URL.Path, "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			w.Header().Set("Content-Type", "application/scim+json")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"500","detail":"internal error"}`)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ready responds with 503 without PostgreSQL, which every request needs. Without Temporal it
+// responds with 200 and the status degraded: SCIM works, and cascades start when Temporal is back.
+func (a *App) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+	defer cancel()
+	body := map[string]any{"status": "ok", "postgresql": "ok", "temporal": "ok"}
+	if err := a.Db.CheckSchema(ctx); err != nil {
+		status := "down"
+		if errors.Is(err, database.ErrMisconfigured) {
+			status = "not set up"
+		}
+		writeHealth(w, http.StatusServiceUnavailable, map[string]any{"status": "unavailable", "postgresql": status})
+		return
+	}
+	namespace, err := worker.CheckNamespace(ctx, a.Temporal, a.Config.Temporal)
+	switch {
+	case errors.Is(err, worker.ErrMisconfigured):
+		body["status"], body["temporal"] = "degraded", "not set up"
+	case err != nil:
+		body["status"], body["temporal"] = "degraded", "down"
+	}
+	if r.URL.Query().Has("verbose") {
+		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.ClassOperator); refused != nil {
+			body["problems"] = []string{"send an operator token as Authorization: Bearer to read the problems"}
+		} else {
+			a.verbose(ctx, body, namespace, err)
+		}
+	}
+	writeHealth(w, http.StatusOK, body)
+}
+
+func writeHealth(w http.ResponseWriter, status int, body map[string]any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// Serve serves the API on listener and, unless codec is nil, the codec server on codec, and relays
+// events, until ctx ends. Then it waits up to 30 s for requests in flight.
+func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
+	servers := []*http.Server{newServer(a.Handler(), a.Log)}
+	listeners := []net.Listener{listener}
+	if codec != nil {
+		servers, listeners = append(servers, newServer(a.Codec(), a.Log)), append(listeners, codec)
+	}
+	if err := a.checkStart(ctx); err != nil {
+		return errors.Join(err, closeAll(listeners))
+	}
+	defer a.serveMetrics(ctx, a.Config.Metrics.Listen)()
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	background.Go(func() { a.checkKeyset(ctx, cancel) })
+	background.Go(func() { a.Relay().Run(ctx) })
+	background.Go(func() { a.Lifecycle.Expire(ctx) })
+	background.Go(func() { a.Signals.Relay(ctx, a.Starter(), a.Log) })
+	failed := make(chan error, len(servers))
+	for i, server := range servers {
+		a.Log.Info("listening", "address", listeners[i].Addr().String())
+		background.Go(func() { failed <- server.Serve(listeners[i]) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+		if errors.Is(context.Cause(ctx), seal.ErrUnknownKey) {
+			err = context.Cause(ctx)
+		}
+	case err = <-failed:
+	}
+	stop, release := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer release()
+	for _, server := range servers {
+		err = errors.Join(err, server.Shutdown(stop))
+	}
+	if errors.Is(err, http.ErrServerClosed) && !errors.Is(err, seal.ErrUnknownKey) {
+		return nil
+	}
+	return err
+}
+
+func closeAll(listeners []net.Listener) (err error) {
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
+}
+
+func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
+}
+
+// codec returns the handler of the codec server, which decodes payloads for the Temporal UI. It
+// does not encode, because workers would accept the result as leaver's own payloads. It allows
+// only browsers with a configured origin; a proxy in front of it must authenticate the callers.
+func (a *App) Codec() http.Handler {
+	handler := converter.NewPayloadCodecHTTPHandler(seal.NewCodec(a.Sealer))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/decode") {
+			http.Error(w, "the codec server supports only /decode", http.StatusNotFound)
+			return
+		}
+		origin := r.Header.Get("Origin")
+		for _, allowed := range a.Config.Codec.AllowedOrigins {
+			if origin == allowed {
+				w.Header().Set("Access-Control-Allow-Origin", origin)
+				w.Header().Set("Access-Control-Allow-Methods", "POST, OPTIONS")
+				w.Header().Set("Access-Control-Allow-Headers", "Content-Type, X-Namespace, Authorization")
+				w.Header().Set("Vary", "Origin")
+				if r.Method == http.MethodOptions {
+					w.WriteHeader(http.StatusNoContent)
+					return
+				}
+				handler.ServeHTTP(w, r)
+				return
+			}
+		}
+		http.Error(w, "the origin is not allowed; add it to codec.allowed_origins", http.StatusForbidden)
+	})
+}

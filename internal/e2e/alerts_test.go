@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/health"
+	"github.com/leaverhq/leaver/internal/lifecycle"
+)
+
+// samples returns the values of leaver's metrics from /metrics, by series.
+func (i *installation) samples() map[string]string {
+	i.t.Helper()
+	recorder := httptest.NewRecorder()
+	i.app.Metrics().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	body, err := io.ReadAll(recorder.Body)
+	if err != nil || recorder.Code != http.StatusOK {
+		i.t.Fatalf("/metrics answered %d (%v)", recorder.Code, err)
+	}
+	samples := make(map[string]string)
+	for line := range strings.Lines(string(body)) {
+		if series, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && strings.HasPrefix(series, "leaver_") {
+			samples[series] = value
+		}
+	}
+	return samples
+}
+
+// alertsEnd is when the alerts are evaluated, in promtool's time, which begins at 0.
+const alertsEnd = 119 * time.Minute
+
+// wantAlerts evaluates the rules in deploy/alerts.yaml with samples that are constant for two
+// hours, and fails unless exactly the wanted alerts fire.
+func (i *installation) wantAlerts(samples map[string]string, want ...string) {
+	i.t.Helper()
+	rules, err := filepath.Abs("../../../deploy/alerts.yaml")
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "rule_files: [%s]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n", rules)
+	for series, value := range samples {
+		if strings.Contains(series, "timestamp_seconds") {
+			at, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				i.t.Fatal(err)
+			}
+			value = strconv.FormatFloat(alertsEnd.Seconds()-float64(time.Now().Unix())+at, 'f', 0, 64)
+		}
+		fmt.Fprintf(&b, "  - {series: '%s', values: '%sx120'}\n", series, value)
+	}
+	fmt.Fprintf(&b, "  promql_expr_test:\n  - expr: group by (alertname) (ALERTS{alertstate=\"firing\"})\n    eval_time: %s\n    exp_samples: [", alertsEnd)
+	for _, name := range want {
+		fmt.Fprintf(&b, "{labels: '{alertname=\"%s\"}', value: 1}, ", name)
+	}
+	b.WriteString("]\n")
+	file := filepath.Join(i.t.TempDir(), "test.yaml")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		i.t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(i.t.Context(), "promtool", "test", "rules", file).CombinedOutput(); err != nil {
+		i.t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
+	if _, err := exec.LookPath("promtool"); err != nil {
+		t.Skip("promtool is not installed (Debian's package prometheus)")
+	}
+	schedule := func(i *installation, kinds ...health.Kind) {
+		if err := health.Schedule(t.Context(), i.connect(), kinds...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("a fresh installation is silent", func(t *testing.T) {
+		i := install(t)
+		schedule(i, health.Reconcile, health.Drill)
+		i.awaitPollers()
+		i.wantAlerts(i.samples())
+	})
+	t.Run("no run has passed since they were scheduled", func(t *testing.T) {
+		i := install(t)
+		schedule(i, health.Reconcile, health.Drill)
+		i.sql(`update assurance_schedules set since = now() - interval '2 days'`)
+		i.awaitPollers()
+		i.wantAlerts(i.samples(), "LeaverDrillNotPassed", "LeaverReconcilerNotPassed")
+	})
+	t.Run("no worker runs", func(t *testing.T) {
+		i := installAPI(t)
+		ada := i.createUser("ada@example.com")
+		i.deactivate(ada)
+		i.sql(`update lifecycle_events set started_at = now() - interval '5 minutes', created_at = now() - interval '5 minutes' where kind = 'leaver'`)
+		samples := i.samples()
+		// Tests share the namespace, so that another test's worker may have polled.
+		samples[`leaver_queue_pollers{queue="leaver"}`] = "0"
+		i.wantAlerts(samples, "LeaverNoWorker", "LeaverQueueNotPolled")
+	})
+	t.Run("a cascade makes no progress", func(t *testing.T) {
+		i := install(t)
+		i.awaitPollers()
+		i.openCascade()
+		i.wantAlerts(i.samples(), "LeaverCascadeOld", "LeaverCascadeStalled")
+	})
+	t.Run("a connector could not be asked", func(t *testing.T) {
+		i := install(t)
+		i.awaitPollers()
+		event := i.openCascade()
+		if _, err := i.app.Cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, false, cascade.NotAsked{Connector: "crm", Reason: "refused"}); err != nil {
+			t.Fatal(err)
+		}
+		i.wantAlerts(i.samples(), "LeaverConnectorNotAsked")
+	})
+}
+
+// awaitPollers waits until the worker polls the workflows' task queue.
+func (i *installation) awaitPollers() {
+	i.t.Helper()
+	stacktest.Eventually(i.t, time.Minute, "a worker that polls", func() bool {
+		n := i.samples()[`leaver_queue_pollers{queue="leaver"}`]
+		return n != "" && n != "0"
+	})
+}
+
+// openCascade inserts an open leaver event that began two hours ago and has no workflow.
+func (i *installation) openCascade() uuid.UUID {
+	i.t.Helper()
+	ada := i.createUser("ada@example.com")
+	event := uuid.Must(uuid.NewV7())
+	i.sql(`insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id, due_at, created_at, started_at, begun_at)
+		values ($1, $2, 'leaver', $3, 'User', 'patch', 'test', 'w', now(), now() - interval '2 hours', now() - interval '2 hours', now() - interval '2 hours')`,
+		i.tenant.ID, event, ada)
+	return event
+}
