@@ -32,7 +32,7 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 			"outcome must be a comma-separated list of %s, got %q", strings.Join(outcomes, ", "), query.Get("outcome"))})
 		return
 	}
-	if hasControl(q.Connector) {
+	if httpjson.HasControl(q.Connector) {
 		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})
 		return
 	}
@@ -197,7 +197,7 @@ func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act
 
 // checkReason trims a reason, and returns an error if it is empty or not valid.
 func checkReason(reason *string) error {
-	if *reason = strings.TrimSpace(*reason); *reason == "" || len(*reason) > maxReference || hasControl(*reason) {
+	if *reason = strings.TrimSpace(*reason); *reason == "" || len(*reason) > maxReference || httpjson.HasControl(*reason) {
 		return httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "reason must be 1 to 512 bytes, no control characters"}
 	}
 	return nil

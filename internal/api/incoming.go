@@ -66,7 +66,7 @@ func (s *Server) endSubject(
 	r *http.Request, by auth.Received, subject json.RawMessage, trigger lifecycle.Trigger,
 ) (directory.Named, error) {
 	of := by.Tenant
-	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(s.base(r), of.Name), by.Issuer)
+	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), by.Issuer)
 	if err != nil {
 		return who, err
 	}

@@ -7,9 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/google/uuid"
 
@@ -120,7 +118,7 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors
 		return invalid("reference must be 1 to %d bytes long", maxReference)
 	case slices.ContainsFunc(texts, func(t string) bool { return len(t) > maxReference }):
 		return invalid("connector, entitlement, scopes and reliedOnBy must be at most %d bytes each", maxReference)
-	case hasControl(texts...):
+	case httpjson.HasControl(texts...):
 		return invalid("reference, connector, entitlement, scopes and reliedOnBy must not contain control characters")
 	case body.ExpiresAt != nil && body.ExpiresAt.Before(time.Now()):
 		return invalid("expiresAt must be in the future, got %s", body.ExpiresAt.Format(time.RFC3339))
@@ -149,12 +147,6 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors
 		return err
 	}
 	return nil
-}
-
-// hasControl reports whether a text contains a control character. PostgreSQL rejects U+0000; the
-// others are rejected because names do not need them.
-func hasControl(texts ...string) bool {
-	return slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) })
 }
 
 func (h items) get(w http.ResponseWriter, r *http.Request) {
@@ -199,7 +191,7 @@ func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []conne
 		}
 		q.States = append(q.States, credential.State(state))
 	}
-	if hasControl(q.Connector) {
+	if httpjson.HasControl(q.Connector) {
 		s.fail(w, r, httpjson.Problem{Status: http.StatusBadRequest, Detail: "connector must not contain control characters"})
 		return
 	}

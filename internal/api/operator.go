@@ -160,7 +160,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
 			"ttlSeconds must be between 0 and %d, got %d", int64(maxTTL/time.Second), body.TTL)})
 		return
-	case len(body.Description) > maxReference || hasControl(body.Description):
+	case len(body.Description) > maxReference || httpjson.HasControl(body.Description):
 		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
 			"description must be at most %d bytes without control characters", maxReference)})
 		return

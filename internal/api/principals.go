@@ -20,7 +20,7 @@ import (
 // findPrincipals lists the principals with a name: at most one User and one Agent.
 func (s *Server) findPrincipals(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("name")
-	if name == "" || hasControl(name) {
+	if name == "" || httpjson.HasControl(name) {
 		s.fail(w, r, httpjson.Problem{
 			Status: http.StatusBadRequest,
 			Detail: "name is required: a userName or agentUserName without control characters",

@@ -48,7 +48,7 @@ func (s *Server) SSF() http.Handler {
 
 // SSFMetadata serves a tenant's transmitter metadata. It does not reveal whether the tenant exists.
 func (s *Server) SSFMetadata(w http.ResponseWriter, r *http.Request) {
-	base := s.base(r)
+	base := httpjson.BaseURL(r, s.PublicURL)
 	httpjson.Answer(w, http.StatusOK, map[string]any{
 		"spec_version":               "1_0",
 		"issuer":                     issuerOf(base, chi.URLParam(r, "tenant")),
@@ -103,7 +103,7 @@ func (s *Server) configurationOf(r *http.Request, stream ssf.Stream) configurati
 		Delivery: delivery{Method: ssf.PushURN, Endpoint: stream.Endpoint},
 	}
 	if !stream.Push {
-		c.Delivery = delivery{Method: ssf.PollURN, Endpoint: s.base(r) + SSFPath + "/poll/" + c.ID}
+		c.Delivery = delivery{Method: ssf.PollURN, Endpoint: httpjson.BaseURL(r, s.PublicURL) + SSFPath + "/poll/" + c.ID}
 	}
 	return c
 }
@@ -153,7 +153,7 @@ func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
 	}
 	texts := slices.Concat(stream.Requested, stream.Audience)
 	texts = append(texts, stream.Description, stream.Endpoint, stream.Header.Reveal())
-	if hasControl(texts...) || len(stream.Requested) > maxLimit || len(stream.Audience) > maxAudience ||
+	if httpjson.HasControl(texts...) || len(stream.Requested) > maxLimit || len(stream.Audience) > maxAudience ||
 		slices.ContainsFunc(texts, func(t string) bool { return len(t) > 2048 }) {
 		return bad(fmt.Sprintf("strings must be at most 2048 bytes without control characters, "+
 			"events_requested at most %d entries and aud at most %d", maxLimit, maxAudience))
@@ -166,7 +166,7 @@ func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
 	var body wishes
 	err := httpjson.DecodeLoosely(w, r, &body)
 	stream := ssf.Stream{
-		Issuer: issuerOf(s.base(r), of.Name), Audience: body.Audience, CreatedBy: caller(r).Actor(),
+		Issuer: issuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), Audience: body.Audience, CreatedBy: caller(r).Actor(),
 	}
 	if len(stream.Audience) == 0 {
 		stream.Audience = []string{caller(r).Actor()}
@@ -299,7 +299,7 @@ func (s *Server) setStatus(w http.ResponseWriter, r *http.Request) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
 			"status must be one of %v, got %q", ssf.Statuses(), body.Status)}
 	}
-	if err == nil && (len(body.Reason) > maxReference || hasControl(body.Reason)) {
+	if err == nil && (len(body.Reason) > maxReference || httpjson.HasControl(body.Reason)) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "reason must be at most 512 bytes without control characters"}
 	}
 	var stream ssf.Stream
@@ -322,7 +322,7 @@ func (s *Server) verifyStream(w http.ResponseWriter, r *http.Request) {
 		State string `json:"state"`
 	}
 	err := httpjson.DecodeLoosely(w, r, &body)
-	if err == nil && (len(body.State) > maxReference || hasControl(body.State)) {
+	if err == nil && (len(body.State) > maxReference || httpjson.HasControl(body.State)) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "state must be at most 512 bytes without control characters"}
 	}
 	var stream ssf.Stream

@@ -60,8 +60,9 @@ func (a *App) Handler() http.Handler {
 		PublicURL: a.Config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.Db.Slow, Log: a.Log,
 	}
 	r.Mount(api.BasePath, server.Handler())
-	r.Mount(api.AccessPath, server.Access())
-	r.Get(api.AccessMetadataPath, server.AccessMetadata)
+	access := &authzen.Server{Store: server.Decisions, Auth: server.Auth, PublicURL: server.PublicURL, Log: server.Log}
+	r.Mount(authzen.BasePath, access.Handler())
+	r.Get(authzen.MetadataPath, access.Metadata)
 	r.Post(api.RevocationPath, server.RevokeGlobally)
 	r.Post(api.TenantRevocationPath, server.RevokeGlobally)
 	r.Post(api.EventsPath, server.ReceiveEvent)

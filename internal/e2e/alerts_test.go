@@ -46,7 +46,7 @@ const alertsEnd = 119 * time.Minute
 // hours, and fails unless exactly the wanted alerts fire.
 func (i *installation) wantAlerts(samples map[string]string, want ...string) {
 	i.t.Helper()
-	rules, err := filepath.Abs("../../../deploy/alerts.yaml")
+	rules, err := filepath.Abs("../../deploy/alerts.yaml")
 	if err != nil {
 		i.t.Fatal(err)
 	}

@@ -288,7 +288,7 @@ func TestMetrics_IncludeMetricsOfAlerts(t *testing.T) {
 	if err != nil || recorder.Code != http.StatusOK {
 		t.Fatalf("/metrics answered %d, %v", recorder.Code, err)
 	}
-	rules, err := os.ReadFile("../../../deploy/alerts.yaml")
+	rules, err := os.ReadFile("../../deploy/alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

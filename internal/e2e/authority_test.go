@@ -184,12 +184,12 @@ func TestWorker_WithAnotherKeySetStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	other.Seal.Keyset = base64.StdEncoding.EncodeToString(keyset)
-	app, err := app.New(t.Context(), &other, newLogger(i.logs))
+	installed, err := app.New(t.Context(), &other, newLogger(i.logs))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer app.Close()
-	if err := app.Work(t.Context()); !errors.Is(err, seal.ErrUnknownKey) {
+	defer installed.Close()
+	if err := installed.Work(t.Context()); !errors.Is(err, seal.ErrUnknownKey) {
 		t.Errorf("the worker ended with %v, want ErrUnknownKey", err)
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // DecodeLoosely reads a JSON object whose unknown members are ignored, as AuthZEN wants.
@@ -109,3 +111,20 @@ func stringAt(raw []byte, start int) (text []byte, end int) {
 
 // maxNesting limits the nesting depth of a body.
 const maxNesting = 32
+
+// HasControl reports whether a text contains a control character. PostgreSQL rejects U+0000; the
+// others are rejected because names do not need them.
+func HasControl(texts ...string) bool {
+	return slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) })
+}
+
+// BaseURL returns the base URL for clients: publicURL, or if it is empty the request's host.
+func BaseURL(r *http.Request, publicURL string) string {
+	switch {
+	case publicURL != "":
+		return strings.TrimSuffix(publicURL, "/")
+	case r.TLS != nil:
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}

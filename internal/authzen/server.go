@@ -1,13 +1,12 @@
-package api
+package authzen
 
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/leaverhq/leaver/internal/auth"
-	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/httpjson"
@@ -23,19 +21,28 @@ import (
 
 const (
 	// AccessPath is the mount path of [Server.Access]. AuthZEN 1.0 uses the same path.
-	AccessPath = "/access/v1"
+	BasePath = "/access/v1"
 	// AccessMetadataPath is the path of the metadata document (AuthZEN 1.0 section 9).
-	AccessMetadataPath = "/.well-known/authzen-configuration"
+	MetadataPath = "/.well-known/authzen-configuration"
 
 	maxEvaluations = 100
 )
 
+// Server2 serves the AuthZEN endpoints.
+type Server struct {
+	Store *Store
+	Auth  *auth.Store
+	// PublicURL is the base URL for clients. If it is empty, the request's host is used.
+	PublicURL string
+	Log       *slog.Logger
+}
+
 // Access returns the two endpoints of the OpenID AuthZEN Authorization API 1.0. They require a
 // token of class platform.
-func (s *Server) Access() http.Handler {
+func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
 	httpjson.RefuseUnknown(r, s.Log)
-	r.Use(echoRequestID, bounded, s.authenticate(auth.ClassPlatform))
+	r.Use(echoRequestID, bounded, s.Auth.Require(s.Log, auth.ClassPlatform))
 	r.Post("/evaluation", s.evaluate)
 	r.Post("/evaluations", s.evaluateAll)
 	return r
@@ -51,29 +58,18 @@ func bounded(next http.Handler) http.Handler {
 }
 
 // AccessMetadata serves the AuthZEN metadata document, which contains the endpoint URLs.
-func (s *Server) AccessMetadata(w http.ResponseWriter, r *http.Request) {
-	base := s.base(r)
+func (s *Server) Metadata(w http.ResponseWriter, r *http.Request) {
+	base := httpjson.BaseURL(r, s.PublicURL)
 	httpjson.Answer(w, http.StatusOK, map[string]string{
-		"policy_decision_point": base, "access_evaluation_endpoint": base + AccessPath + "/evaluation",
-		"access_evaluations_endpoint": base + AccessPath + "/evaluations",
+		"policy_decision_point": base, "access_evaluation_endpoint": base + BasePath + "/evaluation",
+		"access_evaluations_endpoint": base + BasePath + "/evaluations",
 	})
 }
 
-// base returns the base URL for clients: PublicURL if it is set, otherwise the request's host.
-func (s *Server) base(r *http.Request) string {
-	if s.PublicURL != "" {
-		return strings.TrimSuffix(s.PublicURL, "/")
-	}
-	if r.TLS != nil {
-		return "https://" + r.Host
-	}
-	return "http://" + r.Host
-}
-
-// echoRequestID copies the request's X-Request-ID to the response, up to maxReference bytes.
+// echoRequestID copies the request's X-Request-ID to the response (AuthZEN 1.0 section 10.1.3).
 func echoRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if id := r.Header.Get("X-Request-ID"); id != "" && len(id) <= maxReference {
+		if id := r.Header.Get("X-Request-ID"); id != "" {
 			w.Header().Set("X-Request-ID", id)
 		}
 		next.ServeHTTP(w, r)
@@ -137,13 +133,13 @@ func (e *entity) orDefault(top *entity) *entity {
 // questions returns the questions that an evaluation asks. If context.agent is set and the
 // subject is a user, the agent acts on behalf of that user. If the subject is another agent,
 // both agents must be allowed.
-func (e evaluation) questions() ([]authzen.Question, error) {
+func (e evaluation) questions() ([]Question, error) {
 	q, err := e.question()
 	if err != nil || e.Context == nil || e.Context.Agent == nil {
-		return []authzen.Question{q}, err
+		return []Question{q}, err
 	}
 	agent, err := property(e.Context.Agent, "context.agent")
-	if err == nil && hasControl(agent) {
+	if err == nil && httpjson.HasControl(agent) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "context.agent must not contain control characters"}
 	}
 	through := q
@@ -151,21 +147,21 @@ func (e evaluation) questions() ([]authzen.Question, error) {
 	switch q.SubjectType {
 	case directory.TypeUser:
 		through.OnBehalfOf = q.Subject
-		return []authzen.Question{through}, err
+		return []Question{through}, err
 	case directory.TypeAgent:
 		if q.Subject == agent {
-			return []authzen.Question{q}, err
+			return []Question{q}, err
 		}
-		return []authzen.Question{through, q}, err
+		return []Question{through, q}, err
 	}
-	return []authzen.Question{q}, err // another type of subject is denied as unknown
+	return []Question{q}, err // another type of subject is denied as unknown
 }
 
 // question returns the question of an evaluation without its context. The subject's property
 // on_behalf_of names the user for whom an agent acts, the resource's property ownerID its owner.
-func (e evaluation) question() (authzen.Question, error) {
-	missing := func(what string) (authzen.Question, error) {
-		return authzen.Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: what + " is required"}
+func (e evaluation) question() (Question, error) {
+	missing := func(what string) (Question, error) {
+		return Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: what + " is required"}
 	}
 	switch {
 	case e.Subject == nil || e.Subject.Type == "" || e.Subject.ID == "":
@@ -175,10 +171,10 @@ func (e evaluation) question() (authzen.Question, error) {
 	case e.Resource == nil || e.Resource.Type == "" || e.Resource.ID == "":
 		return missing("resource with type and id")
 	case strings.HasSuffix(e.Action.Name, ownSuffix):
-		return authzen.Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+		return Question{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
 			"action.name must not end in %s, got %q; name the owner in resource.properties.ownerID", ownSuffix, e.Action.Name)}
 	}
-	q := authzen.Question{
+	q := Question{
 		Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: foldType(e.Resource.Type), Resource: e.Resource.ID,
 	}
 	switch strings.ToLower(e.Subject.Type) {
@@ -193,7 +189,7 @@ func (e evaluation) question() (authzen.Question, error) {
 	if q.OnBehalfOf, err = property(e.Subject.Properties.OnBehalfOf, "subject.properties.on_behalf_of"); err == nil {
 		q.Owner, err = property(e.Resource.Properties.OwnerID, "resource.properties.ownerID")
 	}
-	if err == nil && hasControl(q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner) {
+	if err == nil && httpjson.HasControl(q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "the evaluation must not contain control characters"}
 	}
 	return q, err
@@ -232,8 +228,8 @@ type decision struct {
 	Context  map[string]any `json:"context,omitempty"`
 }
 
-func decisionOf(reason authzen.Reason) decision {
-	if reason == authzen.Allow {
+func decisionOf(reason Reason) decision {
+	if reason == Allow {
 		return decision{Decision: true}
 	}
 	return decision{Context: map[string]any{"reason": reason}}
@@ -243,10 +239,10 @@ func decisionOf(reason authzen.Reason) decision {
 // occupy a database connection that others need.
 const decidePatience = 2 * time.Second
 
-func (s *Server) decide(r *http.Request, questions ...authzen.Question) ([]authzen.Reason, error) {
+func (s *Server) decide(r *http.Request, questions ...Question) ([]Reason, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), decidePatience)
 	defer cancel()
-	reasons, err := s.Decisions.Decide(ctx, caller(r).Tenant.ID, questions...)
+	reasons, err := s.Store.Decide(ctx, auth.CallerOf(r).Tenant.ID, questions...)
 	if err != nil && ctx.Err() != nil {
 		err = errors.Join(database.ErrUnavailable, err)
 	}
@@ -267,7 +263,7 @@ func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {
 		err = s.answerOne(w, r, e)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 	}
 }
 
@@ -281,7 +277,7 @@ func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, e evaluation)
 		return err
 	}
 	for _, reason := range reasons {
-		if reason != authzen.Allow {
+		if reason != Allow {
 			httpjson.Answer(w, http.StatusOK, decisionOf(reason))
 			return nil
 		}
@@ -314,7 +310,7 @@ func (s *Server) evaluateAll(w http.ResponseWriter, r *http.Request) {
 		err = s.answerAll(w, r, b)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 	}
 }
 
@@ -332,11 +328,11 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 			b.Options.Semantic)}
 	}
 	decisions := make([]decision, len(b.Evaluations))
-	var questions []authzen.Question
+	var questions []Question
 	var at []int // index of each question's evaluation
 	for i, raw := range b.Evaluations {
 		var e evaluation
-		var of []authzen.Question
+		var of []Question
 		err := json.Unmarshal(raw, &e)
 		if err == nil && e.forgetsWhom(b.evaluation) {
 			err = httpjson.Problem{
@@ -376,44 +372,4 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 	}
 	httpjson.Answer(w, http.StatusOK, map[string]any{"evaluations": decisions})
 	return nil
-}
-
-// standing serves a principal's access status with an ETag. Gateways that cache it revalidate it
-// with If-None-Match.
-func (s *Server) standing(w http.ResponseWriter, r *http.Request) {
-	id, err := pathID(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	standing, err := s.Decisions.Status(r.Context(), caller(r).Tenant.ID, id)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	body, err := json.Marshal(standing)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	sum := sha256.Sum256(body)
-	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
-	w.Header().Set("ETag", tag)
-	w.Header().Set("Cache-Control", "private, no-cache") // cacheable, but always revalidated
-	if matches(r.Header.Get("If-None-Match"), tag) {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // fails only if the client has disconnected
-}
-
-// matches reports whether an If-None-Match header matches the tag: weakly (RFC 9110 section 13.1.2).
-func matches(header, tag string) bool {
-	for _, candidate := range strings.Split(header, ",") {
-		if candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/"); candidate == tag || candidate == "*" {
-			return true
-		}
-	}
-	return false
 }

@@ -336,21 +336,21 @@ func TestStart_EndsWhereNoRetryHelps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := newConfig(t, c.change)
-			app, err := app.New(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+			installed, err := app.New(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer app.Close()
+			defer installed.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // for a process that wrongly keeps running
 			defer cancel()
-			if err := app.Work(ctx); !errors.Is(err, c.want) {
+			if err := installed.Work(ctx); !errors.Is(err, c.want) {
 				t.Errorf("the worker ended with %v, want %v", err, c.want)
 			}
 			listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := app.Serve(ctx, listener, nil); !errors.Is(err, c.want) {
+			if err := installed.Serve(ctx, listener, nil); !errors.Is(err, c.want) {
 				t.Errorf("serve ended with %v, want %v", err, c.want)
 			}
 		})
