@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/leaverhq/leaver/internal/httpjson"
-
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
@@ -19,6 +17,7 @@ import (
 	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"

@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 const (

@@ -13,14 +13,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 

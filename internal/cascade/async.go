@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 // ErrTransactionNotFound is returned when no workflow of the tenant has the ID.

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 // ErrNotCorrectable is returned for a registration that is neither live nor a survivor, or

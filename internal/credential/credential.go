@@ -7,12 +7,11 @@ import (
 	"errors"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/seal"
 )
 

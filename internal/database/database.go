@@ -12,11 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 // statementTimeout bounds a statement, so that an expensive query, such as a filter with many

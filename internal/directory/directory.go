@@ -7,9 +7,9 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 // The resource types.

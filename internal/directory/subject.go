@@ -7,10 +7,9 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/textkey"
 )
 

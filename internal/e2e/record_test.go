@@ -26,7 +26,7 @@ import (
 // a change must not break workflows that are already running.
 var record = flag.Bool("record", false, "record the histories that the replay test replays")
 
-var testdata = filepath.Join("..", "..", "..", "workflows", "testdata")
+var testdata = filepath.Join("..", "..", "workflows", "testdata")
 
 func TestRecordHistories(t *testing.T) {
 	if !*record {

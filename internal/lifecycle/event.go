@@ -8,9 +8,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 // Kind is what happened to a principal.

@@ -7,13 +7,12 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 // Writer commits changes of resources with their restrictions and events, and then starts

@@ -7,10 +7,9 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"go.yaml.in/yaml/v3"
 
+	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/textkey"
 )
 

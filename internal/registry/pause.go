@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 // Pause is the pause of a connector by an operator.

@@ -7,14 +7,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/fault"
-
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/seal"
 )
 
