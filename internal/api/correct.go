@@ -12,9 +12,9 @@ import (
 
 // correction is the request body of correctItem.
 type correction struct {
-	Reason    string    `json:"reason"`
-	Reference string    `json:"reference"`
-	Secret    rawSecret `json:"secret"`
+	Reason    string          `json:"reason"`
+	Reference string          `json:"reference"`
+	Secret    httpjson.Secret `json:"secret"`
 }
 
 // releaseItem releases a registration whose reference does not exist at the downstream.

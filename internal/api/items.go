@@ -35,7 +35,7 @@ type registration struct {
 	Kind      connectors.Kind `json:"kind"`
 	Connector string          `json:"connector"`
 	Reference string          `json:"reference"`
-	Secret    rawSecret       `json:"secret"`
+	Secret    httpjson.Secret `json:"secret"`
 	Shared    bool            `json:"shared"`
 	// ReliedOnBy names other users of the account; Entitlement is the one it was granted under.
 	ReliedOnBy  []string   `json:"reliedOnBy"`
@@ -56,16 +56,6 @@ func (b registration) item() credential.New {
 		Secret: b.Secret.Secret, Shared: b.Shared, ReliedOnBy: b.ReliedOnBy, Entitlement: b.Entitlement, Scopes: b.Scopes,
 		IssuedAt: issued, ExpiresAt: b.ExpiresAt,
 	}
-}
-
-// rawSecret decodes a secret from JSON; it encodes like any connectors.Secret, as a
-// placeholder.
-type rawSecret struct{ connectors.Secret }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (s *rawSecret) UnmarshalText(text []byte) error {
-	s.Secret = connectors.Secret(text)
-	return nil
 }
 
 const maxReference = 512 // bytes

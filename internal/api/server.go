@@ -1,6 +1,5 @@
 // Package api implements leaver's HTTP API under /v1: platforms register credentials and scheduled
-// runs; operators manage tenants and tokens, and list, re-run and cancel cascades. It also implements
-// AuthZEN decisions, the SSF transmitter, global token revocation and the receiver of events.
+// runs; operators manage tenants and tokens, and list, re-run and cancel cascades.
 package api
 
 import (
@@ -82,8 +81,6 @@ type Server struct {
 	Decisions   *authzen.Store
 	Signals     *ssf.Store
 	Audit       *audit.Store
-	// PrivateReceivers permits receivers of signals at private addresses.
-	PrivateReceivers bool
 	// PublicURL is the base URL for clients. If it is empty, the request's host is used.
 	PublicURL string
 	// Entitlements evaluates the entitlements of principals.

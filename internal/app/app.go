@@ -37,7 +37,7 @@ var errNoDatabase = errors.New("no database: set database.url or LEAVER_DATABASE
 type App struct {
 	Config     *config.Config
 	Log        *slog.Logger
-	Db         *database.DB
+	DB         *database.DB
 	Sealer     *seal.Sealer
 	Temporal   client.Client
 	Connectors registry.Registry
@@ -80,7 +80,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 		temporal.Close()
 		return nil, err
 	}
-	a := &App{Config: cfg, Log: log, Db: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db)}
+	a := &App{Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db)}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)
 	a.Signals = ssf.NewStore(db, sealer)
@@ -93,7 +93,7 @@ func (a *App) Close() {
 	a.Lifecycle.Close()
 	a.Temporal.Close()
 	a.Connectors.Close()
-	a.Db.Close()
+	a.DB.Close()
 }
 
 // Tenants returns the store of tenants.
@@ -103,12 +103,12 @@ func (a *App) Tenants() *tenant.Store { return a.tenants }
 func (a *App) Auth() *auth.Store { return a.auth }
 
 func (a *App) Credentials() *credential.Store {
-	return credential.NewStore(a.Db, a.Sealer, a.Entitlements)
+	return credential.NewStore(a.DB, a.Sealer, a.Entitlements)
 }
 
-func (a *App) Cascades() *cascade.Store { return cascade.NewStore(a.Db) }
+func (a *App) Cascades() *cascade.Store { return cascade.NewStore(a.DB) }
 
-func (a *App) Evidence() *evidence.Store { return evidence.NewStore(a.Db) }
+func (a *App) Evidence() *evidence.Store { return evidence.NewStore(a.DB) }
 
 func (a *App) Starter() *worker.Starter {
 	return worker.NewStarter(a.Temporal, worker.Policy(a.Config.Policy), seal.FailureConverter(a.Sealer), a.roles)
@@ -122,7 +122,7 @@ func (a *App) Relay() *lifecycle.Relay {
 	if atOnce == 0 {
 		atOnce = cascadesAtOnce
 	}
-	return lifecycle.NewRelay(a.Db, a.Starter(), atOnce, a.Log)
+	return lifecycle.NewRelay(a.DB, a.Starter(), atOnce, a.Log)
 }
 
 // roles returns the connectors that take part in a tenant's workflows. It does not look up the
@@ -143,8 +143,8 @@ func (a *App) roles(ctx context.Context, id uuid.UUID) (worker.Roles, error) {
 func (a *App) Activities() *activities.Activities {
 	return &activities.Activities{
 		Credentials: a.Credentials(), Evidence: a.Evidence(), Cascades: a.Cascades(), Connectors: a.Connectors,
-		Pauses: registry.NewPauses(a.Db), Threshold: cascade.NewThreshold(a.Db),
-		Tenants: a.Tenants(), Directory: directory.NewStore(a.Db), Lifecycle: a.Lifecycle, Health: health.NewStore(a.Db), Runner: a.Starter(),
+		Pauses: registry.NewPauses(a.DB), Threshold: cascade.NewThreshold(a.DB),
+		Tenants: a.Tenants(), Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Health: health.NewStore(a.DB), Runner: a.Starter(),
 		Entitlements: a.Entitlements, Signals: a.Signals, Pusher: ssf.NewPusher(a.Config.Signals.PrivateReceivers),
 	}
 }

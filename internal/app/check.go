@@ -22,7 +22,7 @@ const checkTimeout = 10 * time.Second
 func (a *App) checkStart(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	err := a.Db.CheckSchema(ctx)
+	err := a.DB.CheckSchema(ctx)
 	if errors.Is(err, database.ErrMisconfigured) {
 		return err
 	}

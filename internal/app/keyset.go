@@ -17,7 +17,7 @@ const keysetRetry = 2 * time.Second
 // seal, nor they what it seals. It retries while PostgreSQL is down.
 func (a *App) checkKeyset(ctx context.Context, stop context.CancelCauseFunc) {
 	for {
-		err := database.CheckKeyset(ctx, a.Db, a.Sealer)
+		err := database.CheckKeyset(ctx, a.DB, a.Sealer)
 		switch {
 		case err == nil:
 			return

@@ -24,8 +24,10 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/receiver"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/scim"
 	"github.com/leaverhq/leaver/worker"
 )
@@ -47,27 +49,33 @@ func (a *App) Handler() http.Handler {
 	r.Get("/readyz", a.ready)
 	starter := a.Starter()
 	provider := scim.New(scim.Config{
-		Directory: directory.NewStore(a.Db), Lifecycle: a.Lifecycle, Transactions: a.Cascades(), Tenants: a.Tenants(), Auth: a.Auth(), Sealer: a.Sealer,
+		Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Transactions: a.Cascades(), Tenants: a.Tenants(), Auth: a.Auth(), Sealer: a.Sealer,
 		PublicURL: a.Config.Serve.PublicURL, RequestsPerSecond: a.Config.Serve.RequestsPerSecond, Log: a.Log,
 	}).Handler()
 	r.Mount(scim.BasePath, provider)
 	r.Mount(scim.TenantPath, provider)
 	server := &api.Server{
 		Tenants: a.Tenants(), Auth: a.Auth(), Credentials: a.Credentials(), Cascades: a.Cascades(), Evidence: a.Evidence(),
-		Directory: directory.NewStore(a.Db), Lifecycle: a.Lifecycle, Threshold: cascade.NewThreshold(a.Db), Pauses: registry.NewPauses(a.Db),
-		Connectors: a.Connectors, Runner: starter, Entitlements: a.Entitlements, Decisions: authzen.NewStore(a.Db, a.Entitlements),
-		Signals: a.Signals, Audit: audit.NewStore(a.Db), PrivateReceivers: a.Config.Signals.PrivateReceivers,
-		PublicURL: a.Config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.Db.Slow, Log: a.Log,
+		Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Threshold: cascade.NewThreshold(a.DB), Pauses: registry.NewPauses(a.DB),
+		Connectors: a.Connectors, Runner: starter, Entitlements: a.Entitlements, Decisions: authzen.NewStore(a.DB, a.Entitlements),
+		Signals: a.Signals, Audit: audit.NewStore(a.DB),
+		PublicURL: a.Config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.DB.Slow, Log: a.Log,
 	}
 	r.Mount(api.BasePath, server.Handler())
 	access := &authzen.Server{Store: server.Decisions, Auth: server.Auth, PublicURL: server.PublicURL, Log: server.Log}
 	r.Mount(authzen.BasePath, access.Handler())
 	r.Get(authzen.MetadataPath, access.Metadata)
-	r.Post(api.RevocationPath, server.RevokeGlobally)
-	r.Post(api.TenantRevocationPath, server.RevokeGlobally)
-	r.Post(api.EventsPath, server.ReceiveEvent)
-	r.Mount(api.SSFPath, server.SSF())
-	r.Get(api.SSFMetadataPath, server.SSFMetadata)
+	ending := &receiver.Server{
+		Auth: server.Auth, Directory: server.Directory, Lifecycle: server.Lifecycle, PublicURL: server.PublicURL, Log: server.Log,
+	}
+	r.Post(receiver.RevocationPath, ending.RevokeGlobally)
+	r.Post(receiver.TenantRevocationPath, ending.RevokeGlobally)
+	r.Post(receiver.EventsPath, ending.ReceiveEvent)
+	transmitter := &ssf.Server{
+		Store: server.Signals, Auth: server.Auth, PrivateReceivers: a.Config.Signals.PrivateReceivers, PublicURL: server.PublicURL, Log: server.Log,
+	}
+	r.Mount(ssf.BasePath, transmitter.Handler())
+	r.Get(ssf.MetadataPath, transmitter.Metadata)
 	return r
 }
 
@@ -97,7 +105,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
 	body := map[string]any{"status": "ok", "postgresql": "ok", "temporal": "ok"}
-	if err := a.Db.CheckSchema(ctx); err != nil {
+	if err := a.DB.CheckSchema(ctx); err != nil {
 		status := "down"
 		if errors.Is(err, database.ErrMisconfigured) {
 			status = "not set up"

@@ -52,12 +52,12 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 			}
 		}
 	}
-	if pauses, err := registry.NewPauses(a.Db).All(ctx); err == nil {
+	if pauses, err := registry.NewPauses(a.DB).All(ctx); err == nil {
 		for name := range pauses {
 			add("the connector %s is paused: `leaver connector resume %s --reason …`", name, name)
 		}
 	}
-	h, err := health.NewStore(a.Db).Read(ctx)
+	h, err := health.NewStore(a.DB).Read(ctx)
 	if err != nil {
 		add("failed to read the health of cascades: %v", err)
 		body["problems"] = problems

@@ -192,7 +192,7 @@ func TestDecision_DeniesLostEntitlementFromCommitOn(t *testing.T) {
 	i.becomes(users[0], "scope:read")
 	stacktest.Eventually(t, 20*time.Second, "no invalidations left", func() bool {
 		var left int
-		err := i.app.Db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
+		err := i.app.DB.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
 			return tx.QueryRow(t.Context(), `select count(*) from invalidations where tenant_id = $1`, i.tenant.ID).Scan(&left)
 		})
 		return err == nil && left == 0

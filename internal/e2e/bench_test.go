@@ -146,7 +146,7 @@ func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 	i.register(user, n)
 	i.quiet() // the joiner has ended
 	capture := &captured{}
-	writer := lifecycle.NewWriter(i.app.Db, capture, i.app.Log)
+	writer := lifecycle.NewWriter(i.app.DB, capture, i.app.Log)
 	defer writer.Close()
 	if _, err := writer.Delete(b.Context(), i.tenant.ID, "User", user, lifecycle.Cause{Trigger: lifecycle.TriggerDelete, Actor: "benchmark"}, nil); err != nil {
 		b.Fatal(err)

@@ -223,7 +223,7 @@ func (i *installation) lasted(id string) time.Duration {
 // ended returns the number of the tenant's completed cascades and of their verified credentials.
 func (i *installation) ended() (completed, verified int) {
 	i.t.Helper()
-	err := i.app.Db.InTenant(i.t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
+	err := i.app.DB.InTenant(i.t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
 		return tx.QueryRow(i.t.Context(), `
 			select count(*), coalesce(sum(verified), 0) from lifecycle_events
 			 where tenant_id = $1 and kind = 'leaver' and outcome = 'completed'`, i.tenant.ID).Scan(&completed, &verified)

@@ -164,7 +164,7 @@ func TestStart_OfStartedEventStartsNoSecondRun(t *testing.T) {
 // createFailed sets the outcome of a closed cascade to failed, so that Reopen returns its event.
 func (i *installation) createFailed(id uuid.UUID) uuid.UUID {
 	i.t.Helper()
-	err := i.app.Db.InTenant(i.t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
+	err := i.app.DB.InTenant(i.t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
 		_, err := tx.Exec(i.t.Context(), `update lifecycle_events set outcome = 'failed' where tenant_id = $1 and id = $2`, i.tenant.ID, id)
 		return err
 	})

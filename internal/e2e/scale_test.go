@@ -101,7 +101,7 @@ func TestCascade_ReadsInventoryByIndex(t *testing.T) {
 		t.Fatalf("cascade %+v", c)
 	}
 	i.stopWork()
-	i.app.Db.Close() // sessions report their scans when they end
+	i.app.DB.Close() // sessions report their scans when they end
 	if n := read() - before; n >= 20000 {
 		t.Errorf("%d rows of the inventory were read without an index", n)
 	}

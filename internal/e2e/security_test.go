@@ -140,7 +140,7 @@ func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 func TestRowLevelSecurity_HidesRowsWithoutTenant(t *testing.T) {
 	i := installAPI(t)
 	i.createUser("ada@example.com")
-	err := i.app.Db.InNoTenant(t.Context(), func(tx pgx.Tx) error {
+	err := i.app.DB.InNoTenant(t.Context(), func(tx pgx.Tx) error {
 		for _, table := range tenantTables {
 			var n int
 			if err := tx.QueryRow(t.Context(), "select count(*) from "+table).Scan(&n); err != nil {
@@ -155,7 +155,7 @@ func TestRowLevelSecurity_HidesRowsWithoutTenant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = i.app.Db.InTenant(t.Context(), uuid.New(), func(tx pgx.Tx) error {
+	err = i.app.DB.InTenant(t.Context(), uuid.New(), func(tx pgx.Tx) error {
 		_, err := tx.Exec(t.Context(), `insert into acts (tenant_id, event_id, actor, verb, reason) values ($1, $1, '', '', '')`, i.tenant.ID)
 		return err
 	})
@@ -167,7 +167,7 @@ func TestRowLevelSecurity_HidesRowsWithoutTenant(t *testing.T) {
 func TestEvidence_IsAppendOnly(t *testing.T) {
 	i := installAPI(t)
 	for _, sql := range []string{"update evidence set outcome = 'dead'", "delete from evidence", "truncate evidence", "update changes set actor = 'x'", "delete from changes"} {
-		err := i.app.Db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
+		err := i.app.DB.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
 			_, err := tx.Exec(t.Context(), sql)
 			return err
 		})

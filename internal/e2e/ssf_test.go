@@ -501,7 +501,7 @@ func TestSignals_ExpireAndAreDeleted(t *testing.T) {
 	i.deactivate(i.createUser("ada"))
 	age := func(column string) {
 		t.Helper()
-		err := i.app.Db.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
+		err := i.app.DB.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
 			_, err := tx.Exec(t.Context(), `update signals set `+column+` = now() - interval '8 days' where tenant_id = $1`, i.tenant.ID)
 			return err
 		})

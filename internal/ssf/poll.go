@@ -1,4 +1,4 @@
-package api
+package ssf
 
 import (
 	"fmt"
@@ -10,7 +10,6 @@ import (
 
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/httpjson"
-	"github.com/leaverhq/leaver/internal/ssf"
 )
 
 const (
@@ -25,18 +24,18 @@ const (
 // enabled returns none.
 func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Max         *int                   `json:"maxEvents"`
-		Immediately bool                   `json:"returnImmediately"`
-		Ack         []string               `json:"ack"`
-		Errs        map[string]ssf.Refusal `json:"setErrs"`
+		Max         *int               `json:"maxEvents"`
+		Immediately bool               `json:"returnImmediately"`
+		Ack         []string           `json:"ack"`
+		Errs        map[string]Refusal `json:"setErrs"`
 	}
 	err := httpjson.DecodeLoosely(w, r, &body)
-	var stream ssf.Stream
+	var stream Stream
 	if err == nil {
 		stream, err = s.stream(r, chi.URLParam(r, "id"))
 	}
 	if err == nil && stream.Push {
-		err = ssf.ErrStreamNotFound
+		err = ErrStreamNotFound
 	}
 	if err == nil {
 		err = s.acknowledge(r, stream, body.Ack, body.Errs)
@@ -45,13 +44,13 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 	if body.Max != nil {
 		limit = max(0, min(*body.Max, maxPoll))
 	}
-	var tokens []ssf.Token
+	var tokens []Token
 	var more bool
-	if err == nil && limit > 0 && stream.Status == ssf.Enabled {
+	if err == nil && limit > 0 && stream.Status == Enabled {
 		tokens, more, err = s.awaitTokens(r, stream, limit, body.Immediately)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	// The members of a JSON object have no order: only the oldest token of each principal is sent,
@@ -72,7 +71,7 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 const maxSettled = 1000
 
 // acknowledge settles the tokens that a receiver accepted or refused. It ignores unknown ones.
-func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, errs map[string]ssf.Refusal) error {
+func (s *Server) acknowledge(r *http.Request, stream Stream, ack []string, errs map[string]Refusal) error {
 	if len(ack) > maxSettled || len(errs) > maxPoll {
 		return httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
 			"ack must have at most %d entries and setErrs at most %d, got %d and %d", maxSettled, maxPoll, len(ack), len(errs))}
@@ -84,13 +83,13 @@ func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, e
 		}
 	}
 	if len(jtis) > 0 {
-		if err := s.Signals.Acknowledge(r.Context(), caller(r).Tenant.ID, stream.ID, jtis); err != nil {
+		if err := s.Store.Acknowledge(r.Context(), auth.CallerOf(r).Tenant.ID, stream.ID, jtis); err != nil {
 			return err
 		}
 	}
 	for text, refusal := range errs {
 		jti, _ := uuid.Parse(text)
-		if _, err := s.Signals.Settle(r.Context(), caller(r).Tenant.ID, stream, jti, &refusal); err != nil {
+		if _, err := s.Store.Settle(r.Context(), auth.CallerOf(r).Tenant.ID, stream, jti, &refusal); err != nil {
 			return err
 		}
 	}
@@ -98,23 +97,23 @@ func (s *Server) acknowledge(r *http.Request, stream ssf.Stream, ack []string, e
 }
 
 // stillMay returns an error if the token or the stream became invalid during a long poll.
-func (s *Server) stillMay(r *http.Request, stream ssf.Stream) error {
+func (s *Server) stillMay(r *http.Request, stream Stream) error {
 	if _, err := s.Auth.Authenticate(r.Context(), auth.Bearer(r.Header), auth.ClassReceiver); err != nil {
 		return httpjson.Problem{Status: http.StatusUnauthorized, Detail: "the token is no longer valid"}
 	}
-	now, err := s.Signals.Get(r.Context(), caller(r).Tenant.ID, stream.ID)
-	if err == nil && now.Status != ssf.Enabled {
+	now, err := s.Store.Get(r.Context(), auth.CallerOf(r).Tenant.ID, stream.ID)
+	if err == nil && now.Status != Enabled {
 		err = httpjson.Problem{Status: http.StatusConflict, Detail: "the stream is " + string(now.Status)}
 	}
 	return err
 }
 
 func (s *Server) awaitTokens(
-	r *http.Request, stream ssf.Stream, limit int, immediately bool,
-) (tokens []ssf.Token, more bool, err error) {
+	r *http.Request, stream Stream, limit int, immediately bool,
+) (tokens []Token, more bool, err error) {
 	deadline := time.Now().Add(pollPatience)
 	for {
-		tokens, more, err = s.Signals.Waiting(r.Context(), caller(r).Tenant.ID, stream, limit)
+		tokens, more, err = s.Store.Waiting(r.Context(), auth.CallerOf(r).Tenant.ID, stream, limit)
 		if err != nil || len(tokens) > 0 || immediately || time.Now().After(deadline) {
 			return tokens, more, err
 		}

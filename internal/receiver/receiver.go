@@ -1,4 +1,6 @@
-package api
+// Package receiver ends principals at the request of a tenant's identity provider, besides SCIM: by
+// security events that a transmitter pushes (RFC 8935) and by global token revocation.
+package receiver
 
 import (
 	"encoding/json"
@@ -24,6 +26,16 @@ const (
 	TenantRevocationPath = "/t/{tenant}/global-token-revocation"
 	EventsPath           = "/t/{tenant}/events"
 )
+
+// Server4 receives requests to end a principal, from a tenant's identity provider.
+type Server struct {
+	Auth      *auth.Store
+	Directory *directory.Store
+	Lifecycle *lifecycle.Writer
+	// PublicURL is the base URL for clients. If it is empty, the request's host is used.
+	PublicURL string
+	Log       *slog.Logger
+}
 
 // RevokeGlobally ends all access of the subject that a client's IdP names, as a deactivation does
 // (draft-parecki-oauth-global-token-revocation-06).
@@ -54,7 +66,7 @@ func (s *Server) RevokeGlobally(w http.ResponseWriter, r *http.Request) {
 		err = s.Auth.Receive(r.Context(), received)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -66,7 +78,7 @@ func (s *Server) endSubject(
 	r *http.Request, by auth.Received, subject json.RawMessage, trigger lifecycle.Trigger,
 ) (directory.Named, error) {
 	of := by.Tenant
-	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, issuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), by.Issuer)
+	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, ssf.IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), by.Issuer)
 	if err != nil {
 		return who, err
 	}
@@ -173,7 +185,7 @@ func (s *Server) refuseEvent(w http.ResponseWriter, r *http.Request, err error) 
 	case errors.Is(err, directory.ErrInvalidSubject) || errors.Is(err, directory.ErrAmbiguousSubject):
 		refusal = setError{"invalid_request", err.Error()}
 	default:
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	w.Header().Set("Content-Language", "en")

@@ -1,8 +1,9 @@
-package api
+package ssf
 
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,27 +13,40 @@ import (
 
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/httpjson"
-	"github.com/leaverhq/leaver/internal/ssf"
 )
 
 const (
 	// SSFPath is the mount path of [Server.SSF].
-	SSFPath = "/ssf/v1"
+	BasePath = "/ssf/v1"
 	// SSFMetadataPath is the path of a tenant's transmitter metadata. The issuer's path is appended
 	// to the well-known path (SSF 1.0 section 7.2).
-	SSFMetadataPath = "/.well-known/ssf-configuration/t/{tenant}"
+	MetadataPath = "/.well-known/ssf-configuration/t/{tenant}"
 
-	maxAudience = 20
+	// maxText and maxRequested bound what a receiver sends: bytes of a text, and events.
+	maxText      = 512
+	maxRequested = 500
+	maxAudience  = 20
 )
+
+// Server3 serves a transmitter's endpoints.
+type Server struct {
+	Store *Store
+	Auth  *auth.Store
+	// PrivateReceivers permits receivers at private addresses.
+	PrivateReceivers bool
+	// PublicURL is the base URL for clients. If it is empty, the request's host is used.
+	PublicURL string
+	Log       *slog.Logger
+}
 
 // SSF returns the transmitter endpoints of the OpenID Shared Signals Framework 1.0. Streams are
 // managed and polled with tokens of class receiver.
-func (s *Server) SSF() http.Handler {
+func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
 	httpjson.RefuseUnknown(r, s.Log)
 	r.Get("/jwks.json", s.jwks)
 	r.Group(func(r chi.Router) {
-		r.Use(s.authenticate(auth.ClassReceiver))
+		r.Use(s.Auth.Require(s.Log, auth.ClassReceiver))
 		r.Post("/streams", s.createStream)
 		r.Get("/streams", s.getStreams)
 		r.Patch("/streams", s.updateStream)
@@ -47,29 +61,29 @@ func (s *Server) SSF() http.Handler {
 }
 
 // SSFMetadata serves a tenant's transmitter metadata. It does not reveal whether the tenant exists.
-func (s *Server) SSFMetadata(w http.ResponseWriter, r *http.Request) {
+func (s *Server) Metadata(w http.ResponseWriter, r *http.Request) {
 	base := httpjson.BaseURL(r, s.PublicURL)
 	httpjson.Answer(w, http.StatusOK, map[string]any{
 		"spec_version":               "1_0",
-		"issuer":                     issuerOf(base, chi.URLParam(r, "tenant")),
-		"jwks_uri":                   base + SSFPath + "/jwks.json",
-		"delivery_methods_supported": []string{ssf.PushURN, ssf.PollURN},
-		"configuration_endpoint":     base + SSFPath + "/streams",
-		"status_endpoint":            base + SSFPath + "/status",
-		"verification_endpoint":      base + SSFPath + "/verify",
+		"issuer":                     IssuerOf(base, chi.URLParam(r, "tenant")),
+		"jwks_uri":                   base + BasePath + "/jwks.json",
+		"delivery_methods_supported": []string{PushURN, PollURN},
+		"configuration_endpoint":     base + BasePath + "/streams",
+		"status_endpoint":            base + BasePath + "/status",
+		"verification_endpoint":      base + BasePath + "/verify",
 		"authorization_schemes":      []map[string]string{{"spec_urn": "urn:ietf:rfc:6749"}},
 		"default_subjects":           "ALL",
 	})
 }
 
-// issuerOf returns the issuer of a tenant. It differs by tenant, so that receivers reject the tokens
+// IssuerOf returns the issuer of a tenant. It differs by tenant, so that receivers reject the tokens
 // of other tenants.
-func issuerOf(base, tenant string) string { return base + "/t/" + tenant }
+func IssuerOf(base, tenant string) string { return base + "/t/" + tenant }
 
 func (s *Server) jwks(w http.ResponseWriter, r *http.Request) {
-	keys, err := s.Signals.JWKS(r.Context())
+	keys, err := s.Store.JWKS(r.Context())
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
@@ -79,9 +93,9 @@ func (s *Server) jwks(w http.ResponseWriter, r *http.Request) {
 
 // delivery is the delivery method of a stream.
 type delivery struct {
-	Method   string    `json:"method"`
-	Endpoint string    `json:"endpoint_url,omitempty"`
-	Header   rawSecret `json:"authorization_header,omitzero"` // write-only
+	Method   string          `json:"method"`
+	Endpoint string          `json:"endpoint_url,omitempty"`
+	Header   httpjson.Secret `json:"authorization_header,omitzero"` // write-only
 }
 
 // configuration is a stream as receivers see it (SSF 1.0 section 8.1.1).
@@ -96,14 +110,14 @@ type configuration struct {
 	About     string   `json:"description,omitempty"`
 }
 
-func (s *Server) configurationOf(r *http.Request, stream ssf.Stream) configuration {
+func (s *Server) configurationOf(r *http.Request, stream Stream) configuration {
 	c := configuration{
 		ID: stream.ID.String(), Issuer: stream.Issuer, Audience: stream.Audience,
-		Supported: ssf.Events(), Requested: stream.Requested, Delivered: stream.Events, About: stream.Description,
-		Delivery: delivery{Method: ssf.PushURN, Endpoint: stream.Endpoint},
+		Supported: Events(), Requested: stream.Requested, Delivered: stream.Events, About: stream.Description,
+		Delivery: delivery{Method: PushURN, Endpoint: stream.Endpoint},
 	}
 	if !stream.Push {
-		c.Delivery = delivery{Method: ssf.PollURN, Endpoint: httpjson.BaseURL(r, s.PublicURL) + SSFPath + "/poll/" + c.ID}
+		c.Delivery = delivery{Method: PollURN, Endpoint: httpjson.BaseURL(r, s.PublicURL) + BasePath + "/poll/" + c.ID}
 	}
 	return c
 }
@@ -121,22 +135,22 @@ type wishes struct {
 }
 
 // apply writes the wishes into a stream. If whole is true, absent members are reset.
-func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
+func (s *Server) apply(stream *Stream, w wishes, whole bool) error {
 	bad := func(detail string) error { return httpjson.Problem{Status: http.StatusBadRequest, Detail: detail} }
 	if whole && w.Delivery == nil {
-		w.Delivery = &delivery{Method: ssf.PollURN}
+		w.Delivery = &delivery{Method: PollURN}
 	}
 	if w.Delivery != nil {
 		switch w.Delivery.Method {
-		case ssf.PushURN:
-			if err := ssf.CheckEndpoint(w.Delivery.Endpoint, s.PrivateReceivers); err != nil {
+		case PushURN:
+			if err := CheckEndpoint(w.Delivery.Endpoint, s.PrivateReceivers); err != nil {
 				return bad(err.Error())
 			}
 			stream.Push, stream.Endpoint, stream.Header = true, w.Delivery.Endpoint, w.Delivery.Header.Secret
-		case ssf.PollURN:
+		case PollURN:
 			stream.Push, stream.Endpoint, stream.Header = false, "", ""
 		default:
-			return bad(fmt.Sprintf("delivery.method must be %s or %s, got %q", ssf.PushURN, ssf.PollURN, w.Delivery.Method))
+			return bad(fmt.Sprintf("delivery.method must be %s or %s, got %q", PushURN, PollURN, w.Delivery.Method))
 		}
 	}
 	if w.Requested != nil || whole {
@@ -153,32 +167,32 @@ func (s *Server) apply(stream *ssf.Stream, w wishes, whole bool) error {
 	}
 	texts := slices.Concat(stream.Requested, stream.Audience)
 	texts = append(texts, stream.Description, stream.Endpoint, stream.Header.Reveal())
-	if httpjson.HasControl(texts...) || len(stream.Requested) > maxLimit || len(stream.Audience) > maxAudience ||
+	if httpjson.HasControl(texts...) || len(stream.Requested) > maxRequested || len(stream.Audience) > maxAudience ||
 		slices.ContainsFunc(texts, func(t string) bool { return len(t) > 2048 }) {
 		return bad(fmt.Sprintf("strings must be at most 2048 bytes without control characters, "+
-			"events_requested at most %d entries and aud at most %d", maxLimit, maxAudience))
+			"events_requested at most %d entries and aud at most %d", maxRequested, maxAudience))
 	}
 	return nil
 }
 
 func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
-	of := caller(r).Tenant
+	of := auth.CallerOf(r).Tenant
 	var body wishes
 	err := httpjson.DecodeLoosely(w, r, &body)
-	stream := ssf.Stream{
-		Issuer: issuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), Audience: body.Audience, CreatedBy: caller(r).Actor(),
+	stream := Stream{
+		Issuer: IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), Audience: body.Audience, CreatedBy: auth.CallerOf(r).Actor(),
 	}
 	if len(stream.Audience) == 0 {
-		stream.Audience = []string{caller(r).Actor()}
+		stream.Audience = []string{auth.CallerOf(r).Actor()}
 	}
 	if err == nil {
 		err = s.apply(&stream, body, true)
 	}
 	if err == nil {
-		stream, err = s.Signals.Create(r.Context(), of.ID, stream)
+		stream, err = s.Store.Create(r.Context(), of.ID, stream)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	httpjson.Answer(w, http.StatusCreated, s.configurationOf(r, stream))
@@ -189,20 +203,20 @@ func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("stream_id"); text != "" {
 		stream, err := s.stream(r, text)
 		if err != nil {
-			s.fail(w, r, err)
+			httpjson.Fail(w, r, s.Log, err)
 			return
 		}
 		httpjson.Answer(w, http.StatusOK, s.configurationOf(r, stream))
 		return
 	}
-	streams, err := s.Signals.Streams(r.Context(), caller(r).Tenant.ID)
+	streams, err := s.Store.Streams(r.Context(), auth.CallerOf(r).Tenant.ID)
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	all := make([]configuration, 0, len(streams))
 	for _, stream := range streams {
-		if stream.CreatedBy != caller(r).Actor() {
+		if stream.CreatedBy != auth.CallerOf(r).Actor() {
 			continue
 		}
 		all = append(all, s.configurationOf(r, stream))
@@ -210,17 +224,17 @@ func (s *Server) getStreams(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusOK, all)
 }
 
-func (s *Server) stream(r *http.Request, text string) (ssf.Stream, error) {
+func (s *Server) stream(r *http.Request, text string) (Stream, error) {
 	if text == "" {
-		return ssf.Stream{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
+		return Stream{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
 	}
 	id, err := uuid.Parse(text)
 	if err != nil {
-		return ssf.Stream{}, ssf.ErrStreamNotFound
+		return Stream{}, ErrStreamNotFound
 	}
-	stream, err := s.Signals.Get(r.Context(), caller(r).Tenant.ID, id)
-	if err == nil && stream.CreatedBy != caller(r).Actor() {
-		return ssf.Stream{}, ssf.ErrStreamNotFound // another receiver's
+	stream, err := s.Store.Get(r.Context(), auth.CallerOf(r).Tenant.ID, id)
+	if err == nil && stream.CreatedBy != auth.CallerOf(r).Actor() {
+		return Stream{}, ErrStreamNotFound // another receiver's
 	}
 	return stream, err
 }
@@ -235,7 +249,7 @@ func (s *Server) changeStream(w http.ResponseWriter, r *http.Request, whole bool
 	if err == nil && body.ID == "" {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "stream_id is missing"}
 	}
-	var stream ssf.Stream
+	var stream Stream
 	if err == nil {
 		stream, err = s.stream(r, body.ID)
 	}
@@ -246,17 +260,17 @@ func (s *Server) changeStream(w http.ResponseWriter, r *http.Request, whole bool
 		err = s.apply(&stream, body, whole)
 	}
 	if err == nil {
-		stream, err = s.Signals.Update(r.Context(), caller(r).Tenant.ID, stream)
+		stream, err = s.Store.Update(r.Context(), auth.CallerOf(r).Tenant.ID, stream)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	httpjson.Answer(w, http.StatusOK, s.configurationOf(r, stream))
 }
 
 // contradicts returns an error if a receiver changes a member that the transmitter sets.
-func (w wishes) contradicts(stream ssf.Stream) error {
+func (w wishes) contradicts(stream Stream) error {
 	if (w.Issuer != nil && *w.Issuer != stream.Issuer) ||
 		(w.Audience != nil && !slices.Equal(w.Audience, stream.Audience)) ||
 		(w.Delivered != nil && !slices.Equal(*w.Delivered, stream.Events)) {
@@ -268,25 +282,25 @@ func (w wishes) contradicts(stream ssf.Stream) error {
 func (s *Server) deleteStream(w http.ResponseWriter, r *http.Request) {
 	stream, err := s.stream(r, r.URL.Query().Get("stream_id"))
 	if err == nil {
-		err = s.Signals.Delete(r.Context(), caller(r).Tenant.ID, stream.ID)
+		err = s.Store.Delete(r.Context(), auth.CallerOf(r).Tenant.ID, stream.ID)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
 type streamStatus struct {
-	ID     string     `json:"stream_id"`
-	Status ssf.Status `json:"status"`
-	Reason string     `json:"reason,omitempty"`
+	ID     string `json:"stream_id"`
+	Status Status `json:"status"`
+	Reason string `json:"reason,omitempty"`
 }
 
 func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
 	stream, err := s.stream(r, r.URL.Query().Get("stream_id"))
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	httpjson.Answer(w, http.StatusOK, streamStatus{stream.ID.String(), stream.Status, stream.Reason})
@@ -295,22 +309,22 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) {
 func (s *Server) setStatus(w http.ResponseWriter, r *http.Request) {
 	var body streamStatus
 	err := httpjson.DecodeLoosely(w, r, &body)
-	if err == nil && !slices.Contains(ssf.Statuses(), body.Status) {
+	if err == nil && !slices.Contains(Statuses(), body.Status) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
-			"status must be one of %v, got %q", ssf.Statuses(), body.Status)}
+			"status must be one of %v, got %q", Statuses(), body.Status)}
 	}
-	if err == nil && (len(body.Reason) > maxReference || httpjson.HasControl(body.Reason)) {
+	if err == nil && (len(body.Reason) > maxText || httpjson.HasControl(body.Reason)) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "reason must be at most 512 bytes without control characters"}
 	}
-	var stream ssf.Stream
+	var stream Stream
 	if err == nil {
 		stream, err = s.stream(r, body.ID)
 	}
 	if err == nil {
-		stream, err = s.Signals.SetStatus(r.Context(), caller(r).Tenant.ID, stream.ID, body.Status, body.Reason)
+		stream, err = s.Store.SetStatus(r.Context(), auth.CallerOf(r).Tenant.ID, stream.ID, body.Status, body.Reason)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	httpjson.Answer(w, http.StatusOK, streamStatus{stream.ID.String(), stream.Status, stream.Reason})
@@ -322,18 +336,18 @@ func (s *Server) verifyStream(w http.ResponseWriter, r *http.Request) {
 		State string `json:"state"`
 	}
 	err := httpjson.DecodeLoosely(w, r, &body)
-	if err == nil && (len(body.State) > maxReference || httpjson.HasControl(body.State)) {
+	if err == nil && (len(body.State) > maxText || httpjson.HasControl(body.State)) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "state must be at most 512 bytes without control characters"}
 	}
-	var stream ssf.Stream
+	var stream Stream
 	if err == nil {
 		stream, err = s.stream(r, body.ID)
 	}
 	if err == nil {
-		err = s.Signals.Verify(r.Context(), caller(r).Tenant.ID, stream.ID, body.State)
+		err = s.Store.Verify(r.Context(), auth.CallerOf(r).Tenant.ID, stream.ID, body.State)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		httpjson.Fail(w, r, s.Log, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
