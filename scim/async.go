@@ -100,7 +100,7 @@ func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 	if result.Method != http.MethodDelete {
 		for _, rt := range types {
 			if rt.Name == t.Type {
-				result.Location = rt.location(sessionOf(r).base, t.Principal)
+				result.Location = location(rt, sessionOf(r).base, t.Principal)
 			}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // toResource splits an Object into document, indexed columns and edges.
-func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, error) {
+func toResource(rd reader, rt *ResourceType, o Object) (*directory.Resource, error) {
 	r := &directory.Resource{Type: rt.Name, Members: directory.Delta{SkipUnknown: rd.skipsMembers}}
 	document := Object{}
 	for name, value := range o {
@@ -51,7 +51,7 @@ func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, er
 	}
 	for name, value := range map[string]string{rt.unique: r.UniqueName, "externalId": r.ExternalID} {
 		if len(value) > maxName {
-			return nil, badRequest(invalidValue, "%s must be at most %d bytes, got %d", name, maxName, len(value))
+			return nil, violationf(invalidValue, "%s must be at most %d bytes, got %d", name, maxName, len(value))
 		}
 	}
 	for _, extension := range rt.Extensions {
@@ -63,7 +63,7 @@ func (rd reader) toResource(rt *ResourceType, o Object) (*directory.Resource, er
 		if text, ok := validity["validUntil"].(string); ok {
 			until, err := parseTime(text)
 			if err != nil {
-				return nil, badRequest(invalidValue,
+				return nil, violationf(invalidValue,
 					"validUntil must be a dateTime such as 2030-01-31T00:00:00Z, got %q", text)
 			}
 			r.ValidUntil = &until
@@ -93,7 +93,7 @@ func uniqueValues(rt *ResourceType, o Object, r *directory.Resource) error {
 		}
 		value := a.key(fmt.Sprint(members[a.Name]))
 		if len(value) > maxName {
-			return badRequest(invalidValue, "%s must be at most %d bytes, got %d", a.Name, maxName, len(value))
+			return violationf(invalidValue, "%s must be at most %d bytes, got %d", a.Name, maxName, len(value))
 		}
 		r.Unique[rt.path(a.schema, a.Attribute)] = value
 	}

@@ -139,11 +139,11 @@ func (s *Server) schemaBodies(r *http.Request) ([]schemaBody, error) {
 	var bodies []schemaBody
 	seen := make(map[string]bool)
 	for _, rt := range types {
-		for _, schema := range rt.schemas() {
-			if !seen[schema.ID] {
-				seen[schema.ID] = true
-				location := sessionOf(r).base + "/Schemas/" + schema.ID
-				bodies = append(bodies, schemaBody{[]string{schemaURN}, *schema, meta{"Schema", location}})
+		for _, within := range rt.schemas() {
+			if !seen[within.ID] {
+				seen[within.ID] = true
+				location := sessionOf(r).base + "/Schemas/" + within.ID
+				bodies = append(bodies, schemaBody{[]string{schemaURN}, *within, meta{"Schema", location}})
 			}
 		}
 	}

@@ -19,30 +19,14 @@ const contentType = "application/scim+json"
 // Error is an error response (RFC 7644 section 3.12).
 type Error struct {
 	Status int
-	Type   string // scimType; empty if the RFC defines none
+	Type   ErrorKind // scimType; empty if the RFC defines none
 	Detail string
 }
 
 func (e *Error) Error() string { return e.Detail }
 
-// The scimTypes of RFC 7644 table 9.
-const (
-	invalidFilter = "invalidFilter"
-	tooMany       = "tooMany"
-	uniqueness    = "uniqueness"
-	mutability    = "mutability"
-	invalidSyntax = "invalidSyntax"
-	invalidPath   = "invalidPath"
-	noTarget      = "noTarget"
-	invalidValue  = "invalidValue"
-	// The scimTypes of RFC 9865 section 2.
-	invalidCursor = "invalidCursor"
-	expiredCursor = "expiredCursor"
-	invalidCount  = "invalidCount"
-)
-
-func badRequest(scimType, format string, args ...any) *Error {
-	return &Error{Status: http.StatusBadRequest, Type: scimType, Detail: fmt.Sprintf(format, args...)}
+func badRequest(kind ErrorKind, format string, args ...any) *Error {
+	return &Error{Status: http.StatusBadRequest, Type: kind, Detail: fmt.Sprintf(format, args...)}
 }
 
 func failure(status int, detail string) *Error { return &Error{Status: status, Detail: detail} }
@@ -53,10 +37,13 @@ const retryAfter = 5
 // toError converts any error into one that a client may see.
 func toError(err error) *Error {
 	var scimErr *Error
+	var violation *Violation
 	var target *directory.UnknownTargetError
 	switch {
 	case errors.As(err, &scimErr):
 		return scimErr
+	case errors.As(err, &violation):
+		return &Error{Status: http.StatusBadRequest, Type: violation.Kind, Detail: violation.Detail}
 	case errors.As(err, &target):
 		return badRequest(invalidValue, "%s", target.Error())
 	case errors.Is(err, directory.ErrParents):
@@ -96,10 +83,10 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 
 // errorBody is the body of an error response, with the members of RFC 7644 section 3.12 only.
 type errorBody struct {
-	Schemas []string `json:"schemas"`
-	Status  string   `json:"status"`
-	Type    string   `json:"scimType,omitempty"`
-	Detail  string   `json:"detail"`
+	Schemas []string  `json:"schemas"`
+	Status  string    `json:"status"`
+	Type    ErrorKind `json:"scimType,omitempty"`
+	Detail  string    `json:"detail"`
 }
 
 func bodyOf(e *Error) errorBody {

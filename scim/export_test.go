@@ -7,8 +7,8 @@ import (
 )
 
 // Match evaluates a filter in memory over a resource as a client reads it.
-func Match(rt *ResourceType, filter string, resource map[string]any) (bool, error) {
-	condition, err := parseFilter(rt, filter)
+func Match(rt *ResourceType, text string, resource map[string]any) (bool, error) {
+	condition, err := parseFilter(rt, text)
 	if err != nil {
 		return false, err
 	}

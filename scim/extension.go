@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -36,7 +35,7 @@ type Extension struct {
 // ParseExtension parses a schema in the JSON of RFC 7643 section 7 and sets defaults. It
 // returns a [tenant.InvalidSchemaError] if the schema is invalid.
 func ParseExtension(resourceType string, definition []byte) (*Extension, error) {
-	if !slices.Contains([]string{directory.TypeUser, directory.TypeGroup, directory.TypeAgent}, resourceType) {
+	if !slices.Contains([]string{User, Group, Agent}, resourceType) {
 		return nil, &tenant.InvalidSchemaError{
 			Path: "resourceType", Reason: fmt.Sprintf("must be one of User, Group, Agent, got %q", clip(resourceType)),
 		}
@@ -68,77 +67,6 @@ func ParseExtension(resourceType string, definition []byte) (*Extension, error) 
 		return nil, err
 	}
 	return &Extension{ResourceType: resourceType, Schema: &s}, nil
-}
-
-func completeAll(attributes []Attribute, path string, inside bool) error {
-	for i := range attributes {
-		at := fmt.Sprintf("%s[%d]", path, i)
-		if attribute(attributes[:i], attributes[i].Name) != nil {
-			return &tenant.InvalidSchemaError{
-				Path: at + ".name", Reason: fmt.Sprintf("duplicate name %q", clip(attributes[i].Name)),
-			}
-		}
-		if err := attributes[i].complete(at, inside); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// complete sets the defaults of RFC 7643 section 2.2 and returns an error if the
-// characteristics are invalid or contradict each other.
-func (a *Attribute) complete(path string, inside bool) error {
-	fail := func(member, reason string) error {
-		return &tenant.InvalidSchemaError{Path: path + "." + member, Reason: reason}
-	}
-	orDefault(&a.Type, TypeString)
-	orDefault(&a.Mutability, ReadWrite)
-	orDefault(&a.Returned, Default)
-	orDefault(&a.Uniqueness, UniqueNone)
-	if a.Type == TypeReference || a.Type == TypeBinary {
-		a.CaseExact = true // RFC 7643 sections 2.3.6 and 2.3.7
-	}
-	switch {
-	case !namePattern.MatchString(a.Name):
-		return fail("name", fmt.Sprintf(
-			"must be a letter followed by at most 63 letters, digits, '-' or '_', got %q", clip(a.Name)))
-	case !inside && isCommon(a.Name):
-		return fail("name", a.Name+" is reserved for a common attribute")
-	case len(a.Description) > maxDescription:
-		return fail("description", fmt.Sprintf("must be at most %d bytes", maxDescription))
-	case !slices.Contains([]Type{
-		TypeString, TypeBoolean, TypeDecimal, TypeInteger, TypeDateTime, TypeBinary, TypeReference, TypeComplex,
-	}, a.Type):
-		return fail("type", fmt.Sprintf("must be a data type of RFC 7643 section 2.3, got %q", clip(string(a.Type))))
-	case inside && a.Type == TypeComplex:
-		return fail("type", "a sub-attribute must not be complex")
-	case (a.Type == TypeComplex) != (len(a.SubAttributes) > 0) || len(a.SubAttributes) > maxSubAttributes:
-		return fail("subAttributes",
-			fmt.Sprintf("a complex attribute must have 1 to %d, others none", maxSubAttributes))
-	case a.Mutability == ReadOnly:
-		return fail("mutability", "readOnly is not supported in a custom schema: no value could ever be set")
-	case !slices.Contains([]Mutability{ReadWrite, Immutable, WriteOnly}, a.Mutability):
-		return fail("mutability",
-			fmt.Sprintf("must be one of readWrite, immutable, writeOnly, got %q", clip(string(a.Mutability))))
-	case !slices.Contains([]Returned{Always, Default, Request, Never}, a.Returned):
-		return fail("returned",
-			fmt.Sprintf("must be one of always, default, request, never, got %q", clip(string(a.Returned))))
-	case (a.Mutability == WriteOnly) != (a.Returned == Never):
-		return fail("returned", "must be never for a writeOnly attribute, and only for it")
-	case !slices.Contains([]string{UniqueNone, UniqueServer, UniqueGlobal}, a.Uniqueness):
-		return fail("uniqueness", fmt.Sprintf("must be one of none, server, global, got %q", clip(a.Uniqueness)))
-	case a.Uniqueness != UniqueNone && (inside || a.MultiValued || a.Type == TypeComplex || a.Type == TypeBoolean):
-		return fail("uniqueness", "only a simple, single-valued attribute that is not boolean can be unique")
-	case inside && a.MultiValued:
-		return fail("multiValued", "a sub-attribute must be single-valued")
-	case len(a.CanonicalValues) > maxCanonical ||
-		(len(a.CanonicalValues) > 0 && a.Type != TypeString && a.Type != TypeReference):
-		return fail("canonicalValues",
-			fmt.Sprintf("must have at most %d elements and belong to a string or reference", maxCanonical))
-	case len(a.ReferenceTypes) > 0 && a.Type != TypeReference:
-		return fail("referenceTypes", "are allowed for type reference only")
-	}
-	return completeAll(a.SubAttributes, path+".subAttributes", true)
 }
 
 func orDefault[T ~string](value *T, standard T) {
@@ -190,40 +118,6 @@ func keepsMeaning(before, after []Attribute, path string) error {
 		}
 	}
 	return nil
-}
-
-// CheckDeclared validates a tenant's schema against its existing ones and returns it with
-// its URN and all defaults set. It returns a [tenant.InvalidSchemaError] if the schema is
-// invalid.
-func CheckDeclared(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
-	e, err := ParseExtension(declared.ResourceType, declared.Definition)
-	if err != nil {
-		return declared, err
-	}
-	others, err := parseDeclared(existing)
-	if err != nil {
-		return declared, err
-	}
-	if err := CheckExtension(e, others); err != nil {
-		return declared, err
-	}
-	declared.URN = e.Schema.ID
-	if declared.Definition, err = json.Marshal(e.Schema); err != nil {
-		return declared, fmt.Errorf("encode schema %s: %w", declared.URN, err)
-	}
-	return declared, nil
-}
-
-func parseDeclared(declared []tenant.Schema) ([]*Extension, error) {
-	var extensions []*Extension
-	for _, d := range declared {
-		e, err := ParseExtension(d.ResourceType, d.Definition)
-		if err != nil {
-			return nil, fmt.Errorf("stored schema %s: %w", d.URN, err)
-		}
-		extensions = append(extensions, e)
-	}
-	return extensions, nil
 }
 
 // ResourceTypes returns the built-in resource types with a tenant's extensions.

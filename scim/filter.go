@@ -32,7 +32,7 @@ func (rs resolver) parse(tokens []token) (directory.Condition, error) {
 	}
 	expression, err := filter.ParseFilterNumber([]byte(normalize(outer)))
 	if err != nil {
-		return nil, badRequest(invalidFilter, "invalid filter (RFC 7644 section 3.4.2.2)")
+		return nil, violationf(invalidFilter, "invalid filter (RFC 7644 section 3.4.2.2)")
 	}
 	rs.brackets = brackets
 	return rs.condition(expression)
@@ -115,22 +115,22 @@ func (rs resolver) condition(e filter.Expression) (directory.Condition, error) {
 	case *filter.AttributeExpression:
 		return rs.comparison(e)
 	}
-	return nil, badRequest(invalidFilter, "invalid filter (RFC 7644 section 3.4.2.2)")
+	return nil, violationf(invalidFilter, "invalid filter (RFC 7644 section 3.4.2.2)")
 }
 
 // bracket resolves a value filter on a multi-valued attribute. One element must match both
 // the filter and the comparison after it.
 func (rs resolver) bracket(b bracket) (directory.Condition, error) {
 	if rs.element != nil {
-		return nil, badRequest(invalidFilter, "a value filter must not contain another")
+		return nil, violationf(invalidFilter, "a value filter must not contain another")
 	}
-	schema, rest := rs.rt.splitURN(string(b.attribute))
+	within, rest := rs.rt.splitURN(string(b.attribute))
 	path, ok := simplePath(rest)
 	if !ok {
-		return nil, badRequest(invalidFilter, "filter: %s has no attribute %q", rs.rt.Name, clip(string(b.attribute)))
+		return nil, violationf(invalidFilter, "filter: %s has no attribute %q", rs.rt.Name, clip(string(b.attribute)))
 	}
-	if schema != rs.rt.Schema {
-		prefix := schema.ID + ":"
+	if within != rs.rt.Schema {
+		prefix := within.ID + ":"
 		path.URIPrefix = &prefix
 	}
 	field, a, err := rs.field(path)
@@ -138,7 +138,7 @@ func (rs resolver) bracket(b bracket) (directory.Condition, error) {
 		return nil, err
 	}
 	if !field.Multi || a.Type != TypeComplex || path.SubAttribute != nil {
-		return nil, badRequest(invalidFilter,
+		return nil, violationf(invalidFilter,
 			"%s is not a multi-valued complex attribute: a value filter is not supported", path.AttributeName)
 	}
 	inside := resolver{rt: rs.rt, element: a}
@@ -176,7 +176,7 @@ func (rs resolver) comparison(e *filter.AttributeExpression) (directory.Conditio
 	c := directory.Compare{Field: field, Op: op, Value: value}
 	if field.Kind == directory.Complex ||
 		(field.Kind == directory.Boolean && op != directory.Eq && op != directory.Ne) {
-		return nil, badRequest(invalidFilter, "filter: %s does not support the operator %s", a.Name, op)
+		return nil, violationf(invalidFilter, "filter: %s does not support the operator %s", a.Name, op)
 	}
 	return c, nil
 }
@@ -188,7 +188,7 @@ func (rs resolver) field(path filter.AttributePath) (directory.Field, *Attribute
 	if uri := path.URI(); uri != "" {
 		name = uri + ":" + name
 	}
-	unknown := badRequest(invalidFilter, "filter: %s has no filterable attribute %q", rs.rt.Name, path.String())
+	unknown := violationf(invalidFilter, "filter: %s has no filterable attribute %q", rs.rt.Name, path.String())
 	if rs.element != nil {
 		a := rs.element.sub(name)
 		if a == nil || path.SubAttribute != nil || a.Returned == Never {
@@ -199,16 +199,16 @@ func (rs resolver) field(path filter.AttributePath) (directory.Field, *Attribute
 	if field, a := rs.commonField(path); a != nil {
 		return field, a, nil
 	}
-	schema, a := rs.rt.find(name)
+	within, a := rs.rt.find(name)
 	if a == nil || a.Returned == Never {
 		return directory.Field{}, nil, unknown
 	}
 	field := directory.Field{
 		Path: []string{a.Name}, Multi: a.MultiValued, Kind: kindOf(a), CaseExact: a.CaseExact,
-		Place: rs.place(schema, a),
+		Place: rs.place(within, a),
 	}
-	if schema != rs.rt.Schema {
-		field.Path = []string{schema.ID, a.Name}
+	if within != rs.rt.Schema {
+		field.Path = []string{within.ID, a.Name}
 	}
 	return rs.subField(field, a, path.SubAttribute, unknown)
 }
@@ -241,13 +241,13 @@ func (rs resolver) subField(
 	return field, sub, nil
 }
 
-func (rs resolver) place(schema *Schema, a *Attribute) directory.Place {
+func (rs resolver) place(within *Schema, a *Attribute) directory.Place {
 	switch {
 	case a.edge:
 		return directory.InEdges
-	case schema.ID == LifecycleURN:
+	case within.ID == LifecycleURN:
 		return directory.InRestriction
-	case schema != rs.rt.Schema:
+	case within != rs.rt.Schema:
 		return directory.InDocument
 	case a.Name == "groups":
 		return directory.InGroups
@@ -313,14 +313,14 @@ func filterValue(field directory.Field, a *Attribute, value any) (any, error) {
 	if s, ok := value.(string); ok {
 		// The parser does not decode JSON escapes.
 		if err := json.Unmarshal([]byte(`"`+s+`"`), &s); err != nil {
-			return nil, badRequest(invalidFilter, "filter: the string compared with %s is not valid JSON", a.Name)
+			return nil, violationf(invalidFilter, "filter: the string compared with %s is not valid JSON", a.Name)
 		}
 		if strings.ContainsRune(s, 0) {
-			return nil, badRequest(invalidFilter, "filter: the string compared with %s must not contain U+0000", a.Name)
+			return nil, violationf(invalidFilter, "filter: the string compared with %s must not contain U+0000", a.Name)
 		}
 		value = s
 	}
-	mismatch := badRequest(invalidFilter, "filter: the value compared with %s has the wrong type", a.Name)
+	mismatch := violationf(invalidFilter, "filter: the value compared with %s has the wrong type", a.Name)
 	switch v := value.(type) {
 	case nil:
 		return nil, nil //nolint:nilnil // null is a value here

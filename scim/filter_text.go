@@ -37,7 +37,7 @@ func (t token) is(word string) bool { return strings.EqualFold(string(t), word) 
 // with a quotation mark other than the double quote, because values are JSON.
 func scanFilter(filter string) ([]token, error) {
 	if len(filter) > maxFilterLength {
-		return nil, badRequest(invalidFilter,
+		return nil, violationf(invalidFilter,
 			"the filter must be at most %d bytes, got %d", maxFilterLength, len(filter))
 	}
 	var tokens []token
@@ -48,21 +48,21 @@ func scanFilter(filter string) ([]token, error) {
 			i++
 		case '(', '[':
 			if depth++; depth > maxFilterDepth {
-				return nil, badRequest(invalidFilter,
+				return nil, violationf(invalidFilter,
 					"the filter must be nested at most %d levels deep", maxFilterDepth)
 			}
 			tokens = append(tokens, token(c))
 			i++
 		case ')', ']':
 			if depth--; depth < 0 {
-				return nil, badRequest(invalidFilter, "unbalanced %q in the filter at byte %d", c, i)
+				return nil, violationf(invalidFilter, "unbalanced %q in the filter at byte %d", c, i)
 			}
 			tokens = append(tokens, token(c))
 			i++
 		case '"':
 			end := endOfString(filter, i)
 			if end < 0 {
-				return nil, badRequest(invalidFilter, "unterminated string in the filter at byte %d", i)
+				return nil, violationf(invalidFilter, "unterminated string in the filter at byte %d", i)
 			}
 			tokens = append(tokens, token(filter[i:end]))
 			i = end
@@ -73,7 +73,7 @@ func scanFilter(filter string) ([]token, error) {
 			}
 			first, _ := utf8.DecodeRuneInString(filter[i:])
 			if strings.ContainsRune("'`‘’‚“”„«»", first) {
-				return nil, badRequest(invalidFilter,
+				return nil, violationf(invalidFilter,
 					"filter strings must be in double quotes, got %s", clip(filter[i:end]))
 			}
 			tokens = append(tokens, token(filter[i:end]))
@@ -81,10 +81,10 @@ func scanFilter(filter string) ([]token, error) {
 		}
 	}
 	if depth != 0 {
-		return nil, badRequest(invalidFilter, "missing closing bracket in the filter")
+		return nil, violationf(invalidFilter, "missing closing bracket in the filter")
 	}
 	if len(tokens) == 0 {
-		return nil, badRequest(invalidFilter, "the filter is empty")
+		return nil, violationf(invalidFilter, "the filter is empty")
 	}
 	return tokens, nil
 }
@@ -185,5 +185,5 @@ func cutBracket(tokens []token) (b bracket, rest []token, err error) {
 			}
 		}
 	}
-	return b, nil, badRequest(invalidFilter, "missing closing bracket in the filter")
+	return b, nil, violationf(invalidFilter, "missing closing bracket in the filter")
 }

@@ -1,11 +1,6 @@
 package scim
 
 import (
-	"fmt"
-	"slices"
-
-	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/internal/textkey"
 )
 
@@ -64,30 +59,4 @@ func foldValue(a *Attribute, value any) any {
 		return out
 	}
 	return value
-}
-
-// NewKeyer returns the keyer of a tenant with these custom schemas.
-func NewKeyer(declared []tenant.Schema) (directory.Keyer, error) {
-	extensions, err := parseDeclared(declared)
-	if err != nil {
-		return nil, err
-	}
-	types := ResourceTypes(extensions)
-	return func(resourceType string, document []byte) (directory.Keys, error) {
-		i := slices.IndexFunc(types, func(rt *ResourceType) bool { return rt.Name == resourceType })
-		if i < 0 {
-			return directory.Keys{}, fmt.Errorf("unknown resource type %q", resourceType)
-		}
-		object, err := parseObject(document)
-		if err != nil {
-			return directory.Keys{}, err
-		}
-		r, err := reader{}.toResource(types[i], object)
-		if err != nil {
-			return directory.Keys{}, err
-		}
-		return directory.Keys{
-			UniqueName: r.UniqueName, ExternalID: r.ExternalID, Folded: r.Folded, Unique: r.Unique,
-		}, nil
-	}, nil
 }

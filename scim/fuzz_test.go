@@ -30,8 +30,8 @@ func FuzzFilter(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	f.Fuzz(func(t *testing.T, filter string) {
-		_, err := parseFilter(UserType(), filter)
+	f.Fuzz(func(t *testing.T, text string) {
+		_, err := parseFilter(UserType(), text)
 		wantClientError(t, err)
 	})
 }
@@ -73,7 +73,7 @@ func FuzzPatch(f *testing.F) {
 			t.Error("the original was changed")
 		}
 		if err == nil {
-			_, err := reader{}.toResource(UserType(), after)
+			_, err := toResource(reader{}, UserType(), after)
 			wantClientError(t, err)
 		}
 	})

@@ -24,10 +24,10 @@ func parseObject(body []byte) (map[string]any, error) {
 	}
 	object, ok := value.(map[string]any)
 	if !ok {
-		return nil, badRequest(invalidSyntax, "the body must be a JSON object")
+		return nil, violationf(invalidSyntax, "the body must be a JSON object")
 	}
 	if p.peek(); p.at < len(p.text) {
-		return nil, badRequest(invalidSyntax, "unexpected data after the JSON object at byte %d", p.at)
+		return nil, violationf(invalidSyntax, "unexpected data after the JSON object at byte %d", p.at)
 	}
 	return object, nil
 }
@@ -40,7 +40,7 @@ type parser struct {
 }
 
 func (p *parser) invalid() error {
-	return badRequest(invalidSyntax, "the body is not valid JSON, at byte %d", p.at)
+	return violationf(invalidSyntax, "the body is not valid JSON, at byte %d", p.at)
 }
 
 // peek skips white space and returns the next byte, or 0 at the end.
@@ -66,7 +66,7 @@ func (p *parser) take(c byte) bool {
 
 func (p *parser) value(depth int) (any, error) {
 	if depth > maxDepth {
-		return nil, badRequest(invalidSyntax, "the JSON is nested deeper than %d levels", maxDepth)
+		return nil, violationf(invalidSyntax, "the JSON is nested deeper than %d levels", maxDepth)
 	}
 	switch c := p.peek(); c {
 	case '{':
@@ -109,7 +109,7 @@ func (p *parser) object(depth int) (map[string]any, error) {
 			return nil, err
 		}
 		if _, twice := object[name]; twice {
-			return nil, badRequest(invalidSyntax, "duplicate key %q in a JSON object", clip(name))
+			return nil, violationf(invalidSyntax, "duplicate key %q in a JSON object", clip(name))
 		}
 		if !p.take(':') {
 			return nil, p.invalid()

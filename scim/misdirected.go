@@ -47,7 +47,7 @@ func misdirected(rt *ResourceType, name string, value any) error {
 	if !deactivates(name, unwrapped(value)) {
 		return nil
 	}
-	return badRequest(invalidPath,
+	return violationf(invalidPath,
 		"%s has no attribute %q: to deactivate, map it to the attribute active", rt.Name, clip(name))
 }
 

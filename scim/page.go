@@ -42,7 +42,7 @@ func (h resourceHandler) writePage(
 			out.b = append(out.b, ',')
 		}
 		p := projections[resource.Type]
-		body, err := p.apply(p.rt.render(sessionOf(r).base, resource))
+		body, err := p.apply(render(p.rt, sessionOf(r).base, resource))
 		if i == 0 {
 			// Resources of a page have similar sizes.
 			out.b = slices.Grow(out.b, min(sendAt, len(page.Resources)*len(body)))

@@ -41,16 +41,16 @@ func parsePatch(body map[string]any) ([]operation, error) {
 		}
 	}
 	if !found || len(list) == 0 {
-		return nil, badRequest(invalidSyntax, "Operations must be a non-empty array")
+		return nil, violationf(invalidSyntax, "Operations must be a non-empty array")
 	}
 	if len(list) > maxOperations {
-		return nil, badRequest(tooMany, "Operations must have at most %d elements, got %d", maxOperations, len(list))
+		return nil, violationf(tooMany, "Operations must have at most %d elements, got %d", maxOperations, len(list))
 	}
 	operations := make([]operation, 0, len(list))
 	for _, v := range list {
 		members, ok := v.(map[string]any)
 		if !ok {
-			return nil, badRequest(invalidSyntax, "each operation must be an object")
+			return nil, violationf(invalidSyntax, "each operation must be an object")
 		}
 		o, err := parseOperation(members)
 		if err != nil {
@@ -71,7 +71,7 @@ func parseOperation(members map[string]any) (operation, error) {
 		case "path":
 			path, ok := value.(string)
 			if value != nil && !ok {
-				return o, badRequest(invalidPath, "path must be a string")
+				return o, violationf(invalidPath, "path must be a string")
 			}
 			o.path, o.hasPath = path, strings.TrimSpace(path) != ""
 		case "value":
@@ -81,15 +81,15 @@ func parseOperation(members map[string]any) (operation, error) {
 	switch o.op {
 	case "add", "replace":
 		if !o.hasValue {
-			return o, badRequest(invalidValue, "%s requires a value", o.op)
+			return o, violationf(invalidValue, "%s requires a value", o.op)
 		}
 	case "remove":
 		o.hasValue = o.hasValue && o.value != nil // null is the same as no value
 		if !o.hasPath {
-			return o, badRequest(noTarget, "remove requires a path")
+			return o, violationf(noTarget, "remove requires a path")
 		}
 	default:
-		return o, badRequest(invalidSyntax, "op must be one of add, replace, remove, got %q", clip(o.op))
+		return o, violationf(invalidSyntax, "op must be one of add, replace, remove, got %q", clip(o.op))
 	}
 	return o, nil
 }
@@ -129,7 +129,7 @@ type patcher struct {
 // exhausted.
 func (p patcher) spend(comparisons int) error {
 	if *p.left -= comparisons; *p.left < 0 {
-		return badRequest(tooMany,
+		return violationf(tooMany,
 			"the operations need more than %d comparisons of list elements: split them into several PATCH requests",
 			maxComparisons)
 	}
@@ -143,7 +143,7 @@ func (p patcher) apply(o operation) error {
 	// Without a path, the names in the value are the paths; they may have dots and URNs.
 	members, ok := o.value.(map[string]any)
 	if !ok {
-		return badRequest(invalidValue, "%s without a path requires an object as value", o.op)
+		return violationf(invalidValue, "%s without a path requires an object as value", o.op)
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if err := p.member(o.op, name, members[name]); err != nil {
@@ -208,7 +208,7 @@ func (p patcher) at(t *target, o operation) error {
 // for others.
 func (p patcher) readOnly(name string) error {
 	if p.reader.strict {
-		return badRequest(mutability, "%s is read-only", clip(name))
+		return violationf(mutability, "%s is read-only", clip(name))
 	}
 	return nil
 }
@@ -233,7 +233,7 @@ func (p patcher) schema(s *Schema, o operation) error {
 	}
 	members, ok := o.value.(map[string]any)
 	if !ok {
-		return badRequest(invalidValue, "%s must be an object", s.ID)
+		return violationf(invalidValue, "%s must be an object", s.ID)
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if strings.EqualFold(name, "schemas") {
@@ -331,7 +331,7 @@ func (p patcher) list(in Object, t *target, o operation) error {
 		}
 	}
 	if len(merged.values) > max(maxElements, len(have)) {
-		return badRequest(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
+		return violationf(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
 	}
 	p.setList(in, t.attr, merged.values, touched)
 	return nil
@@ -355,10 +355,10 @@ func (p patcher) elements(in Object, t *target, o operation) error {
 			return nil // there is nothing to clear
 		}
 		if len(have) >= maxElements {
-			return badRequest(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
+			return violationf(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
 		}
 		if p.reader.strict && o.op == "replace" {
-			return badRequest(noTarget, "no element of %s matches the path", t.attr.Name)
+			return violationf(noTarget, "no element of %s matches the path", t.attr.Name)
 		}
 		element := Object{}
 		for name, v := range t.assertions {

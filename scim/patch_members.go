@@ -66,16 +66,16 @@ func (p patcher) memberIDs(a *Attribute, o operation) ([]uuid.UUID, error) {
 // replace by `value eq` adds the member.
 func (p patcher) someMembers(t *target, o operation) error {
 	if t.sub != nil && (o.op == "remove" || t.where == nil || !sameMember(t, o.value)) {
-		return badRequest(mutability, "%s is immutable: remove the member and add another", t.name())
+		return violationf(mutability, "%s is immutable: remove the member and add another", t.name())
 	}
 	named, all := namedMembers(t.where)
 	if o.op != "remove" {
 		if !all || len(named) != 1 {
-			return badRequest(noTarget, "the path must select one member by `value eq`")
+			return violationf(noTarget, "the path must select one member by `value eq`")
 		}
 		object, ok := o.value.(map[string]any)
 		if ok && t.sub == nil && !sameMember(t, object["value"]) && object["value"] != nil {
-			return badRequest(mutability, "members.value is immutable: remove the member and add another")
+			return violationf(mutability, "members.value is immutable: remove the member and add another")
 		}
 		ids, err := p.memberIDs(t.attr, operation{op: o.op, hasValue: true, value: named[0]})
 		if err == nil && len(ids) == 1 {

@@ -27,20 +27,20 @@ type target struct {
 // parsePath parses a PATCH path (RFC 7644 section 3.5.2).
 func parsePath(rt *ResourceType, path string) (*target, error) {
 	path = strings.TrimSpace(path)
-	schema, rest := rt.splitURN(path)
-	if schema == rt.Schema && strings.HasPrefix(strings.ToLower(rest), "urn:") {
+	within, rest := rt.splitURN(path)
+	if within == rt.Schema && strings.HasPrefix(strings.ToLower(rest), "urn:") {
 		return nil, &unknownAttributeError{
-			badRequest(invalidPath, "%s has no schema for the path %q", rt.Name, clip(path)),
+			violationf(invalidPath, "%s has no schema for the path %q", rt.Name, clip(path)),
 		}
 	}
 	if rest == "" && path != "" {
-		return &target{schema: schema, whole: true}, nil
+		return &target{schema: within, whole: true}, nil
 	}
 	tokens, err := scanFilter(rest)
 	if err != nil {
-		return nil, badRequest(invalidPath, "path: %s", err.Error())
+		return nil, violationf(invalidPath, "path: %s", err.Error())
 	}
-	invalid := badRequest(invalidPath, "invalid path %q", clip(path))
+	invalid := violationf(invalidPath, "invalid path %q", clip(path))
 	var b bracket
 	behind := tokens[1:]
 	if len(tokens) > 1 {
@@ -60,26 +60,26 @@ func parsePath(rt *ResourceType, path string) (*target, error) {
 	if !ok || len(behind) > 0 || (len(tokens) > 1 && (len(b.inner) == 0 || head.SubAttribute != nil)) {
 		return nil, invalid
 	}
-	return resolveTarget(rt, schema, head.AttributeName, sub, b.inner)
+	return resolveTarget(rt, within, head.AttributeName, sub, b.inner)
 }
 
 // resolveTarget resolves names against the schema. where is the value filter, or nil.
-func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, where []token) (*target, error) {
-	t := &target{schema: schema}
-	if schema == rt.Schema && isCommon(name) {
+func resolveTarget(rt *ResourceType, within *Schema, name string, sub *string, where []token) (*target, error) {
+	t := &target{schema: within}
+	if within == rt.Schema && isCommon(name) {
 		t.ignored = true
 		return t, nil
 	}
-	if t.attr = attribute(schema.Attributes, name); t.attr == nil && schema == rt.Schema {
+	if t.attr = attribute(within.Attributes, name); t.attr == nil && within == rt.Schema {
 		t.schema, t.attr = rt.find(name) // an extension's attribute without its URN
 	}
 	if t.attr == nil {
-		return nil, &unknownAttributeError{badRequest(invalidPath, "%s has no attribute %q", rt.Name, clip(name))}
+		return nil, &unknownAttributeError{violationf(invalidPath, "%s has no attribute %q", rt.Name, clip(name))}
 	}
 	t.readOnly = t.attr.Mutability == ReadOnly
 	if sub != nil {
 		if t.sub = t.attr.sub(*sub); t.sub == nil {
-			unknown := badRequest(invalidPath, "%s has no sub-attribute %q", t.attr.Name, clip(*sub))
+			unknown := violationf(invalidPath, "%s has no sub-attribute %q", t.attr.Name, clip(*sub))
 			if t.attr.Type == TypeComplex {
 				return nil, &unknownAttributeError{unknown}
 			}
@@ -91,12 +91,12 @@ func resolveTarget(rt *ResourceType, schema *Schema, name string, sub *string, w
 		return t, nil
 	}
 	if t.attr.Type != TypeComplex {
-		return nil, badRequest(invalidPath,
+		return nil, violationf(invalidPath,
 			"%s is not a complex attribute: a value filter is not supported", t.attr.Name)
 	}
 	var err error
 	if t.where, err = (resolver{rt: rt, element: t.attr}).parse(where); err != nil {
-		return nil, badRequest(invalidPath, "path: %s", err.Error())
+		return nil, violationf(invalidPath, "path: %s", err.Error())
 	}
 	t.assertions = Object{}
 	assertions(t.where, t.assertions)
@@ -130,15 +130,7 @@ func assertions(c directory.Condition, into Object) {
 // unknownAttributeError is returned for a path to an unknown attribute. Like an unknown
 // attribute in a POST, it is ignored unless the tenant is strict: an extra attribute of an
 // IdP must not prevent a deactivation in the same request.
-type unknownAttributeError struct{ cause *Error }
+type unknownAttributeError struct{ cause *Violation }
 
 func (e *unknownAttributeError) Error() string { return e.cause.Error() }
 func (e *unknownAttributeError) Unwrap() error { return e.cause }
-
-// clip shortens a part of a request for an error to 80 bytes.
-func clip(s string) string {
-	if len(s) > 80 {
-		return strings.ToValidUTF8(s[:80], "") + "…"
-	}
-	return s
-}

@@ -34,17 +34,17 @@ func newProjection(rt *ResourceType, attributes, excluded []string) (projection,
 }
 
 func (p projection) name(name string) {
-	schema, rest := p.rt.splitURN(name)
+	within, rest := p.rt.splitURN(name)
 	if rest == "" { // a bare URN: all of the schema
-		for i := range schema.Attributes {
-			p.names[p.key(schema, schema.Attributes[i].Name)] = subset{whole: true}
+		for i := range within.Attributes {
+			p.names[p.key(within, within.Attributes[i].Name)] = subset{whole: true}
 		}
 		return
 	}
 	head, sub, _ := strings.Cut(rest, ".")
 	key := strings.ToLower(head)
 	if !isCommon(head) {
-		found, a := schema, attribute(schema.Attributes, head)
+		found, a := within, attribute(within.Attributes, head)
 		if a == nil && rest == name {
 			found, a = p.rt.find(head)
 		}
@@ -65,11 +65,11 @@ func (p projection) name(name string) {
 	p.names[key] = have
 }
 
-func (p projection) key(schema *Schema, name string) string {
-	if schema == p.rt.Schema {
+func (p projection) key(within *Schema, name string) string {
+	if within == p.rt.Schema {
 		return strings.ToLower(name)
 	}
-	return strings.ToLower(schema.ID + ":" + name)
+	return strings.ToLower(within.ID + ":" + name)
 }
 
 // everything reports whether the projection leaves a resource unchanged.
@@ -77,8 +77,8 @@ func (p projection) everything() bool { return len(p.names) == 0 && !p.included 
 
 // keeps reports whether the response contains an attribute, and which of its
 // sub-attributes. If subs is nil, it contains all of them.
-func (p projection) keeps(schema *Schema, a *Attribute) (kept bool, subs func(string) bool) {
-	asked, named := p.names[p.key(schema, a.Name)]
+func (p projection) keeps(within *Schema, a *Attribute) (kept bool, subs func(string) bool) {
+	asked, named := p.names[p.key(within, a.Name)]
 	switch {
 	case a.Returned == Never:
 		return false, nil
@@ -178,11 +178,11 @@ func (p projection) member(name string, value json.RawMessage) (json.RawMessage,
 	return p.attribute(p.rt.Schema, a, value)
 }
 
-func (p projection) attribute(schema *Schema, a *Attribute, value json.RawMessage) (json.RawMessage, error) {
+func (p projection) attribute(within *Schema, a *Attribute, value json.RawMessage) (json.RawMessage, error) {
 	if a == nil {
 		return nil, nil // of a deleted schema
 	}
-	kept, subs := p.keeps(schema, a)
+	kept, subs := p.keeps(within, a)
 	switch {
 	case !kept:
 		return nil, nil

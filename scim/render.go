@@ -11,13 +11,13 @@ import (
 
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-func (rt *ResourceType) location(base string, id uuid.UUID) string {
+func location(rt *ResourceType, base string, id uuid.UUID) string {
 	return base + rt.Endpoint + "/" + id.String()
 }
 
 // render encodes a resource for a response: the attributes that the server adds, then the
 // stored document unchanged. It omits the members of a group.
-func (rt *ResourceType) render(base string, r *directory.Resource) []byte {
+func render(rt *ResourceType, base string, r *directory.Resource) []byte {
 	b := make([]byte, 0, len(r.Document)+640)
 	b = append(b, `{"schemas":["`...)
 	b = append(b, rt.Schema.ID...)
@@ -32,7 +32,7 @@ func (rt *ResourceType) render(base string, r *directory.Resource) []byte {
 	b = append(append(append(b, `","meta":{"resourceType":"`...), rt.Name...), `","created":"`...)
 	b = r.Created.UTC().AppendFormat(b, timeFormat)
 	b = r.Modified.UTC().AppendFormat(append(b, `","lastModified":"`...), timeFormat)
-	b = appendString(append(b, `","location":`...), rt.location(base, r.ID))
+	b = appendString(append(b, `","location":`...), location(rt, base, r.ID))
 	b = append(strconv.AppendInt(append(b, `,"version":"W/\"`...), r.Version, 10), `\""}`...)
 	for i := range rt.Schema.Attributes {
 		if a := &rt.Schema.Attributes[i]; a.edge && !a.unbounded {

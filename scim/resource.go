@@ -82,7 +82,7 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 	if err != nil {
 		return err
 	}
-	resource, err := readerFor(r).toResource(rt, object)
+	resource, err := toResource(readerFor(r), rt, object)
 	if err == nil {
 		err = checkName(rt, object)
 	}
@@ -105,7 +105,7 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Location", rt.location(sessionOf(r).base, result.Resource.ID))
+	w.Header().Set("Location", location(rt, sessionOf(r).base, result.Resource.ID))
 	return h.written(w, r, p, http.StatusCreated, result)
 }
 
@@ -264,7 +264,7 @@ func (h resourceHandler) edited(
 	if err := settle(rt, original, object, replaced); err != nil {
 		return nil, err
 	}
-	after, err := readerFor(r).toResource(rt, object)
+	after, err := toResource(readerFor(r), rt, object)
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +334,7 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 			"tenant", sessionOf(r).Tenant.Name, "type", rt.Name, "id", id, "reason", err)
 		by := cause(r, trigger)
 		// Only the log has the reason, because it may quote a value.
-		by.Ignored = []string{"all but the deactivation: " + toError(err).Type}
+		by.Ignored = []string{"all but the deactivation: " + string(toError(err).Type)}
 		deactivate := func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 			return lifecycle.Deactivated(current)
 		}
@@ -438,7 +438,7 @@ func (h resourceHandler) answer(
 		w.WriteHeader(status)
 		return nil
 	}
-	body, err := p.apply(p.rt.render(sessionOf(r).base, resource))
+	body, err := p.apply(render(p.rt, sessionOf(r).base, resource))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,5 @@
 package scim
 
-import "github.com/leaverhq/leaver/internal/directory"
-
 // The URNs of the schemas.
 const (
 	UserURN       = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -148,7 +146,7 @@ func UserType() *ResourceType {
 			reference("$ref", "The manager's URL.", "User"), readOnly(text("displayName", "The manager's name."))),
 	}
 	return ResourceType{
-		Name: directory.TypeUser, Endpoint: "/Users", Schema: user,
+		Name: User, Endpoint: "/Users", Schema: user,
 		Extensions: []*Schema{enterprise, lifecycleSchema()}, unique: "userName",
 	}.prepared()
 }
@@ -157,9 +155,9 @@ func UserType() *ResourceType {
 func GroupType() *ResourceType {
 	displayName := text("displayName", "The group's name.")
 	displayName.Required = true
-	members := links(directory.EdgeMembers, "The members.", "User", "Agent", "Group")
+	members := links(Members, "The members.", "User", "Agent", "Group")
 	members.unbounded = true
-	return ResourceType{Name: directory.TypeGroup, Endpoint: "/Groups", Schema: &Schema{
+	return ResourceType{Name: Group, Endpoint: "/Groups", Schema: &Schema{
 		ID: GroupURN, Name: "Group", Description: "A group of users, agents and groups.",
 		Attributes: []Attribute{displayName, externalID(), members},
 	}}.prepared()
@@ -170,12 +168,12 @@ func GroupType() *ResourceType {
 func AgentType() *ResourceType {
 	name := text("agentUserName", "The agent's unique name.")
 	name.Required, name.Uniqueness, name.alias = true, UniqueServer, "name"
-	owners := links(directory.EdgeOwners,
+	owners := links(Owners,
 		"The owners of the agent. Without an active owner it may not act.", "User", "Group")
-	parent := links(directory.EdgeParent, "The agent that this agent works for.", "Agent")
+	parent := links(Parent, "The agent that this agent works for.", "Agent")
 	parent.MultiValued = false
 	extensions := []*Schema{validitySchema(), lifecycleSchema()}
-	rt := ResourceType{Name: directory.TypeAgent, Endpoint: "/Agents", unique: "agentUserName", Extensions: extensions}
+	rt := ResourceType{Name: Agent, Endpoint: "/Agents", unique: "agentUserName", Extensions: extensions}
 	rt.Schema = &Schema{
 		ID: AgentURN, Name: "Agent", Description: "A software agent that acts for people.", Attributes: []Attribute{
 			name, externalID(), text("displayName", "The display name."),
@@ -216,17 +214,17 @@ func validitySchema() *Schema {
 // lifecycleSchema returns the read-only extension that shows the restriction that decision
 // points consult, and the cascade that it started.
 func lifecycleSchema() *Schema {
-	since := readOnly(text(directory.RestrictedSince, "The time since which every decision is deny."))
+	since := readOnly(text(RestrictedSince, "The time since which every decision is deny."))
 	since.Type = TypeDateTime
-	survivors := readOnly(text(directory.Survivors,
+	survivors := readOnly(text(Survivors,
 		"The number of credentials and scheduled runs that survived the cascade."))
 	survivors.Type = TypeInteger
 	return &Schema{
 		ID: LifecycleURN, Name: "Lifecycle",
 		Description: "The restriction of a principal and its cascade. Absent while the principal is not restricted.",
 		Attributes: []Attribute{
-			since, readOnly(exact(text(directory.RestrictedCause, "The cause: deactivated, deleted or orphaned."))),
-			readOnly(exact(text(directory.WorkflowID, "The id of the cascade's workflow in Temporal."))), survivors,
+			since, readOnly(exact(text(RestrictedCause, "The cause: deactivated, deleted or orphaned."))),
+			readOnly(exact(text(WorkflowID, "The id of the cascade's workflow in Temporal."))), survivors,
 		},
 	}
 }

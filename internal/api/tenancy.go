@@ -77,8 +77,8 @@ func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
 	err := httpjson.Decode(w, r, &body)
 	var declared tenant.Schema
 	if err == nil {
-		schema := tenant.Schema{ResourceType: body.ResourceType, Definition: body.Schema}
-		declared, err = s.Tenants.PutSchema(r.Context(), tenantOf(r).ID, schema,
+		declared := tenant.Schema{ResourceType: body.ResourceType, Definition: body.Schema}
+		declared, err = s.Tenants.PutSchema(r.Context(), tenantOf(r).ID, declared,
 			func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
 				checked, err := s.CheckSchema(declared, existing)
 				if err == nil && checked.URN != urn(r) {

@@ -94,14 +94,6 @@ const (
 	InRestriction // the last of Path names the column, see restrictionColumns
 )
 
-// The columns of a restriction.
-const (
-	RestrictedSince = "restrictedSince"
-	RestrictedCause = "cause"
-	WorkflowID      = "workflowId"
-	Survivors       = "survivors"
-)
-
 // Field identifies the value that a condition tests.
 type Field struct {
 	Path      []string // in the resource as JSON, or in an element; canonical names

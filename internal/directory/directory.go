@@ -35,17 +35,6 @@ var (
 	ErrParents = fault.New(fault.Invalid, "parent: the chain of parents must have no cycle and at most 32 agents")
 )
 
-// UnknownTargetError is returned when the target of an edge is not a live resource of the
-// tenant.
-type UnknownTargetError struct {
-	Attribute string
-	Value     string
-}
-
-func (e *UnknownTargetError) Error() string {
-	return e.Attribute + ": no resource has the id " + e.Value
-}
-
 // Resource is one SCIM resource as stored.
 type Resource struct {
 	ID         uuid.UUID

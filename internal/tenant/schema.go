@@ -20,17 +20,6 @@ type Schema struct {
 	Definition   json.RawMessage `json:"schema"` // RFC 7643 section 7
 }
 
-// InvalidSchemaError is returned for a schema with an invalid definition.
-type InvalidSchemaError struct {
-	Path   string // e.g. attributes[2].type
-	Reason string
-}
-
-func (e *InvalidSchemaError) Error() string { return e.Path + ": " + e.Reason }
-
-// Code implements [fault.Coded].
-func (e *InvalidSchemaError) Code() fault.Code { return fault.Unprocessable }
-
 // The errors of schemas.
 var (
 	ErrSchemaNotFound = fault.New(fault.NotFound, "the tenant has no such schema")

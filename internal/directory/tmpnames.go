@@ -1,0 +1,8 @@
+package directory
+
+const (
+	RestrictedSince = "restrictedSince"
+	RestrictedCause = "cause"
+	WorkflowID      = "workflowId"
+	Survivors       = "survivors"
+)

@@ -1,0 +1,42 @@
+package scim
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// CheckDeclared validates a tenant's schema against its existing ones and returns it with
+// its URN and all defaults set. It returns a [tenant.InvalidSchemaError] if the schema is
+// invalid.
+func CheckDeclared(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
+	e, err := ParseExtension(declared.ResourceType, declared.Definition)
+	if err != nil {
+		return declared, err
+	}
+	others, err := parseDeclared(existing)
+	if err != nil {
+		return declared, err
+	}
+	if err := CheckExtension(e, others); err != nil {
+		return declared, err
+	}
+	declared.URN = e.Schema.ID
+	if declared.Definition, err = json.Marshal(e.Schema); err != nil {
+		return declared, fmt.Errorf("encode schema %s: %w", declared.URN, err)
+	}
+	return declared, nil
+}
+
+func parseDeclared(declared []tenant.Schema) ([]*Extension, error) {
+	var extensions []*Extension
+	for _, d := range declared {
+		e, err := ParseExtension(d.ResourceType, d.Definition)
+		if err != nil {
+			return nil, fmt.Errorf("stored schema %s: %w", d.URN, err)
+		}
+		extensions = append(extensions, e)
+	}
+	return extensions, nil
+}
