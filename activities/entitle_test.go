@@ -30,6 +30,7 @@ import (
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
@@ -295,7 +296,7 @@ func TestEntitlements_ConvergeInAnyOrder(t *testing.T) {
 				}
 				together.Go(func() {
 					// The group may have been deleted concurrently.
-					var gone *directory.UnknownTargetError
+					var gone *schema.UnknownTargetError
 					if err := action(ctx); err != nil && !errors.Is(err, directory.ErrNotFound) &&
 						!errors.As(err, &gone) {
 						w.mu.Lock()

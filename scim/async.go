@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // respondAsync responds 202 if the client prefers not to wait for the workflow (RFC 9967
@@ -105,7 +106,7 @@ func (s *Server) transaction(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	writeJSON(w, http.StatusOK, transactionBody{
-		Schemas: []string{transactionURN}, Txn: txn, Status: t.Outcome, Operation: result,
+		Schemas: []string{schema.TransactionURN}, Txn: txn, Status: t.Outcome, Operation: result,
 		Created: t.CreatedAt.UTC(), Closed: t.ClosedAt,
 		Verified: t.Verified, Revoked: t.Revoked, Absent: t.Absent, Expiring: t.Expiring, Survivors: t.Survivors,
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // authenticate identifies the caller by a leaver token or by a JWT of the tenant's issuer,
@@ -94,7 +95,7 @@ func (s *Server) negotiate(next http.Handler) http.Handler {
 		accept := strings.Join(r.Header.Values("Accept"), ",")
 		if accept != "" && !acceptsSCIM(accept) {
 			s.writeError(w, r, failure(http.StatusNotAcceptable,
-				"Accept must allow "+contentType+", got "+clip(accept)))
+				"Accept must allow "+contentType+", got "+schema.Clip(accept)))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const (
@@ -44,9 +46,9 @@ type bulkOperation struct {
 func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
 	raw, err := s.readObject(w, r)
 	if err == nil {
-		err = wantMessage(raw, bulkRequestURN)
+		err = wantMessage(raw, schema.BulkRequestURN)
 	}
-	var types []*ResourceType
+	var types []*schema.ResourceType
 	if err == nil {
 		types, err = s.types(r)
 	}
@@ -81,10 +83,10 @@ func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, struct {
 		Schemas    []string          `json:"schemas"`
 		Operations []operationResult `json:"Operations"`
-	}{[]string{bulkResponseURN}, results})
+	}{[]string{schema.BulkResponseURN}, results})
 }
 
-func parseBulk(raw map[string]any, types []*ResourceType) (bulkRequest, error) {
+func parseBulk(raw map[string]any, types []*schema.ResourceType) (bulkRequest, error) {
 	var b bulkRequest
 	var list []any
 	for name, value := range raw {
@@ -94,14 +96,14 @@ func parseBulk(raw map[string]any, types []*ResourceType) (bulkRequest, error) {
 		case "failonerrors":
 			n, err := strconv.Atoi(fmt.Sprint(value))
 			if value != nil && (err != nil || n < 0) {
-				return b, badRequest(invalidSyntax,
-					"failOnErrors must be a non-negative integer, got %s", clip(fmt.Sprint(value)))
+				return b, badRequest(schema.InvalidSyntax,
+					"failOnErrors must be a non-negative integer, got %s", schema.Clip(fmt.Sprint(value)))
 			}
 			b.failOnErrors = n
 		}
 	}
 	if len(list) == 0 {
-		return b, badRequest(invalidSyntax, "Operations must be a non-empty array")
+		return b, badRequest(schema.InvalidSyntax, "Operations must be a non-empty array")
 	}
 	if len(list) > maxBulk {
 		return b, failure(http.StatusRequestEntityTooLarge,
@@ -111,11 +113,11 @@ func parseBulk(raw map[string]any, types []*ResourceType) (bulkRequest, error) {
 	for _, v := range list {
 		members, ok := v.(map[string]any)
 		if !ok {
-			return b, badRequest(invalidSyntax, "each operation must be an object")
+			return b, badRequest(schema.InvalidSyntax, "each operation must be an object")
 		}
 		o := parseBulkOperation(members, types)
 		if o.bulkID != "" && ids[o.bulkID] {
-			return b, badRequest(invalidSyntax, "duplicate bulkId %q", clip(o.bulkID))
+			return b, badRequest(schema.InvalidSyntax, "duplicate bulkId %q", schema.Clip(o.bulkID))
 		}
 		ids[o.bulkID] = true
 		b.operations = append(b.operations, o)
@@ -123,14 +125,14 @@ func parseBulk(raw map[string]any, types []*ResourceType) (bulkRequest, error) {
 	for _, o := range b.operations {
 		for needed := range o.needs {
 			if !ids[needed] {
-				o.refuse(badRequest(invalidValue, "no operation has the bulkId %q", clip(needed)))
+				o.refuse(badRequest(schema.InvalidValue, "no operation has the bulkId %q", schema.Clip(needed)))
 			}
 		}
 	}
 	return b, nil
 }
 
-func parseBulkOperation(members map[string]any, types []*ResourceType) *bulkOperation {
+func parseBulkOperation(members map[string]any, types []*schema.ResourceType) *bulkOperation {
 	o := &bulkOperation{needs: make(map[string]bool)}
 	texts := map[string]*string{"method": &o.method, "bulkid": &o.bulkID, "path": &o.path, "version": &o.version}
 	for name, value := range members {
@@ -139,7 +141,7 @@ func parseBulkOperation(members map[string]any, types []*ResourceType) *bulkOper
 			o.data = value
 		} else if text := texts[name]; text != nil {
 			if *text, _ = value.(string); *text == "" && value != nil {
-				o.refuse(badRequest(invalidSyntax, "%s must be a string", name))
+				o.refuse(badRequest(schema.InvalidSyntax, "%s must be a string", name))
 			}
 		}
 	}
@@ -150,17 +152,17 @@ func parseBulkOperation(members map[string]any, types []*ResourceType) *bulkOper
 	if needed, ok := strings.CutPrefix(id, bulkPrefix); ok {
 		o.needs[needed] = true
 	}
-	known := slices.ContainsFunc(types, func(rt *ResourceType) bool { return rt.Endpoint == "/"+endpoint })
+	known := slices.ContainsFunc(types, func(rt *schema.ResourceType) bool { return rt.Endpoint == "/"+endpoint })
 	switch {
 	case !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, o.method):
-		o.refuse(badRequest(invalidSyntax, "method must be one of POST, PUT, PATCH, DELETE, got %q", clip(o.method)))
+		o.refuse(badRequest(schema.InvalidSyntax, "method must be one of POST, PUT, PATCH, DELETE, got %q", schema.Clip(o.method)))
 	case !known || strings.ContainsAny(id, "/?#%") || hasID != (o.method != http.MethodPost) ||
 		(hasID && id == "") || strings.HasPrefix(id, "."):
-		o.refuse(badRequest(invalidPath, "%s is not supported on path %q", o.method, clip(o.path)))
+		o.refuse(badRequest(schema.InvalidPath, "%s is not supported on path %q", o.method, schema.Clip(o.path)))
 	case o.method == http.MethodPost && o.bulkID == "":
-		o.refuse(badRequest(invalidSyntax, "POST requires a bulkId"))
+		o.refuse(badRequest(schema.InvalidSyntax, "POST requires a bulkId"))
 	case o.method != http.MethodDelete && o.data == nil:
-		o.refuse(badRequest(invalidSyntax, "%s requires data", o.method))
+		o.refuse(badRequest(schema.InvalidSyntax, "%s requires data", o.method))
 	}
 	return o
 }
@@ -240,7 +242,7 @@ func (b *bulkRun) execute(o *bulkOperation) {
 		if b.ids[needed] == "" {
 			o.refuse(&Error{
 				Status: http.StatusConflict,
-				Detail: "operation " + clip(needed) + ", which this operation refers to, failed",
+				Detail: "operation " + schema.Clip(needed) + ", which this operation refers to, failed",
 			})
 		}
 	}
@@ -283,7 +285,7 @@ func (b *bulkRun) serve(o *bulkOperation) *recorder {
 	target := b.resolve(o.path) + "?excludedAttributes=members"
 	req, err := http.NewRequestWithContext(ctx, o.method, target, bytes.NewReader(body))
 	if err != nil {
-		b.writeError(out, b.request, badRequest(invalidPath, "invalid path %q", clip(o.path)))
+		b.writeError(out, b.request, badRequest(schema.InvalidPath, "invalid path %q", schema.Clip(o.path)))
 		return out
 	}
 	if o.version != "" {

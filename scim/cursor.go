@@ -10,6 +10,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const (
@@ -50,7 +51,7 @@ func sealCursor(sealer *seal.Sealer, b cursorBinding, at directory.Position) (st
 }
 
 func openCursor(sealer *seal.Sealer, b cursorBinding, text string) (*directory.Position, error) {
-	invalid := badRequest(invalidCursor, "invalid cursor for this query: start again with an empty cursor")
+	invalid := badRequest(schema.InvalidCursor, "invalid cursor for this query: start again with an empty cursor")
 	if len(text) > maxCursor {
 		return nil, invalid
 	}
@@ -63,7 +64,7 @@ func openCursor(sealer *seal.Sealer, b cursorBinding, text string) (*directory.P
 		return nil, invalid
 	}
 	if time.Since(time.Unix(c.Issued, 0)) > cursorTimeout {
-		return nil, badRequest(expiredCursor,
+		return nil, badRequest(schema.ExpiredCursor,
 			"the cursor is older than %s: start again with an empty cursor", cursorTimeout)
 	}
 	return &c.Position, nil

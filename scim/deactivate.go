@@ -7,6 +7,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/scim/patch"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // mustDeactivate reports whether a PUT or PATCH that failed with err must deactivate the
@@ -14,23 +16,23 @@ import (
 // Identity providers do not repeat a request that was answered 400, and the person has
 // left. It returns false for a strict tenant, which gets the error.
 func (h resourceHandler) mustDeactivate(
-	r *http.Request, rt *ResourceType, trigger lifecycle.Trigger, raw map[string]any, id uuid.UUID, err error,
+	r *http.Request, rt *schema.ResourceType, trigger lifecycle.Trigger, raw map[string]any, id uuid.UUID, err error,
 ) bool {
 	rd := readerFor(r)
-	active := attribute(rt.Schema.Attributes, "active")
-	if rd.strict || active == nil || raw == nil {
+	active := schema.FindAttribute(rt.Schema.Attributes, "active")
+	if rd.Strict || active == nil || raw == nil {
 		return false
 	}
 	switch e := toError(err); {
 	case e.Status == http.StatusBadRequest, e.Status == http.StatusRequestEntityTooLarge:
-	case e.Status == http.StatusConflict && e.Type == uniqueness:
+	case e.Status == http.StatusConflict && e.Type == schema.NotUnique:
 	default:
 		return false
 	}
 	if trigger == lifecycle.TriggerPut {
-		return bodyIs(raw, id) && rd.saysInactive(rt, active, raw)
+		return bodyIs(raw, id) && rd.SaysInactive(rt, active, raw)
 	}
-	if wantMessage(raw, patchURN) != nil {
+	if wantMessage(raw, schema.PatchURN) != nil {
 		return false
 	}
 	inactive := false
@@ -38,13 +40,13 @@ func (h resourceHandler) mustDeactivate(
 		if !strings.EqualFold(key, "Operations") {
 			continue
 		}
-		for _, v := range listOf(value) {
+		for _, v := range schema.ListOf(value) {
 			members, _ := v.(map[string]any)
-			o, err := parseOperation(members)
-			if err != nil || o.op == "remove" {
+			o, err := patch.ParseOperation(members)
+			if err != nil || o.Op == "remove" {
 				continue
 			}
-			inactive = rd.afterOperation(rt, active, o, inactive)
+			inactive = rd.AfterOperation(rt, active, o, inactive)
 		}
 	}
 	return inactive

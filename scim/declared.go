@@ -5,13 +5,14 @@ import (
 	"fmt"
 
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // CheckDeclared validates a tenant's schema against its existing ones and returns it with
-// its URN and all defaults set. It returns a [tenant.InvalidSchemaError] if the schema is
+// its URN and all defaults set. It returns a [schema.DeclarationError] if the schema is
 // invalid.
 func CheckDeclared(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
-	e, err := ParseExtension(declared.ResourceType, declared.Definition)
+	e, err := schema.ParseExtension(declared.ResourceType, declared.Definition)
 	if err != nil {
 		return declared, err
 	}
@@ -19,7 +20,7 @@ func CheckDeclared(declared tenant.Schema, existing []tenant.Schema) (tenant.Sch
 	if err != nil {
 		return declared, err
 	}
-	if err := CheckExtension(e, others); err != nil {
+	if err := schema.CheckExtension(e, others); err != nil {
 		return declared, err
 	}
 	declared.URN = e.Schema.ID
@@ -29,10 +30,10 @@ func CheckDeclared(declared tenant.Schema, existing []tenant.Schema) (tenant.Sch
 	return declared, nil
 }
 
-func parseDeclared(declared []tenant.Schema) ([]*Extension, error) {
-	var extensions []*Extension
+func parseDeclared(declared []tenant.Schema) ([]*schema.Extension, error) {
+	var extensions []*schema.Extension
 	for _, d := range declared {
-		e, err := ParseExtension(d.ResourceType, d.Definition)
+		e, err := schema.ParseExtension(d.ResourceType, d.Definition)
 		if err != nil {
 			return nil, fmt.Errorf("stored schema %s: %w", d.URN, err)
 		}

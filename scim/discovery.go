@@ -9,6 +9,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 type supported struct {
@@ -63,7 +64,7 @@ func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 		Authentication []scheme       `json:"authenticationSchemes"`
 		Meta           meta           `json:"meta"`
 	}{
-		Schemas: []string{serviceConfigURN}, Documentation: "https://github.com/leaverhq/leaver/blob/main/docs/SCIM.md",
+		Schemas: []string{schema.ServiceConfigURN}, Documentation: "https://github.com/leaverhq/leaver/blob/main/docs/SCIM.md",
 		Patch: supported{true}, Bulk: bulk{supported{true}, maxBulk, maxBody},
 		Filter: filter{supported{true}, maxCount},
 		Sort:   supported{true}, ETag: supported{true},
@@ -101,7 +102,7 @@ func (s *Server) resourceTypeBodies(r *http.Request) ([]resourceTypeBody, error)
 	var bodies []resourceTypeBody
 	for _, rt := range types {
 		body := resourceTypeBody{
-			Schemas: []string{resourceTypeURN}, ID: rt.Name, Name: rt.Name, Endpoint: rt.Endpoint,
+			Schemas: []string{schema.ResourceTypeURN}, ID: rt.Name, Name: rt.Name, Endpoint: rt.Endpoint,
 			Description: rt.Schema.Description, Schema: rt.Schema.ID,
 			Meta: meta{"ResourceType", sessionOf(r).base + "/ResourceTypes/" + rt.Name},
 		}
@@ -125,7 +126,7 @@ func (s *Server) resourceType(w http.ResponseWriter, r *http.Request) {
 
 type schemaBody struct {
 	Schemas []string `json:"schemas"`
-	Schema
+	schema.Schema
 	Meta meta `json:"meta"`
 }
 
@@ -139,11 +140,11 @@ func (s *Server) schemaBodies(r *http.Request) ([]schemaBody, error) {
 	var bodies []schemaBody
 	seen := make(map[string]bool)
 	for _, rt := range types {
-		for _, within := range rt.schemas() {
+		for _, within := range rt.Schemas() {
 			if !seen[within.ID] {
 				seen[within.ID] = true
 				location := sessionOf(r).base + "/Schemas/" + within.ID
-				bodies = append(bodies, schemaBody{[]string{schemaURN}, *within, meta{"Schema", location}})
+				bodies = append(bodies, schemaBody{[]string{schema.SchemaURN}, *within, meta{"Schema", location}})
 			}
 		}
 	}
@@ -199,7 +200,7 @@ func writeDiscovery[T any](s *Server, w http.ResponseWriter, r *http.Request, bo
 		StartIndex   int      `json:"startIndex"`
 		ItemsPerPage int      `json:"itemsPerPage"`
 		Resources    []T      `json:"Resources"`
-	}{[]string{listURN}, len(bodies), 1, len(bodies), bodies})
+	}{[]string{schema.ListURN}, len(bodies), 1, len(bodies), bodies})
 }
 
 // me responds 501, because the caller is an IdP and not a resource (RFC 7644 section 3.11).

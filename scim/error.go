@@ -12,6 +12,7 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const contentType = "application/scim+json"
@@ -19,13 +20,13 @@ const contentType = "application/scim+json"
 // Error is an error response (RFC 7644 section 3.12).
 type Error struct {
 	Status int
-	Type   ErrorKind // scimType; empty if the RFC defines none
+	Type   schema.ErrorKind // scimType; empty if the RFC defines none
 	Detail string
 }
 
 func (e *Error) Error() string { return e.Detail }
 
-func badRequest(kind ErrorKind, format string, args ...any) *Error {
+func badRequest(kind schema.ErrorKind, format string, args ...any) *Error {
 	return &Error{Status: http.StatusBadRequest, Type: kind, Detail: fmt.Sprintf(format, args...)}
 }
 
@@ -37,27 +38,27 @@ const retryAfter = 5
 // toError converts any error into one that a client may see.
 func toError(err error) *Error {
 	var scimErr *Error
-	var violation *Violation
-	var target *directory.UnknownTargetError
+	var violation *schema.Error
+	var target *schema.UnknownTargetError
 	switch {
 	case errors.As(err, &scimErr):
 		return scimErr
 	case errors.As(err, &violation):
 		return &Error{Status: http.StatusBadRequest, Type: violation.Kind, Detail: violation.Detail}
 	case errors.As(err, &target):
-		return badRequest(invalidValue, "%s", target.Error())
+		return badRequest(schema.InvalidValue, "%s", target.Error())
 	case errors.Is(err, directory.ErrParents):
-		return badRequest(invalidValue, "%s", directory.ErrParents.Error())
+		return badRequest(schema.InvalidValue, "%s", directory.ErrParents.Error())
 	case errors.Is(err, directory.ErrNotFound), errors.Is(err, cascade.ErrTransactionNotFound):
 		return failure(http.StatusNotFound, "no such resource")
 	case errors.Is(err, directory.ErrNameTaken):
 		return &Error{
-			Status: http.StatusConflict, Type: uniqueness, Detail: "another resource has the same name or unique value",
+			Status: http.StatusConflict, Type: schema.NotUnique, Detail: "another resource has the same name or unique value",
 		}
 	case errors.Is(err, directory.ErrUnservable):
-		return badRequest(invalidFilter, "%s", err)
+		return badRequest(schema.InvalidFilter, "%s", err)
 	case errors.Is(err, directory.ErrUnsortable):
-		return badRequest(invalidValue, "%s", err)
+		return badRequest(schema.InvalidValue, "%s", err)
 	case errors.Is(err, auth.ErrKeysUnavailable):
 		return failure(http.StatusServiceUnavailable, "failed to read the keys of the token's issuer; try again")
 	case errors.Is(err, database.ErrUnavailable), errors.Is(err, database.ErrStatementTimeout):
@@ -83,20 +84,20 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 
 // errorBody is the body of an error response, with the members of RFC 7644 section 3.12 only.
 type errorBody struct {
-	Schemas []string  `json:"schemas"`
-	Status  string    `json:"status"`
-	Type    ErrorKind `json:"scimType,omitempty"`
-	Detail  string    `json:"detail"`
+	Schemas []string         `json:"schemas"`
+	Status  string           `json:"status"`
+	Type    schema.ErrorKind `json:"scimType,omitempty"`
+	Detail  string           `json:"detail"`
 }
 
 func bodyOf(e *Error) errorBody {
-	return errorBody{[]string{errorURN}, strconv.Itoa(e.Status), e.Type, e.Detail}
+	return errorBody{[]string{schema.ErrorURN}, strconv.Itoa(e.Status), e.Type, e.Detail}
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
-		http.Error(w, `{"schemas":["`+errorURN+`"],"status":"500","detail":"internal error"}`,
+		http.Error(w, `{"schemas":["`+schema.ErrorURN+`"],"status":"500","detail":"internal error"}`,
 			http.StatusInternalServerError)
 		return
 	}

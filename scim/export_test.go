@@ -3,12 +3,13 @@ package scim
 import (
 	"encoding/json"
 
-	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/filter"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // Match evaluates a filter in memory over a resource as a client reads it.
-func Match(rt *ResourceType, text string, resource map[string]any) (bool, error) {
-	condition, err := parseFilter(rt, text)
+func Match(rt *schema.ResourceType, text string, resource map[string]any) (bool, error) {
+	condition, err := filter.Parse(rt, text)
 	if err != nil {
 		return false, err
 	}
@@ -16,6 +17,6 @@ func Match(rt *ResourceType, text string, resource map[string]any) (bool, error)
 	if err != nil {
 		return false, err
 	}
-	object, err := parseObject(encoded) // keeps numbers as written
-	return directory.Matches(condition, object), err
+	object, err := schema.ParseObject(encoded) // keeps numbers as written
+	return filter.Match(condition, object), err
 }

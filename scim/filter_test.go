@@ -13,6 +13,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // people are the users that filters are tested on. Each has attributes that others lack.
@@ -86,8 +87,8 @@ func TestFilter_SelectsMatchingResources(t *testing.T) {
 		`not (userName sw "a" or active eq false)`: "dee", `id eq "` + ids[3] + `"`: "dee", `id eq "nobody"`: "", `id pr`: "ada bob cyd dee",
 		`groups eq "` + inner + `"`: "ada", `groups.value eq "` + outer + `"`: "ada bob", `groups[type eq "indirect"]`: "ada", `groups.display eq "outer"`: "ada bob", `groups pr`: "ada bob",
 		`meta.resourceType eq "User"`: "ada bob cyd dee", `meta.lastModified gt "2020-01-01T00:00:00Z"`: "ada bob cyd dee", `meta.created lt "2020-01-01T00:00:00Z"`: "",
-		`meta.version eq "W/\"2\""`: "cyd", `schemas eq "` + claims + `"`: "ada bob dee", `schemas eq "` + scim.LifecycleURN + `"`: "bob cyd",
-		scim.LifecycleURN + `:restrictedSince pr`: "bob cyd", scim.LifecycleURN + `:workflowId sw "leaver/"`: "cyd", `survivors eq 0`: "bob cyd", `cause eq "deactivated"`: "bob cyd",
+		`meta.version eq "W/\"2\""`: "cyd", `schemas eq "` + claims + `"`: "ada bob dee", `schemas eq "` + schema.LifecycleURN + `"`: "bob cyd",
+		schema.LifecycleURN + `:restrictedSince pr`: "bob cyd", schema.LifecycleURN + `:workflowId sw "leaver/"`: "cyd", `survivors eq 0`: "bob cyd", `cause eq "deactivated"`: "bob cyd",
 		`title eq null`: "bob cyd dee",
 	} {
 		t.Run(filter, func(t *testing.T) {
@@ -124,11 +125,11 @@ func TestFilter_SQLMatchesInMemory(t *testing.T) {
 	for _, body := range people {
 		p.create("/Users", body)
 	}
-	extension, err := scim.ParseExtension("User", []byte(claimsSchema))
+	extension, err := schema.ParseExtension("User", []byte(claimsSchema))
 	if err != nil {
 		t.Fatal(err)
 	}
-	user := scim.ResourceTypes([]*scim.Extension{extension})[0]
+	user := schema.ResourceTypes([]*schema.Extension{extension})[0]
 	var resources []map[string]any
 	for _, r := range p.do("GET", "/Users", "").body["Resources"].([]any) {
 		resources = append(resources, r.(map[string]any))

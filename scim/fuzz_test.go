@@ -11,6 +11,9 @@ import (
 
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/scim/filter"
+	"github.com/leaverhq/leaver/scim/patch"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // wantClientError fails unless err is nil or a 4xx: parsers report any invalid input as a
@@ -31,17 +34,17 @@ func FuzzFilter(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		_, err := parseFilter(UserType(), text)
+		_, err := filter.Parse(schema.UserType(), text)
 		wantClientError(t, err)
 	})
 }
 
 func FuzzPath(f *testing.F) {
-	for _, seed := range []string{"active", `emails[type eq "work"].value`, "name.givenName", EnterpriseURN + ":manager", EnterpriseURN, "members[", "id"} {
+	for _, seed := range []string{"active", `emails[type eq "work"].value`, "name.givenName", schema.EnterpriseURN + ":manager", schema.EnterpriseURN, "members[", "id"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
-		_, err := parsePath(UserType(), path)
+		_, err := patch.ParsePath(schema.UserType(), path)
 		wantClientError(t, err)
 	})
 }
@@ -55,25 +58,25 @@ func FuzzPatch(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		raw, err := parseObject([]byte(body))
+		raw, err := schema.ParseObject([]byte(body))
 		if err != nil {
 			wantClientError(t, err)
 			return
 		}
-		operations, err := parsePatch(raw)
+		operations, err := patch.Parse(raw)
 		if err != nil {
 			wantClientError(t, err)
 			return
 		}
-		current := Object{"userName": "ada", "emails": []any{Object{"type": "work", "value": "a@b.c", "primary": true}}}
+		current := schema.Object{"userName": "ada", "emails": []any{schema.Object{"type": "work", "value": "a@b.c", "primary": true}}}
 		before, _ := json.Marshal(current)
-		after, _, err := patch(UserType(), reader{}, current, operations, noMembers)
+		after, _, err := patch.Apply(schema.UserType(), patch.Reader{}, current, operations, noMembers)
 		wantClientError(t, err)
 		if untouched, _ := json.Marshal(current); string(untouched) != string(before) {
 			t.Error("the original was changed")
 		}
 		if err == nil {
-			_, err := toResource(reader{}, UserType(), after)
+			_, err := toResource(patch.Reader{}, schema.UserType(), after)
 			wantClientError(t, err)
 		}
 	})
@@ -84,12 +87,12 @@ func FuzzBody(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		raw, err := parseObject([]byte(body))
+		raw, err := schema.ParseObject([]byte(body))
 		if err != nil {
 			wantClientError(t, err)
 			return
 		}
-		_, err = reader{}.resource(UserType(), raw)
+		_, err = patch.Reader{}.Resource(schema.UserType(), raw)
 		wantClientError(t, err)
 	})
 }
@@ -104,7 +107,7 @@ func FuzzJSON(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		read, err := parseObject([]byte(body))
+		read, err := schema.ParseObject([]byte(body))
 		var refused *Error
 		if errors.As(err, &refused) {
 			tooMuch := strings.Contains(refused.Detail, "duplicate key") || strings.Contains(refused.Detail, "deeper") ||
@@ -123,14 +126,14 @@ func FuzzJSON(f *testing.F) {
 		if diff := cmp.Diff(want, read); diff != "" {
 			t.Errorf("the parser differs from encoding/json (-encoding/json +parser):\n%s", diff)
 		}
-		again, err := parseObject(appendValue(nil, read))
+		again, err := schema.ParseObject(schema.AppendValue(nil, read))
 		if diff := cmp.Diff(read, again); err != nil || diff != "" {
 			t.Errorf("encoded and parsed again: %v (-before +after):\n%s", err, diff)
 		}
 	})
 }
 
-func noMembers([]uuid.UUID, directory.Condition) ([]uuid.UUID, error) { return nil, nil }
+func noMembers([]uuid.UUID, filter.Condition) ([]uuid.UUID, error) { return nil, nil }
 
 func FuzzCursor(f *testing.F) {
 	keyset, err := seal.GenerateKeyset()
@@ -166,9 +169,9 @@ func FuzzSearch(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	types := ResourceTypes(nil)
+	types := schema.ResourceTypes(nil)
 	f.Fuzz(func(t *testing.T, body string) {
-		raw, err := parseObject([]byte(body))
+		raw, err := schema.ParseObject([]byte(body))
 		if err != nil {
 			return
 		}
@@ -195,11 +198,11 @@ func FuzzBulk(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		raw, err := parseObject([]byte(body))
+		raw, err := schema.ParseObject([]byte(body))
 		if err != nil {
 			return
 		}
-		request, err := parseBulk(raw, ResourceTypes(nil))
+		request, err := parseBulk(raw, schema.ResourceTypes(nil))
 		if err != nil {
 			wantClientError(t, err)
 			return
@@ -214,15 +217,15 @@ func FuzzExtension(f *testing.F) {
 	f.Add(`{"id":"urn:example:acme:2.0:Claims","name":"Claims","attributes":[{"name":"clearedForProdData","type":"boolean"}]}`)
 	f.Add(`{"id":"urn:example:acme","attributes":[{"name":"a","type":"complex","subAttributes":[{"name":"b"}]}]}`)
 	f.Fuzz(func(t *testing.T, definition string) {
-		e, err := ParseExtension("User", []byte(definition))
+		e, err := schema.ParseExtension("User", []byte(definition))
 		if err != nil {
 			return
 		}
-		rt := ResourceTypes([]*Extension{e})[0]
-		if err := CheckExtension(e, []*Extension{e}); err != nil {
+		rt := schema.ResourceTypes([]*schema.Extension{e})[0]
+		if err := schema.CheckExtension(e, []*schema.Extension{e}); err != nil {
 			t.Errorf("a schema cannot replace itself: %v", err)
 		}
-		if _, a := rt.find(e.Schema.ID + ":" + e.Schema.Attributes[0].Name); a == nil {
+		if _, a := rt.Find(e.Schema.ID + ":" + e.Schema.Attributes[0].Name); a == nil {
 			t.Error("an attribute is not found by its URN")
 		}
 	})

@@ -6,6 +6,8 @@ import (
 
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim/patch"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // NewKeyer returns the keyer of a tenant with these custom schemas.
@@ -14,17 +16,17 @@ func NewKeyer(declared []tenant.Schema) (directory.Keyer, error) {
 	if err != nil {
 		return nil, err
 	}
-	types := ResourceTypes(extensions)
+	types := schema.ResourceTypes(extensions)
 	return func(resourceType string, document []byte) (directory.Keys, error) {
-		i := slices.IndexFunc(types, func(rt *ResourceType) bool { return rt.Name == resourceType })
+		i := slices.IndexFunc(types, func(rt *schema.ResourceType) bool { return rt.Name == resourceType })
 		if i < 0 {
 			return directory.Keys{}, fmt.Errorf("unknown resource type %q", resourceType)
 		}
-		object, err := parseObject(document)
+		object, err := schema.ParseObject(document)
 		if err != nil {
 			return directory.Keys{}, err
 		}
-		r, err := toResource(reader{}, types[i], object)
+		r, err := toResource(patch.Reader{}, types[i], object)
 		if err != nil {
 			return directory.Keys{}, err
 		}

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/leaverhq/leaver/internal/tenant"
-	"github.com/leaverhq/leaver/scim"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // wantRefused fails unless a request is answered 400 with the scimType.
@@ -68,13 +68,13 @@ func TestMembers_RefReplacesMissingValue(t *testing.T) {
 }
 
 func TestSchemas_EdgesAreWritable(t *testing.T) {
-	for attribute, rt := range map[string]*scim.ResourceType{"members": scim.GroupType(), "owners": scim.AgentType(), "parent": scim.AgentType()} {
+	for attribute, rt := range map[string]*schema.ResourceType{"members": schema.GroupType(), "owners": schema.AgentType(), "parent": schema.AgentType()} {
 		for _, a := range rt.Schema.Attributes {
 			if a.Name != attribute {
 				continue
 			}
 			value, ref := a.SubAttributes[0], a.SubAttributes[1]
-			if value.Name != "value" || !value.Required || value.Mutability != scim.Immutable || ref.Name != "$ref" || ref.Mutability != scim.Immutable {
+			if value.Name != "value" || !value.Required || value.Mutability != schema.Immutable || ref.Name != "$ref" || ref.Mutability != schema.Immutable {
 				t.Errorf("%s declares %+v and %+v", attribute, value, ref)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const (
@@ -27,13 +28,13 @@ func (h resourceHandler) writePage(
 	if err != nil {
 		return err
 	}
-	b := append([]byte(`{"schemas":["`+listURN+`"],"totalResults":`), strconv.Itoa(page.Total)...)
+	b := append([]byte(`{"schemas":["`+schema.ListURN+`"],"totalResults":`), strconv.Itoa(page.Total)...)
 	if !q.byCursor {
 		b = strconv.AppendInt(append(b, `,"startIndex":`...), int64(q.start), 10)
 	}
 	b = strconv.AppendInt(append(b, `,"itemsPerPage":`...), int64(len(page.Resources)), 10)
 	if next != "" {
-		b = appendString(append(b, `,"nextCursor":`...), next)
+		b = schema.AppendString(append(b, `,"nextCursor":`...), next)
 	}
 	b = append(b, `,"Resources":[`...)
 	out := &bodyWriter{w: w, status: http.StatusOK, b: b}
@@ -139,7 +140,7 @@ func (m *memberReader) write(
 		out.flush()
 		return nil
 	}
-	_, keep := p.keeps(p.rt.Schema, attribute(p.rt.Schema.Attributes, directory.EdgeMembers))
+	_, keep := p.keeps(p.rt.Schema, schema.FindAttribute(p.rt.Schema.Attributes, directory.EdgeMembers))
 	out.b = append(append(out.b, body[:len(body)-1]...), `,"members":[`...)
 	n := 0
 	for limit := firstMembers; ; limit = moreMembers {

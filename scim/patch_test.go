@@ -8,7 +8,8 @@ import (
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
-	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/patch"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // TestPatch_MembersMatchModel compares PATCHes of membership operations, in the formats of
@@ -20,14 +21,14 @@ func TestPatch_MembersMatchModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		stored, model := map[string]bool{}, map[string]bool{}
 		for range rapid.IntRange(1, 4).Draw(t, "patches") {
-			var operations []operation
+			var operations []patch.Operation
 			for range rapid.IntRange(1, 5).Draw(t, "operations") {
 				id := rapid.SampledFrom(ids).Draw(t, "id")
 				kind := rapid.SampledFrom([]string{"add", "string", "replace", "filter", "either", "value", "all", "empty"}).Draw(t, "kind")
 				operations = append(operations, memberOperation(kind, id, ids[0]))
 				applyToModel(model, kind, id, ids[0])
 			}
-			_, delta, err := patch(GroupType(), reader{}, Object{"displayName": "team"}, operations, noMembers)
+			_, delta, err := patch.Apply(schema.GroupType(), patch.Reader{}, schema.Object{"displayName": "team"}, operations, noMembers)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -39,25 +40,25 @@ func TestPatch_MembersMatchModel(t *testing.T) {
 	})
 }
 
-func memberOperation(kind, id, other string) operation {
+func memberOperation(kind, id, other string) patch.Operation {
 	element := []any{map[string]any{"value": id, "$ref": nil}}
 	switch kind {
 	case "add":
-		return operation{op: "add", path: "members", hasPath: true, value: element, hasValue: true}
+		return patch.Operation{Op: "add", Path: "members", HasPath: true, Value: element, HasValue: true}
 	case "string":
-		return operation{op: "add", path: "members", hasPath: true, value: id, hasValue: true}
+		return patch.Operation{Op: "add", Path: "members", HasPath: true, Value: id, HasValue: true}
 	case "replace":
-		return operation{op: "replace", value: map[string]any{"members": element}, hasValue: true}
+		return patch.Operation{Op: "replace", Value: map[string]any{"members": element}, HasValue: true}
 	case "filter":
-		return operation{op: "remove", path: `members[value eq "` + id + `"]`, hasPath: true}
+		return patch.Operation{Op: "remove", Path: `members[value eq "` + id + `"]`, HasPath: true}
 	case "either":
-		return operation{op: "remove", path: `members[value eq "` + id + `" or value eq "` + other + `"]`, hasPath: true}
+		return patch.Operation{Op: "remove", Path: `members[value eq "` + id + `" or value eq "` + other + `"]`, HasPath: true}
 	case "value":
-		return operation{op: "remove", path: "members", hasPath: true, value: element, hasValue: true}
+		return patch.Operation{Op: "remove", Path: "members", HasPath: true, Value: element, HasValue: true}
 	case "empty":
-		return operation{op: "remove", path: "members", hasPath: true, value: []any{}, hasValue: true}
+		return patch.Operation{Op: "remove", Path: "members", HasPath: true, Value: []any{}, HasValue: true}
 	}
-	return operation{op: "remove", path: "members", hasPath: true}
+	return patch.Operation{Op: "remove", Path: "members", HasPath: true}
 }
 
 func applyToModel(model map[string]bool, kind, id, other string) {
@@ -77,7 +78,7 @@ func applyToModel(model map[string]bool, kind, id, other string) {
 	}
 }
 
-func applyDelta(set map[string]bool, d directory.Delta) {
+func applyDelta(set map[string]bool, d patch.Delta) {
 	if d.Clear {
 		clear(set)
 	}
@@ -94,37 +95,37 @@ func applyDelta(set map[string]bool, d directory.Delta) {
 func TestPatch_AttributesMatchModel(t *testing.T) {
 	types := []string{"work", "home"}
 	rapid.Check(t, func(t *rapid.T) {
-		object := Object{"userName": "ada"}
+		object := schema.Object{"userName": "ada"}
 		title, emails := "", map[string]string{}
 		for range rapid.IntRange(1, 10).Draw(t, "operations") {
 			kind := rapid.SampledFrom(types).Draw(t, "type")
 			value := rapid.StringMatching(`[a-z]{1,4}`).Draw(t, "value")
-			var o operation
+			var o patch.Operation
 			switch rapid.SampledFrom([]string{"title", "no title", "email", "replace emails", "no email", "no emails"}).Draw(t, "operation") {
 			case "title":
-				o = operation{op: rapid.SampledFrom([]string{"add", "replace"}).Draw(t, "op"), value: map[string]any{"title": value}, hasValue: true}
+				o = patch.Operation{Op: rapid.SampledFrom([]string{"add", "replace"}).Draw(t, "op"), Value: map[string]any{"title": value}, HasValue: true}
 				title = value
 			case "no title":
-				o, title = operation{op: "remove", path: "title", hasPath: true}, ""
+				o, title = patch.Operation{Op: "remove", Path: "title", HasPath: true}, ""
 			case "email":
-				o = operation{op: "add", path: `emails[type eq "` + kind + `"].value`, hasPath: true, value: value, hasValue: true}
+				o = patch.Operation{Op: "add", Path: `emails[type eq "` + kind + `"].value`, HasPath: true, Value: value, HasValue: true}
 				emails[kind] = value
 			case "replace emails":
-				o = operation{op: "replace", path: "emails", hasPath: true, value: []any{map[string]any{"type": kind, "value": value}}, hasValue: true}
+				o = patch.Operation{Op: "replace", Path: "emails", HasPath: true, Value: []any{map[string]any{"type": kind, "value": value}}, HasValue: true}
 				emails = map[string]string{kind: value}
 			case "no email":
-				o = operation{op: "remove", path: `emails[type eq "` + kind + `"]`, hasPath: true}
+				o = patch.Operation{Op: "remove", Path: `emails[type eq "` + kind + `"]`, HasPath: true}
 				delete(emails, kind)
 			case "no emails":
-				o, emails = operation{op: "remove", path: "emails", hasPath: true}, map[string]string{}
+				o, emails = patch.Operation{Op: "remove", Path: "emails", HasPath: true}, map[string]string{}
 			}
 			var err error
-			if object, _, err = patch(UserType(), reader{}, object, []operation{o}, noMembers); err != nil {
+			if object, _, err = patch.Apply(schema.UserType(), patch.Reader{}, object, []patch.Operation{o}, noMembers); err != nil {
 				t.Fatal(err)
 			}
 			got := map[string]string{}
-			for _, e := range listOf(object["emails"]) {
-				got[e.(Object)["type"].(string)] = e.(Object)["value"].(string)
+			for _, e := range schema.ListOf(object["emails"]) {
+				got[e.(schema.Object)["type"].(string)] = e.(schema.Object)["value"].(string)
 			}
 			have, _ := object["title"].(string)
 			if diff := cmp.Diff(emails, got); diff != "" || have != title {
@@ -136,7 +137,7 @@ func TestPatch_AttributesMatchModel(t *testing.T) {
 
 func TestDelta_LastOperationWins(t *testing.T) {
 	a, b := uuid.New(), uuid.New()
-	var d directory.Delta
+	var d patch.Delta
 	d.Add(a)
 	d.Remove(a)
 	d.Add(b)

@@ -3,13 +3,15 @@ package scim
 import (
 	"encoding/json"
 	"strings"
+
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // projection selects the attributes of a response (RFC 7644 section 3.9) by each
 // attribute's `returned` and the request's `attributes` or `excludedAttributes`. schemas
 // and id are always returned.
 type projection struct {
-	rt       *ResourceType
+	rt       *schema.ResourceType
 	names    map[string]subset // by canonical path; see key
 	included bool              // names lists what to include, not what to exclude
 }
@@ -21,10 +23,10 @@ type subset struct {
 }
 
 // newProjection resolves the names against the schemas and ignores unknown names.
-func newProjection(rt *ResourceType, attributes, excluded []string) (projection, error) {
+func newProjection(rt *schema.ResourceType, attributes, excluded []string) (projection, error) {
 	p := projection{rt: rt, included: len(attributes) > 0}
 	if len(attributes) > 0 && len(excluded) > 0 {
-		return p, badRequest(invalidValue, "attributes and excludedAttributes are mutually exclusive")
+		return p, badRequest(schema.InvalidValue, "attributes and excludedAttributes are mutually exclusive")
 	}
 	p.names = make(map[string]subset)
 	for _, name := range append(attributes, excluded...) {
@@ -34,7 +36,7 @@ func newProjection(rt *ResourceType, attributes, excluded []string) (projection,
 }
 
 func (p projection) name(name string) {
-	within, rest := p.rt.splitURN(name)
+	within, rest := p.rt.SplitURN(name)
 	if rest == "" { // a bare URN: all of the schema
 		for i := range within.Attributes {
 			p.names[p.key(within, within.Attributes[i].Name)] = subset{whole: true}
@@ -43,10 +45,10 @@ func (p projection) name(name string) {
 	}
 	head, sub, _ := strings.Cut(rest, ".")
 	key := strings.ToLower(head)
-	if !isCommon(head) {
-		found, a := within, attribute(within.Attributes, head)
+	if !schema.IsCommon(head) {
+		found, a := within, schema.FindAttribute(within.Attributes, head)
 		if a == nil && rest == name {
-			found, a = p.rt.find(head)
+			found, a = p.rt.Find(head)
 		}
 		if a == nil {
 			return
@@ -65,7 +67,7 @@ func (p projection) name(name string) {
 	p.names[key] = have
 }
 
-func (p projection) key(within *Schema, name string) string {
+func (p projection) key(within *schema.Schema, name string) string {
 	if within == p.rt.Schema {
 		return strings.ToLower(name)
 	}
@@ -73,45 +75,45 @@ func (p projection) key(within *Schema, name string) string {
 }
 
 // everything reports whether the projection leaves a resource unchanged.
-func (p projection) everything() bool { return len(p.names) == 0 && !p.included && !p.rt.hides }
+func (p projection) everything() bool { return len(p.names) == 0 && !p.included && !p.rt.Hides }
 
 // keeps reports whether the response contains an attribute, and which of its
 // sub-attributes. If subs is nil, it contains all of them.
-func (p projection) keeps(within *Schema, a *Attribute) (kept bool, subs func(string) bool) {
+func (p projection) keeps(within *schema.Schema, a *schema.Attribute) (kept bool, subs func(string) bool) {
 	asked, named := p.names[p.key(within, a.Name)]
 	switch {
-	case a.Returned == Never:
+	case a.Returned == schema.Never:
 		return false, nil
-	case a.Returned == Always: // regardless of the request, except for concealed sub-attributes
+	case a.Returned == schema.Always: // regardless of the request, except for concealed sub-attributes
 		asked, named = subset{whole: true}, p.included
-	case p.included && !named, !p.included && a.Returned == Request, !p.included && named && asked.whole:
+	case p.included && !named, !p.included && a.Returned == schema.Request, !p.included && named && asked.whole:
 		return false, nil
 	}
 	hides := false
 	for i := range a.SubAttributes {
-		hides = hides || a.SubAttributes[i].concealed()
+		hides = hides || a.SubAttributes[i].Concealed()
 	}
 	if !named && !hides || (named && asked.whole && p.included && !hides) {
 		return true, nil
 	}
 	return true, func(name string) bool {
-		sub := a.sub(name)
+		sub := a.Sub(name)
 		switch {
-		case sub == nil || sub.Returned == Never:
+		case sub == nil || sub.Returned == schema.Never:
 			return false
-		case sub.Returned == Always:
+		case sub.Returned == schema.Always:
 			return true
 		case p.included:
-			return asked.subs[strings.ToLower(name)] || (asked.whole && sub.Returned != Request)
+			return asked.subs[strings.ToLower(name)] || (asked.whole && sub.Returned != schema.Request)
 		}
-		return sub.Returned != Request && !asked.subs[strings.ToLower(name)]
+		return sub.Returned != schema.Request && !asked.subs[strings.ToLower(name)]
 	}
 }
 
 // omits reports whether the response does not contain the attribute, so it need not be read
 // from the database.
 func (p projection) omits(name string) bool {
-	a := attribute(p.rt.Schema.Attributes, name)
+	a := schema.FindAttribute(p.rt.Schema.Attributes, name)
 	if a == nil {
 		return true
 	}
@@ -141,9 +143,9 @@ func (p projection) apply(resource []byte) ([]byte, error) {
 }
 
 // metaAttribute returns the common attribute meta (RFC 7643 section 3.1).
-func metaAttribute() Attribute {
-	return readOnly(complexOf("meta", "", text("resourceType", ""), text("created", ""), text("lastModified", ""),
-		text("location", ""), text("version", "")))
+func metaAttribute() schema.Attribute {
+	return schema.AsReadOnly(schema.ComplexOf("meta", "", schema.Text("resourceType", ""), schema.Text("created", ""), schema.Text("lastModified", ""),
+		schema.Text("location", ""), schema.Text("version", "")))
 }
 
 // member projects one top-level member: an attribute, or an extension's object.
@@ -151,13 +153,13 @@ func (p projection) member(name string, value json.RawMessage) (json.RawMessage,
 	if name == "schemas" || name == "id" {
 		return value, nil
 	}
-	if extension := p.rt.extension(name); extension != nil {
+	if extension := p.rt.Extension(name); extension != nil {
 		var members map[string]json.RawMessage
 		if err := json.Unmarshal(value, &members); err != nil {
 			return nil, err
 		}
 		for inner, v := range members {
-			kept, err := p.attribute(extension, attribute(extension.Attributes, inner), v)
+			kept, err := p.attribute(extension, schema.FindAttribute(extension.Attributes, inner), v)
 			if err != nil {
 				return nil, err
 			}
@@ -170,7 +172,7 @@ func (p projection) member(name string, value json.RawMessage) (json.RawMessage,
 		}
 		return json.Marshal(members)
 	}
-	a := attribute(p.rt.Schema.Attributes, name)
+	a := schema.FindAttribute(p.rt.Schema.Attributes, name)
 	if name == "meta" {
 		meta := metaAttribute()
 		a = &meta
@@ -178,7 +180,7 @@ func (p projection) member(name string, value json.RawMessage) (json.RawMessage,
 	return p.attribute(p.rt.Schema, a, value)
 }
 
-func (p projection) attribute(within *Schema, a *Attribute, value json.RawMessage) (json.RawMessage, error) {
+func (p projection) attribute(within *schema.Schema, a *schema.Attribute, value json.RawMessage) (json.RawMessage, error) {
 	if a == nil {
 		return nil, nil // of a deleted schema
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/leaverhq/leaver/internal/tenant"
-	"github.com/leaverhq/leaver/scim"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 func names(a answer) []string {
@@ -130,7 +130,7 @@ func TestProjection_SelectsAttributes(t *testing.T) {
 	p.declare("User", claimsSchema)
 	id := p.create("/Users", `{"userName":"ada","displayName":"Ada","name":{"givenName":"Ada","familyName":"L"},"emails":[{"type":"work","value":"a@b"}],
 		"`+enterprise+`":{"department":"Math","costCenter":"1"},"`+claims+`":{"hint":"h","pin":"1234","level":1}}`)
-	all := `"schemas":["` + scim.UserURN + `","` + enterprise + `","` + claims + `"],"id":"` + id + `"`
+	all := `"schemas":["` + schema.UserURN + `","` + enterprise + `","` + claims + `"],"id":"` + id + `"`
 	for query, want := range map[string]string{
 		"attributes=userName":                                       `{` + all + `,"userName":"ada"}`,
 		"attributes=NAME.givenname":                                 `{` + all + `,"name":{"givenName":"Ada"}}`,
@@ -138,7 +138,7 @@ func TestProjection_SelectsAttributes(t *testing.T) {
 		"attributes=" + enterprise + ":department":                  `{` + all + `,"` + enterprise + `":{"department":"Math"}}`,
 		"attributes=" + enterprise:                                  `{` + all + `,"` + enterprise + `":{"department":"Math","costCenter":"1"}}`,
 		"attributes=department":                                     `{` + all + `,"` + enterprise + `":{"department":"Math"}}`,
-		"attributes=" + scim.UserURN + ":displayName":               `{` + all + `,"displayName":"Ada"}`,
+		"attributes=" + schema.UserURN + ":displayName":             `{` + all + `,"displayName":"Ada"}`,
 		"attributes=" + claims + ":hint," + claims + ":pin":         `{` + all + `,"` + claims + `":{"hint":"h"}}`,
 		"excludedAttributes=meta,name,emails," + enterprise + ",id": `{` + all + `,"userName":"ada","displayName":"Ada","` + claims + `":{"level":1}}`,
 		"excludedAttributes=meta,name.familyName,emails.value," + enterprise + ":costCenter,displayName": `{` + all +

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const (
@@ -28,13 +30,13 @@ func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		w.Header().Set("Accept-Encoding", "identity")
 		return nil, failure(http.StatusUnsupportedMediaType,
-			"Content-Encoding "+clip(encoding)+" is not supported: send the body uncompressed")
+			"Content-Encoding "+schema.Clip(encoding)+" is not supported: send the body uncompressed")
 	}
 	if header := r.Header.Get("Content-Type"); header != "" {
 		media, _, err := mime.ParseMediaType(header)
 		if err != nil || (media != contentType && media != "application/json") {
 			return nil, failure(http.StatusUnsupportedMediaType,
-				"Content-Type must be "+contentType+" or application/json, got "+clip(header))
+				"Content-Type must be "+contentType+" or application/json, got "+schema.Clip(header))
 		}
 	}
 	stream := http.MaxBytesReader(w, r.Body, limit)
@@ -54,9 +56,9 @@ func (s *Server) readUpTo(w http.ResponseWriter, r *http.Request, limit int64) (
 		return nil, failure(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body must be at most %d MiB", limit>>20))
 	}
 	if err != nil {
-		return nil, badRequest(invalidSyntax, "failed to read the body: send the request again")
+		return nil, badRequest(schema.InvalidSyntax, "failed to read the body: send the request again")
 	}
-	return parseObject(body)
+	return schema.ParseObject(body)
 }
 
 // wantMessage returns an error if the body's schemas name another message. It accepts a
@@ -66,12 +68,12 @@ func wantMessage(body map[string]any, urn string) error {
 		if !strings.EqualFold(name, "schemas") {
 			continue
 		}
-		list := listOf(value)
+		list := schema.ListOf(value)
 		if len(list) > 0 && !slices.ContainsFunc(list, func(v any) bool {
 			text, ok := v.(string)
 			return ok && strings.EqualFold(text, urn)
 		}) {
-			return badRequest(invalidSyntax, "schemas must contain %s", urn)
+			return badRequest(schema.InvalidSyntax, "schemas must contain %s", urn)
 		}
 	}
 	return nil

@@ -7,17 +7,18 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-func location(rt *ResourceType, base string, id uuid.UUID) string {
+func location(rt *schema.ResourceType, base string, id uuid.UUID) string {
 	return base + rt.Endpoint + "/" + id.String()
 }
 
 // render encodes a resource for a response: the attributes that the server adds, then the
 // stored document unchanged. It omits the members of a group.
-func render(rt *ResourceType, base string, r *directory.Resource) []byte {
+func render(rt *schema.ResourceType, base string, r *directory.Resource) []byte {
 	b := make([]byte, 0, len(r.Document)+640)
 	b = append(b, `{"schemas":["`...)
 	b = append(b, rt.Schema.ID...)
@@ -25,21 +26,21 @@ func render(rt *ResourceType, base string, r *directory.Resource) []byte {
 		b = append(append(b, `","`...), urn...)
 	}
 	if r.Restricted() {
-		b = append(append(b, `","`...), LifecycleURN...)
+		b = append(append(b, `","`...), schema.LifecycleURN...)
 	}
 	b = append(b, `"],"id":"`...)
 	b = appendID(b, r.ID)
 	b = append(append(append(b, `","meta":{"resourceType":"`...), rt.Name...), `","created":"`...)
 	b = r.Created.UTC().AppendFormat(b, timeFormat)
 	b = r.Modified.UTC().AppendFormat(append(b, `","lastModified":"`...), timeFormat)
-	b = appendString(append(b, `","location":`...), location(rt, base, r.ID))
+	b = schema.AppendString(append(b, `","location":`...), location(rt, base, r.ID))
 	b = append(strconv.AppendInt(append(b, `,"version":"W/\"`...), r.Version, 10), `\""}`...)
 	for i := range rt.Schema.Attributes {
-		if a := &rt.Schema.Attributes[i]; a.edge && !a.unbounded {
+		if a := &rt.Schema.Attributes[i]; a.Edge && !a.Unbounded {
 			b = appendEdges(b, base, a, r.Edges)
 		}
 	}
-	if len(r.Groups) > 0 && attribute(rt.Schema.Attributes, "groups") != nil {
+	if len(r.Groups) > 0 && schema.FindAttribute(rt.Schema.Attributes, "groups") != nil {
 		b = append(b, `,"groups":`...)
 		separator := byte('[')
 		for _, g := range r.Groups {
@@ -58,7 +59,7 @@ func render(rt *ResourceType, base string, r *directory.Resource) []byte {
 	return append(append(b, ','), r.Document[1:]...)
 }
 
-func appendEdges(b []byte, base string, a *Attribute, edges []directory.Edge) []byte {
+func appendEdges(b []byte, base string, a *schema.Attribute, edges []directory.Edge) []byte {
 	n := 0
 	for _, e := range edges {
 		if e.Attribute != a.Name {
@@ -109,24 +110,24 @@ func appendLink(b []byte, base string, l link, keep func(sub string) bool) []byt
 		b = append(appendID(append(b, '"'), l.id), '"')
 	}
 	if member("$ref") {
-		b = appendString(b, base+l.endpoint+"/"+l.id.String())
+		b = schema.AppendString(b, base+l.endpoint+"/"+l.id.String())
 	}
 	if member("type") {
-		b = appendString(b, l.kind)
+		b = schema.AppendString(b, l.kind)
 	}
 	if l.display != "" && member("display") {
-		b = appendString(b, l.display)
+		b = schema.AppendString(b, l.display)
 	}
 	return append(b, '}')
 }
 
 func appendRestriction(b []byte, x *directory.Restriction) []byte {
-	b = append(append(append(b, `,"`...), LifecycleURN...), `":{"restrictedSince":"`...)
+	b = append(append(append(b, `,"`...), schema.LifecycleURN...), `":{"restrictedSince":"`...)
 	b = x.Since.UTC().AppendFormat(b, time.RFC3339Nano)
 	b = append(append(append(b, `","cause":"`...), x.Cause...), `","survivors":`...)
 	b = strconv.AppendInt(b, int64(x.Survivors), 10)
 	if x.WorkflowID != "" {
-		b = appendString(append(b, `,"workflowId":`...), x.WorkflowID)
+		b = schema.AppendString(append(b, `,"workflowId":`...), x.WorkflowID)
 	}
 	return append(b, '}')
 }

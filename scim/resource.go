@@ -14,6 +14,9 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/internal/textkey"
+	"github.com/leaverhq/leaver/scim/filter"
+	"github.com/leaverhq/leaver/scim/patch"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // resourceHandler serves one resource type. At the root its name is empty, and it queries
@@ -25,17 +28,17 @@ type resourceHandler struct {
 
 // resourceType returns the handler's resource type with the extensions of the caller's
 // tenant.
-func (h resourceHandler) resourceType(r *http.Request) (*ResourceType, error) {
+func (h resourceHandler) resourceType(r *http.Request) (*schema.ResourceType, error) {
 	types, err := h.types(r)
 	if err != nil {
 		return nil, err
 	}
-	return types[slices.IndexFunc(types, func(rt *ResourceType) bool { return rt.Name == h.name })], nil
+	return types[slices.IndexFunc(types, func(rt *schema.ResourceType) bool { return rt.Name == h.name })], nil
 }
 
-func readerFor(r *http.Request) reader {
+func readerFor(r *http.Request) patch.Reader {
 	profile := sessionOf(r).Tenant.Profile
-	return reader{strict: profile == tenant.ProfileStrict, skipsMembers: profile == tenant.ProfileOkta}
+	return patch.Reader{Strict: profile == tenant.ProfileStrict, SkipsMembers: profile == tenant.ProfileOkta}
 }
 
 func cause(r *http.Request, trigger lifecycle.Trigger) lifecycle.Cause {
@@ -75,9 +78,9 @@ func (h resourceHandler) createFrom(w http.ResponseWriter, r *http.Request, raw 
 	if err != nil {
 		return err
 	}
-	object, err := readerFor(r).resource(rt, raw)
+	object, err := readerFor(r).Resource(rt, raw)
 	if err == nil {
-		err = checkRequired(rt, object)
+		err = patch.CheckRequired(rt, object)
 	}
 	if err != nil {
 		return err
@@ -142,13 +145,13 @@ func (h resourceHandler) getOne(w http.ResponseWriter, r *http.Request) error {
 
 func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 	h.update(w, r, lifecycle.TriggerPut, func(
-		rt *ResourceType, raw map[string]any, pathID uuid.UUID,
+		rt *schema.ResourceType, raw map[string]any, pathID uuid.UUID,
 	) (lifecycle.Edit, error) {
 		// A body for another resource must not change this one (Keycloak #46658).
 		if !bodyIs(raw, pathID) {
-			return nil, badRequest(invalidValue, "id must be that of the path, %s", pathID)
+			return nil, badRequest(schema.InvalidValue, "id must be that of the path, %s", pathID)
 		}
-		object, err := readerFor(r).resource(rt, raw)
+		object, err := readerFor(r).Resource(rt, raw)
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +160,7 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return nil, err
 			}
-			after, err := h.edited(r, rt, current, original, clone(object).(Object), true)
+			after, err := h.edited(r, rt, current, original, schema.Clone(object).(schema.Object), true)
 			if err == nil {
 				// A PUT without members, which Okta sends to rename a group, keeps them (RFC 7644
 				// section 3.5.1).
@@ -170,12 +173,12 @@ func (h resourceHandler) replace(w http.ResponseWriter, r *http.Request) {
 
 func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 	h.update(w, r, lifecycle.TriggerPatch, func(
-		rt *ResourceType, raw map[string]any, _ uuid.UUID,
+		rt *schema.ResourceType, raw map[string]any, _ uuid.UUID,
 	) (lifecycle.Edit, error) {
-		if err := wantMessage(raw, patchURN); err != nil {
+		if err := wantMessage(raw, schema.PatchURN); err != nil {
 			return nil, err
 		}
-		operations, err := parsePatch(raw)
+		operations, err := patch.Parse(raw)
 		if err != nil {
 			return nil, err
 		}
@@ -184,10 +187,10 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return nil, err
 			}
-			match := func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error) {
+			match := func(added []uuid.UUID, where filter.Condition) ([]uuid.UUID, error) {
 				return tx.MatchMembers(r.Context(), current.ID, added, where)
 			}
-			object, members, err := patch(rt, readerFor(r), original, operations, match)
+			object, members, err := patch.Apply(rt, readerFor(r), original, operations, match)
 			if err != nil {
 				return nil, err
 			}
@@ -201,32 +204,32 @@ func (h resourceHandler) patch(w http.ResponseWriter, r *http.Request) {
 }
 
 func checkSize(r *directory.Resource) error {
-	if len(r.Document) > maxDocument {
-		return badRequest(invalidValue,
-			"the resource must be at most %d bytes without its members, got %d", maxDocument, len(r.Document))
+	if len(r.Document) > schema.MaxDocument {
+		return badRequest(schema.InvalidValue,
+			"the resource must be at most %d bytes without its members, got %d", schema.MaxDocument, len(r.Document))
 	}
 	return nil
 }
 
 // checkName returns an error if a unique name begins or ends with white space (RFC 8265
 // section 3.1), which people cannot see.
-func checkName(rt *ResourceType, o Object) error {
-	name, _ := o[rt.unique].(string)
+func checkName(rt *schema.ResourceType, o schema.Object) error {
+	name, _ := o[rt.Unique].(string)
 	if strings.TrimFunc(name, unicode.IsSpace) != name {
-		return badRequest(invalidValue, "%s must not begin or end with white space, got %q", rt.unique, clip(name))
+		return badRequest(schema.InvalidValue, "%s must not begin or end with white space, got %q", rt.Unique, schema.Clip(name))
 	}
 	return nil
 }
 
 // uniqueGroups reports whether the names of groups are unique. Microsoft's validator creates
 // the same group twice and expects a conflict.
-func uniqueGroups(r *http.Request, rt *ResourceType) bool {
+func uniqueGroups(r *http.Request, rt *schema.ResourceType) bool {
 	return rt.Name == directory.TypeGroup && sessionOf(r).Tenant.Profile == tenant.ProfileEntra
 }
 
 func claimGroupName(group *directory.Resource) error {
-	if len(group.Display) > maxName {
-		return badRequest(invalidValue, "displayName must be at most %d bytes, got %d", maxName, len(group.Display))
+	if len(group.Display) > schema.MaxName {
+		return badRequest(schema.InvalidValue, "displayName must be at most %d bytes, got %d", schema.MaxName, len(group.Display))
 	}
 	if group.Unique == nil {
 		group.Unique = make(map[string]string)
@@ -236,9 +239,9 @@ func claimGroupName(group *directory.Resource) error {
 }
 
 // givesMembers reports whether the body of a group has members, including an empty list.
-func givesMembers(rt *ResourceType, raw map[string]any) bool {
+func givesMembers(rt *schema.ResourceType, raw map[string]any) bool {
 	for key, value := range raw {
-		schema, name := rt.splitURN(key)
+		schema, name := rt.SplitURN(key)
 		if inner, ok := value.(map[string]any); ok && name == "" && schema == rt.Schema && givesMembers(rt, inner) {
 			return true
 		}
@@ -251,17 +254,17 @@ func givesMembers(rt *ResourceType, raw map[string]any) bool {
 
 // edited returns the resource after original is changed to object. replaced is set for a PUT.
 func (h resourceHandler) edited(
-	r *http.Request, rt *ResourceType, current *directory.Resource, original, object Object, replaced bool,
+	r *http.Request, rt *schema.ResourceType, current *directory.Resource, original, object schema.Object, replaced bool,
 ) (*directory.Resource, error) {
 	// A PUT without active does not lift a deactivation.
 	if replaced && original["active"] == false && object["active"] == nil {
 		object["active"] = false
 	}
 	// A required attribute that the stored resource already lacks must not block a change.
-	if err := checkRequired(rt, object); err != nil && checkRequired(rt, original) == nil {
+	if err := patch.CheckRequired(rt, object); err != nil && patch.CheckRequired(rt, original) == nil {
 		return nil, err
 	}
-	if err := settle(rt, original, object, replaced); err != nil {
+	if err := patch.CheckMutability(rt, original, object, replaced); err != nil {
 		return nil, err
 	}
 	after, err := toResource(readerFor(r), rt, object)
@@ -274,7 +277,7 @@ func (h resourceHandler) edited(
 		}
 	}
 	after.ID, after.Version, after.Created = current.ID, current.Version, current.Created
-	if rt.unique != "" && object[rt.unique] == original[rt.unique] {
+	if rt.Unique != "" && object[rt.Unique] == original[rt.Unique] {
 		after.UniqueName = current.UniqueName // valid even if a migration found a collision
 	} else if err := checkName(rt, object); err != nil {
 		return nil, err
@@ -290,10 +293,10 @@ func (h resourceHandler) edited(
 
 // difference returns the names of the attributes, except edges, in which two objects differ.
 // Numbers are compared as written, so that large integers do not become equal by rounding.
-func difference(rt *ResourceType, before, after Object) []string {
+func difference(rt *schema.ResourceType, before, after schema.Object) []string {
 	var changed []string
 	for name, value := range after {
-		if a := attribute(rt.Schema.Attributes, name); a != nil && (a.edge || a.discarded) {
+		if a := schema.FindAttribute(rt.Schema.Attributes, name); a != nil && (a.Edge || a.Discarded) {
 			continue
 		}
 		if !reflect.DeepEqual(before[name], value) {
@@ -301,7 +304,7 @@ func difference(rt *ResourceType, before, after Object) []string {
 		}
 	}
 	for name := range before {
-		if a := attribute(rt.Schema.Attributes, name); after[name] == nil && (a == nil || !a.edge) {
+		if a := schema.FindAttribute(rt.Schema.Attributes, name); after[name] == nil && (a == nil || !a.Edge) {
 			changed = append(changed, name)
 		}
 	}
@@ -311,14 +314,14 @@ func difference(rt *ResourceType, before, after Object) []string {
 // update handles PUT and PATCH. prepare reads the body once, before the resource is looked
 // up.
 func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger lifecycle.Trigger,
-	prepare func(rt *ResourceType, raw map[string]any, id uuid.UUID) (lifecycle.Edit, error),
+	prepare func(rt *schema.ResourceType, raw map[string]any, id uuid.UUID) (lifecycle.Edit, error),
 ) {
 	id, err := id(r)
 	var raw map[string]any
 	if err == nil {
 		raw, err = h.read(w, r)
 	}
-	var rt *ResourceType
+	var rt *schema.ResourceType
 	if err == nil {
 		rt, err = h.resourceType(r)
 	}
@@ -346,14 +349,14 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 }
 
 func (h resourceHandler) modified(
-	w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID,
+	w http.ResponseWriter, r *http.Request, rt *schema.ResourceType, id uuid.UUID,
 	trigger lifecycle.Trigger, edit lifecycle.Edit,
 ) error {
 	return h.modifiedBy(w, r, rt, id, cause(r, trigger), edit)
 }
 
 func (h resourceHandler) modifiedBy(
-	w http.ResponseWriter, r *http.Request, rt *ResourceType, id uuid.UUID,
+	w http.ResponseWriter, r *http.Request, rt *schema.ResourceType, id uuid.UUID,
 	by lifecycle.Cause, edit lifecycle.Edit,
 ) error {
 	p, err := projectionOf(r, rt)
@@ -375,7 +378,7 @@ func (h resourceHandler) modifiedBy(
 }
 
 func (h resourceHandler) modify(
-	r *http.Request, rt *ResourceType, id uuid.UUID, by lifecycle.Cause, edit lifecycle.Edit,
+	r *http.Request, rt *schema.ResourceType, id uuid.UUID, by lifecycle.Cause, edit lifecycle.Edit,
 ) (lifecycle.Result, error) {
 	return h.Lifecycle.Update(r.Context(), sessionOf(r).Tenant.ID, rt.Name, id, by,
 		func(tx *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
@@ -421,7 +424,7 @@ func (h resourceHandler) written(
 }
 
 // projectionOf returns the projection that the request's query asks for.
-func projectionOf(r *http.Request, rt *ResourceType) (projection, error) {
+func projectionOf(r *http.Request, rt *schema.ResourceType) (projection, error) {
 	if r.URL.RawQuery == "" {
 		return projection{rt: rt}, nil
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 func TestExtension_BehavesLikeBuiltInSchema(t *testing.T) {
@@ -19,7 +20,7 @@ func TestExtension_BehavesLikeBuiltInSchema(t *testing.T) {
 	p.declare("User", claimsSchema)
 	p.wantJSON(p.do("GET", "/Schemas/"+claims, "").body, `{"id":"`+claims+`","meta":{"resourceType":"Schema"}}`)
 	p.wantJSON(p.do("GET", "/Schemas/"+strings.ReplaceAll(claims, ":", "%3A"), "").body, `{"id":"`+claims+`"}`)
-	p.wantJSON(p.do("GET", "/ResourceTypes/User", "").body, `{"schemaExtensions":[{"schema":"`+enterprise+`"},{"schema":"`+scim.LifecycleURN+`"},{"schema":"`+claims+`","required":false}]}`)
+	p.wantJSON(p.do("GET", "/ResourceTypes/User", "").body, `{"schemaExtensions":[{"schema":"`+enterprise+`"},{"schema":"`+schema.LifecycleURN+`"},{"schema":"`+claims+`","required":false}]}`)
 	id := p.create("/Users", `{"userName":"ada","`+claims+`":{"badge":"B-1","scopes":["READ"],"serial":"s1","desk":{"floor":1,"room":"r1"},"pin":"1234"}}`)
 	path := "/Users/" + id
 	p.wantJSON(p.do("GET", path, "").body, `{"`+claims+`":{"scopes":["read"],"pin":"<absent>"}}`)
@@ -84,7 +85,7 @@ func TestExtension_InvalidSchemaIsRejected(t *testing.T) {
 		"the same URN in another case": strings.Replace(claimsSchema, claims, strings.ToUpper(claims[4:8])+claims[8:], 1),
 	} {
 		_, err := p.tenants.PutSchema(t.Context(), p.tenant.ID, tenant.Schema{ResourceType: "User", Definition: json.RawMessage(definition)}, scim.CheckDeclared)
-		var invalid *tenant.InvalidSchemaError
+		var invalid *schema.DeclarationError
 		if !errors.As(err, &invalid) {
 			t.Errorf("%s: %v, want an InvalidSchemaError", name, err)
 		}

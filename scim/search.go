@@ -9,6 +9,8 @@ import (
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/filter"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const (
@@ -53,10 +55,10 @@ func searchFromBody(raw map[string]any) (searchRequest, error) {
 	}
 	names := func(member string) ([]string, error) {
 		var names []string
-		for _, v := range listOf(members[member]) {
+		for _, v := range schema.ListOf(members[member]) {
 			name, ok := v.(string)
 			if !ok {
-				return nil, badRequest(invalidSyntax, "%s must be a string or an array of strings", member)
+				return nil, badRequest(schema.InvalidSyntax, "%s must be a string or an array of strings", member)
 			}
 			names = append(names, splitNames(name)...)
 		}
@@ -72,7 +74,7 @@ func searchFromBody(raw map[string]any) (searchRequest, error) {
 	}
 	for _, member := range []string{"filter", "sortby", "sortorder", "cursor"} {
 		if _, ok := members[member].(string); !ok && members[member] != nil {
-			return searchRequest{}, badRequest(invalidSyntax, "%s must be a string", member)
+			return searchRequest{}, badRequest(schema.InvalidSyntax, "%s must be a string", member)
 		}
 	}
 	return newSearch(func(name string) (string, bool) {
@@ -100,25 +102,25 @@ func newSearch(get func(string) (string, bool), attributes, excluded []string) (
 	case "descending":
 		q.descending = true
 	default:
-		return q, badRequest(invalidValue, "sortOrder must be ascending or descending, got %q", clip(order))
+		return q, badRequest(schema.InvalidValue, "sortOrder must be ascending or descending, got %q", schema.Clip(order))
 	}
 	var err error
 	text, indexed := get("startIndex")
 	if text != "" {
 		if q.start, err = parseCount(text); err != nil {
-			return q, badRequest(invalidValue, "startIndex must be an integer, got %q", clip(text))
+			return q, badRequest(schema.InvalidValue, "startIndex must be an integer, got %q", schema.Clip(text))
 		}
 	}
 	if indexed && q.byCursor {
-		return q, badRequest(invalidCursor, "cursor and startIndex are mutually exclusive")
+		return q, badRequest(schema.InvalidCursor, "cursor and startIndex are mutually exclusive")
 	}
 	if text, _ := get("count"); text != "" {
 		if q.count, err = parseCount(text); err != nil {
-			scimType := invalidValue
+			scimType := schema.InvalidValue
 			if q.byCursor {
-				scimType = invalidCount
+				scimType = schema.InvalidCount
 			}
-			return q, badRequest(scimType, "count must be an integer, got %q", clip(text))
+			return q, badRequest(scimType, "count must be an integer, got %q", schema.Clip(text))
 		}
 	}
 	q.start, q.count = max(q.start, 1), min(max(q.count, 0), maxCount)
@@ -136,7 +138,7 @@ func parseCount(text string) (int, error) {
 
 // query resolves a search against resource types. At the root, a type that lacks an
 // attribute of the filter matches nothing; it is an error if every type lacks it.
-func (q searchRequest) query(types []*ResourceType) (directory.Query, error) {
+func (q searchRequest) query(types []*schema.ResourceType) (directory.Query, error) {
 	out := directory.Query{Offset: q.start - 1, Limit: q.count, Sorted: q.sortBy != "", Descending: q.descending}
 	var failed, unsortable error
 	sortable := false
@@ -144,7 +146,7 @@ func (q searchRequest) query(types []*ResourceType) (directory.Query, error) {
 		selection := directory.Selection{Type: rt.Name}
 		var err error
 		if q.filter != "" {
-			if selection.Where, err = parseFilter(rt, q.filter); err != nil {
+			if selection.Where, err = filter.Parse(rt, q.filter); err != nil {
 				failed = err
 				continue
 			}
@@ -167,30 +169,30 @@ func (q searchRequest) query(types []*ResourceType) (directory.Query, error) {
 }
 
 // parseSort resolves sortBy (RFC 7644 section 3.4.2.3).
-func parseSort(rt *ResourceType, path string) (*directory.Field, error) {
-	tokens, err := scanFilter(path + " pr")
+func parseSort(rt *schema.ResourceType, path string) (*filter.Field, error) {
+	tokens, err := filter.ScanFilter(path + " pr")
 	if err != nil || len(tokens) != 2 {
-		return nil, badRequest(invalidValue, "sortBy must be the path of an attribute, got %q", clip(path))
+		return nil, badRequest(schema.InvalidValue, "sortBy must be the path of an attribute, got %q", schema.Clip(path))
 	}
-	condition, err := parseFilter(rt, path+" pr")
+	condition, err := filter.Parse(rt, path+" pr")
 	if err != nil {
-		return nil, badRequest(invalidValue, "sortBy: resources of type %s cannot be sorted by %q", rt.Name, clip(path))
+		return nil, badRequest(schema.InvalidValue, "sortBy: resources of type %s cannot be sorted by %q", rt.Name, schema.Clip(path))
 	}
-	compare, ok := condition.(directory.Compare)
+	compare, ok := condition.(filter.Compare)
 	if !ok {
-		return nil, badRequest(invalidValue, "sortBy must be the path of an attribute, got %q", clip(path))
+		return nil, badRequest(schema.InvalidValue, "sortBy must be the path of an attribute, got %q", schema.Clip(path))
 	}
 	return &compare.Field, nil
 }
 
 // selected returns the resource types that the handler serves: its own, or all at the root.
-func (h resourceHandler) selected(r *http.Request) ([]*ResourceType, error) {
+func (h resourceHandler) selected(r *http.Request) ([]*schema.ResourceType, error) {
 	types, err := h.types(r)
 	if err != nil || h.name == "" {
 		return types, err
 	}
 	rt, err := h.resourceType(r)
-	return []*ResourceType{rt}, err
+	return []*schema.ResourceType{rt}, err
 }
 
 // list handles a GET with a query.
@@ -208,7 +210,7 @@ func (h resourceHandler) list(w http.ResponseWriter, r *http.Request) {
 func (h resourceHandler) search(w http.ResponseWriter, r *http.Request) {
 	raw, err := h.readObject(w, r)
 	if err == nil {
-		err = wantMessage(raw, searchURN)
+		err = wantMessage(raw, schema.SearchURN)
 	}
 	var q searchRequest
 	if err == nil {
@@ -247,7 +249,7 @@ func (h resourceHandler) find(w http.ResponseWriter, r *http.Request, q searchRe
 	}
 	page, err := h.Directory.List(r.Context(), sessionOf(r).Tenant.ID, query)
 	if errors.Is(err, database.ErrStatementTimeout) {
-		return badRequest(tooMany, "the query exceeded the time limit: use a narrower filter")
+		return badRequest(schema.TooMany, "the query exceeded the time limit: use a narrower filter")
 	}
 	if err != nil {
 		return err

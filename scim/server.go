@@ -21,6 +21,7 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const strangersPerSecond = 50
@@ -55,7 +56,7 @@ type Server struct {
 	limits limits
 	// strangers limits all requests for public discovery without a token.
 	strangers *rate.Limiter
-	schemas   *cache.Cache[schemaKey, []*ResourceType]
+	schemas   *cache.Cache[schemaKey, []*schema.ResourceType]
 	// large limits the bodies over maxBody that are in memory at a time.
 	large *bodies
 	// resources serves the routes without authentication, for the operations of a bulk
@@ -67,7 +68,7 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{
 		Config: c, limits: newLimits(), strangers: rate.NewLimiter(strangersPerSecond, strangersPerSecond),
-		schemas: cache.New[schemaKey, []*ResourceType](maxSchemaCache, 0), large: newBodies(),
+		schemas: cache.New[schemaKey, []*schema.ResourceType](maxSchemaCache, 0), large: newBodies(),
 	}
 	s.resources = s.routes(func(next http.Handler) http.Handler { return next })
 	return s
@@ -91,7 +92,7 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 	r.MethodNotAllowed(guard(s.methodNotAllowed(r)).ServeHTTP)
 	r.Group(func(r chi.Router) {
 		r.Use(guard)
-		for _, rt := range ResourceTypes(nil) {
+		for _, rt := range schema.ResourceTypes(nil) {
 			h := resourceHandler{Server: s, name: rt.Name}
 			r.Get(rt.Endpoint, h.list)
 			r.Post(rt.Endpoint, h.create)
@@ -180,10 +181,10 @@ type schemaKey struct {
 const maxSchemaCache = 1000
 
 // types returns the resource types with the extensions of the caller's tenant.
-func (s *Server) types(r *http.Request) ([]*ResourceType, error) {
+func (s *Server) types(r *http.Request) ([]*schema.ResourceType, error) {
 	of := sessionOf(r).Tenant
-	return s.schemas.Get(r.Context(), schemaKey{of.ID, of.SchemaVersion}, func(ctx context.Context) ([]*ResourceType, error) {
-		var extensions []*Extension
+	return s.schemas.Get(r.Context(), schemaKey{of.ID, of.SchemaVersion}, func(ctx context.Context) ([]*schema.ResourceType, error) {
+		var extensions []*schema.Extension
 		if of.SchemaVersion > 0 {
 			declared, err := s.Tenants.Schemas(ctx, of.ID)
 			if err != nil {
@@ -193,6 +194,6 @@ func (s *Server) types(r *http.Request) ([]*ResourceType, error) {
 				return nil, err
 			}
 		}
-		return ResourceTypes(extensions), nil
+		return schema.ResourceTypes(extensions), nil
 	})
 }

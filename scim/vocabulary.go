@@ -6,18 +6,19 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // Vocabulary returns the schema attributes that mapping rules may use: those that are
 // stored in documents and not secret.
 func Vocabulary(declared []tenant.Schema) (mapping.Vocabulary, error) {
-	v := mapping.Vocabulary{EnterpriseURN: EnterpriseURN, Claims: make(map[string][]mapping.Attribute)}
-	for _, rt := range ResourceTypes(nil) {
+	v := mapping.Vocabulary{EnterpriseURN: schema.EnterpriseURN, Claims: make(map[string][]mapping.Attribute)}
+	for _, rt := range schema.ResourceTypes(nil) {
 		switch rt.Name {
 		case directory.TypeUser:
 			v.User = words(rt.Schema.Attributes)
 			for _, extension := range rt.Extensions {
-				if extension.ID == EnterpriseURN {
+				if extension.ID == schema.EnterpriseURN {
 					v.Enterprise = words(extension.Attributes)
 				}
 			}
@@ -29,7 +30,7 @@ func Vocabulary(declared []tenant.Schema) (mapping.Vocabulary, error) {
 		if d.ResourceType == directory.TypeGroup {
 			continue
 		}
-		extension, err := ParseExtension(d.ResourceType, d.Definition)
+		extension, err := schema.ParseExtension(d.ResourceType, d.Definition)
 		if err != nil {
 			return v, fmt.Errorf("read schema %s: %w", d.URN, err)
 		}
@@ -38,10 +39,10 @@ func Vocabulary(declared []tenant.Schema) (mapping.Vocabulary, error) {
 	return v, nil
 }
 
-func words(attributes []Attribute) []mapping.Attribute {
+func words(attributes []schema.Attribute) []mapping.Attribute {
 	var found []mapping.Attribute
 	for _, a := range attributes {
-		if a.edge || a.discarded || a.Returned == Never || (a.Mutability == ReadOnly && a.Type == TypeComplex) {
+		if a.Edge || a.Discarded || a.Returned == schema.Never || (a.Mutability == schema.ReadOnly && a.Type == schema.TypeComplex) {
 			continue
 		}
 		found = append(found, mapping.Attribute{

@@ -15,6 +15,7 @@ import (
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/mapping"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 func (s *Server) listIssuers(w http.ResponseWriter, r *http.Request) {
@@ -82,7 +83,7 @@ func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
 			func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
 				checked, err := s.CheckSchema(declared, existing)
 				if err == nil && checked.URN != urn(r) {
-					err = &tenant.InvalidSchemaError{Path: "id", Reason: "must be the URN in the path"}
+					err = &schema.DeclarationError{Path: "id", Reason: "must be the URN in the path"}
 				}
 				if err != nil {
 					return checked, err

@@ -44,7 +44,7 @@ type App struct {
 	tenants    *tenant.Store
 	auth       *auth.Store
 	Lifecycle  *lifecycle.Writer
-	// entitlements is shared because it caches compiled rules.
+	// Entitlements is shared because it caches compiled rules.
 	Entitlements *entitlement.Store
 	Signals      *ssf.Store // shared because it caches the signing keys
 }

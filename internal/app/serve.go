@@ -194,7 +194,7 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// codec returns the handler of the codec server, which decodes payloads for the Temporal UI. It
+// Codec returns the handler of the codec server, which decodes payloads for the Temporal UI. It
 // does not encode, because workers would accept the result as leaver's own payloads. It allows
 // only browsers with a configured origin; a proxy in front of it must authenticate the callers.
 func (a *App) Codec() http.Handler {

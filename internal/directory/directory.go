@@ -10,20 +10,22 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/fault"
+	"github.com/leaverhq/leaver/scim/patch"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // The resource types.
 const (
-	TypeUser  = "User"
-	TypeGroup = "Group"
-	TypeAgent = "Agent"
+	TypeUser  = schema.User
+	TypeGroup = schema.Group
+	TypeAgent = schema.Agent
 )
 
 // The attributes that are stored as edges instead of in the document.
 const (
-	EdgeMembers = "members" // Group → User, Agent or Group
-	EdgeOwners  = "owners"  // Agent → User or Group
-	EdgeParent  = "parent"  // Agent → Agent
+	EdgeMembers = schema.Members // Group → User, Agent or Group
+	EdgeOwners  = schema.Owners  // Agent → User or Group
+	EdgeParent  = schema.Parent  // Agent → Agent
 )
 
 // The errors of this package.
@@ -67,7 +69,7 @@ type Resource struct {
 	// their number is not bounded; see [Store.Members].
 	Edges []Edge
 	// Members changes a group's members. For writes only.
-	Members Delta
+	Members patch.Delta
 	// Restriction is not nil if decisions deny the resource, regardless of Active.
 	Restriction *Restriction
 	// Groups are the groups that contain the resource; the type is direct or indirect.

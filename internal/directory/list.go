@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/scim/filter"
 )
 
 // Query selects a page of resources.
@@ -28,8 +29,8 @@ type Query struct {
 // Selection is one resource type of a query.
 type Selection struct {
 	Type  string
-	Where Condition // nil selects all
-	Sort  *Field    // nil if the type has no such attribute
+	Where filter.Condition // nil selects all
+	Sort  *filter.Field    // nil if the type has no such attribute
 }
 
 // Position is the place of a resource in the order of a query.
@@ -128,7 +129,7 @@ func (s *Store) page(ctx context.Context, tenant uuid.UUID, q Query, b *builder,
 
 // isLookup reports whether one lookup in a unique index answers the query.
 func (q Query) isLookup() bool {
-	_, bare := q.From[0].Where.(Compare)
+	_, bare := q.From[0].Where.(filter.Compare)
 	return bare && q.findsOne()
 }
 
@@ -161,12 +162,12 @@ func (q Query) findsOne() bool {
 	return len(q.From) == 1 && q.Offset == 0 && q.Limit > 0 && !q.Sorted && one(q.From[0].Where)
 }
 
-func one(c Condition) bool {
+func one(c filter.Condition) bool {
 	switch c := c.(type) {
-	case And:
+	case filter.And:
 		return one(c.Left) || one(c.Right)
-	case Compare:
-		return c.Op == Eq && c.Value != nil && (c.Field.Place == InUniqueName || c.Field.Place == InID)
+	case filter.Compare:
+		return c.Op == filter.Eq && c.Value != nil && (c.Field.Place == filter.InUniqueName || c.Field.Place == filter.InID)
 	}
 	return false
 }
@@ -225,13 +226,13 @@ func (b *builder) sortKey(q Query) (sortKey, error) {
 	return key, nil
 }
 
-func (b *builder) sortValue(f Field) (sql, sqlType string, err error) {
+func (b *builder) sortValue(f filter.Field) (sql, sqlType string, err error) {
 	switch f.Place {
-	case InEdges, InGroups, InSchemas:
+	case filter.InEdges, filter.InGroups, filter.InSchemas:
 		return "", "", fmt.Errorf("%w: %s is not sortable", ErrUnsortable, f.Path[0])
-	case InUniqueName:
+	case filter.InUniqueName:
 		return "r.unique_name", `text collate "C"`, nil // resources_unique_name
-	case InDocument:
+	case filter.InDocument:
 	default:
 		return cast(b.column(f), f)
 	}
@@ -248,15 +249,15 @@ func (b *builder) sortValue(f Field) (sql, sqlType string, err error) {
 		" order by (e.element ->> 'primary') = 'true' desc nulls last, n limit 1)", f)
 }
 
-func cast(sql string, f Field) (value, cast string, err error) {
+func cast(sql string, f filter.Field) (value, cast string, err error) {
 	switch f.Kind {
-	case Number:
+	case filter.Number:
 		return "(" + sql + ")::numeric", "numeric", nil
-	case Time:
+	case filter.Time:
 		return "(" + sql + ")::timestamptz", "timestamptz", nil
-	case Complex:
+	case filter.Complex:
 		return "", "", fmt.Errorf("%w: a complex attribute has no value to sort by; name a sub-attribute", ErrUnsortable)
-	case Boolean:
+	case filter.Boolean:
 		return "(" + sql + ")::boolean", "boolean", nil
 	default:
 	}

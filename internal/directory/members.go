@@ -8,13 +8,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/scim/filter"
 )
 
 // MatchMembers returns the members of a group, and the resources that are about to be added
 // to it, that meet a condition. The condition's fields are those of the edge: value, type and
 // display.
 func MatchMembers(ctx context.Context, on database.Batcher, tenant, group uuid.UUID, added []uuid.UUID,
-	where Condition,
+	where filter.Condition,
 ) ([]uuid.UUID, error) {
 	if added == nil {
 		added = []uuid.UUID{}

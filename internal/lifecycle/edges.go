@@ -8,6 +8,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // maxParents bounds the nesting depth of agents.
@@ -94,7 +95,7 @@ const edgesSQL = `
 	   and not exists (select 1 from named n where n.wanted and n.target_id = e.target_id)`
 
 // edgesBetween returns how the edges of two versions differ; before is nil for a new
-// resource. Errors: directory.UnknownTargetError, directory.ErrParents.
+// resource. Errors: schema.UnknownTargetError, directory.ErrParents.
 func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resource) (edgeChange, error) {
 	w := wanted(before, after)
 	for _, skipped := range after.Members.Skipped {
@@ -115,7 +116,7 @@ func (tx *Tx) edgesBetween(ctx context.Context, before, after *directory.Resourc
 			case !allowed && after.Members.SkipUnknown && e.attribute == directory.EdgeMembers:
 				tx.ignore("members: " + e.target.String())
 			case !allowed && refused == nil:
-				refused = &directory.UnknownTargetError{Attribute: e.attribute, Value: e.target.String()}
+				refused = &schema.UnknownTargetError{Attribute: e.attribute, Value: e.target.String()}
 			case added:
 				c.added = append(c.added, e)
 			default:

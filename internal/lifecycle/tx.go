@@ -11,6 +11,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/filter"
 )
 
 // Cause is the trigger and the actor of a change.
@@ -56,7 +57,7 @@ func inLocked(on database.Batcher, tenant uuid.UUID, by Cause, r *directory.Lock
 // MatchMembers returns the members of a group, and the resources that are about to be
 // added to it, that meet a condition.
 func (tx *Tx) MatchMembers(ctx context.Context, group uuid.UUID, added []uuid.UUID,
-	where directory.Condition,
+	where filter.Condition,
 ) ([]uuid.UUID, error) {
 	return directory.MatchMembers(ctx, tx.on, tx.tenant, group, added, where)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/fault"
+	"github.com/leaverhq/leaver/scim/patch"
 )
 
 // Writer commits changes of resources with their restrictions and events, and then starts
@@ -43,7 +44,7 @@ type Result struct {
 }
 
 // Create stores a new resource under a new ID.
-// Errors: directory.ErrNameTaken, directory.UnknownTargetError, directory.ErrParents.
+// Errors: directory.ErrNameTaken, schema.UnknownTargetError, directory.ErrParents.
 func (w *Writer) Create(ctx context.Context, tenant uuid.UUID, r *directory.Resource, by Cause) (Result, error) {
 	r.ID, r.Version, r.Created = newID(), 1, now()
 	r.Modified = r.Created
@@ -239,7 +240,7 @@ func taken(err error) error {
 // stored returns the resource as c stored it.
 func (c *change) stored(by Cause, before *directory.Resource) *directory.Resource {
 	r := *c.after
-	r.Members, r.Unique, r.Changed = directory.Delta{}, nil, nil
+	r.Members, r.Unique, r.Changed = patch.Delta{}, nil, nil
 	if before != nil {
 		// before has the types and names of the edge targets; c does not.
 		r.Edges, r.Groups, r.Restriction = before.Edges, before.Groups, before.Restriction

@@ -1,4 +1,4 @@
-package directory
+package filter
 
 import (
 	"encoding/json"
@@ -9,17 +9,17 @@ import (
 
 // Matches reports whether a condition holds for a JSON resource, or for one element of a
 // multi-valued attribute, as in the value filters of PATCH paths.
-func Matches(c Condition, object map[string]any) bool {
+func Match(c Condition, object map[string]any) bool {
 	switch c := c.(type) {
 	case And:
-		return Matches(c.Left, object) && Matches(c.Right, object)
+		return Match(c.Left, object) && Match(c.Right, object)
 	case Or:
-		return Matches(c.Left, object) || Matches(c.Right, object)
+		return Match(c.Left, object) || Match(c.Right, object)
 	case Not:
-		return !Matches(c.Inner, object)
+		return !Match(c.Inner, object)
 	case Element:
 		for _, element := range elements(lookup(object, c.Field.Path)) {
-			if members, ok := element.(map[string]any); ok && Matches(c.Where, members) {
+			if members, ok := element.(map[string]any); ok && Match(c.Where, members) {
 				return true
 			}
 		}
@@ -108,7 +108,7 @@ func matchesValue(c Compare, value any) bool {
 		if !ok {
 			return false
 		}
-		return matchesText(c.Op, c.Field.key(text), c.Field.key(wanted))
+		return matchesText(c.Op, c.Field.Key(text), c.Field.Key(wanted))
 	}
 	return false
 }

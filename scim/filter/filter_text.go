@@ -1,4 +1,4 @@
-package scim
+package filter
 
 import (
 	"encoding/json"
@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // Limits that are checked before the parser runs. Without them, nested parentheses cause
@@ -15,15 +17,15 @@ const (
 	maxFilterDepth  = 32   // parentheses and brackets
 )
 
-// token is a piece of a filter: a word, a quoted string with its quotes, or
+// Token is a piece of a filter: a word, a quoted string with its quotes, or
 // one of ( ) [ ].
-type token string
+type Token string
 
-func (t token) isString() bool { return t != "" && t[0] == '"' }
+func (t Token) isString() bool { return t != "" && t[0] == '"' }
 
-func (t token) isWord() bool { return t != "" && !strings.Contains(`"()[]`, string(t[:1])) }
+func (t Token) isWord() bool { return t != "" && !strings.Contains(`"()[]`, string(t[:1])) }
 
-func (t token) isOperator() bool {
+func (t Token) isOperator() bool {
 	switch strings.ToLower(string(t)) {
 	case "eq", "ne", "co", "sw", "ew", "gt", "ge", "lt", "le":
 		return true
@@ -31,16 +33,16 @@ func (t token) isOperator() bool {
 	return false
 }
 
-func (t token) is(word string) bool { return strings.EqualFold(string(t), word) }
+func (t Token) is(word string) bool { return strings.EqualFold(string(t), word) }
 
-// scanFilter splits a filter into tokens and checks the limits. It rejects words that begin
+// ScanFilter splits a filter into tokens and checks the limits. It rejects words that begin
 // with a quotation mark other than the double quote, because values are JSON.
-func scanFilter(filter string) ([]token, error) {
+func ScanFilter(filter string) ([]Token, error) {
 	if len(filter) > maxFilterLength {
-		return nil, violationf(invalidFilter,
+		return nil, schema.Errorf(schema.InvalidFilter,
 			"the filter must be at most %d bytes, got %d", maxFilterLength, len(filter))
 	}
-	var tokens []token
+	var tokens []Token
 	depth := 0
 	for i := 0; i < len(filter); {
 		switch c := filter[i]; c {
@@ -48,23 +50,23 @@ func scanFilter(filter string) ([]token, error) {
 			i++
 		case '(', '[':
 			if depth++; depth > maxFilterDepth {
-				return nil, violationf(invalidFilter,
+				return nil, schema.Errorf(schema.InvalidFilter,
 					"the filter must be nested at most %d levels deep", maxFilterDepth)
 			}
-			tokens = append(tokens, token(c))
+			tokens = append(tokens, Token(c))
 			i++
 		case ')', ']':
 			if depth--; depth < 0 {
-				return nil, violationf(invalidFilter, "unbalanced %q in the filter at byte %d", c, i)
+				return nil, schema.Errorf(schema.InvalidFilter, "unbalanced %q in the filter at byte %d", c, i)
 			}
-			tokens = append(tokens, token(c))
+			tokens = append(tokens, Token(c))
 			i++
 		case '"':
 			end := endOfString(filter, i)
 			if end < 0 {
-				return nil, violationf(invalidFilter, "unterminated string in the filter at byte %d", i)
+				return nil, schema.Errorf(schema.InvalidFilter, "unterminated string in the filter at byte %d", i)
 			}
-			tokens = append(tokens, token(filter[i:end]))
+			tokens = append(tokens, Token(filter[i:end]))
 			i = end
 		default:
 			end := i
@@ -73,18 +75,18 @@ func scanFilter(filter string) ([]token, error) {
 			}
 			first, _ := utf8.DecodeRuneInString(filter[i:])
 			if strings.ContainsRune("'`‘’‚“”„«»", first) {
-				return nil, violationf(invalidFilter,
-					"filter strings must be in double quotes, got %s", clip(filter[i:end]))
+				return nil, schema.Errorf(schema.InvalidFilter,
+					"filter strings must be in double quotes, got %s", schema.Clip(filter[i:end]))
 			}
-			tokens = append(tokens, token(filter[i:end]))
+			tokens = append(tokens, Token(filter[i:end]))
 			i = end
 		}
 	}
 	if depth != 0 {
-		return nil, violationf(invalidFilter, "missing closing bracket in the filter")
+		return nil, schema.Errorf(schema.InvalidFilter, "missing closing bracket in the filter")
 	}
 	if len(tokens) == 0 {
-		return nil, violationf(invalidFilter, "the filter is empty")
+		return nil, schema.Errorf(schema.InvalidFilter, "the filter is empty")
 	}
 	return tokens, nil
 }
@@ -104,14 +106,14 @@ func endOfString(s string, start int) int {
 
 // normalize formats tokens for filter-parser. It quotes unquoted values such as Entra's
 // externalId eq jyoung, which filter-parser rejects.
-func normalize(tokens []token) string {
+func normalize(tokens []Token) string {
 	var b strings.Builder
 	for i, t := range tokens {
 		if i > 0 && needsBlank(tokens[i-1], t) {
 			b.WriteByte(' ')
 		}
 		if i > 0 && tokens[i-1].isOperator() && t.isWord() && !isLiteral(t) {
-			b.Write(appendString(nil, string(t)))
+			b.Write(schema.AppendString(nil, string(t)))
 			continue
 		}
 		b.WriteString(string(t))
@@ -119,41 +121,41 @@ func normalize(tokens []token) string {
 	return b.String()
 }
 
-func needsBlank(before, after token) bool {
+func needsBlank(before, after Token) bool {
 	return before != "(" && after != ")" && (after != "(" || !before.is("not"))
 }
 
 // isLiteral reports whether a token is true, false, null or a JSON number; 00123 is a word.
-func isLiteral(t token) bool {
+func isLiteral(t Token) bool {
 	return json.Valid([]byte(strings.ToLower(string(t))))
 }
 
-// bracket is a value filter with the comparison after it:
+// Bracket is a value filter with the comparison after it:
 // emails[type eq "work"], emails[type eq "work"].value eq "x" or …].value pr.
-type bracket struct {
-	attribute token
-	inner     []token
-	behind    []token
+type Bracket struct {
+	attribute Token
+	Inner     []Token
+	behind    []Token
 }
 
 // liftBrackets replaces each value filter with a presence test (pr) of a placeholder
 // attribute, whose name does not occur in the filter, and returns the value filters by
 // placeholder.
-func liftBrackets(tokens []token) (outer []token, lifted map[string]bracket, err error) {
+func liftBrackets(tokens []Token) (outer []Token, lifted map[string]Bracket, err error) {
 	if !slices.Contains(tokens, "[") {
 		return tokens, nil, nil
 	}
 	name := "v"
-	for slices.ContainsFunc(tokens, func(t token) bool { return strings.Contains(string(t), name) }) {
+	for slices.ContainsFunc(tokens, func(t Token) bool { return strings.Contains(string(t), name) }) {
 		name += "v"
 	}
-	lifted = make(map[string]bracket)
+	lifted = make(map[string]Bracket)
 	for len(tokens) > 0 {
 		if len(tokens) < 2 || tokens[1] != "[" || !tokens[0].isWord() {
 			outer, tokens = append(outer, tokens[0]), tokens[1:]
 			continue
 		}
-		b, rest, err := cutBracket(tokens)
+		b, rest, err := CutBracket(tokens)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -161,19 +163,19 @@ func liftBrackets(tokens []token) (outer []token, lifted map[string]bracket, err
 		case len(rest) > 0 && rest[0].is("pr"):
 			rest = rest[1:] // pr adds nothing: a matching element is present
 		case len(rest) > 1 && rest[0][0] == '.' && rest[1].is("pr"):
-			b.behind, rest = []token{rest[0][1:], "pr"}, rest[2:]
+			b.behind, rest = []Token{rest[0][1:], "pr"}, rest[2:]
 		case len(rest) > 2 && rest[0][0] == '.' && rest[1].isOperator():
-			b.behind, rest = append([]token{rest[0][1:]}, rest[1:3]...), rest[3:]
+			b.behind, rest = append([]Token{rest[0][1:]}, rest[1:3]...), rest[3:]
 		}
 		standIn := fmt.Sprintf("%s%d", name, len(lifted))
 		lifted[standIn] = b
-		outer, tokens = append(outer, token(standIn), "pr"), rest
+		outer, tokens = append(outer, Token(standIn), "pr"), rest
 	}
 	return outer, lifted, nil
 }
 
-// cutBracket splits tokens that begin with attribute[…] after the closing bracket.
-func cutBracket(tokens []token) (b bracket, rest []token, err error) {
+// CutBracket splits tokens that begin with attribute[…] after the closing bracket.
+func CutBracket(tokens []Token) (b Bracket, rest []Token, err error) {
 	depth := 0
 	for i, t := range tokens {
 		switch t {
@@ -181,9 +183,9 @@ func cutBracket(tokens []token) (b bracket, rest []token, err error) {
 			depth++
 		case "]":
 			if depth--; depth == 0 {
-				return bracket{attribute: tokens[0], inner: tokens[2:i]}, tokens[i+1:], nil
+				return Bracket{attribute: tokens[0], Inner: tokens[2:i]}, tokens[i+1:], nil
 			}
 		}
 	}
-	return b, nil, violationf(invalidFilter, "missing closing bracket in the filter")
+	return b, nil, schema.Errorf(schema.InvalidFilter, "missing closing bracket in the filter")
 }

@@ -1,14 +1,12 @@
-package scim
+package schema
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 )
 
 // Object is a resource or a complex value that conforms to its schema. Names are
@@ -16,31 +14,12 @@ import (
 // those, and absent attributes have no key.
 type Object = map[string]any
 
-// isCommon reports whether name is a common attribute (RFC 7643 section 3.1) that the server sets.
-func isCommon(name string) bool {
+// IsCommon reports whether name is a common attribute (RFC 7643 section 3.1) that the server sets.
+func IsCommon(name string) bool {
 	return strings.EqualFold(name, "id") || strings.EqualFold(name, "meta") || strings.EqualFold(name, "schemas")
 }
 
-// isName reports whether an attribute is shown as a name in lists, terminals and reports.
-func isName(a *Attribute) bool {
-	switch a.Name {
-	case "userName", "agentUserName", "displayName", "nickName", "externalId",
-		"familyName", "givenName", "middleName", "honorificPrefix", "honorificSuffix":
-		return true
-	}
-	return false
-}
-
-// misleads reports whether a character moves the cursor or changes the direction of the
-// text: C0 and C1 controls, line and paragraph separators, and the embeddings, overrides
-// and isolates of Unicode's annex 9. Directional marks, which right-to-left names need, are
-// not included.
-func misleads(r rune) bool {
-	return unicode.IsControl(r) || r == 0x2028 || r == 0x2029 ||
-		(r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
-}
-
-func isNumber(n json.Number, t Type) bool {
+func IsNumber(n json.Number, t Type) bool {
 	if len(n) > maxNumber || (t == TypeInteger && strings.ContainsAny(n.String(), ".eE")) {
 		return false
 	}
@@ -50,8 +29,8 @@ func isNumber(n json.Number, t Type) bool {
 	return err == nil && (f != 0 || !strings.ContainsAny(mantissa, "123456789"))
 }
 
-// parseTime parses a dateTime (RFC 7643 section 2.3.5) that PostgreSQL also accepts.
-func parseTime(s string) (time.Time, error) {
+// ParseTime parses a dateTime (RFC 7643 section 2.3.5) that PostgreSQL also accepts.
+func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
 		return t, err
@@ -72,19 +51,8 @@ func parseTime(s string) (time.Time, error) {
 	return t, nil
 }
 
-// isBase64 reports whether s is base64 or base64url (RFC 7643 section 2.3.6), with or without padding.
-func isBase64(s string) bool {
-	s = strings.TrimRight(s, "=")
-	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-		if _, err := encoding.DecodeString(s); err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// listOf returns the elements of a list, or any other value as a list of one; nil has none.
-func listOf(value any) []any {
+// ListOf returns the elements of a list, or any other value as a list of one; nil has none.
+func ListOf(value any) []any {
 	switch v := value.(type) {
 	case nil:
 		return nil
@@ -94,19 +62,19 @@ func listOf(value any) []any {
 	return []any{value}
 }
 
-// clone returns a deep copy of a value, so that a failed PATCH does not change the original.
-func clone(v any) any {
+// Clone returns a deep copy of a value, so that a failed PATCH does not change the original.
+func Clone(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for key, inner := range v {
-			out[key] = clone(inner)
+			out[key] = Clone(inner)
 		}
 		return out
 	case []any:
 		out := slices.Clone(v)
 		for i := range out {
-			out[i] = clone(out[i])
+			out[i] = Clone(out[i])
 		}
 		return out
 	}

@@ -1,18 +1,16 @@
-package scim
+package schema
 
 import (
 	"fmt"
 	"slices"
-
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 func completeAll(attributes []Attribute, path string, inside bool) error {
 	for i := range attributes {
 		at := fmt.Sprintf("%s[%d]", path, i)
-		if attribute(attributes[:i], attributes[i].Name) != nil {
-			return &tenant.InvalidSchemaError{
-				Path: at + ".name", Reason: fmt.Sprintf("duplicate name %q", clip(attributes[i].Name)),
+		if FindAttribute(attributes[:i], attributes[i].Name) != nil {
+			return &DeclarationError{
+				Path: at + ".name", Reason: fmt.Sprintf("duplicate name %q", Clip(attributes[i].Name)),
 			}
 		}
 		if err := attributes[i].complete(at, inside); err != nil {
@@ -26,7 +24,7 @@ func completeAll(attributes []Attribute, path string, inside bool) error {
 // characteristics are invalid or contradict each other.
 func (a *Attribute) complete(path string, inside bool) error {
 	fail := func(member, reason string) error {
-		return &tenant.InvalidSchemaError{Path: path + "." + member, Reason: reason}
+		return &DeclarationError{Path: path + "." + member, Reason: reason}
 	}
 	orDefault(&a.Type, TypeString)
 	orDefault(&a.Mutability, ReadWrite)
@@ -38,15 +36,15 @@ func (a *Attribute) complete(path string, inside bool) error {
 	switch {
 	case !namePattern.MatchString(a.Name):
 		return fail("name", fmt.Sprintf(
-			"must be a letter followed by at most 63 letters, digits, '-' or '_', got %q", clip(a.Name)))
-	case !inside && isCommon(a.Name):
+			"must be a letter followed by at most 63 letters, digits, '-' or '_', got %q", Clip(a.Name)))
+	case !inside && IsCommon(a.Name):
 		return fail("name", a.Name+" is reserved for a common attribute")
 	case len(a.Description) > maxDescription:
 		return fail("description", fmt.Sprintf("must be at most %d bytes", maxDescription))
 	case !slices.Contains([]Type{
 		TypeString, TypeBoolean, TypeDecimal, TypeInteger, TypeDateTime, TypeBinary, TypeReference, TypeComplex,
 	}, a.Type):
-		return fail("type", fmt.Sprintf("must be a data type of RFC 7643 section 2.3, got %q", clip(string(a.Type))))
+		return fail("type", fmt.Sprintf("must be a data type of RFC 7643 section 2.3, got %q", Clip(string(a.Type))))
 	case inside && a.Type == TypeComplex:
 		return fail("type", "a sub-attribute must not be complex")
 	case (a.Type == TypeComplex) != (len(a.SubAttributes) > 0) || len(a.SubAttributes) > maxSubAttributes:
@@ -56,14 +54,14 @@ func (a *Attribute) complete(path string, inside bool) error {
 		return fail("mutability", "readOnly is not supported in a custom schema: no value could ever be set")
 	case !slices.Contains([]Mutability{ReadWrite, Immutable, WriteOnly}, a.Mutability):
 		return fail("mutability",
-			fmt.Sprintf("must be one of readWrite, immutable, writeOnly, got %q", clip(string(a.Mutability))))
+			fmt.Sprintf("must be one of readWrite, immutable, writeOnly, got %q", Clip(string(a.Mutability))))
 	case !slices.Contains([]Returned{Always, Default, Request, Never}, a.Returned):
 		return fail("returned",
-			fmt.Sprintf("must be one of always, default, request, never, got %q", clip(string(a.Returned))))
+			fmt.Sprintf("must be one of always, default, request, never, got %q", Clip(string(a.Returned))))
 	case (a.Mutability == WriteOnly) != (a.Returned == Never):
 		return fail("returned", "must be never for a writeOnly attribute, and only for it")
 	case !slices.Contains([]string{UniqueNone, UniqueServer, UniqueGlobal}, a.Uniqueness):
-		return fail("uniqueness", fmt.Sprintf("must be one of none, server, global, got %q", clip(a.Uniqueness)))
+		return fail("uniqueness", fmt.Sprintf("must be one of none, server, global, got %q", Clip(a.Uniqueness)))
 	case a.Uniqueness != UniqueNone && (inside || a.MultiValued || a.Type == TypeComplex || a.Type == TypeBoolean):
 		return fail("uniqueness", "only a simple, single-valued attribute that is not boolean can be unique")
 	case inside && a.MultiValued:

@@ -1,4 +1,4 @@
-package scim
+package schema
 
 import (
 	"encoding/json"
@@ -13,10 +13,10 @@ import (
 // maxDepth bounds nested objects and arrays.
 const maxDepth = 32
 
-// parseObject parses a JSON object like encoding/json, with numbers as written. It rejects
+// ParseObject parses a JSON object like encoding/json, with numbers as written. It rejects
 // duplicate names, which implementations handle differently (RFC 8259 section 4), and
 // nesting beyond maxDepth.
-func parseObject(body []byte) (map[string]any, error) {
+func ParseObject(body []byte) (map[string]any, error) {
 	p := parser{text: string(body)}
 	value, err := p.value(0)
 	if err != nil {
@@ -24,10 +24,10 @@ func parseObject(body []byte) (map[string]any, error) {
 	}
 	object, ok := value.(map[string]any)
 	if !ok {
-		return nil, violationf(invalidSyntax, "the body must be a JSON object")
+		return nil, Errorf(InvalidSyntax, "the body must be a JSON object")
 	}
 	if p.peek(); p.at < len(p.text) {
-		return nil, violationf(invalidSyntax, "unexpected data after the JSON object at byte %d", p.at)
+		return nil, Errorf(InvalidSyntax, "unexpected data after the JSON object at byte %d", p.at)
 	}
 	return object, nil
 }
@@ -40,7 +40,7 @@ type parser struct {
 }
 
 func (p *parser) invalid() error {
-	return violationf(invalidSyntax, "the body is not valid JSON, at byte %d", p.at)
+	return Errorf(InvalidSyntax, "the body is not valid JSON, at byte %d", p.at)
 }
 
 // peek skips white space and returns the next byte, or 0 at the end.
@@ -66,7 +66,7 @@ func (p *parser) take(c byte) bool {
 
 func (p *parser) value(depth int) (any, error) {
 	if depth > maxDepth {
-		return nil, violationf(invalidSyntax, "the JSON is nested deeper than %d levels", maxDepth)
+		return nil, Errorf(InvalidSyntax, "the JSON is nested deeper than %d levels", maxDepth)
 	}
 	switch c := p.peek(); c {
 	case '{':
@@ -109,7 +109,7 @@ func (p *parser) object(depth int) (map[string]any, error) {
 			return nil, err
 		}
 		if _, twice := object[name]; twice {
-			return nil, violationf(invalidSyntax, "duplicate key %q in a JSON object", clip(name))
+			return nil, Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(name))
 		}
 		if !p.take(':') {
 			return nil, p.invalid()
@@ -211,9 +211,9 @@ func (p *parser) digits() bool {
 	return p.at > start
 }
 
-// appendValue appends an Object, or a value in one, as JSON. Names are sorted, so that equal
+// AppendValue appends an Object, or a value in one, as JSON. Names are sorted, so that equal
 // values have equal encodings.
-func appendValue(b []byte, value any) []byte {
+func AppendValue(b []byte, value any) []byte {
 	switch v := value.(type) {
 	case Object:
 		b = append(b, '{')
@@ -221,7 +221,7 @@ func appendValue(b []byte, value any) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendValue(append(appendString(b, name), ':'), v[name])
+			b = AppendValue(append(AppendString(b, name), ':'), v[name])
 		}
 		return append(b, '}')
 	case []any:
@@ -230,11 +230,11 @@ func appendValue(b []byte, value any) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendValue(b, element)
+			b = AppendValue(b, element)
 		}
 		return append(b, ']')
 	case string:
-		return appendString(b, v)
+		return AppendString(b, v)
 	case json.Number:
 		return append(b, v...)
 	case bool:
@@ -245,8 +245,8 @@ func appendValue(b []byte, value any) []byte {
 	panic(fmt.Sprintf("scim: unexpected type %T in an Object", value))
 }
 
-// appendString appends a JSON string. It calls encoding/json only if escapes may be needed.
-func appendString(b []byte, s string) []byte {
+// AppendString appends a JSON string. It calls encoding/json only if escapes may be needed.
+func AppendString(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {
 			encoded, _ := json.Marshal(s) // encoding a string never fails

@@ -1,4 +1,4 @@
-package directory
+package patch
 
 import "github.com/google/uuid"
 

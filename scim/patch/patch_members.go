@@ -1,16 +1,17 @@
-package scim
+package patch
 
 import (
 	"strings"
 
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/filter"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // members applies an operation to a group's members. There may be any number of members, so
 // it loads only those that a filter other than `value eq` selects.
-func (p patcher) members(t *target, o operation) error {
+func (p patcher) members(t *target, o Operation) error {
 	if t.where != nil || t.sub != nil {
 		return p.someMembers(t, o)
 	}
@@ -19,12 +20,12 @@ func (p patcher) members(t *target, o operation) error {
 		return err
 	}
 	switch {
-	case o.op == "remove" && o.hasValue:
+	case o.Op == "remove" && o.HasValue:
 		for _, id := range ids {
 			p.delta.Remove(id)
 		}
 		return nil
-	case o.op != "add":
+	case o.Op != "add":
 		p.delta.Reset()
 	}
 	for _, id := range ids {
@@ -35,24 +36,24 @@ func (p patcher) members(t *target, o operation) error {
 
 // memberIDs returns the ids in an operation's value, which is a string, an object or a
 // list. A remove ignores values that are not ids.
-func (p patcher) memberIDs(a *Attribute, o operation) ([]uuid.UUID, error) {
-	if !o.hasValue {
+func (p patcher) memberIDs(a *schema.Attribute, o Operation) ([]uuid.UUID, error) {
+	if !o.HasValue {
 		return nil, nil
 	}
-	read, err := p.reader.value(a, o.value)
+	read, err := p.reader.value(a, o.Value)
 	if err != nil {
 		return nil, err
 	}
 	var ids []uuid.UUID
-	for _, element := range listOf(read) {
-		text, _ := element.(Object)["value"].(string)
+	for _, element := range schema.ListOf(read) {
+		text, _ := element.(schema.Object)["value"].(string)
 		id, err := uuid.Parse(text)
-		if err != nil && o.op != "remove" && p.reader.skipsMembers {
-			p.delta.Skipped = append(p.delta.Skipped, clip(text))
+		if err != nil && o.Op != "remove" && p.reader.SkipsMembers {
+			p.delta.Skipped = append(p.delta.Skipped, schema.Clip(text))
 			continue
 		}
-		if err != nil && o.op != "remove" {
-			return nil, &directory.UnknownTargetError{Attribute: a.Name, Value: clip(text)}
+		if err != nil && o.Op != "remove" {
+			return nil, &schema.UnknownTargetError{Attribute: a.Name, Value: schema.Clip(text)}
 		}
 		if err == nil {
 			ids = append(ids, id)
@@ -64,20 +65,20 @@ func (p patcher) memberIDs(a *Attribute, o operation) ([]uuid.UUID, error) {
 // someMembers applies an operation to the members that a value filter selects. It can only
 // remove them, because the sub-attributes of a member are read-only or immutable. An add or
 // replace by `value eq` adds the member.
-func (p patcher) someMembers(t *target, o operation) error {
-	if t.sub != nil && (o.op == "remove" || t.where == nil || !sameMember(t, o.value)) {
-		return violationf(mutability, "%s is immutable: remove the member and add another", t.name())
+func (p patcher) someMembers(t *target, o Operation) error {
+	if t.sub != nil && (o.Op == "remove" || t.where == nil || !sameMember(t, o.Value)) {
+		return schema.Errorf(schema.NotMutable, "%s is immutable: remove the member and add another", t.name())
 	}
 	named, all := namedMembers(t.where)
-	if o.op != "remove" {
+	if o.Op != "remove" {
 		if !all || len(named) != 1 {
-			return violationf(noTarget, "the path must select one member by `value eq`")
+			return schema.Errorf(schema.NoTarget, "the path must select one member by `value eq`")
 		}
-		object, ok := o.value.(map[string]any)
+		object, ok := o.Value.(map[string]any)
 		if ok && t.sub == nil && !sameMember(t, object["value"]) && object["value"] != nil {
-			return violationf(mutability, "members.value is immutable: remove the member and add another")
+			return schema.Errorf(schema.NotMutable, "members.value is immutable: remove the member and add another")
 		}
-		ids, err := p.memberIDs(t.attr, operation{op: o.op, hasValue: true, value: named[0]})
+		ids, err := p.memberIDs(t.attr, Operation{Op: o.Op, HasValue: true, Value: named[0]})
 		if err == nil && len(ids) == 1 {
 			p.delta.Add(ids[0])
 		}
@@ -107,15 +108,15 @@ func sameMember(t *target, value any) bool {
 
 // namedMembers returns the ids that a condition compares with `value eq`. all is false if
 // the condition contains anything else.
-func namedMembers(c directory.Condition) (named []string, all bool) {
+func namedMembers(c filter.Condition) (named []string, all bool) {
 	switch c := c.(type) {
-	case directory.Or:
+	case filter.Or:
 		left, ok := namedMembers(c.Left)
 		right, also := namedMembers(c.Right)
 		return append(left, right...), ok && also
-	case directory.Compare:
+	case filter.Compare:
 		text, isText := c.Value.(string)
-		return []string{text}, isText && c.Op == directory.Eq && c.Field.Path[0] == "value"
+		return []string{text}, isText && c.Op == filter.Eq && c.Field.Path[0] == "value"
 	}
 	return nil, false
 }

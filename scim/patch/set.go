@@ -1,17 +1,21 @@
-package scim
+package patch
 
-import "maps"
+import (
+	"maps"
+
+	"github.com/leaverhq/leaver/scim/schema"
+)
 
 // set is the list of a multi-valued attribute without duplicates (RFC 7643 section 2.4).
 // Elements are duplicates if they have the same value and type or, without a value, the same
 // members.
 type set struct {
-	attribute *Attribute
+	attribute *schema.Attribute
 	values    []any
 	at        map[string]int
 }
 
-func newSet(a *Attribute, values []any) *set {
+func newSet(a *schema.Attribute, values []any) *set {
 	s := &set{attribute: a, at: make(map[string]int, len(values))}
 	for _, v := range values {
 		s.add(v)
@@ -29,11 +33,11 @@ func (s *set) add(v any) (element any, changed bool) {
 		s.values = append(s.values, v)
 		return v, true
 	}
-	have, ok := s.values[i].(Object)
+	have, ok := s.values[i].(schema.Object)
 	if !ok {
 		return s.values[i], false
 	}
-	for name, value := range v.(Object) {
+	for name, value := range v.(schema.Object) {
 		if have[name] != value {
 			have[name], changed = value, true
 		}
@@ -42,13 +46,13 @@ func (s *set) add(v any) (element any, changed bool) {
 }
 
 func (s *set) key(v any) string {
-	object, ok := v.(Object)
+	object, ok := v.(schema.Object)
 	if !ok || object["value"] == nil {
-		return string(appendValue(nil, foldValue(s.attribute, v)))
+		return string(schema.AppendValue(nil, schema.FoldValue(s.attribute, v)))
 	}
 	identity := maps.Clone(object)
 	maps.DeleteFunc(identity, func(name string, _ any) bool {
-		return name != "value" && (name != "type" || s.attribute.edge)
+		return name != "value" && (name != "type" || s.attribute.Edge)
 	})
-	return string(appendValue(nil, foldValue(s.attribute, identity)))
+	return string(schema.AppendValue(nil, schema.FoldValue(s.attribute, identity)))
 }

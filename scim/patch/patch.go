@@ -1,4 +1,4 @@
-package scim
+package patch
 
 import (
 	"errors"
@@ -9,30 +9,31 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/scim/filter"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 const (
-	// maxOperations bounds the operations of one PATCH.
-	maxOperations = 1000
+	// MaxOperations bounds the operations of one PATCH.
+	MaxOperations = 1000
 	// maxComparisons bounds the comparisons of list elements by one PATCH, one per element
 	// and comparison of a value filter. The size of a message does not bound this work.
 	maxComparisons = 100_000
 )
 
-// operation is one operation of a PATCH (RFC 7644 section 3.5.2).
-type operation struct {
-	op       string // add, replace or remove
-	path     string
-	hasPath  bool
-	value    any
-	hasValue bool
+// Operation is one operation of a PATCH (RFC 7644 section 3.5.2).
+type Operation struct {
+	Op       string // add, replace or remove
+	Path     string
+	HasPath  bool
+	Value    any
+	HasValue bool
 	// inValue is set if the path is a name in the value of an operation without a path.
 	inValue bool
 }
 
-// parsePatch parses a PatchOp message. Names and ops are case-insensitive.
-func parsePatch(body map[string]any) ([]operation, error) {
+// Parse parses a PatchOp message. Names and ops are case-insensitive.
+func Parse(body map[string]any) ([]Operation, error) {
 	var list []any
 	found := false
 	for key, value := range body {
@@ -41,18 +42,18 @@ func parsePatch(body map[string]any) ([]operation, error) {
 		}
 	}
 	if !found || len(list) == 0 {
-		return nil, violationf(invalidSyntax, "Operations must be a non-empty array")
+		return nil, schema.Errorf(schema.InvalidSyntax, "Operations must be a non-empty array")
 	}
-	if len(list) > maxOperations {
-		return nil, violationf(tooMany, "Operations must have at most %d elements, got %d", maxOperations, len(list))
+	if len(list) > MaxOperations {
+		return nil, schema.Errorf(schema.TooMany, "Operations must have at most %d elements, got %d", MaxOperations, len(list))
 	}
-	operations := make([]operation, 0, len(list))
+	operations := make([]Operation, 0, len(list))
 	for _, v := range list {
 		members, ok := v.(map[string]any)
 		if !ok {
-			return nil, violationf(invalidSyntax, "each operation must be an object")
+			return nil, schema.Errorf(schema.InvalidSyntax, "each operation must be an object")
 		}
-		o, err := parseOperation(members)
+		o, err := ParseOperation(members)
 		if err != nil {
 			return nil, err
 		}
@@ -61,67 +62,67 @@ func parsePatch(body map[string]any) ([]operation, error) {
 	return operations, nil
 }
 
-func parseOperation(members map[string]any) (operation, error) {
-	var o operation
+func ParseOperation(members map[string]any) (Operation, error) {
+	var o Operation
 	for key, value := range members {
 		switch strings.ToLower(key) {
 		case "op":
 			op, _ := value.(string)
-			o.op = strings.ToLower(op)
+			o.Op = strings.ToLower(op)
 		case "path":
 			path, ok := value.(string)
 			if value != nil && !ok {
-				return o, violationf(invalidPath, "path must be a string")
+				return o, schema.Errorf(schema.InvalidPath, "path must be a string")
 			}
-			o.path, o.hasPath = path, strings.TrimSpace(path) != ""
+			o.Path, o.HasPath = path, strings.TrimSpace(path) != ""
 		case "value":
-			o.value, o.hasValue = value, true
+			o.Value, o.HasValue = value, true
 		}
 	}
-	switch o.op {
+	switch o.Op {
 	case "add", "replace":
-		if !o.hasValue {
-			return o, violationf(invalidValue, "%s requires a value", o.op)
+		if !o.HasValue {
+			return o, schema.Errorf(schema.InvalidValue, "%s requires a value", o.Op)
 		}
 	case "remove":
-		o.hasValue = o.hasValue && o.value != nil // null is the same as no value
-		if !o.hasPath {
-			return o, violationf(noTarget, "remove requires a path")
+		o.HasValue = o.HasValue && o.Value != nil // null is the same as no value
+		if !o.HasPath {
+			return o, schema.Errorf(schema.NoTarget, "remove requires a path")
 		}
 	default:
-		return o, violationf(invalidSyntax, "op must be one of add, replace, remove, got %q", clip(o.op))
+		return o, schema.Errorf(schema.InvalidSyntax, "op must be one of add, replace, remove, got %q", schema.Clip(o.Op))
 	}
 	return o, nil
 }
 
 // matcher returns the current members of the group, and the added ones, that match a
 // condition.
-type matcher func(added []uuid.UUID, where directory.Condition) ([]uuid.UUID, error)
+type matcher func(added []uuid.UUID, where filter.Condition) ([]uuid.UUID, error)
 
-// patch applies operations in order to a copy of the resource and returns the copy, or an
+// Apply applies operations in order to a copy of the resource and returns the copy, or an
 // error if any operation fails. It returns changes of a group's members separately.
-func patch(
-	rt *ResourceType, rd reader, current Object, operations []operation, match matcher,
-) (Object, directory.Delta, error) {
+func Apply(
+	rt *schema.ResourceType, rd Reader, current schema.Object, operations []Operation, match matcher,
+) (schema.Object, Delta, error) {
 	left := maxComparisons
 	p := patcher{
-		rt: rt, reader: rd, object: clone(current).(Object), match: match,
-		delta: &directory.Delta{SkipUnknown: rd.skipsMembers}, left: &left,
+		rt: rt, reader: rd, object: schema.Clone(current).(schema.Object), match: match,
+		delta: &Delta{SkipUnknown: rd.SkipsMembers}, left: &left,
 	}
 	for _, o := range operations {
 		if err := p.apply(o); err != nil {
-			return nil, directory.Delta{}, err
+			return nil, Delta{}, err
 		}
 	}
 	return prune(p.object, rt), *p.delta, nil
 }
 
 type patcher struct {
-	rt     *ResourceType
-	reader reader
-	object Object
+	rt     *schema.ResourceType
+	reader Reader
+	object schema.Object
 	match  matcher
-	delta  *directory.Delta
+	delta  *Delta
 	left   *int // remaining comparisons
 }
 
@@ -129,24 +130,24 @@ type patcher struct {
 // exhausted.
 func (p patcher) spend(comparisons int) error {
 	if *p.left -= comparisons; *p.left < 0 {
-		return violationf(tooMany,
+		return schema.Errorf(schema.TooMany,
 			"the operations need more than %d comparisons of list elements: split them into several PATCH requests",
 			maxComparisons)
 	}
 	return nil
 }
 
-func (p patcher) apply(o operation) error {
-	if o.hasPath {
+func (p patcher) apply(o Operation) error {
+	if o.HasPath {
 		return p.on(o)
 	}
 	// Without a path, the names in the value are the paths; they may have dots and URNs.
-	members, ok := o.value.(map[string]any)
+	members, ok := o.Value.(map[string]any)
 	if !ok {
-		return violationf(invalidValue, "%s without a path requires an object as value", o.op)
+		return schema.Errorf(schema.InvalidValue, "%s without a path requires an object as value", o.Op)
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		if err := p.member(o.op, name, members[name]); err != nil {
+		if err := p.member(o.Op, name, members[name]); err != nil {
 			return err
 		}
 	}
@@ -157,49 +158,49 @@ func (p patcher) member(op, name string, value any) error {
 	if strings.EqualFold(name, "schemas") {
 		return nil
 	}
-	return p.on(operation{op: op, path: name, hasPath: true, value: value, hasValue: true, inValue: true})
+	return p.on(Operation{Op: op, Path: name, HasPath: true, Value: value, HasValue: true, inValue: true})
 }
 
 // on applies an operation with a path.
-func (p patcher) on(o operation) error {
-	t, err := p.path(o.path)
+func (p patcher) on(o Operation) error {
+	t, err := p.path(o.Path)
 	switch {
 	case err != nil:
 		return err
-	case t == nil && o.op != "remove":
-		return misdirected(p.rt, o.path, o.value)
+	case t == nil && o.Op != "remove":
+		return misdirected(p.rt, o.Path, o.Value)
 	case t == nil:
 		return nil
 	}
 	return p.at(t, o)
 }
 
-func (p patcher) at(t *target, o operation) error {
+func (p patcher) at(t *target, o Operation) error {
 	switch {
 	case t.ignored, t.readOnly && t.attr.Name == "groups":
 		if o.inValue {
 			return nil // clients echo these attributes
 		}
-		return p.readOnly(o.path)
-	case t.whole && t.schema.ID == LifecycleURN:
+		return p.readOnly(o.Path)
+	case t.whole && t.schema.ID == schema.LifecycleURN:
 		return p.readOnly(t.schema.ID)
 	case t.whole:
 		return p.schema(t.schema, o)
 	case t.readOnly:
 		return p.readOnly(t.name())
-	case t.attr.unbounded:
+	case t.attr.Unbounded:
 		return p.members(t, o)
 	}
 	in := container(p.object, p.rt, t.schema)
 	switch {
-	case o.op == "remove":
+	case o.Op == "remove":
 		return p.remove(in, t, o)
 	case t.attr.MultiValued && (t.where != nil || t.sub != nil):
 		return p.elements(in, t, o)
 	case t.attr.MultiValued:
 		return p.list(in, t, o)
 	case t.sub != nil:
-		return p.subAttribute(in, t, o.value)
+		return p.subAttribute(in, t, o.Value)
 	}
 	return p.simple(in, t, o)
 }
@@ -207,52 +208,52 @@ func (p patcher) at(t *target, o operation) error {
 // readOnly rejects an operation on a read-only attribute for a strict tenant, and ignores it
 // for others.
 func (p patcher) readOnly(name string) error {
-	if p.reader.strict {
-		return violationf(mutability, "%s is read-only", clip(name))
+	if p.reader.Strict {
+		return schema.Errorf(schema.NotMutable, "%s is read-only", schema.Clip(name))
 	}
 	return nil
 }
 
 // path resolves a path. It returns nil for a path to ignore.
 func (p patcher) path(text string) (*target, error) {
-	t, err := parsePath(p.rt, text)
+	t, err := ParsePath(p.rt, text)
 	var unknown *unknownAttributeError
-	if errors.As(err, &unknown) && !p.reader.strict {
+	if errors.As(err, &unknown) && !p.reader.Strict {
 		return nil, nil //nolint:nilnil // ignored is a value here
 	}
 	return t, err
 }
 
 // schema applies an operation to a schema as a whole.
-func (p patcher) schema(s *Schema, o operation) error {
-	if o.op == "remove" {
+func (p patcher) schema(s *schema.Schema, o Operation) error {
+	if o.Op == "remove" {
 		if s != p.rt.Schema {
 			delete(p.object, s.ID)
 		}
 		return nil
 	}
-	members, ok := o.value.(map[string]any)
+	members, ok := o.Value.(map[string]any)
 	if !ok {
-		return violationf(invalidValue, "%s must be an object", s.ID)
+		return schema.Errorf(schema.InvalidValue, "%s must be an object", s.ID)
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if strings.EqualFold(name, "schemas") {
 			continue
 		}
-		if err := p.member(o.op, s.ID+":"+name, members[name]); err != nil {
+		if err := p.member(o.Op, s.ID+":"+name, members[name]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p patcher) simple(in Object, t *target, o operation) error {
-	value, err := p.reader.value(t.attr, o.value)
+func (p patcher) simple(in schema.Object, t *target, o Operation) error {
+	value, err := p.reader.value(t.attr, o.Value)
 	if err != nil {
 		return err
 	}
-	have, isObject := in[t.attr.Name].(Object)
-	if members, ok := o.value.(map[string]any); ok && isObject && removeNulls(have, t.attr, members) {
+	have, isObject := in[t.attr.Name].(schema.Object)
+	if members, ok := o.Value.(map[string]any); ok && isObject && removeNulls(have, t.attr, members) {
 		if len(have) == 0 {
 			delete(in, t.attr.Name)
 		}
@@ -266,8 +267,8 @@ func (p patcher) simple(in Object, t *target, o operation) error {
 	}
 	// Sub-attributes that are not given are kept (RFC 7644 section 3.5.2.3). An edge is
 	// replaced as a whole.
-	if have, ok := in[t.attr.Name].(Object); ok && !t.attr.edge {
-		for name, v := range value.(Object) {
+	if have, ok := in[t.attr.Name].(schema.Object); ok && !t.attr.Edge {
+		for name, v := range value.(schema.Object) {
 			have[name] = v
 		}
 		return nil
@@ -278,10 +279,10 @@ func (p patcher) simple(in Object, t *target, o operation) error {
 
 // removeNulls deletes the sub-attributes that are given as null, which unassigns them (RFC
 // 7643 section 2.5), and reports whether there were any.
-func removeNulls(have Object, a *Attribute, members map[string]any) bool {
+func removeNulls(have schema.Object, a *schema.Attribute, members map[string]any) bool {
 	found := false
 	for name, value := range members {
-		if sub := a.sub(name); value == nil && sub != nil {
+		if sub := a.Sub(name); value == nil && sub != nil {
 			delete(have, sub.Name)
 			found = true
 		}
@@ -289,14 +290,14 @@ func removeNulls(have Object, a *Attribute, members map[string]any) bool {
 	return found
 }
 
-func (p patcher) subAttribute(in Object, t *target, value any) error {
+func (p patcher) subAttribute(in schema.Object, t *target, value any) error {
 	read, err := p.reader.value(t.sub, value)
 	if err != nil {
 		return err
 	}
-	object, ok := in[t.attr.Name].(Object)
+	object, ok := in[t.attr.Name].(schema.Object)
 	if !ok {
-		object = Object{}
+		object = schema.Object{}
 	}
 	if read == nil || (t.sub.Name == "value" && read == "") {
 		delete(object, t.sub.Name)
@@ -310,14 +311,14 @@ func (p patcher) subAttribute(in Object, t *target, value any) error {
 }
 
 // list adds to or replaces a multi-valued attribute.
-func (p patcher) list(in Object, t *target, o operation) error {
-	value, err := p.reader.value(t.attr, o.value)
+func (p patcher) list(in schema.Object, t *target, o Operation) error {
+	value, err := p.reader.value(t.attr, o.Value)
 	if err != nil {
 		return err
 	}
 	added, _ := value.([]any)
 	var have []any
-	if o.op == "add" {
+	if o.Op == "add" {
 		have, _ = in[t.attr.Name].([]any)
 	}
 	if err := p.spend(len(have) + len(added)); err != nil {
@@ -330,8 +331,8 @@ func (p patcher) list(in Object, t *target, o operation) error {
 			touched = append(touched, element)
 		}
 	}
-	if len(merged.values) > max(maxElements, len(have)) {
-		return violationf(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
+	if len(merged.values) > max(schema.MaxElements, len(have)) {
+		return schema.Errorf(schema.TooMany, "%s would have more than %d elements", t.attr.Name, schema.MaxElements)
 	}
 	p.setList(in, t.attr, merged.values, touched)
 	return nil
@@ -339,35 +340,35 @@ func (p patcher) list(in Object, t *target, o operation) error {
 
 // elements sets the elements that a value filter selects. If it selects none, it creates
 // one, as Entra expects; for a strict tenant a replace fails with noTarget (RFC 7644).
-func (p patcher) elements(in Object, t *target, o operation) error {
+func (p patcher) elements(in schema.Object, t *target, o Operation) error {
 	have, _ := in[t.attr.Name].([]any)
 	if err := p.spend(len(have) * comparisons(t.where)); err != nil {
 		return err
 	}
 	var touched []any
 	for _, v := range have {
-		if element, ok := v.(Object); ok && (t.where == nil || directory.Matches(t.where, element)) {
+		if element, ok := v.(schema.Object); ok && (t.where == nil || filter.Match(t.where, element)) {
 			touched = append(touched, v)
 		}
 	}
 	if len(touched) == 0 {
-		if isUnassigned(o.value) {
+		if isUnassigned(o.Value) {
 			return nil // there is nothing to clear
 		}
-		if len(have) >= maxElements {
-			return violationf(tooMany, "%s would have more than %d elements", t.attr.Name, maxElements)
+		if len(have) >= schema.MaxElements {
+			return schema.Errorf(schema.TooMany, "%s would have more than %d elements", t.attr.Name, schema.MaxElements)
 		}
-		if p.reader.strict && o.op == "replace" {
-			return violationf(noTarget, "no element of %s matches the path", t.attr.Name)
+		if p.reader.Strict && o.Op == "replace" {
+			return schema.Errorf(schema.NoTarget, "no element of %s matches the path", t.attr.Name)
 		}
-		element := Object{}
+		element := schema.Object{}
 		for name, v := range t.assertions {
 			element[name] = v
 		}
 		have, touched = append(have, element), []any{element}
 	}
 	for _, v := range touched {
-		if err := p.setElement(v.(Object), t, o.value); err != nil {
+		if err := p.setElement(v.(schema.Object), t, o.Value); err != nil {
 			return err
 		}
 	}
@@ -375,7 +376,7 @@ func (p patcher) elements(in Object, t *target, o operation) error {
 	return nil
 }
 
-func (p patcher) setElement(element Object, t *target, value any) error {
+func (p patcher) setElement(element schema.Object, t *target, value any) error {
 	if t.sub != nil {
 		read, err := p.reader.value(t.sub, value)
 		if err != nil {
@@ -394,7 +395,7 @@ func (p patcher) setElement(element Object, t *target, value any) error {
 	if err != nil {
 		return err
 	}
-	object, _ := read.(Object)
+	object, _ := read.(schema.Object)
 	for name, v := range object {
 		element[name] = v
 	}
@@ -403,21 +404,21 @@ func (p patcher) setElement(element Object, t *target, value any) error {
 
 // setList stores a list without empty elements. If a touched element is primary, no other
 // element is.
-func (p patcher) setList(in Object, a *Attribute, list, touched []any) {
+func (p patcher) setList(in schema.Object, a *schema.Attribute, list, touched []any) {
 	list = slices.DeleteFunc(list, func(v any) bool {
-		object, ok := v.(Object)
-		return ok && (len(object) == 0 || (a.edge && object["value"] == nil))
+		object, ok := v.(schema.Object)
+		return ok && (len(object) == 0 || (a.Edge && object["value"] == nil))
 	})
 	if slices.ContainsFunc(touched, isPrimary) {
 		last := make(map[uintptr]bool, len(touched))
 		for _, t := range touched {
-			if object, ok := t.(Object); ok {
+			if object, ok := t.(schema.Object); ok {
 				last[identity(object)] = true
 			}
 		}
 		for _, v := range list {
-			if isPrimary(v) && !last[identity(v.(Object))] {
-				v.(Object)["primary"] = false
+			if isPrimary(v) && !last[identity(v.(schema.Object))] {
+				v.(schema.Object)["primary"] = false
 			}
 		}
 	}
@@ -427,15 +428,15 @@ func (p patcher) setList(in Object, a *Attribute, list, touched []any) {
 }
 
 // comparisons returns how many comparisons a condition makes per element.
-func comparisons(c directory.Condition) int {
+func comparisons(c filter.Condition) int {
 	switch c := c.(type) {
-	case directory.And:
+	case filter.And:
 		return comparisons(c.Left) + comparisons(c.Right)
-	case directory.Or:
+	case filter.Or:
 		return comparisons(c.Left) + comparisons(c.Right)
-	case directory.Not:
+	case filter.Not:
 		return comparisons(c.Inner)
-	case directory.Element:
+	case filter.Element:
 		return comparisons(c.Where)
 	default:
 		return 1
@@ -449,19 +450,19 @@ func isUnassigned(value any) bool {
 }
 
 func isPrimary(v any) bool {
-	object, ok := v.(Object)
+	object, ok := v.(schema.Object)
 	return ok && object["primary"] == true
 }
 
 // identity returns the address of a map, which distinguishes it from an equal one.
-func identity(o Object) uintptr { return reflect.ValueOf(o).Pointer() }
+func identity(o schema.Object) uintptr { return reflect.ValueOf(o).Pointer() }
 
-func (p patcher) remove(in Object, t *target, o operation) error {
+func (p patcher) remove(in schema.Object, t *target, o Operation) error {
 	if !t.attr.MultiValued {
 		return p.removeSingle(in, t)
 	}
 	have, _ := in[t.attr.Name].([]any)
-	if t.where == nil && t.sub == nil && !o.hasValue {
+	if t.where == nil && t.sub == nil && !o.HasValue {
 		delete(in, t.attr.Name)
 		return nil
 	}
@@ -469,14 +470,14 @@ func (p patcher) remove(in Object, t *target, o operation) error {
 		return err
 	}
 	selected := func(v any) bool {
-		element, ok := v.(Object)
-		return t.where == nil || (ok && directory.Matches(t.where, element))
+		element, ok := v.(schema.Object)
+		return t.where == nil || (ok && filter.Match(t.where, element))
 	}
-	if o.hasValue && t.where == nil && t.sub == nil {
-		if err := p.spend(len(have) * len(listOf(o.value))); err != nil {
+	if o.HasValue && t.where == nil && t.sub == nil {
+		if err := p.spend(len(have) * len(schema.ListOf(o.Value))); err != nil {
 			return err
 		}
-		matches, err := p.matches(t.attr, o.value)
+		matches, err := p.matches(t.attr, o.Value)
 		if err != nil {
 			return err
 		}
@@ -484,7 +485,7 @@ func (p patcher) remove(in Object, t *target, o operation) error {
 	}
 	var left []any
 	for _, v := range have {
-		element, isObject := v.(Object)
+		element, isObject := v.(schema.Object)
 		switch {
 		case !selected(v):
 			left = append(left, v)
@@ -501,7 +502,7 @@ func (p patcher) remove(in Object, t *target, o operation) error {
 
 // matches returns a function that selects the elements in a remove's value: those with the
 // same value or with all given members (JumpCloud, Entra). An empty list selects none.
-func (p patcher) matches(a *Attribute, value any) (func(any) bool, error) {
+func (p patcher) matches(a *schema.Attribute, value any) (func(any) bool, error) {
 	read, err := p.reader.value(a, value)
 	if err != nil {
 		return nil, err
@@ -509,14 +510,14 @@ func (p patcher) matches(a *Attribute, value any) (func(any) bool, error) {
 	wanted, _ := read.([]any)
 	values := make(map[string]bool, len(wanted))
 	for _, w := range wanted {
-		if object, ok := w.(Object); ok {
+		if object, ok := w.(schema.Object); ok {
 			if s, isString := object["value"].(string); isString {
 				values[strings.ToLower(s)] = true
 			}
 		}
 	}
 	return func(v any) bool {
-		object, isObject := v.(Object)
+		object, isObject := v.(schema.Object)
 		if isObject {
 			if s, ok := object["value"].(string); ok && values[strings.ToLower(s)] {
 				return true
@@ -529,8 +530,8 @@ func (p patcher) matches(a *Attribute, value any) (func(any) bool, error) {
 // contains reports whether v equals w or, if w is an object without a value, whether v has
 // all members of w.
 func contains(v, w any) bool {
-	have, ok := v.(Object)
-	want, isObject := w.(Object)
+	have, ok := v.(schema.Object)
+	want, isObject := w.(schema.Object)
 	if !ok || !isObject {
 		return reflect.DeepEqual(v, w)
 	}
@@ -545,9 +546,9 @@ func contains(v, w any) bool {
 	return len(want) > 0
 }
 
-func (p patcher) removeSingle(in Object, t *target) error {
-	object, isObject := in[t.attr.Name].(Object)
-	if t.where != nil && (!isObject || !directory.Matches(t.where, object)) {
+func (p patcher) removeSingle(in schema.Object, t *target) error {
+	object, isObject := in[t.attr.Name].(schema.Object)
+	if t.where != nil && (!isObject || !filter.Match(t.where, object)) {
 		return nil
 	}
 	if t.sub == nil {

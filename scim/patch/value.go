@@ -1,23 +1,25 @@
-package scim
+package patch
 
 import (
 	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
-// reader converts a client's JSON into Objects according to the schema. A strict
+// Reader converts a client's JSON into Objects according to the schema. A strict
 // reader rejects unknown attributes; others ignore them.
-type reader struct {
-	strict bool
-	// skipsMembers skips members that are not resources of the tenant instead of rejecting them.
-	skipsMembers bool
+type Reader struct {
+	Strict bool
+	// SkipsMembers skips members that are not resources of the tenant instead of rejecting them.
+	SkipsMembers bool
 }
 
-// resource reads a whole resource, as sent by POST and PUT.
-func (rd reader) resource(rt *ResourceType, raw map[string]any) (Object, error) {
-	out := Object{}
+// Resource reads a whole resource, as sent by POST and PUT.
+func (rd Reader) Resource(rt *schema.ResourceType, raw map[string]any) (schema.Object, error) {
+	out := schema.Object{}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		value := raw[key]
 		if strings.EqualFold(key, "schemas") {
@@ -26,7 +28,7 @@ func (rd reader) resource(rt *ResourceType, raw map[string]any) (Object, error) 
 			}
 			continue
 		}
-		within, rest := rt.splitURN(key)
+		within, rest := rt.SplitURN(key)
 		if rest == "" { // a bare URN: the extension's object, or the core's
 			if err := rd.nested(out, rt, within, value); err != nil {
 				return nil, err
@@ -41,13 +43,13 @@ func (rd reader) resource(rt *ResourceType, raw map[string]any) (Object, error) 
 }
 
 // nested reads the object under a schema's URN.
-func (rd reader) nested(out Object, rt *ResourceType, within *Schema, value any) error {
+func (rd Reader) nested(out schema.Object, rt *schema.ResourceType, within *schema.Schema, value any) error {
 	if value == nil {
 		return nil
 	}
 	members, ok := value.(map[string]any)
 	if !ok {
-		return violationf(invalidValue, "%s must be an object", within.ID)
+		return schema.Errorf(schema.InvalidValue, "%s must be an object", within.ID)
 	}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		v := members[name]
@@ -62,8 +64,8 @@ func (rd reader) nested(out Object, rt *ResourceType, within *Schema, value any)
 }
 
 // topLevel reads an attribute of a schema.
-func (rd reader) topLevel(out Object, rt *ResourceType, within *Schema, name string, value any) error {
-	if attribute(within.Attributes, name) == nil {
+func (rd Reader) topLevel(out schema.Object, rt *schema.ResourceType, within *schema.Schema, name string, value any) error {
+	if schema.FindAttribute(within.Attributes, name) == nil {
 		if err := misdirected(rt, name, value); err != nil {
 			return err
 		}
@@ -73,37 +75,37 @@ func (rd reader) topLevel(out Object, rt *ResourceType, within *Schema, name str
 
 // container returns the object that holds a schema's attributes: the resource itself, or
 // the object under the extension's URN, which it creates if absent.
-func container(out Object, rt *ResourceType, within *Schema) Object {
+func container(out schema.Object, rt *schema.ResourceType, within *schema.Schema) schema.Object {
 	if within == rt.Schema {
 		return out
 	}
-	inner, ok := out[within.ID].(Object)
+	inner, ok := out[within.ID].(schema.Object)
 	if !ok {
-		inner = Object{}
+		inner = schema.Object{}
 		out[within.ID] = inner
 	}
 	return inner
 }
 
 // prune removes empty extensions.
-func prune(out Object, rt *ResourceType) Object {
+func prune(out schema.Object, rt *schema.ResourceType) schema.Object {
 	for _, extension := range rt.Extensions {
-		if inner, ok := out[extension.ID].(Object); ok && len(inner) == 0 {
+		if inner, ok := out[extension.ID].(schema.Object); ok && len(inner) == 0 {
 			delete(out, extension.ID)
 		}
 	}
 	return out
 }
 
-func (rd reader) checkSchemas(rt *ResourceType, value any) error {
-	if !rd.strict {
+func (rd Reader) checkSchemas(rt *schema.ResourceType, value any) error {
+	if !rd.Strict {
 		return nil
 	}
 	list, _ := value.([]any)
 	for _, v := range list {
 		urn, _ := v.(string)
-		if !strings.EqualFold(urn, rt.Schema.ID) && rt.extension(urn) == nil {
-			return violationf(invalidValue, "schemas: %q is not a schema of %s", urn, rt.Name)
+		if !strings.EqualFold(urn, rt.Schema.ID) && rt.Extension(urn) == nil {
+			return schema.Errorf(schema.InvalidValue, "schemas: %q is not a schema of %s", urn, rt.Name)
 		}
 	}
 	return nil
@@ -111,22 +113,22 @@ func (rd reader) checkSchemas(rt *ResourceType, value any) error {
 
 // member reads one attribute into out. It ignores read-only attributes, and an absent
 // value leaves out unchanged.
-func (rd reader) member(out Object, attributes []Attribute, name string, value any) error {
-	a := attribute(attributes, name)
+func (rd Reader) member(out schema.Object, attributes []schema.Attribute, name string, value any) error {
+	a := schema.FindAttribute(attributes, name)
 	if a == nil {
-		if rd.strict && !isCommon(name) {
-			return violationf(invalidValue, "the schema has no attribute %q", name)
+		if rd.Strict && !schema.IsCommon(name) {
+			return schema.Errorf(schema.InvalidValue, "the schema has no attribute %q", name)
 		}
 		return nil
 	}
-	if a.Mutability == ReadOnly {
+	if a.Mutability == schema.ReadOnly {
 		return nil
 	}
 	if _, twice := out[a.Name]; twice {
-		if a.alias != "" && strings.EqualFold(name, a.alias) {
+		if a.Alias != "" && strings.EqualFold(name, a.Alias) {
 			return nil // the attribute's own name takes precedence over its alias
 		}
-		return violationf(invalidSyntax, "%s is given twice", a.Name)
+		return schema.Errorf(schema.InvalidSyntax, "%s is given twice", a.Name)
 	}
 	read, err := rd.value(a, value)
 	if err != nil {
@@ -139,16 +141,16 @@ func (rd reader) member(out Object, attributes []Attribute, name string, value a
 }
 
 // value coerces a value to the attribute's type; nil means absent.
-func (rd reader) value(a *Attribute, value any) (any, error) {
+func (rd Reader) value(a *schema.Attribute, value any) (any, error) {
 	if !a.MultiValued {
-		if list, ok := value.([]any); ok && a.Type == TypeComplex {
+		if list, ok := value.([]any); ok && a.Type == schema.TypeComplex {
 			// Entra sends a manager as a list of one.
 			if len(list) == 0 {
 				return nil, nil //nolint:nilnil // absent is a value here
 			}
 			value = list[0]
 		}
-		if a.Type != TypeComplex && !rd.strict {
+		if a.Type != schema.TypeComplex && !rd.Strict {
 			value = unwrapped(value)
 		}
 		return rd.single(a, value)
@@ -160,12 +162,12 @@ func (rd reader) value(a *Attribute, value any) (any, error) {
 	if !ok {
 		list = []any{value}
 	}
-	if !a.unbounded && len(list) > maxElements {
-		return nil, violationf(tooMany, "%s must have at most %d elements, got %d", a.Name, maxElements, len(list))
+	if !a.Unbounded && len(list) > schema.MaxElements {
+		return nil, schema.Errorf(schema.TooMany, "%s must have at most %d elements, got %d", a.Name, schema.MaxElements, len(list))
 	}
 	var out []any
 	for _, v := range list {
-		if v == nil && a.edge {
+		if v == nil && a.Edge {
 			return nil, withoutValue(a)
 		}
 		read, err := rd.single(a, v)
@@ -209,14 +211,14 @@ func unwrapped(value any) any {
 	return inner
 }
 
-func (rd reader) single(a *Attribute, value any) (any, error) {
+func (rd Reader) single(a *schema.Attribute, value any) (any, error) {
 	if value == nil {
 		return nil, nil //nolint:nilnil // null is absent (RFC 7643 section 2.5)
 	}
 	switch a.Type {
-	case TypeComplex:
+	case schema.TypeComplex:
 		return rd.complexValue(a, value)
-	case TypeBoolean:
+	case schema.TypeBoolean:
 		switch v := value.(type) {
 		case bool:
 			return v, nil
@@ -228,17 +230,17 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 				return false, nil
 			}
 		}
-	case TypeInteger, TypeDecimal:
-		if n, ok := value.(json.Number); ok && isNumber(n, a.Type) {
+	case schema.TypeInteger, schema.TypeDecimal:
+		if n, ok := value.(json.Number); ok && schema.IsNumber(n, a.Type) {
 			return n, nil
 		}
-	case TypeDateTime:
+	case schema.TypeDateTime:
 		if s, ok := value.(string); ok {
-			if _, err := parseTime(s); err == nil {
+			if _, err := schema.ParseTime(s); err == nil {
 				return s, nil
 			}
 		}
-	case TypeBinary:
+	case schema.TypeBinary:
 		if s, ok := value.(string); ok && isBase64(s) {
 			return s, nil
 		}
@@ -246,25 +248,25 @@ func (rd reader) single(a *Attribute, value any) (any, error) {
 		switch v := value.(type) {
 		case string:
 			if strings.ContainsRune(v, 0) {
-				return nil, violationf(invalidValue, "%s must not contain the character U+0000", a.Name)
+				return nil, schema.Errorf(schema.InvalidValue, "%s must not contain the character U+0000", a.Name)
 			}
 			if isName(a) && strings.ContainsFunc(v, misleads) {
-				return nil, violationf(invalidValue,
+				return nil, schema.Errorf(schema.InvalidValue,
 					"%s must not contain control or bidirectional formatting characters", a.Name)
 			}
 			return canonical(a, v)
 		case json.Number: // an employeeNumber without its quotes
-			if !rd.strict {
+			if !rd.Strict {
 				return canonical(a, v.String())
 			}
 		}
 	}
-	return nil, violationf(invalidValue, "%s must be of type %s", a.Name, a.Type)
+	return nil, schema.Errorf(schema.InvalidValue, "%s must be of type %s", a.Name, a.Type)
 }
 
 // canonical returns the canonical value that equals value, or an error if none does. An
 // attribute without canonical values accepts any value.
-func canonical(a *Attribute, value string) (any, error) {
+func canonical(a *schema.Attribute, value string) (any, error) {
 	if len(a.CanonicalValues) == 0 || value == "" {
 		return value, nil
 	}
@@ -273,26 +275,26 @@ func canonical(a *Attribute, value string) (any, error) {
 			return c, nil
 		}
 	}
-	return nil, violationf(invalidValue, "%s must be one of %s, got %q",
-		a.Name, clip(strings.Join(a.CanonicalValues, ", ")), clip(value))
+	return nil, schema.Errorf(schema.InvalidValue, "%s must be one of %s, got %q",
+		a.Name, schema.Clip(strings.Join(a.CanonicalValues, ", ")), schema.Clip(value))
 }
 
-func (rd reader) complexValue(a *Attribute, value any) (any, error) {
+func (rd Reader) complexValue(a *schema.Attribute, value any) (any, error) {
 	members, ok := value.(map[string]any)
 	if !ok {
 		// A bare value means {"value": …}: Entra sends manager and members like this.
-		if a.sub("value") == nil {
-			return nil, violationf(invalidValue, "%s must be an object", a.Name)
+		if a.Sub("value") == nil {
+			return nil, schema.Errorf(schema.InvalidValue, "%s must be an object", a.Name)
 		}
 		members = map[string]any{"value": value}
 	}
-	out := Object{}
+	out := schema.Object{}
 	for name, v := range members {
 		if err := rd.member(out, a.SubAttributes, name, v); err != nil {
 			return nil, err
 		}
 	}
-	if a.edge {
+	if a.Edge {
 		return edgeTarget(a, out)
 	}
 	// Entra sends {"value": ""} to unassign an attribute.
@@ -317,7 +319,7 @@ func unassigns(members map[string]any) bool {
 
 // onlyLabels reports whether an element of a multi-valued attribute has only the
 // sub-attributes that describe its value (RFC 7643 section 2.4).
-func onlyLabels(element Object) bool {
+func onlyLabels(element schema.Object) bool {
 	for name := range element {
 		switch name {
 		case "type", "primary", "display", "$ref":
@@ -330,22 +332,22 @@ func onlyLabels(element Object) bool {
 
 // edgeTarget returns the element of an edge, whose value is the id of a resource. Without
 // a value it takes the id from $ref.
-func edgeTarget(a *Attribute, element Object) (any, error) {
+func edgeTarget(a *schema.Attribute, element schema.Object) (any, error) {
 	id, _ := element["value"].(string)
 	if ref, _ := element["$ref"].(string); id == "" && ref != "" {
 		endpoint, last, ok := cutLast(strings.TrimSuffix(ref, "/"))
-		if !ok || !slices.ContainsFunc(a.sub("$ref").ReferenceTypes, func(t string) bool {
+		if !ok || !slices.ContainsFunc(a.Sub("$ref").ReferenceTypes, func(t string) bool {
 			return strings.HasSuffix("/"+endpoint, "/"+t+"s")
 		}) {
-			return nil, violationf(invalidValue, "%s.$ref must be the URL of a %s, got %q",
-				a.Name, strings.Join(a.sub("$ref").ReferenceTypes, ", "), clip(ref))
+			return nil, schema.Errorf(schema.InvalidValue, "%s.$ref must be the URL of a %s, got %q",
+				a.Name, strings.Join(a.Sub("$ref").ReferenceTypes, ", "), schema.Clip(ref))
 		}
 		id = last
 	}
 	if id == "" {
 		return nil, withoutValue(a)
 	}
-	return Object{"value": id}, nil
+	return schema.Object{"value": id}, nil
 }
 
 // cutLast splits a URL before its last segment.
@@ -357,8 +359,8 @@ func cutLast(url string) (before, last string, ok bool) {
 	return url[:i], url[i+1:], url[i+1:] != ""
 }
 
-func withoutValue(a *Attribute) error {
-	return violationf(invalidValue, "%s: each element must have a value, the id of a resource", a.Name)
+func withoutValue(a *schema.Attribute) error {
+	return schema.Errorf(schema.InvalidValue, "%s: each element must have a value, the id of a resource", a.Name)
 }
 
 // onePrimary leaves primary set on one element only: the last of the first n elements
@@ -366,12 +368,12 @@ func withoutValue(a *Attribute) error {
 func onePrimary(list []any, n int) []any {
 	keep := -1
 	for i := range n {
-		if object, ok := list[i].(Object); ok && object["primary"] == true {
+		if object, ok := list[i].(schema.Object); ok && object["primary"] == true {
 			keep = i
 		}
 	}
 	for i, v := range list {
-		if object, ok := v.(Object); ok && object["primary"] == true && i != keep && keep >= 0 {
+		if object, ok := v.(schema.Object); ok && object["primary"] == true && i != keep && keep >= 0 {
 			object["primary"] = false
 		}
 	}

@@ -1,4 +1,4 @@
-package scim
+package schema
 
 import (
 	"encoding/json"
@@ -6,8 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // Limits of custom schemas.
@@ -33,32 +31,32 @@ type Extension struct {
 }
 
 // ParseExtension parses a schema in the JSON of RFC 7643 section 7 and sets defaults. It
-// returns a [tenant.InvalidSchemaError] if the schema is invalid.
+// returns a [schema.DeclarationError] if the schema is invalid.
 func ParseExtension(resourceType string, definition []byte) (*Extension, error) {
 	if !slices.Contains([]string{User, Group, Agent}, resourceType) {
-		return nil, &tenant.InvalidSchemaError{
-			Path: "resourceType", Reason: fmt.Sprintf("must be one of User, Group, Agent, got %q", clip(resourceType)),
+		return nil, &DeclarationError{
+			Path: "resourceType", Reason: fmt.Sprintf("must be one of User, Group, Agent, got %q", Clip(resourceType)),
 		}
 	}
 	var s Schema
 	if err := json.Unmarshal(definition, &s); err != nil {
-		return nil, &tenant.InvalidSchemaError{Path: "schema", Reason: "must be a schema of RFC 7643 section 7 in JSON"}
+		return nil, &DeclarationError{Path: "schema", Reason: "must be a schema of RFC 7643 section 7 in JSON"}
 	}
 	lower := strings.ToLower(s.ID)
 	switch {
 	case len(s.ID) > 255 || !urnPattern.MatchString(s.ID):
-		return nil, &tenant.InvalidSchemaError{
+		return nil, &DeclarationError{
 			Path:   "id",
-			Reason: fmt.Sprintf("must be a URN such as urn:example:acme:scim:2.0:Claims, got %q", clip(s.ID)),
+			Reason: fmt.Sprintf("must be a URN such as urn:example:acme:scim:2.0:Claims, got %q", Clip(s.ID)),
 		}
 	case strings.HasPrefix(lower, "urn:ietf:") || strings.HasPrefix(lower, ownURN):
-		return nil, &tenant.InvalidSchemaError{Path: "id", Reason: "must not begin with urn:ietf: or " + ownURN}
+		return nil, &DeclarationError{Path: "id", Reason: "must not begin with urn:ietf: or " + ownURN}
 	case len(s.Description) > maxDescription || len(s.Name) > maxDescription:
-		return nil, &tenant.InvalidSchemaError{
+		return nil, &DeclarationError{
 			Path: "name, description", Reason: fmt.Sprintf("must be at most %d bytes each", maxDescription),
 		}
 	case len(s.Attributes) == 0 || len(s.Attributes) > maxAttributes:
-		return nil, &tenant.InvalidSchemaError{
+		return nil, &DeclarationError{
 			Path:   "attributes",
 			Reason: fmt.Sprintf("must have 1 to %d elements, got %d", maxAttributes, len(s.Attributes)),
 		}
@@ -75,7 +73,7 @@ func orDefault[T ~string](value *T, standard T) {
 	}
 }
 
-// CheckExtension returns a [tenant.InvalidSchemaError] if the schema can neither be added
+// CheckExtension returns a [schema.DeclarationError] if the schema can neither be added
 // to the existing ones nor replace the one with the same URN without changing the meaning
 // of stored values.
 func CheckExtension(e *Extension, existing []*Extension) error {
@@ -84,14 +82,14 @@ func CheckExtension(e *Extension, existing []*Extension) error {
 			continue
 		}
 		if other.Schema.ID != e.Schema.ID || other.ResourceType != e.ResourceType {
-			return &tenant.InvalidSchemaError{
+			return &DeclarationError{
 				Path: "id", Reason: fmt.Sprintf("already declared as %s for %s", other.Schema.ID, other.ResourceType),
 			}
 		}
 		return keepsMeaning(other.Schema.Attributes, e.Schema.Attributes, "attributes")
 	}
 	if len(existing) >= maxExtensions {
-		return &tenant.InvalidSchemaError{
+		return &DeclarationError{
 			Path: "id", Reason: fmt.Sprintf("the tenant already has %d schemas, the maximum", maxExtensions),
 		}
 	}
@@ -101,15 +99,15 @@ func CheckExtension(e *Extension, existing []*Extension) error {
 func keepsMeaning(before, after []Attribute, path string) error {
 	for i := range before {
 		was := &before[i]
-		is := attribute(after, was.Name)
+		is := FindAttribute(after, was.Name)
 		if is == nil {
-			return &tenant.InvalidSchemaError{
+			return &DeclarationError{
 				Path: path, Reason: was.Name + " is missing: attributes can be added but not removed",
 			}
 		}
 		if is.Name != was.Name || is.Type != was.Type || is.MultiValued != was.MultiValued ||
 			is.CaseExact != was.CaseExact || is.Uniqueness != was.Uniqueness {
-			return &tenant.InvalidSchemaError{
+			return &DeclarationError{
 				Path: path, Reason: was.Name + ": name, type, multiValued, caseExact and uniqueness cannot be changed",
 			}
 		}

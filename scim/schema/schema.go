@@ -1,4 +1,4 @@
-package scim
+package schema
 
 import "strings"
 
@@ -18,14 +18,14 @@ type Attribute struct {
 	Uniqueness      string      `json:"uniqueness"`
 	ReferenceTypes  []string    `json:"referenceTypes,omitempty"`
 
-	// edge is set if values are stored as edges between resources, not in the document.
-	edge bool
-	// unbounded is set for an edge attribute of any size, which is read and changed in parts.
-	unbounded bool
-	// discarded is set if values are accepted but never stored.
-	discarded bool
-	// alias is another name that is accepted in requests.
-	alias string
+	// Edge is set if values are stored as edges between resources, not in the document.
+	Edge bool
+	// Unbounded is set for an edge attribute of any size, which is read and changed in parts.
+	Unbounded bool
+	// Discarded is set if values are accepted but never stored.
+	Discarded bool
+	// Alias is another name that is accepted in requests.
+	Alias string
 }
 
 // Type is a data type of RFC 7643 section 2.3.
@@ -86,79 +86,79 @@ type ResourceType struct {
 	Endpoint   string // e.g. /Users
 	Schema     *Schema
 	Extensions []*Schema
-	// unique is the attribute with a dedicated unique index, or empty.
-	unique string
-	// hides is set if the stored document may hold attributes that are not returned by default.
-	hides bool
-	// uniques are the other attributes with unique values.
-	uniques []located
+	// Unique is the attribute with a dedicated unique index, or empty.
+	Unique string
+	// Hides is set if the stored document may hold attributes that are not returned by default.
+	Hides bool
+	// Uniques are the other attributes with unique values.
+	Uniques []located
 }
 
 // located is an attribute with the schema that contains it.
 type located struct {
-	schema *Schema
+	Schema *Schema
 	*Attribute
 }
 
 // prepared returns the type with the fields that are derived from its schemas.
 func (rt ResourceType) prepared() *ResourceType {
-	rt.hides, rt.uniques = false, nil
-	for _, schema := range rt.schemas() {
+	rt.Hides, rt.Uniques = false, nil
+	for _, schema := range rt.Schemas() {
 		for i := range schema.Attributes {
 			a := &schema.Attributes[i]
-			rt.hides = rt.hides || (a.concealed() && !a.discarded)
+			rt.Hides = rt.Hides || (a.Concealed() && !a.Discarded)
 			for j := range a.SubAttributes {
-				rt.hides = rt.hides || a.SubAttributes[j].concealed()
+				rt.Hides = rt.Hides || a.SubAttributes[j].Concealed()
 			}
-			if a.Uniqueness != UniqueNone && a.Name != rt.unique {
-				rt.uniques = append(rt.uniques, located{schema, a})
+			if a.Uniqueness != UniqueNone && a.Name != rt.Unique {
+				rt.Uniques = append(rt.Uniques, located{schema, a})
 			}
 		}
 	}
 	return &rt
 }
 
-// concealed reports whether the attribute is returned only on request or never.
-func (a *Attribute) concealed() bool { return a.Returned == Never || a.Returned == Request }
+// Concealed reports whether the attribute is returned only on request or never.
+func (a *Attribute) Concealed() bool { return a.Returned == Never || a.Returned == Request }
 
-// path returns an attribute's name, prefixed with the URN if the schema is an extension.
-func (rt *ResourceType) path(schema *Schema, a *Attribute) string {
+// Path returns an attribute's name, prefixed with the URN if the schema is an extension.
+func (rt *ResourceType) Path(schema *Schema, a *Attribute) string {
 	if schema == rt.Schema {
 		return a.Name
 	}
 	return schema.ID + ":" + a.Name
 }
 
-// attribute returns the attribute with the name, without regard to case (RFC 7643 section
+// FindAttribute returns the attribute with the name, without regard to case (RFC 7643 section
 // 2.1), or nil.
-func attribute(attributes []Attribute, name string) *Attribute {
+func FindAttribute(attributes []Attribute, name string) *Attribute {
 	for i := range attributes {
-		if a := &attributes[i]; strings.EqualFold(a.Name, name) || (a.alias != "" && strings.EqualFold(a.alias, name)) {
+		if a := &attributes[i]; strings.EqualFold(a.Name, name) || (a.Alias != "" && strings.EqualFold(a.Alias, name)) {
 			return a
 		}
 	}
 	return nil
 }
 
-// find resolves a name with an optional schema URN. Without a URN, it also searches the
+// Find resolves a name with an optional schema URN. Without a URN, it also searches the
 // extensions if the core schema has no such attribute, because Entra filters by `manager`.
-func (rt *ResourceType) find(name string) (*Schema, *Attribute) {
-	schema, rest := rt.splitURN(name)
-	if a := attribute(schema.Attributes, rest); a != nil || rest != name {
+func (rt *ResourceType) Find(name string) (*Schema, *Attribute) {
+	schema, rest := rt.SplitURN(name)
+	if a := FindAttribute(schema.Attributes, rest); a != nil || rest != name {
 		return schema, a
 	}
 	for _, extension := range rt.Extensions {
-		if a := attribute(extension.Attributes, name); a != nil {
+		if a := FindAttribute(extension.Attributes, name); a != nil {
 			return extension, a
 		}
 	}
 	return schema, nil
 }
 
-func (a *Attribute) sub(name string) *Attribute { return attribute(a.SubAttributes, name) }
+func (a *Attribute) Sub(name string) *Attribute { return FindAttribute(a.SubAttributes, name) }
 
-// extension returns the extension with the URN, without regard to case, or nil.
-func (rt *ResourceType) extension(urn string) *Schema {
+// Extension returns the extension with the URN, without regard to case, or nil.
+func (rt *ResourceType) Extension(urn string) *Schema {
 	for _, s := range rt.Extensions {
 		if strings.EqualFold(s.ID, urn) {
 			return s
@@ -167,18 +167,18 @@ func (rt *ResourceType) extension(urn string) *Schema {
 	return nil
 }
 
-// schemas returns all schemas of the type, the core schema first.
-func (rt *ResourceType) schemas() []*Schema {
+// Schemas returns all schemas of the type, the core schema first.
+func (rt *ResourceType) Schemas() []*Schema {
 	return append([]*Schema{rt.Schema}, rt.Extensions...)
 }
 
-// splitURN splits a name into the schema whose URN it begins with and the rest:
+// SplitURN splits a name into the schema whose URN it begins with and the rest:
 // "urn:…:enterprise:2.0:User:department" is the extension and "department".
 // Without a URN it returns the core schema; rest is empty for a bare URN.
-func (rt *ResourceType) splitURN(name string) (schema *Schema, rest string) {
+func (rt *ResourceType) SplitURN(name string) (schema *Schema, rest string) {
 	schema, rest = rt.Schema, name
 	longest := 0 // one URN may be a prefix of another
-	for _, s := range rt.schemas() {
+	for _, s := range rt.Schemas() {
 		n := len(s.ID)
 		if n > longest && len(name) >= n && strings.EqualFold(name[:n], s.ID) && (len(name) == n || name[n] == ':') {
 			schema, rest, longest = s, strings.TrimPrefix(name[n:], ":"), n

@@ -1,16 +1,16 @@
-package tenant
+package schema
 
 import (
 	"github.com/leaverhq/leaver/internal/fault"
 )
 
 // InvalidSchemaError is returned for a schema with an invalid definition.
-type InvalidSchemaError struct {
+type DeclarationError struct {
 	Path   string // e.g. attributes[2].type
 	Reason string
 }
 
-func (e *InvalidSchemaError) Error() string { return e.Path + ": " + e.Reason }
+func (e *DeclarationError) Error() string { return e.Path + ": " + e.Reason }
 
 // Code implements [fault.Coded].
-func (e *InvalidSchemaError) Code() fault.Code { return fault.Unprocessable }
+func (e *DeclarationError) Code() fault.Code { return fault.Unprocessable }

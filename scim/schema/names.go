@@ -1,4 +1,4 @@
-package scim
+package schema
 
 // The names of the resource types.
 const (

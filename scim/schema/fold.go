@@ -1,22 +1,22 @@
-package scim
+package schema
 
 import (
 	"github.com/leaverhq/leaver/internal/textkey"
 )
 
-// key returns the comparison key of one of the attribute's strings.
-func (a *Attribute) key(text string) string {
+// Key returns the comparison key of one of the attribute's strings.
+func (a *Attribute) Key(text string) string {
 	if a.CaseExact {
 		return textkey.Exact(text)
 	}
 	return textkey.Fold(text)
 }
 
-// fold returns a copy of a stored document with comparison keys in place of its strings.
-func fold(rt *ResourceType, document Object) Object {
+// FoldDocument returns a copy of a stored document with comparison keys in place of its strings.
+func FoldDocument(rt *ResourceType, document Object) Object {
 	out := make(Object, len(document))
 	for name, value := range document {
-		if extension := rt.extension(name); extension != nil {
+		if extension := rt.Extension(name); extension != nil {
 			if inner, ok := value.(Object); ok {
 				out[name] = foldAll(extension.Attributes, inner)
 			}
@@ -36,25 +36,25 @@ func foldAll(attributes []Attribute, o Object) Object {
 }
 
 func foldMember(attributes []Attribute, name string, value any) any {
-	a := attribute(attributes, name)
+	a := FindAttribute(attributes, name)
 	if a == nil { // the tenant has deleted the schema: nothing compares the value
 		return value
 	}
-	return foldValue(a, value)
+	return FoldValue(a, value)
 }
 
-func foldValue(a *Attribute, value any) any {
+func FoldValue(a *Attribute, value any) any {
 	switch v := value.(type) {
 	case string:
 		if a.Type == TypeString || a.Type == TypeReference {
-			return a.key(v)
+			return a.Key(v)
 		}
 	case Object:
 		return foldAll(a.SubAttributes, v)
 	case []any:
 		out := make([]any, len(v))
 		for i, element := range v {
-			out[i] = foldValue(a, element)
+			out[i] = FoldValue(a, element)
 		}
 		return out
 	}

@@ -1,4 +1,4 @@
-package directory
+package schema
 
 // UnknownTargetError is returned when the target of an edge is not a live resource of the
 // tenant.

@@ -1,16 +1,8 @@
-package directory
+package filter
 
 import (
-	"errors"
-
 	"github.com/leaverhq/leaver/internal/textkey"
 )
-
-// ErrUnservable is returned for a condition that is well formed but not supported.
-var ErrUnservable = errors.New("unsupported filter")
-
-// ErrUnsortable is returned for an unsupported sort attribute.
-var ErrUnsortable = errors.New("unsupported sortBy")
 
 // Condition selects resources. It is a SCIM filter (RFC 7644 section 3.4.2.2) whose names
 // package scim has resolved against the schema.
@@ -38,10 +30,14 @@ type (
 	}
 )
 
-func (And) condition()     {}
-func (Or) condition()      {}
-func (Not) condition()     {}
+func (And) condition() {}
+
+func (Or) condition() {}
+
+func (Not) condition() {}
+
 func (Compare) condition() {}
+
 func (Element) condition() {}
 
 // Op is a comparison operator.
@@ -106,8 +102,8 @@ type Field struct {
 	CoreURN, RestrictionURN string
 }
 
-// key returns the key by which the field's strings are compared.
-func (f Field) key(text string) string {
+// Key returns the key by which the field's strings are compared.
+func (f Field) Key(text string) string {
 	if f.CaseExact {
 		return textkey.Exact(text)
 	}

@@ -1,10 +1,12 @@
-package scim
+package patch
 
 import (
 	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 // Names and values that identity providers use for SCIM's active. Names are compared in
@@ -31,8 +33,8 @@ var (
 // misdirected returns an error for an unknown attribute that is meant to deactivate. If it
 // were ignored like other unknown attributes, the identity provider would report success
 // and the principal would stay active.
-func misdirected(rt *ResourceType, name string, value any) error {
-	if attribute(rt.Schema.Attributes, "active") == nil {
+func misdirected(rt *schema.ResourceType, name string, value any) error {
+	if schema.FindAttribute(rt.Schema.Attributes, "active") == nil {
 		return nil
 	}
 	// The object of an unknown schema.
@@ -47,8 +49,8 @@ func misdirected(rt *ResourceType, name string, value any) error {
 	if !deactivates(name, unwrapped(value)) {
 		return nil
 	}
-	return violationf(invalidPath,
-		"%s has no attribute %q: to deactivate, map it to the attribute active", rt.Name, clip(name))
+	return schema.Errorf(schema.InvalidPath,
+		"%s has no attribute %q: to deactivate, map it to the attribute active", rt.Name, schema.Clip(name))
 }
 
 func deactivates(name string, value any) bool {

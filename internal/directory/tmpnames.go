@@ -1,8 +1,0 @@
-package directory
-
-const (
-	RestrictedSince = "restrictedSince"
-	RestrictedCause = "cause"
-	WorkflowID      = "workflowId"
-	Survivors       = "survivors"
-)
