@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +54,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 	var bad []lineError
 	for _, line := range lines {
 		var body registration
-		err := httpjson.DecodeStrict(json.NewDecoder(bytes.NewReader(line.text)), &body)
+		err := httpjson.DecodeStrict(line.text, &body)
 		if err == nil {
 			err = s.check(r.Context(), tenantOf(r), connectors.Kinds(), &body)
 		}

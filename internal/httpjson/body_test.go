@@ -1,7 +1,6 @@
 package httpjson
 
 import (
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -10,37 +9,34 @@ import (
 	"testing/iotest"
 )
 
-func TestTwoMembersOfOneNameAreAmbiguous(t *testing.T) {
-	for body, want := range map[string]bool{
-		`{}`: true, `{"a":1,"b":{"a":1}}`: true, `{"a":[{"a":1},{"a":2}]}`: true, `{"a":"a","b":"a: \"a\""}`: true, `{"a" : {} , "b":1}`: true,
-		`{"a":1,"a":2}`: false, `{"a":1,"A":2}`: false, `{"x":{"a":1,"b":[{}],"a":2}}`: false, `{"\u0061":1}`: false, `{"a":1 , "b":[1,{"c":2}], "A" :3}`: false,
-		`{"K":1,"k":2}`: false, strings.Repeat("[", 40): false,
+func TestDecode_MembersAreUniqueAndCaseSensitive(t *testing.T) {
+	type object struct {
+		A any `json:"a"`
+		B any `json:"b"`
+	}
+	for body, want := range map[string]string{
+		`{}`: "", `{"a":1,"b":{"a":1}}`: "", `{"a":[{"a":1},{"a":2}]}`: "", `{"a":"a","b":"a: \"a\""}`: "", `{"a" : {} , "b":1}`: "",
+		`{"\u0061":1}`: "", `{"a":1,"a":2}`: `duplicate member "a"`, `{"a":{"a":1,"b":[{}],"a":2}}`: `duplicate member "a"`,
+		`{"\u0061":1,"a":2}`: `duplicate member "a"`, `{"a":1,"A":2}`: `unknown field "A"`, `{"x":1}`: `unknown field "x"`,
+		`{"a":`: "not valid JSON", `{} {}`: "not valid JSON", `[]`: "must be a JSON object", ``: "must be a JSON object", `null`: "must be a JSON object",
+		`{"a":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`: "nested deeper than 32 levels",
 	} {
-		if got := unambiguous([]byte(body)); got != want {
-			t.Errorf("%s: %t, want %t", body, got, want)
+		err := DecodeStrict([]byte(body), &object{})
+		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", body, err, want)
 		}
 	}
 }
 
-// FuzzUnambiguous holds it against a reader that forgets no member.
-func FuzzUnambiguous(f *testing.F) {
-	for _, seed := range []string{`{"a":1,"A":2}`, `{"a":{"b":"\""}}`, `{"a":"}","b":[]}`} {
-		f.Add([]byte(seed))
+func TestDecode_NamesTheMemberOfAWrongType(t *testing.T) {
+	var into struct {
+		A struct {
+			B int `json:"b"`
+		} `json:"a"`
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		var object map[string]json.RawMessage
-		if json.Unmarshal(body, &object) != nil || !unambiguous(body) {
-			return
-		}
-		folded := make(map[string]bool)
-		for name := range object {
-			if key := strings.ToLower(name); folded[key] {
-				t.Fatalf("%q has two members of the name %q", body, key)
-			} else {
-				folded[key] = true
-			}
-		}
-	})
+	if err := DecodeStrict([]byte(`{"a":{"b":"x"}}`), &into); err == nil || !strings.HasPrefix(err.Error(), "a.b has the wrong type") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestBody_BrokenConnectionIsNotTooLarge(t *testing.T) {

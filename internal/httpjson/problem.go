@@ -5,20 +5,15 @@ package httpjson
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 
 	"github.com/leaverhq/leaver/internal/fault"
 )
-
-// MaxBody bounds a request body that has no limit of its own, in bytes.
-const MaxBody = 64 << 10
 
 // Problem is an error answer (RFC 9457).
 type Problem struct {
@@ -128,46 +123,4 @@ func Write(w http.ResponseWriter, status int, contentType string, body any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body) // a client that is gone needs no answer
-}
-
-// Decode reads a request's JSON object of at most [MaxBody]. An unknown member is an error.
-func Decode(w http.ResponseWriter, r *http.Request, into any) error {
-	return DecodeUpTo(w, r, MaxBody, into)
-}
-
-// DecodeUpTo is [Decode] with another limit, in bytes.
-func DecodeUpTo(w http.ResponseWriter, r *http.Request, limit int64, into any) error {
-	if r.Header.Get("Content-Type") != "" && !isJSON(r) {
-		return Problem{
-			Status: http.StatusUnsupportedMediaType,
-			Detail: "Content-Type must be application/json, got " + strconv.Quote(r.Header.Get("Content-Type")),
-		}
-	}
-	return DecodeStrict(json.NewDecoder(http.MaxBytesReader(w, r.Body, limit)), into)
-}
-
-// DecodeStrict reads one JSON object; an unknown member, or data after it, is an error.
-func DecodeStrict(d *json.Decoder, into any) error {
-	d.DisallowUnknownFields()
-	err := d.Decode(into)
-	if err == nil {
-		if _, err := d.Token(); !errors.Is(err, io.EOF) {
-			return Problem{Status: http.StatusBadRequest, Detail: "unexpected data after the JSON object"}
-		}
-		return nil
-	}
-	var tooLarge *http.MaxBytesError
-	var wrongType *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &tooLarge):
-		return unread(err)
-	case errors.As(err, &wrongType):
-		return Problem{Status: http.StatusBadRequest, Detail: wrongType.Field + " has the wrong type, got " + wrongType.Value}
-	case strings.HasPrefix(err.Error(), "json: unknown field"):
-		return Problem{Status: http.StatusBadRequest, Detail: strings.TrimPrefix(err.Error(), "json: ")}
-	}
-	return Problem{
-		Status: http.StatusBadRequest,
-		Detail: "the body must be a JSON object as described in /v1/openapi.yaml",
-	}
 }

@@ -16,7 +16,7 @@ func (rd Reader) AfterOperation(rt *schema.ResourceType, active *schema.Attribut
 		}
 		return before
 	}
-	t, err := ParsePath(rt, o.Path)
+	t, err := parsePath(rt, o.Path)
 	switch {
 	case err != nil:
 		return before

@@ -216,7 +216,7 @@ func (p patcher) readOnly(name string) error {
 
 // path resolves a path. It returns nil for a path to ignore.
 func (p patcher) path(text string) (*target, error) {
-	t, err := ParsePath(p.rt, text)
+	t, err := parsePath(p.rt, text)
 	var unknown *unknownAttributeError
 	if errors.As(err, &unknown) && !p.reader.Strict {
 		return nil, nil //nolint:nilnil // ignored is a value here

@@ -25,8 +25,8 @@ type target struct {
 	readOnly bool
 }
 
-// ParsePath parses a PATCH path (RFC 7644 section 3.5.2).
-func ParsePath(rt *schema.ResourceType, path string) (*target, error) {
+// parsePath parses a PATCH path (RFC 7644 section 3.5.2).
+func parsePath(rt *schema.ResourceType, path string) (*target, error) {
 	path = strings.TrimSpace(path)
 	within, rest := rt.SplitURN(path)
 	if within == rt.Schema && strings.HasPrefix(strings.ToLower(rest), "urn:") {

@@ -1,13 +1,16 @@
 package schema
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
-	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxDepth bounds nested objects and arrays.
@@ -17,8 +20,8 @@ const maxDepth = 32
 // duplicate names, which implementations handle differently (RFC 8259 section 4), and
 // nesting beyond maxDepth.
 func ParseObject(body []byte) (map[string]any, error) {
-	p := parser{text: string(body)}
-	value, err := p.value(0)
+	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowInvalidUTF8(true))
+	value, err := parseValue(d)
 	if err != nil {
 		return nil, err
 	}
@@ -26,189 +29,81 @@ func ParseObject(body []byte) (map[string]any, error) {
 	if !ok {
 		return nil, Errorf(InvalidSyntax, "the body must be a JSON object")
 	}
-	if p.peek(); p.at < len(p.text) {
-		return nil, Errorf(InvalidSyntax, "unexpected data after the JSON object at byte %d", p.at)
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, Errorf(InvalidSyntax, "unexpected data after the JSON object at byte %d", d.InputOffset())
 	}
 	return object, nil
 }
 
-// parser parses JSON values from text, starting at the offset at. Strings without escapes
-// share the memory of text.
-type parser struct {
-	text string
-	at   int
-}
-
-func (p *parser) invalid() error {
-	return Errorf(InvalidSyntax, "the body is not valid JSON, at byte %d", p.at)
-}
-
-// peek skips white space and returns the next byte, or 0 at the end.
-func (p *parser) peek() byte {
-	for ; p.at < len(p.text); p.at++ {
-		switch c := p.text[p.at]; c {
-		case ' ', '\t', '\n', '\r':
-		default:
-			return c
-		}
-	}
-	return 0
-}
-
-// take skips the next byte if it is c, and reports whether it was.
-func (p *parser) take(c byte) bool {
-	if p.peek() != c {
-		return false
-	}
-	p.at++
-	return true
-}
-
-func (p *parser) value(depth int) (any, error) {
-	if depth > maxDepth {
+// parseValue reads the next value. Names and strings are decoded, numbers are not.
+func parseValue(d *jsontext.Decoder) (any, error) {
+	if d.StackDepth() > maxDepth {
 		return nil, Errorf(InvalidSyntax, "the JSON is nested deeper than %d levels", maxDepth)
 	}
-	switch c := p.peek(); c {
-	case '{':
-		return p.object(depth)
-	case '[':
-		return p.list(depth)
-	case '"':
-		return p.string()
-	case 't':
-		return true, p.word("true")
-	case 'f':
-		return false, p.word("false")
-	case 'n':
-		return nil, p.word("null")
+	token, err := d.ReadToken()
+	if err != nil {
+		return nil, invalid(d, err)
+	}
+	switch token.Kind() {
+	case jsontext.KindBeginObject:
+		return parseMembers(d)
+	case jsontext.KindBeginArray:
+		return parseElements(d)
+	case jsontext.KindString:
+		return token.String(), nil
+	case jsontext.KindNumber:
+		return json.Number(token.String()), nil
+	case jsontext.KindTrue:
+		return true, nil
+	case jsontext.KindFalse:
+		return false, nil
 	default:
-		return p.number()
+		return nil, nil //nolint:nilnil // null is a value here
 	}
 }
 
-func (p *parser) word(w string) error {
-	if !strings.HasPrefix(p.text[p.at:], w) {
-		return p.invalid()
-	}
-	p.at += len(w)
-	return nil
-}
-
-func (p *parser) object(depth int) (map[string]any, error) {
-	p.at++
+func parseMembers(d *jsontext.Decoder) (any, error) {
 	object := make(map[string]any)
-	if p.take('}') {
-		return object, nil
-	}
 	for {
-		if p.peek() != '"' {
-			return nil, p.invalid()
-		}
-		name, err := p.string()
+		token, err := d.ReadToken()
 		if err != nil {
-			return nil, err
+			return nil, invalid(d, err)
 		}
-		if _, twice := object[name]; twice {
-			return nil, Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(name))
-		}
-		if !p.take(':') {
-			return nil, p.invalid()
-		}
-		if object[name], err = p.value(depth + 1); err != nil {
-			return nil, err
-		}
-		if p.take('}') {
+		if token.Kind() == jsontext.KindEndObject {
 			return object, nil
 		}
-		if !p.take(',') {
-			return nil, p.invalid()
+		name := token.String() // the token is valid until the next read
+		if object[name], err = parseValue(d); err != nil {
+			return nil, err
 		}
 	}
 }
 
-func (p *parser) list(depth int) ([]any, error) {
-	p.at++
+func parseElements(d *jsontext.Decoder) (any, error) {
 	list := []any{}
-	if p.take(']') {
-		return list, nil
-	}
-	for {
-		value, err := p.value(depth + 1)
+	for d.PeekKind() != jsontext.KindEndArray {
+		value, err := parseValue(d)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, value)
-		if p.take(']') {
-			return list, nil
-		}
-		if !p.take(',') {
-			return nil, p.invalid()
-		}
 	}
+	if _, err := d.ReadToken(); err != nil {
+		return nil, invalid(d, err)
+	}
+	return list, nil
 }
 
-// string parses the string at the current offset. Strings with escapes or invalid UTF-8
-// are decoded by encoding/json.
-func (p *parser) string() (string, error) {
-	start, plain := p.at, true
-	for p.at++; p.at < len(p.text); p.at++ {
-		switch c := p.text[p.at]; {
-		case c == '\\':
-			plain = false
-			p.at++
-		case c < ' ':
-			return "", p.invalid()
-		case c == '"':
-			p.at++
-			inner := p.text[start+1 : p.at-1]
-			if plain && utf8.ValidString(inner) {
-				return inner, nil
-			}
-			var s string
-			if err := json.Unmarshal([]byte(p.text[start:p.at]), &s); err != nil {
-				p.at = start
-				return "", p.invalid()
-			}
-			return s, nil
-		}
+// invalid returns the violation of a syntax error.
+func invalid(d *jsontext.Decoder, err error) error {
+	var syntax *jsontext.SyntacticError
+	switch {
+	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax):
+		return Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(syntax.JSONPointer.LastToken()))
+	case errors.As(err, &syntax):
+		return Errorf(InvalidSyntax, "the body is not valid JSON, at byte %d", syntax.ByteOffset)
 	}
-	p.at = start
-	return "", p.invalid()
-}
-
-func (p *parser) number() (json.Number, error) {
-	start := p.at
-	p.skip("-")
-	whole := p.skip("0") || p.digits()
-	if whole && p.skip(".") {
-		whole = p.digits()
-	}
-	if whole && p.skip("eE") {
-		p.skip("+-")
-		whole = p.digits()
-	}
-	if !whole {
-		return "", p.invalid()
-	}
-	return json.Number(p.text[start:p.at]), nil
-}
-
-// skip skips the next byte if it is one of these, and reports whether it was.
-func (p *parser) skip(these string) bool {
-	if p.at == len(p.text) || strings.IndexByte(these, p.text[p.at]) < 0 {
-		return false
-	}
-	p.at++
-	return true
-}
-
-// digits skips digits and reports whether there were any.
-func (p *parser) digits() bool {
-	start := p.at
-	for p.at < len(p.text) && '0' <= p.text[p.at] && p.text[p.at] <= '9' {
-		p.at++
-	}
-	return p.at > start
+	return Errorf(InvalidSyntax, "the body is not valid JSON, at byte %d", d.InputOffset())
 }
 
 // AppendValue appends an Object, or a value in one, as JSON. Names are sorted, so that equal

@@ -1,4 +1,4 @@
-package scim
+package patch
 
 import (
 	"slices"
@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
-	"github.com/leaverhq/leaver/scim/patch"
+	"github.com/leaverhq/leaver/scim/filter"
 	"github.com/leaverhq/leaver/scim/schema"
 )
 
@@ -21,14 +21,14 @@ func TestPatch_MembersMatchModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		stored, model := map[string]bool{}, map[string]bool{}
 		for range rapid.IntRange(1, 4).Draw(t, "patches") {
-			var operations []patch.Operation
+			var operations []Operation
 			for range rapid.IntRange(1, 5).Draw(t, "operations") {
 				id := rapid.SampledFrom(ids).Draw(t, "id")
 				kind := rapid.SampledFrom([]string{"add", "string", "replace", "filter", "either", "value", "all", "empty"}).Draw(t, "kind")
 				operations = append(operations, memberOperation(kind, id, ids[0]))
 				applyToModel(model, kind, id, ids[0])
 			}
-			_, delta, err := patch.Apply(schema.GroupType(), patch.Reader{}, schema.Object{"displayName": "team"}, operations, noMembers)
+			_, delta, err := Apply(schema.GroupType(), Reader{}, schema.Object{"displayName": "team"}, operations, noMembers)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,25 +40,25 @@ func TestPatch_MembersMatchModel(t *testing.T) {
 	})
 }
 
-func memberOperation(kind, id, other string) patch.Operation {
+func memberOperation(kind, id, other string) Operation {
 	element := []any{map[string]any{"value": id, "$ref": nil}}
 	switch kind {
 	case "add":
-		return patch.Operation{Op: "add", Path: "members", HasPath: true, Value: element, HasValue: true}
+		return Operation{Op: "add", Path: "members", HasPath: true, Value: element, HasValue: true}
 	case "string":
-		return patch.Operation{Op: "add", Path: "members", HasPath: true, Value: id, HasValue: true}
+		return Operation{Op: "add", Path: "members", HasPath: true, Value: id, HasValue: true}
 	case "replace":
-		return patch.Operation{Op: "replace", Value: map[string]any{"members": element}, HasValue: true}
+		return Operation{Op: "replace", Value: map[string]any{"members": element}, HasValue: true}
 	case "filter":
-		return patch.Operation{Op: "remove", Path: `members[value eq "` + id + `"]`, HasPath: true}
+		return Operation{Op: "remove", Path: `members[value eq "` + id + `"]`, HasPath: true}
 	case "either":
-		return patch.Operation{Op: "remove", Path: `members[value eq "` + id + `" or value eq "` + other + `"]`, HasPath: true}
+		return Operation{Op: "remove", Path: `members[value eq "` + id + `" or value eq "` + other + `"]`, HasPath: true}
 	case "value":
-		return patch.Operation{Op: "remove", Path: "members", HasPath: true, Value: element, HasValue: true}
+		return Operation{Op: "remove", Path: "members", HasPath: true, Value: element, HasValue: true}
 	case "empty":
-		return patch.Operation{Op: "remove", Path: "members", HasPath: true, Value: []any{}, HasValue: true}
+		return Operation{Op: "remove", Path: "members", HasPath: true, Value: []any{}, HasValue: true}
 	}
-	return patch.Operation{Op: "remove", Path: "members", HasPath: true}
+	return Operation{Op: "remove", Path: "members", HasPath: true}
 }
 
 func applyToModel(model map[string]bool, kind, id, other string) {
@@ -78,7 +78,7 @@ func applyToModel(model map[string]bool, kind, id, other string) {
 	}
 }
 
-func applyDelta(set map[string]bool, d patch.Delta) {
+func applyDelta(set map[string]bool, d Delta) {
 	if d.Clear {
 		clear(set)
 	}
@@ -100,27 +100,27 @@ func TestPatch_AttributesMatchModel(t *testing.T) {
 		for range rapid.IntRange(1, 10).Draw(t, "operations") {
 			kind := rapid.SampledFrom(types).Draw(t, "type")
 			value := rapid.StringMatching(`[a-z]{1,4}`).Draw(t, "value")
-			var o patch.Operation
+			var o Operation
 			switch rapid.SampledFrom([]string{"title", "no title", "email", "replace emails", "no email", "no emails"}).Draw(t, "operation") {
 			case "title":
-				o = patch.Operation{Op: rapid.SampledFrom([]string{"add", "replace"}).Draw(t, "op"), Value: map[string]any{"title": value}, HasValue: true}
+				o = Operation{Op: rapid.SampledFrom([]string{"add", "replace"}).Draw(t, "op"), Value: map[string]any{"title": value}, HasValue: true}
 				title = value
 			case "no title":
-				o, title = patch.Operation{Op: "remove", Path: "title", HasPath: true}, ""
+				o, title = Operation{Op: "remove", Path: "title", HasPath: true}, ""
 			case "email":
-				o = patch.Operation{Op: "add", Path: `emails[type eq "` + kind + `"].value`, HasPath: true, Value: value, HasValue: true}
+				o = Operation{Op: "add", Path: `emails[type eq "` + kind + `"].value`, HasPath: true, Value: value, HasValue: true}
 				emails[kind] = value
 			case "replace emails":
-				o = patch.Operation{Op: "replace", Path: "emails", HasPath: true, Value: []any{map[string]any{"type": kind, "value": value}}, HasValue: true}
+				o = Operation{Op: "replace", Path: "emails", HasPath: true, Value: []any{map[string]any{"type": kind, "value": value}}, HasValue: true}
 				emails = map[string]string{kind: value}
 			case "no email":
-				o = patch.Operation{Op: "remove", Path: `emails[type eq "` + kind + `"]`, HasPath: true}
+				o = Operation{Op: "remove", Path: `emails[type eq "` + kind + `"]`, HasPath: true}
 				delete(emails, kind)
 			case "no emails":
-				o, emails = patch.Operation{Op: "remove", Path: "emails", HasPath: true}, map[string]string{}
+				o, emails = Operation{Op: "remove", Path: "emails", HasPath: true}, map[string]string{}
 			}
 			var err error
-			if object, _, err = patch.Apply(schema.UserType(), patch.Reader{}, object, []patch.Operation{o}, noMembers); err != nil {
+			if object, _, err = Apply(schema.UserType(), Reader{}, object, []Operation{o}, noMembers); err != nil {
 				t.Fatal(err)
 			}
 			got := map[string]string{}
@@ -137,7 +137,7 @@ func TestPatch_AttributesMatchModel(t *testing.T) {
 
 func TestDelta_LastOperationWins(t *testing.T) {
 	a, b := uuid.New(), uuid.New()
-	var d patch.Delta
+	var d Delta
 	d.Add(a)
 	d.Remove(a)
 	d.Add(b)
@@ -147,3 +147,5 @@ func TestDelta_LastOperationWins(t *testing.T) {
 		t.Errorf("added %v, removed %v", d.Added(), d.Removed())
 	}
 }
+
+func noMembers([]uuid.UUID, filter.Condition) ([]uuid.UUID, error) { return nil, nil }

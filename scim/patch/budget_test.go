@@ -1,11 +1,11 @@
-package scim
+package patch
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/leaverhq/leaver/scim/patch"
 	"github.com/leaverhq/leaver/scim/schema"
 )
 
@@ -18,21 +18,22 @@ func TestPatch_HasABudgetOfComparisons(t *testing.T) {
 		emails[n] = schema.Object{"value": fmt.Sprintf("u%d@example.com", n), "type": "work"}
 	}
 	filter := "emails[" + strings.Repeat(`value co "zz" or `, 10) + `value co "zz"]`
-	for name, o := range map[string]patch.Operation{
+	for name, o := range map[string]Operation{
 		"value filters":      {Op: "remove", Path: filter, HasPath: true},
 		"filtered elements":  {Op: "replace", Path: filter + ".type", HasPath: true, Value: "home", HasValue: true},
 		"additions to lists": {Op: "add", Path: "emails", HasPath: true, Value: []any{map[string]any{"value": "x@example.com"}}, HasValue: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			operations := make([]patch.Operation, patch.MaxOperations)
+			operations := make([]Operation, MaxOperations)
 			for n := range operations {
 				operations[n] = o
 			}
-			_, _, err := patch.Apply(rt, patch.Reader{}, schema.Object{"userName": "u", "emails": emails}, operations, nil)
-			if e := toError(err); err == nil || e.Status != 400 || e.Type != schema.TooMany {
-				t.Errorf("got %v, want 400 tooMany", err)
+			_, _, err := Apply(rt, Reader{}, schema.Object{"userName": "u", "emails": emails}, operations, nil)
+			var violation *schema.Error
+			if !errors.As(err, &violation) || violation.Kind != schema.TooMany {
+				t.Errorf("got %v, want tooMany", err)
 			}
-			if _, _, err := patch.Apply(rt, patch.Reader{}, schema.Object{"userName": "u", "emails": emails[:len(emails)-1]}, operations[:1], nil); err != nil {
+			if _, _, err := Apply(rt, Reader{}, schema.Object{"userName": "u", "emails": emails[:len(emails)-1]}, operations[:1], nil); err != nil {
 				t.Errorf("one such operation: %v", err)
 			}
 		})
