@@ -99,7 +99,7 @@ func (a *Activities) try(ctx context.Context, in ItemInput, step string, end ver
 		return ItemResult{State: t.item.State, Detail: t.item.Reason}, nil
 	}
 	defer t.yield(ctx)
-	if err := a.heldUp(ctx, t.item.Connector); err != nil {
+	if err := a.checkPaused(ctx, t.item.Connector); err != nil {
 		return ItemResult{}, err
 	}
 	if t.connector == nil {
@@ -235,7 +235,7 @@ func IsPaused(err error) bool {
 }
 
 // heldUp returns a retryable error while the connector is paused.
-func (a *Activities) heldUp(ctx context.Context, connector string) error {
+func (a *Activities) checkPaused(ctx context.Context, connector string) error {
 	pause, err := a.Pauses.Of(ctx, connector)
 	if err != nil || pause == nil {
 		return err
@@ -259,7 +259,7 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	if connectors.IsPermanent(err) {
-		if _, err := t.conclude(ctx, credential.Survivor, reason, t.record(step, "refused", reason)); err != nil {
+		if _, err := t.conclude(ctx, credential.Failed, reason, t.record(step, "refused", reason)); err != nil {
 			return err
 		}
 		return temporal.NewApplicationErrorWithOptions(

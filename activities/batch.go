@@ -127,12 +127,12 @@ func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOu
 	var application *temporal.ApplicationError
 	if errors.As(err, &application) && application.Type() == ErrorPermanent {
 		return ItemOutcome{
-			Item: in.Item, ItemResult: ItemResult{State: credential.Survivor, Detail: application.Message()},
+			Item: in.Item, ItemResult: ItemResult{State: credential.Failed, Detail: application.Message()},
 		}
 	}
 	if errors.As(err, &application) && application.Type() == ErrorForeign {
 		return ItemOutcome{
-			Item: in.Item, ItemResult: ItemResult{State: credential.Survivor, Detail: application.Message()},
+			Item: in.Item, ItemResult: ItemResult{State: credential.Failed, Detail: application.Message()},
 		}
 	}
 	o := ItemOutcome{Item: in.Item, Again: true}

@@ -43,7 +43,7 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	if t.item.State != credential.Ending {
 		return nil // it failed, or another cascade has released it
 	}
-	if err := a.heldUp(ctx, t.item.Connector); err != nil {
+	if err := a.checkPaused(ctx, t.item.Connector); err != nil {
 		return err
 	}
 	blocker, ok := t.connector.(connectors.Blocker)

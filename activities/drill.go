@@ -84,7 +84,7 @@ type DrillInput struct {
 // DrillIssue issues a real credential at a connector, and registers it.
 func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
-	if err := a.heldUp(ctx, in.Connector); err != nil {
+	if err := a.checkPaused(ctx, in.Connector); err != nil {
 		return DrillIssued{}, err
 	}
 	issuer, ok := a.Connectors[in.Connector].Connector.(connectors.Issuer)

@@ -27,7 +27,7 @@ type Entitled struct {
 func (a *Activities) Entitle(ctx context.Context, in EntitleInput) (Entitled, error) {
 	ref := in.Cascade
 	by := entitlement.Cause{Event: ref.Event, Ends: in.Ends}
-	if _, err := a.Entitlements.Compute(ctx, ref.Tenant, []uuid.UUID{ref.Principal}, by); err != nil {
+	if _, err := a.Entitlements.Evaluate(ctx, ref.Tenant, []uuid.UUID{ref.Principal}, by); err != nil {
 		return Entitled{}, err
 	}
 	// Include the changes that an earlier attempt has stored.
@@ -98,7 +98,7 @@ func (a *Activities) Sync(ctx context.Context, in SyncInput) (Synced, error) {
 	}
 	for len(ids) > 0 {
 		n := min(len(ids), entitlement.MaxBatch)
-		changes, err := a.Entitlements.Compute(ctx, ref.Tenant, ids[:n], entitlement.Cause{Event: ref.Event})
+		changes, err := a.Entitlements.Evaluate(ctx, ref.Tenant, ids[:n], entitlement.Cause{Event: ref.Event})
 		if err != nil {
 			return synced, err
 		}

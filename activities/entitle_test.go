@@ -386,7 +386,7 @@ func TestEntitlements_WaitForConcurrentEvaluation(t *testing.T) {
 	fresh := newWorlds(t)
 	for name, act := range map[string]func(ctx context.Context, w *world, user uuid.UUID) error{
 		"an evaluation": func(ctx context.Context, w *world, user uuid.UUID) error {
-			_, err := w.Entitlements.Compute(ctx, w.tenant, []uuid.UUID{user}, entitlement.Cause{})
+			_, err := w.Entitlements.Evaluate(ctx, w.tenant, []uuid.UUID{user}, entitlement.Cause{})
 			return err
 		},
 		"a registration": func(ctx context.Context, w *world, user uuid.UUID) error {
@@ -402,7 +402,7 @@ func TestEntitlements_WaitForConcurrentEvaluation(t *testing.T) {
 			done := make(chan error, 1)
 			err := w.db.InTenant(t.Context(), w.tenant, func(tx pgx.Tx) error {
 				if _, err := tx.Exec(
-					t.Context(), `select 1 from computations where tenant_id = $1 and principal_id = $2 for update`,
+					t.Context(), `select 1 from evaluations where tenant_id = $1 and principal_id = $2 for update`,
 					w.tenant, w.users[0],
 				); err != nil {
 					return err

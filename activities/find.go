@@ -22,9 +22,9 @@ type FindInput struct {
 
 // Findings counts the credentials that a connector has listed.
 type Findings struct {
-	Known   int `json:"known"`   // already registered
-	Unbound int `json:"unbound"` // unmanaged: an operator has to claim them
-	Bound   int `json:"bound"`   // claimed automatically, since the labels are trusted
+	Known     int `json:"known"`     // already registered
+	Unmanaged int `json:"unmanaged"` // unmanaged: an operator has to claim them
+	Claimed   int `json:"claimed"`   // claimed automatically, since the labels are trusted
 }
 
 // Find queries one downstream for credentials whose labels name the leaver or an agent
@@ -40,7 +40,7 @@ func (a *Activities) Find(ctx context.Context, in FindInput) (Findings, error) {
 
 // find asks a connector, and stores what it tells and nobody had registered.
 func (a *Activities) find(ctx context.Context, tenant uuid.UUID, of CascadeRef, connector string, principals []uuid.UUID) (Findings, error) {
-	if err := a.heldUp(ctx, connector); err != nil {
+	if err := a.checkPaused(ctx, connector); err != nil {
 		return Findings{}, err
 	}
 	entry := a.Connectors[connector]
@@ -75,10 +75,10 @@ func (a *Activities) find(ctx context.Context, tenant uuid.UUID, of CascadeRef, 
 			return findings, err
 		case became == credential.NoteKnown:
 			findings.Known++
-		case became == credential.NoteBound:
-			findings.Bound++
+		case became == credential.NoteClaimed:
+			findings.Claimed++
 		default:
-			findings.Unbound++
+			findings.Unmanaged++
 		}
 	}
 	return findings, nil

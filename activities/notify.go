@@ -63,7 +63,7 @@ func (a *Activities) Notify(ctx context.Context, in NotifyInput) error {
 		return temporal.NewNonRetryableApplicationError(
 			"connector "+in.Connector+" is not configured in this worker, or cannot notify", ErrorPermanent, nil)
 	}
-	if err := a.heldUp(ctx, in.Connector); err != nil {
+	if err := a.checkPaused(ctx, in.Connector); err != nil {
 		return err
 	}
 	in.Notification.Key = in.Key

@@ -38,7 +38,7 @@ type Reconciled struct {
 	Expired   int      `json:"survivorsExpired"`
 	Restarted int      `json:"cascadesRestarted"` // whose workflow was gone
 	Ended     int      `json:"principalsEndedAgain"`
-	Unbound   int      `json:"unbound"`
+	Unmanaged int      `json:"unmanaged"`
 	Unstarted int64    `json:"eventsUnstarted"`
 	Problems  []string `json:"problems,omitempty"`
 }
@@ -49,7 +49,7 @@ const maxProblems = 20
 // Add adds the counts and problems of o.
 func (r *Reconciled) Add(o Reconciled) {
 	r.Waivers, r.Expired, r.Restarted = r.Waivers+o.Waivers, r.Expired+o.Expired, r.Restarted+o.Restarted
-	r.Ended, r.Unbound = r.Ended+o.Ended, r.Unbound+o.Unbound
+	r.Ended, r.Unmanaged = r.Ended+o.Ended, r.Unmanaged+o.Unmanaged
 	for _, p := range o.Problems {
 		r.Problem("%s", p)
 	}
@@ -87,7 +87,7 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 	if err := a.restart(ctx, tenant, &r); err != nil {
 		return r, err
 	}
-	if err := a.recompute(ctx, tenant); err != nil {
+	if err := a.reevaluate(ctx, tenant); err != nil {
 		return r, err
 	}
 	overlooked, err := a.Cascades.Overlooked(ctx, tenant, reconcileLimit)
@@ -114,13 +114,13 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 
 // recompute evaluates the principals that hold a live credential under an entitlement
 // that they no longer have: each becomes a mover.
-func (a *Activities) recompute(ctx context.Context, tenant uuid.UUID) error {
+func (a *Activities) reevaluate(ctx context.Context, tenant uuid.UUID) error {
 	for after := uuid.Nil; ; {
 		principals, err := a.Entitlements.Unentitled(ctx, tenant, after, entitlement.MaxBatch)
 		if err != nil || len(principals) == 0 {
 			return err
 		}
-		if _, err := a.Entitlements.Compute(ctx, tenant, principals, entitlement.Cause{}); err != nil {
+		if _, err := a.Entitlements.Evaluate(ctx, tenant, principals, entitlement.Cause{}); err != nil {
 			return err
 		}
 		after = principals[len(principals)-1]
@@ -255,7 +255,7 @@ type ProbedExpired struct {
 // is alive becomes a survivor.
 func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (ProbedExpired, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
-	if err := a.heldUp(ctx, in.Connector); err != nil {
+	if err := a.checkPaused(ctx, in.Connector); err != nil {
 		return ProbedExpired{}, err
 	}
 	entry := a.Connectors[in.Connector]
@@ -305,10 +305,10 @@ func (a *Activities) probeExpired(
 		return false, nil // the next run probes it again
 	case vitality == connectors.Alive:
 		return false, a.Credentials.Expire(
-			ctx, tenant, id, credential.Survivor, "its registered expiry has passed, and a probe saw it alive",
+			ctx, tenant, id, credential.Failed, "its registered expiry has passed, and a probe saw it alive",
 		)
 	}
-	if item.State == credential.Survivor {
+	if item.State == credential.Failed {
 		// A wrong secret is refused, too: without a positive control, dead proves nothing.
 		controlled, err := a.Evidence.SawAlive(ctx, tenant, id, eventOf(item), false)
 		if err != nil || !controlled {

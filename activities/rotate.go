@@ -287,7 +287,7 @@ func (t *attempt) proveNew(ctx context.Context) (connectors.Answer, error) {
 func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
 	connector := t.connector
 	if name := t.entry.PublishTo; name != "" {
-		if err := t.heldUp(ctx, name); err != nil {
+		if err := t.checkPaused(ctx, name); err != nil {
 			return nil, err
 		}
 		connector = t.Connectors[name].Connector

@@ -41,7 +41,7 @@ func (a *Activities) Settle(ctx context.Context, ref CascadeRef) (Settlement, er
 	s := Settlement{Held: held}
 	err := a.Cascades.BeginRun(ctx, ref.Tenant, ref.scope())
 	if err == nil && !ref.Moves {
-		s.HandedOver, s.Suspended, err = a.Lifecycle.Settle(ctx, ref.Tenant, ref.Principal, ref.Event)
+		s.HandedOver, s.Suspended, err = a.Lifecycle.SettleAgents(ctx, ref.Tenant, ref.Principal, ref.Event)
 	}
 	if err == nil && !ref.Moves {
 		err = a.Entitlements.Withdraw(ctx, ref.Tenant, append([]uuid.UUID{ref.Principal}, s.Suspended...), ref.Event)

@@ -35,7 +35,7 @@ func Connectors(cfg *config.Config) (registry.Registry, error) {
 		}
 		built[c.Name] = registry.Entry{
 			Connector: connector, Type: c.Type, Rate: c.Rate, Tenants: c.Tenants, References: c.References,
-			PublishTo: c.PublishTo, TrustLabels: c.TrustLabels, Drill: cfg.Assurance.DrillTenant,
+			PublishTo: c.PublishTo, TrustLabels: c.TrustLabels, Drill: cfg.SelfTest.DrillTenant,
 			Slots: make(chan struct{}, maxAttempts),
 		}
 	}

@@ -39,9 +39,9 @@ func EnsureSchedules(
 		return nil, err
 	}
 	defer c.Close()
-	a := cfg.Assurance
+	a := cfg.SelfTest
 	reconcile, drill := client.ScheduleSpec{}, client.ScheduleSpec{}
-	unreconciled := "assurance.reconcile_every is 0"
+	unreconciled := "self_test.reconcile_every is 0"
 	if a.ReconcileEvery > 0 {
 		unreconciled = ""
 		reconcile.Intervals = []client.ScheduleIntervalSpec{{Every: a.ReconcileEvery}}
@@ -53,7 +53,7 @@ func EnsureSchedules(
 	})
 	switch {
 	case a.DrillCron == "":
-		undrilled = "assurance.drill_cron is empty"
+		undrilled = "self_test.drill_cron is empty"
 	case !drills:
 		undrilled = "no connector names the tenant " + a.DrillTenant + ": add it to the connectors' tenants"
 	}
@@ -70,7 +70,7 @@ func EnsureSchedules(
 	}{
 		{ReconcileID, reconcile, unreconciled, workflows.Reconcile, workflows.ReconcileInput{}},
 		{DrillID, drill, undrilled, workflows.Drill, workflows.DrillInput{
-			Tenant: a.DrillTenant, Patience: a.DrillPatience,
+			Tenant: a.DrillTenant, Patience: a.DrillTimeout,
 		}},
 	} {
 		action := &client.ScheduleWorkflowAction{

@@ -22,9 +22,9 @@ import (
 
 // Roles contains the names of the connectors that take part in a tenant's workflows.
 type Roles struct {
-	Notify   []string // connectors that are notified of events
-	Discover []string // connectors that can list a principal's credentials
-	Singly   []string // rate-limited connectors: one activity per item
+	Notify      []string // connectors that are notified of events
+	Discover    []string // connectors that can list a principal's credentials
+	RateLimited []string // rate-limited connectors: one activity per item
 }
 
 // Starter starts the workflows of lifecycle events. It implements
@@ -59,8 +59,8 @@ func Policy(c config.Policy) workflows.Policy {
 	if c.MaximumInterval > 0 {
 		p.MaximumInterval = c.MaximumInterval
 	}
-	if c.Look > 0 {
-		p.Look = c.Look
+	if c.ProgressInterval > 0 {
+		p.Look = c.ProgressInterval
 	}
 	return p
 }
@@ -135,8 +135,8 @@ func (s *Starter) start(
 	}, workflow, workflows.Input{
 		Tenant: e.Tenant, Event: e.ID, Principal: e.Principal, PrincipalType: e.PrincipalType,
 		Sequence: e.Sequence, Trigger: string(e.Trigger), Changed: e.Changed, Notify: roles.Notify,
-		Discover: roles.Discover,
-		Singly:   roles.Singly, Fairness: fairness(e), Policy: s.policy,
+		Discover:    roles.Discover,
+		RateLimited: roles.RateLimited, Fairness: fairness(e), Policy: s.policy,
 	})
 	if err != nil {
 		return "", err
@@ -147,10 +147,10 @@ func (s *Starter) start(
 // fairness returns Temporal's fairness key: tenant, actor and period, as in the relay. The
 // actor is hashed, because Temporal shows the key.
 func fairness(e lifecycle.Event) string {
-	sender := fnv.New32a()
-	_, _ = sender.Write([]byte(e.Actor)) // never fails, see hash.Hash
+	actor := fnv.New32a()
+	_, _ = actor.Write([]byte(e.Actor)) // never fails, see hash.Hash
 	return fmt.Sprintf(
-		"%s:%08x:%x", e.Tenant, sender.Sum32(), e.CreatedAt.Unix()/int64(lifecycle.FairnessPeriod/time.Second),
+		"%s:%08x:%x", e.Tenant, actor.Sum32(), e.CreatedAt.Unix()/int64(lifecycle.FairnessPeriod/time.Second),
 	)
 }
 
@@ -205,8 +205,8 @@ func isNotFound(err error) bool {
 
 // Release signals a held cascade that its mass deactivation was approved. It does nothing if
 // the cascade has closed.
-func (s *Starter) Release(ctx context.Context, workflowID string) error {
-	err := s.client.SignalWorkflow(ctx, workflowID, "", workflows.SignalRelease, nil)
+func (s *Starter) Approve(ctx context.Context, workflowID string) error {
+	err := s.client.SignalWorkflow(ctx, workflowID, "", workflows.SignalApprove, nil)
 	if isNotFound(err) {
 		return nil
 	}

@@ -40,12 +40,12 @@ func Drill(ctx workflow.Context, in DrillInput) (activities.Drilled, error) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	ended := d
 	if err := workflow.ExecuteActivity(
-		assuranceActivity(ctx, TaskQueue, drillStep), a.DrillEnd, d,
+		selfTestActivity(ctx, TaskQueue, drillStep), a.DrillEnd, d,
 	).Get(ctx, &ended); err != nil {
 		return d, err
 	}
 	if len(ended.Problems) > 0 {
-		return ended, assuranceFailed(ended.Problems, ended)
+		return ended, selfTestFailed(ended.Problems, ended)
 	}
 	return ended, nil
 }
@@ -55,7 +55,7 @@ func Drill(ctx workflow.Context, in DrillInput) (activities.Drilled, error) {
 func drill(ctx workflow.Context, in DrillInput, d *activities.Drilled) {
 	futures := make([]workflow.Future, len(d.Connectors))
 	for n, name := range d.Connectors {
-		ctx := assuranceActivity(ctx, connectors.TaskQueue(name), drillStep)
+		ctx := selfTestActivity(ctx, connectors.TaskQueue(name), drillStep)
 		futures[n] = workflow.ExecuteActivity(ctx, a.DrillIssue, activities.DrillInput{Drill: *d, Connector: name})
 	}
 	for n, f := range futures {

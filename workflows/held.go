@@ -11,18 +11,18 @@ import (
 )
 
 // SignalRelease wakes up a held cascade after its mass deactivation was approved.
-const SignalRelease = "release"
+const SignalApprove = "approve"
 
 // releasePoll is the interval at which a held cascade polls for the approval.
-const releasePoll = time.Hour
+const approvalPoll = time.Hour
 
 // heldReason is the reason of an item that is held for approval.
-const heldReason = "held for approval by the deactivation threshold: run `leaver brake release`"
+const heldReason = "held for approval by the deactivation threshold: run `leaver hold approve`"
 
 // holdBack removes the items whose end cannot be undone while the cascade is held:
 // rotations, accounts, keys and scheduled runs. It blocks them where the connector can
 // do so reversibly. Tokens, grants and sessions end at once: it returns them.
-func (c *cascadeRun) holdBack(ctx workflow.Context, found []*item) (rest []*item) {
+func (c *cascadeRun) deferHeld(ctx workflow.Context, found []*item) (rest []*item) {
 	if !c.held {
 		return found
 	}
@@ -33,7 +33,7 @@ func (c *cascadeRun) holdBack(ctx workflow.Context, found []*item) (rest []*item
 			continue
 		}
 		c.set(i, credential.Ending, heldReason)
-		c.holding = append(c.holding, i)
+		c.deferred = append(c.deferred, i)
 		if i.Verb != credential.Rotate && !i.Blocked {
 			block = append(block, i)
 		}
@@ -70,15 +70,15 @@ func (c *cascadeRun) block(ctx workflow.Context, items []*item) {
 // awaitRelease starts the held items once the mass deactivation is approved. The signal
 // only wakes it up: it reads the approval from PostgreSQL, so that a signal sent in
 // Temporal approves nothing.
-func (c *cascadeRun) awaitRelease(ctx workflow.Context) {
+func (c *cascadeRun) awaitApproval(ctx workflow.Context) {
 	if !c.held {
 		return
 	}
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		if c.tell(ctx, "held") != nil {
+		if c.setState(ctx, "held") != nil {
 			return // cancelled
 		}
-		release := workflow.GetSignalChannel(ctx, SignalRelease)
+		release := workflow.GetSignalChannel(ctx, SignalApprove)
 		for {
 			if workflow.ExecuteLocalActivity(localActivity(ctx), a.Held, c.in.ref()).Get(ctx, &c.held) != nil {
 				return
@@ -86,21 +86,21 @@ func (c *cascadeRun) awaitRelease(ctx workflow.Context) {
 			if !c.held {
 				break
 			}
-			release.ReceiveWithTimeout(ctx, releasePoll, nil)
+			release.ReceiveWithTimeout(ctx, approvalPoll, nil)
 			if ctx.Err() != nil {
 				return
 			}
 		}
 		c.deadline = later(c.deadline, workflow.Now(ctx).Add(c.in.Policy.Deadline))
-		if c.tell(ctx, "running") == nil {
-			_ = c.beginAll(ctx, c.holding) // cancelled
+		if c.setState(ctx, "running") == nil {
+			_ = c.beginAll(ctx, c.deferred) // cancelled
 		}
-		c.holding = nil // not earlier: a cascade without held items may complete
+		c.deferred = nil // not earlier: a cascade without held items may complete
 	})
 }
 
 // goingOn returns the LeaverState of a cascade that does not wait for a downstream.
-func (c *cascadeRun) goingOn() string {
+func (c *cascadeRun) openState() string {
 	if c.held {
 		return "held"
 	}
@@ -108,7 +108,7 @@ func (c *cascadeRun) goingOn() string {
 }
 
 // tell sets LeaverState if it differs.
-func (c *cascadeRun) tell(ctx workflow.Context, state string) error {
+func (c *cascadeRun) setState(ctx workflow.Context, state string) error {
 	if c.state == state {
 		return nil
 	}

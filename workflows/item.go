@@ -137,7 +137,7 @@ func (c *cascadeRun) settleItem(ctx workflow.Context, i *item, result activities
 	if temporal.IsCanceledError(err) && temporal.IsCanceledError(ctx.Err()) {
 		return // with the cascade, whose report concludes the item
 	}
-	c.set(i, credential.Survivor, reasonOf(err))
+	c.set(i, credential.Failed, reasonOf(err))
 	var refused *temporal.ApplicationError
 	if errors.As(err, &refused) &&
 		(refused.Type() == activities.ErrorPermanent || refused.Type() == activities.ErrorForeign) {
@@ -172,4 +172,6 @@ func later(a, b time.Time) time.Time {
 }
 
 // rated reports whether the connector has a rate limit, which counts its items one by one.
-func (c *cascadeRun) rated(connector string) bool { return slices.Contains(c.in.Singly, connector) }
+func (c *cascadeRun) rated(connector string) bool {
+	return slices.Contains(c.in.RateLimited, connector)
+}

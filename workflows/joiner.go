@@ -10,5 +10,5 @@ func Joiner(ctx workflow.Context, in Input) error {
 	if err != nil {
 		return err
 	}
-	return recordAndNotify(ctx, in, told{kind: "principal.joiner", entitled: entitled})
+	return recordAndNotify(ctx, in, notice{kind: "principal.joiner", entitled: entitled})
 }

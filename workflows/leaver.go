@@ -39,14 +39,14 @@ type cascadeRun struct {
 	open      map[string]int           // by connector: items whose activities are pending
 	runs      int                      // of those in flight, how many are scheduled runs
 	finding   int                      // connectors that are being asked what they hold
-	told      bool                     // one of them has answered since the last look
+	answered  bool                     // one of them has answered since the last look
 	notAsked  []cascade.NotAsked       // connectors that could not be asked
 	batches   int                      // begun
 	after     cascade.Item             // the last item of the page before; zero begins a pass
 	first     []cascade.Item           // a page that was discovered already; nil if none was
 	suspended int
 	held      bool    // for approval of a mass deactivation
-	holding   []*item // items that are held for approval
+	deferred  []*item // items that are held for approval
 	waiting   []activities.Waiting
 	entitled  activities.Entitled // of a mover
 	state     string              // the current LeaverState
@@ -75,7 +75,7 @@ func newCascade(ctx workflow.Context, in Input) (*cascadeRun, error) {
 func (c *cascadeRun) run(ctx workflow.Context) (cascade.Report, error) {
 	interrupted := c.settle(ctx)
 	if interrupted == nil {
-		c.awaitRelease(ctx)
+		c.awaitApproval(ctx)
 		c.askDownstreams(ctx)
 	}
 	for {
@@ -123,7 +123,7 @@ func (c *cascadeRun) settle(ctx workflow.Context) error {
 func (c *cascadeRun) endUntilNothingIsLeft(ctx workflow.Context) error {
 	c.phase = "ending"
 	for {
-		c.told = false
+		c.answered = false
 		found, full, err := c.discover(ctx)
 		if err != nil {
 			return err
@@ -142,13 +142,13 @@ func (c *cascadeRun) endUntilNothingIsLeft(ctx workflow.Context) error {
 		case full:
 			err = c.await(ctx, func() bool { return c.inFlight < maxInFlight })
 		default:
-			err = c.await(ctx, func() bool { return c.told || c.quiet() })
+			err = c.await(ctx, func() bool { return c.answered || c.quiet() })
 		}
 		if err != nil {
 			return err
 		}
 		// If a connector has answered since the last discovery, discover again.
-		if !full && !c.told && c.quiet() {
+		if !full && !c.answered && c.quiet() {
 			return nil
 		}
 	}
@@ -164,7 +164,7 @@ const (
 
 // quiet reports whether no item is in flight or held for approval, and no connector
 // is being queried.
-func (c *cascadeRun) quiet() bool { return c.inFlight == 0 && c.finding == 0 && len(c.holding) == 0 }
+func (c *cascadeRun) quiet() bool { return c.inFlight == 0 && c.finding == 0 && len(c.deferred) == 0 }
 
 func (c *cascadeRun) continueAsNew(ctx workflow.Context) error {
 	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
@@ -217,7 +217,7 @@ func (c *cascadeRun) addUnseen(held []cascade.Item) (found []*item) {
 // which could issue new ones, for up to RunsGrace: a scheduler that is down must not
 // keep tokens alive.
 func (c *cascadeRun) beginAll(ctx workflow.Context, found []*item) error {
-	found = c.holdBack(ctx, found)
+	found = c.deferHeld(ctx, found)
 	var runs, credentials []*item
 	for _, i := range found {
 		if i.Kind == connectors.ScheduledRun {
@@ -279,7 +279,7 @@ func (c *cascadeRun) close(ctx workflow.Context, report cascade.Report, interrup
 		SearchState.ValueSet(report.Outcome), SearchSurvivors.ValueSet(int64(report.Survivors))); err != nil {
 		return report, err
 	}
-	notify(ctx, c.in, c.news(report.Outcome), leaverNotifyDeadline)
+	notify(ctx, c.in, c.notice(report.Outcome), leaverNotifyDeadline)
 	switch {
 	case interrupted != nil:
 		return report, interrupted
@@ -310,11 +310,11 @@ func (c *cascadeRun) rerunCommand() string {
 }
 
 // news returns the notification about the cascade's outcome.
-func (c *cascadeRun) news(outcome string) told {
+func (c *cascadeRun) notice(outcome string) notice {
 	if c.in.Moves {
-		return told{kind: "principal.mover", outcome: outcome, entitled: c.entitled}
+		return notice{kind: "principal.mover", outcome: outcome, entitled: c.entitled}
 	}
-	return told{kind: "principal.leaver", outcome: outcome}
+	return notice{kind: "principal.leaver", outcome: outcome}
 }
 
 func failed(message string, report cascade.Report) error {

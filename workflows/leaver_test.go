@@ -98,7 +98,7 @@ func newModel(t *testing.T) *model {
 	on(a.Abandon, func(_ context.Context, in activities.AbandonInput) error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.item(in.Item).state = credential.Survivor
+		m.item(in.Item).state = credential.Failed
 		m.abandoned = append(m.abandoned, m.item(in.Item).name)
 		return nil
 	})
@@ -176,7 +176,7 @@ func (m *model) end(_ context.Context, in activities.ItemInput) (activities.Item
 	if err := m.answer(i, len(i.attempts)); err != nil {
 		if refusal := new(temporal.ApplicationError); errors.As(err, &refusal) &&
 			refusal.Type() == activities.ErrorPermanent {
-			i.state = credential.Survivor
+			i.state = credential.Failed
 		}
 		return activities.ItemResult{}, err
 	}
@@ -212,7 +212,7 @@ func (m *model) close(_ context.Context, in activities.ReportInput) (activities.
 			r.Verified++
 		case credential.Waived:
 			r.Waived++
-		case credential.Survivor, credential.Ending:
+		case credential.Failed, credential.Ending:
 			r.Survivors++
 		default:
 		}
@@ -398,7 +398,7 @@ func TestLeaver_ThresholdHoldsIrreversibleItems(t *testing.T) {
 			)
 		}
 		m.held = false
-		m.env.SignalWorkflow(workflows.SignalRelease, nil)
+		m.env.SignalWorkflow(workflows.SignalApprove, nil)
 	}, 2*time.Hour+time.Minute)
 	m.wantCompleted()
 	if diff := cmp.Diff([]string{"key"}, m.blocked); diff != "" {
@@ -425,7 +425,7 @@ func TestLeaver_SignalWithoutApprovalEndsNothing(t *testing.T) {
 	m := newModel(t)
 	m.held = true
 	key := m.add("key", connectors.APIKey, "platform")
-	m.env.RegisterDelayedCallback(func() { m.env.SignalWorkflow(workflows.SignalRelease, nil) }, time.Minute)
+	m.env.RegisterDelayedCallback(func() { m.env.SignalWorkflow(workflows.SignalApprove, nil) }, time.Minute)
 	m.env.RegisterDelayedCallback(func() {
 		if len(key.attempts) != 0 {
 			t.Error("a signal without an approval started the key")

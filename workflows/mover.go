@@ -21,7 +21,7 @@ func Mover(ctx workflow.Context, in Input) (cascade.Report, error) {
 			return cascade.Report{}, err
 		}
 		if !c.entitled.Ends {
-			return cascade.Report{}, recordAndNotify(ctx, in, c.news(""))
+			return cascade.Report{}, recordAndNotify(ctx, in, c.notice(""))
 		}
 	}
 	done := false
@@ -41,8 +41,8 @@ func (c *cascadeRun) tellEntitled(ctx workflow.Context) {
 	if len(c.entitled.Gained)+len(c.entitled.Lost) == 0 {
 		return
 	}
-	news := c.news("")
-	news.again = ":entitled"
+	news := c.notice("")
+	news.keySuffix = ":entitled"
 	notify(ctx, c.in, news, notifyDeadline)
 }
 

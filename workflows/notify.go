@@ -12,13 +12,13 @@ import (
 )
 
 // told is the content of a notification about an event.
-type told struct {
+type notice struct {
 	kind, outcome string
 	entitled      activities.Entitled // what the event's principal gained and lost
-	again         string              // key suffix that distinguishes notifications of the same event
+	keySuffix     string              // key suffix that distinguishes notifications of the same event
 }
 
-func (t told) notification(in Input) connectors.Notification {
+func (t notice) notification(in Input) connectors.Notification {
 	n := connectors.Notification{
 		Type: t.kind, Tenant: in.Tenant, Event: in.Event, Principal: in.Principal, Resource: in.PrincipalType,
 		Changed: in.Changed, Outcome: t.outcome,
@@ -31,13 +31,13 @@ func (t told) notification(in Input) connectors.Notification {
 
 // notify notifies each connector in in.Notify at least once. A failure is only
 // logged, since it does not change the outcome of the event.
-func notify(ctx workflow.Context, in Input, t told, deadline time.Duration) {
+func notify(ctx workflow.Context, in Input, t notice, deadline time.Duration) {
 	futures := make([]workflow.Future, 0, len(in.Notify))
 	for _, name := range in.Notify {
 		options := notifyOptions(name, deadline)
-		options.ActivityID, options.Summary = "notify:"+name+t.again, fmt.Sprintf("notify %s of %s", name, t.kind)
+		options.ActivityID, options.Summary = "notify:"+name+t.keySuffix, fmt.Sprintf("notify %s of %s", name, t.kind)
 		ctx := workflow.WithActivityOptions(ctx, options)
-		key := in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID + t.again
+		key := in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID + t.keySuffix
 		futures = append(futures, workflow.ExecuteActivity(ctx, a.Notify, activities.NotifyInput{
 			Connector: name, Key: key, Notification: t.notification(in),
 		}))
@@ -60,7 +60,7 @@ func notifyOptions(connector string, deadline time.Duration) workflow.ActivityOp
 }
 
 // recordAndNotify notifies the platforms of an event that ends no credentials, and closes it.
-func recordAndNotify(ctx workflow.Context, in Input, t told) error {
+func recordAndNotify(ctx workflow.Context, in Input, t notice) error {
 	notify(ctx, in, t, notifyDeadline)
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Record, in.ref()).Get(ctx, nil); err != nil {
 		return err

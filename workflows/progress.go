@@ -59,7 +59,7 @@ func (c *cascadeRun) show(ctx workflow.Context) {
 	)
 	for _, state := range []credential.State{
 		credential.Ending, credential.Verified, credential.Revoked, credential.Absent, credential.Expiring,
-		credential.Survivor, credential.Waived,
+		credential.Failed, credential.Waived,
 	} {
 		if n := c.counts[state]; n > 0 {
 			fmt.Fprintf(&b, "| %s | %d |\n", state, n)
@@ -69,7 +69,7 @@ func (c *cascadeRun) show(ctx workflow.Context) {
 		fmt.Fprintf(&b, "\n%d orphaned agents suspended\n", c.suspended)
 	}
 	if c.held {
-		fmt.Fprintf(&b, "\n%d are %s\n", len(c.holding), heldReason)
+		fmt.Fprintf(&b, "\n%d are %s\n", len(c.deferred), heldReason)
 	}
 	if len(c.waiting) > 0 {
 		b.WriteString("\n| waits for | kind | attempts | last answer |\n|---|---|---|---|\n")

@@ -56,7 +56,7 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 			in.Found.Add(probeExpired(ctx, tenant)) // before ReconcileTenant ends them again
 			var found activities.Reconciled
 			if err := workflow.ExecuteActivity(
-				assuranceActivity(ctx, TaskQueue, reconcileTimeout), a.ReconcileTenant, tenant,
+				selfTestActivity(ctx, TaskQueue, reconcileTimeout), a.ReconcileTenant, tenant,
 			).Get(ctx, &found); err != nil {
 				found.Problems = append(found.Problems, fmt.Sprintf("tenant %s: %s", tenant, reasonOf(err)))
 			}
@@ -77,7 +77,7 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 		return in.Found, err
 	}
 	if len(found.Problems) > 0 {
-		return found, assuranceFailed(found.Problems, found)
+		return found, selfTestFailed(found.Problems, found)
 	}
 	return found, nil
 }
@@ -94,12 +94,12 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 		for page := 0; page < rediscoverPages; page++ {
 			var told activities.FoundGone
 			err := workflow.ExecuteActivity(
-				assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.FindGone, in,
+				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.FindGone, in,
 			).Get(ctx, &told)
 			if err != nil && !activities.IsPaused(err) {
 				found.Problem("failed to query connector %s for credentials: %s", name, reasonOf(err))
 			}
-			found.Unbound += told.Unbound
+			found.Unmanaged += told.Unmanaged
 			if in.After = told.After; err != nil || in.After == uuid.Nil {
 				break
 			}
@@ -120,7 +120,7 @@ func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reco
 		for page := 0; page < rediscoverPages; page++ {
 			var probed activities.ProbedExpired
 			err := workflow.ExecuteActivity(
-				assuranceActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.ProbeExpired, in,
+				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.ProbeExpired, in,
 			).Get(ctx, &probed)
 			if err != nil && !activities.IsPaused(err) {
 				found.Problem("failed to probe expired survivors at connector %s: %s", name, reasonOf(err))
@@ -136,7 +136,7 @@ func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reco
 
 // assuranceActivity returns a context for the steps of the reconciler and the drill. A
 // step is retried until the deadline, and then reported as a problem.
-func assuranceActivity(ctx workflow.Context, queue string, deadline time.Duration) workflow.Context {
+func selfTestActivity(ctx workflow.Context, queue string, deadline time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: queue, ScheduleToCloseTimeout: deadline, StartToCloseTimeout: deadline,
 		HeartbeatTimeout: heartbeatTimeout,
@@ -146,8 +146,8 @@ func assuranceActivity(ctx workflow.Context, queue string, deadline time.Duratio
 	})
 }
 
-func assuranceFailed(problems []string, details any) error {
+func selfTestFailed(problems []string, details any) error {
 	message := fmt.Sprintf("found %d problems, first: %s", len(problems), problems[0])
-	return temporal.NewApplicationErrorWithOptions(message, "Assurance",
+	return temporal.NewApplicationErrorWithOptions(message, "SelfTest",
 		temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{details}})
 }

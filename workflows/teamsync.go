@@ -25,7 +25,7 @@ func TeamSync(ctx workflow.Context, in Input) error {
 	if in.tenantWide() {
 		kind = "mapping.changed"
 	}
-	return recordAndNotify(ctx, in, told{kind: kind})
+	return recordAndNotify(ctx, in, notice{kind: kind})
 }
 
 // tenantWide reports whether the event is a change of the tenant's rules, not of a group.
@@ -76,7 +76,7 @@ func tellMoves(ctx workflow.Context, in Input) {
 			defer telling.Done()
 			next := activities.MovesInput{
 				Connector: name, Key: in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID,
-				Notification: told{kind: "entitlements.changed"}.notification(in),
+				Notification: notice{kind: "entitlements.changed"}.notification(in),
 			}
 			for {
 				options := notifyOptions(name, deadline.Sub(workflow.Now(ctx)))

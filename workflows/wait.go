@@ -26,7 +26,7 @@ func (c *cascadeRun) await(ctx workflow.Context, done func() bool) error {
 		}
 		if ok {
 			c.waiting = nil
-			return c.tell(ctx, c.goingOn())
+			return c.setState(ctx, c.openState())
 		}
 		if err := workflow.ExecuteLocalActivity(
 			localActivity(ctx), a.WaitsFor, c.in.ref(),
@@ -34,7 +34,7 @@ func (c *cascadeRun) await(ctx workflow.Context, done func() bool) error {
 			return err
 		}
 		if len(c.waiting) > 0 && !c.held {
-			if err := c.tell(ctx, "waiting"); err != nil {
+			if err := c.setState(ctx, "waiting"); err != nil {
 				return err
 			}
 		}
@@ -54,7 +54,7 @@ func (c *cascadeRun) askDownstreams(ctx workflow.Context) {
 		options := c.options(ctx, name)
 		options.ActivityID, options.Summary = "find:"+name, fmt.Sprintf("list the leaver's credentials at %s", name)
 		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer func() { c.finding--; c.told = true }()
+			defer func() { c.finding--; c.answered = true }()
 			for {
 				in := activities.FindInput{Cascade: c.in.ref(), Connector: name}
 				err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Find, in).Get(ctx, nil)

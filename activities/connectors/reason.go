@@ -1,4 +1,3 @@
-// Package transport describes why a connection failed, in texts that contain nothing from the peer.
 package connectors
 
 import (

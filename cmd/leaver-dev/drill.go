@@ -33,18 +33,18 @@ type drill struct {
 	ada, bob string   // SCIM ids
 	agents   []string // SCIM ids; the last is a sub-agent of the first
 	held     []*holding
-	// unbound is the credential that is not registered.
-	unbound *holding
-	cascade cascade.Cascade
-	left    time.Time  // when the deactivation was sent
-	rows    [][]string // of the report, in addition to those of held
+	// unmanaged is the credential that is not registered.
+	unmanaged *holding
+	cascade   cascade.Cascade
+	left      time.Time  // when the deactivation was sent
+	rows      [][]string // of the report, in addition to those of held
 }
 
 // holding is a credential or scheduled run of Ada's agents, with functions that use it.
 type holding struct {
 	what  string
 	where string
-	id    string // in the inventory
+	id    string // of the registration
 	// reference is the downstream's name for it, by which discovery reports it.
 	reference string
 	cascade   cascade.Cascade
@@ -181,8 +181,8 @@ func (d *drill) share(ctx context.Context) error {
 		}
 	}
 	d.held = d.held[:len(d.held)-1] // one account, registered for both; the id is Ada's
-	d.unbound, err = d.forgotten(ctx)
-	d.held = append(d.held, d.unbound)
+	d.unmanaged, err = d.forgotten(ctx)
+	d.held = append(d.held, d.unmanaged)
 	return err
 }
 
@@ -268,30 +268,30 @@ func (d *drill) itemsOf(ctx context.Context, c cascade.Cascade) ([]credential.It
 	var items struct {
 		Items []credential.Item `json:"items"`
 	}
-	err := d.call(ctx, http.MethodGet, d.operate("/inventory?cascade="+c.ID.String()), d.operator, nil, &items)
+	err := d.call(ctx, http.MethodGet, d.operate("/credentials?cascade="+c.ID.String()), d.operator, nil, &items)
 	return items.Items, err
 }
 
 // bind binds the unregistered account that discovery found, as an operator does. A separate
 // cascade then ends it.
 func (d *drill) bind(ctx context.Context) error {
-	var unbound struct {
-		Items []credential.Unbound `json:"items"`
+	var unmanaged struct {
+		Items []credential.Unmanaged `json:"items"`
 	}
-	if err := d.call(ctx, http.MethodGet, d.operate("/unbound"), d.operator, nil, &unbound); err != nil {
+	if err := d.call(ctx, http.MethodGet, d.operate("/unmanaged"), d.operator, nil, &unmanaged); err != nil {
 		return err
 	}
-	for _, u := range unbound.Items {
-		if u.Reference != d.unbound.reference {
+	for _, u := range unmanaged.Items {
+		if u.Reference != d.unmanaged.reference {
 			continue
 		}
 		d.say("        discovery found %s, labelled as Ada's and registered by nobody; an operator binds it", u.Reference)
 		var bound credential.Item
 		body := map[string]string{"principalId": d.ada, "reason": "its label says so"}
-		if err := d.call(ctx, http.MethodPost, d.operate("/unbound/"+u.ID.String()+"/bind"), d.operator, body, &bound); err != nil {
+		if err := d.call(ctx, http.MethodPost, d.operate("/unmanaged/"+u.ID.String()+"/bind"), d.operator, body, &bound); err != nil {
 			return err
 		}
-		d.unbound.id = bound.ID.String()
+		d.unmanaged.id = bound.ID.String()
 		return d.awaitBound(ctx)
 	}
 	return errors.New("discovery did not find the unregistered account")
@@ -303,7 +303,7 @@ func (d *drill) awaitBound(ctx context.Context) error {
 		return err
 	}
 	d.say("%s  its cascade closed: %s", since(d.left, *c.ClosedAt), c.Outcome)
-	d.unbound.cascade = c
+	d.unmanaged.cascade = c
 	return nil
 }
 

@@ -104,16 +104,16 @@ func (d *drill) awaitEntitled(ctx context.Context, want bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drillPatience)
 	defer cancel()
 	for {
-		var standing authzen.Status
-		if err := d.call(ctx, http.MethodGet, "/v1/principals/"+d.ada+"/standing", d.platform, nil, &standing); err != nil {
+		var status authzen.Status
+		if err := d.call(ctx, http.MethodGet, "/v1/principals/"+d.ada+"/access", d.platform, nil, &status); err != nil {
 			return err
 		}
-		if slices.Contains(standing.Entitlements, "team:Engineering") == want {
+		if slices.Contains(status.Entitlements, "team:Engineering") == want {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the entitlement team:Engineering, got %v: %w", standing.Entitlements, ctx.Err())
+			return fmt.Errorf("wait for the entitlement team:Engineering, got %v: %w", status.Entitlements, ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

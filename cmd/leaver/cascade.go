@@ -117,7 +117,7 @@ func (c *cli) cascadeShow() *cobra.Command {
 			if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &d.ShownCascade); err != nil {
 				return err
 			}
-			if d.Items, err = all[api.ShownItem](cmd.Context(), cl, tenantPath(of)+"/inventory", url.Values{"cascade": {args[0]}, "limit": {"500"}}, 0); err != nil {
+			if d.Items, err = all[api.ShownItem](cmd.Context(), cl, tenantPath(of)+"/credentials", url.Values{"cascade": {args[0]}, "limit": {"500"}}, 0); err != nil {
 				return err
 			}
 			if d.Acts, err = all[cascade.Done](cmd.Context(), cl, path+"/acts", url.Values{}, 0); err != nil {
@@ -144,7 +144,7 @@ func (c *cli) printDetails(d details) error {
 	if err := c.print(nil, itemHeader, itemRows(d.Items)); err != nil {
 		return err
 	}
-	var waiting, asked, unbound, acts [][]string
+	var waiting, asked, unmanaged, acts [][]string
 	for _, w := range d.Waiting {
 		kind := cmp.Or(string(w.Kind), "(discovery)")
 		if w.Connector == "" {
@@ -155,8 +155,8 @@ func (c *cli) printDetails(d details) error {
 	for _, n := range d.NotAsked {
 		asked = append(asked, []string{n.Connector, n.Reason})
 	}
-	for _, u := range d.Unbound {
-		unbound = append(unbound, []string{u.ID.String(), string(u.Kind), u.Connector, u.Reference, stamp(&u.SeenAt)})
+	for _, u := range d.Unmanaged {
+		unmanaged = append(unmanaged, []string{u.ID.String(), string(u.Kind), u.Connector, u.Reference, stamp(&u.SeenAt)})
 	}
 	for _, a := range d.Acts {
 		acts = append(acts, []string{stamp(&a.At), a.Verb, a.Actor, a.Reason})
@@ -167,7 +167,7 @@ func (c *cli) printDetails(d details) error {
 	}{
 		{[]string{"WAITING FOR", "KIND", "ATTEMPTS", "LAST ANSWER", "NEXT TRY", "DEADLINE"}, waiting},
 		{[]string{"FAILED CONNECTOR", "REASON"}, asked},
-		{[]string{"UNMANAGED CREDENTIAL", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
+		{[]string{"UNMANAGED CREDENTIAL", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unmanaged},
 		{[]string{"AT", "ACT", "ACTOR", "REASON"}, acts},
 	} {
 		if len(table.rows) == 0 {

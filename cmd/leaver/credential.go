@@ -24,7 +24,7 @@ func (c *cli) credentialCommand() *cobra.Command {
 		Use: "list", Short: "List credentials and scheduled runs of a tenant", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			query := url.Values{"principal": {principal}, "agent": {agent}, "connector": {connector}, "state": {state}, "limit": {"500"}}
-			items, err := all[api.ShownItem](cmd.Context(), cl, path("/inventory"), query, 0)
+			items, err := all[api.ShownItem](cmd.Context(), cl, path("/credentials"), query, 0)
 			if err != nil {
 				return err
 			}
@@ -35,7 +35,7 @@ func (c *cli) credentialCommand() *cobra.Command {
 	list.Flags().StringVar(&agent, "agent", "", "list only credentials that this agent holds (name or SCIM id)")
 	list.Flags().StringVar(&connector, "connector", "", "list only credentials at this connector")
 	list.Flags().StringVar(&state, "state", "", "list only credentials in these states, comma-separated, e.g. survivor,ending")
-	group.AddCommand(list, c.credentialShow(path), c.credentialImport(path), c.credentialUnbound(path), c.credentialBind(path), c.credentialCorrect(path), c.credentialRelease(path))
+	group.AddCommand(list, c.credentialShow(path), c.credentialImport(path), c.credentialUnmanaged(path), c.credentialClaim(path), c.credentialCorrect(path), c.credentialRelease(path))
 	return group
 }
 
@@ -57,7 +57,7 @@ func (c *cli) credentialShow(path func(string) string) *cobra.Command {
 				api.ShownItem
 				History []credential.StateChange `json:"history"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodGet, path("/inventory/"+url.PathEscape(args[0])), nil, &item); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodGet, path("/credentials/"+url.PathEscape(args[0])), nil, &item); err != nil {
 				return err
 			}
 			if c.output == "json" {
@@ -130,7 +130,7 @@ func (c *cli) credentialCorrect(path func(string) string) *cobra.Command {
 				body["secret"] = strings.TrimRight(string(raw), "\r\n")
 			}
 			var item api.ShownItem
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/inventory/"+url.PathEscape(args[0])+"/correct"), body, &item); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/credentials/"+url.PathEscape(args[0])+"/correct"), body, &item); err != nil {
 				return err
 			}
 			return c.print(item, itemHeader, itemRows([]api.ShownItem{item}))
@@ -142,7 +142,7 @@ func (c *cli) credentialCorrect(path func(string) string) *cobra.Command {
 	return cmd
 }
 
-// credentialRelease returns the command that removes a registration from the inventory.
+// credentialRelease returns the command that removes a registration.
 func (c *cli) credentialRelease(path func(string) string) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
@@ -152,7 +152,7 @@ func (c *cli) credentialRelease(path func(string) string) *cobra.Command {
 				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
 			var item api.ShownItem
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/inventory/"+url.PathEscape(args[0])+"/release"), map[string]string{"reason": reason}, &item); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/credentials/"+url.PathEscape(args[0])+"/release"), map[string]string{"reason": reason}, &item); err != nil {
 				return err
 			}
 			return c.print(item, itemHeader, itemRows([]api.ShownItem{item}))
@@ -162,11 +162,11 @@ func (c *cli) credentialRelease(path func(string) string) *cobra.Command {
 	return cmd
 }
 
-func (c *cli) credentialUnbound(path func(string) string) *cobra.Command {
+func (c *cli) credentialUnmanaged(path func(string) string) *cobra.Command {
 	return &cobra.Command{
-		Use: "unbound", Short: "List unmanaged credentials, which connectors discovered and no client registered", Args: cobra.NoArgs,
+		Use: "unmanaged", Short: "List unmanaged credentials, which connectors discovered and no client registered", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			found, err := all[credential.Unbound](cmd.Context(), cl, path("/unbound"), url.Values{"limit": {"500"}}, 0)
+			found, err := all[credential.Unmanaged](cmd.Context(), cl, path("/unmanaged"), url.Values{"limit": {"500"}}, 0)
 			if err != nil {
 				return err
 			}
@@ -183,10 +183,10 @@ func (c *cli) credentialUnbound(path func(string) string) *cobra.Command {
 	}
 }
 
-func (c *cli) credentialBind(path func(string) string) *cobra.Command {
+func (c *cli) credentialClaim(path func(string) string) *cobra.Command {
 	var principal, agent, reason string
 	cmd := &cobra.Command{
-		Use: "bind ID", Short: "Bind an unmanaged credential to a principal; if the principal has left, the credential is ended at once", Args: cobra.ExactArgs(1),
+		Use: "claim ID", Short: "Bind an unmanaged credential to a principal; if the principal has left, the credential is ended at once", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if principal == "" || reason == "" {
 				return coded(exitUsage, "--principal and --reason are required")
@@ -205,7 +205,7 @@ func (c *cli) credentialBind(path func(string) string) *cobra.Command {
 				api.ShownItem
 				Cascade *uuid.UUID `json:"startedCascadeId,omitempty"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/unbound/"+url.PathEscape(args[0])+"/bind"), body, &bound); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/unmanaged/"+url.PathEscape(args[0])+"/bind"), body, &bound); err != nil {
 				return err
 			}
 			return c.print(bound, append([]string{"STARTED CASCADE"}, itemHeader...), [][]string{append([]string{optional(bound.Cascade)}, itemRows([]api.ShownItem{bound.ShownItem})[0]...)})

@@ -103,7 +103,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(), c.configCommand(),
 		c.tenantCommand(), c.tokenCommand(), c.issuerCommand(), c.schemaCommand(),
 		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(),
-		c.brakeCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(), c.scimCommand(), c.versionCommand(),
+		c.holdCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(), c.scimCommand(), c.versionCommand(),
 	)
 	strictArgs(root)
 	return root

@@ -63,7 +63,7 @@ func TestRun_ExitCodes(t *testing.T) {
 		"a waiver without an end": {args: []string{"cascade", "waive", "--tenant", "acme", "--item", "x", "--reason", "x", "x"}, want: exitUsage},
 		"an end without a reason": {args: []string{"principal", "end", "--tenant", "acme", "ada@example.com"}, want: exitUsage},
 		"an unknown principal":    {args: []string{"principal", "end", "--tenant", "acme", "--dry-run", "ada@example.com"}, answers: map[string]string{"GET /v1/tenants/acme/principals": `{"items":[]}`}, want: exitNotFound},
-		"a release without hold":  {args: []string{"brake", "release", "--tenant", "acme", "--reason", "x"}, answers: map[string]string{"POST /v1/tenants/acme/brakes/release": `{"detail":"x"}`}, status: 409, want: exitError},
+		"a release without hold":  {args: []string{"hold", "approve", "--tenant", "acme", "--reason", "x"}, answers: map[string]string{"POST /v1/tenants/acme/holds/approve": `{"detail":"x"}`}, status: 409, want: exitError},
 		"an invalid import":       {args: []string{"credential", "import", "--tenant", "acme", "main_test.go"}, answers: map[string]string{"POST /v1/tenants/acme/import": `{"detail":"x","errors":[{"line":3,"detail":"y"}]}`}, status: 422, want: exitUsage},
 		"rules without a file":    {args: []string{"mapping", "apply", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
 		"rules without a reason":  {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go"}, want: exitUsage},
@@ -180,8 +180,8 @@ func TestCascadeRerun_DryRunListsCredentialsAndRunsNothing(t *testing.T) {
 	fake(t, map[string]string{
 		"GET /v1/tenants/acme/cascades":                                      `{"items":[` + strings.Replace(cascadeAnswer, "%", "failed", 1) + `]}`,
 		"GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984": strings.Replace(cascadeAnswer, "%", "failed", 1),
-		"GET /v1/tenants/acme/inventory": `{"items":[
-		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd22","kind":"api_key","connector":"crm","reference":"key-1","state":"survivor","reason":"crm answered 403"},
+		"GET /v1/tenants/acme/credentials": `{"items":[
+		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd22","kind":"api_key","connector":"crm","reference":"key-1","state":"failed","reason":"crm answered 403"},
 		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd23","kind":"api_key","connector":"crm","reference":"key-2","state":"verified"}]}`,
 	}, 0)
 	var stdout, stderr bytes.Buffer

@@ -270,17 +270,17 @@ func (c *cli) principalShow(path func(string) string) *cobra.Command {
 			if c.output == "json" {
 				return c.print(shown, nil, nil)
 			}
-			standing := "active"
+			status := "active"
 			if shown.Restricted {
-				standing = "RESTRICTED"
+				status = "RESTRICTED"
 			}
 			if x := shown.Restriction; x != nil {
-				standing = fmt.Sprintf("RESTRICTED since %s (%s); %d survivors; workflow %s", x.Since.Format(time.RFC3339), x.Cause, x.Survivors, cmp.Or(x.WorkflowID, "-"))
+				status = fmt.Sprintf("RESTRICTED since %s (%s); %d survivors; workflow %s", x.Since.Format(time.RFC3339), x.Cause, x.Survivors, cmp.Or(x.WorkflowID, "-"))
 			}
-			if shown.Uncomputed {
-				standing += "; entitlements are being re-evaluated after a change"
+			if shown.Stale {
+				status += "; entitlements are being re-evaluated after a change"
 			}
-			_, _ = fmt.Fprintf(c.stderr, "%s %s (%s): %s\n", shown.Type, shown.Name, shown.ID, standing)
+			_, _ = fmt.Fprintf(c.stderr, "%s %s (%s): %s\n", shown.Type, shown.Name, shown.ID, status)
 			var rows [][]string
 			for _, e := range shown.Entitlements {
 				for _, s := range e.Sources {
@@ -300,16 +300,16 @@ func (c *cli) principalShow(path func(string) string) *cobra.Command {
 
 // printHeld prints the agents, credentials and cascades of a principal.
 func (c *cli) printHeld(shown api.Shown) error {
-	var agents, unbound [][]string
+	var agents, unmanaged [][]string
 	for _, a := range shown.Agents {
-		standing := "active"
+		status := "active"
 		if a.Restricted {
-			standing = "RESTRICTED"
+			status = "RESTRICTED"
 		}
-		agents = append(agents, []string{a.Name, a.ID.String(), standing})
+		agents = append(agents, []string{a.Name, a.ID.String(), status})
 	}
-	for _, u := range shown.Unbound {
-		unbound = append(unbound, []string{u.ID.String(), string(u.Kind), u.Connector, u.Reference, stamp(&u.SeenAt)})
+	for _, u := range shown.Unmanaged {
+		unmanaged = append(unmanaged, []string{u.ID.String(), string(u.Kind), u.Connector, u.Reference, stamp(&u.SeenAt)})
 	}
 	cascades := make([]api.ShownCascade, len(shown.Cascades))
 	for i, x := range shown.Cascades {
@@ -321,7 +321,7 @@ func (c *cli) printHeld(shown api.Shown) error {
 	}{
 		{[]string{"DEPENDENT AGENT", "ID", "STATE"}, agents},
 		{itemHeader, itemRows(shown.Credentials)},
-		{[]string{"UNMANAGED CREDENTIAL", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unbound},
+		{[]string{"UNMANAGED CREDENTIAL", "KIND", "CONNECTOR", "REFERENCE", "SEEN"}, unmanaged},
 		{cascadeHeader, cascadeRows(cascades...)},
 	} {
 		if len(table.rows) == 0 {

@@ -182,7 +182,7 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 	if plan.Manager != nil {
 		fate = "transferred to the manager " + plan.Manager.String()
 	}
-	if err := c.planUnbound(plan); err != nil {
+	if err := c.planUnmanaged(plan); err != nil {
 		return err
 	}
 	rows = nil
@@ -197,16 +197,16 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 
 // planUnbound prints the unmanaged credentials, which are not ended, and the connectors that
 // failed to list credentials.
-func (c *cli) planUnbound(plan api.Plan) error {
-	var unbound, asked [][]string
-	for _, u := range plan.Unbound {
-		unbound = append(unbound, []string{string(u.Kind), u.Connector, u.Reference, optional(u.Label)})
+func (c *cli) planUnmanaged(plan api.Plan) error {
+	var unmanaged, asked [][]string
+	for _, u := range plan.Unmanaged {
+		unmanaged = append(unmanaged, []string{string(u.Kind), u.Connector, u.Reference, optional(u.Label)})
 	}
 	for _, n := range plan.NotAsked {
 		asked = append(asked, []string{n.Connector, n.Reason})
 	}
-	if len(unbound) > 0 {
-		if err := c.print(nil, []string{"UNMANAGED CREDENTIAL (NOT ENDED)", "CONNECTOR", "REFERENCE", "LABELLED"}, unbound); err != nil {
+	if len(unmanaged) > 0 {
+		if err := c.print(nil, []string{"UNMANAGED CREDENTIAL (NOT ENDED)", "CONNECTOR", "REFERENCE", "LABELLED"}, unmanaged); err != nil {
 			return err
 		}
 	}

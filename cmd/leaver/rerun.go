@@ -139,17 +139,17 @@ func (c *cli) wouldRerun(cmd *cobra.Command, cl *client, r rerun, ids []string) 
 		if err := cl.do(cmd.Context(), http.MethodGet, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), nil, &one); err != nil {
 			return err
 		}
-		items, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"principal": {one.Principal.String()}, "limit": {"500"}}, 0)
+		items, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/credentials", url.Values{"principal": {one.Principal.String()}, "limit": {"500"}}, 0)
 		if err != nil {
 			return err
 		}
-		mine, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/inventory", url.Values{"cascade": {id}, "limit": {"500"}}, 0)
+		mine, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/credentials", url.Values{"cascade": {id}, "limit": {"500"}}, 0)
 		if err != nil {
 			return err
 		}
 		seen := make(map[uuid.UUID]bool)
 		for _, i := range append(mine, items...) {
-			if seen[i.ID] || (i.State != credential.Survivor && i.State != credential.Ending && i.State != credential.Live) {
+			if seen[i.ID] || (i.State != credential.Failed && i.State != credential.Ending && i.State != credential.Live) {
 				continue
 			}
 			seen[i.ID] = true

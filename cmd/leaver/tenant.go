@@ -68,7 +68,7 @@ func (c *cli) tenantSet() *cobra.Command {
 				value any
 			}{
 				"profile": {"profile", profile}, "public-discovery": {"publicDiscovery", public}, "requests-per-second": {"requestsPerSecond", perSecond},
-				"brake-leavers": {"brakeLeavers", leavers}, "brake-share": {"brakeShare", share}, "brake-window": {"brakeWindowSeconds", int(window.Seconds())}, "orphans": {"orphans", orphans},
+				"threshold-leavers": {"thresholdLeavers", leavers}, "threshold-share": {"thresholdShare", share}, "threshold-window": {"thresholdWindowSeconds", int(window.Seconds())}, "orphans": {"orphans", orphans},
 			} {
 				if cmd.Flags().Changed(flag) {
 					body[setting.name] = setting.value
@@ -87,9 +87,9 @@ func (c *cli) tenantSet() *cobra.Command {
 	set.Flags().StringVar(&profile, "profile", "", "dialect of the tenant's IdP: default, entra, okta or strict")
 	set.Flags().BoolVar(&public, "public-discovery", false, "allow unauthenticated reads of the discovery endpoints below /t/NAME/scim/v2; =false requires a token")
 	set.Flags().IntVar(&perSecond, "requests-per-second", 0, "maximum SCIM requests per second, in each process; 0 uses the installation's setting")
-	set.Flags().IntVar(&leavers, "brake-leavers", 0, "hold irreversible steps for approval if more than this many users leave in the window; 0 disables it")
-	set.Flags().Float64Var(&share, "brake-share", 0, "hold irreversible steps for approval if more than this share of the users leaves, e.g. 0.1; 0 disables it")
-	set.Flags().DurationVar(&window, "brake-window", time.Hour, "time window of --brake-leavers and --brake-share, 1m to 168h")
+	set.Flags().IntVar(&leavers, "threshold-leavers", 0, "hold irreversible steps for approval if more than this many users leave in the window; 0 disables it")
+	set.Flags().Float64Var(&share, "threshold-share", 0, "hold irreversible steps for approval if more than this share of the users leaves, e.g. 0.1; 0 disables it")
+	set.Flags().DurationVar(&window, "threshold-window", time.Hour, "time window of --threshold-leavers and --threshold-share, 1m to 168h")
 	set.Flags().StringVar(&orphans, "orphans", "", "policy for agents that lose their last owner: suspend, or manager (transfer them to the owner's manager)")
 	return set
 }
@@ -104,19 +104,19 @@ func (c *cli) printTenants(body any, tenants ...tenant.Tenant) error {
 		if t.PublicDiscovery {
 			discovery = "public"
 		}
-		brake := "-"
-		if t.BrakeLeavers != nil {
-			brake = strconv.Itoa(*t.BrakeLeavers)
+		hold := "-"
+		if t.ThresholdLeavers != nil {
+			hold = strconv.Itoa(*t.ThresholdLeavers)
 		}
-		if t.BrakeShare != nil {
-			brake += fmt.Sprintf(" or %g%%", 100**t.BrakeShare)
+		if t.ThresholdShare != nil {
+			hold += fmt.Sprintf(" or %g%%", 100**t.ThresholdShare)
 		}
-		if t.BrakeLeavers != nil || t.BrakeShare != nil {
-			brake += " in " + (time.Duration(t.BrakeWindow) * time.Second).String()
+		if t.ThresholdLeavers != nil || t.ThresholdShare != nil {
+			hold += " in " + (time.Duration(t.ThresholdWindow) * time.Second).String()
 		}
-		rows = append(rows, []string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt), discovery, rate, brake, string(t.Orphans)})
+		rows = append(rows, []string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt), discovery, rate, hold, string(t.Orphans)})
 	}
-	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED", "DISCOVERY", "REQUESTS/S", "BRAKE", "ORPHANS"}, rows)
+	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED", "DISCOVERY", "REQUESTS/S", "THRESHOLD", "ORPHANS"}, rows)
 }
 
 func (c *cli) tokenCommand() *cobra.Command {

@@ -278,7 +278,7 @@ func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason st
 }
 
 // waive waives the end of one item until a time. A running cascade records the waiver; if the
-// cascade has closed, the inventory does.
+// cascade has closed, PostgreSQL alone does.
 func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
 	id, body, err := s.readAct(w, r)
 	now := time.Now()
@@ -328,7 +328,7 @@ func (s *Server) cascadeOf(ctx context.Context, tenant, c, id uuid.UUID) (uuid.U
 		return uuid.Nil, err
 	case item.Event == nil:
 		return uuid.Nil, credential.ErrNotFound
-	case item.State != credential.Survivor && item.State != credential.Ending && item.State != credential.Waived:
+	case item.State != credential.Failed && item.State != credential.Ending && item.State != credential.Waived:
 		return uuid.Nil, httpjson.Problem{Status: http.StatusConflict, Detail: fmt.Sprintf(
 			"an item in state %s cannot be waived", item.State)}
 	}

@@ -46,7 +46,7 @@ func (s *Server) correctItem(w http.ResponseWriter, r *http.Request) {
 		old, err = s.Credentials.Get(r.Context(), tenantOf(r).ID, id, connectors.Kinds())
 	}
 	if err == nil {
-		// The checks of a new registration apply: by the connector, and against the inventory.
+		// The checks of a new registration apply: by the connector, and against other registrations.
 		asked := registration{
 			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector,
 			Reference: body.Reference, Secret: body.Secret,

@@ -160,7 +160,7 @@ func (s *Server) lookAll(
 // looksWrong probes an item at its downstream. It returns the reason why the item should not be
 // registered, or "" if there is none.
 func (s *Server) looksWrong(ctx context.Context, tenant uuid.UUID, n credential.New) string {
-	vitality, detail, err := s.Connectors.Look(ctx, tenant, n)
+	vitality, detail, err := s.Connectors.Probe(ctx, tenant, n)
 	switch {
 	case err != nil:
 		return "failed to query the downstream: " + err.Error()

@@ -45,7 +45,7 @@ type registration struct {
 	ExpiresAt   *time.Time `json:"expiresAt"`
 }
 
-// item returns the item that the registration adds to the inventory.
+// item returns the item that the registration adds.
 func (b registration) item() credential.New {
 	issued := time.Now().UTC()
 	if b.IssuedAt != nil {
@@ -169,7 +169,7 @@ func (h items) release(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// listItems serves a page of the inventory to platforms and operators.
+// listItems serves a page of credentials and scheduled runs to platforms and operators.
 func (s *Server) listItems(w http.ResponseWriter, r *http.Request, kinds []connectors.Kind) {
 	query := r.URL.Query()
 	q := credential.Query{Kinds: kinds, Connector: query.Get("connector")}

@@ -60,9 +60,9 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		Profile           *tenant.Profile `json:"profile"`
 		PublicDiscovery   *bool           `json:"publicDiscovery"`
 		RequestsPerSecond *int            `json:"requestsPerSecond"`
-		BrakeLeavers      *int            `json:"brakeLeavers"`
-		BrakeShare        *float64        `json:"brakeShare"`
-		BrakeWindow       *int            `json:"brakeWindowSeconds"`
+		ThresholdLeavers  *int            `json:"thresholdLeavers"`
+		ThresholdShare    *float64        `json:"thresholdShare"`
+		ThresholdWindow   *int            `json:"thresholdWindowSeconds"`
 		Orphans           *tenant.Orphans `json:"orphans"`
 	}
 	if err := httpjson.Decode(w, r, &body); err != nil {
@@ -80,7 +80,7 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 	if approver && !to.OnlyThreshold() {
 		s.fail(w, r, httpjson.Problem{
 			Status: http.StatusForbidden,
-			Detail: "an approver's token may change only brakeLeavers, brakeShare and brakeWindowSeconds",
+			Detail: "an approver's token may change only thresholdLeavers, thresholdShare and thresholdWindowSeconds",
 		})
 		return
 	}
@@ -187,7 +187,7 @@ func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (s *Server) listInventory(w http.ResponseWriter, r *http.Request) {
+func (s *Server) listCredentials(w http.ResponseWriter, r *http.Request) {
 	s.listItems(w, r, connectors.Kinds())
 }
 

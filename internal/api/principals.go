@@ -43,8 +43,8 @@ type Plan struct {
 	// Manager is the user that would own the orphans instead, by the tenant's policy.
 	Manager *uuid.UUID `json:"orphansGoTo,omitempty"`
 	More    bool       `json:"more"` // Items is truncated
-	// Unbound lists unmanaged credentials of the principal and its agents. They would not be ended.
-	Unbound []credential.Unbound `json:"unbound"`
+	// Unmanaged lists unmanaged credentials of the principal and its agents. They would not be ended.
+	Unmanaged []credential.Unmanaged `json:"unmanaged"`
 	// NotAsked lists the connectors whose discovery failed.
 	NotAsked []cascade.NotAsked `json:"notAsked"`
 }
@@ -85,7 +85,7 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 			Item: i.Item, Verb: i.Verb, Holders: i.Holders, Verifiable: s.Connectors.Verifies(i.Connector, i.Kind, i.Secret),
 		})
 	}
-	if err := s.planUnbound(r.Context(), of, who.ID, &plan); err != nil {
+	if err := s.planUnmanaged(r.Context(), of, who.ID, &plan); err != nil {
 		return Plan{}, err
 	}
 	plan.Orphans, err = s.Directory.Named(r.Context(), of.ID, orphans...)
@@ -94,8 +94,8 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 
 // planUnbound runs discovery for the principals that would end, and adds the credentials that are
 // not registered to the plan. It stores nothing.
-func (s *Server) planUnbound(ctx context.Context, of tenant.Tenant, principal uuid.UUID, plan *Plan) error {
-	plan.Unbound, plan.NotAsked = []credential.Unbound{}, []cascade.NotAsked{}
+func (s *Server) planUnmanaged(ctx context.Context, of tenant.Tenant, principal uuid.UUID, plan *Plan) error {
+	plan.Unmanaged, plan.NotAsked = []credential.Unmanaged{}, []cascade.NotAsked{}
 	ending, err := s.Cascades.Principals(ctx, of.ID, principal)
 	if err != nil {
 		return err
@@ -104,12 +104,12 @@ func (s *Server) planUnbound(ctx context.Context, of tenant.Tenant, principal uu
 	for _, name := range slices.Sorted(maps.Keys(failed)) {
 		plan.NotAsked = append(plan.NotAsked, cascade.NotAsked{Connector: name, Reason: failed[name].Error()})
 	}
-	unmanaged, err := s.Credentials.Unmanaged(ctx, of.ID, found)
+	unmanaged, err := s.Credentials.WithoutRegistration(ctx, of.ID, found)
 	if err != nil {
 		return err
 	}
 	for _, u := range unmanaged {
-		plan.Unbound = append(plan.Unbound, credential.Unbound{
+		plan.Unmanaged = append(plan.Unmanaged, credential.Unmanaged{
 			Connector: u.Connector, Kind: u.Kind, Reference: u.Reference, Label: u.Principal,
 			Scopes: u.Scopes, ExpiresAt: u.ExpiresAt,
 		})

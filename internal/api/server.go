@@ -41,7 +41,7 @@ type Cascades interface {
 	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
 	Retry(ctx context.Context, workflowID string, item uuid.UUID, by, reason string) (int, error)
 	Waive(ctx context.Context, workflowID string, item uuid.UUID, by, reason string, until time.Time) error
-	Release(ctx context.Context, workflowID string) error
+	Approve(ctx context.Context, workflowID string) error
 	Cancel(ctx context.Context, workflowID string) error
 	// Pending returns the pending activities of a workflow.
 	Pending(ctx context.Context, workflowID string) ([]cascade.Pending, error)
@@ -55,7 +55,7 @@ type Connectors interface {
 	// Prove returns an error if there is no proof that an item belongs to the tenant.
 	Prove(ctx context.Context, tenant uuid.UUID, name string, n credential.New) error
 	// Look probes an item at its downstream. vitality is alive, dead or unknown.
-	Look(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error)
+	Probe(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error)
 	// Discover lists the credentials that a tenant's connectors attribute to principals. failed has
 	// the error of each connector that could not be queried, by name.
 	Discover(ctx context.Context, tenant string, principals []uuid.UUID) (
@@ -115,11 +115,11 @@ func (s *Server) Handler() http.Handler {
 			r.Delete(h.path+"/{id}", h.release)
 		}
 		r.Post("/import", s.importItems)
-		r.Get("/principals/{id}/standing", s.standing)
+		r.Get("/principals/{id}/access", s.accessStatus)
 	})
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate(auth.ClassApprover), s.logActs)
-		r.With(s.nameTenant).Post("/tenants/{tenant}/brakes/release", s.releaseBrake)
+		r.With(s.nameTenant).Post("/tenants/{tenant}/holds/approve", s.approveHold)
 	})
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate(auth.ClassOperator, auth.ClassApprover), s.logActs)
@@ -150,14 +150,14 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/tokens", s.listTokens)
 			r.Post("/tokens", s.createToken)
 			r.Delete("/tokens/{id}", s.revokeToken)
-			r.With(s.slowly).Get("/inventory", s.listInventory)
-			r.Get("/inventory/{id}", s.getItem)
-			r.Post("/inventory/{id}/release", s.releaseItem)
-			r.Post("/inventory/{id}/correct", s.correctItem)
+			r.With(s.slowly).Get("/credentials", s.listCredentials)
+			r.Get("/credentials/{id}", s.getItem)
+			r.Post("/credentials/{id}/release", s.releaseItem)
+			r.Post("/credentials/{id}/correct", s.correctItem)
 			r.Post("/import", s.importItems)
-			r.With(s.slowly).Get("/unbound", s.listUnbound)
-			r.Post("/unbound/{id}/bind", s.bind)
-			r.Get("/brakes", s.listBrakes)
+			r.With(s.slowly).Get("/unmanaged", s.listUnmanaged)
+			r.Post("/unmanaged/{id}/claim", s.bind)
+			r.Get("/holds", s.listHolds)
 			r.Get("/principals", s.findPrincipals)
 			r.Get("/principals/{id}", s.showPrincipal)
 			r.With(s.slowly).Get("/principals/{id}/plan", s.planEnd)

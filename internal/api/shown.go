@@ -24,13 +24,13 @@ type Shown struct {
 	Owners       []directory.Edge          `json:"owners,omitempty"`
 	Turns        []entitlement.Turn        `json:"lastChanges"` // entitlements gained and lost
 	// Uncomputed is true if a change has not been evaluated into Entitlements yet.
-	Uncomputed  bool                   `json:"uncomputed,omitempty"`
+	Stale       bool                   `json:"stale,omitempty"`
 	Restriction *directory.Restriction `json:"restriction,omitempty"`
-	// Credentials are those that the principal holds or that are held for it, Unbound its unmanaged
+	// Credentials are those that the principal holds or that are held for it, Unmanaged its unmanaged
 	// credentials, and Cascades its cascades, newest first: at most maxShown of each.
-	Credentials []ShownItem          `json:"credentials"`
-	Unbound     []credential.Unbound `json:"unbound"`
-	Cascades    []cascade.Cascade    `json:"cascades"`
+	Credentials []ShownItem            `json:"credentials"`
+	Unmanaged   []credential.Unmanaged `json:"unmanaged"`
+	Cascades    []cascade.Cascade      `json:"cascades"`
 	// Agents lists the agents that would end with it: those that only it owns, and their sub-agents.
 	Agents []directory.Named `json:"agents"`
 }
@@ -67,7 +67,7 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 		return shown, err
 	}
 	shown.Restriction = resource.Restriction
-	if shown.Uncomputed, err = s.Entitlements.Invalidated(r.Context(), of, who.ID); err != nil {
+	if shown.Stale, err = s.Entitlements.Invalidated(r.Context(), of, who.ID); err != nil {
 		return shown, err
 	}
 	shown.Groups = append(shown.Groups, resource.Groups...)
@@ -95,7 +95,7 @@ func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error
 		ending, err = s.Cascades.Principals(ctx, of, shown.ID)
 	}
 	if err == nil {
-		shown.Unbound, err = s.Credentials.Unbound(ctx, of, credential.UnboundQuery{Principals: ending, Limit: maxShown})
+		shown.Unmanaged, err = s.Credentials.Unmanaged(ctx, of, credential.UnmanagedQuery{Principals: ending, Limit: maxShown})
 	}
 	if err == nil {
 		shown.Cascades, err = s.Cascades.List(ctx, of, cascade.Query{Principal: &shown.ID, Limit: maxShown})

@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// standing serves a principal's access status with an ETag. Gateways that cache it revalidate it
+// status serves a principal's access status with an ETag. Gateways that cache it revalidate it
 // with If-None-Match.
-func (s *Server) standing(w http.ResponseWriter, r *http.Request) {
+func (s *Server) accessStatus(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	standing, err := s.Decisions.Status(r.Context(), caller(r).Tenant.ID, id)
+	status, err := s.Decisions.Status(r.Context(), caller(r).Tenant.ID, id)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	body, err := json.Marshal(standing)
+	body, err := json.Marshal(status)
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -18,8 +18,8 @@ type ShownCascade struct {
 	PrincipalName string `json:"principalName"`
 	// Waiting lists the pending work of an open cascade. Lists of cascades omit it.
 	Waiting []Waiting `json:"waiting,omitempty"`
-	// Unbound lists unmanaged credentials that the cascade found. It does not end them.
-	Unbound []credential.Unbound `json:"unbound,omitempty"`
+	// Unmanaged lists unmanaged credentials that the cascade found. It does not end them.
+	Unmanaged []credential.Unmanaged `json:"unmanaged,omitempty"`
 }
 
 // Waiting is a pending item, the pending discovery of a connector, or a workflow that no worker runs,
@@ -48,8 +48,8 @@ func (s *Server) shownCascade(ctx context.Context, tenant uuid.UUID, c *cascade.
 		return shown, err
 	}
 	shown.PrincipalName = names[c.Principal]
-	q := credential.UnboundQuery{Event: &c.ID, Limit: maxWaiting}
-	if shown.Unbound, err = s.Credentials.Unbound(ctx, tenant, q); err != nil {
+	q := credential.UnmanagedQuery{Event: &c.ID, Limit: maxWaiting}
+	if shown.Unmanaged, err = s.Credentials.Unmanaged(ctx, tenant, q); err != nil {
 		return shown, err
 	}
 	if c.ClosedAt == nil {

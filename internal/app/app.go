@@ -115,12 +115,12 @@ func (a *App) Starter() *worker.Starter {
 }
 
 // cascadesAtOnce is the default maximum of concurrent cascades that one actor has started.
-const cascadesAtOnce = 32
+const defaultConcurrentCascades = 32
 
 func (a *App) Relay() *lifecycle.Relay {
-	atOnce := a.Config.Policy.CascadesAtOnce
+	atOnce := a.Config.Policy.MaxConcurrentCascades
 	if atOnce == 0 {
-		atOnce = cascadesAtOnce
+		atOnce = defaultConcurrentCascades
 	}
 	return lifecycle.NewRelay(a.DB, a.Starter(), atOnce, a.Log)
 }
@@ -128,8 +128,8 @@ func (a *App) Relay() *lifecycle.Relay {
 // roles returns the connectors that take part in a tenant's workflows. It does not look up the
 // tenant if no connector discovers or notifies.
 func (a *App) roles(ctx context.Context, id uuid.UUID) (worker.Roles, error) {
-	roles := worker.Roles{Singly: a.Connectors.Rated()}
-	if !a.Connectors.Ask() {
+	roles := worker.Roles{RateLimited: a.Connectors.Rated()}
+	if !a.Connectors.NeedsTenant() {
 		return roles, nil
 	}
 	t, err := a.Tenants().ByID(ctx, id)

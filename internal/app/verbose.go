@@ -68,11 +68,11 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 		text string
 	}{
 		{h.Unstarted, "%d events have no workflow yet: check that `leaver serve` can reach Temporal"},
-		{h.Unbegun, "%d cascades were started but no worker runs them: start `leaver worker`"},
-		{h.Unasked, "%d failed cascades could not list the credentials at a connector: `leaver cascade list --tenant T --outcome failed`"},
+		{h.NotBegun, "%d cascades were started but no worker runs them: start `leaver worker`"},
+		{h.NotAsked, "%d failed cascades could not list the credentials at a connector: `leaver cascade list --tenant T --outcome failed`"},
 		{h.Survivors, "%d credentials survived a cascade: `leaver cascade list --tenant T --outcome failed`"},
-		{h.Brakes, "%d mass deactivations are held for approval: `leaver brake list --tenant T`"},
-		{h.Unbound, "%d discovered credentials are unmanaged: `leaver credential unbound --tenant T`"},
+		{h.Holds, "%d mass deactivations are held for approval: `leaver hold list --tenant T`"},
+		{h.Unmanaged, "%d discovered credentials are unmanaged: `leaver credential unmanaged --tenant T`"},
 	} {
 		if p.n > 0 {
 			add(p.text, p.n)

@@ -1,4 +1,4 @@
-// Package access decides whether a subject may act, from the committed state in PostgreSQL. Decisions
+// Package authzen decides whether a subject may act, from the committed state in PostgreSQL. Decisions
 // do not depend on Temporal.
 package authzen
 

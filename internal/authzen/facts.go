@@ -40,12 +40,12 @@ const partiesSQL = `
 //nolint:gosec // G101: the statement contains no credentials
 const credentialSQL = `
 	select principal_id, agent_id, entitlement, state = 'live', coalesce(expires_at <= now(), false), scopes
-	  from inventory where tenant_id = $1 and id = $2`
+	  from credentials where tenant_id = $1 and id = $2`
 
 // grantsSQL reads the entitlements of the credentials that a subject holds for its principal at a
 // connector and that permit an action.
 const grantsSQL = `
-	select i.entitlement from inventory i
+	select i.entitlement from credentials i
 	 where i.tenant_id = $1 and i.principal_id = $3 and ($2 = $3 or i.agent_id = $2)
 	   and i.connector = $4 and i.state = 'live'
 	   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $5 = any (i.scopes)) limit 1000`

@@ -14,12 +14,12 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 )
 
-// Standing is the access status of a principal: whether it may act at all, and its entitlements.
+// Status is the access status of a principal: whether it may act at all, and its entitlements.
 // Gateways may cache it and revalidate it by its ETag.
 type Status struct {
-	ID       uuid.UUID `json:"id"`
-	Type     string    `json:"type"`
-	Standing string    `json:"standing"` // active or restricted
+	ID     uuid.UUID `json:"id"`
+	Type   string    `json:"type"`
+	Status string    `json:"status"` // active or restricted
 	// Reason is why it is restricted: agent_suspended, agent_expired, owner_gone or
 	// principal_restricted.
 	Reason       Reason     `json:"reason,omitempty"`
@@ -28,17 +28,17 @@ type Status struct {
 	Entitlements []string   `json:"entitlements"`
 }
 
-// Standing returns the access status of a principal, which may be deleted. Error: directory.ErrNotFound.
+// Status returns the access status of a principal, which may be deleted. Error: directory.ErrNotFound.
 func (s *Store) Status(ctx context.Context, tenant, principal uuid.UUID) (*Status, error) {
 	var outdated bool
-	standing, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (*Status, error) {
+	status, err := database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (*Status, error) {
 		var st Status
 		var p Party
 		err := row.Scan(&st.ID, &st.Type, &p.Restricted, &p.Expired, &p.Owned,
 			&st.Since, &st.ValidUntil, &st.Entitlements, &outdated)
-		p.Type, st.Standing = st.Type, "active"
+		p.Type, st.Status = st.Type, "active"
 		if st.Reason = p.Refusal(); st.Reason != "" {
-			st.Standing, st.Entitlements, outdated = "restricted", []string{}, false
+			st.Status, st.Entitlements, outdated = "restricted", []string{}, false
 		}
 		return &st, err
 	}, `
@@ -57,10 +57,10 @@ func (s *Store) Status(ctx context.Context, tenant, principal uuid.UUID) (*Statu
 		return nil, fmt.Errorf("read the access status of %s: %w", principal, err)
 	}
 	if outdated {
-		if standing.Entitlements, err = s.entitlements.Live(ctx, tenant, principal); err != nil {
+		if status.Entitlements, err = s.entitlements.Live(ctx, tenant, principal); err != nil {
 			return nil, fmt.Errorf("evaluate the entitlements of %s: %w", principal, err)
 		}
-		slices.Sort(standing.Entitlements)
+		slices.Sort(status.Entitlements)
 	}
-	return standing, nil
+	return status, nil
 }

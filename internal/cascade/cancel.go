@@ -37,15 +37,15 @@ type Pending struct {
 const keepSQL = `
 	with closed as (select id, kind, principal_id from lifecycle_events where tenant_id = $1 and id = $2),
 	kept as (
-	  update inventory i
-	     set state = case when back.yes then 'live' else 'survivor' end, event_id = c.id,
+	  update credentials i
+	     set state = case when back.yes then 'live' else 'failed' end, event_id = c.id,
 	         reason = case when back.yes then '' else 'not ended: ' end || 'its cascade was cancelled: ' || $3,
 	         updated_at = now()
-	    from closed c, inventory o, lateral (
+	    from closed c, credentials o, lateral (
 	      select not exists (select 1 from restrictions x where x.tenant_id = $1
 	        and x.principal_id in (o.principal_id, o.agent_id)) as yes) back
 	   where i.tenant_id = $1 and o.tenant_id = $1 and o.id = i.id
-	     and ((i.event_id = c.id and (i.state = 'ending' or (i.state = 'survivor' and back.yes)))
+	     and ((i.event_id = c.id and (i.state = 'ending' or (i.state = 'failed' and back.yes)))
 	       -- Items that it had not reached become survivors too, or the reconciler would end them.
 	       or (c.kind = 'leaver' and i.state = 'live' and not back.yes and (c.principal_id in (i.principal_id, i.agent_id)
 	         or exists (select 1 from restrictions x where x.tenant_id = $1 and x.event_id = c.id
@@ -55,9 +55,9 @@ const keepSQL = `
 	  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
 	         count(*) filter (where state = 'absent') absent, count(*) filter (where state = 'expiring') expiring,
 	         count(*) filter (where state = 'waived') waived
-	    from inventory where tenant_id = $1 and event_id = $2)
+	    from credentials where tenant_id = $1 and event_id = $2)
 	update lifecycle_events e
-	   set survivors = (select count(*) from kept where state = 'survivor'), verified = c.verified,
+	   set survivors = (select count(*) from kept where state = 'failed'), verified = c.verified,
 	     revoked = c.revoked, absent = c.absent, expiring = c.expiring, waived = c.waived
 	  from counted c where e.tenant_id = $1 and e.id = $2`
 

@@ -81,13 +81,13 @@ const cascadeColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigge
 	coalesce(n.survivors, e.survivors), coalesce(n.waived, e.waived), coalesce(n.ending, 0), e.not_asked, e.sequence`
 
 // cascadeTables are the tables of cascadeColumns. The items of a closed cascade are not read.
-// It relies on the index inventory_event.
+// It relies on the index credentials_event.
 const cascadeTables = ` lifecycle_events e left join lateral (
 	select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
 	       count(*) filter (where state = 'absent') absent, count(*) filter (where state = 'expiring') expiring,
-	       count(*) filter (where state = 'survivor') survivors, count(*) filter (where state = 'waived') waived,
+	       count(*) filter (where state = 'failed') survivors, count(*) filter (where state = 'waived') waived,
 	       count(*) filter (where state = 'ending') ending
-	  from inventory i where e.closed_at is null and i.tenant_id = e.tenant_id and i.event_id = e.id
+	  from credentials i where e.closed_at is null and i.tenant_id = e.tenant_id and i.event_id = e.id
 	having e.closed_at is null) n on true `
 
 // Cascades reads and closes cascades.
@@ -120,9 +120,9 @@ func (c *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Cascade,
 			   and ($4 = 0 or e.sequence < $4)
 			   and ($6::timestamptz is null or e.created_at >= $6)
 			   and ($7 = '' or e.not_asked @> jsonb_build_array(jsonb_build_object('connector', $7::text))
-			     or exists (select 1 from inventory i
-			        where i.tenant_id = $1 and i.event_id = e.id and i.connector = $7 and i.state in ('survivor', 'ending')))
-			   and ($8::uuid is null or exists (select 1 from inventory i where i.tenant_id = $1 and i.event_id = e.id and i.agent_id = $8))
+			     or exists (select 1 from credentials i
+			        where i.tenant_id = $1 and i.event_id = e.id and i.connector = $7 and i.state in ('failed', 'ending')))
+			   and ($8::uuid is null or exists (select 1 from credentials i where i.tenant_id = $1 and i.event_id = e.id and i.agent_id = $8))
 			 order by e.sequence desc limit $5`, tenant, q.Principal, append([]string{}, q.Outcomes...), q.Before, q.Limit, q.Since, q.Connector, q.Agent)
 	if err != nil {
 		return nil, fmt.Errorf("list cascades: %w", err)
@@ -145,7 +145,7 @@ func (c *Store) Get(ctx context.Context, tenant, id uuid.UUID) (*Cascade, error)
 }
 
 // Survivor is a credential or scheduled run that a cascade did not end.
-type Survivor struct {
+type Unrevoked struct {
 	Item      uuid.UUID `json:"item"`
 	Connector string    `json:"connector"`
 	Kind      string    `json:"kind"`
@@ -157,16 +157,16 @@ const maxSurvivors = 100
 
 // Report is the result of a closed cascade.
 type Report struct {
-	Verified  int        `json:"verified"`
-	Revoked   int        `json:"revoked"`          // confirmed by the downstream, unverified
-	Absent    int        `json:"absent,omitempty"` // not known to the downstream
-	Expiring  int        `json:"expiring"`
-	Survivors int        `json:"survivors"`
-	Waived    int        `json:"waived,omitempty"`  // alive under a waiver
-	Unbound   int        `json:"unbound,omitempty"` // unmanaged credentials found for the leaver
-	Surviving []Survivor `json:"surviving,omitempty"`
-	NotAsked  []NotAsked `json:"notAsked,omitempty"` // connectors that failed to list their credentials
-	Outcome   string     `json:"outcome"`            // completed, failed or cancelled
+	Verified  int         `json:"verified"`
+	Revoked   int         `json:"revoked"`          // confirmed by the downstream, unverified
+	Absent    int         `json:"absent,omitempty"` // not known to the downstream
+	Expiring  int         `json:"expiring"`
+	Survivors int         `json:"survivors"`
+	Waived    int         `json:"waived,omitempty"`    // alive under a waiver
+	Unmanaged int         `json:"unmanaged,omitempty"` // unmanaged credentials found for the leaver
+	Surviving []Unrevoked `json:"surviving,omitempty"`
+	NotAsked  []NotAsked  `json:"notAsked,omitempty"` // connectors that failed to list their credentials
+	Outcome   string      `json:"outcome"`            // completed, failed or cancelled
 }
 
 // Close counts the cascade's items by state, stores the outcome and returns the report. The
@@ -180,7 +180,7 @@ func (c *Store) Close(ctx context.Context, tenant, event uuid.UUID, kind lifecyc
 		return database.Statement{
 			SQL: closeSQL, Args: []any{tenant, event, interrupted || len(notAsked) > 0, maxSurvivors, kind, append([]NotAsked{}, notAsked...)},
 			Collect: database.Fields(append(e.fields(), &r.Verified, &r.Revoked, &r.Absent, &r.Expiring,
-				&r.Survivors, &r.Waived, &r.Surviving, &r.Unbound)...),
+				&r.Survivors, &r.Waived, &r.Surviving, &r.Unmanaged)...),
 		}
 	}, func(e *ended) []database.Statement {
 		r.Outcome = e.outcome
@@ -207,29 +207,29 @@ const closeSQL = `
 	  select e.id, e.closed_at is null as open from lifecycle_events e
 	   where e.tenant_id = $1 and e.id = $2 and e.kind = $5 and e.outcome is distinct from 'cancelled' for update of e),
 	items as materialized (
-	  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
+	  select i.id, i.connector, i.kind, i.state, i.reason from credentials i
 	   where i.tenant_id = $1 and i.event_id = $2
 	  union
 	  -- Items of these principals that another cascade handled last and did not end.
-	  select i.id, i.connector, i.kind, i.state, i.reason from inventory i
-	    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver' and e.trigger <> 'bound'
-	   where i.tenant_id = $1 and i.state in ('survivor', 'ending')
+	  select i.id, i.connector, i.kind, i.state, i.reason from credentials i
+	    join lifecycle_events e on e.tenant_id = i.tenant_id and e.id = $2 and e.kind = 'leaver' and e.trigger <> 'claimed'
+	   where i.tenant_id = $1 and i.state in ('failed', 'ending')
 	     and not of_later_life($1, e.sequence, i.sequence, array[i.principal_id, i.agent_id, e.principal_id])
 	     and (i.principal_id = any ((select ids from ending)::uuid[])
 	       or i.agent_id = any ((select ids from ending)::uuid[]))),
 	-- An item that is still ending was not concluded: it counts as a survivor.
 	left_over as (
-	  update inventory set state = 'survivor', reason = coalesce(nullif(reason, ''), 'not ended'), updated_at = now()
+	  update credentials set state = 'failed', reason = coalesce(nullif(reason, ''), 'not ended'), updated_at = now()
 	   where tenant_id = $1 and event_id = $2 and state = 'ending' and exists (select 1 from closing)),
 	counts as (
 	  select count(*) filter (where state = 'verified') verified, count(*) filter (where state = 'revoked') revoked,
 	         count(*) filter (where state = 'absent') absent, count(*) filter (where state = 'expiring') expiring,
-	         count(*) filter (where state in ('survivor', 'ending')) survivors,
+	         count(*) filter (where state in ('failed', 'ending')) survivors,
 	         count(*) filter (where state = 'waived') waived from items),
 	surviving as (
 	  select jsonb_agg(jsonb_build_object('item', id, 'connector', connector, 'kind', kind, 'reason',
 	    coalesce(nullif(reason, ''), 'not ended')) order by id) list
-	    from (select * from items where state in ('survivor', 'ending') order by id limit $4) s)
+	    from (select * from items where state in ('failed', 'ending') order by id limit $4) s)
 	update lifecycle_events e
 	   set closed_at = now(), outcome = case when c.survivors = 0 and not $3 then 'completed' else 'failed' end,
 	       verified = c.verified, revoked = c.revoked, absent = c.absent, expiring = c.expiring,
@@ -237,7 +237,7 @@ const closeSQL = `
 	  from counts c, surviving s, closing where e.tenant_id = $1 and e.id = closing.id
 	returning closing.open, ` + endedColumns + `, e.verified, e.revoked, e.absent, e.expiring, e.survivors,
 	  e.waived, s.list,
-	  (select count(*) from unbound u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`
+	  (select count(*) from unmanaged u where u.tenant_id = $1 and u.event_id = $2 and u.item_id is null)`
 
 // Report returns the cascade's counts and outcome, without the survivors.
 func (c *Cascade) Report() Report {

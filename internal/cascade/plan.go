@@ -42,12 +42,12 @@ func (c *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int
 		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a
 		  where not $4) as ids)
 		select `+credential.Columns+`, relied_on(i, (select ids from ending)),
-		       array(select distinct o.principal_id from inventory o where o.tenant_id = $1
+		       array(select distinct o.principal_id from credentials o where o.tenant_id = $1
 		         and o.id in (select other_holders(i))
 		              and o.principal_id <> all ((select ids from ending)::uuid[])),
 		       secret is not null
-		  from inventory i
-		 where i.tenant_id = $1 and i.state in ('live', 'ending', 'survivor')
+		  from credentials i
+		 where i.tenant_id = $1 and i.state in ('live', 'ending', 'failed')
 		   and `+ofEnding+`
 		 order by (i.kind = 'scheduled_run') desc, i.id limit $3`, tenant, principal, limit, manager != nil)
 	if err != nil {

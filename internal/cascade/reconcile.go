@@ -16,15 +16,15 @@ import (
 func (c *Store) Lapse(ctx context.Context, tenant uuid.UUID) (waivers int, err error) {
 	waivers, err = database.Row(ctx, c.db, tenant, pgx.RowTo[int], `
 		with back as ( -- survivors of a cancelled cascade whose holders are active again
-		  update inventory i set state = 'live',
+		  update credentials i set state = 'live',
 		    reason = 'its cascade was cancelled, and its holders are active again', updated_at = now()
-		   where i.tenant_id = $1 and i.state = 'survivor'
+		   where i.tenant_id = $1 and i.state = 'failed'
 		     and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = i.event_id
 		       and e.outcome = 'cancelled')
 		     and not exists (select 1 from restrictions x where x.tenant_id = $1
 		       and x.principal_id in (i.principal_id, i.agent_id))),
 		lapsed as (
-		  update inventory set state = 'live', reason = 'its waiver has ended', waived_until = null, updated_at = now()
+		  update credentials set state = 'live', reason = 'its waiver has ended', waived_until = null, updated_at = now()
 		   where tenant_id = $1 and state = 'waived' and waived_until < now() returning 1)
 		select count(*) from lapsed`, tenant)
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *Store) Overlooked(ctx context.Context, tenant uuid.UUID, limit int) ([]
 	found, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `
 		select x.principal_id from restrictions x
 		 where x.tenant_id = $1
-		   and exists (select 1 from inventory i where i.tenant_id = $1 and (i.principal_id = x.principal_id
+		   and exists (select 1 from credentials i where i.tenant_id = $1 and (i.principal_id = x.principal_id
 		     or i.agent_id = x.principal_id)
 		                  and i.state in ('live', 'ending'))
 		   and not exists (select 1 from lifecycle_events e

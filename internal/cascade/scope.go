@@ -58,15 +58,15 @@ func (s Scope) found() string {
 	}
 	// The cascade of a claimed credential does not end the survivors of other cascades.
 	return `(i.state in ('live', 'ending')
-		       or (i.state = 'survivor' and i.event_id is distinct from $2 and not exists (select 1 from event
-		         where trigger = 'bound')))
+		       or (i.state = 'failed' and i.event_id is distinct from $2 and not exists (select 1 from event
+		         where trigger = 'claimed')))
 		     and ` + ofEnding + `
 		     and not of_later_life($1, (select sequence from event), i.sequence, array[i.principal_id, i.agent_id,
 		       (select principal_id from event)])`
 }
 
 // ofEnding selects the items of the ending principals. The IDs are arrays, so that the query
-// uses indexes and its cost does not grow with the tenant's inventory.
+// uses indexes and its cost does not grow with the tenant's other credentials.
 const ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[])
 	or i.agent_id = any ((select ids from ending)::uuid[]))`
 
@@ -83,16 +83,16 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 	}, `
 		with `+open+`,
 		found as materialized (
-		  select i.id, relied_on(i, '{}') as relied_on from inventory i
+		  select i.id, relied_on(i, '{}') as relied_on from credentials i
 		   where i.tenant_id = $1 and `+scope.found()+`
 		     and (i.kind <> 'scheduled_run', i.id) > ($4::boolean, $5::uuid)
 		   order by i.kind <> 'scheduled_run', i.id limit $3),
 		marked as (
-		  update inventory i set state = 'ending', event_id = $2, updated_at = now()
+		  update credentials i set state = 'ending', event_id = $2, updated_at = now()
 		    from found f where i.tenant_id = $1 and i.id = f.id
 		     -- Repeated, for items that were concluded since the select: an item that has
 		     -- failed in this run stays failed.
-		     and (i.state in ('live', 'ending') or (i.state = 'survivor' and i.event_id is distinct from $2))
+		     and (i.state in ('live', 'ending') or (i.state = 'failed' and i.event_id is distinct from $2))
 		  returning i.id, i.kind, i.connector, f.relied_on)
 		select id, kind, connector, relied_on,
 		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id
@@ -136,8 +136,8 @@ func (c *Store) BeginRun(ctx context.Context, tenant uuid.UUID, scope Scope) err
 }
 
 const reopenSQL = `
-	update inventory set state = $3, reason = '', updated_at = now()
-	 where tenant_id = $1 and event_id = $2 and state = 'survivor'`
+	update credentials set state = $3, reason = '', updated_at = now()
+	 where tenant_id = $1 and event_id = $2 and state = 'failed'`
 
 func (c *Store) exec(ctx context.Context, tenant uuid.UUID, what, sql string, args ...any) error {
 	if err := database.Exec(ctx, c.db, tenant, sql, args...); err != nil {

@@ -13,16 +13,16 @@ import (
 	"github.com/leaverhq/leaver/internal/fault"
 )
 
-// Brake is a mass deactivation that exceeded a tenant's deactivation threshold. Until it is approved,
+// Hold is a mass deactivation that exceeded a tenant's deactivation threshold. Until it is approved,
 // the tenant's cascades block access but take no irreversible step.
 type Hold struct {
-	ID         uuid.UUID  `json:"id"`
-	Leavers    int        `json:"leavers"` // in the window, when the threshold was exceeded
-	EngagedAt  time.Time  `json:"engagedAt"`
-	Held       int        `json:"heldCascades"`
-	ReleasedAt *time.Time `json:"releasedAt,omitempty"`
-	ReleasedBy *string    `json:"releasedBy,omitempty"`
-	Reason     *string    `json:"reason,omitempty"`
+	ID           uuid.UUID  `json:"id"`
+	Leavers      int        `json:"leavers"` // in the window, when the threshold was exceeded
+	HeldAt       time.Time  `json:"heldAt"`
+	HeldCascades int        `json:"heldCascades"`
+	ApprovedAt   *time.Time `json:"approvedAt,omitempty"`
+	ApprovedBy   *string    `json:"approvedBy,omitempty"`
+	Reason       *string    `json:"reason,omitempty"`
 }
 
 // ErrNotHeld is returned if no cascades of the tenant are held.
@@ -34,23 +34,23 @@ const fewestForShare = 5
 // mostCounted limits how many leavers are counted.
 const mostCounted = 10_000
 
-// Brakes stores the mass deactivations that are held, and their approvals.
+// Hold stores the mass deactivations that are held, and their approvals.
 type Threshold struct {
 	db *database.DB
 }
 
-// New returns the store of brakes on db.
+// New returns the store of holds on db.
 func NewThreshold(db *database.DB) *Threshold { return &Threshold{db} }
 
-// Check reports whether a cascade is held. It engages the tenant's brake if the leavers in the window
+// Check reports whether a cascade is held. It engages the tenant's hold if the leavers in the window
 // exceed the threshold's number, or its share of the users that are active or left in the window. A
-// cascade that was held stays held until its brake is released.
+// cascade that was held stays held until its hold is released.
 func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bool, err error) {
-	// The fast path, for tenants without a threshold and without a brake.
+	// The fast path, for tenants without a threshold and without a hold.
 	idle, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
-		select p.brake_leavers is null and p.brake_share is null
-		   and not exists (select 1 from brakes where tenant_id = $1 and released_at is null)
-		   and not exists (select 1 from lifecycle_events where tenant_id = $1 and id = $2 and brake_id is not null)
+		select p.threshold_leavers is null and p.threshold_share is null
+		   and not exists (select 1 from holds where tenant_id = $1 and approved_at is null)
+		   and not exists (select 1 from lifecycle_events where tenant_id = $1 and id = $2 and hold_id is not null)
 		  from tenants p where p.id = $1`, tenant, event)
 	if err != nil {
 		return false, fmt.Errorf("check the deactivation threshold: %w", err)
@@ -60,18 +60,18 @@ func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bo
 	}
 	held, err = database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
 		with policy as (
-		  select brake_leavers, brake_share, brake_window from tenants where id = $1),
-		event as (select created_at, brake_id from lifecycle_events where tenant_id = $1 and id = $2),
-		already as (select id from brakes where tenant_id = $1 and released_at is null),
+		  select threshold_leavers, threshold_share, threshold_window from tenants where id = $1),
+		event as (select created_at, hold_id from lifecycle_events where tenant_id = $1 and id = $2),
+		already as (select id from holds where tenant_id = $1 and approved_at is null),
 		-- The window ends at the event, which a backlog may delay. Leavers before the last approval are
 		-- not counted again.
 		since as (
-		  select greatest(e.created_at - make_interval(secs => p.brake_window),
-		                  (select max(released_at) from brakes where tenant_id = $1)) at
+		  select greatest(e.created_at - make_interval(secs => p.threshold_window),
+		                  (select max(approved_at) from holds where tenant_id = $1)) at
 		    from policy p, event e),
 		-- Only the newest leavers are counted, and none without a threshold.
 		leaving as (
-		  select case when p.brake_leavers is null and p.brake_share is null then 0 else (
+		  select case when p.threshold_leavers is null and p.threshold_share is null then 0 else (
 		           select count(*) from (
 		             select l.created_at from lifecycle_events l
 		              where l.tenant_id = $1 and l.kind = 'leaver' order by l.sequence desc limit $5) newest
@@ -79,20 +79,20 @@ func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bo
 		    from policy p, since s),
 		too_many as (
 		  select l.n from leaving l, policy p
-		   where l.n > p.brake_leavers
-		      or (l.n >= $4 and p.brake_share is not null and l.n > p.brake_share * (
+		   where l.n > p.threshold_leavers
+		      or (l.n >= $4 and p.threshold_share is not null and l.n > p.threshold_share * (
 		            select count(*) + l.n from resources
 		             where tenant_id = $1 and type = 'User' and deleted_at is null and active is distinct from false))),
 		engaged as (
-		  insert into brakes as b (tenant_id, id, leavers)
+		  insert into holds as b (tenant_id, id, leavers)
 		  select $1, $3, n from too_many where not exists (select 1 from already)
-		  -- Of concurrent cascades, one inserts the brake, and all are held.
-		  on conflict (tenant_id) where released_at is null do update set leavers = b.leavers
+		  -- Of concurrent cascades, one inserts the hold, and all are held.
+		  on conflict (tenant_id) where approved_at is null do update set leavers = b.leavers
 		  returning id),
 		by as (select id from already union all select id from engaged),
 		marked as (
-		  update lifecycle_events l set brake_id = by.id from by, since s
-		   where l.tenant_id = $1 and l.id = $2 and (l.created_at > s.at or l.brake_id = by.id) returning 1)
+		  update lifecycle_events l set hold_id = by.id from by, since s
+		   where l.tenant_id = $1 and l.id = $2 and (l.created_at > s.at or l.hold_id = by.id) returning 1)
 		select exists (select 1 from marked)`, tenant, event, uuid.New(), fewestForShare, mostCounted)
 	if err != nil {
 		return false, fmt.Errorf("check the deactivation threshold: %w", err)
@@ -100,12 +100,12 @@ func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bo
 	return held, nil
 }
 
-// Held reports whether a cascade is held by a brake that has not been released.
+// Held reports whether a cascade is held by a hold that has not been released.
 func (b *Threshold) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error) {
 	held, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
 		select exists (
 		  select 1 from lifecycle_events e
-		    join brakes b on b.tenant_id = e.tenant_id and b.id = e.brake_id and b.released_at is null
+		    join holds b on b.tenant_id = e.tenant_id and b.id = e.hold_id and b.approved_at is null
 		 where e.tenant_id = $1 and e.id = $2)`, tenant, event)
 	if err != nil {
 		return false, fmt.Errorf("read whether cascade %s is held: %w", event, err)
@@ -113,45 +113,45 @@ func (b *Threshold) Held(ctx context.Context, tenant, event uuid.UUID) (bool, er
 	return held, nil
 }
 
-// List returns a tenant's brakes, the newest first.
+// List returns a tenant's holds, the newest first.
 func (b *Threshold) Holds(ctx context.Context, tenant uuid.UUID) ([]Hold, error) {
-	brakes, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[Hold], `
-		select b.id, b.leavers, b.engaged_at,
-		       (select count(*) from lifecycle_events e where e.tenant_id = $1 and e.brake_id = b.id and e.closed_at is null),
-		       b.released_at, b.released_by, b.reason
-		  from brakes b where b.tenant_id = $1 order by b.engaged_at desc limit 100`, tenant)
+	holds, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[Hold], `
+		select b.id, b.leavers, b.held_at,
+		       (select count(*) from lifecycle_events e where e.tenant_id = $1 and e.hold_id = b.id and e.closed_at is null),
+		       b.approved_at, b.approved_by, b.reason
+		  from holds b where b.tenant_id = $1 order by b.held_at desc limit 100`, tenant)
 	if err != nil {
-		return nil, fmt.Errorf("list brakes: %w", err)
+		return nil, fmt.Errorf("list holds: %w", err)
 	}
-	return brakes, nil
+	return holds, nil
 }
 
-// Release approves the cascades that the tenant's brake holds. Error: [ErrNotHeld].
+// Release approves the cascades that the tenant's hold holds. Error: [ErrNotHeld].
 func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason string) (uuid.UUID, error) {
 	id, err := database.Row(ctx, b.db, tenant, pgx.RowTo[uuid.UUID], `
-		update brakes set released_at = now(), released_by = $2, reason = $3
-		 where tenant_id = $1 and released_at is null returning id`,
+		update holds set approved_at = now(), approved_by = $2, reason = $3
+		 where tenant_id = $1 and approved_at is null returning id`,
 		tenant, by, reason)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return uuid.Nil, ErrNotHeld
 	}
 	if err != nil {
-		return uuid.Nil, fmt.Errorf("release the brake: %w", err)
+		return uuid.Nil, fmt.Errorf("release the hold: %w", err)
 	}
 	return id, nil
 }
 
-// Waiting returns the workflows that a brake holds back, after the given one in
+// Waiting returns the workflows that a hold holds back, after the given one in
 // the order of their events.
-func (b *Threshold) HeldWorkflows(ctx context.Context, tenant, brake uuid.UUID, after int64, limit int) (workflows []string, last int64, err error) {
+func (b *Threshold) HeldWorkflows(ctx context.Context, tenant, hold uuid.UUID, after int64, limit int) (workflows []string, last int64, err error) {
 	type held struct {
 		WorkflowID string
 		Sequence   int64
 	}
 	found, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[held], `
 		select workflow_id, sequence from lifecycle_events
-		 where tenant_id = $1 and brake_id = $2 and closed_at is null and sequence > $3
-		 order by sequence limit $4`, tenant, brake, after, limit)
+		 where tenant_id = $1 and hold_id = $2 and closed_at is null and sequence > $3
+		 order by sequence limit $4`, tenant, hold, after, limit)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list the held workflows: %w", err)
 	}

@@ -21,11 +21,11 @@ const MaxWaiver = 366 * 24 * time.Hour
 func (c *Store) Waive(ctx context.Context, tenant, id, event uuid.UUID, by, reason string, until time.Time) error {
 	known, err := database.Row(ctx, c.db, tenant, pgx.RowTo[bool], `
 		with waived as (
-		  update inventory set state = 'waived', reason = $5, waived_until = $6, event_id = $3, updated_at = now()
-		   where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'survivor', 'waived') returning 1),
+		  update credentials set state = 'waived', reason = $5, waived_until = $6, event_id = $3, updated_at = now()
+		   where tenant_id = $1 and id = $2 and state in ('live', 'ending', 'failed', 'waived') returning 1),
 		recorded as (
 		  insert into acts (tenant_id, event_id, actor, verb, reason) select $1, $3, $4, 'waive', $5 from waived)
-		select exists (select 1 from inventory where tenant_id = $1 and id = $2)`, tenant, id, event, by, reason, until)
+		select exists (select 1 from credentials where tenant_id = $1 and id = $2)`, tenant, id, event, by, reason, until)
 	if err != nil {
 		return fmt.Errorf("waive %s: %w", id, err)
 	}
@@ -51,7 +51,7 @@ func (c *Store) WaitsFor(ctx context.Context, tenant, event uuid.UUID, limit int
 	waiting, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Waiting], `
 		select i.id, i.kind, i.connector, coalesce(last.attempt, 0),
 		  coalesce(last.detail, 'no attempt has been made yet'), coalesce(last.at, i.updated_at)
-		  from inventory i left join lateral (
+		  from credentials i left join lateral (
 		    select e.attempt, e.detail, e.at from evidence e
 		     where e.tenant_id = $1 and e.item_id = i.id and e.event_id = $2 and e.outcome in ('failed', 'alive', 'unknown')
 		       and e.step not in ('probe-before', 'prove-possession')

@@ -19,11 +19,11 @@ type Config struct {
 	Serve    Serve
 	Codec    Codec
 	Policy   Policy
-	// Assurance schedules the reconciler and the self-test (drill).
-	Assurance Assurance
-	Metrics   Metrics
-	Signals   Signals
-	Log       Log
+	// SelfTest schedules the reconciler and the self-test (drill).
+	SelfTest SelfTest
+	Metrics  Metrics
+	Signals  Signals
+	Log      Log
 	// Connectors are decoded by their own types; see [Connector.Decode].
 	Connectors []Connector
 	// Warnings describe probable mistakes, such as an unknown variable.
@@ -75,17 +75,17 @@ type Policy struct {
 	MaximumInterval time.Duration `yaml:"maximum_interval"`
 	// CascadesAtOnce limits the cascades of one actor that are started concurrently; 0 means 32.
 	// Others wait in the outbox, which is queued fairly over actors.
-	CascadesAtOnce int `yaml:"cascades_at_once"`
+	MaxConcurrentCascades int `yaml:"max_concurrent_cascades"`
 	// Look is the progress interval: when an open cascade reports its pending items.
-	Look time.Duration `yaml:"look"`
+	ProgressInterval time.Duration `yaml:"progress_interval"`
 }
 
-// Assurance configures the schedules that `leaver migrate` creates in Temporal.
-type Assurance struct {
+// SelfTest configures the schedules that `leaver migrate` creates in Temporal.
+type SelfTest struct {
 	ReconcileEvery time.Duration `yaml:"reconcile_every"` // 0: never
 	DrillCron      string        `yaml:"drill_cron"`      // in UTC; empty: never
 	DrillTenant    string        `yaml:"drill_tenant"`    // connectors that name it allow drills
-	DrillPatience  time.Duration `yaml:"drill_patience"`  // how long its cascade may take
+	DrillTimeout   time.Duration `yaml:"drill_timeout"`   // how long its cascade may take
 }
 
 // Metrics configures where Prometheus scrapes /metrics; empty: nowhere.
@@ -122,7 +122,7 @@ func (c *Config) sections() []section {
 		{"serve", &c.Serve},
 		{"codec", &c.Codec},
 		{"policy", &c.Policy},
-		{"assurance", &c.Assurance},
+		{"self_test", &c.SelfTest},
 		{"metrics", &c.Metrics},
 		{"signals", &c.Signals},
 		{"log", &c.Log},
@@ -151,8 +151,8 @@ func Parse(name string, raw []byte, environ []string) (*Config, error) {
 	c := &Config{
 		Temporal: Temporal{Namespace: "leaver", MinimumRetention: 30 * 24 * time.Hour},
 		Serve:    Serve{Listen: "127.0.0.1:8080", RequestsPerSecond: 500},
-		Assurance: Assurance{
-			ReconcileEvery: time.Hour, DrillCron: "0 3 * * *", DrillTenant: "leaver-drill", DrillPatience: time.Hour,
+		SelfTest: SelfTest{
+			ReconcileEvery: time.Hour, DrillCron: "0 3 * * *", DrillTenant: "leaver-drill", DrillTimeout: time.Hour,
 		},
 		Log: Log{Level: "info"},
 	}

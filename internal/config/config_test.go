@@ -48,7 +48,7 @@ func TestParse_ErrorsNameTheLine(t *testing.T) {
 			`leaver.yaml:2: unknown setting "lisen"; known are listen,`,
 		},
 		"a duration without a unit": {
-			"policy:\n  look: 1s\n  deadline: 24\n",
+			"policy:\n  progress_interval: 1s\n  deadline: 24\n",
 			`leaver.yaml:3: deadline must be a duration with a unit, such as 90s, 15m or 24h, got "24"`,
 		},
 		"a negative duration": {"policy: {deadline: -1h}\n", `leaver.yaml:1: deadline must be a duration`},
@@ -128,11 +128,11 @@ func TestVariables_UnknownNameWarns(t *testing.T) {
 }
 
 func TestDefaults_ListenOnLoopback(t *testing.T) {
-	cfg, err := config.Parse("leaver.yaml", []byte("assurance: {reconcile_every: 0}\nmetrics: {listen: ':9000'}\n"), nil)
+	cfg, err := config.Parse("leaver.yaml", []byte("self_test: {reconcile_every: 0}\nmetrics: {listen: ':9000'}\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Serve.Listen != "127.0.0.1:8080" || cfg.Assurance.ReconcileEvery != 0 || cfg.Metrics.WorkerListen != ":9000" {
+	if cfg.Serve.Listen != "127.0.0.1:8080" || cfg.SelfTest.ReconcileEvery != 0 || cfg.Metrics.WorkerListen != ":9000" {
 		t.Errorf("%+v", cfg)
 	}
 }

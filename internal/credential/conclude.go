@@ -17,10 +17,10 @@ import (
 // concludeSQL stores an item's state, only for an open event, so that the report of a closed
 // cascade stays valid. It erases the secret unless a probe after the expiry needs it.
 const concludeSQL = `
-		update inventory set state = $4, reason = $5, event_id = $3, updated_at = now(),
+		update credentials set state = $4, reason = $5, event_id = $3, updated_at = now(),
 		       secret = case when $4 in ('revoked', 'verified', 'absent') then null else secret end
 		 where tenant_id = $1 and id = $2
-		   and (state in ('live', 'ending', 'survivor') or (state = 'waived' and $4 <> 'survivor'))
+		   and (state in ('live', 'ending', 'failed') or (state = 'waived' and $4 <> 'failed'))
 		   and exists (select 1 from lifecycle_events e where e.tenant_id = $1 and e.id = $3 and e.closed_at is null)`
 
 // Conclude stores an item's state after an attempt, with the last records of its evidence
@@ -65,7 +65,7 @@ func (s *Store) Abandon(ctx context.Context, tenant, id, event uuid.UUID, reason
 	return s.exec(ctx, tenant, "abandon item "+id.String(), `
 		with concluded as (`+concludeSQL+`)
 		delete from account_leases where tenant_id = $1 and event_id = $3 and item_id = $2`, tenant, id, event,
-		Survivor, reason)
+		Failed, reason)
 }
 
 // Opened is an item with its secrets, for the activity that ends it.
@@ -97,7 +97,7 @@ func (s *Store) Open(ctx context.Context, tenant, id uuid.UUID) (*Opened, error)
 		var o Opened
 		return &o, o.scan(row, &secret)
 	}, `
-		select `+openedColumns+` from inventory i where tenant_id = $1 and id = $2`, tenant, id)
+		select `+openedColumns+` from credentials i where tenant_id = $1 and id = $2`, tenant, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	}

@@ -67,8 +67,8 @@ func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction,
 			return err
 		}
 		err = tx.QueryRow(ctx, `
-			update inventory i set state = o.state, reason = $4, event_id = o.event_id, sequence = o.sequence, updated_at = now()
-			  from (select $3::text state, $5::uuid event_id, (select sequence from inventory where tenant_id = $1
+			update credentials i set state = o.state, reason = $4, event_id = o.event_id, sequence = o.sequence, updated_at = now()
+			  from (select $3::text state, $5::uuid event_id, (select sequence from credentials where tenant_id = $1
 			    and id = $6) sequence) o
 			 where i.tenant_id = $1 and i.id = $2 returning i.state, i.reason, i.event_id`,
 			tenant, corrected.ID, old.State, "corrected: "+reason, old.Event, id).Scan(&corrected.State,
@@ -89,7 +89,7 @@ func (s *Store) lockCorrectable(ctx context.Context, tx pgx.Tx, tenant, id uuid.
 	if err := audit.Attribute(ctx, tx); err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, `select `+Columns+` from inventory where tenant_id = $1 and id = $2 for update`, tenant, id)
+	rows, err := tx.Query(ctx, `select `+Columns+` from credentials where tenant_id = $1 and id = $2 for update`, tenant, id)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (s *Store) lockCorrectable(ctx context.Context, tx pgx.Tx, tenant, id uuid.
 	if err != nil {
 		return nil, err
 	}
-	if pending || (item.State != Live && item.State != Survivor) {
+	if pending || (item.State != Live && item.State != Failed) {
 		return nil, ErrNotCorrectable
 	}
 	return item, nil
@@ -119,7 +119,7 @@ func (s *Store) releaseItem(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID
 		return nil, nil, err
 	}
 	rows, err := tx.Query(ctx, `
-		update inventory set state = 'released', reason = $3, secret = null, updated_at = now() where tenant_id = $1
+		update credentials set state = 'released', reason = $3, secret = null, updated_at = now() where tenant_id = $1
 		  and id = $2
 		returning `+Columns, tenant, id, "released by an operator: "+reason)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package inventory stores credentials and scheduled runs, each with the SCIM ID of the
+// Package credential stores credentials and scheduled runs, each with the SCIM ID of the
 // principal that it was issued for.
 package credential
 
@@ -26,14 +26,14 @@ const (
 	Absent   State = "absent"   // the downstream did not know it when the cascade first tried to end it
 	Verified State = "verified" // a probe saw it alive before and dead after
 	Expiring State = "expiring" // cannot be revoked; expires at ExpiresAt
-	Survivor State = "survivor" // a cascade failed to end it
+	Failed   State = "failed" // a cascade failed to end it
 	Waived   State = "waived"   // alive under a waiver, until WaivedUntil
 	Released State = "released" // given up by its holder, or released by an operator
 )
 
 // States lists all states.
 func States() []State {
-	return []State{Live, Ending, Revoked, Verified, Absent, Expiring, Survivor, Waived, Released}
+	return []State{Live, Ending, Revoked, Verified, Absent, Expiring, Failed, Waived, Released}
 }
 
 // Ended reports whether a cascade has nothing left to do for an item in this state.
@@ -56,7 +56,7 @@ type Item struct {
 	Reference string          `json:"reference"`
 	// Account is the reference before the first rotation; empty if never rotated.
 	Account string `json:"account,omitempty"`
-	// Shared: other parties, which the inventory does not know, rely on it.
+	// Shared: parties other than the registered holders rely on it.
 	Shared bool `json:"shared"`
 	// ReliedOnBy names these parties, as far as known.
 	ReliedOnBy []string `json:"reliedOnBy,omitempty"`
@@ -100,7 +100,7 @@ var (
 	ErrEnding = fault.New(fault.Conflict, "a cascade is ending the credential: it cannot be released")
 )
 
-// Store reads and writes the inventory.
+// Store reads and writes credentials and scheduled runs.
 type Store struct {
 	db           *database.DB
 	sealer       *seal.Sealer

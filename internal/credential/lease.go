@@ -38,7 +38,7 @@ type Attempt struct {
 }
 
 const leaseSQL = `
-	with item as (select * from inventory where tenant_id = $1 and id = $2),
+	with item as (select * from credentials where tenant_id = $1 and id = $2),
 	-- Registrations take this lock shared: either the attempt sees a registration, or the
 	-- registration sees the lease.
 	locked as materialized (
@@ -66,7 +66,7 @@ const openLeasedSQL = `
 	                 and (e.principal_id in (i.principal_id, i.agent_id)
 	                      or exists (select 1 from agents_ending_with($1, e.principal_id) a
 	                        where a in (i.principal_id, i.agent_id))))))
-	  from inventory i where i.tenant_id = $1 and i.id = $2`
+	  from credentials i where i.tenant_id = $1 and i.id = $2`
 
 // OpenLeased takes the lease on an item's account and then reads the item with its
 // secrets. It returns an ended item without a lease.
@@ -174,7 +174,7 @@ func lockAccounts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items ...New
 		         where o.tenant_id = $1 and o.connector = a.c and o.kind = a.k and o.reference = a.r
 		           and o.step in ('made', 'proven', 'published', 'retired'))
 		    -- Between two attempts, if one has acted already or a rotation has begun.
-		    or exists (select 1 from inventory i join lifecycle_events e on e.tenant_id = $1 and e.id = i.event_id
+		    or exists (select 1 from credentials i join lifecycle_events e on e.tenant_id = $1 and e.id = i.event_id
 		      and e.closed_at is null
 		         where i.tenant_id = $1 and i.connector = a.c and i.kind = a.k and i.reference = a.r and i.state = 'ending'
 		           and (exists (select 1 from evidence v where v.tenant_id = $1 and v.item_id = i.id

@@ -28,19 +28,19 @@ type Query struct {
 
 // ofEvent are the tables of a list by event. An item that another cascade has taken over is
 // shown in the state that the event's cascade left. It relies on the index
-// inventory_states_event.
-const ofEvent = ` inventory i left join lateral (
-	select h.state, h.reason from inventory_states h
+// credential_states_event.
+const ofEvent = ` credentials i left join lateral (
+	select h.state, h.reason from credential_states h
 	 where h.tenant_id = $1 and h.item_id = i.id and h.event_id = $9 and i.event_id is distinct from $9
 	   order by h.id desc limit 1) past on true
 	where i.tenant_id = $1 and i.id in (
-	  select id from inventory where tenant_id = $1 and event_id = $9 union select item_id from inventory_states
+	  select id from credentials where tenant_id = $1 and event_id = $9 union select item_id from credential_states
 	    where tenant_id = $1 and event_id = $9) and`
 
 // HadItem reports whether an item has ever belonged to a cascade.
 func (s *Store) HadItem(ctx context.Context, tenant, event, item uuid.UUID) (bool, error) {
 	had, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool],
-		`select exists (select 1 from inventory_states where tenant_id = $1 and event_id = $2 and item_id = $3)`,
+		`select exists (select 1 from credential_states where tenant_id = $1 and event_id = $2 and item_id = $3)`,
 		tenant, event, item)
 	if err != nil {
 		return false, fmt.Errorf("look up item %s in the history of cascade %s: %w", item, event, err)
@@ -48,10 +48,10 @@ func (s *Store) HadItem(ctx context.Context, tenant, event, item uuid.UUID) (boo
 	return had, nil
 }
 
-// List returns a page of items. It relies on the index inventory_principal, inventory_agent
-// or inventory_event.
+// List returns a page of items. It relies on the index credentials_principal, credentials_agent
+// or credentials_event.
 func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, error) {
-	columns, tables, state := Columns, " inventory where tenant_id = $1 and", "state"
+	columns, tables, state := Columns, " credentials where tenant_id = $1 and", "state"
 	args := []any{tenant, q.Kinds, q.Principal, append([]State{}, q.States...), q.After, q.Limit, q.Agent, q.Connector}
 	if q.Event != nil {
 		args = append(args, q.Event)
@@ -67,14 +67,14 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, er
 			   and ($7::uuid is null or agent_id = $7) and ($8 = '' or connector = $8)
 			 order by id limit $6`, args...)
 	if err != nil {
-		return nil, fmt.Errorf("list the inventory: %w", err)
+		return nil, fmt.Errorf("list credentials: %w", err)
 	}
 	return items, nil
 }
 
 // Get returns one item of the given kinds. Error: [ErrNotFound].
 func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []connectors.Kind) (*Item, error) {
-	item, err := database.Row(ctx, s.db, tenant, pgx.RowToAddrOfStructByPos[Item], `select `+Columns+` from inventory where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
+	item, err := database.Row(ctx, s.db, tenant, pgx.RowToAddrOfStructByPos[Item], `select `+Columns+` from credentials where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	}
@@ -101,7 +101,7 @@ const maxHistory = 500
 func (s *Store) History(ctx context.Context, tenant, id uuid.UUID) ([]StateChange, error) {
 	history, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[StateChange], `
 		select state, reason, event_id, at, actor from (
-		  select * from inventory_states where tenant_id = $1 and item_id = $2 order by id desc limit $3) last
+		  select * from credential_states where tenant_id = $1 and item_id = $2 order by id desc limit $3) last
 		 order by id`, tenant, id, maxHistory)
 	if err != nil {
 		return nil, fmt.Errorf("read the history of item %s: %w", id, err)

@@ -29,7 +29,7 @@ type New struct {
 	Reference string
 	Secret    connectors.Secret // sealed before it is stored; empty if the connector needs none
 	Shared    bool              // others rely on it: rotated instead of disabled
-	// ReliedOnBy names the parties outside the inventory that rely on it.
+	// ReliedOnBy names the parties, other than the registered holders, that rely on it.
 	ReliedOnBy  []string
 	Entitlement string // that it was granted under
 	Scopes      []string
@@ -71,8 +71,8 @@ func (s *Store) Register(ctx context.Context, tenant uuid.UUID, n New) (*Item, e
 // HeldByOthers reports whether another principal has registered the same account.
 func (s *Store) HeldByOthers(ctx context.Context, tenant uuid.UUID, n New) (bool, error) {
 	held, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
-		select exists (select 1 from inventory where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
-		   and principal_id <> $5 and state in ('live', 'ending', 'survivor', 'waived'))`, tenant, n.Connector,
+		select exists (select 1 from credentials where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
+		   and principal_id <> $5 and state in ('live', 'ending', 'failed', 'waived'))`, tenant, n.Connector,
 		n.Kind, n.Reference, n.Principal)
 	if err != nil {
 		return false, fmt.Errorf("look up other holders of %s: %w", n.Reference, err)
@@ -94,7 +94,7 @@ func (s *Store) Replace(ctx context.Context, tenant uuid.UUID, n New) (*Item, er
 			return err
 		}
 		_, err = tx.Exec(ctx, `
-			update inventory set state = 'released', secret = null, updated_at = now()
+			update credentials set state = 'released', secret = null, updated_at = now()
 			 where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4 and principal_id = $5 and state = 'live'`,
 			tenant, n.Connector, n.Kind, n.Reference, n.Principal)
 		if err != nil {
@@ -189,9 +189,9 @@ func registered(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, items []New) (
 		references, principals = append(references, n.Reference), append(principals, n.Principal)
 	}
 	rows, err := tx.Query(ctx, `
-		select exists (select 1 from inventory where tenant_id = $1 and connector = a.c and kind = a.k
+		select exists (select 1 from credentials where tenant_id = $1 and connector = a.c and kind = a.k
 		  and reference = a.r and principal_id = a.p
-		   and state in ('live', 'ending', 'survivor', 'waived'))
+		   and state in ('live', 'ending', 'failed', 'waived'))
 		  from unnest($2::text[], $3::text[], $4::text[], $5::uuid[]) with ordinality a (c, k, r, p, n) order by n`,
 		tenant, named, kinds, references, principals)
 	if err != nil {
@@ -268,7 +268,7 @@ func (s *Store) registerSome(ctx context.Context, tenant uuid.UUID,
 // a cascade is already ending.
 func (s *Store) undo(ctx context.Context, tenant uuid.UUID, items []uuid.UUID) error {
 	return s.exec(ctx, tenant, "undo an import", `
-		update inventory set state = 'released', reason = 'its import was refused', secret = null, updated_at = now()
+		update credentials set state = 'released', reason = 'its import was refused', secret = null, updated_at = now()
 		 where tenant_id = $1 and id = any ($2) and state = 'live'`, tenant, items)
 }
 
@@ -291,7 +291,7 @@ func (s *Store) insert(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, n New) 
 		}
 	}
 	rows, err := tx.Query(ctx, `
-		insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared,
+		insert into credentials (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared,
 		  relied_on_by, entitlement, scopes, issued_at, expires_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10::text[], '{}'), $11, coalesce($12::text[], '{}'), $13, $14)
 		on conflict do nothing returning `+Columns,
@@ -395,7 +395,7 @@ func (a *admission) lock(ctx context.Context, items ...New) error {
 		return nil
 	}
 	_, err := a.tx.Exec(ctx, `
-		select 1 from computations where tenant_id = $1 and principal_id = any ($2)
+		select 1 from evaluations where tenant_id = $1 and principal_id = any ($2)
 		  order by principal_id for share`, a.tenant, principals)
 	return err
 }

@@ -61,7 +61,7 @@ func TestRegister_RechecksStaleEntitlementsUnderLock(t *testing.T) {
 		extensions) values ($1, $2, 'User', 'ada', true, '{}', now(), now(), '{}')`, of.ID, ada)
 	exec(`insert into mappings (tenant_id, version, document, actor, reason) values ($1,
 		1, 'rules: []', 'test', 'test')`, of.ID)
-	exec(`insert into computations (tenant_id, principal_id) values ($1, $2)`, of.ID, ada)
+	exec(`insert into evaluations (tenant_id, principal_id) values ($1, $2)`, of.ID, ada)
 	exec(`insert into entitlements (tenant_id, principal_id, name, sources) values ($1, $2, 'team:x', '[]')`, of.ID, ada)
 	exec(`insert into invalidations (tenant_id, principal_id, cause) values ($1, $2, $2)`, of.ID, ada)
 

@@ -17,7 +17,7 @@ import (
 func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool, error) {
 	var pending bool
 	err := tx.QueryRow(ctx, `
-		with recursive item as (select * from inventory where tenant_id = $1 and id = $2),
+		with recursive item as (select * from credentials where tenant_id = $1 and id = $2),
 		-- The holders, their owners, directly or through groups, and their parents.
 		above (id) as (
 		  select unnest(array[principal_id, agent_id]) from item
@@ -41,7 +41,7 @@ func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []conne
 		}
 		var principal uuid.UUID
 		var agent *uuid.UUID
-		err := tx.QueryRow(ctx, `select principal_id, agent_id from inventory where tenant_id = $1 and id = $2
+		err := tx.QueryRow(ctx, `select principal_id, agent_id from credentials where tenant_id = $1 and id = $2
 			and kind = any ($3)`,
 			tenant, id, kinds).Scan(&principal, &agent)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -63,16 +63,16 @@ func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []conne
 			return err
 		}
 		var state State
-		if err := tx.QueryRow(ctx, `select state from inventory where tenant_id = $1 and id = $2 for update`,
+		if err := tx.QueryRow(ctx, `select state from credentials where tenant_id = $1 and id = $2 for update`,
 			tenant, id).Scan(&state); err != nil {
 			return err
 		}
 		switch state {
-		case Ending, Survivor:
+		case Ending, Failed:
 			return ErrEnding
 		case Live:
 			// Erase the secret, since it is no longer needed.
-			_, err = tx.Exec(ctx, `update inventory set state = 'released', secret = null, updated_at = now()
+			_, err = tx.Exec(ctx, `update credentials set state = 'released', secret = null, updated_at = now()
 				where tenant_id = $1 and id = $2`, tenant, id)
 			return err
 		default:

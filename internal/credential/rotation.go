@@ -145,14 +145,14 @@ func (s *Store) Holders(ctx context.Context, tenant, item uuid.UUID,
 	_, err = database.Row(ctx, s.db, tenant, func(row pgx.CollectableRow) (struct{}, error) {
 		return struct{}{}, row.Scan(&holders, &reliedOnBy)
 	}, `
-		with item as materialized (select i from inventory i where i.tenant_id = $1 and i.id = $2),
+		with item as materialized (select i from credentials i where i.tenant_id = $1 and i.id = $2),
 		rotation as materialized (select proven from rotations where tenant_id = $1 and id = $3),
 		holders as materialized (select h from rotation r, item, other_holders(item.i) h where r.proven is null
 		  or h = any (r.proven)),
 		noted as (
 		  insert into rotation_holders (tenant_id, rotation_id, item_id) select $1, $3, h from holders on conflict do nothing)
 		select array(select h from holders order by h),
-		       array(select distinct u from rotation r, item, inventory o, unnest(o.relied_on_by) u
+		       array(select distinct u from rotation r, item, credentials o, unnest(o.relied_on_by) u
 		              where o.tenant_id = $1 and o.connector = (item.i).connector and o.kind = (item.i).kind
 		                and o.reference = (item.i).reference
 		                and (r.proven is null or o.id = any (r.proven))
@@ -179,10 +179,10 @@ func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int
 		sealed = append(sealed, secret)
 		return o, err
 	}, `
-		with item as materialized (select i from inventory i where i.tenant_id = $1 and i.id = $2),
+		with item as materialized (select i from credentials i where i.tenant_id = $1 and i.id = $2),
 		going as materialized (select h from item, other_holders(item.i) h)
-		select `+Columns+`, secret, id in (select h from going) as goes_on from inventory
-		 where tenant_id = $1 and id <> $2 and state in ('live', 'ending', 'survivor', 'waived')
+		select `+Columns+`, secret, id in (select h from going) as goes_on from credentials
+		 where tenant_id = $1 and id <> $2 and state in ('live', 'ending', 'failed', 'waived')
 		   and (connector, kind, reference) = (select (i).connector, (i).kind, (i).reference from item)
 		 order by goes_on desc, id limit $3`, tenant, item, limit)
 	if err != nil {
@@ -202,7 +202,7 @@ func (s *Store) Withhold(ctx context.Context, tenant uuid.UUID, items []uuid.UUI
 		return nil
 	}
 	return s.exec(ctx, tenant, "record withheld secrets", `
-		update inventory set updated_at = now(),
+		update credentials set updated_at = now(),
 		       reason = 'its account was ended for another holder, and this registration did not prove that it holds '
 		         'the account: register the current secret'
 		 where tenant_id = $1 and id = any ($2) and state = 'live'`, tenant, items)
@@ -231,7 +231,7 @@ func (s *Store) FinishUnder(ctx context.Context, tenant uuid.UUID, item *Item, l
 func (s *Store) FinishStalled(ctx context.Context, tenant uuid.UUID) error {
 	stalled, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		select distinct on (r.id) i.id from rotations r
-		  join inventory i on i.tenant_id = r.tenant_id and i.connector = r.connector and i.kind = r.kind
+		  join credentials i on i.tenant_id = r.tenant_id and i.connector = r.connector and i.kind = r.kind
 		    and i.reference = r.reference
 		 where r.tenant_id = $1 and r.step = 'retired' and r.updated_at < now() - interval '5 minutes'`, tenant)
 	if err != nil {
@@ -268,8 +268,8 @@ func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotatio
 			return err
 		}
 		rows, err := tx.Query(ctx, `
-			select i.id from inventory i join rotation_holders h on h.tenant_id = i.tenant_id and h.item_id = i.id
-			 where i.tenant_id = $1 and h.rotation_id = $2 and i.state in ('live', 'ending', 'survivor', 'waived')
+			select i.id from credentials i join rotation_holders h on h.tenant_id = i.tenant_id and h.item_id = i.id
+			 where i.tenant_id = $1 and h.rotation_id = $2 and i.state in ('live', 'ending', 'failed', 'waived')
 			 order by i.id for no key update of i`, tenant, r.ID)
 		if err != nil {
 			return err
@@ -300,19 +300,19 @@ func (s *Store) handOver(ctx context.Context, tx pgx.Tx, tenant, holder uuid.UUI
 		return err
 	}
 	_, err = tx.Exec(ctx, `
-		with item as materialized (select * from inventory where tenant_id = $1 and id = $2),
+		with item as materialized (select * from credentials where tenant_id = $1 and id = $2),
 		again as (
-		  select exists (select 1 from item i join inventory o on o.tenant_id = $1 and o.connector = i.connector
+		  select exists (select 1 from item i join credentials o on o.tenant_id = $1 and o.connector = i.connector
 		    and o.kind = i.kind
 		     and o.principal_id = i.principal_id and o.id <> i.id and o.reference = $4
-		       and o.state in ('live', 'ending', 'survivor', 'waived')) yes),
+		       and o.state in ('live', 'ending', 'failed', 'waived')) yes),
 		account as (
 		  select bool_or(o.shared) shared, coalesce(array_agg(distinct u) filter (where u is not null), '{}') relied_on_by
-		    from item i join inventory o on o.tenant_id = $1 and o.connector = i.connector and o.kind = i.kind
+		    from item i join credentials o on o.tenant_id = $1 and o.connector = i.connector and o.kind = i.kind
 		      and o.reference = i.reference
 		    join rotations r on r.tenant_id = $1 and r.id = $5 and (r.proven is null or o.id = any (r.proven))
 		    left join unnest(o.relied_on_by) u on true)
-		update inventory i set
+		update credentials i set
 		       secret = case when not again.yes then $3::bytea end,
 		       account = coalesce(nullif(i.account, ''), i.reference),
 		       reference = case when $4 = '' or again.yes then i.reference else $4 end,

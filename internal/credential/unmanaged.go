@@ -25,8 +25,8 @@ type Unregistered struct {
 	ExpiresAt *time.Time
 }
 
-// Unbound is an unmanaged credential: a connector found it, and it is not registered.
-type Unbound struct {
+// Unmanaged is an unmanaged credential: a connector found it, and it is not registered.
+type Unmanaged struct {
 	ID           uuid.UUID       `json:"id"`
 	Connector    string          `json:"connector"`
 	Kind         connectors.Kind `json:"kind"`
@@ -45,14 +45,14 @@ type Noted string
 
 // The results.
 const (
-	NoteKnown   Noted = "known"   // registered, for any principal
-	NoteUnbound Noted = "unbound" // listed as unmanaged
-	NoteBound   Noted = "bound"   // claimed for the principal that its label names
+	NoteKnown     Noted = "known"     // registered, for any principal
+	NoteUnmanaged Noted = "unmanaged" // listed as unmanaged
+	NoteClaimed   Noted = "claimed"   // claimed for the principal that its label names
 )
 
 // ErrUnboundNotFound is returned when no unmanaged credential has the ID.
-var ErrUnboundNotFound = fault.New(fault.NotFound, "no such unmanaged credential: "+
-	"it may have been claimed already; run `leaver credential unbound`")
+var ErrUnmanagedNotFound = fault.New(fault.NotFound, "no such unmanaged credential: "+
+	"it may have been claimed already; run `leaver credential unmanaged`")
 
 // Note stores a found credential as unmanaged, unless it is registered. A credential that was
 // concluded since listed, when the listing began, counts as registered, since it was listed
@@ -60,12 +60,12 @@ var ErrUnboundNotFound = fault.New(fault.NotFound, "no such unmanaged credential
 // downstream's labels are trusted and its label is the SCIM ID of a restricted principal.
 // Error: [ErrUnknownPrincipal], if the label names no principal of the tenant.
 func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, sequence int64, u Unregistered, listed time.Time, trusted bool) (Noted, error) {
-	noted := NoteUnbound
+	noted := NoteUnmanaged
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var registered, known, gone bool
 		err := tx.QueryRow(ctx, `
-			select exists (select 1 from inventory where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
-			                  and (state in ('live', 'ending', 'survivor', 'waived') or updated_at >= $6)),
+			select exists (select 1 from credentials where tenant_id = $1 and connector = $2 and kind = $3 and reference = $4
+			                  and (state in ('live', 'ending', 'failed', 'waived') or updated_at >= $6)),
 			       exists (select 1 from resources where tenant_id = $1 and id = $5 and type in ('User', 'Agent')),
 			       exists (select 1 from restrictions where tenant_id = $1 and principal_id = $5)`,
 			tenant, u.Connector, u.Kind, u.Reference, u.Principal, listed).Scan(&registered, &known, &gone)
@@ -80,7 +80,7 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, seq
 		}
 		var id uuid.UUID
 		err = tx.QueryRow(ctx, `
-			insert into unbound as u (tenant_id, id, connector, kind, reference, principal_id, scopes, expires_at, event_id)
+			insert into unmanaged as u (tenant_id, id, connector, kind, reference, principal_id, scopes, expires_at, event_id)
 			values ($1, $2, $3, $4, $5, $6, coalesce($7::text[], '{}'), $8,
 			  nullif($9, '00000000-0000-0000-0000-000000000000'::uuid))
 			on conflict (tenant_id, connector, kind, reference) do update
@@ -91,8 +91,8 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, seq
 		if err != nil || !trusted || !gone {
 			return err
 		}
-		noted = NoteBound
-		_, err = s.bind(ctx, tx, tenant, id, *u.Principal, nil, sequence)
+		noted = NoteClaimed
+		_, err = s.claim(ctx, tx, tenant, id, *u.Principal, nil, sequence)
 		return err
 	})
 	if err != nil {
@@ -102,20 +102,20 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, seq
 }
 
 // UnboundQuery selects unmanaged credentials, in the order of discovery.
-type UnboundQuery struct {
+type UnmanagedQuery struct {
 	Event      *uuid.UUID  // found by this cascade
 	Principals []uuid.UUID // named by the downstream's label; empty selects all
 	After      uuid.UUID   // cursor: the last ID of the previous page
 	Limit      int
 }
 
-// Unbound returns a page of unmanaged credentials.
-func (s *Store) Unbound(ctx context.Context, tenant uuid.UUID, q UnboundQuery) ([]Unbound, error) {
-	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Unbound], `
+// Unmanaged returns a page of unmanaged credentials.
+func (s *Store) Unmanaged(ctx context.Context, tenant uuid.UUID, q UnmanagedQuery) ([]Unmanaged, error) {
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Unmanaged], `
 		select u.id, u.connector, u.kind, u.reference, u.principal_id,
 		       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = u.principal_id),
 		       u.scopes, u.expires_at, u.event_id, u.discovered_at, u.seen_at
-		  from unbound u where u.tenant_id = $1 and u.item_id is null and u.id > $2
+		  from unmanaged u where u.tenant_id = $1 and u.item_id is null and u.id > $2
 		   and ($4::uuid is null or u.event_id = $4) and (coalesce(cardinality($5::uuid[]), 0) = 0
 		     or u.principal_id = any ($5)) order by u.id limit $3`,
 		tenant, q.After, q.Limit, q.Event, q.Principals)
@@ -126,15 +126,15 @@ func (s *Store) Unbound(ctx context.Context, tenant uuid.UUID, q UnboundQuery) (
 }
 
 // Unmanaged returns the found credentials that are not registered for any principal.
-func (s *Store) Unmanaged(ctx context.Context, tenant uuid.UUID, found []Unregistered) ([]Unregistered, error) {
+func (s *Store) WithoutRegistration(ctx context.Context, tenant uuid.UUID, found []Unregistered) ([]Unregistered, error) {
 	var names, kinds, references []string
 	for _, f := range found {
 		names, kinds, references = append(names, f.Connector), append(kinds, string(f.Kind)), append(references, f.Reference)
 	}
 	known, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[bool], `
-		select exists (select 1 from inventory i where i.tenant_id = $1 and i.connector = f.c and i.kind = f.k
+		select exists (select 1 from credentials i where i.tenant_id = $1 and i.connector = f.c and i.kind = f.k
 		  and i.reference = f.r
-		   and i.state in ('live', 'ending', 'survivor', 'waived'))
+		   and i.state in ('live', 'ending', 'failed', 'waived'))
 		  from unnest($2::text[], $3::text[], $4::text[]) with ordinality f (c, k, r, n) order by n`, tenant, names,
 		kinds, references)
 	if err != nil {
@@ -152,7 +152,7 @@ func (s *Store) Unmanaged(ctx context.Context, tenant uuid.UUID, found []Unregis
 // Bind claims an unmanaged credential for a principal, which may be restricted: the caller
 // then starts a cascade that ends it. The item's history records by and reason.
 // Errors: [ErrUnboundNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
-func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID,
+func (s *Store) Claim(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID,
 	by, reason string,
 ) (item *Item, restricted bool, err error) {
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -170,10 +170,10 @@ func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent
 				return fmt.Errorf("%w: %s", ErrUnknownPrincipal, holder)
 			}
 		}
-		if item, err = s.bind(ctx, tx, tenant, id, principal, agent, 0); err != nil {
+		if item, err = s.claim(ctx, tx, tenant, id, principal, agent, 0); err != nil {
 			return err
 		}
-		if _, err = tx.Exec(ctx, `update inventory set state = state, reason = $3 where tenant_id = $1 and id = $2`,
+		if _, err = tx.Exec(ctx, `update credentials set state = state, reason = $3 where tenant_id = $1 and id = $2`,
 			tenant, item.ID, "claimed by "+by+": "+reason); err != nil {
 			return err
 		}
@@ -191,16 +191,16 @@ func (s *Store) Bind(ctx context.Context, tenant, id, principal uuid.UUID, agent
 
 // bind registers an unmanaged credential. A sequence other than 0 is stored as the item's
 // sequence, so that the cascade that found it also ends it.
-func (s *Store) bind(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.UUID, agent *uuid.UUID,
+func (s *Store) claim(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.UUID, agent *uuid.UUID,
 	sequence int64,
 ) (*Item, error) {
 	var u Unregistered
 	err := tx.QueryRow(ctx, `
-		select connector, kind, reference, scopes, expires_at from unbound where tenant_id = $1 and id = $2
+		select connector, kind, reference, scopes, expires_at from unmanaged where tenant_id = $1 and id = $2
 		  and item_id is null for update`,
 		tenant, id).Scan(&u.Connector, &u.Kind, &u.Reference, &u.Scopes, &u.ExpiresAt)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, ErrUnboundNotFound
+		return nil, ErrUnmanagedNotFound
 	}
 	if err != nil {
 		return nil, err
@@ -212,9 +212,9 @@ func (s *Store) bind(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.Exec(ctx, `update unbound set item_id = $3 where tenant_id = $1 and id = $2`, tenant, id, item.ID)
+	_, err = tx.Exec(ctx, `update unmanaged set item_id = $3 where tenant_id = $1 and id = $2`, tenant, id, item.ID)
 	if err == nil && sequence > 0 {
-		_, err = tx.Exec(ctx, `update inventory set sequence = $3 where tenant_id = $1 and id = $2`, tenant,
+		_, err = tx.Exec(ctx, `update credentials set sequence = $3 where tenant_id = $1 and id = $2`, tenant,
 			item.ID, sequence)
 	}
 	return item, err

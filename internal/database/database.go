@@ -78,16 +78,16 @@ func Open(ctx context.Context, url string) (*DB, error) {
 // refuseUnboundRole returns an error if the role bypasses row-level security, as a superuser and
 // the owner of the tables do.
 func refuseUnboundRole(ctx context.Context, conn *pgx.Conn) error {
-	var unbound bool
+	var bypasses bool
 	err := conn.QueryRow(ctx, `
 		select rolsuper or rolbypassrls or exists (
 		         select 1 from pg_class where oid = to_regclass('resources')
 		           and pg_has_role(current_user, relowner, 'MEMBER'))
-		  from pg_roles where rolname = current_user`).Scan(&unbound)
+		  from pg_roles where rolname = current_user`).Scan(&bypasses)
 	if err != nil {
 		return fmt.Errorf("look up the connection's role: %w", err)
 	}
-	if unbound {
+	if bypasses {
 		return fmt.Errorf("%w: the role in database.url bypasses row-level security: "+
 			"use the login role that `leaver migrate` creates", ErrMisconfigured)
 	}

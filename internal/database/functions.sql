@@ -12,7 +12,7 @@ end $$;
 -- keep_state records each state of an item.
 create or replace function keep_state() returns trigger language plpgsql as $$
 begin
-    insert into inventory_states (tenant_id, item_id, state, reason, event_id, actor)
+    insert into credential_states (tenant_id, item_id, state, reason, event_id, actor)
     values (new.tenant_id, new.id, new.state, new.reason, new.event_id, coalesce(current_setting('leaver.actor', true), ''));
     return null;
 end $$;
@@ -109,7 +109,7 @@ end $$;
 create or replace function delegates(tenant uuid, agent uuid, principal uuid) returns boolean
     language plpgsql stable as $$
 begin
-    return exists (select 1 from inventory i where i.tenant_id = tenant and i.agent_id = agent and i.principal_id = principal and i.state = 'live')
+    return exists (select 1 from credentials i where i.tenant_id = tenant and i.agent_id = agent and i.principal_id = principal and i.state = 'live')
         or exists (select 1 from groups_of(tenant, principal) g
              join edges e on e.tenant_id = tenant and e.source_id = agent and e.attribute = 'owners' and e.target_id = g.id);
 end $$;
@@ -159,11 +159,11 @@ end $$;
 
 -- other_holders returns the items of other principals that hold the account of an item and
 -- keep it.
-create or replace function other_holders(item inventory) returns setof uuid
+create or replace function other_holders(item credentials) returns setof uuid
     language plpgsql stable as $$
 begin
     return query
-    select o.id from inventory o
+    select o.id from credentials o
      where o.tenant_id = item.tenant_id and o.connector = item.connector and o.kind = item.kind and o.reference = item.reference
        and o.state in ('live', 'waived') and o.id <> item.id and o.principal_id <> item.principal_id
        and not exists (select 1 from restrictions x where x.tenant_id = o.tenant_id and x.principal_id in (o.principal_id, o.agent_id));
@@ -171,14 +171,14 @@ end $$;
 
 -- relied_on reports whether others than these principals rely on the account of an item: by
 -- its registration, by another registration of the account, or as holders that keep it.
-create or replace function relied_on(item inventory, besides uuid[]) returns boolean
+create or replace function relied_on(item credentials, besides uuid[]) returns boolean
     language plpgsql stable as $$
 begin
     return item.shared or item.relied_on_by <> '{}' or exists (
-          select 1 from inventory o
+          select 1 from credentials o
            where o.tenant_id = item.tenant_id and o.connector = item.connector and o.kind = item.kind and o.reference = item.reference
-             and o.state in ('live', 'ending', 'survivor', 'waived') and (o.shared or o.relied_on_by <> '{}'))
-        or exists (select 1 from inventory o where o.tenant_id = item.tenant_id and o.id in (select other_holders(item)) and o.principal_id <> all (besides));
+             and o.state in ('live', 'ending', 'failed', 'waived') and (o.shared or o.relied_on_by <> '{}'))
+        or exists (select 1 from credentials o where o.tenant_id = item.tenant_id and o.id in (select other_holders(item)) and o.principal_id <> all (besides));
 end $$;
 
 -- of_later_life reports whether one of the principals returned between an event and the
@@ -342,14 +342,14 @@ $$;
 -- an event counts as unstarted only a minute after its creation if more than two starts have
 -- failed, or after 30 minutes.
 create or replace function installation_health()
-    returns table (unstarted bigint, survivors bigint, waived bigint, unbound bigint, brakes bigint)
+    returns table (unstarted bigint, survivors bigint, waived bigint, unmanaged bigint, holds bigint)
     language sql stable security definer set search_path = pg_catalog, public as $$
     select (select count(*) from public.lifecycle_events where started_at is null
               and (attempts > 2 and created_at < now() - interval '1 minute' or created_at < now() - interval '30 minutes')),
-           (select count(*) from public.inventory where state = 'survivor'),
-           (select count(*) from public.inventory where state = 'waived'),
-           (select count(*) from public.unbound where item_id is null),
-           (select count(*) from public.brakes where released_at is null)
+           (select count(*) from public.credentials where state = 'failed'),
+           (select count(*) from public.credentials where state = 'waived'),
+           (select count(*) from public.unmanaged where item_id is null),
+           (select count(*) from public.holds where approved_at is null)
 $$;
 
 -- waiting_health returns for how many seconds the oldest invalidation (of a principal that
@@ -373,14 +373,14 @@ create or replace function running_health()
     with open as (
       select e.tenant_id, e.id, e.created_at, e.started_at, e.begun_at from public.lifecycle_events e
        where e.closed_at is null and (e.kind = 'leaver' or e.ends)
-         and not exists (select 1 from public.brakes b where b.tenant_id = e.tenant_id and b.id = e.brake_id and b.released_at is null))
+         and not exists (select 1 from public.holds b where b.tenant_id = e.tenant_id and b.id = e.hold_id and b.approved_at is null))
     select count(*), coalesce(extract(epoch from now() - min(o.created_at)), 0),
            count(*) filter (where o.begun_at is null and o.started_at < now() - interval '1 minute'),
            coalesce(extract(epoch from now() - min(greatest(o.begun_at, last.evidence, last.item)) filter (where o.begun_at is not null)), 0),
            (select count(*) from public.lifecycle_events f where f.outcome = 'failed' and f.not_asked <> '[]')
       from open o left join lateral (
         select (select v.at from public.evidence v where v.tenant_id = o.tenant_id and v.event_id = o.id order by v.id desc limit 1) evidence,
-               (select max(i.updated_at) from public.inventory i where i.tenant_id = o.tenant_id and i.event_id = o.id) item) last on true
+               (select max(i.updated_at) from public.credentials i where i.tenant_id = o.tenant_id and i.event_id = o.id) item) last on true
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
@@ -399,11 +399,11 @@ begin
         ('acts_append_only', 'acts', $t$before update or delete or truncate on acts for each statement execute function refuse_change()$t$),
         ('admin_acts_append_only', 'admin_acts', $t$before update or delete or truncate on admin_acts for each statement execute function refuse_change()$t$),
         ('changes_append_only', 'changes', $t$before update or delete or truncate on changes for each statement execute function refuse_change()$t$),
-        ('inventory_states_append_only', 'inventory_states', $t$before update or delete or truncate on inventory_states for each statement execute function refuse_change()$t$),
+        ('credential_states_append_only', 'credential_states', $t$before update or delete or truncate on credential_states for each statement execute function refuse_change()$t$),
         ('mappings_append_only', 'mappings', $t$before update or delete or truncate on mappings for each statement execute function refuse_change()$t$),
         ('entitlement_changes_append_only', 'entitlement_changes', $t$before update or delete or truncate on entitlement_changes for each statement execute function refuse_change()$t$),
-        ('inventory_registered', 'inventory', $t$after insert on inventory for each row execute function keep_state()$t$),
-        ('inventory_changed', 'inventory', $t$after update of state on inventory for each row when (old.state is distinct from new.state or old.reason is distinct from new.reason) execute function keep_state()$t$),
+        ('credential_registered', 'credentials', $t$after insert on credentials for each row execute function keep_state()$t$),
+        ('credential_changed', 'credentials', $t$after update of state on credentials for each row when (old.state is distinct from new.state or old.reason is distinct from new.reason) execute function keep_state()$t$),
         ('edges_are_marked', 'edges', $t$after insert on edges referencing new table as added for each statement execute function mark_new_edges()$t$),
         ('restriction_marks_edges', 'restrictions', $t$after insert or delete on restrictions for each row execute function mark_edges()$t$)) v (name, relation, definition)
     loop

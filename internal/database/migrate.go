@@ -172,13 +172,13 @@ func EnsureAppRole(ctx context.Context, ownerURL, appURL string) (done string, e
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 
-	var exists, unbound bool
+	var exists, bypasses bool
 	err = conn.QueryRow(ctx, `select true, rolsuper or rolbypassrls from pg_roles where rolname = $1`,
-		app.User).Scan(&exists, &unbound)
+		app.User).Scan(&exists, &bypasses)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("look up role %s: %w", app.User, err)
 	}
-	if unbound {
+	if bypasses {
 		return "", fmt.Errorf("role %s bypasses row-level security: name another role in database.url", app.User)
 	}
 	done = "role " + app.User + " exists and is granted"

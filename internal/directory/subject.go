@@ -46,7 +46,7 @@ func (id subjectID) whole() bool {
 }
 
 // BySubject returns the principal that a subject identifier names. The `sub` of issuer, the
-// sender, is an externalId or an agent's subject; the `sub` of own, leaver's issuer, is a SCIM
+// actor, is an externalId or an agent's subject; the `sub` of own, leaver's issuer, is a SCIM
 // ID. An e-mail address is matched with userNames first, then with users' addresses. Deleted
 // principals are found by their ID only.
 // Errors: [ErrInvalidSubject], [ErrNotFound], [ErrAmbiguousSubject].
@@ -56,7 +56,7 @@ func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 	return s.bySubject(ctx, tenant, raw, issuers{own, issuer}, false)
 }
 
-// issuers are the issuers whose subjects are known: leaver's own, and the sender.
+// issuers are the issuers whose subjects are known: leaver's own, and the actor.
 type issuers struct{ own, speaker string }
 
 func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, of issuers,

@@ -29,7 +29,7 @@ const fillAccess = `
 	pairs as (select u.id user_id, a.id agent_id from u join a on a.unique_name = 'agent-of-' || u.unique_name),
 	e as (insert into edges (tenant_id, source_id, attribute, target_id) select $1, agent_id, 'owners', user_id from pairs),
 	n as (insert into entitlements (tenant_id, principal_id, name, sources) select $1, user_id, 'scope:deploy', '[]' from pairs)
-	insert into inventory (tenant_id, id, principal_id, agent_id, kind, connector, reference, issued_at)
+	insert into credentials (tenant_id, id, principal_id, agent_id, kind, connector, reference, issued_at)
 	select $1, gen_random_uuid(), user_id, agent_id, 'api_key', 'noop', 'key', now() from pairs`
 
 // BenchmarkDecision requests decisions on an agent that acts for its owner, with a credential and
@@ -49,7 +49,7 @@ func BenchmarkDecision(b *testing.B) {
 	}
 	var users, agents, items []string
 	if err := pool.QueryRow(b.Context(), `
-		select array_agg(principal_id::text order by id), array_agg(agent_id::text order by id), array_agg(id::text order by id) from inventory`).
+		select array_agg(principal_id::text order by id), array_agg(agent_id::text order by id), array_agg(id::text order by id) from credentials`).
 		Scan(&users, &agents, &items); err != nil {
 		b.Fatal(err)
 	}

@@ -184,8 +184,8 @@ func TestDecision_DeniesLostEntitlementFromCommitOn(t *testing.T) {
 			}
 		}
 	}
-	standing := i.must("GET", "/v1/principals/"+users[0]+"/standing", i.platform, "")
-	if got := fmt.Sprint(standing["entitlements"]); got != "[scope:read]" {
+	status := i.must("GET", "/v1/principals/"+users[0]+"/access", i.platform, "")
+	if got := fmt.Sprint(status["entitlements"]); got != "[scope:read]" {
 		t.Errorf("the entitlements after leaving the group are %s, want [scope:read]", got)
 	}
 	i.work()
@@ -322,7 +322,7 @@ func TestStanding_IsNotModifiedWhileUnchanged(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	i.becomes(ada, "role:staff")
 	get := func(tag string) (status int, etag string, body map[string]any) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, i.url+"/v1/principals/"+ada+"/standing", http.NoBody)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, i.url+"/v1/principals/"+ada+"/access", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -337,19 +337,19 @@ func TestStanding_IsNotModifiedWhileUnchanged(t *testing.T) {
 		return resp.StatusCode, resp.Header.Get("ETag"), body
 	}
 	_, tag, body := get("")
-	if want := map[string]any{"id": ada, "type": "User", "standing": "active", "entitlements": []any{"role:staff"}}; !cmp.Equal(body, want) {
-		t.Errorf("the standing is %v", body)
+	if want := map[string]any{"id": ada, "type": "User", "status": "active", "entitlements": []any{"role:staff"}}; !cmp.Equal(body, want) {
+		t.Errorf("the status is %v", body)
 	}
 	if status, _, _ := get(tag); status != http.StatusNotModified {
-		t.Errorf("an unchanged standing answered %d, want 304", status)
+		t.Errorf("an unchanged status answered %d, want 304", status)
 	}
 	i.deactivate(ada)
 	status, _, body := get(tag)
-	if status != http.StatusOK || body["standing"] != "restricted" || body["reason"] != "principal_restricted" || len(body["entitlements"].([]any)) != 0 {
+	if status != http.StatusOK || body["status"] != "restricted" || body["reason"] != "principal_restricted" || len(body["entitlements"].([]any)) != 0 {
 		t.Errorf("after she left: %d %v", status, body)
 	}
 	_, _, foreign := i.newTenant("umbrella")
-	if status, _ = i.call("GET", "/v1/principals/"+ada+"/standing", foreign, ""); status != http.StatusNotFound {
+	if status, _ = i.call("GET", "/v1/principals/"+ada+"/access", foreign, ""); status != http.StatusNotFound {
 		t.Errorf("another tenant's token answered %d", status)
 	}
 }

@@ -94,7 +94,7 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 	t.Run("no run has passed since they were scheduled", func(t *testing.T) {
 		i := install(t)
 		schedule(i, health.Reconcile, health.Drill)
-		i.sql(`update assurance_schedules set since = now() - interval '2 days'`)
+		i.sql(`update self_test_schedules set since = now() - interval '2 days'`)
 		i.awaitPollers()
 		i.wantAlerts(i.samples(), "LeaverDrillNotPassed", "LeaverReconcilerNotPassed")
 	})

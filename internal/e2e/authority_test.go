@@ -47,8 +47,8 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 	for n := range 2 {
 		i.hold(p, i.createUser("u"+string(rune('a'+n))+"@example.com"), "", "k"+string(rune('a'+n)))
 	}
-	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":1}`)
-	i.sql(`insert into brakes (tenant_id, id, leavers) values ($1, $2, 9)`, i.tenant.ID, uuid.New()) // held
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdLeavers":1}`)
+	i.sql(`insert into holds (tenant_id, id, leavers) values ($1, $2, 9)`, i.tenant.ID, uuid.New()) // held
 	i.deactivate(bob)
 	event := i.cascades(bob)[0]
 	stacktest.Eventually(t, 20*time.Second, "the cascade that is held", func() bool { return i.state(his) == "ending" })

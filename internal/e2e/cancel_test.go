@@ -79,7 +79,7 @@ func TestCascade_CancelledLeavesWhatItHasNotEnded(t *testing.T) {
 		t.Errorf("without a reason it answered %d, want 422", status)
 	}
 	i.must("POST", path+"/cancel", i.operator, `{"reason":"the wrong person"}`)
-	i.wantCancelled(p, ada, key, event, "survivor", "operator-token")
+	i.wantCancelled(p, ada, key, event, "failed", "operator-token")
 	if status, _ := i.call("POST", path+"/cancel", i.operator, `{"reason":"again"}`); status != http.StatusConflict {
 		t.Errorf("cancelled again it answered %d, want 409", status)
 	}
@@ -89,7 +89,7 @@ func TestCascade_CancelledLeavesWhatItHasNotEnded(t *testing.T) {
 	})
 	// Ada is still restricted. The reconciler does not end a cancelled cascade's survivor.
 	p.interceptWith(nil)
-	if found := i.reconcile(); found.Ended != 0 || found.Restarted != 0 || i.state(key) != "survivor" {
+	if found := i.reconcile(); found.Ended != 0 || found.Restarted != 0 || i.state(key) != "failed" {
 		t.Errorf("found %+v, and the key is %s; want nothing done", found, i.state(key))
 	}
 	i.must("POST", path+"/rerun", i.operator, `{"reason":"it was the right person"}`)
@@ -116,7 +116,7 @@ func TestCascade_CancelledInTemporalIsTheSame(t *testing.T) {
 	if err := i.app.Temporal.CancelWorkflow(t.Context(), event.WorkflowID, ""); err != nil {
 		t.Fatal(err)
 	}
-	i.wantCancelled(p, ada, key, event, "survivor", "temporal")
+	i.wantCancelled(p, ada, key, event, "failed", "temporal")
 	// After the reactivation the key is live again.
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, patchActive("true"))
 	i.reconcile()
@@ -152,11 +152,11 @@ func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 	agents := i.hold(p, agent, "", "agents")
 	i.deactivate(ada)
 	event := i.cascades(ada)[0]
-	if _, _, err := i.app.Activities().Lifecycle.Settle(t.Context(), i.tenant.ID, uuid.MustParse(ada), event.ID); err != nil {
+	if _, _, err := i.app.Activities().Lifecycle.SettleAgents(t.Context(), i.tenant.ID, uuid.MustParse(ada), event.ID); err != nil {
 		t.Fatal(err) // Settle suspends the agent
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+event.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)
-	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "survivor" || i.state(agents) != "survivor" {
+	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "failed" || i.state(agents) != "failed" {
 		t.Errorf("found %+v, and the keys are %s and %s; want nothing done, and survivors", found, i.state(key), i.state(agents))
 	}
 	err := i.app.Cascades().Running(t.Context(), i.tenant.ID, event.ID, lifecycle.Leaver, "late")

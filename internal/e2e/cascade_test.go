@@ -100,8 +100,8 @@ func TestCascade_RerunEndsOnlySurvivor(t *testing.T) {
 	if first.Outcome != "failed" || first.Survivors != 1 || first.Verified != 1 {
 		t.Fatalf("cascade %+v; want failed with 1 survivor", first)
 	}
-	if got := i.state(bad); got != "survivor" {
-		t.Fatalf("the refused credential is %s, want survivor", got)
+	if got := i.state(bad); got != "failed" {
+		t.Fatalf("the refused credential is %s, want failed", got)
 	}
 	p.interceptWith(nil)
 	path := "/v1/tenants/acme/cascades/" + first.ID.String()
@@ -168,7 +168,7 @@ func TestCascade_FailsIfProbeAlwaysFindsCredentialAlive(t *testing.T) {
 	})
 	i.deactivate(ada)
 	c := i.closed(ada)
-	if c.Outcome != "failed" || c.Survivors != 1 || i.state(id) != "survivor" {
+	if c.Outcome != "failed" || c.Survivors != 1 || i.state(id) != "failed" {
 		t.Errorf("cascade %+v, credential %s; want failed with a survivor", c, i.state(id))
 	}
 }
@@ -304,8 +304,8 @@ func TestCascade_IncludesSurvivorsOfEarlierCascade(t *testing.T) {
 	if c := i.closed(ada); c.Trigger != "scim-delete" || c.Outcome != "failed" || c.Survivors != 1 {
 		t.Errorf("the deletion's cascade %+v; want failed with the survivor", c)
 	}
-	if s := i.state(id); s != "survivor" {
-		t.Errorf("the credential is %s, want survivor", s)
+	if s := i.state(id); s != "failed" {
+		t.Errorf("the credential is %s, want failed", s)
 	}
 }
 

@@ -113,7 +113,7 @@ func TestHistory_ListsStates(t *testing.T) {
 	id := i.must("POST", "/v1/credentials", i.platform, strings.Replace(key(ada, "k"), "{", `{"entitlement":"engineering/prod","scopes":["deploy"],`, 1))["id"].(string)
 	i.deactivate(ada)
 	cascade := i.closed(ada)
-	item := i.must("GET", "/v1/tenants/acme/inventory/"+id, i.operator, "")
+	item := i.must("GET", "/v1/tenants/acme/credentials/"+id, i.operator, "")
 	var states []string
 	for _, h := range item["history"].([]any) {
 		change := h.(map[string]any)
@@ -141,14 +141,14 @@ func TestUnbound_IsListedAndBoundByOperator(t *testing.T) {
 	i.deactivate(ada)
 	cascade := i.closed(ada)
 	if cascade.Outcome != "completed" || !d.logsIn(forgotten, password) {
-		t.Fatalf("cascade %+v; want completed, and the unbound role untouched", cascade)
+		t.Fatalf("cascade %+v; want completed, and the unmanaged role untouched", cascade)
 	}
-	unbound := i.must("GET", "/v1/tenants/acme/unbound", i.operator, "")["items"].([]any)
-	if len(unbound) != 1 || unbound[0].(map[string]any)["reference"] != forgotten || unbound[0].(map[string]any)["labelledPrincipalRestricted"] != true {
-		t.Fatalf("unbound %v; want only the labelled role", unbound)
+	unmanaged := i.must("GET", "/v1/tenants/acme/unmanaged", i.operator, "")["items"].([]any)
+	if len(unmanaged) != 1 || unmanaged[0].(map[string]any)["reference"] != forgotten || unmanaged[0].(map[string]any)["labelledPrincipalRestricted"] != true {
+		t.Fatalf("unmanaged %v; want only the labelled role", unmanaged)
 	}
-	id := unbound[0].(map[string]any)["id"].(string)
-	bind := "/v1/tenants/acme/unbound/" + id + "/bind"
+	id := unmanaged[0].(map[string]any)["id"].(string)
+	bind := "/v1/tenants/acme/unmanaged/" + id + "/bind"
 	for body, want := range map[string]int{
 		`{"principalId":"` + ada + `"}`: http.StatusUnprocessableEntity, `{"reason":"x"}`: http.StatusUnprocessableEntity,
 		`{"principalId":"` + uuid.NewString() + `","reason":"x"}`: http.StatusUnprocessableEntity,
@@ -159,13 +159,13 @@ func TestUnbound_IsListedAndBoundByOperator(t *testing.T) {
 	}
 	bound := i.must("POST", bind, i.operator, `{"principalId":"`+ada+`","reason":"the label says so"}`)
 	again := i.closed(ada)
-	if again.ID == cascade.ID || bound["startedCascadeId"] != again.ID.String() || again.Trigger != "bound" || again.Outcome != "completed" {
+	if again.ID == cascade.ID || bound["startedCascadeId"] != again.ID.String() || again.Trigger != "claimed" || again.Outcome != "completed" {
 		t.Errorf("after binding: %v and cascade %+v; want a separate, completed cascade", bound, again)
 	}
 	if d.logsIn(forgotten, password) {
 		t.Error("the bound role can still log in")
 	}
-	if got := i.must("GET", "/v1/tenants/acme/inventory/"+bound["id"].(string), i.operator, "")["state"]; got != "verified" {
+	if got := i.must("GET", "/v1/tenants/acme/credentials/"+bound["id"].(string), i.operator, "")["state"]; got != "verified" {
 		// Without a password, the connector probes the role in the catalog.
 		t.Errorf("the bound role is %v, want verified", got)
 	}

@@ -79,9 +79,9 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 			t.Errorf("the list with %s has %d, want %d", query, got, want)
 		}
 	}
-	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?principal=ada@example.com&agent=hers&connector=platform&state=ending,survivor").Items
+	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/credentials?principal=ada@example.com&agent=hers&connector=platform&state=ending,survivor").Items
 	if len(items) != 1 || items[0].PrincipalName != "ada@example.com" || items[0].AgentName != "hers" {
-		t.Errorf("the inventory has %+v", items)
+		t.Errorf("got the credentials %+v", items)
 	}
 	shown := get[api.Shown](i, "/v1/tenants/acme/principals/"+ada)
 	if len(shown.Credentials) != 2 || len(shown.Cascades) != 1 || len(shown.Agents) != 1 || shown.Restriction == nil {
@@ -176,7 +176,7 @@ func TestCascade_UnknownReferenceIsAbsent(t *testing.T) {
 	if c := i.closed(ada); c.Outcome != "completed" || c.Verified != 1 || c.Absent != 1 || c.Revoked != 0 {
 		t.Errorf("cascade %+v; want 1 verified and 1 absent", c)
 	}
-	if got := i.must("GET", "/v1/tenants/acme/inventory/"+misspelt, i.operator, ""); got["state"] != string(credential.Absent) {
+	if got := i.must("GET", "/v1/tenants/acme/credentials/"+misspelt, i.operator, ""); got["state"] != string(credential.Absent) {
 		t.Errorf("the misspelt one is %v: %v", got["state"], got["reason"])
 	}
 }
@@ -206,7 +206,7 @@ func TestImport_ChecksAndSkips(t *testing.T) {
 	if status != http.StatusCreated || body["registered"] != 1.0 || body["skipped"] != 1.0 {
 		t.Errorf("skipping answered %d: %v", status, body)
 	}
-	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?agent="+agent).Items
+	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/credentials?agent="+agent).Items
 	if len(items) != 1 || items[0].Reference != "second" || items[0].Principal.String() != ada {
 		t.Errorf("the agent holds %+v", items)
 	}
@@ -253,9 +253,9 @@ func TestCredential_FailedRegistrationIsCorrected(t *testing.T) {
 	if failed.Survivors != 1 {
 		t.Fatalf("cascade %+v, want one survivor", failed)
 	}
-	inventoryPath := "/v1/tenants/acme/inventory/"
+	inventoryPath := "/v1/tenants/acme/credentials/"
 	corrected := i.must("POST", inventoryPath+wrong+"/correct", i.operator, `{"reference":"right","reason":"a typo"}`)
-	if corrected["state"] != "survivor" || corrected["cascadeId"] != failed.ID.String() {
+	if corrected["state"] != "failed" || corrected["cascadeId"] != failed.ID.String() {
 		t.Errorf("the corrected registration is %v", corrected)
 	}
 	if got := i.must("GET", inventoryPath+wrong, i.operator, ""); got["state"] != "released" {
@@ -286,37 +286,37 @@ func TestCredential_BindStartsCascadeForBoundCredentialOnly(t *testing.T) {
 	role, _ := d.account()
 	d.exec("comment on role " + role + " is 'leaver:principal=" + ada + "'")
 	plan := get[api.Plan](i, "/v1/tenants/acme/principals/"+ada+"/plan")
-	if len(plan.Unbound) != 1 || plan.Unbound[0].Reference != role || len(plan.NotAsked) != 0 {
-		t.Errorf("the plan has the unbound accounts %+v, want the role", plan.Unbound)
+	if len(plan.Unmanaged) != 1 || plan.Unmanaged[0].Reference != role || len(plan.NotAsked) != 0 {
+		t.Errorf("the plan has the unmanaged accounts %+v, want the role", plan.Unmanaged)
 	}
 	stubborn := i.hold(p, ada, "", "stubborn")
 	p.refuseRevocation("stubborn", http.StatusForbidden)
 	i.deactivate(ada)
 	first := i.closed(ada)
-	if c := i.shown(ada); len(c.Unbound) != 1 {
-		t.Errorf("the cascade has %+v unbound, want the role", c.Unbound)
+	if c := i.shown(ada); len(c.Unmanaged) != 1 {
+		t.Errorf("the cascade has %+v unmanaged, want the role", c.Unmanaged)
 	}
-	found := i.must("GET", "/v1/tenants/acme/unbound", i.operator, "")["items"].([]any)
+	found := i.must("GET", "/v1/tenants/acme/unmanaged", i.operator, "")["items"].([]any)
 	if len(found) != 1 {
 		t.Fatalf("found %v, want the role", found)
 	}
 	shown := get[api.Shown](i, "/v1/tenants/acme/principals/"+ada)
-	if len(shown.Unbound) != 1 {
-		t.Errorf("the principal has %+v unbound, want the role", shown.Unbound)
+	if len(shown.Unmanaged) != 1 {
+		t.Errorf("the principal has %+v unmanaged, want the role", shown.Unmanaged)
 	}
-	i.must("POST", "/v1/tenants/acme/unbound/"+found[0].(map[string]any)["id"].(string)+"/bind", i.operator, `{"principalId":"`+ada+`","reason":"hers"}`)
+	i.must("POST", "/v1/tenants/acme/unmanaged/"+found[0].(map[string]any)["id"].(string)+"/bind", i.operator, `{"principalId":"`+ada+`","reason":"hers"}`)
 	if c := i.closed(ada); c.ID == first.ID || c.Outcome != "completed" || c.Survivors != 0 {
 		t.Errorf("the cascade of what was bound is %+v, want completed without survivors", c)
 	}
-	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?cascade="+first.ID.String()).Items
-	if len(items) != 1 || items[0].ID.String() != stubborn || items[0].State != credential.Survivor {
+	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/credentials?cascade="+first.ID.String()).Items
+	if len(items) != 1 || items[0].ID.String() != stubborn || items[0].State != credential.Failed {
 		t.Errorf("the first cascade has %+v, want its survivor", items)
 	}
 	// A later cascade takes over the survivor. The first cascade still lists it, and acts still find it.
-	i.sql(`update inventory set event_id = (select id from lifecycle_events where trigger = 'bound'), state = 'ending' where id = $1`, stubborn)
-	i.sql(`update inventory set state = 'survivor', reason = 'later' where id = $1`, stubborn)
-	items = get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/inventory?cascade="+first.ID.String()).Items
-	if len(items) != 1 || items[0].State != credential.Survivor || items[0].Reason == "later" {
+	i.sql(`update credentials set event_id = (select id from lifecycle_events where trigger = 'claimed'), state = 'ending' where id = $1`, stubborn)
+	i.sql(`update credentials set state = 'failed', reason = 'later' where id = $1`, stubborn)
+	items = get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/credentials?cascade="+first.ID.String()).Items
+	if len(items) != 1 || items[0].State != credential.Failed || items[0].Reason == "later" {
 		t.Errorf("the first cascade has %+v, want its survivor as it reported it", items)
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+first.ID.String()+"/waive", i.operator,

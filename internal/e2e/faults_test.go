@@ -328,7 +328,7 @@ func TestAPI_Returns503WithoutPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	for _, path := range []string{"/scim/v2/Users", "/v1/credentials", "/v1/tenants", "/v1/principals/4a3ec2c4-a334-4ead-a709-306d3154f984/standing", "/readyz"} {
+	for _, path := range []string{"/scim/v2/Users", "/v1/credentials", "/v1/tenants", "/v1/principals/4a3ec2c4-a334-4ead-a709-306d3154f984/access", "/readyz"} {
 		recorder := serve(a, "GET", path, "leaver_scim_x")
 		if recorder.Code != http.StatusServiceUnavailable {
 			t.Errorf("%s answered %d, want 503", path, recorder.Code)

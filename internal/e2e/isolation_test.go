@@ -27,7 +27,7 @@ func TestRegister_HoldsUpNoDeactivation(t *testing.T) {
 	agent := i.createAgent("ada-bot", ada)
 	for _, sql := range []string{
 		`create function wait_for_test() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(1); return new; end $$`,
-		`create trigger wait_for_test before insert on inventory for each row execute function wait_for_test()`,
+		`create trigger wait_for_test before insert on credentials for each row execute function wait_for_test()`,
 	} {
 		i.sql(sql)
 	}
@@ -76,7 +76,7 @@ func TestImport_InvalidLocksNothing(t *testing.T) {
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
 	i.sql(`create function no_insert() returns trigger language plpgsql as $$ begin raise exception 'inserted'; end $$`)
-	i.sql(`create trigger no_insert before insert on inventory for each row execute function no_insert()`)
+	i.sql(`create trigger no_insert before insert on credentials for each row execute function no_insert()`)
 	line := fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":"k%%d"}`, ada)
 	body := "{}\n" + fmt.Sprintf(line, 1) + "\n" + fmt.Sprintf(line, 2) + "\n" + fmt.Sprintf(line, 2)
 	status, raw := i.ndjson(body)
@@ -125,10 +125,10 @@ func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 	agent := i.createAgent("bot", group)
 	i.crowdOfRestricted(group, 5000)
 	ask := func() map[string]any {
-		return i.must("GET", "/v1/principals/"+agent+"/standing", i.platform, "")
+		return i.must("GET", "/v1/principals/"+agent+"/access", i.platform, "")
 	}
-	if s := ask(); s["standing"] != "active" {
-		t.Errorf("with one active member the agent's standing is %v, want active", s)
+	if s := ask(); s["status"] != "active" {
+		t.Errorf("with one active member the agent's status is %v, want active", s)
 	}
 	var walked int
 	if err := i.connect().QueryRow(t.Context(), `
@@ -137,8 +137,8 @@ func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 	}
 	// The marks follow deactivations, reactivations and edges that are added later.
 	i.deactivate(boss)
-	if s := ask(); s["standing"] == "active" {
-		t.Errorf("without an active member the agent's standing is %v", s)
+	if s := ask(); s["status"] == "active" {
+		t.Errorf("without an active member the agent's status is %v", s)
 	}
 	i.must("PATCH", "/scim/v2/Users/"+boss, i.scim, patchActive("true"))
 	i.deactivate(boss)

@@ -217,8 +217,8 @@ func TestRotation_WithoutProofOfPossessionMakesNothing(t *testing.T) {
 			if result, err := i.attempt(mallory, id); err == nil {
 				t.Errorf("the attempt returned %+v, want an error", result)
 			}
-			if i.state(id) != "survivor" {
-				t.Errorf("the item is %s, want survivor", i.state(id))
+			if i.state(id) != "failed" {
+				t.Errorf("the item is %s, want failed", i.state(id))
 			}
 			if made := d.successors(role); len(made) != 0 || len(d.published) != 0 {
 				t.Errorf("logins %v were created and %d published without proof of possession", made, len(d.published))
@@ -322,7 +322,7 @@ func TestRegister_BetweenTwoAttemptsIsRefused(t *testing.T) {
 	hers := i.holdAccount(ada, role, old, "")
 	i.deactivate(ada)
 	event := i.cascades(ada)[0].ID
-	i.sql(`update inventory set state = 'ending', event_id = $2 where id = $1`, hers, event)
+	i.sql(`update credentials set state = 'ending', event_id = $2 where id = $1`, hers, event)
 	i.sql(`insert into evidence (tenant_id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome)
 		values ($1, $2, $3, 'w', 'r', 'a', 1, 'revoke', 'failed')`, i.tenant.ID, hers, event)
 	body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`, bob, role, old)
@@ -493,8 +493,8 @@ func TestVerify_CredentialSeenAliveIsNotRevoked(t *testing.T) {
 		return false
 	})
 	i.deactivate(ada)
-	if c := i.closed(ada); c.Outcome != "failed" || i.state(hers) != "survivor" {
-		t.Errorf("cascade %+v, item %s; want failed and survivor", c, i.state(hers))
+	if c := i.closed(ada); c.Outcome != "failed" || i.state(hers) != "failed" {
+		t.Errorf("cascade %+v, item %s; want both failed", c, i.state(hers))
 	}
 }
 
@@ -514,7 +514,7 @@ func TestDiscover_KeepsConcurrentFailure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), `update inventory set state = 'survivor', reason = 'refused' where id = $1`, hers); err != nil {
+	if _, err := tx.Exec(t.Context(), `update credentials set state = 'failed', reason = 'refused' where id = $1`, hers); err != nil {
 		t.Fatal(err)
 	}
 	found := make(chan []cascade.Item, 1)
@@ -530,15 +530,15 @@ func TestDiscover_KeepsConcurrentFailure(t *testing.T) {
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if held := <-found; len(held) != 0 || i.state(hers) != "survivor" {
+	if held := <-found; len(held) != 0 || i.state(hers) != "failed" {
 		t.Errorf("found %v, and the item is %s; want none, and survivor", held, i.state(hers))
 	}
 	// An item that is still ending when the cascade closes becomes a survivor.
-	i.sql(`update inventory set state = 'ending' where id = '` + hers + `'`)
+	i.sql(`update credentials set state = 'ending' where id = '` + hers + `'`)
 	if _, err := i.app.Cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, false); err != nil {
 		t.Fatal(err)
 	}
-	if i.state(hers) != "survivor" {
-		t.Errorf("the item of a closed cascade is %s, want survivor", i.state(hers))
+	if i.state(hers) != "failed" {
+		t.Errorf("the item of a closed cascade is %s, want failed", i.state(hers))
 	}
 }

@@ -72,7 +72,7 @@ func TestWaiver_OfMoverSurvivorExpires(t *testing.T) {
 		t.Errorf("after the re-run: %+v, the key %s; want completed and still waived", c, i.state(items[0]))
 	}
 	p.interceptWith(nil)
-	i.sql(`update inventory set waived_until = now() - interval '1 minute' where id = $1`, items[0])
+	i.sql(`update credentials set waived_until = now() - interval '1 minute' where id = $1`, items[0])
 	if found := i.reconcile(); found.Waivers != 1 {
 		t.Errorf("the reconciler found %+v; want one expired waiver", found)
 	}

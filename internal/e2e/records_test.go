@@ -36,7 +36,7 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 	i := installAPI(t)
 	p := newIDP(t)
 	schema := `{"resourceType":"User","schema":{"id":"urn:example:1.0:User","name":"Claims","description":"x","attributes":[{"name":"team","type":"string","multiValued":false,"description":"x","required":false,"caseExact":false,"mutability":"readWrite","returned":"default","uniqueness":"none"}]}}`
-	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":10}`)
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdLeavers":10}`)
 	token := i.must("POST", "/v1/tenants/acme/tokens", i.operator, `{"class":"scim","description":"a new IdP"}`)
 	i.raw("DELETE", "/v1/tenants/acme/tokens/"+token["id"].(string), i.operator, "")
 	issuer := i.addIssuer(p, "leaver", "scim", `["sub=x"]`)
@@ -59,7 +59,7 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 	}
 	for _, a := range acts {
 		if a["verb"] == "tenant.configure" {
-			if before, after := a["before"].(map[string]any), a["after"].(map[string]any); before["brakeLeavers"] != nil || after["brakeLeavers"] != 10.0 {
+			if before, after := a["before"].(map[string]any), a["after"].(map[string]any); before["thresholdLeavers"] != nil || after["thresholdLeavers"] != 10.0 {
 				t.Errorf("before %v, after %v", before, after)
 			}
 		}
@@ -96,17 +96,17 @@ func TestThreshold_IsLoosenedByAnApproverAlone(t *testing.T) {
 		token, body string
 		want        int
 	}{
-		{i.operator, `{"brakeLeavers":10,"brakeShare":0.5,"brakeWindowSeconds":3600}`, http.StatusOK}, // sets it
-		{i.operator, `{"brakeLeavers":0}`, http.StatusForbidden},
-		{i.operator, `{"brakeLeavers":11}`, http.StatusForbidden},
-		{i.operator, `{"brakeShare":0}`, http.StatusForbidden},
-		{i.operator, `{"brakeShare":0.6}`, http.StatusForbidden},
-		{i.operator, `{"brakeWindowSeconds":60}`, http.StatusForbidden},
-		{i.operator, `{"brakeLeavers":5,"brakeShare":0.4,"brakeWindowSeconds":7200,"profile":"okta"}`, http.StatusOK}, // tightens it
+		{i.operator, `{"thresholdLeavers":10,"thresholdShare":0.5,"thresholdWindowSeconds":3600}`, http.StatusOK}, // sets it
+		{i.operator, `{"thresholdLeavers":0}`, http.StatusForbidden},
+		{i.operator, `{"thresholdLeavers":11}`, http.StatusForbidden},
+		{i.operator, `{"thresholdShare":0}`, http.StatusForbidden},
+		{i.operator, `{"thresholdShare":0.6}`, http.StatusForbidden},
+		{i.operator, `{"thresholdWindowSeconds":60}`, http.StatusForbidden},
+		{i.operator, `{"thresholdLeavers":5,"thresholdShare":0.4,"thresholdWindowSeconds":7200,"profile":"okta"}`, http.StatusOK}, // tightens it
 		{approver, `{"profile":"default"}`, http.StatusForbidden},
-		{approver, `{"brakeLeavers":0,"brakeShare":0,"brakeWindowSeconds":60}`, http.StatusOK},
-		{i.scim, `{"brakeLeavers":1}`, http.StatusUnauthorized},
-		{i.platform, `{"brakeLeavers":1}`, http.StatusUnauthorized},
+		{approver, `{"thresholdLeavers":0,"thresholdShare":0,"thresholdWindowSeconds":60}`, http.StatusOK},
+		{i.scim, `{"thresholdLeavers":1}`, http.StatusUnauthorized},
+		{i.platform, `{"thresholdLeavers":1}`, http.StatusUnauthorized},
 	} {
 		if status, answer := i.call("PATCH", "/v1/tenants/acme", c.token, c.body); status != c.want {
 			t.Errorf("%d: %s answered %d %v, want %d", n, c.body, status, answer, c.want)
@@ -128,7 +128,7 @@ func TestApprovers_AreOutOfOperatorsReach(t *testing.T) {
 	if status, _ := i.raw("DELETE", "/v1/operator-tokens/"+of.ID.String(), i.operator, ""); status != http.StatusNotFound {
 		t.Errorf("revoking an approver's token was answered %d, want 404", status)
 	}
-	if status, _ := i.call("POST", "/v1/tenants/acme/brakes/release", secret, `{"reason":"x"}`); status != http.StatusConflict { // no deactivation is held
+	if status, _ := i.call("POST", "/v1/tenants/acme/holds/approve", secret, `{"reason":"x"}`); status != http.StatusConflict { // no deactivation is held
 		t.Errorf("the approver was answered %d, want 409", status)
 	}
 	if err := i.app.Auth().Revoke(t.Context(), uuid.Nil, of.ID, auth.ClassApprover); err != nil {
@@ -162,7 +162,7 @@ func TestHistory_NamesWhoRegisteredAndReleased(t *testing.T) {
 	if status, _ := i.raw("DELETE", "/v1/credentials/"+id, i.platform, ""); status != http.StatusNoContent {
 		t.Fatal(status)
 	}
-	item := i.must("GET", "/v1/tenants/acme/inventory/"+id, i.operator, "")
+	item := i.must("GET", "/v1/tenants/acme/credentials/"+id, i.operator, "")
 	history := item["history"].([]any)
 	if len(history) != 2 {
 		t.Fatalf("history: %v", history)
@@ -184,10 +184,10 @@ func TestExpires_IsTakenOfShortLivedTokensOnly(t *testing.T) {
 		want          string
 	}{
 		"a token, within hours":     {"access_token", "3 hours", "expiring"},
-		"a token, in days":          {"access_token", "3 days", "survivor"},
-		"a token, at no known time": {"access_token", "", "survivor"},
-		"a key":                     {"api_key", "1 hour", "survivor"},
-		"an account":                {"service_account", "1 hour", "survivor"},
+		"a token, in days":          {"access_token", "3 days", "failed"},
+		"a token, at no known time": {"access_token", "", "failed"},
+		"a key":                     {"api_key", "1 hour", "failed"},
+		"an account":                {"service_account", "1 hour", "failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlatform(t)
@@ -202,7 +202,7 @@ func TestExpires_IsTakenOfShortLivedTokensOnly(t *testing.T) {
 			p.issue("x")
 			id := i.must("POST", "/v1/credentials", i.platform, fmt.Sprintf(`{"principalId":%q,"kind":%q,"connector":"platform","reference":"x"}`, ada, c.kind))["id"].(string)
 			if c.expires != "" {
-				i.sql(`update inventory set expires_at = now() + $2::interval where id = $1`, id, c.expires)
+				i.sql(`update credentials set expires_at = now() + $2::interval where id = $1`, id, c.expires)
 			}
 			i.deactivate(ada)
 			i.closed(ada)
@@ -223,17 +223,17 @@ func TestExpiring_IsProbedOnceItsExpiryHasPassed(t *testing.T) {
 	event := i.cascades(ada)[0].ID
 	state := func(reference, kind, state string) string {
 		id := uuid.NewString()
-		i.sql(`insert into inventory (tenant_id, id, principal_id, kind, connector, reference, state, event_id, expires_at, issued_at)
+		i.sql(`insert into credentials (tenant_id, id, principal_id, kind, connector, reference, state, event_id, expires_at, issued_at)
 			values ($1, $2, $3, $4, 'platform', $5, $6, $7, now() - interval '1 minute', now())`, i.tenant.ID, id, ada, kind, reference, state, event)
 		return id
 	}
 	p.issue("alive")
 	alive, dead := state("alive", "session", "expiring"), state("dead", "session", "expiring")
-	unseen, account := state("unseen", "session", "survivor"), state("account", "service_account", "survivor")
+	unseen, account := state("unseen", "session", "failed"), state("account", "service_account", "failed")
 	for range 2 {
 		i.probeExpired("platform")
 	}
-	for id, want := range map[string]string{alive: "survivor", dead: "expiring", unseen: "survivor", account: "survivor"} {
+	for id, want := range map[string]string{alive: "failed", dead: "expiring", unseen: "failed", account: "failed"} {
 		if got := i.state(id); got != want {
 			t.Errorf("the item is %s, want %s", got, want)
 		}
@@ -252,7 +252,7 @@ func TestSecrets_AreErasedOnceNothingNeedsThem(t *testing.T) {
 	i.verifies(ada, hers)
 	var kept int
 	if err := i.connect().QueryRow(t.Context(), `
-		select (select count(*) from inventory where id = $1 and secret is not null) + (select count(*) from rotations where new_secret is not null)`, hers).Scan(&kept); err != nil || kept != 0 {
+		select (select count(*) from credentials where id = $1 and secret is not null) + (select count(*) from rotations where new_secret is not null)`, hers).Scan(&kept); err != nil || kept != 0 {
 		t.Errorf("%d secrets are stored (%v), want none", kept, err)
 	}
 }

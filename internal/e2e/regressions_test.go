@@ -72,7 +72,7 @@ var bugs = []struct {
 			return false
 		})
 		i.deactivate(ada)
-		if c := i.closed(ada); c.Outcome != "failed" || c.Survivors != 1 || i.state(key) != "survivor" {
+		if c := i.closed(ada); c.Outcome != "failed" || c.Survivors != 1 || i.state(key) != "failed" {
 			t.Errorf("cascade %+v, key %s; want failed with a survivor", c, i.state(key))
 		}
 	}},

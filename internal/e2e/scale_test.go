@@ -86,11 +86,11 @@ func TestCascade_ReadsInventoryByIndex(t *testing.T) {
 	i.sql(`with others as (
 		  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
 		  select $1, gen_random_uuid(), 'User', 'other' || n, true, '{}', now(), now() from generate_series(1, 2000) n returning id)
-		insert into inventory (tenant_id, id, principal_id, kind, connector, reference, issued_at)
+		insert into credentials (tenant_id, id, principal_id, kind, connector, reference, issued_at)
 		select $1, gen_random_uuid(), id, 'api_key', 'platform', id || '-' || n, now() from others, generate_series(1, 10) n`, i.tenant.ID)
 	i.sql(`analyze`)
 	read := func() (rows int) {
-		if err := i.connect().QueryRow(t.Context(), `select seq_tup_read from pg_stat_user_tables where relname = 'inventory'`).Scan(&rows); err != nil {
+		if err := i.connect().QueryRow(t.Context(), `select seq_tup_read from pg_stat_user_tables where relname = 'credentials'`).Scan(&rows); err != nil {
 			t.Fatal(err)
 		}
 		return rows
@@ -103,6 +103,6 @@ func TestCascade_ReadsInventoryByIndex(t *testing.T) {
 	i.stopWork()
 	i.app.DB.Close() // sessions report their scans when they end
 	if n := read() - before; n >= 20000 {
-		t.Errorf("%d rows of the inventory were read without an index", n)
+		t.Errorf("%d rows of credentials were read without an index", n)
 	}
 }

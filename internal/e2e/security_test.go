@@ -36,9 +36,9 @@ func (i *installation) routes() []route {
 
 // tenantTables are the tables in which every row belongs to a tenant.
 var tenantTables = []string{
-	"resources", "edges", "restrictions", "lifecycle_events", "inventory", "evidence", "acts",
-	"changes", "unique_values", "tenant_schemas", "issuers", "inventory_states", "unbound", "rotations", "rotation_holders", "brakes",
-	"mappings", "computations", "computed_groups", "entitlements", "entitlement_changes", "streams", "signals", "received_tokens", "invalidations",
+	"resources", "edges", "restrictions", "lifecycle_events", "credentials", "evidence", "acts",
+	"changes", "unique_values", "tenant_schemas", "issuers", "credential_states", "unmanaged", "rotations", "rotation_holders", "holds",
+	"mappings", "evaluations", "group_snapshots", "entitlements", "entitlement_changes", "streams", "signals", "received_tokens", "invalidations",
 }
 
 // open are the routes that need no token.
@@ -241,7 +241,7 @@ func TestSecrets_LeakNowhere(t *testing.T) {
 	}
 	found := map[string]string{"logs": i.logs.String(), "history": i.history(c.WorkflowID), "database": i.dump()}
 	for _, path := range []string{
-		"/v1/credentials?principal=" + ada, "/v1/tenants/acme/inventory", "/v1/tenants/acme/cascades/" + c.ID.String(),
+		"/v1/credentials?principal=" + ada, "/v1/tenants/acme/credentials", "/v1/tenants/acme/cascades/" + c.ID.String(),
 		"/v1/tenants/acme/cascades/" + c.ID.String() + "/evidence", "/scim/v2/Users/" + ada, "/scim/v2/Users",
 	} {
 		token := i.operator

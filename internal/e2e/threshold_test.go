@@ -15,7 +15,7 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// approver issues an approver's token, which may only release brakes and loosen thresholds.
+// approver issues an approver's token, which may only release holds and loosen thresholds.
 func (i *installation) approver() string {
 	i.t.Helper()
 	return i.token(uuid.Nil, auth.ClassApprover)
@@ -40,10 +40,10 @@ func TestThreshold_HoldsMassDeactivationUntilApproved(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	d := i.newCRM()
-	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":2,"brakeWindowSeconds":3600}`)
-	release := "/v1/tenants/acme/brakes/release"
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdLeavers":2,"thresholdWindowSeconds":3600}`)
+	release := "/v1/tenants/acme/holds/approve"
 	if status, _ := i.call("POST", release, i.approver(), `{"reason":"x"}`); status != http.StatusConflict {
-		t.Errorf("releasing a brake that is not held answered %d, want 409", status)
+		t.Errorf("releasing a hold that is not held answered %d, want 409", status)
 	}
 	var people, tokens, accounts, roles, passwords []string
 	for _, name := range []string{"a", "b", "c"} {
@@ -66,7 +66,7 @@ func TestThreshold_HoldsMassDeactivationUntilApproved(t *testing.T) {
 			return i.state(tokens[n]) == "verified" && !d.logsIn(roles[n], passwords[n])
 		})
 		if got := i.state(accounts[n]); got != "ending" {
-			t.Errorf("the account is %s while the brake is held, want ending", got)
+			t.Errorf("the account is %s while the hold is held, want ending", got)
 		}
 		// The block is reversible.
 		d.exec("alter role " + roles[n] + " login")
@@ -74,14 +74,14 @@ func TestThreshold_HoldsMassDeactivationUntilApproved(t *testing.T) {
 			t.Error("the account cannot log in with its password after it is unblocked")
 		}
 	}
-	brakes := i.must("GET", "/v1/tenants/acme/brakes", i.operator, "")["items"].([]any)
-	if len(brakes) != 1 || brakes[0].(map[string]any)["heldCascades"] != 3.0 {
-		t.Errorf("brakes %v; want one that holds 3 cascades", brakes)
+	holds := i.must("GET", "/v1/tenants/acme/holds", i.operator, "")["items"].([]any)
+	if len(holds) != 1 || holds[0].(map[string]any)["heldCascades"] != 3.0 {
+		t.Errorf("holds %v; want one that holds 3 cascades", holds)
 	}
 	if status, _ := i.call("POST", release, i.operator, `{"reason":"x"}`); status != http.StatusUnauthorized {
 		t.Errorf("a release by an operator answered %d, want 401", status)
 	}
-	if status, _ := i.call("GET", "/v1/tenants/acme/brakes", i.approver(), ""); status != http.StatusUnauthorized {
+	if status, _ := i.call("GET", "/v1/tenants/acme/holds", i.approver(), ""); status != http.StatusUnauthorized {
 		t.Errorf("an approver's token opened an operator's route: %d", status)
 	}
 	if got := i.must("POST", release, i.approver(), `{"reason":"layoffs, HR-12"}`)["told"]; got != 3.0 {
@@ -102,7 +102,7 @@ func TestThreshold_HoldsMassDeactivationUntilApproved(t *testing.T) {
 
 func TestThreshold_ShareIsOfActiveUsers(t *testing.T) {
 	i := installAPI(t)
-	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeShare":0.5}`)
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdShare":0.5}`)
 	var people []string
 	for _, name := range strings.Split("abcdefghijkl", "") {
 		people = append(people, i.createUser(name+"@example.com"))
@@ -165,7 +165,7 @@ func TestThreshold_HoldsRerunOfTerminatedCascade(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
-	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"brakeLeavers":1,"brakeWindowSeconds":60}`)
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdLeavers":1,"thresholdWindowSeconds":60}`)
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	role, password := d.account()
 	id := i.holdAccount(ada, role, password, "")
@@ -176,21 +176,21 @@ func TestThreshold_HoldsRerunOfTerminatedCascade(t *testing.T) {
 	cascade := i.cascades(ada)[0]
 	// Before the re-run, the window has passed and the threshold is disabled.
 	i.sql(`update lifecycle_events set created_at = created_at - interval '1 hour'`)
-	i.must("PATCH", "/v1/tenants/acme", i.token(uuid.Nil, auth.ClassApprover), `{"brakeLeavers":0}`)
+	i.must("PATCH", "/v1/tenants/acme", i.token(uuid.Nil, auth.ClassApprover), `{"thresholdLeavers":0}`)
 	if err := i.app.Temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "impatience"); err != nil {
 		t.Fatal(err)
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/rerun", i.operator, `{"reason":"impatience"}`)
 	i.hasState(ada, "held")
 	// A signal from Temporal's UI does not release it either.
-	if err := i.app.Temporal.SignalWorkflow(t.Context(), cascade.WorkflowID, "", workflows.SignalRelease, nil); err != nil {
+	if err := i.app.Temporal.SignalWorkflow(t.Context(), cascade.WorkflowID, "", workflows.SignalApprove, nil); err != nil {
 		t.Fatal(err)
 	}
 	stacktest.Eventually(t, 20*time.Second, "the block", func() bool { return !d.logsIn(role, password) })
 	if got := i.state(id); got != "ending" {
 		t.Errorf("the account is %s, want ending", got)
 	}
-	i.must("POST", "/v1/tenants/acme/brakes/release", i.approver(), `{"reason":"it is meant"}`)
+	i.must("POST", "/v1/tenants/acme/holds/approve", i.approver(), `{"reason":"it is meant"}`)
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(id) != "verified" {
 		t.Errorf("cascade %+v, account %s; want completed and verified", c, i.state(id))
 	}

@@ -86,7 +86,7 @@ func TestCascade_WaitingShowsLastAnswer(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
-		c.Policy.Look, c.Policy.MaximumInterval = 500*time.Millisecond, 2*time.Second
+		c.Policy.ProgressInterval, c.Policy.MaximumInterval = 500*time.Millisecond, 2*time.Second
 	})
 	ada := i.createUser("ada@example.com")
 	i.hold(p, ada, "", "down")
@@ -173,7 +173,7 @@ func TestCascades_ListFiltersByOutcomeConnectorAndTime(t *testing.T) {
 	}; !cmp.Equal(got, want) {
 		t.Errorf("found %v, want %v", got, want)
 	}
-	for _, mistyped := range []string{"cascades?since=yesterday", "cascades?outcome=fail", "inventory?state=dead"} {
+	for _, mistyped := range []string{"cascades?since=yesterday", "cascades?outcome=fail", "credentials?state=dead"} {
 		if status, _ := i.call("GET", "/v1/tenants/acme/"+mistyped, i.operator, ""); status != http.StatusBadRequest {
 			t.Errorf("%s answered %d, want 400", mistyped, status)
 		}

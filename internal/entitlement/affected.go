@@ -36,7 +36,7 @@ func (s *Store) Moved(ctx context.Context, of, group uuid.UUID, all bool, after 
 		select id from (
 		  select coalesce(m.id, c.principal_id) id
 		    from members m
-		    full join (select principal_id, direct from computed_groups where tenant_id = $1
+		    full join (select principal_id, direct from group_snapshots where tenant_id = $1
 		      and group_id = $2) c on c.principal_id = m.id
 		   where $3 or m.id is null or c.principal_id is null or m.direct <> c.direct
 		  union
@@ -95,7 +95,7 @@ func (s *Store) Clear(ctx context.Context, of, cause uuid.UUID, newest int64) er
 // they do not have, for example after a waiver has lapsed or a synchronization was missed.
 func (s *Store) Unentitled(ctx context.Context, of, after uuid.UUID, limit int) ([]uuid.UUID, error) {
 	return s.page(ctx, of, `
-		select distinct i.principal_id from inventory i
+		select distinct i.principal_id from credentials i
 		 where i.tenant_id = $1 and i.state = 'live' and i.entitlement ~ '^(team|role|scope):.' and i.principal_id > $2
 		   and exists (select 1 from mappings where tenant_id = $1)
 		   and not exists (select 1 from entitlements e where e.tenant_id = $1 and e.principal_id = i.principal_id

@@ -170,7 +170,7 @@ func (s *Store) diffPage(ctx context.Context, of uuid.UUID, rules *mapping.Rules
 			return err
 		}
 		granted, err := namesOf(ctx, tx, `
-			select principal_id, entitlement from inventory
+			select principal_id, entitlement from credentials
 			 where tenant_id = $1 and principal_id = any ($2) and state = 'live'
 			   and entitlement ~ '^(team|role|scope):.'`, of, ids)
 		if err != nil {

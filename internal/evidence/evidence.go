@@ -86,8 +86,8 @@ func (s *Store) SawAlive(ctx context.Context, tenant, item, event uuid.UUID, ofA
 		select exists (select 1 from evidence
 		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-before' and outcome = 'alive')
 		or $4 and exists (
-		  select 1 from inventory i
-		    join inventory o on o.tenant_id = i.tenant_id and o.connector = i.connector
+		  select 1 from credentials i
+		    join credentials o on o.tenant_id = i.tenant_id and o.connector = i.connector
 		     and o.kind = i.kind and o.reference = i.reference
 		    join evidence e on e.tenant_id = o.tenant_id and e.item_id = o.id
 		     and e.step = 'probe-before' and e.outcome = 'alive' and e.at > now() - interval '1 day'

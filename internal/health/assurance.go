@@ -1,4 +1,4 @@
-// Package assurance stores the results of the reconciler and of the nightly self-test (drill), and reads
+// Package health stores the results of the reconciler and of the nightly self-test (drill), and reads
 // the health of the installation for alerts.
 package health
 
@@ -38,7 +38,7 @@ func (s *Store) Record(ctx context.Context, kind Kind, passed bool, result any) 
 		return fmt.Errorf("encode the result: %w", err)
 	}
 	err = database.Exec(ctx, s.db, uuid.Nil,
-		`insert into assurances (kind, passed, result) values ($1, $2, $3)`, kind, passed, encoded)
+		`insert into self_tests (kind, passed, result) values ($1, $2, $3)`, kind, passed, encoded)
 	if err != nil {
 		return fmt.Errorf("store the result of a %s run: %w", kind, err)
 	}
@@ -50,16 +50,16 @@ type Health struct {
 	Unstarted int64 // events without a workflow after a minute
 	Survivors int64
 	Waived    int64
-	Unbound   int64
-	Brakes    int64 // tenants with cascades that are held for approval
+	Unmanaged int64
+	Holds     int64 // tenants with cascades that are held for approval
 	// Invalidations and Signals are the ages of the oldest change that has not been evaluated and of
 	// the oldest undelivered signal, in seconds.
 	Invalidations, Signals float64
 	Running                int64   // cascades that are open and not held
 	Oldest                 float64 // age of the oldest of them, in seconds
-	Unbegun                int64   // started over a minute ago, but not run by a worker
+	NotBegun               int64   // started over a minute ago, but not run by a worker
 	Stalled                float64 // longest time without progress of one of them, in seconds
-	Unasked                int64   // failed because the discovery of a connector failed
+	NotAsked               int64   // failed because the discovery of a connector failed
 	// Scheduled is when each kind of run that is scheduled was first scheduled.
 	Scheduled map[Kind]time.Time
 	// Passed and Failed are when each kind of run last passed and last failed, if it did.
@@ -71,14 +71,14 @@ func (s *Store) Read(ctx context.Context) (Health, error) {
 	h := Health{Scheduled: make(map[Kind]time.Time), Passed: make(map[Kind]time.Time), Failed: make(map[Kind]time.Time)}
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `
-			select h.unstarted, h.survivors, h.waived, h.unbound, h.brakes, w.invalidations, w.signals,
+			select h.unstarted, h.survivors, h.waived, h.unmanaged, h.holds, w.invalidations, w.signals,
 			       r.running, r.oldest, r.unbegun, r.stalled, r.unasked
 			  from installation_health() h, waiting_health() w, running_health() r`).
-			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unbound, &h.Brakes, &h.Invalidations, &h.Signals,
-				&h.Running, &h.Oldest, &h.Unbegun, &h.Stalled, &h.Unasked); err != nil {
+			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unmanaged, &h.Holds, &h.Invalidations, &h.Signals,
+				&h.Running, &h.Oldest, &h.NotBegun, &h.Stalled, &h.NotAsked); err != nil {
 			return err
 		}
-		scheduled, err := tx.Query(ctx, `select kind, since from assurance_schedules`)
+		scheduled, err := tx.Query(ctx, `select kind, since from self_test_schedules`)
 		if err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func (s *Store) Read(ctx context.Context) (Health, error) {
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `select kind, passed, max(at) from assurances group by kind, passed`)
+		rows, err := tx.Query(ctx, `select kind, passed, max(at) from self_tests group by kind, passed`)
 		if err != nil {
 			return err
 		}
@@ -119,8 +119,8 @@ func Schedule(ctx context.Context, conn *pgx.Conn, kinds ...Kind) error {
 		names[i] = string(k)
 	}
 	_, err := conn.Exec(ctx, `
-		with gone as (delete from assurance_schedules where kind <> all ($1))
-		insert into assurance_schedules (kind) select unnest($1::text[]) on conflict do nothing`, names)
+		with gone as (delete from self_test_schedules where kind <> all ($1))
+		insert into self_test_schedules (kind) select unnest($1::text[]) on conflict do nothing`, names)
 	if err != nil {
 		return fmt.Errorf("store the scheduled kinds of runs: %w", err)
 	}

@@ -15,9 +15,9 @@ const scrapeTimeout = 5 * time.Second
 type collector struct {
 	store *Store
 
-	up, unstarted, survivors, waived, unbound, brakes, invalidations, signals *prometheus.Desc
-	running, oldest, unbegun, stalled, unasked                                *prometheus.Desc
-	scheduled, passed, failed                                                 *prometheus.Desc
+	up, unstarted, survivors, waived, unmanaged, holds, invalidations, signals *prometheus.Desc
+	running, oldest, unbegun, stalled, unasked                                 *prometheus.Desc
+	scheduled, passed, failed                                                  *prometheus.Desc
 }
 
 // NewCollector returns the collector of the store's health.
@@ -32,10 +32,10 @@ func NewCollector(store *Store) prometheus.Collector {
 			"Number of lifecycle events older than a minute for which no workflow was started."),
 		survivors: gauge("survivors", "Number of credentials and scheduled runs that a cascade failed to end."),
 		waived:    gauge("waived", "Number of unrevoked credentials and scheduled runs with a valid waiver."),
-		unbound:   gauge("unbound", "Number of credentials that connectors found and that are not registered."),
-		brakes: gauge("brakes_held",
+		unmanaged: gauge("unmanaged", "Number of credentials that connectors found and that are not registered."),
+		holds: gauge("holds_open",
 			"Number of tenants with cascades that a deactivation threshold holds for approval."),
-		invalidations: gauge("entitlements_uncomputed_seconds",
+		invalidations: gauge("entitlements_stale_seconds",
 			"Age of the oldest change of groups, attributes or rules that has not been evaluated."),
 		signals: gauge("signals_waiting_seconds", "Age of the oldest undelivered security event of an enabled stream."),
 		running: gauge("cascades_running", "Number of cascades that are open and not held by a deactivation threshold."),
@@ -45,10 +45,10 @@ func NewCollector(store *Store) prometheus.Collector {
 			"Number of cascades that were started over a minute ago and that no worker has taken up."),
 		stalled: gauge("cascade_stalled_seconds", "Longest time for which an open cascade has made no progress."),
 		unasked: gauge("cascades_unasked", "Number of failed cascades for which the discovery of a connector failed."),
-		scheduled: gauge("assurance_scheduled_timestamp_seconds",
+		scheduled: gauge("self_test_scheduled_timestamp_seconds",
 			"Time at which the reconciler or the drill was first scheduled.", "kind"),
-		passed: gauge("assurance_passed_timestamp_seconds", "Time at which the reconciler or the drill last passed.", "kind"),
-		failed: gauge("assurance_failed_timestamp_seconds", "Time at which the reconciler or the drill last failed.", "kind"),
+		passed: gauge("self_test_passed_timestamp_seconds", "Time at which the reconciler or the drill last passed.", "kind"),
+		failed: gauge("self_test_failed_timestamp_seconds", "Time at which the reconciler or the drill last failed.", "kind"),
 	}
 }
 
@@ -71,15 +71,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	tell(c.unstarted, float64(h.Unstarted))
 	tell(c.survivors, float64(h.Survivors))
 	tell(c.waived, float64(h.Waived))
-	tell(c.unbound, float64(h.Unbound))
-	tell(c.brakes, float64(h.Brakes))
+	tell(c.unmanaged, float64(h.Unmanaged))
+	tell(c.holds, float64(h.Holds))
 	tell(c.invalidations, h.Invalidations)
 	tell(c.signals, h.Signals)
 	tell(c.running, float64(h.Running))
 	tell(c.oldest, h.Oldest)
-	tell(c.unbegun, float64(h.Unbegun))
+	tell(c.unbegun, float64(h.NotBegun))
 	tell(c.stalled, h.Stalled)
-	tell(c.unasked, float64(h.Unasked))
+	tell(c.unasked, float64(h.NotAsked))
 	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{
 		c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed,
 	} {

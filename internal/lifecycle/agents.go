@@ -126,7 +126,7 @@ const endingSQL = `
 // Settle applies the tenant's policy to the agents that have no active owner other than the
 // leaver: it hands them over to the leaver's manager, with a mover event for each, or
 // suspends them in the leaver's cascade. It can be repeated.
-func (w *Writer) Settle(
+func (w *Writer) SettleAgents(
 	ctx context.Context, tenant, principal, event uuid.UUID,
 ) (handedOver, suspended []uuid.UUID, err error) {
 	var s settled

@@ -18,9 +18,9 @@ const (
 	startDeadline = 250 * time.Millisecond
 	// maxConcurrentStarts bounds the number of concurrent starts.
 	maxConcurrentStarts = 16
-	// maxSenderStarts bounds how many events of one sender are started here per second.
+	// maxSenderStarts bounds how many events of one actor are started here per second.
 	// SCIM writes can arrive faster than workflows start; the relay starts the rest, round
-	// robin over the senders.
+	// robin over the actors.
 	maxSenderStarts = 8
 )
 
@@ -28,31 +28,31 @@ const (
 type starts struct {
 	mu      sync.Mutex
 	all     int
-	senders map[sender]int // starts in this second
+	actors  map[actor]int // starts in this second
 	second  int64
 	running sync.WaitGroup
 }
 
-// sender is the actor of an event within its tenant.
-type sender struct {
+// actor is the actor of an event within its tenant.
+type actor struct {
 	tenant uuid.UUID
 	actor  string
 }
 
-func newStarts() *starts { return &starts{senders: make(map[sender]int)} }
+func newStarts() *starts { return &starts{actors: make(map[actor]int)} }
 
-func (s *starts) take(of sender) bool {
+func (s *starts) take(of actor) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now().Unix(); now != s.second {
 		s.second = now
-		clear(s.senders)
+		clear(s.actors)
 	}
-	if s.all >= maxConcurrentStarts || s.senders[of] >= maxSenderStarts {
+	if s.all >= maxConcurrentStarts || s.actors[of] >= maxSenderStarts {
 		return false
 	}
 	s.all++
-	s.senders[of]++
+	s.actors[of]++
 	return true
 }
 
@@ -96,7 +96,7 @@ func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 }
 
 func (w *Writer) start(ctx context.Context, event Event) {
-	if !w.starts.take(sender{event.Tenant, event.Actor}) {
+	if !w.starts.take(actor{event.Tenant, event.Actor}) {
 		return
 	}
 	defer w.starts.give()

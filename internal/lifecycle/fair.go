@@ -31,16 +31,16 @@ type due struct {
 // actor and period. At most maxRunning leavers of one actor run at a time; the others stay
 // in the outbox, and not in Temporal's queues ahead of other actors' leavers. running counts
 // the cascades in progress.
-func choose(waiting []due, running map[sender]int, maxRunning, batch int) []due {
+func choose(waiting []due, running map[actor]int, maxRunning, batch int) []due {
 	type queue struct {
 		leaver bool
-		sender sender
+		actor  actor
 		period int64
 	}
 	slices.SortFunc(waiting, func(a, b due) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	turns := make(map[queue]int)
 	for i, d := range waiting {
-		q := queue{d.Leaver, sender{d.Tenant, d.Actor}, d.Period}
+		q := queue{d.Leaver, actor{d.Tenant, d.Actor}, d.Period}
 		turns[q]++
 		waiting[i].turn = turns[q]
 	}
@@ -53,10 +53,10 @@ func choose(waiting []due, running map[sender]int, maxRunning, batch int) []due 
 		}
 		return cmp.Compare(a.turn, b.turn)
 	})
-	admitted := make(map[sender]int)
+	admitted := make(map[actor]int)
 	var chosen []due
 	for _, d := range waiting {
-		of := sender{d.Tenant, d.Actor}
+		of := actor{d.Tenant, d.Actor}
 		if d.Leaver {
 			if running[of]+admitted[of] >= maxRunning {
 				continue

@@ -32,8 +32,8 @@ func TestSignals_EveryKindAndTrigger(t *testing.T) {
 		TriggerPost: changed, TriggerPut: changed, TriggerPatch: changed, TriggerOperator: changed,
 		TriggerRevocation: changed, TriggerSignal: changed,
 		TriggerExpired: changed, TriggerDrill: changed, TriggerOrphaned: changed, TriggerHandedOver: changed,
-		TriggerDelete: {"delete account-purged", "delete account-purged", "delete account-purged", "delete"},
-		TriggerBound:  silent, TriggerReconcile: silent, TriggerEntitlement: silent, TriggerMapping: silent,
+		TriggerDelete:  {"delete account-purged", "delete account-purged", "delete account-purged", "delete"},
+		TriggerClaimed: silent, TriggerReconcile: silent, TriggerEntitlement: silent, TriggerMapping: silent,
 	}
 	for _, trigger := range Triggers() {
 		expected, ok := want[trigger]
@@ -164,7 +164,7 @@ func TestWorkflowID_ContainsOnlyIDs(t *testing.T) {
 
 func TestChoose_FairQueueing(t *testing.T) {
 	one, two := uuid.New(), uuid.New()
-	// queued returns n events of a sender, in the order of their sequences.
+	// queued returns n events of a actor, in the order of their sequences.
 	sequence := int64(0)
 	queued := func(n int, tenant uuid.UUID, actor string, leaver bool, period int64) (events []due) {
 		for range n {
@@ -178,34 +178,34 @@ func TestChoose_FairQueueing(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		waiting []due
-		running map[sender]int
+		running map[actor]int
 		batch   int
 		want    []int // indexes into waiting
 	}{
 		"nothing is due": {batch: 10},
 		"leavers come before movers": {waiting: slices.Concat(queued(2, one, "idp", false, 1),
 			queued(1, one, "idp", true, 1)), batch: 10, want: []int{2, 0, 1}},
-		"round robin over senders": {waiting: slices.Concat(queued(3, one, "idp", true, 1),
+		"round robin over actors": {waiting: slices.Concat(queued(3, one, "idp", true, 1),
 			queued(1, one, "operator", true, 1)), batch: 2, want: []int{0, 3}},
 		"round robin over tenants": {waiting: slices.Concat(queued(3, one, "idp", true, 1),
 			queued(1, two, "idp", true, 1)), batch: 2, want: []int{0, 3}},
 		"a later period does not wait": {waiting: slices.Concat(queued(3, one, "idp", true, 1),
 			queued(1, one, "idp", true, 9)), batch: 2, want: []int{0, 3}},
-		"a sender's leavers are bounded": {
+		"a actor's leavers are bounded": {
 			waiting: queued(6, one, "idp", true, 1), batch: 10,
 			want: []int{0, 1, 2, 3},
 		},
 		"running leavers count": {
 			waiting: queued(6, one, "idp", true, 1),
-			running: map[sender]int{{one, "idp"}: 3}, batch: 10, want: []int{0},
+			running: map[actor]int{{one, "idp"}: 3}, batch: 10, want: []int{0},
 		},
 		"another actor's running leavers do not": {
 			waiting: queued(2, one, "idp", true, 1),
-			running: map[sender]int{{two, "idp"}: 9}, batch: 10, want: []int{0, 1},
+			running: map[actor]int{{two, "idp"}: 9}, batch: 10, want: []int{0, 1},
 		},
 		"movers are not bounded": {
 			waiting: queued(6, one, "idp", false, 1),
-			running: map[sender]int{{one, "idp"}: 9}, batch: 10, want: []int{0, 1, 2, 3, 4, 5},
+			running: map[actor]int{{one, "idp"}: 9}, batch: 10, want: []int{0, 1, 2, 3, 4, 5},
 		},
 		"the batch size is a limit": {waiting: queued(6, one, "idp", false, 1), batch: 2, want: []int{0, 1}},
 		"events are sorted by sequence": {

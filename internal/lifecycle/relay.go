@@ -43,7 +43,7 @@ type Relay struct {
 }
 
 // NewRelay returns a relay that starts workflows with starter. At most atOnce leavers of one
-// sender run at a time.
+// actor run at a time.
 func NewRelay(db *database.DB, starter Starter, atOnce int, log *slog.Logger) *Relay {
 	return &Relay{db: db, starter: starter, atOnce: atOnce, log: log}
 }
@@ -147,8 +147,8 @@ func (r *Relay) claim(ctx context.Context) (events []Event, chosen int, err erro
 // next reads the due events and returns those to start now.
 func (r *Relay) next(ctx context.Context, tx pgx.Tx) ([]due, error) {
 	var waiting []due
-	running := make(map[sender]int)
-	var of sender
+	running := make(map[actor]int)
+	var of actor
 	var n int
 	err := database.Send(ctx, tx,
 		database.Statement{

@@ -56,10 +56,10 @@ func newOutbox(t *testing.T) outbox {
 	return outbox{t, db, conn, of}
 }
 
-// leave adds n leavers of one sender, created the given time ago, and returns their workflow IDs.
-func (o outbox) leave(n int, sender string, ago time.Duration) (workflows []string) {
+// leave adds n leavers of one actor, created the given time ago, and returns their workflow IDs.
+func (o outbox) leave(n int, actor string, ago time.Duration) (workflows []string) {
 	o.t.Helper()
-	tx := lifecycle.In(o.conn, o.of.ID, lifecycle.Cause{Trigger: lifecycle.TriggerPatch, Actor: sender})
+	tx := lifecycle.In(o.conn, o.of.ID, lifecycle.Cause{Trigger: lifecycle.TriggerPatch, Actor: actor})
 	leavers := make([]lifecycle.Principal, n)
 	for i := range leavers {
 		leavers[i] = lifecycle.Principal{ID: uuid.New(), Type: "User", Version: 2}
@@ -81,8 +81,8 @@ func (o outbox) leave(n int, sender string, ago time.Duration) (workflows []stri
 	return workflows
 }
 
-// begun runs the relay once with a limit of atOnce leavers per sender, and counts the started
-// events by sender.
+// begun runs the relay once with a limit of atOnce leavers per actor, and counts the started
+// events by actor.
 func (o outbox) begun(atOnce int) map[string]int {
 	o.t.Helper()
 	r := &recorder{}
@@ -90,8 +90,8 @@ func (o outbox) begun(atOnce int) map[string]int {
 		o.t.Fatal(err)
 	}
 	count := make(map[string]int)
-	for _, sender := range r.started {
-		count[sender]++
+	for _, actor := range r.started {
+		count[actor]++
 	}
 	return count
 }

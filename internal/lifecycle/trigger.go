@@ -29,7 +29,7 @@ const (
 	TriggerHandedOver Trigger = "handed-over"
 
 	// TriggerBound: an operator claimed an unmanaged credential for a principal that has left.
-	TriggerBound Trigger = "bound"
+	TriggerClaimed Trigger = "claimed"
 	// TriggerReconcile: the reconciler found a live credential of a restricted principal.
 	TriggerReconcile Trigger = "reconcile"
 	// TriggerEntitlement: a principal lost an entitlement by a change of a group or of the rules.
@@ -43,7 +43,7 @@ func Triggers() []Trigger {
 	return []Trigger{
 		TriggerPost, TriggerPut, TriggerPatch, TriggerDelete, TriggerOperator, TriggerRevocation, TriggerSignal,
 		TriggerExpired, TriggerDrill,
-		TriggerOrphaned, TriggerHandedOver, TriggerBound, TriggerReconcile, TriggerEntitlement, TriggerMapping,
+		TriggerOrphaned, TriggerHandedOver, TriggerClaimed, TriggerReconcile, TriggerEntitlement, TriggerMapping,
 	}
 }
 
@@ -58,7 +58,7 @@ func (t Trigger) notice() (string, error) {
 	case TriggerPatch, TriggerDelete, TriggerOperator, TriggerRevocation, TriggerSignal, TriggerExpired,
 		TriggerDrill, TriggerOrphaned, TriggerHandedOver:
 		return ssf.PatchNotice, nil
-	case TriggerBound, TriggerReconcile, TriggerEntitlement, TriggerMapping:
+	case TriggerClaimed, TriggerReconcile, TriggerEntitlement, TriggerMapping:
 		return "", nil
 	}
 	return "", fmt.Errorf("unknown trigger %q", t)

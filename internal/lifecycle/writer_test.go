@@ -28,7 +28,7 @@ import (
 
 var byTest = lifecycle.Cause{Trigger: lifecycle.TriggerPatch, Actor: "test"}
 
-// world is a tenant with a writer and an inventory.
+// world is a tenant with a writer and credentials.
 type world struct {
 	db     *database.DB
 	tenant uuid.UUID
@@ -171,7 +171,7 @@ func (w world) checkScope(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	var live int
 	err := w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
-			select (select event_id from restrictions where principal_id = $1), (select count(*) from inventory
+			select (select event_id from restrictions where principal_id = $1), (select count(*) from credentials
 			  where principal_id = $1 and state = 'live')`, user).
 			Scan(&event, &live)
 	})

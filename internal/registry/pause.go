@@ -1,5 +1,3 @@
-// Package brake implements two safety controls of cascades: operators pause a connector, and a mass
-// deactivation above a tenant's deactivation threshold is held until an approver releases it.
 package registry
 
 import (

@@ -111,7 +111,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 
 // Look probes whether an item is alive, before it is registered. It returns Unknown if the
 // connector has no probe.
-func (r Registry) Look(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error) {
+func (r Registry) Probe(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error) {
 	e := r[n.Connector]
 	verifier, ok := e.Connector.(connectors.Verifier)
 	if !ok {
@@ -219,7 +219,7 @@ func (r Registry) Rated() []string {
 
 // Ask reports whether any connector discovers or is notified: workflows need the tenant's
 // name to choose those.
-func (r Registry) Ask() bool {
+func (r Registry) NeedsTenant() bool {
 	for _, e := range r {
 		_, discovers := e.Connector.(connectors.Discoverer)
 		if discovers || e.notifies() {

@@ -48,7 +48,7 @@ func Record(tenant uuid.UUID, signals ...Signal) database.Statement {
 func RecordCredential(tenant, credential uuid.UUID, signal Signal) database.Statement {
 	s := Record(tenant, signal)
 	s.SQL = strings.Replace(s.SQL, "where s.tenant_id = $1", `where exists (
-	         select 1 from inventory i where i.tenant_id = $1 and i.id = $8 and i.state in ('revoked', 'verified'))
+	         select 1 from credentials i where i.tenant_id = $1 and i.id = $8 and i.state in ('revoked', 'verified'))
 	   and s.tenant_id = $1`, 1)
 	s.Args = append(s.Args, credential)
 	return s

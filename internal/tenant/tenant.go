@@ -46,11 +46,11 @@ type Tenant struct {
 	RequestsPerSecond *int `json:"requestsPerSecond,omitempty"`
 	// SchemaVersion counts the changes of the tenant's own schemas.
 	SchemaVersion int64 `json:"-"`
-	// BrakeLeavers and BrakeShare are the deactivation threshold: the number of users, or the share
-	// of them, that may leave within BrakeWindow seconds before cascades are held; nil means any.
-	BrakeLeavers *int     `json:"brakeLeavers,omitempty"`
-	BrakeShare   *float64 `json:"brakeShare,omitempty"`
-	BrakeWindow  int      `json:"brakeWindowSeconds"`
+	// ThresholdLeavers and ThresholdShare are the deactivation threshold: the number of users, or the share
+	// of them, that may leave within ThresholdWindow seconds before cascades are held; nil means any.
+	ThresholdLeavers *int     `json:"thresholdLeavers,omitempty"`
+	ThresholdShare   *float64 `json:"thresholdShare,omitempty"`
+	ThresholdWindow  int      `json:"thresholdWindowSeconds"`
 	// Orphans is the policy for agents that lose their last active owner.
 	Orphans Orphans `json:"orphans"`
 }
@@ -65,7 +65,7 @@ const (
 )
 
 const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version,
-	brake_leavers, brake_share, brake_window, orphans`
+	threshold_leavers, threshold_share, threshold_window, orphans`
 
 // Row is a tenant's row as PostgreSQL's to_jsonb writes it; Tenant(row) converts it.
 type Row struct {
@@ -76,9 +76,9 @@ type Row struct {
 	PublicDiscovery   bool      `json:"public_discovery"`
 	RequestsPerSecond *int      `json:"requests_per_second"`
 	SchemaVersion     int64     `json:"schema_version"`
-	BrakeLeavers      *int      `json:"brake_leavers"`
-	BrakeShare        *float64  `json:"brake_share"`
-	BrakeWindow       int       `json:"brake_window"`
+	ThresholdLeavers  *int      `json:"threshold_leavers"`
+	ThresholdShare    *float64  `json:"threshold_share"`
+	ThresholdWindow   int       `json:"threshold_window"`
 	Orphans           Orphans   `json:"orphans"`
 }
 
@@ -88,11 +88,11 @@ type Settings struct {
 	PublicDiscovery *bool
 	// RequestsPerSecond 0 restores the installation's default.
 	RequestsPerSecond *int
-	// BrakeLeavers and BrakeShare 0 remove the threshold.
-	BrakeLeavers *int
-	BrakeShare   *float64
-	BrakeWindow  *int // seconds
-	Orphans      *Orphans
+	// ThresholdLeavers and ThresholdShare 0 remove the threshold.
+	ThresholdLeavers *int
+	ThresholdShare   *float64
+	ThresholdWindow  *int // seconds
+	Orphans          *Orphans
 }
 
 // The errors of this package.
@@ -102,8 +102,8 @@ var (
 	ErrInvalidRate = fault.New(fault.Unprocessable, "requestsPerSecond must be between 0 (use the default) and 100000")
 	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation.
 	ErrLoosens       = fault.New(fault.Forbidden, "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)")
-	ErrInvalidPolicy = fault.New(fault.Unprocessable, "brakeLeavers must be between 0 (none) and 1000000, "+
-		"brakeShare between 0 (none) and 1, brakeWindowSeconds between 60 and 604800, and orphans suspend or manager")
+	ErrInvalidPolicy = fault.New(fault.Unprocessable, "thresholdLeavers must be between 0 (none) and 1000000, "+
+		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, and orphans suspend or manager")
 	ErrInvalidName = fault.New(fault.Invalid, "a tenant name must be 1 to 63 characters of a-z, 0-9 and '-', "+
 		"starting with a letter or digit")
 )
@@ -226,11 +226,11 @@ func (s *Store) configure(
 		t, err = one(ctx, tx, `
 			update tenants set profile = coalesce($2, profile), public_discovery = coalesce($3, public_discovery),
 			       requests_per_second = case when $4::int is null then requests_per_second else nullif($4, 0) end,
-			       brake_leavers = case when $5::int is null then brake_leavers else nullif($5, 0) end,
-			       brake_share = case when $6::float8 is null then brake_share else nullif($6, 0) end,
-			       brake_window = coalesce($7, brake_window), orphans = coalesce($8, orphans)
+			       threshold_leavers = case when $5::int is null then threshold_leavers else nullif($5, 0) end,
+			       threshold_share = case when $6::float8 is null then threshold_share else nullif($6, 0) end,
+			       threshold_window = coalesce($7, threshold_window), orphans = coalesce($8, orphans)
 			 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond,
-			to.BrakeLeavers, to.BrakeShare, to.BrakeWindow, to.Orphans)
+			to.ThresholdLeavers, to.ThresholdShare, to.ThresholdWindow, to.Orphans)
 		if err != nil {
 			return err
 		}
@@ -252,10 +252,10 @@ func (s *Store) configure(
 // Loosens reports whether settings would raise a tenant's threshold on mass deactivation: by
 // a higher number or share, by removing one, or by a shorter window.
 func (to Settings) Loosens(t Tenant) bool {
-	higher := to.BrakeLeavers != nil && t.BrakeLeavers != nil &&
-		(*to.BrakeLeavers == 0 || *to.BrakeLeavers > *t.BrakeLeavers)
-	larger := to.BrakeShare != nil && t.BrakeShare != nil && (*to.BrakeShare == 0 || *to.BrakeShare > *t.BrakeShare)
-	shorter := to.BrakeWindow != nil && *to.BrakeWindow < t.BrakeWindow && (t.BrakeLeavers != nil || t.BrakeShare != nil)
+	higher := to.ThresholdLeavers != nil && t.ThresholdLeavers != nil &&
+		(*to.ThresholdLeavers == 0 || *to.ThresholdLeavers > *t.ThresholdLeavers)
+	larger := to.ThresholdShare != nil && t.ThresholdShare != nil && (*to.ThresholdShare == 0 || *to.ThresholdShare > *t.ThresholdShare)
+	shorter := to.ThresholdWindow != nil && *to.ThresholdWindow < t.ThresholdWindow && (t.ThresholdLeavers != nil || t.ThresholdShare != nil)
 	return higher || larger || shorter
 }
 
@@ -265,9 +265,9 @@ func (to Settings) OnlyThreshold() bool {
 }
 
 func (to Settings) validPolicy() bool {
-	return (to.BrakeLeavers == nil || *to.BrakeLeavers >= 0 && *to.BrakeLeavers <= 1_000_000) &&
-		(to.BrakeShare == nil || *to.BrakeShare >= 0 && *to.BrakeShare <= 1) &&
-		(to.BrakeWindow == nil || *to.BrakeWindow >= 60 && *to.BrakeWindow <= 604_800) &&
+	return (to.ThresholdLeavers == nil || *to.ThresholdLeavers >= 0 && *to.ThresholdLeavers <= 1_000_000) &&
+		(to.ThresholdShare == nil || *to.ThresholdShare >= 0 && *to.ThresholdShare <= 1) &&
+		(to.ThresholdWindow == nil || *to.ThresholdWindow >= 60 && *to.ThresholdWindow <= 604_800) &&
 		(to.Orphans == nil || *to.Orphans == OrphansSuspend || *to.Orphans == OrphansManager)
 }
 

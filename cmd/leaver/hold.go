@@ -12,44 +12,44 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
-func (c *cli) brakeCommand() *cobra.Command {
-	group := &cobra.Command{Use: "brake", Short: "List and release mass deactivations that are held for approval"}
+func (c *cli) holdCommand() *cobra.Command {
+	group := &cobra.Command{Use: "hold", Short: "List and approve mass deactivations that are held for approval"}
 	path := ofTenant(group)
 	list := &cobra.Command{
 		Use: "list", Short: "List the tenant's held and released mass deactivations, newest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			brakes, err := all[cascade.Hold](cmd.Context(), cl, path("/brakes"), url.Values{}, 0)
+			holds, err := all[cascade.Hold](cmd.Context(), cl, path("/holds"), url.Values{}, 0)
 			if err != nil {
 				return err
 			}
 			var rows [][]string
-			for _, b := range brakes {
+			for _, b := range holds {
 				released, by, why := "held", "-", "-"
-				if b.ReleasedAt != nil {
-					released, by, why = stamp(b.ReleasedAt), *b.ReleasedBy, *b.Reason
+				if b.ApprovedAt != nil {
+					released, by, why = stamp(b.ApprovedAt), *b.ApprovedBy, *b.Reason
 				}
-				rows = append(rows, []string{b.ID.String(), stamp(&b.EngagedAt), strconv.Itoa(b.Leavers), strconv.Itoa(b.Held), released, by, why})
+				rows = append(rows, []string{b.ID.String(), stamp(&b.HeldAt), strconv.Itoa(b.Leavers), strconv.Itoa(b.HeldCascades), released, by, why})
 			}
-			return c.print(brakes, []string{"ID", "ENGAGED", "LEAVERS", "HELD CASCADES", "RELEASED", "BY", "REASON"}, rows)
+			return c.print(holds, []string{"ID", "HELD", "LEAVERS", "HELD CASCADES", "APPROVED", "BY", "REASON"}, rows)
 		}),
 	}
 	var reason string
 	release := &cobra.Command{
-		Use: "release", Short: "Release the held cascades; requires an approver's token", Args: cobra.NoArgs,
+		Use: "approve", Short: "Approve the held cascades; requires an approver's token", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			if reason == "" {
 				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
 			var answer struct {
-				ID     string `json:"id"`
-				Told   int    `json:"told"`
-				Untold int    `json:"untold"`
+				ID        string `json:"id"`
+				Signalled int    `json:"signalled"`
+				Pending   int    `json:"pending"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/brakes/release"), map[string]string{"reason": reason}, &answer); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/holds/approve"), map[string]string{"reason": reason}, &answer); err != nil {
 				return err
 			}
-			return c.print(answer, []string{"BRAKE", "NOTIFIED CASCADES", "PENDING CASCADES"},
-				[][]string{{answer.ID, itoa(answer.Told), itoa(answer.Untold)}})
+			return c.print(answer, []string{"HOLD", "NOTIFIED CASCADES", "PENDING CASCADES"},
+				[][]string{{answer.ID, itoa(answer.Signalled), itoa(answer.Pending)}})
 		}),
 	}
 	release.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")

@@ -33,7 +33,7 @@ const MaxBatch = 250
 // transaction it marks the credentials whose entitlement is lost as ending, in a mover event.
 // Of concurrent evaluations of one principal, the last one sees all changes that caused them.
 // It does nothing if the tenant has no rules.
-func (s *Store) Compute(ctx context.Context, of uuid.UUID, principals []uuid.UUID, by Cause) ([]connectors.EntitlementChange, error) {
+func (s *Store) Evaluate(ctx context.Context, of uuid.UUID, principals []uuid.UUID, by Cause) ([]connectors.EntitlementChange, error) {
 	var changes []connectors.EntitlementChange
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
 		ids := sorted(principals)
@@ -85,10 +85,10 @@ func lock(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) error {
 func lockRows(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID) error {
 	return database.Send(ctx, tx,
 		database.Statement{SQL: `
-			insert into computations (tenant_id, principal_id) select $1, p from unnest($2::uuid[]) p
+			insert into evaluations (tenant_id, principal_id) select $1, p from unnest($2::uuid[]) p
 			on conflict do nothing`, Args: []any{of, ids}},
 		database.Statement{SQL: `
-			select 1 from computations where tenant_id = $1 and principal_id = any ($2) order by principal_id
+			select 1 from evaluations where tenant_id = $1 and principal_id = any ($2) order by principal_id
 			  for update`, Args: []any{of, ids}})
 }
 
@@ -197,9 +197,9 @@ func writeGroups(ctx context.Context, tx pgx.Tx, of uuid.UUID, ids []uuid.UUID, 
 		with met as materialized (select * from unnest($3::uuid[], $4::uuid[], $5::boolean[]) m (principal_id,
 		  group_id, direct)),
 		gone as (
-		  delete from computed_groups c where c.tenant_id = $1 and c.principal_id = any ($2)
+		  delete from group_snapshots c where c.tenant_id = $1 and c.principal_id = any ($2)
 		     and not exists (select 1 from met where met.principal_id = c.principal_id and met.group_id = c.group_id))
-		insert into computed_groups as c (tenant_id, principal_id, group_id, direct) select $1, principal_id,
+		insert into group_snapshots as c (tenant_id, principal_id, group_id, direct) select $1, principal_id,
 		  group_id, direct from met
 		on conflict (tenant_id, principal_id, group_id) do update set direct = excluded.direct
 		  where c.direct <> excluded.direct`,
@@ -227,7 +227,7 @@ const writeSQL = `
 	  insert into entitlement_changes (tenant_id, principal_id, name, gained, version, event_id)
 	  select $1, principal_id, name, gained, $6, nullif($7, '00000000-0000-0000-0000-000000000000'::uuid) from changed),
 	dated as (
-	  update computations set version = $6, computed_at = now() where tenant_id = $1 and principal_id = any ($2))
+	  update evaluations set version = $6, evaluated_at = now() where tenant_id = $1 and principal_id = any ($2))
 	select principal_id, name, gained from changed order by principal_id, name`
 
 // write stores the evaluated entitlements, and ends credentials whose entitlement is lost.
@@ -292,7 +292,7 @@ func (w writer) notify(ctx context.Context, changes []connectors.EntitlementChan
 // not have. The items of a restricted principal belong to its leaver event.
 const endedSQL = `
 	with wanted as materialized (select * from unnest($3::uuid[], $4::text[]) w (principal_id, name))
-	select i.id, r.id, r.type, r.version from inventory i
+	select i.id, r.id, r.type, r.version from credentials i
 	  join resources r on r.tenant_id = $1 and r.id = i.principal_id
 	 where i.tenant_id = $1 and i.principal_id = any ($2) and i.state = 'live' and i.entitlement ~ '^(team|role|scope):.'
 	   and not exists (select 1 from wanted w where w.principal_id = i.principal_id and w.name = i.entitlement)
@@ -331,7 +331,7 @@ func (w writer) end(ctx context.Context, d derived) error {
 		return err
 	}
 	_, err = w.tx.Exec(ctx, `
-		update inventory i set state = 'ending', reason = 'its entitlement is lost', event_id = m.event, updated_at = now()
+		update credentials i set state = 'ending', reason = 'its entitlement is lost', event_id = m.event, updated_at = now()
 		  from unnest($2::uuid[], $3::uuid[]) m (id, event)
 		 where i.tenant_id = $1 and i.id = m.id and i.state = 'live'`, w.of, items, events)
 	return err
@@ -384,7 +384,7 @@ func (s *Store) Withdraw(ctx context.Context, of uuid.UUID, principals []uuid.UU
 			recorded as (
 			  insert into entitlement_changes (tenant_id, principal_id, name, gained, version, event_id)
 			  select $1, l.principal_id, l.name, false, c.version, $3 from lost l
-			    join computations c on c.tenant_id = $1 and c.principal_id = l.principal_id)
+			    join evaluations c on c.tenant_id = $1 and c.principal_id = l.principal_id)
 			select principal_id, name, false from lost order by principal_id, name`,
 		})
 		if err != nil || len(lost) == 0 {

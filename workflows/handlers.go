@@ -101,9 +101,9 @@ func (c *cascadeRun) isAlive(id uuid.UUID) error {
 	switch {
 	case i == nil:
 		return fmt.Errorf("this run of the cascade has no item %s", id)
-	case i.state != credential.Ending && i.state != credential.Survivor:
+	case i.state != credential.Ending && i.state != credential.Failed:
 		return fmt.Errorf("item %s is %s: only items in state %s or %s can be retried or waived",
-			id, i.state, credential.Ending, credential.Survivor)
+			id, i.state, credential.Ending, credential.Failed)
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func (c *cascadeRun) retry(ctx workflow.Context, r RetryRequest) (RetryResponse,
 			i.again = true
 			i.cancel()
 			response.Retried++
-		case credential.Survivor:
+		case credential.Failed:
 			c.deadline = later(c.deadline, workflow.Now(ctx).Add(c.in.Policy.AttemptTimeout))
 			c.begin(ctx, i)
 			response.Retried++
@@ -160,13 +160,13 @@ func (c *cascadeRun) waive(ctx workflow.Context, r WaiveRequest) error {
 	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.Waive, act).Get(ctx, nil); err != nil {
 		return err
 	}
-	if i.state != credential.Ending && i.state != credential.Survivor {
+	if i.state != credential.Ending && i.state != credential.Failed {
 		return nil // it ended meanwhile
 	}
 	c.set(i, credential.Waived, r.Reason)
-	for n, held := range c.holding {
+	for n, held := range c.deferred {
 		if held == i {
-			c.holding = append(c.holding[:n:n], c.holding[n+1:]...)
+			c.deferred = append(c.deferred[:n:n], c.deferred[n+1:]...)
 			break
 		}
 	}

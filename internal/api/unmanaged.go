@@ -12,7 +12,7 @@ import (
 )
 
 // listUnbound lists the credentials that connectors found and that are not registered.
-func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
+func (s *Server) listUnmanaged(w http.ResponseWriter, r *http.Request) {
 	n, err := limit(r)
 	if err != nil {
 		s.fail(w, r, err)
@@ -23,7 +23,7 @@ func (s *Server) listUnbound(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	found, err := s.Credentials.Unbound(r.Context(), tenantOf(r).ID, credential.UnboundQuery{After: after, Limit: n})
+	found, err := s.Credentials.Unmanaged(r.Context(), tenantOf(r).ID, credential.UnmanagedQuery{After: after, Limit: n})
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -60,11 +60,11 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 	}
 	restricted := false
 	if err == nil {
-		bound.Item, restricted, err = s.Credentials.Bind(r.Context(), of, id, body.Principal, body.Agent, by, body.Reason)
+		bound.Item, restricted, err = s.Credentials.Claim(r.Context(), of, id, body.Principal, body.Agent, by, body.Reason)
 	}
 	if err == nil && restricted {
 		var event *lifecycle.Event
-		cause := lifecycle.Cause{Trigger: lifecycle.TriggerBound, Actor: by}
+		cause := lifecycle.Cause{Trigger: lifecycle.TriggerClaimed, Actor: by}
 		if event, err = s.Lifecycle.EndAgain(r.Context(), of, body.Principal, cause); err == nil {
 			bound.Cascade = &event.ID
 		}

@@ -13,13 +13,13 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 )
 
-func (s *Server) listBrakes(w http.ResponseWriter, r *http.Request) {
-	brakes, err := s.Threshold.Holds(r.Context(), tenantOf(r).ID)
+func (s *Server) listHolds(w http.ResponseWriter, r *http.Request) {
+	holds, err := s.Threshold.Holds(r.Context(), tenantOf(r).ID)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	answerPage(w, brakes, "")
+	answerPage(w, holds, "")
 }
 
 type reason struct {
@@ -37,7 +37,7 @@ func readReason(w http.ResponseWriter, r *http.Request) (string, error) {
 
 // releaseBrake approves the cascades that the deactivation threshold holds, and signals each one. A
 // cascade that cannot be signalled polls for the approval within the hour.
-func (s *Server) releaseBrake(w http.ResponseWriter, r *http.Request) {
+func (s *Server) approveHold(w http.ResponseWriter, r *http.Request) {
 	why, err := readReason(w, r)
 	of := tenantOf(r).ID
 	var id uuid.UUID
@@ -48,30 +48,30 @@ func (s *Server) releaseBrake(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	told, untold := s.tellReleased(context.WithoutCancel(r.Context()), of, id)
-	httpjson.Answer(w, http.StatusOK, map[string]any{"id": id, "told": told, "untold": untold})
+	signalled, pending := s.notifyApproved(context.WithoutCancel(r.Context()), of, id)
+	httpjson.Answer(w, http.StatusOK, map[string]any{"id": id, "signalled": signalled, "pending": pending})
 }
 
 const releasePage = 500
 
-func (s *Server) tellReleased(ctx context.Context, tenant, id uuid.UUID) (told, untold int) {
+func (s *Server) notifyApproved(ctx context.Context, tenant, id uuid.UUID) (signalled, pending int) {
 	for after := int64(0); ; {
 		waiting, last, err := s.Threshold.HeldWorkflows(ctx, tenant, id, after, releasePage)
 		if err != nil {
 			s.Log.ErrorContext(ctx, "failed to list the approved cascades; they will poll for the approval", "error", err)
-			return told, untold + 1
+			return signalled, pending + 1
 		}
 		for _, workflow := range waiting {
-			if err := s.Runner.Release(ctx, workflow); err != nil {
+			if err := s.Runner.Approve(ctx, workflow); err != nil {
 				s.Log.WarnContext(ctx, "failed to signal the approval; the cascade will poll for it",
 					"workflow_id", workflow, "error", err)
-				untold++
+				pending++
 				continue
 			}
-			told++
+			signalled++
 		}
 		if len(waiting) < releasePage {
-			return told, untold
+			return signalled, pending
 		}
 		after = last
 	}
