@@ -288,7 +288,7 @@ func (d *drill) bind(ctx context.Context) error {
 		d.say("        discovery found %s, labelled as Ada's and registered by nobody; an operator binds it", u.Reference)
 		var bound credential.Item
 		body := map[string]string{"principalId": d.ada, "reason": "its label says so"}
-		if err := d.call(ctx, http.MethodPost, d.operate("/unmanaged/"+u.ID.String()+"/bind"), d.operator, body, &bound); err != nil {
+		if err := d.call(ctx, http.MethodPost, d.operate("/unmanaged/"+u.ID.String()+"/claim"), d.operator, body, &bound); err != nil {
 			return err
 		}
 		d.unmanaged.id = bound.ID.String()

@@ -17,7 +17,7 @@ import (
 )
 
 func (c *cli) credentialCommand() *cobra.Command {
-	group := &cobra.Command{Use: "credential", Short: "List, import, correct and release credentials, and bind unmanaged ones"}
+	group := &cobra.Command{Use: "credential", Short: "List, import, correct and release credentials, and claim unmanaged ones"}
 	path := ofTenant(group)
 	var principal, agent, connector, state string
 	list := &cobra.Command{
@@ -186,7 +186,7 @@ func (c *cli) credentialUnmanaged(path func(string) string) *cobra.Command {
 func (c *cli) credentialClaim(path func(string) string) *cobra.Command {
 	var principal, agent, reason string
 	cmd := &cobra.Command{
-		Use: "claim ID", Short: "Bind an unmanaged credential to a principal; if the principal has left, the credential is ended at once", Args: cobra.ExactArgs(1),
+		Use: "claim ID", Short: "Claim an unmanaged credential for a principal; if the principal has left, the credential is ended at once", Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if principal == "" || reason == "" {
 				return coded(exitUsage, "--principal and --reason are required")
@@ -201,14 +201,14 @@ func (c *cli) credentialClaim(path func(string) string) *cobra.Command {
 					return err
 				}
 			}
-			var bound struct {
+			var claimed struct {
 				api.ShownItem
 				Cascade *uuid.UUID `json:"startedCascadeId,omitempty"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/unmanaged/"+url.PathEscape(args[0])+"/bind"), body, &bound); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/unmanaged/"+url.PathEscape(args[0])+"/claim"), body, &claimed); err != nil {
 				return err
 			}
-			return c.print(bound, append([]string{"STARTED CASCADE"}, itemHeader...), [][]string{append([]string{optional(bound.Cascade)}, itemRows([]api.ShownItem{bound.ShownItem})[0]...)})
+			return c.print(claimed, append([]string{"STARTED CASCADE"}, itemHeader...), [][]string{append([]string{optional(claimed.Cascade)}, itemRows([]api.ShownItem{claimed.ShownItem})[0]...)})
 		}),
 	}
 	cmd.Flags().StringVar(&principal, "principal", "", "the principal that owns the credential (name or SCIM id)")

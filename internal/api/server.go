@@ -156,7 +156,7 @@ func (s *Server) Handler() http.Handler {
 			r.Post("/credentials/{id}/correct", s.correctItem)
 			r.Post("/import", s.importItems)
 			r.With(s.slowly).Get("/unmanaged", s.listUnmanaged)
-			r.Post("/unmanaged/{id}/claim", s.bind)
+			r.Post("/unmanaged/{id}/claim", s.claim)
 			r.Get("/holds", s.listHolds)
 			r.Get("/principals", s.findPrincipals)
 			r.Get("/principals/{id}", s.showPrincipal)

@@ -11,7 +11,7 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
-// listUnbound lists the credentials that connectors found and that are not registered.
+// listUnmanaged lists the credentials that connectors found and that are not registered.
 func (s *Server) listUnmanaged(w http.ResponseWriter, r *http.Request) {
 	n, err := limit(r)
 	if err != nil {
@@ -35,9 +35,9 @@ func (s *Server) listUnmanaged(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, found, next)
 }
 
-// bind claims an unmanaged credential for a principal. If the principal is already restricted, a
+// claim claims an unmanaged credential for a principal. If the principal is already restricted, a
 // cascade ends the credential at once.
-func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
+func (s *Server) claim(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Principal uuid.UUID  `json:"principalId"`
 		Agent     *uuid.UUID `json:"agentId"`
@@ -54,19 +54,19 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "principalId is required"}
 	}
 	of, by := tenantOf(r).ID, caller(r).Actor()
-	var bound struct {
+	var claimed struct {
 		*credential.Item
 		Cascade *uuid.UUID `json:"startedCascadeId,omitempty"`
 	}
 	restricted := false
 	if err == nil {
-		bound.Item, restricted, err = s.Credentials.Claim(r.Context(), of, id, body.Principal, body.Agent, by, body.Reason)
+		claimed.Item, restricted, err = s.Credentials.Claim(r.Context(), of, id, body.Principal, body.Agent, by, body.Reason)
 	}
 	if err == nil && restricted {
 		var event *lifecycle.Event
 		cause := lifecycle.Cause{Trigger: lifecycle.TriggerClaimed, Actor: by}
 		if event, err = s.Lifecycle.EndAgain(r.Context(), of, body.Principal, cause); err == nil {
-			bound.Cascade = &event.ID
+			claimed.Cascade = &event.ID
 		}
 		if errors.Is(err, lifecycle.ErrNotRestricted) {
 			err = nil // restored in the meantime, or only the agent is restricted: the reconciler handles it
@@ -76,5 +76,5 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	httpjson.Answer(w, http.StatusCreated, bound)
+	httpjson.Answer(w, http.StatusCreated, claimed)
 }

@@ -149,7 +149,7 @@ func (s *Store) WithoutRegistration(ctx context.Context, tenant uuid.UUID, found
 	return unmanaged, nil
 }
 
-// Bind claims an unmanaged credential for a principal, which may be restricted: the caller
+// Claim claims an unmanaged credential for a principal, which may be restricted: the caller
 // then starts a cascade that ends it. The item's history records by and reason.
 // Errors: [ErrUnboundNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
 func (s *Store) Claim(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID,
@@ -189,7 +189,7 @@ func (s *Store) Claim(ctx context.Context, tenant, id, principal uuid.UUID, agen
 	return item, restricted, nil
 }
 
-// bind registers an unmanaged credential. A sequence other than 0 is stored as the item's
+// claim registers an unmanaged credential. A sequence other than 0 is stored as the item's
 // sequence, so that the cascade that found it also ends it.
 func (s *Store) claim(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.UUID, agent *uuid.UUID,
 	sequence int64,

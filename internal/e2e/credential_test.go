@@ -148,7 +148,7 @@ func TestUnbound_IsListedAndBoundByOperator(t *testing.T) {
 		t.Fatalf("unmanaged %v; want only the labelled role", unmanaged)
 	}
 	id := unmanaged[0].(map[string]any)["id"].(string)
-	bind := "/v1/tenants/acme/unmanaged/" + id + "/bind"
+	bind := "/v1/tenants/acme/unmanaged/" + id + "/claim"
 	for body, want := range map[string]int{
 		`{"principalId":"` + ada + `"}`: http.StatusUnprocessableEntity, `{"reason":"x"}`: http.StatusUnprocessableEntity,
 		`{"principalId":"` + uuid.NewString() + `","reason":"x"}`: http.StatusUnprocessableEntity,

@@ -79,7 +79,7 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 			t.Errorf("the list with %s has %d, want %d", query, got, want)
 		}
 	}
-	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/credentials?principal=ada@example.com&agent=hers&connector=platform&state=ending,survivor").Items
+	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/credentials?principal=ada@example.com&agent=hers&connector=platform&state=ending,failed").Items
 	if len(items) != 1 || items[0].PrincipalName != "ada@example.com" || items[0].AgentName != "hers" {
 		t.Errorf("got the credentials %+v", items)
 	}
@@ -304,7 +304,7 @@ func TestCredential_BindStartsCascadeForBoundCredentialOnly(t *testing.T) {
 	if len(shown.Unmanaged) != 1 {
 		t.Errorf("the principal has %+v unmanaged, want the role", shown.Unmanaged)
 	}
-	i.must("POST", "/v1/tenants/acme/unmanaged/"+found[0].(map[string]any)["id"].(string)+"/bind", i.operator, `{"principalId":"`+ada+`","reason":"hers"}`)
+	i.must("POST", "/v1/tenants/acme/unmanaged/"+found[0].(map[string]any)["id"].(string)+"/claim", i.operator, `{"principalId":"`+ada+`","reason":"hers"}`)
 	if c := i.closed(ada); c.ID == first.ID || c.Outcome != "completed" || c.Survivors != 0 {
 		t.Errorf("the cascade of what was bound is %+v, want completed without survivors", c)
 	}

@@ -84,7 +84,7 @@ func TestThreshold_HoldsMassDeactivationUntilApproved(t *testing.T) {
 	if status, _ := i.call("GET", "/v1/tenants/acme/holds", i.approver(), ""); status != http.StatusUnauthorized {
 		t.Errorf("an approver's token opened an operator's route: %d", status)
 	}
-	if got := i.must("POST", release, i.approver(), `{"reason":"layoffs, HR-12"}`)["told"]; got != 3.0 {
+	if got := i.must("POST", release, i.approver(), `{"reason":"layoffs, HR-12"}`)["signalled"]; got != 3.0 {
 		t.Errorf("%v cascades were notified, want 3", got)
 	}
 	for n, id := range people {
