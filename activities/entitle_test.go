@@ -72,7 +72,8 @@ func newWorlds(t *testing.T) func(rapid.TB) *world {
 	t.Cleanup(writer.Close)
 	entitlements := entitlement.NewStore(db, scim.Vocabulary)
 	a := &activities.Activities{
-		Credentials: credential.NewStore(db, sealer, entitlements), Cascades: cascade.NewStore(db), Threshold: cascade.NewThreshold(db), Tenants: tenant.NewStore(db),
+		Credentials: credential.NewStore(db, sealer, entitlements), Cascades: cascade.NewStore(db),
+		Threshold: cascade.NewThreshold(db), Tenants: tenant.NewStore(db),
 		Directory: directory.NewStore(db), Lifecycle: writer, Entitlements: entitlements,
 	}
 	return func(rt rapid.TB) *world {
@@ -118,8 +119,10 @@ func (w *world) create(rt rapid.TB, kind, document, unique, display string, memb
 var ruleSets = []string{
 	`rules: []`,
 	"rules:\n  - {group: g0, team: A, scopes: [x]}\n  - {group: g1, team: B}\n",
-	"rules:\n  - {group: 'g*', team: A}\n  - {when: user.userType == 'staff', scopes: [x]}\n  - {group: g2, deny: true, scopes: [x]}\n",
-	"rules:\n  - {when: '!groups.exists(g, g.displayName == \"g1\")', team: B}\n  - {when: 'groups.exists(g, g.direct)', team: A}\n",
+	"rules:\n  - {group: 'g*', team: A}\n  - {when: user.userType == 'staff', scopes: [x]}\n" +
+		"  - {group: g2, deny: true, scopes: [x]}\n",
+	"rules:\n  - {when: '!groups.exists(g, g.displayName == \"g1\")', team: B}\n" +
+		"  - {when: 'groups.exists(g, g.direct)', team: A}\n",
 }
 
 var names = []string{"team:A", "team:B", "scope:x"}
@@ -244,7 +247,8 @@ func (w *world) runOne(ctx context.Context, pick uint32) (more bool, err error) 
 	err = w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			update lifecycle_events set started_at = now() where tenant_id = $1 and id = (
-			  select id from lifecycle_events where tenant_id = $1 and started_at is null order by hashint8(sequence + $2) limit 1 for update skip locked)
+			  select id from lifecycle_events where tenant_id = $1 and started_at is null
+			   order by hashint8(sequence + $2) limit 1 for update skip locked)
 			returning id, kind, principal_id, principal_type, changed, sequence`, w.tenant, int64(pick)).
 			Scan(&e.ID, &e.Kind, &e.Principal, &e.PrincipalType, &e.Changed, &e.Sequence)
 	})
@@ -334,7 +338,8 @@ func (w *world) check(rt rapid.TB) {
 	err := w.db.InTenant(ctx, w.tenant, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			select count(*) from invalidations d where d.tenant_id = $1
-			   and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = d.principal_id)`, w.tenant).Scan(&left)
+			   and not exists (select 1 from restrictions x
+			                    where x.tenant_id = $1 and x.principal_id = d.principal_id)`, w.tenant).Scan(&left)
 	})
 	if err != nil || left > 0 {
 		rt.Fatalf("%d invalidations are left: %v", left, err)

@@ -16,8 +16,9 @@ import (
 
 func load(t *testing.T) *types.Project {
 	t.Helper()
-	options, err := cli.NewProjectOptions([]string{"compose.yaml"},
-		cli.WithWorkingDirectory(".."), cli.WithEnv([]string{"POSTGRES_PASSWORD=p", "LEAVER_DATABASE_PASSWORD=l", "TEMPORAL_DATABASE_PASSWORD=t"}), cli.WithInterpolation(true), cli.WithProfiles([]string{"ui"}))
+	options, err := cli.NewProjectOptions([]string{"compose.yaml"}, cli.WithWorkingDirectory(".."),
+		cli.WithEnv([]string{"POSTGRES_PASSWORD=p", "LEAVER_DATABASE_PASSWORD=l", "TEMPORAL_DATABASE_PASSWORD=t"}),
+		cli.WithInterpolation(true), cli.WithProfiles([]string{"ui"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,8 @@ func TestCompose_GivesOwnerURLOnlyToMigrate(t *testing.T) {
 func TestCompose_RestrictsAccessToStores(t *testing.T) {
 	project := load(t)
 	ui := project.Services["temporal-ui"]
-	if !slices.Contains(ui.Profiles, "ui") || ui.Environment["TEMPORAL_AUTH_ENABLED"] == nil || *ui.Environment["TEMPORAL_AUTH_ENABLED"] != "true" {
+	if !slices.Contains(ui.Profiles, "ui") || ui.Environment["TEMPORAL_AUTH_ENABLED"] == nil ||
+		*ui.Environment["TEMPORAL_AUTH_ENABLED"] != "true" {
 		t.Error("Temporal's UI starts without its profile, or does not authenticate its users")
 	}
 	if network := project.Networks["stores"]; !network.Internal {
@@ -85,7 +87,8 @@ func TestCompose_RestrictsAccessToStores(t *testing.T) {
 		if len(project.Services[name].Ports) > 0 {
 			t.Errorf("%s is published", name)
 		}
-		if networks := slices.Collect(maps.Keys(project.Services[name].Networks)); !slices.Equal(networks, []string{"stores"}) {
+		networks := slices.Collect(maps.Keys(project.Services[name].Networks))
+		if !slices.Equal(networks, []string{"stores"}) {
 			t.Errorf("%s is on the networks %v, want only stores", name, networks)
 		}
 	}

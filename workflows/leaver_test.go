@@ -121,7 +121,10 @@ func newModel(t *testing.T) *model {
 // add adds a live item of the leaver.
 func (m *model) add(name string, kind connectors.Kind, connector string) *modelItem {
 	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte(name))
-	i := &modelItem{Item: cascade.Item{ID: id, Kind: kind, Connector: connector, Verb: credential.EndVerb(kind, false)}, name: name, state: credential.Live}
+	i := &modelItem{
+		Item: cascade.Item{ID: id, Kind: kind, Connector: connector, Verb: credential.EndVerb(kind, false)},
+		name: name, state: credential.Live,
+	}
 	m.items = append(m.items, i)
 	return i
 }

@@ -63,7 +63,8 @@ func TestReason_QuotesNoPeer(t *testing.T) {
 				_ = resp.Body.Close()
 				t.Fatalf("answered %s", resp.Status)
 			}
-			if got := connectors.TransportReason(err); got != c.want && (name != "a name that is not known" || got != "timed out") {
+			if got := connectors.TransportReason(err); got != c.want &&
+				(name != "a name that is not known" || got != "timed out") {
 				t.Errorf("%q, want %q (of %v)", got, c.want, err)
 			}
 		})

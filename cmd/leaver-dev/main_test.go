@@ -18,10 +18,11 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 	}
 	for _, want := range []string{
 		"rotated: the old login is refused (SQLSTATE 28P01), Bob's new one works", "lied; revoked again, it answers 401",
-		"found by its label, bound, and refused: SQLSTATE 28P01", "agent outreach-follow-up", "orphaned: nothing new can be registered for it",
-		"she is on Engineering, and may deploy", "the platform answers 401; her other key works", "deny (owner_gone) right after its response",
-		"the last says session-revoked", "invalid_grant", "the session is cut, the login refused: SQLSTATE 28", "the schedule is gone, its run",
-		"the cascade closed: completed", "SCIM base URL", "/namespaces/leaver/workflows/",
+		"found by its label, bound, and refused: SQLSTATE 28P01", "agent outreach-follow-up",
+		"orphaned: nothing new can be registered for it", "she is on Engineering, and may deploy",
+		"the platform answers 401; her other key works", "deny (owner_gone) right after its response",
+		"the last says session-revoked", "invalid_grant", "the session is cut, the login refused: SQLSTATE 28",
+		"the schedule is gone, its run", "the cascade closed: completed", "SCIM base URL", "/namespaces/leaver/workflows/",
 	} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, &stdout)
@@ -34,7 +35,8 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 
 func TestRun_ReportsUnknownFlagOnStderr(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--nonsense"}, &stdout, &stderr); code == 0 || !strings.Contains(stderr.String(), "--nonsense") {
+	if code := run(t.Context(), []string{"--nonsense"}, &stdout, &stderr); code == 0 ||
+		!strings.Contains(stderr.String(), "--nonsense") {
 		t.Errorf("exit code %d, stderr %q", code, &stderr)
 	}
 }

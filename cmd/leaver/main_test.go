@@ -30,7 +30,8 @@ func fake(t *testing.T, answers map[string]string, status int) {
 	t.Setenv("LEAVER_TOKEN", "leaver_operator_test")
 }
 
-const cascadeAnswer = `{"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","principalId":"01a20ac5-5550-735f-82e8-afd06d99cd22","outcome":"%","survivors":1,"createdAt":"2026-11-23T22:00:00Z","closedAt":"2026-11-23T22:00:01Z"}`
+const cascadeAnswer = `{"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","principalId":"01a20ac5-5550-735f-82e8-afd06d99cd22","outcome":"%",` +
+	`"survivors":1,"createdAt":"2026-11-23T22:00:00Z","closedAt":"2026-11-23T22:00:01Z"}`
 
 func TestRun_ExitCodes(t *testing.T) {
 	show := "GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984"
@@ -41,33 +42,67 @@ func TestRun_ExitCodes(t *testing.T) {
 		status  int
 		want    int
 	}{
-		"ok":                      {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"items":[]}`}, want: exitOK},
-		"an error":                {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 503, want: exitError},
-		"an unknown verb":         {args: []string{"tenant", "explode"}, want: exitUsage},
-		"an unknown flag":         {args: []string{"tenant", "list", "--nope"}, want: exitUsage},
-		"a missing argument":      {args: []string{"tenant", "create"}, want: exitUsage},
-		"a missing flag":          {args: []string{"schema", "list"}, want: exitUsage},
-		"an unknown command":      {args: []string{"nonsense"}, want: exitUsage},
-		"nothing to set":          {args: []string{"tenant", "set", "acme"}, want: exitUsage},
-		"an invalid value":        {args: []string{"tenant", "set", "acme", "--profile", "x"}, answers: map[string]string{"PATCH /v1/tenants/acme": `{"detail":"x"}`}, status: 422, want: exitUsage},
-		"an unknown output":       {args: []string{"tenant", "list", "-o", "xml"}, want: exitUsage},
-		"not found":               {args: []string{"token", "revoke", "--tenant", "acme", "x"}, want: exitNotFound},
-		"a refused token":         {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 401, want: exitAuth},
-		"completed":               {args: wait, answers: map[string]string{show: strings.Replace(cascadeAnswer, "%", "completed", 1)}, want: exitOK},
-		"survivors":               {args: wait, answers: map[string]string{show: strings.Replace(cascadeAnswer, "%", "failed", 1)}, want: exitSurvivors},
-		"still running":           {args: wait, answers: map[string]string{show: strings.Replace(strings.Replace(cascadeAnswer, "%", "running", 1), `,"closedAt":"2026-11-23T22:00:01Z"`, "", 1)}, want: exitRunning},
-		"a rerun without reason":  {args: []string{"cascade", "rerun", "--tenant", "acme", "x"}, want: exitUsage},
-		"a rerun without IDs":     {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
-		"a rerun with both":       {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--failed", "x"}, want: exitUsage},
-		"a selection with an ID":  {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--connector", "crm", "x"}, want: exitUsage},
-		"a waiver without an end": {args: []string{"cascade", "waive", "--tenant", "acme", "--item", "x", "--reason", "x", "x"}, want: exitUsage},
+		"ok": {args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"items":[]}`}, want: exitOK},
+		"an error": {
+			args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 503, want: exitError,
+		},
+		"an unknown verb":    {args: []string{"tenant", "explode"}, want: exitUsage},
+		"an unknown flag":    {args: []string{"tenant", "list", "--nope"}, want: exitUsage},
+		"a missing argument": {args: []string{"tenant", "create"}, want: exitUsage},
+		"a missing flag":     {args: []string{"schema", "list"}, want: exitUsage},
+		"an unknown command": {args: []string{"nonsense"}, want: exitUsage},
+		"nothing to set":     {args: []string{"tenant", "set", "acme"}, want: exitUsage},
+		"an invalid value": {
+			args:    []string{"tenant", "set", "acme", "--profile", "x"},
+			answers: map[string]string{"PATCH /v1/tenants/acme": `{"detail":"x"}`}, status: 422, want: exitUsage,
+		},
+		"an unknown output": {args: []string{"tenant", "list", "-o", "xml"}, want: exitUsage},
+		"not found":         {args: []string{"token", "revoke", "--tenant", "acme", "x"}, want: exitNotFound},
+		"a refused token": {
+			args: []string{"tenant", "list"}, answers: map[string]string{"GET /v1/tenants": `{"detail":"x"}`}, status: 401, want: exitAuth,
+		},
+		"completed": {
+			args: wait, answers: map[string]string{show: strings.Replace(cascadeAnswer, "%", "completed", 1)}, want: exitOK,
+		},
+		"survivors": {
+			args: wait, answers: map[string]string{show: strings.Replace(cascadeAnswer, "%", "failed", 1)}, want: exitSurvivors,
+		},
+		"still running": {
+			args:    wait,
+			answers: map[string]string{show: strings.Replace(strings.Replace(cascadeAnswer, "%", "running", 1), `,"closedAt":"2026-11-23T22:00:01Z"`, "", 1)}, want: exitRunning,
+		},
+		"a rerun without reason": {args: []string{"cascade", "rerun", "--tenant", "acme", "x"}, want: exitUsage},
+		"a rerun without IDs":    {args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
+		"a rerun with both": {
+			args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--failed", "x"}, want: exitUsage,
+		},
+		"a selection with an ID": {
+			args: []string{"cascade", "rerun", "--tenant", "acme", "--reason", "x", "--connector", "crm", "x"}, want: exitUsage,
+		},
+		"a waiver without an end": {
+			args: []string{"cascade", "waive", "--tenant", "acme", "--item", "x", "--reason", "x", "x"}, want: exitUsage,
+		},
 		"an end without a reason": {args: []string{"principal", "end", "--tenant", "acme", "ada@example.com"}, want: exitUsage},
-		"an unknown principal":    {args: []string{"principal", "end", "--tenant", "acme", "--dry-run", "ada@example.com"}, answers: map[string]string{"GET /v1/tenants/acme/principals": `{"items":[]}`}, want: exitNotFound},
-		"a release without hold":  {args: []string{"hold", "approve", "--tenant", "acme", "--reason", "x"}, answers: map[string]string{"POST /v1/tenants/acme/holds/approve": `{"detail":"x"}`}, status: 409, want: exitError},
-		"an invalid import":       {args: []string{"credential", "import", "--tenant", "acme", "main_test.go"}, answers: map[string]string{"POST /v1/tenants/acme/import": `{"detail":"x","errors":[{"line":3,"detail":"y"}]}`}, status: 422, want: exitUsage},
-		"rules without a file":    {args: []string{"mapping", "apply", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
-		"rules without a reason":  {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go"}, want: exitUsage},
-		"invalid rules":           {args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go", "--reason", "x"}, answers: map[string]string{"PUT /v1/tenants/acme/mapping": `{"detail":"line 2, column 5: x"}`}, status: 422, want: exitUsage},
+		"an unknown principal": {
+			args:    []string{"principal", "end", "--tenant", "acme", "--dry-run", "ada@example.com"},
+			answers: map[string]string{"GET /v1/tenants/acme/principals": `{"items":[]}`}, want: exitNotFound,
+		},
+		"a release without hold": {
+			args:    []string{"hold", "approve", "--tenant", "acme", "--reason", "x"},
+			answers: map[string]string{"POST /v1/tenants/acme/holds/approve": `{"detail":"x"}`}, status: 409, want: exitError,
+		},
+		"an invalid import": {
+			args:    []string{"credential", "import", "--tenant", "acme", "main_test.go"},
+			answers: map[string]string{"POST /v1/tenants/acme/import": `{"detail":"x","errors":[{"line":3,"detail":"y"}]}`}, status: 422, want: exitUsage,
+		},
+		"rules without a file": {args: []string{"mapping", "apply", "--tenant", "acme", "--reason", "x"}, want: exitUsage},
+		"rules without a reason": {
+			args: []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go"}, want: exitUsage,
+		},
+		"invalid rules": {
+			args:    []string{"mapping", "apply", "--tenant", "acme", "-f", "main_test.go", "--reason", "x"},
+			answers: map[string]string{"PUT /v1/tenants/acme/mapping": `{"detail":"line 2, column 5: x"}`}, status: 422, want: exitUsage,
+		},
 		"no rules yet":            {args: []string{"mapping", "show", "--tenant", "acme"}, want: exitNotFound},
 		"a test without a user":   {args: []string{"mapping", "test", "--tenant", "acme"}, want: exitUsage},
 		"restore without reason":  {args: []string{"principal", "restore", "--tenant", "acme", "ada"}, want: exitUsage},
@@ -86,15 +121,20 @@ func TestRun_ExitCodes(t *testing.T) {
 func TestClient_MissingTokenNamesBootstrap(t *testing.T) {
 	t.Setenv("LEAVER_TOKEN", "")
 	var stdout, stderr bytes.Buffer
-	if got := run(t.Context(), []string{"tenant", "list"}, &stdout, &stderr); got != exitAuth || !strings.Contains(stderr.String(), "leaver bootstrap") {
+	if got := run(t.Context(), []string{"tenant", "list"}, &stdout, &stderr); got != exitAuth ||
+		!strings.Contains(stderr.String(), "leaver bootstrap") {
 		t.Errorf("exit code %d, stderr %q", got, &stderr)
 	}
 }
 
 func TestPrint_WritesOnlyJSONToStdout(t *testing.T) {
-	fake(t, map[string]string{"POST /v1/tenants/acme/tokens": `{"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","class":"scim","secret":"leaver_scim_x"}`}, 201)
+	fake(t, map[string]string{
+		"POST /v1/tenants/acme/tokens": `{"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","class":"scim",` +
+			`"secret":"leaver_scim_x"}`,
+	}, 201)
 	var stdout, stderr bytes.Buffer
-	if got := run(t.Context(), []string{"token", "create", "--tenant", "acme", "--class", "scim", "-o", "json"}, &stdout, &stderr); got != exitOK {
+	if got := run(t.Context(), []string{"token", "create", "--tenant", "acme", "--class", "scim", "-o", "json"},
+		&stdout, &stderr); got != exitOK {
 		t.Fatalf("exit code %d: %s", got, &stderr)
 	}
 	var token map[string]any
@@ -104,10 +144,14 @@ func TestPrint_WritesOnlyJSONToStdout(t *testing.T) {
 }
 
 func TestPrint_SeparatesColumnsByTabsInPipe(t *testing.T) {
-	fake(t, map[string]string{"GET /v1/tenants": `{"items":[{"name":"acme","profile":"entra","id":"4a3ec2c4-a334-4ead-a709-306d3154f984","createdAt":"2026-11-23T22:00:00Z"}]}`}, 0)
+	fake(t, map[string]string{
+		"GET /v1/tenants": `{"items":[{"name":"acme","profile":"entra",` +
+			`"id":"4a3ec2c4-a334-4ead-a709-306d3154f984","createdAt":"2026-11-23T22:00:00Z"}]}`,
+	}, 0)
 	var stdout, stderr bytes.Buffer
 	run(t.Context(), []string{"tenant", "list"}, &stdout, &stderr)
-	if want := "acme\tentra\t4a3ec2c4-a334-4ead-a709-306d3154f984\t2026-11-23T22:00:00Z\tprivate\t-\t-\t\n"; stdout.String() != want {
+	want := "acme\tentra\t4a3ec2c4-a334-4ead-a709-306d3154f984\t2026-11-23T22:00:00Z\tprivate\t-\t-\t\n"
+	if stdout.String() != want {
 		t.Errorf("%q, want %q", &stdout, want)
 	}
 }
@@ -122,7 +166,8 @@ func TestSCIMTest_ExitCodes(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	var stdout, stderr bytes.Buffer
-	if got := run(t.Context(), []string{"scim", "test", server.URL, "--token", "x", "-o", "json"}, &stdout, &stderr); got != exitError {
+	if got := run(t.Context(), []string{"scim", "test", server.URL, "--token", "x", "-o", "json"},
+		&stdout, &stderr); got != exitError {
 		t.Errorf("exit code %d: %s", got, &stderr)
 	}
 	var results []map[string]any
@@ -135,18 +180,24 @@ func TestSCIMTest_ExitCodes(t *testing.T) {
 		}
 	}
 	t.Setenv("LEAVER_SCIM_TOKEN", "")
-	for _, args := range [][]string{{"scim", "test", server.URL}, {"scim", "test", server.URL, "--token", "x", "--set", "ping"}} {
+	for _, args := range [][]string{
+		{"scim", "test", server.URL}, {"scim", "test", server.URL, "--token", "x", "--set", "ping"},
+	} {
 		if got := run(t.Context(), args, &stdout, &stderr); got != exitUsage {
 			t.Errorf("%v: exit code %d, want %d", args, got, exitUsage)
 		}
 	}
-	if got := run(t.Context(), []string{"scim", "test", "http://127.0.0.1:1", "--token", "x"}, &stdout, &stderr); got != exitError {
+	if got := run(t.Context(), []string{"scim", "test", "http://127.0.0.1:1", "--token", "x"},
+		&stdout, &stderr); got != exitError {
 		t.Errorf("an unreachable provider: exit code %d, want %d", got, exitError)
 	}
 }
 
 func TestCredentialImport_ReportsInvalidLines(t *testing.T) {
-	fake(t, map[string]string{"POST /v1/tenants/acme/import": `{"detail":"2 of 9 lines are invalid; nothing was registered","errors":[{"line":3,"detail":"kind must be one of"},{"line":7,"detail":"already registered"}]}`}, 422)
+	fake(t, map[string]string{
+		"POST /v1/tenants/acme/import": `{"detail":"2 of 9 lines are invalid; nothing was registered","errors":[` +
+			`{"line":3,"detail":"kind must be one of"},{"line":7,"detail":"already registered"}]}`,
+	}, 422)
 	var stdout, stderr bytes.Buffer
 	run(t.Context(), []string{"credential", "import", "--tenant", "acme", "main_test.go"}, &stdout, &stderr)
 	for _, want := range []string{"nothing was registered", "line 3: kind must be one of", "line 7: already registered"} {
@@ -162,11 +213,13 @@ func TestPrincipalEnd_DryRunPrintsPlan(t *testing.T) {
 		"GET /v1/tenants/acme/principals": `{"items":[{"id":"` + id + `","type":"User","name":"ada@example.com"}]}`,
 		"GET /v1/tenants/acme/principals/" + id + "/plan": `{"principal":{"name":"ada@example.com"},"items":[
 		  {"kind":"scheduled_run","connector":"runs","reference":"nightly","verb":"cancel","verifiable":true},
-		  {"kind":"service_account","connector":"crm","reference":"reports","verb":"rotate","goesOnForPrincipals":["` + id + `"],"verifiable":false}],
+		  {"kind":"service_account","connector":"crm","reference":"reports","verb":"rotate",` +
+			`"goesOnForPrincipals":["` + id + `"],"verifiable":false}],
 		  "orphanedAgents":[{"id":"` + id + `","name":"writer"}]}`,
 	}, 0)
 	var stdout, stderr bytes.Buffer
-	if got := run(t.Context(), []string{"principal", "end", "ada@example.com", "--tenant", "acme", "--dry-run"}, &stdout, &stderr); got != exitOK {
+	if got := run(t.Context(), []string{"principal", "end", "ada@example.com", "--tenant", "acme", "--dry-run"},
+		&stdout, &stderr); got != exitOK {
 		t.Fatalf("exit code %d: %s", got, &stderr)
 	}
 	want := "1\tcancel\tscheduled_run\truns\tnightly\t-\tyes\n" +
@@ -177,18 +230,22 @@ func TestPrincipalEnd_DryRunPrintsPlan(t *testing.T) {
 }
 
 func TestCascadeRerun_DryRunListsCredentialsAndRunsNothing(t *testing.T) {
+	failed := strings.Replace(cascadeAnswer, "%", "failed", 1)
 	fake(t, map[string]string{
-		"GET /v1/tenants/acme/cascades":                                      `{"items":[` + strings.Replace(cascadeAnswer, "%", "failed", 1) + `]}`,
-		"GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984": strings.Replace(cascadeAnswer, "%", "failed", 1),
+		"GET /v1/tenants/acme/cascades":                                      `{"items":[` + failed + `]}`,
+		"GET /v1/tenants/acme/cascades/4a3ec2c4-a334-4ead-a709-306d3154f984": failed,
 		"GET /v1/tenants/acme/credentials": `{"items":[
-		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd22","kind":"api_key","connector":"crm","reference":"key-1","state":"failed","reason":"crm answered 403"},
+		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd22","kind":"api_key","connector":"crm","reference":"key-1",` +
+			`"state":"failed","reason":"crm answered 403"},
 		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd23","kind":"api_key","connector":"crm","reference":"key-2","state":"verified"}]}`,
 	}, 0)
 	var stdout, stderr bytes.Buffer
-	if got := run(t.Context(), []string{"cascade", "rerun", "--tenant", "acme", "--failed", "--since", "24h", "--connector", "crm", "--dry-run"}, &stdout, &stderr); got != exitOK {
+	args := []string{"cascade", "rerun", "--tenant", "acme", "--failed", "--since", "24h", "--connector", "crm", "--dry-run"}
+	if got := run(t.Context(), args, &stdout, &stderr); got != exitOK {
 		t.Fatalf("exit code %d: %s", got, &stderr)
 	}
-	if want := "4a3ec2c4-a334-4ead-a709-306d3154f984\t01a20ac5-5550-735f-82e8-afd06d99cd22\tapi_key\tcrm\tkey-1\tcrm answered 403\n"; stdout.String() != want {
+	want := "4a3ec2c4-a334-4ead-a709-306d3154f984\t01a20ac5-5550-735f-82e8-afd06d99cd22\tapi_key\tcrm\tkey-1\tcrm answered 403\n"
+	if stdout.String() != want {
 		t.Errorf("%q, want %q", &stdout, want)
 	}
 }
@@ -197,18 +254,31 @@ func TestCascadeRerun_DryRunListsCredentialsAndRunsNothing(t *testing.T) {
 func TestCommands_PrintRows(t *testing.T) {
 	const ada = "01a20ac5-5550-735f-82e8-afd06d99cd22"
 	fake(t, map[string]string{
-		"GET /v1/tenants/acme/principals":                         `{"items":[{"id":"` + ada + `","type":"User","name":"ada"}]}`,
-		"GET /v1/tenants/acme/principals/" + ada:                  `{"id":"` + ada + `","type":"User","name":"ada","entitlements":[{"name":"team:Engineering","since":"2026-11-23T22:00:00Z","sources":[{"rule":"engineers","group":"` + ada + `","groupName":"eng"}]}]}`,
-		"GET /v1/tenants/acme/principals/" + ada + "/restoration": `{"entitlements":["team:Engineering"],"runningCascades":[]}`,
-		"POST /v1/tenants/acme/mapping/test":                      `{"entitlements":{"role:staff":[{"rule":"staff","when":"user.active"}]},"denied":{"scope:deploy":[{"rule":"freeze","group":"` + ada + `","groupName":"frozen"}]},"failed":[{"rule":"writers","reason":"the claim is not JSON"}]}`,
-		"POST /v1/tenants/acme/mapping/diff":                      `{"baseVersion":3,"principals":1,"ends":2,"gained":{"team:Sales":1},"lost":{"scope:deploy":1},"changes":[{"principal":"` + ada + `","gained":["team:Sales"],"lost":["scope:deploy"]}]}`,
-		"PUT /v1/tenants/acme/mapping":                            `{"version":4,"createdAt":"2026-11-23T22:00:00Z","actor":"op","reason":"x"}`,
-		"GET /v1/tenants/acme/mapping/versions":                   `{"items":[{"version":4,"createdAt":"2026-11-23T22:00:00Z","actor":"op","reason":"x"}]}`,
-		"POST /v1/tenants/acme/mapping/rollback":                  `{"version":5,"createdAt":"2026-11-23T22:00:00Z","actor":"op","reason":"back to version 3: x"}`,
-		"GET /v1/tenants/acme/streams":                            `{"items":[{"id":"` + ada + `","method":"push","endpoint":"https://app","status":"enabled","waiting":7,"lastError":"app answered 500"}]}`,
+		"GET /v1/tenants/acme/principals": `{"items":[{"id":"` + ada + `","type":"User","name":"ada"}]}`,
+		"GET /v1/tenants/acme/principals/" + ada: `{"id":"` + ada + `","type":"User","name":"ada",` +
+			`"entitlements":[{"name":"team:Engineering","since":"2026-11-23T22:00:00Z",` +
+			`"sources":[{"rule":"engineers","group":"` + ada + `","groupName":"eng"}]}]}`,
+		"GET /v1/tenants/acme/principals/" + ada + "/restoration": `{"entitlements":["team:Engineering"],` +
+			`"runningCascades":[]}`,
+		"POST /v1/tenants/acme/mapping/test": `{"entitlements":{"role:staff":[{"rule":"staff","when":"user.active"}]},` +
+			`"denied":{"scope:deploy":[{"rule":"freeze","group":"` + ada + `","groupName":"frozen"}]},` +
+			`"failed":[{"rule":"writers","reason":"the claim is not JSON"}]}`,
+		"POST /v1/tenants/acme/mapping/diff": `{"baseVersion":3,"principals":1,"ends":2,` +
+			`"gained":{"team:Sales":1},"lost":{"scope:deploy":1},` +
+			`"changes":[{"principal":"` + ada + `","gained":["team:Sales"],"lost":["scope:deploy"]}]}`,
+		"PUT /v1/tenants/acme/mapping": `{"version":4,"createdAt":"2026-11-23T22:00:00Z","actor":"op","reason":"x"}`,
+		"GET /v1/tenants/acme/mapping/versions": `{"items":[{"version":4,"createdAt":"2026-11-23T22:00:00Z",` +
+			`"actor":"op","reason":"x"}]}`,
+		"POST /v1/tenants/acme/mapping/rollback": `{"version":5,"createdAt":"2026-11-23T22:00:00Z",` +
+			`"actor":"op","reason":"back to version 3: x"}`,
+		"GET /v1/tenants/acme/streams": `{"items":[{"id":"` + ada + `","method":"push","endpoint":"https://app","status":"enabled",` +
+			`"waiting":7,"lastError":"app answered 500"}]}`,
 	}, 0)
 	for _, row := range []struct{ command, want string }{
-		{"mapping test --user ada", "has\trole:staff\tstaff\tuser.active\nDENIED\tscope:deploy\tfreeze\tgroup frozen\nFAILED\t-\twriters\tthe claim is not JSON"},
+		{
+			"mapping test --user ada", "has\trole:staff\tstaff\tuser.active\nDENIED\tscope:deploy\tfreeze\tgroup frozen\n" +
+				"FAILED\t-\twriters\tthe claim is not JSON",
+		},
 		{"mapping diff -f main_test.go", "+\tteam:Sales\t1 gain it\n-\tscope:deploy\t1 lose it\n\t" + ada + "\t+team:Sales -scope:deploy"},
 		{"mapping apply -f main_test.go --reason x --base 3", "4\t2026-11-23T22:00:00Z\top\tx"},
 		{"mapping history", "4\t2026-11-23T22:00:00Z\top\tx"},
@@ -219,7 +289,8 @@ func TestCommands_PrintRows(t *testing.T) {
 	} {
 		var stdout, stderr bytes.Buffer
 		args := append(strings.Fields(row.command), "--tenant", "acme")
-		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK || strings.TrimSpace(stdout.String()) != strings.TrimSpace(row.want) {
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK ||
+			strings.TrimSpace(stdout.String()) != strings.TrimSpace(row.want) {
 			t.Errorf("%s: exit code %d, %q, want %q; stderr: %s", row.command, code, &stdout, row.want, &stderr)
 		}
 	}

@@ -20,7 +20,11 @@ func TestServer_WorkflowSurvivesRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := options{IP: "127.0.0.1", Port: port, Headless: true, DBFilename: filepath.Join(t.TempDir(), "temporal.db"), LogLevel: "never", LogFormat: "text", Namespaces: []string{"leaver"}, SearchAttributes: []string{"LeaverTenant=Keyword"}}
+	o := options{
+		IP: "127.0.0.1", Port: port, Headless: true, DBFilename: filepath.Join(t.TempDir(), "temporal.db"),
+		LogLevel: "never", LogFormat: "text", Namespaces: []string{"leaver"},
+		SearchAttributes: []string{"LeaverTenant=Keyword"},
+	}
 	var id string
 	for round := range 2 {
 		ctx, stop := context.WithCancel(t.Context())
@@ -52,7 +56,9 @@ func wait(ctx workflow.Context) error {
 func dial(t *testing.T, o options) client.Client {
 	t.Helper()
 	for until := time.Now().Add(30 * time.Second); ; {
-		c, err := client.Dial(client.Options{HostPort: net.JoinHostPort(o.IP, strconv.Itoa(o.Port)), Namespace: "leaver", Identity: "ada"})
+		c, err := client.Dial(client.Options{
+			HostPort: net.JoinHostPort(o.IP, strconv.Itoa(o.Port)), Namespace: "leaver", Identity: "ada",
+		})
 		if err == nil {
 			return c
 		}

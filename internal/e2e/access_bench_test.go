@@ -22,13 +22,19 @@ const (
 const fillAccess = `
 	with u as (
 	  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
-	  select $1, gen_random_uuid(), 'User', 'user' || i, true, '{}', now(), now() from generate_series(1, $2) i returning id, unique_name),
+  select $1, gen_random_uuid(), 'User', 'user' || i, true, '{}', now(), now()
+    from generate_series(1, $2) i returning id, unique_name),
 	a as (
 	  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
-	  select $1, gen_random_uuid(), 'Agent', 'agent-of-' || unique_name, true, '{}', now(), now() from u returning id, unique_name),
+  select $1, gen_random_uuid(), 'Agent', 'agent-of-' || unique_name, true, '{}', now(), now()
+    from u returning id, unique_name),
 	pairs as (select u.id user_id, a.id agent_id from u join a on a.unique_name = 'agent-of-' || u.unique_name),
-	e as (insert into edges (tenant_id, source_id, attribute, target_id) select $1, agent_id, 'owners', user_id from pairs),
-	n as (insert into entitlements (tenant_id, principal_id, name, sources) select $1, user_id, 'scope:deploy', '[]' from pairs)
+e as (
+  insert into edges (tenant_id, source_id, attribute, target_id)
+  select $1, agent_id, 'owners', user_id from pairs),
+n as (
+  insert into entitlements (tenant_id, principal_id, name, sources)
+  select $1, user_id, 'scope:deploy', '[]' from pairs)
 	insert into credentials (tenant_id, id, principal_id, agent_id, kind, connector, reference, issued_at)
 	select $1, gen_random_uuid(), user_id, agent_id, 'api_key', 'noop', 'key', now() from pairs`
 
@@ -36,7 +42,8 @@ const fillAccess = `
 // with a scope. The floor is a bare net/http and pgx handler that selects one row.
 func BenchmarkDecision(b *testing.B) {
 	i := installAPI(b, func(c *config.Config) { c.Database.URL += fmt.Sprintf("&pool_max_conns=%d", accessConnections) })
-	pool, err := pgxpool.New(b.Context(), fmt.Sprintf("%s&pool_max_conns=%d", i.cfg.Database.MigrateURL, accessConnections))
+	pool, err := pgxpool.New(b.Context(),
+		fmt.Sprintf("%s&pool_max_conns=%d", i.cfg.Database.MigrateURL, accessConnections))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -49,13 +56,15 @@ func BenchmarkDecision(b *testing.B) {
 	}
 	var users, agents, items []string
 	if err := pool.QueryRow(b.Context(), `
-		select array_agg(principal_id::text order by id), array_agg(agent_id::text order by id), array_agg(id::text order by id) from credentials`).
+		select array_agg(principal_id::text order by id), array_agg(agent_id::text order by id),
+		       array_agg(id::text order by id) from credentials`).
 		Scan(&users, &agents, &items); err != nil {
 		b.Fatal(err)
 	}
 	floor := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var active bool
-		if err := pool.QueryRow(r.Context(), `select active from resources where tenant_id = $1 and id = $2`, i.tenant.ID, r.URL.Path[1:]).Scan(&active); err != nil {
+		if err := pool.QueryRow(r.Context(), `select active from resources where tenant_id = $1 and id = $2`,
+			i.tenant.ID, r.URL.Path[1:]).Scan(&active); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
@@ -68,15 +77,21 @@ func BenchmarkDecision(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			stacktest.TakeTurns(b,
-				(&stacktest.Asker{Name: "floor", Address: floor.Listener.Addr().String(), Request: func(n int) (string, string, string) {
-					return http.MethodGet, "/" + agents[n%len(agents)], ""
-				}}).Connect(b, accessConnections),
+
 				(&stacktest.Asker{
-					Name: "leaver", Address: i.url[len("http://"):], Header: "Authorization: Bearer " + i.platform + "\r\nContent-Type: application/json\r\n",
+					Name: "floor", Address: floor.Listener.Addr().String(),
+					Request: func(n int) (string, string, string) {
+						return http.MethodGet, "/" + agents[n%len(agents)], ""
+					},
+				}).Connect(b, accessConnections),
+				(&stacktest.Asker{
+					Name: "leaver", Address: i.url[len("http://"):],
+					Header: "Authorization: Bearer " + i.platform + "\r\nContent-Type: application/json\r\n",
 					Request: func(n int) (string, string, string) {
 						n %= len(agents)
 						return http.MethodPost, "/access/v1/evaluation", fmt.Sprintf(
-							`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},"action":{"name":"deploy"},"resource":%s}`, agents[n], users[n], resource(n))
+							`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},"action":{"name":"deploy"},"resource":%s}`,
+							agents[n], users[n], resource(n))
 					},
 				}).Connect(b, accessConnections))
 		})

@@ -22,7 +22,8 @@ import (
 // ask requests one evaluation, and returns the reason of the denial, or allow.
 func (i *installation) ask(subject, action, resource string) string {
 	i.t.Helper()
-	status, answer := i.call("POST", "/access/v1/evaluation", i.platform, fmt.Sprintf(`{"subject":%s,"action":{"name":%q},"resource":%s}`, subject, action, resource))
+	status, answer := i.call("POST", "/access/v1/evaluation", i.platform,
+		fmt.Sprintf(`{"subject":%s,"action":{"name":%q},"resource":%s}`, subject, action, resource))
 	if status != http.StatusOK {
 		i.t.Fatalf("the evaluation answered %d %v", status, answer)
 	}
@@ -50,16 +51,19 @@ func TestDecision_GivesReason(t *testing.T) {
 	agent, other := i.createAgent("outreach", ada), i.createAgent("other", bob)
 	i.becomes(ada, "scope:deploy", "scope:note.edit:own", "team:Engineering")
 	key := i.hold(p, ada, agent, "key")
-	mail := i.must("POST", "/v1/credentials", i.platform,
-		fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":"mail","scopes":["mail.send"]}`, ada, agent))["id"].(string)
+	mail := i.must("POST", "/v1/credentials", i.platform, fmt.Sprintf(
+		`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":"mail","scopes":["mail.send"]}`,
+		ada, agent))["id"].(string)
 	mallory := i.createUser(ada) // her name is Ada's id
 	i.createGroup("engineering-prod", mallory)
 	i.becomes(mallory, "scope:deploy", "scope:note.edit:own", "team:Engineering")
 	_, otherSCIM, _ := i.newTenant("umbrella")
 	foreign := i.must("POST", "/scim/v2/Users", otherSCIM, `{"userName":"eve","active":true}`)["id"].(string)
-	foreignAgent := i.must("POST", "/scim/v2/Agents", otherSCIM, fmt.Sprintf(`{"agentUserName":"evebot","owners":[{"value":%q}]}`, foreign))["id"].(string)
-	expired := i.must("POST", "/scim/v2/Agents", i.scim, fmt.Sprintf(
-		`{"agentUserName":"temp","owners":[{"value":%q}],"urn:leaver:params:scim:schemas:extension:validity:1.0:Agent":{"validUntil":"2020-01-01T00:00:00Z"}}`, ada))["id"].(string)
+	foreignAgent := i.must("POST", "/scim/v2/Agents", otherSCIM,
+		fmt.Sprintf(`{"agentUserName":"evebot","owners":[{"value":%q}]}`, foreign))["id"].(string)
+	expired := i.must("POST", "/scim/v2/Agents", i.scim, fmt.Sprintf(`{"agentUserName":"temp","owners":[{"value":%q}],`+
+		`"urn:leaver:params:scim:schemas:extension:validity:1.0:Agent":{"validUntil":"2020-01-01T00:00:00Z"}}`,
+		ada))["id"].(string)
 
 	outreach := agentFor(agent, ada)
 	for _, row := range []struct {
@@ -78,11 +82,24 @@ func TestDecision_GivesReason(t *testing.T) {
 		{"a team that the user is not on", outreach, "deploy", entityOf("team", "Sales"), "not_entitled"},
 		{"a scope", outreach, "deploy", entityOf("service", "api"), "allow"},
 		{"a scope that the user lacks", outreach, "launch", entityOf("service", "api"), "not_entitled"},
-		{"an own scope on the user's resource", outreach, "note.edit", `{"type":"note","id":"1","properties":{"ownerID":"Ada@example.com"}}`, "allow"},
-		{"an own scope on another user's resource", outreach, "note.edit", `{"type":"note","id":"1","properties":{"ownerID":"bob@example.com"}}`, "not_entitled"},
-		{"an agent for a user who is not its owner", agentFor(other, ada), "deploy", entityOf("service", "api"), "not_delegated"},
-		{"an own scope of a user named like the owner's id", entityOf("user", mallory), "note.edit", fmt.Sprintf(`{"type":"note","id":"1","properties":{"ownerID":%q}}`, ada), "not_entitled"},
-		{"a credential, spelled differently", outreach, "read", entityOf(" Credential", uuid.NewString()), "unknown_credential"},
+		{
+			"an own scope on the user's resource", outreach, "note.edit",
+			`{"type":"note","id":"1","properties":{"ownerID":"Ada@example.com"}}`, "allow",
+		},
+		{
+			"an own scope on another user's resource", outreach, "note.edit",
+			`{"type":"note","id":"1","properties":{"ownerID":"bob@example.com"}}`, "not_entitled",
+		},
+		{
+			"an agent for a user who is not its owner", agentFor(other, ada), "deploy", entityOf("service", "api"), "not_delegated",
+		},
+		{
+			"an own scope of a user named like the owner's id", entityOf("user", mallory), "note.edit",
+			fmt.Sprintf(`{"type":"note","id":"1","properties":{"ownerID":%q}}`, ada), "not_entitled",
+		},
+		{
+			"a credential, spelled differently", outreach, "read", entityOf(" Credential", uuid.NewString()), "unknown_credential",
+		},
 		{"a connector, spelled differently", outreach, "read", entityOf("CONNECTOR", "crm"), "no_credential"},
 		{"the user itself", entityOf("user", ada), "deploy", entityOf("service", "api"), "allow"},
 		{"an agent for itself", entityOf("agent", agent), "deploy", entityOf("service", "api"), "not_entitled"},
@@ -96,7 +113,8 @@ func TestDecision_GivesReason(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			i.t = t
-			if got := i.ask(row.subject, row.action, row.resource); got != row.want && (row.want != "agent_expired" || got != "agent_suspended") {
+			if got := i.ask(row.subject, row.action, row.resource); got != row.want &&
+				(row.want != "agent_expired" || got != "agent_suspended") {
 				t.Errorf("got %s, want %s", got, row.want)
 			}
 		})
@@ -111,10 +129,13 @@ func TestDecision_DeniesFromCommitOnWithoutWorker(t *testing.T) {
 	i := installAPI(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	agent := i.createAgent("outreach", ada)
-	shared := i.must("POST", "/scim/v2/Agents", i.scim, fmt.Sprintf(`{"agentUserName":"shared","owners":[{"value":%q},{"value":%q}]}`, ada, bob))["id"].(string)
+	shared := i.must("POST", "/scim/v2/Agents", i.scim,
+		fmt.Sprintf(`{"agentUserName":"shared","owners":[{"value":%q},{"value":%q}]}`, ada, bob))["id"].(string)
 	key, own := entityOf("credential", i.hold(p, ada, agent, "key")), entityOf("credential", i.hold(p, agent, agent, "own"))
 	bobs := entityOf("credential", i.hold(p, bob, shared, "bobs"))
-	for subject, resource := range map[string]string{agentFor(agent, ada): key, entityOf("agent", agent): own, agentFor(shared, bob): bobs} {
+	for subject, resource := range map[string]string{
+		agentFor(agent, ada): key, entityOf("agent", agent): own, agentFor(shared, bob): bobs,
+	} {
 		if got := i.ask(subject, "read", resource); got != "allow" {
 			t.Fatalf("before: %s", got)
 		}
@@ -144,10 +165,12 @@ func TestDecision_DeniesFromCommitOnWithoutWorker(t *testing.T) {
 func TestDecision_DeniesLostEntitlementFromCommitOn(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
-	i.apply("  - {group: engineering-prod, team: Engineering, scopes: [deploy]}\n  - {when: user.userType == 'staff', scopes: [read]}\n  - {group: frozen, deny: true, scopes: [deploy]}\n")
+	i.apply("  - {group: engineering-prod, team: Engineering, scopes: [deploy]}\n" +
+		"  - {when: user.userType == 'staff', scopes: [read]}\n  - {group: frozen, deny: true, scopes: [deploy]}\n")
 	var users []string
 	for _, name := range []string{"quits", "moves", "renamed", "frozen", "deleted", "stays"} {
-		users = append(users, i.must("POST", "/scim/v2/Users", i.scim, fmt.Sprintf(`{"userName":%q,"userType":"staff","active":true}`, name))["id"].(string))
+		users = append(users, i.must("POST", "/scim/v2/Users", i.scim,
+			fmt.Sprintf(`{"userName":%q,"userType":"staff","active":true}`, name))["id"].(string))
 	}
 	group, inner := i.createGroup("engineering-prod", users[0], users[1], users[3], users[5]), i.createGroup("squad", users[4])
 	renamed := i.createGroup("Engineering-prod", users[2])
@@ -179,7 +202,8 @@ func TestDecision_DeniesLostEntitlementFromCommitOn(t *testing.T) {
 			{"deploy", entityOf("team", "Engineering"), want.team},
 			{"use", entityOf("credential", items[n]), want.credential},
 		} {
-			if got := i.ask(subject, question.action, question.resource); got != question.want && (question.want != "entitlement" || (got != "entitlement_lost" && got != "not_entitled")) {
+			if got := i.ask(subject, question.action, question.resource); got != question.want &&
+				(question.want != "entitlement" || (got != "entitlement_lost" && got != "not_entitled")) {
 				t.Errorf("user %d, %s on %s: %s, want %s", n, question.action, question.resource, got, question.want)
 			}
 		}
@@ -237,7 +261,8 @@ func TestEvaluation_RejectsMalformedRequests(t *testing.T) {
 		"deep nesting":          `{"context":` + strings.Repeat(`[`, 100) + strings.Repeat(`]`, 100) + `}`,
 		"a null byte":           `{"subject":{"type":"user","id":"x\u0000"},"action":{"name":"a"},"resource":{"type":"t","id":"1"}}`,
 	} {
-		if status, raw := i.raw("POST", "/access/v1/evaluation", i.platform, body); status != http.StatusBadRequest || !json.Valid(raw) {
+		if status, raw := i.raw("POST", "/access/v1/evaluation", i.platform, body); status != http.StatusBadRequest ||
+			!json.Valid(raw) {
 			t.Errorf("%s answered %d %s", name, status, raw)
 		}
 	}
@@ -253,7 +278,8 @@ func TestEvaluations_ApplyDefaultsAndSemantics(t *testing.T) {
 	i.apply("  - {when: user.active, scopes: [read]}\n")
 	ada := i.createUser("ada@example.com")
 	i.becomes(ada, "scope:read")
-	allow, deny := map[string]any{"decision": true}, map[string]any{"decision": false, "context": map[string]any{"reason": "not_entitled"}}
+	allow, deny := map[string]any{"decision": true},
+		map[string]any{"decision": false, "context": map[string]any{"reason": "not_entitled"}}
 	const items = `{"action":{"name":"write"}},{},{"resource":{"id":"2"}}`
 	for _, row := range []struct {
 		body string
@@ -266,8 +292,8 @@ func TestEvaluations_ApplyDefaultsAndSemantics(t *testing.T) {
 			"error": map[string]any{"status": 400.0, "message": "malformed evaluation (AuthZEN 1.0 section 5)"},
 		}}, allow}},
 	} {
-		answer := i.must("POST", "/access/v1/evaluations", i.platform,
-			fmt.Sprintf(`{"subject":{"type":"user","id":%q},"action":{"name":"read"},"resource":{"type":"page","id":"1"},%s}`, ada, row.body))
+		answer := i.must("POST", "/access/v1/evaluations", i.platform, fmt.Sprintf(
+			`{"subject":{"type":"user","id":%q},"action":{"name":"read"},"resource":{"type":"page","id":"1"},%s}`, ada, row.body))
 		if diff := cmp.Diff(row.want, answer["evaluations"]); diff != "" {
 			t.Errorf("%s: %s", row.body, diff)
 		}
@@ -289,7 +315,8 @@ func TestAccess_ServesMetadataAndEchoesRequestID(t *testing.T) {
 	if diff := cmp.Diff(want, metadata); diff != "" {
 		t.Error(diff)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, i.url+"/access/v1/evaluation", bytes.NewBufferString(`{}`))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		i.url+"/access/v1/evaluation", bytes.NewBufferString(`{}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +337,9 @@ func TestDecide_FailsWithoutPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	reasons, err := authzen.NewStore(db, nil).Decide(t.Context(), uuid.New(), authzen.Question{SubjectType: "User", Subject: "ada", Action: "a", ResourceType: "t", Resource: "1"})
+	reasons, err := authzen.NewStore(db, nil).Decide(t.Context(), uuid.New(), authzen.Question{
+		SubjectType: "User", Subject: "ada", Action: "a", ResourceType: "t", Resource: "1",
+	})
 	if !errors.Is(err, database.ErrUnavailable) || reasons != nil {
 		t.Errorf("decided %v, %v; want no decision and ErrUnavailable", reasons, err)
 	}
@@ -322,7 +351,8 @@ func TestStanding_IsNotModifiedWhileUnchanged(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	i.becomes(ada, "role:staff")
 	get := func(tag string) (status int, etag string, body map[string]any) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, i.url+"/v1/principals/"+ada+"/access", http.NoBody)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			i.url+"/v1/principals/"+ada+"/access", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -337,7 +367,8 @@ func TestStanding_IsNotModifiedWhileUnchanged(t *testing.T) {
 		return resp.StatusCode, resp.Header.Get("ETag"), body
 	}
 	_, tag, body := get("")
-	if want := map[string]any{"id": ada, "type": "User", "status": "active", "entitlements": []any{"role:staff"}}; !cmp.Equal(body, want) {
+	want := map[string]any{"id": ada, "type": "User", "status": "active", "entitlements": []any{"role:staff"}}
+	if !cmp.Equal(body, want) {
 		t.Errorf("the status is %v", body)
 	}
 	if status, _, _ := get(tag); status != http.StatusNotModified {
@@ -345,7 +376,8 @@ func TestStanding_IsNotModifiedWhileUnchanged(t *testing.T) {
 	}
 	i.deactivate(ada)
 	status, _, body := get(tag)
-	if status != http.StatusOK || body["status"] != "restricted" || body["reason"] != "principal_restricted" || len(body["entitlements"].([]any)) != 0 {
+	if status != http.StatusOK || body["status"] != "restricted" || body["reason"] != "principal_restricted" ||
+		len(body["entitlements"].([]any)) != 0 {
 		t.Errorf("after she left: %d %v", status, body)
 	}
 	_, _, foreign := i.newTenant("umbrella")
@@ -363,7 +395,8 @@ func TestEvaluation_InteropScenario(t *testing.T) {
   - {group: editor, role: editor, scopes: [can_create_todo, "can_update_todo:own", "can_delete_todo:own"]}
   - {group: evil_genius, role: evil_genius, scopes: [can_update_todo]}
 `)
-	const rick, morty, summer, beth, jerry = "rick@the-citadel.com", "morty@the-citadel.com", "summer@the-smiths.com", "beth@the-smiths.com", "jerry@the-smiths.com"
+	const rick, morty, summer, beth, jerry = "rick@the-citadel.com", "morty@the-citadel.com", "summer@the-smiths.com",
+		"beth@the-smiths.com", "jerry@the-smiths.com"
 	ids := make(map[string]string)
 	for _, name := range []string{rick, morty, summer, beth, jerry} {
 		ids[name] = i.createUser(name)
@@ -371,8 +404,12 @@ func TestEvaluation_InteropScenario(t *testing.T) {
 	i.createGroup("admin", ids[rick])
 	i.createGroup("evil_genius", ids[rick])
 	i.createGroup("editor", ids[morty], ids[summer])
-	i.becomes(ids[rick], "role:admin", "role:evil_genius", "scope:can_create_todo", "scope:can_delete_todo", "scope:can_read_todos", "scope:can_read_user", "scope:can_update_todo")
-	editor := []string{"role:editor", "scope:can_create_todo", "scope:can_delete_todo:own", "scope:can_read_todos", "scope:can_read_user", "scope:can_update_todo:own"}
+	i.becomes(ids[rick], "role:admin", "role:evil_genius", "scope:can_create_todo", "scope:can_delete_todo",
+		"scope:can_read_todos", "scope:can_read_user", "scope:can_update_todo")
+	editor := []string{
+		"role:editor", "scope:can_create_todo", "scope:can_delete_todo:own",
+		"scope:can_read_todos", "scope:can_read_user", "scope:can_update_todo:own",
+	}
 	i.becomes(ids[morty], editor...)
 	i.becomes(ids[summer], editor...)
 	i.becomes(ids[beth], "scope:can_read_todos", "scope:can_read_user")
@@ -405,7 +442,8 @@ func TestEvaluation_InteropScenario(t *testing.T) {
 			{"can_delete_todo", todo(rick), row.deleteRicks},
 			{"can_delete_todo", todo(row.other), row.deleteOthers},
 		} {
-			if got := i.ask(entityOf("user", ids[row.subject]), question.action, question.resource); (got == "allow") != question.want {
+			if got := i.ask(entityOf("user", ids[row.subject]),
+				question.action, question.resource); (got == "allow") != question.want {
 				t.Errorf("%s %s %s: %s, want %t", row.subject, question.action, question.resource, got, question.want)
 			}
 		}
@@ -416,8 +454,8 @@ func TestEvaluation_InteropScenario(t *testing.T) {
 			second = morty
 		}
 		answer := i.must("POST", "/access/v1/evaluations", i.platform, fmt.Sprintf(
-			`{"subject":{"type":"user","id":%q},"action":{"name":"can_update_todo"},"resource":{},"context":{},"evaluations":[{"resource":%s},{"resource":%s}]}`,
-			ids[subject], todo(rick), todo(second)))
+			`{"subject":{"type":"user","id":%q},"action":{"name":"can_update_todo"},"resource":{},"context":{},`+
+				`"evaluations":[{"resource":%s},{"resource":%s}]}`, ids[subject], todo(rick), todo(second)))
 		var got []bool
 		for _, d := range answer["evaluations"].([]any) {
 			got = append(got, d.(map[string]any)["decision"].(bool))

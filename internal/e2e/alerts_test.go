@@ -62,7 +62,8 @@ func (i *installation) wantAlerts(samples map[string]string, want ...string) {
 		}
 		fmt.Fprintf(&b, "  - {series: '%s', values: '%sx120'}\n", series, value)
 	}
-	fmt.Fprintf(&b, "  promql_expr_test:\n  - expr: group by (alertname) (ALERTS{alertstate=\"firing\"})\n    eval_time: %s\n    exp_samples: [", alertsEnd)
+	fmt.Fprintf(&b, "  promql_expr_test:\n  - expr: group by (alertname) (ALERTS{alertstate=\"firing\"})\n"+
+		"    eval_time: %s\n    exp_samples: [", alertsEnd)
 	for _, name := range want {
 		fmt.Fprintf(&b, "{labels: '{alertname=\"%s\"}', value: 1}, ", name)
 	}
@@ -102,7 +103,8 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 		i := installAPI(t)
 		ada := i.createUser("ada@example.com")
 		i.deactivate(ada)
-		i.sql(`update lifecycle_events set started_at = now() - interval '5 minutes', created_at = now() - interval '5 minutes' where kind = 'leaver'`)
+		i.sql(`update lifecycle_events
+			set started_at = now() - interval '5 minutes', created_at = now() - interval '5 minutes' where kind = 'leaver'`)
 		samples := i.samples()
 		// Tests share the namespace, so that another test's worker may have polled.
 		samples[`leaver_queue_pollers{queue="leaver"}`] = "0"
@@ -118,7 +120,8 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 		i := install(t)
 		i.awaitPollers()
 		event := i.openCascade()
-		if _, err := i.app.Cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, false, cascade.NotAsked{Connector: "crm", Reason: "refused"}); err != nil {
+		if _, err := i.app.Cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, false,
+			cascade.NotAsked{Connector: "crm", Reason: "refused"}); err != nil {
 			t.Fatal(err)
 		}
 		i.wantAlerts(i.samples(), "LeaverConnectorNotAsked")
@@ -139,8 +142,10 @@ func (i *installation) openCascade() uuid.UUID {
 	i.t.Helper()
 	ada := i.createUser("ada@example.com")
 	event := uuid.Must(uuid.NewV7())
-	i.sql(`insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id, due_at, created_at, started_at, begun_at)
-		values ($1, $2, 'leaver', $3, 'User', 'patch', 'test', 'w', now(), now() - interval '2 hours', now() - interval '2 hours', now() - interval '2 hours')`,
+	i.sql(`insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, workflow_id,
+		  due_at, created_at, started_at, begun_at)
+		values ($1, $2, 'leaver', $3, 'User', 'patch', 'test', 'w',
+		  now(), now() - interval '2 hours', now() - interval '2 hours', now() - interval '2 hours')`,
 		i.tenant.ID, event, ada)
 	return event
 }

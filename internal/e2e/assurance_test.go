@@ -30,8 +30,8 @@ import (
 // reconcile runs the reconciler now.
 func (i *installation) reconcile() activities.Reconciled {
 	i.t.Helper()
-	run, err := i.app.Temporal.ExecuteWorkflow(i.t.Context(), client.StartWorkflowOptions{ID: "reconcile-" + uuid.NewString(), TaskQueue: workflows.TaskQueue},
-		workflows.Reconcile, workflows.ReconcileInput{})
+	options := client.StartWorkflowOptions{ID: "reconcile-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}
+	run, err := i.app.Temporal.ExecuteWorkflow(i.t.Context(), options, workflows.Reconcile, workflows.ReconcileInput{})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -61,7 +61,8 @@ func (i *installation) reconcileTenant() activities.Reconciled {
 func (i *installation) probeExpired(connector string) {
 	i.t.Helper()
 	a := i.app.Activities()
-	if _, err := i.activity(a).ExecuteActivity(a.ProbeExpired, activities.FindGoneInput{Tenant: i.tenant.ID, Connector: connector}); err != nil {
+	if _, err := i.activity(a).ExecuteActivity(a.ProbeExpired,
+		activities.FindGoneInput{Tenant: i.tenant.ID, Connector: connector}); err != nil {
 		i.t.Fatal(err)
 	}
 }
@@ -113,7 +114,9 @@ func TestReconciler_RestartsLostCascade(t *testing.T) {
 	id := i.hold(p, ada, "", "key")
 	p.refuseRevocation("key", http.StatusServiceUnavailable)
 	i.deactivate(ada)
-	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "key") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool {
+		return p.called("credential.revoke", "key") > 0
+	})
 	cascade := i.cascades(ada)[0]
 	i.loseWorkflow(cascade)
 	p.interceptWith(nil)
@@ -149,7 +152,9 @@ func TestReconciler_EndsWaivedAndExpiredCredentials(t *testing.T) {
 	if found := i.reconcile(); found.Waivers != 1 || found.Expired != 1 || found.Ended != 1 {
 		t.Errorf("found %+v; want a waiver, an expired survivor, and one principal ended again", found)
 	}
-	stacktest.Eventually(t, 20*time.Second, "the end of the waived one", func() bool { return i.state(waived) == "verified" })
+	stacktest.Eventually(t, 20*time.Second, "the end of the waived one", func() bool {
+		return i.state(waived) == "verified"
+	})
 	if s := i.state(expired); s != "expiring" {
 		t.Errorf("the expired survivor is %s, want expiring", s)
 	}
@@ -190,7 +195,8 @@ func drillStack(t *testing.T, as func(*crm) connectors.Connector) (*installation
 
 func (i *installation) drill(tenant string) (activities.Drilled, error) {
 	i.t.Helper()
-	run, err := i.app.Temporal.ExecuteWorkflow(i.t.Context(), client.StartWorkflowOptions{ID: "drill-" + uuid.NewString(), TaskQueue: workflows.TaskQueue},
+	options := client.StartWorkflowOptions{ID: "drill-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}
+	run, err := i.app.Temporal.ExecuteWorkflow(i.t.Context(), options,
 		workflows.Drill, workflows.DrillInput{Tenant: tenant, Patience: time.Minute})
 	if err != nil {
 		i.t.Fatal(err)
@@ -232,7 +238,8 @@ func TestDrill_FailsIfCredentialSurvives(t *testing.T) {
 func TestDrill_FailsIfNoConnectorAllowsIt(t *testing.T) {
 	long(t)
 	i := install(t)
-	if drilled, err := i.drill("leaver-drill"); err == nil || !strings.Contains(err.Error(), "no connector allows a drill") {
+	if drilled, err := i.drill("leaver-drill"); err == nil ||
+		!strings.Contains(err.Error(), "no connector allows a drill") {
 		t.Errorf("%+v, %v; want it to say that no connector allows one", drilled, err)
 	}
 }

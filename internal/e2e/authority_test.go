@@ -54,12 +54,16 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 	stacktest.Eventually(t, 20*time.Second, "the cascade that is held", func() bool { return i.state(his) == "ending" })
 	input := func(principal string, event uuid.UUID) map[string]any {
 		return map[string]any{
-			"tenant": i.tenant.ID, "event": event, "principal": principal, "principalType": "User", "sequence": 1e9, "trigger": "x",
-			"policy": workflows.DefaultPolicy(), "state": map[string]any{"deadline": time.Now().Add(time.Hour)},
+			"tenant": i.tenant.ID, "event": event, "principal": principal, "principalType": "User", "sequence": 1e9,
+			"trigger": "x", "policy": workflows.DefaultPolicy(),
+			"state": map[string]any{"deadline": time.Now().Add(time.Hour)},
 		}
 	}
-	for name, in := range map[string]map[string]any{"a held cascade": input(bob, event.ID), "an active user": input(ada, uuid.New())} {
-		run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}, "Leaver", in)
+	for name, in := range map[string]map[string]any{
+		"a held cascade": input(bob, event.ID), "an active user": input(ada, uuid.New()),
+	} {
+		options := client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}
+		run, err := i.intruder().ExecuteWorkflow(t.Context(), options, "Leaver", in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,13 +72,15 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 		}
 	}
 	// An input that leaver sealed for another workflow ID.
-	history := i.app.Temporal.GetWorkflowHistory(t.Context(), event.WorkflowID, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	history := i.app.Temporal.GetWorkflowHistory(t.Context(), event.WorkflowID, "", false,
+		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	started, err := history.Next()
 	if err != nil {
 		t.Fatal(err)
 	}
 	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
-	run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}, "Leaver", converter.NewRawValue(sealed))
+	options := client.StartWorkflowOptions{ID: "intruder-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}
+	run, err := i.intruder().ExecuteWorkflow(t.Context(), options, "Leaver", converter.NewRawValue(sealed))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +89,10 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 	}
 	update, err := i.intruder().UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
 		WorkflowID: event.WorkflowID, UpdateName: workflows.UpdateWaive, WaitForStage: client.WorkflowUpdateStageCompleted,
-		Args: []any{map[string]any{"item": his, "by": "operator-token/" + uuid.NewString(), "reason": "approved by Alice", "until": time.Now().Add(time.Hour), "at": time.Now()}},
+		Args: []any{map[string]any{
+			"item": his, "by": "operator-token/" + uuid.NewString(), "reason": "approved by Alice",
+			"until": time.Now().Add(time.Hour), "at": time.Now(),
+		}},
 	})
 	if err == nil {
 		err = update.Get(t.Context(), nil)
@@ -91,7 +100,8 @@ func TestTemporal_RejectsInputFromClientWithoutKeySet(t *testing.T) {
 	if err == nil {
 		t.Error("the intruder's waiver was accepted")
 	}
-	if acts := i.must("GET", "/v1/tenants/acme/cascades/"+event.ID.String()+"/acts", i.operator, "")["items"].([]any); len(acts) != 0 {
+	acts := i.must("GET", "/v1/tenants/acme/cascades/"+event.ID.String()+"/acts", i.operator, "")["items"].([]any)
+	if len(acts) != 0 {
 		t.Errorf("the audit log has %v, want no acts", acts)
 	}
 	if i.state(hers) != "live" || !p.isAlive("hers") || !p.isAlive("his") || i.state(his) != "ending" {
@@ -105,7 +115,8 @@ func TestTemporal_ClosesNoLeaverByAnotherWorkflow(t *testing.T) {
 	for _, kind := range []string{"Joiner", "Mover"} {
 		t.Run(kind, func(t *testing.T) {
 			i, p, ada, key, cascade := stuck(t)
-			history := i.app.Temporal.GetWorkflowHistory(t.Context(), cascade.WorkflowID, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+			history := i.app.Temporal.GetWorkflowHistory(t.Context(), cascade.WorkflowID, "", false,
+				enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 			started, err := history.Next()
 			if err != nil {
 				t.Fatal(err)
@@ -114,7 +125,8 @@ func TestTemporal_ClosesNoLeaverByAnotherWorkflow(t *testing.T) {
 			if err := i.app.Temporal.TerminateWorkflow(t.Context(), cascade.WorkflowID, "", "an intruder"); err != nil {
 				t.Fatal(err)
 			}
-			run, err := i.intruder().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: cascade.WorkflowID, TaskQueue: workflows.TaskQueue}, kind, converter.NewRawValue(sealed))
+			options := client.StartWorkflowOptions{ID: cascade.WorkflowID, TaskQueue: workflows.TaskQueue}
+			run, err := i.intruder().ExecuteWorkflow(t.Context(), options, kind, converter.NewRawValue(sealed))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -144,7 +156,8 @@ func TestAttempt_RefusesItemsOfOtherCascades(t *testing.T) {
 		a := i.app.Activities()
 		env.RegisterActivity(a)
 		_, err := env.ExecuteActivity(a.Revoke, activities.ItemInput{
-			Cascade: activities.CascadeRef{Tenant: i.tenant.ID, Event: event, Principal: uuid.MustParse(ada), Sequence: 1e9}, Item: uuid.MustParse(hers),
+			Cascade: activities.CascadeRef{Tenant: i.tenant.ID, Event: event, Principal: uuid.MustParse(ada), Sequence: 1e9},
+			Item:    uuid.MustParse(hers),
 		})
 		if err == nil || !strings.Contains(err.Error(), "does not belong to the cascade") {
 			t.Errorf("%s: %v", name, err)
@@ -220,9 +233,12 @@ func TestWorkflow_WaitsForWorkerWithItsKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.deactivate(ada)
-	stacktest.Eventually(t, 30*time.Second, "a payload that the worker cannot open", func() bool { return sealer.Unopened() > 0 })
+	stacktest.Eventually(t, 30*time.Second, "a payload that the worker cannot open", func() bool {
+		return sealer.Unopened() > 0
+	})
 	workers.Stop()
-	if status, err := i.app.Starter().Status(context.Background(), i.cascades(ada)[0].WorkflowID); err != nil || status != cascade.WorkflowRunning {
+	if status, err := i.app.Starter().Status(context.Background(), i.cascades(ada)[0].WorkflowID); err != nil ||
+		status != cascade.WorkflowRunning {
 		t.Fatalf("the workflow is %s, %v; want it running", status, err)
 	}
 	i.work()

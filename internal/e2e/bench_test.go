@@ -133,7 +133,9 @@ func (i *installation) benchmark(b *testing.B) {
 // with a rate limit. The difference to BenchmarkCascade is the gain of batches.
 func BenchmarkSingly(b *testing.B) {
 	i := installAPI(b)
-	i.app.Connectors = registry.Registry{"noop": {Connector: noopConnector{}, Tenants: []string{registry.AllTenants}, Rate: 100_000}}
+	i.app.Connectors = registry.Registry{
+		"noop": {Connector: noopConnector{}, Tenants: []string{registry.AllTenants}, Rate: 100_000},
+	}
 	i.work()
 	i.benchmark(b)
 }
@@ -148,7 +150,8 @@ func (i *installation) leaver(b *testing.B, n int) lifecycle.Event {
 	capture := &captured{}
 	writer := lifecycle.NewWriter(i.app.DB, capture, i.app.Log)
 	defer writer.Close()
-	if _, err := writer.Delete(b.Context(), i.tenant.ID, "User", user, lifecycle.Cause{Trigger: lifecycle.TriggerDelete, Actor: "benchmark"}, nil); err != nil {
+	if _, err := writer.Delete(b.Context(), i.tenant.ID, "User", user,
+		lifecycle.Cause{Trigger: lifecycle.TriggerDelete, Actor: "benchmark"}, nil); err != nil {
 		b.Fatal(err)
 	}
 	return capture.event
@@ -159,7 +162,9 @@ func (i *installation) register(user uuid.UUID, n int) {
 	i.t.Helper()
 	items := make([]credential.New, n)
 	for c := range items {
-		items[c] = credential.New{Principal: user, Kind: connectors.APIKey, Connector: "noop", Reference: fmt.Sprint(user, c), IssuedAt: time.Now()}
+		items[c] = credential.New{
+			Principal: user, Kind: connectors.APIKey, Connector: "noop", Reference: fmt.Sprint(user, c), IssuedAt: time.Now(),
+		}
 	}
 	if refused, err := i.app.Credentials().RegisterAll(i.t.Context(), i.tenant.ID, items); err != nil || len(refused) > 0 {
 		i.t.Fatal(refused, err)

@@ -20,7 +20,8 @@ import (
 // loseWorkflow deletes a cascade's workflow in Temporal, as a restored backup could.
 func (i *installation) loseWorkflow(event cascade.Cascade) {
 	i.t.Helper()
-	_, err := i.app.Temporal.WorkflowService().DeleteWorkflowExecution(i.t.Context(), &workflowservice.DeleteWorkflowExecutionRequest{
+	service := i.app.Temporal.WorkflowService()
+	_, err := service.DeleteWorkflowExecution(i.t.Context(), &workflowservice.DeleteWorkflowExecutionRequest{
 		Namespace: i.cfg.Temporal.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: event.WorkflowID},
 	})
 	if err != nil {
@@ -42,7 +43,9 @@ func stuck(t *testing.T) (i *installation, p *platform, ada, key string, event c
 	key = i.hold(p, ada, "", "key")
 	p.refuseRevocation("key", http.StatusServiceUnavailable)
 	i.deactivate(ada)
-	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "key") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool {
+		return p.called("credential.revoke", "key") > 0
+	})
 	return i, p, ada, key, i.cascades(ada)[0]
 }
 
@@ -50,7 +53,8 @@ func stuck(t *testing.T) (i *installation, p *platform, ada, key string, event c
 func (i *installation) verbs(event cascade.Cascade) []string {
 	i.t.Helper()
 	var verbs []string
-	for _, a := range i.must("GET", "/v1/tenants/acme/cascades/"+event.ID.String()+"/acts", i.operator, "")["items"].([]any) {
+	acts := i.must("GET", "/v1/tenants/acme/cascades/"+event.ID.String()+"/acts", i.operator, "")["items"].([]any)
+	for _, a := range acts {
 		act := a.(map[string]any)
 		class, _, _ := strings.Cut(act["actor"].(string), "/")
 		verbs = append(verbs, act["verb"].(string)+" by "+class)
@@ -100,7 +104,8 @@ func TestCascade_CancelledLeavesWhatItHasNotEnded(t *testing.T) {
 
 func TestPrincipal_RestoredWithCancelKeepsWhatWasNotEnded(t *testing.T) {
 	i, p, ada, key, event := stuck(t)
-	restored := i.must("POST", "/v1/tenants/acme/principals/"+ada+"/restore?cancel=true", i.operator, `{"reason":"the wrong person"}`)
+	restored := i.must("POST", "/v1/tenants/acme/principals/"+ada+"/restore?cancel=true", i.operator,
+		`{"reason":"the wrong person"}`)
 	if ids := restored["cancelledCascades"].([]any); len(ids) != 1 || ids[0] != event.ID.String() {
 		t.Errorf("cancelled %v, want %s", ids, event.ID)
 	}
@@ -152,12 +157,14 @@ func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 	agents := i.hold(p, agent, "", "agents")
 	i.deactivate(ada)
 	event := i.cascades(ada)[0]
-	if _, _, err := i.app.Activities().Lifecycle.SettleAgents(t.Context(), i.tenant.ID, uuid.MustParse(ada), event.ID); err != nil {
+	if _, _, err := i.app.Activities().Lifecycle.SettleAgents(t.Context(), i.tenant.ID,
+		uuid.MustParse(ada), event.ID); err != nil {
 		t.Fatal(err) // Settle suspends the agent
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+event.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)
 	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "failed" || i.state(agents) != "failed" {
-		t.Errorf("found %+v, and the keys are %s and %s; want nothing done, and survivors", found, i.state(key), i.state(agents))
+		t.Errorf("found %+v, and the keys are %s and %s; want nothing done, and survivors",
+			found, i.state(key), i.state(agents))
 	}
 	err := i.app.Cascades().Running(t.Context(), i.tenant.ID, event.ID, lifecycle.Leaver, "late")
 	if !errors.Is(err, cascade.ErrCancelled) {
@@ -180,7 +187,8 @@ func TestCascade_CancelledWhileItStartsStaysCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback(t.Context()) }()
-	if _, err := tx.Exec(t.Context(), `update lifecycle_events set closed_at = now(), outcome = 'cancelled' where id = $1`, event.ID); err != nil {
+	if _, err := tx.Exec(t.Context(),
+		`update lifecycle_events set closed_at = now(), outcome = 'cancelled' where id = $1`, event.ID); err != nil {
 		t.Fatal(err)
 	}
 	started := make(chan error, 1)
@@ -211,7 +219,8 @@ func TestReactivation_AndGroupChangeDoNotDeadlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = change.Rollback(context.Background()) }()
-	if _, err := change.Exec(t.Context(), `create temp table was on commit drop as select * from edges where source_id = $1`, group); err != nil {
+	if _, err := change.Exec(t.Context(),
+		`create temp table was on commit drop as select * from edges where source_id = $1`, group); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := change.Exec(t.Context(), `delete from edges where source_id = $1`, group); err != nil {
@@ -241,7 +250,9 @@ func (i *installation) awaitLock() {
 	conn := i.connect()
 	stacktest.Eventually(i.t, 10*time.Second, "a session that waits for a lock", func() bool {
 		var waits bool
-		err := conn.QueryRow(i.t.Context(), `select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
+		err := conn.QueryRow(i.t.Context(), `
+			select exists (select 1 from pg_stat_activity
+			                where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
 		return err == nil && waits
 	})
 }

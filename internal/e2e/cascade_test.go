@@ -78,7 +78,8 @@ func TestCascade_LeavesCredentialsIssuedAfterReactivation(t *testing.T) {
 	after := i.hold(p, ada, "", "after")
 	i.work()
 	i.closed(ada)
-	if got := map[string]string{"before": i.state(before), "after": i.state(after)}; !cmp.Equal(got, map[string]string{"before": "verified", "after": "live"}) {
+	if got := map[string]string{"before": i.state(before), "after": i.state(after)}; !cmp.Equal(got,
+		map[string]string{"before": "verified", "after": "live"}) {
 		t.Errorf("states %v; want before verified and after live", got)
 	}
 }
@@ -119,7 +120,8 @@ func TestCascade_RerunEndsOnlySurvivor(t *testing.T) {
 	if got := []string{i.state(good), i.state(bad)}; !cmp.Equal(got, []string{"verified", "verified"}) {
 		t.Errorf("states %v, want both verified", got)
 	}
-	if got := []int{p.called("credential.revoke", "good"), p.called("credential.revoke", "bad")}; !cmp.Equal(got, []int{1, 2}) {
+	got := []int{p.called("credential.revoke", "good"), p.called("credential.revoke", "bad")}
+	if !cmp.Equal(got, []int{1, 2}) {
 		t.Errorf("revocations of good and bad: %v, want 1 and 2", got)
 	}
 	if status, _ := i.call("POST", path+"/rerun", i.operator, `{"reason":"again"}`); status != http.StatusConflict {
@@ -252,7 +254,9 @@ func TestRetry_RetriesRunningCascadeNow(t *testing.T) {
 		return false
 	})
 	i.deactivate(ada)
-	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "down") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool {
+		return p.called("credential.revoke", "down") > 0
+	})
 	p.interceptWith(nil)
 	stacktest.Eventually(t, 20*time.Second, "the item in the workflow's progress", func() bool {
 		var progress workflows.Progress
@@ -273,11 +277,13 @@ func TestAgent_EndsWhenOwnerGroupIsEmptied(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
-	team := i.must("POST", "/scim/v2/Groups", i.scim, `{"displayName":"team","members":[{"value":"`+ada+`"}]}`)["id"].(string)
+	team := i.must("POST", "/scim/v2/Groups", i.scim,
+		`{"displayName":"team","members":[{"value":"`+ada+`"}]}`)["id"].(string)
 	agent := i.createAgent("teams-agent", team)
 	id := i.hold(p, agent, agent, "own")
 	// The IdP removes the member from the group before it deactivates the user.
-	i.must("PATCH", "/scim/v2/Groups/"+team, i.scim, `{"Operations":[{"op":"remove","path":"members[value eq \"`+ada+`\"]"}]}`)
+	i.must("PATCH", "/scim/v2/Groups/"+team, i.scim,
+		`{"Operations":[{"op":"remove","path":"members[value eq \"`+ada+`\"]"}]}`)
 	i.deactivate(ada)
 	if c := i.closed(agent); c.Outcome != "completed" || c.Trigger != "orphaned" || i.state(id) != "verified" {
 		t.Errorf("cascade %+v, credential %s; want it orphaned, completed and verified", c, i.state(id))
@@ -317,7 +323,8 @@ func TestRotation_GivesNewSecretToOtherHolders(t *testing.T) {
 	var ids []string
 	for _, holder := range []string{ada, bob} {
 		ids = append(ids, i.must("POST", "/v1/credentials", i.platform,
-			`{"principalId":"`+holder+`","kind":"service_account","connector":"platform","reference":"account","secret":"old","shared":true}`)["id"].(string))
+			`{"principalId":"`+holder+`","kind":"service_account","connector":"platform",`+
+				`"reference":"account","secret":"old","shared":true}`)["id"].(string))
 	}
 	i.deactivate(ada)
 	if c := i.closed(ada); c.Outcome != "completed" {

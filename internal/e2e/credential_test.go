@@ -15,9 +15,12 @@ import (
 )
 
 // importNDJSON imports lines, and returns the errors of invalid lines by line number.
-func (i *installation) importNDJSON(token, path string, lines ...string) (status int, bad map[int]string, body map[string]any) {
+func (i *installation) importNDJSON(
+	token, path string, lines ...string,
+) (status int, bad map[int]string, body map[string]any) {
 	i.t.Helper()
-	req, err := http.NewRequestWithContext(i.t.Context(), http.MethodPost, i.url+path, strings.NewReader(strings.Join(lines, "\n")))
+	req, err := http.NewRequestWithContext(i.t.Context(), http.MethodPost,
+		i.url+path, strings.NewReader(strings.Join(lines, "\n")))
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -67,12 +70,14 @@ func TestImport_IsAtomicAndReportsInvalidLines(t *testing.T) {
 	i.hold(p, ada, "", "known")
 
 	status, bad, _ := i.importNDJSON(i.platform, "/v1/import",
-		key(ada, "good"), `{"principalId":`, key(ada, "")+" ", `{"nonsense":1}`, "", key(ada, "x")[:20], strings.Replace(key(ada, "expired"), "{", `{"expiresAt":"2020-01-01T00:00:00Z",`, 1))
+		key(ada, "good"), `{"principalId":`, key(ada, "")+" ", `{"nonsense":1}`, "", key(ada, "x")[:20],
+		strings.Replace(key(ada, "expired"), "{", `{"expiresAt":"2020-01-01T00:00:00Z",`, 1))
 	if want := []int{2, 3, 4, 6, 7}; status != http.StatusUnprocessableEntity || !cmp.Equal(lines(bad), want) {
 		t.Errorf("malformed lines: %d %v; want 422 for lines %v", status, bad, want)
 	}
 	status, bad, _ = i.importNDJSON(i.platform, "/v1/import",
-		key(ada, "good"), key(uuid.NewString(), "unknown"), key(gone, "restricted"), key(ada, "known"), key(ada, "twice"), key(ada, "twice"), key(foreign, "foreign"), key(ada, ""))
+		key(ada, "good"), key(uuid.NewString(), "unknown"), key(gone, "restricted"), key(ada, "known"),
+		key(ada, "twice"), key(ada, "twice"), key(foreign, "foreign"), key(ada, ""))
 	want := map[int]string{
 		2: "no such principal", 3: "the principal is restricted", 4: "already registered", 6: "already registered", 7: "no such principal",
 		8: "reference must be 1 to 512 bytes long",
@@ -87,7 +92,8 @@ func TestImport_IsAtomicAndReportsInvalidLines(t *testing.T) {
 	for n := range 400 {
 		many = append(many, key(ada, fmt.Sprint("item-", n)))
 	}
-	if status, bad, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import", many...); status != http.StatusCreated || body["registered"] != 400.0 {
+	if status, bad, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import", many...); status != http.StatusCreated ||
+		body["registered"] != 400.0 {
 		t.Errorf("a valid import answered %d %v %v, want 201", status, bad, body)
 	}
 	if n := i.count("live"); n != 401 {
@@ -110,7 +116,8 @@ func TestHistory_ListsStates(t *testing.T) {
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
 	p.issue("k")
-	id := i.must("POST", "/v1/credentials", i.platform, strings.Replace(key(ada, "k"), "{", `{"entitlement":"engineering/prod","scopes":["deploy"],`, 1))["id"].(string)
+	id := i.must("POST", "/v1/credentials", i.platform,
+		strings.Replace(key(ada, "k"), "{", `{"entitlement":"engineering/prod","scopes":["deploy"],`, 1))["id"].(string)
 	i.deactivate(ada)
 	cascade := i.closed(ada)
 	item := i.must("GET", "/v1/tenants/acme/credentials/"+id, i.operator, "")
@@ -122,7 +129,8 @@ func TestHistory_ListsStates(t *testing.T) {
 			t.Errorf("%v does not name its cascade", change)
 		}
 	}
-	if want := []string{"live", "ending", "verified"}; !cmp.Equal(states, want) || item["entitlement"] != "engineering/prod" {
+	if want := []string{"live", "ending", "verified"}; !cmp.Equal(states, want) ||
+		item["entitlement"] != "engineering/prod" {
 		t.Errorf("states %v, entitlement %v; want %v and engineering/prod", states, item["entitlement"], want)
 	}
 }
@@ -144,7 +152,8 @@ func TestUnbound_IsListedAndBoundByOperator(t *testing.T) {
 		t.Fatalf("cascade %+v; want completed, and the unmanaged role untouched", cascade)
 	}
 	unmanaged := i.must("GET", "/v1/tenants/acme/unmanaged", i.operator, "")["items"].([]any)
-	if len(unmanaged) != 1 || unmanaged[0].(map[string]any)["reference"] != forgotten || unmanaged[0].(map[string]any)["labelledPrincipalRestricted"] != true {
+	if len(unmanaged) != 1 || unmanaged[0].(map[string]any)["reference"] != forgotten ||
+		unmanaged[0].(map[string]any)["labelledPrincipalRestricted"] != true {
 		t.Fatalf("unmanaged %v; want only the labelled role", unmanaged)
 	}
 	id := unmanaged[0].(map[string]any)["id"].(string)
@@ -159,17 +168,20 @@ func TestUnbound_IsListedAndBoundByOperator(t *testing.T) {
 	}
 	bound := i.must("POST", bind, i.operator, `{"principalId":"`+ada+`","reason":"the label says so"}`)
 	again := i.closed(ada)
-	if again.ID == cascade.ID || bound["startedCascadeId"] != again.ID.String() || again.Trigger != "claimed" || again.Outcome != "completed" {
+	if again.ID == cascade.ID || bound["startedCascadeId"] != again.ID.String() ||
+		again.Trigger != "claimed" || again.Outcome != "completed" {
 		t.Errorf("after binding: %v and cascade %+v; want a separate, completed cascade", bound, again)
 	}
 	if d.logsIn(forgotten, password) {
 		t.Error("the bound role can still log in")
 	}
-	if got := i.must("GET", "/v1/tenants/acme/credentials/"+bound["id"].(string), i.operator, "")["state"]; got != "verified" {
+	if got := i.must("GET", "/v1/tenants/acme/credentials/"+bound["id"].(string),
+		i.operator, "")["state"]; got != "verified" {
 		// Without a password, the connector probes the role in the catalog.
 		t.Errorf("the bound role is %v, want verified", got)
 	}
-	if status, _ := i.call("POST", bind, i.operator, `{"principalId":"`+ada+`","reason":"again"}`); status != http.StatusNotFound {
+	if status, _ := i.call("POST", bind, i.operator,
+		`{"principalId":"`+ada+`","reason":"again"}`); status != http.StatusNotFound {
 		t.Errorf("binding twice answered %d, want 404", status)
 	}
 }
@@ -240,13 +252,15 @@ func TestPrincipal_EndedByOperator(t *testing.T) {
 	id := i.hold(p, ada, "", "key")
 	end := "/v1/tenants/acme/principals/" + ada + "/end"
 	started := i.must("POST", end, i.operator, `{"reason":"laptop stolen"}`)
-	if c := i.closed(ada); c.Outcome != "completed" || c.ID.String() != started["cascadeId"] || c.Trigger != "operator" || i.state(id) != "verified" {
+	if c := i.closed(ada); c.Outcome != "completed" || c.ID.String() != started["cascadeId"] ||
+		c.Trigger != "operator" || i.state(id) != "verified" {
 		t.Errorf("cascade %+v, item %s; want completed by the operator, and verified", c, i.state(id))
 	}
 	if got := i.must("GET", "/scim/v2/Users/"+ada, i.scim, "")["active"]; got != false {
 		t.Errorf("active is %v, want false", got)
 	}
-	acts := i.must("GET", "/v1/tenants/acme/cascades/"+started["cascadeId"].(string)+"/acts", i.operator, "")["items"].([]any)
+	acts := i.must("GET", "/v1/tenants/acme/cascades/"+started["cascadeId"].(string)+"/acts",
+		i.operator, "")["items"].([]any)
 	if len(acts) != 1 || acts[0].(map[string]any)["reason"] != "laptop stolen" {
 		t.Errorf("acts %v, want the operator's reason", acts)
 	}

@@ -72,8 +72,9 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 		t.Errorf("the pending item is %+v", w)
 	}
 	for query, want := range map[string]int{
-		"principal=ada@example.com": 1, "agent=hers": 1, "agent=" + agent: 1, "connector=platform": 1, "outcome=running,failed": 1, "outcome=failed": 0,
-		"connector=other": 0, "since=" + time.Now().Add(time.Hour).UTC().Format(time.RFC3339): 0,
+		"principal=ada@example.com": 1, "agent=hers": 1, "agent=" + agent: 1, "connector=platform": 1,
+		"outcome=running,failed": 1, "outcome=failed": 0, "connector=other": 0,
+		"since=" + time.Now().Add(time.Hour).UTC().Format(time.RFC3339): 0,
 	} {
 		if got := len(i.must("GET", "/v1/tenants/acme/cascades?"+query, i.operator, "")["items"].([]any)); got != want {
 			t.Errorf("the list with %s has %d, want %d", query, got, want)
@@ -158,7 +159,8 @@ func TestCascade_NamesTheConnectorThatCouldNotBeAsked(t *testing.T) {
 	if c.Outcome != "failed" || len(c.NotAsked) != 1 || c.NotAsked[0].Connector != "silent" || c.NotAsked[0].Reason == "" {
 		t.Fatalf("cascade %+v; want failed with the reason of the connector", c)
 	}
-	if got := i.must("GET", "/v1/tenants/acme/cascades?connector=silent&outcome=failed", i.operator, "")["items"].([]any); len(got) != 1 {
+	if got := i.must("GET", "/v1/tenants/acme/cascades?connector=silent&outcome=failed",
+		i.operator, "")["items"].([]any); len(got) != 1 {
 		t.Errorf("the list by connector has %d cascades, want 1", len(got))
 	}
 	if got := i.samples()["leaver_cascades_unasked"]; got != "1" {
@@ -171,12 +173,14 @@ func TestCascade_UnknownReferenceIsAbsent(t *testing.T) {
 	i := install(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
 	i.hold(p, ada, "", "key")
-	misspelt := i.must("POST", "/v1/credentials", i.platform, `{"principalId":"`+ada+`","kind":"api_key","connector":"platform","reference":"kye"}`)["id"].(string)
+	misspelt := i.must("POST", "/v1/credentials", i.platform,
+		`{"principalId":"`+ada+`","kind":"api_key","connector":"platform","reference":"kye"}`)["id"].(string)
 	i.deactivate(ada)
 	if c := i.closed(ada); c.Outcome != "completed" || c.Verified != 1 || c.Absent != 1 || c.Revoked != 0 {
 		t.Errorf("cascade %+v; want 1 verified and 1 absent", c)
 	}
-	if got := i.must("GET", "/v1/tenants/acme/credentials/"+misspelt, i.operator, ""); got["state"] != string(credential.Absent) {
+	if got := i.must("GET", "/v1/tenants/acme/credentials/"+misspelt,
+		i.operator, ""); got["state"] != string(credential.Absent) {
 		t.Errorf("the misspelt one is %v: %v", got["state"], got["reason"])
 	}
 }
@@ -189,17 +193,20 @@ func TestImport_ChecksAndSkips(t *testing.T) {
 	i.hold(p, ada, "", "key")
 	p.issue("second")
 	line := func(reference string) string {
-		return fmt.Sprintf(`{"principal":"ADA@example.com","agent":"hers","kind":"api_key","connector":"platform","reference":%q}`, reference)
+		return fmt.Sprintf(
+			`{"principal":"ADA@example.com","agent":"hers","kind":"api_key","connector":"platform","reference":%q}`, reference)
 	}
 	status, bad, _ := i.importNDJSON(i.operator, "/v1/tenants/acme/import?check=true", line("second"), line("secnod"))
 	if status != http.StatusUnprocessableEntity || len(bad) != 1 || !strings.Contains(bad[2], "no such live credential") {
 		t.Errorf("a check answered %d: %v", status, bad)
 	}
-	if status, _, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import?check=true", line("second")); status != http.StatusOK || body["good"] != 1.0 || i.count("live") != 1 {
+	if status, _, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import?check=true", line("second")); status != http.StatusOK ||
+		body["good"] != 1.0 || i.count("live") != 1 {
 		t.Errorf("a check of a good file answered %d: %v; %d are live", status, body, i.count("live"))
 	}
 	own := `{"principalId":"` + ada + `","kind":"api_key","connector":"platform","reference":"key"}`
-	if status, bad, _ := i.importNDJSON(i.operator, "/v1/tenants/acme/import", own, line("second")); status != http.StatusUnprocessableEntity || len(bad) != 1 {
+	if status, bad, _ := i.importNDJSON(i.operator, "/v1/tenants/acme/import",
+		own, line("second")); status != http.StatusUnprocessableEntity || len(bad) != 1 {
 		t.Errorf("an import of one that is registered answered %d: %v", status, bad)
 	}
 	status, _, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import?skipExisting=true", own, line("second"))
@@ -210,7 +217,9 @@ func TestImport_ChecksAndSkips(t *testing.T) {
 	if len(items) != 1 || items[0].Reference != "second" || items[0].Principal.String() != ada {
 		t.Errorf("the agent holds %+v", items)
 	}
-	if status, bad, _ := i.importNDJSON(i.operator, "/v1/tenants/acme/import", strings.Replace(line("third"), "hers", "nobody's", 1)); status != http.StatusUnprocessableEntity || !strings.Contains(bad[1], `no user or agent named "nobody's"`) {
+	status, bad, _ = i.importNDJSON(i.operator, "/v1/tenants/acme/import",
+		strings.Replace(line("third"), "hers", "nobody's", 1))
+	if status != http.StatusUnprocessableEntity || !strings.Contains(bad[1], `no user or agent named "nobody's"`) {
 		t.Errorf("an unknown agent answered %d: %v", status, bad)
 	}
 }
@@ -235,7 +244,8 @@ func TestReady_VerboseNamesTheProblems(t *testing.T) {
 func TestTenant_IsNamedByItsIDToo(t *testing.T) {
 	i := installAPI(t)
 	i.must("GET", "/v1/tenants/"+i.tenant.ID.String()+"/cascades", i.operator, "")
-	if status, _ := i.call("GET", "/v1/tenants/00000000-0000-4000-8000-000000000000/cascades", i.operator, ""); status != http.StatusNotFound {
+	if status, _ := i.call("GET", "/v1/tenants/00000000-0000-4000-8000-000000000000/cascades",
+		i.operator, ""); status != http.StatusNotFound {
 		t.Errorf("an unknown tenant answered %d, want 404", status)
 	}
 }
@@ -261,7 +271,8 @@ func TestCredential_FailedRegistrationIsCorrected(t *testing.T) {
 	if got := i.must("GET", inventoryPath+wrong, i.operator, ""); got["state"] != "released" {
 		t.Errorf("the wrong registration is %v", got["state"])
 	}
-	if status, _ := i.call("POST", inventoryPath+other+"/release", i.operator, `{"reason":"x"}`); status != http.StatusConflict {
+	if status, _ := i.call("POST", inventoryPath+other+"/release", i.operator,
+		`{"reason":"x"}`); status != http.StatusConflict {
 		t.Errorf("releasing what is verified answered %d, want 409", status)
 	}
 	i.must("POST", "/v1/tenants/acme/cascades/"+failed.ID.String()+"/rerun", i.operator, `{"reason":"corrected"}`)
@@ -313,14 +324,15 @@ func TestCredential_BindStartsCascadeForBoundCredentialOnly(t *testing.T) {
 		t.Errorf("the first cascade has %+v, want its survivor", items)
 	}
 	// A later cascade takes over the survivor. The first cascade still lists it, and acts still find it.
-	i.sql(`update credentials set event_id = (select id from lifecycle_events where trigger = 'claimed'), state = 'ending' where id = $1`, stubborn)
+	i.sql(`update credentials
+		set event_id = (select id from lifecycle_events where trigger = 'claimed'), state = 'ending' where id = $1`, stubborn)
 	i.sql(`update credentials set state = 'failed', reason = 'later' where id = $1`, stubborn)
 	items = get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/credentials?cascade="+first.ID.String()).Items
 	if len(items) != 1 || items[0].State != credential.Failed || items[0].Reason == "later" {
 		t.Errorf("the first cascade has %+v, want its survivor as it reported it", items)
 	}
-	i.must("POST", "/v1/tenants/acme/cascades/"+first.ID.String()+"/waive", i.operator,
-		fmt.Sprintf(`{"itemId":%q,"reason":"known","until":%q}`, stubborn, time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
+	i.must("POST", "/v1/tenants/acme/cascades/"+first.ID.String()+"/waive", i.operator, fmt.Sprintf(
+		`{"itemId":%q,"reason":"known","until":%q}`, stubborn, time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
 }
 
 func TestStart_EndsWhereNoRetryHelps(t *testing.T) {
@@ -328,7 +340,9 @@ func TestStart_EndsWhereNoRetryHelps(t *testing.T) {
 		change func(*config.Config)
 		want   error
 	}{
-		"a missing namespace": {func(c *config.Config) { c.Temporal.Namespace = "missing-" + uuid.NewString() }, worker.ErrMisconfigured},
+		"a missing namespace": {
+			func(c *config.Config) { c.Temporal.Namespace = "missing-" + uuid.NewString() }, worker.ErrMisconfigured,
+		},
 		"a wrong database": {func(c *config.Config) {
 			c.Database.URL = strings.Replace(c.Database.URL, databaseOf(t, c.Database.URL), "missing", 1)
 		}, database.ErrMisconfigured},

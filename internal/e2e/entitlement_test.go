@@ -19,7 +19,8 @@ import (
 // apply applies rules, and returns their version.
 func (i *installation) apply(rules string) int {
 	i.t.Helper()
-	applied := i.must("PUT", "/v1/tenants/acme/mapping", i.operator, fmt.Sprintf(`{"document":%q,"reason":"test"}`, "rules:\n"+rules))
+	applied := i.must("PUT", "/v1/tenants/acme/mapping", i.operator,
+		fmt.Sprintf(`{"document":%q,"reason":"test"}`, "rules:\n"+rules))
 	return int(applied["version"].(float64))
 }
 
@@ -30,7 +31,8 @@ func (i *installation) createGroup(name string, members ...string) string {
 	for n, m := range members {
 		list[n] = fmt.Sprintf(`{"value":%q}`, m)
 	}
-	return i.must("POST", "/scim/v2/Groups", i.scim, fmt.Sprintf(`{"displayName":%q,"members":[%s]}`, name, strings.Join(list, ",")))["id"].(string)
+	return i.must("POST", "/scim/v2/Groups", i.scim,
+		fmt.Sprintf(`{"displayName":%q,"members":[%s]}`, name, strings.Join(list, ",")))["id"].(string)
 }
 
 func (i *installation) patch(path string, operations ...string) {
@@ -89,7 +91,8 @@ func (i *installation) grant(p *platform, principal, reference, entitlement stri
 	i.t.Helper()
 	p.issue(reference)
 	status, answer := i.call("POST", "/v1/credentials", i.platform,
-		fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":%q,"entitlement":%q}`, principal, reference, entitlement))
+		fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":%q,"entitlement":%q}`,
+			principal, reference, entitlement))
 	item, _ = answer["id"].(string)
 	return status, item
 }
@@ -125,7 +128,9 @@ func TestEntitlement_FollowsGroupMembership(t *testing.T) {
 	i.quit(group, ada)
 	i.becomes(ada, "role:staff")
 	i.becomesState(deploy, "verified")
-	for reference, want := range map[string]bool{"deploy-key": false, "staff-key": true, "plain-key": true, "bobs-key": true} {
+	for reference, want := range map[string]bool{
+		"deploy-key": false, "staff-key": true, "plain-key": true, "bobs-key": true,
+	} {
 		if p.isAlive(reference) != want {
 			t.Errorf("%s works: %t, want %t", reference, !want, want)
 		}
@@ -136,7 +141,8 @@ func TestEntitlement_FollowsGroupMembership(t *testing.T) {
 		}
 	}
 	move := i.closed(ada)
-	if move.Kind != lifecycle.Mover || move.Outcome != "completed" || move.Verified != 1 || move.Trigger != "entitlement-lost" {
+	if move.Kind != lifecycle.Mover || move.Outcome != "completed" ||
+		move.Verified != 1 || move.Trigger != "entitlement-lost" {
 		t.Errorf("the move: %+v", move)
 	}
 	if status, _ := i.grant(p, ada, "another", "scope:deploy"); status != http.StatusConflict {
@@ -149,7 +155,8 @@ func TestEntitlement_FollowsGroupMembership(t *testing.T) {
 func TestEntitlement_FollowsAttributes(t *testing.T) {
 	i := install(t)
 	i.must("PUT", "/v1/tenants/acme/schemas/urn:example:acme:claims", i.operator, `{"resourceType":"User","schema":{
-		"id":"urn:example:acme:claims","name":"Claims","attributes":[{"name":"clearedForProdData","type":"boolean"},{"name":"oktaRoles","type":"string"}]}}`)
+		"id":"urn:example:acme:claims","name":"Claims",`+
+		`"attributes":[{"name":"clearedForProdData","type":"boolean"},{"name":"oktaRoles","type":"string"}]}}`)
 	i.apply(`  - {when: claims.clearedForProdData, scope: prod.read}
   - {when: enterprise.department == "Engineering", team: Engineering}
   - {when: enterprise.manager.value != "", role: managed}
@@ -162,10 +169,22 @@ func TestEntitlement_FollowsAttributes(t *testing.T) {
 		want  []string
 	}{
 		{`{"op":"add","path":"urn:example:acme:claims:clearedForProdData","value":"True"}`, []string{"scope:prod.read"}},
-		{`{"op":"add","path":"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department","value":"Engineering"}`, []string{"scope:prod.read", "team:Engineering"}},
-		{`{"op":"add","path":"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager","value":"` + grace + `"}`, []string{"role:managed", "scope:prod.read", "team:Engineering"}},
-		{`{"op":"add","path":"urn:example:acme:claims:oktaRoles","value":"{\"roles\":[\"writer\"]}"}`, []string{"role:managed", "role:writer", "scope:prod.read", "team:Engineering"}},
-		{`{"op":"replace","path":"urn:example:acme:claims:oktaRoles","value":"{no JSON"}`, []string{"role:managed", "scope:prod.read", "team:Engineering"}},
+		{
+			`{"op":"add","path":"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department","value":"Engineering"}`,
+			[]string{"scope:prod.read", "team:Engineering"},
+		},
+		{
+			`{"op":"add","path":"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager","value":"` + grace + `"}`,
+			[]string{"role:managed", "scope:prod.read", "team:Engineering"},
+		},
+		{
+			`{"op":"add","path":"urn:example:acme:claims:oktaRoles","value":"{\"roles\":[\"writer\"]}"}`,
+			[]string{"role:managed", "role:writer", "scope:prod.read", "team:Engineering"},
+		},
+		{
+			`{"op":"replace","path":"urn:example:acme:claims:oktaRoles","value":"{no JSON"}`,
+			[]string{"role:managed", "scope:prod.read", "team:Engineering"},
+		},
 		{`{"op":"remove","path":"urn:example:acme:claims"}`, []string{"role:managed", "team:Engineering"}},
 	} {
 		i.patch("/Users/"+ada, step.patch)
@@ -190,7 +209,8 @@ func TestMover_FailedCascadeCanBeRunAgain(t *testing.T) {
 		t.Fatalf("the move: %+v", move)
 	}
 	p.interceptWith(nil)
-	i.must("POST", "/v1/tenants/acme/cascades/"+i.cascades(ada)[0].ID.String()+"/rerun", i.operator, `{"reason":"repaired"}`)
+	i.must("POST", "/v1/tenants/acme/cascades/"+i.cascades(ada)[0].ID.String()+"/rerun", i.operator,
+		`{"reason":"repaired"}`)
 	stacktest.Eventually(t, 20*time.Second, "the re-run", func() bool { return i.cascades(ada)[0].Outcome == "completed" })
 	if p.isAlive("stubborn") {
 		t.Error("the key still works")
@@ -219,7 +239,8 @@ func TestReactivation_RestoresEntitlementsNotCredentials(t *testing.T) {
 // it, step by step.
 func TestEntitlement_FollowsRenamedNestedAndDeletedGroups(t *testing.T) {
 	i := install(t)
-	i.apply("  - {group: \"eng-*\", team: Engineering}\n  - {externalId: okta-7, role: seven}\n  - {when: '!groups.exists(g, g.displayName == \"contractors\")', role: insider}\n")
+	i.apply("  - {group: \"eng-*\", team: Engineering}\n  - {externalId: okta-7, role: seven}\n" +
+		"  - {when: '!groups.exists(g, g.displayName == \"contractors\")', role: insider}\n")
 	ada := i.createUser("ada@example.com")
 	inner := i.createGroup("squad", ada)
 	i.becomes(ada, "role:insider")
@@ -281,7 +302,8 @@ func TestMapping_DiffMatchesApply(t *testing.T) {
 		t.Errorf("a diff gave Bob the entitlements %v, want none", got)
 	}
 	apply := func(base int) (int, map[string]any) {
-		return i.call("PUT", "/v1/tenants/acme/mapping", i.operator, fmt.Sprintf(`{"document":%q,"reason":"reorganised","baseVersion":%d}`, next, base))
+		return i.call("PUT", "/v1/tenants/acme/mapping", i.operator,
+			fmt.Sprintf(`{"document":%q,"reason":"reorganised","baseVersion":%d}`, next, base))
 	}
 	if status, _ := apply(first + 7); status != http.StatusConflict {
 		t.Errorf("applying with an outdated baseVersion answered %d, want 409", status)
@@ -293,7 +315,8 @@ func TestMapping_DiffMatchesApply(t *testing.T) {
 	i.becomes(bob, "team:Sales")
 	i.becomesState(key, "verified")
 
-	i.must("POST", "/v1/tenants/acme/mapping/rollback", i.operator, fmt.Sprintf(`{"version":%d,"reason":"too early"}`, first))
+	i.must("POST", "/v1/tenants/acme/mapping/rollback", i.operator,
+		fmt.Sprintf(`{"version":%d,"reason":"too early"}`, first))
 	i.becomes(bob)
 	i.becomes(ada, "role:developer", "scope:deploy", "team:Engineering")
 	history := i.must("GET", "/v1/tenants/acme/mapping/versions", i.operator, "")["items"].([]any)
@@ -319,8 +342,10 @@ func TestPrincipal_ShowsSourcesOfEntitlements(t *testing.T) {
 func TestMapping_RejectsInvalidRulesWithPosition(t *testing.T) {
 	i := installAPI(t)
 	i.apply(engineering)
-	status, answer := i.call("PUT", "/v1/tenants/acme/mapping", i.operator, `{"document":"rules:\n  - {when: claims.cleared, team: x}","reason":"test"}`)
-	if status != http.StatusUnprocessableEntity || answer["line"] != 2.0 || answer["column"] != 18.0 || !strings.Contains(answer["detail"].(string), "undefined field 'cleared'") {
+	status, answer := i.call("PUT", "/v1/tenants/acme/mapping", i.operator,
+		`{"document":"rules:\n  - {when: claims.cleared, team: x}","reason":"test"}`)
+	if status != http.StatusUnprocessableEntity || answer["line"] != 2.0 || answer["column"] != 18.0 ||
+		!strings.Contains(answer["detail"].(string), "undefined field 'cleared'") {
 		t.Errorf("an unknown attribute answered %d %v", status, answer)
 	}
 	if version := i.must("GET", "/v1/tenants/acme/mapping", i.operator, "")["version"]; version != 1.0 {
@@ -331,8 +356,8 @@ func TestMapping_RejectsInvalidRulesWithPosition(t *testing.T) {
 func TestSchema_DeleteRefusedWhileRulesUseIt(t *testing.T) {
 	i := installAPI(t)
 	const path = "/v1/tenants/acme/schemas/urn:example:acme:claims"
-	i.must("PUT", path, i.operator,
-		`{"resourceType":"User","schema":{"id":"urn:example:acme:claims","name":"Claims","attributes":[{"name":"cleared","type":"boolean"}]}}`)
+	i.must("PUT", path, i.operator, `{"resourceType":"User","schema":{"id":"urn:example:acme:claims",`+
+		`"name":"Claims","attributes":[{"name":"cleared","type":"boolean"}]}}`)
 	i.apply("  - {when: claims.cleared, team: x}\n")
 	if status, _ := i.call("DELETE", path, i.operator, ""); status != http.StatusConflict {
 		t.Errorf("deleting a schema that a rule uses answered %d, want 409", status)

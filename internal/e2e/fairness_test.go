@@ -66,7 +66,9 @@ func BenchmarkCrowd(b *testing.B) {
 	crowd := crowdSize()
 	for b.Loop() {
 		i := installAPI(b)
-		i.app.Connectors = registry.Registry{"noop": {Connector: &memory{dead: make(map[string]bool)}, Tenants: []string{registry.AllTenants}}}
+		i.app.Connectors = registry.Registry{
+			"noop": {Connector: &memory{dead: make(map[string]bool)}, Tenants: []string{registry.AllTenants}},
+		}
 		floor := crowdFloor(b, i, crowd)
 		other := *i
 		other.tenant, other.scim, other.platform = i.newTenant("umbrella")
@@ -120,7 +122,8 @@ func crowdFloor(b *testing.B, i *installation, crowd int) time.Duration {
 	began := time.Now()
 	runs := make([]client.WorkflowRun, crowd)
 	inParallel(crowd, func(n int) {
-		run, err := i.app.Temporal.ExecuteWorkflow(b.Context(), client.StartWorkflowOptions{TaskQueue: "floor"}, floorWorkflow, crowdHolds)
+		run, err := i.app.Temporal.ExecuteWorkflow(b.Context(), client.StartWorkflowOptions{TaskQueue: "floor"},
+			floorWorkflow, crowdHolds)
 		if err != nil {
 			b.Error(err)
 		}
@@ -154,7 +157,8 @@ func (i *installation) quiet() {
 	defer func() { _ = conn.Close(i.t.Context()) }()
 	stacktest.Eventually(i.t, time.Hour, "quiet", func() bool {
 		var busy bool
-		err := conn.QueryRow(i.t.Context(), `select exists (select 1 from lifecycle_events where closed_at is null)`).Scan(&busy)
+		err := conn.QueryRow(i.t.Context(),
+			`select exists (select 1 from lifecycle_events where closed_at is null)`).Scan(&busy)
 		return err == nil && !busy
 	})
 }

@@ -165,7 +165,8 @@ func TestStart_OfStartedEventStartsNoSecondRun(t *testing.T) {
 func (i *installation) createFailed(id uuid.UUID) uuid.UUID {
 	i.t.Helper()
 	err := i.app.DB.InTenant(i.t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
-		_, err := tx.Exec(i.t.Context(), `update lifecycle_events set outcome = 'failed' where tenant_id = $1 and id = $2`, i.tenant.ID, id)
+		_, err := tx.Exec(i.t.Context(),
+			`update lifecycle_events set outcome = 'failed' where tenant_id = $1 and id = $2`, i.tenant.ID, id)
 		return err
 	})
 	if err != nil {
@@ -328,7 +329,9 @@ func TestAPI_Returns503WithoutPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	for _, path := range []string{"/scim/v2/Users", "/v1/credentials", "/v1/tenants", "/v1/principals/4a3ec2c4-a334-4ead-a709-306d3154f984/access", "/readyz"} {
+	for _, path := range []string{
+		"/scim/v2/Users", "/v1/credentials", "/v1/tenants", "/v1/principals/4a3ec2c4-a334-4ead-a709-306d3154f984/access", "/readyz",
+	} {
 		recorder := serve(a, "GET", path, "leaver_scim_x")
 		if recorder.Code != http.StatusServiceUnavailable {
 			t.Errorf("%s answered %d, want 503", path, recorder.Code)
@@ -341,8 +344,10 @@ func TestAPI_Returns503WithoutPostgreSQL(t *testing.T) {
 		}
 	}
 	for path, body := range map[string]string{
-		"/access/v1/evaluation":  `{"subject":{"type":"user","id":"ada"},"action":{"name":"read"},"resource":{"type":"t","id":"1"}}`,
-		"/access/v1/evaluations": `{"evaluations":[{"subject":{"type":"user","id":"ada"},"action":{"name":"read"},"resource":{"type":"t","id":"1"}}]}`,
+		"/access/v1/evaluation": `{"subject":{"type":"user","id":"ada"},` +
+			`"action":{"name":"read"},"resource":{"type":"t","id":"1"}}`,
+		"/access/v1/evaluations": `{"evaluations":[{"subject":{"type":"user","id":"ada"},` +
+			`"action":{"name":"read"},"resource":{"type":"t","id":"1"}}]}`,
 	} {
 		recorder := httptest.NewRecorder()
 		req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))

@@ -76,7 +76,9 @@ func newConfig(t testing.TB, settings ...setting) *config.Config {
 		Database: config.Database{URL: database.AppURL, MigrateURL: database.OwnerURL},
 		Temporal: stacktest.Temporal(t),
 		Seal:     config.Seal{Keyset: base64.StdEncoding.EncodeToString(keyset)},
-		Policy:   config.Policy{InitialInterval: 100 * time.Millisecond, MaximumInterval: 500 * time.Millisecond, Deadline: time.Minute},
+		Policy: config.Policy{
+			InitialInterval: 100 * time.Millisecond, MaximumInterval: 500 * time.Millisecond, Deadline: time.Minute,
+		},
 	}
 	for _, set := range settings {
 		set(cfg)
@@ -228,13 +230,15 @@ func (i *installation) createAgent(name, owner string) string {
 func (i *installation) deactivate(id string) {
 	i.t.Helper()
 	i.must("PATCH", "/scim/v2/Users/"+id, i.scim,
-		`{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[{"op":"Replace","path":"active","value":"False"}]}`)
+		`{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],`+
+			`"Operations":[{"op":"Replace","path":"active","value":"False"}]}`)
 }
 
 // cascades lists a principal's cascades, newest first.
 func (i *installation) cascades(principal string) []cascade.Cascade {
 	i.t.Helper()
-	found, err := i.app.Cascades().List(i.t.Context(), i.tenant.ID, cascade.Query{Principal: ptr(uuid.MustParse(principal)), Limit: 100})
+	found, err := i.app.Cascades().List(i.t.Context(), i.tenant.ID,
+		cascade.Query{Principal: ptr(uuid.MustParse(principal)), Limit: 100})
 	if err != nil {
 		i.t.Fatal(err)
 	}

@@ -26,7 +26,8 @@ func TestRegister_HoldsUpNoDeactivation(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	agent := i.createAgent("ada-bot", ada)
 	for _, sql := range []string{
-		`create function wait_for_test() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(1); return new; end $$`,
+		`create function wait_for_test() returns trigger language plpgsql as $$ begin
+		   perform pg_advisory_xact_lock(1); return new; end $$`,
 		`create trigger wait_for_test before insert on credentials for each row execute function wait_for_test()`,
 	} {
 		i.sql(sql)
@@ -38,8 +39,8 @@ func TestRegister_HoldsUpNoDeactivation(t *testing.T) {
 	p.issue("late")
 	registered := make(chan map[string]any, 1)
 	go func() {
-		_, answer := i.call("POST", "/v1/credentials", i.platform,
-			fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":"late"}`, ada, agent))
+		_, answer := i.call("POST", "/v1/credentials", i.platform, fmt.Sprintf(
+			`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":"late"}`, ada, agent))
 		registered <- answer
 	}()
 	stacktest.Eventually(t, 20*time.Second, "the registration that waits", func() bool {
@@ -49,7 +50,8 @@ func TestRegister_HoldsUpNoDeactivation(t *testing.T) {
 	})
 	i.deactivate(ada)
 	answer := i.must("POST", "/access/v1/evaluation", i.platform, fmt.Sprintf(
-		`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},"action":{"name":"x"},"resource":{"type":"mail","id":"1"}}`, agent, ada))
+		`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},`+
+			`"action":{"name":"x"},"resource":{"type":"mail","id":"1"}}`, agent, ada))
 	if answer["decision"] != false {
 		t.Errorf("the decision is %v, want false", answer)
 	}
@@ -64,7 +66,8 @@ func TestRegister_HoldsUpNoDeactivation(t *testing.T) {
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(id) != "verified" || p.isAlive("late") {
 		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(id))
 	}
-	if status, _ := i.call("POST", "/v1/credentials", i.platform, fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":"later"}`, ada)); status != http.StatusConflict {
+	later := fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":"later"}`, ada)
+	if status, _ := i.call("POST", "/v1/credentials", i.platform, later); status != http.StatusConflict {
 		t.Errorf("a registration after the deactivation was answered %d, want 409", status)
 	}
 }
@@ -121,7 +124,8 @@ func TestImport_HasARateForEachToken(t *testing.T) {
 func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 	i := installAPI(t)
 	boss := i.createUser("boss@example.com")
-	group := i.must("POST", "/scim/v2/Groups", i.scim, fmt.Sprintf(`{"displayName":"owners","members":[{"value":%q}]}`, boss))["id"].(string)
+	group := i.must("POST", "/scim/v2/Groups", i.scim,
+		fmt.Sprintf(`{"displayName":"owners","members":[{"value":%q}]}`, boss))["id"].(string)
 	agent := i.createAgent("bot", group)
 	i.crowdOfRestricted(group, 5000)
 	ask := func() map[string]any {
@@ -132,7 +136,8 @@ func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 	}
 	var walked int
 	if err := i.connect().QueryRow(t.Context(), `
-		select count(*) from edges where source_id = $1 and attribute = 'members' and not restricted`, group).Scan(&walked); err != nil || walked != 1 {
+		select count(*) from edges
+		 where source_id = $1 and attribute = 'members' and not restricted`, group).Scan(&walked); err != nil || walked != 1 {
 		t.Errorf("%d members are not marked as restricted (%v), want 1", walked, err)
 	}
 	// The marks follow deactivations, reactivations and edges that are added later.
@@ -142,10 +147,12 @@ func TestDecision_SkipsRestrictedOwners(t *testing.T) {
 	}
 	i.must("PATCH", "/scim/v2/Users/"+boss, i.scim, patchActive("true"))
 	i.deactivate(boss)
-	later := i.must("POST", "/scim/v2/Groups", i.scim, fmt.Sprintf(`{"displayName":"later","members":[{"value":%q}]}`, boss))["id"].(string)
+	later := i.must("POST", "/scim/v2/Groups", i.scim,
+		fmt.Sprintf(`{"displayName":"later","members":[{"value":%q}]}`, boss))["id"].(string)
 	i.must("PATCH", "/scim/v2/Users/"+boss, i.scim, patchActive("true"))
 	var marked int
-	if err := i.connect().QueryRow(t.Context(), `select count(*) from edges where target_id = $1 and restricted`, boss).Scan(&marked); err != nil || marked != 0 {
+	if err := i.connect().QueryRow(t.Context(),
+		`select count(*) from edges where target_id = $1 and restricted`, boss).Scan(&marked); err != nil || marked != 0 {
 		t.Errorf("%d edges to a reactivated member are marked (%v), want none; the later group is %s", marked, err, later)
 	}
 }
@@ -156,11 +163,15 @@ func (i *installation) crowdOfRestricted(group string, n int) {
 	i.sql(fmt.Sprintf(`
 		with gone as (
 		  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at, extensions)
-		  select '%[1]s'::uuid, gen_random_uuid(), 'User', 'gone' || n || '@example.com', false, '{"active": false}', now(), now(), '{}'
+		  select '%[1]s'::uuid, gen_random_uuid(), 'User', 'gone' || n || '@example.com', false,
+		         '{"active": false}', now(), now(), '{}'
 		    from generate_series(1, %[3]d) n returning id),
-		members as (insert into edges (tenant_id, source_id, attribute, target_id) select '%[1]s'::uuid, '%[2]s'::uuid, 'members', id from gone)
+		members as (
+		  insert into edges (tenant_id, source_id, attribute, target_id)
+		  select '%[1]s'::uuid, '%[2]s'::uuid, 'members', id from gone)
 		insert into restrictions (tenant_id, principal_id, cause) select '%[1]s'::uuid, id, 'deactivated' from gone`, i.tenant.ID, group, n))
-	i.sql(fmt.Sprintf(`update edges e set restricted = true where source_id = '%s' and exists (select 1 from restrictions x where x.principal_id = e.target_id)`, group))
+	i.sql(fmt.Sprintf(`update edges e set restricted = true where source_id = '%s'
+		and exists (select 1 from restrictions x where x.principal_id = e.target_id)`, group))
 }
 
 // TestTenants_LoadOfOneLeavesDecisionsOfOthers compares the latency of one tenant's decisions while
@@ -173,20 +184,24 @@ func TestTenants_LoadOfOneLeavesDecisionsOfOthers(t *testing.T) {
 	victim.tenant, victim.scim, victim.platform = i.newTenant("victim")
 	bob := victim.createUser("bob@example.com")
 	bot := victim.createAgent("bot", bob)
-	question := fmt.Sprintf(`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},"action":{"name":"x"},"resource":{"type":"mail","id":"1"}}`, bot, bob)
+	question := fmt.Sprintf(`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},`+
+		`"action":{"name":"x"},"resource":{"type":"mail","id":"1"}}`, bot, bob)
 
 	i.sql(fmt.Sprintf(`
 		insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at, extensions)
 		select '%s'::uuid, gen_random_uuid(), 'User', 'u' || n || '@example.com', true, jsonb_build_object('userName', 'u' || n,
-		       'emails', jsonb_build_array(jsonb_build_object('value', 'u' || n || '@example.com'), jsonb_build_object('value', 'v' || n || '@example.com'))),
+		       'emails', jsonb_build_array(jsonb_build_object('value', 'u' || n || '@example.com'),
+		                                   jsonb_build_object('value', 'v' || n || '@example.com'))),
 		       now(), now(), '{}' from generate_series(1, 6000) n`, i.tenant.ID))
 	i.sql(`analyze resources`)
 	ada := i.createUser("ada@example.com")
-	group := i.must("POST", "/scim/v2/Groups", i.scim, fmt.Sprintf(`{"displayName":"owners","members":[{"value":%q}]}`, ada))["id"].(string)
+	group := i.must("POST", "/scim/v2/Groups", i.scim,
+		fmt.Sprintf(`{"displayName":"owners","members":[{"value":%q}]}`, ada))["id"].(string)
 	agent := i.createAgent("ada-bot", group)
 	i.crowdOfRestricted(group, 20_000)
 	filter := url.QueryEscape(strings.Repeat(`emails.value co "zz" or `, 150) + `emails.value co "zz"`)
-	imports := "{}\n" + strings.Repeat(fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":"k"}`+"\n", ada), 500)
+	imports := "{}\n" + strings.Repeat(
+		fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":"k"}`+"\n", ada), 500)
 
 	attacks := map[string]func(context.Context){
 		"searches": func(ctx context.Context) {
@@ -197,7 +212,8 @@ func TestTenants_LoadOfOneLeavesDecisionsOfOthers(t *testing.T) {
 		},
 		"decisions about a group of restricted owners": func(ctx context.Context) {
 			i.send(ctx, "POST", "/access/v1/evaluation", i.platform, "application/json", fmt.Sprintf(
-				`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},"action":{"name":"x"},"resource":{"type":"mail","id":"1"}}`, agent, ada))
+				`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},`+
+					`"action":{"name":"x"},"resource":{"type":"mail","id":"1"}}`, agent, ada))
 		},
 	}
 	idle := victim.decisionsP95(question)
@@ -257,7 +273,9 @@ func (i *installation) decisionsP95(question string) time.Duration {
 func TestAuthorization_TwiceIsRefused(t *testing.T) {
 	i := installAPI(t)
 	junk := i.token(uuid.Nil, auth.ClassOperator)
-	for path, token := range map[string]string{"/scim/v2/Users": i.scim, "/v1/credentials": i.platform, "/v1/tenants": i.operator, "/ssf/v1/streams": i.platform} {
+	for path, token := range map[string]string{
+		"/scim/v2/Users": i.scim, "/v1/credentials": i.platform, "/v1/tenants": i.operator, "/ssf/v1/streams": i.platform,
+	} {
 		for _, headers := range [][]string{{"Bearer " + token, "Bearer " + junk}, {"Bearer " + junk, "Bearer " + token}, {"Bearer " + token, ""}} {
 			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, i.url+path, http.NoBody)
 			req.Header["Authorization"] = headers

@@ -19,7 +19,8 @@ const sessionRevoked = "https://schemas.openid.net/secevent/caep/event-type/sess
 func (i *installation) addIssuer(p *idp, audience, use, subjects string) (id string) {
 	i.t.Helper()
 	return i.must("POST", "/v1/tenants/acme/issuers", i.operator, fmt.Sprintf(
-		`{"issuer":%q,"audience":%q,"jwksUrl":%q,"uses":[%q],"subjects":%s}`, p.url, audience, p.url, use, subjects))["id"].(string)
+		`{"issuer":%q,"audience":%q,"jwksUrl":%q,"uses":[%q],"subjects":%s}`,
+		p.url, audience, p.url, use, subjects))["id"].(string)
 }
 
 func (i *installation) isActive(user string) any {
@@ -64,7 +65,8 @@ func TestIssuer_ReplayIsIgnoredAfterReregistration(t *testing.T) {
 	i := installAPI(t)
 	id := i.addIssuer(p, "https://leaver.example.com", "events", `[]`)
 	ada := i.createUser("ada@example.com")
-	set := p.sign(t, "secevent+jwt", p.event(sessionRevoked, map[string]string{"format": "email", "email": "ada@example.com"}, nil))
+	set := p.sign(t, "secevent+jwt",
+		p.event(sessionRevoked, map[string]string{"format": "email", "email": "ada@example.com"}, nil))
 	if status, answer := i.push("/t/acme/events", set); status != http.StatusAccepted || i.isActive(ada) != false {
 		t.Fatalf("answered %d %s", status, answer)
 	}
@@ -91,16 +93,28 @@ func TestIssuer_SubjectsAreBoundToOneClaim(t *testing.T) {
 		claims  map[string]any
 		want    int
 	}{
-		"the application's own token":           {"azp=client-a", "JWT", map[string]any{"sub": "client-a", "azp": "client-a"}, 200},
-		"a user's token of the application":     {"azp=client-a", "JWT", map[string]any{"sub": "user-x", "azp": "client-a"}, 401},
-		"the same, with the bare name":          {"client-a", "JWT", map[string]any{"sub": "user-x", "azp": "client-a"}, 401},
-		"Entra's application token":             {"appid=app-1", "JWT", map[string]any{"sub": "oid-1", "oid": "oid-1", "appid": "app-1"}, 200},
-		"Entra's application token, marked":     {"appid=app-1", "JWT", map[string]any{"sub": "s", "oid": "o", "appid": "app-1", "idtyp": "app"}, 200},
-		"Entra's delegated token":               {"appid=app-1", "JWT", map[string]any{"sub": "oid-1", "oid": "oid-1", "appid": "app-1", "scp": "user_impersonation"}, 401},
-		"Entra's delegated token, marked":       {"appid=app-1", "JWT", map[string]any{"sub": "app-1", "appid": "app-1", "idtyp": "user"}, 401},
-		"another claim of that value":           {"sub=client-a", "JWT", map[string]any{"azp": "client-a"}, 401},
-		"an access token of RFC 9068":           {"client_id=c", "at+jwt", map[string]any{"sub": "c", "client_id": "c"}, 200},
-		"the same type as a media type":         {"client_id=c", "application/at+jwt", map[string]any{"sub": "c", "client_id": "c"}, 200},
+		"the application's own token": {
+			"azp=client-a", "JWT", map[string]any{"sub": "client-a", "azp": "client-a"}, 200,
+		},
+		"a user's token of the application": {"azp=client-a", "JWT", map[string]any{"sub": "user-x", "azp": "client-a"}, 401},
+		"the same, with the bare name":      {"client-a", "JWT", map[string]any{"sub": "user-x", "azp": "client-a"}, 401},
+		"Entra's application token": {
+			"appid=app-1", "JWT", map[string]any{"sub": "oid-1", "oid": "oid-1", "appid": "app-1"}, 200,
+		},
+		"Entra's application token, marked": {
+			"appid=app-1", "JWT", map[string]any{"sub": "s", "oid": "o", "appid": "app-1", "idtyp": "app"}, 200,
+		},
+		"Entra's delegated token": {
+			"appid=app-1", "JWT", map[string]any{"sub": "oid-1", "oid": "oid-1", "appid": "app-1", "scp": "user_impersonation"}, 401,
+		},
+		"Entra's delegated token, marked": {
+			"appid=app-1", "JWT", map[string]any{"sub": "app-1", "appid": "app-1", "idtyp": "user"}, 401,
+		},
+		"another claim of that value": {"sub=client-a", "JWT", map[string]any{"azp": "client-a"}, 401},
+		"an access token of RFC 9068": {"client_id=c", "at+jwt", map[string]any{"sub": "c", "client_id": "c"}, 200},
+		"the same type as a media type": {
+			"client_id=c", "application/at+jwt", map[string]any{"sub": "c", "client_id": "c"}, 200,
+		},
 		"a proof of possession":                 {"sub=c", "dpop+jwt", map[string]any{"sub": "c"}, 401},
 		"a security event":                      {"sub=c", "secevent+jwt", map[string]any{"sub": "c"}, 401},
 		"a security event with a parameter":     {"sub=c", "secevent+jwt; x=1", map[string]any{"sub": "c"}, 401},
@@ -170,7 +184,8 @@ func TestStream_BelongsToItsToken(t *testing.T) {
 			last = token["id"].(string) // in the order of creation
 		}
 	}
-	if status, raw := i.raw("POST", "/v1/tenants/acme/streams/"+stream+"/assign", i.operator, fmt.Sprintf(`{"tokenId":%q}`, last)); status != http.StatusNoContent {
+	if status, raw := i.raw("POST", "/v1/tenants/acme/streams/"+stream+"/assign", i.operator,
+		fmt.Sprintf(`{"tokenId":%q}`, last)); status != http.StatusNoContent {
 		t.Fatalf("assigning was answered %d %s", status, raw)
 	}
 	if status, _ := requests["get"](other); status != http.StatusOK {
@@ -205,7 +220,8 @@ func TestStream_HeadersReachNoOtherEndpoint(t *testing.T) {
 	go func() {
 		defer close(done)
 		for n := range 200 {
-			i.raw("PATCH", "/ssf/v1/streams", token, fmt.Sprintf(`{"stream_id":%q,%s}`, id, to(map[int]string{0: "/a", 1: "/b"}[n%2])))
+			i.raw("PATCH", "/ssf/v1/streams", token,
+				fmt.Sprintf(`{"stream_id":%q,%s}`, id, to(map[int]string{0: "/a", 1: "/b"}[n%2])))
 		}
 	}()
 	for open := true; open; {
@@ -233,7 +249,8 @@ func TestDecision_WeighsTheAgentInTheContext(t *testing.T) {
 	i := installAPI(t)
 	i.apply("  - {when: \"true\", scope: read}\n")
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
-	hers, ended, orphan, his := i.createAgent("hers", ada), i.createAgent("ended", ada), i.createAgent("orphan", bob), i.createAgent("his", ada)
+	hers, ended, orphan, his := i.createAgent("hers", ada), i.createAgent("ended", ada),
+		i.createAgent("orphan", bob), i.createAgent("his", ada)
 	i.must("PATCH", "/scim/v2/Agents/"+ended, i.scim, patchActive("false"))
 	_ = his
 	i.deactivate(bob)
@@ -260,14 +277,16 @@ func TestDecision_WeighsTheAgentInTheContext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rest := `"action":{"name":"read"},"resource":{"type":"mail","id":"1"}`
-			status, answer := i.call("POST", "/access/v1/evaluation", i.platform, fmt.Sprintf(`{"subject":%s,"context":%s,%s}`, c.subject, c.context, rest))
+			status, answer := i.call("POST", "/access/v1/evaluation", i.platform,
+				fmt.Sprintf(`{"subject":%s,"context":%s,%s}`, c.subject, c.context, rest))
 			if got := reasonOf(status, answer); got != c.want {
 				t.Errorf("answered %s (%v), want %s", got, answer, c.want)
 			}
 			if c.want == "400" {
 				return
 			}
-			_, answer = i.call("POST", "/access/v1/evaluations", i.platform, fmt.Sprintf(`{"context":%s,%s,"evaluations":[{"subject":%s}]}`, c.context, rest, c.subject))
+			_, answer = i.call("POST", "/access/v1/evaluations", i.platform,
+				fmt.Sprintf(`{"context":%s,%s,"evaluations":[{"subject":%s}]}`, c.context, rest, c.subject))
 			if got := reasonOf(200, answer["evaluations"].([]any)[0].(map[string]any)); got != c.want {
 				t.Errorf("in a batch it answered %s, want %s", got, c.want)
 			}

@@ -66,7 +66,8 @@ func (i *installation) attempt(principal, item string) (activities.ItemResult, e
 	env.RegisterActivity(a)
 	cascades := i.cascades(principal)
 	value, err := env.ExecuteActivity(a.Rotate, activities.ItemInput{
-		Cascade: activities.CascadeRef{Tenant: i.tenant.ID, Event: cascades[0].ID, Principal: uuid.MustParse(principal)}, Item: uuid.MustParse(item),
+		Cascade: activities.CascadeRef{Tenant: i.tenant.ID, Event: cascades[0].ID, Principal: uuid.MustParse(principal)},
+		Item:    uuid.MustParse(item),
 	})
 	var result activities.ItemResult
 	if err == nil {
@@ -109,7 +110,8 @@ func TestAttempt_StalledInRotationIsFenced(t *testing.T) {
 	s := i.withStopper()
 	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
 	role, old := s.account()
-	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""),
+		i.holdAccount(carol, role, old, "")
 	i.deactivate(ada)
 	finish := s.late(i, ada, hers)
 	i.verifies(ada, hers) // another worker
@@ -158,7 +160,8 @@ func TestAttempt_StalledLeavesLaterRegistration(t *testing.T) {
 }
 
 func patchActive(value string) string {
-	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[{"op":"replace","path":"active","value":` + value + `}]}`
+	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],` +
+		`"Operations":[{"op":"replace","path":"active","value":` + value + `}]}`
 }
 
 func TestRegister_RefusesAnAccountThatIsBeingEnded(t *testing.T) {
@@ -171,7 +174,8 @@ func TestRegister_RefusesAnAccountThatIsBeingEnded(t *testing.T) {
 			hers := i.holdAccount(ada, role, old, more)
 			i.deactivate(ada)
 			finish := s.late(i, ada, hers)
-			body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`, bob, role, old)
+			body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`,
+				bob, role, old)
 			status, answer := i.call("POST", "/v1/credentials", i.platform, body)
 			if status != http.StatusConflict || !strings.Contains(fmt.Sprint(answer["detail"]), "being ended or rotated") {
 				t.Errorf("a late holder was answered %d %v; want 409", status, answer)
@@ -249,12 +253,15 @@ func TestRotation_BeginsByACoHoldersProof(t *testing.T) {
 // TestRotation_HandsNothingToAnUnprovenRegistration checks that a registration without the account's
 // secret gets no login, whether or not another registration still uses the account.
 func TestRotation_HandsNothingToAnUnprovenRegistration(t *testing.T) {
-	for name, another := range map[string]bool{"an account without other holders": false, "an account that is rotated": true} {
+	for name, another := range map[string]bool{
+		"an account without other holders": false, "an account that is rotated": true,
+	} {
 		t.Run(name, func(t *testing.T) {
 			i := installAPI(t)
 			d := i.newCRM()
 			role, old := d.account()
-			mallory, ada, bob := i.createUser("mallory@example.com"), i.createUser("ada@example.com"), i.createUser("bob@example.com")
+			mallory, ada, bob := i.createUser("mallory@example.com"), i.createUser("ada@example.com"),
+				i.createUser("bob@example.com")
 			junk := i.holdAccount(mallory, role, "i-do-not-know-it", `,"shared":true,"reliedOnBy":["mallorys-app"]`)
 			hers := i.holdAccount(ada, role, old, "")
 			his := ""
@@ -289,18 +296,22 @@ func TestRotation_FinishesOnce(t *testing.T) {
 	d := i.newCRM()
 	role, old := d.account()
 	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
-	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""),
+		i.holdAccount(carol, role, old, "")
 	i.deactivate(ada)
 	i.verifies(ada, hers)
 	store := i.app.Activities().Credentials
 	var first credential.Rotation
-	if err := i.connect().QueryRow(t.Context(), `select id, new_reference from rotations`).Scan(&first.ID, &first.NewReference); err != nil {
+	if err := i.connect().QueryRow(t.Context(),
+		`select id, new_reference from rotations`).Scan(&first.ID, &first.NewReference); err != nil {
 		t.Fatal(err)
 	}
 	first.Step = credential.Retired
 	i.deactivate(bob)
 	i.verifies(bob, his)
-	lease := credential.Attempt{Item: uuid.MustParse(kept), Event: uuid.New(), Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
+	lease := credential.Attempt{
+		Item: uuid.MustParse(kept), Event: uuid.New(), Holder: uuid.New(), Started: time.Now(), Lease: time.Minute,
+	}
 	if err := store.Lease(t.Context(), i.tenant.ID, lease); err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +336,8 @@ func TestRegister_BetweenTwoAttemptsIsRefused(t *testing.T) {
 	i.sql(`update credentials set state = 'ending', event_id = $2 where id = $1`, hers, event)
 	i.sql(`insert into evidence (tenant_id, item_id, event_id, workflow_id, run_id, activity_id, attempt, step, outcome)
 		values ($1, $2, $3, 'w', 'r', 'a', 1, 'revoke', 'failed')`, i.tenant.ID, hers, event)
-	body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`, bob, role, old)
+	body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`,
+		bob, role, old)
 	if status, answer := i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusConflict {
 		t.Errorf("answered %d %v; want 409", status, answer)
 	}
@@ -345,11 +357,14 @@ func TestRotation_ResumedServesLaterHolders(t *testing.T) {
 	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
 	i.deactivate(ada)
 	store := i.app.Activities().Credentials
-	lease := credential.Attempt{Item: uuid.MustParse(hers), Event: i.cascades(ada)[0].ID, Holder: uuid.New(), Started: time.Now(), Lease: time.Minute}
+	lease := credential.Attempt{
+		Item: uuid.MustParse(hers), Event: i.cascades(ada)[0].ID, Holder: uuid.New(), Started: time.Now(), Lease: time.Minute,
+	}
 	if err := store.Lease(t.Context(), i.tenant.ID, lease); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.BeginRotation(t.Context(), i.tenant.ID, &i.opened(hers).Item, []uuid.UUID{uuid.MustParse(his)}, lease.Holder); err != nil {
+	if _, err := store.BeginRotation(t.Context(), i.tenant.ID, &i.opened(hers).Item,
+		[]uuid.UUID{uuid.MustParse(his)}, lease.Holder); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.Yield(t.Context(), i.tenant.ID, lease.Holder); err != nil {
@@ -372,8 +387,10 @@ func TestRegister_RefusesReservedRoles(t *testing.T) {
 	role, password := d.account()
 	d.exec("alter role " + role + " createrole")
 	ada := i.createUser("ada@example.com")
-	body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`, ada, role, password)
-	if status, answer := i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusUnprocessableEntity || !strings.Contains(fmt.Sprint(answer["detail"]), "CREATEROLE") {
+	body := fmt.Sprintf(`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q}`,
+		ada, role, password)
+	if status, answer := i.call("POST", "/v1/credentials", i.platform, body); status != http.StatusUnprocessableEntity ||
+		!strings.Contains(fmt.Sprint(answer["detail"]), "CREATEROLE") {
 		t.Errorf("answered %d %v; want 422", status, answer)
 	}
 }
@@ -384,7 +401,9 @@ func TestReferences_CoverAnAccountAfterItsRotation(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	role, old := d.account()
-	i.app.Connectors["crm"] = registry.Entry{Connector: d, Type: "postgres", Tenants: []string{"acme"}, References: []string{role}}
+	i.app.Connectors["crm"] = registry.Entry{
+		Connector: d, Type: "postgres", Tenants: []string{"acme"}, References: []string{role},
+	}
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	hers, his := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, "")
 	i.deactivate(ada)
@@ -406,7 +425,8 @@ func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 	i.holdAccount(ada, role, password, "")
 	register := func(reference, secret, more string) (int, map[string]any) {
 		return i.call("POST", "/v1/credentials", other.platform, fmt.Sprintf(
-			`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q%s%s}`, mallory, reference, secret, more))
+			`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q%s%s}`,
+			mallory, reference, secret, more))
 	}
 	for name, secret := range map[string]string{"a made-up password": `,"secret":"i-do-not-know-it"`, "no password": ""} {
 		for _, more := range []string{"", `,"shared":true`} {
@@ -428,7 +448,9 @@ func TestRegister_OfAnotherTenantsAccount(t *testing.T) {
 	entry := i.app.Connectors["crm"]
 	entry.References = []string{"svc_{tenant}_*"}
 	i.app.Connectors["crm"] = entry
-	for reference, want := range map[string]int{"svc_evil_1": http.StatusCreated, "svc_acme_1": http.StatusUnprocessableEntity, role: http.StatusUnprocessableEntity} {
+	for reference, want := range map[string]int{
+		"svc_evil_1": http.StatusCreated, "svc_acme_1": http.StatusUnprocessableEntity, role: http.StatusUnprocessableEntity,
+	} {
 		if status, answer := register(reference, `,"secret":"x"`, ""); status != want {
 			t.Errorf("%s: answered %d %v; want %d", reference, status, answer, want)
 		}
@@ -468,7 +490,9 @@ func TestRotation_RepeatsIfProbeFindsOldSecretAlive(t *testing.T) {
 func TestVerify_CredentialSeenAliveIsNotRevoked(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
-	i := install(t, withConnectors(p.connector()), func(c *config.Config) { c.Policy.Deadline, c.Policy.AttemptTimeout = 4*time.Second, 2*time.Second })
+	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
+		c.Policy.Deadline, c.Policy.AttemptTimeout = 4*time.Second, 2*time.Second
+	})
 	ada := i.createUser("ada@example.com")
 	hers := i.hold(p, ada, "", "liar")
 	var mu sync.Mutex
@@ -507,14 +531,16 @@ func TestDiscover_KeepsConcurrentFailure(t *testing.T) {
 	i.deactivate(ada)
 	event := i.cascades(ada)[0].ID
 	scope := cascade.Scope{Event: event, Principal: uuid.MustParse(ada)}
-	if held, err := i.app.Cascades().MarkEnding(t.Context(), i.tenant.ID, scope, cascade.Page{Limit: 10}); err != nil || len(held) != 1 {
+	if held, err := i.app.Cascades().MarkEnding(t.Context(), i.tenant.ID, scope,
+		cascade.Page{Limit: 10}); err != nil || len(held) != 1 {
 		t.Fatalf("discovered %v, %v; want the key", held, err)
 	}
 	tx, err := i.connect().Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), `update credentials set state = 'failed', reason = 'refused' where id = $1`, hers); err != nil {
+	if _, err := tx.Exec(t.Context(),
+		`update credentials set state = 'failed', reason = 'refused' where id = $1`, hers); err != nil {
 		t.Fatal(err)
 	}
 	found := make(chan []cascade.Item, 1)
@@ -525,7 +551,9 @@ func TestDiscover_KeepsConcurrentFailure(t *testing.T) {
 	watch := i.connect()
 	stacktest.Eventually(t, 20*time.Second, "the discovery that waits for the row lock", func() bool {
 		var n int
-		return watch.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&n) == nil && n > 0
+		return watch.QueryRow(t.Context(), `
+			select count(*) from pg_stat_activity
+			 where datname = current_database() and wait_event_type = 'Lock'`).Scan(&n) == nil && n > 0
 	})
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)

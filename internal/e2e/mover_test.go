@@ -23,7 +23,9 @@ func TestMover_RunsForAgentWithChangedOwners(t *testing.T) {
 	i.becomes(agent, "scope:mail")
 	mail := i.mustGrant(p, agent, "mail-key", "scope:mail")
 	i.patch("/Agents/"+agent, `{"op":"replace","path":"owners","value":[{"value":"`+bob+`"}]}`)
-	stacktest.Eventually(t, 20*time.Second, "the notification of the platform", func() bool { return p.called("principal.mover", "") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the notification of the platform", func() bool {
+		return p.called("principal.mover", "") > 0
+	})
 	changes := i.must("GET", "/v1/tenants/acme/changes?resource="+agent, i.operator, "")["items"].([]any)
 	if newest := changes[0].(map[string]any); fmt.Sprint(newest["changed"]) != "[owners]" {
 		t.Errorf("the newest change: %v", newest)
@@ -66,7 +68,8 @@ func TestWaiver_OfMoverSurvivorExpires(t *testing.T) {
 		t.Fatalf("the move: %+v", move)
 	}
 	path := "/v1/tenants/acme/cascades/" + move.ID.String()
-	i.must("POST", path+"/waive", i.operator, fmt.Sprintf(`{"itemId":%q,"reason":"the export must finish","until":%q}`, items[0], time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
+	i.must("POST", path+"/waive", i.operator, fmt.Sprintf(`{"itemId":%q,"reason":"the export must finish","until":%q}`,
+		items[0], time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
 	i.must("POST", path+"/rerun", i.operator, `{"reason":"see"}`)
 	if c := i.closed(ada); c.Outcome != "completed" || c.Waived != 1 || i.state(items[0]) != "waived" {
 		t.Errorf("after the re-run: %+v, the key %s; want completed and still waived", c, i.state(items[0]))
@@ -88,7 +91,9 @@ func TestReconciler_RestartsLostMove(t *testing.T) {
 	i := install(t, withConnectors(p.connector()))
 	p.refuseRevocation("key", http.StatusServiceUnavailable)
 	ada, items := i.lose(p, "key")
-	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "key") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool {
+		return p.called("credential.revoke", "key") > 0
+	})
 	move := i.cascades(ada)[0]
 	i.loseWorkflow(move)
 	p.interceptWith(nil)

@@ -31,7 +31,9 @@ func TestNotify_OmitsOtherTenants(t *testing.T) {
 	_, foreign, _ := i.newTenant("umbrella")
 	i.must("POST", "/scim/v2/Users", foreign, `{"userName":"eve@example.com"}`)
 	i.createUser("ada@example.com")
-	stacktest.Eventually(t, 20*time.Second, "the joiner of the connector's tenant", func() bool { return p.called("principal.joiner", "") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the joiner of the connector's tenant", func() bool {
+		return p.called("principal.joiner", "") > 0
+	})
 	if n := p.called("principal.joiner", ""); n != 1 {
 		t.Errorf("notified of %d joiners, want only that of the connector's tenant", n)
 	}
@@ -43,7 +45,9 @@ func TestNotify_SendsGainedAndLostEntitlements(t *testing.T) {
 	i.apply("  - {group: engineering-prod, team: Engineering}\n  - {when: user.title == 'Countess', role: noble}\n")
 	ada := i.createUser("ada@example.com")
 	group := i.createGroup("engineering-prod")
-	stacktest.Eventually(t, 20*time.Second, "the joiner's notification", func() bool { return p.called("principal.joiner", "") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the joiner's notification", func() bool {
+		return p.called("principal.joiner", "") > 0
+	})
 	tell := func(kind, gained, lost string) {
 		t.Helper()
 		stacktest.Eventually(t, 20*time.Second, kind+" +"+gained+" -"+lost, func() bool {

@@ -48,7 +48,8 @@ func TestSubAgent_EndsWithParentUnlessOwned(t *testing.T) {
 	i := install(t, withConnectors(p.connector()))
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	child := func(name, parent, owners string) string {
-		return i.must("POST", "/scim/v2/Agents", i.scim, fmt.Sprintf(`{"agentUserName":%q,"parent":{"value":%q},"owners":[%s]}`, name, parent, owners))["id"].(string)
+		return i.must("POST", "/scim/v2/Agents", i.scim,
+			fmt.Sprintf(`{"agentUserName":%q,"parent":{"value":%q},"owners":[%s]}`, name, parent, owners))["id"].(string)
 	}
 	top := i.createAgent("top", ada)
 	// Every sub-agent has an owner, so that it may hold a credential. Bob's is not affected.
@@ -90,7 +91,8 @@ func TestParent_RejectsCyclesAndLongChains(t *testing.T) {
 		t.Errorf("a chain of 40 parents answered %d, want 400", status)
 	}
 	if status, answer := i.call("PATCH", "/scim/v2/Agents/"+top, i.scim,
-		`{"Operations":[{"op":"add","path":"parent","value":{"value":"`+parent+`"}}]}`); status != http.StatusBadRequest || answer["scimType"] != "invalidValue" {
+		`{"Operations":[{"op":"add","path":"parent","value":{"value":"`+parent+`"}}]}`); status != http.StatusBadRequest ||
+		answer["scimType"] != "invalidValue" {
 		t.Errorf("a cycle of parents answered %d %v, want 400 invalidValue", status, answer)
 	}
 }
@@ -101,14 +103,17 @@ func TestOrphan_IsTransferredToManager(t *testing.T) {
 	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"orphans":"manager"}`)
 	boss := i.createUser("boss@example.com")
 	managed := func(name, manager string) string {
-		return i.must("POST", "/scim/v2/Users", i.scim, `{"userName":"`+name+`","active":true,"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User":{"manager":{"value":"`+manager+`"}}}`)["id"].(string)
+		return i.must("POST", "/scim/v2/Users", i.scim, `{"userName":"`+name+`","active":true,`+
+			`"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User":{"manager":{"value":"`+manager+`"}}}`)["id"].(string)
 	}
 	ada := managed("ada@example.com", boss)
 	agent := i.createAgent("hers", ada)
 	hers, own := i.hold(p, ada, agent, "for-ada"), i.hold(p, agent, agent, "own")
 	i.deactivate(ada)
-	if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" || i.state(own) != "live" || !i.active(agent) {
-		t.Errorf("cascade %+v, key for Ada %s, own key %s, active %t; want verified, live and active", c, i.state(hers), i.state(own), i.active(agent))
+	if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" ||
+		i.state(own) != "live" || !i.active(agent) {
+		t.Errorf("cascade %+v, key for Ada %s, own key %s, active %t; want verified, live and active",
+			c, i.state(hers), i.state(own), i.active(agent))
 	}
 	owners := i.must("GET", "/scim/v2/Agents/"+agent, i.scim, "")["owners"].([]any)
 	found := false

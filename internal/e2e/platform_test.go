@@ -40,7 +40,10 @@ func newPlatform(t testing.TB) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &platform{alive: make(map[string]bool), calls: make(map[string]int), secrets: make(map[string][]string), published: make(map[string][]string)}
+	p := &platform{
+		alive: make(map[string]bool), calls: make(map[string]int),
+		secrets: make(map[string][]string), published: make(map[string][]string),
+	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || verifier.Verify(body, r.Header) != nil {
@@ -127,13 +130,15 @@ func (p *platform) told(kind, principal, gained, lost string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.ContainsFunc(p.changes, func(c change) bool {
-		return c.kind == kind && c.Principal == principal && strings.Join(c.Gained, " ") == gained && strings.Join(c.Lost, " ") == lost
+		return c.kind == kind && c.Principal == principal && strings.Join(c.Gained, " ") == gained &&
+			strings.Join(c.Lost, " ") == lost
 	})
 }
 
 // connector returns the YAML of the platform's connector in leaver.yaml.
 func (p *platform) connector() string {
-	return fmt.Sprintf("connectors:\n  - {name: platform, type: webhook, tenants: [acme], url: %q, secret: \"env:TEST_WEBHOOK_SECRET\"}\n", p.url)
+	return fmt.Sprintf("connectors:\n  - {name: platform, type: webhook, tenants: [acme], url: %q, secret: \"env:TEST_WEBHOOK_SECRET\"}\n",
+		p.url)
 }
 
 func (p *platform) issue(reference string) {
@@ -166,7 +171,8 @@ func (i *installation) hold(p *platform, principal, agent, reference string) str
 	p.issue(reference)
 	body := fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"platform","reference":%q}`, principal, reference)
 	if agent != "" {
-		body = fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":%q}`, principal, agent, reference)
+		body = fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":%q}`,
+			principal, agent, reference)
 	}
 	return i.must("POST", "/v1/credentials", i.platform, body)["id"].(string)
 }

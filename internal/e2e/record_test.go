@@ -100,7 +100,8 @@ func (i *installation) record(name, workflow, run string) {
 	i.t.Helper()
 	_ = i.app.Temporal.GetWorkflow(i.t.Context(), workflow, run).Get(i.t.Context(), nil) // the history has its result
 	history := &historypb.History{}
-	events := i.app.Temporal.GetWorkflowHistory(i.t.Context(), workflow, run, true, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := i.app.Temporal.GetWorkflowHistory(i.t.Context(), workflow, run, true,
+		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		if err != nil {

@@ -35,7 +35,9 @@ func (i *installation) walk(path string, limit int) (items []map[string]any) {
 func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 	i := installAPI(t)
 	p := newIDP(t)
-	schema := `{"resourceType":"User","schema":{"id":"urn:example:1.0:User","name":"Claims","description":"x","attributes":[{"name":"team","type":"string","multiValued":false,"description":"x","required":false,"caseExact":false,"mutability":"readWrite","returned":"default","uniqueness":"none"}]}}`
+	schema := `{"resourceType":"User","schema":{"id":"urn:example:1.0:User","name":"Claims","description":"x","attributes":[` +
+		`{"name":"team","type":"string","multiValued":false,"description":"x","required":false,"caseExact":false,` +
+		`"mutability":"readWrite","returned":"default","uniqueness":"none"}]}}`
 	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdLeavers":10}`)
 	token := i.must("POST", "/v1/tenants/acme/tokens", i.operator, `{"class":"scim","description":"a new IdP"}`)
 	i.raw("DELETE", "/v1/tenants/acme/tokens/"+token["id"].(string), i.operator, "")
@@ -53,13 +55,16 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 		}
 		verbs = append(verbs, a["verb"].(string))
 	}
-	want := []string{"tenant.configure", "token.issue", "token.revoke", "issuer.add", "issuer.remove", "schema.put", "schema.delete"}
+	want := []string{
+		"tenant.configure", "token.issue", "token.revoke", "issuer.add", "issuer.remove", "schema.put", "schema.delete",
+	}
 	if !slices.Equal(verbs, want) {
 		t.Errorf("the audit log has %v, want %v", verbs, want)
 	}
 	for _, a := range acts {
 		if a["verb"] == "tenant.configure" {
-			if before, after := a["before"].(map[string]any), a["after"].(map[string]any); before["thresholdLeavers"] != nil || after["thresholdLeavers"] != 10.0 {
+			before, after := a["before"].(map[string]any), a["after"].(map[string]any)
+			if before["thresholdLeavers"] != nil || after["thresholdLeavers"] != 10.0 {
 				t.Errorf("before %v, after %v", before, after)
 			}
 		}
@@ -68,7 +73,8 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 		}
 	}
 	of := i.walk("/v1/acts", 500)
-	if last := of[len(of)-1]; last["verb"] != "token.issue" || !strings.HasPrefix(last["actor"].(string), "operator-token/") {
+	if last := of[len(of)-1]; last["verb"] != "token.issue" ||
+		!strings.HasPrefix(last["actor"].(string), "operator-token/") {
 		t.Errorf("the installation's last act is %v, want token.issue by an operator token", last)
 	}
 	tokens := i.walk("/v1/operator-tokens", 500)
@@ -102,7 +108,8 @@ func TestThreshold_IsLoosenedByAnApproverAlone(t *testing.T) {
 		{i.operator, `{"thresholdShare":0}`, http.StatusForbidden},
 		{i.operator, `{"thresholdShare":0.6}`, http.StatusForbidden},
 		{i.operator, `{"thresholdWindowSeconds":60}`, http.StatusForbidden},
-		{i.operator, `{"thresholdLeavers":5,"thresholdShare":0.4,"thresholdWindowSeconds":7200,"profile":"okta"}`, http.StatusOK}, // tightens it
+		// tightens it
+		{i.operator, `{"thresholdLeavers":5,"thresholdShare":0.4,"thresholdWindowSeconds":7200,"profile":"okta"}`, http.StatusOK},
 		{approver, `{"profile":"default"}`, http.StatusForbidden},
 		{approver, `{"thresholdLeavers":0,"thresholdShare":0,"thresholdWindowSeconds":60}`, http.StatusOK},
 		{i.scim, `{"thresholdLeavers":1}`, http.StatusUnauthorized},
@@ -128,7 +135,8 @@ func TestApprovers_AreOutOfOperatorsReach(t *testing.T) {
 	if status, _ := i.raw("DELETE", "/v1/operator-tokens/"+of.ID.String(), i.operator, ""); status != http.StatusNotFound {
 		t.Errorf("revoking an approver's token was answered %d, want 404", status)
 	}
-	if status, _ := i.call("POST", "/v1/tenants/acme/holds/approve", secret, `{"reason":"x"}`); status != http.StatusConflict { // no deactivation is held
+	if status, _ := i.call("POST", "/v1/tenants/acme/holds/approve", secret,
+		`{"reason":"x"}`); status != http.StatusConflict { // no deactivation is held
 		t.Errorf("the approver was answered %d, want 409", status)
 	}
 	if err := i.app.Auth().Revoke(t.Context(), uuid.Nil, of.ID, auth.ClassApprover); err != nil {
@@ -142,8 +150,10 @@ func TestActs_PageToTheEnd(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
 	cascade := i.cascades(ada)[0]
-	i.sql(`insert into acts (tenant_id, event_id, actor, verb, reason) select $1, $2, 'operator-token/x', 'retry', n::text from generate_series(1, 512) n`, i.tenant.ID, cascade.ID)
-	i.sql(`insert into acts (tenant_id, event_id, actor, verb, reason) values ($1, $2, 'operator-token/x', 'waive', 'HIDDEN WAIVER')`, i.tenant.ID, cascade.ID)
+	i.sql(`insert into acts (tenant_id, event_id, actor, verb, reason)
+		select $1, $2, 'operator-token/x', 'retry', n::text from generate_series(1, 512) n`, i.tenant.ID, cascade.ID)
+	i.sql(`insert into acts (tenant_id, event_id, actor, verb, reason)
+		values ($1, $2, 'operator-token/x', 'waive', 'HIDDEN WAIVER')`, i.tenant.ID, cascade.ID)
 	for _, limit := range []int{100, 500} {
 		acts := i.walk("/v1/tenants/acme/cascades/"+cascade.ID.String()+"/acts", limit)
 		if len(acts) != 513 || acts[512]["reason"] != "HIDDEN WAIVER" {
@@ -200,7 +210,8 @@ func TestExpires_IsTakenOfShortLivedTokensOnly(t *testing.T) {
 			})
 			ada := i.createUser("ada@example.com")
 			p.issue("x")
-			id := i.must("POST", "/v1/credentials", i.platform, fmt.Sprintf(`{"principalId":%q,"kind":%q,"connector":"platform","reference":"x"}`, ada, c.kind))["id"].(string)
+			id := i.must("POST", "/v1/credentials", i.platform,
+				fmt.Sprintf(`{"principalId":%q,"kind":%q,"connector":"platform","reference":"x"}`, ada, c.kind))["id"].(string)
 			if c.expires != "" {
 				i.sql(`update credentials set expires_at = now() + $2::interval where id = $1`, id, c.expires)
 			}
@@ -223,8 +234,10 @@ func TestExpiring_IsProbedOnceItsExpiryHasPassed(t *testing.T) {
 	event := i.cascades(ada)[0].ID
 	state := func(reference, kind, state string) string {
 		id := uuid.NewString()
-		i.sql(`insert into credentials (tenant_id, id, principal_id, kind, connector, reference, state, event_id, expires_at, issued_at)
-			values ($1, $2, $3, $4, 'platform', $5, $6, $7, now() - interval '1 minute', now())`, i.tenant.ID, id, ada, kind, reference, state, event)
+		i.sql(`insert into credentials
+			  (tenant_id, id, principal_id, kind, connector, reference, state, event_id, expires_at, issued_at)
+			values ($1, $2, $3, $4, 'platform', $5, $6, $7, now() - interval '1 minute', now())`,
+			i.tenant.ID, id, ada, kind, reference, state, event)
 		return id
 	}
 	p.issue("alive")
@@ -252,7 +265,8 @@ func TestSecrets_AreErasedOnceNothingNeedsThem(t *testing.T) {
 	i.verifies(ada, hers)
 	var kept int
 	if err := i.connect().QueryRow(t.Context(), `
-		select (select count(*) from credentials where id = $1 and secret is not null) + (select count(*) from rotations where new_secret is not null)`, hers).Scan(&kept); err != nil || kept != 0 {
+		select (select count(*) from credentials where id = $1 and secret is not null)
+		     + (select count(*) from rotations where new_secret is not null)`, hers).Scan(&kept); err != nil || kept != 0 {
 		t.Errorf("%d secrets are stored (%v), want none", kept, err)
 	}
 }
@@ -264,8 +278,10 @@ func TestRegister_ForAnExpiredAgentIsRefused(t *testing.T) {
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
 	agent := i.createAgent("bot", ada)
-	i.sql(`update resources set valid_until = now() - interval '1 second' where tenant_id = $1 and id = $2`, i.tenant.ID, agent)
-	status, answer := i.call("POST", "/v1/credentials", i.platform, fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":"k"}`, ada, agent))
+	i.sql(`update resources set valid_until = now() - interval '1 second' where tenant_id = $1 and id = $2`,
+		i.tenant.ID, agent)
+	status, answer := i.call("POST", "/v1/credentials", i.platform,
+		fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":"k"}`, ada, agent))
 	if status != http.StatusConflict {
 		t.Errorf("answered %d %v, want 409", status, answer)
 	}

@@ -19,11 +19,13 @@ var bugs = []struct {
 	{"2 Zitadel CVE-2026-32130: authentication matched the raw path, the router the decoded one", func(t *testing.T) {
 		i := installAPI(t)
 		for _, path := range []string{
-			"/scim%2Fv2/Users", "/scim/v2%2FUsers", "/scim/v2/%55sers", "//scim/v2/Users", "/scim/v2//Users", "/scim/v2/./Users", "/scim/v2/Users/..%2FSchemas",
-			"/t/acme%2Fscim%2Fv2/Users", "/t/%61cme/scim/v2/Users", "/v1%2Ftenants", "/v1/tenants/%2e%2e/tenants", "/scim/v2/Users;x=1", "/SCIM/v2/Users",
+			"/scim%2Fv2/Users", "/scim/v2%2FUsers", "/scim/v2/%55sers", "//scim/v2/Users", "/scim/v2//Users",
+			"/scim/v2/./Users", "/scim/v2/Users/..%2FSchemas", "/t/acme%2Fscim%2Fv2/Users", "/t/%61cme/scim/v2/Users",
+			"/v1%2Ftenants", "/v1/tenants/%2e%2e/tenants", "/scim/v2/Users;x=1", "/SCIM/v2/Users",
 		} {
 			for _, method := range []string{"GET", "POST", "PATCH", "DELETE"} {
-				if status, raw := i.raw(method, path, "", `{}`); status != http.StatusUnauthorized && status != http.StatusNotFound && status != http.StatusMethodNotAllowed {
+				if status, raw := i.raw(method, path, "", `{}`); status != http.StatusUnauthorized &&
+					status != http.StatusNotFound && status != http.StatusMethodNotAllowed {
 					t.Errorf("%s %s without a token answered %d: %s", method, path, status, raw)
 				}
 			}
@@ -50,7 +52,10 @@ var bugs = []struct {
 		i := install(t, withConnectors(p.connector()))
 		ada := i.createUser("ada@example.com")
 		agent := i.createAgent("ada-agent", ada)
-		held := map[string]string{"hers": i.hold(p, ada, "", "hers"), "her agent's": i.hold(p, ada, agent, "her agent's"), "the agent's own": i.hold(p, agent, agent, "the agent's own")}
+		held := map[string]string{
+			"hers": i.hold(p, ada, "", "hers"), "her agent's": i.hold(p, ada, agent, "her agent's"),
+			"the agent's own": i.hold(p, agent, agent, "the agent's own"),
+		}
 		i.deactivate(ada)
 		i.closed(ada)
 		for reference, id := range held {
@@ -61,7 +66,9 @@ var bugs = []struct {
 	}},
 	{"25 a 200 from the revoker while the token still works", func(t *testing.T) {
 		p := newPlatform(t)
-		i := install(t, withConnectors(p.connector()), func(c *config.Config) { c.Policy.Deadline, c.Policy.AttemptTimeout = 2*time.Second, 2*time.Second })
+		i := install(t, withConnectors(p.connector()), func(c *config.Config) {
+			c.Policy.Deadline, c.Policy.AttemptTimeout = 2*time.Second, 2*time.Second
+		})
 		ada := i.createUser("ada@example.com")
 		key := i.hold(p, ada, "", "key")
 		p.interceptWith(func(w http.ResponseWriter, kind, _ string) bool {

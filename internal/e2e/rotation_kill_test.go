@@ -64,8 +64,10 @@ func (i *installation) stallWrites(table, condition string) stalledWrites {
 	conn := i.connect()
 	for _, sql := range []string{
 		`select pg_advisory_lock(1)`,
-		`create function wait_for_test() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(1); return new; end $$`,
-		fmt.Sprintf(`create trigger wait_for_test before update on %s for each row when (%s) execute function wait_for_test()`, table, condition),
+		`create function wait_for_test() returns trigger language plpgsql as $$ begin
+		   perform pg_advisory_xact_lock(1); return new; end $$`,
+		fmt.Sprintf(`create trigger wait_for_test before update on %s for each row when (%s) execute function wait_for_test()`,
+			table, condition),
 	} {
 		if _, err := conn.Exec(i.t.Context(), sql); err != nil {
 			i.t.Fatalf("%s: %v", strings.Fields(sql)[0], err)

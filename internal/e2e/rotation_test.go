@@ -141,7 +141,8 @@ func (d *crm) exists(role string) (exists bool) {
 		d.t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	if err := conn.QueryRow(context.Background(), `select exists (select 1 from pg_roles where rolname = $1)`, role).Scan(&exists); err != nil {
+	if err := conn.QueryRow(context.Background(),
+		`select exists (select 1 from pg_roles where rolname = $1)`, role).Scan(&exists); err != nil {
 		d.t.Fatal(err)
 	}
 	return exists
@@ -162,7 +163,8 @@ func (d *crm) successors(role string) []string {
 		d.t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	rows, err := conn.Query(context.Background(), `select rolname from pg_roles where rolname like $1 || '\_lv%' order by 1`, role)
+	rows, err := conn.Query(context.Background(),
+		`select rolname from pg_roles where rolname like $1 || '\_lv%' order by 1`, role)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -190,7 +192,8 @@ func (d *crm) logsIn(role, password string) bool {
 func (i *installation) holdAccount(principal, role, password, more string) string {
 	i.t.Helper()
 	return i.must("POST", "/v1/credentials", i.platform, fmt.Sprintf(
-		`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q%s}`, principal, role, password, more))["id"].(string)
+		`{"principalId":%q,"kind":"service_account","connector":"crm","reference":%q,"secret":%q%s}`,
+		principal, role, password, more))["id"].(string)
 }
 
 // opened returns an item with its secret.
@@ -225,7 +228,8 @@ func TestRotation_CrashAtAnyStepLeavesOneWorkingSecret(t *testing.T) {
 				t.Fatal("the failpoint was not reached")
 			}
 			last := d.published[len(d.published)-1]
-			if last.Secret != item.Secret || last.Reference != item.Reference || last.Account != role || len(last.Holders) != 1 || last.Holders[0].String() != his {
+			if last.Secret != item.Secret || last.Reference != item.Reference || last.Account != role ||
+				len(last.Holders) != 1 || last.Holders[0].String() != his {
 				t.Errorf("published %s for %v; want the account's new login for %s", last.Reference, last.Holders, his)
 			}
 		})
@@ -260,7 +264,8 @@ func (i *installation) failOnce(table, condition string) {
 		`create sequence failures`, `grant usage on sequence failures to public`,
 		`create function fail_once() returns trigger language plpgsql as $$ begin
 		   if nextval('failures') = 1 then raise exception 'failpoint'; end if; return new; end $$`,
-		`create trigger fail_once before update on ` + table + ` for each row when (` + condition + `) execute function fail_once()`,
+		`create trigger fail_once before update on ` + table +
+			` for each row when (` + condition + `) execute function fail_once()`,
 	} {
 		i.sql(sql)
 	}
@@ -272,7 +277,8 @@ func TestRotation_ConcurrentCascadesRotateOnce(t *testing.T) {
 	d := i.newCRM()
 	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
 	role, old := d.account()
-	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""),
+		i.holdAccount(carol, role, old, "")
 	i.deactivate(ada)
 	i.deactivate(bob)
 	i.work()
@@ -370,7 +376,8 @@ func TestRotation_UnfinishedLeavesNoOrphanedSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	if err := conn.QueryRow(t.Context(), `select bool_or(rolcanlogin) from pg_roles where rolname in ($1, $2)`, role, made[0]).Scan(&alive); err != nil || alive {
+	if err := conn.QueryRow(t.Context(),
+		`select bool_or(rolcanlogin) from pg_roles where rolname in ($1, $2)`, role, made[0]).Scan(&alive); err != nil || alive {
 		t.Errorf("one of the account's secrets can log in (%v)", err)
 	}
 }
@@ -397,7 +404,8 @@ func TestRotation_RepeatsIfRecipientLeavesMeanwhile(t *testing.T) {
 	i.work()
 	ada, bob, carol := i.createUser("ada@example.com"), i.createUser("bob@example.com"), i.createUser("carol@example.com")
 	role, old := d.account()
-	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""), i.holdAccount(carol, role, old, "")
+	hers, his, kept := i.holdAccount(ada, role, old, ""), i.holdAccount(bob, role, old, ""),
+		i.holdAccount(carol, role, old, "")
 	i.deactivate(ada)
 	stacktest.Eventually(t, 20*time.Second, "the publication", func() bool {
 		d.mu.Lock()

@@ -33,7 +33,9 @@ func TestCascade_OfThousandsStaysWithinHistoryLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := installAPI(t, func(c *config.Config) { c.Policy.Deadline = 10 * time.Minute })
-			i.app.Connectors = registry.Registry{"noop": {Connector: c.connector, Tenants: []string{registry.AllTenants}, Rate: c.rate}}
+			i.app.Connectors = registry.Registry{
+				"noop": {Connector: c.connector, Tenants: []string{registry.AllTenants}, Rate: c.rate},
+			}
 			i.work()
 			ada := i.createUser("ada@example.com")
 			i.register(uuid.MustParse(ada), c.items)
@@ -85,12 +87,15 @@ func TestCascade_ReadsInventoryByIndex(t *testing.T) {
 	i.hold(p, ada, i.createAgent("outreach", ada), "key")
 	i.sql(`with others as (
 		  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
-		  select $1, gen_random_uuid(), 'User', 'other' || n, true, '{}', now(), now() from generate_series(1, 2000) n returning id)
+		  select $1, gen_random_uuid(), 'User', 'other' || n, true, '{}', now(), now()
+		    from generate_series(1, 2000) n returning id)
 		insert into credentials (tenant_id, id, principal_id, kind, connector, reference, issued_at)
-		select $1, gen_random_uuid(), id, 'api_key', 'platform', id || '-' || n, now() from others, generate_series(1, 10) n`, i.tenant.ID)
+		select $1, gen_random_uuid(), id, 'api_key', 'platform', id || '-' || n, now()
+		  from others, generate_series(1, 10) n`, i.tenant.ID)
 	i.sql(`analyze`)
 	read := func() (rows int) {
-		if err := i.connect().QueryRow(t.Context(), `select seq_tup_read from pg_stat_user_tables where relname = 'credentials'`).Scan(&rows); err != nil {
+		if err := i.connect().QueryRow(t.Context(),
+			`select seq_tup_read from pg_stat_user_tables where relname = 'credentials'`).Scan(&rows); err != nil {
 			t.Fatal(err)
 		}
 		return rows

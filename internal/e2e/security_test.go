@@ -24,7 +24,8 @@ type route struct{ method, pattern string }
 func (i *installation) routes() []route {
 	i.t.Helper()
 	var routes []route
-	err := chi.Walk(i.app.Handler().(chi.Routes), func(method, pattern string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+	routing := i.app.Handler().(chi.Routes)
+	err := chi.Walk(routing, func(method, pattern string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		routes = append(routes, route{method, strings.ReplaceAll(pattern, "/*", "")})
 		return nil
 	})
@@ -37,8 +38,9 @@ func (i *installation) routes() []route {
 // tenantTables are the tables in which every row belongs to a tenant.
 var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "credentials", "evidence", "acts",
-	"changes", "unique_values", "tenant_schemas", "issuers", "credential_states", "unmanaged", "rotations", "rotation_holders", "holds",
-	"mappings", "evaluations", "group_snapshots", "entitlements", "entitlement_changes", "streams", "signals", "received_tokens", "invalidations",
+	"changes", "unique_values", "tenant_schemas", "issuers", "credential_states", "unmanaged", "rotations",
+	"rotation_holders", "holds", "mappings", "evaluations", "group_snapshots", "entitlements", "entitlement_changes",
+	"streams", "signals", "received_tokens", "invalidations",
 }
 
 // open are the routes that need no token.
@@ -73,7 +75,9 @@ func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 				t.Errorf("%s %s with %s answered %d, want 401", r.method, path, what, status)
 			}
 			// No encoding of the path bypasses authentication.
-			for _, encoded := range []string{strings.ReplaceAll(path, "-", "%2D"), path + "%2F", "/" + strings.Replace(path[1:], "/", "%2F", 1)} {
+			for _, encoded := range []string{
+				strings.ReplaceAll(path, "-", "%2D"), path + "%2F", "/" + strings.Replace(path[1:], "/", "%2F", 1),
+			} {
 				if status, _ := i.raw(r.method, encoded, token, `{}`); status != http.StatusUnauthorized && status != http.StatusNotFound {
 					t.Errorf("%s %s with %s answered %d, want 401 or 404", r.method, encoded, what, status)
 				}
@@ -88,7 +92,8 @@ func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 	i := installAPI(t, withConnectors(p.connector()))
 	ada := i.createUser("ada@example.com")
 	agent := i.createAgent("ada-agent", ada)
-	team := i.must("POST", "/scim/v2/Groups", i.scim, `{"displayName":"team","members":[{"value":"`+ada+`"}]}`)["id"].(string)
+	team := i.must("POST", "/scim/v2/Groups", i.scim,
+		`{"displayName":"team","members":[{"value":"`+ada+`"}]}`)["id"].(string)
 	key := i.hold(p, ada, agent, "acme-key")
 	i.deactivate(ada)
 	cascade := i.cascades(ada)[0].ID.String()
@@ -111,7 +116,8 @@ func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 			path := strings.NewReplacer("{id}", id, "{tenant}", "umbrella", "{name}", "User", "{urn}", "x").Replace(r.pattern)
 			body := ""
 			if r.method != http.MethodGet && r.method != http.MethodDelete {
-				body = `{"userName":"ada@example.com","agentUserName":"x","displayName":"x","owners":[{"value":"` + ada + `"}],"members":[{"value":"` + ada + `"}]}`
+				body = `{"userName":"ada@example.com","agentUserName":"x","displayName":"x",` +
+					`"owners":[{"value":"` + ada + `"}],"members":[{"value":"` + ada + `"}]}`
 			}
 			status, raw := i.raw(r.method, path, token, body)
 			if strings.Contains(r.pattern, "{id}") && status < 400 {
@@ -125,7 +131,8 @@ func twoTenantsCannotSeeEachOtherOnAnyRoute(t *testing.T) {
 			}
 		}
 	}
-	if status, _ := i.call("POST", "/scim/v2/Groups", otherSCIM, `{"displayName":"x","members":[{"value":"`+ada+`"}]}`); status != http.StatusBadRequest {
+	if status, _ := i.call("POST", "/scim/v2/Groups", otherSCIM,
+		`{"displayName":"x","members":[{"value":"`+ada+`"}]}`); status != http.StatusBadRequest {
 		t.Errorf("a group of another tenant's user answered %d, want 400", status)
 	}
 	body := `{"principalId":"` + team + `","kind":"api_key","connector":"platform","reference":"x"}`
@@ -156,7 +163,8 @@ func TestRowLevelSecurity_HidesRowsWithoutTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = i.app.DB.InTenant(t.Context(), uuid.New(), func(tx pgx.Tx) error {
-		_, err := tx.Exec(t.Context(), `insert into acts (tenant_id, event_id, actor, verb, reason) values ($1, $1, '', '', '')`, i.tenant.ID)
+		_, err := tx.Exec(t.Context(),
+			`insert into acts (tenant_id, event_id, actor, verb, reason) values ($1, $1, '', '', '')`, i.tenant.ID)
 		return err
 	})
 	if err == nil {
@@ -166,7 +174,10 @@ func TestRowLevelSecurity_HidesRowsWithoutTenant(t *testing.T) {
 
 func TestEvidence_IsAppendOnly(t *testing.T) {
 	i := installAPI(t)
-	for _, sql := range []string{"update evidence set outcome = 'dead'", "delete from evidence", "truncate evidence", "update changes set actor = 'x'", "delete from changes"} {
+	for _, sql := range []string{
+		"update evidence set outcome = 'dead'", "delete from evidence", "truncate evidence",
+		"update changes set actor = 'x'", "delete from changes",
+	} {
 		err := i.app.DB.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
 			_, err := tx.Exec(t.Context(), sql)
 			return err
@@ -190,7 +201,8 @@ func TestRegister_RacingDeactivation(t *testing.T) {
 		reference := fmt.Sprintf("key-%d", n)
 		p.issue(reference)
 		// The agent holds it for itself, so that only the owner's deactivation can refuse it.
-		body := fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":%q}`, agent, agent, reference)
+		body := fmt.Sprintf(`{"principalId":%q,"agentId":%q,"kind":"api_key","connector":"platform","reference":%q}`,
+			agent, agent, reference)
 		var both sync.WaitGroup
 		var status int
 		var answer map[string]any
@@ -201,12 +213,14 @@ func TestRegister_RacingDeactivation(t *testing.T) {
 		case http.StatusConflict:
 		case http.StatusCreated:
 			if c := i.closed(ada); c.Outcome != "completed" || i.state(answer["id"].(string)) != "verified" {
-				t.Fatalf("pair %d: the credential registered before the deactivation is %s (cascade %s), want verified", n, i.state(answer["id"].(string)), c.Outcome)
+				t.Fatalf("pair %d: the credential registered before the deactivation is %s (cascade %s), want verified",
+					n, i.state(answer["id"].(string)), c.Outcome)
 			}
 		default:
 			t.Fatalf("pair %d: the registration answered %d: %v", n, status, answer)
 		}
-		if status, _ := i.call("POST", "/v1/credentials", i.platform, strings.ReplaceAll(body, reference, reference+"-late")); status != http.StatusConflict {
+		if status, _ := i.call("POST", "/v1/credentials", i.platform,
+			strings.ReplaceAll(body, reference, reference+"-late")); status != http.StatusConflict {
 			t.Fatalf("pair %d: a registration after the deactivation answered %d, want 409", n, status)
 		}
 	}
@@ -218,7 +232,8 @@ func TestSecrets_LeakNowhere(t *testing.T) {
 	const canary = "CANARY-7f3a-do-not-leak"
 	p := newPlatform(t)
 	i := install(t, withConnectors(p.connector()))
-	ada := i.must("POST", "/scim/v2/Users", i.scim, `{"userName":"ada@example.com","active":true,"password":"`+canary+`"}`)["id"].(string)
+	ada := i.must("POST", "/scim/v2/Users", i.scim,
+		`{"userName":"ada@example.com","active":true,"password":"`+canary+`"}`)["id"].(string)
 	for _, reference := range []string{"good", "echo"} {
 		p.issue(reference)
 		i.must("POST", "/v1/credentials", i.platform, fmt.Sprintf(
@@ -226,7 +241,8 @@ func TestSecrets_LeakNowhere(t *testing.T) {
 	}
 	p.issue("shared")
 	i.must("POST", "/v1/credentials", i.platform, fmt.Sprintf(
-		`{"principalId":%q,"kind":"service_account","connector":"platform","reference":"shared","secret":%q,"shared":true}`, ada, canary))
+		`{"principalId":%q,"kind":"service_account","connector":"platform","reference":"shared","secret":%q,"shared":true}`,
+		ada, canary))
 	p.interceptWith(func(w http.ResponseWriter, kind, reference string) bool {
 		if kind == "credential.revoke" && reference == "echo" {
 			http.Error(w, `{"error":"`+canary+`","error_description":"`+canary+`"}`, http.StatusForbidden)
@@ -270,7 +286,8 @@ func TestSecrets_LeakNowhere(t *testing.T) {
 func (i *installation) history(workflowID string) string {
 	i.t.Helper()
 	var b strings.Builder
-	events := i.app.Temporal.GetWorkflowHistory(i.t.Context(), workflowID, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := i.app.Temporal.GetWorkflowHistory(i.t.Context(), workflowID, "", false,
+		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		if err != nil {

@@ -63,7 +63,8 @@ func newReceiver(t testing.TB) *receiver {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		s, verified := openSET(r.jwks, string(body))
-		if err != nil || !verified || req.Header.Get("Content-Type") != "application/secevent+jwt" || req.Header.Get("Authorization") != "Bearer hook" {
+		if err != nil || !verified || req.Header.Get("Content-Type") != "application/secevent+jwt" ||
+			req.Header.Get("Authorization") != "Bearer hook" {
 			r.refused++
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, `{"err":"invalid_request","description":"bad token"}`)
@@ -135,8 +136,8 @@ func (i *installation) stream(r *receiver, token string, events ...string) strin
 		i.t.Fatal(err)
 	}
 	return i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(
-		`{"aud":"https://app.example.com","delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":%q,"authorization_header":"Bearer hook"},"events_requested":%s}`,
-		r.url, requested))["stream_id"].(string)
+		`{"aud":"https://app.example.com","delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":%q,`+
+			`"authorization_header":"Bearer hook"},"events_requested":%s}`, r.url, requested))["stream_id"].(string)
 }
 
 // polled creates a poll stream, and returns the path to poll.
@@ -189,11 +190,13 @@ func TestPush_DeliversSignedEventsInOrder(t *testing.T) {
 	i.becomes(ada, "role:developer", "scope:deploy", "team:Engineering")
 	i.hold(p, ada, "", "key")
 	i.patch("/Users/"+ada, `{"op":"add","path":"title","value":"Countess"}`)
-	r.awaits(t, ada, "urn:ietf:params:scim:event:prov:create:notice", "token-claims-change", "urn:ietf:params:scim:event:prov:patch:notice")
+	r.awaits(t, ada, "urn:ietf:params:scim:event:prov:create:notice", "token-claims-change",
+		"urn:ietf:params:scim:event:prov:patch:notice")
 	i.deactivate(ada)
 	i.closed(ada)
-	r.awaits(t, ada, "urn:ietf:params:scim:event:prov:create:notice", "token-claims-change", "urn:ietf:params:scim:event:prov:patch:notice",
-		"urn:ietf:params:scim:event:prov:deactivate", "account-disabled", "token-claims-change", "credential-change", "session-revoked")
+	r.awaits(t, ada, "urn:ietf:params:scim:event:prov:create:notice", "token-claims-change",
+		"urn:ietf:params:scim:event:prov:patch:notice", "urn:ietf:params:scim:event:prov:deactivate",
+		"account-disabled", "token-claims-change", "credential-change", "session-revoked")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.refused > 0 {
@@ -206,7 +209,8 @@ func TestPush_DeliversSignedEventsInOrder(t *testing.T) {
 		}
 	}
 	last := r.took[len(r.took)-1]
-	if want := map[string]string{"format": "iss_sub", "iss": issuer, "sub": ada}; !cmp.Equal(last.Subject, want) || !strings.HasPrefix(last.Txn, "leaver/") {
+	if want := map[string]string{"format": "iss_sub", "iss": issuer, "sub": ada}; !cmp.Equal(last.Subject, want) ||
+		!strings.HasPrefix(last.Txn, "leaver/") {
 		t.Errorf("the last token's subject %v, txn %q", last.Subject, last.Txn)
 	}
 	if status := i.must("GET", "/ssf/v1/status?stream_id="+stream, receiver, ""); status["status"] != "enabled" {
@@ -309,7 +313,8 @@ func TestStream_FollowsSharedSignalsFramework(t *testing.T) {
 	want := map[string]any{
 		"stream_id": id, "iss": i.url + "/t/acme", "aud": []any{"https://app.example.com"},
 		"delivery":         map[string]any{"method": "urn:ietf:rfc:8935", "endpoint_url": r.url},
-		"events_requested": []any{ssf.AccountDisabled, "https://example.com/unknown-event"}, "events_delivered": []any{ssf.AccountDisabled},
+		"events_requested": []any{ssf.AccountDisabled, "https://example.com/unknown-event"},
+		"events_delivered": []any{ssf.AccountDisabled},
 	}
 	delete(got, "events_supported")
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -337,10 +342,12 @@ func TestStream_FollowsSharedSignalsFramework(t *testing.T) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		last := r.took[len(r.took)-1]
-		return last.Events[ssf.VerificationEvent]["state"] == "s-1" && last.Subject["format"] == "opaque" && last.Subject["id"] == id
+		return last.Events[ssf.VerificationEvent]["state"] == "s-1" &&
+			last.Subject["format"] == "opaque" && last.Subject["id"] == id
 	})
 	i.must("PATCH", "/ssf/v1/streams", token, fmt.Sprintf(`{"stream_id":%q,"description":"ours"}`, id))
-	if status, _ := i.call("PATCH", "/ssf/v1/streams", token, fmt.Sprintf(`{"stream_id":%q,"iss":"https://elsewhere"}`, id)); status != http.StatusBadRequest {
+	if status, _ := i.call("PATCH", "/ssf/v1/streams", token,
+		fmt.Sprintf(`{"stream_id":%q,"iss":"https://elsewhere"}`, id)); status != http.StatusBadRequest {
 		t.Errorf("another issuer answered %d, want 400", status)
 	}
 	if status, _ := i.raw("DELETE", "/ssf/v1/streams?stream_id="+id, token, ""); status != http.StatusNoContent {
@@ -393,7 +400,8 @@ func TestPoll_KeepsTokenUntilAcknowledged(t *testing.T) {
 		t.Errorf("after the acknowledgement: %v", last)
 	}
 	for jti := range last["sets"].(map[string]any) {
-		i.must("POST", poll, token, fmt.Sprintf(`{"maxEvents":0,"setErrs":{%q:{"err":"invalid_key","description":"?"}}}`, jti))
+		i.must("POST", poll, token,
+			fmt.Sprintf(`{"maxEvents":0,"setErrs":{%q:{"err":"invalid_key","description":"?"}}}`, jti))
 	}
 	if left := i.must("POST", poll, token, `{"returnImmediately":true}`)["sets"].(map[string]any); len(left) != 0 {
 		t.Errorf("after all tokens were acknowledged or refused, the stream has %v, want nothing", left)
@@ -414,7 +422,8 @@ func TestPush_RefusesPrivateAddresses(t *testing.T) {
 		}
 	}
 	// A host name with a private address is refused when it is resolved for the push.
-	i.must("POST", "/ssf/v1/streams", token, body(strings.Replace(strings.Replace(r.url, "http://", "https://", 1), "127.0.0.1", "localhost", 1)))
+	i.must("POST", "/ssf/v1/streams", token,
+		body(strings.Replace(strings.Replace(r.url, "http://", "https://", 1), "127.0.0.1", "localhost", 1)))
 	ada := i.createUser("ada")
 	i.deactivate(ada)
 	stacktest.Eventually(t, 20*time.Second, "the refusal", func() bool {
@@ -427,7 +436,8 @@ func TestPush_RefusesPrivateAddresses(t *testing.T) {
 func TestTransmitter_ServesMetadata(t *testing.T) {
 	i := installAPI(t)
 	metadata := i.must("GET", "/.well-known/ssf-configuration/t/acme", "", "")
-	if metadata["issuer"] != i.url+"/t/acme" || metadata["configuration_endpoint"] != i.url+"/ssf/v1/streams" || metadata["jwks_uri"] != i.url+"/ssf/v1/jwks.json" {
+	if metadata["issuer"] != i.url+"/t/acme" || metadata["configuration_endpoint"] != i.url+"/ssf/v1/streams" ||
+		metadata["jwks_uri"] != i.url+"/ssf/v1/jwks.json" {
 		t.Errorf("the metadata: %v", metadata)
 	}
 }
@@ -454,7 +464,8 @@ func TestPush_SendsAsyncCompletionEvent(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if txn := r.took[0].Txn; txn != resp.Header.Get("Set-Txn") || len(r.took) != 1 {
-		t.Errorf("received %d events with txn %q, want one with that of Set-Txn, %q", len(r.took), txn, resp.Header.Get("Set-Txn"))
+		t.Errorf("received %d events with txn %q, want one with that of Set-Txn, %q",
+			len(r.took), txn, resp.Header.Get("Set-Txn"))
 	}
 }
 
@@ -502,7 +513,8 @@ func TestSignals_ExpireAndAreDeleted(t *testing.T) {
 	age := func(column string) {
 		t.Helper()
 		err := i.app.DB.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
-			_, err := tx.Exec(t.Context(), `update signals set `+column+` = now() - interval '8 days' where tenant_id = $1`, i.tenant.ID)
+			_, err := tx.Exec(t.Context(),
+				`update signals set `+column+` = now() - interval '8 days' where tenant_id = $1`, i.tenant.ID)
 			return err
 		})
 		if err == nil {
@@ -552,7 +564,9 @@ func TestPoll_ReturnsEventsOfPrincipalInOrder(t *testing.T) {
 			told, ack = append(told, s.event()), fmt.Sprintf(`[%q]`, jti)
 		}
 	}
-	if want := []string{"account-disabled", "account-enabled", "account-disabled", "account-enabled", "account-disabled", "account-enabled"}; !slices.Equal(told, want) {
+	if want := []string{
+		"account-disabled", "account-enabled", "account-disabled", "account-enabled", "account-disabled", "account-enabled",
+	}; !slices.Equal(told, want) {
 		t.Errorf("events %v, want %v", told, want)
 	}
 }

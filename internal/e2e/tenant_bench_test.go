@@ -39,7 +39,8 @@ func BenchmarkTenant(b *testing.B) {
 		if _, err := pool.Exec(b.Context(), `
 			insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
 			select $1, gen_random_uuid(), 'User', 'user' || i || '@example.com', true,
-			       jsonb_build_object('userName', 'user' || i || '@example.com', 'active', true, 'userType', 'Employee', 'title', 'Engineer'), now(), now()
+			       jsonb_build_object('userName', 'user' || i || '@example.com', 'active', true,
+			                          'userType', 'Employee', 'title', 'Engineer'), now(), now()
 			  from generate_series(1, $2) i`, i.tenant.ID, n); err != nil {
 			b.Fatal(err)
 		}
@@ -51,7 +52,8 @@ func BenchmarkTenant(b *testing.B) {
 		inner := i.createGroup("inner")
 		i.join(inner, group) // nested
 		count := func(name string) (held int) {
-			if err := pool.QueryRow(b.Context(), `select count(*) from entitlements where tenant_id = $1 and name = $2`, i.tenant.ID, name).Scan(&held); err != nil {
+			if err := pool.QueryRow(b.Context(), `select count(*) from entitlements where tenant_id = $1 and name = $2`,
+				i.tenant.ID, name).Scan(&held); err != nil {
 				b.Fatal(err)
 			}
 			return held
@@ -73,13 +75,18 @@ func BenchmarkTenant(b *testing.B) {
 		step("members", func() {
 			if _, err := pool.Exec(b.Context(), `
 				insert into edges (tenant_id, source_id, attribute, target_id)
-				select $1, $2, 'members', id from resources where tenant_id = $1 and type = 'User' order by id limit $3`, i.tenant.ID, group, n/10-1); err != nil {
+				select $1, $2, 'members', id from resources
+				 where tenant_id = $1 and type = 'User' order by id limit $3`, i.tenant.ID, group, n/10-1); err != nil {
 				b.Fatal(err)
 			}
 			i.join(group, i.createUser("last@example.com")) // a change through SCIM starts the synchronisation
 		}, "team:Engineering", n/10)
-		step("rename", func() { i.patch("/Groups/"+inner, `{"op":"replace","path":"displayName","value":"outer"}`) }, "team:Engineering", 0)
-		step("rename-back", func() { i.patch("/Groups/"+inner, `{"op":"replace","path":"displayName","value":"inner"}`) }, "team:Engineering", n/10)
+		step("rename", func() {
+			i.patch("/Groups/"+inner, `{"op":"replace","path":"displayName","value":"outer"}`)
+		}, "team:Engineering", 0)
+		step("rename-back", func() {
+			i.patch("/Groups/"+inner, `{"op":"replace","path":"displayName","value":"inner"}`)
+		}, "team:Engineering", n/10)
 		step("delete", func() { i.raw("DELETE", "/scim/v2/Groups/"+group, i.scim, "") }, "team:Engineering", 0)
 		step("rules-gone", func() { i.apply("  - {group: nobody, team: x}\n") }, "role:staff", 0)
 		b.ReportMetric(float64(longestSync(b, i)), "longest-history-events")

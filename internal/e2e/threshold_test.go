@@ -53,7 +53,8 @@ func TestThreshold_HoldsMassDeactivationUntilApproved(t *testing.T) {
 			`{"principalId":"`+id+`","kind":"refresh_token","connector":"platform","reference":"token-`+name+`"}`)["id"].(string)
 		role, password := d.account()
 		account := i.holdAccount(id, role, password, "")
-		people, tokens, accounts, roles, passwords = append(people, id), append(tokens, token), append(accounts, account), append(roles, role), append(passwords, password)
+		people, tokens, accounts, roles, passwords = append(people, id), append(tokens, token),
+			append(accounts, account), append(roles, role), append(passwords, password)
 	}
 	for _, id := range people {
 		i.deactivate(id)
@@ -132,9 +133,12 @@ func TestPause_HoldsWorkOfOneConnectorOnly(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	waits := i.hold(p, ada, "", "waits")
 	p.issue("goes-on")
-	goesOn := i.must("POST", "/v1/credentials", i.platform, `{"principalId":"`+ada+`","kind":"api_key","connector":"other","reference":"goes-on"}`)["id"].(string)
+	goesOn := i.must("POST", "/v1/credentials", i.platform,
+		`{"principalId":"`+ada+`","kind":"api_key","connector":"other","reference":"goes-on"}`)["id"].(string)
 	pause := "/v1/connectors/platform/pause"
-	for body, want := range map[string]int{`{}`: http.StatusUnprocessableEntity, `{"reason":"maintenance"}`: http.StatusNoContent} {
+	for body, want := range map[string]int{
+		`{}`: http.StatusUnprocessableEntity, `{"reason":"maintenance"}`: http.StatusNoContent,
+	} {
 		if status, _ := i.raw("POST", pause, i.operator, body); status != want {
 			t.Fatalf("pause with %s answered %d, want %d", body, status, want)
 		}
@@ -142,21 +146,26 @@ func TestPause_HoldsWorkOfOneConnectorOnly(t *testing.T) {
 	if status, _ := i.call("POST", pause, i.operator, `{"reason":"again"}`); status != http.StatusConflict {
 		t.Errorf("pausing twice answered %d, want 409", status)
 	}
-	if status, _ := i.call("POST", "/v1/connectors/nobody/pause", i.operator, `{"reason":"x"}`); status != http.StatusNotFound {
+	if status, _ := i.call("POST", "/v1/connectors/nobody/pause", i.operator,
+		`{"reason":"x"}`); status != http.StatusNotFound {
 		t.Errorf("pausing an unknown connector answered %d, want 404", status)
 	}
 	i.deactivate(ada)
-	stacktest.Eventually(t, 20*time.Second, "the other connector's end", func() bool { return i.state(goesOn) == "verified" })
+	stacktest.Eventually(t, 20*time.Second, "the other connector's end", func() bool {
+		return i.state(goesOn) == "verified"
+	})
 	if got := i.state(waits); got != "ending" || p.called("credential.revoke", "waits") != 0 {
 		t.Errorf("the paused connector's item is %s and was revoked %d times", got, p.called("credential.revoke", "waits"))
 	}
-	if status, _ := i.raw("POST", "/v1/connectors/platform/resume", i.operator, `{"reason":"done"}`); status != http.StatusNoContent {
+	if status, _ := i.raw("POST", "/v1/connectors/platform/resume", i.operator,
+		`{"reason":"done"}`); status != http.StatusNoContent {
 		t.Fatalf("resume answered %d", status)
 	}
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(waits) != "verified" {
 		t.Errorf("cascade %+v, item %s; want completed and verified", c, i.state(waits))
 	}
-	if status, _ := i.call("POST", "/v1/connectors/platform/resume", i.operator, `{"reason":"x"}`); status != http.StatusConflict {
+	if status, _ := i.call("POST", "/v1/connectors/platform/resume", i.operator,
+		`{"reason":"x"}`); status != http.StatusConflict {
 		t.Errorf("resuming what is not paused answered %d, want 409", status)
 	}
 }
@@ -183,7 +192,8 @@ func TestThreshold_HoldsRerunOfTerminatedCascade(t *testing.T) {
 	i.must("POST", "/v1/tenants/acme/cascades/"+cascade.ID.String()+"/rerun", i.operator, `{"reason":"impatience"}`)
 	i.hasState(ada, "held")
 	// A signal from Temporal's UI does not release it either.
-	if err := i.app.Temporal.SignalWorkflow(t.Context(), cascade.WorkflowID, "", workflows.SignalApprove, nil); err != nil {
+	if err := i.app.Temporal.SignalWorkflow(t.Context(), cascade.WorkflowID, "",
+		workflows.SignalApprove, nil); err != nil {
 		t.Fatal(err)
 	}
 	stacktest.Eventually(t, 20*time.Second, "the block", func() bool { return !d.logsIn(role, password) })

@@ -34,7 +34,8 @@ func newIDP(t testing.TB) *idp {
 	}
 	p := &idp{key: key}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "1", Algorithm: "RS256", Use: "sig"}}})
+		keys := []jose.JSONWebKey{{Key: key.Public(), KeyID: "1", Algorithm: "RS256", Use: "sig"}}
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: keys})
 	}))
 	t.Cleanup(server.Close)
 	p.url = server.URL
@@ -44,7 +45,8 @@ func newIDP(t testing.TB) *idp {
 // sign returns a token of the type kind with the claims.
 func (p *idp) sign(t testing.TB, kind string, claims map[string]any) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: p.key}, (&jose.SignerOptions{}).WithType(jose.ContentType(kind)).WithHeader("kid", "1"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: p.key},
+		(&jose.SignerOptions{}).WithType(jose.ContentType(kind)).WithHeader("kid", "1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,9 @@ func (p *idp) event(name string, subject any, change func(map[string]any)) map[s
 
 func (i *installation) trusts(p *idp, audience, use string) {
 	i.t.Helper()
-	i.must("POST", "/v1/tenants/acme/issuers", i.operator, fmt.Sprintf(`{"issuer":%q,"audience":%q,"jwksUrl":%q,"uses":[%q],"subjects":%s}`, p.url, audience, p.url, use, map[string]string{"revocation": `["idp"]`}[use]+map[string]string{"events": `[]`}[use]))
+	i.must("POST", "/v1/tenants/acme/issuers", i.operator, fmt.Sprintf(
+		`{"issuer":%q,"audience":%q,"jwksUrl":%q,"uses":[%q],"subjects":%s}`, p.url, audience, p.url, use,
+		map[string]string{"revocation": `["idp"]`}[use]+map[string]string{"events": `[]`}[use]))
 }
 
 func (i *installation) push(path, set string) (int, string) {
@@ -117,18 +121,22 @@ func TestGlobalTokenRevocation_EndsSubject(t *testing.T) {
 		"by SCIM path": func(id string) string { return fmt.Sprintf(`{"format":"scim","uri":"/Users/%s"}`, id) },
 		"by account":   func(string) string { return `{"format":"account","uri":"acct:ada@example.com"}` },
 		"by the second alias": func(id string) string {
-			return fmt.Sprintf(`{"format":"aliases","identifiers":[{"format":"did","url":"did:x"},{"format":"opaque","id":%q}]}`, id)
+			return fmt.Sprintf(
+				`{"format":"aliases","identifiers":[{"format":"did","url":"did:x"},{"format":"opaque","id":%q}]}`, id)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i.t = t
-			ada := i.must("POST", "/scim/v2/Users", i.scim, `{"userName":"ada@example.com","externalId":"00u-ada","active":true}`)["id"].(string)
+			ada := i.must("POST", "/scim/v2/Users", i.scim,
+				`{"userName":"ada@example.com","externalId":"00u-ada","active":true}`)["id"].(string)
 			i.hold(platform, ada, "", "key-"+ada)
 			token := p.sign(t, "JWT", p.revocation(nil))
-			if status, answer := i.call("POST", "/global-token-revocation", token, fmt.Sprintf(`{"sub_id":%s}`, subject(ada))); status != http.StatusNoContent {
+			if status, answer := i.call("POST", "/global-token-revocation", token,
+				fmt.Sprintf(`{"sub_id":%s}`, subject(ada))); status != http.StatusNoContent {
 				t.Fatalf("answered %d %v", status, answer)
 			}
-			if c := i.closed(ada); c.Trigger != "global-token-revocation" || c.Outcome != "completed" || platform.isAlive("key-"+ada) {
+			if c := i.closed(ada); c.Trigger != "global-token-revocation" || c.Outcome != "completed" ||
+				platform.isAlive("key-"+ada) {
 				t.Errorf("cascade %+v, want completed", c)
 			}
 			i.raw("DELETE", "/scim/v2/Users/"+ada, i.scim, "")
@@ -148,7 +156,8 @@ func TestGlobalTokenRevocation_RejectsInvalidRequests(t *testing.T) {
 	}
 	good := fmt.Sprintf(`{"sub_id":{"format":"opaque","id":%q}}`, ada)
 	used := p.sign(t, "JWT", p.revocation(nil))
-	if status, _ := i.call("POST", "/global-token-revocation", used, `{"sub_id":{"format":"email","email":"x@example.com"}}`); status != http.StatusNoContent {
+	if status, _ := i.call("POST", "/global-token-revocation", used,
+		`{"sub_id":{"format":"email","email":"x@example.com"}}`); status != http.StatusNoContent {
 		t.Fatalf("the first use answered %d", status)
 	}
 	forged := p.revocation(nil)
@@ -178,11 +187,13 @@ func TestGlobalTokenRevocation_RejectsInvalidRequests(t *testing.T) {
 		}
 	}
 	i.newTenant("umbrella")
-	if status, _ := i.call("POST", "/t/umbrella/global-token-revocation", p.sign(t, "JWT", p.revocation(nil)), good); status != http.StatusUnauthorized {
+	if status, _ := i.call("POST", "/t/umbrella/global-token-revocation",
+		p.sign(t, "JWT", p.revocation(nil)), good); status != http.StatusUnauthorized {
 		t.Errorf("another tenant's path answered %d, want 401", status)
 	}
 	// A token for global token revocation is not accepted for SCIM.
-	if status, _ := i.call("GET", "/scim/v2/Users", p.sign(t, "JWT", p.revocation(nil)), ""); status != http.StatusUnauthorized {
+	if status, _ := i.call("GET", "/scim/v2/Users",
+		p.sign(t, "JWT", p.revocation(nil)), ""); status != http.StatusUnauthorized {
 		t.Errorf("SCIM answered %d to a token for revocation, want 401", status)
 	}
 	if n := len(i.cascades(ada)); n != 0 {
@@ -196,7 +207,8 @@ func TestSecurityEvent_EndsSubjectOnce(t *testing.T) {
 	i.trusts(p, "https://leaver.example.com", "events")
 	for _, name := range []string{ssf.SessionRevoked, ssf.AccountDisabled, ssf.AccountPurged, ssf.CredentialCompromise} {
 		ada := i.createUser("ada-" + uuid.NewString())
-		set := p.sign(t, "secevent+jwt", p.event(name, map[string]any{"format": "complex", "user": map[string]string{"format": "opaque", "id": ada}}, nil))
+		set := p.sign(t, "secevent+jwt",
+			p.event(name, map[string]any{"format": "complex", "user": map[string]string{"format": "opaque", "id": ada}}, nil))
 		if status, body := i.push("/t/acme/events", set); status != http.StatusAccepted || body != "" {
 			t.Fatalf("%s answered %d %s", name, status, body)
 		}
@@ -214,8 +226,9 @@ func TestSecurityEvent_EndsSubjectOnce(t *testing.T) {
 	}
 	bob := i.createUser("bob")
 	for name, claims := range map[string]map[string]any{
-		"an event that ends no user":  p.event(ssf.AccountEnabled, map[string]string{"format": "opaque", "id": bob}, nil),
-		"an event of an unknown user": p.event(ssf.AccountDisabled, map[string]string{"format": "email", "email": "nobody@example.com"}, nil),
+		"an event that ends no user": p.event(ssf.AccountEnabled, map[string]string{"format": "opaque", "id": bob}, nil),
+		"an event of an unknown user": p.event(ssf.AccountDisabled,
+			map[string]string{"format": "email", "email": "nobody@example.com"}, nil),
 	} {
 		if status, _ := i.push("/t/acme/events", p.sign(t, "secevent+jwt", claims)); status != http.StatusAccepted {
 			t.Errorf("%s answered %d", name, status)
@@ -236,17 +249,26 @@ func TestSecurityEvent_RejectsInvalidTokens(t *testing.T) {
 	event := func(change func(map[string]any)) map[string]any { return p.event(ssf.AccountDisabled, subject, change) }
 	unsigned, _, _ := strings.Cut(p.sign(t, "secevent+jwt", event(nil)), ".")
 	for name, row := range map[string]struct{ path, set, code string }{
-		"nothing":                 {"/t/acme/events", "", "authentication_failed"},
-		"unsigned":                {"/t/acme/events", strings.Replace(unsigned, unsigned, "eyJhbGciOiJub25lIiwidHlwIjoic2VjZXZlbnQrand0In0", 1) + ".e30.", "authentication_failed"},
+		"nothing": {"/t/acme/events", "", "authentication_failed"},
+		"unsigned": {
+			"/t/acme/events", strings.Replace(unsigned, unsigned, "eyJhbGciOiJub25lIiwidHlwIjoic2VjZXZlbnQrand0In0", 1) + ".e30.",
+			"authentication_failed",
+		},
 		"signed by another's key": {"/t/acme/events", stranger.sign(t, "secevent+jwt", event(nil)), "authentication_failed"},
 		"an ordinary JWT":         {"/t/acme/events", p.sign(t, "JWT", event(nil)), "authentication_failed"},
-		"with an exp":             {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["exp"] = time.Now().Add(time.Hour).Unix() })), "authentication_failed"},
-		"for another audience":    {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["aud"] = "x" })), "authentication_failed"},
-		"of long ago":             {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["iat"] = 1 })), "authentication_failed"},
-		"of the future":           {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["iat"] = time.Now().Add(time.Hour).Unix() })), "authentication_failed"},
-		"without an id":           {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { delete(c, "jti") })), "authentication_failed"},
-		"another tenant's":        {"/t/umbrella/events", p.sign(t, "secevent+jwt", event(nil)), "authentication_failed"},
-		"without a subject":       {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { delete(c, "sub_id") })), "invalid_request"},
+		"with an exp": {
+			"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["exp"] = time.Now().Add(time.Hour).Unix() })),
+			"authentication_failed",
+		},
+		"for another audience": {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["aud"] = "x" })), "authentication_failed"},
+		"of long ago":          {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["iat"] = 1 })), "authentication_failed"},
+		"of the future": {
+			"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { c["iat"] = time.Now().Add(time.Hour).Unix() })),
+			"authentication_failed",
+		},
+		"without an id":     {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { delete(c, "jti") })), "authentication_failed"},
+		"another tenant's":  {"/t/umbrella/events", p.sign(t, "secevent+jwt", event(nil)), "authentication_failed"},
+		"without a subject": {"/t/acme/events", p.sign(t, "secevent+jwt", event(func(c map[string]any) { delete(c, "sub_id") })), "invalid_request"},
 	} {
 		status, body := i.push(row.path, row.set)
 		var answer struct{ Err string }
@@ -298,7 +320,9 @@ func TestAgent_EndsAfterValidUntil(t *testing.T) {
 	agent := i.createAgent("temp", ada)
 	i.hold(p, agent, agent, "key")
 	until := time.Now().Add(400 * time.Millisecond)
-	i.patch("/Agents/"+agent, fmt.Sprintf(`{"op":"add","path":"urn:leaver:params:scim:schemas:extension:validity:1.0:Agent:validUntil","value":%q}`, until.UTC().Format(time.RFC3339Nano)))
+	i.patch("/Agents/"+agent, fmt.Sprintf(
+		`{"op":"add","path":"urn:leaver:params:scim:schemas:extension:validity:1.0:Agent:validUntil","value":%q}`,
+		until.UTC().Format(time.RFC3339Nano)))
 	stacktest.Eventually(t, 10*time.Second, "the decision", func() bool {
 		return i.ask(entityOf("agent", agent), "read", entityOf("connector", "platform")) == "agent_expired"
 	})

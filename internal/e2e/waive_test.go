@@ -33,7 +33,9 @@ func TestWaive_SurvivorOfRunningCascade(t *testing.T) {
 	good, waived := i.hold(p, ada, "", "good"), i.hold(p, ada, "", "stubborn")
 	p.refuseRevocation("stubborn", http.StatusServiceUnavailable)
 	i.deactivate(ada)
-	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool { return p.called("credential.revoke", "stubborn") > 0 && i.state(good) == "verified" })
+	stacktest.Eventually(t, 20*time.Second, "the first attempt", func() bool {
+		return p.called("credential.revoke", "stubborn") > 0 && i.state(good) == "verified"
+	})
 	cascade := i.cascades(ada)[0]
 	path := "/v1/tenants/acme/cascades/" + cascade.ID.String()
 	until := time.Now().Add(72 * time.Hour).UTC().Format(time.RFC3339)
@@ -48,7 +50,8 @@ func TestWaive_SurvivorOfRunningCascade(t *testing.T) {
 			t.Errorf("waiving with %s answered %d %v, want %d", body, status, answer, want)
 		}
 	}
-	item := i.must("POST", path+"/waive", i.operator, `{"itemId":"`+waived+`","reason":"the export must finish","until":"`+until+`"}`)
+	item := i.must("POST", path+"/waive", i.operator,
+		`{"itemId":"`+waived+`","reason":"the export must finish","until":"`+until+`"}`)
 	if item["state"] != "waived" || item["waivedUntil"] != until {
 		t.Errorf("the waived item is %v", item)
 	}
@@ -56,7 +59,8 @@ func TestWaive_SurvivorOfRunningCascade(t *testing.T) {
 		t.Errorf("cascade %+v; want completed with 1 waived", c)
 	}
 	acts := i.must("GET", path+"/acts", i.operator, "")["items"].([]any)
-	if len(acts) != 1 || acts[0].(map[string]any)["verb"] != "waive" || acts[0].(map[string]any)["reason"] != "the export must finish" ||
+	if len(acts) != 1 || acts[0].(map[string]any)["verb"] != "waive" ||
+		acts[0].(map[string]any)["reason"] != "the export must finish" ||
 		!strings.HasPrefix(acts[0].(map[string]any)["actor"].(string), "operator-token/") {
 		t.Errorf("acts %v; want the waiver with its actor and reason", acts)
 	}
@@ -70,14 +74,16 @@ func TestWaive_SurvivorOfClosedCascade(t *testing.T) {
 	p.refuseRevocation("stubborn", http.StatusForbidden)
 	i.deactivate(ada)
 	path := "/v1/tenants/acme/cascades/" + i.closed(ada).ID.String()
-	i.must("POST", path+"/waive", i.operator, `{"itemId":"`+id+`","reason":"x","until":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"}`)
+	i.must("POST", path+"/waive", i.operator,
+		`{"itemId":"`+id+`","reason":"x","until":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"}`)
 	if got := i.state(id); got != "waived" {
 		t.Errorf("the item is %s, want waived", got)
 	}
 	// A re-run does not revoke a waived credential.
 	before := p.called("credential.revoke", "stubborn")
 	i.must("POST", path+"/rerun", i.operator, `{"reason":"see"}`)
-	if c := i.closed(ada); c.Outcome != "completed" || c.Waived != 1 || p.called("credential.revoke", "stubborn") != before {
+	if c := i.closed(ada); c.Outcome != "completed" || c.Waived != 1 ||
+		p.called("credential.revoke", "stubborn") != before {
 		t.Errorf("after the re-run: %+v; want completed, without another revocation of the waived item", c)
 	}
 }
@@ -94,12 +100,14 @@ func TestCascade_WaitingShowsLastAnswer(t *testing.T) {
 	i.deactivate(ada)
 	i.hasState(ada, "waiting")
 	stacktest.Eventually(t, 20*time.Second, "the last answer in the details", func() bool {
-		answer, err := i.app.Temporal.QueryWorkflow(t.Context(), i.cascades(ada)[0].WorkflowID, "", "__temporal_workflow_metadata")
+		answer, err := i.app.Temporal.QueryWorkflow(t.Context(), i.cascades(ada)[0].WorkflowID,
+			"", "__temporal_workflow_metadata")
 		var metadata sdkpb.WorkflowMetadata
 		if err != nil || answer.Get(&metadata) != nil {
 			return false
 		}
-		return strings.Contains(metadata.GetCurrentDetails(), "| platform |") && strings.Contains(metadata.GetCurrentDetails(), "503")
+		return strings.Contains(metadata.GetCurrentDetails(), "| platform |") &&
+			strings.Contains(metadata.GetCurrentDetails(), "503")
 	})
 	p.interceptWith(nil)
 	if c := i.closed(ada); c.Outcome != "completed" {
@@ -129,7 +137,8 @@ func TestRerun_FromTemporalUI(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.decode(first.GetWorkflowExecutionStartedEventAttributes().GetInput(), &in)
-	run, err := i.app.Temporal.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: failed.WorkflowID, TaskQueue: workflows.TaskQueue}, "Leaver", in)
+	options := client.StartWorkflowOptions{ID: failed.WorkflowID, TaskQueue: workflows.TaskQueue}
+	run, err := i.app.Temporal.ExecuteWorkflow(t.Context(), options, "Leaver", in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +205,9 @@ func TestWaive_LaterRefusalLeavesItWaived(t *testing.T) {
 		return kind == "credential.revoke"
 	})
 	i.deactivate(ada)
-	stacktest.Eventually(t, 20*time.Second, "the attempt", func() bool { return p.called("credential.revoke", "slow") > 0 })
+	stacktest.Eventually(t, 20*time.Second, "the attempt", func() bool {
+		return p.called("credential.revoke", "slow") > 0
+	})
 	i.must("POST", "/v1/tenants/acme/cascades/"+i.cascades(ada)[0].ID.String()+"/waive", i.operator,
 		`{"itemId":"`+id+`","reason":"x","until":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"}`)
 	close(open)

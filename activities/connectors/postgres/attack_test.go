@@ -98,7 +98,8 @@ func TestConnector_RunsNothingThatTheAccountDefines(t *testing.T) {
 		t.Error("a function of the account ran with the connector's rights")
 	}
 	var settings []string
-	if err := d.conn.QueryRow(t.Context(), `select setconfig from pg_db_role_setting s join pg_roles r on r.oid = s.setrole where rolname = $1`,
+	if err := d.conn.QueryRow(t.Context(), `
+		select setconfig from pg_db_role_setting s join pg_roles r on r.oid = s.setrole where rolname = $1`,
 		rotated.NewReference).Scan(&settings); err != nil {
 		t.Fatal(err)
 	}

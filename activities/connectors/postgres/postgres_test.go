@@ -83,7 +83,8 @@ func (d *downstream) configured(t *testing.T, settings postgres.Config, address 
 func (d *downstream) issue(t *testing.T) connectors.Target {
 	name, password := d.role(t, "")
 	return connectors.Target{
-		Item: uuid.New(), Kind: connectors.ServiceAccount, Reference: name, Account: name, Secret: connectors.Secret(password),
+		Item: uuid.New(), Kind: connectors.ServiceAccount, Reference: name, Account: name,
+		Secret: connectors.Secret(password),
 	}
 }
 

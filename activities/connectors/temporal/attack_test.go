@@ -20,7 +20,8 @@ func (a *agents) labelled(t *testing.T, id string, of uuid.UUID) connectors.Targ
 		Action: &client.ScheduleWorkflowAction{ID: id, Workflow: obedient, TaskQueue: queue},
 	}
 	if of != uuid.Nil {
-		options.TypedSearchAttributes = sdk.NewSearchAttributes(sdk.NewSearchAttributeKeyKeyword("LeaverPrincipal").ValueSet(of.String()))
+		options.TypedSearchAttributes = sdk.NewSearchAttributes(
+			sdk.NewSearchAttributeKeyKeyword("LeaverPrincipal").ValueSet(of.String()))
 	}
 	handle, err := a.client.ScheduleClient().Create(t.Context(), options)
 	if err != nil {
