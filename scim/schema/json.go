@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -17,8 +18,8 @@ import (
 const maxDepth = 32
 
 // ParseObject parses a JSON object like encoding/json, with numbers as written. It rejects
-// duplicate names, which implementations handle differently (RFC 8259 section 4), and
-// nesting beyond maxDepth.
+// names that are equal without regard to case, which implementations handle differently (RFC
+// 8259 section 4), and nesting beyond maxDepth.
 func ParseObject(body []byte) (map[string]any, error) {
 	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowInvalidUTF8(true))
 	value, err := parseValue(d)
@@ -64,6 +65,7 @@ func parseValue(d *jsontext.Decoder) (any, error) {
 
 func parseMembers(d *jsontext.Decoder) (any, error) {
 	object := make(map[string]any)
+	folded := make(map[string]bool) // names are case-insensitive (RFC 7643 section 2.1)
 	for {
 		token, err := d.ReadToken()
 		if err != nil {
@@ -73,6 +75,11 @@ func parseMembers(d *jsontext.Decoder) (any, error) {
 			return object, nil
 		}
 		name := token.String() // the token is valid until the next read
+		lower := strings.ToLower(name)
+		if folded[lower] {
+			return nil, Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(name))
+		}
+		folded[lower] = true
 		if object[name], err = parseValue(d); err != nil {
 			return nil, err
 		}
