@@ -2,6 +2,7 @@ package scim_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,7 +61,7 @@ func TestErrors_InvalidRequestReturnsSCIMError(t *testing.T) {
 				p.wantJSON(a.body, c.want)
 			}
 			for member := range a.body {
-				if !strings.Contains("schemas status scimType detail", member) {
+				if !slices.Contains([]string{"schemas", "status", "scimType", "detail"}, member) {
 					t.Errorf("the error has the member %q, which RFC 7644 section 3.12 does not define", member)
 				}
 			}

@@ -10,7 +10,7 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// SignalRelease wakes up a held cascade after its mass deactivation was approved.
+// SignalApprove wakes up a held cascade after its mass deactivation was approved.
 const SignalApprove = "approve"
 
 // releasePoll is the interval at which a held cascade polls for the approval.

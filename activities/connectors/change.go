@@ -4,7 +4,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Change lists the entitlements that a principal gained and lost.
+// EntitlementChange lists the entitlements that a principal gained and lost.
 type EntitlementChange struct {
 	Principal uuid.UUID `json:"principal"`
 	Gained    []string  `json:"gained,omitempty"`

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason returns one of a fixed set of texts for the error of a request. It does not use the text of the
+// TransportReason returns one of a fixed set of texts for the error of a request. It does not use the text of the
 // error, since errors of package net/http quote the peer's response.
 func TransportReason(err error) string {
 	var dns *net.DNSError

@@ -76,9 +76,8 @@ func (s *Server) putSchema(w http.ResponseWriter, r *http.Request) {
 		Schema       json.RawMessage `json:"schema"`
 	}
 	err := httpjson.Decode(w, r, &body)
-	var declared tenant.Schema
+	declared := tenant.Schema{ResourceType: body.ResourceType, Definition: body.Schema}
 	if err == nil {
-		declared := tenant.Schema{ResourceType: body.ResourceType, Definition: body.Schema}
 		declared, err = s.Tenants.PutSchema(r.Context(), tenantOf(r).ID, declared,
 			func(declared tenant.Schema, existing []tenant.Schema) (tenant.Schema, error) {
 				checked, err := s.CheckSchema(declared, existing)

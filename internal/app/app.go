@@ -102,14 +102,18 @@ func (a *App) Tenants() *tenant.Store { return a.tenants }
 // Auth returns the store of tokens and issuers.
 func (a *App) Auth() *auth.Store { return a.auth }
 
+// Credentials returns the store of credentials and scheduled runs.
 func (a *App) Credentials() *credential.Store {
 	return credential.NewStore(a.DB, a.Sealer, a.Entitlements)
 }
 
+// Cascades returns the store of cascades.
 func (a *App) Cascades() *cascade.Store { return cascade.NewStore(a.DB) }
 
+// Evidence returns the store of evidence.
 func (a *App) Evidence() *evidence.Store { return evidence.NewStore(a.DB) }
 
+// Starter returns the starter of workflows.
 func (a *App) Starter() *worker.Starter {
 	return worker.NewStarter(a.Temporal, worker.Policy(a.Config.Policy), seal.FailureConverter(a.Sealer), a.roles)
 }
@@ -117,6 +121,7 @@ func (a *App) Starter() *worker.Starter {
 // cascadesAtOnce is the default maximum of concurrent cascades that one actor has started.
 const defaultConcurrentCascades = 32
 
+// Relay returns the relay of the outbox.
 func (a *App) Relay() *lifecycle.Relay {
 	atOnce := a.Config.Policy.MaxConcurrentCascades
 	if atOnce == 0 {
@@ -140,6 +145,7 @@ func (a *App) roles(ctx context.Context, id uuid.UUID) (worker.Roles, error) {
 	return roles, nil
 }
 
+// Activities returns the activities of the workers.
 func (a *App) Activities() *activities.Activities {
 	return &activities.Activities{
 		Credentials: a.Credentials(), Evidence: a.Evidence(), Cascades: a.Cascades(), Connectors: a.Connectors,

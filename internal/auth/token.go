@@ -37,7 +37,7 @@ const (
 	maxCache = 10_000 // entries
 )
 
-// NewAuthStore returns the store on db. A process uses one store: a revocation through it takes
+// NewStore returns the store on db. A process uses one store: a revocation through it takes
 // effect at once.
 func NewStore(db *database.DB, tenants *tenant.Store) *Store {
 	s := &Store{

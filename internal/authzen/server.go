@@ -20,15 +20,15 @@ import (
 )
 
 const (
-	// AccessPath is the mount path of [Server.Access]. AuthZEN 1.0 uses the same path.
+	// BasePath is the mount path of [Server.Access]. AuthZEN 1.0 uses the same path.
 	BasePath = "/access/v1"
-	// AccessMetadataPath is the path of the metadata document (AuthZEN 1.0 section 9).
+	// MetadataPath is the path of the metadata document (AuthZEN 1.0 section 9).
 	MetadataPath = "/.well-known/authzen-configuration"
 
 	maxEvaluations = 100
 )
 
-// Server2 serves the AuthZEN endpoints.
+// Server serves the AuthZEN endpoints.
 type Server struct {
 	Store *Store
 	Auth  *auth.Store
@@ -37,7 +37,7 @@ type Server struct {
 	Log       *slog.Logger
 }
 
-// Access returns the two endpoints of the OpenID AuthZEN Authorization API 1.0. They require a
+// Handler returns the two endpoints of the OpenID AuthZEN Authorization API 1.0. They require a
 // token of class platform.
 func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
@@ -57,7 +57,7 @@ func bounded(next http.Handler) http.Handler {
 	})
 }
 
-// AccessMetadata serves the AuthZEN metadata document, which contains the endpoint URLs.
+// Metadata serves the AuthZEN metadata document, which contains the endpoint URLs.
 func (s *Server) Metadata(w http.ResponseWriter, r *http.Request) {
 	base := httpjson.BaseURL(r, s.PublicURL)
 	httpjson.Answer(w, http.StatusOK, map[string]string{
@@ -334,14 +334,15 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 		var e evaluation
 		var of []Question
 		err := json.Unmarshal(raw, &e)
-		if err == nil && e.forgetsWhom(b.evaluation) {
+		switch {
+		case err == nil && e.forgetsWhom(b.evaluation):
 			err = httpjson.Problem{
 				Status: http.StatusBadRequest,
 				Detail: "subject.properties.on_behalf_of is required because the batch default sets it",
 			}
-		} else if err == nil {
+		case err == nil:
 			of, err = e.orDefaults(b.evaluation).questions()
-		} else {
+		default:
 			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "malformed evaluation (AuthZEN 1.0 section 5)"}
 		}
 		if err != nil {

@@ -1,3 +1,5 @@
+// Package cascade stores the state of cascades: which credentials each ends, the deactivation threshold
+// that holds them for approval, their outcome, waivers and cancellation.
 package cascade
 
 import (
@@ -90,15 +92,15 @@ const cascadeTables = ` lifecycle_events e left join lateral (
 	  from credentials i where e.closed_at is null and i.tenant_id = e.tenant_id and i.event_id = e.id
 	having e.closed_at is null) n on true `
 
-// Cascades reads and closes cascades.
+// Store reads and closes cascades.
 type Store struct {
 	db *database.DB
 }
 
-// NewCascades returns the store on db.
+// NewStore returns the store on db.
 func NewStore(db *database.DB) *Store { return &Store{db: db} }
 
-// CascadeQuery selects cascades for a list, newest first.
+// Query selects cascades for a list, newest first.
 type Query struct {
 	Principal *uuid.UUID
 	Agent     *uuid.UUID // with a credential that this agent holds
@@ -144,7 +146,7 @@ func (c *Store) Get(ctx context.Context, tenant, id uuid.UUID) (*Cascade, error)
 	return cascade, nil
 }
 
-// Survivor is a credential or scheduled run that a cascade did not end.
+// Unrevoked is a credential or scheduled run that a cascade did not end.
 type Unrevoked struct {
 	Item      uuid.UUID `json:"item"`
 	Connector string    `json:"connector"`

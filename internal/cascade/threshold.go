@@ -34,12 +34,12 @@ const fewestForShare = 5
 // mostCounted limits how many leavers are counted.
 const mostCounted = 10_000
 
-// Hold stores the mass deactivations that are held, and their approvals.
+// Threshold stores the mass deactivations that are held, and their approvals.
 type Threshold struct {
 	db *database.DB
 }
 
-// New returns the store of holds on db.
+// NewThreshold returns the store of holds on db.
 func NewThreshold(db *database.DB) *Threshold { return &Threshold{db} }
 
 // Check reports whether a cascade is held. It engages the tenant's hold if the leavers in the window
@@ -113,7 +113,7 @@ func (b *Threshold) Held(ctx context.Context, tenant, event uuid.UUID) (bool, er
 	return held, nil
 }
 
-// List returns a tenant's holds, the newest first.
+// Holds returns a tenant's holds, the newest first.
 func (b *Threshold) Holds(ctx context.Context, tenant uuid.UUID) ([]Hold, error) {
 	holds, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[Hold], `
 		select b.id, b.leavers, b.held_at,
@@ -126,7 +126,7 @@ func (b *Threshold) Holds(ctx context.Context, tenant uuid.UUID) ([]Hold, error)
 	return holds, nil
 }
 
-// Release approves the cascades that the tenant's hold holds. Error: [ErrNotHeld].
+// Approve approves the cascades that the tenant's hold stops. Error: [ErrNotHeld].
 func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason string) (uuid.UUID, error) {
 	id, err := database.Row(ctx, b.db, tenant, pgx.RowTo[uuid.UUID], `
 		update holds set approved_at = now(), approved_by = $2, reason = $3
@@ -141,7 +141,7 @@ func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason st
 	return id, nil
 }
 
-// Waiting returns the workflows that a hold holds back, after the given one in
+// HeldWorkflows returns the workflows that a hold stops, after the given one in
 // the order of their events.
 func (b *Threshold) HeldWorkflows(ctx context.Context, tenant, hold uuid.UUID, after int64, limit int) (workflows []string, last int64, err error) {
 	type held struct {

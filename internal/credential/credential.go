@@ -26,7 +26,7 @@ const (
 	Absent   State = "absent"   // the downstream did not know it when the cascade first tried to end it
 	Verified State = "verified" // a probe saw it alive before and dead after
 	Expiring State = "expiring" // cannot be revoked; expires at ExpiresAt
-	Failed   State = "failed" // a cascade failed to end it
+	Failed   State = "failed"   // a cascade failed to end it
 	Waived   State = "waived"   // alive under a waiver, until WaivedUntil
 	Released State = "released" // given up by its holder, or released by an operator
 )
@@ -117,5 +117,6 @@ func NewStore(db *database.DB, sealer *seal.Sealer, entitlements Entitlements) *
 	return &Store{db: db, sealer: sealer, entitlements: entitlements}
 }
 
+// Columns lists the columns that [Item.Fields] scans, in their order.
 const Columns = `id, principal_id, agent_id, kind, connector, reference, account, shared, relied_on_by, entitlement, scopes, issued_at, expires_at,
 	state, reason, event_id, waived_until, created_at, updated_at`

@@ -50,7 +50,7 @@ const (
 	NoteClaimed   Noted = "claimed"   // claimed for the principal that its label names
 )
 
-// ErrUnboundNotFound is returned when no unmanaged credential has the ID.
+// ErrUnmanagedNotFound is returned when no unmanaged credential has the ID.
 var ErrUnmanagedNotFound = fault.New(fault.NotFound, "no such unmanaged credential: "+
 	"it may have been claimed already; run `leaver credential unmanaged`")
 
@@ -101,7 +101,7 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, seq
 	return noted, nil
 }
 
-// UnboundQuery selects unmanaged credentials, in the order of discovery.
+// UnmanagedQuery selects unmanaged credentials, in the order of discovery.
 type UnmanagedQuery struct {
 	Event      *uuid.UUID  // found by this cascade
 	Principals []uuid.UUID // named by the downstream's label; empty selects all
@@ -125,7 +125,7 @@ func (s *Store) Unmanaged(ctx context.Context, tenant uuid.UUID, q UnmanagedQuer
 	return found, nil
 }
 
-// Unmanaged returns the found credentials that are not registered for any principal.
+// WithoutRegistration returns the found credentials that are not registered for any principal.
 func (s *Store) WithoutRegistration(ctx context.Context, tenant uuid.UUID, found []Unregistered) ([]Unregistered, error) {
 	var names, kinds, references []string
 	for _, f := range found {

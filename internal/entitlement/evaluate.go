@@ -29,7 +29,7 @@ type Cause struct {
 // MaxBatch bounds how many principals are evaluated in one transaction.
 const MaxBatch = 250
 
-// Compute evaluates the entitlements of principals and stores the difference. In the same
+// Evaluate evaluates the entitlements of principals and stores the difference. In the same
 // transaction it marks the credentials whose entitlement is lost as ending, in a mover event.
 // Of concurrent evaluations of one principal, the last one sees all changes that caused them.
 // It does nothing if the tenant has no rules.

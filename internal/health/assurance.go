@@ -66,7 +66,7 @@ type Health struct {
 	Passed, Failed map[Kind]time.Time
 }
 
-// Health reads counts over all tenants, and no data of a tenant.
+// Read reads counts over all tenants, and no data of a tenant.
 func (s *Store) Read(ctx context.Context) (Health, error) {
 	h := Health{Scheduled: make(map[Kind]time.Time), Passed: make(map[Kind]time.Time), Failed: make(map[Kind]time.Time)}
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {

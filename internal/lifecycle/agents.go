@@ -123,7 +123,7 @@ const endingSQL = `
 	  from resources a where a.tenant_id = $1 and a.id <> $2
 	    and a.id = any (array(select agents_ending_with($1, $2))) order by a.id `
 
-// Settle applies the tenant's policy to the agents that have no active owner other than the
+// SettleAgents applies the tenant's policy to the agents that have no active owner other than the
 // leaver: it hands them over to the leaver's manager, with a mover event for each, or
 // suspends them in the leaver's cascade. It can be repeated.
 func (w *Writer) SettleAgents(

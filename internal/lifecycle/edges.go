@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -29,7 +30,7 @@ func (c *edgeChange) touches() bool { return len(c.added)+len(c.removed) > 0 }
 
 // members reports whether the members of a group change.
 func (c *edgeChange) members() bool {
-	all := append(c.added[:len(c.added):len(c.added)], c.removed...)
+	all := slices.Concat(c.added, c.removed)
 	return len(all) > 0 && all[0].attribute == directory.EdgeMembers
 }
 

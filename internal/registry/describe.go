@@ -1,6 +1,6 @@
 package registry
 
-// Connector is the public description of a configured connector.
+// Description is the public description of a configured connector.
 type Description struct {
 	Name         string   `json:"name"`
 	Type         string   `json:"type"`

@@ -109,7 +109,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	return nil
 }
 
-// Look probes whether an item is alive, before it is registered. It returns Unknown if the
+// Probe probes whether an item is alive, before it is registered. It returns Unknown if the
 // connector has no probe.
 func (r Registry) Probe(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error) {
 	e := r[n.Connector]
@@ -217,7 +217,7 @@ func (r Registry) Rated() []string {
 	return names
 }
 
-// Ask reports whether any connector discovers or is notified: workflows need the tenant's
+// NeedsTenant reports whether any connector discovers or is notified: workflows need the tenant's
 // name to choose those.
 func (r Registry) NeedsTenant() bool {
 	for _, e := range r {

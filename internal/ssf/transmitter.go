@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// SSFPath is the mount path of [Server.SSF].
+	// BasePath is the mount path of [Server.SSF].
 	BasePath = "/ssf/v1"
-	// SSFMetadataPath is the path of a tenant's transmitter metadata. The issuer's path is appended
+	// MetadataPath is the path of a tenant's transmitter metadata. The issuer's path is appended
 	// to the well-known path (SSF 1.0 section 7.2).
 	MetadataPath = "/.well-known/ssf-configuration/t/{tenant}"
 
@@ -28,7 +28,7 @@ const (
 	maxAudience  = 20
 )
 
-// Server3 serves a transmitter's endpoints.
+// Server serves a transmitter's endpoints.
 type Server struct {
 	Store *Store
 	Auth  *auth.Store
@@ -39,7 +39,7 @@ type Server struct {
 	Log       *slog.Logger
 }
 
-// SSF returns the transmitter endpoints of the OpenID Shared Signals Framework 1.0. Streams are
+// Handler returns the transmitter endpoints of the OpenID Shared Signals Framework 1.0. Streams are
 // managed and polled with tokens of class receiver.
 func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
@@ -60,7 +60,7 @@ func (s *Server) Handler() http.Handler {
 	return r
 }
 
-// SSFMetadata serves a tenant's transmitter metadata. It does not reveal whether the tenant exists.
+// Metadata serves a tenant's transmitter metadata. It does not reveal whether the tenant exists.
 func (s *Server) Metadata(w http.ResponseWriter, r *http.Request) {
 	base := httpjson.BaseURL(r, s.PublicURL)
 	httpjson.Answer(w, http.StatusOK, map[string]any{

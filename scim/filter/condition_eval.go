@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Matches reports whether a condition holds for a JSON resource, or for one element of a
+// Match reports whether a condition holds for a JSON resource, or for one element of a
 // multi-valued attribute, as in the value filters of PATCH paths.
 func Match(c Condition, object map[string]any) bool {
 	switch c := c.(type) {

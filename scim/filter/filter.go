@@ -1,3 +1,5 @@
+// Package filter parses SCIM filters (RFC 7644 section 3.4.2.2) into conditions on attributes, and
+// evaluates them in memory.
 package filter
 
 import (

@@ -23,7 +23,7 @@ type Token string
 
 func (t Token) isString() bool { return t != "" && t[0] == '"' }
 
-func (t Token) isWord() bool { return t != "" && !strings.Contains(`"()[]`, string(t[:1])) }
+func (t Token) isWord() bool { return t != "" && strings.IndexByte(`"()[]`, t[0]) < 0 }
 
 func (t Token) isOperator() bool {
 	switch strings.ToLower(string(t)) {

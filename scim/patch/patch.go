@@ -1,3 +1,5 @@
+// Package patch reads resources and applies PATCH operations (RFC 7644 section 3.5.2) by their schemas.
+// It knows no HTTP and no database.
 package patch
 
 import (
@@ -62,6 +64,7 @@ func Parse(body map[string]any) ([]Operation, error) {
 	return operations, nil
 }
 
+// ParseOperation parses one operation of a PatchOp message.
 func ParseOperation(members map[string]any) (Operation, error) {
 	var o Operation
 	for key, value := range members {

@@ -4,7 +4,7 @@ import (
 	"github.com/leaverhq/leaver/internal/fault"
 )
 
-// InvalidSchemaError is returned for a schema with an invalid definition.
+// DeclarationError is returned for a schema with an invalid definition.
 type DeclarationError struct {
 	Path   string // e.g. attributes[2].type
 	Reason string

@@ -43,6 +43,7 @@ func foldMember(attributes []Attribute, name string, value any) any {
 	return FoldValue(a, value)
 }
 
+// FoldValue returns a value of an attribute with comparison keys in place of its strings.
 func FoldValue(a *Attribute, value any) any {
 	switch v := value.(type) {
 	case string:

@@ -1,3 +1,5 @@
+// Package schema defines the SCIM schemas and resource types (RFC 7643), the violations of them, and the
+// JSON of resources. It knows no HTTP and no database.
 package schema
 
 import "strings"
@@ -155,6 +157,7 @@ func (rt *ResourceType) Find(name string) (*Schema, *Attribute) {
 	return schema, nil
 }
 
+// Sub returns the sub-attribute with the name, without regard to case, or nil.
 func (a *Attribute) Sub(name string) *Attribute { return FindAttribute(a.SubAttributes, name) }
 
 // Extension returns the extension with the URN, without regard to case, or nil.

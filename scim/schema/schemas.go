@@ -39,11 +39,13 @@ func boolean(name, description string) Attribute {
 	return a
 }
 
+// Exact returns the attribute with case-exact comparison.
 func Exact(a Attribute) Attribute {
 	a.CaseExact = true
 	return a
 }
 
+// AsReadOnly returns the attribute as one that only the server writes.
 func AsReadOnly(a Attribute) Attribute {
 	a.Mutability = ReadOnly
 	return a
@@ -55,12 +57,14 @@ func reference(name, description string, types ...string) Attribute {
 	return a
 }
 
+// ComplexOf returns a complex attribute with sub-attributes.
 func ComplexOf(name, description string, subs ...Attribute) Attribute {
 	a := Text(name, description)
 	a.Type, a.SubAttributes = TypeComplex, subs
 	return a
 }
 
+// Many returns the attribute as a multi-valued one.
 func Many(a Attribute) Attribute {
 	a.MultiValued = true
 	return a

@@ -19,6 +19,7 @@ func IsCommon(name string) bool {
 	return strings.EqualFold(name, "id") || strings.EqualFold(name, "meta") || strings.EqualFold(name, "schemas")
 }
 
+// IsNumber reports whether a number is valid for a type and short enough for PostgreSQL.
 func IsNumber(n json.Number, t Type) bool {
 	if len(n) > maxNumber || (t == TypeInteger && strings.ContainsAny(n.String(), ".eE")) {
 		return false

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Violation is a request that violates the protocol or a schema: RFC 7644 answers it 400.
+// Error is a request that violates the protocol or a schema: RFC 7644 answers it 400.
 type Error struct {
 	Kind   ErrorKind
 	Detail string
