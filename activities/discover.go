@@ -19,5 +19,6 @@ type DiscoverInput struct {
 // Discover returns a page of the items of the principal and of the agents that end with
 // it: scheduled runs first, since they can issue credentials.
 func (a *Activities) Discover(ctx context.Context, in DiscoverInput) ([]cascade.Item, error) {
-	return a.Cascades.MarkEnding(ctx, in.Cascade.Tenant, in.Cascade.scope(), cascade.Page{After: in.After, CheckBlocked: in.Held, Limit: DiscoverPage})
+	return a.Cascades.MarkEnding(ctx, in.Cascade.Tenant, in.Cascade.scope(),
+		cascade.Page{After: in.After, CheckBlocked: in.Held, Limit: DiscoverPage})
 }

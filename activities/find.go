@@ -39,7 +39,9 @@ func (a *Activities) Find(ctx context.Context, in FindInput) (Findings, error) {
 }
 
 // find asks a connector, and stores what it tells and nobody had registered.
-func (a *Activities) find(ctx context.Context, tenant uuid.UUID, of CascadeRef, connector string, principals []uuid.UUID) (Findings, error) {
+func (a *Activities) find(
+	ctx context.Context, tenant uuid.UUID, of CascadeRef, connector string, principals []uuid.UUID,
+) (Findings, error) {
 	if err := a.checkPaused(ctx, connector); err != nil {
 		return Findings{}, err
 	}

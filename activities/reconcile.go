@@ -171,7 +171,9 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, c cascade
 // cancelStopped cancels a cascade whose workflow was terminated in Temporal, or whose
 // principal is active again, and reports whether it did. The reconciler must not end
 // credentials of an active principal.
-func (a *Activities) cancelStopped(ctx context.Context, tenant uuid.UUID, c cascade.Cascade, status cascade.WorkflowStatus) (bool, error) {
+func (a *Activities) cancelStopped(
+	ctx context.Context, tenant uuid.UUID, c cascade.Cascade, status cascade.WorkflowStatus,
+) (bool, error) {
 	if c.Kind != lifecycle.Leaver && c.Kind != lifecycle.Mover {
 		return false, nil
 	}

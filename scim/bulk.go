@@ -155,7 +155,8 @@ func parseBulkOperation(members map[string]any, types []*schema.ResourceType) *b
 	known := slices.ContainsFunc(types, func(rt *schema.ResourceType) bool { return rt.Endpoint == "/"+endpoint })
 	switch {
 	case !slices.Contains([]string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, o.method):
-		o.refuse(badRequest(schema.InvalidSyntax, "method must be one of POST, PUT, PATCH, DELETE, got %q", schema.Clip(o.method)))
+		o.refuse(badRequest(schema.InvalidSyntax, "method must be one of POST, PUT, PATCH, DELETE, got %q",
+			schema.Clip(o.method)))
 	case !known || strings.ContainsAny(id, "/?#%") || hasID != (o.method != http.MethodPost) ||
 		(hasID && id == "") || strings.HasPrefix(id, "."):
 		o.refuse(badRequest(schema.InvalidPath, "%s is not supported on path %q", o.method, schema.Clip(o.path)))

@@ -53,7 +53,8 @@ func toResource(rd patch.Reader, rt *schema.ResourceType, o schema.Object) (*dir
 	}
 	for name, value := range map[string]string{rt.Unique: r.UniqueName, "externalId": r.ExternalID} {
 		if len(value) > schema.MaxName {
-			return nil, schema.Errorf(schema.InvalidValue, "%s must be at most %d bytes, got %d", name, schema.MaxName, len(value))
+			return nil, schema.Errorf(schema.InvalidValue, "%s must be at most %d bytes, got %d", name, schema.MaxName,
+				len(value))
 		}
 	}
 	for _, extension := range rt.Extensions {

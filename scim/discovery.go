@@ -64,8 +64,9 @@ func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 		Authentication []scheme       `json:"authenticationSchemes"`
 		Meta           meta           `json:"meta"`
 	}{
-		Schemas: []string{schema.ServiceConfigURN}, Documentation: "https://github.com/leaverhq/leaver/blob/main/docs/SCIM.md",
-		Patch: supported{true}, Bulk: bulk{supported{true}, maxBulk, maxBody},
+		Schemas:       []string{schema.ServiceConfigURN},
+		Documentation: "https://github.com/leaverhq/leaver/blob/main/docs/SCIM.md",
+		Patch:         supported{true}, Bulk: bulk{supported{true}, maxBulk, maxBody},
 		Filter: filter{supported{true}, maxCount},
 		Sort:   supported{true}, ETag: supported{true},
 		Pagination:     pagination{true, true, "index", defaultCount, maxCount, int(cursorTimeout.Seconds())},

@@ -144,8 +144,8 @@ func (p projection) apply(resource []byte) ([]byte, error) {
 
 // metaAttribute returns the common attribute meta (RFC 7643 section 3.1).
 func metaAttribute() schema.Attribute {
-	return schema.AsReadOnly(schema.ComplexOf("meta", "", schema.Text("resourceType", ""), schema.Text("created", ""), schema.Text("lastModified", ""),
-		schema.Text("location", ""), schema.Text("version", "")))
+	return schema.AsReadOnly(schema.ComplexOf("meta", "", schema.Text("resourceType", ""), schema.Text("created", ""),
+		schema.Text("lastModified", ""), schema.Text("location", ""), schema.Text("version", "")))
 }
 
 // member projects one top-level member: an attribute, or an extension's object.
@@ -180,7 +180,9 @@ func (p projection) member(name string, value json.RawMessage) (json.RawMessage,
 	return p.attribute(p.rt.Schema, a, value)
 }
 
-func (p projection) attribute(within *schema.Schema, a *schema.Attribute, value json.RawMessage) (json.RawMessage, error) {
+func (p projection) attribute(
+	within *schema.Schema, a *schema.Attribute, value json.RawMessage,
+) (json.RawMessage, error) {
 	if a == nil {
 		return nil, nil // of a deleted schema
 	}

@@ -216,7 +216,8 @@ func checkSize(r *directory.Resource) error {
 func checkName(rt *schema.ResourceType, o schema.Object) error {
 	name, _ := o[rt.Unique].(string)
 	if strings.TrimFunc(name, unicode.IsSpace) != name {
-		return badRequest(schema.InvalidValue, "%s must not begin or end with white space, got %q", rt.Unique, schema.Clip(name))
+		return badRequest(schema.InvalidValue, "%s must not begin or end with white space, got %q", rt.Unique,
+			schema.Clip(name))
 	}
 	return nil
 }
@@ -229,7 +230,8 @@ func uniqueGroups(r *http.Request, rt *schema.ResourceType) bool {
 
 func claimGroupName(group *directory.Resource) error {
 	if len(group.Display) > schema.MaxName {
-		return badRequest(schema.InvalidValue, "displayName must be at most %d bytes, got %d", schema.MaxName, len(group.Display))
+		return badRequest(schema.InvalidValue, "displayName must be at most %d bytes, got %d", schema.MaxName,
+			len(group.Display))
 	}
 	if group.Unique == nil {
 		group.Unique = make(map[string]string)

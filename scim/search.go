@@ -176,7 +176,8 @@ func parseSort(rt *schema.ResourceType, path string) (*filter.Field, error) {
 	}
 	condition, err := filter.Parse(rt, path+" pr")
 	if err != nil {
-		return nil, badRequest(schema.InvalidValue, "sortBy: resources of type %s cannot be sorted by %q", rt.Name, schema.Clip(path))
+		return nil, badRequest(schema.InvalidValue, "sortBy: resources of type %s cannot be sorted by %q", rt.Name,
+			schema.Clip(path))
 	}
 	compare, ok := condition.(filter.Compare)
 	if !ok {

@@ -183,17 +183,21 @@ const maxSchemaCache = 1000
 // types returns the resource types with the extensions of the caller's tenant.
 func (s *Server) types(r *http.Request) ([]*schema.ResourceType, error) {
 	of := sessionOf(r).Tenant
-	return s.schemas.Get(r.Context(), schemaKey{of.ID, of.SchemaVersion}, func(ctx context.Context) ([]*schema.ResourceType, error) {
-		var extensions []*schema.Extension
-		if of.SchemaVersion > 0 {
-			declared, err := s.Tenants.Schemas(ctx, of.ID)
-			if err != nil {
-				return nil, err
+	return s.schemas.Get(
+		r.Context(),
+		schemaKey{of.ID, of.SchemaVersion},
+		func(ctx context.Context) ([]*schema.ResourceType, error) {
+			var extensions []*schema.Extension
+			if of.SchemaVersion > 0 {
+				declared, err := s.Tenants.Schemas(ctx, of.ID)
+				if err != nil {
+					return nil, err
+				}
+				if extensions, err = parseDeclared(declared); err != nil {
+					return nil, err
+				}
 			}
-			if extensions, err = parseDeclared(declared); err != nil {
-				return nil, err
-			}
-		}
-		return schema.ResourceTypes(extensions), nil
-	})
+			return schema.ResourceTypes(extensions), nil
+		},
+	)
 }

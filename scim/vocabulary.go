@@ -42,7 +42,8 @@ func Vocabulary(declared []tenant.Schema) (mapping.Vocabulary, error) {
 func words(attributes []schema.Attribute) []mapping.Attribute {
 	var found []mapping.Attribute
 	for _, a := range attributes {
-		if a.Edge || a.Discarded || a.Returned == schema.Never || (a.Mutability == schema.ReadOnly && a.Type == schema.TypeComplex) {
+		if a.Edge || a.Discarded || a.Returned == schema.Never ||
+			(a.Mutability == schema.ReadOnly && a.Type == schema.TypeComplex) {
 			continue
 		}
 		found = append(found, mapping.Attribute{

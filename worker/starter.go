@@ -203,7 +203,7 @@ func isNotFound(err error) bool {
 	return errors.As(err, &notFound)
 }
 
-// Release signals a held cascade that its mass deactivation was approved. It does nothing if
+// Approve signals a held cascade that its mass deactivation was approved. It does nothing if
 // the cascade has closed.
 func (s *Starter) Approve(ctx context.Context, workflowID string) error {
 	err := s.client.SignalWorkflow(ctx, workflowID, "", workflows.SignalApprove, nil)

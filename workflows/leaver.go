@@ -132,7 +132,8 @@ func (c *cascadeRun) endUntilNothingIsLeft(ctx workflow.Context) error {
 			return err
 		}
 		// Start no more items if their activities could make the history too long.
-		long := workflow.GetInfo(ctx).GetContinueAsNewSuggested() || workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxRunEvents
+		long := workflow.GetInfo(ctx).GetContinueAsNewSuggested() ||
+			workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxRunEvents
 		switch {
 		case long:
 			if err := c.await(ctx, func() bool { return c.inFlight == 0 && c.finding == 0 }); err != nil {

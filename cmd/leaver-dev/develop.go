@@ -108,7 +108,8 @@ func createDatabase(ctx context.Context, owner string) (string, error) {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var exists bool
-	if err := conn.QueryRow(ctx, `select exists (select 1 from pg_database where datname = 'leaver')`).Scan(&exists); err != nil {
+	if err := conn.QueryRow(ctx,
+		`select exists (select 1 from pg_database where datname = 'leaver')`).Scan(&exists); err != nil {
 		return "", fmt.Errorf("check whether the database exists: %w", err)
 	}
 	if !exists {
@@ -171,7 +172,9 @@ type installation struct {
 	stop  func()
 }
 
-func startInstallation(ctx context.Context, cfg *config.Config, listen string, codec net.Listener, data, tenantName string) (*installation, error) {
+func startInstallation(
+	ctx context.Context, cfg *config.Config, listen string, codec net.Listener, data, tenantName string,
+) (*installation, error) {
 	i := &installation{logFile: filepath.Join(data, "leaver.log"), ended: make(chan error, 2)}
 	file, err := os.OpenFile(i.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -223,7 +226,8 @@ func (i *installation) provision(ctx context.Context, name string) error {
 		return err
 	}
 	for class, secret := range map[auth.Class]*string{
-		auth.ClassSCIM: &i.scim, auth.ClassPlatform: &i.platform, auth.ClassReceiver: &i.receiver, auth.ClassOperator: &i.operator,
+		auth.ClassSCIM: &i.scim, auth.ClassPlatform: &i.platform, auth.ClassReceiver: &i.receiver,
+		auth.ClassOperator: &i.operator,
 	} {
 		of := i.tenant.ID
 		if class == auth.ClassOperator {

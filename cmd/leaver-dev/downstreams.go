@@ -56,13 +56,17 @@ const (
 
 func startDownstreams(ctx context.Context, stack *devstack.Stack) (*downstreams, error) {
 	d := &downstreams{suffix: strings.ReplaceAll(uuid.NewString(), "-", "")[:8], address: stack.TemporalAddress}
-	for _, start := range []func(context.Context, *devstack.Stack) error{d.startOpenID, d.startDatabase, d.startAgents, d.startPlatform} {
+	for _, start := range []func(context.Context, *devstack.Stack) error{
+		d.startOpenID, d.startDatabase, d.startAgents, d.startPlatform,
+	} {
 		if err := start(ctx, stack); err != nil {
 			d.stop()
 			return nil, err
 		}
 	}
-	for name, value := range map[string]string{openidVariable: d.openid.ClientSecret, databaseVariable: d.database, platformVariable: d.platform.secret} {
+	for name, value := range map[string]string{
+		openidVariable: d.openid.ClientSecret, databaseVariable: d.database, platformVariable: d.platform.secret,
+	} {
 		if err := os.Setenv(name, value); err != nil {
 			d.stop()
 			return nil, fmt.Errorf("set %s: %w", name, err)
@@ -145,10 +149,12 @@ func login(raw, user, password string) string {
 // startAgents starts a worker for the agents' workflows, so that the drill's schedule starts
 // real runs.
 func (d *downstreams) startAgents(ctx context.Context, stack *devstack.Stack) error {
-	if _, err := leaverworker.EnsureNamespace(ctx, config.Temporal{Address: stack.TemporalAddress, Namespace: agentsNamespace}); err != nil {
+	if _, err := leaverworker.EnsureNamespace(ctx,
+		config.Temporal{Address: stack.TemporalAddress, Namespace: agentsNamespace}); err != nil {
 		return err
 	}
-	c, err := client.DialContext(ctx, client.Options{HostPort: stack.TemporalAddress, Namespace: agentsNamespace, Logger: quiet{}})
+	c, err := client.DialContext(ctx,
+		client.Options{HostPort: stack.TemporalAddress, Namespace: agentsNamespace, Logger: quiet{}})
 	if err != nil {
 		return fmt.Errorf("connect to the agents' Temporal: %w", err)
 	}
@@ -200,8 +206,8 @@ connectors:
     tenants: [%[1]s]
     address: %[10]s
     namespace: %[11]s
-`, d.tenant(), d.openid.RevocationURL(), d.openid.IntrospectionURL(), d.openid.TokenURL(), openid.ClientID, openidVariable,
-		databaseVariable, d.platform.url+"/leaver", platformVariable, d.address, agentsNamespace)
+`, d.tenant(), d.openid.RevocationURL(), d.openid.IntrospectionURL(), d.openid.TokenURL(), openid.ClientID,
+		openidVariable, databaseVariable, d.platform.url+"/leaver", platformVariable, d.address, agentsNamespace)
 }
 
 // quiet discards the SDK's log lines, which would mix with the drill's output.

@@ -61,7 +61,8 @@ const drillPatience = 2 * time.Minute
 
 func (d *drill) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.subscribe, d.join, d.collect, d.share, d.move, d.proveAlive, d.leave, d.decideAfter, d.follow, d.bind, d.hear, d.proveDead,
+		d.subscribe, d.join, d.collect, d.share, d.move, d.proveAlive, d.leave, d.decideAfter, d.follow, d.bind, d.hear,
+		d.proveDead,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -85,7 +86,8 @@ func (d *drill) join(ctx context.Context) error {
 		"schemas":  []string{"urn:ietf:params:scim:schemas:core:2.0:User"},
 		"userName": name, "name": map[string]string{"givenName": "Ada", "familyName": "Lovelace"},
 		"emails":      []map[string]any{{"primary": true, "value": name, "type": "work"}},
-		"displayName": "Ada Lovelace", "locale": "en-US", "externalId": "00u1ada", "groups": []any{}, "password": "1mz050nq", "active": true,
+		"displayName": "Ada Lovelace", "locale": "en-US", "externalId": "00u1ada", "groups": []any{}, "password": "1mz050nq",
+		"active": true,
 	}
 	var created struct {
 		ID string `json:"id"`
@@ -115,7 +117,8 @@ var agentNames = []string{"outreach-writer", "report-builder", "outreach-follow-
 
 // collect issues real credentials to the agents and registers each.
 func (d *drill) collect(ctx context.Context) error {
-	d.say("Her agents collect credentials: two refresh tokens, a service account with an open session, a scheduled run, keys of an agent platform.")
+	d.say("Her agents collect credentials: two refresh tokens, a service account with an open session, " +
+		"a scheduled run, keys of an agent platform.")
 	for i, agent := range d.agents[:2] {
 		h, secret, err := d.refreshToken(ctx, i)
 		if err != nil {
@@ -133,7 +136,8 @@ func (d *drill) collect(ctx context.Context) error {
 		return err
 	}
 	if err := d.register(ctx, "/v1/credentials", h, map[string]any{
-		"principalId": d.ada, "agentId": d.agents[1], "kind": "service_account", "connector": "crm", "reference": role, "secret": password,
+		"principalId": d.ada, "agentId": d.agents[1], "kind": "service_account", "connector": "crm", "reference": role,
+		"secret": password,
 	}); err != nil {
 		return err
 	}
@@ -142,19 +146,23 @@ func (d *drill) collect(ctx context.Context) error {
 		return err
 	}
 	if err := d.register(ctx, "/v1/scheduled-runs", h, map[string]any{
-		"principalId": d.ada, "agentId": d.agents[0], "kind": "scheduled_run", "connector": "agent-runs", "reference": schedule,
+		"principalId": d.ada, "agentId": d.agents[0], "kind": "scheduled_run", "connector": "agent-runs",
+		"reference": schedule,
 	}); err != nil {
 		return err
 	}
 	// The sub-agent's own key is ended only because the sub-agent loses its last owner.
 	sub := d.agents[len(d.agents)-1]
-	if err := d.register(ctx, "/v1/credentials", d.apiKey("API key of the sub-agent itself", "key-of-the-sub-agent", 0), map[string]any{
+	subKey := d.apiKey("API key of the sub-agent itself", "key-of-the-sub-agent", 0)
+	if err := d.register(ctx, "/v1/credentials", subKey, map[string]any{
 		"principalId": sub, "agentId": sub, "kind": "api_key", "connector": "platform", "reference": "key-of-the-sub-agent",
 	}); err != nil {
 		return err
 	}
-	return d.register(ctx, "/v1/credentials", d.apiKey("API key whose platform lies once", "key-that-lies", 1), map[string]any{
-		"principalId": d.ada, "agentId": d.agents[0], "kind": "api_key", "connector": "platform", "reference": "key-that-lies",
+	lying := d.apiKey("API key whose platform lies once", "key-that-lies", 1)
+	return d.register(ctx, "/v1/credentials", lying, map[string]any{
+		"principalId": d.ada, "agentId": d.agents[0], "kind": "api_key", "connector": "platform",
+		"reference": "key-that-lies",
 	})
 }
 
@@ -164,7 +172,9 @@ func (d *drill) share(ctx context.Context) error {
 	var created struct {
 		ID string `json:"id"`
 	}
-	user := map[string]any{"schemas": []string{"urn:ietf:params:scim:schemas:core:2.0:User"}, "userName": "bob@example.com", "active": true}
+	user := map[string]any{
+		"schemas": []string{"urn:ietf:params:scim:schemas:core:2.0:User"}, "userName": "bob@example.com", "active": true,
+	}
 	if err := d.call(ctx, http.MethodPost, "/scim/v2/Users", d.scim, user, &created); err != nil {
 		return err
 	}
@@ -288,7 +298,8 @@ func (d *drill) bind(ctx context.Context) error {
 		d.say("        discovery found %s, labelled as Ada's and registered by nobody; an operator binds it", u.Reference)
 		var bound credential.Item
 		body := map[string]string{"principalId": d.ada, "reason": "its label says so"}
-		if err := d.call(ctx, http.MethodPost, d.operate("/unmanaged/"+u.ID.String()+"/claim"), d.operator, body, &bound); err != nil {
+		if err := d.call(ctx, http.MethodPost, d.operate("/unmanaged/"+u.ID.String()+"/claim"), d.operator, body,
+			&bound); err != nil {
 			return err
 		}
 		d.unmanaged.id = bound.ID.String()
@@ -405,7 +416,8 @@ func (d *drill) evidenceOf(ctx context.Context, c cascade.Cascade) ([]evidence.R
 	var records struct {
 		Items []evidence.Record `json:"items"`
 	}
-	err := d.call(ctx, http.MethodGet, d.operate("/cascades/"+c.ID.String()+"/evidence?limit=500"), d.operator, nil, &records)
+	err := d.call(ctx, http.MethodGet, d.operate("/cascades/"+c.ID.String()+"/evidence?limit=500"), d.operator, nil,
+		&records)
 	return records.Items, err
 }
 
@@ -437,7 +449,8 @@ func (d *drill) suspended(ctx context.Context, agent string) (after, proof strin
 	if !strings.Contains(err.Error(), "answered 409") {
 		return "", "", err
 	}
-	return strings.TrimSpace(since(d.left, restriction.Since)), restriction.Cause + ": nothing new can be registered for it", nil
+	return strings.TrimSpace(since(d.left, restriction.Since)),
+		restriction.Cause + ": nothing new can be registered for it", nil
 }
 
 // times returns how long after from the downstream confirmed the revocation, and how long after

@@ -50,8 +50,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		},
 	}
 	f := root.Flags()
-	f.BoolVar(&o.once, "once", false, "exit after the drill; exit code 0: everything is verified dead, 5: something survived")
-	f.BoolVar(&o.ephemeral, "ephemeral", false, "keep no data: run Temporal in memory and PostgreSQL in a temporary folder")
+	f.BoolVar(&o.once, "once", false,
+		"exit after the drill; exit code 0: everything is verified dead, 5: something survived")
+	f.BoolVar(&o.ephemeral, "ephemeral", false,
+		"keep no data: run Temporal in memory and PostgreSQL in a temporary folder")
 	f.BoolVar(&o.noInstall, "no-install", false, "do not install PostgreSQL if it is missing")
 	f.StringVar(&o.data, "data", "", "data folder (default: leaver-dev in the user's state folder)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "listen address of SCIM and the API; port 0 selects a free port")

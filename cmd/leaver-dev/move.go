@@ -26,7 +26,8 @@ const group = "engineering-prod"
 // group's entitlement is ended.
 func (d *drill) move(ctx context.Context) error {
 	d.say("She joins %s in the IdP, and so the Engineering team here; her agent gets a key for that.", group)
-	if err := d.call(ctx, http.MethodPut, d.operate("/mapping"), d.operator, map[string]string{"document": rules, "reason": "the drill"}, nil); err != nil {
+	if err := d.call(ctx, http.MethodPut, d.operate("/mapping"), d.operator,
+		map[string]string{"document": rules, "reason": "the drill"}, nil); err != nil {
 		return err
 	}
 	var created struct {
@@ -37,15 +38,18 @@ func (d *drill) move(ctx context.Context) error {
 		return err
 	}
 	joined := time.Now()
-	if err := d.patch(ctx, "/Groups/"+created.ID, map[string]any{"op": "add", "path": "members", "value": []map[string]string{{"value": d.ada}}}); err != nil {
+	if err := d.patch(ctx, "/Groups/"+created.ID,
+		map[string]any{"op": "add", "path": "members", "value": []map[string]string{{"value": d.ada}}}); err != nil {
 		return err
 	}
 	if err := d.awaitEntitled(ctx, true); err != nil {
 		return err
 	}
-	d.rows = append(d.rows, []string{"Ada joins " + group, "leaver", "-", elapsed(joined), "she is on Engineering, and may deploy"})
+	d.rows = append(d.rows,
+		[]string{"Ada joins " + group, "leaver", "-", elapsed(joined), "she is on Engineering, and may deploy"})
 
-	granted, other := d.apiKey("API key granted under team:Engineering", "key-of-the-team", 0), d.apiKey("API key that the move left alone", "key-of-her-own", 0)
+	granted := d.apiKey("API key granted under team:Engineering", "key-of-the-team", 0)
+	other := d.apiKey("API key that the move left alone", "key-of-her-own", 0)
 	for h, entitlement := range map[*holding]string{granted: "team:Engineering", other: ""} {
 		if err := d.registerKey(ctx, h, entitlement); err != nil {
 			return err
@@ -58,7 +62,8 @@ func (d *drill) move(ctx context.Context) error {
 
 	d.say("She leaves the group.")
 	left := time.Now()
-	if err := d.patch(ctx, "/Groups/"+created.ID, map[string]any{"op": "remove", "path": `members[value eq "` + d.ada + `"]`}); err != nil {
+	if err := d.patch(ctx, "/Groups/"+created.ID,
+		map[string]any{"op": "remove", "path": `members[value eq "` + d.ada + `"]`}); err != nil {
 		return err
 	}
 	if err := d.awaitEntitled(ctx, false); err != nil {
@@ -95,7 +100,8 @@ func (d *drill) proveMoved(ctx context.Context, left time.Time, granted, other *
 
 func (d *drill) registerKey(ctx context.Context, h *holding, entitlement string) error {
 	return d.register(ctx, "/v1/credentials", h, map[string]any{
-		"principalId": d.ada, "agentId": d.agents[0], "kind": "api_key", "connector": "platform", "reference": h.reference, "entitlement": entitlement,
+		"principalId": d.ada, "agentId": d.agents[0], "kind": "api_key", "connector": "platform", "reference": h.reference,
+		"entitlement": entitlement,
 	})
 }
 
@@ -135,7 +141,9 @@ func (d *drill) decide(ctx context.Context) (reason string, err error) {
 		} `json:"context"`
 	}
 	err = d.call(ctx, http.MethodPost, "/access/v1/evaluation", d.platform, map[string]any{
-		"subject":  map[string]any{"type": "agent", "id": d.agents[0], "properties": map[string]string{"on_behalf_of": d.ada}},
+		"subject": map[string]any{
+			"type": "agent", "id": d.agents[0], "properties": map[string]string{"on_behalf_of": d.ada},
+		},
 		"action":   map[string]string{"name": "mail.send"},
 		"resource": map[string]string{"type": "connector", "id": "platform"},
 	}, &decision)
@@ -155,7 +163,10 @@ func (d *drill) decideAfter(ctx context.Context) error {
 	if reason == string(authzen.Allow) {
 		return errors.New("the agent may still act for Ada after the response to her deactivation")
 	}
-	d.rows = append(d.rows, []string{"decision: may her agent act for her?", "leaver", elapsed(d.left), "-", "allow before the PATCH, deny (" + reason + ") right after its response"})
+	d.rows = append(d.rows, []string{
+		"decision: may her agent act for her?", "leaver", elapsed(d.left), "-",
+		"allow before the PATCH, deny (" + reason + ") right after its response",
+	})
 	return nil
 }
 

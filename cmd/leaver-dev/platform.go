@@ -58,7 +58,10 @@ func startPlatform(ctx context.Context) (*platform, func(), error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /leaver", p.serveLeaver)
 	mux.HandleFunc("GET /mail", p.serveAgents)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
 	go func() { _ = server.Serve(listener) }() // ends by Close
 	return p, func() { _ = server.Close() }, nil
 }

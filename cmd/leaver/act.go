@@ -27,7 +27,8 @@ func (c *cli) actCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, a := range acts {
-				rows = append(rows, []string{strconv.FormatInt(a.ID, 10), stamp(&a.At), a.Actor, a.Verb, a.Object, string(a.Before), string(a.After)})
+				rows = append(rows,
+					[]string{strconv.FormatInt(a.ID, 10), stamp(&a.At), a.Actor, a.Verb, a.Object, string(a.Before), string(a.After)})
 			}
 			return c.print(acts, []string{"ID", "AT", "ACTOR", "VERB", "OBJECT", "BEFORE", "AFTER"}, rows)
 		}),

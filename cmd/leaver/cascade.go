@@ -26,7 +26,8 @@ func tenantFlag(cmd *cobra.Command, of *string) {
 
 func (c *cli) cascadeCommand() *cobra.Command {
 	group := &cobra.Command{Use: "cascade", Short: "List, show, await, re-run and cancel cascades, and waive survivors"}
-	group.AddCommand(c.cascadeList(), c.cascadeShow(), c.cascadeWait(), c.cascadeRerun(), c.cascadeRetry(), c.cascadeWaive(), c.cascadeCancel())
+	group.AddCommand(c.cascadeList(), c.cascadeShow(), c.cascadeWait(), c.cascadeRerun(), c.cascadeRetry(),
+		c.cascadeWaive(), c.cascadeCancel())
 	return group
 }
 
@@ -41,7 +42,8 @@ func (c *cli) cascadeList() *cobra.Command {
 				return err
 			}
 			query := url.Values{
-				"principal": {principal}, "agent": {agent}, "outcome": {outcome}, "connector": {connector}, "limit": {strconv.Itoa(min(max(limit, 1), 500))},
+				"principal": {principal}, "agent": {agent}, "outcome": {outcome}, "connector": {connector},
+				"limit": {strconv.Itoa(min(max(limit, 1), 500))},
 			}
 			if since != "" {
 				from, err := sinceTime(since, time.Now())
@@ -62,10 +64,14 @@ func (c *cli) cascadeList() *cobra.Command {
 	}
 	tenantFlag(cmd, &of)
 	cmd.Flags().StringVar(&principal, "principal", "", "list only cascades of this principal (name or SCIM id)")
-	cmd.Flags().StringVar(&agent, "agent", "", "list only cascades with credentials that this agent holds (name or SCIM id)")
-	cmd.Flags().StringVar(&outcome, "outcome", "", "list only cascades with these outcomes, comma-separated: pending, running, completed, failed, cancelled")
-	cmd.Flags().StringVar(&connector, "connector", "", "list only cascades with live credentials at this connector, or that failed to query it")
-	cmd.Flags().StringVar(&since, "since", "", "list only cascades created within a duration, such as 24h, or since a time such as 2026-11-27T18:00:00Z")
+	cmd.Flags().StringVar(&agent, "agent", "",
+		"list only cascades with credentials that this agent holds (name or SCIM id)")
+	cmd.Flags().StringVar(&outcome, "outcome", "",
+		"list only cascades with these outcomes, comma-separated: pending, running, completed, failed, cancelled")
+	cmd.Flags().StringVar(&connector, "connector", "",
+		"list only cascades with live credentials at this connector, or that failed to query it")
+	cmd.Flags().StringVar(&since, "since", "",
+		"list only cascades created within a duration, such as 24h, or since a time such as 2026-11-27T18:00:00Z")
 	cmd.Flags().IntVar(&limit, "limit", 100, "maximum number of cascades to list; 0 lists all")
 	return cmd
 }
@@ -78,17 +84,22 @@ func sinceTime(text string, now time.Time) (string, error) {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		return at.UTC().Format(time.RFC3339), nil
 	}
-	return "", coded(exitUsage, "--since must be a duration such as 24h or a time such as 2026-11-27T18:00:00Z, got %q", text)
+	return "", coded(exitUsage, "--since must be a duration such as 24h or a time such as 2026-11-27T18:00:00Z, got %q",
+		text)
 }
 
-var cascadeHeader = []string{"ID", "PRINCIPAL", "NAME", "TRIGGER", "OUTCOME", "VERIFIED", "REVOKED", "ABSENT", "EXPIRING", "SURVIVORS", "WAIVED", "ENDING", "CREATED", "CLOSED"}
+var cascadeHeader = []string{
+	"ID", "PRINCIPAL", "NAME", "TRIGGER", "OUTCOME", "VERIFIED", "REVOKED", "ABSENT", "EXPIRING", "SURVIVORS", "WAIVED",
+	"ENDING", "CREATED", "CLOSED",
+}
 
 func cascadeRows(cascades ...api.ShownCascade) [][]string {
 	var rows [][]string
 	for _, x := range cascades {
 		rows = append(rows, []string{
-			x.ID.String(), x.Principal.String(), cmp.Or(x.PrincipalName, "-"), string(x.Trigger), x.Outcome, strconv.Itoa(x.Verified), strconv.Itoa(x.Revoked),
-			strconv.Itoa(x.Absent), strconv.Itoa(x.Expiring), strconv.Itoa(x.Survivors), strconv.Itoa(x.Waived), strconv.Itoa(x.Ending), stamp(&x.CreatedAt), stamp(x.ClosedAt),
+			x.ID.String(), x.Principal.String(), cmp.Or(x.PrincipalName, "-"), string(x.Trigger), x.Outcome,
+			strconv.Itoa(x.Verified), strconv.Itoa(x.Revoked), strconv.Itoa(x.Absent), strconv.Itoa(x.Expiring),
+			strconv.Itoa(x.Survivors), strconv.Itoa(x.Waived), strconv.Itoa(x.Ending), stamp(&x.CreatedAt), stamp(x.ClosedAt),
 		})
 	}
 	return rows
@@ -117,14 +128,16 @@ func (c *cli) cascadeShow() *cobra.Command {
 			if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &d.ShownCascade); err != nil {
 				return err
 			}
-			if d.Items, err = all[api.ShownItem](cmd.Context(), cl, tenantPath(of)+"/credentials", url.Values{"cascade": {args[0]}, "limit": {"500"}}, 0); err != nil {
+			if d.Items, err = all[api.ShownItem](cmd.Context(), cl, tenantPath(of)+"/credentials",
+				url.Values{"cascade": {args[0]}, "limit": {"500"}}, 0); err != nil {
 				return err
 			}
 			if d.Acts, err = all[cascade.Done](cmd.Context(), cl, path+"/acts", url.Values{}, 0); err != nil {
 				return err
 			}
 			if c.output == "json" {
-				if d.Evidence, err = all[evidence.Record](cmd.Context(), cl, path+"/evidence", url.Values{"limit": {"500"}}, 0); err != nil {
+				if d.Evidence, err = all[evidence.Record](cmd.Context(), cl, path+"/evidence",
+					url.Values{"limit": {"500"}}, 0); err != nil {
 					return err
 				}
 				return c.print(d, nil, nil)
@@ -150,7 +163,8 @@ func (c *cli) printDetails(d details) error {
 		if w.Connector == "" {
 			kind = "(the workflow)"
 		}
-		waiting = append(waiting, []string{cmp.Or(w.Connector, "-"), kind, itoa(w.Attempts), w.Answer, stamp(w.NextTry), stamp(w.Deadline)})
+		waiting = append(waiting,
+			[]string{cmp.Or(w.Connector, "-"), kind, itoa(w.Attempts), w.Answer, stamp(w.NextTry), stamp(w.Deadline)})
 	}
 	for _, n := range d.NotAsked {
 		asked = append(asked, []string{n.Connector, n.Reason})
@@ -184,14 +198,16 @@ func (c *cli) printDetails(d details) error {
 func (c *cli) cascadeCancel() *cobra.Command {
 	var of, reason string
 	cmd := &cobra.Command{
-		Use: "cancel ID", Short: "Cancel a running cascade; credentials that it has not ended stay alive", Args: cobra.ExactArgs(1),
+		Use: "cancel ID", Short: "Cancel a running cascade; credentials that it has not ended stay alive",
+		Args:    cobra.ExactArgs(1),
 		Example: `  leaver cascade cancel 019… --tenant acme --reason "the wrong person; INC-19"`,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if reason == "" {
 				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
 			var cascade api.ShownCascade
-			err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/cancel", map[string]string{"reason": reason}, &cascade)
+			err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/cancel",
+				map[string]string{"reason": reason}, &cascade)
 			if err != nil {
 				return err
 			}
@@ -209,7 +225,8 @@ func (c *cli) cascadeWait() *cobra.Command {
 	var of string
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use: "wait ID", Short: "Wait until a cascade closes; exit code 0: completed, 5: survivors, 6: still running", Args: cobra.ExactArgs(1),
+		Use: "wait ID", Short: "Wait until a cascade closes; exit code 0: completed, 5: survivors, 6: still running",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := c.client()
 			if err != nil {
@@ -251,7 +268,8 @@ func exitOf(cascade api.ShownCascade, tenant string) error {
 	case "completed":
 		return nil
 	case "cancelled":
-		return coded(exitSurvivors, "the cascade was cancelled and %d credentials were not ended; run %s to end them", cascade.Survivors, rerun)
+		return coded(exitSurvivors, "the cascade was cancelled and %d credentials were not ended; run %s to end them",
+			cascade.Survivors, rerun)
 	case "failed":
 		switch {
 		case cascade.Survivors == 0 && len(cascade.NotAsked) > 0:
@@ -259,9 +277,11 @@ func exitOf(cascade api.ShownCascade, tenant string) error {
 			return coded(exitSurvivors, "connector %s failed to list the principal's credentials: %s; once it responds, run %s",
 				first.Connector, first.Reason, rerun)
 		case cascade.Survivors == 0:
-			return coded(exitSurvivors, "the cascade was interrupted: check the workflow %s in Temporal, then run %s", cascade.WorkflowID, rerun)
+			return coded(exitSurvivors, "the cascade was interrupted: check the workflow %s in Temporal, then run %s",
+				cascade.WorkflowID, rerun)
 		}
-		return coded(exitSurvivors, "%d credentials survived: run %s, fix the reported errors, then run %s", cascade.Survivors, show, rerun)
+		return coded(exitSurvivors, "%d credentials survived: run %s, fix the reported errors, then run %s",
+			cascade.Survivors, show, rerun)
 	}
 	return coded(exitRunning, "the cascade is still %s: run %s to see what it waits for", cascade.Outcome, show)
 }

@@ -44,9 +44,12 @@ func (c *cli) client() (*client, error) {
 		token = string(raw)
 	}
 	if token = strings.TrimSpace(token); token == "" {
-		return nil, coded(exitAuth, "no operator token: set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
+		return nil, coded(exitAuth,
+			"no operator token: set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
 	}
-	return &client{base: strings.TrimSuffix(base, "/") + api.BasePath, token: token, http: &http.Client{Timeout: clientTimeout}}, nil
+	return &client{
+		base: strings.TrimSuffix(base, "/") + api.BasePath, token: token, http: &http.Client{Timeout: clientTimeout},
+	}, nil
 }
 
 // page is a page of a list response.

@@ -9,9 +9,10 @@ import (
 func (c *cli) configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Check the configuration"}
 	cmd.AddCommand(&cobra.Command{
-		Use: "check", Short: "Check the file, the variables, the key set, the connectors, PostgreSQL and Temporal", Args: cobra.NoArgs,
-		Long: "Check reads the configuration as serve and worker do, connects to PostgreSQL and Temporal, and changes nothing.\n" +
-			"It prints one line for each part, and exits with code 1 if a check fails.",
+		Use: "check", Short: "Check the file, the variables, the key set, the connectors, PostgreSQL and Temporal",
+		Args: cobra.NoArgs,
+		Long: "Check reads the configuration as serve and worker do, connects to PostgreSQL and Temporal, " +
+			"and changes nothing.\nIt prints one line for each part, and exits with code 1 if a check fails.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, log, err := c.loadWithLog()
 			if err != nil {

@@ -28,7 +28,9 @@ func (c *cli) holdCommand() *cobra.Command {
 				if b.ApprovedAt != nil {
 					released, by, why = stamp(b.ApprovedAt), *b.ApprovedBy, *b.Reason
 				}
-				rows = append(rows, []string{b.ID.String(), stamp(&b.HeldAt), strconv.Itoa(b.Leavers), strconv.Itoa(b.HeldCascades), released, by, why})
+				rows = append(rows, []string{
+					b.ID.String(), stamp(&b.HeldAt), strconv.Itoa(b.Leavers), strconv.Itoa(b.HeldCascades), released, by, why,
+				})
 			}
 			return c.print(holds, []string{"ID", "HELD", "LEAVERS", "HELD CASCADES", "APPROVED", "BY", "REASON"}, rows)
 		}),
@@ -45,7 +47,8 @@ func (c *cli) holdCommand() *cobra.Command {
 				Signalled int    `json:"signalled"`
 				Pending   int    `json:"pending"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/holds/approve"), map[string]string{"reason": reason}, &answer); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/holds/approve"), map[string]string{"reason": reason},
+				&answer); err != nil {
 				return err
 			}
 			return c.print(answer, []string{"HOLD", "NOTIFIED CASCADES", "PENDING CASCADES"},
@@ -79,7 +82,8 @@ func (c *cli) connectorCommand() *cobra.Command {
 				if f.Paused != nil {
 					state = "paused since " + stamp(&f.Paused.Since) + ": " + f.Paused.Reason
 				}
-				rows = append(rows, []string{f.Name, f.Type, strings.Join(f.Tenants, ","), rate, strings.Join(f.Capabilities, ","), state})
+				rows = append(rows,
+					[]string{f.Name, f.Type, strings.Join(f.Tenants, ","), rate, strings.Join(f.Capabilities, ","), state})
 			}
 			return c.print(found, []string{"NAME", "TYPE", "TENANTS", "RATE", "CAN", "STATE"}, rows)
 		}),
@@ -98,7 +102,8 @@ func (c *cli) connectorChange(verb, short string) *cobra.Command {
 			if reason == "" {
 				return coded(exitUsage, "--reason is required; it is recorded in the audit log")
 			}
-			return cl.do(cmd.Context(), http.MethodPost, "/connectors/"+url.PathEscape(args[0])+"/"+verb, map[string]string{"reason": reason}, nil)
+			return cl.do(cmd.Context(), http.MethodPost, "/connectors/"+url.PathEscape(args[0])+"/"+verb,
+				map[string]string{"reason": reason}, nil)
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")

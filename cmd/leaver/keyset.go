@@ -16,7 +16,8 @@ const keysetMode fs.FileMode = 0o600
 func (c *cli) keysetCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use: "keyset", Short: "Create a key set that seals secrets and Temporal payloads; protect it like a root password", Args: cobra.NoArgs,
+		Use: "keyset", Short: "Create a key set that seals secrets and Temporal payloads; protect it like a root password",
+		Args:    cobra.NoArgs,
 		Example: "  leaver keyset --out keyset.json",
 		RunE: func(*cobra.Command, []string) error {
 			keyset, err := seal.GenerateKeyset()
@@ -36,7 +37,9 @@ func (c *cli) keysetCommand() *cobra.Command {
 func (c *cli) keysetRotate() *cobra.Command {
 	var add, promote bool
 	cmd := &cobra.Command{
-		Use: "rotate FILE", Short: "Rotate a key set: --add a key, restart all processes with it, then --promote it and restart them again", Args: cobra.ExactArgs(1),
+		Use:   "rotate FILE",
+		Short: "Rotate a key set: --add a key, restart all processes with it, then --promote it and restart them again",
+		Args:  cobra.ExactArgs(1),
 		Example: `  leaver keyset rotate keyset.json --add       # then restart every process
   leaver keyset rotate keyset.json --promote   # then restart every process`,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -58,7 +61,8 @@ func (c *cli) keysetRotate() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&add, "add", false, "add a key that is used only to open existing data")
-	cmd.Flags().BoolVar(&promote, "promote", false, "make the newest key the primary key, which seals new data; older keys still open existing data")
+	cmd.Flags().BoolVar(&promote, "promote", false,
+		"make the newest key the primary key, which seals new data; older keys still open existing data")
 	return cmd
 }
 

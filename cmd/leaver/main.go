@@ -96,7 +96,8 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded(exitUsage, "%w", err) })
 	f := root.PersistentFlags()
 	f.StringVar(&c.configFile, "config", "", "configuration file (default: leaver.yaml, if it exists)")
-	f.StringVarP(&c.output, "output", "o", "", "output format: json or table (default: table on a terminal, tab-separated rows in a pipe)")
+	f.StringVarP(&c.output, "output", "o", "",
+		"output format: json or table (default: table on a terminal, tab-separated rows in a pipe)")
 	f.StringVar(&c.url, "url", "", "URL of the API, for operator commands (default: LEAVER_URL, or http://127.0.0.1:8080)")
 	f.StringVar(&c.tokenFile, "token-file", "", "file with the operator token (default: the variable LEAVER_TOKEN)")
 	root.AddCommand(
@@ -147,7 +148,8 @@ func (c *cli) logger(cfg *config.Config) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
 		return nil, coded(exitUsage, "log.level must be debug, info, warn or error, got %q", cfg.Log.Level)
 	}
-	return slog.New(logging.Limited(slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: level}), troubleInterval)), nil
+	handler := slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: level})
+	return slog.New(logging.Limited(handler, troubleInterval)), nil
 }
 
 // loadWithLog returns the configuration and a logger with its log level.

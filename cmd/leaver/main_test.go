@@ -240,7 +240,18 @@ func TestCascadeRerun_DryRunListsCredentialsAndRunsNothing(t *testing.T) {
 		  {"id":"01a20ac5-5550-735f-82e8-afd06d99cd23","kind":"api_key","connector":"crm","reference":"key-2","state":"verified"}]}`,
 	}, 0)
 	var stdout, stderr bytes.Buffer
-	args := []string{"cascade", "rerun", "--tenant", "acme", "--failed", "--since", "24h", "--connector", "crm", "--dry-run"}
+	args := []string{
+		"cascade",
+		"rerun",
+		"--tenant",
+		"acme",
+		"--failed",
+		"--since",
+		"24h",
+		"--connector",
+		"crm",
+		"--dry-run",
+	}
 	if got := run(t.Context(), args, &stdout, &stderr); got != exitOK {
 		t.Fatalf("exit code %d: %s", got, &stderr)
 	}

@@ -19,9 +19,12 @@ import (
 )
 
 func (c *cli) mappingCommand() *cobra.Command {
-	group := &cobra.Command{Use: "mapping", Short: "Manage the rules that map groups and claims to teams, roles and scopes"}
+	group := &cobra.Command{
+		Use: "mapping", Short: "Manage the rules that map groups and claims to teams, roles and scopes",
+	}
 	path := ofTenant(group)
-	group.AddCommand(c.mappingShow(path), c.mappingTest(path), c.mappingDiff(path), c.mappingApply(path), c.mappingHistory(path), c.mappingRollback(path))
+	group.AddCommand(c.mappingShow(path), c.mappingTest(path), c.mappingDiff(path), c.mappingApply(path),
+		c.mappingHistory(path), c.mappingRollback(path))
 	return group
 }
 
@@ -49,7 +52,8 @@ func (c *cli) mappingShow(path func(string) string) *cobra.Command {
 			if c.output == "json" {
 				return c.print(v, nil, nil)
 			}
-			_, _ = fmt.Fprintf(c.stderr, "version %d, applied %s by %s: %s\n", v.Version, v.CreatedAt.Format(time.RFC3339), v.Actor, v.Reason)
+			_, _ = fmt.Fprintf(c.stderr, "version %d, applied %s by %s: %s\n",
+				v.Version, v.CreatedAt.Format(time.RFC3339), v.Actor, v.Reason)
 			_, err := fmt.Fprint(c.stdout, v.Document)
 			return err
 		}),
@@ -117,7 +121,9 @@ func because(s mapping.Source) string {
 	return strings.Join(parts, " and ")
 }
 
-func (c *cli) difference(cmd *cobra.Command, cl *client, path func(string) string, document string) (entitlement.Difference, error) {
+func (c *cli) difference(
+	cmd *cobra.Command, cl *client, path func(string) string, document string,
+) (entitlement.Difference, error) {
 	var d entitlement.Difference
 	err := cl.do(cmd.Context(), http.MethodPost, path("/mapping/diff"), map[string]string{"document": document}, &d)
 	return d, err
@@ -153,7 +159,8 @@ func (c *cli) printDifference(d entitlement.Difference) error {
 	if c.output == "json" {
 		return c.print(d, nil, nil)
 	}
-	_, _ = fmt.Fprintf(c.stderr, "compared with version %d: %d principals would change; %d credentials and scheduled runs would be ended\n", d.Base, d.Principals, d.Ends)
+	_, _ = fmt.Fprintf(c.stderr, "compared with version %d: %d principals would change; "+
+		"%d credentials and scheduled runs would be ended\n", d.Base, d.Principals, d.Ends)
 	var rows [][]string
 	for _, name := range slices.Sorted(maps.Keys(d.Gained)) {
 		rows = append(rows, []string{"+", name, itoa(d.Gained[name]) + " gain it"})
@@ -199,13 +206,15 @@ func (c *cli) mappingApply(path func(string) string) *cobra.Command {
 			if err := cl.do(cmd.Context(), http.MethodPut, path("/mapping"), body, &v); err != nil {
 				return err
 			}
-			_, _ = fmt.Fprintln(c.stderr, "applied; entitlements are being re-evaluated (access decisions already use the new rules)")
+			_, _ = fmt.Fprintln(c.stderr,
+				"applied; entitlements are being re-evaluated (access decisions already use the new rules)")
 			return c.printVersions(v, v)
 		}),
 	}
 	fileFlag(apply, &file)
 	reasonFlag(apply, &reason)
-	apply.Flags().IntVar(&base, "base", -1, "fail unless this version is in force, such as the version that `mapping diff` compared with")
+	apply.Flags().IntVar(&base, "base", -1,
+		"fail unless this version is in force, such as the version that `mapping diff` compared with")
 	return apply
 }
 
@@ -239,10 +248,12 @@ func (c *cli) mappingRollback(path func(string) string) *cobra.Command {
 	var to int
 	var reason string
 	rollback := &cobra.Command{
-		Use: "rollback --to VERSION --reason WHY", Short: "Apply an earlier version of the rules again, as a new version", Args: cobra.NoArgs,
+		Use: "rollback --to VERSION --reason WHY", Short: "Apply an earlier version of the rules again, as a new version",
+		Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			var v entitlement.Version
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/mapping/rollback"), map[string]any{"version": to, "reason": reason}, &v); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/mapping/rollback"),
+				map[string]any{"version": to, "reason": reason}, &v); err != nil {
 				return err
 			}
 			return c.printVersions(v, v)
@@ -257,7 +268,8 @@ func (c *cli) mappingRollback(path func(string) string) *cobra.Command {
 // principalShow returns the command that shows a principal, and which rules grant its entitlements.
 func (c *cli) principalShow(path func(string) string) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NAME|ID", Short: "Show a principal: entitlements and groups, agents, credentials, cascades", Args: cobra.ExactArgs(1),
+		Use: "show NAME|ID", Short: "Show a principal: entitlements and groups, agents, credentials, cascades",
+		Args: cobra.ExactArgs(1),
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			id, err := principalID(cmd, cl, path, args[0])
 			if err != nil {
@@ -275,7 +287,8 @@ func (c *cli) principalShow(path func(string) string) *cobra.Command {
 				status = "RESTRICTED"
 			}
 			if x := shown.Restriction; x != nil {
-				status = fmt.Sprintf("RESTRICTED since %s (%s); %d survivors; workflow %s", x.Since.Format(time.RFC3339), x.Cause, x.Survivors, cmp.Or(x.WorkflowID, "-"))
+				status = fmt.Sprintf("RESTRICTED since %s (%s); %d survivors; workflow %s",
+					x.Since.Format(time.RFC3339), x.Cause, x.Survivors, cmp.Or(x.WorkflowID, "-"))
 			}
 			if shown.Stale {
 				status += "; entitlements are being re-evaluated after a change"

@@ -39,7 +39,8 @@ func (c *cli) principalCommand() *cobra.Command {
 				Cascade  string `json:"cascadeId"`
 				Workflow string `json:"workflowId"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/principals/"+id+"/end"), map[string]string{"reason": reason}, &started); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/principals/"+id+"/end"), map[string]string{"reason": reason},
+				&started); err != nil {
 				return err
 			}
 			if !wait {
@@ -55,7 +56,8 @@ func (c *cli) principalCommand() *cobra.Command {
 			return exitOf(cascade, cmd.Flag("tenant").Value.String())
 		}),
 	}
-	end.Flags().BoolVar(&dryRun, "dry-run", false, "print the credentials that would be ended, in order, the agents orphaned, and what cannot be verified; end nothing")
+	end.Flags().BoolVar(&dryRun, "dry-run", false,
+		"print the credentials that would be ended, in order, the agents orphaned, and what cannot be verified; end nothing")
 	end.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	end.Flags().BoolVar(&wait, "wait", false, "wait until the cascade closes")
 	end.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
@@ -100,8 +102,10 @@ func (c *cli) principalRestore(path func(string) string) *cobra.Command {
 			return c.print(restored, []string{"EVENT", "WORKFLOW"}, [][]string{{restored.Event, restored.Workflow}})
 		}),
 	}
-	restore.Flags().BoolVar(&dryRun, "dry-run", false, "print the entitlements that would be restored and the cascades that would continue; restore nothing")
-	restore.Flags().BoolVar(&cancel, "cancel", false, "also cancel the principal's running cascades; credentials that they have not ended stay alive")
+	restore.Flags().BoolVar(&dryRun, "dry-run", false,
+		"print the entitlements that would be restored and the cascades that would continue; restore nothing")
+	restore.Flags().BoolVar(&cancel, "cancel", false,
+		"also cancel the principal's running cascades; credentials that they have not ended stay alive")
 	restore.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	return restore
 }
@@ -111,7 +115,8 @@ func (c *cli) restorationOf(cmd *cobra.Command, cl *client, path string) error {
 	if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &plan); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(c.stderr, "credentials are not restored, and agents that were suspended with their owner stay suspended: restore each")
+	_, _ = fmt.Fprintln(c.stderr,
+		"credentials are not restored, and agents that were suspended with their owner stay suspended: restore each")
 	var rows [][]string
 	for _, name := range plan.Entitlements {
 		rows = append(rows, []string{"entitlement", name, "restored"})
@@ -124,7 +129,9 @@ func (c *cli) restorationOf(cmd *cobra.Command, cl *client, path string) error {
 
 // toChange returns the id of the principal that a command changes. It returns a usage error if
 // the reason is missing, unless dryRun is set.
-func toChange(cmd *cobra.Command, cl *client, path func(string) string, name, reason string, dryRun bool) (string, error) {
+func toChange(
+	cmd *cobra.Command, cl *client, path func(string) string, name, reason string, dryRun bool,
+) (string, error) {
 	if reason == "" && !dryRun {
 		return "", coded(exitUsage, "--reason is required unless --dry-run is given; it is recorded in the audit log")
 	}
@@ -159,7 +166,8 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		return c.print(plan, nil, nil)
 	}
 	if plan.Principal.Restricted {
-		_, _ = fmt.Fprintf(c.stderr, "%s is already restricted; the plan is that of a re-run\n", escaped(plan.Principal.Name, ""))
+		_, _ = fmt.Fprintf(c.stderr, "%s is already restricted; the plan is that of a re-run\n",
+			escaped(plan.Principal.Name, ""))
 	}
 	var rows [][]string
 	for n, i := range plan.Items {
@@ -172,7 +180,8 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 		}
 		rows = append(rows, []string{itoa(n + 1), string(i.Verb), string(i.Kind), i.Connector, i.Reference, goesOn, verified})
 	}
-	if err := c.print(nil, []string{"#", "VERB", "KIND", "CONNECTOR", "REFERENCE", "OTHER HOLDERS", "VERIFIABLE"}, rows); err != nil {
+	if err := c.print(nil, []string{"#", "VERB", "KIND", "CONNECTOR", "REFERENCE", "OTHER HOLDERS", "VERIFIABLE"},
+		rows); err != nil {
 		return err
 	}
 	if plan.More {
@@ -206,7 +215,8 @@ func (c *cli) planUnmanaged(plan api.Plan) error {
 		asked = append(asked, []string{n.Connector, n.Reason})
 	}
 	if len(unmanaged) > 0 {
-		if err := c.print(nil, []string{"UNMANAGED CREDENTIAL (NOT ENDED)", "CONNECTOR", "REFERENCE", "LABELLED"}, unmanaged); err != nil {
+		if err := c.print(nil, []string{"UNMANAGED CREDENTIAL (NOT ENDED)", "CONNECTOR", "REFERENCE", "LABELLED"},
+			unmanaged); err != nil {
 			return err
 		}
 	}

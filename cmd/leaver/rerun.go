@@ -40,7 +40,8 @@ func (c *cli) cascadeRerun() *cobra.Command {
 	f.BoolVar(&r.failed, "failed", false, "run all failed cascades again, instead of IDs")
 	f.DurationVar(&r.since, "since", 0, "with --failed: only cascades created within this duration, e.g. 24h")
 	f.StringVar(&r.connector, "connector", "", "with --failed: only cascades with a survivor at this connector")
-	f.BoolVar(&r.dryRun, "dry-run", false, "list the cascades that would run and the credentials that each would end; run none")
+	f.BoolVar(&r.dryRun, "dry-run", false,
+		"list the cascades that would run and the credentials that each would end; run none")
 	f.BoolVar(&r.wait, "wait", false, "wait until the cascades close")
 	f.DurationVar(&r.timeout, "timeout", 10*time.Minute, "how long to wait for each cascade")
 	return cmd
@@ -136,14 +137,17 @@ func (c *cli) wouldRerun(cmd *cobra.Command, cl *client, r rerun, ids []string) 
 	var rows [][]string
 	for _, id := range ids {
 		var one cascade.Cascade
-		if err := cl.do(cmd.Context(), http.MethodGet, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), nil, &one); err != nil {
+		if err := cl.do(cmd.Context(), http.MethodGet, tenantPath(r.of)+"/cascades/"+url.PathEscape(id), nil,
+			&one); err != nil {
 			return err
 		}
-		items, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/credentials", url.Values{"principal": {one.Principal.String()}, "limit": {"500"}}, 0)
+		items, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/credentials",
+			url.Values{"principal": {one.Principal.String()}, "limit": {"500"}}, 0)
 		if err != nil {
 			return err
 		}
-		mine, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/credentials", url.Values{"cascade": {id}, "limit": {"500"}}, 0)
+		mine, err := all[credential.Item](cmd.Context(), cl, tenantPath(r.of)+"/credentials",
+			url.Values{"cascade": {id}, "limit": {"500"}}, 0)
 		if err != nil {
 			return err
 		}
@@ -175,7 +179,8 @@ func (c *cli) cascadeRetry() *cobra.Command {
 			var answer struct {
 				Retried int `json:"retried"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/retry", body, &answer); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/retry", body,
+				&answer); err != nil {
 				return err
 			}
 			return c.print(answer, []string{"RETRIED"}, [][]string{{fmt.Sprint(answer.Retried)}})
@@ -199,7 +204,8 @@ func (c *cli) cascadeWaive() *cobra.Command {
 			}
 			var waived credential.Item
 			body := map[string]any{"reason": reason, "itemId": item, "until": time.Now().Add(period).UTC().Truncate(time.Second)}
-			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/waive", body, &waived); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/waive", body,
+				&waived); err != nil {
 				return err
 			}
 			return c.print(waived, itemHeader, itemRows([]api.ShownItem{{Item: waived}}))

@@ -39,7 +39,8 @@ func (c *cli) serveCommand() *cobra.Command {
 
 func (c *cli) workerCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "worker", Short: "Run the worker, which executes the workflows and the connectors' activities", Args: cobra.NoArgs,
+		Use: "worker", Short: "Run the worker, which executes the workflows and the connectors' activities",
+		Args: cobra.NoArgs,
 		RunE: c.withApp(func(ctx context.Context, _ *config.Config, a *app.App) error { return a.Work(ctx) }),
 	}
 }
@@ -122,9 +123,11 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&list, "list", false, "list the tokens of the class in --class instead of issuing one")
-	cmd.Flags().StringVar(&revoke, "revoke", "", "revoke the token with this id, of the class in --class, instead of issuing one")
+	cmd.Flags().StringVar(&revoke, "revoke", "",
+		"revoke the token with this id, of the class in --class, instead of issuing one")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is valid; 0 means that it does not expire")
-	cmd.Flags().StringVar(&class, "class", class, "class of the token: operator, or approver, which may only release and loosen deactivation thresholds")
+	cmd.Flags().StringVar(&class, "class", class,
+		"class of the token: operator, or approver, which may only release and loosen deactivation thresholds")
 	return cmd
 }
 

@@ -22,7 +22,8 @@ func (c *cli) scimCommand() *cobra.Command {
 	var token string
 	var sets []string
 	test := &cobra.Command{
-		Use: "test URL", Short: "Test any SCIM 2.0 provider with requests as of Okta, Entra and the RFCs", Args: cobra.ExactArgs(1),
+		Use: "test URL", Short: "Test any SCIM 2.0 provider with requests as of Okta, Entra and the RFCs",
+		Args: cobra.ExactArgs(1),
 		Long: "Test a SCIM 2.0 service provider at its base URL. The test creates users and groups, and deletes them.\n" +
 			"The provider treats it as any other client: leaver starts workflows for its changes, so use a separate tenant.\n" +
 			"Exit code 0: every check passed or does not apply; 1: a check failed, or the provider does not respond;\n" +
@@ -32,15 +33,19 @@ func (c *cli) scimCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			target := conformance.Target{URL: args[0], Token: cmp.Or(token, os.Getenv("LEAVER_SCIM_TOKEN")), Client: &http.Client{Timeout: probeTimeout}}
+			target := conformance.Target{
+				URL: args[0], Token: cmp.Or(token, os.Getenv("LEAVER_SCIM_TOKEN")), Client: &http.Client{Timeout: probeTimeout},
+			}
 			if target.Token == "" {
 				return coded(exitUsage, "no SCIM token: set LEAVER_SCIM_TOKEN or --token")
 			}
 			return c.probe(cmd, target, wanted)
 		},
 	}
-	test.Flags().StringVar(&token, "token", "", "the provider's bearer token (prefer LEAVER_SCIM_TOKEN, which process lists do not show)")
-	test.Flags().StringSliceVar(&sets, "set", []string{"rfc", "okta", "entra"}, "sets of checks to run: one or more of rfc, okta and entra")
+	test.Flags().StringVar(&token, "token", "",
+		"the provider's bearer token (prefer LEAVER_SCIM_TOKEN, which process lists do not show)")
+	test.Flags().StringSliceVar(&sets, "set", []string{"rfc", "okta", "entra"},
+		"sets of checks to run: one or more of rfc, okta and entra")
 	group.AddCommand(test)
 	return group
 }
@@ -83,8 +88,10 @@ func (c *cli) probe(cmd *cobra.Command, target conformance.Target, sets []confor
 		return err
 	}
 	if n := counts[conformance.Failed]; n > 0 {
-		return coded(exitError, "%d of %d checks failed (%d passed, %d do not apply)", n, len(results), counts[conformance.Passed], counts[conformance.Skipped])
+		return coded(exitError, "%d of %d checks failed (%d passed, %d do not apply)",
+			n, len(results), counts[conformance.Passed], counts[conformance.Skipped])
 	}
-	_, _ = fmt.Fprintf(c.stderr, "%d checks passed, %d do not apply\n", counts[conformance.Passed], counts[conformance.Skipped])
+	_, _ = fmt.Fprintf(c.stderr, "%d checks passed, %d do not apply\n",
+		counts[conformance.Passed], counts[conformance.Skipped])
 	return nil
 }

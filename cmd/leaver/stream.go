@@ -11,7 +11,9 @@ import (
 )
 
 func (c *cli) streamCommand() *cobra.Command {
-	group := &cobra.Command{Use: "stream", Short: "List and assign streams of security events; receivers manage them through the API"}
+	group := &cobra.Command{
+		Use: "stream", Short: "List and assign streams of security events; receivers manage them through the API",
+	}
 	path := ofTenant(group)
 	group.AddCommand(&cobra.Command{
 		Use: "list", Short: "List streams with their pending events and the receivers' last errors", Args: cobra.NoArgs,
@@ -26,17 +28,24 @@ func (c *cli) streamCommand() *cobra.Command {
 				if s.Oldest != nil {
 					oldest = time.Since(*s.Oldest).Round(time.Second).String()
 				}
-				rows = append(rows, []string{s.ID.String(), s.Method, s.Endpoint, string(s.Status), itoa(s.Waiting), oldest, itoa(s.Refused), itoa(s.Expired), s.LastError})
+				rows = append(rows, []string{
+					s.ID.String(), s.Method, s.Endpoint, string(s.Status), itoa(s.Waiting), oldest, itoa(s.Refused), itoa(s.Expired),
+					s.LastError,
+				})
 			}
-			return c.print(streams, []string{"ID", "METHOD", "ENDPOINT", "STATUS", "WAITING", "OLDEST", "REFUSED", "EXPIRED", "LAST ERROR"}, rows)
+			return c.print(streams,
+				[]string{"ID", "METHOD", "ENDPOINT", "STATUS", "WAITING", "OLDEST", "REFUSED", "EXPIRED", "LAST ERROR"}, rows)
 		}),
 	})
 	var token string
 	assign := &cobra.Command{
-		Use: "assign ID", Short: "Assign a stream to another token of class receiver, for example to replace a revoked token", Args: cobra.ExactArgs(1),
-		Example: "  leaver stream assign 019… --tenant acme --token 019…   # IDs from `leaver stream list` and `leaver token list`",
+		Use: "assign ID", Short: "Assign a stream to another token of class receiver, for example to replace a revoked token",
+		Args: cobra.ExactArgs(1),
+		Example: "  leaver stream assign 019… --tenant acme --token 019…   " +
+			"# IDs from `leaver stream list` and `leaver token list`",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
-			return cl.do(cmd.Context(), http.MethodPost, path("/streams/"+url.PathEscape(args[0])+"/assign"), map[string]string{"tokenId": token}, nil)
+			return cl.do(cmd.Context(), http.MethodPost, path("/streams/"+url.PathEscape(args[0])+"/assign"),
+				map[string]string{"tokenId": token}, nil)
 		}),
 	}
 	assign.Flags().StringVar(&token, "token", "", "the id of the token of class receiver to assign the stream to")

@@ -36,10 +36,13 @@ func (c *cli) issuerCommand() *cobra.Command {
 	var uses []string
 	add := &cobra.Command{
 		Use: "add ISSUER", Short: "Trust an issuer's JWTs", Args: cobra.ExactArgs(1),
-		Example: "  leaver issuer add https://id.example.com --tenant acme --audience leaver --jwks-url https://id.example.com/keys --subject provisioner",
+		Example: "  leaver issuer add https://id.example.com --tenant acme --audience leaver " +
+			"--jwks-url https://id.example.com/keys --subject provisioner",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var added auth.Issuer
-			request := map[string]any{"issuer": args[0], "audience": body.Audience, "jwksUrl": body.JWKSURL, "subjects": body.Subjects, "uses": uses}
+			request := map[string]any{
+				"issuer": args[0], "audience": body.Audience, "jwksUrl": body.JWKSURL, "subjects": body.Subjects, "uses": uses,
+			}
 			if err := cl.do(cmd.Context(), http.MethodPost, path("/issuers"), request, &added); err != nil {
 				return err
 			}
@@ -75,7 +78,9 @@ func (c *cli) issuerCommand() *cobra.Command {
 func (c *cli) printIssuers(body any, issuers ...auth.Issuer) error {
 	var rows [][]string
 	for _, i := range issuers {
-		rows = append(rows, []string{i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any"), joined(i.Uses)})
+		rows = append(rows, []string{
+			i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any"), joined(i.Uses),
+		})
 	}
 	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS", "FOR"}, rows)
 }
@@ -93,7 +98,8 @@ func (c *cli) schemaCommand() *cobra.Command {
 	path := ofTenant(group)
 	var resourceType string
 	apply := &cobra.Command{
-		Use: "apply FILE", Short: "Create a custom schema (RFC 7643 section 7, JSON), or add attributes to it", Args: cobra.ExactArgs(1),
+		Use: "apply FILE", Short: "Create a custom schema (RFC 7643 section 7, JSON), or add attributes to it",
+		Args:    cobra.ExactArgs(1),
 		Example: "  leaver schema apply claims.json --tenant acme --resource-type User",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			raw, err := os.ReadFile(args[0])
@@ -108,7 +114,8 @@ func (c *cli) schemaCommand() *cobra.Command {
 			}
 			var declared tenant.Schema
 			request := map[string]any{"resourceType": resourceType, "schema": json.RawMessage(raw)}
-			if err := cl.do(cmd.Context(), http.MethodPut, path("/schemas/"+url.PathEscape(schema.ID)), request, &declared); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPut, path("/schemas/"+url.PathEscape(schema.ID)), request,
+				&declared); err != nil {
 				return err
 			}
 			return c.printSchemas(declared, declared)
@@ -165,12 +172,16 @@ func (c *cli) changeCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, ch := range changes {
-				rows = append(rows, []string{stamp(&ch.At), ch.Type, ch.Resource.String(), strconv.FormatInt(ch.Version, 10), string(ch.Trigger), strings.Join(ch.Changed, ","), strings.Join(ch.Ignored, "; "), ch.Actor})
+				rows = append(rows, []string{
+					stamp(&ch.At), ch.Type, ch.Resource.String(), strconv.FormatInt(ch.Version, 10), ch.Trigger,
+					strings.Join(ch.Changed, ","), strings.Join(ch.Ignored, "; "), ch.Actor,
+				})
 			}
 			return c.print(changes, []string{"AT", "TYPE", "RESOURCE", "VERSION", "BY", "CHANGED", "IGNORED", "ACTOR"}, rows)
 		}),
 	}
-	list.Flags().StringVar(&resource, "resource", "", "list only changes of this resource: a SCIM id, or the name of a user or agent")
+	list.Flags().StringVar(&resource, "resource", "",
+		"list only changes of this resource: a SCIM id, or the name of a user or agent")
 	list.Flags().IntVar(&limit, "limit", 100, "maximum number of changes to list; 0 lists all")
 	group.AddCommand(list)
 	return group

@@ -24,7 +24,8 @@ func (c *cli) tenantCommand() *cobra.Command {
 				return err
 			}
 			var t tenant.Tenant
-			if err := cl.do(cmd.Context(), http.MethodPost, "/tenants", map[string]string{"name": args[0], "profile": profile}, &t); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, "/tenants", map[string]string{"name": args[0], "profile": profile},
+				&t); err != nil {
 				return err
 			}
 			return c.printTenants(t, t)
@@ -67,8 +68,10 @@ func (c *cli) tenantSet() *cobra.Command {
 				name  string
 				value any
 			}{
-				"profile": {"profile", profile}, "public-discovery": {"publicDiscovery", public}, "requests-per-second": {"requestsPerSecond", perSecond},
-				"threshold-leavers": {"thresholdLeavers", leavers}, "threshold-share": {"thresholdShare", share}, "threshold-window": {"thresholdWindowSeconds", int(window.Seconds())}, "orphans": {"orphans", orphans},
+				"profile": {"profile", profile}, "public-discovery": {"publicDiscovery", public},
+				"requests-per-second": {"requestsPerSecond", perSecond}, "threshold-leavers": {"thresholdLeavers", leavers},
+				"threshold-share": {"thresholdShare", share}, "orphans": {"orphans", orphans},
+				"threshold-window": {"thresholdWindowSeconds", int(window.Seconds())},
 			} {
 				if cmd.Flags().Changed(flag) {
 					body[setting.name] = setting.value
@@ -85,12 +88,18 @@ func (c *cli) tenantSet() *cobra.Command {
 		}),
 	}
 	set.Flags().StringVar(&profile, "profile", "", "dialect of the tenant's IdP: default, entra, okta or strict")
-	set.Flags().BoolVar(&public, "public-discovery", false, "allow unauthenticated reads of the discovery endpoints below /t/NAME/scim/v2; =false requires a token")
-	set.Flags().IntVar(&perSecond, "requests-per-second", 0, "maximum SCIM requests per second, in each process; 0 uses the installation's setting")
-	set.Flags().IntVar(&leavers, "threshold-leavers", 0, "hold irreversible steps for approval if more than this many users leave in the window; 0 disables it")
-	set.Flags().Float64Var(&share, "threshold-share", 0, "hold irreversible steps for approval if more than this share of the users leaves, e.g. 0.1; 0 disables it")
-	set.Flags().DurationVar(&window, "threshold-window", time.Hour, "time window of --threshold-leavers and --threshold-share, 1m to 168h")
-	set.Flags().StringVar(&orphans, "orphans", "", "policy for agents that lose their last owner: suspend, or manager (transfer them to the owner's manager)")
+	set.Flags().BoolVar(&public, "public-discovery", false,
+		"allow unauthenticated reads of the discovery endpoints below /t/NAME/scim/v2; =false requires a token")
+	set.Flags().IntVar(&perSecond, "requests-per-second", 0,
+		"maximum SCIM requests per second, in each process; 0 uses the installation's setting")
+	set.Flags().IntVar(&leavers, "threshold-leavers", 0,
+		"hold irreversible steps for approval if more than this many users leave in the window; 0 disables it")
+	set.Flags().Float64Var(&share, "threshold-share", 0,
+		"hold irreversible steps for approval if more than this share of the users leaves, e.g. 0.1; 0 disables it")
+	set.Flags().DurationVar(&window, "threshold-window", time.Hour,
+		"time window of --threshold-leavers and --threshold-share, 1m to 168h")
+	set.Flags().StringVar(&orphans, "orphans", "",
+		"policy for agents that lose their last owner: suspend, or manager (transfer them to the owner's manager)")
 	return set
 }
 
@@ -114,9 +123,11 @@ func (c *cli) printTenants(body any, tenants ...tenant.Tenant) error {
 		if t.ThresholdLeavers != nil || t.ThresholdShare != nil {
 			hold += " in " + (time.Duration(t.ThresholdWindow) * time.Second).String()
 		}
-		rows = append(rows, []string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt), discovery, rate, hold, string(t.Orphans)})
+		rows = append(rows,
+			[]string{t.Name, string(t.Profile), t.ID.String(), stamp(&t.CreatedAt), discovery, rate, hold, string(t.Orphans)})
 	}
-	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED", "DISCOVERY", "REQUESTS/S", "THRESHOLD", "ORPHANS"}, rows)
+	return c.print(body, []string{"NAME", "PROFILE", "ID", "CREATED", "DISCOVERY", "REQUESTS/S", "THRESHOLD", "ORPHANS"},
+		rows)
 }
 
 func (c *cli) tokenCommand() *cobra.Command {
@@ -189,7 +200,8 @@ func tokenRows(tokens ...auth.Token) [][]string {
 	var rows [][]string
 	for _, t := range tokens {
 		rows = append(rows, []string{
-			t.ID.String(), string(t.Class), t.Description, stamp(&t.CreatedAt), stamp(t.ExpiresAt), stamp(t.RevokedAt), stamp(t.LastUsedAt), t.CreatedBy,
+			t.ID.String(), string(t.Class), t.Description, stamp(&t.CreatedAt), stamp(t.ExpiresAt), stamp(t.RevokedAt),
+			stamp(t.LastUsedAt), t.CreatedBy,
 		})
 	}
 	return rows

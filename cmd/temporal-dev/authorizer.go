@@ -15,7 +15,9 @@ type callerAuthorizer struct{}
 
 // Authorize implements authorization.Authorizer. The name is the claim mapper's
 // subject, else the identity that SDK, CLI and UI put into their requests.
-func (callerAuthorizer) Authorize(_ context.Context, claims *authorization.Claims, target *authorization.CallTarget) (authorization.Result, error) {
+func (callerAuthorizer) Authorize(
+	_ context.Context, claims *authorization.Claims, target *authorization.CallTarget,
+) (authorization.Result, error) {
 	result := authorization.Result{Decision: authorization.DecisionAllow}
 	switch {
 	case claims != nil && claims.Subject != "":

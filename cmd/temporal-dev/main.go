@@ -52,11 +52,14 @@ func newStartDevCommand() *cobra.Command {
 	f.IntVarP(&o.Port, "port", "p", 7233, "port of the frontend (gRPC)")
 	f.StringVar(&o.UIIP, "ui-ip", "", "address of the Web UI (default: that of --ip)")
 	f.IntVar(&o.UIPort, "ui-port", 0, "port of the Web UI (default: --port + 1000)")
-	f.StringVar(&o.UICodecEndpoint, "ui-codec-endpoint", "", "URL of the codec server that the Web UI asks to decode payloads")
+	f.StringVar(&o.UICodecEndpoint, "ui-codec-endpoint", "",
+		"URL of the codec server that the Web UI asks to decode payloads")
 	f.BoolVar(&o.Headless, "headless", false, "do not start the Web UI")
 	f.StringVarP(&o.DBFilename, "db-filename", "f", "", "SQLite file (default: in memory)")
-	f.StringArrayVarP(&o.Namespaces, "namespace", "n", nil, "namespace to create; repeatable (\"default\" is always created)")
-	f.StringArrayVar(&o.SearchAttributes, "search-attribute", nil, "custom search attribute KEY=TYPE, in every created namespace; repeatable")
+	f.StringArrayVarP(&o.Namespaces, "namespace", "n", nil,
+		"namespace to create; repeatable (\"default\" is always created)")
+	f.StringArrayVar(&o.SearchAttributes, "search-attribute", nil,
+		"custom search attribute KEY=TYPE, in every created namespace; repeatable")
 	f.StringArrayVar(&o.DynamicConfig, "dynamic-config-value", nil, "dynamic config KEY=JSON; repeatable")
 	f.StringVar(&o.LogLevel, "log-level", "error", "log level: debug, info, warn, error or never")
 	f.StringVar(&o.LogFormat, "log-format", "text", "log format: text or json")

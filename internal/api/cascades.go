@@ -49,7 +49,7 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	if q.Before, err = queryNumber(r, "cursor"); err != nil {
+	if q.Before, err = queryCursor(r); err != nil {
 		s.fail(w, r, err)
 		return
 	}
@@ -87,15 +87,15 @@ func (s *Server) listCascades(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, shown, next)
 }
 
-func queryNumber(r *http.Request, name string) (int64, error) {
-	text := r.URL.Query().Get(name)
+func queryCursor(r *http.Request) (int64, error) {
+	text := r.URL.Query().Get("cursor")
 	if text == "" {
 		return 0, nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
 		return 0, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
-			"%s must be the nextCursor of the previous page, got %q", name, text)}
+			"cursor must be the nextCursor of the previous page, got %q", text)}
 	}
 	return n, nil
 }
@@ -155,7 +155,7 @@ func (s *Server) listEvidence(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	after, err := queryNumber(r, "cursor")
+	after, err := queryCursor(r)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -198,7 +198,9 @@ func (s *Server) readAct(w http.ResponseWriter, r *http.Request) (uuid.UUID, act
 // checkReason trims a reason, and returns an error if it is empty or not valid.
 func checkReason(reason *string) error {
 	if *reason = strings.TrimSpace(*reason); *reason == "" || len(*reason) > maxReference || httpjson.HasControl(*reason) {
-		return httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "reason must be 1 to 512 bytes, no control characters"}
+		return httpjson.Problem{
+			Status: http.StatusUnprocessableEntity, Detail: "reason must be 1 to 512 bytes, no control characters",
+		}
 	}
 	return nil
 }
@@ -272,7 +274,8 @@ func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason st
 		return nil, err
 	}
 	if err := s.Runner.Cancel(ctx, c.WorkflowID); err != nil {
-		s.Log.WarnContext(ctx, "failed to cancel a workflow; its attempts are refused all the same", "workflow_id", c.WorkflowID, "error", err)
+		s.Log.WarnContext(ctx, "failed to cancel a workflow; its attempts are refused all the same",
+			"workflow_id", c.WorkflowID, "error", err)
 	}
 	return c, nil
 }
@@ -349,7 +352,7 @@ func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {
 		size, err = limit(r)
 	}
 	if err == nil {
-		after, err = queryNumber(r, "cursor")
+		after, err = queryCursor(r)
 	}
 	if err == nil {
 		_, err = s.Cascades.Get(r.Context(), tenantOf(r).ID, id)
@@ -372,7 +375,9 @@ func (s *Server) listActs(w http.ResponseWriter, r *http.Request) {
 func (s *Server) failTemporal(w http.ResponseWriter, r *http.Request, err error) {
 	if p := httpjson.ProblemOf(err); p.Status == http.StatusInternalServerError {
 		s.Log.ErrorContext(r.Context(), "failed to send a request to Temporal", "path", r.URL.Path, "error", err)
-		err = httpjson.Problem{Status: http.StatusServiceUnavailable, Detail: "Temporal did not accept the request; try again"}
+		err = httpjson.Problem{
+			Status: http.StatusServiceUnavailable, Detail: "Temporal did not accept the request; try again",
+		}
 	}
 	s.fail(w, r, err)
 }

@@ -240,13 +240,15 @@ func limit(r *http.Request) (int, error) {
 }
 
 func queryID(r *http.Request, name string) (*uuid.UUID, error) {
-	text := r.URL.Query().Get(name)
+	text := r.URL.Query().Get("cursor")
 	if text == "" {
 		return nil, nil //nolint:nilnil // absent is a value here
 	}
 	id, err := uuid.Parse(text)
 	if err != nil {
-		return nil, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("%s must be a UUID, got %q", name, text)}
+		return nil, httpjson.Problem{
+			Status: http.StatusBadRequest, Detail: fmt.Sprintf("%s must be a UUID, got %q", name, text),
+		}
 	}
 	return &id, nil
 }

@@ -101,7 +101,7 @@ func (s *Server) listAdminActs(w http.ResponseWriter, r *http.Request) {
 	limit, err := limit(r)
 	var after int64
 	if err == nil {
-		after, err = queryNumber(r, "cursor")
+		after, err = queryCursor(r)
 	}
 	var acts []audit.Act
 	if err == nil {

@@ -216,7 +216,8 @@ func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	httpjson.Answer(w, http.StatusAccepted, map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
+	httpjson.Answer(w, http.StatusAccepted,
+		map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
 }
 
 // change makes a lifecycle change of a principal and records the operator's reason.
@@ -240,7 +241,9 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 		return lifecycle.Result{}, err
 	}
 	if result.Event == nil { // only of a deactivation: a restoration without effect is an error
-		return lifecycle.Result{}, httpjson.Problem{Status: http.StatusConflict, Detail: "the principal is already restricted"}
+		return lifecycle.Result{}, httpjson.Problem{
+			Status: http.StatusConflict, Detail: "the principal is already restricted",
+		}
 	}
 	return result, s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, verb, why)
 }

@@ -95,7 +95,8 @@ func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error
 		ending, err = s.Cascades.Principals(ctx, of, shown.ID)
 	}
 	if err == nil {
-		shown.Unmanaged, err = s.Credentials.Unmanaged(ctx, of, credential.UnmanagedQuery{Principals: ending, Limit: maxShown})
+		shown.Unmanaged, err = s.Credentials.Unmanaged(ctx, of,
+			credential.UnmanagedQuery{Principals: ending, Limit: maxShown})
 	}
 	if err == nil {
 		shown.Cascades, err = s.Cascades.List(ctx, of, cascade.Query{Principal: &shown.ID, Limit: maxShown})

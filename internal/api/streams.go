@@ -44,7 +44,9 @@ func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
 	if err == nil && !slices.ContainsFunc(tokens, func(t auth.Token) bool {
 		return t.ID == body.Token && t.Class == auth.ClassReceiver && t.RevokedAt == nil
 	}) {
-		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: "tokenId must be a valid token of class receiver"}
+		err = httpjson.Problem{
+			Status: http.StatusUnprocessableEntity, Detail: "tokenId must be a valid token of class receiver",
+		}
 	}
 	if err == nil {
 		receiver := auth.Caller{TokenID: body.Token, Class: auth.ClassReceiver}

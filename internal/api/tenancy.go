@@ -140,7 +140,7 @@ func (s *Server) listChanges(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	before, err := queryNumber(r, "cursor")
+	before, err := queryCursor(r)
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -80,7 +80,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 		temporal.Close()
 		return nil, err
 	}
-	a := &App{Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db)}
+	a := &App{
+		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
+	}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)
 	a.Signals = ssf.NewStore(db, sealer)
@@ -150,7 +152,8 @@ func (a *App) Activities() *activities.Activities {
 	return &activities.Activities{
 		Credentials: a.Credentials(), Evidence: a.Evidence(), Cascades: a.Cascades(), Connectors: a.Connectors,
 		Pauses: registry.NewPauses(a.DB), Threshold: cascade.NewThreshold(a.DB),
-		Tenants: a.Tenants(), Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Health: health.NewStore(a.DB), Runner: a.Starter(),
+		Tenants: a.Tenants(), Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Health: health.NewStore(a.DB),
+		Runner:       a.Starter(),
 		Entitlements: a.Entitlements, Signals: a.Signals, Pusher: ssf.NewPusher(a.Config.Signals.PrivateReceivers),
 	}
 }
@@ -196,7 +199,8 @@ func Migrate(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("prepare Temporal: %w", err)
 	}
-	log.Info("prepared namespace and search attributes", "namespace", namespace.Name, "created", namespace.Created, "retention", namespace.Retention.String())
+	log.Info("prepared namespace and search attributes", "namespace", namespace.Name, "created", namespace.Created,
+		"retention", namespace.Retention.String())
 	schedules, err := worker.EnsureSchedules(ctx, cfg, sealer, log)
 	if err != nil {
 		return fmt.Errorf("create the schedules of the reconciler and the drill: %w", err)
@@ -247,7 +251,8 @@ func storeSchedules(ctx context.Context, ownerURL string, schedules []worker.Sch
 	var kinds []health.Kind
 	for _, s := range schedules {
 		if s.Reason == "" {
-			kinds = append(kinds, map[string]health.Kind{worker.ReconcileID: health.Reconcile, worker.DrillID: health.Drill}[s.ID])
+			kinds = append(kinds,
+				map[string]health.Kind{worker.ReconcileID: health.Reconcile, worker.DrillID: health.Drill}[s.ID])
 		}
 	}
 	conn, closeConn, err := asOwner(ctx, ownerURL)

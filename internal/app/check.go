@@ -102,7 +102,9 @@ func checkDatabase(ctx context.Context, cfg *config.Config) error {
 	return db.CheckSchema(ctx)
 }
 
-func checkTemporal(ctx context.Context, cfg *config.Config, sealer *seal.Sealer, log *slog.Logger) (worker.Namespace, error) {
+func checkTemporal(
+	ctx context.Context, cfg *config.Config, sealer *seal.Sealer, log *slog.Logger,
+) (worker.Namespace, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	c, err := worker.NewClient(cfg.Temporal, sealer, log)

@@ -22,7 +22,8 @@ func (a *App) Metrics() http.Handler {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		health.NewCollector(health.NewStore(a.DB)), newTemporalCollector(a),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "leaver_payloads_unopened_total", Help: "Number of workflow payloads that no key in this process's key set can open.",
+			Name: "leaver_payloads_unopened_total",
+			Help: "Number of workflow payloads that no key in this process's key set can open.",
 		}, func() float64 { return float64(a.Sealer.Unopened()) }),
 	)
 	mux := http.NewServeMux()

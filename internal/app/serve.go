@@ -49,16 +49,18 @@ func (a *App) Handler() http.Handler {
 	r.Get("/readyz", a.ready)
 	starter := a.Starter()
 	provider := scim.New(scim.Config{
-		Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Transactions: a.Cascades(), Tenants: a.Tenants(), Auth: a.Auth(), Sealer: a.Sealer,
+		Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Transactions: a.Cascades(), Tenants: a.Tenants(),
+		Auth: a.Auth(), Sealer: a.Sealer,
 		PublicURL: a.Config.Serve.PublicURL, RequestsPerSecond: a.Config.Serve.RequestsPerSecond, Log: a.Log,
 	}).Handler()
 	r.Mount(scim.BasePath, provider)
 	r.Mount(scim.TenantPath, provider)
 	server := &api.Server{
 		Tenants: a.Tenants(), Auth: a.Auth(), Credentials: a.Credentials(), Cascades: a.Cascades(), Evidence: a.Evidence(),
-		Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Threshold: cascade.NewThreshold(a.DB), Pauses: registry.NewPauses(a.DB),
-		Connectors: a.Connectors, Runner: starter, Entitlements: a.Entitlements, Decisions: authzen.NewStore(a.DB, a.Entitlements),
-		Signals: a.Signals, Audit: audit.NewStore(a.DB),
+		Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Threshold: cascade.NewThreshold(a.DB),
+		Pauses: registry.NewPauses(a.DB), Connectors: a.Connectors, Runner: starter, Entitlements: a.Entitlements,
+		Decisions: authzen.NewStore(a.DB, a.Entitlements),
+		Signals:   a.Signals, Audit: audit.NewStore(a.DB),
 		PublicURL: a.Config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.DB.Slow, Log: a.Log,
 	}
 	r.Mount(api.BasePath, server.Handler())
@@ -66,13 +68,15 @@ func (a *App) Handler() http.Handler {
 	r.Mount(authzen.BasePath, access.Handler())
 	r.Get(authzen.MetadataPath, access.Metadata)
 	ending := &receiver.Server{
-		Auth: server.Auth, Directory: server.Directory, Lifecycle: server.Lifecycle, PublicURL: server.PublicURL, Log: server.Log,
+		Auth: server.Auth, Directory: server.Directory, Lifecycle: server.Lifecycle, PublicURL: server.PublicURL,
+		Log: server.Log,
 	}
 	r.Post(receiver.RevocationPath, ending.RevokeGlobally)
 	r.Post(receiver.TenantRevocationPath, ending.RevokeGlobally)
 	r.Post(receiver.EventsPath, ending.ReceiveEvent)
 	transmitter := &ssf.Server{
-		Store: server.Signals, Auth: server.Auth, PrivateReceivers: a.Config.Signals.PrivateReceivers, PublicURL: server.PublicURL, Log: server.Log,
+		Store: server.Signals, Auth: server.Auth, PrivateReceivers: a.Config.Signals.PrivateReceivers,
+		PublicURL: server.PublicURL, Log: server.Log,
 	}
 	r.Mount(ssf.BasePath, transmitter.Handler())
 	r.Get(ssf.MetadataPath, transmitter.Metadata)
@@ -90,10 +94,12 @@ func (a *App) catchPanics(next http.Handler) http.Handler {
 			if cause == http.ErrAbortHandler { //nolint:errorlint // net/http panics with it unwrapped
 				panic(cause) // the server aborts the response
 			}
-			a.Log.Error("recovered from panic in handler", "path", r.URL.Path, "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			a.Log.Error("recovered from panic in handler", "path", r.URL.Path, "cause", fmt.Sprint(cause),
+				"stack", string(debug.Stack()))
 			w.Header().Set("Content-Type", "application/scim+json")
 			w.WriteHeader(http.StatusInternalServerError)
-			_, _ = io.WriteString(w, `{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"500","detail":"internal error"}`)
+			_, _ = io.WriteString(w,
+				`{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"status":"500","detail":"internal error"}`)
 		}()
 		next.ServeHTTP(w, r)
 	})
@@ -190,7 +196,8 @@ func closeAll(listeners []net.Listener) (err error) {
 func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 90 * time.Second,
+		IdleTimeout: 2 * time.Minute,
 	}
 }
 

@@ -25,8 +25,10 @@ func newTemporalCollector(a *App) *temporalCollector {
 		app: a,
 		pollers: prometheus.NewDesc("leaver_queue_pollers",
 			"Number of workers that have recently polled a task queue of this process's configuration.", []string{"queue"}, nil),
-		retention: prometheus.NewDesc("leaver_temporal_retention_seconds", "How long Temporal keeps closed workflows.", nil, nil),
-		minimum:   prometheus.NewDesc("leaver_temporal_minimum_retention_seconds", "The setting temporal.minimum_retention.", nil, nil),
+		retention: prometheus.NewDesc("leaver_temporal_retention_seconds", "How long Temporal keeps closed workflows.",
+			nil, nil),
+		minimum: prometheus.NewDesc("leaver_temporal_minimum_retention_seconds", "The setting temporal.minimum_retention.",
+			nil, nil),
 	}
 }
 

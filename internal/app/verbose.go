@@ -69,7 +69,8 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 	}{
 		{h.Unstarted, "%d events have no workflow yet: check that `leaver serve` can reach Temporal"},
 		{h.NotBegun, "%d cascades were started but no worker runs them: start `leaver worker`"},
-		{h.NotAsked, "%d failed cascades could not list the credentials at a connector: `leaver cascade list --tenant T --outcome failed`"},
+		{h.NotAsked, "%d failed cascades could not list the credentials at a connector: " +
+			"`leaver cascade list --tenant T --outcome failed`"},
 		{h.Survivors, "%d credentials survived a cascade: `leaver cascade list --tenant T --outcome failed`"},
 		{h.Holds, "%d mass deactivations are held for approval: `leaver hold list --tenant T`"},
 		{h.Unmanaged, "%d discovered credentials are unmanaged: `leaver credential unmanaged --tenant T`"},
@@ -78,7 +79,9 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 			add(p.text, p.n)
 		}
 	}
-	body["cascades"] = map[string]any{"running": h.Running, "oldestSeconds": int(h.Oldest), "stalledSeconds": int(h.Stalled)}
+	body["cascades"] = map[string]any{
+		"running": h.Running, "oldestSeconds": int(h.Oldest), "stalledSeconds": int(h.Stalled),
+	}
 	if problems == nil {
 		problems = []string{}
 	}

@@ -40,7 +40,8 @@ func (a *App) Work(ctx context.Context) error {
 		}
 		var missing *serviceerror.NamespaceNotFound
 		if errors.As(err, &missing) {
-			return fmt.Errorf("%w: namespace %q does not exist: run `leaver migrate`", worker.ErrMisconfigured, missing.Namespace)
+			return fmt.Errorf("%w: namespace %q does not exist: run `leaver migrate`", worker.ErrMisconfigured,
+				missing.Namespace)
 		}
 		a.Log.Warn("failed to start workers; retrying", "in", wait.String(), "error", err)
 		select {

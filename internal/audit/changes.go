@@ -28,7 +28,9 @@ type Change struct {
 // Changes returns a page of the audit trail, of one resource or of all, newest first. before
 // is the last ID of the previous page; 0 for the first page. It relies on the primary key of
 // changes, or on the index changes_resource.
-func (s *Store) Changes(ctx context.Context, tenant uuid.UUID, resource *uuid.UUID, before int64, limit int) ([]Change, error) {
+func (s *Store) Changes(
+	ctx context.Context, tenant uuid.UUID, resource *uuid.UUID, before int64, limit int,
+) ([]Change, error) {
 	changes, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Change], `
 		select id, resource_id, resource_type, version, trigger, actor, changed, ignored, at from changes
 		 where tenant_id = $1 and ($2::uuid is null or resource_id = $2) and ($3 = 0 or id < $3)

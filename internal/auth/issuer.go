@@ -278,7 +278,8 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 		!utf8.ValidString(unverified.Issuer) || strings.ContainsRune(unverified.Issuer, 0) {
 		return opened{}, ErrUnauthorized
 	}
-	issuers, err := s.issuers.Get(ctx, unverified.Issuer, func(ctx context.Context) ([]issuer, error) { return s.findIssuers(ctx, unverified.Issuer) })
+	issuers, err := s.issuers.Get(ctx, unverified.Issuer,
+		func(ctx context.Context) ([]issuer, error) { return s.findIssuers(ctx, unverified.Issuer) })
 	if err != nil {
 		return opened{}, err
 	}

@@ -27,7 +27,9 @@ func (s *Store) Require(log *slog.Logger, classes ...Class) func(http.Handler) h
 			c, err := s.Authenticate(r.Context(), Bearer(r.Header), classes...)
 			if errors.Is(err, ErrUnauthorized) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
-				err = httpjson.Problem{Status: http.StatusUnauthorized, Detail: fmt.Sprintf("present a valid token of class %s", alternatives(classes))}
+				err = httpjson.Problem{
+					Status: http.StatusUnauthorized, Detail: fmt.Sprintf("present a valid token of class %s", alternatives(classes)),
+				}
 			}
 			if err != nil {
 				httpjson.Fail(w, r, log, err)

@@ -23,7 +23,7 @@ import (
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
-// AuthStore authenticates callers, and reads and writes tokens and trusted issuers.
+// Store authenticates callers, and reads and writes tokens and trusted issuers.
 type Store struct {
 	db      *database.DB
 	callers *cache.Cache[[32]byte, validity]

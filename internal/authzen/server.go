@@ -189,7 +189,9 @@ func (e evaluation) question() (Question, error) {
 	if q.OnBehalfOf, err = property(e.Subject.Properties.OnBehalfOf, "subject.properties.on_behalf_of"); err == nil {
 		q.Owner, err = property(e.Resource.Properties.OwnerID, "resource.properties.ownerID")
 	}
-	if err == nil && httpjson.HasControl(q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner) {
+	if err == nil && httpjson.HasControl(
+		q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner,
+	) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "the evaluation must not contain control characters"}
 	}
 	return q, err

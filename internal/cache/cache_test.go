@@ -42,7 +42,14 @@ func TestCache_LoadsOnceUntilTheValueExpires(t *testing.T) {
 func TestCache_ErrorsAreNotCached(t *testing.T) {
 	c, loads := cache.New[string, int](10, 0), &counter{}
 	failed := errors.New("failed")
-	if _, err := c.Get(t.Context(), "a", func(context.Context) (int, error) { return 0, failed }); !errors.Is(err, failed) {
+	if _, err := c.Get(
+		t.Context(),
+		"a",
+		func(context.Context) (int, error) { return 0, failed },
+	); !errors.Is(
+		err,
+		failed,
+	) {
 		t.Errorf("got %v, want %v", err, failed)
 	}
 	want(t, c, "a", loads.load, 1)

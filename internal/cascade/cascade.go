@@ -20,7 +20,8 @@ import (
 var (
 	ErrNotFound = fault.New(fault.NotFound, "no such cascade")
 	// ErrNotFailed is returned for a re-run of a cascade that is running or has completed.
-	ErrNotFailed = fault.New(fault.Conflict, "the cascade is running or has completed: only a failed or cancelled cascade can be re-run")
+	ErrNotFailed = fault.New(fault.Conflict,
+		"the cascade is running or has completed: only a failed or cancelled cascade can be re-run")
 	// ErrNotRunning is returned for a request to a cascade that is not running.
 	ErrNotRunning = fault.New(fault.Conflict, "the cascade is not running: if it failed, run `leaver cascade rerun`")
 	// ErrOtherKind is returned to a workflow whose kind differs from the kind of the event.
@@ -124,8 +125,10 @@ func (c *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Cascade,
 			   and ($7 = '' or e.not_asked @> jsonb_build_array(jsonb_build_object('connector', $7::text))
 			     or exists (select 1 from credentials i
 			        where i.tenant_id = $1 and i.event_id = e.id and i.connector = $7 and i.state in ('failed', 'ending')))
-			   and ($8::uuid is null or exists (select 1 from credentials i where i.tenant_id = $1 and i.event_id = e.id and i.agent_id = $8))
-			 order by e.sequence desc limit $5`, tenant, q.Principal, append([]string{}, q.Outcomes...), q.Before, q.Limit, q.Since, q.Connector, q.Agent)
+			   and ($8::uuid is null or exists (select 1 from credentials i
+			        where i.tenant_id = $1 and i.event_id = e.id and i.agent_id = $8))
+			 order by e.sequence desc limit $5`, tenant, q.Principal, append([]string{}, q.Outcomes...), q.Before, q.Limit,
+		q.Since, q.Connector, q.Agent)
 	if err != nil {
 		return nil, fmt.Errorf("list cascades: %w", err)
 	}
@@ -176,11 +179,16 @@ type Report struct {
 // failed to list its credentials. Close reports a cancelled cascade, and an event of another
 // kind, without changing it. Closing again, after a re-run, replaces the outcome.
 // Error: [ErrCascadeNotFound].
-func (c *Store) Close(ctx context.Context, tenant, event uuid.UUID, kind lifecycle.Kind, interrupted bool, notAsked ...NotAsked) (Report, error) {
+func (c *Store) Close(
+	ctx context.Context, tenant, event uuid.UUID, kind lifecycle.Kind, interrupted bool, notAsked ...NotAsked,
+) (Report, error) {
 	r := Report{NotAsked: notAsked}
 	err := c.end(ctx, tenant, func(e *ended) database.Statement {
 		return database.Statement{
-			SQL: closeSQL, Args: []any{tenant, event, interrupted || len(notAsked) > 0, maxSurvivors, kind, append([]NotAsked{}, notAsked...)},
+			SQL: closeSQL,
+			Args: []any{
+				tenant, event, interrupted || len(notAsked) > 0, maxSurvivors, kind, append([]NotAsked{}, notAsked...),
+			},
 			Collect: database.Fields(append(e.fields(), &r.Verified, &r.Revoked, &r.Absent, &r.Expiring,
 				&r.Survivors, &r.Waived, &r.Surviving, &r.Unmanaged)...),
 		}
@@ -369,7 +377,9 @@ func (c *Store) CloseEvent(ctx context.Context, tenant, event uuid.UUID) error {
 // Open returns a page of the events of any kind whose workflows were started before
 // startedBefore and have not closed, in the order of their sequences, starting after the
 // sequence after. Only Temporal knows whether each workflow is still running.
-func (c *Store) Open(ctx context.Context, tenant uuid.UUID, startedBefore time.Time, after int64, limit int) ([]Cascade, error) {
+func (c *Store) Open(
+	ctx context.Context, tenant uuid.UUID, startedBefore time.Time, after int64, limit int,
+) ([]Cascade, error) {
 	open, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[Cascade], `
 		select `+cascadeColumns+` from `+cascadeTables+`
 		 where e.tenant_id = $1 and e.started_at < $2 and e.closed_at is null and e.sequence > $4

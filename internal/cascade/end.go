@@ -61,7 +61,10 @@ func (e *ended) signals() []ssf.Signal {
 
 // end runs statement, then the statements that then returns, and stores the signals, in one
 // transaction. If statement returns pgx.ErrNoRows, nothing is committed.
-func (c *Store) end(ctx context.Context, tenant uuid.UUID, statement func(*ended) database.Statement, then func(*ended) []database.Statement) error {
+func (c *Store) end(
+	ctx context.Context, tenant uuid.UUID, statement func(*ended) database.Statement,
+	then func(*ended) []database.Statement,
+) error {
 	var e ended
 	open, err := c.db.Begin(ctx, tenant, statement(&e))
 	if err != nil {

@@ -24,7 +24,9 @@ type Planned struct {
 // order, and the agents that would have no active owner. It changes nothing. If the tenant's
 // policy hands these agents over to the principal's manager, Plan returns the manager and
 // leaves out the agents' own items.
-func (c *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
+func (c *Store) Plan(
+	ctx context.Context, tenant, principal uuid.UUID, limit int,
+) (items []Planned, orphans []uuid.UUID, manager *uuid.UUID, err error) {
 	managers, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], lifecycle.ManagerSQL, tenant, principal)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
@@ -53,7 +55,8 @@ func (c *Store) Plan(ctx context.Context, tenant, principal uuid.UUID, limit int
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}
-	orphans, err = database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `select a from agents_ending_with($1, $2) a where a <> $2 order by a`, tenant, principal)
+	orphans, err = database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID],
+		`select a from agents_ending_with($1, $2) a where a <> $2 order by a`, tenant, principal)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}

@@ -64,7 +64,9 @@ func (c *Store) Restricted(ctx context.Context, tenant, principal uuid.UUID) (bo
 
 // Gone returns a page of the principals that were restricted within the duration, in the
 // order of IDs, starting after the ID after. Connectors are then asked for their credentials.
-func (c *Store) Gone(ctx context.Context, tenant, after uuid.UUID, within time.Duration, limit int) ([]uuid.UUID, error) {
+func (c *Store) Gone(
+	ctx context.Context, tenant, after uuid.UUID, within time.Duration, limit int,
+) ([]uuid.UUID, error) {
 	found, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `
 		select principal_id from restrictions where tenant_id = $1 and principal_id > $2 and since > now() - $4::interval
 		 order by principal_id limit $3`, tenant, after, limit, within)

@@ -143,7 +143,9 @@ func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason st
 
 // HeldWorkflows returns the workflows that a hold stops, after the given one in
 // the order of their events.
-func (b *Threshold) HeldWorkflows(ctx context.Context, tenant, hold uuid.UUID, after int64, limit int) (workflows []string, last int64, err error) {
+func (b *Threshold) HeldWorkflows(
+	ctx context.Context, tenant, hold uuid.UUID, after int64, limit int,
+) (workflows []string, last int64, err error) {
 	type held struct {
 		WorkflowID string
 		Sequence   int64

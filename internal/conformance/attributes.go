@@ -162,7 +162,8 @@ func (t attempt) mutable(path string, before any) error {
 	if err != nil {
 		return err
 	}
-	a, err := t.p.do(http.MethodPatch, path, patchOf(fmt.Sprintf(`{"op":"replace","path":%q,"value":%s}`, t.path(), other)))
+	a, err := t.p.do(http.MethodPatch, path,
+		patchOf(fmt.Sprintf(`{"op":"replace","path":%q,"value":%s}`, t.path(), other)))
 	if err != nil {
 		return err
 	}
@@ -193,7 +194,8 @@ func (t attempt) mutable(path string, before any) error {
 	if t.a["required"] != true || !t.core() || t.a["name"] == "members" {
 		return nil
 	}
-	return t.p.refused(http.StatusBadRequest, "", http.MethodPatch, path, patchOf(fmt.Sprintf(`{"op":"remove","path":%q}`, t.path())))
+	return t.p.refused(http.StatusBadRequest, "", http.MethodPatch, path,
+		patchOf(fmt.Sprintf(`{"op":"remove","path":%q}`, t.path())))
 }
 
 // which selects one of an attribute's two sample values.

@@ -62,7 +62,8 @@ func (p *probe) filters(cases []filterCase) error {
 	if err := p.makeFiltered(); err != nil {
 		return err
 	}
-	replace := strings.NewReplacer("{name}", p.filtered, "{NAME}", strings.ToUpper(p.filtered), "{mark}", p.mark, "{user}", userURN)
+	replace := strings.NewReplacer("{name}", p.filtered, "{NAME}", strings.ToUpper(p.filtered), "{mark}", p.mark,
+		"{user}", userURN)
 	var wrong []error
 	for _, c := range cases {
 		filter := replace.Replace(c.filter)

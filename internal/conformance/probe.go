@@ -63,7 +63,8 @@ func clip(s string) string {
 // do sends a request. Headers come in pairs; an empty value removes one.
 func (p *probe) do(method, path, body string, headers ...string) (answer, error) {
 	a := answer{request: method + " " + path}
-	req, err := http.NewRequestWithContext(p.ctx, method, strings.TrimSuffix(p.target.URL, "/")+path, bytes.NewBufferString(body))
+	req, err := http.NewRequestWithContext(p.ctx, method, strings.TrimSuffix(p.target.URL, "/")+path,
+		bytes.NewBufferString(body))
 	if err != nil {
 		return a, err
 	}

@@ -55,7 +55,8 @@ func protocolChecks() []check {
 				p.refused(http.StatusUnauthorized, "", http.MethodGet, "/Users", "", "Authorization", "Bearer "+p.target.Token+"x"))
 		}},
 		{RFC, "an unknown resource or endpoint is a 404 SCIM error", func(p *probe) error {
-			return errors.Join(p.refused(http.StatusNotFound, "", http.MethodGet, "/Users/"+p.mark, ""), p.refused(http.StatusNotFound, "", http.MethodGet, "/Nowhere-"+p.mark, ""))
+			return errors.Join(p.refused(http.StatusNotFound, "", http.MethodGet, "/Users/"+p.mark, ""),
+				p.refused(http.StatusNotFound, "", http.MethodGet, "/Nowhere-"+p.mark, ""))
 		}},
 		{RFC, "a method that an endpoint does not support is 405", func(p *probe) error {
 			return p.refused(http.StatusMethodNotAllowed, "", http.MethodPost, "/ServiceProviderConfig", "{}")
@@ -68,7 +69,8 @@ func protocolChecks() []check {
 			if err != nil || (a.status != http.StatusUnsupportedMediaType && a.status != http.StatusBadRequest) {
 				return errors.Join(err, fmt.Errorf("want 415 or 400: %v", a))
 			}
-			_, err = p.want(http.StatusCreated, http.MethodPost, "/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q}`, userURN, p.name("user")), "Content-Type", "application/json")
+			_, err = p.want(http.StatusCreated, http.MethodPost, "/Users",
+				fmt.Sprintf(`{"schemas":[%q],"userName":%q}`, userURN, p.name("user")), "Content-Type", "application/json")
 			return err
 		}},
 		{RFC, "responses are application/scim+json", func(p *probe) error {
@@ -91,7 +93,8 @@ func protocolChecks() []check {
 			return err
 		}},
 		{RFC, "200 KB of parentheses are refused and the provider stays up", func(p *probe) error {
-			body := fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:api:messages:2.0:SearchRequest"],"filter":"%suserName pr%s"}`, strings.Repeat("(", 100_000), strings.Repeat(")", 100_000))
+			body := fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:api:messages:2.0:SearchRequest"],"filter":"%suserName pr%s"}`,
+				strings.Repeat("(", 100_000), strings.Repeat(")", 100_000))
 			a, err := p.do(http.MethodPost, "/Users/.search", body)
 			if err != nil || a.status < http.StatusBadRequest || a.status >= http.StatusInternalServerError {
 				return fmt.Errorf("%v %w", a, err)

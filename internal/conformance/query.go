@@ -12,7 +12,8 @@ import (
 func queryChecks() []check {
 	return append(filterChecks(), []check{
 		{RFC, "an empty list has totalResults 0 and empty Resources", func(p *probe) error {
-			a, err := p.want(http.StatusOK, http.MethodGet, filterPath("/Users", fmt.Sprintf("userName eq %q", p.name("nobody"))), "")
+			a, err := p.want(http.StatusOK, http.MethodGet,
+				filterPath("/Users", fmt.Sprintf("userName eq %q", p.name("nobody"))), "")
 			if err != nil {
 				return err
 			}
@@ -51,7 +52,8 @@ func queryChecks() []check {
 				return err
 			}
 			for order, want := range map[string]string{"ascending": "abc", "descending": "cba"} {
-				got, err := p.names(filterPath("/Users", fmt.Sprintf("userName sw %q", prefix)) + "&sortBy=userName&sortOrder=" + order)
+				got, err := p.names(filterPath("/Users",
+					fmt.Sprintf("userName sw %q", prefix)) + "&sortBy=userName&sortOrder=" + order)
 				if err != nil {
 					return err
 				}

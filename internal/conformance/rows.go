@@ -125,7 +125,8 @@ func (p *probe) row(r row) error {
 	if err != nil {
 		return err
 	}
-	fill := strings.NewReplacer("{user}", idOf(user), "{other}", idOf(other), "{third}", idOf(third), "{group}", idOf(group), "{name}", name, "{new}", p.name("new"))
+	fill := strings.NewReplacer("{user}", idOf(user), "{other}", idOf(other), "{third}", idOf(third), "{group}",
+		idOf(group), "{name}", name, "{new}", p.name("new"))
 	for _, s := range r.steps {
 		if err := p.step(s, fill); err != nil {
 			return err

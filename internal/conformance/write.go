@@ -78,7 +78,8 @@ func writeChecks() []check {
 			return nil
 		}},
 		{RFC, "a missing required attribute and a wrong type are invalidValue", func(p *probe) error {
-			return errors.Join(p.refused(http.StatusBadRequest, "invalidValue", http.MethodPost, "/Users", fmt.Sprintf(`{"schemas":[%q],"displayName":"x"}`, userURN)),
+			return errors.Join(p.refused(http.StatusBadRequest, "invalidValue", http.MethodPost, "/Users",
+				fmt.Sprintf(`{"schemas":[%q],"displayName":"x"}`, userURN)),
 				p.refused(http.StatusBadRequest, "invalidValue", http.MethodPost, "/Users", fmt.Sprintf(`{"schemas":[%q],"userName":{"x":1}}`, userURN)))
 		}},
 		{RFC, "a PUT replaces and ignores read-only attributes (section 3.5.1)", func(p *probe) error {
@@ -179,7 +180,8 @@ func writeChecks() []check {
 				return err
 			}
 			name := p.name("user")
-			a, err := p.want(http.StatusOK, http.MethodPost, "/Bulk", fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:api:messages:2.0:BulkRequest"],"Operations":[
+			a, err := p.want(http.StatusOK, http.MethodPost, "/Bulk",
+				fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:api:messages:2.0:BulkRequest"],"Operations":[
 				{"method":"POST","path":"/Groups","bulkId":"g","data":{"schemas":[%q],"displayName":%q,"members":[{"value":"bulkId:u"}]}},
 				{"method":"POST","path":"/Users","bulkId":"u","data":{"schemas":[%q],"userName":%q}}]}`, groupURN, p.name("group"), userURN, name))
 			if err != nil {

@@ -15,8 +15,9 @@ import (
 
 // ErrNotCorrectable is returned for a registration that is neither live nor a survivor, or
 // that an open cascade will end. An operator can neither correct nor release it.
-var ErrNotCorrectable = fault.New(fault.Conflict, "the credential is neither live nor a survivor, or a cascade is ending it: "+
-	"wait until the cascade has closed, or cancel it")
+var ErrNotCorrectable = fault.New(fault.Conflict,
+	"the credential is neither live nor a survivor, or a cascade is ending it: "+
+		"wait until the cascade has closed, or cancel it")
 
 // Correction holds the values that an operator changes in a registration.
 type Correction struct {
@@ -67,7 +68,8 @@ func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction,
 			return err
 		}
 		err = tx.QueryRow(ctx, `
-			update credentials i set state = o.state, reason = $4, event_id = o.event_id, sequence = o.sequence, updated_at = now()
+			update credentials i set state = o.state, reason = $4, event_id = o.event_id, sequence = o.sequence,
+			       updated_at = now()
 			  from (select $3::text state, $5::uuid event_id, (select sequence from credentials where tenant_id = $1
 			    and id = $6) sequence) o
 			 where i.tenant_id = $1 and i.id = $2 returning i.state, i.reason, i.event_id`,
@@ -89,7 +91,8 @@ func (s *Store) lockCorrectable(ctx context.Context, tx pgx.Tx, tenant, id uuid.
 	if err := audit.Attribute(ctx, tx); err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, `select `+Columns+` from credentials where tenant_id = $1 and id = $2 for update`, tenant, id)
+	rows, err := tx.Query(ctx, `select `+Columns+` from credentials where tenant_id = $1 and id = $2 for update`,
+		tenant, id)
 	if err != nil {
 		return nil, err
 	}

@@ -118,5 +118,6 @@ func NewStore(db *database.DB, sealer *seal.Sealer, entitlements Entitlements) *
 }
 
 // Columns lists the columns that [Item.Fields] scans, in their order.
-const Columns = `id, principal_id, agent_id, kind, connector, reference, account, shared, relied_on_by, entitlement, scopes, issued_at, expires_at,
-	state, reason, event_id, waived_until, created_at, updated_at`
+const Columns = `id, principal_id, agent_id, kind, connector, reference, account, shared, relied_on_by,
+	entitlement, scopes,
+	issued_at, expires_at, state, reason, event_id, waived_until, created_at, updated_at`

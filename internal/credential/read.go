@@ -74,7 +74,8 @@ func (s *Store) List(ctx context.Context, tenant uuid.UUID, q Query) ([]Item, er
 
 // Get returns one item of the given kinds. Error: [ErrNotFound].
 func (s *Store) Get(ctx context.Context, tenant, id uuid.UUID, kinds []connectors.Kind) (*Item, error) {
-	item, err := database.Row(ctx, s.db, tenant, pgx.RowToAddrOfStructByPos[Item], `select `+Columns+` from credentials where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
+	item, err := database.Row(ctx, s.db, tenant, pgx.RowToAddrOfStructByPos[Item],
+		`select `+Columns+` from credentials where tenant_id = $1 and id = $2 and kind = any ($3)`, tenant, id, kinds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNotFound
 	}

@@ -59,7 +59,9 @@ var ErrUnmanagedNotFound = fault.New(fault.NotFound, "no such unmanaged credenti
 // alive. A credential is never claimed by a name. It is claimed automatically only if the
 // downstream's labels are trusted and its label is the SCIM ID of a restricted principal.
 // Error: [ErrUnknownPrincipal], if the label names no principal of the tenant.
-func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, sequence int64, u Unregistered, listed time.Time, trusted bool) (Noted, error) {
+func (s *Store) Note(
+	ctx context.Context, tenant uuid.UUID, event uuid.UUID, sequence int64, u Unregistered, listed time.Time, trusted bool,
+) (Noted, error) {
 	noted := NoteUnmanaged
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var registered, known, gone bool
@@ -87,7 +89,8 @@ func (s *Store) Note(ctx context.Context, tenant uuid.UUID, event uuid.UUID, seq
 			   set seen_at = now(), principal_id = excluded.principal_id, event_id = coalesce(excluded.event_id,
 			     u.event_id), item_id = null
 			returning id`,
-			tenant, uuid.Must(uuid.NewV7()), u.Connector, u.Kind, u.Reference, u.Principal, u.Scopes, u.ExpiresAt, event).Scan(&id)
+			tenant, uuid.Must(uuid.NewV7()), u.Connector, u.Kind, u.Reference, u.Principal, u.Scopes, u.ExpiresAt,
+			event).Scan(&id)
 		if err != nil || !trusted || !gone {
 			return err
 		}
@@ -126,7 +129,9 @@ func (s *Store) Unmanaged(ctx context.Context, tenant uuid.UUID, q UnmanagedQuer
 }
 
 // WithoutRegistration returns the found credentials that are not registered for any principal.
-func (s *Store) WithoutRegistration(ctx context.Context, tenant uuid.UUID, found []Unregistered) ([]Unregistered, error) {
+func (s *Store) WithoutRegistration(
+	ctx context.Context, tenant uuid.UUID, found []Unregistered,
+) ([]Unregistered, error) {
 	var names, kinds, references []string
 	for _, f := range found {
 		names, kinds, references = append(names, f.Connector), append(kinds, string(f.Kind)), append(references, f.Reference)

@@ -24,7 +24,8 @@ func EndVerb(kind connectors.Kind, reliedOn bool) Verb {
 		if reliedOn {
 			return Rotate
 		}
-	case connectors.RefreshToken, connectors.AccessToken, connectors.Session, connectors.Grant: // always have a single holder
+	case connectors.RefreshToken, connectors.AccessToken, connectors.Session, connectors.Grant:
+		// These always have a single holder.
 	}
 	return Revoke
 }

@@ -33,7 +33,8 @@ func serverAccount() (account, error) {
 		}
 		return account{uid: uint32(uid), gid: uint32(gid), dropped: true}, nil
 	}
-	return account{}, errors.New("PostgreSQL refuses to run as root, and neither account postgres nor nobody exists: run as another user")
+	return account{}, errors.New("PostgreSQL refuses to run as root, and neither account postgres nor nobody exists: " +
+		"run as another user")
 }
 
 // apply makes cmd run as the account.

@@ -22,7 +22,8 @@ func flock(path string, how int) (*os.File, error) {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
 	for {
-		if err = syscall.Flock(int(file.Fd()), how); err != syscall.EINTR { //nolint:errorlint // Flock returns an unwrapped errno
+		err = syscall.Flock(int(file.Fd()), how)
+		if err != syscall.EINTR { //nolint:errorlint // Flock returns an unwrapped errno
 			break
 		}
 	}

@@ -72,7 +72,10 @@ func startPostgres(ctx context.Context, dir string, o Options) (*postgres, error
 			return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
 		}
 	}
-	p := &postgres{bin: bin, data: filepath.Join(dir, "postgres"), sockets: filepath.Join(dir, "sockets"), account: account, fsync: !o.Ephemeral, log: o.log}
+	p := &postgres{
+		bin: bin, data: filepath.Join(dir, "postgres"), sockets: filepath.Join(dir, "sockets"), account: account,
+		fsync: !o.Ephemeral, log: o.log,
+	}
 	if len(p.sockets)+len(socketName) > maxSocketPath {
 		if p.sockets, err = os.MkdirTemp("", "leaver"); err != nil {
 			return nil, fmt.Errorf("make a folder for the socket: %w", err)
@@ -202,7 +205,8 @@ or set PG_BIN to the folder that holds them, or DATABASE_URL to a server that is
 	if bin := lookForPostgres(); bin != "" {
 		return bin, nil
 	}
-	return "", errors.New("apt-get installed postgresql, but initdb and postgres were not found: set PG_BIN to their folder")
+	return "", errors.New("apt-get installed postgresql, but initdb and postgres were not found: " +
+		"set PG_BIN to their folder")
 }
 
 func lookForPostgres() string {
@@ -215,7 +219,8 @@ func lookForPostgres() string {
 		candidates = append(candidates, filepath.Dir(path))
 	}
 	for _, pattern := range []string{
-		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin",
+		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin",
+		"/usr/local/opt/postgresql@*/bin",
 		"/Applications/Postgres.app/Contents/Versions/*/bin",
 	} {
 		found, _ := filepath.Glob(pattern) // the patterns are valid

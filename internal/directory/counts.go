@@ -34,7 +34,9 @@ type countKey struct {
 func newCounts() counts { return counts{cache.New[countKey, int](maxCounts, countTTL)} }
 
 // of returns a cached count, or calls count. A small count is not cached: it is cheap, and exact.
-func (c counts) of(ctx context.Context, tenant uuid.UUID, sql string, args []any, count func(context.Context) (int, error)) (int, error) {
+func (c counts) of(
+	ctx context.Context, tenant uuid.UUID, sql string, args []any, count func(context.Context) (int, error),
+) (int, error) {
 	key := countKey{tenant, fmt.Sprintf("%s %q", sql, args)}
 	n, err := c.cached.Get(ctx, key, count)
 	if err == nil && n <= countExact {

@@ -131,7 +131,13 @@ func TestDecision_DeniesFromCommitOnWithoutWorker(t *testing.T) {
 	agent := i.createAgent("outreach", ada)
 	shared := i.must("POST", "/scim/v2/Agents", i.scim,
 		fmt.Sprintf(`{"agentUserName":"shared","owners":[{"value":%q},{"value":%q}]}`, ada, bob))["id"].(string)
-	key, own := entityOf("credential", i.hold(p, ada, agent, "key")), entityOf("credential", i.hold(p, agent, agent, "own"))
+	key, own := entityOf(
+		"credential",
+		i.hold(p, ada, agent, "key"),
+	), entityOf(
+		"credential",
+		i.hold(p, agent, agent, "own"),
+	)
 	bobs := entityOf("credential", i.hold(p, bob, shared, "bobs"))
 	for subject, resource := range map[string]string{
 		agentFor(agent, ada): key, entityOf("agent", agent): own, agentFor(shared, bob): bobs,
@@ -172,7 +178,16 @@ func TestDecision_DeniesLostEntitlementFromCommitOn(t *testing.T) {
 		users = append(users, i.must("POST", "/scim/v2/Users", i.scim,
 			fmt.Sprintf(`{"userName":%q,"userType":"staff","active":true}`, name))["id"].(string))
 	}
-	group, inner := i.createGroup("engineering-prod", users[0], users[1], users[3], users[5]), i.createGroup("squad", users[4])
+	group, inner := i.createGroup(
+		"engineering-prod",
+		users[0],
+		users[1],
+		users[3],
+		users[5],
+	), i.createGroup(
+		"squad",
+		users[4],
+	)
 	renamed := i.createGroup("Engineering-prod", users[2])
 	i.join(group, inner)
 	frozen := i.createGroup("frozen")
@@ -293,7 +308,10 @@ func TestEvaluations_ApplyDefaultsAndSemantics(t *testing.T) {
 		}}, allow}},
 	} {
 		answer := i.must("POST", "/access/v1/evaluations", i.platform, fmt.Sprintf(
-			`{"subject":{"type":"user","id":%q},"action":{"name":"read"},"resource":{"type":"page","id":"1"},%s}`, ada, row.body))
+			`{"subject":{"type":"user","id":%q},"action":{"name":"read"},"resource":{"type":"page","id":"1"},%s}`,
+			ada,
+			row.body,
+		))
 		if diff := cmp.Diff(row.want, answer["evaluations"]); diff != "" {
 			t.Errorf("%s: %s", row.body, diff)
 		}

@@ -79,7 +79,11 @@ func TestImport_IsAtomicAndReportsInvalidLines(t *testing.T) {
 		key(ada, "good"), key(uuid.NewString(), "unknown"), key(gone, "restricted"), key(ada, "known"),
 		key(ada, "twice"), key(ada, "twice"), key(foreign, "foreign"), key(ada, ""))
 	want := map[int]string{
-		2: "no such principal", 3: "the principal is restricted", 4: "already registered", 6: "already registered", 7: "no such principal",
+		2: "no such principal",
+		3: "the principal is restricted",
+		4: "already registered",
+		6: "already registered",
+		7: "no such principal",
 		8: "reference must be 1 to 512 bytes long",
 	}
 	if status != http.StatusUnprocessableEntity || !cmp.Equal(bad, want) {

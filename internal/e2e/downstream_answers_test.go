@@ -80,7 +80,10 @@ func TestCascade_ShowsWhatIsDoneAndWhatItWaitsFor(t *testing.T) {
 			t.Errorf("the list with %s has %d, want %d", query, got, want)
 		}
 	}
-	items := get[struct{ Items []api.ShownItem }](i, "/v1/tenants/acme/credentials?principal=ada@example.com&agent=hers&connector=platform&state=ending,failed").Items
+	items := get[struct{ Items []api.ShownItem }](
+		i,
+		"/v1/tenants/acme/credentials?principal=ada@example.com&agent=hers&connector=platform&state=ending,failed",
+	).Items
 	if len(items) != 1 || items[0].PrincipalName != "ada@example.com" || items[0].AgentName != "hers" {
 		t.Errorf("got the credentials %+v", items)
 	}
@@ -200,8 +203,13 @@ func TestImport_ChecksAndSkips(t *testing.T) {
 	if status != http.StatusUnprocessableEntity || len(bad) != 1 || !strings.Contains(bad[2], "no such live credential") {
 		t.Errorf("a check answered %d: %v", status, bad)
 	}
-	if status, _, body := i.importNDJSON(i.operator, "/v1/tenants/acme/import?check=true", line("second")); status != http.StatusOK ||
-		body["good"] != 1.0 || i.count("live") != 1 {
+	if status, _, body := i.importNDJSON(
+		i.operator,
+		"/v1/tenants/acme/import?check=true",
+		line("second"),
+	); status != http.StatusOK ||
+		body["good"] != 1.0 ||
+		i.count("live") != 1 {
 		t.Errorf("a check of a good file answered %d: %v; %d are live", status, body, i.count("live"))
 	}
 	own := `{"principalId":"` + ada + `","kind":"api_key","connector":"platform","reference":"key"}`
@@ -315,7 +323,12 @@ func TestCredential_BindStartsCascadeForBoundCredentialOnly(t *testing.T) {
 	if len(shown.Unmanaged) != 1 {
 		t.Errorf("the principal has %+v unmanaged, want the role", shown.Unmanaged)
 	}
-	i.must("POST", "/v1/tenants/acme/unmanaged/"+found[0].(map[string]any)["id"].(string)+"/claim", i.operator, `{"principalId":"`+ada+`","reason":"hers"}`)
+	i.must(
+		"POST",
+		"/v1/tenants/acme/unmanaged/"+found[0].(map[string]any)["id"].(string)+"/claim",
+		i.operator,
+		`{"principalId":"`+ada+`","reason":"hers"}`,
+	)
 	if c := i.closed(ada); c.ID == first.ID || c.Outcome != "completed" || c.Survivors != 0 {
 		t.Errorf("the cascade of what was bound is %+v, want completed without survivors", c)
 	}

@@ -213,7 +213,12 @@ func TestStream_HeadersReachNoOtherEndpoint(t *testing.T) {
 	i := installAPI(t, withPrivateReceivers)
 	token := i.token(i.tenant.ID, auth.ClassReceiver)
 	to := func(path string) string {
-		return fmt.Sprintf(`"delivery":{"method":%q,"endpoint_url":%q,"authorization_header":"for %s"}`, ssf.PushURN, server.URL+path, path)
+		return fmt.Sprintf(
+			`"delivery":{"method":%q,"endpoint_url":%q,"authorization_header":"for %s"}`,
+			ssf.PushURN,
+			server.URL+path,
+			path,
+		)
 	}
 	id := i.must("POST", "/ssf/v1/streams", token, "{"+to("/a")+"}")["stream_id"].(string)
 	done := make(chan struct{})

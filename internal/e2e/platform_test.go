@@ -137,8 +137,10 @@ func (p *platform) told(kind, principal, gained, lost string) bool {
 
 // connector returns the YAML of the platform's connector in leaver.yaml.
 func (p *platform) connector() string {
-	return fmt.Sprintf("connectors:\n  - {name: platform, type: webhook, tenants: [acme], url: %q, secret: \"env:TEST_WEBHOOK_SECRET\"}\n",
-		p.url)
+	return fmt.Sprintf(
+		"connectors:\n  - {name: platform, type: webhook, tenants: [acme], url: %q, secret: \"env:TEST_WEBHOOK_SECRET\"}\n",
+		p.url,
+	)
 }
 
 func (p *platform) issue(reference string) {

@@ -376,8 +376,12 @@ func TestRotation_UnfinishedLeavesNoOrphanedSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	if err := conn.QueryRow(t.Context(),
-		`select bool_or(rolcanlogin) from pg_roles where rolname in ($1, $2)`, role, made[0]).Scan(&alive); err != nil || alive {
+	if err := conn.QueryRow(
+		t.Context(),
+		`select bool_or(rolcanlogin) from pg_roles where rolname in ($1, $2)`,
+		role,
+		made[0],
+	).Scan(&alive); err != nil || alive {
 		t.Errorf("one of the account's secrets can log in (%v)", err)
 	}
 }

@@ -78,7 +78,13 @@ func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 			for _, encoded := range []string{
 				strings.ReplaceAll(path, "-", "%2D"), path + "%2F", "/" + strings.Replace(path[1:], "/", "%2F", 1),
 			} {
-				if status, _ := i.raw(r.method, encoded, token, `{}`); status != http.StatusUnauthorized && status != http.StatusNotFound {
+				if status, _ := i.raw(
+					r.method,
+					encoded,
+					token,
+					`{}`,
+				); status != http.StatusUnauthorized &&
+					status != http.StatusNotFound {
 					t.Errorf("%s %s with %s answered %d, want 401 or 404", r.method, encoded, what, status)
 				}
 			}

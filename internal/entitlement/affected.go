@@ -106,7 +106,9 @@ func (s *Store) Unentitled(ctx context.Context, of, after uuid.UUID, limit int) 
 
 // ChangesBy returns the entitlements that principals gained and lost by an event, for a page of
 // up to limit principals, starting after the ID after.
-func (s *Store) ChangesBy(ctx context.Context, of, event, after uuid.UUID, limit int) ([]connectors.EntitlementChange, error) {
+func (s *Store) ChangesBy(
+	ctx context.Context, of, event, after uuid.UUID, limit int,
+) ([]connectors.EntitlementChange, error) {
 	rows, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[change], `
 		select distinct on (c.principal_id, c.name) c.principal_id, c.name, c.gained from entitlement_changes c
 		 where c.tenant_id = $1 and c.event_id = $2

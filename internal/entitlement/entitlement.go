@@ -26,7 +26,8 @@ var (
 	// ErrNoVersion is returned when no version of the rules has the number.
 	ErrNoVersion = fault.New(fault.NotFound, "the mapping has no such version: run `leaver mapping history`")
 	// ErrOutdated is returned when another version was applied concurrently.
-	ErrOutdated = fault.New(fault.Conflict, "another version of the mapping was applied meanwhile: run `leaver mapping diff` again")
+	ErrOutdated = fault.New(fault.Conflict,
+		"another version of the mapping was applied meanwhile: run `leaver mapping diff` again")
 	// ErrUnknownPrincipal is returned when no live User or Agent of the tenant has the ID.
 	ErrUnknownPrincipal = fault.New(fault.NotFound, "no such principal")
 )

@@ -33,7 +33,9 @@ const MaxBatch = 250
 // transaction it marks the credentials whose entitlement is lost as ending, in a mover event.
 // Of concurrent evaluations of one principal, the last one sees all changes that caused them.
 // It does nothing if the tenant has no rules.
-func (s *Store) Evaluate(ctx context.Context, of uuid.UUID, principals []uuid.UUID, by Cause) ([]connectors.EntitlementChange, error) {
+func (s *Store) Evaluate(
+	ctx context.Context, of uuid.UUID, principals []uuid.UUID, by Cause,
+) ([]connectors.EntitlementChange, error) {
 	var changes []connectors.EntitlementChange
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
 		ids := sorted(principals)
@@ -265,7 +267,9 @@ type writer struct {
 }
 
 // notify stores a token-claims-change signal for each change. d holds the new entitlements.
-func (w writer) notify(ctx context.Context, changes []connectors.EntitlementChange, types map[uuid.UUID]string, d derived) error {
+func (w writer) notify(
+	ctx context.Context, changes []connectors.EntitlementChange, types map[uuid.UUID]string, d derived,
+) error {
 	if len(changes) == 0 {
 		return nil
 	}

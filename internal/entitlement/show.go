@@ -125,7 +125,10 @@ const (
 // one page of principals at a time. Errors: mapping.Error, and [ErrOutdated] if other rules
 // are applied meanwhile.
 func (s *Store) Diff(ctx context.Context, of uuid.UUID, document string) (Difference, error) {
-	d := Difference{Base: -1, Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int), Changes: []connectors.EntitlementChange{}}
+	d := Difference{
+		Base: -1, Gained: make(map[string]int), Lost: make(map[string]int), Failed: make(map[string]int),
+		Changes: []connectors.EntitlementChange{},
+	}
 	var rules *mapping.Rules
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) (err error) {
 		rules, err = s.draft(ctx, tx, of, document)

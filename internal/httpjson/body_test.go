@@ -34,7 +34,11 @@ func TestDecode_NamesTheMemberOfAWrongType(t *testing.T) {
 			B int `json:"b"`
 		} `json:"a"`
 	}
-	if err := DecodeStrict([]byte(`{"a":{"b":"x"}}`), &into); err == nil || !strings.HasPrefix(err.Error(), "a.b has the wrong type") {
+	if err := DecodeStrict(
+		[]byte(`{"a":{"b":"x"}}`),
+		&into,
+	); err == nil ||
+		!strings.HasPrefix(err.Error(), "a.b has the wrong type") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -119,7 +119,9 @@ func checkNesting(raw []byte) error {
 			return err
 		}
 		if d.StackDepth() > maxNesting {
-			return Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf("the body is nested deeper than %d levels", maxNesting)}
+			return Problem{
+				Status: http.StatusBadRequest, Detail: fmt.Sprintf("the body is nested deeper than %d levels", maxNesting),
+			}
 		}
 	}
 }

@@ -95,7 +95,11 @@ func (w world) act(ctx context.Context, user uuid.UUID, action string, n int) er
 	switch action {
 	case "register":
 		_, err = w.items.Register(ctx, w.tenant, credential.New{
-			Principal: user, Kind: connectors.APIKey, Connector: "platform", Reference: fmt.Sprint(user, n), IssuedAt: time.Now(),
+			Principal: user,
+			Kind:      connectors.APIKey,
+			Connector: "platform",
+			Reference: fmt.Sprint(user, n),
+			IssuedAt:  time.Now(),
 		})
 		if errors.Is(err, credential.ErrRestricted) {
 			return nil
@@ -178,7 +182,14 @@ func (w world) checkScope(ctx context.Context, t *rapid.T, user uuid.UUID) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := cascade.NewStore(w.db).MarkEnding(ctx, w.tenant, cascade.Scope{Event: event, Principal: user}, cascade.Page{Limit: 100})
+	found, err := cascade.NewStore(
+		w.db,
+	).MarkEnding(
+		ctx,
+		w.tenant,
+		cascade.Scope{Event: event, Principal: user},
+		cascade.Page{Limit: 100},
+	)
 	if err != nil || len(found) != live {
 		t.Fatalf("Discover returned %d of %d live credentials (%v)", len(found), live, err)
 	}

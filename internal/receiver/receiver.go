@@ -27,7 +27,7 @@ const (
 	EventsPath           = "/t/{tenant}/events"
 )
 
-// Server4 receives requests to end a principal, from a tenant's identity provider.
+// Server receives requests to end a principal, from a tenant's identity provider.
 type Server struct {
 	Auth      *auth.Store
 	Directory *directory.Store
@@ -78,7 +78,8 @@ func (s *Server) endSubject(
 	r *http.Request, by auth.Received, subject json.RawMessage, trigger lifecycle.Trigger,
 ) (directory.Named, error) {
 	of := by.Tenant
-	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, ssf.IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), by.Issuer)
+	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, ssf.IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name),
+		by.Issuer)
 	if err != nil {
 		return who, err
 	}

@@ -133,7 +133,10 @@ func (r Registry) Probe(ctx context.Context, tenant uuid.UUID, n credential.New)
 
 // targetOf returns the target of an item that is not registered yet.
 func targetOf(tenant uuid.UUID, n credential.New) connectors.Target {
-	target := connectors.Target{Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret, ExpiresAt: n.ExpiresAt}
+	target := connectors.Target{
+		Tenant: tenant, Principal: n.Principal, Kind: n.Kind, Reference: n.Reference, Account: n.Reference, Secret: n.Secret,
+		ExpiresAt: n.ExpiresAt,
+	}
 	if n.Agent != nil {
 		target.Agent = *n.Agent
 	}
@@ -153,7 +156,8 @@ func (r Registry) publishes(e Entry, tenant string) bool {
 // Discoverers returns the names of the connectors that can list the credentials of a
 // tenant's principals.
 func (r Registry) Discoverers(tenant string) []string {
-	return r.names(tenant, func(e Entry) bool { _, ok := e.Connector.(connectors.Discoverer); return ok && discovers(e.Connector) })
+	return r.names(tenant,
+		func(e Entry) bool { _, ok := e.Connector.(connectors.Discoverer); return ok && discovers(e.Connector) })
 }
 
 // Issuers returns the names of the connectors that can issue a credential for a drill and

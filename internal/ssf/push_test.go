@@ -35,7 +35,9 @@ func TestPusher_RefusesAddressesOutsideOfThePublicInternet(t *testing.T) {
 }
 
 func TestPusher_NamesAPrivateAddress(t *testing.T) {
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }))
+	receiver := httptest.NewServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }),
+	)
 	defer receiver.Close()
 	_, err := NewPusher(false).Push(t.Context(), receiver.URL, "", "set")
 	var unreachable *UnreachableError

@@ -180,7 +180,8 @@ func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
 	var body wishes
 	err := httpjson.DecodeLoosely(w, r, &body)
 	stream := Stream{
-		Issuer: IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), Audience: body.Audience, CreatedBy: auth.CallerOf(r).Actor(),
+		Issuer:   IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name),
+		Audience: body.Audience, CreatedBy: auth.CallerOf(r).Actor(),
 	}
 	if len(stream.Audience) == 0 {
 		stream.Audience = []string{auth.CallerOf(r).Actor()}
@@ -274,7 +275,9 @@ func (w wishes) contradicts(stream Stream) error {
 	if (w.Issuer != nil && *w.Issuer != stream.Issuer) ||
 		(w.Audience != nil && !slices.Equal(w.Audience, stream.Audience)) ||
 		(w.Delivered != nil && !slices.Equal(*w.Delivered, stream.Events)) {
-		return httpjson.Problem{Status: http.StatusBadRequest, Detail: "receivers cannot change iss, aud and events_delivered"}
+		return httpjson.Problem{
+			Status: http.StatusBadRequest, Detail: "receivers cannot change iss, aud and events_delivered",
+		}
 	}
 	return nil
 }
@@ -314,7 +317,9 @@ func (s *Server) setStatus(w http.ResponseWriter, r *http.Request) {
 			"status must be one of %v, got %q", Statuses(), body.Status)}
 	}
 	if err == nil && (len(body.Reason) > maxText || httpjson.HasControl(body.Reason)) {
-		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "reason must be at most 512 bytes without control characters"}
+		err = httpjson.Problem{
+			Status: http.StatusBadRequest, Detail: "reason must be at most 512 bytes without control characters",
+		}
 	}
 	var stream Stream
 	if err == nil {
@@ -337,7 +342,9 @@ func (s *Server) verifyStream(w http.ResponseWriter, r *http.Request) {
 	}
 	err := httpjson.DecodeLoosely(w, r, &body)
 	if err == nil && (len(body.State) > maxText || httpjson.HasControl(body.State)) {
-		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "state must be at most 512 bytes without control characters"}
+		err = httpjson.Problem{
+			Status: http.StatusBadRequest, Detail: "state must be at most 512 bytes without control characters",
+		}
 	}
 	var stream Stream
 	if err == nil {

@@ -101,7 +101,8 @@ var (
 	ErrExists      = fault.New(fault.Conflict, "a tenant with this name already exists")
 	ErrInvalidRate = fault.New(fault.Unprocessable, "requestsPerSecond must be between 0 (use the default) and 100000")
 	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation.
-	ErrLoosens       = fault.New(fault.Forbidden, "loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)")
+	ErrLoosens = fault.New(fault.Forbidden,
+		"loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)")
 	ErrInvalidPolicy = fault.New(fault.Unprocessable, "thresholdLeavers must be between 0 (none) and 1000000, "+
 		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, and orphans suspend or manager")
 	ErrInvalidName = fault.New(fault.Invalid, "a tenant name must be 1 to 63 characters of a-z, 0-9 and '-', "+
@@ -254,8 +255,10 @@ func (s *Store) configure(
 func (to Settings) Loosens(t Tenant) bool {
 	higher := to.ThresholdLeavers != nil && t.ThresholdLeavers != nil &&
 		(*to.ThresholdLeavers == 0 || *to.ThresholdLeavers > *t.ThresholdLeavers)
-	larger := to.ThresholdShare != nil && t.ThresholdShare != nil && (*to.ThresholdShare == 0 || *to.ThresholdShare > *t.ThresholdShare)
-	shorter := to.ThresholdWindow != nil && *to.ThresholdWindow < t.ThresholdWindow && (t.ThresholdLeavers != nil || t.ThresholdShare != nil)
+	larger := to.ThresholdShare != nil && t.ThresholdShare != nil &&
+		(*to.ThresholdShare == 0 || *to.ThresholdShare > *t.ThresholdShare)
+	shorter := to.ThresholdWindow != nil && *to.ThresholdWindow < t.ThresholdWindow &&
+		(t.ThresholdLeavers != nil || t.ThresholdShare != nil)
 	return higher || larger || shorter
 }
 

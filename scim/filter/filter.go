@@ -129,7 +129,8 @@ func (rs Resolver) bracket(b Bracket) (Condition, error) {
 	within, rest := rs.Rt.SplitURN(string(b.attribute))
 	path, ok := SimplePath(rest)
 	if !ok {
-		return nil, schema.Errorf(schema.InvalidFilter, "filter: %s has no attribute %q", rs.Rt.Name, schema.Clip(string(b.attribute)))
+		return nil, schema.Errorf(schema.InvalidFilter, "filter: %s has no attribute %q", rs.Rt.Name,
+			schema.Clip(string(b.attribute)))
 	}
 	if within != rs.Rt.Schema {
 		prefix := within.ID + ":"
@@ -318,7 +319,8 @@ func filterValue(field Field, a *schema.Attribute, value any) (any, error) {
 			return nil, schema.Errorf(schema.InvalidFilter, "filter: the string compared with %s is not valid JSON", a.Name)
 		}
 		if strings.ContainsRune(s, 0) {
-			return nil, schema.Errorf(schema.InvalidFilter, "filter: the string compared with %s must not contain U+0000", a.Name)
+			return nil, schema.Errorf(schema.InvalidFilter,
+				"filter: the string compared with %s must not contain U+0000", a.Name)
 		}
 		value = s
 	}

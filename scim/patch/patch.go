@@ -47,7 +47,8 @@ func Parse(body map[string]any) ([]Operation, error) {
 		return nil, schema.Errorf(schema.InvalidSyntax, "Operations must be a non-empty array")
 	}
 	if len(list) > MaxOperations {
-		return nil, schema.Errorf(schema.TooMany, "Operations must have at most %d elements, got %d", MaxOperations, len(list))
+		return nil, schema.Errorf(schema.TooMany, "Operations must have at most %d elements, got %d", MaxOperations,
+			len(list))
 	}
 	operations := make([]Operation, 0, len(list))
 	for _, v := range list {

@@ -65,7 +65,9 @@ func parsePath(rt *schema.ResourceType, path string) (*target, error) {
 }
 
 // resolveTarget resolves names against the schema. where is the value filter, or nil.
-func resolveTarget(rt *schema.ResourceType, within *schema.Schema, name string, sub *string, where []filter.Token) (*target, error) {
+func resolveTarget(
+	rt *schema.ResourceType, within *schema.Schema, name string, sub *string, where []filter.Token,
+) (*target, error) {
 	t := &target{schema: within}
 	if within == rt.Schema && schema.IsCommon(name) {
 		t.ignored = true
@@ -75,7 +77,9 @@ func resolveTarget(rt *schema.ResourceType, within *schema.Schema, name string, 
 		t.schema, t.attr = rt.Find(name) // an extension's attribute without its URN
 	}
 	if t.attr == nil {
-		return nil, &unknownAttributeError{schema.Errorf(schema.InvalidPath, "%s has no attribute %q", rt.Name, schema.Clip(name))}
+		return nil, &unknownAttributeError{
+			schema.Errorf(schema.InvalidPath, "%s has no attribute %q", rt.Name, schema.Clip(name)),
+		}
 	}
 	t.readOnly = t.attr.Mutability == schema.ReadOnly
 	if sub != nil {

@@ -64,7 +64,9 @@ func (rd Reader) nested(out schema.Object, rt *schema.ResourceType, within *sche
 }
 
 // topLevel reads an attribute of a schema.
-func (rd Reader) topLevel(out schema.Object, rt *schema.ResourceType, within *schema.Schema, name string, value any) error {
+func (rd Reader) topLevel(
+	out schema.Object, rt *schema.ResourceType, within *schema.Schema, name string, value any,
+) error {
 	if schema.FindAttribute(within.Attributes, name) == nil {
 		if err := misdirected(rt, name, value); err != nil {
 			return err
@@ -163,7 +165,8 @@ func (rd Reader) value(a *schema.Attribute, value any) (any, error) {
 		list = []any{value}
 	}
 	if !a.Unbounded && len(list) > schema.MaxElements {
-		return nil, schema.Errorf(schema.TooMany, "%s must have at most %d elements, got %d", a.Name, schema.MaxElements, len(list))
+		return nil, schema.Errorf(schema.TooMany, "%s must have at most %d elements, got %d", a.Name, schema.MaxElements,
+			len(list))
 	}
 	var out []any
 	for _, v := range list {

@@ -49,7 +49,11 @@ func issue(t *testing.T, p *openid.Provider) connectors.Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return connectors.Target{Item: uuid.New(), Kind: connectors.RefreshToken, Secret: connectors.Secret(grant.RefreshToken)}
+	return connectors.Target{
+		Item:   uuid.New(),
+		Kind:   connectors.RefreshToken,
+		Secret: connectors.Secret(grant.RefreshToken),
+	}
 }
 
 func TestOAuth2_Contract(t *testing.T) {

@@ -82,7 +82,8 @@ func terminate(ctx context.Context, conn *pgx.Conn, role string) (ended, left in
 		with ending as materialized (
 		  select pg_catalog.pg_terminate_backend(pid, $2) as gone from pg_catalog.pg_stat_activity
 		   where usename = $1 and pid <> pg_catalog.pg_backend_pid())
-		select pg_catalog.count(*) filter (where gone), pg_catalog.count(*) filter (where not gone) from ending`, role, terminateTimeout).Scan(&ended, &left)
+		select pg_catalog.count(*) filter (where gone), pg_catalog.count(*) filter (where not gone)
+		  from ending`, role, terminateTimeout).Scan(&ended, &left)
 	return ended, left, err
 }
 
@@ -92,10 +93,12 @@ var errGone = errors.New("no such role")
 // roles that run the server or own the database, roles that administer roles, and roles of
 // a leaver installation.
 const forbiddenReason = `case
-	         when r.rolsuper or r.rolreplication or r.rolname like 'pg\_%' then 'it is a superuser, a replication or a system role'
+	         when r.rolsuper or r.rolreplication or r.rolname like 'pg\_%'
+	           then 'it is a superuser, a replication or a system role'
 	         when r.rolname in (current_user, session_user) then 'it is the connector''s own'
 	         when r.rolcreaterole or r.rolbypassrls then 'it has CREATEROLE or BYPASSRLS'
-	         when exists (select from pg_catalog.pg_database d where d.datname = pg_catalog.current_database() and d.datdba = r.oid)
+	         when exists (select from pg_catalog.pg_database d
+	                       where d.datname = pg_catalog.current_database() and d.datdba = r.oid)
 	           then 'it owns the database'
 	         when exists (select from pg_catalog.pg_auth_members m join pg_catalog.pg_roles g on g.oid = m.roleid
 	                       where m.member = r.oid and g.rolname like 'leaver\_app%')

@@ -111,7 +111,8 @@ func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, v
 // literals: no setting of the account is applied to the connector's session.
 func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) error {
 	rows, err := tx.Query(ctx, `
-		select pg_catalog.split_part(c, '=', 1), pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1) from pg_catalog.pg_roles r
+		select pg_catalog.split_part(c, '=', 1), pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1)
+		  from pg_catalog.pg_roles r
 		  join pg_catalog.pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0, pg_catalog.unnest(s.setconfig) c
 		 where r.rolname = $1 and pg_catalog.split_part(c, '=', 1) !~ '^(role|session_.*|.*timeout|.*transaction.*)$'`, from)
 	if err != nil {

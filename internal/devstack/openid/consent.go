@@ -42,7 +42,8 @@ func (s *store) listConsents(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	sessions := []session{}
 	for client, scopes := range s.consents[subject] {
-		sessions = append(sessions, session{scopes, map[string]any{"subject": subject, "client": map[string]string{"client_id": client}}})
+		sessions = append(sessions,
+			session{scopes, map[string]any{"subject": subject, "client": map[string]string{"client_id": client}}})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(sessions)

@@ -66,9 +66,13 @@ func Start(ctx context.Context) (*Provider, error) {
 	mux.Handle("/", provider)
 	mux.HandleFunc("GET "+consentPath, p.store.listConsents)
 	mux.HandleFunc("DELETE "+consentPath, p.store.revokeConsents)
-	p.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context {
-		return context.WithoutCancel(ctx)
-	}}
+	p.server = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithoutCancel(ctx)
+		},
+	}
 	go func() { _ = p.server.Serve(listener) }() // ends by Close
 	return p, nil
 }
@@ -96,7 +100,9 @@ type Grant struct {
 // browser and an agent platform do, and returns the tokens.
 func (p *Provider) Authorize(ctx context.Context, subject string) (Grant, error) {
 	jar, _ := cookiejar.New(nil) // never fails without options
-	browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	browser := &http.Client{
+		Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	login, err := redirect(ctx, browser, p.Issuer+"/authorize?"+url.Values{
 		"client_id": {ClientID}, "redirect_uri": {redirectURI}, "response_type": {"code"},
 		"scope": {"openid offline_access"}, "state": {"drill"},
@@ -216,7 +222,10 @@ func newStore(secret string, crypto op.Crypto) *store {
 		ClientID:      storage.WebClient(ClientID, secret, redirectURI),
 		OtherClientID: storage.WebClient(OtherClientID, secret, redirectURI),
 	}
-	return &store{Storage: storage.NewStorageWithClients(people{}, clients), crypto: crypto, consents: make(map[string]map[string][]string)}
+	return &store{
+		Storage: storage.NewStorageWithClients(people{}, clients), crypto: crypto,
+		consents: make(map[string]map[string][]string),
+	}
 }
 
 func (s *store) login(request, subject string) error {
@@ -226,7 +235,9 @@ func (s *store) login(request, subject string) error {
 }
 
 // CreateAccessAndRefreshTokens implements op.Storage.
-func (s *store) CreateAccessAndRefreshTokens(ctx context.Context, request op.TokenRequest, current string) (string, string, time.Time, error) {
+func (s *store) CreateAccessAndRefreshTokens(
+	ctx context.Context, request op.TokenRequest, current string,
+) (string, string, time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if current != "" {
@@ -267,7 +278,9 @@ func (s *store) GetRefreshTokenInfo(ctx context.Context, clientID, token string)
 }
 
 // SetIntrospectionFromToken implements op.Storage.
-func (s *store) SetIntrospectionFromToken(ctx context.Context, answer *oidc.IntrospectionResponse, tokenID, subject, clientID string) error {
+func (s *store) SetIntrospectionFromToken(
+	ctx context.Context, answer *oidc.IntrospectionResponse, tokenID, subject, clientID string,
+) error {
 	s.mu.Lock()
 	_, _, err := s.Storage.GetRefreshTokenInfo(ctx, clientID, tokenID)
 	s.mu.Unlock()

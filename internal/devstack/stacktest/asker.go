@@ -83,7 +83,8 @@ func (a *Asker) turn(b *testing.B) {
 
 func (a *Asker) ask(conn net.Conn, in *bufio.Reader) error {
 	method, path, body := a.Request(int(a.next.Add(1) - 1))
-	_, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", method, path, a.Header, len(body), body)
+	_, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", method, path, a.Header,
+		len(body), body)
 	if err != nil {
 		return err
 	}

@@ -144,7 +144,8 @@ var migratedTemplate = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	var exists bool
-	if err := conn.QueryRow(ctx, `select exists (select 1 from pg_database where datname = $1)`, name).Scan(&exists); err != nil || exists {
+	err = conn.QueryRow(ctx, `select exists (select 1 from pg_database where datname = $1)`, name).Scan(&exists)
+	if err != nil || exists {
 		return name, err
 	}
 	building := name + "_building"

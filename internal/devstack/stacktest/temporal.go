@@ -25,11 +25,11 @@ func newNamespace() (string, error) {
 }
 
 // Temporal returns the configuration of the shared server with this package's namespace.
-func Temporal(t testing.TB) config.Temporal { return temporal(t, namespace) }
+func Temporal(t testing.TB) config.Temporal { t.Helper(); return temporal(t, namespace) }
 
 // OwnTemporal is like [Temporal] with a new namespace, for tests whose workers must not get other
 // tests' tasks.
-func OwnTemporal(t testing.TB) config.Temporal { return temporal(t, newNamespace) }
+func OwnTemporal(t testing.TB) config.Temporal { t.Helper(); return temporal(t, newNamespace) }
 
 func temporal(t testing.TB, namespace func() (string, error)) config.Temporal {
 	t.Helper()
