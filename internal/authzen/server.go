@@ -57,10 +57,13 @@ func bounded(next http.Handler) http.Handler {
 	})
 }
 
+// metadataAge is how long gateways may cache the metadata (AuthZEN 1.0 section 11.9).
+const metadataAge = time.Hour
+
 // Metadata serves the AuthZEN metadata document, which contains the endpoint URLs.
 func (s *Server) Metadata(w http.ResponseWriter, r *http.Request) {
 	base := httpjson.BaseURL(r, s.PublicURL)
-	httpjson.Answer(w, http.StatusOK, map[string]string{
+	httpjson.AnswerCacheable(w, metadataAge, map[string]string{
 		"policy_decision_point": base, "access_evaluation_endpoint": base + BasePath + "/evaluation",
 		"access_evaluations_endpoint": base + BasePath + "/evaluations",
 	})
@@ -90,7 +93,8 @@ type properties struct {
 }
 
 type action struct {
-	Name string `json:"name"`
+	Name       string         `json:"name"`
+	Properties map[string]any `json:"properties"` // ignored, and an object (section 5.3)
 }
 
 // evaluation is one access evaluation. In a batch, the top level of the body has the defaults.
@@ -107,27 +111,13 @@ type surrounding struct {
 	Agent any `json:"agent"`
 }
 
-// orDefaults returns the evaluation with its missing members set from the batch defaults: whole
-// objects, and the type and id of an entity. Properties are never merged.
+// orDefaults returns the evaluation with the batch's defaults in place of its missing members. A
+// member that is given replaces the default as a whole (AuthZEN 1.0 section 7.1.1).
 func (e evaluation) orDefaults(top evaluation) evaluation {
 	return evaluation{
-		Subject: e.Subject.orDefault(top.Subject), Resource: e.Resource.orDefault(top.Resource),
+		Subject: cmp.Or(e.Subject, top.Subject), Resource: cmp.Or(e.Resource, top.Resource),
 		Action: cmp.Or(e.Action, top.Action), Context: cmp.Or(e.Context, top.Context),
 	}
-}
-
-// forgetsWhom reports whether an evaluation has its own subject without on_behalf_of in a batch
-// whose default subject sets it. Such an evaluation is rejected as a probable mistake.
-func (e evaluation) forgetsWhom(top evaluation) bool {
-	return e.Subject != nil && e.Subject.Properties.OnBehalfOf == nil &&
-		top.Subject != nil && top.Subject.Properties.OnBehalfOf != nil
-}
-
-func (e *entity) orDefault(top *entity) *entity {
-	if e == nil || top == nil {
-		return cmp.Or(e, top)
-	}
-	return &entity{Type: cmp.Or(e.Type, top.Type), ID: cmp.Or(e.ID, top.ID), Properties: e.Properties}
 }
 
 // questions returns the questions that an evaluation asks. If context.agent is set and the
@@ -186,9 +176,9 @@ func (e evaluation) question() (Question, error) {
 		q.SubjectType = e.Subject.Type // denied as unknown
 	}
 	var err error
-	if q.OnBehalfOf, err = property(e.Subject.Properties.OnBehalfOf, "subject.properties.on_behalf_of"); err == nil {
-		q.Owner, err = property(e.Resource.Properties.OwnerID, "resource.properties.ownerID")
-	}
+	q.OnBehalfOf, err = property(e.Subject.Properties.OnBehalfOf, "subject.properties.on_behalf_of")
+	// A resource's properties are its owner's: a value of another type names no principal.
+	q.Owner, _ = e.Resource.Properties.OwnerID.(string)
 	if err == nil && httpjson.HasControl(
 		q.SubjectType, q.Subject, q.OnBehalfOf, q.Action, q.ResourceType, q.Resource, q.Owner,
 	) {
@@ -335,17 +325,9 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 	for i, raw := range b.Evaluations {
 		var e evaluation
 		var of []Question
-		err := json.Unmarshal(raw, &e)
-		switch {
-		case err == nil && e.forgetsWhom(b.evaluation):
-			err = httpjson.Problem{
-				Status: http.StatusBadRequest,
-				Detail: "subject.properties.on_behalf_of is required because the batch default sets it",
-			}
-		case err == nil:
+		err := httpjson.DecodeLoose(raw, &e)
+		if err == nil {
 			of, err = e.orDefaults(b.evaluation).questions()
-		default:
-			err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "malformed evaluation (AuthZEN 1.0 section 5)"}
 		}
 		if err != nil {
 			decisions[i].Context = map[string]any{

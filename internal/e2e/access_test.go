@@ -288,6 +288,95 @@ func TestEvaluation_RejectsMalformedRequests(t *testing.T) {
 	}
 }
 
+// TestEvaluation_FollowsTheSpecificationLiterally has requests that a lenient reader would answer
+// otherwise (AuthZEN 1.0, by section).
+func TestEvaluation_FollowsTheSpecificationLiterally(t *testing.T) {
+	i := install(t)
+	i.apply("  - {when: user.active, scopes: [read, \"edit:own\"]}\n")
+	ada := i.createUser("ada@example.com")
+	i.becomes(ada, "scope:edit:own", "scope:read")
+	subject := fmt.Sprintf(`"subject":{"type":"user","id":%q}`, ada)
+	const read, page = `"action":{"name":"read"}`, `"resource":{"type":"page","id":"1"}`
+	for name, row := range map[string]struct {
+		body   string
+		status int
+		want   any // of a decision
+	}{
+		"10.1.1: Subject is not subject": {`{` + strings.Replace(subject, "subject", "Subject", 1) + `,` + read + `,` + page + `}`, 400, nil},
+		"10.1.1: Action is not action":   {`{` + subject + `,"Action":{"name":"read"},` + page + `}`, 400, nil},
+		"10.1.1: ID is not id":           {`{"subject":{"type":"user","ID":"` + ada + `"},` + read + `,` + page + `}`, 400, nil},
+		"10.1.1: an unknown Subject beside subject": {
+			`{"Subject":{"type":"user","id":"eve"},` + subject + `,` + read + `,` + page + `}`, 200, true,
+		},
+		"10.1.1: members of the context": {`{` + subject + `,` + read + `,` + page + `,"context":{"path":"/a","PATH":"/b"}}`, 200, true},
+		"RFC 8259 section 7: an escaped name": {
+			`{"s\u0075bject":{"type":"user","id":"` + ada + `"},` + read + `,` + page + `,"context":{"caf\u00e9":1}}`, 200, true,
+		},
+		"RFC 8259 section 4: an escaped duplicate": {`{"s\u0075bject":{"type":"user","id":"eve"},` + subject + `,` + read + `,` + page + `}`, 400, nil},
+		"5.4: a context that is a string":          {`{` + subject + `,` + read + `,` + page + `,"context":"x"}`, 400, nil},
+		"5.4: a context that is a list":            {`{` + subject + `,` + read + `,` + page + `,"context":[]}`, 400, nil},
+		"5.3: action properties that are a string": {`{` + subject + `,"action":{"name":"read","properties":"x"},` + page + `}`, 400, nil},
+		"5.2: an owner that is a number": {
+			`{` + subject + `,"action":{"name":"edit"},"resource":{"type":"page","id":"1","properties":{"ownerID":4711}}}`, 200, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, raw := i.raw("POST", "/access/v1/evaluation", i.platform, row.body)
+			var answer map[string]any
+			_ = json.Unmarshal(raw, &answer)
+			if status != row.status || (row.want != nil && answer["decision"] != row.want) {
+				t.Errorf("%s answered %d %s, want %d %v", row.body, status, raw, row.status, row.want)
+			}
+		})
+	}
+	agent := i.createAgent("writer", ada)
+	for name, row := range map[string]struct {
+		top, item string
+		want      bool
+	}{
+		"7.1.1: a complete other subject is the item's own": {
+			`"subject":{"type":"agent","id":"` + agent + `","properties":{"on_behalf_of":"` + ada + `"}}`, subject, true,
+		},
+		"7.1.1: whole objects replace": {subject, `"resource":{"type":"page"}`, false},
+	} {
+		body := `{` + row.top + `,` + read + `,` + page + `,"evaluations":[{` + row.item + `}]}`
+		items := i.must("POST", "/access/v1/evaluations", i.platform, body)["evaluations"].([]any)
+		if got := items[0].(map[string]any)["decision"]; got != row.want {
+			t.Errorf("%s: %s answered %v, want %t", name, body, items, row.want)
+		}
+	}
+}
+
+// TestEvaluation_AnswersOfTheProtocol checks what a gateway's HTTP client relies on.
+func TestEvaluation_AnswersOfTheProtocol(t *testing.T) {
+	i := installAPI(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, i.url+"/access/v1/evaluation", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+i.platform)
+	req.Header.Set("X-Request-ID", strings.Repeat("x", 600))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != http.MethodPost {
+		t.Errorf("GET answered %d with Allow %q, want 405 with POST", resp.StatusCode, resp.Header.Get("Allow"))
+	}
+	if resp.Header.Get("X-Request-ID") != strings.Repeat("x", 600) {
+		t.Error("a long X-Request-ID is not returned")
+	}
+	metadata, err := http.Get(i.url + "/.well-known/authzen-configuration")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer metadata.Body.Close()
+	if got := metadata.Header.Get("Cache-Control"); got != "public, max-age=3600" {
+		t.Errorf("the metadata has Cache-Control %q", got)
+	}
+}
+
 func TestEvaluations_ApplyDefaultsAndSemantics(t *testing.T) {
 	i := install(t)
 	i.apply("  - {when: user.active, scopes: [read]}\n")
@@ -295,7 +384,7 @@ func TestEvaluations_ApplyDefaultsAndSemantics(t *testing.T) {
 	i.becomes(ada, "scope:read")
 	allow, deny := map[string]any{"decision": true},
 		map[string]any{"decision": false, "context": map[string]any{"reason": "not_entitled"}}
-	const items = `{"action":{"name":"write"}},{},{"resource":{"id":"2"}}`
+	const items = `{"action":{"name":"write"}},{},{"resource":{"type":"page","id":"2"}}`
 	for _, row := range []struct {
 		body string
 		want []any
@@ -304,7 +393,7 @@ func TestEvaluations_ApplyDefaultsAndSemantics(t *testing.T) {
 		{`"evaluations":[` + items + `],"options":{"evaluations_semantic":"deny_on_first_deny"}`, []any{deny}},
 		{`"evaluations":[` + items + `],"options":{"evaluations_semantic":"permit_on_first_permit"}`, []any{deny, allow}},
 		{`"evaluations":[{"subject":7},{}]`, []any{map[string]any{"decision": false, "context": map[string]any{
-			"error": map[string]any{"status": 400.0, "message": "malformed evaluation (AuthZEN 1.0 section 5)"},
+			"error": map[string]any{"status": 400.0, "message": "subject has the wrong type or format"},
 		}}, allow}},
 	} {
 		answer := i.must("POST", "/access/v1/evaluations", i.platform, fmt.Sprintf(

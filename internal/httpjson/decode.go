@@ -50,13 +50,16 @@ func DecodeLoosely(w http.ResponseWriter, r *http.Request, into any) error {
 	if err != nil {
 		return unread(err)
 	}
-	return unmarshal(raw, into)
+	return DecodeLoose(raw, into)
 }
 
 // DecodeStrict decodes one JSON object. An unknown or a duplicate member is an error.
 func DecodeStrict(raw []byte, into any) error {
 	return unmarshal(raw, into, json.RejectUnknownMembers(true))
 }
+
+// DecodeLoose decodes one JSON object, and ignores unknown members. A duplicate member is an error.
+func DecodeLoose(raw []byte, into any) error { return unmarshal(raw, into) }
 
 func notJSON(r *http.Request) error {
 	return Problem{Status: http.StatusUnsupportedMediaType, Detail: fmt.Sprintf(

@@ -5,6 +5,7 @@ package httpjson
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -115,6 +116,13 @@ func Allow(w http.ResponseWriter, r *http.Request, routes chi.Routes) {
 // Answer writes a JSON body that must not be cached.
 func Answer(w http.ResponseWriter, status int, body any) {
 	Write(w, status, "application/json", body)
+}
+
+// AnswerCacheable writes a JSON body that anyone may cache for maxAge.
+func AnswerCacheable(w http.ResponseWriter, maxAge time.Duration, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(maxAge/time.Second)))
+	_ = json.NewEncoder(w).Encode(body) // a client that is gone needs no answer
 }
 
 // Write writes a JSON body of a content type that must not be cached.
