@@ -42,9 +42,9 @@ type Threshold struct {
 // NewThreshold returns the store of holds on db.
 func NewThreshold(db *database.DB) *Threshold { return &Threshold{db} }
 
-// Check reports whether a cascade is held. It engages the tenant's hold if the leavers in the window
+// Check reports whether a cascade is held. It creates a hold if the leavers in the window
 // exceed the threshold's number, or its share of the users that are active or left in the window. A
-// cascade that was held stays held until its hold is released.
+// cascade that was held stays held until its hold is approved.
 func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bool, err error) {
 	// The fast path, for tenants without a threshold and without a hold.
 	idle, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
@@ -100,7 +100,7 @@ func (b *Threshold) Check(ctx context.Context, tenant, event uuid.UUID) (held bo
 	return held, nil
 }
 
-// Held reports whether a cascade is held by a hold that has not been released.
+// Held reports whether a cascade is held by a hold that has not been approved.
 func (b *Threshold) Held(ctx context.Context, tenant, event uuid.UUID) (bool, error) {
 	held, err := database.Row(ctx, b.db, tenant, pgx.RowTo[bool], `
 		select exists (

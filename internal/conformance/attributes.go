@@ -62,7 +62,8 @@ func (p *probe) links(map[string]any) (map[string][2]string, error) {
 		if !hasAgents {
 			break
 		}
-		path, _, err := p.create("/Agents", fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Agent"],"agentUserName":%q,"owners":[{"value":%q}]}`, p.name("agent"), users[0]))
+		path, _, err := p.create("/Agents", fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:schemas:core:2.0:Agent"],`+
+			`"agentUserName":%q,"owners":[{"value":%q}]}`, p.name("agent"), users[0]))
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +189,8 @@ func (t attempt) mutable(path string, before any) error {
 		return err
 	}
 	changed := fmt.Sprint(t.of(after)) != fmt.Sprint(before)
-	if writable := t.a["mutability"] != "readOnly" && t.a["returned"] != "never"; t.a["returned"] != "request" && changed != writable {
+	writable := t.a["mutability"] != "readOnly" && t.a["returned"] != "never"
+	if t.a["returned"] != "request" && changed != writable {
 		return fmt.Errorf("mutability %v: a PATCH with %s left %v of %v", t.a["mutability"], other, t.of(after), before)
 	}
 	if t.a["required"] != true || !t.core() || t.a["name"] == "members" {

@@ -28,22 +28,40 @@ var filterGroups = []struct {
 		{`name.familyName eq "fam"`, true},
 		{`emails.value eq "W@probe.example"`, true},
 	}},
-	{"eq", []filterCase{{`displayName eq "Probe One"`, true}, {`displayName eq "Probe"`, false}, {`name.familyName eq "Fam"`, true}, {`externalId eq "{mark}"`, true}}},
+	{"eq", []filterCase{
+		{`displayName eq "Probe One"`, true},
+		{`displayName eq "Probe"`, false},
+		{`name.familyName eq "Fam"`, true},
+		{`externalId eq "{mark}"`, true},
+	}},
 	{"ne", []filterCase{{`displayName ne "Probe One"`, false}, {`displayName ne "other"`, true}}},
 	{"co", []filterCase{{`displayName co "obe"`, true}, {`displayName co "xyz"`, false}}},
 	{"sw", []filterCase{{`displayName sw "Pro"`, true}, {`displayName sw "robe"`, false}}},
 	{"ew", []filterCase{{`displayName ew "One"`, true}, {`displayName ew "On"`, false}}},
 	{"pr", []filterCase{{`displayName pr`, true}, {`nickName pr`, false}}},
-	{"names with their schema's URN", []filterCase{{`{user}:displayName pr`, true}, {`{user}:displayName eq "Probe"`, false}}},
+	{"names with their schema's URN", []filterCase{
+		{`{user}:displayName pr`, true}, {`{user}:displayName eq "Probe"`, false},
+	}},
 	{"meta.resourceType", []filterCase{{`meta.resourceType eq "User"`, true}, {`meta.resourceType eq "Group"`, false}}},
 	{"gt, ge, lt and le", []filterCase{
-		{`userName ge "leaver"`, true}, {`userName lt "leaver"`, false}, {`meta.lastModified gt "2001-01-01T00:00:00Z"`, true}, {`meta.created le "2001-01-01T00:00:00Z"`, false},
+		{`userName ge "leaver"`, true},
+		{`userName lt "leaver"`, false},
+		{`meta.lastModified gt "2001-01-01T00:00:00Z"`, true},
+		{`meta.created le "2001-01-01T00:00:00Z"`, false},
 	}},
 	{"booleans", []filterCase{{`active eq true`, true}, {`active eq false`, false}}},
-	{"and, or, not and grouping", []filterCase{{`(nickName pr or displayName pr)`, true}, {`(nickName pr and displayName pr)`, false}, {`not (active eq true)`, false}}},
+	{"and, or, not and grouping", []filterCase{
+		{`(nickName pr or displayName pr)`, true},
+		{`(nickName pr and displayName pr)`, false},
+		{`not (active eq true)`, false},
+	}},
 	{"a multi-valued attribute without its sub-attribute", []filterCase{{`emails eq "h@probe.example"`, true}}},
-	{"sub-attributes of multi-valued attributes", []filterCase{{`emails.value eq "w@probe.example"`, true}, {`emails.type eq "other"`, false}}},
-	{"value filters", []filterCase{{`emails[type eq "work" and value co "h@"]`, false}, {`emails[type eq "home" and value co "h@"]`, true}}},
+	{"sub-attributes of multi-valued attributes", []filterCase{
+		{`emails.value eq "w@probe.example"`, true}, {`emails.type eq "other"`, false},
+	}},
+	{"value filters", []filterCase{
+		{`emails[type eq "work" and value co "h@"]`, false}, {`emails[type eq "home" and value co "h@"]`, true},
+	}},
 }
 
 // filterChecks returns one check for each group (RFC 7644 section 3.4.2.2).
@@ -86,7 +104,8 @@ func (p *probe) makeFiltered() error {
 	if p.filtered != "" {
 		return nil
 	}
-	_, name, err := p.user(`"displayName":"Probe One","active":true,"externalId":"` + p.mark + `","name":{"familyName":"Fam"},` +
+	_, name, err := p.user(`"displayName":"Probe One","active":true,"externalId":"` + p.mark + `",` +
+		`"name":{"familyName":"Fam"},` +
 		`"emails":[{"type":"work","value":"w@probe.example"},{"type":"home","value":"h@probe.example"}]`)
 	p.filtered = name
 	return err

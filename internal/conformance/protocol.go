@@ -87,7 +87,9 @@ func protocolChecks() []check {
 		}},
 		{RFC, "/Me is the caller's resource or is not supported (RFC 7644 section 3.11)", func(p *probe) error {
 			a, err := p.do(http.MethodGet, "/Me", "")
-			if err == nil && !slices.Contains([]int{http.StatusOK, http.StatusPermanentRedirect, http.StatusNotFound, http.StatusNotImplemented}, a.status) {
+			if err == nil && !slices.Contains([]int{
+				http.StatusOK, http.StatusPermanentRedirect, http.StatusNotFound, http.StatusNotImplemented,
+			}, a.status) {
 				err = fmt.Errorf("%v", a)
 			}
 			return err

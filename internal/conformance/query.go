@@ -24,7 +24,8 @@ func queryChecks() []check {
 				return err
 			}
 			for _, filter := range []string{"userName eq", "userName foo \"x\"", "(userName pr", "active gt true"} {
-				if err := p.refused(http.StatusBadRequest, "invalidFilter", http.MethodGet, filterPath("/Users", filter), ""); err != nil {
+				path := filterPath("/Users", filter)
+				if err := p.refused(http.StatusBadRequest, "invalidFilter", http.MethodGet, path, ""); err != nil {
 					return err
 				}
 			}
@@ -69,11 +70,16 @@ func queryChecks() []check {
 				return err
 			}
 			for query, want := range map[string]map[string]any{
-				"attributes=userName":                           {"userName": name, "displayName": Absent, "name": Absent},
-				"attributes=name.givenName":                     {"userName": Absent, "name": map[string]any{"givenName": "G", "familyName": Absent}},
-				"attributes=" + userURN + ":displayName":        {"displayName": "Probe", "userName": Absent},
-				"excludedAttributes=displayName,name.givenName": {"userName": name, "displayName": Absent, "name": map[string]any{"givenName": Absent, "familyName": "F"}},
-				"excludedAttributes=id,schemas":                 {"userName": name},
+				"attributes=userName": {"userName": name, "displayName": Absent, "name": Absent},
+				"attributes=name.givenName": {
+					"userName": Absent, "name": map[string]any{"givenName": "G", "familyName": Absent},
+				},
+				"attributes=" + userURN + ":displayName": {"displayName": "Probe", "userName": Absent},
+				"excludedAttributes=displayName,name.givenName": {
+					"userName": name, "displayName": Absent,
+					"name": map[string]any{"givenName": Absent, "familyName": "F"},
+				},
+				"excludedAttributes=id,schemas": {"userName": name},
 			} {
 				a, err := p.want(http.StatusOK, http.MethodGet, path+"?"+query, "")
 				if err != nil {
@@ -94,13 +100,15 @@ func queryChecks() []check {
 			if err != nil {
 				return err
 			}
-			body := fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:api:messages:2.0:SearchRequest"],"filter":"userName eq \"%s\"","attributes":["userName"]}`, name)
+			body := fmt.Sprintf(`{"schemas":["urn:ietf:params:scim:api:messages:2.0:SearchRequest"],`+
+				`"filter":"userName eq \"%s\"","attributes":["userName"]}`, name)
+			want := map[string]any{"totalResults": 1.0, "Resources": []any{map[string]any{"userName": name}}}
 			for _, path := range []string{"/Users/.search", "/.search"} {
 				a, err := p.want(http.StatusOK, http.MethodPost, path, body)
 				if err != nil {
 					return err
 				}
-				if err := Contains(a.body, map[string]any{"totalResults": 1.0, "Resources": []any{map[string]any{"userName": name}}}); err != nil {
+				if err := Contains(a.body, want); err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
 			}
@@ -114,7 +122,8 @@ func queryChecks() []check {
 func (p *probe) three() (prefix string, err error) {
 	prefix = p.name("of-three")
 	for _, letter := range []string{"b", "c", "a"} {
-		if _, _, err := p.create("/Users", fmt.Sprintf(`{"schemas":[%q],"userName":"%s%s"}`, userURN, prefix, letter)); err != nil {
+		body := fmt.Sprintf(`{"schemas":[%q],"userName":"%s%s"}`, userURN, prefix, letter)
+		if _, _, err := p.create("/Users", body); err != nil {
 			return "", err
 		}
 	}
@@ -158,8 +167,10 @@ func (p *probe) pages() error {
 		return fmt.Errorf("three pages of one resource returned %v, want three different ones", met)
 	}
 	for query, want := range map[string]map[string]any{
-		"&count=0": {"totalResults": 3.0}, "&count=-5": {"totalResults": 3.0}, "&startIndex=0": {"totalResults": 3.0, "itemsPerPage": 3.0},
-		"&startIndex=-7": {"totalResults": 3.0, "itemsPerPage": 3.0}, "&startIndex=100": {"totalResults": 3.0, "Resources": []any{}},
+		"&count=0": {"totalResults": 3.0}, "&count=-5": {"totalResults": 3.0},
+		"&startIndex=0":   {"totalResults": 3.0, "itemsPerPage": 3.0},
+		"&startIndex=-7":  {"totalResults": 3.0, "itemsPerPage": 3.0},
+		"&startIndex=100": {"totalResults": 3.0, "Resources": []any{}},
 	} {
 		a, err := p.want(http.StatusOK, http.MethodGet, base+query, "")
 		if err != nil {

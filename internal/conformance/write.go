@@ -12,7 +12,8 @@ func writeChecks() []check {
 	return []check{
 		{RFC, "a POST returns 201 with Location, meta and the whole resource (section 3.3)", func(p *probe) error {
 			name := p.name("user")
-			path, a, err := p.create("/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q,"password":"pr0be-Secret!","id":"mine","meta":{"version":"x"}}`, userURN, name))
+			path, a, err := p.create("/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q,"password":"pr0be-Secret!",`+
+				`"id":"mine","meta":{"version":"x"}}`, userURN, name))
 			if err != nil {
 				return err
 			}
@@ -23,7 +24,10 @@ func writeChecks() []check {
 			case idOf(path) == "mine":
 				return fmt.Errorf("the provider used the client's id: %v", a)
 			}
-			if err := Contains(a.body, map[string]any{"userName": name, "id": idOf(path), "password": Absent, "meta": map[string]any{"resourceType": "User", "location": location}}); err != nil {
+			if err := Contains(a.body, map[string]any{
+				"userName": name, "id": idOf(path), "password": Absent,
+				"meta": map[string]any{"resourceType": "User", "location": location},
+			}); err != nil {
 				return err
 			}
 			read, err := p.want(http.StatusOK, http.MethodGet, path, "")
@@ -38,7 +42,8 @@ func writeChecks() []check {
 				return err
 			}
 			for _, again := range []string{name, "LEAVER" + name[len("leaver"):]} {
-				if err := p.refused(http.StatusConflict, "uniqueness", http.MethodPost, "/Users", fmt.Sprintf(`{"schemas":[%q],"userName":%q}`, userURN, again)); err != nil {
+				body := fmt.Sprintf(`{"schemas":[%q],"userName":%q}`, userURN, again)
+				if err := p.refused(http.StatusConflict, "uniqueness", http.MethodPost, "/Users", body); err != nil {
 					return err
 				}
 			}
@@ -87,7 +92,9 @@ func writeChecks() []check {
 			if err != nil {
 				return err
 			}
-			a, err := p.want(http.StatusOK, http.MethodPut, path, fmt.Sprintf(`{"schemas":[%q],"id":%q,"userName":%q,"displayName":"After","groups":[],"meta":{"resourceType":"User"}}`, userURN, idOf(path), name))
+			a, err := p.want(http.StatusOK, http.MethodPut, path,
+				fmt.Sprintf(`{"schemas":[%q],"id":%q,"userName":%q,"displayName":"After","groups":[],`+
+					`"meta":{"resourceType":"User"}}`, userURN, idOf(path), name))
 			if err != nil {
 				return err
 			}
@@ -98,8 +105,8 @@ func writeChecks() []check {
 			if err != nil {
 				return err
 			}
-			if err := p.refused(http.StatusBadRequest, "", http.MethodPatch, path,
-				patchPrefix+`{"op":"replace","path":"displayName","value":"After"},{"op":"remove","path":"userName"}]}`); err != nil {
+			body := patchOf(`{"op":"replace","path":"displayName","value":"After"},{"op":"remove","path":"userName"}`)
+			if err := p.refused(http.StatusBadRequest, "", http.MethodPatch, path, body); err != nil {
 				return err
 			}
 			a, err := p.want(http.StatusOK, http.MethodGet, path, "")
@@ -114,20 +121,24 @@ func writeChecks() []check {
 				return err
 			}
 			for operation, scimType := range map[string]string{
-				`{"op":"remove"}`: "noTarget", `{"op":"destroy","path":"title"}`: "invalidSyntax", `{"op":"add","path":"emails[","value":1}`: "invalidPath", `{"op":"replace","path":"active","value":"perhaps"}`: "invalidValue",
+				`{"op":"remove"}`: "noTarget", `{"op":"destroy","path":"title"}`: "invalidSyntax",
+				`{"op":"add","path":"emails[","value":1}`:            "invalidPath",
+				`{"op":"replace","path":"active","value":"perhaps"}`: "invalidValue",
 			} {
-				if err := p.refused(http.StatusBadRequest, scimType, http.MethodPatch, path, patchPrefix+operation+"]}"); err != nil {
+				if err := p.refused(http.StatusBadRequest, scimType, http.MethodPatch, path, patchOf(operation)); err != nil {
 					return fmt.Errorf("%s: %w", operation, err)
 				}
 			}
 			return nil
 		}},
 		{RFC, "at most one element is primary (RFC 7643 section 2.4)", func(p *probe) error {
-			path, _, err := p.user(`"emails":[{"type":"work","value":"w@x.example","primary":true},{"type":"home","value":"h@x.example"}]`)
+			path, _, err := p.user(`"emails":[{"type":"work","value":"w@x.example","primary":true},` +
+				`{"type":"home","value":"h@x.example"}]`)
 			if err != nil {
 				return err
 			}
-			if _, err := p.patched(path, `{"op":"add","path":"emails","value":[{"type":"other","value":"o@x.example","primary":true}]}`); err != nil {
+			other := `{"op":"add","path":"emails","value":[{"type":"other","value":"o@x.example","primary":true}]}`
+			if _, err := p.patched(path, other); err != nil {
 				return err
 			}
 			a, err := p.want(http.StatusOK, http.MethodGet, path, "")
@@ -166,7 +177,8 @@ func writeChecks() []check {
 				return err
 			}
 			title := patchPrefix + `{"op":"add","path":"title","value":"x"}]}`
-			if _, err := p.want(http.StatusPreconditionFailed, http.MethodPatch, path, title, "If-Match", `W/"of-no-version"`); err != nil {
+			_, err = p.want(http.StatusPreconditionFailed, http.MethodPatch, path, title, "If-Match", `W/"of-no-version"`)
+			if err != nil {
 				return err
 			}
 			changed, err := p.do(http.MethodPatch, path, title, "If-Match", version)
@@ -210,7 +222,8 @@ func writeChecks() []check {
 			if _, err := p.want(http.StatusNoContent, http.MethodDelete, path, ""); err != nil {
 				return err
 			}
-			if err := errors.Join(p.refused(http.StatusNotFound, "", http.MethodGet, path, ""), p.refused(http.StatusNotFound, "", http.MethodDelete, path, "")); err != nil {
+			if err := errors.Join(p.refused(http.StatusNotFound, "", http.MethodGet, path, ""),
+				p.refused(http.StatusNotFound, "", http.MethodDelete, path, "")); err != nil {
 				return err
 			}
 			a, err := p.want(http.StatusOK, http.MethodGet, filterPath("/Users", fmt.Sprintf("userName eq %q", name)), "")
