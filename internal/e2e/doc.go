@@ -4,18 +4,19 @@
 // A test reads as what a person does, and what becomes of it:
 //
 //	func TestCascade_EndsAndProves(t *testing.T) {
-//		i := install(t, withConnectors(yaml)) // a leaver for this test, with its own database
+//		p := newPlatform(t)                              // an agent platform, by the webhook contract
+//		i := install(t, withConnectors(p.connector()))   // a leaver for this test, with its own database
 //		ada := i.createUser("ada@example.com")
-//		agent := i.createAgent("writer", ada) // owned by ada
-//		key := i.register(ada, agent, "key-1") // what the agent's platform registers
-//		i.deactivate(ada)                      // PATCH active:false over SCIM
+//		agent := i.createAgent("writer", ada)            // owned by ada
+//		key := i.hold(p, ada, agent, "key-1")            // the platform issues and registers it
+//		i.deactivate(ada)                                // PATCH active:false over SCIM
 //		if c := i.closed(ada); c.Outcome != "completed" || i.state(key) != "verified" {
 //			t.Errorf("cascade %+v, key %s", c, i.state(key))
 //		}
 //	}
 //
-// The harness is in harness_test.go; installAPI starts no worker. platform_test.go has an agent
-// platform (the webhook contract), receiver_test.go a receiver of security events. i.call sends a
+// The harness is in harness_test.go; installAPI starts no worker. platform_test.go has the
+// agent platform, receiver_test.go a receiver of security events. i.call sends a
 // request, i.must fails the test unless it succeeds, i.sql changes the database as its owner.
 // stacktest.Eventually waits for a condition; no test sleeps.
 //
