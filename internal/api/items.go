@@ -240,7 +240,7 @@ func limit(r *http.Request) (int, error) {
 }
 
 func queryID(r *http.Request, name string) (*uuid.UUID, error) {
-	text := r.URL.Query().Get("cursor")
+	text := r.URL.Query().Get(name)
 	if text == "" {
 		return nil, nil //nolint:nilnil // absent is a value here
 	}

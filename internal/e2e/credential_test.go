@@ -139,9 +139,9 @@ func TestHistory_ListsStates(t *testing.T) {
 	}
 }
 
-// TestUnbound_IsListedAndBoundByOperator relates to bug 16 of the table: a key does
+// TestUnmanaged_IsListedAndClaimedByOperator relates to bug 16 of the table: a key does
 // not belong to a user because of its name.
-func TestUnbound_IsListedAndBoundByOperator(t *testing.T) {
+func TestUnmanaged_IsListedAndClaimedByOperator(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
 	i.work()

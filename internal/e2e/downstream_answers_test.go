@@ -293,10 +293,10 @@ func TestCredential_FailedRegistrationIsCorrected(t *testing.T) {
 	}
 }
 
-// TestCredential_BindStartsCascadeForBoundCredentialOnly checks that a credential that is bound to a
+// TestCredential_ClaimStartsCascadeForClaimedCredentialOnly checks that a credential that is bound to a
 // restricted principal is ended by a separate cascade, which does not change the survivors and the
 // reports of earlier cascades.
-func TestCredential_BindStartsCascadeForBoundCredentialOnly(t *testing.T) {
+func TestCredential_ClaimStartsCascadeForClaimedCredentialOnly(t *testing.T) {
 	p := newPlatform(t)
 	i := installAPI(t, withConnectors(p.connector()))
 	d := i.newCRM()
