@@ -36,11 +36,7 @@ func (c *cli) cascadeList() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List cascades, newest first", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			query := url.Values{
 				"principal": {principal}, "agent": {agent}, "outcome": {outcome}, "connector": {connector},
 				"limit": {strconv.Itoa(min(max(limit, 1), 500))},
@@ -60,7 +56,7 @@ func (c *cli) cascadeList() *cobra.Command {
 				_, _ = fmt.Fprintf(c.stderr, "listed the newest %d cascades; there may be more (--limit 0 lists all)\n", limit)
 			}
 			return c.print(cascades, cascadeHeader, cascadeRows(cascades...))
-		},
+		}),
 	}
 	tenantFlag(cmd, &of)
 	cmd.Flags().StringVar(&principal, "principal", "", "list only cascades of this principal (name or SCIM id)")
@@ -118,14 +114,11 @@ func (c *cli) cascadeShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show ID", Args: cobra.ExactArgs(1),
 		Short: "Show a cascade with its credentials, pending work, failed connectors and acts; -o json adds the evidence",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var d details
 			path := tenantPath(of) + "/cascades/" + url.PathEscape(args[0])
-			if err := cl.do(cmd.Context(), http.MethodGet, path, nil, &d.ShownCascade); err != nil {
+			err := cl.do(cmd.Context(), http.MethodGet, path, nil, &d.ShownCascade)
+			if err != nil {
 				return err
 			}
 			if d.Items, err = all[api.ShownItem](cmd.Context(), cl, tenantPath(of)+"/credentials",
@@ -143,7 +136,7 @@ func (c *cli) cascadeShow() *cobra.Command {
 				return c.print(d, nil, nil)
 			}
 			return c.printDetails(d)
-		},
+		}),
 	}
 	tenantFlag(cmd, &of)
 	return cmd
@@ -227,11 +220,7 @@ func (c *cli) cascadeWait() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "wait ID", Short: "Wait until a cascade closes; exit code 0: completed, 5: survivors, 6: still running",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			cascade, err := c.wait(cmd, cl, tenantPath(of)+"/cascades/"+url.PathEscape(args[0]), timeout)
 			if err != nil {
 				return err
@@ -240,7 +229,7 @@ func (c *cli) cascadeWait() *cobra.Command {
 				return err
 			}
 			return exitOf(cascade, of)
-		},
+		}),
 	}
 	tenantFlag(cmd, &of)
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")

@@ -18,33 +18,25 @@ func (c *cli) tenantCommand() *cobra.Command {
 	var profile string
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Create a tenant", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			var t tenant.Tenant
 			if err := cl.do(cmd.Context(), http.MethodPost, "/tenants", map[string]string{"name": args[0], "profile": profile},
 				&t); err != nil {
 				return err
 			}
 			return c.printTenants(t, t)
-		},
+		}),
 	}
 	create.Flags().StringVar(&profile, "profile", "default", "dialect of the tenant's IdP: default, entra, okta or strict")
 	list := &cobra.Command{
 		Use: "list", Short: "List tenants", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			tenants, err := all[tenant.Tenant](cmd.Context(), cl, "/tenants", url.Values{}, 0)
 			if err != nil {
 				return err
 			}
 			return c.printTenants(tenants, tenants...)
-		},
+		}),
 	}
 	group.AddCommand(create, list, c.tenantSet())
 	return group
@@ -149,11 +141,7 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use: "create", Short: "Issue a token; it is shown once", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			var issued struct {
 				auth.Token
 				Secret string `json:"secret"`
@@ -166,7 +154,7 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 				return c.print(issued, nil, nil)
 			}
 			return c.secret(issued.Secret)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&class, "class", "", "class of the token: scim, platform, receiver or operator")
 	cmd.Flags().StringVar(&description, "description", "", "purpose of the token")
@@ -180,17 +168,13 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 func (c *cli) tokenList(path func() string) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List tokens, without their secrets", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			tokens, err := all[auth.Token](cmd.Context(), cl, path(), url.Values{}, 0)
 			if err != nil {
 				return err
 			}
 			return c.print(tokens, tokenHeader, tokenRows(tokens...))
-		},
+		}),
 	}
 }
 
@@ -210,13 +194,9 @@ func tokenRows(tokens ...auth.Token) [][]string {
 func (c *cli) tokenRevoke(path func() string) *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "Revoke a token at once", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			return cl.do(cmd.Context(), http.MethodDelete, path()+"/"+url.PathEscape(args[0]), nil, nil)
-		},
+		}),
 	}
 }
 
