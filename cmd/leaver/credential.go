@@ -40,7 +40,7 @@ func (c *cli) credentialCommand() *cobra.Command {
 	list.Flags().StringVar(&agent, "agent", "", "list only credentials that this agent holds (name or SCIM id)")
 	list.Flags().StringVar(&connector, "connector", "", "list only credentials at this connector")
 	list.Flags().StringVar(&state, "state", "",
-		"list only credentials in these states, comma-separated, e.g. survivor,ending")
+		"list only credentials in these states, comma-separated, e.g. failed,ending")
 	group.AddCommand(list, c.credentialShow(path), c.credentialImport(path), c.credentialUnmanaged(path),
 		c.credentialClaim(path), c.credentialCorrect(path), c.credentialRelease(path))
 	return group

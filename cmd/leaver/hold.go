@@ -16,7 +16,7 @@ func (c *cli) holdCommand() *cobra.Command {
 	group := &cobra.Command{Use: "hold", Short: "List and approve mass deactivations that are held for approval"}
 	path := ofTenant(group)
 	list := &cobra.Command{
-		Use: "list", Short: "List the tenant's held and released mass deactivations, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List the tenant's held and approved mass deactivations, newest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			holds, err := all[cascade.Hold](cmd.Context(), cl, path("/holds"), url.Values{}, 0)
 			if err != nil {
@@ -24,19 +24,19 @@ func (c *cli) holdCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, b := range holds {
-				released, by, why := "held", "-", "-"
+				approved, by, why := "held", "-", "-"
 				if b.ApprovedAt != nil {
-					released, by, why = stamp(b.ApprovedAt), *b.ApprovedBy, *b.Reason
+					approved, by, why = stamp(b.ApprovedAt), *b.ApprovedBy, *b.Reason
 				}
 				rows = append(rows, []string{
-					b.ID.String(), stamp(&b.HeldAt), strconv.Itoa(b.Leavers), strconv.Itoa(b.HeldCascades), released, by, why,
+					b.ID.String(), stamp(&b.HeldAt), strconv.Itoa(b.Leavers), strconv.Itoa(b.HeldCascades), approved, by, why,
 				})
 			}
 			return c.print(holds, []string{"ID", "HELD", "LEAVERS", "HELD CASCADES", "APPROVED", "BY", "REASON"}, rows)
 		}),
 	}
 	var reason string
-	release := &cobra.Command{
+	approve := &cobra.Command{
 		Use: "approve", Short: "Approve the held cascades; requires an approver's token", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
 			if reason == "" {
@@ -55,8 +55,8 @@ func (c *cli) holdCommand() *cobra.Command {
 				[][]string{{answer.ID, itoa(answer.Signalled), itoa(answer.Pending)}})
 		}),
 	}
-	release.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
-	group.AddCommand(list, release)
+	approve.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
+	group.AddCommand(list, approve)
 	return group
 }
 

@@ -204,7 +204,7 @@ func (c *cli) planOf(cmd *cobra.Command, cl *client, path string) error {
 	return c.print(nil, []string{"ORPHANED AGENT", "NAME", "EFFECT"}, rows)
 }
 
-// planUnbound prints the unmanaged credentials, which are not ended, and the connectors that
+// planUnmanaged prints the unmanaged credentials, which are not ended, and the connectors that
 // failed to list credentials.
 func (c *cli) planUnmanaged(plan api.Plan) error {
 	var unmanaged, asked [][]string

@@ -35,7 +35,7 @@ func readReason(w http.ResponseWriter, r *http.Request) (string, error) {
 	return body.Reason, err
 }
 
-// releaseBrake approves the cascades that the deactivation threshold holds, and signals each one. A
+// approveHold approves the cascades that the deactivation threshold holds, and signals each one. A
 // cascade that cannot be signalled polls for the approval within the hour.
 func (s *Server) approveHold(w http.ResponseWriter, r *http.Request) {
 	why, err := readReason(w, r)

@@ -92,7 +92,7 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 	return plan, err
 }
 
-// planUnbound runs discovery for the principals that would end, and adds the credentials that are
+// planUnmanaged runs discovery for the principals that would end, and adds the credentials that are
 // not registered to the plan. It stores nothing.
 func (s *Server) planUnmanaged(ctx context.Context, of tenant.Tenant, principal uuid.UUID, plan *Plan) error {
 	plan.Unmanaged, plan.NotAsked = []credential.Unmanaged{}, []cascade.NotAsked{}

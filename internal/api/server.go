@@ -138,6 +138,7 @@ func (s *Server) Handler() http.Handler {
 		r.With(s.nameTenant).Get("/tenants/{tenant}", s.getTenant)
 		r.Get("/acts", s.listAdminActs)
 		r.Route("/tenants/{tenant}/", func(r chi.Router) {
+			httpjson.RefuseUnknown(r, s.Log)
 			r.Use(s.nameTenant)
 			r.Get("/issuers", s.listIssuers)
 			r.Post("/issuers", s.addIssuer)

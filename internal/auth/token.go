@@ -32,7 +32,7 @@ type Store struct {
 }
 
 const (
-	// cacheTTL bounds how long a process may accept a token that another process has revoked.
+	// cacheTTL bounds how long, after a look-up, a process may accept a token that another process has revoked.
 	cacheTTL = time.Second
 	maxCache = 10_000 // entries
 )

@@ -4,6 +4,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -28,29 +29,39 @@ func New[K comparable, V any](size int, ttl time.Duration) *Cache[K, V] {
 }
 
 // Get returns the value of key, and calls load if the cache has none. Errors are not cached.
-// If the cache is invalidated while load runs, the value is returned and not cached. The end
-// of one caller's context does not end the load, for which others may wait.
+// If the cache is invalidated while load runs, the value is returned and not cached.
 func (c *Cache[K, V]) Get(ctx context.Context, key K, load func(context.Context) (V, error)) (V, error) {
-	if value, ok := c.entries.Get(key); ok {
-		return value, nil
-	}
-	c.mu.Lock()
-	generation := c.generation
-	c.mu.Unlock()
-	loaded := c.loads.DoChan(fmt.Sprintf("%d %v", generation, key), func() (any, error) {
-		value, err := load(context.WithoutCancel(ctx))
-		if err == nil {
-			c.add(generation, key, value)
+	return c.GetIf(ctx, key, load, func(V) bool { return true })
+}
+
+// GetIf is [Cache.Get] with a condition: a value is cached if keep returns true. load runs in the
+// goroutine and with the context of one caller, so that it ends with that caller's limits; if
+// another's context has ended it, the callers who wait load again.
+func (c *Cache[K, V]) GetIf(
+	ctx context.Context, key K, load func(context.Context) (V, error), keep func(V) bool,
+) (V, error) {
+	for {
+		if value, ok := c.entries.Get(key); ok {
+			return value, nil
 		}
+		c.mu.Lock()
+		generation := c.generation
+		c.mu.Unlock()
+		mine := false
+		loaded, err, _ := c.loads.Do(fmt.Sprintf("%d %v", generation, key), func() (any, error) {
+			mine = true
+			value, err := load(ctx)
+			if err == nil && keep(value) {
+				c.add(generation, key, value)
+			}
+			return value, err
+		})
+		ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		if ended && !mine && ctx.Err() == nil {
+			continue
+		}
+		value, _ := loaded.(V)
 		return value, err
-	})
-	select {
-	case result := <-loaded:
-		value, _ := result.Val.(V)
-		return value, result.Err
-	case <-ctx.Done():
-		var none V
-		return none, ctx.Err()
 	}
 }
 
@@ -61,9 +72,6 @@ func (c *Cache[K, V]) add(generation int, key K, value V) {
 		c.entries.Add(key, value)
 	}
 }
-
-// Remove removes the value of one key. It does not affect loads.
-func (c *Cache[K, V]) Remove(key K) { c.entries.Remove(key) }
 
 // Clear removes all values.
 func (c *Cache[K, V]) Clear() { c.RemoveIf(func(K) bool { return true }) }

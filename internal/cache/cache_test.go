@@ -70,23 +70,41 @@ func TestCache_ConcurrentCallersLoadOnce(t *testing.T) {
 	})
 }
 
-func TestCache_ACancelledCallerEndsNoLoad(t *testing.T) {
+// TestCache_WaitersLoadAgainAfterACancelledCaller checks that one caller's context fails no other.
+func TestCache_WaitersLoadAgainAfterACancelledCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, loads := cache.New[string, int](10, 0), &counter{}
 		slow := func(ctx context.Context) (int, error) {
-			time.Sleep(time.Second)
-			if err := ctx.Err(); err != nil {
-				return 0, err
+			select {
+			case <-time.After(time.Second):
+				return loads.load(ctx)
+			case <-ctx.Done():
+				return 0, ctx.Err()
 			}
-			return loads.load(ctx)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		go cancel()
-		if _, err := c.Get(ctx, "a", slow); !errors.Is(err, context.Canceled) {
-			t.Errorf("the cancelled caller got %v", err)
-		}
-		want(t, c, "a", slow, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		var all sync.WaitGroup
+		all.Go(func() {
+			if _, err := c.Get(ctx, "a", slow); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the cancelled caller got %v", err)
+			}
+		})
+		synctest.Wait()
+		all.Go(func() { want(t, c, "a", slow, 1) })
+		all.Wait()
 	})
+}
+
+func TestCache_KeepsOnlyWhatItIsAskedTo(t *testing.T) {
+	c, loads := cache.New[string, int](10, 0), &counter{}
+	for value := 1; value <= 3; value++ {
+		got, err := c.GetIf(t.Context(), "a", loads.load, func(n int) bool { return n > 2 })
+		if err != nil || got != value {
+			t.Errorf("got %d, %v; want %d", got, err, value)
+		}
+	}
+	want(t, c, "a", loads.load, 3)
 }
 
 // TestCache_ValueLoadedBeforeAnInvalidationIsNotCached is what a revoked token relies on: a

@@ -136,7 +136,7 @@ func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason st
 		return uuid.Nil, ErrNotHeld
 	}
 	if err != nil {
-		return uuid.Nil, fmt.Errorf("release the hold: %w", err)
+		return uuid.Nil, fmt.Errorf("approve the hold: %w", err)
 	}
 	return id, nil
 }

@@ -38,11 +38,7 @@ func (c counts) of(
 	ctx context.Context, tenant uuid.UUID, sql string, args []any, count func(context.Context) (int, error),
 ) (int, error) {
 	key := countKey{tenant, fmt.Sprintf("%s %q", sql, args)}
-	n, err := c.cached.Get(ctx, key, count)
-	if err == nil && n <= countExact {
-		c.cached.Remove(key)
-	}
-	return n, err
+	return c.cached.GetIf(ctx, key, count, func(n int) bool { return n > countExact })
 }
 
 // InvalidateCounts drops a tenant's cached totals, so that clients read their own writes.

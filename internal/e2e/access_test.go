@@ -367,6 +367,19 @@ func TestEvaluation_AnswersOfTheProtocol(t *testing.T) {
 	if resp.Header.Get("X-Request-ID") != strings.Repeat("x", 600) {
 		t.Error("a long X-Request-ID is not returned")
 	}
+	inner, err := http.NewRequestWithContext(t.Context(), http.MethodPut, i.url+"/v1/tenants/acme/holds", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner.Header.Set("Authorization", "Bearer "+i.operator)
+	within, err := http.DefaultClient.Do(inner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer within.Body.Close()
+	if within.StatusCode != http.StatusMethodNotAllowed || within.Header.Get("Allow") != http.MethodGet {
+		t.Errorf("PUT of holds answered %d with Allow %q, want 405 with GET", within.StatusCode, within.Header.Get("Allow"))
+	}
 	metadata, err := http.Get(i.url + "/.well-known/authzen-configuration")
 	if err != nil {
 		t.Fatal(err)
