@@ -141,6 +141,41 @@ func TestHistory_ListsStates(t *testing.T) {
 
 // TestUnmanaged_IsListedAndClaimedByOperator relates to bug 16 of the table: a key does
 // not belong to a user because of its name.
+// TestCredentials_PagesListEachOnce walks lists of credentials and of changes to their ends.
+func TestCredentials_PagesListEachOnce(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	for n := range 5 {
+		i.hold(p, ada, "", fmt.Sprintf("key-%d", n))
+	}
+	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, `{"Operations":[{"op":"replace","path":"title","value":"x"}]}`)
+	i.createUser("bob@example.com")
+	for path, row := range map[string]struct {
+		token string
+		want  int
+	}{
+		"/v1/credentials?limit=2":                          {i.platform, 5},
+		"/v1/tenants/acme/credentials?limit=2":             {i.operator, 5},
+		"/v1/tenants/acme/changes?limit=1&resource=" + ada: {i.operator, 2},
+		"/v1/tenants/acme/changes?limit=1":                 {i.operator, 3},
+	} {
+		seen, cursor := make(map[string]bool), ""
+		for range 10 {
+			page := i.must("GET", path+"&cursor="+cursor, row.token, "")
+			for _, item := range page["items"].([]any) {
+				seen[fmt.Sprint(item.(map[string]any)["id"])] = true
+			}
+			if cursor, _ = page["nextCursor"].(string); cursor == "" {
+				break
+			}
+		}
+		if len(seen) != row.want || cursor != "" {
+			t.Errorf("%s lists %d, want %d", path, len(seen), row.want)
+		}
+	}
+}
+
 func TestUnmanaged_IsListedAndClaimedByOperator(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()
