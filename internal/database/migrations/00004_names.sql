@@ -37,7 +37,7 @@ create unique index credentials_live on credentials (tenant_id, connector, kind,
     where state in ('live', 'ending', 'failed', 'waived');
 create index credentials_failed on credentials (tenant_id, state) where state in ('failed', 'waived');
 
--- Constraints and indexes are named after their tables.
+-- Constraints, indexes and sequences are named after their tables.
 -- +goose StatementBegin
 do $$
 declare
@@ -59,14 +59,14 @@ begin
         execute format('alter table %s rename constraint %I to %I', r.relation, r.name, renamed);
     end loop;
     for r in select c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
-              where n.nspname = current_schema() and c.relkind = 'i' and c.relname ~ '^(inventory|brakes|unbound|assurance|computations|computed_groups)' loop
+              where n.nspname = current_schema() and c.relkind in ('i', 'S') and c.relname ~ '^(inventory|brakes|unbound|assurance|computations|computed_groups)' loop
         renamed := regexp_replace(r.name, '^inventory_states', 'credential_states');
         renamed := regexp_replace(renamed, '^inventory', 'credentials');
         renamed := regexp_replace(renamed, '^brakes_held', 'holds_open');
         renamed := regexp_replace(renamed, '^unbound', 'unmanaged');
         renamed := regexp_replace(renamed, '^assurances', 'self_tests');
         renamed := regexp_replace(renamed, '^computed_groups', 'group_snapshots');
-        execute format('alter index %I rename to %I', r.name, renamed);
+        execute format('alter table %I rename to %I', r.name, renamed);
     end loop;
 end $$;
 -- +goose StatementEnd
