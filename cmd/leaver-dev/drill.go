@@ -295,7 +295,7 @@ func (d *drill) bind(ctx context.Context) error {
 		if u.Reference != d.unmanaged.reference {
 			continue
 		}
-		d.say("        discovery found %s, labelled as Ada's and registered by nobody; an operator binds it", u.Reference)
+		d.say("        discovery found %s, labelled as Ada's and unmanaged; an operator claims it", u.Reference)
 		var bound credential.Item
 		body := map[string]string{"principalId": d.ada, "reason": "its label says so"}
 		if err := d.call(ctx, http.MethodPost, d.operate("/unmanaged/"+u.ID.String()+"/claim"), d.operator, body,

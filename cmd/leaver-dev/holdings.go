@@ -130,7 +130,7 @@ func (d *drill) forgotten(ctx context.Context) (*holding, error) {
 	h.use = func(ctx context.Context) error { return d.logsIn(ctx, role, password) }
 	h.dead = func(ctx context.Context) (string, error) {
 		state, err := d.refused(ctx, role, password)
-		return "found by its label, bound, and refused: " + state, err
+		return "found by its label, claimed, and refused: " + state, err
 	}
 	return h, nil
 }

@@ -18,7 +18,7 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 	}
 	for _, want := range []string{
 		"rotated: the old login is refused (SQLSTATE 28P01), Bob's new one works", "lied; revoked again, it answers 401",
-		"found by its label, bound, and refused: SQLSTATE 28P01", "agent outreach-follow-up",
+		"found by its label, claimed, and refused: SQLSTATE 28P01", "agent outreach-follow-up",
 		"orphaned: nothing new can be registered for it", "she is on Engineering, and may deploy",
 		"the platform answers 401; her other key works", "deny (owner_gone) right after its response",
 		"the last says session-revoked", "invalid_grant", "the session is cut, the login refused: SQLSTATE 28",
