@@ -30,8 +30,7 @@ lint: ## format, vet and lint
 schema: ## write internal/database/schema_dump.txt again
 	go test ./internal/database -run TestSchema -update
 
-histories: ## record the workflow histories again
-	rm -f workflows/testdata/*-*.json
+histories: ## record workflow histories that are missing
 	go test ./internal/e2e -run TestRecordHistories -record
 
 ci: ## what must pass before a commit lands

@@ -10,16 +10,17 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// SignalApprove wakes up a held cascade after its mass deactivation was approved.
-const SignalApprove = "approve"
+// SignalApprove wakes up a held cascade after its mass deactivation was approved. Its value is the
+// name in the histories of running cascades.
+const SignalApprove = "release"
 
-// releasePoll is the interval at which a held cascade polls for the approval.
+// approvalPoll is the interval at which a held cascade polls for the approval.
 const approvalPoll = time.Hour
 
 // heldReason is the reason of an item that is held for approval.
 const heldReason = "held for approval by the deactivation threshold: run `leaver hold approve`"
 
-// holdBack removes the items whose end cannot be undone while the cascade is held:
+// deferHeld removes the items whose end cannot be undone while the cascade is held:
 // rotations, accounts, keys and scheduled runs. It blocks them where the connector can
 // do so reversibly. Tokens, grants and sessions end at once: it returns them.
 func (c *cascadeRun) deferHeld(ctx workflow.Context, found []*item) (rest []*item) {
@@ -67,7 +68,7 @@ func (c *cascadeRun) block(ctx workflow.Context, items []*item) {
 	})
 }
 
-// awaitRelease starts the held items once the mass deactivation is approved. The signal
+// awaitApproval starts the held items once the mass deactivation is approved. The signal
 // only wakes it up: it reads the approval from PostgreSQL, so that a signal sent in
 // Temporal approves nothing.
 func (c *cascadeRun) awaitApproval(ctx workflow.Context) {
@@ -99,7 +100,7 @@ func (c *cascadeRun) awaitApproval(ctx workflow.Context) {
 	})
 }
 
-// goingOn returns the LeaverState of a cascade that does not wait for a downstream.
+// openState returns the LeaverState of a cascade that does not wait for a downstream.
 func (c *cascadeRun) openState() string {
 	if c.held {
 		return "held"
@@ -107,7 +108,7 @@ func (c *cascadeRun) openState() string {
 	return "running"
 }
 
-// tell sets LeaverState if it differs.
+// setState sets LeaverState if it differs.
 func (c *cascadeRun) setState(ctx workflow.Context, state string) error {
 	if c.state == state {
 		return nil

@@ -44,9 +44,11 @@ type Input struct {
 	Sequence      int64     `json:"sequence"`
 	Trigger       string    `json:"trigger"`
 	Changed       []string  `json:"changed,omitempty"`
-	Notify        []string  `json:"notify,omitempty"`      // connectors to notify
-	Discover      []string  `json:"discover,omitempty"`    // connectors that can list a principal's credentials
-	RateLimited   []string  `json:"rateLimited,omitempty"` // rate-limited connectors, which get one activity per item
+	Notify        []string  `json:"notify,omitempty"`   // connectors to notify
+	Discover      []string  `json:"discover,omitempty"` // connectors that can list a principal's credentials
+	// RateLimited names the rate-limited connectors, which get one activity per item. The tag is the
+	// name in the histories of running cascades.
+	RateLimited []string `json:"singly,omitempty"`
 	// Fairness is Temporal's fairness key of the activities; if empty, the tenant's id.
 	Fairness string `json:"fairness,omitempty"`
 	Policy   Policy `json:"policy"`

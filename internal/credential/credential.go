@@ -31,6 +31,15 @@ const (
 	Released State = "released" // given up by its holder, or released by an operator
 )
 
+// UnmarshalText implements encoding.TextUnmarshaler. It reads "survivor", the name of [Failed] in the
+// histories of cascades that began before migration 00004.
+func (s *State) UnmarshalText(text []byte) error {
+	if *s = State(text); *s == "survivor" {
+		*s = Failed
+	}
+	return nil
+}
+
 // States lists all states.
 func States() []State {
 	return []State{Live, Ending, Revoked, Verified, Absent, Expiring, Failed, Waived, Released}

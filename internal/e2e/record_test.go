@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,13 +37,66 @@ func TestRecordHistories(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A subtest each, since installations share Temporal's task queue.
+	t.Run("closed", func(t *testing.T) { recordClosed(t, base64.StdEncoding.EncodeToString(keyset)) })
+	t.Run("open", func(t *testing.T) { recordOpen(t, base64.StdEncoding.EncodeToString(keyset)) })
+}
+
+// recordClosed records leavers, a mover, team syncs and a push that no operator intervenes in.
+func recordClosed(t *testing.T, keyset string) {
+	t.Helper()
 	p, r := newPlatform(t), newReceiver(t)
 	i := install(t, withConnectors(p.connector()), withPrivateReceivers, func(c *config.Config) {
-		c.Seal.Keyset = base64.StdEncoding.EncodeToString(keyset)
+		c.Seal.Keyset = keyset
 	})
 	i.recordLeavers(p)
 	i.recordMoves(p)
 	i.recordTransmission(r)
+}
+
+// recordOpen records what an open cascade has of its operators: a retry of a refused credential at a
+// rate-limited connector, and the approval of a held one.
+func recordOpen(t *testing.T, keyset string) {
+	t.Helper()
+	p := newPlatform(t)
+	connector := strings.Replace(p.connector(), "type: webhook", "type: webhook, rate: 50", 1)
+	i := install(t, withConnectors(connector), func(c *config.Config) {
+		c.Seal.Keyset = keyset
+		c.Policy.InitialInterval, c.Policy.MaximumInterval, c.Policy.Deadline = time.Second, time.Second, time.Hour
+	})
+	ada := i.createUser("ada@example.com")
+	refused := i.hold(p, ada, "", "refused")
+	i.hold(p, ada, "", "down")
+	i.hold(p, ada, "", "fine")
+	p.interceptWith(func(w http.ResponseWriter, kind, of string) bool {
+		status := map[string]int{"refused": http.StatusForbidden, "down": http.StatusServiceUnavailable}[of]
+		if kind != "credential.revoke" || status == 0 {
+			return false
+		}
+		w.WriteHeader(status)
+		return true
+	})
+	i.deactivate(ada)
+	stacktest.Eventually(t, 20*time.Second, "the refusal", func() bool { return i.state(refused) == "failed" })
+	p.refuseRevocation("down", http.StatusServiceUnavailable)
+	retry := "/v1/tenants/acme/cascades/" + i.cascades(ada)[0].ID.String() + "/retry"
+	stacktest.Eventually(t, 20*time.Second, "the retry", func() bool {
+		status, answer := i.call("POST", retry, i.operator, `{"itemId":"`+refused+`","reason":"recording"}`)
+		return status == http.StatusAccepted && answer["retried"] == 1.0
+	})
+	stacktest.Eventually(t, 20*time.Second, "its end", func() bool { return i.state(refused) == "verified" })
+	p.interceptWith(nil)
+	retried := i.closed(ada)
+	i.record("leaver-rated-retried", retried.WorkflowID, *retried.RunID)
+
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdLeavers":1,"thresholdWindowSeconds":3600}`)
+	bob := i.createUser("bob@example.com")
+	i.hold(p, bob, "", "bobs")
+	i.deactivate(bob)
+	i.hasState(bob, "held")
+	i.must("POST", "/v1/tenants/acme/holds/approve", i.approver(), `{"reason":"recording"}`)
+	approved := i.closed(bob)
+	i.record("leaver-held-approved", approved.WorkflowID, *approved.RunID)
 }
 
 // recordLeavers records a cascade that completes, one with a survivor, and its re-run.
