@@ -234,7 +234,7 @@ func IsPaused(err error) bool {
 	return errors.As(err, &application) && application.Type() == ErrorPaused
 }
 
-// heldUp returns a retryable error while the connector is paused.
+// checkPaused returns a retryable error while the connector is paused.
 func (a *Activities) checkPaused(ctx context.Context, connector string) error {
 	pause, err := a.Pauses.Of(ctx, connector)
 	if err != nil || pause == nil {

@@ -112,7 +112,7 @@ func (a *Activities) ReconcileTenant(ctx context.Context, tenant uuid.UUID) (Rec
 	return r, nil
 }
 
-// recompute evaluates the principals that hold a live credential under an entitlement
+// reevaluate evaluates the principals that hold a live credential under an entitlement
 // that they no longer have: each becomes a mover.
 func (a *Activities) reevaluate(ctx context.Context, tenant uuid.UUID) error {
 	for after := uuid.Nil; ; {

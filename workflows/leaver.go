@@ -28,7 +28,7 @@ func Leaver(ctx workflow.Context, in Input) (cascade.Report, error) {
 	return c.run(ctx)
 }
 
-// cascade is the state of one run.
+// cascadeRun is the state of one run.
 type cascadeRun struct {
 	in        Input
 	deadline  time.Time
@@ -310,7 +310,7 @@ func (c *cascadeRun) rerunCommand() string {
 	return fmt.Sprintf("`leaver cascade rerun %s --tenant %s --reason \"…\"`", c.in.Event, c.in.Tenant)
 }
 
-// news returns the notification about the cascade's outcome.
+// notice returns the notification about the cascade's outcome.
 func (c *cascadeRun) notice(outcome string) notice {
 	if c.in.Moves {
 		return notice{kind: "principal.mover", outcome: outcome, entitled: c.entitled}

@@ -11,7 +11,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// told is the content of a notification about an event.
+// notice is the content of a notification about an event.
 type notice struct {
 	kind, outcome string
 	entitled      activities.Entitled // what the event's principal gained and lost

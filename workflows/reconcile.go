@@ -134,7 +134,7 @@ func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reco
 	return found
 }
 
-// assuranceActivity returns a context for the steps of the reconciler and the drill. A
+// selfTestActivity returns a context for the steps of the reconciler and the drill. A
 // step is retried until the deadline, and then reported as a problem.
 func selfTestActivity(ctx workflow.Context, queue string, deadline time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{

@@ -23,7 +23,7 @@ type Shown struct {
 	Groups       []directory.Edge          `json:"groups"`
 	Owners       []directory.Edge          `json:"owners,omitempty"`
 	Turns        []entitlement.Turn        `json:"lastChanges"` // entitlements gained and lost
-	// Uncomputed is true if a change has not been evaluated into Entitlements yet.
+	// Stale is true if a change has not been evaluated into Entitlements yet.
 	Stale       bool                   `json:"stale,omitempty"`
 	Restriction *directory.Restriction `json:"restriction,omitempty"`
 	// Credentials are those that the principal holds or that are held for it, Unmanaged its unmanaged

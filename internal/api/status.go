@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// status serves a principal's access status with an ETag. Gateways that cache it revalidate it
+// accessStatus serves a principal's access status with an ETag. Gateways that cache it revalidate it
 // with If-None-Match.
 func (s *Server) accessStatus(w http.ResponseWriter, r *http.Request) {
 	id, err := pathID(r)

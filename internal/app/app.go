@@ -120,7 +120,7 @@ func (a *App) Starter() *worker.Starter {
 	return worker.NewStarter(a.Temporal, worker.Policy(a.Config.Policy), seal.FailureConverter(a.Sealer), a.roles)
 }
 
-// cascadesAtOnce is the default maximum of concurrent cascades that one actor has started.
+// defaultConcurrentCascades is the default maximum of concurrent cascades that one actor has started.
 const defaultConcurrentCascades = 32
 
 // Relay returns the relay of the outbox.

@@ -70,11 +70,6 @@ const (
 	ClassApprover Class = "approver"
 )
 
-// Classes lists all classes.
-func Classes() []Class {
-	return []Class{ClassSCIM, ClassPlatform, ClassReceiver, ClassOperator, ClassApprover}
-}
-
 // tokenPrefix lets secret scanners recognise a token, and people its class.
 const tokenPrefix = "leaver"
 

@@ -73,10 +73,10 @@ type Policy struct {
 	AttemptTimeout  time.Duration `yaml:"attempt_timeout"`
 	InitialInterval time.Duration `yaml:"initial_interval"`
 	MaximumInterval time.Duration `yaml:"maximum_interval"`
-	// CascadesAtOnce limits the cascades of one actor that are started concurrently; 0 means 32.
+	// MaxConcurrentCascades limits the cascades of one actor that are started concurrently; 0 means 32.
 	// Others wait in the outbox, which is queued fairly over actors.
 	MaxConcurrentCascades int `yaml:"max_concurrent_cascades"`
-	// Look is the progress interval: when an open cascade reports its pending items.
+	// ProgressInterval is when an open cascade reports its pending items.
 	ProgressInterval time.Duration `yaml:"progress_interval"`
 }
 

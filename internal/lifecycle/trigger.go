@@ -28,7 +28,7 @@ const (
 	// TriggerHandedOver: an agent was handed over to the manager of its last owner, who left.
 	TriggerHandedOver Trigger = "handed-over"
 
-	// TriggerBound: an operator claimed an unmanaged credential for a principal that has left.
+	// TriggerClaimed: an operator claimed an unmanaged credential for a principal that has left.
 	TriggerClaimed Trigger = "claimed"
 	// TriggerReconcile: the reconciler found a live credential of a restricted principal.
 	TriggerReconcile Trigger = "reconcile"

@@ -79,7 +79,7 @@ func checkAll(attributes []schema.Attribute, had, has schema.Object, replaced bo
 		if was == nil || a.Edge {
 			continue
 		}
-		if now == nil && replaced && (a.Concealed() || hasValue(a, was)) {
+		if now == nil && replaced && (a.Concealed() || hasImmutable(a, was)) {
 			has[a.Name] = was
 			continue
 		}
@@ -107,14 +107,14 @@ func checkAll(attributes []schema.Attribute, had, has schema.Object, replaced bo
 	return nil
 }
 
-// keepsSomething reports whether a value, or a part of it, is immutable.
-func hasValue(a *schema.Attribute, value any) bool {
+// hasImmutable reports whether a value, or a part of it, is immutable.
+func hasImmutable(a *schema.Attribute, value any) bool {
 	if a.Mutability == schema.Immutable {
 		return true
 	}
 	members, ok := value.(schema.Object)
 	return ok && slices.ContainsFunc(a.SubAttributes, func(sub schema.Attribute) bool {
-		return members[sub.Name] != nil && hasValue(&sub, members[sub.Name])
+		return members[sub.Name] != nil && hasImmutable(&sub, members[sub.Name])
 	})
 }
 
