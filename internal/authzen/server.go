@@ -48,10 +48,10 @@ func (s *Server) Handler() http.Handler {
 	return r
 }
 
-// bounded limits the duration of a request, including its authentication, to decidePatience.
+// bounded limits the duration of a request, including its authentication, to decideTimeout.
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), decidePatience)
+		ctx, cancel := context.WithTimeout(r.Context(), decideTimeout)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
@@ -227,13 +227,12 @@ func decisionOf(reason Reason) decision {
 	return decision{Context: map[string]any{"reason": reason}}
 }
 
-// decidePatience limits the duration of a request. Gateways give up earlier, and the request would
+// decideTimeout limits the duration of a request. Gateways give up earlier, and the request would
 // occupy a database connection that others need.
-const decidePatience = 2 * time.Second
+const decideTimeout = 2 * time.Second
 
 func (s *Server) decide(r *http.Request, questions ...Question) ([]Reason, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), decidePatience)
-	defer cancel()
+	ctx := r.Context()
 	reasons, err := s.Store.Decide(ctx, auth.CallerOf(r).Tenant.ID, questions...)
 	if err != nil && ctx.Err() != nil {
 		err = errors.Join(database.ErrUnavailable, err)
