@@ -38,7 +38,7 @@ func (a *Activities) Find(ctx context.Context, in FindInput) (Findings, error) {
 	return a.find(ctx, in.Cascade.Tenant, in.Cascade, in.Connector, principals)
 }
 
-// find asks a connector, and stores what it tells and nobody had registered.
+// find queries a connector, and stores the credentials that are not registered.
 func (a *Activities) find(
 	ctx context.Context, tenant uuid.UUID, of CascadeRef, connector string, principals []uuid.UUID,
 ) (Findings, error) {

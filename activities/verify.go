@@ -42,9 +42,9 @@ func (t *attempt) throttled(failed error) error {
 
 type probe func(context.Context, connectors.Target) (connectors.Vitality, string, error)
 
-// probe calls look, and returns its result or error as an evidence record.
-func (t *attempt) probe(ctx context.Context, look probe, step string) (evidence.Record, error) {
-	vitality, detail, err := look(ctx, t.target)
+// probe calls run, and returns its result or error as an evidence record.
+func (t *attempt) probe(ctx context.Context, run probe, step string) (evidence.Record, error) {
+	vitality, detail, err := run(ctx, t.target)
 	if err != nil && vitality != connectors.Alive {
 		return t.record(step, string(connectors.Unknown), err.Error()), err
 	}
@@ -66,11 +66,11 @@ func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult,
 	if !ok {
 		return t.concludeUnverified(ctx, "the connector has no probe", done)
 	}
-	look := verifier.Probe
+	run := verifier.Probe
 	if prover, ok := t.connector.(connectors.Prover); ok {
-		look = prover.Prove
+		run = prover.Prove
 	}
-	after, err := t.probe(ctx, look, "probe-after")
+	after, err := t.probe(ctx, run, "probe-after")
 	if err != nil && after.Outcome == string(connectors.Alive) {
 		// The item is alive, and the probe's error decides whether to retry.
 		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
@@ -135,19 +135,19 @@ func (t *attempt) concludeUnverified(
 // verified. Transient probe failures are retried up to [maxFailedProbes] times. An item that
 // a probe of the cascade saw alive after a confirmed end is never concluded as revoked.
 func (t *attempt) unproven(ctx context.Context, done, after evidence.Record, failed error) (ItemResult, error) {
-	looks, err := t.Evidence.LooksAfter(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event)
+	probes, err := t.Evidence.ProbesAfter(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event)
 	if err != nil {
 		return ItemResult{}, err
 	}
-	repeat := failed != nil && !connectors.IsPermanent(failed) && looks.Failed+1 < maxFailedProbes
-	if !repeat && !looks.Alive {
+	repeat := failed != nil && !connectors.IsPermanent(failed) && probes.Failed+1 < maxFailedProbes
+	if !repeat && !probes.Alive {
 		return t.concludeUnverified(ctx, after.Detail, done, after)
 	}
 	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done, after); err != nil {
 		return ItemResult{}, err
 	}
 	reason := "the downstream confirmed the end, but no probe could verify it: " + after.Detail
-	if looks.Alive {
+	if probes.Alive {
 		reason = "the downstream confirmed the end, a later probe saw the credential alive, " +
 			"and the last probe was inconclusive: " + after.Detail
 	}

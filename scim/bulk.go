@@ -19,8 +19,8 @@ import (
 
 const (
 	maxBulk = 1000 // operations
-	// bulkPatience bounds each operation, including the time to write the response.
-	bulkPatience = 90 * time.Second
+	// bulkTimeout bounds each operation, including the time to write the response.
+	bulkTimeout = 90 * time.Second
 	// bulkPrefix precedes the bulkId of a resource that the same request creates (RFC 7644
 	// section 3.7.2).
 	bulkPrefix = "bulkId:"
@@ -67,7 +67,7 @@ func (s *Server) bulk(w http.ResponseWriter, r *http.Request) {
 	connection := http.NewResponseController(w)
 	for _, o := range inOrder(request.operations) {
 		// Extend the deadline so that the response is sent even if the operations take long.
-		_ = connection.SetWriteDeadline(time.Now().Add(bulkPatience)) // a recorder has no deadline
+		_ = connection.SetWriteDeadline(time.Now().Add(bulkTimeout)) // a recorder has no deadline
 		if run.execute(o); run.failed(o) {
 			if failed++; failed == request.failOnErrors {
 				break

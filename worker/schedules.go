@@ -70,7 +70,7 @@ func EnsureSchedules(
 	}{
 		{ReconcileID, reconcile, unreconciled, workflows.Reconcile, workflows.ReconcileInput{}},
 		{DrillID, drill, undrilled, workflows.Drill, workflows.DrillInput{
-			Tenant: a.DrillTenant, Patience: a.DrillTimeout,
+			Tenant: a.DrillTenant, Timeout: a.DrillTimeout,
 		}},
 	} {
 		action := &client.ScheduleWorkflowAction{

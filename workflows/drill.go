@@ -20,8 +20,8 @@ const drillStep = 5 * time.Minute
 // takes part in drills if its tenants include it.
 type DrillInput struct {
 	Tenant string `json:"tenant"`
-	// Patience bounds the duration of the cascade.
-	Patience time.Duration `json:"patience"`
+	// Timeout bounds the duration of the cascade. The tag is the name in the stored schedule.
+	Timeout time.Duration `json:"patience"`
 }
 
 // Drill tests the deactivation path in production: it provisions a synthetic user,
@@ -73,16 +73,16 @@ func drill(ctx workflow.Context, in DrillInput, d *activities.Drilled) {
 		d.Problems = append(d.Problems, fmt.Sprintf("failed to deactivate the synthetic user: %v", err))
 		return
 	}
-	look := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue: TaskQueue, ScheduleToCloseTimeout: in.Patience, StartToCloseTimeout: time.Minute,
+	polling := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: TaskQueue, ScheduleToCloseTimeout: in.Timeout, StartToCloseTimeout: time.Minute,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 30 * time.Second,
 		},
 	})
-	looked := *d
-	if err := workflow.ExecuteActivity(look, a.DrillLook, *d).Get(ctx, &looked); err != nil {
-		d.Problems = append(d.Problems, "the cascade did not close within "+in.Patience.String()+": "+reasonOf(err))
+	ended := *d
+	if err := workflow.ExecuteActivity(polling, a.DrillLook, *d).Get(ctx, &ended); err != nil {
+		d.Problems = append(d.Problems, "the cascade did not close within "+in.Timeout.String()+": "+reasonOf(err))
 		return
 	}
-	*d = looked
+	*d = ended
 }

@@ -26,7 +26,7 @@ func Mover(ctx workflow.Context, in Input) (cascade.Report, error) {
 	}
 	done := false
 	workflow.Go(ctx, func(ctx workflow.Context) {
-		c.tellEntitled(ctx)
+		c.notifyEntitled(ctx)
 		done = true
 	})
 	report, err := c.run(ctx)
@@ -35,15 +35,15 @@ func Mover(ctx workflow.Context, in Input) (cascade.Report, error) {
 	return report, err
 }
 
-// tellEntitled notifies the platforms of the entitlements that the principal gained and
+// notifyEntitled notifies the platforms of the entitlements that the principal gained and
 // lost, without waiting for the end of the credentials granted under them.
-func (c *cascadeRun) tellEntitled(ctx workflow.Context) {
+func (c *cascadeRun) notifyEntitled(ctx workflow.Context) {
 	if len(c.entitled.Gained)+len(c.entitled.Lost) == 0 {
 		return
 	}
-	news := c.notice("")
-	news.keySuffix = ":entitled"
-	notify(ctx, c.in, news, notifyDeadline)
+	n := c.notice("")
+	n.keySuffix = ":entitled"
+	notify(ctx, c.in, n, notifyDeadline)
 }
 
 // entitle evaluates and stores the principal's current entitlements.

@@ -91,16 +91,16 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 	}
 	for _, name := range names {
 		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
-		for page := 0; page < rediscoverPages; page++ {
-			var told activities.FoundGone
+		for range rediscoverPages {
+			var page activities.FoundGone
 			err := workflow.ExecuteActivity(
 				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.FindGone, in,
-			).Get(ctx, &told)
+			).Get(ctx, &page)
 			if err != nil && !activities.IsPaused(err) {
 				found.Problem("failed to query connector %s for credentials: %s", name, reasonOf(err))
 			}
-			found.Unmanaged += told.Unmanaged
-			if in.After = told.After; err != nil || in.After == uuid.Nil {
+			found.Unmanaged += page.Unmanaged
+			if in.After = page.After; err != nil || in.After == uuid.Nil {
 				break
 			}
 		}
@@ -117,7 +117,7 @@ func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reco
 	}
 	for _, name := range names {
 		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
-		for page := 0; page < rediscoverPages; page++ {
+		for range rediscoverPages {
 			var probed activities.ProbedExpired
 			err := workflow.ExecuteActivity(
 				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.ProbeExpired, in,

@@ -20,7 +20,7 @@ func TeamSync(ctx workflow.Context, in Input) error {
 	if err := sync(ctx, in); err != nil {
 		return err
 	}
-	tellMoves(ctx, in)
+	notifyMoves(ctx, in)
 	kind := "group.changed"
 	if in.tenantWide() {
 		kind = "mapping.changed"
@@ -65,15 +65,15 @@ func sync(ctx workflow.Context, in Input) error {
 	}
 }
 
-// tellMoves notifies the platforms, independently of each other, of the entitlements
+// notifyMoves notifies the platforms, independently of each other, of the entitlements
 // that principals gained and lost. A platform that is down delays no other.
-func tellMoves(ctx workflow.Context, in Input) {
+func notifyMoves(ctx workflow.Context, in Input) {
 	deadline := workflow.Now(ctx).Add(notifyDeadline)
-	telling := workflow.NewWaitGroup(ctx)
+	notifying := workflow.NewWaitGroup(ctx)
 	for _, name := range in.Notify {
-		telling.Add(1)
+		notifying.Add(1)
 		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer telling.Done()
+			defer notifying.Done()
 			next := activities.MovesInput{
 				Connector: name, Key: in.Event.String() + "/" + workflow.GetInfo(ctx).WorkflowExecution.RunID,
 				Notification: notice{kind: "entitlements.changed"}.notification(in),
@@ -97,5 +97,5 @@ func tellMoves(ctx workflow.Context, in Input) {
 			}
 		})
 	}
-	telling.Wait(ctx)
+	notifying.Wait(ctx)
 }

@@ -57,11 +57,11 @@ type holding struct {
 	alive bool
 }
 
-const drillPatience = 2 * time.Minute
+const drillTimeout = 2 * time.Minute
 
 func (d *drill) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.subscribe, d.join, d.collect, d.share, d.move, d.proveAlive, d.leave, d.decideAfter, d.follow, d.bind, d.hear,
+		d.subscribe, d.join, d.collect, d.share, d.move, d.proveAlive, d.leave, d.decideAfter, d.follow, d.claim, d.hear,
 		d.proveDead,
 	} {
 		if err := step(ctx); err != nil {
@@ -168,7 +168,7 @@ func (d *drill) collect(ctx context.Context) error {
 
 // share registers one account for both Ada and Bob, and creates another that is not registered.
 func (d *drill) share(ctx context.Context) error {
-	d.say("She shares a service account with Bob, and has another that nobody registered.")
+	d.say("She shares a service account with Bob, and has another that is not registered.")
 	var created struct {
 		ID string `json:"id"`
 	}
@@ -232,9 +232,9 @@ func (d *drill) leave(ctx context.Context) error {
 
 // follow prints the cascade's progress until it closes.
 func (d *drill) follow(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, drillPatience)
+	ctx, cancel := context.WithTimeout(ctx, drillTimeout)
 	defer cancel()
-	told := make(map[string]credential.State)
+	printed := make(map[string]credential.State)
 	for {
 		var err error
 		if d.cascade, err = d.newest(ctx); err != nil {
@@ -245,7 +245,7 @@ func (d *drill) follow(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			d.tell(items, told)
+			d.printChanges(items, printed)
 		}
 		if d.cascade.ClosedAt != nil {
 			d.live("")
@@ -282,9 +282,9 @@ func (d *drill) itemsOf(ctx context.Context, c cascade.Cascade) ([]credential.It
 	return items.Items, err
 }
 
-// bind binds the unregistered account that discovery found, as an operator does. A separate
+// claim claims the unregistered account that discovery found, as an operator does. A separate
 // cascade then ends it.
-func (d *drill) bind(ctx context.Context) error {
+func (d *drill) claim(ctx context.Context) error {
 	var unmanaged struct {
 		Items []credential.Unmanaged `json:"items"`
 	}
@@ -321,7 +321,7 @@ func (d *drill) awaitBound(ctx context.Context) error {
 // awaitCascade waits until Ada's newest cascade is not the one with the id other and has closed,
 // and returns it.
 func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (cascade.Cascade, error) {
-	ctx, cancel := context.WithTimeout(ctx, drillPatience)
+	ctx, cancel := context.WithTimeout(ctx, drillTimeout)
 	defer cancel()
 	for {
 		c, err := d.newest(ctx)
@@ -339,19 +339,19 @@ func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (cascade.Casc
 	}
 }
 
-// tell prints a line for each item whose state changed, and updates the progress line on a
+// printChanges prints a line for each item whose state changed, and updates the progress line on a
 // terminal.
-func (d *drill) tell(items []credential.Item, told map[string]credential.State) {
+func (d *drill) printChanges(items []credential.Item, printed map[string]credential.State) {
 	ended := 0
 	for _, item := range items {
 		id := item.ID.String()
 		if item.State != credential.Live && item.State != credential.Ending {
 			ended++
 		}
-		if item.State == told[id] || item.State == credential.Live {
+		if item.State == printed[id] || item.State == credential.Live {
 			continue
 		}
-		told[id] = item.State
+		printed[id] = item.State
 		d.live("")
 		d.say("%s  %-9s %s at %s", since(d.left, item.UpdatedAt), item.State, item.Kind, item.Connector)
 	}

@@ -126,7 +126,7 @@ func (d *drill) forgotten(ctx context.Context) (*holding, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &holding{what: "service account nobody registered", where: "PostgreSQL database", reference: role}
+	h := &holding{what: "unregistered service account", where: "PostgreSQL database", reference: role}
 	h.use = func(ctx context.Context) error { return d.logsIn(ctx, role, password) }
 	h.dead = func(ctx context.Context) (string, error) {
 		state, err := d.refused(ctx, role, password)
@@ -229,7 +229,7 @@ func (d *drill) schedule(ctx context.Context) (*holding, string, error) {
 }
 
 func (d *drill) fired(ctx context.Context, handle client.ScheduleHandle) (client.ScheduleWorkflowExecution, error) {
-	ctx, cancel := context.WithTimeout(ctx, drillPatience)
+	ctx, cancel := context.WithTimeout(ctx, drillTimeout)
 	defer cancel()
 	for {
 		description, err := handle.Describe(ctx)

@@ -107,7 +107,7 @@ func (d *drill) registerKey(ctx context.Context, h *holding, entitlement string)
 
 // awaitEntitled waits until whether Ada has the entitlement team:Engineering equals want.
 func (d *drill) awaitEntitled(ctx context.Context, want bool) error {
-	ctx, cancel := context.WithTimeout(ctx, drillPatience)
+	ctx, cancel := context.WithTimeout(ctx, drillTimeout)
 	defer cancel()
 	for {
 		var status authzen.Status

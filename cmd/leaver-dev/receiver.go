@@ -138,7 +138,7 @@ func (d *drill) subscribe(ctx context.Context) error {
 
 // hear waits until the receiver has Ada's session-revoked event.
 func (d *drill) hear(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, drillPatience)
+	ctx, cancel := context.WithTimeout(ctx, drillTimeout)
 	defer cancel()
 	for {
 		n, at, unsigned := d.peers.receiver.of(d.ada, ssf.SessionRevoked)

@@ -70,7 +70,7 @@ func (s *Server) importItems(w http.ResponseWriter, r *http.Request) {
 	}
 	if check {
 		httpjson.ExtendDeadlines(w, checkTimeout)
-		bad = append(bad, s.lookAll(r.Context(), tenantOf(r).ID, items, numbers)...)
+		bad = append(bad, s.probeAll(r.Context(), tenantOf(r).ID, items, numbers)...)
 	}
 	slow, release, err := s.slow(r)
 	if err != nil {
@@ -136,8 +136,8 @@ const (
 	checksAtOnce = 16
 )
 
-// lookAll probes the items of these lines at their downstreams, and returns the failed lines.
-func (s *Server) lookAll(
+// probeAll probes the items of these lines at their downstreams, and returns the failed lines.
+func (s *Server) probeAll(
 	ctx context.Context, tenant uuid.UUID, items []credential.New, numbers []int,
 ) (bad []lineError) {
 	var mu sync.Mutex

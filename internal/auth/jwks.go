@@ -37,11 +37,11 @@ const maxKeySets = 1000
 
 // keySet holds the keys of one issuer (RFC 7517).
 type keySet struct {
-	mu     sync.Mutex // held during a fetch, so that callers share it
-	keys   jose.JSONWebKeySet
-	looked time.Time
-	failed error     // of the last fetch
-	got    time.Time // of the last successful fetch; zero if there is none
+	mu      sync.Mutex // held during a fetch, so that callers share it
+	keys    jose.JSONWebKeySet
+	fetched time.Time
+	failed  error     // of the last fetch
+	got     time.Time // of the last successful fetch; zero if there is none
 }
 
 // keysAt returns the keys of an address with the given id, or with an empty id all of them. An
@@ -53,12 +53,12 @@ func (s *Store) keysAt(ctx context.Context, address, id string) ([]jose.JSONWebK
 	}
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	age := time.Since(set.looked)
+	age := time.Since(set.fetched)
 	good := !set.got.IsZero() && time.Since(set.got) < keysMaxAge
 	if (age > keysTTL || !good || len(set.of(id)) == 0) && age > keysPause {
 		// Callers share the fetch: the cancellation of one must not fail it.
 		keys, err := fetchKeys(context.WithoutCancel(ctx), address)
-		set.looked, set.failed = time.Now(), err
+		set.fetched, set.failed = time.Now(), err
 		if err == nil {
 			set.keys, set.got, good = keys, time.Now(), true
 		}

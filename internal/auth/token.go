@@ -222,7 +222,7 @@ func (s *Store) Authenticate(ctx context.Context, secret string, classes ...Clas
 		return Caller{}, ErrUnauthorized // not a token of leaver: no look-up
 	}
 	sum := sha256.Sum256([]byte(secret))
-	v, err := s.callers.Get(ctx, sum, func(ctx context.Context) (validity, error) { return s.look(ctx, sum) })
+	v, err := s.callers.Get(ctx, sum, func(ctx context.Context) (validity, error) { return s.lookUp(ctx, sum) })
 	if err != nil {
 		return Caller{}, err
 	}
@@ -235,7 +235,7 @@ func (s *Store) Authenticate(ctx context.Context, secret string, classes ...Clas
 	return v.caller, nil
 }
 
-func (s *Store) look(ctx context.Context, sum [32]byte) (validity, error) {
+func (s *Store) lookUp(ctx context.Context, sum [32]byte) (validity, error) {
 	var v validity
 	var of *tenant.Row
 	err := database.Together(ctx, s.db, uuid.Nil, database.Statement{

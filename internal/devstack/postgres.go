@@ -182,7 +182,7 @@ func (p *postgres) stop() {
 // newest version in the folders of distributions. As root it installs PostgreSQL
 // with apt-get if it is missing, unless o.NoInstall is set.
 func findPostgres(ctx context.Context, o Options) (string, error) {
-	if bin := lookForPostgres(); bin != "" {
+	if bin := installedPostgres(); bin != "" {
 		return bin, nil
 	}
 	_, err := exec.LookPath("apt-get")
@@ -202,14 +202,14 @@ or set PG_BIN to the folder that holds them, or DATABASE_URL to a server that is
 			return "", fmt.Errorf("apt-get %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 		}
 	}
-	if bin := lookForPostgres(); bin != "" {
+	if bin := installedPostgres(); bin != "" {
 		return bin, nil
 	}
 	return "", errors.New("apt-get installed postgresql, but initdb and postgres were not found: " +
 		"set PG_BIN to their folder")
 }
 
-func lookForPostgres() string {
+func installedPostgres() string {
 	candidates := []string{os.Getenv("PG_BIN")}
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// Debian links some programs into the PATH; the others are next to the link's target.

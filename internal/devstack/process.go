@@ -37,8 +37,8 @@ func startProcess(cmd *exec.Cmd, deathSignal syscall.Signal) (*process, error) {
 	return p, nil
 }
 
-// stop signals the process and waits for its end. After the patience it kills the process.
-func (p *process) stop(signal syscall.Signal, patience time.Duration) {
+// stop signals the process and waits for its end. After the timeout it kills the process.
+func (p *process) stop(signal syscall.Signal, timeout time.Duration) {
 	select {
 	case <-p.done:
 		return
@@ -47,7 +47,7 @@ func (p *process) stop(signal syscall.Signal, patience time.Duration) {
 	_ = p.cmd.Process.Signal(signal)
 	select {
 	case <-p.done:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}

@@ -22,19 +22,19 @@ const (
 const fillAccess = `
 	with u as (
 	  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
-  select $1, gen_random_uuid(), 'User', 'user' || i, true, '{}', now(), now()
-    from generate_series(1, $2) i returning id, unique_name),
+	  select $1, gen_random_uuid(), 'User', 'user' || i, true, '{}', now(), now()
+	    from generate_series(1, $2) i returning id, unique_name),
 	a as (
 	  insert into resources (tenant_id, id, type, unique_name, active, document, created_at, modified_at)
-  select $1, gen_random_uuid(), 'Agent', 'agent-of-' || unique_name, true, '{}', now(), now()
-    from u returning id, unique_name),
+	  select $1, gen_random_uuid(), 'Agent', 'agent-of-' || unique_name, true, '{}', now(), now()
+	    from u returning id, unique_name),
 	pairs as (select u.id user_id, a.id agent_id from u join a on a.unique_name = 'agent-of-' || u.unique_name),
-e as (
-  insert into edges (tenant_id, source_id, attribute, target_id)
-  select $1, agent_id, 'owners', user_id from pairs),
-n as (
-  insert into entitlements (tenant_id, principal_id, name, sources)
-  select $1, user_id, 'scope:deploy', '[]' from pairs)
+	e as (
+	  insert into edges (tenant_id, source_id, attribute, target_id)
+	  select $1, agent_id, 'owners', user_id from pairs),
+	n as (
+	  insert into entitlements (tenant_id, principal_id, name, sources)
+	  select $1, user_id, 'scope:deploy', '[]' from pairs)
 	insert into credentials (tenant_id, id, principal_id, agent_id, kind, connector, reference, issued_at)
 	select $1, gen_random_uuid(), user_id, agent_id, 'api_key', 'noop', 'key', now() from pairs`
 
@@ -77,7 +77,6 @@ func BenchmarkDecision(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			stacktest.TakeTurns(b,
-
 				(&stacktest.Asker{
 					Name: "floor", Address: floor.Listener.Addr().String(),
 					Request: func(n int) (string, string, string) {

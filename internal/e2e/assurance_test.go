@@ -197,7 +197,7 @@ func (i *installation) drill(tenant string) (activities.Drilled, error) {
 	i.t.Helper()
 	options := client.StartWorkflowOptions{ID: "drill-" + uuid.NewString(), TaskQueue: workflows.TaskQueue}
 	run, err := i.app.Temporal.ExecuteWorkflow(i.t.Context(), options,
-		workflows.Drill, workflows.DrillInput{Tenant: tenant, Patience: time.Minute})
+		workflows.Drill, workflows.DrillInput{Tenant: tenant, Timeout: time.Minute})
 	if err != nil {
 		i.t.Fatal(err)
 	}

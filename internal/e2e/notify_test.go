@@ -11,18 +11,18 @@ import (
 func TestNotify_SendsEachLifecycleChange(t *testing.T) {
 	p := newPlatform(t)
 	i := install(t, withConnectors(strings.Replace(p.connector(), "type: webhook,", "type: webhook, notify: true,", 1)))
-	told := func(kind string) {
+	notified := func(kind string) {
 		t.Helper()
 		stacktest.Eventually(t, 20*time.Second, kind, func() bool { return p.called(kind, "") > 0 })
 	}
 	ada := i.createUser("ada@example.com")
-	told("principal.joiner")
+	notified("principal.joiner")
 	i.must("PATCH", "/scim/v2/Users/"+ada, i.scim, `{"Operations":[{"op":"add","path":"title","value":"Countess"}]}`)
-	told("principal.mover")
+	notified("principal.mover")
 	i.must("POST", "/scim/v2/Groups", i.scim, `{"displayName":"team","members":[{"value":"`+ada+`"}]}`)
-	told("group.changed")
+	notified("group.changed")
 	i.deactivate(ada)
-	told("principal.leaver")
+	notified("principal.leaver")
 }
 
 func TestNotify_OmitsOtherTenants(t *testing.T) {
@@ -48,19 +48,19 @@ func TestNotify_SendsGainedAndLostEntitlements(t *testing.T) {
 	stacktest.Eventually(t, 20*time.Second, "the joiner's notification", func() bool {
 		return p.called("principal.joiner", "") > 0
 	})
-	tell := func(kind, gained, lost string) {
+	notified := func(kind, gained, lost string) {
 		t.Helper()
 		stacktest.Eventually(t, 20*time.Second, kind+" +"+gained+" -"+lost, func() bool {
-			return p.told(kind, ada, gained, lost)
+			return p.notified(kind, ada, gained, lost)
 		})
 	}
 	i.join(group, ada)
-	tell("entitlements.changed", "team:Engineering", "")
+	notified("entitlements.changed", "team:Engineering", "")
 	i.patch("/Users/"+ada, `{"op":"add","path":"title","value":"Countess"}`)
-	tell("principal.mover", "role:noble", "")
+	notified("principal.mover", "role:noble", "")
 	i.mustGrant(p, ada, "key", "role:noble")
 	i.patch("/Users/"+ada, `{"op":"remove","path":"title"}`)
-	tell("principal.mover", "", "role:noble")
+	notified("principal.mover", "", "role:noble")
 	i.quit(group, ada)
-	tell("entitlements.changed", "", "team:Engineering")
+	notified("entitlements.changed", "", "team:Engineering")
 }

@@ -125,8 +125,8 @@ type change struct {
 	Lost      []string `json:"lost"`
 }
 
-// told reports whether the platform received such a notification.
-func (p *platform) told(kind, principal, gained, lost string) bool {
+// notified reports whether the platform received such a notification.
+func (p *platform) notified(kind, principal, gained, lost string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.ContainsFunc(p.changes, func(c change) bool {

@@ -548,7 +548,7 @@ func TestPoll_ReturnsEventsOfPrincipalInOrder(t *testing.T) {
 	for n := range 6 {
 		i.patch("/Users/"+ada, fmt.Sprintf(`{"op":"replace","path":"active","value":%t}`, n%2 == 1))
 	}
-	var told []string
+	var events []string
 	ack := `[]`
 	for {
 		answer := i.must("POST", poll, token, fmt.Sprintf(`{"returnImmediately":true,"ack":%s}`, ack))
@@ -561,12 +561,12 @@ func TestPoll_ReturnsEventsOfPrincipalInOrder(t *testing.T) {
 		}
 		for jti, raw := range sets {
 			s, _ := openSET(i.url+"/ssf/v1/jwks.json", raw.(string))
-			told, ack = append(told, s.event()), fmt.Sprintf(`[%q]`, jti)
+			events, ack = append(events, s.event()), fmt.Sprintf(`[%q]`, jti)
 		}
 	}
 	if want := []string{
 		"account-disabled", "account-enabled", "account-disabled", "account-enabled", "account-disabled", "account-enabled",
-	}; !slices.Equal(told, want) {
-		t.Errorf("events %v, want %v", told, want)
+	}; !slices.Equal(events, want) {
+		t.Errorf("events %v, want %v", events, want)
 	}
 }

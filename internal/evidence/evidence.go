@@ -110,22 +110,22 @@ func (s *Store) Acted(ctx context.Context, tenant, item, event uuid.UUID) (bool,
 	return acted, nil
 }
 
-// Looks summarizes the probes after a downstream has confirmed an item's end.
-type Looks struct {
+// Probes summarizes the probes after a downstream has confirmed an item's end.
+type Probes struct {
 	Failed int  // number of probes without a result
 	Alive  bool // a probe found the item alive
 }
 
-// LooksAfter returns the summary of a cascade's probes of an item after its confirmed end.
-func (s *Store) LooksAfter(ctx context.Context, tenant, item, event uuid.UUID) (Looks, error) {
-	looks, err := database.Row(ctx, s.db, tenant, pgx.RowToStructByPos[Looks], `
+// ProbesAfter returns the summary of a cascade's probes of an item after its confirmed end.
+func (s *Store) ProbesAfter(ctx context.Context, tenant, item, event uuid.UUID) (Probes, error) {
+	probes, err := database.Row(ctx, s.db, tenant, pgx.RowToStructByPos[Probes], `
 		select count(*) filter (where outcome = 'unknown'), coalesce(bool_or(outcome = 'alive'), false)
 		  from evidence
 		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'probe-after'`, tenant, item, event)
 	if err != nil {
-		return Looks{}, fmt.Errorf("read the probes of item %s: %w", item, err)
+		return Probes{}, fmt.Errorf("read the probes of item %s: %w", item, err)
 	}
-	return looks, nil
+	return probes, nil
 }
 
 // Blocked reports whether a cascade has blocked an item while it was held for approval, or whether the

@@ -123,8 +123,8 @@ func TestStore_PositiveControlIsAProbeBeforeTheEnd(t *testing.T) {
 	want(true, true)
 	w.append(t, "probe-after", "unknown")
 	w.append(t, "probe-after", "alive")
-	looks, err := w.store.LooksAfter(t.Context(), w.tenant, w.item, w.event)
-	if err != nil || looks != (evidence.Looks{Failed: 1, Alive: true}) {
-		t.Errorf("the probes after the end are %+v, %v", looks, err)
+	probes, err := w.store.ProbesAfter(t.Context(), w.tenant, w.item, w.event)
+	if err != nil || probes != (evidence.Probes{Failed: 1, Alive: true}) {
+		t.Errorf("the probes after the end are %+v, %v", probes, err)
 	}
 }

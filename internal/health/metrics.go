@@ -16,7 +16,7 @@ type collector struct {
 	store *Store
 
 	up, unstarted, survivors, waived, unmanaged, holds, invalidations, signals *prometheus.Desc
-	running, oldest, unbegun, stalled, unasked                                 *prometheus.Desc
+	running, oldest, notBegun, stalled, notAsked                               *prometheus.Desc
 	scheduled, passed, failed                                                  *prometheus.Desc
 }
 
@@ -41,10 +41,10 @@ func NewCollector(store *Store) prometheus.Collector {
 		running: gauge("cascades_running", "Number of cascades that are open and not held by a deactivation threshold."),
 		oldest: gauge("cascade_oldest_seconds",
 			"Age of the oldest open cascade that is not held by a deactivation threshold."),
-		unbegun: gauge("cascades_unbegun",
+		notBegun: gauge("cascades_unbegun",
 			"Number of cascades that were started over a minute ago and that no worker has taken up."),
-		stalled: gauge("cascade_stalled_seconds", "Longest time for which an open cascade has made no progress."),
-		unasked: gauge("cascades_unasked", "Number of failed cascades for which the discovery of a connector failed."),
+		stalled:  gauge("cascade_stalled_seconds", "Longest time for which an open cascade has made no progress."),
+		notAsked: gauge("cascades_unasked", "Number of failed cascades for which the discovery of a connector failed."),
 		scheduled: gauge("self_test_scheduled_timestamp_seconds",
 			"Time at which the reconciler or the drill was first scheduled.", "kind"),
 		passed: gauge("self_test_passed_timestamp_seconds", "Time at which the reconciler or the drill last passed.", "kind"),
@@ -59,32 +59,32 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeBy
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	tell := func(desc *prometheus.Desc, value float64, labels ...string) {
+	send := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	h, err := c.store.Read(ctx)
 	if err != nil {
-		tell(c.up, 0)
+		send(c.up, 0)
 		return
 	}
-	tell(c.up, 1)
-	tell(c.unstarted, float64(h.Unstarted))
-	tell(c.survivors, float64(h.Survivors))
-	tell(c.waived, float64(h.Waived))
-	tell(c.unmanaged, float64(h.Unmanaged))
-	tell(c.holds, float64(h.Holds))
-	tell(c.invalidations, h.Invalidations)
-	tell(c.signals, h.Signals)
-	tell(c.running, float64(h.Running))
-	tell(c.oldest, h.Oldest)
-	tell(c.unbegun, float64(h.NotBegun))
-	tell(c.stalled, h.Stalled)
-	tell(c.unasked, float64(h.NotAsked))
+	send(c.up, 1)
+	send(c.unstarted, float64(h.Unstarted))
+	send(c.survivors, float64(h.Survivors))
+	send(c.waived, float64(h.Waived))
+	send(c.unmanaged, float64(h.Unmanaged))
+	send(c.holds, float64(h.Holds))
+	send(c.invalidations, h.Invalidations)
+	send(c.signals, h.Signals)
+	send(c.running, float64(h.Running))
+	send(c.oldest, h.Oldest)
+	send(c.notBegun, float64(h.NotBegun))
+	send(c.stalled, h.Stalled)
+	send(c.notAsked, float64(h.NotAsked))
 	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{
 		c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed,
 	} {
 		for kind, at := range times { // without an entry if it never happened
-			tell(desc, float64(at.UnixMilli())/1000, string(kind))
+			send(desc, float64(at.UnixMilli())/1000, string(kind))
 		}
 	}
 }

@@ -87,11 +87,11 @@ func (w *Writer) dispatch(ctx context.Context, events ...*Event) {
 			w.start(ctx, *event)
 		}
 	})
-	patience := time.NewTimer(startDeadline)
-	defer patience.Stop()
+	timer := time.NewTimer(startDeadline)
+	defer timer.Stop()
 	select {
 	case <-done:
-	case <-patience.C:
+	case <-timer.C:
 	}
 }
 

@@ -141,8 +141,8 @@ func (s *Server) openEvent(w http.ResponseWriter, r *http.Request) (auth.Receive
 // actUpon ends the subject of a token if one of its events requires it.
 func (s *Server) actUpon(r *http.Request, received auth.Received) error {
 	for _, name := range ending() {
-		event, told := received.Events[name]
-		if !told {
+		event, ok := received.Events[name]
+		if !ok {
 			continue
 		}
 		subject := received.SubjectID

@@ -14,10 +14,10 @@ import (
 
 const (
 	maxPoll = 100
-	// pollPatience limits a long poll, below the usual timeouts of proxies; pollEvery is the
+	// pollTimeout limits a long poll, below the usual timeouts of proxies; pollEvery is the
 	// interval of its queries.
-	pollPatience = 25 * time.Second
-	pollEvery    = 500 * time.Millisecond
+	pollTimeout = 25 * time.Second
+	pollEvery   = 500 * time.Millisecond
 )
 
 // poll processes acknowledgements and returns undelivered tokens (RFC 8936). A stream that is not
@@ -55,13 +55,13 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request) {
 	}
 	// The members of a JSON object have no order: only the oldest token of each principal is sent,
 	// and the next one after that is acknowledged.
-	sets, told := make(map[string]string, len(tokens)), make(map[uuid.UUID]bool)
+	sets, sent := make(map[string]string, len(tokens)), make(map[uuid.UUID]bool)
 	for _, token := range tokens {
-		if token.About != uuid.Nil && told[token.About] {
+		if token.About != uuid.Nil && sent[token.About] {
 			more = true
 			continue
 		}
-		told[token.About] = true
+		sent[token.About] = true
 		sets[token.JTI.String()] = token.SET
 	}
 	httpjson.Answer(w, http.StatusOK, map[string]any{"sets": sets, "moreAvailable": more})
@@ -111,7 +111,7 @@ func (s *Server) stillMay(r *http.Request, stream Stream) error {
 func (s *Server) awaitTokens(
 	r *http.Request, stream Stream, limit int, immediately bool,
 ) (tokens []Token, more bool, err error) {
-	deadline := time.Now().Add(pollPatience)
+	deadline := time.Now().Add(pollTimeout)
 	for {
 		tokens, more, err = s.Store.Waiting(r.Context(), auth.CallerOf(r).Tenant.ID, stream, limit)
 		if err != nil || len(tokens) > 0 || immediately || time.Now().After(deadline) {

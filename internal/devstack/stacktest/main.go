@@ -31,9 +31,9 @@ const (
 	// idle is how long the stack runs after the last lease is released. It is longer
 	// than go test takes between two packages.
 	idle = 20 * time.Second
-	// startPatience bounds the start of the stack, including the first build of the
+	// startTimeout bounds the start of the stack, including the first build of the
 	// Temporal server.
-	startPatience = 20 * time.Minute
+	startTimeout = 20 * time.Minute
 )
 
 // address is the file by which the supervisor publishes the stack, or the error of its start.
@@ -85,7 +85,7 @@ func join() (release func(), err error) {
 		release()
 		return nil, err
 	}
-	for until := time.Now().Add(startPatience); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+	for until := time.Now().Add(startTimeout); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
 		if shared, err = read(file); err != nil {
 			continue
 		}
@@ -154,21 +154,21 @@ func supervise(dir string) {
 	// This process does not inherit the lease: exec closes the open file that has the lock.
 	data := filepath.Join(dir, "data-"+strconv.Itoa(os.Getpid()))
 	if err := os.MkdirAll(data, 0o711); err != nil {
-		tell(dir, address{Error: err.Error()})
+		publish(dir, address{Error: err.Error()})
 		return
 	}
 	defer func() { _ = os.RemoveAll(data) }()
-	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	stack, err := devstack.Start(ctx, devstack.Options{
 		Data: data, Ephemeral: true, Headless: true, Namespace: "default-tests", Log: logf,
 	})
 	cancel()
 	if err != nil {
-		tell(dir, address{Error: err.Error()})
+		publish(dir, address{Error: err.Error()})
 		return
 	}
 	defer stack.Stop()
-	tell(dir, address{DatabaseURL: stack.DatabaseURL, TemporalAddress: stack.TemporalAddress})
+	publish(dir, address{DatabaseURL: stack.DatabaseURL, TemporalAddress: stack.TemporalAddress})
 	lease := filepath.Join(dir, "lease")
 	for since := time.Now(); ; time.Sleep(time.Second) {
 		free, ok := devstack.TryLock(lease)
@@ -188,8 +188,8 @@ func supervise(dir string) {
 	}
 }
 
-// tell writes the address file atomically.
-func tell(dir string, a address) {
+// publish writes the address file atomically.
+func publish(dir string, a address) {
 	raw, _ := json.Marshal(a) // strings always encode
 	temporary := filepath.Join(dir, "stack.json.new")
 	if os.WriteFile(temporary, raw, 0o600) == nil {

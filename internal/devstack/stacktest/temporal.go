@@ -41,13 +41,13 @@ func temporal(t testing.TB, namespace func() (string, error)) config.Temporal {
 }
 
 // Eventually polls the condition every 10 ms until it is true, and fails the test with the text
-// missing if that takes longer than patience.
-func Eventually(t testing.TB, patience time.Duration, missing string, condition func() bool) {
+// missing if that takes longer than timeout.
+func Eventually(t testing.TB, timeout time.Duration, missing string, condition func() bool) {
 	t.Helper()
-	for until := time.Now().Add(patience); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(timeout); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 		if condition() {
 			return
 		}
 	}
-	t.Fatalf("after %s still missing: %s", patience, missing)
+	t.Fatalf("after %s still missing: %s", timeout, missing)
 }
