@@ -75,6 +75,7 @@ func toResource(rd patch.Reader, rt *schema.ResourceType, o schema.Object) (*dir
 	if err := uniqueValues(rt, o, r); err != nil {
 		return nil, err
 	}
+	r.Names = namesIn(rt, o)
 	r.Document = schema.AppendValue(nil, document)
 	r.Folded = schema.AppendValue(nil, schema.FoldDocument(rt, document))
 	return r, nil

@@ -31,7 +31,7 @@ func NewKeyer(declared []tenant.Schema) (directory.Keyer, error) {
 			return directory.Keys{}, err
 		}
 		return directory.Keys{
-			UniqueName: r.UniqueName, ExternalID: r.ExternalID, Folded: r.Folded, Unique: r.Unique,
+			UniqueName: r.UniqueName, ExternalID: r.ExternalID, Folded: r.Folded, Unique: r.Unique, Names: r.Names,
 		}, nil
 	}, nil
 }

@@ -294,6 +294,9 @@ func (c *cli) principalShow(path func(string) string) *cobra.Command {
 				status += "; entitlements are being re-evaluated after a change"
 			}
 			_, _ = fmt.Fprintf(c.stderr, "%s %s (%s): %s\n", shown.Type, shown.Name, shown.ID, status)
+			for _, n := range shown.Names {
+				_, _ = fmt.Fprintf(c.stderr, "  %s %s%s\n", n.Kind, n.Value, strings.TrimSuffix(" of "+n.Issuer, " of "))
+			}
 			var rows [][]string
 			for _, e := range shown.Entitlements {
 				for _, s := range e.Sources {

@@ -50,7 +50,8 @@ func (c *cli) tenantSet() *cobra.Command {
 	var perSecond, leavers int
 	var share float64
 	var window time.Duration
-	var orphans string
+	var orphans, unknownAgents string
+	var subjectIssuers []string
 	set := &cobra.Command{
 		Use: "set NAME", Short: "Change a tenant's settings", Args: cobra.ExactArgs(1),
 		Example: "  leaver tenant set acme --profile entra --requests-per-second 50",
@@ -63,6 +64,7 @@ func (c *cli) tenantSet() *cobra.Command {
 				"profile": {"profile", profile}, "public-discovery": {"publicDiscovery", public},
 				"requests-per-second": {"requestsPerSecond", perSecond}, "threshold-leavers": {"thresholdLeavers", leavers},
 				"threshold-share": {"thresholdShare", share}, "orphans": {"orphans", orphans},
+				"unknown-agents": {"unknownAgents", unknownAgents}, "subject-issuers": {"subjectIssuers", subjectIssuers},
 				"threshold-window": {"thresholdWindowSeconds", int(window.Seconds())},
 			} {
 				if cmd.Flags().Changed(flag) {
@@ -92,6 +94,10 @@ func (c *cli) tenantSet() *cobra.Command {
 		"time window of --threshold-leavers and --threshold-share, 1m to 168h")
 	set.Flags().StringVar(&orphans, "orphans", "",
 		"policy for agents that lose their last owner: suspend, or manager (transfer them to the owner's manager)")
+	set.Flags().StringVar(&unknownAgents, "unknown-agents", "",
+		"policy for access decisions whose context.agent is missing or unknown: deny, or allow (decide for the user alone)")
+	set.Flags().StringSliceVar(&subjectIssuers, "subject-issuers", nil,
+		"issuers whose sub claims are names of the directory, comma-separated; \"\" accepts every issuer of a platform token")
 	return set
 }
 
@@ -137,7 +143,7 @@ func (c *cli) tokenCommand() *cobra.Command {
 }
 
 func (c *cli) tokenCreate(path func() string) *cobra.Command {
-	var class, description string
+	var class, description, issuer string
 	var ttl time.Duration
 	cmd := &cobra.Command{
 		Use: "create", Short: "Issue a token; it is shown once", Args: cobra.NoArgs,
@@ -146,7 +152,9 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 				auth.Token
 				Secret string `json:"secret"`
 			}
-			body := map[string]any{"class": class, "description": description, "ttlSeconds": int64(ttl / time.Second)}
+			body := map[string]any{
+				"class": class, "description": description, "ttlSeconds": int64(ttl / time.Second), "issuer": issuer,
+			}
 			if err := cl.do(cmd.Context(), http.MethodPost, path(), body, &issued); err != nil {
 				return err
 			}
@@ -159,6 +167,8 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 	cmd.Flags().StringVar(&class, "class", "", "class of the token: scim, platform, receiver or operator")
 	cmd.Flags().StringVar(&description, "description", "", "purpose of the token")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is valid; 0 means that it does not expire")
+	cmd.Flags().StringVar(&issuer, "issuer", "",
+		"for class platform: the issuer (iss) of the tokens that the platform sees; their claims are looked up as its names")
 	if err := cmd.MarkFlagRequired("class"); err != nil {
 		panic(err) // the flag is defined above
 	}
@@ -178,14 +188,16 @@ func (c *cli) tokenList(path func() string) *cobra.Command {
 	}
 }
 
-var tokenHeader = []string{"ID", "CLASS", "DESCRIPTION", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "CREATED BY"}
+var tokenHeader = []string{
+	"ID", "CLASS", "DESCRIPTION", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "CREATED BY", "ISSUER",
+}
 
 func tokenRows(tokens ...auth.Token) [][]string {
 	var rows [][]string
 	for _, t := range tokens {
 		rows = append(rows, []string{
 			t.ID.String(), string(t.Class), t.Description, stamp(&t.CreatedAt), stamp(t.ExpiresAt), stamp(t.RevokedAt),
-			stamp(t.LastUsedAt), t.CreatedBy,
+			stamp(t.LastUsedAt), t.CreatedBy, t.Issuer,
 		})
 	}
 	return rows

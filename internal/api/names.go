@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/httpjson"
@@ -81,23 +82,41 @@ func (e nameError) Error() string { return string(e) }
 // byName returns the id of the principal with that name. kind is User, Agent, or empty for both.
 // Error: nameError, unless exactly one principal matches.
 func (s *Server) byName(ctx context.Context, tenant uuid.UUID, name, kind string) (uuid.UUID, error) {
-	found, err := s.Directory.ByName(ctx, tenant, name)
-	if err != nil {
-		return uuid.Nil, err
+	found, err := s.Directory.Resolve(ctx, tenant, reference(ctx, name, kind))
+	return found.ID, naming(err, name)
+}
+
+// agentOf returns the id of the agent with that name that acts for a principal, or else of the only
+// agent with the name. Error: nameError.
+func (s *Server) agentOf(ctx context.Context, tenant, principal uuid.UUID, name string) (uuid.UUID, error) {
+	found, err := s.Directory.ResolveAgent(ctx, tenant, principal, reference(ctx, name, directory.TypeAgent))
+	if errors.Is(err, directory.ErrNotFound) {
+		return s.byName(ctx, tenant, name, directory.TypeAgent)
 	}
-	var ids []uuid.UUID
-	for _, f := range found {
-		if kind == "" || f.Type == kind {
-			ids = append(ids, f.ID)
-		}
+	return found.ID, naming(err, name)
+}
+
+// reference returns a reference by the caller of a request.
+func reference(ctx context.Context, name, kind string) directory.Reference {
+	return directory.Reference{Type: kind, Issuers: auth.CallerIn(ctx).NameIssuers(), Value: name}
+}
+
+// claim returns a reference by a claim of a token that the caller sees.
+func claim(ctx context.Context, value, kind string) directory.Reference {
+	ref := reference(ctx, value, kind)
+	ref.Claim = true
+	return ref
+}
+
+// naming turns the errors of a look-up into a nameError.
+func naming(err error, name string) error {
+	switch {
+	case errors.Is(err, directory.ErrNotFound):
+		return nameError(fmt.Sprintf("no user or agent named %q", name))
+	case errors.Is(err, directory.ErrAmbiguousSubject):
+		return nameError(fmt.Sprintf("several principals are, or within a day were, named %q: use the id", name))
 	}
-	switch len(ids) {
-	case 0:
-		return uuid.Nil, nameError(fmt.Sprintf("no user or agent named %q", name))
-	case 1:
-		return ids[0], nil
-	}
-	return uuid.Nil, nameError(fmt.Sprintf("a user (%s) and an agent (%s) are named %q: use the id", ids[0], ids[1], name))
+	return err
 }
 
 // resolve sets the ids of a registration that names its principal or agent.
@@ -117,7 +136,7 @@ func (s *Server) resolve(ctx context.Context, tenant uuid.UUID, body *registrati
 		body.Principal = id
 	}
 	if body.Agent == nil && body.AgentName != "" {
-		id, err := s.byName(ctx, tenant, body.AgentName, directory.TypeAgent)
+		id, err := s.agentOf(ctx, tenant, body.Principal, body.AgentName)
 		if err != nil {
 			return refuse(err)
 		}

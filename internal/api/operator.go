@@ -64,6 +64,9 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		ThresholdShare    *float64        `json:"thresholdShare"`
 		ThresholdWindow   *int            `json:"thresholdWindowSeconds"`
 		Orphans           *tenant.Orphans `json:"orphans"`
+
+		UnknownAgents  *tenant.UnknownAgents `json:"unknownAgents"`
+		SubjectIssuers *[]string             `json:"subjectIssuers"`
 	}
 	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
@@ -141,6 +144,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		Class       auth.Class `json:"class"`
 		Description string     `json:"description"`
 		TTL         int64      `json:"ttlSeconds"`
+		Issuer      string     `json:"issuer"`
 	}
 	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
@@ -160,13 +164,17 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
 			"ttlSeconds must be between 0 and %d, got %d", int64(maxTTL/time.Second), body.TTL)})
 		return
+	case body.Issuer != "" && (body.Class != auth.ClassPlatform || !tenant.ValidIssuer(body.Issuer)):
+		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
+			"issuer must be an absolute URL, and is for tokens of class platform, got %q", body.Issuer)})
+		return
 	case len(body.Description) > maxReference || httpjson.HasControl(body.Description):
 		s.fail(w, r, httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
 			"description must be at most %d bytes without control characters", maxReference)})
 		return
 	}
 	token, secret, err := s.Auth.Issue(r.Context(), of, auth.NewToken{
-		Class: body.Class, Description: body.Description, TTL: time.Duration(body.TTL) * time.Second,
+		Class: body.Class, Description: body.Description, TTL: time.Duration(body.TTL) * time.Second, Issuer: body.Issuer,
 	})
 	if err != nil {
 		s.fail(w, r, err)

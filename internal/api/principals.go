@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -33,6 +34,53 @@ func (s *Server) findPrincipals(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answerPage(w, found, "")
+}
+
+// Resolved is the principal that the claims of a token name. It contains no attributes, since a
+// platform has no right to read the directory.
+type Resolved struct {
+	ID   uuid.UUID `json:"id"`
+	Type string    `json:"type"`
+	// ActsFor is the principal of the sub, if an agent was resolved by its client_id.
+	ActsFor *uuid.UUID `json:"actsFor,omitempty"`
+}
+
+// resolvePrincipal serves the principal that a token's sub names or, with client_id, the agent that
+// acts for it. The claims are those of the issuer of the caller's token.
+func (s *Server) resolvePrincipal(w http.ResponseWriter, r *http.Request) {
+	resolved, err := s.resolveClaims(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	httpjson.Answer(w, http.StatusOK, resolved)
+}
+
+func (s *Server) resolveClaims(r *http.Request) (Resolved, error) {
+	query, ctx, of := r.URL.Query(), r.Context(), caller(r).Tenant.ID
+	issuer, sub, client := query.Get("issuer"), query.Get("sub"), query.Get("client_id")
+	switch {
+	case sub == "" && client == "" || httpjson.HasControl(sub, client):
+		return Resolved{}, httpjson.Problem{
+			Status: http.StatusBadRequest, Detail: "sub or client_id is required, without control characters",
+		}
+	case issuer != "" && issuer != caller(r).Issuer:
+		return Resolved{}, httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"issuer must be that of the caller's token, %q, got %q; "+
+				"an operator sets it with `leaver token create --class platform --issuer URL`", caller(r).Issuer, issuer)}
+	case sub == "":
+		agent, err := s.Directory.Resolve(ctx, of, claim(ctx, client, directory.TypeAgent))
+		return Resolved{ID: agent.ID, Type: agent.Type}, err
+	}
+	who, err := s.Directory.Resolve(ctx, of, claim(ctx, sub, ""))
+	if err != nil || client == "" {
+		return Resolved{ID: who.ID, Type: who.Type}, err
+	}
+	agent, err := s.Directory.ResolveAgent(ctx, of, who.ID, claim(ctx, client, directory.TypeAgent))
+	if errors.Is(err, directory.ErrNotFound) {
+		err = httpjson.Problem{Status: http.StatusNotFound, Detail: "no agent with the client_id acts for the principal"}
+	}
+	return Resolved{ID: agent.ID, Type: agent.Type, ActsFor: &who.ID}, err
 }
 
 // Plan lists what a cascade would do, in its order.

@@ -115,6 +115,7 @@ func (s *Server) Handler() http.Handler {
 			r.Delete(h.path+"/{id}", h.release)
 		}
 		r.Post("/import", s.importItems)
+		r.Get("/principals", s.resolvePrincipal)
 		r.Get("/principals/{id}/access", s.accessStatus)
 	})
 	r.Group(func(r chi.Router) {

@@ -19,6 +19,7 @@ import (
 // Shown is the response for a principal.
 type Shown struct {
 	directory.Named
+	Names        []directory.Name          `json:"names"` // besides the id
 	Entitlements []entitlement.Entitlement `json:"entitlements"`
 	Groups       []directory.Edge          `json:"groups"`
 	Owners       []directory.Edge          `json:"owners,omitempty"`
@@ -55,6 +56,9 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 		return Shown{}, err
 	}
 	shown := Shown{Named: who, Groups: []directory.Edge{}}
+	if shown.Names, err = s.Directory.Names(r.Context(), of, who.ID); err != nil {
+		return shown, err
+	}
 	if err := s.showHeld(r.Context(), of, &shown); err != nil {
 		return shown, err
 	}

@@ -262,6 +262,7 @@ type opened struct {
 	Caller
 	issuer string
 	id     string // the jti claim
+	issued time.Time
 	token  *jwt.JSONWebToken
 	key    any
 }
@@ -308,7 +309,7 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 			}
 			if subject, ok := verify(token, c, i); ok {
 				caller := Caller{TokenID: i.ID, Class: ClassSCIM, Tenant: i.tenant, Subject: subject}
-				found = append(found, opened{caller, i.Issuer.Issuer, c.ID, token, key.Key})
+				found = append(found, opened{caller, i.Issuer.Issuer, c.ID, c.IssuedAt.Time(), token, key.Key})
 			}
 			break
 		}

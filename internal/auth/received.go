@@ -39,7 +39,7 @@ func (s *Store) AuthenticateRevocation(ctx context.Context, raw, name string) (R
 		return subject, ok && c.ID != "" && len(c.ID) <= maxClaim &&
 			c.IssuedAt != nil && c.Expiry.Time().Sub(c.IssuedAt.Time()) <= maxRevocationLife
 	})
-	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id}, err
+	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id, IssuedAt: o.issued}, err
 }
 
 // Received is a verified token that is processed once.
@@ -47,6 +47,8 @@ type Received struct {
 	Caller
 	Issuer string
 	ID     string // the jti claim
+	// IssuedAt is the iat claim, in whole seconds.
+	IssuedAt time.Time
 	// SubjectID and Events are set for security event tokens.
 	SubjectID json.RawMessage
 	Events    map[string]json.RawMessage
@@ -71,7 +73,9 @@ func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error)
 	if err := o.token.Claims(o.key, &said); err != nil {
 		return Received{}, ErrUnauthorized
 	}
-	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id, SubjectID: said.SubjectID, Events: said.Events}, nil
+	return Received{
+		Caller: o.Caller, Issuer: o.issuer, ID: o.id, IssuedAt: o.issued, SubjectID: said.SubjectID, Events: said.Events,
+	}, nil
 }
 
 // Known reports whether a token was processed before, even if its issuer was removed and added again

@@ -15,8 +15,11 @@ import (
 type callerKey struct{}
 
 // CallerOf returns the caller that [Store.Require] found, or the zero caller.
-func CallerOf(r *http.Request) Caller {
-	c, _ := r.Context().Value(callerKey{}).(Caller)
+func CallerOf(r *http.Request) Caller { return CallerIn(r.Context()) }
+
+// CallerIn returns the caller of the request whose context it is, or the zero caller.
+func CallerIn(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
 	return c
 }
 

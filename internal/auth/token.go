@@ -89,6 +89,8 @@ type Token struct {
 	RevokedAt   *time.Time `json:"revokedAt,omitempty"`
 	LastUsedAt  *time.Time `json:"lastUsedAt,omitempty"`
 	CreatedBy   string     `json:"createdBy,omitempty"`
+	// Issuer is the issuer of the tokens that a platform sees; empty if it named none.
+	Issuer string `json:"issuer,omitempty"`
 }
 
 // Caller is the owner of a valid token.
@@ -98,6 +100,17 @@ type Caller struct {
 	Tenant  tenant.Tenant // zero for operators
 	// Subject is the subject of a JWT; empty for leaver's tokens.
 	Subject string
+	// Issuer is the issuer of the tokens that a platform sees; empty if it named none.
+	Issuer string
+}
+
+// NameIssuers returns the issuers whose names the caller means by a `sub` or a client_id: its own,
+// and the directory, which is the empty string, unless the tenant lists other subject issuers.
+func (c Caller) NameIssuers() []string {
+	if c.Issuer == "" || c.Tenant.NamesSubjectsOf(c.Issuer) {
+		return []string{"", c.Issuer}
+	}
+	return []string{c.Issuer}
 }
 
 // Actor returns the name of the caller for events, evidence and acts.
@@ -113,6 +126,7 @@ type NewToken struct {
 	Class       Class
 	Description string
 	TTL         time.Duration
+	Issuer      string // for platforms: the issuer of the tokens that they see
 }
 
 // Issue creates a token and returns its secret, which is not stored. Tokens of operators and approvers
@@ -124,17 +138,17 @@ func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token,
 	raw := make([]byte, 32)
 	_, _ = rand.Read(raw) // never fails, see crypto/rand
 	secret := strings.Join([]string{tokenPrefix, string(n.Class), base64.RawURLEncoding.EncodeToString(raw)}, "_")
-	t := Token{ID: uuid.New(), Class: n.Class, Description: n.Description, CreatedBy: audit.Actor(ctx)}
+	t := Token{ID: uuid.New(), Class: n.Class, Description: n.Description, CreatedBy: audit.Actor(ctx), Issuer: n.Issuer}
 	if n.TTL > 0 {
 		expires := time.Now().Add(n.TTL).UTC().Truncate(time.Second)
 		t.ExpiresAt = &expires
 	}
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
-			insert into tokens (id, tenant_id, class, hash, description, expires_at, created_by)
-			values ($1, nullif($2, '00000000-0000-0000-0000-000000000000'::uuid), $3, $4, $5, $6, $7)
+			insert into tokens (id, tenant_id, class, hash, description, expires_at, created_by, issuer)
+			values ($1, nullif($2, '00000000-0000-0000-0000-000000000000'::uuid), $3, $4, $5, $6, $7, $8)
 			returning created_at`,
-			t.ID, tenant, t.Class, hash(secret), t.Description, t.ExpiresAt, t.CreatedBy).Scan(&t.CreatedAt)
+			t.ID, tenant, t.Class, hash(secret), t.Description, t.ExpiresAt, t.CreatedBy, t.Issuer).Scan(&t.CreatedAt)
 		if err != nil {
 			return err
 		}
@@ -159,7 +173,7 @@ func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) 
 	var tokens []Token
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select id, class, description, created_at, expires_at, revoked_at, last_used_at, created_by
+			select id, class, description, created_at, expires_at, revoked_at, last_used_at, created_by, issuer
 			  from tokens where tenant_id is not distinct from leaver_tenant() and class = any ($1)
 			 order by created_at, id`, classes)
 		if err != nil {
@@ -239,8 +253,8 @@ func (s *Store) lookUp(ctx context.Context, sum [32]byte) (validity, error) {
 	var v validity
 	var of *tenant.Row
 	err := database.Together(ctx, s.db, uuid.Nil, database.Statement{
-		SQL: `select id, class, expires_at, tenant from authenticate_token($1)`, Args: []any{sum[:]},
-		Collect: database.Fields(&v.caller.TokenID, &v.caller.Class, &v.expires, &of),
+		SQL: `select id, class, issuer, expires_at, tenant from authenticate_token($1)`, Args: []any{sum[:]},
+		Collect: database.Fields(&v.caller.TokenID, &v.caller.Class, &v.caller.Issuer, &v.expires, &of),
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return validity{}, ErrUnauthorized

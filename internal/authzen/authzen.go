@@ -5,27 +5,40 @@ package authzen
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/database"
 )
 
-// Question asks whether a subject may perform an action on a resource.
+// Question asks whether a subject may perform an action on a resource. Principals are given by SCIM
+// id or by any of their names (see [directory.Name]).
 type Question struct {
-	SubjectType string // User or Agent
-	Subject     string // SCIM id, userName or agentUserName
-	// OnBehalfOf is the user for whom an agent acts, by SCIM id or userName; empty if the agent
+	SubjectType string // User or Agent; AnyType for an identity
+	Subject     string
+	// OnBehalfOf is the principal of type OnBehalfOfType for which an agent acts; empty if the agent
 	// acts for itself.
-	OnBehalfOf   string
-	Action       string // a scope
-	ResourceType string // credential, connector, team, or any other
-	Resource     string
-	Owner        string // of the resource, if the caller knows it
+	OnBehalfOf     string
+	OnBehalfOfType string // User, or AnyType for an identity
+	// Issuers are those whose names are meant; the empty string is the directory.
+	Issuers []string
+	// Identity is set if the names are the sub and client_id of a token. A text in the form of an
+	// id may then be a name, too.
+	Identity bool
+	// AgentOptional is set if a missing or unknown context.agent is not a reason to deny.
+	AgentOptional bool
+	Action        string // a scope
+	ResourceType  string // credential, connector, team, one of MCP's, or any other
+	Resource      string
+	Owner         string // of the resource, if the caller knows it
 	// Through is set if the subject is the agent of context.agent, which acts for OnBehalfOf.
 	// The reasons then name the agent and the user accordingly.
 	Through bool
 }
+
+// AnyType is the type of a principal that may be a User or an Agent.
+const AnyType = ""
 
 // Reason is [Allow], or the reason to deny.
 type Reason string
@@ -37,6 +50,8 @@ const (
 	Allow               Reason = "allow"
 	UnknownSubject      Reason = "unknown_subject"
 	UnknownAgent        Reason = "unknown_agent"
+	AgentMissing        Reason = "agent_missing"
+	AmbiguousSubject    Reason = "ambiguous_subject"
 	AgentSuspended      Reason = "agent_suspended"
 	AgentExpired        Reason = "agent_expired"
 	OwnerGone           Reason = "owner_gone"
@@ -67,10 +82,18 @@ type Store struct {
 // NewStore returns the store on db.
 func NewStore(db *database.DB, entitlements Entitlements) *Store { return &Store{db, entitlements} }
 
+// Answer is the answer to a question.
+type Answer struct {
+	Reason Reason
+	// Until is when a permit ends by itself: the end of the agent's validity or of the credential,
+	// whichever is first; nil if neither ends.
+	Until *time.Time
+}
+
 // Decide returns the answers to questions, in order. It takes one round trip, and more if a credential
 // was granted under an entitlement or if a change of groups, attributes or rules has not been evaluated
 // yet. Error: database.ErrUnavailable if PostgreSQL is unavailable.
-func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Question) ([]Reason, error) {
+func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Question) ([]Answer, error) {
 	known := make([]facts, len(questions))
 	var statements []database.Statement
 	for i, q := range questions {
@@ -79,14 +102,18 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 	if err := database.Together(ctx, s.db, tenant, statements...); err != nil {
 		return nil, fmt.Errorf("decide: %w", err)
 	}
-	reasons := make([]Reason, len(questions))
+	answers := make([]Answer, len(questions))
 	for i, q := range questions {
-		var err error
-		if reasons[i], err = s.decide(ctx, tenant, &known[i], q); err != nil {
+		known[i].keepOnly(q)
+		reason, err := s.decide(ctx, tenant, &known[i], q)
+		if err != nil {
 			return nil, fmt.Errorf("decide: %w", err)
 		}
+		if answers[i].Reason = reason; reason == Allow {
+			answers[i].Until = known[i].until(q)
+		}
 	}
-	return reasons, nil
+	return answers, nil
 }
 
 // decide reads or evaluates the missing facts, reads the parties again, and decides.

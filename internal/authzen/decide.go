@@ -2,6 +2,7 @@ package authzen
 
 import (
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -18,6 +19,7 @@ type Party struct {
 	Restricted bool
 	Expired    bool // an agent's validity is over
 	Owned      bool // an agent has an active owner
+	ValidUntil *time.Time
 }
 
 // Refusal returns the reason to deny every request of the party, or "" if there is none.
@@ -39,9 +41,15 @@ func (p Party) Refusal() Reason {
 
 // facts is the input of decide.
 type facts struct {
-	subject    Party
-	principal  Party // the user for whom the subject acts, or the subject itself
-	delegated  bool  // the principal owns the agent, or the agent has a credential of the principal
+	subject   Party
+	principal Party // the user for whom the subject acts, or the subject itself
+	delegated bool  // the principal owns the agent, or the agent has a credential of the principal
+	// subjects and principals are how many the question's names match, at most two; acting is
+	// whether the subjects act for the principal.
+	subjects, principals int
+	acting               bool
+	// existed is whether an unknown agent's name is, or was, that of an agent that is not live.
+	existed    bool
 	credential *credential
 	// grants are the entitlements of the subject's credentials at the connector for the action;
 	// nil if they are not read.
@@ -52,6 +60,7 @@ type facts struct {
 // entitled is the principal's state for the entitlements that a question names.
 type entitled struct {
 	derives bool // the tenant has rules
+	ruled   bool // rules name the scope of the action, or a finer one
 	stale   bool // something was committed that may change it, and is not evaluated yet
 	held    []string
 	lost    []string // held in the past
@@ -65,6 +74,7 @@ type credential struct {
 	live        bool
 	expired     bool
 	scopes      []string
+	expires     *time.Time
 }
 
 // unread and stale are internal: entitlements must be read or evaluated before decide can
@@ -89,6 +99,8 @@ func decide(f facts, q Question) Reason {
 		return f.entitled.missing()
 	case q.ResourceType == "team" && !f.entitled.to("team:"+q.Resource):
 		return f.entitled.without("team:" + q.Resource)
+	case isMCP(q.ResourceType):
+		return f.mayRequest(q)
 	}
 	scope := "scope:" + q.Action
 	// A scope that ends in :own is for what the principal owns.
@@ -104,16 +116,56 @@ func (f facts) parties(q Question) Reason {
 	if q.Through { // the subject is context.agent, and the principal the caller's subject
 		unknownSubject, unknownPrincipal = UnknownAgent, UnknownSubject
 	}
-	if f.subject.ID == uuid.Nil {
+	switch {
+	case f.principals > 1, f.subjects > 1 && (f.acting || f.principals == 0):
+		return AmbiguousSubject
+	case f.subjects > 1 && f.principal.ID != uuid.Nil:
+		return NotDelegated // several agents have the name, and none acts for the principal
+	case f.subject.ID == uuid.Nil:
 		return unknownSubject
 	}
 	if reason := f.subject.Refusal(); reason != "" {
 		return reason
 	}
-	if f.principal.ID == uuid.Nil {
+	switch {
+	case f.principal.ID == uuid.Nil:
 		return unknownPrincipal
+	case f.principal.Type == directory.TypeAgent && f.principal.ID != f.subject.ID:
+		return NotDelegated // an agent acts for people, or for itself
+	case q.Identity && !q.Through && !q.AgentOptional && f.subject.Type == directory.TypeUser:
+		return AgentMissing
 	}
 	return f.principal.Refusal()
+}
+
+// isMCP reports whether a resource type is one of the Model Context Protocol (COAZ-MCP).
+func isMCP(resourceType string) bool {
+	return slices.Contains([]string{"mcp_server", "tool", "resource", "prompt", "task"}, resourceType)
+}
+
+// mayRequest decides about a method of the Model Context Protocol, such as tools/call. The standing
+// of the parties is enough unless the tenant's rules name the method's scope, or that of a resource.
+func (f facts) mayRequest(q Question) Reason {
+	scope := "scope:" + q.Action
+	if !f.entitled.ruled || f.entitled.to(scope) || f.entitled.to(scope+":"+q.Resource) {
+		return Allow
+	}
+	return f.entitled.without(scope)
+}
+
+// until returns when a permit ends by itself; nil if it does not.
+func (f facts) until(q Question) *time.Time {
+	ends := []*time.Time{f.subject.ValidUntil}
+	if f.credential != nil && q.ResourceType == "credential" {
+		ends = append(ends, f.credential.expires)
+	}
+	var first *time.Time
+	for _, end := range ends {
+		if end != nil && (first == nil || end.Before(*first)) {
+			first = end
+		}
+	}
+	return first
 }
 
 // mayUse decides about one credential, by the id of its registration.

@@ -8,38 +8,55 @@ import (
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/textkey"
 )
 
-// partiesSQL reads the subject and the principal in one row. $3 and $5 are ids; $4 and $6 are
-// names, used if the id is null; $7: the subject acts for a principal. Owner searches are
-// skipped if the principal owns the agent directly. `offset 0` prevents flattening: under
-// row-level security a condition that calls a function cannot use an index.
+// partiesSQL reads the subject and the principal in one row. The subject of type $2 has the id $3, or
+// the name $4 (folded) and $5 (exact); $6: it acts for a principal, whose type, id and name are $7 to
+// $10. $11 are the issuers of the names; $12: a text in the form of an id may be a name, too. Without
+// names, parties are read by id only. An agent's name is looked up among those that act for the
+// principal first. Owner searches are skipped if the principal owns the agent directly. `offset 0`
+// prevents flattening: under row-level security a condition that calls a function cannot use an index.
 const partiesSQL = `
 	select s.id, s.type, s.unique_name,
 	       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = s.id),
 	       coalesce(s.valid_until <= now(), false),
 	       case when s.type is distinct from 'Agent' then true when p.owns and not p.restricted then true
 	            else active_owner($1, s.id, null) is not null end,
-	       p.id, p.unique_name, p.restricted,
-	       case when p.owns then true when p.id is null then false else delegates($1, s.id, p.id) end
-	  from (select coalesce($3::uuid, principal_named($1, $2, $4)) id,
-	               case when $7 then coalesce($5::uuid, principal_named($1, 'User', $6)) end principal offset 0) k
-	  left join resources s on s.tenant_id = $1 and s.id = k.id and s.type = $2 and s.deleted_at is null
+	       s.valid_until, p.id, p.type, p.unique_name, p.restricted,
+	       case when p.owns then true when p.id is null then false else delegates($1, s.id, p.id) end,
+	       cardinality(k.subjects), coalesce(cardinality(k.principals), 0), coalesce(cardinality(k.acting), 0) > 0,
+	       $2 = 'Agent' and k.subjects = '{}' and agent_existed($1, $11, $3, $4, $5)
+	  from (
+	    select m.principals, m.acting, case when m.direct then array[$3::uuid] when cardinality(m.acting) > 0 then m.acting
+	             else principals_named($1, $2, $11, $3, $4, $5, $12, now() - interval '1 day') end subjects
+	      from (
+	        select n.principals, n.direct, case when $2 = 'Agent' and not n.direct and cardinality(n.principals) = 1
+	                 then agents_acting($1, n.principals[1], $11, $3, $4, $5) end acting
+	          from (
+	            select case when not $6 then null
+	                        when $8::uuid is not null and ($9::text is null or not $12 and exists (
+	                          select 1 from resources r where r.tenant_id = $1 and r.id = $8)) then array[$8::uuid]
+	                        else principals_named($1, $7, $11, $8, $9, $10, $12, now() - interval '1 day') end principals,
+	                   $3::uuid is not null and ($4::text is null or not $12 and exists (
+	                     select 1 from resources r where r.tenant_id = $1 and r.id = $3)) direct
+	            offset 0) n offset 0) m offset 0) k
+	  left join resources s on s.tenant_id = $1 and s.id = case when cardinality(k.subjects) = 1 then k.subjects[1] end
+	   and ($2 = '' or s.type = $2) and s.type in ('User', 'Agent') and s.deleted_at is null
 	  left join lateral (
-	    select r.id, r.unique_name,
+	    select r.id, r.type, r.unique_name,
 	           exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = r.id) restricted,
 	           exists (
 	             select 1 from edges e
 	              where e.tenant_id = $1 and e.source_id = s.id and e.attribute = 'owners' and e.target_id = r.id) owns
 	      from resources r
-	     where r.tenant_id = $1 and r.id = k.principal and r.deleted_at is null and r.type = 'User' offset 0) p on true`
+	     where r.tenant_id = $1 and r.id = case when cardinality(k.principals) = 1 then k.principals[1] end
+	       and r.deleted_at is null and r.type in ('User', 'Agent') and ($7 = '' or r.type = $7) offset 0) p on true`
 
 // credentialSQL reads a registration: at most one row.
 //
 //nolint:gosec // G101: the statement contains no credentials
 const credentialSQL = `
-	select principal_id, agent_id, entitlement, state = 'live', coalesce(expires_at <= now(), false), scopes
+	select principal_id, agent_id, entitlement, state = 'live', coalesce(expires_at <= now(), false), scopes, expires_at
 	  from credentials where tenant_id = $1 and id = $2`
 
 // grantsSQL reads the entitlements of the credentials that a subject holds for its principal at a
@@ -50,9 +67,14 @@ const grantsSQL = `
 	   and i.connector = $4 and i.state = 'live'
 	   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $5 = any (i.scopes)) limit 1000`
 
-// entitledSQL reads which of the entitlements $3 a principal has, and which it has lost.
+// entitledSQL reads which of the entitlements $3 a principal has, and which it has lost; and whether
+// the rules name the scope $4 or a finer one. The names of rules that an older version applied are
+// not known: they may name any.
 const entitledSQL = `
 	select exists (select 1 from mappings where tenant_id = $1),
+	       coalesce((select m.grants is null or exists (
+	                          select 1 from unnest(m.grants) g where g = $4 or starts_with(g, $4 || ':'))
+	                   from mappings m where m.tenant_id = $1 order by m.version desc limit 1), false),
 	       exists (select 1 from invalidations where tenant_id = $1 and principal_id in ($2, $1)),
 	       array(select name from entitlements where tenant_id = $1 and principal_id = $2 and name = any ($3)),
 	       array(select distinct name from entitlement_changes
@@ -61,7 +83,8 @@ const entitledSQL = `
 // acts reports whether the subject is an agent that acts on behalf of a user.
 func (q Question) acts() bool { return q.SubjectType == directory.TypeAgent && q.OnBehalfOf != "" }
 
-// ids returns the ids of the subject and the principal; ok is false if one is named.
+// ids returns the ids of the subject and the principal, if both are in the form of an id. They may be
+// names still.
 func (q Question) ids() (subject, principal uuid.UUID, ok bool) {
 	subject, ok = idOf(q.Subject)
 	if principal = subject; ok && q.acts() {
@@ -70,11 +93,21 @@ func (q Question) ids() (subject, principal uuid.UUID, ok bool) {
 	return subject, principal, ok
 }
 
+// keepOnly discards what was read for other ids than those of the parties.
+func (f *facts) keepOnly(q Question) {
+	if subject, principal, ok := q.ids(); ok && (subject != f.subject.ID || principal != f.principal.ID) {
+		f.entitled, f.grants = nil, nil
+	}
+}
+
 // names returns the entitlements that could allow the action.
 func (q Question) names() []string {
 	names := []string{"scope:" + q.Action, "scope:" + q.Action + ":own"}
-	if q.ResourceType == "team" {
+	switch {
+	case q.ResourceType == "team":
 		names = append(names, "team:"+q.Resource)
+	case isMCP(q.ResourceType):
+		names = append(names, "scope:"+q.Action+":"+q.Resource)
 	}
 	return names
 }
@@ -82,10 +115,11 @@ func (q Question) names() []string {
 // read returns the statements that read the facts of a question. Facts that depend on a party given by
 // name are read after its id is known, so that the name is resolved only once.
 func (f *facts) read(tenant uuid.UUID, q Question) []database.Statement {
-	subject, subjectName := idOrName(q.Subject)
-	onBehalf, onBehalfName := idOrName(q.OnBehalfOf)
+	subject, folded, exact := directory.Reference{Value: q.Subject}.Keys()
+	args := []any{tenant, q.SubjectType, subject, folded, exact, q.acts(), q.OnBehalfOfType}
+	onBehalf, folded, exact := directory.Reference{Value: q.OnBehalfOf}.Keys()
 	statements := []database.Statement{{
-		SQL: partiesSQL, Args: []any{tenant, q.SubjectType, subject, subjectName, onBehalf, onBehalfName, q.acts()},
+		SQL: partiesSQL, Args: append(args, onBehalf, folded, exact, q.Issuers, q.Identity),
 		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}}
 	if item, ok := idOf(q.Resource); ok && q.ResourceType == "credential" {
@@ -116,8 +150,9 @@ func (f *facts) readMore(tenant, subject, principal uuid.UUID, q Question) datab
 	}
 	f.entitled = &entitled{}
 	return database.Statement{
-		SQL: entitledSQL, Args: []any{tenant, principal, names},
-		Collect: database.Fields(&f.entitled.derives, &f.entitled.stale, &f.entitled.held, &f.entitled.lost),
+		SQL: entitledSQL, Args: []any{tenant, principal, names, "scope:" + q.Action},
+		Collect: database.Fields(
+			&f.entitled.derives, &f.entitled.ruled, &f.entitled.stale, &f.entitled.held, &f.entitled.lost),
 	}
 }
 
@@ -135,7 +170,11 @@ func (f *facts) again(tenant uuid.UUID, q Question) database.Statement {
 		onBehalf = f.principal.ID
 	}
 	return database.Statement{
-		SQL: partiesSQL, Args: []any{tenant, q.SubjectType, f.subject.ID, nil, onBehalf, nil, q.acts()},
+		SQL: partiesSQL,
+		Args: []any{
+			tenant, f.subject.Type, f.subject.ID, nil, nil, q.acts(), q.OnBehalfOfType, onBehalf, nil, nil, q.Issuers,
+			q.Identity,
+		},
 		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}
 }
@@ -144,33 +183,37 @@ func (f *facts) collectParties(rows pgx.Rows, q Question) error {
 	f.subject, f.principal = Party{}, Party{}
 	var subject, principal struct {
 		id         *uuid.UUID
-		name       *string
+		kind, name *string
 		restricted *bool
 	}
-	var kind *string
-	err := database.Fields(&subject.id, &kind, &subject.name, &subject.restricted, &f.subject.Expired, &f.subject.Owned,
-		&principal.id, &principal.name, &principal.restricted, &f.delegated)(rows)
+	err := database.Fields(
+		&subject.id, &subject.kind, &subject.name, &subject.restricted, &f.subject.Expired, &f.subject.Owned,
+		&f.subject.ValidUntil, &principal.id, &principal.kind, &principal.name, &principal.restricted, &f.delegated,
+		&f.subjects, &f.principals, &f.acting, &f.existed)(rows)
 	if err != nil {
 		return err
 	}
 	if subject.id != nil {
-		f.subject.ID, f.subject.Type = *subject.id, *kind
+		f.subject.ID, f.subject.Type = *subject.id, *subject.kind
 		f.subject.Name, f.subject.Restricted = orEmpty(subject.name), *subject.restricted
 	}
-	switch {
-	case !q.acts():
-		f.principal, f.delegated = f.subject, true
-	case principal.id != nil:
+	if principal.id != nil {
 		f.principal = Party{
-			ID: *principal.id, Type: directory.TypeUser, Name: orEmpty(principal.name), Restricted: *principal.restricted,
+			ID: *principal.id, Type: *principal.kind, Name: orEmpty(principal.name), Restricted: *principal.restricted,
 		}
+	}
+	switch {
+	case q.Through && q.AgentOptional && f.subjects == 0 && !f.existed:
+		f.subject, f.delegated = f.principal, true // the user alone is weighed
+	case !q.acts(), f.subject.ID != uuid.Nil && f.subject.ID == f.principal.ID:
+		f.principal, f.delegated = f.subject, true
 	}
 	return nil
 }
 
 func (f *facts) collectCredential(rows pgx.Rows) error {
 	var c credential
-	err := database.Fields(&c.principal, &c.agent, &c.entitlement, &c.live, &c.expired, &c.scopes)(rows)
+	err := database.Fields(&c.principal, &c.agent, &c.entitlement, &c.live, &c.expired, &c.scopes, &c.expires)(rows)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -183,15 +226,4 @@ func orEmpty(text *string) string {
 		return ""
 	}
 	return *text
-}
-
-// idOrName returns text as an id if it is one, and as the comparison key of a name otherwise.
-func idOrName(text string) (id, name any) {
-	if text == "" {
-		return nil, nil
-	}
-	if parsed, ok := idOf(text); ok {
-		return parsed, nil
-	}
-	return nil, textkey.Fold(text)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/httpjson"
+	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 const (
@@ -120,11 +121,12 @@ func (e evaluation) orDefaults(top evaluation) evaluation {
 	}
 }
 
-// questions returns the questions that an evaluation asks. If context.agent is set and the
-// subject is a user, the agent acts on behalf of that user. If the subject is another agent,
-// both agents must be allowed.
-func (e evaluation) questions() ([]Question, error) {
+// questions returns the questions that an evaluation of a caller asks. If context.agent is set and
+// the subject is a user or an identity, the agent acts on behalf of that principal. If the subject is
+// another agent, both agents must be allowed.
+func (e evaluation) questions(by auth.Caller) ([]Question, error) {
 	q, err := e.question()
+	q.Issuers, q.AgentOptional = by.NameIssuers(), by.Tenant.UnknownAgents == tenant.UnknownAgentsAllow
 	if err != nil || e.Context == nil || e.Context.Agent == nil {
 		return []Question{q}, err
 	}
@@ -135,8 +137,8 @@ func (e evaluation) questions() ([]Question, error) {
 	through := q
 	through.SubjectType, through.Subject, through.Through = directory.TypeAgent, agent, true
 	switch q.SubjectType {
-	case directory.TypeUser:
-		through.OnBehalfOf = q.Subject
+	case directory.TypeUser, AnyType:
+		through.OnBehalfOf, through.OnBehalfOfType = q.Subject, q.SubjectType
 		return []Question{through}, err
 	case directory.TypeAgent:
 		if q.Subject == agent {
@@ -165,13 +167,16 @@ func (e evaluation) question() (Question, error) {
 			"action.name must not end in %s, got %q; name the owner in resource.properties.ownerID", ownSuffix, e.Action.Name)}
 	}
 	q := Question{
-		Subject: e.Subject.ID, Action: e.Action.Name, ResourceType: foldType(e.Resource.Type), Resource: e.Resource.ID,
+		OnBehalfOfType: directory.TypeUser, Subject: e.Subject.ID, Action: e.Action.Name,
+		ResourceType: foldType(e.Resource.Type), Resource: e.Resource.ID,
 	}
 	switch strings.ToLower(e.Subject.Type) {
 	case "user":
 		q.SubjectType = directory.TypeUser
 	case "agent":
 		q.SubjectType = directory.TypeAgent
+	case "identity": // the sub of a token (COAZ-MCP)
+		q.SubjectType, q.Identity = AnyType, true
 	default:
 		q.SubjectType = e.Subject.Type // denied as unknown
 	}
@@ -214,30 +219,43 @@ func property(value any, name string) (string, error) {
 	return text, nil
 }
 
-// decision is the response to an evaluation. The context of a denial contains the reason.
+// decision is the response to an evaluation. The context of a denial contains the reason, and that of
+// a permit when it ends by itself.
 type decision struct {
 	Decision bool           `json:"decision"`
 	Context  map[string]any `json:"context,omitempty"`
 }
 
-func decisionOf(reason Reason) decision {
-	if reason == Allow {
-		return decision{Decision: true}
+// decisionOf returns the decision by the answers to an evaluation's questions: the first reason to
+// deny, or else the earliest end of a permit.
+func decisionOf(answers ...Answer) decision {
+	d := decision{Decision: true}
+	var until *time.Time
+	for _, a := range answers {
+		if a.Reason != Allow {
+			return decision{Context: map[string]any{"reason": a.Reason}}
+		}
+		if a.Until != nil && (until == nil || a.Until.Before(*until)) {
+			until = a.Until
+		}
 	}
-	return decision{Context: map[string]any{"reason": reason}}
+	if until != nil {
+		d.Context = map[string]any{"validUntil": until.UTC()}
+	}
+	return d
 }
 
 // decideTimeout limits the duration of a request. Gateways give up earlier, and the request would
 // occupy a database connection that others need.
 const decideTimeout = 2 * time.Second
 
-func (s *Server) decide(r *http.Request, questions ...Question) ([]Reason, error) {
+func (s *Server) decide(r *http.Request, questions ...Question) ([]Answer, error) {
 	ctx := r.Context()
-	reasons, err := s.Store.Decide(ctx, auth.CallerOf(r).Tenant.ID, questions...)
+	answers, err := s.Store.Decide(ctx, auth.CallerOf(r).Tenant.ID, questions...)
 	if err != nil && ctx.Err() != nil {
 		err = errors.Join(database.ErrUnavailable, err)
 	}
-	return reasons, err
+	return answers, err
 }
 
 // The encoded response of most evaluations, and its headers.
@@ -259,19 +277,17 @@ func (s *Server) evaluate(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) answerOne(w http.ResponseWriter, r *http.Request, e evaluation) error {
-	questions, err := e.questions()
+	questions, err := e.questions(auth.CallerOf(r))
 	if err != nil {
 		return err
 	}
-	reasons, err := s.decide(r, questions...)
+	answers, err := s.decide(r, questions...)
 	if err != nil {
 		return err
 	}
-	for _, reason := range reasons {
-		if reason != Allow {
-			httpjson.Answer(w, http.StatusOK, decisionOf(reason))
-			return nil
-		}
+	if d := decisionOf(answers...); !d.Decision || d.Context != nil {
+		httpjson.Answer(w, http.StatusOK, d)
+		return nil
 	}
 	w.Header()["Content-Type"], w.Header()["Cache-Control"] = jsonType, noStore
 	_, _ = w.Write(allowed) // fails only if the client has disconnected
@@ -320,13 +336,13 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 	}
 	decisions := make([]decision, len(b.Evaluations))
 	var questions []Question
-	var at []int // index of each question's evaluation
+	asked := make([]int, len(b.Evaluations)) // how many questions each evaluation asks
 	for i, raw := range b.Evaluations {
 		var e evaluation
 		var of []Question
 		err := httpjson.DecodeLoose(raw, &e)
 		if err == nil {
-			of, err = e.orDefaults(b.evaluation).questions()
+			of, err = e.orDefaults(b.evaluation).questions(auth.CallerOf(r))
 		}
 		if err != nil {
 			decisions[i].Context = map[string]any{
@@ -334,18 +350,15 @@ func (s *Server) answerAll(w http.ResponseWriter, r *http.Request, b batch) erro
 			}
 			continue
 		}
-		for _, q := range of {
-			questions, at = append(questions, q), append(at, i)
-		}
+		questions, asked[i] = append(questions, of...), len(of)
 	}
-	reasons, err := s.decide(r, questions...)
+	answers, err := s.decide(r, questions...)
 	if err != nil {
 		return err
 	}
-	weighed := make(map[int]bool, len(decisions))
-	for i, reason := range reasons {
-		if n := at[i]; !weighed[n] || decisions[n].Decision { // the first reason to deny stays
-			decisions[n], weighed[n] = decisionOf(reason), true
+	for i, n := range asked {
+		if n > 0 {
+			decisions[i], answers = decisionOf(answers[:n]...), answers[n:]
 		}
 	}
 	for i, d := range decisions {

@@ -114,11 +114,80 @@ begin
              join edges e on e.tenant_id = tenant and e.source_id = agent and e.attribute = 'owners' and e.target_id = g.id);
 end $$;
 
--- principal_named returns the id of a live resource of a type by its unique name.
-create or replace function principal_named(tenant uuid, of_type text, name text) returns uuid
+-- has_name reports whether a row of principal_names is a name that a token carries. Names of
+-- people and e-mail addresses are compared without regard to case.
+create or replace function has_name(n principal_names, issuers text[], name_folded text, name_exact text) returns boolean
+    language sql immutable as $$
+    select n.issuer = any (issuers)
+       and n.value = case when n.kind in ('userName', 'agentUserName', 'emails') then name_folded else name_exact end
+$$;
+
+-- principals_named returns the live principals of a type (any type if it is empty) that have a
+-- name, and of_id itself: at most two. If there is one, another principal that had the name since
+-- a time is returned too: a token that was issued then may mean it. An e-mail address counts only
+-- if there is no other name, unless the name is the claim of a token: anybody may have it.
+create or replace function principals_named(
+    tenant uuid, of_type text, issuers text[], of_id uuid, name_folded text, name_exact text, claim boolean, since timestamptz) returns uuid[]
+    language plpgsql stable as $$
+declare
+    ids uuid[];
+    emails boolean[];
+begin
+    foreach emails slice 1 in array case when claim then array[[true, false]] else array[[false, false], [true, true]] end loop
+        ids := array(
+          select r.id from resources r
+           where r.tenant_id = tenant and r.id = of_id and r.type in ('User', 'Agent') and (of_type = '' or r.type = of_type) and r.deleted_at is null
+          union
+          select n.principal_id from principal_names n join resources r on r.tenant_id = tenant and r.id = n.principal_id
+           where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact)
+             and (n.kind = 'emails') = any (emails) and n.until is null and (of_type = '' or r.type = of_type)
+          limit 2);
+        if cardinality(ids) = 1 then
+            return ids || array(
+              select n.principal_id from principal_names n
+               where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact)
+                 and (n.kind = 'emails') = any (emails) and n.until > since and n.principal_id <> ids[1] limit 1);
+        end if;
+        exit when ids <> '{}';
+    end loop;
+    return ids;
+end $$;
+
+-- agent_existed reports whether an agent has or had a name or an id: a deleted agent keeps both.
+create or replace function agent_existed(tenant uuid, issuers text[], of_id uuid, name_folded text, name_exact text) returns boolean
     language plpgsql stable as $$
 begin
-    return (select r.id from resources r where r.tenant_id = tenant and r.type = of_type and r.unique_name = name and r.deleted_at is null);
+    return exists (select 1 from resources r where r.tenant_id = tenant and r.id = of_id and r.type = 'Agent')
+        or exists (
+          select 1 from principal_names n join resources r on r.tenant_id = tenant and r.id = n.principal_id and r.type = 'Agent'
+           where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact));
+end $$;
+
+-- agents_acting returns those of the agents with a name that act for a principal: it owns them,
+-- directly or through a group, or they hold a live credential of it, or it is the agent itself.
+-- OAuth clients are often shared by the agents of many people. At most two are returned, one of
+-- them perhaps an agent that lost the name within a day.
+create or replace function agents_acting(tenant uuid, principal uuid, issuers text[], of_id uuid, name_folded text, name_exact text) returns uuid[]
+    language plpgsql stable as $$
+begin
+    return (
+      with mine (id) as (
+        select e.source_id from edges e where e.tenant_id = tenant and e.attribute = 'owners' and e.target_id = principal
+        union
+        select e.source_id from groups_of(tenant, principal) g
+          join edges e on e.tenant_id = tenant and e.attribute = 'owners' and e.target_id = g.id
+        union
+        select i.agent_id from credentials i where i.tenant_id = tenant and i.principal_id = principal and i.agent_id is not null and i.state = 'live'
+        union
+        select principal),
+      named (id, held) as (
+        select m.id, bool_or(m.id = of_id or n.until is null)
+          from mine m
+          join resources r on r.tenant_id = tenant and r.id = m.id and r.type = 'Agent'
+          left join principal_names n on n.tenant_id = tenant and n.principal_id = m.id and n.value in (name_folded, name_exact)
+            and has_name(n, issuers, name_folded, name_exact) and (n.until is null or n.until > now() - interval '1 day')
+         where n.value is not null or (m.id = of_id and r.deleted_at is null) group by m.id)
+      select case when bool_or(held) then (array_agg(id order by held desc))[1:2] else '{}' end from named);
 end $$;
 
 -- parents_above returns how many parents an agent has if its parent is the given one; -1 for
@@ -240,11 +309,11 @@ end $$;
 -- Lookups across tenants, with the owner's rights. Each returns only what its caller may see.
 
 create or replace function authenticate_token(token_hash bytea)
-    returns table (id uuid, class text, expires_at timestamptz, tenant jsonb)
+    returns table (id uuid, class text, issuer text, expires_at timestamptz, tenant jsonb)
     language plpgsql security definer set search_path = pg_catalog, public as $$
 begin
     return query
-        select t.id, t.class, t.expires_at, to_jsonb(n)
+        select t.id, t.class, t.issuer, t.expires_at, to_jsonb(n)
           from public.tokens t left join public.tenants n on n.id = t.tenant_id
          where t.hash = token_hash
            and t.revoked_at is null

@@ -73,8 +73,8 @@ func TestMigrate_RenamesWhatIsStored(t *testing.T) {
 		create function append_only() returns trigger language plpgsql as $$ begin raise 'append-only'; end $$;
 		create trigger inventory_states_append_only before update on inventory_states
 			for each statement execute function append_only()`)
-	if n, err := database.Migrate(t.Context(), url); n != 1 || err != nil {
-		t.Fatalf("applied %d migrations, %v; want 1", n, err)
+	if n, err := database.Migrate(t.Context(), url); n < 1 || err != nil {
+		t.Fatalf("applied %d migrations, %v; want the later ones", n, err)
 	}
 	for query, want := range map[string]string{
 		`select string_agg(state, ' ') from (select state from credentials union all select state from credential_states) s`: "failed failed",

@@ -15,6 +15,8 @@ type Keys struct {
 	Folded                 json.RawMessage
 	// Unique are the values that must be unique in addition to the unique name, by attribute.
 	Unique map[string]string
+	// Names are the names of a User or an Agent besides those above.
+	Names []Name
 }
 
 // Keyer returns the keys of a tenant's stored documents of a resource type.
@@ -37,14 +39,18 @@ func (c Collision) String() string {
 // refoldBatch bounds how many resources are changed in one transaction.
 const refoldBatch = 500
 
-// Refold stores the comparison keys of the resources that have none. conn must have the rights
+// outdatedSQL is the condition for a live resource r whose keys or names are not stored: every
+// User and Agent has a name.
+const outdatedSQL = `r.deleted_at is null and (r.folded is null or r.type <> 'Group' and not exists (
+	select 1 from principal_names n where n.tenant_id = r.tenant_id and n.principal_id = r.id))`
+
+// Refold stores the comparison keys and names of the resources that have none. conn must have the rights
 // of the owner of the tables; keyer returns the [Keyer] of a tenant. It can be repeated.
 func Refold(ctx context.Context, conn *pgx.Conn,
 	keyer func(ctx context.Context, tenant uuid.UUID) (Keyer, error),
 ) (n int, collisions []Collision, err error) {
 	rows, err := conn.Query(ctx, `select id, name from tenants t
-		where exists (select 1 from resources r where r.tenant_id = t.id and r.deleted_at is null
-		  and r.folded is null) order by name`)
+		where exists (select 1 from resources r where r.tenant_id = t.id and `+outdatedSQL+`) order by name`)
 	if err != nil {
 		return 0, nil, fmt.Errorf("list tenants: %w", err)
 	}
@@ -61,10 +67,11 @@ func Refold(ctx context.Context, conn *pgx.Conn,
 		if err != nil {
 			return n, collisions, fmt.Errorf("tenant %s: %w", t.Name, err)
 		}
+		var last uuid.UUID
 		for done := refoldBatch; done == refoldBatch; n += done {
 			var found []Collision
 			err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
-				done, found, err = refoldSome(ctx, tx, t.ID, keys)
+				done, last, found, err = refoldSome(ctx, tx, t.ID, last, keys)
 				return err
 			})
 			if err != nil {
@@ -86,30 +93,33 @@ type unfolded struct {
 	Document []byte
 }
 
-func refoldSome(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, keyer Keyer) (int, []Collision, error) {
-	rows, err := tx.Query(ctx, `select id, type, document from resources
-		where tenant_id = $1 and deleted_at is null and folded is null order by id limit $2 for no key update`,
-		tenant, refoldBatch)
+// refoldSome handles a batch of resources whose ids follow after. It returns their number and the
+// last id.
+func refoldSome(ctx context.Context, tx pgx.Tx, tenant, after uuid.UUID,
+	keyer Keyer,
+) (done int, last uuid.UUID, collisions []Collision, err error) {
+	rows, err := tx.Query(ctx, `select r.id, r.type, r.document from resources r
+		where r.tenant_id = $1 and r.id > $3 and `+outdatedSQL+` order by r.id limit $2 for no key update`,
+		tenant, refoldBatch, after)
 	if err != nil {
-		return 0, nil, err
+		return 0, after, nil, err
 	}
 	batch, err := pgx.CollectRows(rows, pgx.RowToStructByPos[unfolded])
 	if err != nil {
-		return 0, nil, err
+		return 0, after, nil, err
 	}
-	var collisions []Collision
 	for _, r := range batch {
 		keys, err := keyer(r.Type, r.Document)
 		if err != nil {
-			return 0, nil, fmt.Errorf("%s %s: %w", r.Type, r.ID, err)
+			return 0, after, nil, fmt.Errorf("%s %s: %w", r.Type, r.ID, err)
 		}
 		found, err := refoldOne(ctx, tx, tenant, r, keys)
 		if err != nil {
-			return 0, nil, fmt.Errorf("%s %s: %w", r.Type, r.ID, err)
+			return 0, after, nil, fmt.Errorf("%s %s: %w", r.Type, r.ID, err)
 		}
-		collisions = append(collisions, found...)
+		collisions, after = append(collisions, found...), r.ID
 	}
-	return len(batch), collisions, nil
+	return len(batch), after, collisions, nil
 }
 
 func refoldOne(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r unfolded,
@@ -129,6 +139,15 @@ func refoldOne(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r unfolded,
 	}
 	if taken != nil {
 		collisions = append(collisions, Collision{Attribute: "unique name", Value: keys.UniqueName, ID: r.ID, Other: *taken})
+	}
+	if r.Type != TypeGroup {
+		kinds, issuers, values := NameColumns(keys.all(r.Type))
+		if _, err := tx.Exec(ctx, `
+			insert into principal_names (tenant_id, principal_id, kind, issuer, value)
+			select $1, $2, n.kind, n.issuer, n.value from unnest($3::text[], $4::text[], $5::text[]) n (kind, issuer, value)
+			on conflict do nothing`, tenant, r.ID, kinds, issuers, values); err != nil {
+			return nil, err
+		}
 	}
 	for attribute, value := range keys.Unique {
 		err = tx.QueryRow(ctx, `

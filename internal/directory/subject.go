@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -45,21 +46,22 @@ func (id subjectID) whole() bool {
 	return id.Tenant == nil && id.Session == nil && id.Device == nil && id.Application == nil
 }
 
-// BySubject returns the principal that a subject identifier names. The `sub` of issuer, the
-// actor, is an externalId or an agent's subject; the `sub` of own, leaver's issuer, is a SCIM
-// ID. An e-mail address is matched with userNames first, then with users' addresses. Deleted
-// principals are found by their ID only.
-// Errors: [ErrInvalidSubject], [ErrNotFound], [ErrAmbiguousSubject].
-func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage,
-	own, issuer string,
-) (Named, error) {
-	return s.bySubject(ctx, tenant, raw, issuers{own, issuer}, false)
+// Speaker is the issuer of a token with subject identifiers.
+type Speaker struct {
+	Own      string // leaver's own issuer, whose subjects are known too
+	Issuer   string
+	IssuedAt time.Time // in whole seconds
 }
 
-// issuers are the issuers whose subjects are known: leaver's own, and the actor.
-type issuers struct{ own, speaker string }
+// BySubject returns the principal that a subject identifier names. The `sub` of the speaker is any
+// name of a principal; the `sub` of leaver's own issuer is a SCIM ID. An e-mail address is matched
+// with userNames first, then with users' addresses. Deleted principals are found by their ID only.
+// Errors: [ErrInvalidSubject], [ErrNotFound], [ErrAmbiguousSubject].
+func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, by Speaker) (Named, error) {
+	return s.bySubject(ctx, tenant, raw, by, false)
+}
 
-func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, of issuers,
+func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, by Speaker,
 	nested bool,
 ) (Named, error) {
 	var id subjectID
@@ -72,15 +74,15 @@ func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 	case id.Format == "scim" && id.URI != "":
 		return s.byID(ctx, tenant, id.URI[strings.LastIndex(id.URI, "/")+1:])
 	case id.Format == "iss_sub" && id.Issuer != "" && id.Subject != "":
-		if id.Issuer == of.own {
+		if id.Issuer == by.Own {
 			return s.byID(ctx, tenant, id.Subject)
 		}
-		if id.Issuer != of.speaker { // subjects of other issuers are unknown here
+		if id.Issuer != by.Issuer { // subjects of other issuers are unknown here
 			return Named{}, ErrNotFound
 		}
-		return s.only(ctx, tenant, named+`r.deleted_at is null and (
-			(r.type = 'User' and r.external_id = $2)
-			  or (r.type = 'Agent' and (r.external_id = $2 or r.folded ->> 'subject' = $2)))`, textkey.Exact(id.Subject))
+		return s.Resolve(ctx, tenant, Reference{
+			Issuers: []string{"", id.Issuer}, Value: id.Subject, Since: by.IssuedAt.Add(time.Second),
+		})
 	case id.Format == "email" && id.Email != "":
 		return s.byEmail(ctx, tenant, id.Email)
 	case id.Format == "account" && strings.HasPrefix(id.URI, "acct:"):
@@ -90,9 +92,9 @@ func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 		}
 		return s.byEmail(ctx, tenant, account)
 	case id.Format == "complex" && id.User != nil && !nested && id.whole():
-		return s.bySubject(ctx, tenant, id.User, of, true)
+		return s.bySubject(ctx, tenant, id.User, by, true)
 	case id.Format == "aliases" && len(id.Identifiers) > 0 && !nested:
-		return s.byAliases(ctx, tenant, id.Identifiers, of)
+		return s.byAliases(ctx, tenant, id.Identifiers, by)
 	}
 	return Named{}, ErrInvalidSubject
 }
@@ -102,14 +104,14 @@ const maxAliases = 5
 
 // byAliases returns the principal of the first identifier that names one.
 func (s *Store) byAliases(ctx context.Context, tenant uuid.UUID, identifiers []json.RawMessage,
-	of issuers,
+	by Speaker,
 ) (Named, error) {
 	if len(identifiers) > maxAliases {
 		return Named{}, ErrInvalidSubject
 	}
 	err := ErrInvalidSubject
 	for _, alias := range identifiers {
-		found, failed := s.bySubject(ctx, tenant, alias, of, true)
+		found, failed := s.bySubject(ctx, tenant, alias, by, true)
 		if failed == nil {
 			return found, nil
 		}
@@ -139,8 +141,9 @@ func (s *Store) byEmail(ctx context.Context, tenant uuid.UUID, email string) (Na
 	if !errors.Is(err, ErrNotFound) {
 		return found, err
 	}
-	return s.only(ctx, tenant, named+`r.type = 'User' and r.deleted_at is null and exists (
-		select 1 from jsonb_path_query(r.folded, '$.emails[*].value') e where e #>> '{}' = $2) limit 2`, email)
+	return s.only(ctx, tenant, named+`r.id in (
+		select n.principal_id from principal_names n
+		 where n.tenant_id = $1 and n.kind = 'emails' and n.value = $2 and n.until is null limit 2)`, email)
 }
 
 func (s *Store) only(ctx context.Context, tenant uuid.UUID, sql string, arg any) (Named, error) {

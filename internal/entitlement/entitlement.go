@@ -121,14 +121,15 @@ func (s *Store) Apply(ctx context.Context, of uuid.UUID, document string, base i
 		if err != nil {
 			return err
 		}
-		if _, err := s.compile(document, schemas); err != nil {
+		rules, err := s.compile(document, schemas)
+		if err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `
 			with latest as (select coalesce(max(version), 0) version from mappings where tenant_id = $1)
-			insert into mappings (tenant_id, version, document, actor, reason)
-			select $1, version + 1, $2, $3, $4 from latest where $5 = -1 or version = $5
-			returning `+versionColumns, of, document, by, reason, base)
+			insert into mappings (tenant_id, version, document, actor, reason, grants)
+			select $1, version + 1, $2, $3, $4, $6 from latest where $5 = -1 or version = $5
+			returning `+versionColumns, of, document, by, reason, base, rules.Entitlements())
 		if err != nil {
 			return err
 		}

@@ -101,10 +101,18 @@ type change struct {
 }
 
 // create queues the insert of a new resource.
-func (tx *Tx) create(c *change) error { return tx.write(createSQL, c) }
+func (tx *Tx) create(c *change) error {
+	err := tx.write(createSQL, c)
+	tx.setNames(c, true)
+	return err
+}
 
 // save queues the update of a changed resource, whose row is locked.
-func (tx *Tx) save(c *change) error { return tx.write(saveSQL, c, c.removes, c.lift) }
+func (tx *Tx) save(c *change) error {
+	err := tx.write(saveSQL, c, c.removes, c.lift)
+	tx.setNames(c, false)
+	return err
+}
 
 // write queues sql, the edges, the unique values, and the invalidations and signals of the
 // event. create.sql and save.sql share $1 to $22; others are the parameters from $23.

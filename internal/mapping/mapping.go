@@ -109,6 +109,16 @@ func Compile(document string, v Vocabulary) (*Rules, error) {
 	return rules, nil
 }
 
+// Entitlements returns the sorted names that the rules grant or deny.
+func (rs *Rules) Entitlements() []string {
+	names := []string{}
+	for _, r := range rs.rules {
+		names = append(names, r.grants...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // Apply evaluates the rules for a principal. It returns the union of what they grant, without
 // what any rule denies.
 func (rs *Rules) Apply(p Principal) Result {

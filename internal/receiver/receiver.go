@@ -78,8 +78,9 @@ func (s *Server) endSubject(
 	r *http.Request, by auth.Received, subject json.RawMessage, trigger lifecycle.Trigger,
 ) (directory.Named, error) {
 	of := by.Tenant
-	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, ssf.IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name),
-		by.Issuer)
+	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, directory.Speaker{
+		Own: ssf.IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), Issuer: by.Issuer, IssuedAt: by.IssuedAt,
+	})
 	if err != nil {
 		return who, err
 	}

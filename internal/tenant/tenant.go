@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,7 +55,26 @@ type Tenant struct {
 	ThresholdWindow  int      `json:"thresholdWindowSeconds"`
 	// Orphans is the policy for agents that lose their last active owner.
 	Orphans Orphans `json:"orphans"`
+	// UnknownAgents is the policy for questions whose context.agent is missing or unknown.
+	UnknownAgents UnknownAgents `json:"unknownAgents"`
+	// SubjectIssuers are the issuers whose `sub` claims are names of the tenant's directory; empty
+	// means every issuer.
+	SubjectIssuers []string `json:"subjectIssuers"`
 }
+
+// NamesSubjectsOf reports whether the sub claims of an issuer are names of the tenant's directory.
+func (t Tenant) NamesSubjectsOf(issuer string) bool {
+	return len(t.SubjectIssuers) == 0 || slices.Contains(t.SubjectIssuers, issuer)
+}
+
+// UnknownAgents is a policy for questions whose context.agent is missing or unknown.
+type UnknownAgents string
+
+// The policies.
+const (
+	UnknownAgentsDeny  UnknownAgents = "deny"
+	UnknownAgentsAllow UnknownAgents = "allow" // the user alone is weighed
+)
 
 // Orphans is a policy for agents that lose their last active owner.
 type Orphans string
@@ -65,7 +86,7 @@ const (
 )
 
 const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version,
-	threshold_leavers, threshold_share, threshold_window, orphans`
+	threshold_leavers, threshold_share, threshold_window, orphans, unknown_agents, subject_issuers`
 
 // Row is a tenant's row as PostgreSQL's to_jsonb writes it; Tenant(row) converts it.
 type Row struct {
@@ -80,6 +101,9 @@ type Row struct {
 	ThresholdShare    *float64  `json:"threshold_share"`
 	ThresholdWindow   int       `json:"threshold_window"`
 	Orphans           Orphans   `json:"orphans"`
+
+	UnknownAgents  UnknownAgents `json:"unknown_agents"`
+	SubjectIssuers []string      `json:"subject_issuers"`
 }
 
 // Settings are changes of a tenant's settings; nil means no change.
@@ -93,6 +117,8 @@ type Settings struct {
 	ThresholdShare   *float64
 	ThresholdWindow  *int // seconds
 	Orphans          *Orphans
+	UnknownAgents    *UnknownAgents
+	SubjectIssuers   *[]string
 }
 
 // The errors of this package.
@@ -104,7 +130,8 @@ var (
 	ErrLoosens = fault.New(fault.Forbidden,
 		"loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)")
 	ErrInvalidPolicy = fault.New(fault.Unprocessable, "thresholdLeavers must be between 0 (none) and 1000000, "+
-		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, and orphans suspend or manager")
+		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, orphans suspend or manager, "+
+		"unknownAgents deny or allow, and subjectIssuers at most 20 URLs of at most 1024 bytes")
 	ErrInvalidName = fault.New(fault.Invalid, "a tenant name must be 1 to 63 characters of a-z, 0-9 and '-', "+
 		"starting with a letter or digit")
 )
@@ -229,9 +256,10 @@ func (s *Store) configure(
 			       requests_per_second = case when $4::int is null then requests_per_second else nullif($4, 0) end,
 			       threshold_leavers = case when $5::int is null then threshold_leavers else nullif($5, 0) end,
 			       threshold_share = case when $6::float8 is null then threshold_share else nullif($6, 0) end,
-			       threshold_window = coalesce($7, threshold_window), orphans = coalesce($8, orphans)
+			       threshold_window = coalesce($7, threshold_window), orphans = coalesce($8, orphans),
+			       unknown_agents = coalesce($9, unknown_agents), subject_issuers = coalesce($10, subject_issuers)
 			 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond,
-			to.ThresholdLeavers, to.ThresholdShare, to.ThresholdWindow, to.Orphans)
+			to.ThresholdLeavers, to.ThresholdShare, to.ThresholdWindow, to.Orphans, to.UnknownAgents, to.SubjectIssuers)
 		if err != nil {
 			return err
 		}
@@ -264,14 +292,33 @@ func (to Settings) Loosens(t Tenant) bool {
 
 // OnlyThreshold reports whether settings change nothing but the threshold.
 func (to Settings) OnlyThreshold() bool {
-	return to.Profile == nil && to.PublicDiscovery == nil && to.RequestsPerSecond == nil && to.Orphans == nil
+	return to.Profile == nil && to.PublicDiscovery == nil && to.RequestsPerSecond == nil && to.Orphans == nil &&
+		to.UnknownAgents == nil && to.SubjectIssuers == nil
 }
 
 func (to Settings) validPolicy() bool {
 	return (to.ThresholdLeavers == nil || *to.ThresholdLeavers >= 0 && *to.ThresholdLeavers <= 1_000_000) &&
 		(to.ThresholdShare == nil || *to.ThresholdShare >= 0 && *to.ThresholdShare <= 1) &&
 		(to.ThresholdWindow == nil || *to.ThresholdWindow >= 60 && *to.ThresholdWindow <= 604_800) &&
-		(to.Orphans == nil || *to.Orphans == OrphansSuspend || *to.Orphans == OrphansManager)
+		(to.Orphans == nil || *to.Orphans == OrphansSuspend || *to.Orphans == OrphansManager) &&
+		(to.UnknownAgents == nil || *to.UnknownAgents == UnknownAgentsDeny || *to.UnknownAgents == UnknownAgentsAllow) &&
+		(to.SubjectIssuers == nil || validIssuers(*to.SubjectIssuers))
+}
+
+func validIssuers(issuers []string) bool {
+	invalid := func(issuer string) bool { return !ValidIssuer(issuer) }
+	return len(issuers) <= maxSubjectIssuers && !slices.ContainsFunc(issuers, invalid)
+}
+
+const (
+	maxSubjectIssuers = 20
+	maxIssuer         = 1024 // bytes
+)
+
+// ValidIssuer reports whether a text can be the issuer of tokens: an absolute URL.
+func ValidIssuer(issuer string) bool {
+	u, err := url.Parse(issuer)
+	return err == nil && u.Scheme != "" && u.Host != "" && len(issuer) <= maxIssuer
 }
 
 func (s *Store) notifyChanged() {

@@ -1,0 +1,135 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/textkey"
+)
+
+// Name is one name of a principal, as a token or a platform carries it.
+type Name struct {
+	Kind   string `json:"kind"`             // the SCIM attribute that has it, one of nameAttributes
+	Issuer string `json:"issuer,omitempty"` // the authorization server of a client_id; empty is the directory
+	Value  string `json:"value"`            // its comparison key
+}
+
+// The attributes that name Users and Agents, besides the id.
+const (
+	nameUserName      = "userName"
+	nameAgentUserName = "agentUserName"
+	nameExternalID    = "externalId"
+	// NameEmail, NameSubject and NameClient are the kinds of [Resource.Names].
+	NameEmail   = "emails"
+	NameSubject = "subject"
+	NameClient  = "oAuthClientIdentifiers"
+)
+
+// IsNameAttribute reports whether a SCIM attribute names principals.
+func IsNameAttribute(attribute string) bool {
+	return slices.Contains([]string{
+		nameUserName, nameAgentUserName, nameExternalID, NameEmail, NameSubject, NameClient,
+	}, attribute)
+}
+
+// AllNames returns the names of a User or an Agent.
+func (r *Resource) AllNames() []Name {
+	return Keys{UniqueName: r.UniqueName, ExternalID: r.ExternalID, Names: r.Names}.all(r.Type)
+}
+
+func (k Keys) all(resourceType string) []Name {
+	unique := nameUserName
+	if resourceType == TypeAgent {
+		unique = nameAgentUserName
+	}
+	names := slices.Clone(k.Names)
+	for kind, value := range map[string]string{unique: k.UniqueName, nameExternalID: k.ExternalID} {
+		if value != "" {
+			names = append(names, Name{Kind: kind, Value: value})
+		}
+	}
+	return names
+}
+
+// NameColumns returns the kinds, issuers and values of names, which the table has as columns.
+func NameColumns(names []Name) (kinds, issuers, values []string) {
+	kinds, issuers, values = []string{}, []string{}, []string{}
+	for _, n := range names {
+		kinds, issuers, values = append(kinds, n.Kind), append(issuers, n.Issuer), append(values, n.Value)
+	}
+	return kinds, issuers, values
+}
+
+// Names returns the current names of a principal.
+func (s *Store) Names(ctx context.Context, tenant, principal uuid.UUID) ([]Name, error) {
+	names, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByName[Name], `
+		select kind, issuer, value from principal_names
+		 where tenant_id = $1 and principal_id = $2 and until is null order by kind, issuer, value`, tenant, principal)
+	if err != nil {
+		return nil, fmt.Errorf("list the names of %s: %w", principal, err)
+	}
+	return names, nil
+}
+
+// Reference is what a caller calls a principal: a SCIM id or one of its names.
+type Reference struct {
+	Type string // User or Agent; empty is either
+	// Issuers are those whose names are meant; the empty string stands for the directory.
+	Issuers []string
+	Value   string
+	// Claim is set if the value is a claim of a token: an e-mail address is then a name like others.
+	Claim bool
+	// Since is when the token was issued; zero means a day ago at most.
+	Since time.Time
+}
+
+// maxTokenAge is the age of a token that the names of former holders are kept for.
+const maxTokenAge = 24 * time.Hour
+
+// Keys returns the id that the value may be, and its comparison keys.
+func (r Reference) Keys() (id *uuid.UUID, folded, exact string) {
+	if parsed, err := uuid.Parse(r.Value); err == nil && len(r.Value) == len(parsed.String()) {
+		id = &parsed
+	}
+	return id, textkey.Fold(r.Value), textkey.Exact(r.Value)
+}
+
+// Resolve returns the live principal that a reference names. A name that another principal had when
+// the token was issued names neither.
+// Errors: [ErrNotFound], [ErrAmbiguousSubject].
+func (s *Store) Resolve(ctx context.Context, tenant uuid.UUID, ref Reference) (Named, error) {
+	id, folded, exact := ref.Keys()
+	if ref.Since.IsZero() {
+		ref.Since = time.Now().Add(-maxTokenAge)
+	}
+	return s.resolve(ctx, tenant, `principals_named($1, $2, $3, $4, $5, $6, $7, $8)`, ref.Type, ref.Issuers, id,
+		folded, exact, ref.Claim, ref.Since)
+}
+
+// ResolveAgent returns the agent that a reference names and that acts for a principal.
+// Errors: [ErrNotFound], [ErrAmbiguousSubject].
+func (s *Store) ResolveAgent(ctx context.Context, tenant, principal uuid.UUID, ref Reference) (Named, error) {
+	id, folded, exact := ref.Keys()
+	return s.resolve(ctx, tenant, `agents_acting($1, $2, $3, $4, $5, $6)`, principal, ref.Issuers, id, folded, exact)
+}
+
+// resolve returns the only principal whose id the function returns.
+func (s *Store) resolve(ctx context.Context, tenant uuid.UUID, function string, args ...any) (Named, error) {
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Named],
+		named+`r.id = any (array(select unnest(`+function+`)))`, append([]any{tenant}, args...)...)
+	switch {
+	case err != nil:
+		return Named{}, fmt.Errorf("resolve a principal: %w", err)
+	case len(found) == 0:
+		return Named{}, ErrNotFound
+	case len(found) > 1:
+		return Named{}, ErrAmbiguousSubject
+	}
+	return found[0], nil
+}
