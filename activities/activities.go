@@ -45,9 +45,10 @@ type Activities struct {
 
 // Runner queries, cancels and re-runs the workflows of cascades.
 type Runner interface {
-	Status(ctx context.Context, workflowID string) (cascade.WorkflowStatus, error)
+	Status(ctx context.Context, workflowID, run string) (cascade.WorkflowStatus, error)
 	Cancel(ctx context.Context, workflowID string) error
 	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
+	Replace(ctx context.Context, e lifecycle.Event) (runID string, err error)
 }
 
 // CascadeRef identifies a cascade. It contains only ids, since Temporal stores it.

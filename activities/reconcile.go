@@ -147,16 +147,25 @@ func (a *Activities) restart(ctx context.Context, tenant uuid.UUID, r *Reconcile
 }
 
 func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, c cascade.Cascade, r *Reconciled) error {
-	status, err := a.Runner.Status(ctx, c.WorkflowID)
+	run := ""
+	if c.RunID != nil {
+		run = *c.RunID
+	}
+	status, err := a.Runner.Status(ctx, c.WorkflowID, run)
 	if err != nil || status == cascade.WorkflowRunning {
 		return err
 	}
 	if cancelled, err := a.cancelStopped(ctx, tenant, c, status); err != nil || cancelled {
 		return err
 	}
-	event, err := a.Cascades.Restart(ctx, tenant, c.ID, reconcileActor, "its workflow was gone")
+	why, start := "its workflow was gone", a.Runner.Rerun
+	if status == cascade.WorkflowForeign {
+		why, start = "another client of the namespace had taken its workflow ID", a.Runner.Replace
+		r.Problem("cascade %s: %s", c.ID, why)
+	}
+	event, err := a.Cascades.Restart(ctx, tenant, c.ID, reconcileActor, why)
 	if err == nil {
-		_, err = a.Runner.Rerun(ctx, event)
+		_, err = start(ctx, event)
 	}
 	switch {
 	case errors.Is(err, cascade.ErrNotFailed): // it has closed, or runs again

@@ -66,11 +66,51 @@ func Policy(c config.Policy) workflows.Policy {
 }
 
 // Start starts the event's workflow and returns its run id. A workflow ID is used once: if
-// the workflow was started before, running or closed, it returns that run (I3).
+// the workflow was started before, running or closed, it returns that run (I3). A run that
+// another client of the namespace started under the ID is replaced.
 func (s *Starter) Start(ctx context.Context, e lifecycle.Event) (string, error) {
-	return s.start(
-		ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+	runID, err := s.start(
+		ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 	)
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if !errors.As(err, &started) {
+		return runID, err
+	}
+	return s.ownOrReplace(ctx, e, started.RunId)
+}
+
+// ownOrReplace returns runID if leaver started that run for the event, and otherwise replaces it.
+func (s *Starter) ownOrReplace(ctx context.Context, e lifecycle.Event, runID string) (string, error) {
+	own, err := s.owns(ctx, e, runID)
+	if err != nil || own {
+		return runID, err
+	}
+	return s.Replace(ctx, e)
+}
+
+// owns reports whether leaver started a run for the event: only leaver can seal the event's id in the
+// memo. A run that Temporal has deleted is reported as own.
+func (s *Starter) owns(ctx context.Context, e lifecycle.Event, runID string) (bool, error) {
+	description, err := s.client.DescribeWorkflow(ctx, e.WorkflowID, runID)
+	if isNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("describe %s: %w", e.WorkflowID, err)
+	}
+	var event uuid.UUID
+	err = description.GetMemoValue(memoEvent, &event)
+	return err == nil && event == e.ID, nil
+}
+
+// memoEvent is the key of the event's id in a workflow's memo.
+const memoEvent = "event"
+
+// Replace starts the event's workflow in place of whatever run has its ID: a run that is not leaver's, or
+// one that closed without storing its outcome. A running one is terminated.
+func (s *Starter) Replace(ctx context.Context, e lifecycle.Event) (string, error) {
+	return s.start(ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		enums.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING)
 }
 
 // closing is the time that a run may take from its report to its end. A cascade that has
@@ -95,10 +135,15 @@ func (s *Starter) next(ctx context.Context, e lifecycle.Event) (string, error) {
 		ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 	)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &started) {
+	if !errors.As(err, &started) {
+		return runID, err
+	}
+	if own, err := s.owns(ctx, e, started.RunId); err != nil {
+		return "", err
+	} else if own {
 		return "", cascade.ErrNotFailed
 	}
-	return runID, err
+	return s.Replace(ctx, e)
 }
 
 func (s *Starter) start(
@@ -122,14 +167,14 @@ func (s *Starter) start(
 		WorkflowIDReusePolicy:    reuse,
 		WorkflowIDConflictPolicy: conflict,
 		// If false, a closed duplicate returns its run id and no error.
-		WorkflowExecutionErrorWhenAlreadyStarted: reuse == enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		TypedSearchAttributes: temporal.NewSearchAttributes(
 			workflows.SearchTenant.ValueSet(e.Tenant.String()),
 			workflows.SearchPrincipal.ValueSet(e.Principal.String()),
 			workflows.SearchTrigger.ValueSet(string(e.Trigger)),
 			workflows.SearchState.ValueSet("running"),
 		),
-		Memo:          map[string]any{"event": e.ID, "actor": e.Actor, "principalType": e.PrincipalType},
+		Memo:          map[string]any{memoEvent: e.ID, "actor": e.Actor, "principalType": e.PrincipalType},
 		StaticSummary: fmt.Sprintf("%s of %s %s (%s)", e.Kind, e.PrincipalType, e.Principal, e.Trigger),
 		Priority:      temporal.Priority{PriorityKey: priority, FairnessKey: fairness(e)},
 	}, workflow, workflows.Input{
@@ -216,9 +261,10 @@ func (s *Starter) Approve(ctx context.Context, workflowID string) error {
 	return nil
 }
 
-// Status returns whether a workflow is running, was stopped (terminated or cancelled), or is
-// gone.
-func (s *Starter) Status(ctx context.Context, workflowID string) (cascade.WorkflowStatus, error) {
+// Status returns whether the workflow of an open cascade is running, was stopped (terminated or
+// cancelled), is gone, or is foreign: it runs for a while as a run that leaver does not know. run is
+// the last run that leaver knows.
+func (s *Starter) Status(ctx context.Context, workflowID, run string) (cascade.WorkflowStatus, error) {
 	description, err := s.client.DescribeWorkflowExecution(ctx, workflowID, "")
 	if isNotFound(err) {
 		return cascade.WorkflowGone, nil
@@ -226,15 +272,30 @@ func (s *Starter) Status(ctx context.Context, workflowID string) (cascade.Workfl
 	if err != nil {
 		return "", fmt.Errorf("describe %s: %w", workflowID, err)
 	}
-	switch description.GetWorkflowExecutionInfo().GetStatus() {
+	info := description.GetWorkflowExecutionInfo()
+	// A cascade stores each run before it does anything else.
+	known := run == "" || info.GetExecution().GetRunId() == run || info.GetFirstRunId() == run
+	switch info.GetStatus() {
 	case enums.WORKFLOW_EXECUTION_STATUS_RUNNING:
+		if !known && time.Since(info.GetStartTime().AsTime()) > unknownAge {
+			return cascade.WorkflowForeign, nil
+		}
 		return cascade.WorkflowRunning, nil
 	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
-		return cascade.WorkflowStopped, nil
+		if known {
+			return cascade.WorkflowStopped, nil
+		}
+		return cascade.WorkflowForeign, nil
 	default:
-		return cascade.WorkflowGone, nil
+		if known {
+			return cascade.WorkflowGone, nil
+		}
+		return cascade.WorkflowForeign, nil
 	}
 }
+
+// unknownAge is how long a new run may take to store that it is in progress.
+const unknownAge = 5 * time.Minute
 
 // Pending returns the pending activities of a workflow; none if it has closed.
 func (s *Starter) Pending(ctx context.Context, workflowID string) ([]cascade.Pending, error) {

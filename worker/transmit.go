@@ -2,9 +2,12 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
@@ -13,18 +16,54 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// Transmit starts the workflow that pushes a stream's tokens, unless it is running already.
+// Transmit starts the workflow that pushes a stream's tokens, unless it is running already. Another
+// client's run under its ID is replaced.
 func (s *Starter) Transmit(ctx context.Context, p ssf.Pushing) error {
-	_, err := s.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID:                       fmt.Sprintf("transmit/%s/%s", p.Tenant, p.Stream),
-		TaskQueue:                workflows.TaskQueue,
-		WorkflowIDReusePolicy:    enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-		TypedSearchAttributes:    temporal.NewSearchAttributes(workflows.SearchTenant.ValueSet(p.Tenant.String())),
-		StaticSummary:            "push security events to stream " + p.Stream.String(),
-	}, workflows.Transmit, activities.PushInput{Tenant: p.Tenant, Stream: p.Stream})
+	id := fmt.Sprintf("transmit/%s/%s", p.Tenant, p.Stream)
+	err := s.transmit(ctx, id, p, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL)
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &started) {
+		var own bool
+		if own, err = s.transmits(ctx, id, started.RunId, p.Stream); err == nil && !own {
+			err = s.transmit(ctx, id, p, enums.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("start the push workflow of stream %s: %w", p.Stream, err)
 	}
 	return nil
+}
+
+func (s *Starter) transmit(ctx context.Context, id string, p ssf.Pushing, conflict enums.WorkflowIdConflictPolicy) error {
+	_, err := s.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                       id,
+		TaskQueue:                workflows.TaskQueue,
+		WorkflowIDReusePolicy:    enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy: conflict,
+
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+
+		TypedSearchAttributes: temporal.NewSearchAttributes(workflows.SearchTenant.ValueSet(p.Tenant.String())),
+		Memo:                  map[string]any{memoStream: p.Stream},
+		StaticSummary:         "push security events to stream " + p.Stream.String(),
+	}, workflows.Transmit, activities.PushInput{Tenant: p.Tenant, Stream: p.Stream})
+	return err
+}
+
+// memoStream is the key of the stream's id in the memo of its push workflow.
+const memoStream = "stream"
+
+// transmits reports whether a run that has the ID of a stream's push workflow is one: leaver's workers
+// execute it, and only leaver can seal the stream's id in the memo.
+func (s *Starter) transmits(ctx context.Context, id, runID string, stream uuid.UUID) (bool, error) {
+	description, err := s.client.DescribeWorkflow(ctx, id, runID)
+	if isNotFound(err) {
+		return true, nil // it has closed: the next interval starts another
+	}
+	if err != nil {
+		return false, err
+	}
+	var of uuid.UUID
+	err = description.GetMemoValue(memoStream, &of)
+	return err == nil && of == stream && description.TaskQueueName == workflows.TaskQueue, nil
 }

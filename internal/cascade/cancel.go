@@ -20,6 +20,7 @@ const (
 	WorkflowRunning WorkflowStatus = "running"
 	WorkflowStopped WorkflowStatus = "stopped" // terminated or cancelled by an operator
 	WorkflowGone    WorkflowStatus = "gone"    // closed otherwise, or unknown
+	WorkflowForeign WorkflowStatus = "foreign" // another client's run under the cascade's ID
 )
 
 // Pending is an activity that a workflow waits for.

@@ -237,7 +237,7 @@ func TestWorkflow_WaitsForWorkerWithItsKey(t *testing.T) {
 		return sealer.Unopened() > 0
 	})
 	workers.Stop()
-	if status, err := i.app.Starter().Status(context.Background(), i.cascades(ada)[0].WorkflowID); err != nil ||
+	if status, err := i.app.Starter().Status(context.Background(), i.cascades(ada)[0].WorkflowID, ""); err != nil ||
 		status != cascade.WorkflowRunning {
 		t.Fatalf("the workflow is %s, %v; want it running", status, err)
 	}

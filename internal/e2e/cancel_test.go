@@ -28,7 +28,7 @@ func (i *installation) loseWorkflow(event cascade.Cascade) {
 		i.t.Fatal(err)
 	}
 	stacktest.Eventually(i.t, 30*time.Second, "the workflow's deletion", func() bool {
-		status, err := i.app.Starter().Status(i.t.Context(), event.WorkflowID)
+		status, err := i.app.Starter().Status(i.t.Context(), event.WorkflowID, "")
 		return err == nil && status == cascade.WorkflowGone
 	})
 }
@@ -88,7 +88,7 @@ func TestCascade_CancelledLeavesWhatItHasNotEnded(t *testing.T) {
 		t.Errorf("cancelled again it answered %d, want 409", status)
 	}
 	stacktest.Eventually(t, 20*time.Second, "the workflow's end", func() bool {
-		status, err := i.app.Starter().Status(t.Context(), event.WorkflowID)
+		status, err := i.app.Starter().Status(t.Context(), event.WorkflowID, "")
 		return err == nil && status == cascade.WorkflowStopped
 	})
 	// Ada is still restricted. The reconciler does not end a cancelled cascade's survivor.
