@@ -51,6 +51,10 @@ type Runner interface {
 	Replace(ctx context.Context, e lifecycle.Event) (runID string, err error)
 }
 
+// Done is the result of an activity without another one. A workflow requires it: without a sealed
+// result, it could not tell leaver's completion from that of another client of the namespace.
+type Done struct{}
+
 // CascadeRef identifies a cascade. It contains only ids, since Temporal stores it.
 type CascadeRef struct {
 	Tenant    uuid.UUID `json:"tenant"`

@@ -13,7 +13,7 @@ import (
 // Block reversibly blocks items of one connector that are held for approval, if the
 // connector supports it. It returns an error if any item has to be retried. Items whose
 // evidence shows a block are skipped.
-func (a *Activities) Block(ctx context.Context, in BatchInput) error {
+func (a *Activities) Block(ctx context.Context, in BatchInput) (Done, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var mu sync.Mutex
 	var failed error
@@ -24,7 +24,7 @@ func (a *Activities) Block(ctx context.Context, in BatchInput) error {
 			mu.Unlock()
 		}
 	})
-	return failed
+	return Done{}, failed
 }
 
 func (a *Activities) block(ctx context.Context, in ItemInput) error {
@@ -42,6 +42,9 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	defer t.yield(ctx)
 	if t.item.State != credential.Ending {
 		return nil // it failed, or another cascade has released it
+	}
+	if t.item.Verb == credential.Rotate {
+		return nil // another principal has registered the account since it was discovered
 	}
 	if err := a.checkPaused(ctx, t.item.Connector); err != nil {
 		return err

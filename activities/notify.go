@@ -47,7 +47,7 @@ func (a *Activities) NotifyMoves(ctx context.Context, in MovesInput) (after uuid
 			return uuid.Nil, nil
 		}
 		key := in.Key + "/" + after.String()
-		if err := a.Notify(ctx, NotifyInput{Connector: in.Connector, Key: key, Notification: n}); err != nil {
+		if err := a.notify(ctx, NotifyInput{Connector: in.Connector, Key: key, Notification: n}); err != nil {
 			return after, err
 		}
 		after = n.Entitlements[len(n.Entitlements)-1].Principal
@@ -56,7 +56,11 @@ func (a *Activities) NotifyMoves(ctx context.Context, in MovesInput) (after uuid
 }
 
 // Notify notifies a platform of a lifecycle change, at least once.
-func (a *Activities) Notify(ctx context.Context, in NotifyInput) error {
+func (a *Activities) Notify(ctx context.Context, in NotifyInput) (Done, error) {
+	return Done{}, a.notify(ctx, in)
+}
+
+func (a *Activities) notify(ctx context.Context, in NotifyInput) error {
 	entry, ok := a.Connectors[in.Connector]
 	notifier, can := entry.Connector.(connectors.Notifier)
 	if !ok || !can {

@@ -19,7 +19,7 @@ import (
 // Transmit starts the workflow that pushes a stream's tokens, unless it is running already. Another
 // client's run under its ID is replaced.
 func (s *Starter) Transmit(ctx context.Context, p ssf.Pushing) error {
-	id := fmt.Sprintf("transmit/%s/%s", p.Tenant, p.Stream)
+	id := fmt.Sprintf("%s/%s/%s", transmitKind, p.Tenant, p.Stream)
 	err := s.transmit(ctx, id, p, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &started) {
@@ -34,7 +34,9 @@ func (s *Starter) Transmit(ctx context.Context, p ssf.Pushing) error {
 	return nil
 }
 
-func (s *Starter) transmit(ctx context.Context, id string, p ssf.Pushing, conflict enums.WorkflowIdConflictPolicy) error {
+func (s *Starter) transmit(
+	ctx context.Context, id string, p ssf.Pushing, conflict enums.WorkflowIdConflictPolicy,
+) error {
 	_, err := s.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID:                       id,
 		TaskQueue:                workflows.TaskQueue,
@@ -49,6 +51,9 @@ func (s *Starter) transmit(ctx context.Context, id string, p ssf.Pushing, confli
 	}, workflows.Transmit, activities.PushInput{Tenant: p.Tenant, Stream: p.Stream})
 	return err
 }
+
+// transmitKind is the first part of the IDs of push workflows.
+const transmitKind = "transmit"
 
 // memoStream is the key of the stream's id in the memo of its push workflow.
 const memoStream = "stream"

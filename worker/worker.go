@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/leaverhq/leaver/activities"
@@ -45,6 +46,7 @@ func New(c client.Client, a *activities.Activities) *Workers {
 		MaxConcurrentWorkflowTaskPollers:        4,
 		MaxConcurrentWorkflowTaskExecutionSize:  tasks,
 		MaxConcurrentLocalActivityExecutionSize: tasks,
+		Interceptors:                            []interceptor.WorkerInterceptor{&typeGuard{}},
 	})
 	main.RegisterWorkflow(workflows.Leaver)
 	main.RegisterWorkflow(workflows.Joiner)

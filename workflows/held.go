@@ -59,13 +59,23 @@ func (c *cascadeRun) block(ctx workflow.Context, items []*item) {
 		options.ActivityID, options.Summary = id, fmt.Sprintf("block %d items at %s", len(items), connector)
 		in := activities.BatchInput{Cascade: c.in.ref(), Items: idsOf(items)}
 		for c.held {
-			err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Block, in).Get(ctx, nil)
+			err := done(ctx, workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Block, in))
 			if err == nil || ctx.Err() != nil {
 				return
 			}
 			workflow.GetLogger(ctx).Error("failed to block items; retrying", "connector", connector, "error", err)
 		}
 	})
+}
+
+// done waits for an activity that returns [activities.Done], which only leaver can seal: another client
+// of the namespace could complete the activity without a result. Activities of older runs returned none.
+func done(ctx workflow.Context, f workflow.Future) error {
+	if workflow.GetVersion(ctx, "done-is-returned", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return f.Get(ctx, nil)
+	}
+	var result activities.Done
+	return f.Get(ctx, &result)
 }
 
 // awaitApproval starts the held items once the mass deactivation is approved. The signal

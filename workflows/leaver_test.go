@@ -87,13 +87,13 @@ func newModel(t *testing.T) *model {
 		on(verb, m.end)
 	}
 	on(a.EndBatch, m.endBatch)
-	on(a.Block, func(_ context.Context, in activities.BatchInput) error {
+	on(a.Block, func(_ context.Context, in activities.BatchInput) (activities.Done, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		for _, id := range in.Items {
 			m.blocked = append(m.blocked, m.item(id).name)
 		}
-		return nil
+		return activities.Done{}, nil
 	})
 	on(a.Abandon, func(_ context.Context, in activities.AbandonInput) error {
 		m.mu.Lock()

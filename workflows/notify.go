@@ -43,7 +43,7 @@ func notify(ctx workflow.Context, in Input, t notice, deadline time.Duration) {
 		}))
 	}
 	for i, f := range futures {
-		if err := f.Get(ctx, nil); err != nil {
+		if err := done(ctx, f); err != nil {
 			workflow.GetLogger(ctx).Error("failed to notify platform", "connector", in.Notify[i], "error", err)
 		}
 	}

@@ -57,7 +57,8 @@ func (c *cascadeRun) askDownstreams(ctx workflow.Context) {
 			defer func() { c.finding--; c.answered = true }()
 			for {
 				in := activities.FindInput{Cascade: c.in.ref(), Connector: name}
-				err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Find, in).Get(ctx, nil)
+				var found activities.Findings // decoded, so that only leaver can have completed the activity
+				err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Find, in).Get(ctx, &found)
 				if err != nil && ctx.Err() == nil && c.wasPaused(ctx, err) {
 					continue
 				}

@@ -36,6 +36,7 @@ func (c *cli) holdCommand() *cobra.Command {
 		}),
 	}
 	var reason string
+	var held int
 	approve := &cobra.Command{
 		Use: "approve", Short: "Approve the held cascades; requires an approver's token", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
@@ -47,8 +48,8 @@ func (c *cli) holdCommand() *cobra.Command {
 				Signalled int    `json:"signalled"`
 				Pending   int    `json:"pending"`
 			}
-			if err := cl.do(cmd.Context(), http.MethodPost, path("/holds/approve"), map[string]string{"reason": reason},
-				&answer); err != nil {
+			if err := cl.do(cmd.Context(), http.MethodPost, path("/holds/approve"),
+				map[string]any{"reason": reason, "heldCascades": held}, &answer); err != nil {
 				return err
 			}
 			return c.print(answer, []string{"HOLD", "NOTIFIED CASCADES", "PENDING CASCADES"},
@@ -56,6 +57,8 @@ func (c *cli) holdCommand() *cobra.Command {
 		}),
 	}
 	approve.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
+	approve.Flags().IntVar(&held, "held", 0,
+		"the number of held cascades that you approve, as `leaver hold list` shows it: more are refused; 0 approves all")
 	group.AddCommand(list, approve)
 	return group
 }

@@ -36,13 +36,21 @@ func readReason(w http.ResponseWriter, r *http.Request) (string, error) {
 }
 
 // approveHold approves the cascades that the deactivation threshold holds, and signals each one. A
-// cascade that cannot be signalled polls for the approval within the hour.
+// cascade that cannot be signalled polls for the approval within the hour. A request that names
+// heldCascades is refused if more are held.
 func (s *Server) approveHold(w http.ResponseWriter, r *http.Request) {
-	why, err := readReason(w, r)
+	var body struct {
+		reason
+		HeldCascades int `json:"heldCascades"`
+	}
+	err := httpjson.Decode(w, r, &body)
+	if err == nil {
+		err = checkReason(&body.Reason)
+	}
 	of := tenantOf(r).ID
 	var id uuid.UUID
 	if err == nil {
-		id, err = s.Threshold.Approve(r.Context(), of, caller(r).Actor(), why)
+		id, err = s.Threshold.Approve(r.Context(), of, caller(r).Actor(), body.Reason, body.HeldCascades)
 	}
 	if err != nil {
 		s.fail(w, r, err)

@@ -5,7 +5,6 @@ package api
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -225,9 +224,12 @@ func (s *Server) logActs(next http.Handler) http.Handler {
 func (s *Server) nameTenant(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := chi.URLParam(r, "tenant")
-		t, err := s.Tenants.ByName(r.Context(), name)
-		if id, bad := uuid.Parse(name); errors.Is(err, tenant.ErrNotFound) && bad == nil {
-			t, err = s.Tenants.ByID(r.Context(), id) // workflows and their hints contain the id
+		var t tenant.Tenant
+		id, err := uuid.Parse(name)
+		if err == nil { // workflows and their hints contain the id; no name has its form
+			t, err = s.Tenants.ByID(r.Context(), id)
+		} else {
+			t, err = s.Tenants.ByName(r.Context(), name)
 		}
 		if err != nil {
 			s.fail(w, r, err)

@@ -16,9 +16,11 @@ import (
 // Hold is a mass deactivation that exceeded a tenant's deactivation threshold. Until it is approved,
 // the tenant's cascades block access but take no irreversible step.
 type Hold struct {
-	ID           uuid.UUID  `json:"id"`
-	Leavers      int        `json:"leavers"` // in the window, when the threshold was exceeded
-	HeldAt       time.Time  `json:"heldAt"`
+	ID      uuid.UUID `json:"id"`
+	Leavers int       `json:"leavers"` // in the window, when the threshold was exceeded
+	HeldAt  time.Time `json:"heldAt"`
+	// HeldCascades are the open cascades that an approval releases: those that are held, and
+	// those that no worker has taken up yet.
 	HeldCascades int        `json:"heldCascades"`
 	ApprovedAt   *time.Time `json:"approvedAt,omitempty"`
 	ApprovedBy   *string    `json:"approvedBy,omitempty"`
@@ -27,6 +29,10 @@ type Hold struct {
 
 // ErrNotHeld is returned if no cascades of the tenant are held.
 var ErrNotHeld = fault.New(fault.Conflict, "no cascades of the tenant are held for approval")
+
+// ErrMoreHeld is returned if more cascades are held than an approval names.
+var ErrMoreHeld = fault.New(fault.Conflict,
+	"more cascades are held than the approval names: see `leaver hold list`, and approve the new number")
 
 // fewestForShare is the minimum number of leavers for a share to apply, for the sake of small tenants.
 const fewestForShare = 5
@@ -117,7 +123,7 @@ func (b *Threshold) Held(ctx context.Context, tenant, event uuid.UUID) (bool, er
 func (b *Threshold) Holds(ctx context.Context, tenant uuid.UUID) ([]Hold, error) {
 	holds, err := database.Rows(ctx, b.db, tenant, pgx.RowToStructByPos[Hold], `
 		select b.id, b.leavers, b.held_at,
-		       (select count(*) from lifecycle_events e where e.tenant_id = $1 and e.hold_id = b.id and e.closed_at is null),
+		       (`+releasedSQL+`),
 		       b.approved_at, b.approved_by, b.reason
 		  from holds b where b.tenant_id = $1 order by b.held_at desc limit 100`, tenant)
 	if err != nil {
@@ -126,17 +132,34 @@ func (b *Threshold) Holds(ctx context.Context, tenant uuid.UUID) ([]Hold, error)
 	return holds, nil
 }
 
-// Approve approves the cascades that the tenant's hold stops. Error: [ErrNotHeld].
-func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason string) (uuid.UUID, error) {
-	id, err := database.Row(ctx, b.db, tenant, pgx.RowTo[uuid.UUID], `
-		update holds set approved_at = now(), approved_by = $2, reason = $3
-		 where tenant_id = $1 and approved_at is null returning id`,
-		tenant, by, reason)
-	if errors.Is(err, pgx.ErrNoRows) {
+// releasedSQL counts the open cascades that an approval of the hold b releases.
+const releasedSQL = `select count(*) from lifecycle_events e
+	where e.tenant_id = b.tenant_id and e.closed_at is null and (e.hold_id = b.id
+	   or (b.approved_at is null and e.kind = 'leaver' and e.hold_id is null and e.begun_at is null))`
+
+// Approve approves the cascades that the tenant's hold stops. With atMost, it refuses to approve more
+// of them than the approver has seen; 0 approves any number. Errors: [ErrNotHeld], [ErrMoreHeld].
+func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason string, atMost int) (uuid.UUID, error) {
+	var id uuid.UUID
+	var approved bool
+	err := database.Together(ctx, b.db, tenant, database.Statement{
+		SQL: `
+			with hold as (
+			  select b.id, $4 = 0 or (` + releasedSQL + `) <= $4 approved from holds b
+			   where b.tenant_id = $1 and b.approved_at is null for update),
+			done as (
+			  update holds h set approved_at = now(), approved_by = $2, reason = $3
+			    from hold where h.tenant_id = $1 and h.id = hold.id and hold.approved)
+			select id, approved from hold`,
+		Args: []any{tenant, by, reason, atMost}, Collect: database.Fields(&id, &approved),
+	})
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
 		return uuid.Nil, ErrNotHeld
-	}
-	if err != nil {
+	case err != nil:
 		return uuid.Nil, fmt.Errorf("approve the hold: %w", err)
+	case !approved:
+		return uuid.Nil, ErrMoreHeld
 	}
 	return id, nil
 }

@@ -1,6 +1,7 @@
 package cascade_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -64,8 +65,10 @@ func (d *departments) leave(minutesAgo int) uuid.UUID {
 	return event
 }
 
+// want checks the threshold for a cascade that a worker takes up.
 func (d *departments) want(event uuid.UUID, held bool) {
 	d.t.Helper()
+	d.exec(`update lifecycle_events set begun_at = now() where tenant_id = $1 and id = $2`, d.tenant, event)
 	if got, err := d.threshold.Check(d.t.Context(), d.tenant, event); err != nil || got != held {
 		d.t.Errorf("the cascade is held: %t, %v; want %t", got, err, held)
 	}
@@ -108,14 +111,41 @@ func TestThreshold_ApprovalLetsTheHeldOnesGoAndCountsAnew(t *testing.T) {
 	d.leave(0)
 	held := d.leave(0)
 	d.want(held, true)
-	if _, err := d.threshold.Approve(t.Context(), d.tenant, "approver", "layoffs"); err != nil {
+	if _, err := d.threshold.Approve(t.Context(), d.tenant, "approver", "layoffs", 0); err != nil {
 		t.Fatal(err)
 	}
 	if still, err := d.threshold.Held(t.Context(), d.tenant, held); err != nil || still {
 		t.Errorf("after the approval the cascade is held: %t, %v", still, err)
 	}
 	d.want(d.leave(0), false)
-	if _, err := d.threshold.Approve(t.Context(), d.tenant, "approver", "again"); err == nil {
+	if _, err := d.threshold.Approve(t.Context(), d.tenant, "approver", "again", 0); err == nil {
 		t.Error("an approval without a hold was accepted")
+	}
+}
+
+// TestThreshold_ApprovalShowsAllThatItReleases has leavers that no worker has taken up when the hold is
+// approved.
+func TestThreshold_ApprovalShowsAllThatItReleases(t *testing.T) {
+	two := 2
+	d := newDepartments(t, 100, tenant.Settings{ThresholdLeavers: &two})
+	d.want(d.leave(0), false)
+	d.want(d.leave(0), false)
+	d.want(d.leave(0), true)
+	holds, err := d.threshold.Holds(t.Context(), d.tenant)
+	if err != nil || len(holds) != 1 || holds[0].HeldCascades != 1 {
+		t.Fatalf("the holds are %+v, %v; want one of one cascade", holds, err)
+	}
+	for range 5 {
+		d.leave(0)
+	}
+	if _, err := d.threshold.Approve(t.Context(), d.tenant, "approver", "three", 1); !errors.Is(err, cascade.ErrMoreHeld) {
+		t.Errorf("the approval of one cascade answered %v, want ErrMoreHeld", err)
+	}
+	holds, err = d.threshold.Holds(t.Context(), d.tenant)
+	if err != nil || holds[0].HeldCascades != 6 || holds[0].ApprovedAt != nil {
+		t.Errorf("the holds are %+v, %v; want six cascades, not approved", holds, err)
+	}
+	if _, err := d.threshold.Approve(t.Context(), d.tenant, "approver", "eight", 6); err != nil {
+		t.Errorf("the approval of six cascades answered %v", err)
 	}
 }

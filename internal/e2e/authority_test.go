@@ -6,21 +6,27 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/testsuite"
+	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/app"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/worker"
 	"github.com/leaverhq/leaver/workflows"
@@ -244,5 +250,96 @@ func TestWorkflow_WaitsForWorkerWithItsKey(t *testing.T) {
 	i.work()
 	if c := i.closed(ada); c.Outcome != "completed" {
 		t.Errorf("cascade %+v, want completed", c)
+	}
+}
+
+// intrude runs a worker without the key set, which completes the activities of a type without a result.
+// It returns once the worker polls the queue.
+func (i *installation) intrude(queue, activityType string) {
+	i.t.Helper()
+	c := i.intruder()
+	w := sdkworker.New(c, queue, sdkworker.Options{
+		DisableWorkflowWorker: true, Identity: "intruder", MaxConcurrentActivityTaskPollers: 60, // outnumbers leaver's
+	})
+	w.RegisterActivityWithOptions(func(context.Context) error { return nil }, activity.RegisterOptions{Name: activityType})
+	if err := w.Start(); err != nil {
+		i.t.Fatal(err)
+	}
+	i.t.Cleanup(w.Stop)
+	stacktest.Eventually(i.t, 20*time.Second, "the intruder's poll", func() bool {
+		d, err := c.DescribeTaskQueue(i.t.Context(), queue, enums.TASK_QUEUE_TYPE_ACTIVITY)
+		return err == nil && slices.ContainsFunc(d.GetPollers(), func(p *taskqueue.PollerInfo) bool {
+			return p.GetIdentity() == "intruder"
+		})
+	})
+}
+
+// TestTemporal_TakesNoResultFromAnotherClient lets another client of the namespace complete an activity
+// that asks a connector, without a result.
+func TestTemporal_TakesNoResultFromAnotherClient(t *testing.T) {
+	i := installAPI(t)
+	i.intrude(connectors.TaskQueue("silent"), "Find")
+	i.app.Connectors["silent"] = registry.Entry{Connector: unwilling{}, Tenants: []string{"acme"}}
+	i.work()
+	ada := i.createUser("ada@example.com")
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome == "completed" {
+		t.Errorf("the cascade completed, although leaver never asked the connector: %+v", c)
+	}
+}
+
+// TestTemporal_StartsNoOtherTypeWithSealedInput starts a drill under a leaver's ID, with its input.
+func TestTemporal_StartsNoOtherTypeWithSealedInput(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	i.deactivate(ada)
+	c := i.closed(ada)
+	started, err := i.app.Temporal.GetWorkflowHistory(t.Context(), c.WorkflowID, "", false,
+		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
+	options := client.StartWorkflowOptions{ID: c.WorkflowID, TaskQueue: workflows.TaskQueue}
+	run, err := i.intruder().ExecuteWorkflow(t.Context(), options, "Drill", converter.NewRawValue(sealed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Get(t.Context(), nil); err == nil {
+		t.Error("a drill with a leaver's input completed")
+	}
+	if of := i.must("GET", "/v1/tenants/"+i.tenant.ID.String(), i.operator, ""); of["name"] != "acme" {
+		t.Errorf("the tenant's id names %v", of)
+	}
+	if status, _ := i.call("POST", "/v1/tenants", i.operator,
+		`{"name":"`+uuid.NewString()+`","profile":"default"}`); status != http.StatusBadRequest {
+		t.Errorf("a tenant named by a UUID answered %d, want 400", status)
+	}
+}
+
+// TestBlock_LeavesAccountOfRemainingHolder registers a remaining person for an account after the
+// cascade that ends it has begun.
+func TestBlock_LeavesAccountOfRemainingHolder(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	d := i.newCRM()
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	role, password := d.account()
+	item := i.holdAccount(ada, role, password, "")
+	i.deactivate(ada)
+	event := i.cascades(ada)[0].ID
+	i.sql(`update credentials set state = 'ending', event_id = $2 where id = $1`, item, event)
+	i.sql(`update lifecycle_events set started_at = now() where id = $1`, event)
+	i.holdAccount(bob, role, password, "")
+	a := i.app.Activities()
+	if _, err := i.activity(a).ExecuteActivity(a.Block, activities.BatchInput{
+		Cascade: activities.CascadeRef{Tenant: i.tenant.ID, Event: event, Principal: uuid.MustParse(ada), Sequence: 1},
+		Items:   []uuid.UUID{uuid.MustParse(item)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !d.logsIn(role, password) {
+		t.Error("the remaining holder is locked out of the account")
 	}
 }

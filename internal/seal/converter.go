@@ -43,8 +43,12 @@ func (w *workflowConverter) FromPayload(payload *commonpb.Payload, into any) err
 	return panicWhereUnknown(w.DataConverter.FromPayload(payload, into))
 }
 
-// FromPayloads implements converter.DataConverter.
+// FromPayloads implements converter.DataConverter. It returns [ErrNotSealed] if a value is missing:
+// another client of the namespace can complete an activity without a result.
 func (w *workflowConverter) FromPayloads(payloads *commonpb.Payloads, into ...any) error {
+	if len(payloads.GetPayloads()) < len(into) {
+		return ErrNotSealed
+	}
 	return panicWhereUnknown(w.DataConverter.FromPayloads(payloads, into...))
 }
 

@@ -133,7 +133,7 @@ var (
 		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, orphans suspend or manager, "+
 		"unknownAgents deny or allow, and subjectIssuers at most 20 URLs of at most 1024 bytes")
 	ErrInvalidName = fault.New(fault.Invalid, "a tenant name must be 1 to 63 characters of a-z, 0-9 and '-', "+
-		"starting with a letter or digit")
+		"starting with a letter or digit, and not a UUID")
 )
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
@@ -153,7 +153,7 @@ func (s *Store) OnChange(f func()) { s.changed = append(s.changed, f) }
 
 // Create adds a tenant. Errors: [ErrInvalidName], [ErrExists].
 func (s *Store) Create(ctx context.Context, name string, profile Profile) (Tenant, error) {
-	if !namePattern.MatchString(name) {
+	if _, err := uuid.Parse(name); err == nil || !namePattern.MatchString(name) {
 		return Tenant{}, ErrInvalidName
 	}
 	var t Tenant
