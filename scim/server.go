@@ -15,6 +15,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cache"
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/httpjson"
@@ -95,12 +96,13 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 		for _, rt := range schema.ResourceTypes(nil) {
 			h := resourceHandler{Server: s, name: rt.Name}
 			r.Get(rt.Endpoint, h.list)
-			r.Post(rt.Endpoint, h.create)
 			r.Post(rt.Endpoint+"/.search", h.search)
 			r.Get(rt.Endpoint+"/{id}", h.get)
-			r.Put(rt.Endpoint+"/{id}", h.replace)
-			r.Patch(rt.Endpoint+"/{id}", h.patch)
-			r.Delete(rt.Endpoint+"/{id}", h.delete)
+			changes := r.With(forChange)
+			changes.Post(rt.Endpoint, h.create)
+			changes.Put(rt.Endpoint+"/{id}", h.replace)
+			changes.Patch(rt.Endpoint+"/{id}", h.patch)
+			changes.Delete(rt.Endpoint+"/{id}", h.delete)
 		}
 		all := resourceHandler{Server: s}
 		r.Get("/", all.list)
@@ -122,6 +124,13 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 		r.Get("/Schemas/{urn}", s.schema)
 	})
 	return r
+}
+
+// forChange lets a request use the connections for changes of principals.
+func forChange(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(database.ForChange(r.Context())))
+	})
 }
 
 // cleanPath routes a path without the slashes that identity providers append or double.

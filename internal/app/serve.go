@@ -71,9 +71,10 @@ func (a *App) Handler() http.Handler {
 		Auth: server.Auth, Directory: server.Directory, Lifecycle: server.Lifecycle, PublicURL: server.PublicURL,
 		Log: server.Log,
 	}
-	r.Post(receiver.RevocationPath, ending.RevokeGlobally)
-	r.Post(receiver.TenantRevocationPath, ending.RevokeGlobally)
-	r.Post(receiver.EventsPath, ending.ReceiveEvent)
+	changes := r.With(forChange)
+	changes.Post(receiver.RevocationPath, ending.RevokeGlobally)
+	changes.Post(receiver.TenantRevocationPath, ending.RevokeGlobally)
+	changes.Post(receiver.EventsPath, ending.ReceiveEvent)
 	transmitter := &ssf.Server{
 		Store: server.Signals, Auth: server.Auth, PrivateReceivers: a.Config.Signals.PrivateReceivers,
 		PublicURL: server.PublicURL, Log: server.Log,
@@ -227,5 +228,12 @@ func (a *App) Codec() http.Handler {
 			}
 		}
 		http.Error(w, "the origin is not allowed; add it to codec.allowed_origins", http.StatusForbidden)
+	})
+}
+
+// forChange lets a request use the connections for changes of principals.
+func forChange(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(database.ForChange(r.Context())))
 	})
 }

@@ -20,23 +20,34 @@ const (
 	slowStatementTimeout = "2s"
 )
 
-// quotas limits how a pool's connections are used. A tenant may use two thirds of them at a
-// time. Searches, imports and reports together may use half, and each tenant a third of that
-// half. The rest is available to decisions, authentication and lifecycle changes.
+// quotas limits how a pool's connections are used. A quarter of them is for changes of principals and
+// for authentication alone. A tenant may use two thirds of all for its changes, and two thirds for
+// everything else, at a time. Searches, imports and reports together may use half, and each tenant a
+// third of that half.
 type quotas struct {
-	tenants quota // any use
+	changes quota // changes of principals
+	tenants quota // any other use
+	others  *semaphore.Weighted
 	slow    quota // searches, imports and reports
 	allSlow *semaphore.Weighted
 }
 
 func newQuotas(conns int32) *quotas {
-	slow := max(1, conns/2)
+	slow, each := max(1, conns/2), int64(max(1, conns*2/3))
 	return &quotas{
-		tenants: quota{each: int64(max(1, conns*2/3))},
+		changes: quota{each: each},
+		tenants: quota{each: each},
+		others:  semaphore.NewWeighted(int64(max(1, conns-max(1, conns/4)))),
 		slow:    quota{each: int64(max(1, slow/3))},
 		allSlow: semaphore.NewWeighted(int64(slow)),
 	}
 }
+
+type changeKey struct{}
+
+// ForChange returns a context whose statements use the connections for changes of principals: no load
+// of decisions, searches or registrations delays them.
+func ForChange(ctx context.Context) context.Context { return context.WithValue(ctx, changeKey{}, true) }
 
 // quota limits each tenant to a number of places.
 type quota struct {
@@ -103,11 +114,9 @@ func isSlow(ctx context.Context) bool { return ctx.Value(slowKey{}) != nil }
 func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn, release func(), err error) {
 	wait, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
-	place := func() {}
-	if tenant != uuid.Nil {
-		if place, err = db.quotas.tenants.take(wait, tenant); err != nil {
-			return nil, nil, waited(ctx, fmt.Errorf("the tenant has reached its limit of connections: %w", err))
-		}
+	place, err := db.place(wait, tenant)
+	if err != nil {
+		return nil, nil, waited(ctx, fmt.Errorf("the tenant has reached its limit of connections: %w", err))
 	}
 	conn, err = db.pool.Acquire(wait)
 	if err != nil {
@@ -115,6 +124,25 @@ func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn
 		return nil, nil, waited(ctx, classify(err))
 	}
 	return conn, func() { conn.Release(); place() }, nil
+}
+
+// place takes a place for a connection. It returns the error of ctx if that ends first.
+func (db *DB) place(ctx context.Context, tenant uuid.UUID) (release func(), err error) {
+	switch {
+	case tenant == uuid.Nil:
+		return func() {}, nil
+	case ctx.Value(changeKey{}) != nil:
+		return db.quotas.changes.take(ctx, tenant)
+	}
+	mine, err := db.quotas.tenants.take(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.quotas.others.Acquire(ctx, 1); err != nil {
+		mine()
+		return nil, err
+	}
+	return func() { db.quotas.others.Release(1); mine() }, nil
 }
 
 // waited adds [ErrUnavailable] to the error of a wait for a connection, unless the caller's

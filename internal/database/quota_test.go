@@ -46,6 +46,44 @@ func TestQuota_LeavesConnectionsForOtherTenants(t *testing.T) {
 	}
 }
 
+// TestQuota_LeavesConnectionsForChanges uses up everything that decisions and registrations of three
+// tenants may use.
+func TestQuota_LeavesConnectionsForChanges(t *testing.T) {
+	db, _ := stacktest.Open(t)
+	tenants := []uuid.UUID{uuid.New(), uuid.New(), uuid.New()}
+	release, held := make(chan struct{}), make(chan struct{}, 300)
+	for range 100 {
+		for _, of := range tenants {
+			go func() {
+				_ = db.InTenant(context.Background(), of, func(pgx.Tx) error {
+					held <- struct{}{}
+					<-release
+					return nil
+				})
+			}()
+		}
+	}
+	defer close(release)
+	for range 9 { // three quarters of 12
+		<-held
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	for _, of := range tenants {
+		tx, err := db.Begin(ctx, of)
+		if err != nil {
+			t.Fatalf("change of a tenant whose places are taken: %v", err)
+		}
+		tx.Rollback(ctx)
+	}
+	if _, err := database.Row(database.ForChange(ctx), db, tenants[0], pgx.RowTo[int], `select 1`); err != nil {
+		t.Errorf("read for a change: %v", err)
+	}
+	if err := db.InNoTenant(ctx, func(pgx.Tx) error { return nil }); err != nil {
+		t.Errorf("authentication: %v", err)
+	}
+}
+
 func TestSlow_BoundsPlacesAndStatements(t *testing.T) {
 	db, _ := stacktest.Open(t)
 	of, other := uuid.New(), uuid.New()

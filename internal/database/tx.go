@@ -125,7 +125,8 @@ func Together(ctx context.Context, db *DB, tenant uuid.UUID, statements ...State
 }
 
 // Tx is a transaction of one tenant whose begin and commit share the round trips of its
-// first and last statements. It must end by Commit or Rollback.
+// first and last statements. It must end by Commit or Rollback. It uses the connections for changes
+// of principals (see [ForChange]).
 type Tx struct {
 	conn    *pgxpool.Conn
 	release func()
@@ -134,7 +135,7 @@ type Tx struct {
 // Begin begins a transaction with its first statements. If it returns an error, there is no
 // transaction. Error: [ErrUnavailable], also if another transaction keeps a row locked.
 func (db *DB) Begin(ctx context.Context, tenant uuid.UUID, first ...Statement) (*Tx, error) {
-	conn, release, err := db.acquire(ctx, tenant)
+	conn, release, err := db.acquire(ForChange(ctx), tenant)
 	if err != nil {
 		return nil, err
 	}

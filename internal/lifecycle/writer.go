@@ -60,7 +60,7 @@ func (w *Writer) create(ctx context.Context, tenant uuid.UUID, r *directory.Reso
 		tx := In(nil, tenant, by)
 		c, err := tx.newResource(r, edgeChange{})
 		if err == nil { // one round trip
-			err = database.Together(ctx, w.db, tenant, tx.take()...)
+			err = database.Together(database.ForChange(ctx), w.db, tenant, tx.take()...)
 		}
 		return w.done(ctx, tx, c, nil, nil, err)
 	}
