@@ -15,8 +15,8 @@ import (
 
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cache"
-	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"

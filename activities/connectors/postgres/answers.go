@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -42,6 +43,19 @@ func classify(what string, err error) error {
 func isRefusedLogin(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && (pgErr.Code == "28P01" || pgErr.Code == "28000")
+}
+
+// isRefusedAfterPassword reports whether a login failed although the password is right: too many
+// connections of the role or to the database, or a library that the role's settings name. The account
+// can cause each. The routines are PostgreSQL's, in postinit.c and miscinit.c: before the password is
+// checked, too many connections are refused by others.
+func isRefusedAfterPassword(err error) bool {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return false
+	}
+	return pgErr.Code == "58P01" || (pgErr.Code == "53300" &&
+		slices.Contains([]string{"InitializeSessionUserId", "CheckMyDatabase", "InitPostgres"}, pgErr.Routine))
 }
 
 // isUndefined reports whether the role does not exist.

@@ -229,3 +229,54 @@ func TestPossesses_NeedsThePassword(t *testing.T) {
 		}
 	}
 }
+
+// TestRotation_IsNotBlockedByItsAccount rotates accounts whose settings or sessions make a step of the
+// rotation fail, by a connector that is no superuser.
+func TestRotation_IsNotBlockedByItsAccount(t *testing.T) {
+	for name, block := range map[string]func(t *testing.T, d *downstream, target connectors.Target){
+		"a setting of an extension": func(t *testing.T, d *downstream, target connectors.Target) {
+			d.as(t, target.Reference, target.Secret.Reveal(),
+				"do $$ begin end $$", "alter role current_user set plpgsql.check_asserts = off")
+		},
+		"a library that does not exist": func(t *testing.T, d *downstream, target connectors.Target) {
+			d.as(t, target.Reference, target.Secret.Reveal(),
+				"alter role current_user set local_preload_libraries = 'nothing'")
+		},
+		"the role's connection limit": func(t *testing.T, d *downstream, target connectors.Target) {
+			d.exec(t, "alter role "+target.Reference+" connection limit 1")
+			session, err := pgx.Connect(t.Context(), d.url(target.Reference, target.Secret.Reveal()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = session.Close(context.Background()) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDownstream(t)
+			admin, password := d.role(t, "createrole")
+			target := d.issue(t)
+			d.exec(t, "grant "+target.Reference+" to "+admin+" with admin option")
+			d.exec(t, "grant pg_signal_backend to "+admin)
+			block(t, d, target)
+			c := d.connector(t, d.url(admin, password))
+			if v, detail, err := c.Possesses(t.Context(), target); v != connectors.Alive || err != nil {
+				t.Errorf("possession is %s (%s), %v; want alive", v, detail, err)
+			}
+			target.NewSecret, target.Rotation = "new-secret", uuid.New()
+			target.NewReference = c.Successor(target)
+			d.dropLater(t, target.NewReference)
+			if _, err := c.Renew(t.Context(), target); err != nil {
+				t.Fatal(err)
+			}
+			if !d.logsIn(target.NewReference, "new-secret") {
+				t.Error("the successor does not log in")
+			}
+			if _, err := c.Retire(t.Context(), target); err != nil {
+				t.Fatal(err)
+			}
+			if v, detail, err := c.Probe(t.Context(), target); v != connectors.Dead || err != nil {
+				t.Errorf("after the rotation the account is %s (%s), %v; want dead", v, detail, err)
+			}
+		})
+	}
+}

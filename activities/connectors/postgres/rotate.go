@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
@@ -67,17 +69,23 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 		}
 		return connectors.Answer{Outcome: connectors.Done, Detail: "password replaced"}, nil
 	}
-	if err := createSuccessor(ctx, conn, t, verifier); err != nil {
+	skipped, err := createSuccessor(ctx, conn, t, verifier)
+	if err != nil {
 		return connectors.Answer{}, classify("create the successor role", err)
 	}
-	return connectors.Answer{Outcome: connectors.Done, Detail: "created the role " + t.NewReference}, nil
+	detail := "created the role " + t.NewReference
+	if skipped > 0 {
+		detail += fmt.Sprintf(" without %d settings of the account, which the connector's role may not set", skipped)
+	}
+	return connectors.Answer{Outcome: connectors.Done, Detail: detail}, nil
 }
 
 // createSuccessor creates a login role that acts as the account's role, with its settings.
-// If an earlier attempt has created the role, it sets its password again.
-func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, verifier string) error {
+// If an earlier attempt has created the role, it sets its password again. It returns the number of
+// settings that it could not copy.
+func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, verifier string) (skipped int, err error) {
 	role, actsAs := pgx.Identifier{t.NewReference}.Sanitize(), pgx.Identifier{t.Account}.Sanitize()
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		var exists bool
 		var until *string // a rotation does not extend the account's expiry
 		if err := tx.QueryRow(ctx, `
@@ -97,38 +105,49 @@ func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, v
 		if _, err := tx.Exec(ctx, statement+" password '"+verifier+"'"+limit); err != nil {
 			return err
 		}
-		if err := copySettings(ctx, tx, t.Reference, role); err != nil {
+		var err error
+		if skipped, err = copySettings(ctx, tx, t.Reference, role); err != nil {
 			return err
 		}
 		// Objects that it creates belong to the account's role, so that later successors own them.
-		_, err := tx.Exec(ctx, "alter role "+role+" set role "+actsAs)
+		_, err = tx.Exec(ctx, "alter role "+role+" set role "+actsAs)
 		return err
 	})
+	return skipped, err
 }
 
-// copySettings copies the settings of a role to another, except `role`, timeouts and
-// transaction modes, which a holder could use to lock itself out. It writes them as
-// literals: no setting of the account is applied to the connector's session.
-func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) error {
+// copySettings copies the settings of a role to another, except `role`, timeouts, transaction
+// modes and libraries to load, which a holder could use to lock itself out. It writes them as
+// literals: no setting of the account is applied to the connector's session. It skips settings that
+// the connector's role may not set: the account could otherwise prevent its rotation.
+func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) (skipped int, err error) {
 	rows, err := tx.Query(ctx, `
 		select pg_catalog.split_part(c, '=', 1), pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1)
 		  from pg_catalog.pg_roles r
 		  join pg_catalog.pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0, pg_catalog.unnest(s.setconfig) c
-		 where r.rolname = $1 and pg_catalog.split_part(c, '=', 1) !~ '^(role|session_.*|.*timeout|.*transaction.*)$'`, from)
+		 where r.rolname = $1 and pg_catalog.split_part(c, '=', 1) !~ '^(role|session_.*|.*timeout|.*transaction.*|.*preload_libraries)$'`, from)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	settings, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Name, Value string }])
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, s := range settings {
 		name := pgx.Identifier(strings.Split(s.Name, ".")).Sanitize()
-		if _, err := tx.Exec(ctx, "alter role "+quoted+" set "+name+" to "+settingValue(s.Name, s.Value)); err != nil {
+		err := pgx.BeginFunc(ctx, tx, func(savepoint pgx.Tx) error {
+			_, err := savepoint.Exec(ctx, "alter role "+quoted+" set "+name+" to "+settingValue(s.Name, s.Value))
 			return err
+		})
+		var refused *pgconn.PgError
+		switch {
+		case errors.As(err, &refused) && refused.Severity != "FATAL":
+			skipped++
+		case err != nil:
+			return skipped, err
 		}
 	}
-	return nil
+	return skipped, nil
 }
 
 // listSettings are the settings whose stored value is a list of quoted names (GUC_LIST_QUOTE

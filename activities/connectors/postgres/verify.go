@@ -82,8 +82,11 @@ func (c *Connector) loginRefused(ctx context.Context, t connectors.Target) (bool
 		_ = conn.Close(ctx)
 		return false, nil
 	}
-	if isRefusedLogin(err) {
+	switch {
+	case isRefusedLogin(err):
 		return true, nil
+	case isRefusedAfterPassword(err):
+		return false, nil
 	}
 	return false, classify("try the password", err)
 }
