@@ -28,6 +28,8 @@ var (
 	ErrOtherKind = errors.New("no event has this ID and the kind of this workflow")
 	// ErrCancelled is returned to a run of a cancelled cascade without a recorded re-run request.
 	ErrCancelled = errors.New("the cascade was cancelled: run `leaver cascade rerun`")
+	// ErrCompleted is returned to a further run of a completed event.
+	ErrCompleted = errors.New("the event has completed: there is nothing to run again")
 )
 
 // RefusedError is returned when a running cascade rejects a request.
@@ -302,18 +304,20 @@ func (c *Store) reopen(ctx context.Context, tenant, id uuid.UUID, actor, reason,
 // records that as an act of the actor temporal.
 //
 // A cancelled cascade runs again only after a recorded re-run request: a start that was in
-// progress during the cancellation is rejected. Errors: [ErrOtherKind], [ErrCancelled].
+// progress during the cancellation is rejected. A completed event does not run again.
+// Errors: [ErrOtherKind], [ErrCancelled], [ErrCompleted].
 func (c *Store) Running(ctx context.Context, tenant, event uuid.UUID, kind lifecycle.Kind, runID string) error {
-	var known, cancelled bool
+	var known, cancelled, completed bool
 	err := database.Together(ctx, c.db, tenant, database.Statement{
-		Collect: database.Fields(&known, &cancelled),
+		Collect: database.Fields(&known, &cancelled, &completed),
 		Args:    []any{tenant, event, runID, kind}, SQL: `
 		with this as materialized (
 		  select e.closed_at, e.run_id, e.outcome is not distinct from 'cancelled' and not exists (
 		           select 1 from acts a where a.tenant_id = $1 and a.event_id = $2 and a.verb = 'rerun'
-		             and a.at >= e.closed_at) cancelled
+		             and a.at >= e.closed_at) cancelled,
+		         e.outcome is not distinct from 'completed' and e.run_id is distinct from $3 completed
 		    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = $4 for update of e),
-		before as materialized (select closed_at from this where run_id is distinct from $3 and not cancelled),
+		before as materialized (select closed_at from this where run_id is distinct from $3 and not cancelled and not completed),
 		elsewhere as (
 		  insert into acts (tenant_id, event_id, actor, verb, reason)
 		  select $1, $2, 'temporal', 'rerun', 'started in Temporal' from before b
@@ -327,13 +331,16 @@ func (c *Store) Running(ctx context.Context, tenant, event uuid.UUID, kind lifec
 		begun as ( -- the start of this run is stored already
 		  update lifecycle_events e set begun_at = now() from this
 		   where e.tenant_id = $1 and e.id = $2 and e.run_id = $3 and e.begun_at is null and not this.cancelled)
-		select exists (select 1 from this), coalesce((select cancelled from this), false)`,
+		select exists (select 1 from this), coalesce((select cancelled from this), false),
+		       coalesce((select completed from this), false)`,
 	})
 	switch {
 	case err == nil && !known:
 		err = ErrOtherKind
 	case err == nil && cancelled:
 		err = ErrCancelled
+	case err == nil && completed:
+		err = ErrCompleted
 	}
 	if err != nil {
 		return fmt.Errorf("store run %s of event %s: %w", runID, event, err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/mapping"
 )
 
 // leaverPending reports whether a cascade that will end the item has not closed yet. It does
@@ -31,8 +32,27 @@ func leaverPending(ctx context.Context, tx pgx.Tx, tenant, item uuid.UUID) (bool
 	return pending, err
 }
 
-// Release marks an item as given up by its holder. An item that a cascade is ending, or that
-// a restricted principal holds, cannot be released. Releasing twice is not an error.
+// entitlementLost reports whether an item was granted under an entitlement that its principal does
+// not have, or may not have after a change that is not evaluated yet: a mover's cascade ends it. The
+// lock makes an evaluation wait.
+func entitlementLost(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID, entitlement string) (bool, error) {
+	if !mapping.IsEntitlement(entitlement) {
+		return false, nil
+	}
+	if _, err := tx.Exec(ctx, `select 1 from evaluations where tenant_id = $1 and principal_id = $2 for share`,
+		tenant, principal); err != nil {
+		return false, err
+	}
+	var lost bool
+	err := tx.QueryRow(ctx, `
+		select exists (select 1 from mappings where tenant_id = $1) and (entitlements_stale($1, $2) or not exists (
+		  select 1 from entitlements where tenant_id = $1 and principal_id = $2 and name = $3))`,
+		tenant, principal, entitlement).Scan(&lost)
+	return lost, err
+}
+
+// Release marks an item as given up by its holder. An item that a cascade is ending or will
+// end, or that a restricted principal holds, cannot be released. Releasing twice is not an error.
 // Errors: [ErrNotFound], [ErrEnding].
 func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []connectors.Kind) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -41,9 +61,10 @@ func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []conne
 		}
 		var principal uuid.UUID
 		var agent *uuid.UUID
-		err := tx.QueryRow(ctx, `select principal_id, agent_id from credentials where tenant_id = $1 and id = $2
-			and kind = any ($3)`,
-			tenant, id, kinds).Scan(&principal, &agent)
+		var entitlement string
+		err := tx.QueryRow(ctx, `select principal_id, agent_id, entitlement from credentials where tenant_id = $1
+			and id = $2 and kind = any ($3)`,
+			tenant, id, kinds).Scan(&principal, &agent, &entitlement)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrNotFound
 		}
@@ -61,6 +82,11 @@ func (s *Store) Release(ctx context.Context, tenant, id uuid.UUID, kinds []conne
 			return ErrEnding
 		} else if err != nil {
 			return err
+		}
+		if lost, err := entitlementLost(ctx, tx, tenant, principal, entitlement); err != nil {
+			return err
+		} else if lost {
+			return ErrEnding
 		}
 		var state State
 		if err := tx.QueryRow(ctx, `select state from credentials where tenant_id = $1 and id = $2 for update`,

@@ -23,6 +23,7 @@ import (
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/app"
+	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
@@ -341,5 +342,49 @@ func TestBlock_LeavesAccountOfRemainingHolder(t *testing.T) {
 	}
 	if !d.logsIn(role, password) {
 		t.Error("the remaining holder is locked out of the account")
+	}
+}
+
+// TestTemporal_RunsNoCompletedCascadeAgain runs a completed cascade again in Temporal, after its user has
+// returned.
+func TestTemporal_RunsNoCompletedCascadeAgain(t *testing.T) {
+	p, r := newPlatform(t), newReceiver(t)
+	i := install(t, withConnectors(p.connector()), withPrivateReceivers)
+	i.relaysSignals()
+	i.stream(r, i.token(i.tenant.ID, auth.ClassReceiver))
+	ada := i.createUser("ada@example.com")
+	i.hold(p, ada, "", "key")
+	i.deactivate(ada)
+	c := i.closed(ada)
+	revoked := func() (n int) {
+		for _, e := range r.events(ada) {
+			if e == "session-revoked" {
+				n++
+			}
+		}
+		return n
+	}
+	stacktest.Eventually(t, 20*time.Second, "the event of the cascade", func() bool { return revoked() == 1 })
+	i.patch("/Users/"+ada, `{"op":"replace","path":"active","value":true}`)
+	started, err := i.app.Temporal.GetWorkflowHistory(t.Context(), c.WorkflowID, "", false,
+		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
+	options := client.StartWorkflowOptions{ID: c.WorkflowID, TaskQueue: workflows.TaskQueue}
+	run, err := i.intruder().ExecuteWorkflow(t.Context(), options, "Leaver", converter.NewRawValue(sealed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Get(t.Context(), nil); err == nil {
+		t.Error("a completed cascade ran again")
+	}
+	i.patch("/Users/"+ada, `{"op":"replace","path":"title","value":"back"}`)
+	stacktest.Eventually(t, 20*time.Second, "a later event", func() bool {
+		return slices.Contains(r.events(ada), "urn:ietf:params:scim:event:prov:patch:notice")
+	})
+	if n := revoked(); n != 1 {
+		t.Errorf("session-revoked was sent %d times, want once", n)
 	}
 }

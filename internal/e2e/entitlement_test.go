@@ -367,3 +367,23 @@ func TestSchema_DeleteRefusedWhileRulesUseIt(t *testing.T) {
 		t.Errorf("deleting a schema that no rule uses answered %d, want 204", status)
 	}
 }
+
+// TestRelease_RefusedWhileTheEntitlementIsLost releases a credential after the change that takes its
+// entitlement, before that change is evaluated.
+func TestRelease_RefusedWhileTheEntitlementIsLost(t *testing.T) {
+	p := newPlatform(t)
+	i := installAPI(t, withConnectors(p.connector()))
+	i.apply(engineering)
+	ada := i.createUser("ada@example.com")
+	group := i.createGroup("engineering-prod", ada)
+	key := i.mustGrant(p, ada, "deploy-key", "scope:deploy")
+	i.quit(group, ada)
+	if status, _ := i.call("DELETE", "/v1/credentials/"+key, i.platform, ""); status != http.StatusConflict {
+		t.Errorf("the release answered %d, want 409", status)
+	}
+	i.work()
+	i.becomesState(key, "verified")
+	if p.isAlive("deploy-key") {
+		t.Error("the key works after its entitlement was lost")
+	}
+}
