@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
@@ -29,6 +30,10 @@ const (
 	// pushFailures is the number of principals with a failed token at which a receiver
 	// counts as down. One token that it cannot process does not delay other principals'.
 	pushFailures = 3
+	// pushTime is how long one attempt sends tokens, before another stream gets its place.
+	pushTime = 30 * time.Second
+	// pushDelay is the delay of a stream while others of its tenant are pushed.
+	pushDelay = 2 * time.Second
 )
 
 // Push sends a stream's tokens to its receiver, in order for each principal. It returns a
@@ -38,6 +43,12 @@ func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
 	// Several consecutive timeouts take longer than the heartbeat timeout.
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	var pushed Pushed
+	end, ok := a.Pusher.Begin(in.Tenant)
+	if !ok {
+		return pushed, retryable("other streams of the tenant are being pushed", ErrorDownstream, pushDelay)
+	}
+	defer end()
+	began := time.Now()
 	stream, err := a.Signals.Open(ctx, in.Tenant, in.Stream)
 	if errors.Is(err, ssf.ErrStreamNotFound) {
 		return pushed, nil
@@ -54,6 +65,10 @@ func (a *Activities) Push(ctx context.Context, in PushInput) (Pushed, error) {
 	for _, token := range tokens {
 		if behind[token.About] {
 			continue
+		}
+		if time.Since(began) > pushTime {
+			more = true
+			break
 		}
 		goesOn, err := a.pushOne(ctx, in, stream, token, &pushed)
 		var unreachable *ssf.UnreachableError

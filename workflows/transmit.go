@@ -29,7 +29,8 @@ func Transmit(ctx workflow.Context, in activities.PushInput) error {
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: transmitInterval,
 		},
-		Summary: fmt.Sprintf("push to stream %s", in.Stream),
+		Summary:  fmt.Sprintf("push to stream %s", in.Stream),
+		Priority: temporal.Priority{FairnessKey: in.Tenant.String()},
 	})
 	for range transmitRounds {
 		var pushed activities.Pushed

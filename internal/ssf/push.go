@@ -12,10 +12,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"code.dny.dev/ssrf"
+	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 )
@@ -27,7 +29,33 @@ const (
 
 // Pusher pushes tokens to receivers. Receivers choose their endpoints, so it follows no redirects and,
 // unless permitted, does not connect to private addresses. It checks addresses after name resolution.
-type Pusher struct{ client *http.Client }
+type Pusher struct {
+	client *http.Client
+
+	mu      sync.Mutex
+	pushing map[uuid.UUID]int // streams that are pushed now, by tenant
+}
+
+// maxPushing bounds how many streams of one tenant a process pushes at a time: its slow receivers do
+// not delay the events of other tenants.
+const maxPushing = 4
+
+// Begin reserves a push for a stream of a tenant. It returns false if too many are in progress.
+func (p *Pusher) Begin(tenant uuid.UUID) (end func(), ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pushing[tenant] >= maxPushing {
+		return nil, false
+	}
+	p.pushing[tenant]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.pushing[tenant]--; p.pushing[tenant] == 0 {
+			delete(p.pushing, tenant)
+		}
+	}, true
+}
 
 // NewPusher returns a pusher. If private is true, it permits receivers at private addresses and
 // without TLS.
@@ -38,7 +66,7 @@ func NewPusher(private bool) *Pusher {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext, transport.Proxy = dialer.DialContext, nil
-	return &Pusher{client: &http.Client{
+	return &Pusher{pushing: make(map[uuid.UUID]int), client: &http.Client{
 		Timeout: pushTimeout, Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}

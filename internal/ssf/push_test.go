@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
 func TestPusher_RefusesAddressesOutsideOfThePublicInternet(t *testing.T) {
@@ -46,5 +48,28 @@ func TestPusher_NamesAPrivateAddress(t *testing.T) {
 	}
 	if _, err := NewPusher(true).Push(t.Context(), receiver.URL, "", "set"); err != nil {
 		t.Errorf("a pusher that may reach private addresses: %v", err)
+	}
+}
+
+func TestPusher_LeavesPlacesForOtherTenants(t *testing.T) {
+	p := NewPusher(true)
+	busy, other := uuid.New(), uuid.New()
+	var ends []func()
+	for range maxPushing {
+		end, ok := p.Begin(busy)
+		if !ok {
+			t.Fatal("a push within the limit was refused")
+		}
+		ends = append(ends, end)
+	}
+	if _, ok := p.Begin(busy); ok {
+		t.Error("a push above the limit was permitted")
+	}
+	if _, ok := p.Begin(other); !ok {
+		t.Error("a push of another tenant was refused")
+	}
+	ends[0]()
+	if _, ok := p.Begin(busy); !ok {
+		t.Error("a push was refused after another had ended")
 	}
 }
