@@ -76,7 +76,8 @@ func (r CascadeRef) kind() lifecycle.Kind {
 // refusedRun returns a non-retryable error if err says that the workflow run does not
 // belong to its event, and otherwise err.
 func refusedRun(err error) error {
-	if errors.Is(err, cascade.ErrOtherKind) || errors.Is(err, cascade.ErrCancelled) || errors.Is(err, cascade.ErrCompleted) ||
+	if errors.Is(err, cascade.ErrOtherKind) || errors.Is(err, cascade.ErrCancelled) ||
+		errors.Is(err, cascade.ErrCompleted) ||
 		errors.Is(err, cascade.ErrNotFound) {
 		return temporal.NewApplicationErrorWithOptions(err.Error(), ErrorForeign, temporal.ApplicationErrorOptions{
 			NonRetryable: true, Cause: err,

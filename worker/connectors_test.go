@@ -1,8 +1,10 @@
 package worker_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -28,8 +30,35 @@ func TestConnectors_AcceptsTheExampleConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer registry.Close()
-	if len(registry) != 6 {
-		t.Errorf("%d connectors, want 6", len(registry))
+	if len(registry) != len(cfg.Connectors) || len(registry) == 0 {
+		t.Errorf("%d connectors of %d in the example", len(registry), len(cfg.Connectors))
+	}
+}
+
+// TestConnectors_AreDocumented checks that each type that leaver.yaml may name has a block in the example
+// and a row in the documents.
+func TestConnectors_AreDocumented(t *testing.T) {
+	source, err := os.ReadFile("connectors.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := regexp.MustCompile(`case "(\w+)":`).FindAllStringSubmatch(string(source), -1)
+	if len(types) < 5 {
+		t.Fatalf("found the types %v only", types)
+	}
+	for path, row := range map[string]string{
+		"../deploy/leaver.example.yaml": "type: %s", "../docs/CONNECTORS.md": "| `%s`", "../docs/THREAT-MODEL.md": "| `%s`",
+		"../README.md": "`%s`",
+	} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range types {
+			if want := fmt.Sprintf(row, name[1]); !strings.Contains(string(text), want) {
+				t.Errorf("%s has no %q", path, want)
+			}
+		}
 	}
 }
 

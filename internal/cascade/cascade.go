@@ -317,7 +317,8 @@ func (c *Store) Running(ctx context.Context, tenant, event uuid.UUID, kind lifec
 		             and a.at >= e.closed_at) cancelled,
 		         e.outcome is not distinct from 'completed' and e.run_id is distinct from $3 completed
 		    from lifecycle_events e where e.tenant_id = $1 and e.id = $2 and e.kind = $4 for update of e),
-		before as materialized (select closed_at from this where run_id is distinct from $3 and not cancelled and not completed),
+		before as materialized (
+		  select closed_at from this where run_id is distinct from $3 and not cancelled and not completed),
 		elsewhere as (
 		  insert into acts (tenant_id, event_id, actor, verb, reason)
 		  select $1, $2, 'temporal', 'rerun', 'started in Temporal' from before b

@@ -39,8 +39,8 @@ func (e *ended) fields() []any {
 	}
 }
 
-// signals returns session-revoked for a leaver that completed and whose principal has not returned, and the response to an
-// asynchronous request (RFC 9967 section 2.5).
+// signals returns session-revoked for a leaver that completed and whose principal has not returned,
+// and the response to an asynchronous request (RFC 9967 section 2.5).
 func (e *ended) signals() []ssf.Signal {
 	if !e.notifies {
 		return nil

@@ -98,6 +98,17 @@ func Run(t *testing.T, s Suite) {
 			t.Errorf("proof: %s (%s), %v; want dead", vitality, detail, err)
 		}
 	})
+	t.Run("an attempt that has lost its lease changes nothing", func(t *testing.T) {
+		target := s.Issue(t)
+		lost := connectors.Retryable("another attempt has taken over")
+		target.Fence = func(context.Context) error { return lost }
+		if _, err := end(t.Context(), s.Connector, target); !errors.Is(err, lost) {
+			t.Errorf("end: %v; want the error of CheckFence", err)
+		}
+		if !s.Works(t, target) {
+			t.Error("the target was ended without the lease")
+		}
+	})
 	t.Run("an unreachable downstream is retryable", func(t *testing.T) {
 		target := s.Issue(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

@@ -6,10 +6,12 @@
 package oauth2
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 )
@@ -63,6 +65,16 @@ func New(c Config) (*Connector, error) {
 		return nil, fmt.Errorf("client_secret: %w", err)
 	}
 	return &Connector{config: c, secret: secret, client: connectors.NewHTTPClient()}, nil
+}
+
+// Downstream implements connectors.Located: the host of the server, whose users and clients are the
+// same for every path.
+func (c *Connector) Downstream() string {
+	u, err := url.Parse(cmp.Or(c.config.AdminURL, c.config.RevocationURL))
+	if err != nil { // New has parsed it
+		return ""
+	}
+	return strings.ToLower(u.Host)
 }
 
 // Accepts implements connectors.Connector. A token is revoked by its value, and a grant by

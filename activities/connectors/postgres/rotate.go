@@ -83,7 +83,9 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 // createSuccessor creates a login role that acts as the account's role, with its settings.
 // If an earlier attempt has created the role, it sets its password again. It returns the number of
 // settings that it could not copy.
-func createSuccessor(ctx context.Context, conn *pgx.Conn, t connectors.Target, verifier string) (skipped int, err error) {
+func createSuccessor(
+	ctx context.Context, conn *pgx.Conn, t connectors.Target, verifier string,
+) (skipped int, err error) {
 	role, actsAs := pgx.Identifier{t.NewReference}.Sanitize(), pgx.Identifier{t.Account}.Sanitize()
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		var exists bool
@@ -125,7 +127,8 @@ func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) (skipped 
 		select pg_catalog.split_part(c, '=', 1), pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1)
 		  from pg_catalog.pg_roles r
 		  join pg_catalog.pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0, pg_catalog.unnest(s.setconfig) c
-		 where r.rolname = $1 and pg_catalog.split_part(c, '=', 1) !~ '^(role|session_.*|.*timeout|.*transaction.*|.*preload_libraries)$'`, from)
+		 where r.rolname = $1 and pg_catalog.split_part(c, '=', 1)
+		       !~ '^(role|session_.*|.*timeout|.*transaction.*|.*preload_libraries)$'`, from)
 	if err != nil {
 		return 0, err
 	}

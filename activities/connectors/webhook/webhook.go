@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,6 +53,15 @@ func New(c Config) (*Connector, error) {
 		return nil, errors.New("secret must be base64 with the prefix whsec_") // the library's error quotes it
 	}
 	return &Connector{config: c, signer: signer, client: connectors.NewHTTPClient()}, nil
+}
+
+// Downstream implements connectors.Located. One host may serve several platforms, at several paths.
+func (c *Connector) Downstream() string {
+	u, err := url.Parse(c.config.URL)
+	if err != nil { // New has parsed it
+		return ""
+	}
+	return strings.ToLower(u.Host) + strings.TrimSuffix(u.Path, "/")
 }
 
 // Accepts implements connectors.Connector. A platform may own every kind of item, and its
