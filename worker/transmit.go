@@ -16,22 +16,34 @@ import (
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// Transmit starts the workflow that pushes a stream's tokens, unless it is running already. Another
-// client's run under its ID is replaced.
+// Transmit starts the workflow that pushes a stream's tokens, or tells a running one that there are
+// more. Another client's run under its ID is replaced.
 func (s *Starter) Transmit(ctx context.Context, p ssf.Pushing) error {
 	id := fmt.Sprintf("%s/%s/%s", transmitKind, p.Tenant, p.Stream)
-	err := s.transmit(ctx, id, p, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL)
-	var started *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &started) {
-		var own bool
-		if own, err = s.transmits(ctx, id, started.RunId, p.Stream); err == nil && !own {
-			err = s.transmit(ctx, id, p, enums.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING)
-		}
+	err := s.transmitOnce(ctx, id, p)
+	if isNotFound(err) { // the run has closed in the meantime
+		err = s.transmitOnce(ctx, id, p)
 	}
 	if err != nil {
 		return fmt.Errorf("start the push workflow of stream %s: %w", p.Stream, err)
 	}
 	return nil
+}
+
+func (s *Starter) transmitOnce(ctx context.Context, id string, p ssf.Pushing) error {
+	err := s.transmit(ctx, id, p, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL)
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if !errors.As(err, &started) {
+		return err
+	}
+	own, err := s.transmits(ctx, id, started.RunId, p.Stream)
+	switch {
+	case err != nil:
+		return err
+	case own:
+		return s.client.SignalWorkflow(ctx, id, started.RunId, workflows.SignalMore, nil)
+	}
+	return s.transmit(ctx, id, p, enums.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING)
 }
 
 func (s *Starter) transmit(
@@ -62,9 +74,6 @@ const memoStream = "stream"
 // execute it, and only leaver can seal the stream's id in the memo.
 func (s *Starter) transmits(ctx context.Context, id, runID string, stream uuid.UUID) (bool, error) {
 	description, err := s.client.DescribeWorkflow(ctx, id, runID)
-	if isNotFound(err) {
-		return true, nil // it has closed: the next interval starts another
-	}
 	if err != nil {
 		return false, err
 	}

@@ -20,6 +20,9 @@ const (
 	transmitInterval = 2 * time.Minute
 )
 
+// SignalMore tells a stream's push workflow that there are more tokens.
+const SignalMore = "more"
+
 // Transmit pushes a stream's tokens until none is left. Each stream has a separate
 // workflow, so that a receiver that is down delays no other. It is retried until it
 // answers, or its tokens have expired.
@@ -32,12 +35,15 @@ func Transmit(ctx workflow.Context, in activities.PushInput) error {
 		Summary:  fmt.Sprintf("push to stream %s", in.Stream),
 		Priority: temporal.Priority{FairnessKey: in.Tenant.String()},
 	})
+	more := workflow.GetSignalChannel(ctx, SignalMore)
 	for range transmitRounds {
+		for more.ReceiveAsync(nil) { // the next attempt reads what was stored before it
+		}
 		var pushed activities.Pushed
 		if err := workflow.ExecuteActivity(ctx, a.Push, in).Get(ctx, &pushed); err != nil {
 			return err
 		}
-		if !pushed.More {
+		if !pushed.More && more.Len() == 0 {
 			return nil
 		}
 	}

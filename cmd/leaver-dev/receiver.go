@@ -108,21 +108,22 @@ func (r *receiver) keys(ctx context.Context) (keys jose.JSONWebKeySet, err error
 	return keys, json.NewDecoder(resp.Body).Decode(&keys)
 }
 
-// of returns the number of events about a subject, the time of its last event with the name, and
+// of returns the number of events about a subject, the times of its first event with each name, and
 // the number of rejected tokens.
-func (r *receiver) of(subject, name string) (n int, at time.Time, unsigned int) {
+func (r *receiver) of(subject string) (n int, first map[string]time.Time, unsigned int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	first = make(map[string]time.Time)
 	for _, e := range r.events {
 		if e.subject != subject {
 			continue
 		}
 		n++
-		if e.name == name {
-			at = e.at
+		if _, ok := first[e.name]; !ok {
+			first[e.name] = e.at
 		}
 	}
-	return n, at, r.unsigned
+	return n, first, r.unsigned
 }
 
 // subscribe creates a push stream of the tenant's security events to the receiver.
@@ -136,25 +137,26 @@ func (d *drill) subscribe(ctx context.Context) error {
 	}, nil)
 }
 
-// hear waits until the receiver has Ada's session-revoked event.
+// hear waits until the receiver knows that Ada's sessions are revoked, and that a credential ended.
 func (d *drill) hear(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drillTimeout)
 	defer cancel()
 	for {
-		n, at, unsigned := d.peers.receiver.of(d.ada, ssf.SessionRevoked)
+		n, first, unsigned := d.peers.receiver.of(d.ada)
 		if unsigned > 0 {
 			return fmt.Errorf("the receiver could not verify %d tokens", unsigned)
 		}
-		if !at.IsZero() {
+		revoked, ended := first[ssf.SessionRevoked], first[ssf.CredentialChange]
+		if !revoked.IsZero() && !ended.IsZero() {
 			d.rows = append(d.rows, []string{
-				"security events about Ada", "receiver", "-", strings.TrimSpace(since(d.left, at)),
-				fmt.Sprintf("%d signed tokens, each checked against the served keys; the last says session-revoked", n),
+				"security events about Ada", "receiver", "-", strings.TrimSpace(since(d.left, revoked)),
+				fmt.Sprintf("session-revoked at the commit; %d signed tokens, each checked against the served keys", n),
 			})
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the session-revoked event, got %d other events: %w", n, ctx.Err())
+			return fmt.Errorf("wait for session-revoked and credential-change, got %d events: %w", n, ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

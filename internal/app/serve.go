@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/converter"
 
 	"github.com/leaverhq/leaver/internal/api"
@@ -78,6 +79,13 @@ func (a *App) Handler() http.Handler {
 	transmitter := &ssf.Server{
 		Store: server.Signals, Auth: server.Auth, PrivateReceivers: a.Config.Signals.PrivateReceivers,
 		PublicURL: server.PublicURL, Log: server.Log,
+		Resolve: func(
+			ctx context.Context, tenant uuid.UUID, subject json.RawMessage, own, issuer string,
+		) (uuid.UUID, error) {
+			found, err := server.Directory.BySubject(ctx, tenant, subject,
+				directory.Speaker{Own: own, Issuer: issuer, IssuedAt: time.Now()})
+			return found.ID, err
+		},
 	}
 	r.Mount(ssf.BasePath, transmitter.Handler())
 	r.Get(ssf.MetadataPath, transmitter.Metadata)
@@ -163,6 +171,7 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	background.Go(func() { a.Relay().Run(ctx) })
 	background.Go(func() { a.Lifecycle.Expire(ctx) })
 	background.Go(func() { a.Signals.Relay(ctx, a.Starter(), a.Log) })
+	background.Go(func() { a.Signals.Listen(ctx, a.Log) })
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
 		a.Log.Info("listening", "address", listeners[i].Addr().String())

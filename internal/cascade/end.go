@@ -2,7 +2,6 @@ package cascade
 
 import (
 	"context"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -19,37 +18,29 @@ type ended struct {
 	principal     uuid.UUID
 	principalType string
 	trigger       lifecycle.Trigger
-	workflow, run string
+	workflow      string
 	outcome       string
 	async         bool
-	at            time.Time
-	restricted    bool // the principal has not returned
 }
 
 // endedColumns are the columns of [ended] for an event e.
 const endedColumns = `e.id, e.kind, e.principal_id, e.principal_type, e.trigger, e.workflow_id,
-	coalesce(e.run_id, ''), coalesce(e.outcome, ''), e.async, coalesce(e.closed_at, now()),
-	exists (select 1 from restrictions x where x.tenant_id = e.tenant_id and x.principal_id = e.principal_id)`
+	coalesce(e.outcome, ''), e.async`
 
 // fields returns the scan targets of the column notifies and of [endedColumns].
 func (e *ended) fields() []any {
 	return []any{
-		&e.notifies, &e.id, &e.kind, &e.principal, &e.principalType, &e.trigger, &e.workflow, &e.run,
-		&e.outcome, &e.async, &e.at, &e.restricted,
+		&e.notifies, &e.id, &e.kind, &e.principal, &e.principalType, &e.trigger, &e.workflow,
+		&e.outcome, &e.async,
 	}
 }
 
-// signals returns session-revoked for a leaver that completed and whose principal has not returned,
-// and the response to an asynchronous request (RFC 9967 section 2.5).
+// signals returns the response to an asynchronous request (RFC 9967 section 2.5).
 func (e *ended) signals() []ssf.Signal {
 	if !e.notifies {
 		return nil
 	}
 	var signals []ssf.Signal
-	if e.kind == lifecycle.Leaver && e.outcome == "completed" && e.restricted {
-		signals = append(signals, ssf.SessionsRevoked(e.principal, e.principalType, e.workflow,
-			e.id.String()+"/"+e.run, e.at))
-	}
 	if e.async {
 		method, status := e.trigger.Request()
 		signals = append(signals, ssf.Signal{

@@ -12,12 +12,12 @@ func TestEnded_SignalsByKindAndOutcome(t *testing.T) {
 		event ended
 		want  string
 	}{
-		"a cascade that ended everything": {ended{notifies: true, kind: lifecycle.Leaver, outcome: "completed"}, "session-revoked"},
+		"a cascade that ended everything": {ended{notifies: true, kind: lifecycle.Leaver, outcome: "completed"}, ""},
 		"a cascade that failed":           {ended{notifies: true, kind: lifecycle.Leaver, outcome: "failed"}, ""},
 		"a cascade that was cancelled":    {ended{notifies: true, kind: lifecycle.Leaver, outcome: "cancelled"}, ""},
 		"a mover's cascade":               {ended{notifies: true, kind: lifecycle.Mover, outcome: "completed"}, ""},
 		"a client that did not wait":      {ended{notifies: true, kind: lifecycle.Mover, outcome: "completed", async: true}, "asyncresp"},
-		"a leaver's that did not wait":    {ended{notifies: true, kind: lifecycle.Leaver, outcome: "completed", async: true}, "session-revoked asyncresp"},
+		"a leaver's that did not wait":    {ended{notifies: true, kind: lifecycle.Leaver, outcome: "completed", async: true}, "asyncresp"},
 		"a cascade that closes again":     {ended{kind: lifecycle.Leaver, outcome: "completed", async: true}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

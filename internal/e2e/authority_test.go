@@ -364,7 +364,7 @@ func TestTemporal_RunsNoCompletedCascadeAgain(t *testing.T) {
 		}
 		return n
 	}
-	stacktest.Eventually(t, 20*time.Second, "the event of the cascade", func() bool { return revoked() == 1 })
+	stacktest.Eventually(t, 20*time.Second, "the event of the deactivation", func() bool { return revoked() == 1 })
 	i.patch("/Users/"+ada, `{"op":"replace","path":"active","value":true}`)
 	started, err := i.app.Temporal.GetWorkflowHistory(t.Context(), c.WorkflowID, "", false,
 		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()

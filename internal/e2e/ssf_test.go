@@ -136,7 +136,7 @@ func (i *installation) stream(r *receiver, token string, events ...string) strin
 		i.t.Fatal(err)
 	}
 	return i.must("POST", "/ssf/v1/streams", token, fmt.Sprintf(
-		`{"aud":"https://app.example.com","delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":%q,`+
+		`{"delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":%q,`+
 			`"authorization_header":"Bearer hook"},"events_requested":%s}`, r.url, requested))["stream_id"].(string)
 }
 
@@ -154,6 +154,7 @@ func (i *installation) polled(token string, events ...string) (path string) {
 // relaysSignals relays signals as `leaver serve` does.
 func (i *installation) relaysSignals() {
 	i.runsUntilTheEnd(func(ctx context.Context) { i.app.Signals.Relay(ctx, i.app.Starter(), i.app.Log) })
+	i.runsUntilTheEnd(func(ctx context.Context) { i.app.Signals.Listen(ctx, i.app.Log) })
 }
 
 // runsUntilTheEnd runs a part of `leaver serve` until the test ends.
@@ -196,7 +197,7 @@ func TestPush_DeliversSignedEventsInOrder(t *testing.T) {
 	i.closed(ada)
 	r.awaits(t, ada, "urn:ietf:params:scim:event:prov:create:notice", "token-claims-change",
 		"urn:ietf:params:scim:event:prov:patch:notice", "urn:ietf:params:scim:event:prov:deactivate",
-		"account-disabled", "token-claims-change", "credential-change", "session-revoked")
+		"account-disabled", "session-revoked", "token-claims-change", "credential-change")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.refused > 0 {
@@ -204,7 +205,7 @@ func TestPush_DeliversSignedEventsInOrder(t *testing.T) {
 	}
 	issuer := i.url + "/t/acme"
 	for _, s := range r.took {
-		if s.Issuer != issuer || !slices.Equal(s.Audience, []string{"https://app.example.com"}) || len(s.Events) != 1 {
+		if s.Issuer != issuer || !slices.Equal(s.Audience, []string{i.actorOf(receiver)}) || len(s.Events) != 1 {
 			t.Errorf("a token's claims: %+v", s)
 		}
 	}
@@ -311,10 +312,10 @@ func TestStream_FollowsSharedSignalsFramework(t *testing.T) {
 	id := i.stream(r, token, ssf.AccountDisabled, "https://example.com/unknown-event")
 	got := i.must("GET", "/ssf/v1/streams?stream_id="+id, token, "")
 	want := map[string]any{
-		"stream_id": id, "iss": i.url + "/t/acme", "aud": []any{"https://app.example.com"},
+		"stream_id": id, "iss": i.url + "/t/acme", "aud": []any{i.actorOf(token)},
 		"delivery":         map[string]any{"method": "urn:ietf:rfc:8935", "endpoint_url": r.url},
 		"events_requested": []any{ssf.AccountDisabled, "https://example.com/unknown-event"},
-		"events_delivered": []any{ssf.AccountDisabled},
+		"events_delivered": []any{ssf.AccountDisabled}, "min_verification_interval": 10.0,
 	}
 	delete(got, "events_supported")
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -568,5 +569,117 @@ func TestPoll_ReturnsEventsOfPrincipalInOrder(t *testing.T) {
 		"account-disabled", "account-enabled", "account-disabled", "account-enabled", "account-disabled", "account-enabled",
 	}; !slices.Equal(events, want) {
 		t.Errorf("events %v, want %v", events, want)
+	}
+}
+
+// actorOf returns the name of a token's owner.
+func (i *installation) actorOf(token string) string {
+	i.t.Helper()
+	caller, err := i.app.Auth().Authenticate(i.t.Context(), token, auth.ClassReceiver)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return caller.Actor()
+}
+
+// TestStream_NamesSubjectsAsItsReceiver has one format a row: the same events about a user and an agent.
+func TestStream_NamesSubjectsAsItsReceiver(t *testing.T) {
+	i := install(t, withPrivateReceivers)
+	i.relaysSignals()
+	ada := i.must("POST", "/scim/v2/Users", i.scim, `{"userName":"ada","externalId":"00u1","active":true,`+
+		`"emails":[{"value":"Ada@Example.com"}]}`)["id"].(string)
+	agent := i.clientOf("writer", ada, "client-1", ownIssuer)
+	type subject = map[string]string
+	receivers, want := map[string]*receiver{}, map[string][2]subject{
+		`{}`: {
+			{"format": "iss_sub", "iss": i.url + "/t/acme", "sub": ada}, {"format": "iss_sub", "iss": i.url + "/t/acme", "sub": agent},
+		},
+		`{"subject_format":"iss_sub","subject_issuer":"` + ownIssuer + `"}`: {
+			{"format": "iss_sub", "iss": ownIssuer, "sub": "00u1"}, {"format": "iss_sub", "iss": ownIssuer, "sub": "client-1"},
+		},
+		`{"subject_format":"email"}`: {
+			{"format": "email", "email": "ada@example.com"}, {"format": "iss_sub", "iss": i.url + "/t/acme", "sub": agent},
+		},
+	}
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
+	for asked := range want {
+		r := newReceiver(t)
+		receivers[asked] = r
+		id := i.stream(r, token, ssf.AccountDisabled)
+		i.must("PATCH", "/ssf/v1/streams", token, `{"stream_id":"`+id+`",`+strings.TrimPrefix(strings.Replace(asked, "{}", "{\"description\":\"\"}", 1), "{"))
+	}
+	i.deactivate(ada) // the agent ends with its owner
+	for asked, subjects := range want {
+		var got []subject
+		stacktest.Eventually(t, 20*time.Second, "two events with "+asked, func() bool {
+			r := receivers[asked]
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			got = nil
+			for _, s := range r.took {
+				got = append(got, s.Subject)
+			}
+			return len(got) == 2
+		})
+		for _, s := range subjects {
+			if !slices.ContainsFunc(got, func(g subject) bool { return cmp.Equal(g, s) }) {
+				t.Errorf("%s: the subjects are %v, want %v", asked, got, subjects)
+			}
+		}
+	}
+	id := i.stream(newReceiver(t), token)
+	for _, body := range []string{`"subject_format":"phone"`, `"subject_format":"iss_sub"`, `"subject_issuer":"https://x"`} {
+		if status, _ := i.call("PATCH", "/ssf/v1/streams", token, `{"stream_id":"`+id+`",`+body+`}`); status != http.StatusBadRequest {
+			t.Errorf("%s answered %d, want 400", body, status)
+		}
+	}
+}
+
+// TestStream_SubjectsAreRemovedAndAdded checks that a removal is of one stream and of the tenant's own
+// principals.
+func TestStream_SubjectsAreRemovedAndAdded(t *testing.T) {
+	r := newReceiver(t)
+	i := install(t, withPrivateReceivers)
+	i.relaysSignals()
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
+	id := i.stream(r, token, ssf.AccountDisabled, ssf.AccountEnabled)
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	change := func(verb, subject, by string) int {
+		t.Helper()
+		status, _ := i.raw("POST", "/ssf/v1/subjects:"+verb, by, fmt.Sprintf(`{"stream_id":%q,"subject":%s}`, id, subject))
+		return status
+	}
+	const email = `{"format":"email","email":"ada@example.com"}`
+	if status := change("remove", email, token); status != http.StatusNoContent {
+		t.Fatalf("the removal answered %d", status)
+	}
+	i.deactivate(ada)
+	i.deactivate(bob)
+	r.awaits(t, bob, "account-disabled")
+	if got := r.events(ada); len(got) > 0 {
+		t.Errorf("events of a removed subject: %v", got)
+	}
+	if status := change("add", email, token); status != http.StatusOK {
+		t.Fatalf("the addition answered %d", status)
+	}
+	i.patch("/Users/"+ada, `{"op":"replace","path":"active","value":true}`)
+	r.awaits(t, ada, "account-enabled")
+	other, otherSCIM, _ := i.newTenant("umbrella")
+	foreign := i.must("POST", "/scim/v2/Users", otherSCIM, `{"userName":"eve","active":true}`)["id"].(string)
+	if status := change("add", `{"format":"opaque","id":"`+foreign+`"}`, token); status != http.StatusNotFound {
+		t.Errorf("another tenant's subject answered %d, want 404", status)
+	}
+	if status := change("remove", email, i.token(other.ID, auth.ClassReceiver)); status != http.StatusNotFound {
+		t.Errorf("another tenant's receiver answered %d, want 404", status)
+	}
+}
+
+func TestStream_VerifiesAtItsInterval(t *testing.T) {
+	i := install(t, withPrivateReceivers)
+	token := i.token(i.tenant.ID, auth.ClassReceiver)
+	id := i.stream(newReceiver(t), token)
+	i.must("POST", "/ssf/v1/verify", token, `{"stream_id":"`+id+`"}`)
+	if status, _ := i.raw("POST", "/ssf/v1/verify", token, `{"stream_id":"`+id+`"}`); status != http.StatusTooManyRequests {
+		t.Errorf("a second verification answered %d, want 429", status)
 	}
 }

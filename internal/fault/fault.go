@@ -19,6 +19,7 @@ const (
 	Forbidden          // the caller may not do this
 	Conflict           // the state does not allow it
 	Unavailable        // a dependency does not answer: the caller may retry
+	Throttled          // the caller asks too often: it may retry later
 )
 
 // Coded is an error with a code. Its text may be shown to clients.

@@ -45,6 +45,8 @@ func statusOf(code fault.Code) int {
 		return http.StatusConflict
 	case fault.Unavailable:
 		return http.StatusServiceUnavailable
+	case fault.Throttled:
+		return http.StatusTooManyRequests
 	case fault.Internal:
 	}
 	return http.StatusInternalServerError

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -85,9 +86,9 @@ func signalsOf(e *Event, r *directory.Resource) ([]ssf.Signal, error) {
 	case e.Trigger == TriggerDelete && e.PrincipalType == directory.TypeGroup:
 		return signals(e, nil, ssf.Delete), nil
 	case e.Trigger == TriggerDelete:
-		return signals(e, nil, ssf.Delete, ssf.AccountPurged), nil
+		return signals(e, nil, ssf.Delete, ssf.AccountPurged, ssf.SessionRevoked), nil
 	case e.Kind == Leaver:
-		return signals(e, nil, ssf.Deactivate, ssf.AccountDisabled), nil
+		return signals(e, nil, ssf.Deactivate, ssf.AccountDisabled, ssf.SessionRevoked), nil
 	case e.Kind == Joiner && slices.Contains(e.Changed, "active"):
 		return signals(e, nil, ssf.Activate, ssf.AccountEnabled), nil
 	case r != nil && r.Version == 1:
@@ -107,6 +108,9 @@ func signals(e *Event, attributes []string, types ...string) []ssf.Signal {
 			Principal: e.Principal, PrincipalType: e.PrincipalType, Type: name, Event: payload,
 			Txn: e.WorkflowID, Once: e.ID.String(),
 		}
+		if name == ssf.SessionRevoked {
+			made[i].Event = ssf.SessionsRevoked(time.Now())
+		}
 	}
 	return made
 }
@@ -123,7 +127,7 @@ func attributesOf(r *directory.Resource) []string {
 // suspendedSignals returns the signals of an agent that another principal's cascade suspends.
 func suspendedSignals(agent uuid.UUID, event uuid.UUID, workflow string) []ssf.Signal {
 	made := signals(&Event{ID: event, Principal: agent, PrincipalType: directory.TypeAgent, WorkflowID: workflow},
-		nil, ssf.Deactivate, ssf.AccountDisabled)
+		nil, ssf.Deactivate, ssf.AccountDisabled, ssf.SessionRevoked)
 	for i := range made {
 		made[i].Once += "/" + agent.String() // one event suspends many agents
 	}

@@ -26,13 +26,16 @@ func short(signals []ssf.Signal) string {
 // missing here fails the test.
 func TestSignals_EveryKindAndTrigger(t *testing.T) {
 	type row struct{ returns, mover, leaver, teamSync string }
-	changed := row{"activate account-enabled", "notice", "deactivate account-disabled", "notice"}
+	changed := row{"activate account-enabled", "notice", "deactivate account-disabled session-revoked", "notice"}
 	silent := row{}
 	want := map[Trigger]row{
 		TriggerPost: changed, TriggerPut: changed, TriggerPatch: changed, TriggerOperator: changed,
 		TriggerRevocation: changed, TriggerSignal: changed,
 		TriggerExpired: changed, TriggerDrill: changed, TriggerOrphaned: changed, TriggerHandedOver: changed,
-		TriggerDelete:  {"delete account-purged", "delete account-purged", "delete account-purged", "delete"},
+		TriggerDelete: {
+			"delete account-purged session-revoked", "delete account-purged session-revoked",
+			"delete account-purged session-revoked", "delete",
+		},
 		TriggerClaimed: silent, TriggerReconcile: silent, TriggerEntitlement: silent, TriggerMapping: silent,
 	}
 	for _, trigger := range Triggers() {

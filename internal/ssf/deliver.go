@@ -29,6 +29,7 @@ type signal struct {
 	Event         json.RawMessage
 	Txn           string
 	At            time.Time
+	Name          *string // by which the stream names the principal; nil is leaver's id
 }
 
 // Waiting returns the next undelivered tokens of a stream, signed and in order, and whether there are
@@ -37,8 +38,14 @@ func (s *Store) Waiting(
 	ctx context.Context, tenant uuid.UUID, stream Stream, limit int,
 ) (tokens []Token, more bool, err error) {
 	signals, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[signal], `
-		select jti, principal_id, principal_type, type, event, txn, created_at from signals
-		 where tenant_id = $1 and stream_id = $2 and settled_at is null order by id limit $3`, tenant, stream.ID, limit+1)
+		select jti, principal_id, principal_type, type, event, txn, created_at, (
+		         select n.value from principal_names n
+		          where n.tenant_id = $1 and n.principal_id = g.principal_id and n.kind = any ($4) and n.issuer in ('', $5)
+		            and ($6 <> 'email' or n.value like '%@%')
+		          order by n.until desc nulls first, array_position($4, n.kind), n.value limit 1)
+		  from signals g
+		 where tenant_id = $1 and stream_id = $2 and settled_at is null order by id limit $3`,
+		tenant, stream.ID, limit+1, stream.nameKinds(), stream.SubjectIssuer, stream.SubjectFormat)
 	if err != nil {
 		return nil, false, fmt.Errorf("read the undelivered signals of stream %s: %w", stream.ID, err)
 	}
@@ -84,6 +91,23 @@ func (s *Store) sign(ctx context.Context, stream Stream, g signal) (string, erro
 	return signed.CompactSerialize()
 }
 
+// The formats by which a stream may name its subjects, besides leaver's own issuer and SCIM id.
+const (
+	FormatIssuer = "iss_sub" // the sub of another issuer
+	FormatEmail  = "email"
+)
+
+// nameKinds returns the kinds of names that can be a stream's subject, the first one before others.
+func (s Stream) nameKinds() []string {
+	switch s.SubjectFormat {
+	case FormatIssuer:
+		return []string{"subject", "oAuthClientIdentifiers", "externalId", "userName", "agentUserName"}
+	case FormatEmail:
+		return []string{"emails", "userName"}
+	}
+	return []string{}
+}
+
 // subject returns the subject identifier of an event: the resource's path for SCIM events (RFC 9967),
 // the stream's id for events about the stream, and otherwise issuer and id (RFC 9493).
 func subject(stream Stream, g signal) map[string]string {
@@ -93,6 +117,10 @@ func subject(stream Stream, g signal) map[string]string {
 	case strings.HasPrefix(g.Type, prov):
 		path := "/" + *g.PrincipalType + "s/" + g.Principal.String()
 		return map[string]string{"format": "scim", "uri": path, "id": g.Principal.String()}
+	case stream.SubjectFormat == FormatEmail && g.Name != nil:
+		return map[string]string{"format": FormatEmail, "email": *g.Name}
+	case stream.SubjectFormat == FormatIssuer && g.Name != nil:
+		return map[string]string{"format": FormatIssuer, "iss": stream.SubjectIssuer, "sub": *g.Name}
 	}
 	return map[string]string{"format": "iss_sub", "iss": stream.Issuer, "sub": g.Principal.String()}
 }
@@ -190,7 +218,9 @@ func (s *Store) Claim(ctx context.Context, limit int) ([]Pushing, error) {
 // Release ends the claim of a stream.
 func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
 	err := database.Exec(ctx, s.db, tenant, `
-		update streams set claimed_until = null where tenant_id = $1 and id = $2`, tenant, stream)
+		with released as (update streams set claimed_until = null where tenant_id = $1 and id = $2)
+		select pg_notify('`+channel+`', '') where exists (
+		  select 1 from signals where tenant_id = $1 and stream_id = $2 and settled_at is null)`, tenant, stream)
 	if err != nil {
 		return fmt.Errorf("release stream %s: %w", stream, err)
 	}

@@ -24,6 +24,7 @@ type Transmitter interface {
 func (s *Store) Relay(ctx context.Context, by Transmitter, log *slog.Logger) {
 	var swept time.Time
 	for ctx.Err() == nil {
+		rings := s.bell.rings()
 		if time.Since(swept) > relaySweep {
 			swept = time.Now()
 			if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
@@ -35,6 +36,7 @@ func (s *Store) Relay(ctx context.Context, by Transmitter, log *slog.Logger) {
 		}
 		select {
 		case <-ctx.Done():
+		case <-rings:
 		case <-time.After(relayPoll):
 		}
 	}

@@ -20,15 +20,21 @@ type Signal struct {
 	Once string
 }
 
-// insertSQL stores the signals $2 to $7 for each stream that carries their type.
+// channel is where the insert of signals notifies relays and long polls.
+const channel = "leaver_signals"
+
+// insertSQL stores the signals $2 to $7 for each stream that carries their type and their principal.
 const insertSQL = `
+	with stored as (
 	insert into signals (tenant_id, stream_id, principal_id, principal_type, type, event, txn, once)
 	select $1, s.id, g.principal_id, g.principal_type, g.type, g.event, g.txn, g.once
 	  from streams s
 	  join unnest($2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[])
 	       g (principal_id, principal_type, type, event, txn, once) on g.type = any (s.events)
-	 where s.tenant_id = $1 and s.status <> 'disabled'
-	on conflict (tenant_id, stream_id, once) do nothing`
+	 where s.tenant_id = $1 and s.status <> 'disabled' and not exists (
+	   select 1 from stream_removals m where m.tenant_id = $1 and m.stream_id = s.id and m.principal_id = g.principal_id)
+	on conflict (tenant_id, stream_id, once) do nothing returning 1)
+	select pg_notify('` + channel + `', '') from (select 1 from stored limit 1) any_stored`
 
 // Record returns the statement that stores signals for the streams that subscribe to their
 // type. Run it in the transaction that makes the change.
@@ -54,12 +60,10 @@ func RecordCredential(tenant, credential uuid.UUID, signal Signal) database.Stat
 	return s
 }
 
-// SessionsRevoked returns the CAEP session-revoked signal of a leaver that completed.
-func SessionsRevoked(principal uuid.UUID, principalType, workflow, once string, at time.Time) Signal {
-	return Signal{
-		Principal: principal, PrincipalType: principalType, Type: SessionRevoked, Txn: workflow, Once: once,
-		Event: caepEvent(at, "the principal was deprovisioned and all its credentials were ended"),
-	}
+// SessionsRevoked returns the payload of a CAEP session-revoked event: a receiver ends the sessions and
+// tokens of the principal at once, and does not wait for its cascade.
+func SessionsRevoked(at time.Time) map[string]any {
+	return caepEvent(at, "the principal was deactivated")
 }
 
 // CredentialRevoked returns the CAEP credential-change signal of an ended credential.

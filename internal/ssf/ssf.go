@@ -99,6 +99,8 @@ type Stream struct {
 	CreatedAt   time.Time
 	LastError   string
 	LastErrorAt *time.Time
+	// SubjectFormat is how subjects are named: empty, FormatIssuer with SubjectIssuer, or FormatEmail.
+	SubjectFormat, SubjectIssuer string
 }
 
 // delivered returns the requested events that leaver supports, or all supported events if none is
@@ -123,6 +125,7 @@ type Store struct {
 	// signers and public hold one value each: the signer, and the keys that are served.
 	signers *cache.Cache[struct{}, jose.Signer]
 	public  *cache.Cache[struct{}, []byte]
+	bell    bell
 }
 
 // NewStore returns the store on db.

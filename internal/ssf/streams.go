@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -11,10 +12,11 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 const streamColumns = `id, issuer, audience, method = 'push', endpoint, requested, events, description, status, reason,
-	created_by, created_at, last_error, last_error_at`
+	created_by, created_at, last_error, last_error_at, subject_format, subject_issuer`
 
 func scanStream(row pgx.CollectableRow) (Stream, error) {
 	var s Stream
@@ -26,7 +28,8 @@ func scanStream(row pgx.CollectableRow) (Stream, error) {
 func (s *Stream) fields() []any {
 	return []any{
 		&s.ID, &s.Issuer, &s.Audience, &s.Push, &s.Endpoint, &s.Requested, &s.Events, &s.Description, &s.Status, &s.Reason,
-		&s.CreatedBy, &s.CreatedAt, &s.LastError, &s.LastErrorAt,
+		&s.CreatedBy, &s.CreatedAt, &s.LastError, &s.LastErrorAt, &s.SubjectFormat,
+		&s.SubjectIssuer,
 	}
 }
 
@@ -46,11 +49,13 @@ func (s *Store) Create(ctx context.Context, tenant uuid.UUID, n Stream) (Stream,
 	}
 	created, err := database.Row(ctx, s.db, tenant, scanStream, `
 		insert into streams (
-		  tenant_id, id, issuer, audience, method, endpoint, authorization_header, requested, events, description, created_by)
-		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+		  tenant_id, id, issuer, audience, method, endpoint, authorization_header, requested, events, description, created_by,
+		  subject_format, subject_issuer)
+		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13, $14
 		 where (select count(*) from streams where tenant_id = $1) < $12
 		returning `+streamColumns, tenant, n.ID, n.Issuer, n.Audience, method(n.Push), n.Endpoint, sealed,
-		orEmpty(n.Requested), delivered(n.Requested), n.Description, n.CreatedBy, maxStreams)
+		orEmpty(n.Requested), delivered(n.Requested), n.Description, n.CreatedBy, maxStreams, n.SubjectFormat,
+		n.SubjectIssuer)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Stream{}, ErrTooMany
 	}
@@ -112,9 +117,11 @@ func (s *Store) Update(ctx context.Context, tenant uuid.UUID, n Stream) (Stream,
 	}
 	return s.one(ctx, tenant, `
 		update streams set method = $3, endpoint = $4, requested = $6, events = $7, description = $8,
+		       subject_format = $9, subject_issuer = $10,
 		       authorization_header = case when $5::bytea is not null then $5 when endpoint = $4 then authorization_header end
 		 where tenant_id = $1 and id = $2 returning `+streamColumns,
-		tenant, n.ID, method(n.Push), n.Endpoint, sealed, orEmpty(n.Requested), delivered(n.Requested), n.Description)
+		tenant, n.ID, method(n.Push), n.Endpoint, sealed, orEmpty(n.Requested), delivered(n.Requested), n.Description,
+		n.SubjectFormat, n.SubjectIssuer)
 }
 
 // SetStatus pauses, disables or enables a stream. Error: [ErrStreamNotFound].
@@ -134,22 +141,65 @@ func (s *Store) Delete(ctx context.Context, tenant, id uuid.UUID) error {
 	return err
 }
 
-// Verify queues a verification event after the undelivered signals. Error: [ErrStreamNotFound].
+// minVerification is the minimum interval of the verifications that a receiver asks for.
+const minVerification = 10 * time.Second
+
+// ErrVerifiedRecently is returned for a verification before minVerification has passed.
+var ErrVerifiedRecently = fault.NewRetryable(fault.Throttled, minVerification,
+	"the stream was verified within its min_verification_interval: try again later")
+
+// Verify queues a verification event after the undelivered signals.
+// Errors: [ErrStreamNotFound], [ErrVerifiedRecently].
 func (s *Store) Verify(ctx context.Context, tenant, id uuid.UUID, state string) error {
 	event := map[string]string{}
 	if state != "" {
 		event["state"] = state
 	}
-	queued, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[int64], `
-		insert into signals (tenant_id, stream_id, type, event, once)
-		select $1, id, $3, $4, 'verification/' || gen_random_uuid() from streams
-		 where tenant_id = $1 and id = $2 and status <> 'disabled'
-		returning id`, tenant, id, VerificationEvent, event)
-	if err != nil {
+	var known, queued bool
+	err := database.Together(ctx, s.db, tenant, database.Statement{
+		SQL: `
+			with known as (
+			  select id, verified_at from streams where tenant_id = $1 and id = $2 and status <> 'disabled' for update),
+			due as (
+			  update streams s set verified_at = now() from known k
+			   where s.tenant_id = $1 and s.id = k.id and (k.verified_at is null or k.verified_at < now() - $5::interval)
+			  returning s.id),
+			queued as (
+			  insert into signals (tenant_id, stream_id, type, event, once)
+			  select $1, id, $3, $4, 'verification/' || gen_random_uuid() from due returning 1),
+			notified as (select pg_notify('` + channel + `', '') from queued)
+			select exists (select 1 from known), exists (select 1 from queued) from (select count(*) from notified) n`,
+		Args: []any{tenant, id, VerificationEvent, event, minVerification}, Collect: database.Fields(&known, &queued),
+	})
+	switch {
+	case err != nil:
 		return fmt.Errorf("queue a verification: %w", err)
-	}
-	if len(queued) == 0 {
+	case !known:
 		return ErrStreamNotFound
+	case !queued:
+		return ErrVerifiedRecently
+	}
+	return nil
+}
+
+// Remove stops the events about a principal on a stream.
+func (s *Store) Remove(ctx context.Context, tenant, stream, principal uuid.UUID) error {
+	err := database.Exec(ctx, s.db, tenant, `
+		insert into stream_removals (tenant_id, stream_id, principal_id) values ($1, $2, $3)
+		on conflict do nothing`, tenant, stream, principal)
+	if err != nil {
+		return fmt.Errorf("remove a subject: %w", err)
+	}
+	return nil
+}
+
+// Restore sends the events about a principal that was removed from a stream again.
+func (s *Store) Restore(ctx context.Context, tenant, stream, principal uuid.UUID) error {
+	err := database.Exec(ctx, s.db, tenant, `
+		delete from stream_removals where tenant_id = $1 and stream_id = $2 and principal_id = $3`,
+		tenant, stream, principal)
+	if err != nil {
+		return fmt.Errorf("add a subject: %w", err)
 	}
 	return nil
 }

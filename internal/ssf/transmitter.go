@@ -1,6 +1,7 @@
 package ssf
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -37,6 +38,9 @@ type Server struct {
 	// PublicURL is the base URL for clients. If it is empty, the request's host is used.
 	PublicURL string
 	Log       *slog.Logger
+	// Resolve returns the principal that a subject identifier names: as leaver's own subject, or as
+	// that of issuer.
+	Resolve func(ctx context.Context, tenant uuid.UUID, subject json.RawMessage, own, issuer string) (uuid.UUID, error)
 }
 
 // Handler returns the transmitter endpoints of the OpenID Shared Signals Framework 1.0. Streams are
@@ -55,6 +59,8 @@ func (s *Server) Handler() http.Handler {
 		r.Get("/status", s.getStatus)
 		r.Post("/status", s.setStatus)
 		r.Post("/verify", s.verifyStream)
+		r.Post("/subjects:add", s.addSubject)
+		r.Post("/subjects:remove", s.removeSubject)
 		r.Post("/poll/{id}", s.poll)
 	})
 	return r
@@ -71,6 +77,8 @@ func (s *Server) Metadata(w http.ResponseWriter, r *http.Request) {
 		"configuration_endpoint":     base + BasePath + "/streams",
 		"status_endpoint":            base + BasePath + "/status",
 		"verification_endpoint":      base + BasePath + "/verify",
+		"add_subject_endpoint":       base + BasePath + "/subjects:add",
+		"remove_subject_endpoint":    base + BasePath + "/subjects:remove",
 		"authorization_schemes":      []map[string]string{{"spec_urn": "urn:ietf:rfc:6749"}},
 		"default_subjects":           "ALL",
 	})
@@ -108,13 +116,20 @@ type configuration struct {
 	Requested []string `json:"events_requested,omitempty"`
 	Delivered []string `json:"events_delivered"`
 	About     string   `json:"description,omitempty"`
+	// MinVerification is in seconds.
+	MinVerification int `json:"min_verification_interval"`
+	// SubjectFormat and SubjectIssuer are leaver's own members: how the stream names its subjects.
+	SubjectFormat string `json:"subject_format,omitempty"`
+	SubjectIssuer string `json:"subject_issuer,omitempty"`
 }
 
 func (s *Server) configurationOf(r *http.Request, stream Stream) configuration {
 	c := configuration{
 		ID: stream.ID.String(), Issuer: stream.Issuer, Audience: stream.Audience,
 		Supported: Events(), Requested: stream.Requested, Delivered: stream.Events, About: stream.Description,
-		Delivery: delivery{Method: PushURN, Endpoint: stream.Endpoint},
+		Delivery:        delivery{Method: PushURN, Endpoint: stream.Endpoint},
+		MinVerification: int(minVerification.Seconds()),
+		SubjectFormat:   stream.SubjectFormat, SubjectIssuer: stream.SubjectIssuer,
 	}
 	if !stream.Push {
 		c.Delivery = delivery{Method: PollURN, Endpoint: httpjson.BaseURL(r, s.PublicURL) + BasePath + "/poll/" + c.ID}
@@ -128,6 +143,9 @@ type wishes struct {
 	Delivery  *delivery `json:"delivery"`
 	Requested *[]string `json:"events_requested"`
 	About     *string   `json:"description"`
+	// How the stream names its subjects.
+	SubjectFormat *string `json:"subject_format"`
+	SubjectIssuer *string `json:"subject_issuer"`
 	// The members that the transmitter sets. A receiver may send them back unchanged.
 	Issuer    *string      `json:"iss"`
 	Audience  stringOrList `json:"aud"`
@@ -165,8 +183,11 @@ func (s *Server) apply(stream *Stream, w wishes, whole bool) error {
 	if w.About != nil {
 		stream.Description = *w.About
 	}
+	if err := w.applySubjects(stream, whole); err != nil {
+		return err
+	}
 	texts := slices.Concat(stream.Requested, stream.Audience)
-	texts = append(texts, stream.Description, stream.Endpoint, stream.Header.Reveal())
+	texts = append(texts, stream.Description, stream.Endpoint, stream.Header.Reveal(), stream.SubjectIssuer)
 	if httpjson.HasControl(texts...) || len(stream.Requested) > maxRequested || len(stream.Audience) > maxAudience ||
 		slices.ContainsFunc(texts, func(t string) bool { return len(t) > 2048 }) {
 		return bad(fmt.Sprintf("strings must be at most 2048 bytes without control characters, "+
@@ -175,16 +196,75 @@ func (s *Server) apply(stream *Stream, w wishes, whole bool) error {
 	return nil
 }
 
+// applySubjects writes how a stream names its subjects. If whole is true, absent members are reset.
+func (w wishes) applySubjects(stream *Stream, whole bool) error {
+	if whole {
+		stream.SubjectFormat, stream.SubjectIssuer = "", ""
+	}
+	if w.SubjectFormat != nil {
+		stream.SubjectFormat = *w.SubjectFormat
+	}
+	if w.SubjectIssuer != nil {
+		stream.SubjectIssuer = *w.SubjectIssuer
+	}
+	if !slices.Contains([]string{"", FormatIssuer, FormatEmail}, stream.SubjectFormat) ||
+		(stream.SubjectFormat == FormatIssuer) != (stream.SubjectIssuer != "") {
+		return httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(
+			"subject_format must be %s with subject_issuer, %s, or absent, got %q with %q",
+			FormatIssuer, FormatEmail, stream.SubjectFormat, stream.SubjectIssuer)}
+	}
+	return nil
+}
+
+// subjectOf returns the stream and the principal of a request that adds or removes a subject (SSF 1.0
+// section 8.1.3).
+func (s *Server) subjectOf(w http.ResponseWriter, r *http.Request) (Stream, uuid.UUID, error) {
+	var body struct {
+		ID      string          `json:"stream_id"`
+		Subject json.RawMessage `json:"subject"`
+	}
+	if err := httpjson.DecodeLoosely(w, r, &body); err != nil {
+		return Stream{}, uuid.Nil, err
+	}
+	stream, err := s.stream(r, body.ID)
+	if err != nil {
+		return Stream{}, uuid.Nil, err
+	}
+	principal, err := s.Resolve(r.Context(), auth.CallerOf(r).Tenant.ID, body.Subject, stream.Issuer, stream.SubjectIssuer)
+	return stream, principal, err
+}
+
+func (s *Server) addSubject(w http.ResponseWriter, r *http.Request) {
+	stream, principal, err := s.subjectOf(w, r)
+	if err == nil {
+		err = s.Store.Restore(r.Context(), auth.CallerOf(r).Tenant.ID, stream.ID, principal)
+	}
+	if err != nil {
+		httpjson.Fail(w, r, s.Log, err)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+func (s *Server) removeSubject(w http.ResponseWriter, r *http.Request) {
+	stream, principal, err := s.subjectOf(w, r)
+	if err == nil {
+		err = s.Store.Remove(r.Context(), auth.CallerOf(r).Tenant.ID, stream.ID, principal)
+	}
+	if err != nil {
+		httpjson.Fail(w, r, s.Log, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 func (s *Server) createStream(w http.ResponseWriter, r *http.Request) {
 	of := auth.CallerOf(r).Tenant
 	var body wishes
 	err := httpjson.DecodeLoosely(w, r, &body)
-	stream := Stream{
+	stream := Stream{ // the transmitter sets iss and aud, whatever the request says (SSF 1.0 section 8.1.1)
 		Issuer:   IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name),
-		Audience: body.Audience, CreatedBy: auth.CallerOf(r).Actor(),
-	}
-	if len(stream.Audience) == 0 {
-		stream.Audience = []string{auth.CallerOf(r).Actor()}
+		Audience: []string{auth.CallerOf(r).Actor()}, CreatedBy: auth.CallerOf(r).Actor(),
 	}
 	if err == nil {
 		err = s.apply(&stream, body, true)
