@@ -29,7 +29,7 @@ func ofTenant(group *cobra.Command) func(path string) string {
 
 func (c *cli) issuerCommand() *cobra.Command {
 	group := &cobra.Command{
-		Use: "issuer", Short: "Manage the trusted JWT issuers of a tenant, for SCIM, token revocation and security events",
+		Use: "issuer", Short: "Manage the JWT issuers that a tenant trusts, for SCIM, revocation, events and gateways",
 	}
 	path := ofTenant(group)
 	var body auth.Issuer
@@ -54,7 +54,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 	add.Flags().StringSliceVar(&body.Subjects, "subject", nil,
 		"accept only tokens with this sub, azp, appid or client_id claim (default: any token with the audience)")
 	add.Flags().StringSliceVar(&uses, "use", nil,
-		"accepted uses of the tokens: scim (the default; cannot be combined), revocation (requires --subject), events")
+		"uses of the tokens: scim (the default; cannot be combined), revocation (requires --subject), events, access")
 	list := &cobra.Command{
 		Use: "list", Short: "List trusted issuers", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {

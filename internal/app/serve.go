@@ -25,6 +25,7 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/extauthz"
 	"github.com/leaverhq/leaver/internal/receiver"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
@@ -68,6 +69,10 @@ func (a *App) Handler() http.Handler {
 	access := &authzen.Server{Store: server.Decisions, Auth: server.Auth, PublicURL: server.PublicURL, Log: server.Log}
 	r.Mount(authzen.BasePath, access.Handler())
 	r.Get(authzen.MetadataPath, access.Metadata)
+	guard := &extauthz.Server{Auth: server.Auth, Store: server.Decisions, Log: server.Log}
+	r.Handle(extauthz.BasePath, guard)
+	r.Handle(extauthz.BasePath+"/*", guard)
+	r.Handle(extauthz.GRPCPath, guard.NewGRPC())
 	ending := &receiver.Server{
 		Auth: server.Auth, Directory: server.Directory, Lifecycle: server.Lifecycle, PublicURL: server.PublicURL,
 		Log: server.Log,
@@ -204,8 +209,12 @@ func closeAll(listeners []net.Listener) (err error) {
 }
 
 func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true) // gRPC
 	return &http.Server{
-		Handler: handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Protocols: &protocols,
+		Handler:   handler, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 90 * time.Second,
 		IdleTimeout: 2 * time.Minute,
 	}

@@ -48,10 +48,11 @@ const (
 	UseSCIM       Use = "scim"
 	UseRevocation Use = "revocation" // global token revocation
 	UseEvents     Use = "events"     // security events, as a transmitter
+	UseAccess     Use = "access"     // tokens of users and agents, which gateways see
 )
 
 // Uses returns all uses.
-func Uses() []Use { return []Use{UseSCIM, UseRevocation, UseEvents} }
+func Uses() []Use { return []Use{UseSCIM, UseRevocation, UseEvents, UseAccess} }
 
 // issuer is an issuer with its tenant.
 type issuer struct {
@@ -201,6 +202,7 @@ type claims struct {
 	AuthorizedParty string `json:"azp"`
 	AppID           string `json:"appid"`
 	ClientID        string `json:"client_id"`
+	CID             string `json:"cid"` // Okta's client_id
 	// These claims distinguish an application's token from a user's: idtyp and oid (Entra), and scp,
 	// which only delegated tokens have.
 	IDType   string `json:"idtyp"`
@@ -260,11 +262,12 @@ func (s *Store) AuthenticateJWT(ctx context.Context, raw, name string) (Caller, 
 // opened is a JWT with a valid signature and valid claims.
 type opened struct {
 	Caller
-	issuer string
-	id     string // the jti claim
-	issued time.Time
-	token  *jwt.JSONWebToken
-	key    any
+	issuer   string
+	audience string
+	id       string // the jti claim
+	claims   claims
+	token    *jwt.JSONWebToken
+	key      any
 }
 
 // openJWT verifies a JWT for a use. Exactly one issuer of one tenant must match it.
@@ -286,9 +289,9 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 	}
 	var found []opened
 	for _, i := range issuers {
-		// For SCIM, two tenants may have the same issuer and audience, and the path selects one. For
+		// For SCIM and access, two tenants may have the same issuer and audience, and name selects one. For
 		// other uses they must not.
-		if (name != "" && i.tenant.Name != name && use == UseSCIM) ||
+		if (name != "" && i.tenant.Name != name && (use == UseSCIM || use == UseAccess)) ||
 			!unverified.Audience.Contains(i.Audience) || !slices.Contains(i.Uses, use) {
 			continue
 		}
@@ -309,7 +312,7 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 			}
 			if subject, ok := verify(token, c, i); ok {
 				caller := Caller{TokenID: i.ID, Class: ClassSCIM, Tenant: i.tenant, Subject: subject}
-				found = append(found, opened{caller, i.Issuer.Issuer, c.ID, c.IssuedAt.Time(), token, key.Key})
+				found = append(found, opened{caller, i.Issuer.Issuer, i.Audience, c.ID, c, token, key.Key})
 			}
 			break
 		}

@@ -39,7 +39,7 @@ func (s *Store) AuthenticateRevocation(ctx context.Context, raw, name string) (R
 		return subject, ok && c.ID != "" && len(c.ID) <= maxClaim &&
 			c.IssuedAt != nil && c.Expiry.Time().Sub(c.IssuedAt.Time()) <= maxRevocationLife
 	})
-	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id, IssuedAt: o.issued}, err
+	return Received{Caller: o.Caller, Issuer: o.issuer, ID: o.id, IssuedAt: o.claims.IssuedAt.Time()}, err
 }
 
 // Received is a verified token that is processed once.
@@ -74,7 +74,8 @@ func (s *Store) OpenSET(ctx context.Context, raw, name string) (Received, error)
 		return Received{}, ErrUnauthorized
 	}
 	return Received{
-		Caller: o.Caller, Issuer: o.issuer, ID: o.id, IssuedAt: o.issued, SubjectID: said.SubjectID, Events: said.Events,
+		Caller: o.Caller, Issuer: o.issuer, ID: o.id, IssuedAt: o.claims.IssuedAt.Time(), SubjectID: said.SubjectID,
+		Events: said.Events,
 	}, nil
 }
 

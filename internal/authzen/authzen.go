@@ -26,6 +26,8 @@ type Question struct {
 	// Identity is set if the names are the sub and client_id of a token. A text in the form of an
 	// id may then be a name, too.
 	Identity bool
+	// IssuedAt is when the token was issued; zero if that is not known.
+	IssuedAt time.Time
 	// AgentOptional is set if a missing or unknown context.agent is not a reason to deny.
 	AgentOptional bool
 	Action        string // a scope

@@ -117,6 +117,8 @@ func (f facts) parties(q Question) Reason {
 		unknownSubject, unknownPrincipal = UnknownAgent, UnknownSubject
 	}
 	switch {
+	case q.acts() && f.principals == 0 && f.subjects > 1:
+		return unknownPrincipal
 	case f.principals > 1, f.subjects > 1 && (f.acting || f.principals == 0):
 		return AmbiguousSubject
 	case f.subjects > 1 && f.principal.ID != uuid.Nil:

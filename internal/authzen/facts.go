@@ -2,6 +2,7 @@ package authzen
 
 import (
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -12,10 +13,11 @@ import (
 
 // partiesSQL reads the subject and the principal in one row. The subject of type $2 has the id $3, or
 // the name $4 (folded) and $5 (exact); $6: it acts for a principal, whose type, id and name are $7 to
-// $10. $11 are the issuers of the names; $12: a text in the form of an id may be a name, too. Without
-// names, parties are read by id only. An agent's name is looked up among those that act for the
-// principal first. Owner searches are skipped if the principal owns the agent directly. `offset 0`
-// prevents flattening: under row-level security a condition that calls a function cannot use an index.
+// $10. $11 are the issuers of the names; $12: a text in the form of an id may be a name, too. $13 is when
+// the token with the names was issued. Without names, parties are read by id only. An agent's name is
+// looked up among those that act for the principal first. Owner searches are skipped if the principal
+// owns the agent directly. `offset 0` prevents flattening: under row-level security a condition that
+// calls a function cannot use an index.
 const partiesSQL = `
 	select s.id, s.type, s.unique_name,
 	       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = s.id),
@@ -28,17 +30,19 @@ const partiesSQL = `
 	       $2 = 'Agent' and k.subjects = '{}' and agent_existed($1, $11, $3, $4, $5)
 	  from (
 	    select m.principals, m.acting, case when m.direct then array[$3::uuid] when cardinality(m.acting) > 0 then m.acting
-	             else principals_named($1, $2, $11, $3, $4, $5, $12, now() - interval '1 day') end subjects
+	             else principals_named($1, $2, $11, $3, $4, $5, $12, m.since) end subjects
 	      from (
-	        select n.principals, n.direct, case when $2 = 'Agent' and not n.direct and cardinality(n.principals) = 1
+	        select n.principals, n.direct, n.since,
+	               case when $2 = 'Agent' and not n.direct and cardinality(n.principals) = 1
 	                 then agents_acting($1, n.principals[1], $11, $3, $4, $5) end acting
 	          from (
 	            select case when not $6 then null
 	                        when $8::uuid is not null and ($9::text is null or not $12 and exists (
 	                          select 1 from resources r where r.tenant_id = $1 and r.id = $8)) then array[$8::uuid]
-	                        else principals_named($1, $7, $11, $8, $9, $10, $12, now() - interval '1 day') end principals,
+	                        else principals_named($1, $7, $11, $8, $9, $10, $12, t.since) end principals, t.since,
 	                   $3::uuid is not null and ($4::text is null or not $12 and exists (
 	                     select 1 from resources r where r.tenant_id = $1 and r.id = $3)) direct
+	              from (select coalesce($13::timestamptz, now() - interval '1 day') since) t
 	            offset 0) n offset 0) m offset 0) k
 	  left join resources s on s.tenant_id = $1 and s.id = case when cardinality(k.subjects) = 1 then k.subjects[1] end
 	   and ($2 = '' or s.type = $2) and s.type in ('User', 'Agent') and s.deleted_at is null
@@ -83,6 +87,14 @@ const entitledSQL = `
 // acts reports whether the subject is an agent that acts on behalf of a user.
 func (q Question) acts() bool { return q.SubjectType == directory.TypeAgent && q.OnBehalfOf != "" }
 
+// since returns when the token with the names was issued, or nil. JWTs have whole seconds.
+func (q Question) since() any {
+	if q.IssuedAt.IsZero() {
+		return nil
+	}
+	return q.IssuedAt.Add(time.Second)
+}
+
 // ids returns the ids of the subject and the principal, if both are in the form of an id. They may be
 // names still.
 func (q Question) ids() (subject, principal uuid.UUID, ok bool) {
@@ -119,7 +131,7 @@ func (f *facts) read(tenant uuid.UUID, q Question) []database.Statement {
 	args := []any{tenant, q.SubjectType, subject, folded, exact, q.acts(), q.OnBehalfOfType}
 	onBehalf, folded, exact := directory.Reference{Value: q.OnBehalfOf}.Keys()
 	statements := []database.Statement{{
-		SQL: partiesSQL, Args: append(args, onBehalf, folded, exact, q.Issuers, q.Identity),
+		SQL: partiesSQL, Args: append(args, onBehalf, folded, exact, q.Issuers, q.Identity, q.since()),
 		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}}
 	if item, ok := idOf(q.Resource); ok && q.ResourceType == "credential" {
@@ -173,7 +185,7 @@ func (f *facts) again(tenant uuid.UUID, q Question) database.Statement {
 		SQL: partiesSQL,
 		Args: []any{
 			tenant, f.subject.Type, f.subject.ID, nil, nil, q.acts(), q.OnBehalfOfType, onBehalf, nil, nil, q.Issuers,
-			q.Identity,
+			q.Identity, q.since(),
 		},
 		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}

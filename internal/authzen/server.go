@@ -135,15 +135,15 @@ func (e evaluation) questions(by auth.Caller) ([]Question, error) {
 		err = httpjson.Problem{Status: http.StatusBadRequest, Detail: "context.agent must not contain control characters"}
 	}
 	through := q
-	through.SubjectType, through.Subject, through.Through = directory.TypeAgent, agent, true
 	switch q.SubjectType {
 	case directory.TypeUser, AnyType:
-		through.OnBehalfOf, through.OnBehalfOfType = q.Subject, q.SubjectType
+		through.through(agent)
 		return []Question{through}, err
 	case directory.TypeAgent:
 		if q.Subject == agent {
 			return []Question{q}, err
 		}
+		through.Subject, through.Through = agent, true
 		return []Question{through, q}, err
 	}
 	return []Question{q}, err // another type of subject is denied as unknown

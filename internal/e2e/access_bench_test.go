@@ -34,12 +34,15 @@ const fillAccess = `
 	  select $1, agent_id, 'owners', user_id from pairs),
 	n as (
 	  insert into entitlements (tenant_id, principal_id, name, sources)
-	  select $1, user_id, 'scope:deploy', '[]' from pairs)
+	  select $1, user_id, 'scope:deploy', '[]' from pairs),
+	names as (
+	  insert into principal_names (tenant_id, principal_id, kind, value)
+	  select $1, id, 'userName', unique_name from u union all select $1, id, 'agentUserName', unique_name from a)
 	insert into credentials (tenant_id, id, principal_id, agent_id, kind, connector, reference, issued_at)
 	select $1, gen_random_uuid(), user_id, agent_id, 'api_key', 'noop', 'key', now() from pairs`
 
 // BenchmarkDecision requests decisions on an agent that acts for its owner, with a credential and
-// with a scope. The floor is a bare net/http and pgx handler that selects one row.
+// with a scope, by ids and by names. The floor is a bare net/http and pgx handler that selects one row.
 func BenchmarkDecision(b *testing.B) {
 	i := installAPI(b, func(c *config.Config) { c.Database.URL += fmt.Sprintf("&pool_max_conns=%d", accessConnections) })
 	pool, err := pgxpool.New(b.Context(),
@@ -54,11 +57,12 @@ func BenchmarkDecision(b *testing.B) {
 	if _, err := pool.Exec(b.Context(), `vacuum analyze`); err != nil {
 		b.Fatal(err)
 	}
-	var users, agents, items []string
+	var users, agents, items, names []string
 	if err := pool.QueryRow(b.Context(), `
-		select array_agg(principal_id::text order by id), array_agg(agent_id::text order by id),
-		       array_agg(id::text order by id) from credentials`).
-		Scan(&users, &agents, &items); err != nil {
+		select array_agg(c.principal_id::text order by c.id), array_agg(c.agent_id::text order by c.id),
+		       array_agg(c.id::text order by c.id), array_agg(u.unique_name order by c.id)
+		  from credentials c join resources u on u.id = c.principal_id`).
+		Scan(&users, &agents, &items, &names); err != nil {
 		b.Fatal(err)
 	}
 	floor := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -91,6 +95,16 @@ func BenchmarkDecision(b *testing.B) {
 						return http.MethodPost, "/access/v1/evaluation", fmt.Sprintf(
 							`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},"action":{"name":"deploy"},"resource":%s}`,
 							agents[n], users[n], resource(n))
+					},
+				}).Connect(b, accessConnections),
+				(&stacktest.Asker{
+					Name: "names", Address: i.url[len("http://"):],
+					Header: "Authorization: Bearer " + i.platform + "\r\nContent-Type: application/json\r\n",
+					Request: func(n int) (string, string, string) {
+						n %= len(agents)
+						return http.MethodPost, "/access/v1/evaluation", fmt.Sprintf(
+							`{"subject":{"type":"agent","id":%q,"properties":{"on_behalf_of":%q}},"action":{"name":"deploy"},"resource":%s}`,
+							"agent-of-"+names[n], names[n], resource(n))
 					},
 				}).Connect(b, accessConnections))
 		})
