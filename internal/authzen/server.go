@@ -38,7 +38,7 @@ type Server struct {
 	Log       *slog.Logger
 }
 
-// Handler returns the two endpoints of the OpenID AuthZEN Authorization API 1.0. They require a
+// Handler returns the endpoints of the OpenID AuthZEN Authorization API 1.0. They require a
 // token of class platform.
 func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
@@ -46,6 +46,8 @@ func (s *Server) Handler() http.Handler {
 	r.Use(echoRequestID, bounded, s.Auth.Require(s.Log, auth.ClassPlatform))
 	r.Post("/evaluation", s.evaluate)
 	r.Post("/evaluations", s.evaluateAll)
+	r.Post("/search/resource", s.searchResources)
+	r.Post("/search/subject", s.searchSubjects)
 	return r
 }
 
@@ -67,6 +69,8 @@ func (s *Server) Metadata(w http.ResponseWriter, r *http.Request) {
 	httpjson.AnswerCacheable(w, metadataAge, map[string]string{
 		"policy_decision_point": base, "access_evaluation_endpoint": base + BasePath + "/evaluation",
 		"access_evaluations_endpoint": base + BasePath + "/evaluations",
+		"search_resource_endpoint":    base + BasePath + "/search/resource",
+		"search_subject_endpoint":     base + BasePath + "/search/subject",
 	})
 }
 
@@ -91,6 +95,8 @@ type entity struct {
 type properties struct {
 	OnBehalfOf any `json:"on_behalf_of"`
 	OwnerID    any `json:"ownerID"`
+	// IDs are the candidates of a resource search; leaver's own property.
+	IDs []string `json:"ids"`
 }
 
 type action struct {

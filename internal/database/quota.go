@@ -13,7 +13,7 @@ import (
 
 const (
 	// defaultConns is the size of a pool whose URL has no pool_max_conns.
-	defaultConns = 12
+	defaultConns = 16
 	// acquireTimeout bounds how long a request waits for a connection.
 	acquireTimeout = 2 * time.Second
 	// slowStatementTimeout bounds a statement of a search, an import or a report.
@@ -21,9 +21,9 @@ const (
 )
 
 // quotas limits how a pool's connections are used. A quarter of them is for changes of principals and
-// for authentication alone. A tenant may use two thirds of all for its changes, and two thirds for
-// everything else, at a time. Searches, imports and reports together may use half, and each tenant a
-// third of that half.
+// for authentication alone, and everything else uses the others. A tenant may use two thirds of the
+// others at a time, and as many for its changes. Searches, imports and reports together may use half of
+// all, and each tenant a third of that half.
 type quotas struct {
 	changes quota // changes of principals
 	tenants quota // any other use
@@ -33,11 +33,12 @@ type quotas struct {
 }
 
 func newQuotas(conns int32) *quotas {
-	slow, each := max(1, conns/2), int64(max(1, conns*2/3))
+	slow, others := max(1, conns/2), max(1, conns-max(1, conns/4))
+	each := int64(max(1, others*2/3))
 	return &quotas{
 		changes: quota{each: each},
 		tenants: quota{each: each},
-		others:  semaphore.NewWeighted(int64(max(1, conns-max(1, conns/4)))),
+		others:  semaphore.NewWeighted(int64(others)),
 		slow:    quota{each: int64(max(1, slow/3))},
 		allSlow: semaphore.NewWeighted(int64(slow)),
 	}

@@ -29,7 +29,7 @@ func TestQuota_LeavesConnectionsForOtherTenants(t *testing.T) {
 		}()
 	}
 	defer close(release)
-	for range 8 { // two thirds of 12
+	for range 8 { // two thirds of three quarters of 16
 		<-held
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -64,7 +64,7 @@ func TestQuota_LeavesConnectionsForChanges(t *testing.T) {
 		}
 	}
 	defer close(release)
-	for range 9 { // three quarters of 12
+	for range 12 { // three quarters of 16
 		<-held
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -88,7 +88,7 @@ func TestSlow_BoundsPlacesAndStatements(t *testing.T) {
 	db, _ := stacktest.Open(t)
 	of, other := uuid.New(), uuid.New()
 	var slow context.Context
-	for range 2 { // a third of half of 12
+	for range 2 { // a third of half of 16
 		ctx, release, err := db.Slow(t.Context(), of)
 		if err != nil {
 			t.Fatal(err)

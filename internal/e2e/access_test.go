@@ -431,6 +431,8 @@ func TestAccess_ServesMetadataAndEchoesRequestID(t *testing.T) {
 	want := map[string]any{
 		"policy_decision_point": i.url, "access_evaluation_endpoint": i.url + "/access/v1/evaluation",
 		"access_evaluations_endpoint": i.url + "/access/v1/evaluations",
+		"search_resource_endpoint":    i.url + "/access/v1/search/resource",
+		"search_subject_endpoint":     i.url + "/access/v1/search/subject",
 	}
 	if diff := cmp.Diff(want, metadata); diff != "" {
 		t.Error(diff)

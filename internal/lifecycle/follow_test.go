@@ -136,8 +136,8 @@ func TestSignals_AreUniquePerSuspendedAgent(t *testing.T) {
 		}
 	}
 	own, err := signalsOf(&Event{ID: event, Kind: Leaver, Trigger: TriggerPatch}, nil)
-	if err != nil || len(seen) != 4 || seen[own[0].Once+"/"+own[0].Type] {
-		t.Errorf("got %d signals (%v), want 4 that differ from the leaver's own", len(seen), err)
+	if err != nil || len(seen) != 6 || seen[own[0].Once+"/"+own[0].Type] {
+		t.Errorf("got %d signals (%v), want 6 that differ from the leaver's own", len(seen), err)
 	}
 }
 
