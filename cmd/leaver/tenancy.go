@@ -42,6 +42,7 @@ func (c *cli) issuerCommand() *cobra.Command {
 			var added auth.Issuer
 			request := map[string]any{
 				"issuer": args[0], "audience": body.Audience, "jwksUrl": body.JWKSURL, "subjects": body.Subjects, "uses": uses,
+				"introspectionUrl": body.IntrospectionURL,
 			}
 			if err := cl.do(cmd.Context(), http.MethodPost, path("/issuers"), request, &added); err != nil {
 				return err
@@ -53,6 +54,8 @@ func (c *cli) issuerCommand() *cobra.Command {
 	add.Flags().StringVar(&body.JWKSURL, "jwks-url", "", "https URL of the issuer's JWK set (required)")
 	add.Flags().StringSliceVar(&body.Subjects, "subject", nil,
 		"accept only tokens with this sub, azp, appid or client_id claim (default: any token with the audience)")
+	add.Flags().StringVar(&body.IntrospectionURL, "introspection-url", "",
+		"for the use access: https URL where the issuer answers whether a token is active (RFC 7662)")
 	add.Flags().StringSliceVar(&uses, "use", nil,
 		"uses of the tokens: scim (the default; cannot be combined), revocation (requires --subject), events, access")
 	list := &cobra.Command{

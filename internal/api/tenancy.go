@@ -34,12 +34,15 @@ func (s *Server) addIssuer(w http.ResponseWriter, r *http.Request) {
 		JWKSURL  string     `json:"jwksUrl"`
 		Subjects []string   `json:"subjects"`
 		Uses     []auth.Use `json:"uses"`
+
+		IntrospectionURL string `json:"introspectionUrl"`
 	}
 	err := httpjson.Decode(w, r, &body)
 	var added auth.Issuer
 	if err == nil {
 		added, err = s.Auth.AddIssuer(r.Context(), tenantOf(r).ID, auth.Issuer{
 			Issuer: body.Issuer, Audience: body.Audience, JWKSURL: body.JWKSURL, Subjects: body.Subjects, Uses: body.Uses,
+			IntrospectionURL: body.IntrospectionURL,
 		})
 	}
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/converter"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/auth"
@@ -69,7 +70,10 @@ func (a *App) Handler() http.Handler {
 	access := &authzen.Server{Store: server.Decisions, Auth: server.Auth, PublicURL: server.PublicURL, Log: server.Log}
 	r.Mount(authzen.BasePath, access.Handler())
 	r.Get(authzen.MetadataPath, access.Metadata)
-	guard := &extauthz.Server{Auth: server.Auth, Store: server.Decisions, Log: server.Log}
+	guard := &extauthz.Server{
+		Auth: server.Auth, Store: server.Decisions, Log: server.Log, Client: connectors.NewHTTPClient(),
+	}
+	r.Post(extauthz.IntrospectionPath, guard.Introspect)
 	r.Handle(extauthz.BasePath, guard)
 	r.Handle(extauthz.BasePath+"/*", guard)
 	r.Handle(extauthz.GRPCPath, guard.NewGRPC())

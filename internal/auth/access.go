@@ -3,6 +3,7 @@ package auth
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 )
 
@@ -31,4 +32,19 @@ func (s *Store) OpenAccess(ctx context.Context, raw, tenantName string) (Access,
 		Issuer: o.issuer, Subject: c.Subject, Client: cmp.Or(c.ClientID, c.CID, c.AuthorizedParty, c.AppID),
 		Audience: o.audience, IssuedAt: c.IssuedAt.Time(), Expiry: c.Expiry.Time(),
 	}, nil
+}
+
+// Introspection returns the issuer that answers whether the tokens of a platform's issuer are active.
+// Error: [ErrIssuerNotFound].
+func (s *Store) Introspection(ctx context.Context, c Caller) (Issuer, error) {
+	issuers, err := s.Issuers(ctx, c.Tenant.ID)
+	if err != nil {
+		return Issuer{}, err
+	}
+	for _, i := range issuers {
+		if i.Issuer == c.Issuer && i.IntrospectionURL != "" && slices.Contains(i.Uses, UseAccess) {
+			return i, nil
+		}
+	}
+	return Issuer{}, ErrIssuerNotFound
 }

@@ -38,6 +38,8 @@ type Issuer struct {
 	Subjects  []string  `json:"subjects"`
 	Uses      []Use     `json:"uses"` // the APIs that accept its tokens
 	CreatedAt time.Time `json:"createdAt"`
+	// IntrospectionURL is where the issuer answers whether a token is active (RFC 7662), for the use access.
+	IntrospectionURL string `json:"introspectionUrl,omitempty"`
 }
 
 // Use is an API that accepts an issuer's tokens. No use implies another.
@@ -95,9 +97,10 @@ func (s *Store) AddIssuer(ctx context.Context, tenant uuid.UUID, i Issuer) (Issu
 	}
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
-			insert into issuers (tenant_id, id, issuer, audience, jwks_url, subjects, uses)
-			values ($1, $2, $3, $4, $5, $6, $7)
-			returning created_at`, tenant, i.ID, i.Issuer, i.Audience, i.JWKSURL, i.Subjects, i.Uses).Scan(&i.CreatedAt)
+			insert into issuers (tenant_id, id, issuer, audience, jwks_url, subjects, uses, introspection_url)
+			values ($1, $2, $3, $4, $5, $6, $7, $8)
+			returning created_at`, tenant, i.ID, i.Issuer, i.Audience, i.JWKSURL, i.Subjects, i.Uses, i.IntrospectionURL).
+			Scan(&i.CreatedAt)
 		if err != nil {
 			return err
 		}
@@ -127,14 +130,16 @@ func check(i Issuer) error {
 			return &InvalidIssuerError{field, fmt.Sprintf("must be 1 to %d bytes long", maxClaim)}
 		}
 	}
-	u, err := url.Parse(i.JWKSURL)
-	if err != nil || u.Host == "" || u.User != nil {
-		return &InvalidIssuerError{"jwksUrl", "must be the absolute URL of a JWK set, without user information"}
+	if err := checkURL("jwksUrl", i.JWKSURL); err != nil {
+		return err
 	}
-	ip := net.ParseIP(u.Hostname())
-	loopback := u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback())
-	if u.Scheme != "https" && (u.Scheme != "http" || !loopback) {
-		return &InvalidIssuerError{"jwksUrl", "must use https; http is allowed on loopback only"}
+	if i.IntrospectionURL != "" {
+		if err := checkURL("introspectionUrl", i.IntrospectionURL); err != nil {
+			return err
+		}
+		if !slices.Contains(i.Uses, UseAccess) {
+			return &InvalidIssuerError{"introspectionUrl", "is for the use access"}
+		}
 	}
 	invalid := func(s string) bool { return s == "" || len(s) > maxClaim }
 	if len(i.Subjects) > maxSubjects || slices.ContainsFunc(i.Subjects, invalid) {
@@ -142,6 +147,20 @@ func check(i Issuer) error {
 			"must be at most %d entries of 1 to %d bytes", maxSubjects, maxClaim)}
 	}
 	return checkUses(i)
+}
+
+// checkURL returns an error unless a text is an absolute https URL, or one of http on loopback.
+func checkURL(field, text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.User != nil || len(text) > maxClaim {
+		return &InvalidIssuerError{field, "must be an absolute URL, without user information"}
+	}
+	ip := net.ParseIP(u.Hostname())
+	loopback := u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback())
+	if u.Scheme != "https" && (u.Scheme != "http" || !loopback) {
+		return &InvalidIssuerError{field, "must use https; http is allowed on loopback only"}
+	}
+	return nil
 }
 
 // checkUses checks that scim is not combined with other uses, and that revocation names its callers.
@@ -162,7 +181,7 @@ func checkUses(i Issuer) error {
 // Issuers lists a tenant's issuers.
 func (s *Store) Issuers(ctx context.Context, tenant uuid.UUID) ([]Issuer, error) {
 	issuers, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Issuer], `
-		select id, issuer, audience, jwks_url, subjects, uses, created_at
+		select id, issuer, audience, jwks_url, subjects, uses, created_at, introspection_url
 		  from issuers where tenant_id = $1 order by created_at, id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list issuers: %w", err)
@@ -175,7 +194,7 @@ func (s *Store) RemoveIssuer(ctx context.Context, tenant, id uuid.UUID) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			delete from issuers where tenant_id = $1 and id = $2
-			returning id, issuer, audience, jwks_url, subjects, uses, created_at`, tenant, id)
+			returning id, issuer, audience, jwks_url, subjects, uses, created_at, introspection_url`, tenant, id)
 		if err != nil {
 			return err
 		}

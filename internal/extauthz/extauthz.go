@@ -38,6 +38,8 @@ type Server struct {
 	Auth  *auth.Store
 	Store *authzen.Store
 	Log   *slog.Logger
+	// Client asks issuers. It follows no redirects.
+	Client *http.Client
 }
 
 // request is what a proxy asks about.
