@@ -35,6 +35,7 @@ type drill struct {
 	held     []*holding
 	// unmanaged is the credential that is not registered.
 	unmanaged *holding
+	gateway   gateway
 	cascade   cascade.Cascade
 	left      time.Time  // when the deactivation was sent
 	rows      [][]string // of the report, in addition to those of held
@@ -61,8 +62,8 @@ const drillTimeout = 2 * time.Minute
 
 func (d *drill) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		d.subscribe, d.join, d.collect, d.share, d.move, d.proveAlive, d.leave, d.decideAfter, d.follow, d.claim, d.hear,
-		d.proveDead,
+		d.subscribe, d.join, d.collect, d.share, d.move, d.admit, d.proveAlive, d.leave, d.decideAfter, d.turnAway,
+		d.follow, d.claim, d.hear, d.proveDead,
 	} {
 		if err := step(ctx); err != nil {
 			return err
