@@ -165,7 +165,10 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, c cascade
 	}
 	event, err := a.Cascades.Restart(ctx, tenant, c.ID, reconcileActor, why)
 	if err == nil {
-		_, err = start(ctx, event)
+		run, err = start(ctx, event)
+	}
+	if err == nil { // the run is leaver's from now on, not only when a worker takes it up
+		err = a.Cascades.Running(ctx, tenant, c.ID, event.Kind, run)
 	}
 	switch {
 	case errors.Is(err, cascade.ErrNotFailed): // it has closed, or runs again

@@ -17,6 +17,7 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/workflows"
 )
 
@@ -100,6 +101,9 @@ func (s *Starter) owns(ctx context.Context, e lifecycle.Event, runID string) (bo
 	}
 	var event uuid.UUID
 	err = description.GetMemoValue(memoEvent, &event)
+	if errors.Is(err, seal.ErrUnknownKey) { // of a process with a newer key set
+		return false, fmt.Errorf("read the memo of %s: %w", e.WorkflowID, err)
+	}
 	return err == nil && event == e.ID, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities"
+	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/workflows"
 )
@@ -79,5 +80,8 @@ func (s *Starter) transmits(ctx context.Context, id, runID string, stream uuid.U
 	}
 	var of uuid.UUID
 	err = description.GetMemoValue(memoStream, &of)
+	if errors.Is(err, seal.ErrUnknownKey) { // of a process with a newer key set
+		return false, err
+	}
 	return err == nil && of == stream && description.TaskQueueName == workflows.TaskQueue, nil
 }

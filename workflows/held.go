@@ -1,9 +1,11 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
@@ -64,6 +66,10 @@ func (c *cascadeRun) block(ctx workflow.Context, items []*item) {
 				return
 			}
 			workflow.GetLogger(ctx).Error("failed to block items; retrying", "connector", connector, "error", err)
+			var failed *temporal.ActivityError
+			if !errors.As(err, &failed) && workflow.Sleep(ctx, blockAgain) != nil {
+				return
+			}
 		}
 	})
 }
@@ -77,6 +83,9 @@ func done(ctx workflow.Context, f workflow.Future) error {
 	var result activities.Done
 	return f.Get(ctx, &result)
 }
+
+// blockAgain is the delay after a result that leaver did not seal.
+const blockAgain = time.Minute
 
 // awaitApproval starts the held items once the mass deactivation is approved. The signal
 // only wakes it up: it reads the approval from PostgreSQL, so that a signal sent in

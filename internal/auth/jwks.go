@@ -37,7 +37,9 @@ const maxKeySets = 1000
 
 // keySet holds the keys of one issuer (RFC 7517).
 type keySet struct {
-	mu      sync.Mutex // held during a fetch, so that callers share it
+	fetching chan struct{} // has a place for one fetch, which callers share
+
+	mu      sync.Mutex
 	keys    jose.JSONWebKeySet
 	fetched time.Time
 	failed  error     // of the last fetch
@@ -45,28 +47,62 @@ type keySet struct {
 }
 
 // keysAt returns the keys of an address with the given id, or with an empty id all of them. An
-// unknown id fetches them again. Error: [ErrKeysUnavailable].
+// unknown id fetches them again; known keys are served meanwhile. Error: [ErrKeysUnavailable].
 func (s *Store) keysAt(ctx context.Context, address, id string) ([]jose.JSONWebKey, error) {
-	set, err := s.keys.Get(ctx, address, func(context.Context) (*keySet, error) { return &keySet{}, nil })
+	set, err := s.keys.Get(ctx, address, func(context.Context) (*keySet, error) {
+		return &keySet{fetching: make(chan struct{}, 1)}, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	set.mu.Lock()
-	defer set.mu.Unlock()
-	age := time.Since(set.fetched)
-	good := !set.got.IsZero() && time.Since(set.got) < keysMaxAge
-	if (age > keysTTL || !good || len(set.of(id)) == 0) && age > keysPause {
-		// Callers share the fetch: the cancellation of one must not fail it.
-		keys, err := fetchKeys(context.WithoutCancel(ctx), address)
-		set.fetched, set.failed = time.Now(), err
-		if err == nil {
-			set.keys, set.got, good = keys, time.Now(), true
-		}
+	keys, failed, due := set.read(id)
+	switch {
+	case !due:
+	case len(keys) > 0:
+		go set.fetch(context.WithoutCancel(ctx), address, id)
+	default:
+		set.fetch(ctx, address, id)
+		keys, failed, _ = set.read(id)
 	}
-	if !good {
-		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, set.failed)
+	if failed != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, failed)
 	}
-	return set.of(id), nil
+	return keys, nil
+}
+
+// read returns the keys with an id, or why there are none to verify with, and whether to fetch them again.
+func (s *keySet) read(id string) (keys []jose.JSONWebKey, failed error, due bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	age := time.Since(s.fetched)
+	good := !s.got.IsZero() && time.Since(s.got) < keysMaxAge
+	if good {
+		keys = s.of(id)
+	} else if failed = s.failed; failed == nil {
+		failed = errors.New("they are being fetched")
+	}
+	return keys, failed, (age > keysTTL || !good || len(keys) == 0) && age > keysPause
+}
+
+// fetch fetches the keys if that is still due once no other caller does.
+func (s *keySet) fetch(ctx context.Context, address, id string) {
+	select {
+	case s.fetching <- struct{}{}:
+		defer func() { <-s.fetching }()
+	case <-ctx.Done():
+		return
+	}
+	if _, _, due := s.read(id); !due {
+		return
+	}
+	// Callers share the fetch: the cancellation of one must not fail it.
+	keys, err := fetchKeys(context.WithoutCancel(ctx), address)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fetched, s.failed = time.Now(), err
+	if err == nil {
+		s.keys, s.got = keys, time.Now()
+	}
 }
 
 func (s *keySet) of(id string) []jose.JSONWebKey {

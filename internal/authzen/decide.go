@@ -2,6 +2,7 @@ package authzen
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -89,6 +90,8 @@ func decide(f facts, q Question) Reason {
 	switch reason := f.parties(q); {
 	case reason != "":
 		return reason
+	case strings.HasSuffix(q.Action, ownSuffix): // the suffix is leaver's, and no action's
+		return NotEntitled
 	case q.ResourceType == "credential":
 		return f.mayUse(q)
 	case !f.delegated:
@@ -99,7 +102,7 @@ func decide(f facts, q Question) Reason {
 		return f.entitled.missing()
 	case q.ResourceType == "team" && !f.entitled.to("team:"+q.Resource):
 		return f.entitled.without("team:" + q.Resource)
-	case isMCP(q.ResourceType):
+	case isMCP(q.ResourceType, q.Action):
 		return f.mayRequest(q)
 	}
 	scope := "scope:" + q.Action
@@ -140,9 +143,22 @@ func (f facts) parties(q Question) Reason {
 	return f.principal.Refusal()
 }
 
-// isMCP reports whether a resource type is one of the Model Context Protocol (COAZ-MCP).
-func isMCP(resourceType string) bool {
-	return slices.Contains([]string{"mcp_server", "tool", "resource", "prompt", "task"}, resourceType)
+// isMCP reports whether a question is about a method of the Model Context Protocol (COAZ-MCP). Only
+// mcp_server is a type of that protocol alone: others also need the method that goes with them.
+func isMCP(resourceType, action string) bool {
+	switch resourceType {
+	case "mcp_server":
+		return true
+	case "tool":
+		return strings.HasPrefix(action, "tools/")
+	case "resource":
+		return strings.HasPrefix(action, "resources/") || action == "completion/complete"
+	case "prompt":
+		return strings.HasPrefix(action, "prompts/") || action == "completion/complete"
+	case "task":
+		return strings.HasPrefix(action, "tasks/")
+	}
+	return false
 }
 
 // mayRequest decides about a method of the Model Context Protocol, such as tools/call. The standing

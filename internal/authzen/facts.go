@@ -27,22 +27,21 @@ const partiesSQL = `
 	       s.valid_until, p.id, p.type, p.unique_name, p.restricted,
 	       case when p.owns then true when p.id is null then false else delegates($1, s.id, p.id) end,
 	       cardinality(k.subjects), coalesce(cardinality(k.principals), 0), coalesce(cardinality(k.acting), 0) > 0,
-	       $2 = 'Agent' and k.subjects = '{}' and agent_existed($1, $11, $3, $4, $5)
+	       $2 = 'Agent' and k.subjects = '{}' and agent_existed($1, $3, $4, $5)
 	  from (
 	    select m.principals, m.acting, case when m.direct then array[$3::uuid] when cardinality(m.acting) > 0 then m.acting
-	             else principals_named($1, $2, $11, $3, $4, $5, $12, m.since) end subjects
+	             else principals_named($1, $2, $11, $3, $4, $5, $12, $13) end subjects
 	      from (
-	        select n.principals, n.direct, n.since,
+	        select n.principals, n.direct,
 	               case when $2 = 'Agent' and not n.direct and cardinality(n.principals) = 1
 	                 then agents_acting($1, n.principals[1], $11, $3, $4, $5) end acting
 	          from (
 	            select case when not $6 then null
 	                        when $8::uuid is not null and ($9::text is null or not $12 and exists (
 	                          select 1 from resources r where r.tenant_id = $1 and r.id = $8)) then array[$8::uuid]
-	                        else principals_named($1, $7, $11, $8, $9, $10, $12, t.since) end principals, t.since,
+	                        else principals_named($1, $7, $11, $8, $9, $10, $12, $13) end principals,
 	                   $3::uuid is not null and ($4::text is null or not $12 and exists (
 	                     select 1 from resources r where r.tenant_id = $1 and r.id = $3)) direct
-	              from (select coalesce($13::timestamptz, now() - interval '1 day') since) t
 	            offset 0) n offset 0) m offset 0) k
 	  left join resources s on s.tenant_id = $1 and s.id = case when cardinality(k.subjects) = 1 then k.subjects[1] end
 	   and ($2 = '' or s.type = $2) and s.type in ('User', 'Agent') and s.deleted_at is null
@@ -87,12 +86,12 @@ const entitledSQL = `
 // acts reports whether the subject is an agent that acts on behalf of a user.
 func (q Question) acts() bool { return q.SubjectType == directory.TypeAgent && q.OnBehalfOf != "" }
 
-// since returns when the token with the names was issued, or nil. JWTs have whole seconds.
-func (q Question) since() any {
+// issued returns when the token with the names was issued, or nil.
+func (q Question) issued() *time.Time {
 	if q.IssuedAt.IsZero() {
 		return nil
 	}
-	return q.IssuedAt.Add(time.Second)
+	return &q.IssuedAt
 }
 
 // ids returns the ids of the subject and the principal, if both are in the form of an id. They may be
@@ -118,7 +117,7 @@ func (q Question) names() []string {
 	switch {
 	case q.ResourceType == "team":
 		names = append(names, "team:"+q.Resource)
-	case isMCP(q.ResourceType):
+	case isMCP(q.ResourceType, q.Action):
 		names = append(names, "scope:"+q.Action+":"+q.Resource)
 	}
 	return names
@@ -131,7 +130,7 @@ func (f *facts) read(tenant uuid.UUID, q Question) []database.Statement {
 	args := []any{tenant, q.SubjectType, subject, folded, exact, q.acts(), q.OnBehalfOfType}
 	onBehalf, folded, exact := directory.Reference{Value: q.OnBehalfOf}.Keys()
 	statements := []database.Statement{{
-		SQL: partiesSQL, Args: append(args, onBehalf, folded, exact, q.Issuers, q.Identity, q.since()),
+		SQL: partiesSQL, Args: append(args, onBehalf, folded, exact, q.Issuers, q.Identity, q.issued()),
 		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}}
 	if item, ok := idOf(q.Resource); ok && q.ResourceType == "credential" {
@@ -185,7 +184,7 @@ func (f *facts) again(tenant uuid.UUID, q Question) database.Statement {
 		SQL: partiesSQL,
 		Args: []any{
 			tenant, f.subject.Type, f.subject.ID, nil, nil, q.acts(), q.OnBehalfOfType, onBehalf, nil, nil, q.Issuers,
-			q.Identity, q.since(),
+			q.Identity, q.issued(),
 		},
 		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}

@@ -138,7 +138,7 @@ func (s *Store) named(ctx context.Context, tenant uuid.UUID, q search) (ids []st
 	kind := foldType(q.Resource.Type)
 	prefix := "team:"
 	switch {
-	case isMCP(kind):
+	case isMCP(kind, q.Action.Name):
 		prefix = "scope:" + q.Action.Name + ":"
 	case kind != "team":
 		return nil, "", httpjson.Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(

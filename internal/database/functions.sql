@@ -122,45 +122,63 @@ create or replace function has_name(n principal_names, issuers text[], name_fold
        and n.value = case when n.kind in ('userName', 'agentUserName', 'emails') then name_folded else name_exact end
 $$;
 
--- principals_named returns the live principals of a type (any type if it is empty) that have a
--- name, and of_id itself: at most two. If there is one, another principal that had the name since
--- a time is returned too: a token that was issued then may mean it. An e-mail address counts only
--- if there is no other name, unless the name is the claim of a token: anybody may have it.
+-- principals_named returns the live principals of a type (any type if it is empty) that a name
+-- may mean, and of_id itself for the directory: at most two. kinds limits the attributes; null
+-- is all. issued is when the token with the name was issued, if that is known: then the holders
+-- at that time are meant, although they may have lost the name since. Otherwise the current
+-- holders are meant, together with one who lost the name within a day: a token that names it may
+-- still be valid. An e-mail address counts only if there is no other name, unless the name is
+-- the claim of a token: anybody may have it.
 create or replace function principals_named(
-    tenant uuid, of_type text, issuers text[], of_id uuid, name_folded text, name_exact text, claim boolean, since timestamptz) returns uuid[]
+    tenant uuid, of_type text, issuers text[], of_id uuid, name_folded text, name_exact text, claim boolean, issued timestamptz, kinds text[] default null) returns uuid[]
     language plpgsql stable as $$
 declare
-    ids uuid[];
+    ids uuid[] := '{}';
     emails boolean[];
+    meant uuid[]; -- the holders when the token was issued
+    held uuid[];  -- the current holders
+    lost uuid[];  -- who lost the name since
 begin
-    foreach emails slice 1 in array case when claim then array[[true, false]] else array[[false, false], [true, true]] end loop
+    if of_id is not null and '' = any (issuers) then
         ids := array(
           select r.id from resources r
-           where r.tenant_id = tenant and r.id = of_id and r.type in ('User', 'Agent') and (of_type = '' or r.type = of_type) and r.deleted_at is null
-          union
-          select n.principal_id from principal_names n join resources r on r.tenant_id = tenant and r.id = n.principal_id
-           where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact)
-             and (n.kind = 'emails') = any (emails) and n.until is null and (of_type = '' or r.type = of_type)
-          limit 2);
-        if cardinality(ids) = 1 then
-            return ids || array(
-              select n.principal_id from principal_names n
-               where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact)
-                 and (n.kind = 'emails') = any (emails) and n.until > since and n.principal_id <> ids[1] limit 1);
+           where r.tenant_id = tenant and r.id = of_id and r.type in ('User', 'Agent') and (of_type = '' or r.type = of_type) and r.deleted_at is null);
+        if ids <> '{}' and not claim then
+            return ids;
         end if;
-        exit when ids <> '{}';
+    end if;
+    foreach emails slice 1 in array case when claim then array[[true, false]] else array[[false, false], [true, true]] end loop
+        select array_agg(h.id) filter (where h.meant), array_agg(h.id) filter (where h.held), array_agg(h.id) filter (where h.lost)
+          into meant, held, lost
+          from (
+            select n.principal_id id, bool_or(n.since <= issued and (n.until is null or n.until > issued)) meant,
+                   bool_or(n.until is null) held, bool_or(n.until > coalesce(issued, now() - interval '1 day')) lost
+              from principal_names n join resources r on r.tenant_id = tenant and r.id = n.principal_id
+             where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact)
+               and (n.kind = 'emails') = any (emails) and (kinds is null or n.kind = any (kinds)) and (of_type = '' or r.type = of_type)
+             group by n.principal_id) h;
+        if meant is not null then
+            ids := ids || array(
+              select r.id from unnest(meant) m (id) join resources r on r.tenant_id = tenant and r.id = m.id where r.deleted_at is null);
+            exit;
+        end if;
+        if held is not null then
+            ids := ids || held || coalesce(lost, '{}');
+            exit;
+        end if;
     end loop;
-    return ids;
+    return array(select distinct i.id from unnest(ids) i (id) limit 2);
 end $$;
 
--- agent_existed reports whether an agent has or had a name or an id: a deleted agent keeps both.
-create or replace function agent_existed(tenant uuid, issuers text[], of_id uuid, name_folded text, name_exact text) returns boolean
+-- agent_existed reports whether an agent of any issuer has or had a name or an id: a deleted
+-- agent keeps both.
+create or replace function agent_existed(tenant uuid, of_id uuid, name_folded text, name_exact text) returns boolean
     language plpgsql stable as $$
 begin
     return exists (select 1 from resources r where r.tenant_id = tenant and r.id = of_id and r.type = 'Agent')
         or exists (
           select 1 from principal_names n join resources r on r.tenant_id = tenant and r.id = n.principal_id and r.type = 'Agent'
-           where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact));
+           where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, array[n.issuer], name_folded, name_exact));
 end $$;
 
 -- agents_acting returns those of the agents with a name that act for a principal: it owns them,
@@ -181,12 +199,12 @@ begin
         union
         select principal),
       named (id, held) as (
-        select m.id, bool_or(m.id = of_id or n.until is null)
+        select m.id, bool_or((m.id = of_id and '' = any (issuers)) or n.until is null)
           from mine m
           join resources r on r.tenant_id = tenant and r.id = m.id and r.type = 'Agent'
           left join principal_names n on n.tenant_id = tenant and n.principal_id = m.id and n.value in (name_folded, name_exact)
             and has_name(n, issuers, name_folded, name_exact) and (n.until is null or n.until > now() - interval '1 day')
-         where n.value is not null or (m.id = of_id and r.deleted_at is null) group by m.id)
+         where n.value is not null or (m.id = of_id and '' = any (issuers) and r.deleted_at is null) group by m.id)
       select case when bool_or(held) then (array_agg(id order by held desc))[1:2] else '{}' end from named);
 end $$;
 

@@ -22,8 +22,8 @@ const (
 
 // quotas limits how a pool's connections are used. A quarter of them is for changes of principals and
 // for authentication alone, and everything else uses the others. A tenant may use two thirds of the
-// others at a time, and as many for its changes. Searches, imports and reports together may use half of
-// all, and each tenant a third of that half.
+// others at a time, and a third of all for its changes. Searches, imports and reports together may use
+// half of all, and each tenant a third of that half.
 type quotas struct {
 	changes quota // changes of principals
 	tenants quota // any other use
@@ -34,10 +34,9 @@ type quotas struct {
 
 func newQuotas(conns int32) *quotas {
 	slow, others := max(1, conns/2), max(1, conns-max(1, conns/4))
-	each := int64(max(1, others*2/3))
 	return &quotas{
-		changes: quota{each: each},
-		tenants: quota{each: each},
+		changes: quota{each: int64(max(1, conns/3))},
+		tenants: quota{each: int64(max(1, others*2/3))},
 		others:  semaphore.NewWeighted(int64(others)),
 		slow:    quota{each: int64(max(1, slow/3))},
 		allSlow: semaphore.NewWeighted(int64(slow)),

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -18,6 +19,8 @@ type Name struct {
 	Kind   string `json:"kind"`             // the SCIM attribute that has it, one of nameAttributes
 	Issuer string `json:"issuer,omitempty"` // the authorization server of a client_id; empty is the directory
 	Value  string `json:"value"`            // its comparison key
+	// Original is the value as it was given, for writes only; empty is the same as Value.
+	Original string `json:"-" db:"-"`
 }
 
 // The attributes that name Users and Agents, besides the id.
@@ -50,20 +53,22 @@ func (k Keys) all(resourceType string) []Name {
 	}
 	names := slices.Clone(k.Names)
 	for kind, value := range map[string]string{unique: k.UniqueName, nameExternalID: k.ExternalID} {
-		if value != "" {
+		given := slices.ContainsFunc(names, func(n Name) bool { return n.Kind == kind })
+		if value != "" && !given {
 			names = append(names, Name{Kind: kind, Value: value})
 		}
 	}
 	return names
 }
 
-// NameColumns returns the kinds, issuers and values of names, which the table has as columns.
-func NameColumns(names []Name) (kinds, issuers, values []string) {
-	kinds, issuers, values = []string{}, []string{}, []string{}
+// NameColumns returns the kinds, issuers, values and originals of names, which the table has as columns.
+func NameColumns(names []Name) (kinds, issuers, values, originals []string) {
+	kinds, issuers, values, originals = []string{}, []string{}, []string{}, []string{}
 	for _, n := range names {
 		kinds, issuers, values = append(kinds, n.Kind), append(issuers, n.Issuer), append(values, n.Value)
+		originals = append(originals, cmp.Or(n.Original, n.Value))
 	}
-	return kinds, issuers, values
+	return kinds, issuers, values, originals
 }
 
 // Names returns the current names of a principal.
@@ -85,12 +90,11 @@ type Reference struct {
 	Value   string
 	// Claim is set if the value is a claim of a token: an e-mail address is then a name like others.
 	Claim bool
-	// Since is when the token was issued; zero means a day ago at most.
-	Since time.Time
+	// IssuedAt is when the token was issued, if that is known: the holder at that time is meant.
+	IssuedAt time.Time
+	// Kinds limits the attributes; nil is all.
+	Kinds []string
 }
-
-// maxTokenAge is the age of a token that the names of former holders are kept for.
-const maxTokenAge = 24 * time.Hour
 
 // Keys returns the id that the value may be, and its comparison keys.
 func (r Reference) Keys() (id *uuid.UUID, folded, exact string) {
@@ -100,16 +104,17 @@ func (r Reference) Keys() (id *uuid.UUID, folded, exact string) {
 	return id, textkey.Fold(r.Value), textkey.Exact(r.Value)
 }
 
-// Resolve returns the live principal that a reference names. A name that another principal had when
-// the token was issued names neither.
+// Resolve returns the live principal that a reference names. Without the time of the token, a name that
+// another principal lost within a day names neither.
 // Errors: [ErrNotFound], [ErrAmbiguousSubject].
 func (s *Store) Resolve(ctx context.Context, tenant uuid.UUID, ref Reference) (Named, error) {
 	id, folded, exact := ref.Keys()
-	if ref.Since.IsZero() {
-		ref.Since = time.Now().Add(-maxTokenAge)
+	var issued *time.Time
+	if !ref.IssuedAt.IsZero() {
+		issued = &ref.IssuedAt
 	}
-	return s.resolve(ctx, tenant, `principals_named($1, $2, $3, $4, $5, $6, $7, $8)`, ref.Type, ref.Issuers, id,
-		folded, exact, ref.Claim, ref.Since)
+	return s.resolve(ctx, tenant, `principals_named($1, $2, $3, $4, $5, $6, $7, $8, $9)`, ref.Type, ref.Issuers, id,
+		folded, exact, ref.Claim, issued, ref.Kinds)
 }
 
 // ResolveAgent returns the agent that a reference names and that acts for a principal.

@@ -19,14 +19,14 @@ func TestMain(m *testing.M) { stacktest.Main(m) }
 func person(t *testing.T, db *database.DB, tenant uuid.UUID, kind string, names ...directory.Name) uuid.UUID {
 	t.Helper()
 	id := uuid.New()
-	kinds, issuers, values := directory.NameColumns(names)
+	kinds, issuers, values, originals := directory.NameColumns(names)
 	if err := database.Together(t.Context(), db, tenant, database.Statement{
 		SQL:  `insert into resources (tenant_id, id, type, document, created_at, modified_at) values ($1, $2, $3, '{}', now(), now())`,
 		Args: []any{tenant, id, kind},
 	}, database.Statement{
-		SQL: `insert into principal_names (tenant_id, principal_id, kind, issuer, value)
-			select $1, $2, n.kind, n.issuer, n.value from unnest($3::text[], $4::text[], $5::text[]) n (kind, issuer, value)`,
-		Args: []any{tenant, id, kinds, issuers, values},
+		SQL: `insert into principal_names (tenant_id, principal_id, kind, issuer, value, original)
+			select $1, $2, n.* from unnest($3::text[], $4::text[], $5::text[], $6::text[]) n (kind, issuer, value, original)`,
+		Args: []any{tenant, id, kinds, issuers, values, originals},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -64,27 +64,43 @@ func TestResolve_ByRankOfNames(t *testing.T) {
 	}
 }
 
+// TestResolve_AtTheTimeOfTheToken has a name that one person had until an hour ago, and another has now.
 func TestResolve_AtTheTimeOfTheToken(t *testing.T) {
 	db, _ := stacktest.Open(t)
 	tenant, s := uuid.New(), directory.NewStore(db)
 	name := directory.Name{Kind: "externalId", Value: "00u1"}
-	former := person(t, db, tenant, directory.TypeUser, name)
-	if err := database.Exec(t.Context(), db, tenant,
-		`update principal_names set until = now() - interval '1 hour' where principal_id = $1`, former); err != nil {
-		t.Fatal(err)
+	move := func(id uuid.UUID, columns string) {
+		t.Helper()
+		if err := database.Exec(t.Context(), db, tenant,
+			`update principal_names set `+columns+` where principal_id = $1`, id); err != nil {
+			t.Fatal(err)
+		}
 	}
+	former := person(t, db, tenant, directory.TypeUser, name)
+	move(former, `since = now() - interval '3 hours', until = now() - interval '1 hour'`)
 	ref := directory.Reference{Issuers: []string{""}, Value: "00u1"}
 	if _, err := s.Resolve(t.Context(), tenant, ref); !errors.Is(err, directory.ErrNotFound) {
 		t.Errorf("a name that nobody has: %v, want ErrNotFound", err)
 	}
 	heir := person(t, db, tenant, directory.TypeUser, name)
-	for issued, want := range map[time.Duration]error{
-		2 * time.Hour: directory.ErrAmbiguousSubject, 30 * time.Minute: nil,
+	move(heir, `since = now() - interval '50 minutes'`)
+	for issued, row := range map[time.Duration]struct {
+		want uuid.UUID
+		err  error
+	}{
+		4 * time.Hour:    {uuid.Nil, directory.ErrAmbiguousSubject}, // before leaver knew anybody by the name
+		2 * time.Hour:    {former, nil},
+		55 * time.Minute: {heir, nil}, // nobody had it: who has it now
+		30 * time.Minute: {heir, nil},
 	} {
-		ref.Since = time.Now().Add(-issued)
-		if found, err := s.Resolve(t.Context(), tenant, ref); !errors.Is(err, want) || (want == nil && found.ID != heir) {
-			t.Errorf("a token of %s ago: %s, %v; want %v", issued, found.ID, err, want)
+		ref.IssuedAt = time.Now().Add(-issued)
+		if found, err := s.Resolve(t.Context(), tenant, ref); !errors.Is(err, row.err) || found.ID != row.want {
+			t.Errorf("a token of %s ago: %s, %v; want %s, %v", issued, found.ID, err, row.want, row.err)
 		}
+	}
+	ref.IssuedAt = time.Time{}
+	if _, err := s.Resolve(t.Context(), tenant, ref); !errors.Is(err, directory.ErrAmbiguousSubject) {
+		t.Errorf("a token of an unknown time: %v, want ErrAmbiguousSubject", err)
 	}
 }
 

@@ -141,11 +141,13 @@ func refoldOne(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, r unfolded,
 		collisions = append(collisions, Collision{Attribute: "unique name", Value: keys.UniqueName, ID: r.ID, Other: *taken})
 	}
 	if r.Type != TypeGroup {
-		kinds, issuers, values := NameColumns(keys.all(r.Type))
+		kinds, issuers, values, originals := NameColumns(keys.all(r.Type))
 		if _, err := tx.Exec(ctx, `
-			insert into principal_names (tenant_id, principal_id, kind, issuer, value)
-			select $1, $2, n.kind, n.issuer, n.value from unnest($3::text[], $4::text[], $5::text[]) n (kind, issuer, value)
-			on conflict do nothing`, tenant, r.ID, kinds, issuers, values); err != nil {
+			insert into principal_names (tenant_id, principal_id, kind, issuer, value, original, position, since)
+			select $1, $2, n.kind, n.issuer, n.value, n.original, n.position, '-infinity'
+			  from unnest($3::text[], $4::text[], $5::text[], $6::text[])
+			       with ordinality n (kind, issuer, value, original, position)
+			on conflict do nothing`, tenant, r.ID, kinds, issuers, values, originals); err != nil {
 			return nil, err
 		}
 	}

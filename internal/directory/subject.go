@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/fault"
-	"github.com/leaverhq/leaver/internal/textkey"
 )
 
 // The errors of subject identifiers.
@@ -58,6 +57,7 @@ type Speaker struct {
 // with userNames first, then with users' addresses. Deleted principals are found by their ID only.
 // Errors: [ErrInvalidSubject], [ErrNotFound], [ErrAmbiguousSubject].
 func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, by Speaker) (Named, error) {
+	by.IssuedAt = by.IssuedAt.Add(time.Second) // it was issued within the second, and so after what came before
 	return s.bySubject(ctx, tenant, raw, by, false)
 }
 
@@ -81,16 +81,16 @@ func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMes
 			return Named{}, ErrNotFound
 		}
 		return s.Resolve(ctx, tenant, Reference{
-			Issuers: []string{"", id.Issuer}, Value: id.Subject, Since: by.IssuedAt.Add(time.Second),
+			Issuers: []string{"", id.Issuer}, Value: id.Subject, IssuedAt: by.IssuedAt,
 		})
 	case id.Format == "email" && id.Email != "":
-		return s.byEmail(ctx, tenant, id.Email)
+		return s.byEmail(ctx, tenant, id.Email, by)
 	case id.Format == "account" && strings.HasPrefix(id.URI, "acct:"):
 		account, err := url.PathUnescape(strings.TrimPrefix(id.URI, "acct:"))
 		if err != nil {
 			return Named{}, ErrInvalidSubject
 		}
-		return s.byEmail(ctx, tenant, account)
+		return s.byEmail(ctx, tenant, account, by)
 	case id.Format == "complex" && id.User != nil && !nested && id.whole():
 		return s.bySubject(ctx, tenant, id.User, by, true)
 	case id.Format == "aliases" && len(id.Identifiers) > 0 && !nested:
@@ -135,15 +135,15 @@ func (s *Store) byID(ctx context.Context, tenant uuid.UUID, text string) (Named,
 
 // byEmail matches the userName first, which is unique, then the users' addresses. Errors:
 // [ErrNotFound], [ErrAmbiguousSubject].
-func (s *Store) byEmail(ctx context.Context, tenant uuid.UUID, email string) (Named, error) {
-	email = textkey.Fold(email)
-	found, err := s.only(ctx, tenant, named+`r.type = 'User' and r.unique_name = $2 and r.deleted_at is null`, email)
+func (s *Store) byEmail(ctx context.Context, tenant uuid.UUID, email string, by Speaker) (Named, error) {
+	ref := Reference{Type: TypeUser, Issuers: []string{""}, Value: email, IssuedAt: by.IssuedAt}
+	ref.Kinds = []string{nameUserName}
+	found, err := s.Resolve(ctx, tenant, ref)
 	if !errors.Is(err, ErrNotFound) {
 		return found, err
 	}
-	return s.only(ctx, tenant, named+`r.id in (
-		select n.principal_id from principal_names n
-		 where n.tenant_id = $1 and n.kind = 'emails' and n.value = $2 and n.until is null limit 2)`, email)
+	ref.Kinds = []string{NameEmail}
+	return s.Resolve(ctx, tenant, ref)
 }
 
 func (s *Store) only(ctx context.Context, tenant uuid.UUID, sql string, arg any) (Named, error) {

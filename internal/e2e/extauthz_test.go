@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/extauthz"
 )
 
@@ -135,6 +137,12 @@ func TestExtAuthz_DecidesByTheToken(t *testing.T) {
 			reason != row.reason {
 			t.Errorf("%s over gRPC: %d %q, want %d %q", name, status, reason, row.status, row.reason)
 		}
+	}
+	if answer, err := authzen.NewStore(i.app.DB, i.app.Entitlements).DecideToken(t.Context(), i.tenant, auth.Access{
+		Issuer: p.url, Subject: "00u1", Client: "client-1", IssuedAt: time.Now(),
+	}, authzen.Request{Action: "read:own", ResourceType: "document", Resource: "of-bob"}); err != nil ||
+		answer.Reason != authzen.NotEntitled {
+		t.Errorf("an action with the suffix of own scopes: %s, %v; want not_entitled", answer.Reason, err)
 	}
 	_, _, foreign := i.newTenant("umbrella")
 	if status, reason := i.byHTTP(foreign, p.accessToken(t, "00u1", "client-1", nil), ""); status != http.StatusUnauthorized {

@@ -132,10 +132,10 @@ func TestNames_OfFormerHolderNameNobody(t *testing.T) {
 		if status, id := i.claims(i.platform, name, ""); status != http.StatusUnprocessableEntity {
 			t.Errorf("the name %s resolved %q with %d while tokens of its former holder may live, want 422", name, id, status)
 		}
-		if got := i.ask(entityOf("user", name), "read", entityOf("tool", "x")); got != "ambiguous_subject" {
+		if got := i.ask(entityOf("user", name), "tools/call", entityOf("tool", "x")); got != "ambiguous_subject" {
 			t.Errorf("a decision about %s is %s, want ambiguous_subject", name, got)
 		}
-		if got := i.ask(entityOf("user", heir), "read", entityOf("tool", "x")); got != "allow" {
+		if got := i.ask(entityOf("user", heir), "tools/call", entityOf("tool", "x")); got != "allow" {
 			t.Errorf("a decision by the id of the new holder is %s, want allow", got)
 		}
 		i.sql(`update principal_names set until = now() - interval '25 hours' where until is not null and value = $1`, name)
@@ -282,7 +282,7 @@ func TestNames_AddressTakesNoOtherName(t *testing.T) {
 	leaving := i.must("POST", "/scim/v2/Users", i.scim, `{"userName":"mallory","externalId":"00u9","active":true,`+
 		`"emails":[{"value":"ADA@example.com"}]}`)["id"].(string)
 	i.must("POST", "/scim/v2/Users", i.scim, `{"userName":"friend","active":true,"emails":[{"value":"00u9"}]}`)
-	if got := i.ask(entityOf("user", "ada@example.com"), "read", entityOf("tool", "x")); got != "allow" {
+	if got := i.ask(entityOf("user", "ada@example.com"), "tools/call", entityOf("tool", "x")); got != "allow" {
 		t.Errorf("a decision about ada by her userName is %s, want allow", got)
 	}
 	event := p.sign(t, "secevent+jwt", p.event(sessionRevoked,
@@ -292,8 +292,8 @@ func TestNames_AddressTakesNoOtherName(t *testing.T) {
 	}
 }
 
-// TestNames_EventsMeanTheirTime deletes a user and creates it again: an event that is issued later
-// means the new one.
+// TestNames_EventsMeanTheirTime deletes a user and creates it again, and renames another: an event means
+// who had the name when it was issued, by every format.
 func TestNames_EventsMeanTheirTime(t *testing.T) {
 	p := newIDP(t)
 	i := installAPI(t)
@@ -302,15 +302,69 @@ func TestNames_EventsMeanTheirTime(t *testing.T) {
 	former := i.must("POST", "/scim/v2/Users", i.scim, body)["id"].(string)
 	i.raw("DELETE", "/scim/v2/Users/"+former, i.scim, "")
 	heir := i.must("POST", "/scim/v2/Users", i.scim, body)["id"].(string)
-	subject := map[string]string{"format": "iss_sub", "iss": p.url, "sub": "00u1"}
-	before := p.sign(t, "secevent+jwt", p.event(sessionRevoked, subject, func(claims map[string]any) {
-		claims["iat"] = time.Now().Add(-time.Hour).Unix()
-	}))
-	if status, answer := i.push("/t/acme/events", before); status != http.StatusBadRequest || i.isActive(heir) != true {
-		t.Errorf("an event from before answered %d %s, active %v; want 400 and an active user", status, answer, i.isActive(heir))
+	renamed := i.createUser("bob@example.com")
+	i.patch("/Users/"+renamed, `{"op":"replace","path":"userName","value":"zz-bob@example.com"}`)
+	i.sql(`update principal_names set since = since - interval '3 hours', until = until - interval '1 hour'`)
+	i.sql(`update principal_names set since = now() - interval '50 minutes' where principal_id = $1`, heir)
+	push := func(subject map[string]string, age time.Duration) int {
+		t.Helper()
+		status, _ := i.push("/t/acme/events", p.sign(t, "secevent+jwt", p.event(sessionRevoked, subject,
+			func(claims map[string]any) { claims["iat"] = time.Now().Add(-age).Unix() })))
+		return status
 	}
-	after := p.sign(t, "secevent+jwt", p.event(sessionRevoked, subject, nil))
-	if status, answer := i.push("/t/acme/events", after); status != http.StatusAccepted || i.isActive(heir) != false {
-		t.Errorf("an event from after answered %d %s, active %v; want 202 and a deactivation", status, answer, i.isActive(heir))
+	for _, subject := range []map[string]string{
+		{"format": "iss_sub", "iss": p.url, "sub": "00u1"}, {"format": "email", "email": "ada@example.com"},
+	} {
+		if status := push(subject, 2*time.Hour); status != http.StatusAccepted || i.isActive(heir) != true {
+			t.Errorf("an event about the former holder of %v answered %d, and the new one's active is %v", subject, status, i.isActive(heir))
+		}
+	}
+	if status := push(map[string]string{"format": "iss_sub", "iss": p.url, "sub": "00u1"}, 30*time.Minute); status != http.StatusAccepted ||
+		i.isActive(heir) != false {
+		t.Errorf("an event about the new holder answered %d, active %v", status, i.isActive(heir))
+	}
+	if status := push(map[string]string{"format": "email", "email": "bob@example.com"}, 2*time.Hour); status != http.StatusAccepted ||
+		i.isActive(renamed) != false {
+		t.Errorf("an event about a user who was renamed since answered %d, active %v", status, i.isActive(renamed))
+	}
+}
+
+// TestNames_OfUnlistedIssuersMeanNobody: neither a name nor an id of the directory is a sub of theirs.
+func TestNames_OfUnlistedIssuersMeanNobody(t *testing.T) {
+	i := installAPI(t)
+	i.must("PATCH", "/v1/tenants/acme", i.operator, fmt.Sprintf(`{"subjectIssuers":[%q],"unknownAgents":"allow"}`, ownIssuer))
+	ada := i.createUser("ada@example.com")
+	agent := i.clientOf("writer", ada, "client-1", ownIssuer)
+	i.patch("/Agents/"+agent, `{"op":"replace","path":"active","value":false}`)
+	partner := i.gateway(otherIssuer)
+	for _, sub := range []string{"ada@example.com", ada, agent} {
+		if status, id := i.claims(partner, sub, ""); status != http.StatusNotFound {
+			t.Errorf("the sub %s of an unlisted issuer is %q (%d), want 404", sub, id, status)
+		}
+		if got := i.evaluate(partner, fmt.Sprintf(`{"subject":{"type":"identity","id":%q},"context":{"agent":%q},`+
+			`"action":{"name":"tools/call"},"resource":{"type":"tool","id":"x"}}`, sub, agent)); got == "allow" {
+			t.Errorf("the sub %s of an unlisted issuer may act", sub)
+		}
+	}
+	// The agent is known by a client of another issuer: it is suspended, and not unknown.
+	if got := i.evaluate(i.platform, fmt.Sprintf(`{"subject":{"type":"user","id":%q},"context":{"agent":"client-1"},`+
+		`"action":{"name":"tools/call"},"resource":{"type":"tool","id":"x"}}`, ada)); got == "allow" {
+		t.Error("a suspended agent is allowed by its client of another issuer")
+	}
+}
+
+// TestDecision_OtherTypesThanMCPNeedTheirScope has types that are spelled like those of MCP.
+func TestDecision_OtherTypesThanMCPNeedTheirScope(t *testing.T) {
+	i := install(t)
+	i.apply("  - {when: user.active, scopes: [read, 'edit:own']}\n")
+	ada := i.createUser("ada@example.com")
+	i.becomes(ada, "scope:edit:own", "scope:read")
+	for _, kind := range []string{"task", "resource", "tool", "prompt", "document"} {
+		if got := i.ask(entityOf("user", ada), "delete", entityOf(kind, "1")); got != "not_entitled" {
+			t.Errorf("delete on a %s: %s, want not_entitled", kind, got)
+		}
+		if got := i.ask(entityOf("user", ada), "read", entityOf(kind, "1")); got != "allow" {
+			t.Errorf("read on a %s: %s, want allow", kind, got)
+		}
 	}
 }

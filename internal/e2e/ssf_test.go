@@ -598,7 +598,7 @@ func TestStream_NamesSubjectsAsItsReceiver(t *testing.T) {
 			{"format": "iss_sub", "iss": ownIssuer, "sub": "00u1"}, {"format": "iss_sub", "iss": ownIssuer, "sub": "client-1"},
 		},
 		`{"subject_format":"email"}`: {
-			{"format": "email", "email": "ada@example.com"}, {"format": "iss_sub", "iss": i.url + "/t/acme", "sub": agent},
+			{"format": "email", "email": "Ada@Example.com"}, {"format": "iss_sub", "iss": i.url + "/t/acme", "sub": agent},
 		},
 	}
 	token := i.token(i.tenant.ID, auth.ClassReceiver)

@@ -15,9 +15,9 @@ func (tx *Tx) setNames(c *change, created bool) {
 	switch {
 	case c.after.Type == directory.TypeGroup:
 	case c.removes:
-		tx.add(namesSQL, tx.tenant, c.after.ID, []string{}, []string{}, []string{})
+		tx.add(namesSQL, tx.tenant, c.after.ID, []string{}, []string{}, []string{}, []string{})
 	case created || slices.ContainsFunc(c.changed, directory.IsNameAttribute):
-		kinds, issuers, values := directory.NameColumns(c.after.AllNames())
-		tx.add(namesSQL, tx.tenant, c.after.ID, kinds, issuers, values)
+		kinds, issuers, values, originals := directory.NameColumns(c.after.AllNames())
+		tx.add(namesSQL, tx.tenant, c.after.ID, kinds, issuers, values, originals)
 	}
 }

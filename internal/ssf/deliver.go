@@ -39,10 +39,14 @@ func (s *Store) Waiting(
 ) (tokens []Token, more bool, err error) {
 	signals, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[signal], `
 		select jti, principal_id, principal_type, type, event, txn, created_at, (
-		         select n.value from principal_names n
+		         select n.original from principal_names n
 		          where n.tenant_id = $1 and n.principal_id = g.principal_id and n.kind = any ($4) and n.issuer in ('', $5)
 		            and ($6 <> 'email' or n.value like '%@%')
-		          order by n.until desc nulls first, array_position($4, n.kind), n.value limit 1)
+		            and not exists ( -- a name of another principal would end the sessions of that one
+		              select 1 from principal_names o
+		               where o.tenant_id = $1 and o.value = n.value and o.kind = any ($4) and o.issuer in ('', $5)
+		                 and o.principal_id <> n.principal_id and o.until is null)
+		          order by n.until desc nulls first, array_position($4, n.kind), n.position limit 1)
 		  from signals g
 		 where tenant_id = $1 and stream_id = $2 and settled_at is null order by id limit $3`,
 		tenant, stream.ID, limit+1, stream.nameKinds(), stream.SubjectIssuer, stream.SubjectFormat)
@@ -170,11 +174,15 @@ func (s *Store) Acknowledge(ctx context.Context, tenant, stream uuid.UUID, jtis 
 	return nil
 }
 
-// Failed stores the error of a delivery that will be retried.
+// failureLease is how long the relay leaves a stream alone after a failed delivery, which its workflow
+// retries within that time.
+const failureLease = 2 * time.Minute
+
+// Failed stores the error of a delivery that will be retried, and keeps the stream claimed.
 func (s *Store) Failed(ctx context.Context, tenant, stream uuid.UUID, why string) error {
 	err := database.Exec(ctx, s.db, tenant, `
-		update streams set last_error = $3, last_error_at = now()
-		 where tenant_id = $1 and id = $2`, tenant, stream, clean(why))
+		update streams set last_error = $3, last_error_at = now(), claimed_until = now() + $4::interval
+		 where tenant_id = $1 and id = $2`, tenant, stream, clean(why), failureLease)
 	if err != nil {
 		return fmt.Errorf("store the delivery error of stream %s: %w", stream, err)
 	}
@@ -215,7 +223,7 @@ func (s *Store) Claim(ctx context.Context, limit int) ([]Pushing, error) {
 	return found, nil
 }
 
-// Release ends the claim of a stream.
+// Release ends the claim of a stream whose tokens were pushed. If there are more since, it wakes the relay.
 func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
 	err := database.Exec(ctx, s.db, tenant, `
 		with released as (update streams set claimed_until = null where tenant_id = $1 and id = $2)
@@ -223,6 +231,17 @@ func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
 		  select 1 from signals where tenant_id = $1 and stream_id = $2 and settled_at is null)`, tenant, stream)
 	if err != nil {
 		return fmt.Errorf("release stream %s: %w", stream, err)
+	}
+	return nil
+}
+
+// putBack ends the claim of a stream whose push could not be started. It wakes nobody: the next poll of
+// the relay tries again.
+func (s *Store) putBack(ctx context.Context, p Pushing) error {
+	err := database.Exec(ctx, s.db, p.Tenant, `
+		update streams set claimed_until = null where tenant_id = $1 and id = $2`, p.Tenant, p.Stream)
+	if err != nil {
+		return fmt.Errorf("put back stream %s: %w", p.Stream, err)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func (s *Store) relay(ctx context.Context, by Transmitter) error {
 		failed := by.Transmit(attempt, p)
 		cancel()
 		if failed != nil {
-			err = errors.Join(err, failed, s.Release(ctx, p.Tenant, p.Stream))
+			err = errors.Join(err, failed, s.putBack(ctx, p))
 		}
 	}
 	return err

@@ -23,6 +23,7 @@ type Guard struct {
 
 	mu      sync.Mutex
 	permits map[string]time.Time
+	events  int  // how often permits were forgotten
 	live    bool // events arrive: only then are permits remembered
 }
 
@@ -35,7 +36,8 @@ func (g *Guard) Middleware(next http.Handler) http.Handler {
 			"subject": map[string]string{"type": "identity", "id": sub}, "action": map[string]string{"name": action},
 			"resource": map[string]string{"type": kind, "id": id}, "context": map[string]string{"agent": client},
 		})
-		if g.remembers(string(body)) {
+		known, asked := g.remembers(string(body))
+		if known {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -48,7 +50,7 @@ func (g *Guard) Middleware(next http.Handler) http.Handler {
 			http.Error(w, "access denied", http.StatusForbidden)
 			return
 		}
-		g.remember(string(body))
+		g.remember(string(body), asked)
 		next.ServeHTTP(w, r)
 	})
 }
@@ -63,6 +65,7 @@ func (g *Guard) Listen(ctx context.Context) {
 		g.mu.Lock()
 		if g.live = err == nil; err != nil || len(got.Sets) > 0 {
 			g.permits = nil
+			g.events++
 		}
 		g.mu.Unlock()
 		if err != nil {
@@ -79,15 +82,19 @@ func (g *Guard) Listen(ctx context.Context) {
 	}
 }
 
-func (g *Guard) remembers(question string) bool {
+func (g *Guard) remembers(question string) (known bool, asked int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.live && time.Now().Before(g.permits[question])
+	return g.live && time.Now().Before(g.permits[question]), g.events
 }
 
-func (g *Guard) remember(question string) {
+// remember stores a permit, unless an event arrived since it was asked for.
+func (g *Guard) remember(question string, asked int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if asked != g.events {
+		return
+	}
 	if g.permits == nil || len(g.permits) > 10_000 {
 		g.permits = make(map[string]time.Time)
 	}

@@ -14,6 +14,7 @@ export class Guard {
   token: string; // of class platform, which names the issuer
   remember: number; // how long a permit is used without asking, in milliseconds; 0 asks each time
   permits = new Map<string, number>();
+  forgotten = 0; // how often permits were forgotten
   live = false; // events arrive: only then are permits remembered
 
   constructor(url: string, token: string, remember = 0) {
@@ -31,10 +32,12 @@ export class Guard {
       context: { agent: call.client },
     });
     if (this.live && (this.permits.get(question) ?? 0) > Date.now()) return true;
+    const asked = this.forgotten;
     const answer = await this.post(`${this.url}/access/v1/evaluation`, this.token, question, 2_000);
     if (answer.decision !== true) return false;
     if (this.permits.size > 10_000) this.permits.clear();
-    this.permits.set(question, Date.now() + this.remember);
+    // A permit that was given before an event is used once.
+    if (asked === this.forgotten) this.permits.set(question, Date.now() + this.remember);
     return true;
   }
 
@@ -46,14 +49,19 @@ export class Guard {
       try {
         const { sets } = await this.post(events, token, JSON.stringify({ ack }), 40_000);
         ack = Object.keys(sets);
-        if (ack.length > 0) this.permits.clear();
+        if (ack.length > 0) this.forget();
         this.live = true;
       } catch {
         this.live = false; // it goes on without remembering permits
-        this.permits.clear();
+        this.forget();
         await new Promise((done) => setTimeout(done, 1_000));
       }
     }
+  }
+
+  forget(): void {
+    this.permits.clear();
+    this.forgotten++;
   }
 
   async post(url: string, token: string, body: string, timeout: number): Promise<any> {
