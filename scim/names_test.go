@@ -24,6 +24,14 @@ func TestNames_HoldNoControls(t *testing.T) {
 				t.Errorf("%s in %s: %d %s", name, attribute, a.status, a.raw)
 			}
 		}
+		for attribute, body := range map[string]string{
+			"subject":  `{"agentUserName":"a","subject":"x%sy"}`,
+			"clientId": `{"agentUserName":"a","oAuthClientIdentifiers":[{"clientId":"x%sy"}]}`,
+		} {
+			if a := p.do("POST", "/Agents", fmt.Sprintf(body, character)); a.status != http.StatusBadRequest {
+				t.Errorf("%s in an agent's %s: %d %s", name, attribute, a.status, a.raw)
+			}
+		}
 		if a := p.do("POST", "/Groups", fmt.Sprintf(`{"displayName":"x%sy"}`, character)); a.status != http.StatusBadRequest {
 			t.Errorf("%s in a group's name: %d", name, a.status)
 		}

@@ -293,9 +293,10 @@ func (c *cli) principalShow(path func(string) string) *cobra.Command {
 			if shown.Stale {
 				status += "; entitlements are being re-evaluated after a change"
 			}
-			_, _ = fmt.Fprintf(c.stderr, "%s %s (%s): %s\n", shown.Type, shown.Name, shown.ID, status)
+			_, _ = fmt.Fprintf(c.stderr, "%s %s (%s): %s\n", shown.Type, escaped(shown.Name, ""), shown.ID, status)
 			for _, n := range shown.Names {
-				_, _ = fmt.Fprintf(c.stderr, "  %s %s%s\n", n.Kind, n.Value, strings.TrimSuffix(" of "+n.Issuer, " of "))
+				_, _ = fmt.Fprintf(c.stderr, "  %s %s%s\n", n.Kind, escaped(n.Value, ""),
+					escaped(strings.TrimSuffix(" of "+n.Issuer, " of "), ""))
 			}
 			var rows [][]string
 			for _, e := range shown.Entitlements {

@@ -12,7 +12,8 @@ import (
 func isName(a *schema.Attribute) bool {
 	switch a.Name {
 	case "userName", "agentUserName", "displayName", "nickName", "externalId",
-		"familyName", "givenName", "middleName", "honorificPrefix", "honorificSuffix":
+		"familyName", "givenName", "middleName", "honorificPrefix", "honorificSuffix",
+		"subject", "clientId", "issuerUri":
 		return true
 	}
 	return false
