@@ -259,11 +259,15 @@ func (s *Server) cancelCascade(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		c, err = s.cancel(r.Context(), tenantOf(r).ID, id, caller(r).Actor(), body.Reason)
 	}
+	var shown ShownCascade
+	if err == nil {
+		shown, err = s.shownCascade(r.Context(), tenantOf(r).ID, c)
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	httpjson.Answer(w, http.StatusOK, c)
+	httpjson.Answer(w, http.StatusOK, shown)
 }
 
 // cancel closes a cascade in PostgreSQL, which every attempt checks before it acts, and then cancels

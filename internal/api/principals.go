@@ -218,10 +218,10 @@ func (s *Server) planRestore(w http.ResponseWriter, r *http.Request) {
 
 // restorePrincipal restores a principal as its IdP would, on behalf of an operator.
 func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
-	result, err := s.change(w, r, "restore", s.Lifecycle.Restore)
+	result, why, err := s.change(w, r, "restore", s.Lifecycle.Restore)
 	cancelled := []uuid.UUID{}
 	if err == nil && r.URL.Query().Get("cancel") == "true" {
-		cancelled, err = s.cancelAll(r, result.Resource.ID)
+		cancelled, err = s.cancelAll(r, result.Resource.ID, why)
 	}
 	if err != nil {
 		s.fail(w, r, err)
@@ -234,8 +234,8 @@ func (s *Server) restorePrincipal(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// cancelAll cancels the open cascades of a principal and returns their ids.
-func (s *Server) cancelAll(r *http.Request, principal uuid.UUID) ([]uuid.UUID, error) {
+// cancelAll cancels the open cascades of a restored principal and returns their ids.
+func (s *Server) cancelAll(r *http.Request, principal uuid.UUID, why string) ([]uuid.UUID, error) {
 	of := tenantOf(r).ID
 	cancelled := []uuid.UUID{}
 	q := cascade.Query{Principal: &principal, Outcomes: []string{"pending", "running"}, Limit: maxLimit}
@@ -244,7 +244,7 @@ func (s *Server) cancelAll(r *http.Request, principal uuid.UUID) ([]uuid.UUID, e
 		return cancelled, err
 	}
 	for _, c := range open {
-		_, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored")
+		_, err := s.cancel(r.Context(), of, c.ID, caller(r).Actor(), "the principal was restored: "+why)
 		if err != nil && !errors.Is(err, cascade.ErrNotRunning) {
 			return cancelled, err
 		}
@@ -255,7 +255,7 @@ func (s *Server) cancelAll(r *http.Request, principal uuid.UUID) ([]uuid.UUID, e
 
 // endPrincipal deactivates a principal as its IdP would, on behalf of an operator.
 func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
-	result, err := s.change(w, r, "end", func(
+	result, _, err := s.change(w, r, "end", func(
 		ctx context.Context, of uuid.UUID, resourceType string, id uuid.UUID, cause lifecycle.Cause,
 	) (lifecycle.Result, error) {
 		return s.Lifecycle.SetActive(ctx, of, resourceType, id, false, cause)
@@ -268,30 +268,30 @@ func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
 		map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
 }
 
-// change makes a lifecycle change of a principal and records the operator's reason.
+// change makes a lifecycle change of a principal, and records and returns the operator's reason.
 func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 	change func(
 		ctx context.Context, tenant uuid.UUID, resourceType string, id uuid.UUID, cause lifecycle.Cause,
 	) (lifecycle.Result, error),
-) (lifecycle.Result, error) {
-	why, err := readReason(w, r)
+) (result lifecycle.Result, why string, err error) {
+	why, err = readReason(w, r)
 	if err != nil {
-		return lifecycle.Result{}, err
+		return result, why, err
 	}
 	who, err := s.principal(r)
 	if err != nil {
-		return lifecycle.Result{}, err
+		return result, why, err
 	}
 	of, by := tenantOf(r).ID, caller(r).Actor()
 	cause := lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by}
-	result, err := change(r.Context(), of, who.Type, who.ID, cause)
+	result, err = change(r.Context(), of, who.Type, who.ID, cause)
 	if err != nil {
-		return lifecycle.Result{}, err
+		return result, why, err
 	}
 	if result.Event == nil { // only of a deactivation: a restoration without effect is an error
-		return lifecycle.Result{}, httpjson.Problem{
+		return result, why, httpjson.Problem{
 			Status: http.StatusConflict, Detail: "the principal is already restricted",
 		}
 	}
-	return result, s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, verb, why)
+	return result, why, s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, verb, why)
 }

@@ -102,7 +102,7 @@ var (
 	// ErrNotProven is returned when the connector serves several tenants and did not confirm
 	// that the account belongs to the tenant.
 	ErrNotProven = errors.New("possession is not proven")
-	// ErrNotAsked is returned when the check of the account's owner at the downstream failed.
+	// ErrNotAsked is returned when the downstream did not answer the check of the account's owner.
 	// The caller may retry.
 	ErrNotAsked = fault.New(fault.Unavailable, "failed to check the account's owner at the downstream: try again")
 	// ErrEnding is returned for the release of an item that a cascade ends.

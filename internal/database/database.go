@@ -29,9 +29,10 @@ const idleTransactionTimeout = "10s"
 // ErrStatementTimeout is returned when a statement exceeded statement_timeout.
 var ErrStatementTimeout = fault.New(fault.Unavailable, "the statement exceeded statement_timeout")
 
-// ErrUnavailable is returned when PostgreSQL cannot be reached or cannot answer now. The same
-// request may succeed later.
-var ErrUnavailable = fault.New(fault.Unavailable, "PostgreSQL is not available")
+// ErrUnavailable is returned when PostgreSQL cannot be reached or cannot answer now, or when the
+// tenant has reached a limit of concurrent requests. The same request may succeed later.
+var ErrUnavailable = fault.New(fault.Unavailable,
+	"the database did not serve the request: it is down, or too many requests are in progress")
 
 // DB is a connection pool of the application's role, which row-level security binds.
 type DB struct {

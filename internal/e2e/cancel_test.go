@@ -110,6 +110,10 @@ func TestPrincipal_RestoredWithCancelKeepsWhatWasNotEnded(t *testing.T) {
 		t.Errorf("cancelled %v, want %s", ids, event.ID)
 	}
 	i.wantCancelled(p, ada, key, event, "live", "operator-token")
+	acts := i.must("GET", "/v1/tenants/acme/cascades/"+event.ID.String()+"/acts", i.operator, "")["items"].([]any)
+	if why := acts[len(acts)-1].(map[string]any)["reason"]; why != "the principal was restored: the wrong person" {
+		t.Errorf("the cancellation's reason is %v, want the operator's in it", why)
+	}
 	p.interceptWith(nil)
 	if found := i.reconcile(); found.Ended != 0 || found.Restarted != 0 || i.state(key) != "live" || !p.isAlive("key") {
 		t.Errorf("found %+v, and the key is %s; want nothing done", found, i.state(key))
@@ -161,7 +165,11 @@ func TestCascade_CancelledBeforeItBeganEndsNothing(t *testing.T) {
 		uuid.MustParse(ada), event.ID); err != nil {
 		t.Fatal(err) // Settle suspends the agent
 	}
-	i.must("POST", "/v1/tenants/acme/cascades/"+event.ID.String()+"/cancel", i.operator, `{"reason":"the wrong person"}`)
+	path := "/v1/tenants/acme/cascades/" + event.ID.String() + "/cancel"
+	cancelled := i.must("POST", path, i.operator, `{"reason":"the wrong person"}`)
+	if cancelled["principalName"] != "ada@example.com" {
+		t.Errorf("the answer names %v, want the principal's name", cancelled["principalName"])
+	}
 	if found := i.reconcileTenant(); found.Ended != 0 || i.state(key) != "failed" || i.state(agents) != "failed" {
 		t.Errorf("found %+v, and the keys are %s and %s; want nothing done, and survivors",
 			found, i.state(key), i.state(agents))

@@ -100,6 +100,8 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	defer release()
 	vitality, detail, err := possession.Possesses(ctx, targetOf(tenant, n))
 	switch {
+	case connectors.IsPermanent(err):
+		return fmt.Errorf("%w: connector %s: %w", credential.ErrNotProven, n.Connector, err)
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", credential.ErrNotAsked, n.Connector, err)
 	case vitality != connectors.Alive:
