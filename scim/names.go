@@ -9,7 +9,7 @@ import (
 )
 
 // namesIn returns the names of a User or an Agent, a primary e-mail address before others. A longer value
-// than [schema.MaxName] cannot be indexed, and names nobody.
+// than [schema.MaxName] cannot be indexed, and is not stored as a name.
 func namesIn(rt *schema.ResourceType, o schema.Object) []directory.Name {
 	var names []directory.Name
 	add := func(kind, issuer, original string, key func(string) string) {

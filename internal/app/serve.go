@@ -76,7 +76,7 @@ func (a *App) Handler() http.Handler {
 	r.Post(extauthz.IntrospectionPath, guard.Introspect)
 	r.Handle(extauthz.BasePath, guard)
 	r.Handle(extauthz.BasePath+"/*", guard)
-	r.Handle(extauthz.GRPCPath, guard.NewGRPC())
+	r.Method(http.MethodPost, extauthz.GRPCPath, guard.NewGRPC())
 	ending := &receiver.Server{
 		Auth: server.Auth, Directory: server.Directory, Lifecycle: server.Lifecycle, PublicURL: server.PublicURL,
 		Log: server.Log,

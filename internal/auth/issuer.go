@@ -138,7 +138,7 @@ func check(i Issuer) error {
 			return err
 		}
 		if !slices.Contains(i.Uses, UseAccess) {
-			return &InvalidIssuerError{"introspectionUrl", "is for the use access"}
+			return &InvalidIssuerError{"introspectionUrl", "requires the use access: add it to uses"}
 		}
 	}
 	invalid := func(s string) bool { return s == "" || len(s) > maxClaim }

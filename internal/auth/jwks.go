@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// keysTTL is how long an issuer's keys are used before they are fetched again.
+	// keysTTL is how long an issuer's keys are used before they are fetched again. Until twice that age
+	// they are served meanwhile; older ones, only if the fetch fails.
 	keysTTL = 10 * time.Minute
 	// keysPause is the minimum interval between two fetches, so that tokens with invented key ids do
 	// not cause a flood of requests to an issuer.
@@ -47,7 +48,7 @@ type keySet struct {
 }
 
 // keysAt returns the keys of an address with the given id, or with an empty id all of them. An
-// unknown id fetches them again; known keys are served meanwhile. Error: [ErrKeysUnavailable].
+// unknown id fetches them again. Error: [ErrKeysUnavailable].
 func (s *Store) keysAt(ctx context.Context, address, id string) ([]jose.JSONWebKey, error) {
 	set, err := s.keys.Get(ctx, address, func(context.Context) (*keySet, error) {
 		return &keySet{fetching: make(chan struct{}, 1)}, nil
@@ -58,10 +59,12 @@ func (s *Store) keysAt(ctx context.Context, address, id string) ([]jose.JSONWebK
 	keys, failed, due := set.read(id)
 	switch {
 	case !due:
-	case len(keys) > 0:
-		go set.fetch(context.WithoutCancel(ctx), address, id)
+	case len(keys) > 0 && set.serves():
+		set.refresh(ctx, address, id)
 	default:
-		set.fetch(ctx, address, id)
+		if !set.fetch(ctx, address, id) {
+			return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, ctx.Err())
+		}
 		keys, failed, _ = set.read(id)
 	}
 	if failed != nil {
@@ -84,18 +87,50 @@ func (s *keySet) read(id string) (keys []jose.JSONWebKey, failed error, due bool
 	return keys, failed, (age > keysTTL || !good || len(keys) == 0) && age > keysPause
 }
 
-// fetch fetches the keys if that is still due once no other caller does.
-func (s *keySet) fetch(ctx context.Context, address, id string) {
+// serves reports whether the known keys are served while they are fetched again: if their age is below
+// twice [keysTTL], or the issuer does not answer.
+func (s *keySet) serves() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed != nil || time.Since(s.got) < 2*keysTTL
+}
+
+// fetch fetches the keys, or waits for the caller that does. It returns false if ctx ends first.
+func (s *keySet) fetch(ctx context.Context, address, id string) bool {
 	select {
 	case s.fetching <- struct{}{}:
-		defer func() { <-s.fetching }()
 	case <-ctx.Done():
-		return
+		return false
 	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.update(ctx, address, id)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// refresh starts a fetch, unless one is in progress.
+func (s *keySet) refresh(ctx context.Context, address, id string) {
+	select {
+	case s.fetching <- struct{}{}:
+		go s.update(ctx, address, id)
+	default:
+	}
+}
+
+// update fetches the keys if that is still due, and releases the place in s.fetching. Callers share a
+// fetch: the cancellation of one does not end it.
+func (s *keySet) update(ctx context.Context, address, id string) {
+	defer func() { <-s.fetching }()
 	if _, _, due := s.read(id); !due {
 		return
 	}
-	// Callers share the fetch: the cancellation of one must not fail it.
 	keys, err := fetchKeys(context.WithoutCancel(ctx), address)
 	s.mu.Lock()
 	defer s.mu.Unlock()

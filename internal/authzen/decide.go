@@ -161,11 +161,12 @@ func isMCP(resourceType, action string) bool {
 	return false
 }
 
-// mayRequest decides about a method of the Model Context Protocol, such as tools/call. The standing
-// of the parties is enough unless the tenant's rules name the method's scope, or that of a resource.
+// mayRequest decides about a method of the Model Context Protocol, such as tools/call. The access
+// status of the parties is enough unless the tenant's rules name the method's scope, or that of a
+// resource. The resource "own" has no scope of its own: scope:…:own is about the agent's owner.
 func (f facts) mayRequest(q Question) Reason {
 	scope := "scope:" + q.Action
-	if !f.entitled.ruled || f.entitled.to(scope) || f.entitled.to(scope+":"+q.Resource) {
+	if !f.entitled.ruled || f.entitled.to(scope) || q.Resource != "own" && f.entitled.to(scope+":"+q.Resource) {
 		return Allow
 	}
 	return f.entitled.without(scope)

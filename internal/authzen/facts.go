@@ -215,7 +215,7 @@ func (f *facts) collectParties(rows pgx.Rows, q Question) error {
 	}
 	switch {
 	case q.Through && q.AgentOptional && f.subjects == 0 && !f.existed:
-		f.subject, f.delegated = f.principal, true // the user alone is weighed
+		f.subject, f.delegated = f.principal, true // the decision is for the user only
 	case !q.acts(), f.subject.ID != uuid.Nil && f.subject.ID == f.principal.ID:
 		f.principal, f.delegated = f.subject, true
 	}

@@ -53,6 +53,11 @@ func (s *Server) searchResources(w http.ResponseWriter, r *http.Request) {
 		if q.Action == nil || q.Action.Name == "" {
 			return nil, "", httpjson.Problem{Status: http.StatusBadRequest, Detail: "action with name is required"}
 		}
+		if httpjson.HasControl(q.Action.Name) || httpjson.HasControl(q.Page.Token) {
+			return nil, "", httpjson.Problem{
+				Status: http.StatusBadRequest, Detail: "action.name and page.token must not have control characters",
+			}
+		}
 		ids := q.Resource.Properties.IDs
 		if ids == nil {
 			if ids, next, err = s.Store.named(ctx, of, q); err != nil {
@@ -145,9 +150,9 @@ func (s *Store) named(ctx context.Context, tenant uuid.UUID, q search) (ids []st
 			"resource.properties.ids is required: rules name no resources of type %q", q.Resource.Type)}
 	}
 	names, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[string], `
-		select distinct g from unnest((
+		select distinct g collate "C" from unnest((
 		    select grants from mappings where tenant_id = $1 order by version desc limit 1)) g
-		 where starts_with(g, $2) and substr(g, length($2) + 1) > $3 order by g limit $4`,
+		 where starts_with(g, $2) and substr(g, length($2) + 1) collate "C" > $3 order by 1 limit $4`,
 		tenant, prefix, q.Page.Token, searchPage+1)
 	if err != nil {
 		return nil, "", fmt.Errorf("list the resources that the rules name: %w", err)

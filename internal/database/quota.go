@@ -116,7 +116,7 @@ func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn
 	defer cancel()
 	place, err := db.place(wait, tenant)
 	if err != nil {
-		return nil, nil, waited(ctx, fmt.Errorf("the tenant has reached its limit of connections: %w", err))
+		return nil, nil, waited(ctx, fmt.Errorf("the tenant or all tenants have reached their limit of connections: %w", err))
 	}
 	conn, err = db.pool.Acquire(wait)
 	if err != nil {

@@ -121,6 +121,7 @@ func TestExtAuthz_DecidesByTheToken(t *testing.T) {
 		"an unknown client":           {i.platform, p.accessToken(t, "00u1", "client-9", nil), "tool:crm_search", 403, "unknown_agent"},
 		"no client":                   {i.platform, p.accessToken(t, "00u1", "", nil), "tool:crm_search", 403, "agent_missing"},
 		"an unknown subject":          {i.platform, p.accessToken(t, "00u9", "client-1", nil), "tool:crm_search", 403, "unknown_subject"},
+		"a resource without an id":    {i.platform, p.accessToken(t, "00u1", "client-1", nil), "tool", 403, "invalid_resource"},
 		"an expired token":            {i.platform, p.accessToken(t, "00u1", "client-1", expired), "", 401, "invalid_token"},
 		"another audience":            {i.platform, p.accessToken(t, "00u1", "client-1", func(c map[string]any) { c["aud"] = "x" }), "", 401, "invalid_token"},
 		"a foreign issuer":            {i.platform, stranger.accessToken(t, "00u1", "client-1", nil), "", 401, "invalid_token"},

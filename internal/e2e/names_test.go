@@ -201,16 +201,18 @@ func TestMCP_DefaultMapping(t *testing.T) {
 // TestMCP_RulesDecideWhatTheyName applies rules for one method and one tool.
 func TestMCP_RulesDecideWhatTheyName(t *testing.T) {
 	i := install(t)
-	i.apply("  - {group: sales, scopes: ['tools/call:crm_search']}\n  - {group: ops, scopes: ['tools/call']}\n")
+	i.apply("  - {group: sales, scopes: ['tools/call:crm_search', 'tools/call:own']}\n" +
+		"  - {group: ops, scopes: ['tools/call']}\n")
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	i.createGroup("sales", ada)
 	i.createGroup("ops", bob)
-	i.becomes(ada, "scope:tools/call:crm_search")
+	i.becomes(ada, "scope:tools/call:crm_search", "scope:tools/call:own")
 	i.becomes(bob, "scope:tools/call")
 	agents := map[string]string{ada: i.createAgent("a", ada), bob: i.createAgent("b", bob)}
 	for _, row := range []struct{ user, method, kind, id, want string }{
 		{ada, "tools/call", "tool", "crm_search", "allow"},
 		{ada, "tools/call", "tool", "crm_delete", "not_entitled"},
+		{ada, "tools/call", "tool", "own", "not_entitled"}, // tools/call:own is no scope of a tool
 		{bob, "tools/call", "tool", "crm_delete", "allow"},
 		{ada, "tools/list", "mcp_server", "https://mcp.example.com", "allow"},
 		{ada, "prompts/get", "prompt", "x", "allow"},

@@ -43,6 +43,14 @@ func TestResourceSearch_FiltersTools(t *testing.T) {
 	if status, _ := i.call("POST", "/access/v1/search/resource", i.platform, ask(`{"type":"record"}`)); status != http.StatusBadRequest {
 		t.Errorf("resources that no rule names answered %d, want 400", status)
 	}
+	for _, question := range []string{
+		`{"subject":{"type":"user","id":"ada@example.com"},"action":{"name":"tools\u0000"},"resource":{"type":"tool"}}`,
+		`{"subject":{"type":"user","id":"ada@example.com"},"action":{"name":"tools/call"},"resource":{"type":"tool"},"page":{"token":"\u0000"}}`,
+	} {
+		if status, _ := i.call("POST", "/access/v1/search/resource", i.platform, question); status != http.StatusBadRequest {
+			t.Errorf("%s answered %d, want 400", question, status)
+		}
+	}
 	i.deactivate(ada)
 	if ids, _ := i.results("resource", ask(`{"type":"tool"}`)); len(ids) != 0 {
 		t.Errorf("after the deactivation: %v, want none", ids)

@@ -20,10 +20,10 @@ import (
 // BasePath is the path prefix that a proxy puts before the path of the request.
 const BasePath = "/access/v1/ext-authz"
 
-// timeout limits the duration of an answer. Proxies give up earlier.
+// timeout limits the duration of an answer.
 const timeout = 2 * time.Second
 
-// The headers by which a proxy states who it is, and what the request is about. It must set or remove
+// The headers by which a proxy identifies itself and the subject of the request. It must set or remove
 // each of them: otherwise the client of the proxy could.
 //
 //nolint:gosec // G101: names of headers
@@ -63,6 +63,7 @@ const (
 	reasonGateway     = "gateway_unauthorized"
 	reasonToken       = "invalid_token"
 	reasonUnavailable = "unavailable"
+	reasonResource    = "invalid_resource" // the proxy's header is not type:id
 )
 
 // check answers a request. A token that is not valid is 401; a dependency that does not answer is 503,
@@ -84,6 +85,10 @@ func (s *Server) check(ctx context.Context, r request) verdict {
 	var answer authzen.Answer
 	if err == nil {
 		kind, id, _ := strings.Cut(cmp.Or(r.Resource, "mcp_server:"+access.Audience), ":")
+		if kind == "" || id == "" {
+			s.Log.ErrorContext(ctx, resourceHeader+" must be type:id; correct the proxy's configuration", "got", r.Resource)
+			return verdict{Status: http.StatusForbidden, Reason: reasonResource}
+		}
 		answer, err = s.Store.DecideToken(ctx, gateway.Tenant, access, authzen.Request{
 			Action: cmp.Or(r.Action, strings.ToLower(r.Method)), ResourceType: kind, Resource: id,
 		})

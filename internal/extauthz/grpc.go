@@ -21,11 +21,18 @@ const GRPCPath = envoy.Authorization_Check_FullMethodName
 // maxMessage limits a check request, in bytes. Envoy sends no body unless it is configured to.
 const maxMessage = 256 << 10
 
-// NewGRPC returns a server of Envoy's authorization service.
-func (s *Server) NewGRPC() *grpc.Server {
+// NewGRPC returns a handler of Envoy's authorization service. It answers a request that is not gRPC as
+// [Server.ServeHTTP] does, so that nothing is answered before the proxy's token has been checked.
+func (s *Server) NewGRPC() http.Handler {
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
 	envoy.RegisterAuthorizationServer(server, &grpcServer{server: s})
-	return server
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			server.ServeHTTP(w, r)
+			return
+		}
+		s.ServeHTTP(w, r)
+	})
 }
 
 // grpcServer implements envoy.AuthorizationServer.

@@ -13,5 +13,6 @@ deleted as (
    where n.tenant_id = $1 and n.principal_id = $2 and n.until < now() - interval '30 days' and (n.kind, n.issuer, n.value) not in (select kind, issuer, value from given))
 insert into principal_names (tenant_id, principal_id, kind, issuer, value, original, position)
 select $1, $2, g.kind, g.issuer, g.value, g.original, g.position from given g
-on conflict (tenant_id, principal_id, kind, issuer, value) do update set until = null, original = excluded.original, position = excluded.position
+on conflict (tenant_id, principal_id, kind, issuer, value) do update set until = null, since = case when principal_names.until is null then principal_names.since else now() end,
+   original = excluded.original, position = excluded.position
    where principal_names.until is not null or (principal_names.original, principal_names.position) is distinct from (excluded.original, excluded.position)

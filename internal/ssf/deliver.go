@@ -235,8 +235,8 @@ func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
 	return nil
 }
 
-// putBack ends the claim of a stream whose push could not be started. It wakes nobody: the next poll of
-// the relay tries again.
+// putBack ends the claim of a stream whose push could not be started. It does not notify the relay:
+// the next poll tries again.
 func (s *Store) putBack(ctx context.Context, p Pushing) error {
 	err := database.Exec(ctx, s.db, p.Tenant, `
 		update streams set claimed_until = null where tenant_id = $1 and id = $2`, p.Tenant, p.Stream)
