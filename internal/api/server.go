@@ -226,9 +226,10 @@ func (s *Server) nameTenant(next http.Handler) http.Handler {
 		name := chi.URLParam(r, "tenant")
 		var t tenant.Tenant
 		id, err := uuid.Parse(name)
-		if err == nil { // workflows and their hints contain the id; no name has its form
+		if err == nil { // workflows and their hints contain the id
 			t, err = s.Tenants.ByID(r.Context(), id)
-		} else {
+		}
+		if err != nil {
 			t, err = s.Tenants.ByName(r.Context(), name)
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -80,5 +81,26 @@ func TestIntrospection_IsTheIssuersAnswerAndTheStanding(t *testing.T) {
 	provider.Close()
 	if status, _ := i.introspect(gateway, provider.ClientSecret, grant.AccessToken); status != http.StatusBadGateway {
 		t.Errorf("a provider that is down answered %d, want 502", status)
+	}
+}
+
+// TestIntrospection_RefusesClaimsOfAnotherIssuer asks an issuer that knows tokens of others, too
+// (RFC 7662 section 2.2: iss is optional).
+func TestIntrospection_RefusesClaimsOfAnotherIssuer(t *testing.T) {
+	i := installAPI(t)
+	ada := i.createUser("ada@example.com")
+	i.clientOf("writer", ada, "client-1", "https://issuer.example")
+	for said, want := range map[string]bool{``: true, `"iss":"https://issuer.example",`: true, `"iss":"https://other.example",`: false} {
+		issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, `{%s"active":true,"sub":%q,"client_id":"client-1"}`, said, ada)
+		}))
+		body := i.must("POST", "/v1/tenants/acme/issuers", i.operator, fmt.Sprintf(
+			`{"issuer":"https://issuer.example","audience":"gateway","jwksUrl":%q,"introspectionUrl":%q,"uses":["access"]}`,
+			issuer.URL, issuer.URL))
+		if _, answer := i.introspect(i.gateway("https://issuer.example"), "secret", "token"); answer["active"] != want {
+			t.Errorf("an answer with %q: %v, want active %t", said, answer, want)
+		}
+		i.must("DELETE", "/v1/tenants/acme/issuers/"+body["id"].(string), i.operator, "")
+		issuer.Close()
 	}
 }

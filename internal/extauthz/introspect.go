@@ -62,6 +62,7 @@ func (s *Server) introspect(w http.ResponseWriter, r *http.Request) ([]byte, err
 	}
 	var said struct {
 		Active  bool   `json:"active"`
+		Issuer  string `json:"iss"`
 		Subject string `json:"sub"`
 		Client  string `json:"client_id"`
 		Issued  int64  `json:"iat"`
@@ -69,7 +70,8 @@ func (s *Server) introspect(w http.ResponseWriter, r *http.Request) ([]byte, err
 	if err := json.Unmarshal(answer, &said); err != nil {
 		return nil, httpjson.Problem{Status: http.StatusBadGateway, Detail: "the issuer's answer is not a JSON object"}
 	}
-	if !said.Active || said.Subject == "" {
+	// The claims of another issuer are not names at this one.
+	if !said.Active || said.Subject == "" || (said.Issuer != "" && said.Issuer != caller.Issuer) {
 		return inactive, nil
 	}
 	access := auth.Access{Issuer: caller.Issuer, Subject: said.Subject, Client: said.Client}
