@@ -36,8 +36,9 @@ const fillAccess = `
 	  insert into entitlements (tenant_id, principal_id, name, sources)
 	  select $1, user_id, 'scope:deploy', '[]' from pairs),
 	names as (
-	  insert into principal_names (tenant_id, principal_id, kind, value)
-	  select $1, id, 'userName', unique_name from u union all select $1, id, 'agentUserName', unique_name from a)
+	  insert into principal_names (tenant_id, principal_id, kind, value, original)
+	  select $1, id, 'userName', unique_name, unique_name from u
+	  union all select $1, id, 'agentUserName', unique_name, unique_name from a)
 	insert into credentials (tenant_id, id, principal_id, agent_id, kind, connector, reference, issued_at)
 	select $1, gen_random_uuid(), user_id, agent_id, 'api_key', 'noop', 'key', now() from pairs`
 
