@@ -29,6 +29,9 @@ const partiesSQL = `
 	       cardinality(k.subjects), coalesce(cardinality(k.principals), 0), coalesce(cardinality(k.acting), 0) > 0,
 	       $2 = 'Agent' and k.subjects = '{}' and agent_existed($1, $3, $4, $5)
 	  from (
+	    select l.*, case when cardinality(l.subjects) = 1 then l.subjects[1] end subject,
+	           case when cardinality(l.principals) = 1 then l.principals[1] end principal
+	      from (
 	    select m.principals, m.acting, case when m.direct then array[$3::uuid] when cardinality(m.acting) > 0 then m.acting
 	             else principals_named($1, $2, $11, $3, $4, $5, $12, $13) end subjects
 	      from (
@@ -42,8 +45,8 @@ const partiesSQL = `
 	                        else principals_named($1, $7, $11, $8, $9, $10, $12, $13) end principals,
 	                   $3::uuid is not null and ($4::text is null or not $12 and exists (
 	                     select 1 from resources r where r.tenant_id = $1 and r.id = $3)) direct
-	            offset 0) n offset 0) m offset 0) k
-	  left join resources s on s.tenant_id = $1 and s.id = case when cardinality(k.subjects) = 1 then k.subjects[1] end
+	            offset 0) n offset 0) m offset 0) l offset 0) k
+	  left join resources s on s.tenant_id = $1 and s.id = k.subject
 	   and ($2 = '' or s.type = $2) and s.type in ('User', 'Agent') and s.deleted_at is null
 	  left join lateral (
 	    select r.id, r.type, r.unique_name,
@@ -52,7 +55,7 @@ const partiesSQL = `
 	             select 1 from edges e
 	              where e.tenant_id = $1 and e.source_id = s.id and e.attribute = 'owners' and e.target_id = r.id) owns
 	      from resources r
-	     where r.tenant_id = $1 and r.id = case when cardinality(k.principals) = 1 then k.principals[1] end
+	     where r.tenant_id = $1 and r.id = k.principal
 	       and r.deleted_at is null and r.type in ('User', 'Agent') and ($7 = '' or r.type = $7) offset 0) p on true`
 
 // credentialSQL reads a registration: at most one row.
