@@ -116,7 +116,8 @@ end $$;
 
 -- has_name reports whether a row of principal_names is a name that a token carries. Names of
 -- people and e-mail addresses are compared without regard to case.
-create or replace function has_name(n principal_names, issuers text[], name_folded text, name_exact text) returns boolean
+create or replace function has_name(
+    n principal_names, issuers text[], name_folded text, name_exact text) returns boolean
     language sql immutable as $$
     select n.issuer = any (issuers)
        and n.value = case when n.kind in ('userName', 'agentUserName', 'emails') then name_folded else name_exact end
@@ -130,7 +131,8 @@ $$;
 -- still be valid. An e-mail address counts only if there is no other name, unless the name is
 -- the claim of a token: anybody may have it.
 create or replace function principals_named(
-    tenant uuid, of_type text, issuers text[], of_id uuid, name_folded text, name_exact text, claim boolean, issued timestamptz, kinds text[] default null) returns uuid[]
+    tenant uuid, of_type text, issuers text[], of_id uuid, name_folded text, name_exact text, claim boolean,
+    issued timestamptz, kinds text[] default null) returns uuid[]
     language plpgsql stable as $$
 declare
     ids uuid[] := '{}';
@@ -142,24 +144,31 @@ begin
     if of_id is not null and '' = any (issuers) then
         ids := array(
           select r.id from resources r
-           where r.tenant_id = tenant and r.id = of_id and r.type in ('User', 'Agent') and (of_type = '' or r.type = of_type) and r.deleted_at is null);
+           where r.tenant_id = tenant and r.id = of_id and r.type in ('User', 'Agent')
+             and (of_type = '' or r.type = of_type) and r.deleted_at is null);
         if ids <> '{}' and not claim then
             return ids;
         end if;
     end if;
-    foreach emails slice 1 in array case when claim then array[[true, false]] else array[[false, false], [true, true]] end loop
-        select array_agg(h.id) filter (where h.meant), array_agg(h.id) filter (where h.held), array_agg(h.id) filter (where h.lost)
+    foreach emails slice 1 in array
+        case when claim then array[[true, false]] else array[[false, false], [true, true]] end
+    loop
+        select array_agg(h.id) filter (where h.meant), array_agg(h.id) filter (where h.held),
+               array_agg(h.id) filter (where h.lost)
           into meant, held, lost
           from (
             select n.principal_id id, bool_or(n.since <= issued and (n.until is null or n.until > issued)) meant,
-                   bool_or(n.until is null) held, bool_or(n.until > coalesce(issued, now() - interval '1 day')) lost
+                   bool_or(n.until is null) held,
+                   bool_or(n.until > coalesce(issued, now() - interval '1 day')) lost
               from principal_names n join resources r on r.tenant_id = tenant and r.id = n.principal_id
-             where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact)
-               and (n.kind = 'emails') = any (emails) and (kinds is null or n.kind = any (kinds)) and (of_type = '' or r.type = of_type)
+             where n.tenant_id = tenant and n.value in (name_folded, name_exact)
+               and has_name(n, issuers, name_folded, name_exact) and (n.kind = 'emails') = any (emails)
+               and (kinds is null or n.kind = any (kinds)) and (of_type = '' or r.type = of_type)
              group by n.principal_id) h;
         if meant is not null then
             ids := ids || array(
-              select r.id from unnest(meant) m (id) join resources r on r.tenant_id = tenant and r.id = m.id where r.deleted_at is null);
+              select r.id from unnest(meant) m (id) join resources r on r.tenant_id = tenant and r.id = m.id
+               where r.deleted_at is null);
             exit;
         end if;
         if held is not null then
@@ -172,38 +181,45 @@ end $$;
 
 -- agent_existed reports whether an agent of any issuer has or had a name or an id: a deleted
 -- agent keeps both.
-create or replace function agent_existed(tenant uuid, of_id uuid, name_folded text, name_exact text) returns boolean
+create or replace function agent_existed(
+    tenant uuid, of_id uuid, name_folded text, name_exact text) returns boolean
     language plpgsql stable as $$
 begin
     return exists (select 1 from resources r where r.tenant_id = tenant and r.id = of_id and r.type = 'Agent')
         or exists (
-          select 1 from principal_names n join resources r on r.tenant_id = tenant and r.id = n.principal_id and r.type = 'Agent'
-           where n.tenant_id = tenant and n.value in (name_folded, name_exact) and has_name(n, array[n.issuer], name_folded, name_exact));
+          select 1 from principal_names n
+            join resources r on r.tenant_id = tenant and r.id = n.principal_id and r.type = 'Agent'
+           where n.tenant_id = tenant and n.value in (name_folded, name_exact)
+             and has_name(n, array[n.issuer], name_folded, name_exact));
 end $$;
 
 -- agents_acting returns those of the agents with a name that act for a principal: it owns them,
 -- directly or through a group, or they hold a live credential of it, or it is the agent itself.
 -- OAuth clients are often shared by the agents of many people. At most two are returned, one of
--- them perhaps an agent that lost the name within a day.
-create or replace function agents_acting(tenant uuid, principal uuid, issuers text[], of_id uuid, name_folded text, name_exact text) returns uuid[]
-    language plpgsql stable as $$
+-- them perhaps an agent that lost the name within a day. The plan is generic: planning takes longer
+-- than the query. Owners are an array, since a generic plan of a join with groups_of reads all edges.
+create or replace function agents_acting(
+    tenant uuid, principal uuid, issuers text[], of_id uuid, name_folded text, name_exact text) returns uuid[]
+    language plpgsql stable set plan_cache_mode = force_generic_plan as $$
+declare
+    owners uuid[] := principal || array(select g.id from groups_of(tenant, principal) g);
 begin
     return (
       with mine (id) as (
-        select e.source_id from edges e where e.tenant_id = tenant and e.attribute = 'owners' and e.target_id = principal
+        select e.source_id from edges e
+         where e.tenant_id = tenant and e.attribute = 'owners' and e.target_id = any (owners)
         union
-        select e.source_id from groups_of(tenant, principal) g
-          join edges e on e.tenant_id = tenant and e.attribute = 'owners' and e.target_id = g.id
-        union
-        select i.agent_id from credentials i where i.tenant_id = tenant and i.principal_id = principal and i.agent_id is not null and i.state = 'live'
+        select i.agent_id from credentials i
+         where i.tenant_id = tenant and i.principal_id = principal and i.agent_id is not null and i.state = 'live'
         union
         select principal),
       named (id, held) as (
         select m.id, bool_or((m.id = of_id and '' = any (issuers)) or n.until is null)
           from mine m
           join resources r on r.tenant_id = tenant and r.id = m.id and r.type = 'Agent'
-          left join principal_names n on n.tenant_id = tenant and n.principal_id = m.id and n.value in (name_folded, name_exact)
-            and has_name(n, issuers, name_folded, name_exact) and (n.until is null or n.until > now() - interval '1 day')
+          left join principal_names n on n.tenant_id = tenant and n.principal_id = m.id
+            and n.value in (name_folded, name_exact) and has_name(n, issuers, name_folded, name_exact)
+            and (n.until is null or n.until > now() - interval '1 day')
          where n.value is not null or (m.id = of_id and '' = any (issuers) and r.deleted_at is null) group by m.id)
       select case when bool_or(held) then (array_agg(id order by held desc))[1:2] else '{}' end from named);
 end $$;
