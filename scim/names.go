@@ -25,7 +25,7 @@ func namesIn(rt *schema.ResourceType, o schema.Object) []directory.Name {
 		return nil
 	}
 	add(rt.Unique, "", text(o, rt.Unique), textkey.Fold)
-	add("externalId", "", text(o, "externalId"), textkey.Exact)
+	add(directory.NameExternalID, "", text(o, directory.NameExternalID), textkey.Exact)
 	if rt.Name == schema.Agent {
 		add(directory.NameSubject, "", text(o, directory.NameSubject), textkey.Exact)
 		for _, element := range schema.ListOf(o[directory.NameClient]) {

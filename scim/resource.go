@@ -47,9 +47,8 @@ func cause(r *http.Request, trigger lifecycle.Trigger) lifecycle.Cause {
 
 // id returns the id in the path, or [directory.ErrNotFound] if it is not a UUID.
 func id(r *http.Request) (uuid.UUID, error) {
-	text := chi.URLParam(r, "id")
-	id, err := uuid.Parse(text)
-	if err != nil || len(text) != len(id.String()) {
+	id, ok := directory.ParseID(chi.URLParam(r, "id"))
+	if !ok {
 		return uuid.Nil, directory.ErrNotFound
 	}
 	return id, nil

@@ -16,7 +16,6 @@ import (
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/cascade"
-	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -98,7 +97,7 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 			r.Get(rt.Endpoint, h.list)
 			r.Post(rt.Endpoint+"/.search", h.search)
 			r.Get(rt.Endpoint+"/{id}", h.get)
-			changes := r.With(forChange)
+			changes := r.With(auth.ForChange)
 			changes.Post(rt.Endpoint, h.create)
 			changes.Put(rt.Endpoint+"/{id}", h.replace)
 			changes.Patch(rt.Endpoint+"/{id}", h.patch)
@@ -124,13 +123,6 @@ func (s *Server) routes(guard func(http.Handler) http.Handler) http.Handler {
 		r.Get("/Schemas/{urn}", s.schema)
 	})
 	return r
-}
-
-// forChange lets a request use the connections for changes of principals.
-func forChange(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(database.ForChange(r.Context())))
-	})
 }
 
 // cleanPath routes a path without the slashes that identity providers append or double.

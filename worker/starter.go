@@ -92,19 +92,27 @@ func (s *Starter) ownOrReplace(ctx context.Context, e lifecycle.Event, runID str
 // owns reports whether leaver started a run for the event: only leaver can seal the event's id in the
 // memo. A run that Temporal has deleted is reported as own.
 func (s *Starter) owns(ctx context.Context, e lifecycle.Event, runID string) (bool, error) {
-	description, err := s.client.DescribeWorkflow(ctx, e.WorkflowID, runID)
+	event, _, err := s.sealedID(ctx, e.WorkflowID, runID, memoEvent)
 	if isNotFound(err) {
 		return true, nil
 	}
+	return err == nil && event == e.ID, err
+}
+
+// sealedID returns the id that leaver sealed under a key of a run's memo, or [uuid.Nil] if there is none, and
+// the run's task queue.
+func (s *Starter) sealedID(ctx context.Context, workflowID, runID, key string) (id uuid.UUID, queue string, err error) {
+	description, err := s.client.DescribeWorkflow(ctx, workflowID, runID)
 	if err != nil {
-		return false, fmt.Errorf("describe %s: %w", e.WorkflowID, err)
+		return uuid.Nil, "", fmt.Errorf("describe %s: %w", workflowID, err)
 	}
-	var event uuid.UUID
-	err = description.GetMemoValue(memoEvent, &event)
-	if errors.Is(err, seal.ErrUnknownKey) { // of a process with a newer key set
-		return false, fmt.Errorf("read the memo of %s: %w", e.WorkflowID, err)
+	switch err := description.GetMemoValue(key, &id); {
+	case errors.Is(err, seal.ErrUnknownKey): // of a process with a newer key set
+		return uuid.Nil, "", fmt.Errorf("read the memo of %s: %w", workflowID, err)
+	case err != nil: // another client wrote it
+		id = uuid.Nil
 	}
-	return err == nil && event == e.ID, nil
+	return id, description.TaskQueueName, nil
 }
 
 // memoEvent is the key of the event's id in a workflow's memo.
@@ -279,23 +287,17 @@ func (s *Starter) Status(ctx context.Context, workflowID, run string) (cascade.W
 	info := description.GetWorkflowExecutionInfo()
 	// A cascade stores each run before it does anything else.
 	known := run == "" || info.GetExecution().GetRunId() == run || info.GetFirstRunId() == run
-	switch info.GetStatus() {
-	case enums.WORKFLOW_EXECUTION_STATUS_RUNNING:
-		if !known && time.Since(info.GetStartTime().AsTime()) > unknownAge {
-			return cascade.WorkflowForeign, nil
-		}
+	status := info.GetStatus()
+	running := status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
+	switch {
+	case !known && (!running || time.Since(info.GetStartTime().AsTime()) > unknownAge):
+		return cascade.WorkflowForeign, nil
+	case running:
 		return cascade.WorkflowRunning, nil
-	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
-		if known {
-			return cascade.WorkflowStopped, nil
-		}
-		return cascade.WorkflowForeign, nil
-	default:
-		if known {
-			return cascade.WorkflowGone, nil
-		}
-		return cascade.WorkflowForeign, nil
+	case status == enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, status == enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
+		return cascade.WorkflowStopped, nil
 	}
+	return cascade.WorkflowGone, nil
 }
 
 // unknownAge is how long a new run may take to store that it is in progress.

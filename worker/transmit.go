@@ -12,12 +12,11 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/leaverhq/leaver/activities"
-	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/workflows"
 )
 
-// Transmit starts the workflow that pushes a stream's tokens, or tells a running one that there are
+// Transmit starts the workflow that pushes a stream's tokens, or signals a running one that there are
 // more. Another client's run under its ID is replaced.
 func (s *Starter) Transmit(ctx context.Context, p ssf.Pushing) error {
 	id := fmt.Sprintf("%s/%s/%s", transmitKind, p.Tenant, p.Stream)
@@ -74,14 +73,6 @@ const memoStream = "stream"
 // transmits reports whether a run that has the ID of a stream's push workflow is one: leaver's workers
 // execute it, and only leaver can seal the stream's id in the memo.
 func (s *Starter) transmits(ctx context.Context, id, runID string, stream uuid.UUID) (bool, error) {
-	description, err := s.client.DescribeWorkflow(ctx, id, runID)
-	if err != nil {
-		return false, err
-	}
-	var of uuid.UUID
-	err = description.GetMemoValue(memoStream, &of)
-	if errors.Is(err, seal.ErrUnknownKey) { // of a process with a newer key set
-		return false, err
-	}
-	return err == nil && of == stream && description.TaskQueueName == workflows.TaskQueue, nil
+	of, queue, err := s.sealedID(ctx, id, runID, memoStream)
+	return err == nil && of == stream && queue == workflows.TaskQueue, err
 }

@@ -20,7 +20,7 @@ const (
 	transmitInterval = 2 * time.Minute
 )
 
-// SignalMore tells a stream's push workflow that there are more tokens.
+// SignalMore is the signal that a stream has more tokens.
 const SignalMore = "more"
 
 // Transmit pushes a stream's tokens until none is left. Each stream has a separate

@@ -72,15 +72,15 @@ func (s *Server) resolveClaims(r *http.Request) (Resolved, error) {
 		agent, err := s.Directory.Resolve(ctx, of, claim(ctx, client, directory.TypeAgent))
 		return Resolved{ID: agent.ID, Type: agent.Type}, err
 	}
-	who, err := s.Directory.Resolve(ctx, of, claim(ctx, sub, ""))
+	principal, err := s.Directory.Resolve(ctx, of, claim(ctx, sub, ""))
 	if err != nil || client == "" {
-		return Resolved{ID: who.ID, Type: who.Type}, err
+		return Resolved{ID: principal.ID, Type: principal.Type}, err
 	}
-	agent, err := s.Directory.ResolveAgent(ctx, of, who.ID, claim(ctx, client, directory.TypeAgent))
+	agent, err := s.Directory.ResolveAgent(ctx, of, principal.ID, claim(ctx, client, directory.TypeAgent))
 	if errors.Is(err, directory.ErrNotFound) {
 		err = httpjson.Problem{Status: http.StatusNotFound, Detail: "no agent with the client_id acts for the principal"}
 	}
-	return Resolved{ID: agent.ID, Type: agent.Type, ActsFor: &who.ID}, err
+	return Resolved{ID: agent.ID, Type: agent.Type, ActsFor: &principal.ID}, err
 }
 
 // Plan lists what a cascade would do, in its order.

@@ -81,7 +81,7 @@ func (a *App) Handler() http.Handler {
 		Auth: server.Auth, Directory: server.Directory, Lifecycle: server.Lifecycle, PublicURL: server.PublicURL,
 		Log: server.Log,
 	}
-	changes := r.With(forChange)
+	changes := r.With(auth.ForChange)
 	changes.Post(receiver.RevocationPath, ending.RevokeGlobally)
 	changes.Post(receiver.TenantRevocationPath, ending.RevokeGlobally)
 	changes.Post(receiver.EventsPath, ending.ReceiveEvent)
@@ -92,7 +92,7 @@ func (a *App) Handler() http.Handler {
 			ctx context.Context, tenant uuid.UUID, subject json.RawMessage, own, issuer string,
 		) (uuid.UUID, error) {
 			found, err := server.Directory.BySubject(ctx, tenant, subject,
-				directory.Speaker{Own: own, Issuer: issuer, IssuedAt: time.Now()})
+				directory.Origin{Own: own, Issuer: issuer, IssuedAt: time.Now()})
 			return found.ID, err
 		},
 	}
@@ -250,12 +250,5 @@ func (a *App) Codec() http.Handler {
 			}
 		}
 		http.Error(w, "the origin is not allowed; add it to codec.allowed_origins", http.StatusForbidden)
-	})
-}
-
-// forChange lets a request use the connections for changes of principals.
-func forChange(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(database.ForChange(r.Context())))
 	})
 }

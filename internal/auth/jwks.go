@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/leaverhq/leaver/internal/fault"
 )
@@ -38,7 +39,7 @@ const maxKeySets = 1000
 
 // keySet holds the keys of one issuer (RFC 7517).
 type keySet struct {
-	fetching chan struct{} // has a place for one fetch, which callers share
+	fetches singleflight.Group
 
 	mu      sync.Mutex
 	keys    jose.JSONWebKeySet
@@ -50,9 +51,7 @@ type keySet struct {
 // keysAt returns the keys of an address with the given id, or with an empty id all of them. An
 // unknown id fetches them again. Error: [ErrKeysUnavailable].
 func (s *Store) keysAt(ctx context.Context, address, id string) ([]jose.JSONWebKey, error) {
-	set, err := s.keys.Get(ctx, address, func(context.Context) (*keySet, error) {
-		return &keySet{fetching: make(chan struct{}, 1)}, nil
-	})
+	set, err := s.keys.Get(ctx, address, func(context.Context) (*keySet, error) { return &keySet{}, nil })
 	if err != nil {
 		return nil, err
 	}
@@ -60,12 +59,14 @@ func (s *Store) keysAt(ctx context.Context, address, id string) ([]jose.JSONWebK
 	switch {
 	case !due:
 	case len(keys) > 0 && set.serves():
-		set.refresh(ctx, address, id)
+		set.fetch(ctx, address, id)
 	default:
-		if !set.fetch(ctx, address, id) {
+		select {
+		case <-set.fetch(ctx, address, id):
+			keys, failed, _ = set.read(id)
+		case <-ctx.Done():
 			return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, ctx.Err())
 		}
-		keys, failed, _ = set.read(id)
 	}
 	if failed != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, failed)
@@ -81,8 +82,8 @@ func (s *keySet) read(id string) (keys []jose.JSONWebKey, failed error, due bool
 	good := !s.got.IsZero() && time.Since(s.got) < keysMaxAge
 	if good {
 		keys = s.of(id)
-	} else if failed = s.failed; failed == nil {
-		failed = errors.New("they are being fetched")
+	} else {
+		failed = s.failed
 	}
 	return keys, failed, (age > keysTTL || !good || len(keys) == 0) && age > keysPause
 }
@@ -95,49 +96,22 @@ func (s *keySet) serves() bool {
 	return s.failed != nil || time.Since(s.got) < 2*keysTTL
 }
 
-// fetch fetches the keys, or waits for the caller that does. It returns false if ctx ends first.
-func (s *keySet) fetch(ctx context.Context, address, id string) bool {
-	select {
-	case s.fetching <- struct{}{}:
-	case <-ctx.Done():
-		return false
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.update(ctx, address, id)
-	}()
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// refresh starts a fetch, unless one is in progress.
-func (s *keySet) refresh(ctx context.Context, address, id string) {
-	select {
-	case s.fetching <- struct{}{}:
-		go s.update(ctx, address, id)
-	default:
-	}
-}
-
-// update fetches the keys if that is still due, and releases the place in s.fetching. Callers share a
-// fetch: the cancellation of one does not end it.
-func (s *keySet) update(ctx context.Context, address, id string) {
-	defer func() { <-s.fetching }()
-	if _, _, due := s.read(id); !due {
-		return
-	}
-	keys, err := fetchKeys(context.WithoutCancel(ctx), address)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fetched, s.failed = time.Now(), err
-	if err == nil {
-		s.keys, s.got = keys, time.Now()
-	}
+// fetch starts a fetch of the keys, if it is still due and none is in progress. The channel receives when the
+// fetch has ended. Callers share it: the cancellation of one does not end it.
+func (s *keySet) fetch(ctx context.Context, address, id string) <-chan singleflight.Result {
+	return s.fetches.DoChan("", func() (any, error) {
+		if _, _, due := s.read(id); !due {
+			return nil, nil
+		}
+		keys, err := fetchKeys(context.WithoutCancel(ctx), address)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.fetched, s.failed = time.Now(), err
+		if err == nil {
+			s.keys, s.got = keys, time.Now()
+		}
+		return nil, nil
+	})
 }
 
 func (s *keySet) of(id string) []jose.JSONWebKey {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
@@ -42,6 +43,13 @@ func (s *Store) Require(log *slog.Logger, classes ...Class) func(http.Handler) h
 			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	}
+}
+
+// ForChange is a middleware that lets a request use the connections for changes of principals.
+func ForChange(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(database.ForChange(r.Context())))
+	})
 }
 
 // alternatives joins the names of classes with "or".

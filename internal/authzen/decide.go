@@ -120,7 +120,7 @@ func (f facts) parties(q Question) Reason {
 		unknownSubject, unknownPrincipal = UnknownAgent, UnknownSubject
 	}
 	switch {
-	case q.acts() && f.principals == 0 && f.subjects > 1:
+	case q.acts() && f.principals == 0 && (f.subjects > 1 || q.Through && q.AgentOptional):
 		return unknownPrincipal
 	case f.principals > 1, f.subjects > 1 && (f.acting || f.principals == 0):
 		return AmbiguousSubject
@@ -174,17 +174,18 @@ func (f facts) mayRequest(q Question) Reason {
 
 // until returns when a permit ends by itself; nil if it does not.
 func (f facts) until(q Question) *time.Time {
-	ends := []*time.Time{f.subject.ValidUntil}
-	if f.credential != nil && q.ResourceType == "credential" {
-		ends = append(ends, f.credential.expires)
+	if f.credential == nil || q.ResourceType != "credential" {
+		return f.subject.ValidUntil
 	}
-	var first *time.Time
-	for _, end := range ends {
-		if end != nil && (first == nil || end.Before(*first)) {
-			first = end
-		}
+	return earlier(f.subject.ValidUntil, f.credential.expires)
+}
+
+// earlier returns the earlier of two times, of which nil is none.
+func earlier(a, b *time.Time) *time.Time {
+	if a == nil || b != nil && b.Before(*a) {
+		return b
 	}
-	return first
+	return a
 }
 
 // mayUse decides about one credential, by the id of its registration.
@@ -263,14 +264,8 @@ func (e *entitled) under(names ...string) Reason {
 // owns reports whether the principal is the resource's owner. An id matches only ids, and a
 // userName only the names of users.
 func (f facts) owns(owner string) bool {
-	if id, ok := idOf(owner); ok {
+	if id, ok := directory.ParseID(owner); ok {
 		return id == f.principal.ID
 	}
 	return owner != "" && f.principal.Type == directory.TypeUser && textkey.Fold(owner) == f.principal.Name
-}
-
-// idOf reads a SCIM id in its canonical form.
-func idOf(text string) (uuid.UUID, bool) {
-	id, err := uuid.Parse(text)
-	return id, err == nil && len(text) == len(id.String())
 }

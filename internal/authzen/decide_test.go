@@ -50,7 +50,10 @@ func TestDecide_EveryReason(t *testing.T) {
 	}{
 		"no such subject":       {facts{principal: ada}, mail, UnknownSubject},
 		"no such context.agent": {facts{principal: ada}, Question{Through: true}, UnknownAgent},
-		"a suspended agent":     {with(func(f *facts) { f.subject.Restricted = true }), mail, AgentSuspended},
+		"no such context.agent, which is optional, and no such user": {facts{}, Question{
+			SubjectType: "Agent", OnBehalfOf: "x", Through: true, AgentOptional: true,
+		}, UnknownSubject},
+		"a suspended agent": {with(func(f *facts) { f.subject.Restricted = true }), mail, AgentSuspended},
 		"a suspended agent that is expired": {with(func(f *facts) {
 			f.subject.Restricted, f.subject.Expired = true, true
 		}), mail, AgentSuspended},

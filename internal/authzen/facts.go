@@ -32,20 +32,24 @@ const partiesSQL = `
 	    select l.*, case when cardinality(l.subjects) = 1 then l.subjects[1] end subject,
 	           case when cardinality(l.principals) = 1 then l.principals[1] end principal
 	      from (
-	    select m.principals, m.acting, case when m.direct then array[$3::uuid] when cardinality(m.acting) > 0 then m.acting
-	             else principals_named($1, $2, $11, $3, $4, $5, $12, $13) end subjects
-	      from (
-	        select n.principals, n.direct,
-	               case when $2 = 'Agent' and not n.direct and cardinality(n.principals) = 1
-	                 then agents_acting($1, n.principals[1], $11, $3, $4, $5) end acting
+	        select m.principals, m.acting,
+	               case when m.direct then array[$3::uuid] when cardinality(m.acting) > 0 then m.acting
+	                 else principals_named($1, $2, $11, $3, $4, $5, $12, $13) end subjects
 	          from (
-	            select case when not $6 then null
-	                        when $8::uuid is not null and ($9::text is null or not $12 and exists (
-	                          select 1 from resources r where r.tenant_id = $1 and r.id = $8)) then array[$8::uuid]
-	                        else principals_named($1, $7, $11, $8, $9, $10, $12, $13) end principals,
-	                   $3::uuid is not null and ($4::text is null or not $12 and exists (
-	                     select 1 from resources r where r.tenant_id = $1 and r.id = $3)) direct
-	            offset 0) n offset 0) m offset 0) l offset 0) k
+	            select n.principals, n.direct,
+	                   case when $2 = 'Agent' and not n.direct and cardinality(n.principals) = 1
+	                     then agents_acting($1, n.principals[1], $11, $3, $4, $5) end acting
+	              from (
+	                select case when not $6 then null
+	                            when $8::uuid is not null and ($9::text is null or not $12 and exists (
+	                              select 1 from resources r where r.tenant_id = $1 and r.id = $8)) then array[$8::uuid]
+	                            else principals_named($1, $7, $11, $8, $9, $10, $12, $13) end principals,
+	                       $3::uuid is not null and ($4::text is null or not $12 and exists (
+	                         select 1 from resources r where r.tenant_id = $1 and r.id = $3)) direct
+	                offset 0) n
+	            offset 0) m
+	        offset 0) l
+	    offset 0) k
 	  left join resources s on s.tenant_id = $1 and s.id = k.subject
 	   and ($2 = '' or s.type = $2) and s.type in ('User', 'Agent') and s.deleted_at is null
 	  left join lateral (
@@ -100,9 +104,9 @@ func (q Question) issued() *time.Time {
 // ids returns the ids of the subject and the principal, if both are in the form of an id. They may be
 // names still.
 func (q Question) ids() (subject, principal uuid.UUID, ok bool) {
-	subject, ok = idOf(q.Subject)
+	subject, ok = directory.ParseID(q.Subject)
 	if principal = subject; ok && q.acts() {
-		principal, ok = idOf(q.OnBehalfOf)
+		principal, ok = directory.ParseID(q.OnBehalfOf)
 	}
 	return subject, principal, ok
 }
@@ -136,7 +140,7 @@ func (f *facts) read(tenant uuid.UUID, q Question) []database.Statement {
 		SQL: partiesSQL, Args: append(args, onBehalf, folded, exact, q.Issuers, q.Identity, q.issued()),
 		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}}
-	if item, ok := idOf(q.Resource); ok && q.ResourceType == "credential" {
+	if item, ok := directory.ParseID(q.Resource); ok && q.ResourceType == "credential" {
 		return append(statements, database.Statement{
 			SQL: credentialSQL, Args: []any{tenant, item}, Collect: f.collectCredential,
 		})

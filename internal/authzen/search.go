@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -53,7 +52,7 @@ func (s *Server) searchResources(w http.ResponseWriter, r *http.Request) {
 		if q.Action == nil || q.Action.Name == "" {
 			return nil, "", httpjson.Problem{Status: http.StatusBadRequest, Detail: "action with name is required"}
 		}
-		if httpjson.HasControl(q.Action.Name) || httpjson.HasControl(q.Page.Token) {
+		if httpjson.HasControl(q.Action.Name, q.Page.Token) {
 			return nil, "", httpjson.Problem{
 				Status: http.StatusBadRequest, Detail: "action.name and page.token must not have control characters",
 			}
@@ -164,7 +163,7 @@ func (s *Store) named(ctx context.Context, tenant uuid.UUID, q search) (ids []st
 	}
 	if len(names) > searchPage {
 		ids = ids[:searchPage]
-		next = slices.Max(ids)
+		next = ids[len(ids)-1]
 	}
 	return ids, next, nil
 }

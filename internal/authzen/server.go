@@ -241,9 +241,7 @@ func decisionOf(answers ...Answer) decision {
 		if a.Reason != Allow {
 			return decision{Context: map[string]any{"reason": a.Reason}}
 		}
-		if a.Until != nil && (until == nil || a.Until.Before(*until)) {
-			until = a.Until
-		}
+		until = earlier(until, a.Until)
 	}
 	if until != nil {
 		d.Context = map[string]any{"validUntil": until.UTC()}

@@ -62,8 +62,8 @@ type Resource struct {
 	// attribute, folded as their schema says; nil if no schema of the type declares any.
 	// For writes only.
 	Unique map[string]string
-	// Names are the names of a User or an Agent besides the unique name and the externalId. For
-	// writes only.
+	// Names are the names of a User or an Agent. The unique name and the externalId are added if
+	// they are absent. For writes only.
 	Names []Name
 	// Changed names the top-level attributes in which the document differs from the one that
 	// it replaces. For writes only.

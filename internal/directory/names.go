@@ -16,7 +16,7 @@ import (
 
 // Name is one name of a principal, as a token or a platform carries it.
 type Name struct {
-	Kind   string `json:"kind"`             // the SCIM attribute that has it, one of nameAttributes
+	Kind   string `json:"kind"`             // the SCIM attribute that has it, one of those below
 	Issuer string `json:"issuer,omitempty"` // the authorization server of a client_id; empty is the directory
 	Value  string `json:"value"`            // its comparison key
 	// Original is the value as it was given, for writes only; empty is the same as Value.
@@ -25,19 +25,18 @@ type Name struct {
 
 // The attributes that name Users and Agents, besides the id.
 const (
-	nameUserName      = "userName"
-	nameAgentUserName = "agentUserName"
-	nameExternalID    = "externalId"
-	// NameEmail, NameSubject and NameClient are the kinds of [Resource.Names].
-	NameEmail   = "emails"
-	NameSubject = "subject"
-	NameClient  = "oAuthClientIdentifiers"
+	NameUserName      = "userName"
+	NameAgentUserName = "agentUserName"
+	NameExternalID    = "externalId"
+	NameEmail         = "emails"
+	NameSubject       = "subject"
+	NameClient        = "oAuthClientIdentifiers"
 )
 
 // IsNameAttribute reports whether a SCIM attribute names principals.
 func IsNameAttribute(attribute string) bool {
 	return slices.Contains([]string{
-		nameUserName, nameAgentUserName, nameExternalID, NameEmail, NameSubject, NameClient,
+		NameUserName, NameAgentUserName, NameExternalID, NameEmail, NameSubject, NameClient,
 	}, attribute)
 }
 
@@ -47,12 +46,12 @@ func (r *Resource) AllNames() []Name {
 }
 
 func (k Keys) all(resourceType string) []Name {
-	unique := nameUserName
+	unique := NameUserName
 	if resourceType == TypeAgent {
-		unique = nameAgentUserName
+		unique = NameAgentUserName
 	}
 	names := slices.Clone(k.Names)
-	for kind, value := range map[string]string{unique: k.UniqueName, nameExternalID: k.ExternalID} {
+	for kind, value := range map[string]string{unique: k.UniqueName, NameExternalID: k.ExternalID} {
 		given := slices.ContainsFunc(names, func(n Name) bool { return n.Kind == kind })
 		if value != "" && !given {
 			names = append(names, Name{Kind: kind, Value: value})
@@ -96,9 +95,15 @@ type Reference struct {
 	Kinds []string
 }
 
+// ParseID reads a SCIM id in its canonical form.
+func ParseID(text string) (uuid.UUID, bool) {
+	id, err := uuid.Parse(text)
+	return id, err == nil && len(text) == len(id.String())
+}
+
 // Keys returns the id that the value may be, and its comparison keys.
 func (r Reference) Keys() (id *uuid.UUID, folded, exact string) {
-	if parsed, err := uuid.Parse(r.Value); err == nil && len(r.Value) == len(parsed.String()) {
+	if parsed, ok := ParseID(r.Value); ok {
 		id = &parsed
 	}
 	return id, textkey.Fold(r.Value), textkey.Exact(r.Value)

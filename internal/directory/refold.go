@@ -15,7 +15,7 @@ type Keys struct {
 	Folded                 json.RawMessage
 	// Unique are the values that must be unique in addition to the unique name, by attribute.
 	Unique map[string]string
-	// Names are the names of a User or an Agent besides those above.
+	// Names are the names of a User or an Agent. The two above are added if they are absent.
 	Names []Name
 }
 

@@ -45,23 +45,23 @@ func (id subjectID) whole() bool {
 	return id.Tenant == nil && id.Session == nil && id.Device == nil && id.Application == nil
 }
 
-// Speaker is the issuer of a token with subject identifiers.
-type Speaker struct {
+// Origin is where and when a token with subject identifiers was issued.
+type Origin struct {
 	Own      string // leaver's own issuer, whose subjects are known too
 	Issuer   string
 	IssuedAt time.Time // in whole seconds
 }
 
-// BySubject returns the principal that a subject identifier names. The `sub` of the speaker is any
+// BySubject returns the principal that a subject identifier names. The `sub` of the token's issuer is any
 // name of a principal; the `sub` of leaver's own issuer is a SCIM ID. An e-mail address is matched
 // with userNames first, then with users' addresses. Deleted principals are found by their ID only.
 // Errors: [ErrInvalidSubject], [ErrNotFound], [ErrAmbiguousSubject].
-func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, by Speaker) (Named, error) {
+func (s *Store) BySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, by Origin) (Named, error) {
 	by.IssuedAt = by.IssuedAt.Add(time.Second) // it was issued within the second, and so after what came before
 	return s.bySubject(ctx, tenant, raw, by, false)
 }
 
-func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, by Speaker,
+func (s *Store) bySubject(ctx context.Context, tenant uuid.UUID, raw json.RawMessage, by Origin,
 	nested bool,
 ) (Named, error) {
 	var id subjectID
@@ -104,7 +104,7 @@ const maxAliases = 5
 
 // byAliases returns the principal of the first identifier that names one.
 func (s *Store) byAliases(ctx context.Context, tenant uuid.UUID, identifiers []json.RawMessage,
-	by Speaker,
+	by Origin,
 ) (Named, error) {
 	if len(identifiers) > maxAliases {
 		return Named{}, ErrInvalidSubject
@@ -135,9 +135,9 @@ func (s *Store) byID(ctx context.Context, tenant uuid.UUID, text string) (Named,
 
 // byEmail matches the userName first, which is unique, then the users' addresses. Errors:
 // [ErrNotFound], [ErrAmbiguousSubject].
-func (s *Store) byEmail(ctx context.Context, tenant uuid.UUID, email string, by Speaker) (Named, error) {
+func (s *Store) byEmail(ctx context.Context, tenant uuid.UUID, email string, by Origin) (Named, error) {
 	ref := Reference{Type: TypeUser, Issuers: []string{""}, Value: email, IssuedAt: by.IssuedAt}
-	ref.Kinds = []string{nameUserName}
+	ref.Kinds = []string{NameUserName}
 	found, err := s.Resolve(ctx, tenant, ref)
 	if !errors.Is(err, ErrNotFound) {
 		return found, err

@@ -103,9 +103,13 @@ func (s *Server) check(ctx context.Context, r request) verdict {
 	return verdict{Status: http.StatusOK, ValidUntil: answer.Until}
 }
 
-// headers returns the response headers of a verdict.
+// headers returns the headers of a verdict: those of the response to a denied request, and those that the
+// proxy adds to a permitted one.
 func (v verdict) headers() map[string]string {
-	headers := map[string]string{"Cache-Control": "no-store"}
+	headers := make(map[string]string)
+	if v.Status != http.StatusOK {
+		headers["Cache-Control"] = "no-store"
+	}
 	switch {
 	case v.Reason == reasonToken:
 		headers["WWW-Authenticate"] = `Bearer error="invalid_token"` // RFC 6750 section 3
@@ -128,6 +132,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(name, value)
 	}
 	if v.Status == http.StatusOK {
+		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusOK)
 		return
 	}

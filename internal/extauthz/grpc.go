@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/leaverhq/leaver/internal/auth"
 )
 
 // GRPCPath is the path of the check method.
@@ -86,12 +88,8 @@ func gatewayToken(ctx context.Context) string {
 	return values[0]
 }
 
-// bearer returns the token of an Authorization header. Envoy joins repeated headers by commas, which no
-// token contains.
+// bearer returns the token of an Authorization header, or "". Envoy joins repeated headers by commas, which
+// no token contains.
 func bearer(header string) string {
-	scheme, token, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") || strings.Contains(token, ",") {
-		return ""
-	}
-	return strings.TrimSpace(token)
+	return auth.Bearer(http.Header{"Authorization": strings.Split(header, ",")})
 }

@@ -78,7 +78,7 @@ func (s *Server) endSubject(
 	r *http.Request, by auth.Received, subject json.RawMessage, trigger lifecycle.Trigger,
 ) (directory.Named, error) {
 	of := by.Tenant
-	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, directory.Speaker{
+	who, err := s.Directory.BySubject(r.Context(), of.ID, subject, directory.Origin{
 		Own: ssf.IssuerOf(httpjson.BaseURL(r, s.PublicURL), of.Name), Issuer: by.Issuer, IssuedAt: by.IssuedAt,
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/directory"
 )
 
 // Token is an undelivered security event token.
@@ -105,9 +106,12 @@ const (
 func (s Stream) nameKinds() []string {
 	switch s.SubjectFormat {
 	case FormatIssuer:
-		return []string{"subject", "oAuthClientIdentifiers", "externalId", "userName", "agentUserName"}
+		return []string{
+			directory.NameSubject, directory.NameClient, directory.NameExternalID, directory.NameUserName,
+			directory.NameAgentUserName,
+		}
 	case FormatEmail:
-		return []string{"emails", "userName"}
+		return []string{directory.NameEmail, directory.NameUserName}
 	}
 	return []string{}
 }
@@ -174,8 +178,8 @@ func (s *Store) Acknowledge(ctx context.Context, tenant, stream uuid.UUID, jtis 
 	return nil
 }
 
-// failureLease is how long the relay leaves a stream alone after a failed delivery, which its workflow
-// retries within that time.
+// failureLease is how long the relay does not start a push of a stream after a failed delivery, which the
+// stream's workflow retries.
 const failureLease = 2 * time.Minute
 
 // Failed stores the error of a delivery that will be retried, and keeps the stream claimed.
@@ -223,7 +227,7 @@ func (s *Store) Claim(ctx context.Context, limit int) ([]Pushing, error) {
 	return found, nil
 }
 
-// Release ends the claim of a stream whose tokens were pushed. If there are more since, it wakes the relay.
+// Release ends the claim of a stream whose tokens were pushed. If more were stored since, it notifies the relay.
 func (s *Store) Release(ctx context.Context, tenant, stream uuid.UUID) error {
 	err := database.Exec(ctx, s.db, tenant, `
 		with released as (update streams set claimed_until = null where tenant_id = $1 and id = $2)

@@ -7,40 +7,40 @@ import (
 	"time"
 )
 
-// bell wakes the relay and the long polls of a process when signals were stored. They poll too: behind
+// broadcast notifies the relay and the long polls of a process when signals were stored. They poll too: behind
 // a connection pooler in transaction mode, PostgreSQL's notifications are lost.
-type bell struct {
-	mu   sync.Mutex
-	next chan struct{} // closed at the next ring
+type broadcast struct {
+	mu     sync.Mutex
+	closes chan struct{} // at the next notification
 }
 
-// rings returns a channel that is closed at the next ring.
-func (b *bell) rings() <-chan struct{} {
+// next returns a channel that is closed at the next notification.
+func (b *broadcast) next() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.next == nil {
-		b.next = make(chan struct{})
+	if b.closes == nil {
+		b.closes = make(chan struct{})
 	}
-	return b.next
+	return b.closes
 }
 
-func (b *bell) ring() {
+func (b *broadcast) notify() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.next != nil {
-		close(b.next)
-		b.next = nil
+	if b.closes != nil {
+		close(b.closes)
+		b.closes = nil
 	}
 }
 
 // listenAgain is the delay before a lost connection is replaced.
 const listenAgain = 5 * time.Second
 
-// Listen wakes the relay and the long polls when a transaction that stores signals commits, until ctx is
+// Listen notifies the relay and the long polls when a transaction that stores signals commits, until ctx is
 // done. It uses one database connection.
 func (s *Store) Listen(ctx context.Context, log *slog.Logger) {
 	for ctx.Err() == nil {
-		err := s.db.Listen(ctx, channel, s.bell.ring)
+		err := s.db.Listen(ctx, channel, s.stored.notify)
 		if ctx.Err() != nil {
 			return
 		}

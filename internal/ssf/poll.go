@@ -113,7 +113,7 @@ func (s *Server) awaitTokens(
 ) (tokens []Token, more bool, err error) {
 	deadline := time.Now().Add(pollTimeout)
 	for {
-		rings := s.Store.bell.rings()
+		stored := s.Store.stored.next()
 		tokens, more, err = s.Store.Waiting(r.Context(), auth.CallerOf(r).Tenant.ID, stream, limit)
 		if err != nil || len(tokens) > 0 || immediately || time.Now().After(deadline) {
 			return tokens, more, err
@@ -121,7 +121,7 @@ func (s *Server) awaitTokens(
 		select {
 		case <-r.Context().Done():
 			return nil, false, nil
-		case <-rings:
+		case <-stored:
 		case <-time.After(pollEvery):
 		}
 		if err := s.stillMay(r, stream); err != nil {

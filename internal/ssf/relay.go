@@ -24,7 +24,7 @@ type Transmitter interface {
 func (s *Store) Relay(ctx context.Context, by Transmitter, log *slog.Logger) {
 	var swept time.Time
 	for ctx.Err() == nil {
-		rings := s.bell.rings()
+		stored := s.stored.next()
 		if time.Since(swept) > relaySweep {
 			swept = time.Now()
 			if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
@@ -36,7 +36,7 @@ func (s *Store) Relay(ctx context.Context, by Transmitter, log *slog.Logger) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-rings:
+		case <-stored:
 		case <-time.After(relayPoll):
 		}
 	}

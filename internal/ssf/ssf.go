@@ -125,7 +125,7 @@ type Store struct {
 	// signers and public hold one value each: the signer, and the keys that are served.
 	signers *cache.Cache[struct{}, jose.Signer]
 	public  *cache.Cache[struct{}, []byte]
-	bell    bell
+	stored  broadcast
 }
 
 // NewStore returns the store on db.

@@ -73,7 +73,7 @@ type UnknownAgents string
 // The policies.
 const (
 	UnknownAgentsDeny  UnknownAgents = "deny"
-	UnknownAgentsAllow UnknownAgents = "allow" // the user alone is weighed
+	UnknownAgentsAllow UnknownAgents = "allow" // the decision is for the user only
 )
 
 // Orphans is a policy for agents that lose their last active owner.

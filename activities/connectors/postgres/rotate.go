@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
@@ -142,11 +141,11 @@ func copySettings(ctx context.Context, tx pgx.Tx, from, quoted string) (skipped 
 			_, err := savepoint.Exec(ctx, "alter role "+quoted+" set "+name+" to "+settingValue(s.Name, s.Value))
 			return err
 		})
-		var refused *pgconn.PgError
 		switch {
-		case errors.As(err, &refused) && refused.Severity != "FATAL":
+		case err == nil:
+		case connectors.IsPermanent(classify("copy a setting", err)):
 			skipped++
-		case err != nil:
+		default:
 			return skipped, err
 		}
 	}
