@@ -289,6 +289,24 @@ func TestTemporal_TakesNoResultFromAnotherClient(t *testing.T) {
 	}
 }
 
+// startAgain starts a workflow of a type under the ID and with the sealed input of a closed cascade, as
+// another client of the namespace can.
+func (i *installation) startAgain(c cascade.Cascade, workflowType string) client.WorkflowRun {
+	i.t.Helper()
+	started, err := i.app.Temporal.GetWorkflowHistory(i.t.Context(), c.WorkflowID, "", false,
+		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
+	options := client.StartWorkflowOptions{ID: c.WorkflowID, TaskQueue: workflows.TaskQueue}
+	run, err := i.intruder().ExecuteWorkflow(i.t.Context(), options, workflowType, converter.NewRawValue(sealed))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return run
+}
+
 // TestTemporal_StartsNoOtherTypeWithSealedInput starts a drill under a leaver's ID, with its input.
 func TestTemporal_StartsNoOtherTypeWithSealedInput(t *testing.T) {
 	p := newPlatform(t)
@@ -296,18 +314,7 @@ func TestTemporal_StartsNoOtherTypeWithSealedInput(t *testing.T) {
 	ada := i.createUser("ada@example.com")
 	i.deactivate(ada)
 	c := i.closed(ada)
-	started, err := i.app.Temporal.GetWorkflowHistory(t.Context(), c.WorkflowID, "", false,
-		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
-	options := client.StartWorkflowOptions{ID: c.WorkflowID, TaskQueue: workflows.TaskQueue}
-	run, err := i.intruder().ExecuteWorkflow(t.Context(), options, "Drill", converter.NewRawValue(sealed))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := run.Get(t.Context(), nil); err == nil {
+	if err := i.startAgain(c, "Drill").Get(t.Context(), nil); err == nil {
 		t.Error("a drill with a leaver's input completed")
 	}
 	if of := i.must("GET", "/v1/tenants/"+i.tenant.ID.String(), i.operator, ""); of["name"] != "acme" {
@@ -366,18 +373,7 @@ func TestTemporal_RunsNoCompletedCascadeAgain(t *testing.T) {
 	}
 	stacktest.Eventually(t, 20*time.Second, "the event of the deactivation", func() bool { return revoked() == 1 })
 	i.patch("/Users/"+ada, `{"op":"replace","path":"active","value":true}`)
-	started, err := i.app.Temporal.GetWorkflowHistory(t.Context(), c.WorkflowID, "", false,
-		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
-	options := client.StartWorkflowOptions{ID: c.WorkflowID, TaskQueue: workflows.TaskQueue}
-	run, err := i.intruder().ExecuteWorkflow(t.Context(), options, "Leaver", converter.NewRawValue(sealed))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := run.Get(t.Context(), nil); err == nil {
+	if err := i.startAgain(c, "Leaver").Get(t.Context(), nil); err == nil {
 		t.Error("a completed cascade ran again")
 	}
 	i.patch("/Users/"+ada, `{"op":"replace","path":"title","value":"back"}`)

@@ -33,8 +33,8 @@ func (i *installation) introspect(gateway, secret, token string) (status int, an
 	return resp.StatusCode, answer
 }
 
-// TestIntrospection_IsTheIssuersAnswerAndTheStanding asks about tokens of a real OpenID provider.
-func TestIntrospection_IsTheIssuersAnswerAndTheStanding(t *testing.T) {
+// TestIntrospection_RequiresIssuersAnswerAndAccess asks about tokens of a real OpenID provider.
+func TestIntrospection_RequiresIssuersAnswerAndAccess(t *testing.T) {
 	provider, err := openid.Start(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -117,9 +117,9 @@ func TestNames_ResolveClaims(t *testing.T) {
 	}
 }
 
-// TestNames_OfFormerHolderNameNobody renames and deletes people, and gives their names to others:
-// the tokens of the former holders are valid still.
-func TestNames_OfFormerHolderNameNobody(t *testing.T) {
+// TestNames_OfFormerHolderAreRefused renames and deletes people, and gives their names to others:
+// the tokens of the former holders are still valid.
+func TestNames_OfFormerHolderAreRefused(t *testing.T) {
 	i := installAPI(t)
 	renamed, deleted := i.createUser("renamed"), i.createUser("deleted")
 	i.patch("/Users/"+renamed, `{"op":"replace","path":"userName","value":"renamed-2"}`)
@@ -331,8 +331,8 @@ func TestNames_EventsMeanTheirTime(t *testing.T) {
 	}
 }
 
-// TestNames_OfUnlistedIssuersMeanNobody: neither a name nor an id of the directory is a sub of theirs.
-func TestNames_OfUnlistedIssuersMeanNobody(t *testing.T) {
+// TestNames_OfUnlistedIssuersAreUnknown checks that such an issuer's sub is neither a name nor an id.
+func TestNames_OfUnlistedIssuersAreUnknown(t *testing.T) {
 	i := installAPI(t)
 	i.must("PATCH", "/v1/tenants/acme", i.operator, fmt.Sprintf(`{"subjectIssuers":[%q],"unknownAgents":"allow"}`, ownIssuer))
 	ada := i.createUser("ada@example.com")
