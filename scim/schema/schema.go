@@ -21,13 +21,13 @@ type Attribute struct {
 	ReferenceTypes  []string    `json:"referenceTypes,omitempty"`
 
 	// Edge is set if values are stored as edges between resources, not in the document.
-	Edge bool
+	Edge bool `json:"-"`
 	// Unbounded is set for an edge attribute of any size, which is read and changed in parts.
-	Unbounded bool
+	Unbounded bool `json:"-"`
 	// Discarded is set if values are accepted but never stored.
-	Discarded bool
+	Discarded bool `json:"-"`
 	// Alias is another name that is accepted in requests.
-	Alias string
+	Alias string `json:"-"`
 }
 
 // Type is a data type of RFC 7643 section 2.3.
