@@ -4,6 +4,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,11 +21,12 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller, err := s.caller(r)
 		if errors.Is(err, auth.ErrUnauthorized) {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
-			s.writeError(w, r, failure(http.StatusUnauthorized, "present a valid SCIM token as Authorization: Bearer"))
-			return
+			err = errNoToken
 		}
 		if err != nil {
+			if toError(err).Status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
+			}
 			s.writeError(w, r, err)
 			return
 		}
@@ -42,8 +44,21 @@ func (s *Server) caller(r *http.Request) (auth.Caller, error) {
 	if err == nil && name != "" && caller.Tenant.Name != name {
 		return auth.Caller{}, auth.ErrUnauthorized
 	}
+	if err == nil && caller.Tenant.IPSIE && !onlySCIM(caller) {
+		return auth.Caller{}, errOAuthOnly
+	}
 	return caller, err
 }
+
+var (
+	errNoToken = failure(http.StatusUnauthorized, "present a valid SCIM token as Authorization: Bearer")
+	// errOAuthOnly is returned for a token that IPSIE AL SCIM 2.0 section 4.1 does not permit.
+	errOAuthOnly = failure(http.StatusUnauthorized, "the tenant accepts only access tokens of its token endpoint "+
+		"with the scope scim and no other, and JWTs of its issuers")
+)
+
+// onlySCIM reports whether the caller has an OAuth access token for SCIM and nothing else.
+func onlySCIM(c auth.Caller) bool { return slices.Equal(c.Scopes, []auth.Scope{auth.ScopeSCIM}) }
 
 // admit serves the request unless the tenant exceeds its rate limit.
 func (s *Server) admit(next http.Handler, w http.ResponseWriter, r *http.Request, caller auth.Caller) {
@@ -79,7 +94,7 @@ func (s *Server) discoverable(guard func(http.Handler) http.Handler) func(http.H
 				s.writeError(w, r, err)
 				return
 			}
-			if err != nil || !of.PublicDiscovery {
+			if err != nil || !of.PublicDiscovery || of.IPSIE {
 				guarded.ServeHTTP(w, r)
 				return
 			}

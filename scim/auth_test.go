@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,7 @@ import (
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/scim/schema"
 )
 
 func (p *provider) trust(of tenant.Tenant, i auth.Issuer) {
@@ -253,5 +255,90 @@ func TestAuth_OldTokenIsValidUntilRevoked(t *testing.T) {
 	}
 	if got := status(p.token) + status(fresh); got != "401200" {
 		t.Errorf("after the revocation of the old token: %s, want 401200", got)
+	}
+}
+
+// TestAuth_IPSIERequiresOAuth checks the requirements of IPSIE AL SCIM 2.0 sections 4.1 and 6.1.2.
+func TestAuth_IPSIERequiresOAuth(t *testing.T) {
+	p := newProvider(t, tenant.ProfileInterop)
+	user := p.create("/Users", `{"userName":"ada"}`)
+	on := true
+	if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, tenant.Settings{IPSIE: &on, PublicDiscovery: &on}); err != nil {
+		t.Fatal(err)
+	}
+	if a := p.do("GET", "/Users/"+user, ""); a.status != http.StatusUnauthorized {
+		t.Errorf("a token that is not of OAuth answered %d", a.status)
+	}
+	if resp, err := http.Get(p.root + "/t/acme/scim/v2/Schemas"); err != nil {
+		t.Error(err)
+	} else if resp.Body.Close(); resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("discovery without a token answered %d", resp.StatusCode)
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: "k"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := p.auth.AddClient(t.Context(), p.tenant.ID,
+		auth.Client{Scopes: []auth.Scope{auth.ScopeSCIM, auth.ScopeAuthZEN}, JWKS: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		scopes []auth.Scope
+		want   int
+	}{
+		"only scim": {[]auth.Scope{auth.ScopeSCIM}, http.StatusOK},
+		"broader":   {nil, http.StatusUnauthorized},
+		"another":   {[]auth.Scope{auth.ScopeAuthZEN}, http.StatusUnauthorized},
+	} {
+		token := p.access(client, key, c.scopes)
+		a := p.do("GET", "/Schemas/"+schema.UserURN, "", "Authorization", "Bearer "+token)
+		if a.status != c.want {
+			t.Errorf("%s: answered %d, want %d: %s", name, a.status, c.want, a.raw)
+		}
+		if strings.Contains(string(a.raw), "password") {
+			t.Errorf("%s: the schema has a password", name)
+		}
+	}
+}
+
+// access returns an access token of a client with an RSA key.
+func (p *provider) access(client auth.Client, key *rsa.PrivateKey, scopes []auth.Scope) string {
+	p.t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: key}, nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	assertion, err := jwt.Signed(signer).Claims(jwt.Claims{
+		Issuer: client.ID.String(), Subject: client.ID.String(), Audience: jwt.Audience{"leaver"}, ID: rand.Text(),
+		Expiry: jwt.NewNumericDate(time.Now().Add(time.Minute)),
+	}).Serialize()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, token, err := p.auth.Exchange(p.t.Context(), p.tenant,
+		auth.Assertion{JWT: assertion, Audiences: []string{"leaver"}, Scopes: scopes})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return token
+}
+
+func TestTenant_IPSIERequiresTheInteroperabilityProfile(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	on, slow, interop := true, 24, tenant.ProfileInterop
+	for name, settings := range map[string]tenant.Settings{
+		"another profile": {IPSIE: &on}, "a low rate limit": {IPSIE: &on, Profile: &interop, RequestsPerSecond: &slow},
+	} {
+		if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, settings); !errors.Is(err, tenant.ErrIPSIE) {
+			t.Errorf("%s: %v, want ErrIPSIE", name, err)
+		}
+	}
+	if _, err := p.tenants.Configure(t.Context(), p.tenant.ID, tenant.Settings{IPSIE: &on, Profile: &interop}); err != nil {
+		t.Error(err)
 	}
 }

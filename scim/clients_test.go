@@ -317,6 +317,26 @@ var others = []row{
 		{request: "POST /Users", body: `{"userName":"eve@example.com","shoeSize":44}`, status: 400, want: `{"scimType":"invalidValue"}`},
 		{request: "POST /Users", body: `{"schemas":["urn:example:unknown"],"userName":"eve@example.com"}`, status: 400},
 	}},
+	{name: "interop rejects what the interoperability profile prohibits", profile: tenant.ProfileInterop, steps: []step{
+		{request: "POST /Users", body: `{"userName":"eve@example.com","shoeSize":44}`, status: 400, want: `{"scimType":"invalidSyntax"}`},
+		{request: "POST /Users", body: `{"userName":"eve@example.com","accountEnabled":false}`, status: 400, want: `{"scimType":"invalidSyntax"}`},
+		{request: "POST /Users", body: `{"schemas":["urn:example:unknown"],"userName":"eve@example.com"}`, status: 400, want: `{"scimType":"invalidSyntax"}`},
+		{request: "POST /Users", body: `{"userName":"eve@example.com","emails":[{"value":"e@example.com","type":"sideline"}]}`, status: 400, want: `{"scimType":"invalidValue"}`},
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","value":{"active":false}}`), status: 400, want: `{"scimType":"invalidSyntax"}`},
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","path":"shoeSize","value":44}`), status: 400, want: `{"scimType":"invalidSyntax"}`},
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","path":"name.nick","value":"x"}`), status: 400, want: `{"scimType":"invalidSyntax"}`},
+		{request: "GET /Users?filter=shoeSize%20eq%201", status: 400, want: `{"scimType":"invalidFilter"}`},
+		{request: "GET /ServiceProviderConfig", status: 200, want: `{"interopProfileConformant":true}`},
+	}},
+	{name: "interop replaces a complex attribute as a whole, and add merges", profile: tenant.ProfileInterop, steps: []step{
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"add","path":"name","value":{"givenName":"Ada","familyName":"Lovelace"}}`), status: 200},
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"add","path":"name","value":{"givenName":"Augusta"}}`), status: 200, want: `{"name":{"givenName":"Augusta","familyName":"Lovelace"}}`},
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","path":"name","value":{"givenName":"Ada"}}`), status: 200, want: `{"name":{"givenName":"Ada","familyName":"<absent>"}}`},
+		{request: "PATCH /Users/{ada}", body: patchBody(`{"op":"replace","path":"active","value":false}`), status: 200, of: "{ada}", events: []string{"mover", "mover", "mover", "leaver"}},
+	}},
+	{name: "other profiles do not claim to conform to the interoperability profile", profile: tenant.ProfileStrict, steps: []step{
+		{request: "GET /ServiceProviderConfig", status: 200, want: `{"interopProfileConformant":"<absent>"}`},
+	}},
 	{name: "other profiles ignore unknown attributes", steps: []step{
 		{request: "POST /Users", body: `{"userName":"eve@example.com","shoeSize":44}`, status: 201, want: `{"shoeSize":"<absent>"}`},
 	}},

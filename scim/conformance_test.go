@@ -16,7 +16,8 @@ import (
 )
 
 // TestConformance_PassesInEveryProfile runs the probe of `leaver scim test` in each profile,
-// with a custom schema.
+// with a custom schema. The interoperability profile prohibits PATCH operations without a path, which Okta and
+// Entra send.
 func TestConformance_PassesInEveryProfile(t *testing.T) {
 	for _, profile := range tenant.Profiles() {
 		t.Run(string(profile), func(t *testing.T) {
@@ -24,7 +25,8 @@ func TestConformance_PassesInEveryProfile(t *testing.T) {
 			p := newProvider(t, profile)
 			p.declare("User", claimsSchema)
 			results, err := conformance.Run(t.Context(), conformance.Target{URL: p.url, Token: p.token, Client: http.DefaultClient}, conformance.Sets(), func(r conformance.Result) {
-				if r.Outcome != conformance.Passed {
+				prohibited := profile == tenant.ProfileInterop && strings.HasSuffix(r.Detail, "requires a path\"}")
+				if r.Outcome != conformance.Passed && !prohibited {
 					t.Errorf("%s: %s %s: %s", r.Set, r.Name, r.Outcome, r.Detail)
 				}
 			})

@@ -9,6 +9,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim/schema"
 )
 
@@ -62,7 +63,9 @@ func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 		Pagination     pagination     `json:"pagination"`
 		SecurityEvents securityEvents `json:"securityEvents"`
 		Authentication []scheme       `json:"authenticationSchemes"`
-		Meta           meta           `json:"meta"`
+		// Interop is a member of draft-zollner-scim-interop-profile section 4.
+		Interop bool `json:"interopProfileConformant,omitempty"`
+		Meta    meta `json:"meta"`
 	}{
 		Schemas:       []string{schema.ServiceConfigURN},
 		Documentation: "https://github.com/leaverhq/leaver/blob/main/docs/SCIM.md",
@@ -75,7 +78,8 @@ func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 			{"oauthbearertoken", "Bearer token", "A token of class scim, created with `leaver token create`.", true},
 			{"oauth2", "OAuth 2.0 JWT", "A JWT of a trusted issuer, added with `leaver issuer add`.", false},
 		},
-		Meta: meta{"ServiceProviderConfig", sessionOf(r).base + "/ServiceProviderConfig"},
+		Interop: sessionOf(r).Tenant.Profile == tenant.ProfileInterop,
+		Meta:    meta{"ServiceProviderConfig", sessionOf(r).base + "/ServiceProviderConfig"},
 	})
 }
 

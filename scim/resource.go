@@ -38,7 +38,10 @@ func (h resourceHandler) resourceType(r *http.Request) (*schema.ResourceType, er
 
 func readerFor(r *http.Request) patch.Reader {
 	profile := sessionOf(r).Tenant.Profile
-	return patch.Reader{Strict: profile == tenant.ProfileStrict, SkipsMembers: profile == tenant.ProfileOkta}
+	interop := profile == tenant.ProfileInterop
+	return patch.Reader{
+		Strict: interop || profile == tenant.ProfileStrict, Interop: interop, SkipsMembers: profile == tenant.ProfileOkta,
+	}
 }
 
 func cause(r *http.Request, trigger lifecycle.Trigger) lifecycle.Cause {

@@ -95,3 +95,41 @@ func TestExtension_InvalidSchemaIsRejected(t *testing.T) {
 		t.Errorf("an added attribute was not stored: %s", a.raw)
 	}
 }
+
+// TestSchemas_HaveTheMembersOfTheSpecification lists the members of RFC 7643 section 7, of which clients check
+// that there are no others.
+func TestSchemas_HaveTheMembersOfTheSpecification(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	known := map[string]bool{}
+	for _, name := range []string{
+		"name", "type", "subAttributes", "multiValued", "description", "required", "canonicalValues", "caseExact", "mutability",
+		"returned", "uniqueness", "referenceTypes",
+	} {
+		known[name] = true
+	}
+	var check func(attributes any)
+	check = func(attributes any) {
+		for _, a := range attributes.([]any) {
+			attribute := a.(map[string]any)
+			for member := range attribute {
+				if !known[member] {
+					t.Errorf("%v has the member %s", attribute["name"], member)
+				}
+			}
+			if subs, ok := attribute["subAttributes"]; ok {
+				check(subs)
+			}
+		}
+	}
+	for _, s := range p.do("GET", "/Schemas", "").body["Resources"].([]any) {
+		check(s.(map[string]any)["attributes"])
+	}
+}
+
+// TestExtension_CannotChangeHowValuesAreStored declares an attribute with members that are leaver's own.
+func TestExtension_CannotChangeHowValuesAreStored(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	p.declare("User", `{"id":"`+claims+`","attributes":[{"name":"level","Edge":true,"Unbounded":true,"Discarded":true,"Alias":"active"}]}`)
+	id := p.create("/Users", `{"userName":"ada","`+claims+`":{"level":"high"}}`)
+	p.wantJSON(p.do("GET", "/Users/"+id, "").body, `{"`+claims+`":{"level":"high"}}`)
+}

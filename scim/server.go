@@ -176,6 +176,7 @@ func withSession(r *http.Request, s session) *http.Request {
 type schemaKey struct {
 	tenant  uuid.UUID
 	version int64
+	variant schema.Variant
 }
 
 // maxSchemaCache bounds the tenants whose resource types are cached.
@@ -184,9 +185,10 @@ const maxSchemaCache = 1000
 // types returns the resource types with the extensions of the caller's tenant.
 func (s *Server) types(r *http.Request) ([]*schema.ResourceType, error) {
 	of := sessionOf(r).Tenant
+	variant := schema.Variant{CanonicalTypes: of.Profile == tenant.ProfileInterop, NoPassword: of.IPSIE}
 	return s.schemas.Get(
 		r.Context(),
-		schemaKey{of.ID, of.SchemaVersion},
+		schemaKey{of.ID, of.SchemaVersion, variant},
 		func(ctx context.Context) ([]*schema.ResourceType, error) {
 			var extensions []*schema.Extension
 			if of.SchemaVersion > 0 {
@@ -198,7 +200,7 @@ func (s *Server) types(r *http.Request) ([]*schema.ResourceType, error) {
 					return nil, err
 				}
 			}
-			return schema.ResourceTypes(extensions), nil
+			return variant.ResourceTypes(extensions), nil
 		},
 	)
 }

@@ -37,18 +37,25 @@ func (c *cli) streamCommand() *cobra.Command {
 				[]string{"ID", "METHOD", "ENDPOINT", "STATUS", "WAITING", "OLDEST", "REFUSED", "EXPIRED", "LAST ERROR"}, rows)
 		}),
 	})
-	var token string
+	var token, oauthClient string
 	assign := &cobra.Command{
-		Use: "assign ID", Short: "Assign a stream to another token of class receiver, for example to replace a revoked token",
+		Use: "assign ID", Short: "Assign a stream to another token of class receiver, or to a client",
 		Args: cobra.ExactArgs(1),
 		Example: "  leaver stream assign 019… --tenant acme --token 019…   " +
 			"# IDs from `leaver stream list` and `leaver token list`",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			owner := map[string]string{"tokenId": token}
+			if oauthClient != "" {
+				owner = map[string]string{"clientId": oauthClient}
+			}
 			return cl.do(cmd.Context(), http.MethodPost, path("/streams/"+url.PathEscape(args[0])+"/assign"),
-				map[string]string{"tokenId": token}, nil)
+				owner, nil)
 		}),
 	}
 	assign.Flags().StringVar(&token, "token", "", "the id of the token of class receiver to assign the stream to")
+	assign.Flags().StringVar(&oauthClient, "client", "", "the id of the OAuth client to assign the stream to")
+	assign.MarkFlagsMutuallyExclusive("token", "client")
+	assign.MarkFlagsOneRequired("token", "client")
 	group.AddCommand(assign)
 	return group
 }

@@ -27,7 +27,8 @@ func (c *cli) tenantCommand() *cobra.Command {
 			return c.printTenants(t, t)
 		}),
 	}
-	create.Flags().StringVar(&profile, "profile", "default", "dialect of the tenant's IdP: default, entra, okta or strict")
+	create.Flags().StringVar(&profile, "profile", "default",
+		"dialect of the tenant's IdP: default, entra, okta, strict or interop")
 	list := &cobra.Command{
 		Use: "list", Short: "List tenants", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
@@ -46,7 +47,7 @@ func (c *cli) tenantCommand() *cobra.Command {
 // unchanged.
 func (c *cli) tenantSet() *cobra.Command {
 	var profile string
-	var public bool
+	var public, ipsie bool
 	var perSecond, leavers int
 	var share float64
 	var window time.Duration
@@ -65,6 +66,7 @@ func (c *cli) tenantSet() *cobra.Command {
 				"requests-per-second": {"requestsPerSecond", perSecond}, "threshold-leavers": {"thresholdLeavers", leavers},
 				"threshold-share": {"thresholdShare", share}, "orphans": {"orphans", orphans},
 				"unknown-agents": {"unknownAgents", unknownAgents}, "subject-issuers": {"subjectIssuers", subjectIssuers},
+				"ipsie":            {"ipsie", ipsie},
 				"threshold-window": {"thresholdWindowSeconds", int(window.Seconds())},
 			} {
 				if cmd.Flags().Changed(flag) {
@@ -81,7 +83,7 @@ func (c *cli) tenantSet() *cobra.Command {
 			return c.printTenants(t, t)
 		}),
 	}
-	set.Flags().StringVar(&profile, "profile", "", "dialect of the tenant's IdP: default, entra, okta or strict")
+	set.Flags().StringVar(&profile, "profile", "", "dialect of the tenant's IdP: default, entra, okta, strict or interop")
 	set.Flags().BoolVar(&public, "public-discovery", false,
 		"allow unauthenticated reads of the discovery endpoints below /t/NAME/scim/v2; =false requires a token")
 	set.Flags().IntVar(&perSecond, "requests-per-second", 0,
@@ -98,6 +100,8 @@ func (c *cli) tenantSet() *cobra.Command {
 		"policy for access decisions whose context.agent is missing or unknown: deny, or allow (decide for the user alone)")
 	set.Flags().StringSliceVar(&subjectIssuers, "subject-issuers", nil,
 		"issuers whose sub claims are names of the directory, comma-separated; \"\" accepts every issuer of a platform token")
+	set.Flags().BoolVar(&ipsie, "ipsie", false,
+		"IPSIE AL SCIM 2.0 profile: SCIM requires OAuth, and only the IdP changes users; requires --profile interop")
 	return set
 }
 

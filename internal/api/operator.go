@@ -67,6 +67,7 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 
 		UnknownAgents  *tenant.UnknownAgents `json:"unknownAgents"`
 		SubjectIssuers *[]string             `json:"subjectIssuers"`
+		IPSIE          *bool                 `json:"ipsie"`
 	}
 	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
@@ -268,6 +269,11 @@ func (s *Server) endPrincipal(w http.ResponseWriter, r *http.Request) {
 		map[string]any{"cascadeId": result.Event.ID, "workflowId": result.Event.WorkflowID})
 }
 
+// errIDPOnly is returned to operators of a tenant with the setting ipsie (IPSIE AL SCIM 2.0 section 4.2).
+var errIDPOnly = fault.New(fault.Forbidden,
+	"the tenant's directory is changed by its IdP only: deactivate and reactivate the principal there, "+
+		"or remove the restriction by `leaver tenant set NAME --ipsie=false`")
+
 // change makes a lifecycle change of a principal, and records and returns the operator's reason.
 func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 	change func(
@@ -281,6 +287,9 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 	who, err := s.principal(r)
 	if err != nil {
 		return result, why, err
+	}
+	if tenantOf(r).IPSIE {
+		return result, why, errIDPOnly
 	}
 	of, by := tenantOf(r).ID, caller(r).Actor()
 	cause := lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by}

@@ -114,6 +114,9 @@ func (s *Server) Handler() http.Handler {
 			r.Delete(h.path+"/{id}", h.release)
 		}
 		r.Post("/import", s.importItems)
+	})
+	r.Group(func(r chi.Router) {
+		r.Use(s.authenticate(auth.ClassPlatform, auth.ClassGateway))
 		r.Get("/principals", s.resolvePrincipal)
 		r.Get("/principals/{id}/access", s.accessStatus)
 	})
@@ -143,6 +146,9 @@ func (s *Server) Handler() http.Handler {
 			r.Get("/issuers", s.listIssuers)
 			r.Post("/issuers", s.addIssuer)
 			r.Delete("/issuers/{id}", s.removeIssuer)
+			r.Get("/clients", s.listClients)
+			r.Post("/clients", s.addClient)
+			r.Delete("/clients/{id}", s.removeClient)
 			r.Get("/schemas", s.listSchemas)
 			r.Put("/schemas/{urn}", s.putSchema)
 			r.Delete("/schemas/{urn}", s.deleteSchema)

@@ -2,12 +2,10 @@ package api
 
 import (
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/ssf"
 )
@@ -28,29 +26,22 @@ type StreamView struct {
 	ssf.Lag
 }
 
-// assignStream assigns a stream to another token of class receiver.
+// assignStream assigns a stream to another token of class receiver, or to an OAuth client.
 func (s *Server) assignStream(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Token uuid.UUID `json:"tokenId"`
+		Token  uuid.UUID `json:"tokenId"`
+		Client uuid.UUID `json:"clientId"`
 	}
 	id, err := pathID(r)
 	if err == nil {
 		err = httpjson.Decode(w, r, &body)
 	}
-	var tokens []auth.Token
+	var receiver string
 	if err == nil {
-		tokens, err = s.Auth.Tokens(r.Context(), tenantOf(r).ID)
-	}
-	if err == nil && !slices.ContainsFunc(tokens, func(t auth.Token) bool {
-		return t.ID == body.Token && t.Class == auth.ClassReceiver && t.RevokedAt == nil
-	}) {
-		err = httpjson.Problem{
-			Status: http.StatusUnprocessableEntity, Detail: "tokenId must be a valid token of class receiver",
-		}
+		receiver, err = s.Auth.Receiver(r.Context(), tenantOf(r).ID, body.Token, body.Client)
 	}
 	if err == nil {
-		receiver := auth.Caller{TokenID: body.Token, Class: auth.ClassReceiver}
-		_, err = s.Signals.Assign(r.Context(), tenantOf(r).ID, id, receiver.Actor())
+		_, err = s.Signals.Assign(r.Context(), tenantOf(r).ID, id, receiver)
 	}
 	if err != nil {
 		s.fail(w, r, err)

@@ -27,6 +27,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/extauthz"
+	"github.com/leaverhq/leaver/internal/oauth"
 	"github.com/leaverhq/leaver/internal/receiver"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
@@ -96,6 +97,9 @@ func (a *App) Handler() http.Handler {
 			return found.ID, err
 		},
 	}
+	issuer := &oauth.Server{Auth: server.Auth, Tenants: server.Tenants, PublicURL: server.PublicURL, Log: server.Log}
+	r.Post(oauth.TokenPath, issuer.Token)
+	r.Get(oauth.MetadataPath, issuer.Metadata)
 	r.Mount(ssf.BasePath, transmitter.Handler())
 	r.Get(ssf.MetadataPath, transmitter.Metadata)
 	return r

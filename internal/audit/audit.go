@@ -23,6 +23,8 @@ const (
 	TokenRevoke     = "token.revoke"
 	IssuerAdd       = "issuer.add"
 	IssuerRemove    = "issuer.remove"
+	ClientAdd       = "client.add"
+	ClientRemove    = "client.remove"
 	SchemaPut       = "schema.put"
 	SchemaDelete    = "schema.delete"
 	StreamAssign    = "stream.assign"

@@ -75,8 +75,8 @@ const (
 	leeway = time.Minute
 )
 
-// algorithms returns the asymmetric signature algorithms of RFC 7518 and RFC 8037.
-func algorithms() []jose.SignatureAlgorithm {
+// Algorithms returns the asymmetric signature algorithms of RFC 7518 and RFC 8037.
+func Algorithms() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
 		jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
@@ -150,7 +150,7 @@ func check(i Issuer) error {
 }
 
 // checkURL returns an error unless a text is an absolute https URL, or one of http on loopback.
-func checkURL(field, text string) error {
+func checkURL(field, text string) *InvalidIssuerError {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil || len(text) > maxClaim {
 		return &InvalidIssuerError{field, "must be an absolute URL, without user information"}
@@ -291,7 +291,7 @@ type opened struct {
 
 // openJWT verifies a JWT for a use. Exactly one issuer of one tenant must match it.
 func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify verifier) (opened, error) {
-	token, err := jwt.ParseSigned(raw, algorithms())
+	token, err := jwt.ParseSigned(raw, Algorithms())
 	if err != nil || len(token.Headers) != 1 {
 		return opened{}, ErrUnauthorized
 	}
@@ -318,22 +318,13 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 		if err != nil {
 			return opened{}, err
 		}
-		for _, key := range keys {
-			// The key must be for signatures and for the token's algorithm. It must be a public key:
-			// anyone who reads the key set could sign with a symmetric one.
-			if (key.Use != "" && key.Use != "sig") || !key.IsPublic() ||
-				(key.Algorithm != "" && key.Algorithm != token.Headers[0].Algorithm) {
-				continue
-			}
-			var c claims
-			if token.Claims(key.Key, &c) != nil {
-				continue
-			}
-			if subject, ok := verify(token, c, i); ok {
-				caller := Caller{TokenID: i.ID, Class: ClassSCIM, Tenant: i.tenant, Subject: subject}
-				found = append(found, opened{caller, i.Issuer.Issuer, i.Audience, c.ID, c, token, key.Key})
-			}
-			break
+		c, key, ok := claimsBy(token, keys)
+		if !ok {
+			continue
+		}
+		if subject, ok := verify(token, c, i); ok {
+			caller := Caller{TokenID: i.ID, Class: ClassSCIM, Tenant: i.tenant, Subject: subject}
+			found = append(found, opened{caller, i.Issuer.Issuer, i.Audience, c.ID, c, token, key})
 		}
 	}
 	// A token that matches two tenants is rejected.
@@ -342,6 +333,23 @@ func (s *Store) openJWT(ctx context.Context, raw, name string, use Use, verify v
 		return opened{}, ErrUnauthorized
 	}
 	return found[0], nil
+}
+
+// claimsBy returns the claims of a token, and the key that signed it, if it is one of the keys. The key must be
+// for signatures and for the token's algorithm. It must be a public key: anyone who reads the key set could
+// sign with a symmetric one.
+func claimsBy(token *jwt.JSONWebToken, keys []jose.JSONWebKey) (c claims, signer any, ok bool) {
+	for _, key := range keys {
+		if (key.Use != "" && key.Use != "sig") || !key.IsPublic() ||
+			(key.Algorithm != "" && key.Algorithm != token.Headers[0].Algorithm) {
+			continue
+		}
+		var c claims
+		if token.Claims(key.Key, &c) == nil {
+			return c, key.Key, true
+		}
+	}
+	return claims{}, nil, false
 }
 
 func hasControl(text string) bool { return strings.ContainsFunc(text, unicode.IsControl) }

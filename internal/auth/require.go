@@ -45,6 +45,24 @@ func (s *Store) Require(log *slog.Logger, classes ...Class) func(http.Handler) h
 	}
 }
 
+// RequireScope returns a middleware behind [Store.Require] that lets requests through whose caller may do what
+// the scope stands for (RFC 6750 section 3.1).
+func RequireScope(log *slog.Logger, scope Scope) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !CallerOf(r).May(scope) {
+				w.Header().Set("WWW-Authenticate",
+					fmt.Sprintf(`Bearer realm="leaver", error="insufficient_scope", scope=%q`, scope))
+				httpjson.Fail(w, r, log, httpjson.Problem{
+					Status: http.StatusForbidden, Detail: fmt.Sprintf("the token lacks the scope %s: request a token with it", scope),
+				})
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
 // ForChange is a middleware that lets a request use the connections for changes of principals.
 func ForChange(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

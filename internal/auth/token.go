@@ -68,6 +68,11 @@ const (
 	// ClassApprover approves held cascades and loosens deactivation thresholds; of no tenant. Only
 	// commands with access to the database issue it, so that an operator cannot issue one.
 	ClassApprover Class = "approver"
+	// ClassGateway asks for decisions and looks up names. Only the token endpoint issues it, for the scope
+	// authzen; a token of class platform may do the same.
+	ClassGateway Class = "gateway"
+	// classClient is the stored class of the tokens of clients, whose scopes decide which classes they have.
+	classClient Class = "client"
 )
 
 // tokenPrefix lets secret scanners recognise a token, and people its class.
@@ -102,7 +107,13 @@ type Caller struct {
 	Subject string
 	// Issuer is the issuer of the tokens that a platform sees; empty if it named none.
 	Issuer string
+	// Scopes are those of a client's access token, of which TokenID is the client; nil for other tokens.
+	Scopes []Scope
 }
+
+// May reports whether the caller's token permits what a scope stands for. The scopes of tokens that are not
+// a client's are those of their class.
+func (c Caller) May(scope Scope) bool { return c.Scopes == nil || slices.Contains(c.Scopes, scope) }
 
 // NameIssuers returns the issuers whose names the caller means by a `sub` or a client_id: its own,
 // and the directory, which is the empty string, unless the tenant lists other subject issuers.
@@ -118,8 +129,14 @@ func (c Caller) Actor() string {
 	if c.Subject != "" {
 		return "jwt/" + c.TokenID.String() + "/" + c.Subject
 	}
+	if c.Scopes != nil {
+		return ClientActor(c.TokenID)
+	}
 	return string(c.Class) + "-token/" + c.TokenID.String()
 }
+
+// ClientActor returns the name of a client for events, evidence and acts.
+func ClientActor(id uuid.UUID) string { return "client/" + id.String() }
 
 // NewToken describes a token to issue. TTL zero means that it does not expire.
 type NewToken struct {
@@ -135,9 +152,7 @@ func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token,
 	if (n.Class == ClassOperator || n.Class == ClassApprover) != (tenant == uuid.Nil) {
 		return Token{}, "", fmt.Errorf("a token of class %s cannot belong to tenant %s", n.Class, tenant)
 	}
-	raw := make([]byte, 32)
-	_, _ = rand.Read(raw) // never fails, see crypto/rand
-	secret := strings.Join([]string{tokenPrefix, string(n.Class), base64.RawURLEncoding.EncodeToString(raw)}, "_")
+	secret := newSecret(string(n.Class))
 	t := Token{ID: uuid.New(), Class: n.Class, Description: n.Description, CreatedBy: audit.Actor(ctx), Issuer: n.Issuer}
 	if n.TTL > 0 {
 		expires := time.Now().Add(n.TTL).UTC().Truncate(time.Second)
@@ -158,6 +173,13 @@ func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token,
 		return Token{}, "", fmt.Errorf("issue a token: %w", err)
 	}
 	return t, secret, nil
+}
+
+// newSecret returns the secret of a new token, which shows its kind.
+func newSecret(kind string) string {
+	raw := make([]byte, 32)
+	_, _ = rand.Read(raw) // never fails, see crypto/rand
+	return strings.Join([]string{tokenPrefix, kind, base64.RawURLEncoding.EncodeToString(raw)}, "_")
 }
 
 // issuedByAPI returns the token classes that operators manage. Approvers' tokens are not
@@ -243,18 +265,33 @@ func (s *Store) Authenticate(ctx context.Context, secret string, classes ...Clas
 	if v.expires != nil && !time.Now().Before(*v.expires) {
 		return Caller{}, ErrUnauthorized
 	}
+	if v.caller.Class == classClient {
+		v.caller.Class = classAmong(classes, v.caller.Scopes)
+	}
 	if !slices.Contains(classes, v.caller.Class) {
 		return Caller{}, ErrUnauthorized
 	}
 	return v.caller, nil
 }
 
+// classAmong returns the first class that the scopes permit, or "".
+func classAmong(classes []Class, scopes []Scope) Class {
+	for _, class := range classes {
+		if slices.ContainsFunc(scopes, func(s Scope) bool { return s.class() == class }) {
+			return class
+		}
+	}
+	return ""
+}
+
 func (s *Store) lookUp(ctx context.Context, sum [32]byte) (validity, error) {
 	var v validity
 	var of *tenant.Row
 	err := database.Together(ctx, s.db, uuid.Nil, database.Statement{
-		SQL: `select id, class, issuer, expires_at, tenant from authenticate_token($1)`, Args: []any{sum[:]},
-		Collect: database.Fields(&v.caller.TokenID, &v.caller.Class, &v.caller.Issuer, &v.expires, &of),
+		SQL:  `select id, class, issuer, scopes, expires_at, tenant from authenticate_token($1)`,
+		Args: []any{sum[:]},
+		Collect: database.Fields(
+			&v.caller.TokenID, &v.caller.Class, &v.caller.Issuer, &v.caller.Scopes, &v.expires, &of),
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return validity{}, ErrUnauthorized
@@ -264,6 +301,9 @@ func (s *Store) lookUp(ctx context.Context, sum [32]byte) (validity, error) {
 	}
 	if of != nil {
 		v.caller.Tenant = tenant.Tenant(*of)
+	}
+	if v.caller.Class != classClient {
+		v.caller.Scopes = nil
 	}
 	return v, nil
 }

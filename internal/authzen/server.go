@@ -39,11 +39,11 @@ type Server struct {
 }
 
 // Handler returns the endpoints of the OpenID AuthZEN Authorization API 1.0. They require a
-// token of class platform.
+// token of class platform or gateway.
 func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
 	httpjson.RefuseUnknown(r, s.Log)
-	r.Use(echoRequestID, bounded, s.Auth.Require(s.Log, auth.ClassPlatform))
+	r.Use(echoRequestID, bounded, s.Auth.Require(s.Log, auth.ClassPlatform, auth.ClassGateway))
 	r.Post("/evaluation", s.evaluate)
 	r.Post("/evaluations", s.evaluateAll)
 	r.Post("/search/resource", s.searchResources)

@@ -343,15 +343,21 @@ end $$;
 -- Lookups across tenants, with the owner's rights. Each returns only what its caller may see.
 
 create or replace function authenticate_token(token_hash bytea)
-    returns table (id uuid, class text, issuer text, expires_at timestamptz, tenant jsonb)
+    returns table (id uuid, class text, issuer text, scopes text[], expires_at timestamptz, tenant jsonb)
     language plpgsql security definer set search_path = pg_catalog, public as $$
 begin
     return query
-        select t.id, t.class, t.issuer, t.expires_at, to_jsonb(n)
+        select t.id, t.class, t.issuer, '{}'::text[], t.expires_at, to_jsonb(n)
           from public.tokens t left join public.tenants n on n.id = t.tenant_id
          where t.hash = token_hash
            and t.revoked_at is null
-           and (t.expires_at is null or t.expires_at > now());
+           and (t.expires_at is null or t.expires_at > now())
+        union all
+        select c.id, 'client', c.issuer, a.scopes, a.expires_at, to_jsonb(n)
+          from public.access_tokens a
+          join public.clients c on c.tenant_id = a.tenant_id and c.id = a.client_id
+          join public.tenants n on n.id = a.tenant_id
+         where a.hash = token_hash and a.expires_at > now();
     update public.tokens t set last_used_at = now()
      where t.hash = token_hash
        and (t.last_used_at is null or t.last_used_at < now() - interval '1 minute');

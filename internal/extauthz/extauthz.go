@@ -71,7 +71,7 @@ const (
 func (s *Server) check(ctx context.Context, r request) verdict {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	gateway, err := s.Auth.Authenticate(ctx, r.Gateway, auth.ClassPlatform)
+	gateway, err := s.Auth.Authenticate(ctx, r.Gateway, auth.ClassPlatform, auth.ClassGateway)
 	if errors.Is(err, auth.ErrUnauthorized) {
 		return verdict{Status: http.StatusUnauthorized, Reason: reasonGateway}
 	}

@@ -38,10 +38,10 @@ func (s *Server) Introspect(w http.ResponseWriter, r *http.Request) {
 var inactive = []byte(`{"active":false}`)
 
 func (s *Server) introspect(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	caller, err := s.Auth.Authenticate(r.Context(), r.Header.Get(tokenHeader), auth.ClassPlatform)
+	caller, err := s.Auth.Authenticate(r.Context(), r.Header.Get(tokenHeader), auth.ClassPlatform, auth.ClassGateway)
 	if errors.Is(err, auth.ErrUnauthorized) {
 		return nil, httpjson.Problem{
-			Status: http.StatusUnauthorized, Detail: tokenHeader + " must be a token of class platform",
+			Status: http.StatusUnauthorized, Detail: tokenHeader + " must be a token of class platform or gateway",
 		}
 	}
 	if err != nil {

@@ -44,24 +44,28 @@ type Server struct {
 }
 
 // Handler returns the transmitter endpoints of the OpenID Shared Signals Framework 1.0. Streams are
-// managed and polled with tokens of class receiver.
+// managed and polled with tokens of class receiver; a client's access token needs the scope ssf.manage to
+// change a stream (CAEP Interoperability Profile 1.0).
 func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
 	httpjson.RefuseUnknown(r, s.Log)
 	r.Get("/jwks.json", s.jwks)
 	r.Group(func(r chi.Router) {
 		r.Use(s.Auth.Require(s.Log, auth.ClassReceiver))
-		r.Post("/streams", s.createStream)
 		r.Get("/streams", s.getStreams)
-		r.Patch("/streams", s.updateStream)
-		r.Put("/streams", s.replaceStream)
-		r.Delete("/streams", s.deleteStream)
 		r.Get("/status", s.getStatus)
-		r.Post("/status", s.setStatus)
-		r.Post("/verify", s.verifyStream)
-		r.Post("/subjects:add", s.addSubject)
-		r.Post("/subjects:remove", s.removeSubject)
 		r.Post("/poll/{id}", s.poll)
+		r.Group(func(r chi.Router) {
+			r.Use(auth.RequireScope(s.Log, auth.ScopeSSFManage))
+			r.Post("/streams", s.createStream)
+			r.Patch("/streams", s.updateStream)
+			r.Put("/streams", s.replaceStream)
+			r.Delete("/streams", s.deleteStream)
+			r.Post("/status", s.setStatus)
+			r.Post("/verify", s.verifyStream)
+			r.Post("/subjects:add", s.addSubject)
+			r.Post("/subjects:remove", s.removeSubject)
+		})
 	})
 	return r
 }

@@ -28,11 +28,14 @@ const (
 	ProfileEntra   Profile = "entra"  // 204 for group PATCHes
 	ProfileOkta    Profile = "okta"   // same as default; shows operators which IdP it is
 	ProfileStrict  Profile = "strict" // unknown attributes and schemas are rejected
+	// ProfileInterop is the SCIM Interoperability Profile (draft-zollner-scim-interop-profile): strict, and a
+	// PATCH operation without a path is rejected.
+	ProfileInterop Profile = "interop"
 )
 
 // Profiles lists all profiles.
 func Profiles() []Profile {
-	return []Profile{ProfileDefault, ProfileEntra, ProfileOkta, ProfileStrict}
+	return []Profile{ProfileDefault, ProfileEntra, ProfileOkta, ProfileStrict, ProfileInterop}
 }
 
 // Tenant is one customer organisation.
@@ -60,6 +63,9 @@ type Tenant struct {
 	// SubjectIssuers are the issuers whose `sub` claims are names of the tenant's directory; empty
 	// means every issuer.
 	SubjectIssuers []string `json:"subjectIssuers"`
+	// IPSIE is set for the IPSIE AL SCIM 2.0 profile: SCIM requires OAuth, operators do not deactivate or
+	// restore principals, and users have no password. It requires [ProfileInterop].
+	IPSIE bool `json:"ipsie"`
 }
 
 // NamesSubjectsOf reports whether the sub claims of an issuer are names of the tenant's directory.
@@ -86,7 +92,7 @@ const (
 )
 
 const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version,
-	threshold_leavers, threshold_share, threshold_window, orphans, unknown_agents, subject_issuers`
+	threshold_leavers, threshold_share, threshold_window, orphans, unknown_agents, subject_issuers, ipsie`
 
 // Row is a tenant's row as PostgreSQL's to_jsonb writes it; Tenant(row) converts it.
 type Row struct {
@@ -104,6 +110,7 @@ type Row struct {
 
 	UnknownAgents  UnknownAgents `json:"unknown_agents"`
 	SubjectIssuers []string      `json:"subject_issuers"`
+	IPSIE          bool          `json:"ipsie"`
 }
 
 // Settings are changes of a tenant's settings; nil means no change.
@@ -119,6 +126,7 @@ type Settings struct {
 	Orphans          *Orphans
 	UnknownAgents    *UnknownAgents
 	SubjectIssuers   *[]string
+	IPSIE            *bool
 }
 
 // The errors of this package.
@@ -132,6 +140,9 @@ var (
 	ErrInvalidPolicy = fault.New(fault.Unprocessable, "thresholdLeavers must be between 0 (none) and 1000000, "+
 		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, orphans suspend or manager, "+
 		"unknownAgents deny or allow, and subjectIssuers at most 20 URLs of at most 1024 bytes")
+	// ErrIPSIE is returned for settings that the IPSIE AL SCIM 2.0 profile does not permit (sections 4.2, 4.3).
+	ErrIPSIE = fault.New(fault.Unprocessable,
+		"ipsie requires the profile interop, and requestsPerSecond of at least 25 or the installation's default")
 	ErrInvalidName = fault.New(fault.Invalid, "a tenant name must be 1 to 63 characters of a-z, 0-9 and '-', "+
 		"starting with a letter or digit, and not a UUID")
 )
@@ -217,7 +228,7 @@ func (s *Store) find(ctx context.Context, sql string, args ...any) (Tenant, erro
 }
 
 // Configure changes a tenant's settings. Errors: [ErrNotFound], [ErrInvalidRate],
-// [ErrInvalidPolicy], [ErrLoosens].
+// [ErrInvalidPolicy], [ErrLoosens], [ErrIPSIE].
 func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenant, error) {
 	return s.configure(ctx, id, to, func(before Tenant) error {
 		if to.Loosens(before) {
@@ -257,11 +268,16 @@ func (s *Store) configure(
 			       threshold_leavers = case when $5::int is null then threshold_leavers else nullif($5, 0) end,
 			       threshold_share = case when $6::float8 is null then threshold_share else nullif($6, 0) end,
 			       threshold_window = coalesce($7, threshold_window), orphans = coalesce($8, orphans),
-			       unknown_agents = coalesce($9, unknown_agents), subject_issuers = coalesce($10, subject_issuers)
+			       unknown_agents = coalesce($9, unknown_agents), subject_issuers = coalesce($10, subject_issuers),
+			       ipsie = coalesce($11, ipsie)
 			 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond,
-			to.ThresholdLeavers, to.ThresholdShare, to.ThresholdWindow, to.Orphans, to.UnknownAgents, to.SubjectIssuers)
+			to.ThresholdLeavers, to.ThresholdShare, to.ThresholdWindow, to.Orphans, to.UnknownAgents, to.SubjectIssuers,
+			to.IPSIE)
 		if err != nil {
 			return err
+		}
+		if t.IPSIE && (t.Profile != ProfileInterop || t.RequestsPerSecond != nil && *t.RequestsPerSecond < minIPSIERate) {
+			return ErrIPSIE
 		}
 		return audit.Record(ctx, tx, id, audit.TenantConfigure, t.Name, before, t)
 	})
@@ -269,7 +285,7 @@ func (s *Store) configure(
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Tenant{}, ErrNotFound
 	}
-	if errors.Is(err, ErrLoosens) {
+	if errors.Is(err, ErrLoosens) || errors.Is(err, ErrIPSIE) {
 		return Tenant{}, err
 	}
 	if err != nil {
@@ -293,7 +309,7 @@ func (to Settings) Loosens(t Tenant) bool {
 // OnlyThreshold reports whether settings change nothing but the threshold.
 func (to Settings) OnlyThreshold() bool {
 	return to.Profile == nil && to.PublicDiscovery == nil && to.RequestsPerSecond == nil && to.Orphans == nil &&
-		to.UnknownAgents == nil && to.SubjectIssuers == nil
+		to.UnknownAgents == nil && to.SubjectIssuers == nil && to.IPSIE == nil
 }
 
 func (to Settings) validPolicy() bool {
@@ -311,6 +327,8 @@ func validIssuers(issuers []string) bool {
 }
 
 const (
+	// minIPSIERate is the minimum rate limit of section 4.3, in requests a second.
+	minIPSIERate      = 25
 	maxSubjectIssuers = 20
 	maxIssuer         = 1024 // bytes
 )

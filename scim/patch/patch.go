@@ -145,6 +145,9 @@ func (p patcher) apply(o Operation) error {
 	if o.HasPath {
 		return p.on(o)
 	}
+	if p.reader.Interop {
+		return schema.Errorf(schema.InvalidSyntax, "%s requires a path", o.Op)
+	}
 	// Without a path, the names in the value are the paths; they may have dots and URNs.
 	members, ok := o.Value.(map[string]any)
 	if !ok {
@@ -222,8 +225,11 @@ func (p patcher) readOnly(name string) error {
 func (p patcher) path(text string) (*target, error) {
 	t, err := parsePath(p.rt, text)
 	var unknown *unknownAttributeError
-	if errors.As(err, &unknown) && !p.reader.Strict {
+	switch {
+	case errors.As(err, &unknown) && !p.reader.Strict:
 		return nil, nil //nolint:nilnil // ignored is a value here
+	case errors.As(err, &unknown):
+		return nil, schema.Errorf(p.reader.unknown(schema.InvalidPath), "%s", unknown.Error())
 	}
 	return t, err
 }
@@ -271,7 +277,8 @@ func (p patcher) simple(in schema.Object, t *target, o Operation) error {
 	}
 	// Sub-attributes that are not given are kept (RFC 7644 section 3.5.2.3). An edge is
 	// replaced as a whole.
-	if have, ok := in[t.attr.Name].(schema.Object); ok && !t.attr.Edge {
+	merges := !p.reader.Interop || o.Op != "replace"
+	if have, ok := in[t.attr.Name].(schema.Object); ok && merges && !t.attr.Edge {
 		for name, v := range value.(schema.Object) {
 			have[name] = v
 		}

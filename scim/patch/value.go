@@ -13,8 +13,20 @@ import (
 // reader rejects unknown attributes; others ignore them.
 type Reader struct {
 	Strict bool
+	// Interop is set for the SCIM Interoperability Profile (draft-zollner-scim-interop-profile), for a strict
+	// reader: PATCH operations have paths, an unknown attribute is invalidSyntax, and a replaced complex
+	// attribute loses the sub-attributes that are not given.
+	Interop bool
 	// SkipsMembers skips members that are not resources of the tenant instead of rejecting them.
 	SkipsMembers bool
+}
+
+// unknown returns the kind of the error about an unknown attribute or schema, which is otherwise usual.
+func (rd Reader) unknown(usual schema.ErrorKind) schema.ErrorKind {
+	if rd.Interop {
+		return schema.InvalidSyntax
+	}
+	return usual
 }
 
 // Resource reads a whole resource, as sent by POST and PUT.
@@ -67,7 +79,7 @@ func (rd Reader) nested(out schema.Object, rt *schema.ResourceType, within *sche
 func (rd Reader) topLevel(
 	out schema.Object, rt *schema.ResourceType, within *schema.Schema, name string, value any,
 ) error {
-	if schema.FindAttribute(within.Attributes, name) == nil {
+	if schema.FindAttribute(within.Attributes, name) == nil && !rd.Interop {
 		if err := misdirected(rt, name, value); err != nil {
 			return err
 		}
@@ -107,7 +119,7 @@ func (rd Reader) checkSchemas(rt *schema.ResourceType, value any) error {
 	for _, v := range list {
 		urn, _ := v.(string)
 		if !strings.EqualFold(urn, rt.Schema.ID) && rt.Extension(urn) == nil {
-			return schema.Errorf(schema.InvalidValue, "schemas: %q is not a schema of %s", urn, rt.Name)
+			return schema.Errorf(rd.unknown(schema.InvalidValue), "schemas: %q is not a schema of %s", urn, rt.Name)
 		}
 	}
 	return nil
@@ -119,7 +131,7 @@ func (rd Reader) member(out schema.Object, attributes []schema.Attribute, name s
 	a := schema.FindAttribute(attributes, name)
 	if a == nil {
 		if rd.Strict && !schema.IsCommon(name) {
-			return schema.Errorf(schema.InvalidValue, "the schema has no attribute %q", name)
+			return schema.Errorf(rd.unknown(schema.InvalidValue), "the schema has no attribute %q", name)
 		}
 		return nil
 	}

@@ -120,7 +120,50 @@ func keepsMeaning(before, after []Attribute, path string) error {
 
 // ResourceTypes returns the built-in resource types with a tenant's extensions.
 func ResourceTypes(extensions []*Extension) []*ResourceType {
+	return Variant{}.ResourceTypes(extensions)
+}
+
+// Variant is a choice between profiles where RFC 7643 permits several schemas.
+type Variant struct {
+	// CanonicalTypes limits the types of a user's addresses to the canonical values of RFC 7643 section 4.1.2
+	// (draft-zollner-scim-interop-profile section 5.4).
+	CanonicalTypes bool
+	// NoPassword leaves the attribute password out (IPSIE AL SCIM 2.0 section 6.1.2).
+	NoPassword bool
+}
+
+// canonicalTypes returns the canonical values of type for a multi-valued attribute of a user.
+func canonicalTypes(attribute string) []string {
+	switch attribute {
+	case "emails", "addresses":
+		return []string{"work", "home", "other"}
+	case "phoneNumbers":
+		return []string{"work", "home", "mobile", "fax", "pager", "other"}
+	case "ims":
+		return []string{"aim", "gtalk", "icq", "xmpp", "msn", "skype", "qq", "yahoo"}
+	case "photos":
+		return []string{"photo", "thumbnail"}
+	}
+	return nil
+}
+
+// user applies the variant to the schema of users.
+func (v Variant) user(user *Schema) {
+	if v.NoPassword {
+		user.Attributes = slices.DeleteFunc(user.Attributes, func(a Attribute) bool { return a.Name == "password" })
+	}
+	for i := range user.Attributes {
+		a := &user.Attributes[i]
+		if types := canonicalTypes(a.Name); v.CanonicalTypes && types != nil {
+			a.Sub("type").CanonicalValues = types
+		}
+	}
+}
+
+// ResourceTypes returns the built-in resource types with a tenant's extensions.
+func (v Variant) ResourceTypes(extensions []*Extension) []*ResourceType {
 	types := []*ResourceType{UserType(), GroupType(), AgentType()}
+	v.user(types[0].Schema)
 	for i, rt := range types {
 		for _, e := range extensions {
 			if e.ResourceType == rt.Name {
