@@ -106,7 +106,6 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 	}
 	answers := make([]Answer, len(questions))
 	for i, q := range questions {
-		known[i].keepOnly(q)
 		reason, err := s.decide(ctx, tenant, &known[i], q)
 		if err != nil {
 			return nil, fmt.Errorf("decide: %w", err)
@@ -122,7 +121,7 @@ func (s *Store) Decide(ctx context.Context, tenant uuid.UUID, questions ...Quest
 func (s *Store) decide(ctx context.Context, tenant uuid.UUID, f *facts, q Question) (Reason, error) {
 	reason := decide(*f, q)
 	for reason == unread {
-		err := database.Together(ctx, s.db, tenant, f.readMore(tenant, f.subject.ID, f.principal.ID, q), f.again(tenant, q))
+		err := database.Together(ctx, s.db, tenant, f.again(tenant, q), f.readMore(tenant, q))
 		if err != nil {
 			return "", err
 		}

@@ -17,7 +17,8 @@ import (
 // the token with the names was issued. Without names, parties are read by id only. An agent's name is
 // looked up among those that act for the principal first. Owner searches are skipped if the principal
 // owns the agent directly. `offset 0` prevents flattening: under row-level security a condition that
-// calls a function cannot use an index.
+// calls a function cannot use an index. The ids of the parties are set for the later statements of the same
+// transaction, which then need no round trip of their own.
 const partiesSQL = `
 	select s.id, s.type, s.unique_name,
 	       exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id = s.id),
@@ -27,7 +28,9 @@ const partiesSQL = `
 	       s.valid_until, p.id, p.type, p.unique_name, p.restricted,
 	       case when p.owns then true when p.id is null then false else delegates($1, s.id, p.id) end,
 	       cardinality(k.subjects), coalesce(cardinality(k.principals), 0), coalesce(cardinality(k.acting), 0) > 0,
-	       $2 = 'Agent' and k.subjects = '{}' and agent_existed($1, $3, $4, $5)
+	       $2 = 'Agent' and k.subjects = '{}' and agent_existed($1, $3, $4, $5),
+	       set_config('leaver.subject', coalesce(k.subject, k.principal)::text, true),
+	       set_config('leaver.principal', (case when $6 then k.principal else k.subject end)::text, true)
 	  from (
 	    select l.*, case when cardinality(l.subjects) = 1 then l.subjects[1] end subject,
 	           case when cardinality(l.principals) = 1 then l.principals[1] end principal
@@ -69,26 +72,30 @@ const credentialSQL = `
 	select principal_id, agent_id, entitlement, state = 'live', coalesce(expires_at <= now(), false), scopes, expires_at
 	  from credentials where tenant_id = $1 and id = $2`
 
-// grantsSQL reads the entitlements of the credentials that a subject holds for its principal at a
-// connector and that permit an action.
+// grantsSQL reads the entitlements of the credentials that the subject, which partiesSQL has set, holds for its
+// principal at a connector and that permit an action.
 const grantsSQL = `
-	select i.entitlement from credentials i
-	 where i.tenant_id = $1 and i.principal_id = $3 and ($2 = $3 or i.agent_id = $2)
-	   and i.connector = $4 and i.state = 'live'
-	   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $5 = any (i.scopes)) limit 1000`
+	select i.entitlement
+	  from nullif(current_setting('leaver.subject'), '') subject, nullif(current_setting('leaver.principal'), '') principal,
+	       credentials i
+	 where i.tenant_id = $1 and i.principal_id = principal::uuid
+	   and (subject = principal or i.agent_id = subject::uuid)
+	   and i.connector = $2 and i.state = 'live'
+	   and (i.expires_at is null or i.expires_at > now()) and (i.scopes = '{}' or $3 = any (i.scopes)) limit 1000`
 
-// entitledSQL reads which of the entitlements $3 a principal has, and which it has lost; and whether
-// the rules name the scope $4 or a finer one. The names of rules that an older version applied are
-// not known: they may name any.
+// entitledSQL reads which of the entitlements $2 the principal, which partiesSQL has set, has, and which it has
+// lost; and whether the rules name the scope $3 or a finer one. The names of rules that an older version applied
+// are not known: they may name any.
 const entitledSQL = `
 	select exists (select 1 from mappings where tenant_id = $1),
 	       coalesce((select m.grants is null or exists (
-	                          select 1 from unnest(m.grants) g where g = $4 or starts_with(g, $4 || ':'))
+	                          select 1 from unnest(m.grants) g where g = $3 or starts_with(g, $3 || ':'))
 	                   from mappings m where m.tenant_id = $1 order by m.version desc limit 1), false),
-	       exists (select 1 from invalidations where tenant_id = $1 and principal_id in ($2, $1)),
-	       array(select name from entitlements where tenant_id = $1 and principal_id = $2 and name = any ($3)),
+	       exists (select 1 from invalidations where tenant_id = $1 and principal_id in (p.id, $1)),
+	       array(select name from entitlements where tenant_id = $1 and principal_id = p.id and name = any ($2)),
 	       array(select distinct name from entitlement_changes
-	              where tenant_id = $1 and principal_id = $2 and name = any ($3) and not gained)`
+	              where tenant_id = $1 and principal_id = p.id and name = any ($2) and not gained)
+	  from (select nullif(current_setting('leaver.principal'), '')::uuid id) p`
 
 // acts reports whether the subject is an agent that acts on behalf of a user.
 func (q Question) acts() bool { return q.SubjectType == directory.TypeAgent && q.OnBehalfOf != "" }
@@ -99,23 +106,6 @@ func (q Question) issued() *time.Time {
 		return nil
 	}
 	return &q.IssuedAt
-}
-
-// ids returns the ids of the subject and the principal, if both are in the form of an id. They may be
-// names still.
-func (q Question) ids() (subject, principal uuid.UUID, ok bool) {
-	subject, ok = directory.ParseID(q.Subject)
-	if principal = subject; ok && q.acts() {
-		principal, ok = directory.ParseID(q.OnBehalfOf)
-	}
-	return subject, principal, ok
-}
-
-// keepOnly discards what was read for other ids than those of the parties.
-func (f *facts) keepOnly(q Question) {
-	if subject, principal, ok := q.ids(); ok && (subject != f.subject.ID || principal != f.principal.ID) {
-		f.entitled, f.grants = nil, nil
-	}
 }
 
 // names returns the entitlements that could allow the action.
@@ -130,8 +120,7 @@ func (q Question) names() []string {
 	return names
 }
 
-// read returns the statements that read the facts of a question. Facts that depend on a party given by
-// name are read after its id is known, so that the name is resolved only once.
+// read returns the statements that read the facts of a question.
 func (f *facts) read(tenant uuid.UUID, q Question) []database.Statement {
 	subject, folded, exact := directory.Reference{Value: q.Subject}.Keys()
 	args := []any{tenant, q.SubjectType, subject, folded, exact, q.acts(), q.OnBehalfOfType}
@@ -140,26 +129,26 @@ func (f *facts) read(tenant uuid.UUID, q Question) []database.Statement {
 		SQL: partiesSQL, Args: append(args, onBehalf, folded, exact, q.Issuers, q.Identity, q.issued()),
 		Collect: func(rows pgx.Rows) error { return f.collectParties(rows, q) },
 	}}
-	if item, ok := directory.ParseID(q.Resource); ok && q.ResourceType == "credential" {
-		return append(statements, database.Statement{
+	if q.ResourceType != "credential" {
+		return append(statements, f.readMore(tenant, q))
+	}
+	if item, ok := directory.ParseID(q.Resource); ok {
+		statements = append(statements, database.Statement{
 			SQL: credentialSQL, Args: []any{tenant, item}, Collect: f.collectCredential,
 		})
-	}
-	if subject, principal, ok := q.ids(); ok && q.ResourceType != "credential" {
-		return append(statements, f.readMore(tenant, subject, principal, q))
 	}
 	return statements
 }
 
-// readMore returns the statement that reads what the answer still depends on: the grants at
-// a connector, or what the principal is entitled to.
-func (f *facts) readMore(tenant, subject, principal uuid.UUID, q Question) database.Statement {
+// readMore returns the statement that reads what the answer still depends on: the grants at a connector, or what
+// the principal is entitled to. It follows the statement that reads the parties, in the same transaction.
+func (f *facts) readMore(tenant uuid.UUID, q Question) database.Statement {
 	names := q.names()
 	switch {
 	case q.ResourceType == "connector" && f.grants == nil:
 		f.grants = []string{}
 		return database.Statement{
-			SQL: grantsSQL, Args: []any{tenant, subject, principal, q.Resource, q.Action}, Collect: database.Each(f.grant()),
+			SQL: grantsSQL, Args: []any{tenant, q.Resource, q.Action}, Collect: database.Each(f.grant()),
 		}
 	case q.ResourceType == "connector":
 		names = f.grants
@@ -168,7 +157,7 @@ func (f *facts) readMore(tenant, subject, principal uuid.UUID, q Question) datab
 	}
 	f.entitled = &entitled{}
 	return database.Statement{
-		SQL: entitledSQL, Args: []any{tenant, principal, names, "scope:" + q.Action},
+		SQL: entitledSQL, Args: []any{tenant, names, "scope:" + q.Action},
 		Collect: database.Fields(
 			&f.entitled.derives, &f.entitled.ruled, &f.entitled.stale, &f.entitled.held, &f.entitled.lost),
 	}
@@ -180,8 +169,8 @@ func (f *facts) grant() (into []any, next func()) {
 	return []any{&name}, func() { f.grants = append(f.grants, name) }
 }
 
-// again returns the statement that reads the parties again by id. It is the last read before a
-// decision, because a deactivation may have been committed in the meantime.
+// again returns the statement that reads the parties again by id, because a deactivation may have been committed
+// since.
 func (f *facts) again(tenant uuid.UUID, q Question) database.Statement {
 	var onBehalf any
 	if q.acts() {
@@ -204,10 +193,11 @@ func (f *facts) collectParties(rows pgx.Rows, q Question) error {
 		kind, name *string
 		restricted *bool
 	}
+	var subjectSet, principalSet *string // the results of set_config
 	err := database.Fields(
 		&subject.id, &subject.kind, &subject.name, &subject.restricted, &f.subject.Expired, &f.subject.Owned,
 		&f.subject.ValidUntil, &principal.id, &principal.kind, &principal.name, &principal.restricted, &f.delegated,
-		&f.subjects, &f.principals, &f.acting, &f.existed)(rows)
+		&f.subjects, &f.principals, &f.acting, &f.existed, &subjectSet, &principalSet)(rows)
 	if err != nil {
 		return err
 	}
