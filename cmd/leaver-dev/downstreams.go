@@ -18,6 +18,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/postgres/scram"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack"
+	"github.com/leaverhq/leaver/internal/devstack/mcp"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
 	leaverworker "github.com/leaverhq/leaver/worker"
 )
@@ -31,6 +32,7 @@ const agentsQueue = "agents"
 // downstreams are the systems for which agents hold credentials.
 type downstreams struct {
 	openid   *openid.Provider
+	mcp      *mcp.Server
 	platform *platform
 	receiver *receiver
 	database string // as the connector's role
@@ -82,6 +84,11 @@ func (d *downstreams) startOpenID(ctx context.Context, _ *devstack.Stack) error 
 	}
 	d.openid = provider
 	d.closers = append(d.closers, provider.Close)
+	d.mcp, err = mcp.Start(ctx, provider)
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.mcp.Close)
 	return nil
 }
 

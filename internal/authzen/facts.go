@@ -76,7 +76,8 @@ const credentialSQL = `
 // principal at a connector and that permit an action.
 const grantsSQL = `
 	select i.entitlement
-	  from nullif(current_setting('leaver.subject'), '') subject, nullif(current_setting('leaver.principal'), '') principal,
+	  from nullif(current_setting('leaver.subject'), '') subject,
+	       nullif(current_setting('leaver.principal'), '') principal,
 	       credentials i
 	 where i.tenant_id = $1 and i.principal_id = principal::uuid
 	   and (subject = principal or i.agent_id = subject::uuid)

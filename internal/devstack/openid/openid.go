@@ -64,6 +64,7 @@ func Start(ctx context.Context) (*Provider, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", provider)
+	mux.Handle("POST /oauth/token", p.store.exchanges(p.Issuer, provider))
 	mux.HandleFunc("GET "+consentPath, p.store.listConsents)
 	mux.HandleFunc("DELETE "+consentPath, p.store.revokeConsents)
 	p.server = &http.Server{
