@@ -83,9 +83,10 @@ func (c *cli) printIssuers(body any, issuers ...auth.Issuer) error {
 	for _, i := range issuers {
 		rows = append(rows, []string{
 			i.ID.String(), i.Issuer, i.Audience, i.JWKSURL, cmp.Or(strings.Join(i.Subjects, ","), "any"), joined(i.Uses),
+			cmp.Or(i.IntrospectionURL, "-"),
 		})
 	}
-	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS", "FOR"}, rows)
+	return c.print(body, []string{"ID", "ISSUER", "AUDIENCE", "KEYS", "SUBJECTS", "FOR", "INTROSPECTION"}, rows)
 }
 
 func joined(uses []auth.Use) string {

@@ -5,6 +5,7 @@ package api
 import (
 	"context"
 	_ "embed"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -248,9 +249,12 @@ func (s *Server) nameTenant(next http.Handler) http.Handler {
 
 // pathID returns the id in the path. An id that is not a UUID is reported as 404.
 func pathID(r *http.Request) (uuid.UUID, error) {
-	id, err := uuid.Parse(chi.URLParam(r, "id"))
+	text := chi.URLParam(r, "id")
+	id, err := uuid.Parse(text)
 	if err != nil {
-		return uuid.Nil, httpjson.Problem{Status: http.StatusNotFound, Detail: "no such resource"}
+		return uuid.Nil, httpjson.Problem{
+			Status: http.StatusNotFound, Detail: fmt.Sprintf("no such resource: its ID is a UUID, got %.80q", text),
+		}
 	}
 	return id, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/leaverhq/leaver/internal/audit"
@@ -32,7 +33,7 @@ func (s *Store) Require(log *slog.Logger, classes ...Class) func(http.Handler) h
 			if errors.Is(err, ErrUnauthorized) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="leaver"`)
 				err = httpjson.Problem{
-					Status: http.StatusUnauthorized, Detail: fmt.Sprintf("present a valid token of class %s", alternatives(classes)),
+					Status: http.StatusUnauthorized, Detail: "present " + alternatives(classes),
 				}
 			}
 			if err != nil {
@@ -70,11 +71,19 @@ func ForChange(next http.Handler) http.Handler {
 	})
 }
 
-// alternatives joins the names of classes with "or".
+// alternatives describes the tokens of some classes: those of a class that is issued, and access tokens with a
+// scope.
 func alternatives(classes []Class) string {
-	names := make([]string, len(classes))
-	for i, class := range classes {
-		names[i] = string(class)
+	var texts []string
+	for _, class := range classes {
+		if class != ClassGateway { // access tokens only
+			texts = append(texts, "a valid token of class "+string(class))
+		}
 	}
-	return strings.Join(names, " or ")
+	for _, scope := range Scopes() {
+		if slices.Contains(classes, scope.class()) {
+			texts = append(texts, "an access token with the scope "+string(scope))
+		}
+	}
+	return strings.Join(texts, " or ")
 }

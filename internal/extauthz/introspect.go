@@ -41,7 +41,7 @@ func (s *Server) introspect(w http.ResponseWriter, r *http.Request) ([]byte, err
 	caller, err := s.Auth.Authenticate(r.Context(), r.Header.Get(tokenHeader), auth.ClassPlatform, auth.ClassGateway)
 	if errors.Is(err, auth.ErrUnauthorized) {
 		return nil, httpjson.Problem{
-			Status: http.StatusUnauthorized, Detail: tokenHeader + " must be a token of class platform or gateway",
+			Status: http.StatusUnauthorized, Detail: tokenHeader + " must be a token of class platform, or an access token with the scope authzen",
 		}
 	}
 	if err != nil {
@@ -50,7 +50,8 @@ func (s *Server) introspect(w http.ResponseWriter, r *http.Request) ([]byte, err
 	issuer, err := s.Auth.Introspection(r.Context(), caller)
 	if errors.Is(err, auth.ErrIssuerNotFound) {
 		return nil, httpjson.Problem{Status: http.StatusConflict, Detail: fmt.Sprintf(
-			"the tenant has no issuer %q with an introspection URL: run `leaver issuer add --use access --introspection-url`, "+
+			"the tenant has no issuer %q with an introspection URL: run `leaver issuer add --use access --introspection-url` "+
+				"(after `leaver issuer remove`, if the issuer is there without the URL), "+
 				"and name the issuer in `leaver token create --class platform --issuer`", caller.Issuer)}
 	}
 	if err != nil {

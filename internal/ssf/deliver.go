@@ -108,7 +108,6 @@ func (s Stream) nameKinds() []string {
 	case FormatIssuer:
 		return []string{
 			directory.NameSubject, directory.NameClient, directory.NameExternalID, directory.NameUserName,
-			directory.NameAgentUserName,
 		}
 	case FormatEmail:
 		return []string{directory.NameEmail, directory.NameUserName}
