@@ -582,23 +582,26 @@ func (i *installation) actorOf(token string) string {
 	return caller.Actor()
 }
 
-// TestStream_NamesSubjectsAsItsReceiver has one format a row: the same events about a user and an agent.
+// TestStream_NamesSubjectsAsItsReceiver has one format a row: the same events about a user, an agent
+// with a client, and one without, which no receiver knows.
 func TestStream_NamesSubjectsAsItsReceiver(t *testing.T) {
 	i := install(t, withPrivateReceivers)
 	i.relaysSignals()
 	ada := i.must("POST", "/scim/v2/Users", i.scim, `{"userName":"ada","externalId":"00u1","active":true,`+
 		`"emails":[{"value":"Ada@Example.com"}]}`)["id"].(string)
 	agent := i.clientOf("writer", ada, "client-1", ownIssuer)
+	nameless := i.createAgent("nameless", ada)
 	type subject = map[string]string
-	receivers, want := map[string]*receiver{}, map[string][2]subject{
+	own := subject{"format": "iss_sub", "iss": i.url + "/t/acme", "sub": nameless}
+	receivers, want := map[string]*receiver{}, map[string][3]subject{
 		`{}`: {
-			{"format": "iss_sub", "iss": i.url + "/t/acme", "sub": ada}, {"format": "iss_sub", "iss": i.url + "/t/acme", "sub": agent},
+			{"format": "iss_sub", "iss": i.url + "/t/acme", "sub": ada}, {"format": "iss_sub", "iss": i.url + "/t/acme", "sub": agent}, own,
 		},
 		`{"subject_format":"iss_sub","subject_issuer":"` + ownIssuer + `"}`: {
-			{"format": "iss_sub", "iss": ownIssuer, "sub": "00u1"}, {"format": "iss_sub", "iss": ownIssuer, "sub": "client-1"},
+			{"format": "iss_sub", "iss": ownIssuer, "sub": "00u1"}, {"format": "iss_sub", "iss": ownIssuer, "sub": "client-1"}, own,
 		},
 		`{"subject_format":"email"}`: {
-			{"format": "email", "email": "Ada@Example.com"}, {"format": "iss_sub", "iss": i.url + "/t/acme", "sub": agent},
+			{"format": "email", "email": "Ada@Example.com"}, {"format": "iss_sub", "iss": i.url + "/t/acme", "sub": agent}, own,
 		},
 	}
 	token := i.token(i.tenant.ID, auth.ClassReceiver)
@@ -611,7 +614,7 @@ func TestStream_NamesSubjectsAsItsReceiver(t *testing.T) {
 	i.deactivate(ada) // the agent ends with its owner
 	for asked, subjects := range want {
 		var got []subject
-		stacktest.Eventually(t, 20*time.Second, "two events with "+asked, func() bool {
+		stacktest.Eventually(t, 20*time.Second, "three events with "+asked, func() bool {
 			r := receivers[asked]
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -619,7 +622,7 @@ func TestStream_NamesSubjectsAsItsReceiver(t *testing.T) {
 			for _, s := range r.took {
 				got = append(got, s.Subject)
 			}
-			return len(got) == 2
+			return len(got) == 3
 		})
 		for _, s := range subjects {
 			if !slices.ContainsFunc(got, func(g subject) bool { return cmp.Equal(g, s) }) {
