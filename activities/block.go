@@ -49,7 +49,7 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	if err := a.checkPaused(ctx, t.item.Connector); err != nil {
 		return err
 	}
-	blocker, ok := t.connector.(connectors.Blocker)
+	blocker, ok := connectors.As[connectors.Blocker](t.connector)
 	if !ok {
 		return t.Evidence.Append(ctx, tenant, t.record(
 			"block", string(connectors.Unknown), "the connector does not support reversible blocks",

@@ -12,7 +12,7 @@ func (a *Activities) Cancel(ctx context.Context, in ItemInput) (ItemResult, erro
 }
 
 func cancel(ctx context.Context, t *attempt) (connectors.Answer, error) {
-	canceller, ok := t.connector.(connectors.Canceller)
+	canceller, ok := connectors.As[connectors.Canceller](t.connector)
 	if !ok {
 		return connectors.Answer{}, incapable("cancel")
 	}

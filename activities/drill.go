@@ -87,7 +87,7 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 	if err := a.checkPaused(ctx, in.Connector); err != nil {
 		return DrillIssued{}, err
 	}
-	issuer, ok := a.Connectors[in.Connector].Connector.(connectors.Issuer)
+	issuer, ok := connectors.As[connectors.Issuer](a.Connectors[in.Connector].Connector)
 	if !ok {
 		return DrillIssued{}, temporal.NewNonRetryableApplicationError(
 			"connector "+in.Connector+" is not configured in this worker, or cannot issue credentials",
@@ -150,7 +150,7 @@ func (a *Activities) DrillLook(ctx context.Context, d Drilled) (Drilled, error) 
 func (a *Activities) DrillEnd(ctx context.Context, d Drilled) (Drilled, error) {
 	// Remove by the drill's name, since the result of DrillIssue may have been lost.
 	for _, name := range d.Connectors {
-		if issuer, ok := a.Connectors[name].Connector.(connectors.Issuer); ok {
+		if issuer, ok := connectors.As[connectors.Issuer](a.Connectors[name].Connector); ok {
 			if err := issuer.Remove(ctx, d.Name); err != nil {
 				d.Problems = append(
 					d.Problems, "connector "+name+" failed to remove the drill's credential: "+err.Error(),

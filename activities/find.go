@@ -46,7 +46,7 @@ func (a *Activities) find(
 		return Findings{}, err
 	}
 	entry := a.Connectors[connector]
-	discoverer, ok := entry.Connector.(connectors.Discoverer)
+	discoverer, ok := connectors.As[connectors.Discoverer](entry.Connector)
 	if !ok {
 		return Findings{}, temporal.NewNonRetryableApplicationError(
 			"connector "+connector+" is not configured in this worker, or cannot list credentials", ErrorPermanent, nil)
@@ -58,7 +58,11 @@ func (a *Activities) find(
 	defer release()
 	// Tolerate a difference between PostgreSQL's clock and the local one.
 	listed := time.Now().Add(-time.Minute)
-	found, err := discoverer.Discover(ctx, principals)
+	named, err := a.Directory.Principals(ctx, tenant, principals)
+	if err != nil {
+		return Findings{}, err
+	}
+	found, err := discoverer.Discover(ctx, named)
 	if err != nil {
 		if connectors.IsPermanent(err) {
 			return Findings{}, temporal.NewNonRetryableApplicationError(err.Error(), ErrorDownstream, nil)

@@ -62,7 +62,7 @@ func (a *Activities) Notify(ctx context.Context, in NotifyInput) (Done, error) {
 
 func (a *Activities) notify(ctx context.Context, in NotifyInput) error {
 	entry, ok := a.Connectors[in.Connector]
-	notifier, can := entry.Connector.(connectors.Notifier)
+	notifier, can := connectors.As[connectors.Notifier](entry.Connector)
 	if !ok || !can {
 		return temporal.NewNonRetryableApplicationError(
 			"connector "+in.Connector+" is not configured in this worker, or cannot notify", ErrorPermanent, nil)

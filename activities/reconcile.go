@@ -273,7 +273,7 @@ func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (Probed
 		return ProbedExpired{}, err
 	}
 	entry := a.Connectors[in.Connector]
-	verifier, ok := entry.Connector.(connectors.Verifier)
+	verifier, ok := connectors.As[connectors.Verifier](entry.Connector)
 	if !ok {
 		return ProbedExpired{}, nil // without a probe the items stay survivors
 	}

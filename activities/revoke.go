@@ -13,7 +13,7 @@ func (a *Activities) Revoke(ctx context.Context, in ItemInput) (ItemResult, erro
 }
 
 func revoke(ctx context.Context, t *attempt) (connectors.Answer, error) {
-	revoker, ok := t.connector.(connectors.Revoker)
+	revoker, ok := connectors.As[connectors.Revoker](t.connector)
 	if !ok {
 		return connectors.Answer{}, incapable("revoke")
 	}

@@ -49,7 +49,7 @@ func (a *Activities) finishRotation(ctx context.Context, in ItemInput) error {
 }
 
 func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
-	rotator, ok := t.connector.(connectors.Rotator)
+	rotator, ok := connectors.As[connectors.Rotator](t.connector)
 	if !ok {
 		return connectors.Answer{}, incapable("rotate")
 	}
@@ -129,7 +129,7 @@ type proof struct {
 // rotations that have made the new secret: their proven registrations are stored, and
 // later registrations were refused.
 func (t *attempt) provePossession(ctx context.Context) (proof, error) {
-	possession, ok := t.connector.(connectors.Possession)
+	possession, ok := connectors.As[connectors.Possession](t.connector)
 	if !ok {
 		return proof{goesOn: true}, nil
 	}
@@ -262,7 +262,7 @@ var errNewIsDead = errors.New("the new secret does not work yet")
 
 // proveNew probes the new secret, if the connector has a probe.
 func (t *attempt) proveNew(ctx context.Context) (connectors.Answer, error) {
-	verifier, ok := t.connector.(connectors.Verifier)
+	verifier, ok := connectors.As[connectors.Verifier](t.connector)
 	if !ok {
 		return connectors.Answer{
 			Outcome: connectors.Outcome(connectors.Unknown), Detail: "the connector has no probe",
@@ -292,7 +292,7 @@ func (t *attempt) publisher(ctx context.Context) (connectors.Publisher, error) {
 		}
 		connector = t.Connectors[name].Connector
 	}
-	publisher, ok := connector.(connectors.Publisher)
+	publisher, ok := connectors.As[connectors.Publisher](connector)
 	if !ok {
 		return nil, connectors.Permanent("the account is shared, but no connector can publish its new secret: " +
 			"set publish_to of the connector in leaver.yaml, and re-run the cascade")

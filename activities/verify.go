@@ -12,7 +12,7 @@ import (
 // probeBefore is the positive control: a probe that sees the item dead proves nothing
 // unless an earlier one saw it alive (I6). A failed probe does not stop the attempt.
 func (t *attempt) probeBefore(ctx context.Context) (failed, err error) {
-	verifier, ok := t.connector.(connectors.Verifier)
+	verifier, ok := connectors.As[connectors.Verifier](t.connector)
 	if !ok {
 		return nil, nil
 	}
@@ -62,12 +62,12 @@ const maxFailedProbes = 5
 // the confirmation is false or not effective yet: the attempt fails, and the next one acts
 // again.
 func (t *attempt) verify(ctx context.Context, done evidence.Record) (ItemResult, error) {
-	verifier, ok := t.connector.(connectors.Verifier)
+	verifier, ok := connectors.As[connectors.Verifier](t.connector)
 	if !ok {
 		return t.concludeUnverified(ctx, "the connector has no probe", done)
 	}
 	run := verifier.Probe
-	if prover, ok := t.connector.(connectors.Prover); ok {
+	if prover, ok := connectors.As[connectors.Prover](t.connector); ok {
 		run = prover.Prove
 	}
 	after, err := t.probe(ctx, run, "probe-after")

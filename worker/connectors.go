@@ -2,12 +2,14 @@ package worker
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/oauth2"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
+	"github.com/leaverhq/leaver/activities/connectors/rest"
 	"github.com/leaverhq/leaver/activities/connectors/temporal"
 	"github.com/leaverhq/leaver/activities/connectors/vault"
 	"github.com/leaverhq/leaver/activities/connectors/webhook"
@@ -24,8 +26,12 @@ const maxAttempts = 100
 func Connectors(cfg *config.Config) (registry.Registry, error) {
 	configured := cfg.Connectors
 	built := make(registry.Registry, len(configured))
+	definitions, err := rest.Load(cfg.ConnectorDefinitions)
+	if err != nil {
+		return nil, err
+	}
 	for _, c := range configured {
-		connector, err := build(c)
+		connector, err := build(c, definitions)
 		if err == nil {
 			err = protectOwn(cfg, c, connector)
 		}
@@ -44,7 +50,7 @@ func Connectors(cfg *config.Config) (registry.Registry, error) {
 			continue
 		}
 		to := built[c.PublishTo]
-		_, publishes := to.Connector.(connectors.Publisher)
+		_, publishes := connectors.As[connectors.Publisher](to.Connector)
 		if publishes && to.ServesAll(c.Tenants) {
 			continue
 		}
@@ -81,7 +87,7 @@ func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Con
 	return nil
 }
 
-func build(c config.Connector) (connectors.Connector, error) {
+func build(c config.Connector, definitions rest.Catalog) (connectors.Connector, error) {
 	switch c.Type {
 	case "oauth2":
 		return construct(c, oauth2.New)
@@ -94,10 +100,24 @@ func build(c config.Connector) (connectors.Connector, error) {
 	case "webhook":
 		return construct(c, webhook.New)
 	}
-	return nil, c.Errorf(
-		"connector %s: type must be one of oauth2, postgres, temporal, vault, webhook, got %q", c.Name, c.Type,
-	)
+	definition := definitions[c.Type]
+	if definition == nil {
+		return nil, c.Errorf("connector %s: type must be one of %s, got %q", c.Name,
+			strings.Join(append(adapters(), definitions.Names()...), ", "), c.Type)
+	}
+	settings, err := c.Settings(definition.SettingNames())
+	if err != nil {
+		return nil, err
+	}
+	connector, err := rest.New(definition, settings)
+	if err != nil {
+		return nil, c.Errorf("connector %s: %w", c.Name, err)
+	}
+	return connector, nil
 }
+
+// adapters returns the types of connectors that are written in Go.
+func adapters() []string { return []string{"oauth2", "postgres", "temporal", "vault", "webhook"} }
 
 // construct decodes the settings of a connector, rejecting unknown ones, and creates the
 // connector.

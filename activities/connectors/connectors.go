@@ -98,10 +98,27 @@ type Blocker interface {
 	Block(ctx context.Context, t Target) (Answer, error)
 }
 
-// Discoverer lists the credentials and scheduled runs that a downstream's own labels
-// attribute to principals, registered or not.
+// Discoverer lists the credentials and scheduled runs that a downstream's own labels or
+// owners attribute to principals, registered or not.
 type Discoverer interface {
-	Discover(ctx context.Context, principals []uuid.UUID) ([]Found, error)
+	Discover(ctx context.Context, principals []Principal) ([]Found, error)
+}
+
+// Principal is a principal whose credentials are listed.
+type Principal struct {
+	ID uuid.UUID
+	// Names are the names by which a downstream may know the principal, such as e-mail addresses. No other
+	// principal of the tenant has one of them.
+	Names []string
+}
+
+// IDs returns the ids of principals.
+func IDs(principals []Principal) []uuid.UUID {
+	ids := make([]uuid.UUID, len(principals))
+	for i, p := range principals {
+		ids[i] = p.ID
+	}
+	return ids
 }
 
 // Found is a credential or scheduled run that a downstream attributes to a principal.
@@ -117,17 +134,29 @@ type Found struct {
 // the same type and address reach the same accounts.
 type Located interface{ Downstream() string }
 
-// OptionalDiscoverer is implemented by a [Discoverer] that can list credentials only with
-// some settings.
-type OptionalDiscoverer interface{ CanDiscover() bool }
+// Optional is implemented by connectors that have some capabilities only with some settings. Can reports
+// whether the connector has a capability, which is a nil pointer to its interface, such as (*Revoker)(nil).
+type Optional interface{ Can(capability any) bool }
+
+// As returns a capability of a connector, such as As[Revoker](c), or false if it does not have it.
+func As[T any](c Connector) (capability T, ok bool) {
+	if optional, is := c.(Optional); is && !optional.Can((*T)(nil)) {
+		return capability, false
+	}
+	capability, ok = c.(T)
+	return capability, ok
+}
+
+// Checker makes a harmless authenticated call. It returns a permanent error if the connector's credentials
+// or rights are not sufficient.
+type Checker interface {
+	Check(ctx context.Context) error
+}
 
 // OptionalVerifier is implemented by a [Verifier] that has a probe only for some credentials.
 type OptionalVerifier interface {
 	CanVerify(kind Kind, hasSecret bool) bool
 }
-
-// OptionalNotifier is implemented by a [Notifier] that is notified only with some settings.
-type OptionalNotifier interface{ WantsNotifications() bool }
 
 // Issuer issues a credential without rights for a drill. The drill's cascade ends it.
 type Issuer interface {

@@ -73,6 +73,11 @@ func StatusError(resp *http.Response, code string) *Error {
 	return Permanent("%s", what)
 }
 
+// RetryDelay returns the delay that a response's Retry-After asks for, at most an hour; 0 for none.
+func RetryDelay(header http.Header) time.Duration {
+	return parseRetryAfter(header.Get("Retry-After"), time.Now())
+}
+
 // parseRetryAfter parses both forms of Retry-After (RFC 9110 section 10.2.3), and returns 0
 // for an invalid value.
 func parseRetryAfter(value string, now time.Time) time.Duration {

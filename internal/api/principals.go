@@ -149,7 +149,11 @@ func (s *Server) planUnmanaged(ctx context.Context, of tenant.Tenant, principal 
 	if err != nil {
 		return err
 	}
-	found, failed := s.Connectors.Discover(ctx, of.Name, ending)
+	named, err := s.Directory.Principals(ctx, of.ID, ending)
+	if err != nil {
+		return err
+	}
+	found, failed := s.Connectors.Discover(ctx, of.Name, named)
 	for _, name := range slices.Sorted(maps.Keys(failed)) {
 		plan.NotAsked = append(plan.NotAsked, cascade.NotAsked{Connector: name, Reason: failed[name].Error()})
 	}

@@ -58,7 +58,7 @@ type Connectors interface {
 	Probe(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error)
 	// Discover lists the credentials that a tenant's connectors attribute to principals. failed has
 	// the error of each connector that could not be queried, by name.
-	Discover(ctx context.Context, tenant string, principals []uuid.UUID) (
+	Discover(ctx context.Context, tenant string, principals []connectors.Principal) (
 		found []credential.Unregistered, failed map[string]error)
 	// Verifies reports whether a connector has a probe for an item.
 	Verifies(connector string, kind connectors.Kind, hasSecret bool) bool

@@ -65,7 +65,8 @@ type issuer struct {
 // The errors of issuers.
 var (
 	ErrIssuerNotFound = fault.New(fault.NotFound, "no such issuer")
-	ErrIssuerExists   = fault.New(fault.Conflict, "the tenant already has this issuer with this audience: to change it, remove it and add it again")
+	ErrIssuerExists   = fault.New(fault.Conflict,
+		"the tenant already has this issuer with this audience: to change it, remove it and add it again")
 )
 
 const (

@@ -26,6 +26,8 @@ type Config struct {
 	Log      Log
 	// Connectors are decoded by their own types; see [Connector.Decode].
 	Connectors []Connector
+	// ConnectorDefinitions is a directory with definitions of connectors; empty is none.
+	ConnectorDefinitions string
 	// Warnings describe probable mistakes, such as an unknown variable.
 	Warnings []string
 }

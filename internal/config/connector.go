@@ -57,7 +57,7 @@ func (c *Config) readFile(file string, raw []byte) error {
 		return fmt.Errorf("%s:%d: the file must be a YAML mapping of sections", file, document.Line)
 	}
 	sections := c.sections()
-	known := []string{"connectors"}
+	known := []string{"connectors", "connector_definitions"}
 	for _, s := range sections {
 		known = append(known, s.name)
 	}
@@ -73,6 +73,8 @@ func (c *Config) readFile(file string, raw []byte) error {
 		switch {
 		case key.Value == "connectors":
 			c.Connectors, err = parseConnectors(file, value)
+		case key.Value == "connector_definitions" && value.Kind == yaml.ScalarNode:
+			c.ConnectorDefinitions = value.Value
 		case at < 0:
 			return fmt.Errorf("%s:%d: unknown setting %q; known are %s", file, key.Line, key.Value, strings.Join(known, ", "))
 		case value.Tag != "!!null":
@@ -129,6 +131,11 @@ func parseConnector(file string, node *yaml.Node) (Connector, error) {
 	return c, nil
 }
 
+// commonSettings are the settings that connectors of every type have.
+func commonSettings() []string {
+	return []string{"name", "type", "rate", "tenants", "references", "publish_to", "trust_labels"}
+}
+
 // Errorf returns an error that names the connector's line.
 func (c Connector) Errorf(format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %w", c.file, c.node.Line, fmt.Errorf(format, args...))
@@ -137,7 +144,31 @@ func (c Connector) Errorf(format string, args ...any) error {
 // Decode decodes the settings of the connector's type into a struct with yaml tags. A setting that the
 // struct does not have is an error with its line.
 func (c Connector) Decode(into any) error {
-	return strict(c.file, c.node, into, "name", "type", "rate", "tenants", "references", "publish_to", "trust_labels")
+	return strict(c.file, c.node, into, commonSettings()...)
+}
+
+// Settings returns the settings of a type whose names are known only when the file is read. A setting that is not
+// among them, or that is not a text, a number or a boolean, is an error with its line.
+func (c Connector) Settings(names []string) (map[string]string, error) {
+	known := append(commonSettings(), names...)
+	settings := make(map[string]string)
+	for i := 0; i < len(c.node.Content); i += 2 {
+		key, value := c.node.Content[i], c.node.Content[i+1]
+		_, twice := settings[key.Value]
+		switch {
+		case twice:
+			return nil, fmt.Errorf("%s:%d: %s is given twice", c.file, key.Line, key.Value)
+		case !slices.Contains(known, key.Value):
+			return nil, fmt.Errorf("%s:%d: unknown setting %q; known are %s",
+				c.file, key.Line, key.Value, strings.Join(known, ", "))
+		case !slices.Contains(names, key.Value):
+			continue
+		case value.Kind != yaml.ScalarNode:
+			return nil, fmt.Errorf("%s:%d: %s must be a text", c.file, key.Line, key.Value)
+		}
+		settings[key.Value] = value.Value
+	}
+	return settings, nil
 }
 
 // strict decodes a mapping. Keys that are neither in the struct nor in also are errors.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/textkey"
 )
@@ -79,6 +80,29 @@ func (s *Store) Names(ctx context.Context, tenant, principal uuid.UUID) ([]Name,
 		return nil, fmt.Errorf("list the names of %s: %w", principal, err)
 	}
 	return names, nil
+}
+
+// formerName is for how long a downstream is asked for a name that its holder lost, for example by deletion.
+const formerName = 30 * 24 * time.Hour
+
+// Principals returns principals with the names by which a downstream may know them: those, except of OAuth
+// clients, that no other principal of the tenant has or lately had.
+func (s *Store) Principals(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID) ([]connectors.Principal, error) {
+	principals, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByName[connectors.Principal], `
+		select p.id, array(
+		  select distinct n.original from principal_names n
+		   where n.tenant_id = $1 and n.principal_id = p.id and n.kind <> $3
+		     and (n.until is null or n.until > now() - $4::interval)
+		     and not exists (
+		       select 1 from principal_names o
+		        where o.tenant_id = $1 and o.value = n.value and o.principal_id <> p.id
+		          and (o.until is null or o.until > now() - $4::interval))) names
+		  from unnest($2::uuid[]) with ordinality p (id, position) order by p.position`,
+		tenant, ids, NameClient, formerName)
+	if err != nil {
+		return nil, fmt.Errorf("read the names of principals: %w", err)
+	}
+	return principals, nil
 }
 
 // Reference is what a caller calls a principal: a SCIM id or one of its names.

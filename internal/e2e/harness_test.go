@@ -271,7 +271,7 @@ func (i *installation) decode(payloads *commonpb.Payloads, into any) {
 // unwilling is a connector that fails to list credentials.
 type unwilling struct{ noopConnector }
 
-func (unwilling) Discover(context.Context, []uuid.UUID) ([]connectors.Found, error) {
+func (unwilling) Discover(context.Context, []connectors.Principal) ([]connectors.Found, error) {
 	return nil, connectors.Permanent("the role lacks the right to list")
 }
 

@@ -41,7 +41,8 @@ func (s *Server) introspect(w http.ResponseWriter, r *http.Request) ([]byte, err
 	caller, err := s.Auth.Authenticate(r.Context(), r.Header.Get(tokenHeader), auth.ClassPlatform, auth.ClassGateway)
 	if errors.Is(err, auth.ErrUnauthorized) {
 		return nil, httpjson.Problem{
-			Status: http.StatusUnauthorized, Detail: tokenHeader + " must be a token of class platform, or an access token with the scope authzen",
+			Status: http.StatusUnauthorized,
+			Detail: tokenHeader + " must be a token of class platform, or an access token with the scope authzen",
 		}
 	}
 	if err != nil {

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/credential"
 )
@@ -16,7 +14,7 @@ const discoverTimeout = 10 * time.Second
 
 // Discover queries all connectors of a tenant concurrently for the credentials of
 // principals. failed contains the errors by the connector's name.
-func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid.UUID) (
+func (r Registry) Discover(ctx context.Context, tenant string, principals []connectors.Principal) (
 	found []credential.Unregistered, failed map[string]error,
 ) {
 	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
@@ -40,7 +38,7 @@ func (r Registry) Discover(ctx context.Context, tenant string, principals []uuid
 }
 
 func (r Registry) discoverAt(
-	ctx context.Context, name string, principals []uuid.UUID,
+	ctx context.Context, name string, principals []connectors.Principal,
 ) ([]credential.Unregistered, error) {
 	entry := r[name]
 	release, err := entry.Acquire(ctx)
@@ -48,7 +46,7 @@ func (r Registry) discoverAt(
 		return nil, err
 	}
 	defer release()
-	discoverer, _ := entry.Connector.(connectors.Discoverer) // which Discoverers has checked
+	discoverer, _ := connectors.As[connectors.Discoverer](entry.Connector) // which Discoverers has checked
 	held, err := discoverer.Discover(ctx, principals)
 	var found []credential.Unregistered
 	for _, f := range held {

@@ -78,14 +78,8 @@ func (e Entry) ownNames(tenant, reference string) bool {
 }
 
 func (e Entry) notifies() bool {
-	n, ok := e.Connector.(connectors.OptionalNotifier)
-	return ok && n.WantsNotifications()
-}
-
-// discovers reports whether a connector is configured to list credentials.
-func discovers(c connectors.Connector) bool {
-	d, ok := c.(connectors.OptionalDiscoverer)
-	return !ok || d.CanDiscover()
+	_, ok := connectors.As[connectors.Notifier](e.Connector)
+	return ok
 }
 
 func capabilities(c connectors.Connector) []string {
@@ -95,20 +89,20 @@ func capabilities(c connectors.Connector) []string {
 			can = append(can, name)
 		}
 	}
-	_, revokes := c.(connectors.Revoker)
-	_, rotates := c.(connectors.Rotator)
-	_, cancels := c.(connectors.Canceller)
-	_, verifies := c.(connectors.Verifier)
-	_, blocks := c.(connectors.Blocker)
-	_, lists := c.(connectors.Discoverer)
-	_, publishes := c.(connectors.Publisher)
-	_, issues := c.(connectors.Issuer)
+	_, revokes := connectors.As[connectors.Revoker](c)
+	_, rotates := connectors.As[connectors.Rotator](c)
+	_, cancels := connectors.As[connectors.Canceller](c)
+	_, verifies := connectors.As[connectors.Verifier](c)
+	_, blocks := connectors.As[connectors.Blocker](c)
+	_, lists := connectors.As[connectors.Discoverer](c)
+	_, publishes := connectors.As[connectors.Publisher](c)
+	_, issues := connectors.As[connectors.Issuer](c)
 	add("revoke", revokes)
 	add("rotate", rotates)
 	add("cancel", cancels)
 	add("verify", verifies)
 	add("block", blocks)
-	add("discover", lists && discovers(c))
+	add("discover", lists)
 	add("publish", publishes)
 	add("drill", issues)
 	return can

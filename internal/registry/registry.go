@@ -79,7 +79,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	e := r[n.Connector]
 	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
 	defer cancel()
-	if guard, ok := e.Connector.(connectors.Guard); ok {
+	if guard, ok := connectors.As[connectors.Guard](e.Connector); ok {
 		if err := guard.Reserved(ctx, n.Reference); err != nil {
 			return fmt.Errorf("%w: connector %s: %w", credential.ErrReserved, n.Connector, err)
 		}
@@ -87,7 +87,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 	if !r.severalTenants(e) || e.ownNames(tenantName, n.Reference) {
 		return nil
 	}
-	possession, ok := e.Connector.(connectors.Possession)
+	possession, ok := connectors.As[connectors.Possession](e.Connector)
 	if !ok {
 		return fmt.Errorf("%w: connector %s serves several tenants and cannot check which tenant owns %q: "+
 			"set `references` with {tenant}, or configure a separate downstream for each tenant",
@@ -115,7 +115,7 @@ func (r Registry) Prove(ctx context.Context, tenant uuid.UUID, tenantName string
 // connector has no probe.
 func (r Registry) Probe(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error) {
 	e := r[n.Connector]
-	verifier, ok := e.Connector.(connectors.Verifier)
+	verifier, ok := connectors.As[connectors.Verifier](e.Connector)
 	if !ok {
 		return string(connectors.Unknown), "the connector has no probe", nil
 	}
@@ -151,7 +151,7 @@ func (r Registry) publishes(e Entry, tenant string) bool {
 	if e.PublishTo != "" {
 		e = r[e.PublishTo]
 	}
-	_, ok := e.Connector.(connectors.Publisher)
+	_, ok := connectors.As[connectors.Publisher](e.Connector)
 	return ok && e.serves(tenant)
 }
 
@@ -159,14 +159,14 @@ func (r Registry) publishes(e Entry, tenant string) bool {
 // tenant's principals.
 func (r Registry) Discoverers(tenant string) []string {
 	return r.names(tenant,
-		func(e Entry) bool { _, ok := e.Connector.(connectors.Discoverer); return ok && discovers(e.Connector) })
+		func(e Entry) bool { _, ok := connectors.As[connectors.Discoverer](e.Connector); return ok })
 }
 
 // Issuers returns the names of the connectors that can issue a credential for a drill and
 // name the drill tenant in their tenants. [AllTenants] is not enough.
 func (r Registry) Issuers(tenant string) []string {
 	return r.names(tenant, func(e Entry) bool {
-		_, ok := e.Connector.(connectors.Issuer)
+		_, ok := connectors.As[connectors.Issuer](e.Connector)
 		return ok && slices.Contains(e.Tenants, tenant)
 	})
 }
@@ -204,7 +204,7 @@ func (r Registry) Describe() []Description {
 // secret.
 func (r Registry) Verifies(name string, kind connectors.Kind, hasSecret bool) bool {
 	c := r[name].Connector
-	if _, ok := c.(connectors.Verifier); !ok {
+	if _, ok := connectors.As[connectors.Verifier](c); !ok {
 		return false
 	}
 	v, ok := c.(connectors.OptionalVerifier)
@@ -227,7 +227,7 @@ func (r Registry) Rated() []string {
 // name to choose those.
 func (r Registry) NeedsTenant() bool {
 	for _, e := range r {
-		_, discovers := e.Connector.(connectors.Discoverer)
+		_, discovers := connectors.As[connectors.Discoverer](e.Connector)
 		if discovers || e.notifies() {
 			return true
 		}

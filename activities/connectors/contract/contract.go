@@ -30,11 +30,11 @@ type Suite struct {
 
 // end calls the capability that ends the suite's kind of target.
 func end(ctx context.Context, c connectors.Connector, target connectors.Target) (connectors.Answer, error) {
-	switch c := c.(type) {
-	case connectors.Revoker:
-		return c.Revoke(ctx, target)
-	case connectors.Canceller:
-		return c.Cancel(ctx, target)
+	if revoker, ok := connectors.As[connectors.Revoker](c); ok {
+		return revoker.Revoke(ctx, target)
+	}
+	if canceller, ok := connectors.As[connectors.Canceller](c); ok {
+		return canceller.Cancel(ctx, target)
 	}
 	return connectors.Answer{}, errors.New("the connector implements neither Revoker nor Canceller")
 }
@@ -73,7 +73,7 @@ func Run(t *testing.T, s Suite) {
 		}
 	})
 	t.Run("probes alive before and dead after", func(t *testing.T) {
-		verifier, ok := s.Connector.(connectors.Verifier)
+		verifier, ok := connectors.As[connectors.Verifier](s.Connector)
 		if !ok || !s.Verifies {
 			t.Skip("this downstream offers no probe")
 		}
@@ -90,7 +90,7 @@ func Run(t *testing.T, s Suite) {
 		if vitality, detail, err := verifier.Probe(t.Context(), target); err != nil || vitality != connectors.Dead {
 			t.Errorf("after: %s (%s), %v; want dead", vitality, detail, err)
 		}
-		prover, ok := s.Connector.(connectors.Prover)
+		prover, ok := connectors.As[connectors.Prover](s.Connector)
 		if !ok {
 			return
 		}

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
@@ -54,17 +52,22 @@ func parseGrant(reference string) (subject, client string, err error) {
 	return subject, client, nil
 }
 
-// CanDiscover reports whether grants can be listed.
-func (c *Connector) CanDiscover() bool { return c.config.AdminURL != "" }
+// Can implements connectors.Optional: grants are listed by the admin API.
+func (c *Connector) Can(capability any) bool {
+	if _, discovers := capability.(*connectors.Discoverer); discovers {
+		return c.config.AdminURL != ""
+	}
+	return true
+}
 
 // Discover implements connectors.Discoverer. It returns the grants whose subject is the SCIM
 // id of one of the principals.
-func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
-	if !c.CanDiscover() {
+func (c *Connector) Discover(ctx context.Context, principals []connectors.Principal) ([]connectors.Found, error) {
+	if c.config.AdminURL == "" {
 		return nil, nil
 	}
 	var found []connectors.Found
-	for _, principal := range principals {
+	for _, principal := range connectors.IDs(principals) {
 		grants, err := c.grants(ctx, principal.String())
 		if err != nil {
 			return nil, err

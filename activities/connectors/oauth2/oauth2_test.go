@@ -163,7 +163,7 @@ func TestDiscover_ListsGrantsOfSubject(t *testing.T) {
 	if _, err := p.Authorize(t.Context(), ada.String()); err != nil {
 		t.Fatal(err)
 	}
-	found, err := connector.Discover(t.Context(), []uuid.UUID{uuid.New(), ada})
+	found, err := connector.Discover(t.Context(), []connectors.Principal{{ID: uuid.New()}, {ID: ada}})
 	if err != nil || len(found) != 1 || found[0].Reference != GrantReference(ada.String(), openid.ClientID) ||
 		found[0].Principal != ada {
 		t.Errorf("found %+v, %v; want Ada's one grant", found, err)
@@ -182,7 +182,7 @@ func TestDiscover_ReadsEveryPage(t *testing.T) {
 		_, _ = w.Write([]byte(`[{"grant_scope":["mail"],"consent_request":{"client":{"client_id":"` + client + `"}}}]`))
 	}))
 	defer server.Close()
-	found, err := connect(t, Config{AdminURL: server.URL}).Discover(t.Context(), []uuid.UUID{uuid.New()})
+	found, err := connect(t, Config{AdminURL: server.URL}).Discover(t.Context(), []connectors.Principal{{ID: uuid.New()}})
 	if err != nil || len(found) != 2 {
 		t.Errorf("found %+v, %v; want the grants of both pages", found, err)
 	}

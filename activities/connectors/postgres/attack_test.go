@@ -82,7 +82,7 @@ func TestConnector_RunsNothingThatTheAccountDefines(t *testing.T) {
 	d.exec(t, "comment on role "+account+" is '"+postgres.Label+principal.String()+"'")
 
 	c := d.connector(t, d.owner)
-	if _, err := c.Discover(t.Context(), []uuid.UUID{principal}); err != nil {
+	if _, err := c.Discover(t.Context(), []connectors.Principal{{ID: principal}}); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := c.Probe(t.Context(), target); err != nil {

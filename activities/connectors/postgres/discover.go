@@ -19,7 +19,7 @@ const Label = "leaver:principal="
 
 // Discover implements connectors.Discoverer. It returns the roles that can log in and whose
 // comment contains the label of one of the principals.
-func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
+func (c *Connector) Discover(ctx context.Context, principals []connectors.Principal) ([]connectors.Found, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]con
 		  from pg_catalog.unnest($1::pg_catalog.uuid[]) p (id)
 		  join pg_catalog.pg_shdescription d on d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass
 		   and pg_catalog.strpos(d.description, $2 || p.id::pg_catalog.text) > 0
-		  join pg_catalog.pg_roles r on r.oid = d.objoid and r.rolcanlogin`, principals, Label)
+		  join pg_catalog.pg_roles r on r.oid = d.objoid and r.rolcanlogin`, connectors.IDs(principals), Label)
 	if err != nil {
 		return nil, classify("list the labelled roles", err)
 	}

@@ -239,7 +239,7 @@ func TestDiscover_FindsRolesByLabel(t *testing.T) {
 	gone, _ := d.role(t, "")
 	d.exec(t, "comment on role "+gone+" is '"+postgres.Label+ada.String()+"'")
 	d.exec(t, "alter role "+gone+" nologin")
-	found, err := c.Discover(t.Context(), []uuid.UUID{ada, uuid.New()})
+	found, err := c.Discover(t.Context(), []connectors.Principal{{ID: ada}, {ID: uuid.New()}})
 	if err != nil || len(found) != 1 || found[0].Reference != hers || found[0].Principal != ada ||
 		found[0].Kind != connectors.ServiceAccount {
 		t.Errorf("found %+v, %v; want the role %s of %s", found, err, hers, ada)

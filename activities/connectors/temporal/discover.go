@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,26 +17,33 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// CanDiscover reports whether the search attribute of schedules is configured.
-func (c *Connector) CanDiscover() bool { return c.config.SearchAttribute != "" }
+// Can implements connectors.Optional: schedules are listed if their search attribute is configured.
+func (c *Connector) Can(capability any) bool {
+	if _, discovers := capability.(*connectors.Discoverer); discovers {
+		return c.labels()
+	}
+	return true
+}
+
+// labels reports whether the search attribute of schedules is configured.
+func (c *Connector) labels() bool { return c.config.SearchAttribute != "" }
 
 // queryIDs is the maximum number of ids in one query.
 const queryIDs = 50
 
 // Discover implements connectors.Discoverer. It returns the schedules whose search
 // attribute is the id of one of the principals.
-func (c *Connector) Discover(ctx context.Context, principals []uuid.UUID) ([]connectors.Found, error) {
-	if !c.CanDiscover() {
+func (c *Connector) Discover(ctx context.Context, principals []connectors.Principal) ([]connectors.Found, error) {
+	if !c.labels() {
 		return nil, nil
 	}
 	var found []connectors.Found
-	for len(principals) > 0 {
-		n := min(queryIDs, len(principals))
-		page, err := c.scheduled(ctx, principals[:n])
+	for ids := range slices.Chunk(connectors.IDs(principals), queryIDs) {
+		page, err := c.scheduled(ctx, ids)
 		if err != nil {
 			return nil, classify("list schedules", err)
 		}
-		found, principals = append(found, page...), principals[n:]
+		found = append(found, page...)
 	}
 	return found, nil
 }

@@ -164,7 +164,7 @@ func TestDiscover_FindsSchedulesBySearchAttribute(t *testing.T) {
 	var found []connectors.Found
 	stacktest.Eventually(t, 20*time.Second, "the schedule in visibility", func() bool {
 		var err error
-		if found, err = c.Discover(t.Context(), []uuid.UUID{uuid.New(), ada}); err != nil {
+		if found, err = c.Discover(t.Context(), []connectors.Principal{{ID: uuid.New()}, {ID: ada}}); err != nil {
 			t.Fatal(err)
 		}
 		return len(found) > 0

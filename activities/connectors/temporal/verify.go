@@ -15,7 +15,7 @@ import (
 // Possesses implements connectors.Possession. It checks that the schedule's search attribute
 // names the principal or the agent.
 func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	if !c.CanDiscover() {
+	if !c.labels() {
 		return connectors.Unknown, "search_attribute is not configured, so the schedule's principal is unknown", nil
 	}
 	if err := checkSchedule(t.Reference); err != nil {
@@ -44,7 +44,7 @@ func (c *Connector) labelOf(description *client.ScheduleDescription) (of uuid.UU
 // refuseOthers returns a permanent error for a schedule whose label names another principal.
 // An administrator sets the label, so it takes precedence over a registration.
 func (c *Connector) refuseOthers(ctx context.Context, schedule client.ScheduleHandle, t connectors.Target) error {
-	if err := checkSchedule(t.Reference); err != nil || !c.CanDiscover() || t.Principal == uuid.Nil {
+	if err := checkSchedule(t.Reference); err != nil || !c.labels() || t.Principal == uuid.Nil {
 		return err
 	}
 	description, err := schedule.Describe(ctx)

@@ -68,8 +68,13 @@ func (c *Connector) Downstream() string {
 // references are compared byte by byte.
 func (c *Connector) Accepts(r connectors.Registration) (string, error) { return r.Reference, nil }
 
-// WantsNotifications reports whether notifications are enabled.
-func (c *Connector) WantsNotifications() bool { return c.config.Notify }
+// Can implements connectors.Optional: the platform is notified if notifications are enabled.
+func (c *Connector) Can(capability any) bool {
+	if _, notifies := capability.(*connectors.Notifier); notifies {
+		return c.config.Notify
+	}
+	return true
+}
 
 // Close implements connectors.Connector.
 func (c *Connector) Close() { c.client.CloseIdleConnections() }

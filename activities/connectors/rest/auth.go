@@ -1,0 +1,199 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	yaml "go.yaml.in/yaml/v3"
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+	"golang.org/x/oauth2/jwt"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// auth is how requests authenticate: one of its members, or none of them.
+type auth struct {
+	bearer              *template
+	user, password      *template // basic
+	header              string
+	value               *template // of the header
+	tokenURL            *template // OAuth 2.0
+	clientID, clientKey *template
+	scopes              *template // separated by spaces
+	params              map[string]*template
+	// issuer, subject and key are those of a JWT bearer grant (RFC 7523); the key is RSA, in PEM.
+	issuer, subject, key *template
+}
+
+func parseAuth(n *yaml.Node, in scope) (*auth, error) {
+	a := &auth{}
+	one := func(into **template) func(*yaml.Node) error {
+		return func(n *yaml.Node) (err error) { *into, err = parseTemplate(n, in); return err }
+	}
+	if n.Kind == yaml.ScalarNode && n.Value == "none" {
+		return a, nil
+	}
+	need := func(n *yaml.Node, given ...*template) error {
+		for _, t := range given {
+			if t == nil {
+				return at(n, "a member of the authentication is missing")
+			}
+		}
+		return nil
+	}
+	err := decodeFields(n, fields{
+		"bearer": one(&a.bearer),
+		"basic": func(n *yaml.Node) error {
+			err := decodeFields(n, fields{"user": one(&a.user), "password": one(&a.password)})
+			return errors.Join(err, need(n, a.user, a.password))
+		},
+		"header": func(n *yaml.Node) error {
+			err := decodeFields(n, fields{"name": scalar(&a.header), "value": one(&a.value)})
+			return errors.Join(err, need(n, a.value))
+		},
+		"client_credentials": func(n *yaml.Node) error {
+			err := decodeFields(n, fields{
+				"token_url": one(&a.tokenURL), "client_id": one(&a.clientID), "client_secret": one(&a.clientKey),
+				"scopes": one(&a.scopes), "params": templates(&a.params, in),
+			})
+			return errors.Join(err, need(n, a.tokenURL, a.clientID, a.clientKey))
+		},
+		"jwt_bearer": func(n *yaml.Node) error {
+			err := decodeFields(n, fields{
+				"token_url": one(&a.tokenURL), "issuer": one(&a.issuer), "subject": one(&a.subject), "key": one(&a.key),
+				"scopes": one(&a.scopes),
+			})
+			return errors.Join(err, need(n, a.tokenURL, a.issuer, a.key))
+		},
+	})
+	if err == nil && len(n.Content) != 2 {
+		err = at(n, "exactly one kind of authentication is required, or none")
+	}
+	return a, err
+}
+
+// anyTemplate reports whether a template of the authentication matches.
+func (a *auth) anyTemplate(matches func(*template) bool) bool {
+	if a == nil {
+		return false
+	}
+	for _, t := range []*template{
+		a.bearer, a.user, a.password, a.value, a.tokenURL, a.clientID, a.clientKey, a.scopes, a.issuer, a.subject, a.key,
+	} {
+		if t != nil && matches(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// tokens caches the connector's own access token.
+type tokens struct {
+	mu      sync.Mutex
+	token   *oauth2.Token
+	fetched time.Time
+}
+
+// freshToken is the age below which a refused token means that the credentials are wrong, and not that the token
+// was revoked.
+const freshToken = time.Minute
+
+// get returns the access token, which it requests if there is none or it is about to expire.
+func (s *tokens) get(ctx context.Context, a *auth, v values, client *http.Client) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token.Valid() {
+		return s.token.AccessToken, nil
+	}
+	token, err := a.source(context.WithValue(ctx, oauth2.HTTPClient, client), v).Token()
+	if err != nil {
+		return "", tokenError(err)
+	}
+	s.token, s.fetched = token, time.Now()
+	return token.AccessToken, nil
+}
+
+// refused forgets a token that the downstream refused, and returns the error for that: retryable unless the token
+// was fresh.
+func (s *tokens) refused(token string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token == nil || s.token.AccessToken != token {
+		return connectors.Retryable("the downstream refused the connector's access token, which has been replaced since")
+	}
+	fresh := time.Since(s.fetched) < freshToken
+	s.token = nil
+	if fresh {
+		return connectors.Permanent(
+			"the downstream refused the connector's new access token: check its client and its rights")
+	}
+	return connectors.Retryable("the downstream refused the connector's access token: the next attempt requests another")
+}
+
+func (a *auth) source(ctx context.Context, v values) oauth2.TokenSource {
+	var scopes []string
+	if a.scopes != nil {
+		scopes = strings.Fields(a.scopes.text(v))
+	}
+	if a.issuer != nil {
+		config := jwt.Config{
+			Email: a.issuer.text(v), PrivateKey: []byte(a.key.text(v)), Scopes: scopes, TokenURL: a.tokenURL.text(v),
+		}
+		if a.subject != nil {
+			config.Subject = a.subject.text(v)
+		}
+		return config.TokenSource(ctx)
+	}
+	params := make(url.Values, len(a.params))
+	for name, t := range a.params {
+		params.Set(name, t.text(v))
+	}
+	config := clientcredentials.Config{
+		ClientID: a.clientID.text(v), ClientSecret: a.clientKey.text(v), TokenURL: a.tokenURL.text(v), Scopes: scopes,
+		EndpointParams: params,
+	}
+	return config.TokenSource(ctx)
+}
+
+// tokenError classifies the error of a token request. It quotes nothing of the answer but a known error code.
+func tokenError(err error) error {
+	var refused *oauth2.RetrieveError
+	if !errors.As(err, &refused) || refused.Response == nil {
+		return connectors.Retryable("request the connector's access token: %s", connectors.TransportReason(err))
+	}
+	status := connectors.StatusError(refused.Response, connectors.ErrorCode(refused.Body))
+	if connectors.IsPermanent(status) {
+		return connectors.Permanent("request the connector's access token: %w: check its client, key and scopes", status)
+	}
+	return connectors.RetryableAfter(connectors.RetryAfter(status), "request the connector's access token: %w", status)
+}
+
+// authenticate adds the authentication to a request. token is the access token that it used, or empty.
+func (c *Connector) authenticate(req *http.Request, a *auth, v values) (token string, err error) {
+	switch {
+	case a == nil:
+		return "", nil
+	case a.tokenURL != nil:
+		if token, err = c.tokens.get(req.Context(), a, v, c.client); err == nil {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		return token, err
+	case a.bearer != nil:
+		value, err := a.bearer.header(v)
+		req.Header.Set("Authorization", "Bearer "+value)
+		return "", err
+	case a.user != nil:
+		req.SetBasicAuth(a.user.text(v), a.password.text(v))
+	case a.value != nil:
+		value, err := a.value.header(v)
+		req.Header.Set(a.header, value)
+		return "", err
+	}
+	return "", nil
+}

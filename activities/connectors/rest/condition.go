@@ -1,0 +1,155 @@
+package rest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	celast "cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/ext"
+	yaml "go.yaml.in/yaml/v3"
+)
+
+const (
+	// maxCost bounds the cost of one expression, in cel-go's units; a comparison costs a few.
+	maxCost = 1_000_000
+	// maxExpression bounds the length of one expression, in bytes.
+	maxExpression = 2048
+)
+
+// newEnv returns the environment of a definition's expressions: the status, headers (lower-case names) and body
+// (decoded JSON, or null) of an answer, and the texts of the target's reference. Secrets are not in it.
+func newEnv(texts []string) (*cel.Env, error) {
+	options := []cel.EnvOption{
+		cel.CrossTypeNumericComparisons(true), ext.Strings(),
+		cel.Variable("status", cel.IntType), cel.Variable("headers", cel.MapType(cel.StringType, cel.StringType)),
+		cel.Variable("body", cel.DynType), cel.Variable("item", cel.DynType),
+	}
+	for _, name := range texts {
+		options = append(options, cel.Variable(name, cel.StringType))
+	}
+	return cel.NewEnv(options...)
+}
+
+// expression is a compiled expression.
+type expression struct {
+	node    *yaml.Node
+	program cel.Program
+	out     *cel.Type // of the result
+	// statuses are the statuses for which the expression is true, if it is about the status only.
+	statuses map[int]bool
+}
+
+// compile compiles an expression.
+func compile(env *cel.Env, n *yaml.Node) (*expression, error) {
+	if n.Kind != yaml.ScalarNode || len(n.Value) > maxExpression {
+		return nil, at(n, "must be an expression of at most %d bytes", maxExpression)
+	}
+	ast, issues := env.Compile(n.Value)
+	if issues.Err() != nil {
+		first := issues.Errors()[0]
+		return nil, &Error{Line: n.Line, Column: n.Column + max(first.Location.Column(), 0), Reason: first.Message}
+	}
+	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
+	if err != nil {
+		return nil, at(n, "%v", err)
+	}
+	e := &expression{node: n, program: program, out: ast.OutputType()}
+	names := celast.MatchDescendants(celast.NavigateAST(ast.NativeRep()), celast.KindMatcher(celast.IdentKind))
+	if slices.ContainsFunc(names, func(n celast.NavigableExpr) bool { return n.AsIdent() != "status" }) {
+		return e, nil
+	}
+	e.statuses = make(map[int]bool)
+	for status := 100; status < 600; status++ {
+		if e.holds(map[string]any{"status": status}) {
+			e.statuses[status] = true
+		}
+	}
+	return e, nil
+}
+
+// compileCondition compiles an expression that must be a boolean.
+func compileCondition(env *cel.Env, n *yaml.Node) (*expression, error) {
+	e, err := compile(env, n)
+	if err == nil && e.out != types.BoolType && e.out != types.DynType {
+		return nil, at(n, "the condition returns %s: expected a boolean", e.out)
+	}
+	return e, err
+}
+
+// holds reports whether a condition is true. An error, such as a member that the body does not have, is false.
+func (e *expression) holds(activation map[string]any) bool {
+	result, _, err := e.program.Eval(activation)
+	if err != nil {
+		return false
+	}
+	holds, ok := result.Value().(bool)
+	return ok && holds
+}
+
+// answered returns the activation for the expressions about an answer.
+func answered(resp *http.Response, body any, v values, texts []string) map[string]any {
+	headers := make(map[string]string, len(resp.Header))
+	for name, values := range resp.Header {
+		headers[strings.ToLower(name)] = values[0]
+	}
+	activation := map[string]any{"status": resp.StatusCode, "headers": headers, "body": body, "item": nil}
+	for _, name := range texts {
+		activation[name] = v[name]
+	}
+	return activation
+}
+
+// decodeBody returns the decoded JSON of a body: nil if it is empty or of another type. ok is false for a body
+// that cannot be an answer of an API: an HTML page, or JSON that is malformed.
+func decodeBody(resp *http.Response, raw []byte) (body any, ok bool) {
+	media := strings.ToLower(resp.Header.Get("Content-Type"))
+	trimmed := strings.TrimSpace(string(raw))
+	switch {
+	case strings.HasPrefix(media, "text/html"), strings.HasPrefix(trimmed, "<"):
+		return nil, false
+	case trimmed == "":
+		return nil, true
+	}
+	if err := json.Unmarshal(raw, &body); err != nil {
+		return nil, !strings.Contains(media, "json") && !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[")
+	}
+	return body, true
+}
+
+// textOf returns the text of a value that an expression returned; a whole number has no decimal point.
+func textOf(value any) string {
+	switch v := value.(type) {
+	case string:
+		return v
+	case float64:
+		return strings.TrimSuffix(fmt.Sprintf("%.6f", v), ".000000")
+	case int64:
+		return fmt.Sprint(v)
+	}
+	return ""
+}
+
+// timeOf returns the time that a value means: RFC 3339, or seconds since 1970; nil for others.
+func timeOf(value any) *time.Time {
+	switch v := value.(type) {
+	case string:
+		if t, err := time.Parse(time.RFC3339, v); err == nil {
+			return &t
+		}
+	case float64:
+		t := time.Unix(int64(v), 0).UTC()
+		return &t
+	case int64:
+		t := time.Unix(v, 0).UTC()
+		return &t
+	case time.Time:
+		return &v
+	}
+	return nil
+}

@@ -1,0 +1,371 @@
+package rest
+
+import (
+	"errors"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// Definition describes the connectors of one type: how a downstream's API is called, and what its answers mean.
+type Definition struct {
+	Name          string // the connector's type
+	Title         string
+	Documentation string // the URL of the vendor's documentation
+	Kinds         []connectors.Kind
+	Reference     string   // what the reference is, for operators
+	Parts         []string // of the reference, separated by slashes; one part is the whole reference
+	Settings      []Setting
+	Needs         string // the rights that the operations need
+	Limits        string // what the connector cannot end
+
+	auth       *auth
+	operations map[string]*operation
+	texts      []string // names that expressions may use
+	base       string   // the setting that the URLs begin with
+}
+
+// Setting is a setting of the connectors of a definition.
+type Setting struct {
+	Name        string
+	Description string
+	Default     string
+	Required    bool
+	Secret      bool
+}
+
+// The operations.
+const (
+	opRevoke   = "revoke"
+	opCancel   = "cancel"
+	opBlock    = "block"
+	opProbe    = "probe"
+	opProve    = "prove"
+	opDiscover = "discover"
+	opCheck    = "check"
+)
+
+// Operations returns the names of the definition's operations, in the order in which a cascade uses them.
+func (d *Definition) Operations() []string {
+	order := []string{opRevoke, opCancel, opBlock, opProbe, opProve, opDiscover, opCheck}
+	return slices.DeleteFunc(order, func(name string) bool { return d.operations[name] == nil })
+}
+
+// The names that every template may use, besides settings and the parts of the reference.
+const (
+	nameReference = "reference"
+	nameSecret    = "secret"
+	namePrincipal = "principal"
+)
+
+// AllowHTTP is the setting, of every definition, that permits http to hosts other than loopback.
+const AllowHTTP = "allow_http"
+
+var (
+	validType = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
+	validName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`)
+)
+
+// maxDefinition bounds a definition, in bytes.
+const maxDefinition = 64 << 10
+
+// Parse reads a definition. Its errors are of type [Error].
+func Parse(file string, raw []byte) (*Definition, error) {
+	d, err := parse(raw)
+	var mistake *Error
+	if errors.As(err, &mistake) {
+		mistake.File = file
+	}
+	return d, err
+}
+
+func parse(raw []byte) (*Definition, error) {
+	if len(raw) > maxDefinition {
+		return nil, &Error{Line: 1, Column: 1, Reason: "a definition has at most 64 KiB"}
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal(raw, &root); err != nil {
+		return nil, &Error{Line: lineOf(err), Column: 1, Reason: "not valid YAML: " + err.Error()}
+	}
+	if root.Kind != yaml.DocumentNode {
+		return nil, &Error{Line: 1, Column: 1, Reason: "the definition is empty"}
+	}
+	document := root.Content[0]
+	d := &Definition{Parts: []string{nameReference}, operations: make(map[string]*operation)}
+	var authNode, operations *yaml.Node
+	keep := func(into **yaml.Node) func(*yaml.Node) error {
+		return func(n *yaml.Node) error { *into = n; return nil }
+	}
+	err := decodeFields(document, fields{
+		"name": scalar(&d.Name), "title": scalar(&d.Title), "documentation": scalar(&d.Documentation),
+		"kinds": d.decodeKinds, "reference": scalar(&d.Reference), "parts": d.decodeParts, "settings": d.decodeSettings,
+		"needs": scalar(&d.Needs), "limits": scalar(&d.Limits), "auth": keep(&authNode), "operations": keep(&operations),
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !validType.MatchString(d.Name):
+		return nil, at(document, "name must be 1 to 40 characters of a-z, 0-9 and '-', got %q", d.Name)
+	case d.Title == "" || d.Reference == "" || len(d.Kinds) == 0:
+		return nil, at(document, "title, reference and kinds are required")
+	case operations == nil:
+		return nil, at(document, "operations are required")
+	}
+	return d, d.compile(authNode, operations)
+}
+
+// compile reads what refers to the settings and to the parts of the reference.
+func (d *Definition) compile(authNode, operations *yaml.Node) error {
+	in := scope{
+		names:   map[string]bool{nameReference: true, nameSecret: true, namePrincipal: true},
+		secrets: map[string]bool{nameSecret: true},
+	}
+	d.texts = []string{nameReference, namePrincipal}
+	for _, s := range d.Settings {
+		in.names[s.Name] = true
+		if s.Secret {
+			in.secrets[s.Name] = true
+		} else {
+			d.texts = append(d.texts, s.Name)
+		}
+	}
+	for _, part := range d.Parts {
+		in.names[part] = true
+		if part != nameReference {
+			d.texts = append(d.texts, part)
+		}
+	}
+	env, err := newEnv(d.texts)
+	if err != nil {
+		return at(operations, "%v", err)
+	}
+	if authNode != nil {
+		if d.auth, err = parseAuth(authNode, in); err != nil {
+			return err
+		}
+	}
+	if err := eachMember(operations, func(key, value *yaml.Node) error {
+		o, err := d.parseOperation(key, value, in, env)
+		d.operations[key.Value] = o
+		return err
+	}); err != nil {
+		return err
+	}
+	if d.operations[opRevoke] == nil && d.operations[opCancel] == nil {
+		return at(operations, "an operation revoke or cancel is required")
+	}
+	return nil
+}
+
+func (d *Definition) decodeKinds(n *yaml.Node) error {
+	return each(n, func(n *yaml.Node) error {
+		kind := connectors.Kind(n.Value)
+		if !slices.Contains(connectors.Kinds(), kind) {
+			return at(n, "kind must be one of %v, got %q", connectors.Kinds(), n.Value)
+		}
+		d.Kinds = append(d.Kinds, kind)
+		return nil
+	})
+}
+
+func (d *Definition) decodeParts(n *yaml.Node) error {
+	d.Parts = nil
+	err := each(n, func(n *yaml.Node) error {
+		if !validName.MatchString(n.Value) || reserved(n.Value) || slices.Contains(d.Parts, n.Value) {
+			return at(n, "a part is a name of a-z, 0-9 and _ that is not used otherwise, got %q", n.Value)
+		}
+		d.Parts = append(d.Parts, n.Value)
+		return nil
+	})
+	if err == nil && len(d.Parts) == 0 {
+		err = at(n, "must not be empty")
+	}
+	return err
+}
+
+// reserved reports whether a name has a meaning of its own in templates or expressions.
+func reserved(name string) bool {
+	return slices.Contains([]string{
+		nameReference, nameSecret, namePrincipal, AllowHTTP, "status", "headers", "body", "item",
+		"true", "false", "null", "in",
+	}, name)
+}
+
+func (d *Definition) decodeSettings(n *yaml.Node) error {
+	return eachMember(n, func(key, value *yaml.Node) error {
+		s := Setting{Name: key.Value}
+		taken := slices.ContainsFunc(d.Settings, func(o Setting) bool { return o.Name == s.Name })
+		if !validName.MatchString(s.Name) || reserved(s.Name) || taken || slices.Contains(commonSettings(), s.Name) {
+			return at(key, "a setting is a name of a-z, 0-9 and _ that is not used otherwise, got %q", s.Name)
+		}
+		err := decodeFields(value, fields{
+			"description": scalar(&s.Description), "default": scalar(&s.Default), "required": boolean(&s.Required),
+			"secret": boolean(&s.Secret),
+		})
+		switch {
+		case err != nil:
+			return err
+		case s.Secret && s.Default != "":
+			return at(value, "a secret has no default")
+		case s.Required && s.Default != "":
+			return at(value, "a required setting has no default")
+		}
+		d.Settings = append(d.Settings, s)
+		return nil
+	})
+}
+
+// commonSettings are the settings that every connector has.
+func commonSettings() []string {
+	return []string{"name", "type", "rate", "tenants", "references", "publish_to", "trust_labels"}
+}
+
+// operation is one operation of a definition.
+type operation struct {
+	request  request
+	answers  []answer
+	discover *discovery
+}
+
+// answer is a condition on a downstream's answer, and what it means.
+type answer struct {
+	when   *expression
+	means  meaning
+	reason string
+}
+
+// meaning is what an answer means.
+type meaning string
+
+// The meanings.
+const (
+	means          meaning = ""
+	meansDone      meaning = "done"
+	meansGone      meaning = "gone"
+	meansExpires   meaning = "expires"
+	meansAlive     meaning = "alive"
+	meansDead      meaning = "dead"
+	meansUnknown   meaning = "unknown"
+	meansRetry     meaning = "retry"
+	meansPermanent meaning = "permanent"
+)
+
+// meaningsOf returns the meanings that the answers of an operation may have.
+func meaningsOf(operation string) []meaning {
+	switch operation {
+	case opProbe, opProve:
+		return []meaning{meansAlive, meansDead, meansUnknown, meansRetry, meansPermanent}
+	case opDiscover, opCheck:
+		return []meaning{meansDone, meansRetry, meansPermanent}
+	case opBlock:
+		return []meaning{meansDone, meansGone, meansRetry, meansPermanent}
+	}
+	return []meaning{meansDone, meansGone, meansExpires, meansRetry, meansPermanent}
+}
+
+func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.Env) (*operation, error) {
+	known := []string{opRevoke, opCancel, opBlock, opProbe, opProve, opDiscover, opCheck}
+	if !slices.Contains(known, key.Value) {
+		return nil, at(key, "unknown operation %q; known are %s", key.Value, strings.Join(known, ", "))
+	}
+	o := &operation{}
+	var requestNode, answers, found *yaml.Node
+	members := fields{
+		"request": func(n *yaml.Node) error { requestNode = n; return nil },
+		"answers": func(n *yaml.Node) error { answers = n; return nil },
+	}
+	switch key.Value {
+	case opDiscover: // there is no target
+		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...)
+		members["found"] = func(n *yaml.Node) error { found = n; return nil }
+	case opCheck:
+		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret, namePrincipal)...)
+	}
+	if err := decodeFields(value, members); err != nil {
+		return nil, err
+	}
+	if requestNode == nil || answers == nil || (found == nil) == (key.Value == opDiscover) {
+		return nil, at(key, "request and answers are required, and found for discover")
+	}
+	var err error
+	if o.request, err = d.parseRequest(requestNode, in); err != nil {
+		return nil, err
+	}
+	if o.answers, err = parseAnswers(answers, key.Value, env); err != nil {
+		return nil, err
+	}
+	if found != nil {
+		o.discover, err = parseDiscovery(found, env)
+	}
+	return o, err
+}
+
+// without returns the scope without some names.
+func (in scope) without(names ...string) scope {
+	out := scope{maps.Clone(in.names), in.secrets}
+	for _, name := range names {
+		delete(out.names, name)
+	}
+	return out
+}
+
+// parseAnswers reads the answers of an operation. One that can never apply is an error.
+func parseAnswers(n *yaml.Node, operation string, env *cel.Env) ([]answer, error) {
+	var answers []answer
+	covered := make(map[int]bool) // statuses that earlier answers take whatever else the response has
+	err := each(n, func(n *yaml.Node) error {
+		var a answer
+		var text string
+		if err := decodeFields(n, fields{
+			"when":  func(n *yaml.Node) (err error) { a.when, err = compileCondition(env, n); return err },
+			"means": scalar(&text), "reason": scalar(&a.reason),
+		}); err != nil {
+			return err
+		}
+		a.means = meaning(text)
+		switch {
+		case a.when == nil || a.means == means:
+			return at(n, "when and means are required")
+		case !slices.Contains(meaningsOf(operation), a.means):
+			return at(n, "an answer of %s means one of %v, got %q", operation, meaningsOf(operation), a.means)
+		case a.means == meansPermanent && a.reason == "":
+			return at(n, "a permanent answer needs a reason, which tells the operator what to do")
+		}
+		if a.when.statuses != nil {
+			reached := false
+			for status := range a.when.statuses {
+				reached = reached || !covered[status]
+				covered[status] = true
+			}
+			if !reached {
+				return at(a.when.node, "no answer can match %s here", a.when.node.Value)
+			}
+		}
+		answers = append(answers, a)
+		return nil
+	})
+	if err == nil && len(answers) == 0 {
+		err = at(n, "must not be empty")
+	}
+	return answers, err
+}
+
+// lineOf returns the line that a YAML error names, or 1.
+func lineOf(err error) int {
+	var line int
+	if _, text, ok := strings.Cut(err.Error(), "line "); ok {
+		for _, c := range text {
+			if c < '0' || c > '9' {
+				break
+			}
+			line = line*10 + int(c-'0')
+		}
+	}
+	return max(line, 1)
+}

@@ -1,0 +1,429 @@
+package rest_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/contract"
+	"github.com/leaverhq/leaver/activities/connectors/rest"
+)
+
+// vendor is the API of a definition's downstream, as the vendor documents it.
+type vendor struct {
+	settings map[string]string
+	kind     connectors.Kind
+	// reference of a credential; %s is its key, by which requests name it.
+	reference string
+	// bySecret is set if requests name the credential by its secret, which is its key.
+	bySecret bool
+	auth     string // the header that every request must have, as "Name: value"; empty for none
+	routes   []route
+	// token is the access token that the vendor issues at POST /token, to which the tests point token_url.
+	token string
+	// forgets is set if the vendor's API cannot end the credential.
+	forgets bool
+}
+
+// route is a request of the vendor's API; %s in its texts is the credential's key.
+type route struct {
+	call  string // method and path
+	sends string // what the query, body or headers must contain
+	alive reply  // while the credential is alive
+	ended reply
+	ends  bool // the credential
+}
+
+type reply struct {
+	status int
+	body   string
+}
+
+// These settings stand for files with the connector's secrets.
+const (
+	adminSecret = "env:REST_TEST_SECRET"
+	accountKey  = "env:REST_TEST_KEY"
+)
+
+func vendors() map[string]vendor {
+	ok, gone, none := reply{200, `{}`}, reply{404, `{}`}, reply{204, ``}
+	notFound := reply{404, `{"kind":"Status","reason":"NotFound","code":404}`}
+	return map[string]vendor{
+		"google-workspace": {
+			kind: connectors.Grant, reference: "ada@example.com/%s", token: "t1", auth: "Authorization: Bearer t1",
+			settings: map[string]string{"service_account": "leaver@p.iam.gserviceaccount.com", "key": accountKey, "admin": "admin@example.com"},
+			routes: []route{
+				{call: "DELETE /admin/directory/v1/users/ada@example.com/tokens/%s", alive: none, ended: gone, ends: true},
+				{call: "GET /admin/directory/v1/users/ada@example.com/tokens/%s", alive: reply{200, `{"clientId":"%s","scopes":["mail"]}`}, ended: gone},
+			},
+		},
+		"google-token": {
+			kind: connectors.AccessToken, reference: "token", bySecret: true,
+			settings: map[string]string{"client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "POST /revoke", sends: "token=%s", alive: reply{200, ``}, ended: reply{400, `{"error":"invalid_token"}`}, ends: true},
+				{call: "POST /token", sends: "refresh_token=%s", alive: reply{200, `{"access_token":"x"}`}, ended: reply{400, `{"error":"invalid_grant"}`}},
+			},
+		},
+		"github-app": {
+			kind: connectors.Grant, reference: "ada", bySecret: true, auth: "Authorization: Basic Y2xpZW50OmFkbWluLXNlY3JldA==",
+			settings: map[string]string{"client_id": "client", "client_secret": adminSecret},
+			routes: []route{
+				{call: "DELETE /applications/client/grant", sends: `{"access_token":"%s"}`, alive: none, ended: gone, ends: true},
+				{call: "POST /applications/client/token", sends: `{"access_token":"%s"}`, alive: reply{200, `{"id":1,"app":{"client_id":"client"},"user":{"login":"ada"}}`}, ended: gone},
+			},
+		},
+		"github-sso": {
+			kind: connectors.APIKey, reference: "%s", auth: "Authorization: Bearer admin-secret",
+			settings: map[string]string{"organization": "acme", "token": adminSecret},
+			routes:   []route{{call: "DELETE /orgs/acme/credential-authorizations/%s", alive: none, ended: gone, ends: true}},
+		},
+		"github-actions": {
+			kind: connectors.ScheduledRun, reference: "acme/crm/%s", auth: "Authorization: Bearer admin-secret",
+			settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "PUT /repos/acme/crm/actions/workflows/%s/disable", alive: none, ended: none, ends: true},
+				{call: "GET /repos/acme/crm/actions/workflows/%s", alive: reply{200, `{"state":"active"}`}, ended: reply{200, `{"state":"disabled_manually"}`}},
+			},
+		},
+		"slack": {
+			kind: connectors.AccessToken, reference: "token", bySecret: true,
+			routes: []route{
+				{call: "POST /auth.revoke", sends: "Authorization: Bearer %s", alive: reply{200, `{"ok":true,"revoked":true}`}, ended: reply{200, `{"ok":false,"error":"token_revoked"}`}, ends: true},
+				{call: "POST /auth.test", sends: "Authorization: Bearer %s", alive: reply{200, `{"ok":true,"user_id":"U1"}`}, ended: reply{200, `{"ok":false,"error":"token_revoked"}`}},
+			},
+		},
+		"microsoft-graph-grants": {
+			kind: connectors.Grant, reference: "%s", token: "t1", auth: "Authorization: Bearer t1",
+			settings: map[string]string{"directory": "d1", "client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "DELETE /oauth2PermissionGrants/%s", alive: none, ended: gone, ends: true},
+				{call: "GET /oauth2PermissionGrants/%s", alive: reply{200, `{"id":"%s"}`}, ended: gone},
+			},
+		},
+		"salesforce": {
+			kind: connectors.AccessToken, reference: "token", bySecret: true,
+			routes: []route{
+				{call: "POST /services/oauth2/revoke", sends: "token=%s", alive: reply{200, ``}, ended: reply{400, `{"error":"invalid_token"}`}, ends: true},
+			},
+		},
+		"atlassian": {
+			kind: connectors.APIKey, reference: "a1/%s", auth: "Authorization: Bearer admin-secret",
+			settings: map[string]string{"organization": "o1", "api_key": adminSecret},
+			routes: []route{
+				{call: "DELETE /users/a1/manage/api-tokens/%s", alive: none, ended: gone, ends: true},
+				{call: "GET /users/a1/manage/api-tokens", alive: reply{200, `[{"id":"other"},{"id":"%s"}]`}, ended: reply{200, `[{"id":"other"}]`}},
+			},
+		},
+		"okta": {
+			kind: connectors.RefreshToken, reference: "00u1/0oa1/%s", auth: "Authorization: SSWS admin-secret",
+			settings: map[string]string{"api_token": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/v1/users/00u1/clients/0oa1/tokens/%s", alive: none, ended: gone, ends: true},
+				{call: "GET /api/v1/users/00u1/clients/0oa1/tokens/%s", alive: reply{200, `{"id":"%s","status":"ACTIVE"}`}, ended: gone},
+			},
+		},
+		"hubspot": {
+			kind: connectors.RefreshToken, reference: "token", bySecret: true,
+			settings: map[string]string{"client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "POST /oauth/2026-03/token/revoke", sends: "token=%s", alive: reply{204, ``}, ended: reply{400, `{"status":"BAD_REFRESH_TOKEN"}`}, ends: true},
+				{call: "POST /oauth/2026-03/token/introspect", sends: "token=%s", alive: reply{200, `{"active":true}`}, ended: reply{200, `{"active":false}`}},
+				{call: "POST /oauth/2026-03/token", sends: "refresh_token=%s", alive: reply{200, `{"access_token":"x"}`}, ended: reply{400, `{"error":"invalid_grant"}`}},
+			},
+		},
+		"linear": {
+			kind: connectors.AccessToken, reference: "token", bySecret: true,
+			routes: []route{
+				{call: "POST /oauth/revoke", sends: "Authorization: Bearer %s", alive: reply{200, ``}, ended: reply{401, `{}`}, ends: true},
+				{call: "POST /graphql", sends: "Authorization: Bearer %s", alive: reply{200, `{"data":{"viewer":{"id":"u1"}}}`}, ended: reply{401, `{"errors":[]}`}},
+			},
+		},
+		"notion": {
+			kind: connectors.AccessToken, reference: "token", bySecret: true, auth: "Authorization: Basic YzphZG1pbi1zZWNyZXQ=",
+			settings: map[string]string{"client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "POST /v1/oauth/revoke", sends: `{"token":"%s"}`, alive: reply{200, `{"request_id":"r"}`}, ended: reply{200, `{"request_id":"r"}`}, ends: true},
+				{call: "POST /v1/oauth/introspect", sends: `{"token":"%s"}`, alive: reply{200, `{"active":true}`}, ended: reply{200, `{"active":false}`}},
+			},
+		},
+		"composio": {
+			kind: connectors.Grant, reference: "%s", auth: "X-Api-Key: admin-secret", settings: map[string]string{"api_key": adminSecret},
+			routes: []route{
+				{call: "POST /api/v3.1/connected_accounts/%s/revoke", alive: reply{200, `{"revoked_tokens":["access_token","refresh_token"],"connected_account":{"id":"%s","status":"REVOKED"}}`}, ended: reply{200, `{"revoked_tokens":[],"connected_account":{"id":"%s","status":"REVOKED"}}`}, ends: true},
+				{call: "GET /api/v3/connected_accounts/%s", alive: reply{200, `{"status":"ACTIVE"}`}, ended: reply{200, `{"status":"REVOKED"}`}},
+			},
+		},
+		"nango": {
+			kind: connectors.Grant, reference: "hubspot/%s", auth: "Authorization: Bearer admin-secret", forgets: true,
+			settings: map[string]string{"secret_key": adminSecret},
+			routes: []route{
+				{call: "DELETE /connections/%s", sends: "provider_config_key=hubspot", alive: reply{200, `{"success":true}`}, ended: reply{400, `{"error":{"code":"unknown_connection"}}`}, ends: true},
+				{call: "GET /connections/%s", sends: "provider_config_key=hubspot", alive: ok, ended: reply{400, `{"error":{"code":"unknown_connection"}}`}},
+			},
+		},
+		"auth0": {
+			kind: connectors.RefreshToken, reference: "%s", token: "t1", auth: "Authorization: Bearer t1",
+			settings: map[string]string{"client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/v2/refresh-tokens/%s", alive: none, ended: gone, ends: true},
+				{call: "GET /api/v2/refresh-tokens/%s", alive: reply{200, `{"id":"%s"}`}, ended: gone},
+			},
+		},
+		"openai": {
+			kind: connectors.APIKey, reference: "%s", auth: "Authorization: Bearer admin-secret",
+			settings: map[string]string{"project": "p1", "admin_key": adminSecret},
+			routes: []route{
+				{call: "DELETE /organization/projects/p1/api_keys/%s", alive: reply{200, `{"id":"%s","deleted":true}`}, ended: gone, ends: true},
+				{call: "GET /organization/projects/p1/api_keys/%s", alive: reply{200, `{"id":"%s"}`}, ended: gone},
+			},
+		},
+		"anthropic": {
+			kind: connectors.APIKey, reference: "%s", auth: "X-Api-Key: admin-secret", settings: map[string]string{"admin_key": adminSecret},
+			routes: []route{
+				{call: "POST /v1/organizations/api_keys/%s", sends: `{"status":"archived"}`, alive: reply{200, `{"id":"%s","status":"archived"}`}, ended: reply{200, `{"id":"%s","status":"archived"}`}, ends: true},
+				{call: "GET /v1/organizations/api_keys/%s", alive: reply{200, `{"status":"active"}`}, ended: reply{200, `{"status":"archived"}`}},
+			},
+		},
+		"databricks-tokens": {
+			kind: connectors.APIKey, reference: "%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/2.0/token-management/tokens/%s", alive: ok, ended: reply{404, `{"error_code":"RESOURCE_DOES_NOT_EXIST"}`}, ends: true},
+				{call: "GET /api/2.0/token-management/tokens/%s", alive: reply{200, `{"token_info":{"token_id":"%s"}}`}, ended: reply{404, `{"error_code":"RESOURCE_DOES_NOT_EXIST"}`}},
+			},
+		},
+		"kubernetes-cronjobs": {
+			kind: connectors.ScheduledRun, reference: "crm/%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "PATCH /apis/batch/v1/namespaces/crm/cronjobs/%s", sends: `{"spec":{"suspend":true}}`, alive: reply{200, `{"spec":{"suspend":true}}`}, ended: reply{200, `{"spec":{"suspend":true}}`}, ends: true},
+				{call: "GET /apis/batch/v1/namespaces/crm/cronjobs/%s", alive: reply{200, `{"spec":{"suspend":false}}`}, ended: reply{200, `{"spec":{"suspend":true}}`}},
+			},
+		},
+		"kubernetes-tokens": {
+			kind: connectors.APIKey, reference: "crm/%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/v1/namespaces/crm/secrets/%s", alive: reply{200, `{"kind":"Status"}`}, ended: notFound, ends: true},
+				{call: "POST /apis/authentication.k8s.io/v1/tokenreviews", sends: `"token":"%s"`, alive: reply{201, `{"status":{"authenticated":true}}`}, ended: reply{201, `{"status":{"error":"invalid bearer token"}}`}},
+			},
+		},
+		"gitlab": {
+			kind: connectors.APIKey, reference: "%s", auth: "Private-Token: admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/v4/personal_access_tokens/%s", alive: none, ended: gone, ends: true},
+				{call: "GET /api/v4/personal_access_tokens/%s", alive: reply{200, `{"active":true,"revoked":false}`}, ended: reply{200, `{"active":false,"revoked":true}`}},
+			},
+		},
+		"gitea": {
+			kind: connectors.APIKey, reference: "ada/%s", auth: "Authorization: Basic cm9vdDphZG1pbi1zZWNyZXQ=",
+			settings: map[string]string{"admin": "root", "password": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/v1/users/ada/tokens/%s", sends: "Sudo: ada", alive: none, ended: gone, ends: true},
+				{call: "GET /api/v1/users/ada/tokens", sends: "Sudo: ada", alive: reply{200, `[{"id":7,"name":"%s"}]`}, ended: reply{200, `[{"id":8,"name":"other"}]`}},
+			},
+		},
+		"grafana": {
+			kind: connectors.APIKey, reference: "3/%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"api_token": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/serviceaccounts/3/tokens/%s", alive: reply{200, `{"message":"API key deleted"}`}, ended: reply{404, `{"message":"Failed to delete API key"}`}, ends: true},
+				{call: "GET /api/serviceaccounts/3/tokens", alive: reply{200, `[{"id":%s}]`}, ended: reply{200, `[]`}},
+			},
+		},
+		"airflow": {
+			kind: connectors.ScheduledRun, reference: "%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "PATCH /api/v2/dags/%s", sends: "update_mask=is_paused", alive: reply{200, `{"is_paused":true}`}, ended: reply{200, `{"is_paused":true}`}, ends: true},
+				{call: "GET /api/v2/dags/%s", alive: reply{200, `{"is_paused":false}`}, ended: reply{200, `{"is_paused":true}`}},
+			},
+		},
+		"n8n": {
+			kind: connectors.ScheduledRun, reference: "%s", auth: "X-N8n-Api-Key: admin-secret", settings: map[string]string{"api_key": adminSecret},
+			routes: []route{
+				{call: "POST /api/v1/workflows/%s/unpublish", alive: reply{200, `{"id":"%s"}`}, ended: reply{200, `{"id":"%s"}`}, ends: true},
+				{call: "GET /api/v1/workflows/%s", alive: reply{200, `{"id":"%s","activeVersionId":"v1"}`}, ended: reply{200, `{"id":"%s","activeVersionId":null}`}},
+			},
+		},
+		"scim": {
+			kind: connectors.ServiceAccount, reference: "%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "PATCH /Users/%s", sends: `"value":false`, alive: reply{200, `{"id":"%s","active":false}`}, ended: reply{200, `{"id":"%s","active":false}`}, ends: true},
+				{call: "GET /Users/%s", alive: reply{200, `{"id":"%s","active":true}`}, ended: reply{200, `{"id":"%s","active":false}`}},
+			},
+		},
+	}
+}
+
+// running is a vendor's API with the credentials that it has issued.
+type running struct {
+	vendor
+	t  *testing.T
+	at string
+
+	mu    sync.Mutex
+	n     int
+	alive map[string]bool
+	last  string // the newest credential, which lists show
+}
+
+func start(t *testing.T, v vendor) *running {
+	t.Helper()
+	r := &running{vendor: v, t: t, alive: make(map[string]bool)}
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	r.at = server.URL
+	return r
+}
+
+// ServeHTTP answers as the vendor's documentation says, and 401 without its authentication.
+func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	raw, _ := io.ReadAll(req.Body)
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s\n%s\n", req.URL.RawQuery, raw)
+	for name, values := range req.Header {
+		fmt.Fprintf(&text, "%s: %s\n", name, values[0])
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if r.token != "" && strings.HasSuffix(req.URL.Path, "/token") {
+		fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, r.token)
+		return
+	}
+	if r.auth != "" && !strings.Contains(text.String(), r.auth+"\n") {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, alive := range r.alive {
+		for _, route := range r.routes {
+			call, sends := strings.ReplaceAll(route.call, "%s", key), strings.ReplaceAll(route.sends, "%s", key)
+			if call != req.Method+" "+req.URL.Path || !strings.Contains(text.String(), sends) ||
+				!strings.Contains(route.call+route.sends, "%s") && key != r.last {
+				continue
+			}
+			answer := route.ended
+			if alive {
+				answer = route.alive
+			}
+			if route.ends {
+				r.alive[key] = false
+			}
+			w.WriteHeader(answer.status)
+			_, _ = io.WriteString(w, strings.ReplaceAll(answer.body, "%s", key))
+			return
+		}
+	}
+	w.WriteHeader(http.StatusNotFound)
+}
+
+// issue creates a credential.
+func (r *running) issue(*testing.T) connectors.Target {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n++
+	key := fmt.Sprintf("%d%d", 70_000_000+r.n, len(r.reference))
+	r.alive[key], r.last = true, key
+	t := connectors.Target{Item: uuid.New(), Principal: uuid.New(), Kind: r.kind, Reference: fmt.Sprintf(r.reference, key)}
+	if r.bySecret {
+		t.Reference = r.reference
+	}
+	t.Secret = connectors.Secret(key)
+	return t
+}
+
+// works reports whether the credential is alive.
+func (r *running) works(_ *testing.T, t connectors.Target) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.alive[t.Secret.Reveal()]
+}
+
+// connector returns a connector of the definition for an address.
+func (v vendor) connector(t *testing.T, d *rest.Definition, at string) *rest.Connector {
+	t.Helper()
+	settings := map[string]string{}
+	for name, value := range v.settings {
+		settings[name] = value
+	}
+	for _, s := range d.Settings {
+		switch s.Name {
+		case "url", "login":
+			settings[s.Name] = at
+		case "token_url":
+			settings[s.Name] = at + "/token"
+		}
+	}
+	c, err := rest.New(d, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestDefinitions_FulfilTheContract(t *testing.T) {
+	files := map[string]string{adminSecret: secretFile(t, "admin-secret"), accountKey: secretFile(t, testKey(t))}
+	all, err := rest.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := vendors()
+	for _, name := range all.Names() {
+		v, ok := known[name]
+		if !ok {
+			t.Errorf("the definition %s has no test", name)
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for setting, value := range v.settings {
+				if file, ok := files[value]; ok {
+					v.settings[setting] = file
+				}
+			}
+			r := start(t, v)
+			c := v.connector(t, all[name], r.at)
+			registration := connectors.Registration{Kind: v.kind, Reference: r.issue(t).Reference, HasSecret: true}
+			if got, err := c.Accepts(registration); err != nil || got != registration.Reference {
+				t.Fatalf("Accepts(%q) returned %q, %v", registration.Reference, got, err)
+			}
+			if v.forgets {
+				forgets(t, r, c)
+				return
+			}
+			_, verifies := connectors.As[connectors.Verifier](c)
+			probesThisKind := name != "google-token" && name != "salesforce"
+			suite := contract.Suite{
+				Connector: c, Verifies: verifies && probesThisKind, Issue: r.issue, Works: r.works,
+				Down: v.connector(t, all[name], "http://"+contract.Closed(t)),
+			}
+			if name == "gitlab" || name == "google-workspace" { // one without and one with an access token of its own
+				suite.Hanging = v.connector(t, all[name], "http://"+contract.Silent(t))
+			}
+			contract.Run(t, suite)
+		})
+	}
+}
+
+// forgets checks that the end of a credential at a broker that only forgets it is an error that says what to do.
+func forgets(t *testing.T, r *running, c *rest.Connector) {
+	t.Helper()
+	target := r.issue(t)
+	if vitality, _, err := c.Probe(t.Context(), target); err != nil || vitality != connectors.Alive {
+		t.Errorf("before: %s, %v", vitality, err)
+	}
+	for range 2 { // the second time the broker does not know the connection any more
+		_, err := c.Revoke(t.Context(), target)
+		if !connectors.IsPermanent(err) || !strings.Contains(err.Error(), "vendor's own connector") {
+			t.Errorf("the end answered %v", err)
+		}
+	}
+	if vitality, _, err := c.Probe(t.Context(), target); err != nil || vitality != connectors.Unknown {
+		t.Errorf("after: %s, %v; a forgotten connection proves nothing", vitality, err)
+	}
+}

@@ -1,0 +1,275 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+	"github.com/google/uuid"
+	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+const (
+	// maxPages and maxFound bound one discovery.
+	maxPages = 200
+	maxFound = 20_000
+)
+
+// discovery says where a list is in an answer, what its items mean, and how the next page is requested.
+type discovery struct {
+	kind  connectors.Kind
+	items *expression
+	// when selects items; nil selects all.
+	when      *expression
+	reference *expression // a text, or a list of the parts
+	owner     *expression // a name or the SCIM id of the principal
+	expires   *expression
+	scopes    *expression
+	next      *expression // the cursor of the next page; empty or an error for none
+	cursor    string      // the query parameter for the cursor
+	nextURL   *expression // the address of the next page; empty or an error for none
+	link      bool        // the next page is in the Link header (RFC 8288)
+	page      string      // the query parameter for page numbers, from 1
+	offset    string      // the query parameter for the number of items before the page
+}
+
+func parseDiscovery(n *yaml.Node, env *cel.Env) (*discovery, error) {
+	d := &discovery{}
+	var kind string
+	value := func(into **expression) func(*yaml.Node) error {
+		return func(n *yaml.Node) (err error) { *into, err = compile(env, n); return err }
+	}
+	err := decodeFields(n, fields{
+		"kind": scalar(&kind), "items": value(&d.items),
+		"when":      func(n *yaml.Node) (err error) { d.when, err = compileCondition(env, n); return err },
+		"reference": value(&d.reference), "owner": value(&d.owner), "expires": value(&d.expires),
+		"scopes": value(&d.scopes), "next": value(&d.next), "cursor": scalar(&d.cursor),
+		"next_url": value(&d.nextURL), "link": boolean(&d.link), "page": scalar(&d.page), "offset": scalar(&d.offset),
+	})
+	d.kind = connectors.Kind(kind)
+	ways := 0
+	for _, given := range []bool{d.next != nil, d.nextURL != nil, d.link, d.page != "", d.offset != ""} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case kind == "" || d.items == nil || d.reference == nil || d.owner == nil:
+		return nil, at(n, "kind, items, reference and owner are required")
+	case ways > 1 || (d.next != nil) != (d.cursor != ""):
+		return nil, at(n, "the next page is given by one of: next and cursor, next_url, link, page, offset")
+	}
+	return d, nil
+}
+
+// Discover implements connectors.Discoverer. If the request names the principal, it is sent for each of them, and
+// otherwise once.
+func (c *Connector) Discover(ctx context.Context, principals []connectors.Principal) ([]connectors.Found, error) {
+	o := c.definition.operations[opDiscover]
+	names := make(map[string]uuid.UUID)
+	for _, p := range principals {
+		names[p.ID.String()] = p.ID
+		for _, name := range p.Names {
+			names[strings.ToLower(name)] = p.ID
+		}
+	}
+	if !o.request.names(namePrincipal) {
+		return c.list(ctx, o, c.settings, names)
+	}
+	var found []connectors.Found
+	for _, p := range principals {
+		for _, name := range append([]string{p.ID.String()}, p.Names...) {
+			v := values{namePrincipal: name}
+			for setting, value := range c.settings {
+				v[setting] = value
+			}
+			more, err := c.list(ctx, o, v, map[string]uuid.UUID{p.ID.String(): p.ID, strings.ToLower(name): p.ID})
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, more...)
+		}
+	}
+	return found, nil
+}
+
+// names reports whether a template of the request, other than of its authentication, has a placeholder.
+func (r *request) names(name string) bool {
+	uses := func(t *template) bool { return t.uses(map[string]bool{name: true}) }
+	for _, all := range []map[string]*template{r.query, r.headers, r.form} {
+		for _, t := range all {
+			if uses(t) {
+				return true
+			}
+		}
+	}
+	return uses(r.url) || r.json.any(uses)
+}
+
+// list reads all pages of a list, and returns the items that belong to one of the names.
+func (c *Connector) list(
+	ctx context.Context, o *operation, v values, names map[string]uuid.UUID,
+) ([]connectors.Found, error) {
+	u, err := o.request.address(v, c.base)
+	if err != nil {
+		return nil, err
+	}
+	var found []connectors.Found
+	seen := make(map[string]bool)
+	before := 0 // items of earlier pages
+	for page := 1; ; page++ {
+		if seen[u.String()] {
+			return nil, connectors.Permanent("the downstream's list repeats a page for ever")
+		}
+		if seen[u.String()] = true; page > maxPages || len(found) > maxFound {
+			return nil, connectors.Permanent("the downstream's list has more than %d pages or %d items of these principals",
+				maxPages, maxFound)
+		}
+		r, err := c.askAt(ctx, opDiscover, v, u, nil)
+		if err != nil {
+			return nil, err
+		}
+		activation := answered(r.resp, r.body, v, c.definition.texts)
+		items, err := o.discover.itemsOf(activation)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			activation["item"] = item
+			if f, ok := o.discover.found(activation, names); ok {
+				found = append(found, f)
+			}
+		}
+		before += len(items)
+		next, err := o.discover.nextPage(u, r.resp, activation, position{page, before, len(items) == 0})
+		if err != nil || next == nil {
+			return found, err
+		}
+		u = next
+	}
+}
+
+// itemsOf returns the items of a page.
+func (d *discovery) itemsOf(activation map[string]any) ([]ref.Val, error) {
+	list, _, err := d.items.program.Eval(activation)
+	lister, ok := list.(traits.Lister)
+	if err != nil || !ok {
+		return nil, connectors.Retryable("the downstream's list is not where the definition expects it")
+	}
+	var items []ref.Val
+	for it := lister.Iterator(); it.HasNext() == types.True; {
+		items = append(items, it.Next())
+	}
+	return items, nil
+}
+
+// found returns what an item is, if it belongs to one of the names.
+func (d *discovery) found(activation map[string]any, names map[string]uuid.UUID) (connectors.Found, bool) {
+	if d.when != nil && !d.when.holds(activation) {
+		return connectors.Found{}, false
+	}
+	principal, ok := names[strings.ToLower(d.owner.text(activation))]
+	reference := d.reference.text(activation)
+	if parts := d.reference.texts(activation); parts != nil {
+		reference = join(parts)
+	}
+	if !ok || reference == "" {
+		return connectors.Found{}, false
+	}
+	f := connectors.Found{Kind: d.kind, Reference: reference, Principal: principal}
+	if d.expires != nil {
+		if value, _, err := d.expires.program.Eval(activation); err == nil {
+			f.ExpiresAt = timeOf(value.Value())
+		}
+	}
+	if d.scopes != nil {
+		f.Scopes = d.scopes.texts(activation)
+	}
+	return f, true
+}
+
+// text returns the text that an expression returns; empty for an error or another type.
+func (e *expression) text(activation map[string]any) string {
+	value, _, err := e.program.Eval(activation)
+	if err != nil {
+		return ""
+	}
+	return textOf(value.Value())
+}
+
+// texts returns the texts of a list that an expression returns; nil for an error or another type.
+func (e *expression) texts(activation map[string]any) []string {
+	value, _, err := e.program.Eval(activation)
+	lister, ok := value.(traits.Lister)
+	if err != nil || !ok {
+		return nil
+	}
+	texts := []string{}
+	for it := lister.Iterator(); it.HasNext() == types.True; {
+		texts = append(texts, textOf(it.Next().Value()))
+	}
+	return texts
+}
+
+var nextLink = regexp.MustCompile(`<([^>]*)>[^,]*;\s*rel="?next"?`)
+
+// position is how far a list has been read: the number of pages and of items, and whether the last page is empty.
+type position struct {
+	page, items int
+	empty       bool
+}
+
+// within returns the address of a link. One to another host is an error: the request carries the connector's
+// credentials.
+func within(u *url.URL, link string) (*url.URL, error) {
+	next, err := u.Parse(link)
+	if err != nil || next.Scheme != u.Scheme || next.Host != u.Host {
+		return nil, connectors.Permanent("the downstream's list links to another host")
+	}
+	return next, nil
+}
+
+// nextPage returns the address of the next page, or nil.
+func (d *discovery) nextPage(
+	u *url.URL, resp *http.Response, activation map[string]any, read position,
+) (*url.URL, error) {
+	with := func(name, value string) *url.URL {
+		next := *u
+		query := next.Query()
+		query.Set(name, value)
+		next.RawQuery = query.Encode()
+		return &next
+	}
+	switch {
+	case d.link:
+		match := nextLink.FindStringSubmatch(strings.Join(resp.Header.Values("Link"), ", "))
+		if match == nil {
+			return nil, nil //nolint:nilnil // there is no next page
+		}
+		return within(u, match[1])
+	case d.nextURL != nil:
+		if next := d.nextURL.text(activation); next != "" {
+			return within(u, next)
+		}
+	case d.next != nil:
+		if cursor := d.next.text(activation); cursor != "" {
+			return with(d.cursor, cursor), nil
+		}
+	case d.page != "" && !read.empty:
+		return with(d.page, strconv.Itoa(read.page+1)), nil
+	case d.offset != "" && !read.empty:
+		return with(d.offset, strconv.Itoa(read.items)), nil
+	}
+	return nil, nil //nolint:nilnil // there is no next page
+}

@@ -1,0 +1,385 @@
+// Package rest adapts downstreams with a REST API by definitions: YAML documents that say how each operation is
+// requested, and what the downstream's answers mean.
+//
+// An answer that a definition does not know is retried, and is never a success.
+package rest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// Connector is a connector of a definition. It implements connectors.Optional: it has the capabilities for which the
+// definition has operations.
+type Connector struct {
+	definition *Definition
+	settings   values
+	base       string
+	client     *http.Client
+	tokens     tokens
+}
+
+// New validates the settings of a connector and resolves its secrets.
+func New(d *Definition, settings map[string]string) (*Connector, error) {
+	c := &Connector{definition: d, settings: make(values), client: connectors.NewHTTPClient()}
+	allowHTTP := false
+	switch settings[AllowHTTP] {
+	case "", "false":
+	case "true":
+		allowHTTP = true
+	default:
+		return nil, fmt.Errorf("%s must be true or false, got %q", AllowHTTP, settings[AllowHTTP])
+	}
+	for _, s := range d.Settings {
+		value := cmp.Or(settings[s.Name], s.Default)
+		if value == "" && s.Required {
+			return nil, fmt.Errorf("%s is required", s.Name)
+		}
+		if s.Secret {
+			secret, err := connectors.SecretRef(value).Resolve()
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.Name, err)
+			}
+			value = secret.Reveal()
+		}
+		c.settings[s.Name] = value
+	}
+	if d.base == "" {
+		return c, nil
+	}
+	c.base = c.settings[d.base]
+	u, err := url.Parse(c.base)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("%s must be an absolute URL without user, query and fragment", d.base)
+	case u.Scheme == "https", u.Scheme == "http" && (allowHTTP || isLoopback(u.Hostname())):
+		return c, nil
+	}
+	return nil, fmt.Errorf("%s must use https; set %s: true to send credentials without TLS", d.base, AllowHTTP)
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// SettingNames returns the names of the settings of a definition's connectors.
+func (d *Definition) SettingNames() []string {
+	names := []string{AllowHTTP}
+	for _, s := range d.Settings {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// Can implements connectors.Optional.
+func (c *Connector) Can(capability any) bool {
+	has := func(operation string) bool { return c.definition.operations[operation] != nil }
+	switch capability.(type) {
+	case *connectors.Revoker:
+		return has(opRevoke)
+	case *connectors.Canceller:
+		return has(opCancel)
+	case *connectors.Blocker:
+		return has(opBlock)
+	case *connectors.Verifier:
+		return has(opProbe)
+	case *connectors.Prover:
+		return has(opProbe) && has(opProve)
+	case *connectors.Discoverer:
+		return has(opDiscover)
+	case *connectors.Checker:
+		return has(opCheck)
+	case *connectors.Possession:
+		return has(opProbe) && c.definition.operations[opProbe].request.secret
+	}
+	return true
+}
+
+// CanVerify implements connectors.OptionalVerifier: a probe with the secret needs one.
+func (c *Connector) CanVerify(_ connectors.Kind, hasSecret bool) bool {
+	probe := c.definition.operations[opProbe]
+	return probe != nil && (hasSecret || !probe.request.secret)
+}
+
+// Downstream implements connectors.Located: the API's address and the connector's settings that are not secret, such
+// as an organisation.
+func (c *Connector) Downstream() string {
+	parts := []string{strings.ToLower(strings.TrimSuffix(c.base, "/"))}
+	for _, s := range c.definition.Settings {
+		if !s.Secret && s.Name != c.definition.base {
+			parts = append(parts, c.settings[s.Name])
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// Accepts implements connectors.Connector. A reference has the definition's parts, each path-escaped.
+func (c *Connector) Accepts(r connectors.Registration) (string, error) {
+	d := c.definition
+	switch {
+	case !slices.Contains(d.Kinds, r.Kind):
+		return "", fmt.Errorf("kind must be one of %v, got %s", d.Kinds, r.Kind)
+	case r.Shared:
+		return "", errors.New("a connector of this type cannot rotate: register the credential as not shared")
+	case r.Kind == connectors.ScheduledRun && d.operations[opCancel] == nil,
+		r.Kind != connectors.ScheduledRun && d.operations[opRevoke] == nil:
+		return "", fmt.Errorf("the definition %s has no operation that ends a %s", d.Name, r.Kind)
+	case !r.HasSecret && d.needsSecret():
+		return "", errors.New("the downstream ends the credential by its value: register it as the secret")
+	}
+	parts, err := d.split(r.Reference)
+	if err != nil {
+		return "", err
+	}
+	return join(parts), nil
+}
+
+// needsSecret reports whether the end of a credential sends the credential's value.
+func (d *Definition) needsSecret() bool {
+	revoke := d.operations[opRevoke]
+	return revoke != nil && revoke.request.secret
+}
+
+// split returns the parts of a reference.
+func (d *Definition) split(reference string) ([]string, error) {
+	if len(d.Parts) == 1 {
+		return []string{reference}, nil
+	}
+	parts := strings.Split(reference, "/")
+	if len(parts) != len(d.Parts) {
+		return nil, fmt.Errorf("the reference must be %s, each path-escaped, got %q", strings.Join(d.Parts, "/"), reference)
+	}
+	for i, part := range parts {
+		plain, err := url.PathUnescape(part)
+		if err != nil || plain == "" || plain == "." || plain == ".." {
+			return nil, fmt.Errorf("the reference must be %s, each path-escaped and not empty, got %q",
+				strings.Join(d.Parts, "/"), reference)
+		}
+		parts[i] = plain
+	}
+	return parts, nil
+}
+
+// join returns the reference with the parts: one part as it is, and several path-escaped.
+func join(parts []string) string {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	escaped := make([]string, len(parts))
+	for i, part := range parts {
+		escaped[i] = url.PathEscape(part)
+	}
+	return strings.Join(escaped, "/")
+}
+
+// Close implements connectors.Connector.
+func (c *Connector) Close() { c.client.CloseIdleConnections() }
+
+// valuesOf returns the values for the templates about a target.
+func (c *Connector) valuesOf(t connectors.Target) (values, error) {
+	parts, err := c.definition.split(t.Reference)
+	if err != nil {
+		return nil, connectors.Permanent("%w", err)
+	}
+	v := values{nameReference: t.Reference, nameSecret: t.Secret.Reveal(), namePrincipal: t.Principal.String()}
+	for name, value := range c.settings {
+		v[name] = value
+	}
+	for i, name := range c.definition.Parts {
+		v[name] = parts[i]
+	}
+	return v, nil
+}
+
+// Revoke implements connectors.Revoker.
+func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, opRevoke, t)
+}
+
+// Cancel implements connectors.Canceller.
+func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, opCancel, t)
+}
+
+// Block implements connectors.Blocker.
+func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, opBlock, t)
+}
+
+func (c *Connector) end(ctx context.Context, name string, t connectors.Target) (connectors.Answer, error) {
+	v, err := c.valuesOf(t)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	r, err := c.ask(ctx, name, v, t.CheckFence)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	if r.means == meansExpires && t.ExpiresAt == nil {
+		return connectors.Answer{}, connectors.Permanent("%s, and its expiry is not known", r.detail)
+	}
+	if r.means == meansExpires {
+		r.detail += "; it expires at " + t.ExpiresAt.UTC().Format(time.RFC3339)
+	}
+	return connectors.Answer{Outcome: connectors.Outcome(r.means), Detail: r.detail}, nil
+}
+
+// Probe implements connectors.Verifier.
+func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	return c.look(ctx, opProbe, t)
+}
+
+// Prove implements connectors.Prover.
+func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	return c.look(ctx, opProve, t)
+}
+
+// Possesses implements connectors.Possession: a probe with the secret, which must be alive.
+func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	return c.look(ctx, opProbe, t)
+}
+
+func (c *Connector) look(ctx context.Context, name string, t connectors.Target) (connectors.Vitality, string, error) {
+	operation := c.definition.operations[name]
+	if operation.request.secret && t.Secret == "" {
+		return connectors.Unknown, "the probe needs the credential's value, which is not registered", nil
+	}
+	v, err := c.valuesOf(t)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	r, err := c.ask(ctx, name, v, nil)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	return connectors.Vitality(r.means), r.detail, nil
+}
+
+// Check implements connectors.Checker.
+func (c *Connector) Check(ctx context.Context) error {
+	_, err := c.ask(ctx, opCheck, c.settings, nil)
+	return err
+}
+
+// result is the meaning of an answer that is not an error.
+type result struct {
+	means  meaning
+	detail string
+	resp   *http.Response
+	body   any
+}
+
+// ask sends the request of an operation and reads the answer. fence is called immediately before the request.
+func (c *Connector) ask(
+	ctx context.Context, name string, v values, fence func(context.Context) error,
+) (result, error) {
+	u, err := c.definition.operations[name].request.address(v, c.base)
+	if err != nil {
+		return result{}, err
+	}
+	return c.askAt(ctx, name, v, u, fence)
+}
+
+// askAt is ask at an address of its own, such as that of a later page.
+func (c *Connector) askAt(
+	ctx context.Context, name string, v values, u *url.URL, fence func(context.Context) error,
+) (result, error) {
+	o := c.definition.operations[name]
+	req, err := o.request.build(ctx, v, u)
+	if err != nil {
+		return result{}, err
+	}
+	way := o.request.auth
+	if way == nil {
+		way = c.definition.auth
+	}
+	token, err := c.authenticate(req, way, v)
+	if err == nil && fence != nil {
+		err = fence(ctx)
+	}
+	if err != nil {
+		return result{}, err
+	}
+	resp, raw, err := connectors.Exchange(c.client, req)
+	if err != nil {
+		return result{}, err
+	}
+	if token != "" && resp.StatusCode == http.StatusUnauthorized {
+		return result{}, c.tokens.refused(token)
+	}
+	return c.read(o, resp, raw, v)
+}
+
+// read returns the meaning of an answer. Throttling is handled here for all definitions; then the definition's
+// answers decide, and an answer that they do not know is an error.
+func (c *Connector) read(o *operation, resp *http.Response, raw []byte, v values) (result, error) {
+	if wait := throttled(resp, time.Now()); wait > 0 {
+		return result{}, connectors.RetryableAfter(wait, "%s returned %d: its rate limit is used up",
+			resp.Request.URL.Host, resp.StatusCode)
+	}
+	what := fmt.Sprintf("%s returned %d", resp.Request.Method, resp.StatusCode)
+	body, ok := decodeBody(resp, raw)
+	if ok {
+		activation := answered(resp, body, v, c.definition.texts)
+		for _, a := range o.answers {
+			if a.when.holds(activation) {
+				return a.result(resp, body, what)
+			}
+		}
+	}
+	status := connectors.StatusError(resp, connectors.ErrorCode(raw))
+	switch {
+	case !ok:
+		return result{}, connectors.Retryable("%w: the body is not that of an API", status)
+	case !connectors.IsPermanent(status), resp.StatusCode/100 == 3:
+		return result{}, status
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+		return result{}, connectors.Permanent("%w: check the connector's credentials and their rights", status)
+	}
+	return result{}, connectors.Retryable("%w, which the definition %s does not know", status, c.definition.Name)
+}
+
+// result returns the meaning of the answer that matched.
+func (a answer) result(resp *http.Response, body any, what string) (result, error) {
+	if a.reason != "" {
+		what += ": " + a.reason
+	}
+	switch a.means {
+	case meansRetry:
+		return result{}, connectors.RetryableAfter(connectors.RetryDelay(resp.Header), "%s", what)
+	case meansPermanent:
+		return result{}, connectors.Permanent("%s", what)
+	default:
+		return result{means: a.means, detail: what, resp: resp, body: body}, nil
+	}
+}
+
+// maxThrottled bounds the delay that a rate limit's reset may ask for.
+const maxThrottled = time.Hour
+
+// throttled returns the delay until a rate limit's reset, for a 403 or 429 that says that nothing is left of it, as
+// GitHub and Okta do; zero for other answers.
+func throttled(resp *http.Response, now time.Time) time.Duration {
+	if resp.StatusCode != http.StatusForbidden && resp.StatusCode != http.StatusTooManyRequests {
+		return 0
+	}
+	for _, prefix := range []string{"X-Ratelimit-", "X-Rate-Limit-"} {
+		seconds, err := strconv.ParseInt(resp.Header.Get(prefix+"Reset"), 10, 64)
+		if err == nil && resp.Header.Get(prefix+"Remaining") == "0" {
+			return max(time.Second, min(time.Unix(seconds, 0).Sub(now), maxThrottled))
+		}
+	}
+	return 0
+}

@@ -1,0 +1,468 @@
+package rest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/contract"
+	"github.com/leaverhq/leaver/activities/connectors/rest"
+)
+
+// keys is a definition with an operation of each kind.
+const keys = `name: keys
+title: An API of keys
+kinds: [api_key]
+reference: the project and the key
+parts: [project, key]
+settings:
+  url: {required: true}
+  token: {required: true, secret: true}
+auth: {bearer: "{token}"}
+operations:
+  revoke:
+    request: {method: DELETE, url: "{url}/projects/{project}/keys/{key}"}
+    answers:
+      - {when: status == 204, means: done}
+      - {when: status == 404 && body.code == 'not_found', means: gone}
+      - {when: status == 200 && body.result == 'ok', means: done}
+      - {when: status == 403 && body.scope == 'missing', means: permanent, reason: the token lacks the scope keys.write}
+      - {when: status == 409, means: retry, reason: the key is busy}
+      - {when: status == 410, means: expires, reason: the key cannot be ended}
+  probe:
+    request: {url: "{url}/projects/{project}/keys/{key}"}
+    answers:
+      - {when: status == 200 && body.active, means: alive}
+      - {when: status == 200 && !body.active, means: dead}
+  discover:
+    request: {url: "{url}/keys"}
+    answers: [{when: status == 200, means: done}]
+    found:
+      kind: api_key
+      items: body.keys
+      when: item.enabled
+      reference: "[item.project, item.id]"
+      owner: item.owner
+      expires: item.expires
+      scopes: item.scopes
+      next: body.next
+      cursor: after
+  check:
+    request: {url: "{url}/me"}
+    answers: [{when: status == 200, means: done}]
+`
+
+func parse(t testing.TB, text string) *rest.Definition {
+	t.Helper()
+	d, err := rest.Parse("keys.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func connect(t testing.TB, d *rest.Definition, settings map[string]string) *rest.Connector {
+	t.Helper()
+	c, err := rest.New(d, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func keysAt(t *testing.T, url string) *rest.Connector {
+	t.Helper()
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	return connect(t, parse(t, keys), map[string]string{"url": url, "token": adminSecret})
+}
+
+func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
+	replace := func(old, with string) string {
+		if !strings.Contains(keys, old) {
+			t.Fatalf("the definition has no %q", old)
+		}
+		return strings.Replace(keys, old, with, 1)
+	}
+	beforeRevoke, _, _ := strings.Cut(keys, "  revoke:")
+	_, fromProbe, _ := strings.Cut(keys, "  probe:")
+	for name, c := range map[string]struct{ text, want string }{
+		"not YAML":                     {"a: [", "keys.yaml:1:1: not valid YAML"},
+		"empty":                        {"", "keys.yaml:1:1: the definition is empty"},
+		"a list":                       {"- a", "keys.yaml:1:1: must be a mapping"},
+		"an unknown member":            {replace("title:", "titel:"), `keys.yaml:2:1: unknown member "titel"`},
+		"a member twice":               {replace("title: An API of keys", "title: a\ntitle: b"), "keys.yaml:3:1: title is given twice"},
+		"an unknown kind":              {replace("[api_key]", "[key]"), "keys.yaml:3:9: kind must be one of"},
+		"a bad name":                   {replace("name: keys", "name: Keys"), "name must be"},
+		"an unknown operation":         {replace("  revoke:", "  delete:"), `keys.yaml:11:3: unknown operation "delete"`},
+		"an unknown setting":           {replace("{token}", "{tokn}"), "keys.yaml:9:16: the template names {tokn}"},
+		"a brace":                      {replace(`"{url}/me"`, `"{url}/{me"`), "a { without a }"},
+		"an expression's syntax":       {replace("status == 204", "status ==="), "keys.yaml:14:"},
+		"an expression's name":         {replace("status == 204", "code == 204"), "undeclared reference to 'code'"},
+		"no condition":                 {replace("when: status == 204", "when: status"), "keys.yaml:14:16: the condition returns int"},
+		"a meaning of others":          {replace("status == 204, means: done", "status == 204, means: alive"), "an answer of revoke means one of"},
+		"no reason":                    {replace(", reason: the token lacks the scope keys.write", ""), "a permanent answer needs a reason"},
+		"a status that does not exist": {replace("status == 409", "status == 40"), "keys.yaml:18:16: no answer can match status == 40 here"},
+		"an answer behind another":     {replace("status == 409", "status == 204"), "no answer can match status == 204 here"},
+		"a contradiction":              {replace("status == 409", "status == 204 && status == 409"), "no answer can match"},
+		"a secret in the URL":          {replace("{url}/me", "{url}/{token}"), "a secret must not be in the URL"},
+		"a query in the URL":           {replace("{url}/me", "{url}/me?a=b"), "write the query as query"},
+		"a URL of nowhere":             {replace("{url}/me", "/me"), "the URL must begin with"},
+		"a URL of http":                {replace(`"{url}/me"`, "http://example.com/me"), "the URL must begin with"},
+		"a target without one":         {replace("{url}/me", "{url}/{key}"), "the template names {key}"},
+		"two authentications":          {replace(`auth: {bearer: "{token}"}`, `auth: {bearer: "{token}", basic: {user: a, password: b}}`), "exactly one kind"},
+		"half an authentication":       {replace(`auth: {bearer: "{token}"}`, `auth: {basic: {user: a}}`), "a member of the authentication is missing"},
+		"a default of a secret":        {replace("{required: true, secret: true}", "{secret: true, default: x}"), "a secret has no default"},
+		"a setting of all connectors":  {replace("  token: {", "  rate: {"), "keys.yaml:8:3: a setting is a name"},
+		"pages in two ways":            {replace("cursor: after", "cursor: after\n      link: true"), "the next page is given by one of"},
+		"no end":                       {beforeRevoke + "  probe:" + fromProbe, "an operation revoke or cancel is required"},
+		"an alias":                     {replace("kinds: [api_key]", "kinds: &k [api_key]\nneeds: *k"), "aliases are not supported"},
+		"too long":                     {keys + strings.Repeat("# x\n", 20_000), "at most 64 KiB"},
+	} {
+		_, err := rest.Parse("keys.yaml", []byte(c.text))
+		var mistake *rest.Error
+		if !errors.As(err, &mistake) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+func TestNew_RefusesInvalidSettings(t *testing.T) {
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	d := parse(t, keys)
+	for name, c := range map[string]struct {
+		settings map[string]string
+		want     string // empty for none
+	}{
+		"https":              {map[string]string{"url": "https://api.example.com", "token": adminSecret}, ""},
+		"http on loopback":   {map[string]string{"url": "http://127.0.0.1:1", "token": adminSecret}, ""},
+		"http":               {map[string]string{"url": "http://api.example.com", "token": adminSecret}, "url must use https"},
+		"http that is meant": {map[string]string{"url": "http://api.example.com", "token": adminSecret, "allow_http": "true"}, ""},
+		"no address":         {map[string]string{"token": adminSecret}, "url is required"},
+		"a relative address": {map[string]string{"url": "api", "token": adminSecret}, "url must be an absolute URL"},
+		"a user":             {map[string]string{"url": "https://a:b@example.com", "token": adminSecret}, "url must be an absolute URL"},
+		"a literal secret":   {map[string]string{"url": "https://api.example.com", "token": "s3cr3t"}, "token: a secret must be set by reference"},
+		"no such variable":   {map[string]string{"url": "https://api.example.com", "token": "env:REST_NO"}, "REST_NO is not set"},
+	} {
+		_, err := rest.New(d, c.settings)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "s3cr3t") {
+			t.Errorf("%s: the error quotes the secret", name)
+		}
+	}
+}
+
+// answering returns the address of a server that gives one answer.
+func answering(t *testing.T, status int, header http.Header, body string) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		for name, values := range header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func TestRevoke_ReadsAnswersByTheDefinition(t *testing.T) {
+	target := connectors.Target{Kind: connectors.APIKey, Reference: "p1/k1", Secret: contract.Canary}
+	limit := http.Header{"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {fmt.Sprint(time.Now().Add(time.Minute).Unix())}}
+	for name, c := range map[string]struct {
+		status    int
+		header    http.Header
+		body      string
+		want      connectors.Outcome
+		permanent bool
+		waits     bool
+	}{
+		"done":                              {status: 204, want: connectors.Done},
+		"gone":                              {status: 404, body: `{"code":"not_found"}`, want: connectors.Gone},
+		"a 404 of a proxy":                  {status: 404, body: `{"message":"no route"}`},
+		"a 404 without a body":              {status: 404},
+		"done in the body":                  {status: 200, body: `{"result":"ok"}`, want: connectors.Done},
+		"an error in a 200":                 {status: 200, body: `{"result":"error"}`},
+		"a 200 without a body":              {status: 200},
+		"HTML":                              {status: 204, header: http.Header{"Content-Type": {"text/html"}}, body: ""},
+		"HTML of a wrong type":              {status: 200, body: "<html>result: ok</html>"},
+		"truncated JSON":                    {status: 200, body: `{"result":"ok"`},
+		"a list":                            {status: 200, body: `[{"result":"ok"}]`},
+		"a scope":                           {status: 403, body: `{"scope":"missing"}`, permanent: true},
+		"a 403 that is not known":           {status: 403, body: `{}`, permanent: true},
+		"a 401":                             {status: 401, permanent: true},
+		"busy":                              {status: 409, header: http.Header{"Retry-After": {"7"}}, waits: true},
+		"cannot be ended, expiry not known": {status: 410, permanent: true},
+		"throttled":                         {status: 429, header: http.Header{"Retry-After": {"7"}}, waits: true},
+		"throttled by a reset":              {status: 403, header: limit, body: `{"scope":"missing"}`, waits: true},
+		"500":                               {status: 500, body: contract.Canary},
+		"400 that echoes the secret":        {status: 400, body: `{"error":"` + contract.Canary + `"}`},
+		"a redirect":                        {status: 302, header: http.Header{"Location": {"http://169.254.169.254/"}}, permanent: true},
+		"10 MB":                             {status: 200, body: strings.Repeat("x", 10<<20)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := contract.Answer{Status: c.status, Header: c.header, Body: c.body, Outcome: c.want, Permanent: c.permanent, RetryAfter: c.waits}
+			c := keysAt(t, answering(t, a.Status, a.Header, a.Body))
+			answer, err := c.Revoke(t.Context(), target)
+			switch {
+			case a.Outcome != "" && (err != nil || answer.Outcome != a.Outcome):
+				t.Errorf("%+v, %v; want %s", answer, err, a.Outcome)
+			case a.Outcome == "" && (err == nil || connectors.IsPermanent(err) != a.Permanent || (connectors.RetryAfter(err) > 0) != a.RetryAfter):
+				t.Errorf("%+v, %v; permanent %t, want %t; waits %v, want %t", answer, err,
+					connectors.IsPermanent(err), a.Permanent, connectors.RetryAfter(err), a.RetryAfter)
+			}
+			if err != nil {
+				contract.NoSecret(t, err, target)
+			}
+		})
+	}
+}
+
+func TestRevoke_NetworkFaultsAreRetryable(t *testing.T) {
+	target := connectors.Target{Kind: connectors.APIKey, Reference: "p1/k1"}
+	contract.RunFaults(t, target, func(ctx context.Context, address string) error {
+		_, err := keysAt(t, "http://"+address).Revoke(ctx, target)
+		return err
+	})
+}
+
+func TestRevoke_ExpiresIfTheExpiryIsKnown(t *testing.T) {
+	at := time.Now().Add(time.Hour)
+	answer, err := keysAt(t, answering(t, 410, nil, `{}`)).Revoke(t.Context(),
+		connectors.Target{Kind: connectors.APIKey, Reference: "p1/k1", ExpiresAt: &at})
+	if err != nil || answer.Outcome != connectors.Expires || !strings.Contains(answer.Detail, at.UTC().Format(time.RFC3339)) {
+		t.Errorf("%+v, %v", answer, err)
+	}
+}
+
+// TestRequest_EncodesEachPartOfAReference is a property: whatever a reference is, the request goes to the host and
+// the route of the definition, with the parts as they were registered.
+func TestRequest_EncodesEachPartOfAReference(t *testing.T) {
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	paths := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		paths <- r.RequestURI
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer server.Close()
+	c := connect(t, parse(t, keys), map[string]string{"url": server.URL + "/base/", "token": adminSecret})
+	hostile := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
+		"/", "..", ".", "%2F", "..%2f..", "a/b", "?x=y", "#f", "\n", "\"", "'", "@evil.example.com", "\\..\\", ";", "//evil.example.com",
+	}))
+	rapid.Check(t, func(t *rapid.T) {
+		project, key := hostile.Draw(t, "project"), hostile.Draw(t, "key")
+		reference := url.PathEscape(project) + "/" + url.PathEscape(key)
+		refused := project == "" || key == "" || project == "." || key == "." || project == ".." || key == ".."
+		accepted, err := c.Accepts(connectors.Registration{Kind: connectors.APIKey, Reference: reference})
+		if (err != nil) != refused {
+			t.Fatalf("Accepts(%q) returned %q, %v", reference, accepted, err)
+		}
+		answer, err := c.Revoke(t.Context(), connectors.Target{Kind: connectors.APIKey, Reference: reference})
+		if refused {
+			if !connectors.IsPermanent(err) {
+				t.Fatalf("%q: %+v, %v", reference, answer, err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		segments := strings.Split(<-paths, "/")
+		if len(segments) != 6 || segments[1] != "base" || segments[2] != "projects" || segments[4] != "keys" {
+			t.Fatalf("%q was requested as %q", reference, segments)
+		}
+		for i, want := range map[int]string{3: project, 5: key} {
+			if got, err := url.PathUnescape(segments[i]); err != nil || got != want {
+				t.Fatalf("the part %q was requested as %q", want, segments[i])
+			}
+		}
+	})
+}
+
+// TestCapabilities_AreThoseOfTheOperations checks what the activities see.
+func TestCapabilities_AreThoseOfTheOperations(t *testing.T) {
+	c := keysAt(t, "http://127.0.0.1:1")
+	_, revokes := connectors.As[connectors.Revoker](c)
+	_, cancels := connectors.As[connectors.Canceller](c)
+	_, verifies := connectors.As[connectors.Verifier](c)
+	_, proves := connectors.As[connectors.Prover](c)
+	_, blocks := connectors.As[connectors.Blocker](c)
+	_, lists := connectors.As[connectors.Discoverer](c)
+	_, checks := connectors.As[connectors.Checker](c)
+	got, want := []bool{revokes, cancels, verifies, proves, blocks, lists, checks}, []bool{true, false, true, false, false, true, true}
+	if !cmp.Equal(got, want) {
+		t.Errorf("revokes, cancels, verifies, proves, blocks, lists, checks: %v, want %v", got, want)
+	}
+}
+
+func TestAccepts_RefusesWhatTheDefinitionCannotEnd(t *testing.T) {
+	c := keysAt(t, "http://127.0.0.1:1")
+	for name, r := range map[string]connectors.Registration{
+		"another kind": {Kind: connectors.RefreshToken, Reference: "p/k"}, "one part": {Kind: connectors.APIKey, Reference: "p"},
+		"three parts": {Kind: connectors.APIKey, Reference: "p/k/x"}, "a shared key": {Kind: connectors.APIKey, Reference: "p/k", Shared: true},
+		"a bad escape": {Kind: connectors.APIKey, Reference: "p/%zz"},
+	} {
+		if got, err := c.Accepts(r); err == nil {
+			t.Errorf("%s: accepted as %q", name, got)
+		}
+	}
+}
+
+// pages is a list of keys of two pages.
+func pages(t *testing.T, next func(r *http.Request) string) (address string, requests func() int) {
+	t.Helper()
+	n := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n++
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"next":%q,"keys":[
+			{"project":"p 1","id":"k%d","owner":"Ada@Example.com","enabled":true,"expires":"2030-01-02T03:04:05Z","scopes":["a","b"]},
+			{"project":"p","id":"off","owner":"ada@example.com","enabled":false},
+			{"project":"p","id":"bobs","owner":"bob@example.com","enabled":true},
+			{"id":"broken","owner":"ada@example.com","enabled":true}]}`, next(r), n)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, func() int { return n }
+}
+
+func TestDiscover_ReadsAllPagesOfTheOwners(t *testing.T) {
+	address, _ := pages(t, func(r *http.Request) string {
+		return map[string]string{"": "2", "2": ""}[r.URL.Query().Get("after")]
+	})
+	ada := connectors.Principal{ID: uuid.New(), Names: []string{"ada@example.com"}}
+	found, err := keysAt(t, address).Discover(t.Context(), []connectors.Principal{ada})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expires := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	want := []connectors.Found{
+		{Kind: connectors.APIKey, Reference: "p%201/k1", Principal: ada.ID, Scopes: []string{"a", "b"}, ExpiresAt: &expires},
+		{Kind: connectors.APIKey, Reference: "p%201/k2", Principal: ada.ID, Scopes: []string{"a", "b"}, ExpiresAt: &expires},
+	}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDiscover_EndsIfAPageRepeats(t *testing.T) {
+	address, requests := pages(t, func(*http.Request) string { return "again" })
+	_, err := keysAt(t, address).Discover(t.Context(), []connectors.Principal{{ID: uuid.New()}})
+	if !connectors.IsPermanent(err) || requests() > 3 {
+		t.Errorf("after %d requests: %v", requests(), err)
+	}
+}
+
+func TestDiscover_FollowsNoLinkToAnotherHost(t *testing.T) {
+	text := strings.Replace(keys, "next: body.next\n      cursor: after", "next_url: body.next", 1)
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	address, _ := pages(t, func(*http.Request) string { return "http://127.0.0.2:1/keys" })
+	c := connect(t, parse(t, text), map[string]string{"url": address, "token": adminSecret})
+	_, err := c.Discover(t.Context(), []connectors.Principal{{ID: uuid.New()}})
+	if !connectors.IsPermanent(err) || !strings.Contains(err.Error(), "another host") {
+		t.Errorf("%v, want a permanent error", err)
+	}
+}
+
+// TestToken_OfTheConnectorIsRequestedAgain lets the connector's own access token be revoked between two attempts.
+func TestToken_OfTheConnectorIsRequestedAgain(t *testing.T) {
+	issued, valid, refuses := 0, "", false
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Path == "/token" && refuses:
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprint(w, `{"error":"invalid_scope","error_description":"admin-secret"}`)
+		case r.URL.Path == "/token":
+			issued++
+			valid = fmt.Sprintf("t%d", issued)
+			_, _ = fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, valid)
+		case r.Header.Get("Authorization") != "Bearer "+valid:
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}))
+	defer server.Close()
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	text := strings.Replace(keys, `auth: {bearer: "{token}"}`,
+		`auth: {client_credentials: {token_url: "{url}/token", client_id: c, client_secret: "{token}", scopes: keys.write}}`, 1)
+	c := connect(t, parse(t, text), map[string]string{"url": server.URL, "token": adminSecret})
+	target := connectors.Target{Kind: connectors.APIKey, Reference: "p/k"}
+	for range 2 {
+		if _, err := c.Revoke(t.Context(), target); err != nil || issued != 1 {
+			t.Fatalf("%v after %d tokens", err, issued)
+		}
+	}
+	valid = "revoked"
+	_, err := c.Revoke(t.Context(), target)
+	if err == nil || !strings.Contains(err.Error(), "check its client and its rights") {
+		t.Errorf("a fresh token that is refused: %v", err)
+	}
+	if _, err := c.Revoke(t.Context(), target); err != nil || issued != 2 {
+		t.Errorf("the next attempt: %v after %d tokens", err, issued)
+	}
+	valid, refuses = "revoked", true
+	_, _ = c.Revoke(t.Context(), target)
+	_, err = c.Revoke(t.Context(), target)
+	if !connectors.IsPermanent(err) || !strings.Contains(err.Error(), "invalid_scope") || strings.Contains(err.Error(), "admin-secret") {
+		t.Errorf("a refused token request: %v", err)
+	}
+}
+
+// TestProbe_OfAnAnswerIsNeverGuessed is a property: whatever a downstream answers, a probe is alive or dead only
+// by an answer of the definition.
+func TestProbe_OfAnAnswerIsNeverGuessed(t *testing.T) {
+	var status int
+	var body string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(body))
+	}))
+	defer server.Close()
+	c := keysAt(t, server.URL)
+	target := connectors.Target{Kind: connectors.APIKey, Reference: "p/k"}
+	rapid.Check(t, func(t *rapid.T) {
+		status = rapid.SampledFrom([]int{200, 201, 202, 400, 401, 403, 404, 409, 410, 422, 429, 500, 503}).Draw(t, "status")
+		body = rapid.SampledFrom([]string{
+			``, `null`, `{}`, `[]`, `{"active":true}`, `{"active":false}`, `{"active":"true"}`, `{"active":null}`, `true`, `<html>`, `{"active":true`,
+		}).Draw(t, "body")
+		vitality, _, err := c.Probe(t.Context(), target)
+		want := connectors.Unknown
+		switch {
+		case status == 200 && body == `{"active":true}`:
+			want = connectors.Alive
+		case status == 200 && body == `{"active":false}`:
+			want = connectors.Dead
+		}
+		if vitality != want || (err == nil) != (want != connectors.Unknown) {
+			t.Fatalf("%d %s: %s, %v; want %s", status, body, vitality, err, want)
+		}
+	})
+}
+
+func TestExample_IsAccepted(t *testing.T) {
+	all, err := rest.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all.Names() {
+		if example := all[name].Example(); !strings.Contains(example, "type: "+name+" #") {
+			t.Errorf("%s", example)
+		}
+	}
+}

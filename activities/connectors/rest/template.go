@@ -1,0 +1,127 @@
+package rest
+
+import (
+	"strconv"
+	"strings"
+
+	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// scope are the names that the templates of an operation may use, and those among them whose values are secret.
+type scope struct {
+	names   map[string]bool
+	secrets map[string]bool
+}
+
+// values are the values of the names.
+type values map[string]string
+
+// template is a text with placeholders such as {client_id}. {{ and }} are a { and a }.
+type template struct {
+	node *yaml.Node
+	// texts and names alternate: the text before each name, and the text after the last one.
+	texts, names []string
+	// number is set for a whole value such as {job:int} in a JSON body.
+	number bool
+}
+
+// These stand for literal braces while a template is parsed. They cannot be in YAML.
+const openBrace, closeBrace = "\x01", "\x02"
+
+// parseTemplate parses a template. A name that is not in scope is an error.
+func parseTemplate(n *yaml.Node, in scope) (*template, error) {
+	if n.Kind != yaml.ScalarNode {
+		return nil, at(n, "must be a text")
+	}
+	t := &template{node: n}
+	rest := strings.NewReplacer("{{", openBrace, "}}", closeBrace).Replace(n.Value)
+	literal := strings.NewReplacer(openBrace, "{", closeBrace, "}")
+	for {
+		text, after, found := strings.Cut(rest, "{")
+		if strings.Contains(text, "}") {
+			return nil, at(n, "a } without a {: write }} for a }")
+		}
+		if t.texts = append(t.texts, literal.Replace(text)); !found {
+			break
+		}
+		name, tail, closed := strings.Cut(after, "}")
+		if !closed {
+			return nil, at(n, "a { without a }: write {{ for a {")
+		}
+		if plain, ok := strings.CutSuffix(name, ":int"); ok {
+			name, t.number = plain, true
+		}
+		if !in.names[name] {
+			return nil, at(n, "the template names {%s}, which is neither a setting nor a part of the reference", name)
+		}
+		t.names = append(t.names, name)
+		rest = tail
+	}
+	if t.number && (len(t.names) != 1 || t.texts[0] != "" || t.texts[1] != "") {
+		return nil, at(n, "{name:int} must be the whole value")
+	}
+	return t, nil
+}
+
+// uses reports whether the template has a placeholder of one of the names.
+func (t *template) uses(names map[string]bool) bool {
+	for _, name := range t.names {
+		if names[name] {
+			return true
+		}
+	}
+	return false
+}
+
+// expand returns the text with each value written by escape.
+func (t *template) expand(v values, escape func(string) (string, error)) (string, error) {
+	var b strings.Builder
+	for i, text := range t.texts {
+		b.WriteString(text)
+		if i == len(t.names) {
+			break
+		}
+		escaped, err := escape(v[t.names[i]])
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(escaped)
+	}
+	return b.String(), nil
+}
+
+// verbatim writes a value as it is, for places that encode the whole text.
+func verbatim(value string) (string, error) { return value, nil }
+
+// text returns the expanded text, for places that encode it.
+func (t *template) text(v values) string {
+	expanded, _ := t.expand(v, verbatim) // verbatim never fails
+	return expanded
+}
+
+// header returns the expanded text for a header. Control characters are a permanent error.
+func (t *template) header(v values) (string, error) {
+	return t.expand(v, func(value string) (string, error) {
+		for _, c := range value {
+			if c < ' ' || c == 0x7f {
+				return "", connectors.Permanent("a value for a header contains a control character")
+			}
+		}
+		return value, nil
+	})
+}
+
+// json returns the expanded value for a JSON body: a string, or a number.
+func (t *template) json(v values) (any, error) {
+	text := t.text(v)
+	if !t.number {
+		return text, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return nil, connectors.Permanent("the part {%s} of the reference must be a whole number", t.names[0])
+	}
+	return n, nil
+}
