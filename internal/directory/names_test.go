@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -118,5 +119,35 @@ func TestNames_ListsTheCurrentOnes(t *testing.T) {
 	got, err := directory.NewStore(db).Names(t.Context(), tenant, agent)
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("the names are wrong (-want +got, %v): %s", err, diff)
+	}
+}
+
+// TestPrincipals_HaveTheNamesOfNobodyElse checks the names by which downstreams are asked: a name that two
+// principals have, or one of them lately had, would attribute the credentials of one to the other.
+func TestPrincipals_HaveTheNamesOfNobodyElse(t *testing.T) {
+	db, _ := stacktest.Open(t)
+	tenant, s := uuid.New(), directory.NewStore(db)
+	ada := person(t, db, tenant, directory.TypeUser,
+		directory.Name{Kind: "userName", Value: "ada@example.com", Original: "Ada@Example.com"},
+		directory.Name{Kind: "emails", Value: "ada@example.com", Original: "Ada@Example.com"},
+		directory.Name{Kind: "emails", Value: "team@example.com"},
+		directory.Name{Kind: "externalId", Value: "00u1"},
+		directory.Name{Kind: "oAuthClientIdentifiers", Value: "client-1"})
+	bob := person(t, db, tenant, directory.TypeUser,
+		directory.Name{Kind: "emails", Value: "team@example.com"}, directory.Name{Kind: "externalId", Value: "00u2"})
+	person(t, db, uuid.New(), directory.TypeUser, directory.Name{Kind: "externalId", Value: "00u1"}) // of another tenant
+	if err := database.Exec(t.Context(), db, tenant,
+		`update principal_names set until = now() where principal_id = $1`, bob); err != nil { // as a deletion does
+		t.Fatal(err)
+	}
+	got, err := s.Principals(t.Context(), tenant, []uuid.UUID{bob, ada, uuid.Nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []connectors.Principal{
+		{ID: bob, Names: []string{"00u2"}}, {ID: ada, Names: []string{"00u1", "Ada@Example.com"}}, {ID: uuid.Nil, Names: []string{}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	yaml "go.yaml.in/yaml/v3"
@@ -95,10 +94,12 @@ func (a *auth) anyTemplate(matches func(*template) bool) bool {
 
 // tokens caches the connector's own access token.
 type tokens struct {
-	mu      sync.Mutex
+	lock    chan struct{} // holds one element while the token is used
 	token   *oauth2.Token
 	fetched time.Time
 }
+
+func newTokens() tokens { return tokens{lock: make(chan struct{}, 1)} }
 
 // freshToken is the age below which a refused token means that the credentials are wrong, and not that the token
 // was revoked.
@@ -106,12 +107,18 @@ const freshToken = time.Minute
 
 // get returns the access token, which it requests if there is none or it is about to expire.
 func (s *tokens) get(ctx context.Context, a *auth, v values, client *http.Client) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.lock <- struct{}{}:
+		defer func() { <-s.lock }()
+	case <-ctx.Done():
+		return "", connectors.Retryable("wait for the connector's access token: %s", connectors.TransportReason(ctx.Err()))
+	}
 	if s.token.Valid() {
 		return s.token.AccessToken, nil
 	}
-	token, err := a.source(context.WithValue(ctx, oauth2.HTTPClient, client), v).Token()
+	bound := *client
+	bound.Transport = within(ctx, client.Transport)
+	token, err := a.source(context.WithValue(ctx, oauth2.HTTPClient, &bound), v).Token()
 	if err != nil {
 		return "", tokenError(err)
 	}
@@ -122,8 +129,8 @@ func (s *tokens) get(ctx context.Context, a *auth, v values, client *http.Client
 // refused forgets a token that the downstream refused, and returns the error for that: retryable unless the token
 // was fresh.
 func (s *tokens) refused(token string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock <- struct{}{}
+	defer func() { <-s.lock }()
 	if s.token == nil || s.token.AccessToken != token {
 		return connectors.Retryable("the downstream refused the connector's access token, which has been replaced since")
 	}
@@ -134,6 +141,18 @@ func (s *tokens) refused(token string) error {
 			"the downstream refused the connector's new access token: check its client and its rights")
 	}
 	return connectors.Retryable("the downstream refused the connector's access token: the next attempt requests another")
+}
+
+// roundTripper is a function that implements http.RoundTripper.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// within returns a transport whose requests end with ctx: the JWT bearer grant of golang.org/x/oauth2 sends its
+// request without a context.
+func within(ctx context.Context, transport http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) { return transport.RoundTrip(r.WithContext(ctx)) })
 }
 
 func (a *auth) source(ctx context.Context, v values) oauth2.TokenSource {

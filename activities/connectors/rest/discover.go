@@ -230,9 +230,9 @@ type position struct {
 	empty       bool
 }
 
-// within returns the address of a link. One to another host is an error: the request carries the connector's
+// linked returns the address of a link. One to another host is an error: the request carries the connector's
 // credentials.
-func within(u *url.URL, link string) (*url.URL, error) {
+func linked(u *url.URL, link string) (*url.URL, error) {
 	next, err := u.Parse(link)
 	if err != nil || next.Scheme != u.Scheme || next.Host != u.Host {
 		return nil, connectors.Permanent("the downstream's list links to another host")
@@ -257,10 +257,10 @@ func (d *discovery) nextPage(
 		if match == nil {
 			return nil, nil //nolint:nilnil // there is no next page
 		}
-		return within(u, match[1])
+		return linked(u, match[1])
 	case d.nextURL != nil:
 		if next := d.nextURL.text(activation); next != "" {
-			return within(u, next)
+			return linked(u, next)
 		}
 	case d.next != nil:
 		if cursor := d.next.text(activation); cursor != "" {

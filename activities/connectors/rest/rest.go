@@ -32,7 +32,7 @@ type Connector struct {
 
 // New validates the settings of a connector and resolves its secrets.
 func New(d *Definition, settings map[string]string) (*Connector, error) {
-	c := &Connector{definition: d, settings: make(values), client: connectors.NewHTTPClient()}
+	c := &Connector{definition: d, settings: make(values), client: connectors.NewHTTPClient(), tokens: newTokens()}
 	allowHTTP := false
 	switch settings[AllowHTTP] {
 	case "", "false":
