@@ -103,7 +103,7 @@ func build(c config.Connector, definitions rest.Catalog) (connectors.Connector, 
 	definition := definitions[c.Type]
 	if definition == nil {
 		return nil, c.Errorf("connector %s: type must be one of %s, got %q", c.Name,
-			strings.Join(append(adapters(), definitions.Names()...), ", "), c.Type)
+			strings.Join(append(Adapters(), definitions.Names()...), ", "), c.Type)
 	}
 	settings, err := c.Settings(definition.SettingNames())
 	if err != nil {
@@ -116,8 +116,15 @@ func build(c config.Connector, definitions rest.Catalog) (connectors.Connector, 
 	return connector, nil
 }
 
-// adapters returns the types of connectors that are written in Go.
-func adapters() []string { return []string{"oauth2", "postgres", "temporal", "vault", "webhook"} }
+// Adapters returns the types of connectors that are written in Go.
+func Adapters() []string {
+	types := Types(nil)
+	names := make([]string, len(types))
+	for i, t := range types {
+		names[i] = t.Name
+	}
+	return names
+}
 
 // construct decodes the settings of a connector, rejecting unknown ones, and creates the
 // connector.

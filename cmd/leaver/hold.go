@@ -64,7 +64,7 @@ func (c *cli) holdCommand() *cobra.Command {
 }
 
 func (c *cli) connectorCommand() *cobra.Command {
-	group := &cobra.Command{Use: "connector", Short: "List, pause and resume connectors"}
+	group := &cobra.Command{Use: "connector", Short: "List, check, pause and resume connectors, and validate definitions of new ones"}
 	list := &cobra.Command{
 		Use: "list", Short: "List connectors with their capabilities and state", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
@@ -93,7 +93,8 @@ func (c *cli) connectorCommand() *cobra.Command {
 	}
 	group.AddCommand(list,
 		c.connectorChange("pause", "Pause a connector; other connectors are not affected"),
-		c.connectorChange("resume", "Resume a paused connector"))
+		c.connectorChange("resume", "Resume a paused connector"),
+		c.connectorTypes(), c.connectorExample(), c.connectorCheck(), c.connectorValidate())
 	return group
 }
 

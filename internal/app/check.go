@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/leaverhq/leaver/internal/config"
@@ -66,6 +68,10 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 	registry, err := worker.Connectors(cfg)
 	add("connectors", fmt.Sprintf("%d configured", len(cfg.Connectors)), err)
 	if err == nil {
+		results := registry.Check(ctx)
+		for _, name := range slices.Sorted(maps.Keys(results)) {
+			add("connector "+name, "the downstream accepts it", results[name])
+		}
 		registry.Close()
 	}
 	add("postgresql", "reachable, and the schema is current", checkDatabase(ctx, cfg))

@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"go.temporal.io/api/enums/v1"
 
@@ -82,8 +84,27 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 	body["cascades"] = map[string]any{
 		"running": h.Running, "oldestSeconds": int(h.Oldest), "stalledSeconds": int(h.Stalled),
 	}
+	problems = append(problems, a.refusals(ctx)...)
 	if problems == nil {
 		problems = []string{}
 	}
 	body["problems"] = problems
+}
+
+// connectorsTimeout bounds the checks of the connectors, which follow those with a shorter limit.
+const connectorsTimeout = 5 * time.Second
+
+// refusals returns the problems of connectors that their downstreams do not accept.
+func (a *App) refusals(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectorsTimeout)
+	defer cancel()
+	results := a.Connectors.Check(ctx)
+	var problems []string
+	for _, name := range slices.Sorted(maps.Keys(results)) {
+		if err := results[name]; err != nil {
+			problems = append(problems, fmt.Sprintf(
+				"the connector %s failed its check: %v; `leaver connector check %s` repeats it", name, err, name))
+		}
+	}
+	return problems
 }
