@@ -42,7 +42,12 @@ func develop(ctx context.Context, o options, c *console) error {
 	defer stack.Stop()
 	c.note("PostgreSQL and Temporal are up (data in %s)", stack.Data)
 
-	peers, err := startDownstreams(ctx, stack)
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer func() { _ = listener.Close() }()
+	peers, err := startDownstreams(ctx, stack, "http://"+listener.Addr().String())
 	if err != nil {
 		return err
 	}
@@ -51,7 +56,7 @@ func develop(ctx context.Context, o options, c *console) error {
 	if err != nil {
 		return err
 	}
-	i, err := startInstallation(ctx, cfg, o.listen, codec, stack.Data, peers.tenant())
+	i, err := startInstallation(ctx, cfg, listener, codec, stack.Data, peers)
 	if err != nil {
 		return err
 	}
@@ -173,7 +178,7 @@ type installation struct {
 }
 
 func startInstallation(
-	ctx context.Context, cfg *config.Config, listen string, codec net.Listener, data, tenantName string,
+	ctx context.Context, cfg *config.Config, listener, codec net.Listener, data string, peers *downstreams,
 ) (*installation, error) {
 	i := &installation{logFile: filepath.Join(data, "leaver.log"), ended: make(chan error, 2)}
 	file, err := os.OpenFile(i.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -184,13 +189,12 @@ func startInstallation(
 	if err := app.Migrate(ctx, cfg, log); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	listener, err := net.Listen("tcp", listen)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen: %w", err), file.Close())
+	if err := peers.application.open(ctx, cfg, "app-"+peers.suffix); err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	i.url = "http://" + listener.Addr().String()
 	if i.app, err = app.New(ctx, cfg, log); err != nil {
-		return nil, errors.Join(err, listener.Close(), file.Close())
+		return nil, errors.Join(err, file.Close())
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var parts sync.WaitGroup
@@ -211,7 +215,7 @@ func startInstallation(
 		i.app.Close()
 		_ = file.Close()
 	}
-	if err := i.provision(ctx, tenantName); err != nil {
+	if err := i.provision(ctx, peers.tenant()); err != nil {
 		i.stop()
 		return nil, err
 	}

@@ -35,12 +35,15 @@ type downstreams struct {
 	mcp      *mcp.Server
 	platform *platform
 	receiver *receiver
-	database string // as the connector's role
-	owner    string // as the superuser
-	temporal client.Client
-	address  string
-	suffix   string
-	closers  []func()
+	broker   *broker
+	// application is a tenant of this leaver that Ada has an account in.
+	application application
+	database    string // as the connector's role
+	owner       string // as the superuser
+	temporal    client.Client
+	address     string
+	suffix      string
+	closers     []func()
 }
 
 func (d *downstreams) stop() {
@@ -54,10 +57,13 @@ const (
 	openidVariable   = "LEAVER_DEV_OPENID_SECRET"
 	databaseVariable = "LEAVER_DEV_DATABASE_URL"
 	platformVariable = "LEAVER_DEV_PLATFORM_SECRET"
+	brokerVariable   = "LEAVER_DEV_BROKER_SECRET"
 )
 
-func startDownstreams(ctx context.Context, stack *devstack.Stack) (*downstreams, error) {
+// startDownstreams starts the downstreams. leaver is the URL of this leaver.
+func startDownstreams(ctx context.Context, stack *devstack.Stack, leaver string) (*downstreams, error) {
 	d := &downstreams{suffix: strings.ReplaceAll(uuid.NewString(), "-", "")[:8], address: stack.TemporalAddress}
+	d.application.url = leaver + "/t/app-" + d.suffix + "/scim/v2"
 	for _, start := range []func(context.Context, *devstack.Stack) error{
 		d.startOpenID, d.startDatabase, d.startAgents, d.startPlatform,
 	} {
@@ -68,6 +74,7 @@ func startDownstreams(ctx context.Context, stack *devstack.Stack) (*downstreams,
 	}
 	for name, value := range map[string]string{
 		openidVariable: d.openid.ClientSecret, databaseVariable: d.database, platformVariable: d.platform.secret,
+		brokerVariable: d.broker.secret,
 	} {
 		if err := os.Setenv(name, value); err != nil {
 			d.stop()
@@ -100,6 +107,11 @@ func (d *downstreams) startPlatform(ctx context.Context, _ *devstack.Stack) erro
 	d.platform = platform
 	d.closers = append(d.closers, stop)
 	d.receiver, stop, err = startReceiver(ctx)
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, stop)
+	d.broker, stop, err = startBroker(ctx)
 	if err != nil {
 		return err
 	}
@@ -213,8 +225,19 @@ connectors:
     tenants: [%[1]s]
     address: %[10]s
     namespace: %[11]s
+  - name: application
+    type: scim
+    tenants: [%[1]s]
+    url: %[12]s
+    token: env:%[13]s
+  - name: broker
+    type: nango
+    tenants: [%[1]s]
+    url: %[14]s
+    secret_key: env:%[15]s
 `, d.tenant(), d.openid.RevocationURL(), d.openid.IntrospectionURL(), d.openid.TokenURL(), openid.ClientID,
-		openidVariable, databaseVariable, d.platform.url+"/leaver", platformVariable, d.address, agentsNamespace)
+		openidVariable, databaseVariable, d.platform.url+"/leaver", platformVariable, d.address, agentsNamespace,
+		d.application.url, applicationVariable, d.broker.url, brokerVariable)
 }
 
 // quiet discards the SDK's log lines, which would mix with the drill's output.

@@ -63,7 +63,7 @@ const drillTimeout = 2 * time.Minute
 func (d *drill) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
 		d.subscribe, d.join, d.collect, d.share, d.move, d.admit, d.proveAlive, d.leave, d.decideAfter, d.turnAway,
-		d.follow, d.claim, d.hear, d.proveDead,
+		d.follow, d.claim, d.hear, d.proveDead, d.forget,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -119,7 +119,7 @@ var agentNames = []string{"outreach-writer", "report-builder", "outreach-follow-
 // collect issues real credentials to the agents and registers each.
 func (d *drill) collect(ctx context.Context) error {
 	d.say("Her agents collect credentials: two refresh tokens, a service account with an open session, " +
-		"a scheduled run, keys of an agent platform.")
+		"a scheduled run, an account in an application, keys of an agent platform.")
 	for i, agent := range d.agents[:2] {
 		h, secret, err := d.refreshToken(ctx, i)
 		if err != nil {
@@ -149,6 +149,15 @@ func (d *drill) collect(ctx context.Context) error {
 	if err := d.register(ctx, "/v1/scheduled-runs", h, map[string]any{
 		"principalId": d.ada, "agentId": d.agents[0], "kind": "scheduled_run", "connector": "agent-runs",
 		"reference": schedule,
+	}); err != nil {
+		return err
+	}
+	h, account, err := d.account(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.register(ctx, "/v1/credentials", h, map[string]any{
+		"principalId": d.ada, "kind": "service_account", "connector": "application", "reference": account,
 	}); err != nil {
 		return err
 	}
@@ -264,11 +273,14 @@ func (d *drill) follow(ctx context.Context) error {
 func (d *drill) operate(path string) string { return "/v1/tenants/" + d.tenant.Name + path }
 
 // newest returns Ada's newest cascade, or the zero Cascade if there is none.
-func (d *drill) newest(ctx context.Context) (cascade.Cascade, error) {
+func (d *drill) newest(ctx context.Context) (cascade.Cascade, error) { return d.newestOf(ctx, d.ada) }
+
+// newestOf returns the newest cascade of a principal, or the zero Cascade if there is none.
+func (d *drill) newestOf(ctx context.Context, principal string) (cascade.Cascade, error) {
 	var cascades struct {
 		Items []cascade.Cascade `json:"items"`
 	}
-	err := d.call(ctx, http.MethodGet, d.operate("/cascades?principal="+d.ada), d.operator, nil, &cascades)
+	err := d.call(ctx, http.MethodGet, d.operate("/cascades?principal="+principal), d.operator, nil, &cascades)
 	if err != nil || len(cascades.Items) == 0 {
 		return cascade.Cascade{}, err
 	}
@@ -310,7 +322,7 @@ func (d *drill) claim(ctx context.Context) error {
 }
 
 func (d *drill) awaitBound(ctx context.Context) error {
-	c, err := d.awaitCascade(ctx, d.cascade.ID)
+	c, err := d.awaitCascade(ctx, d.ada, d.cascade.ID)
 	if err != nil {
 		return err
 	}
@@ -319,13 +331,13 @@ func (d *drill) awaitBound(ctx context.Context) error {
 	return nil
 }
 
-// awaitCascade waits until Ada's newest cascade is not the one with the id other and has closed,
+// awaitCascade waits until the newest cascade of a principal is not the one with the id other and has closed,
 // and returns it.
-func (d *drill) awaitCascade(ctx context.Context, other uuid.UUID) (cascade.Cascade, error) {
+func (d *drill) awaitCascade(ctx context.Context, principal string, other uuid.UUID) (cascade.Cascade, error) {
 	ctx, cancel := context.WithTimeout(ctx, drillTimeout)
 	defer cancel()
 	for {
-		c, err := d.newest(ctx)
+		c, err := d.newestOf(ctx, principal)
 		if err != nil {
 			return c, err
 		}

@@ -21,7 +21,10 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 		"found by its label, claimed, and refused: SQLSTATE 28P01", "agent outreach-follow-up",
 		"orphaned: nothing new can be registered for it", "she is on Engineering, and may deploy",
 		"the platform answers 401; her other key works", "deny (owner_gone) right after its response",
-		"session-revoked at the commit", "the provider alone says active: true; leaver, asked instead, says inactive", "invalid_grant", "the session is cut, the login refused: SQLSTATE 28",
+		"session-revoked at the commit", "the provider alone says active: true; leaver, asked instead, says inactive", "invalid_grant",
+		"the MCP server alone answers 200 for 24 h more; a proxy that asks leaver answers 403",
+		"the application's SCIM server says active: false", "the broker forgot it, and the vendor still says active: true",
+		"the session is cut, the login refused: SQLSTATE 28",
 		"the schedule is gone, its run", "the cascade closed: completed", "SCIM base URL", "/namespaces/leaver/workflows/",
 	} {
 		if !strings.Contains(stdout.String(), want) {

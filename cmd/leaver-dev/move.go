@@ -75,7 +75,7 @@ func (d *drill) move(ctx context.Context) error {
 // proveMoved waits for the mover's cascade, and verifies that the granted key is dead and that
 // the other key still works.
 func (d *drill) proveMoved(ctx context.Context, left time.Time, granted, other *holding) error {
-	move, err := d.awaitCascade(ctx, uuid.Nil)
+	move, err := d.awaitCascade(ctx, d.ada, uuid.Nil)
 	if err != nil {
 		return err
 	}

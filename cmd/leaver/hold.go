@@ -64,7 +64,9 @@ func (c *cli) holdCommand() *cobra.Command {
 }
 
 func (c *cli) connectorCommand() *cobra.Command {
-	group := &cobra.Command{Use: "connector", Short: "List, check, pause and resume connectors, and validate definitions of new ones"}
+	group := &cobra.Command{
+		Use: "connector", Short: "List, check, pause and resume connectors, and validate definitions of new ones",
+	}
 	list := &cobra.Command{
 		Use: "list", Short: "List connectors with their capabilities and state", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -464,5 +465,21 @@ func TestExample_IsAccepted(t *testing.T) {
 		if example := all[name].Example(); !strings.Contains(example, "type: "+name+" #") {
 			t.Errorf("%s", example)
 		}
+	}
+}
+
+// TestExample_OfTheDocumentsIsValid reads the first YAML block of docs/DEFINITIONS.md.
+func TestExample_OfTheDocumentsIsValid(t *testing.T) {
+	raw, err := os.ReadFile("../../../docs/DEFINITIONS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(raw), "```yaml\n")
+	text, _, ok := strings.Cut(after, "```")
+	if !ok {
+		t.Fatal("the document has no YAML block")
+	}
+	if d := parse(t, text); !cmp.Equal(d.Operations(), []string{"revoke", "probe"}) {
+		t.Errorf("the example can %v", d.Operations())
 	}
 }
