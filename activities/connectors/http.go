@@ -37,17 +37,22 @@ func NewHTTPClient() *http.Client {
 // bytes. Its errors are retryable, and quote neither the URL's query nor anything that the
 // downstream has sent.
 func Exchange(client *http.Client, req *http.Request) (*http.Response, []byte, error) {
+	return ExchangeUpTo(MaxBody, client, req)
+}
+
+// ExchangeUpTo is [Exchange] for bodies of at most limit bytes.
+func ExchangeUpTo(limit int64, client *http.Client, req *http.Request) (*http.Response, []byte, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, nil, Retryable("%s %s: %s", req.Method, req.URL.Host, TransportReason(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, nil, Retryable("%s %s: read the response: %s", req.Method, req.URL.Host, TransportReason(err))
 	}
-	if len(body) > MaxBody {
-		return nil, nil, Retryable("%s %s: the response body exceeds %d bytes", req.Method, req.URL.Host, MaxBody)
+	if int64(len(body)) > limit {
+		return nil, nil, Retryable("%s %s: the response body exceeds %d bytes", req.Method, req.URL.Host, limit)
 	}
 	return resp, body, nil
 }

@@ -81,6 +81,13 @@ func (c *cli) connectorValidate() *cobra.Command {
 			if err != nil {
 				return coded(exitUsage, "%w", err)
 			}
+			shipped, err := rest.Load("")
+			if err != nil {
+				return err
+			}
+			if shipped[d.Name] != nil || slices.Contains(worker.Adapters(), d.Name) {
+				return coded(exitUsage, "%s: the name %s is that of a type that is part of leaver: choose another", args[0], d.Name)
+			}
 			_, err = fmt.Fprintf(c.stdout, "%s is valid: it can %s\n", d.Name, strings.Join(d.Operations(), ", "))
 			return err
 		},
@@ -90,7 +97,7 @@ func (c *cli) connectorValidate() *cobra.Command {
 // checked is the result of a connector's check.
 type checked struct {
 	Connector string `json:"connector"`
-	OK        bool   `json:"ok"`
+	Result    string `json:"result"` // ok, failed or not checked
 	Detail    string `json:"detail"`
 }
 
@@ -116,23 +123,27 @@ func (c *cli) connectorCheck() *cobra.Command {
 				}
 				maps.DeleteFunc(asked, func(name string, _ registry.Entry) bool { return name != args[0] })
 			}
-			return c.printChecks(asked.Check(cmd.Context()))
+			return c.printChecks(slices.Sorted(maps.Keys(asked)), asked.Check(cmd.Context()))
 		},
 	}
 }
 
-func (c *cli) printChecks(results map[string]error) error {
-	var all []checked
+func (c *cli) printChecks(names []string, results map[string]error) error {
+	all := []checked{}
 	var rows [][]string
 	failed := 0
-	for _, name := range slices.Sorted(maps.Keys(results)) {
-		r := checked{name, results[name] == nil, "the downstream accepts the connector"}
-		if !r.OK {
+	for _, name := range names {
+		r := checked{name, "ok", "the downstream accepts the connector"}
+		err, offered := results[name]
+		switch {
+		case !offered:
+			r.Result, r.Detail = "not checked", "its type offers no check: `leaver credential import --check` probes credentials"
+		case err != nil:
 			failed++
-			r.Detail = results[name].Error()
+			r.Result, r.Detail = "failed", err.Error()
 		}
 		all = append(all, r)
-		rows = append(rows, []string{name, map[bool]string{true: "ok", false: "FAILED"}[r.OK], r.Detail})
+		rows = append(rows, []string{r.Connector, r.Result, r.Detail})
 	}
 	if err := c.print(all, []string{"CONNECTOR", "RESULT", "DETAIL"}, rows); err != nil {
 		return err

@@ -45,7 +45,7 @@ func (s *Store) Exchange(ctx context.Context, of tenant.Tenant, a Assertion) ([]
 	if err != nil {
 		return nil, "", err
 	}
-	scopes := a.Scopes
+	scopes := slices.Compact(slices.Sorted(slices.Values(a.Scopes)))
 	if len(scopes) == 0 {
 		scopes = client.Scopes
 	}
@@ -105,6 +105,9 @@ func (s *Store) authenticateClient(
 	if err != nil {
 		return Client{}, claims{}, err
 	}
+	if len(keys) > maxClientKeys { // each of them would be tried
+		return Client{}, claims{}, ErrUnauthorized
+	}
 	c, _, ok := claimsBy(token, keys)
 	if !ok || !c.asserts(client, a.Audiences) {
 		return Client{}, claims{}, ErrUnauthorized
@@ -150,8 +153,10 @@ func (s *Store) keysOf(ctx context.Context, client Client, id string) ([]jose.JS
 // receiveOnce stores the jti of a client's assertion. Error: [ErrUnauthorized] if it is stored already.
 func receiveOnce(ctx context.Context, tx pgx.Tx, of uuid.UUID, client Client, c claims) error {
 	tag, err := tx.Exec(ctx, `
+		with expired as (
+		  delete from received_tokens where tenant_id = $1 and issuer = $2 and received_at < now() - $4::interval)
 		insert into received_tokens (tenant_id, issuer, jti) values ($1, $2, $3) on conflict do nothing`,
-		of, client.ID.String(), c.ID)
+		of, client.ID.String(), c.ID, 2*maxAssertionLife)
 	if err == nil && tag.RowsAffected() == 0 {
 		return ErrUnauthorized
 	}

@@ -158,7 +158,8 @@ func (s *Store) Clients(ctx context.Context, of uuid.UUID) (clients []Client, er
 	return clients, nil
 }
 
-// RemoveClient removes a client with its tokens: at once in this process, within cacheTTL in others.
+// RemoveClient removes a client with its tokens, at once in this process, within cacheTTL in others, and pauses its
+// streams of security events until they are assigned to another receiver.
 // Error: [ErrClientNotFound].
 func (s *Store) RemoveClient(ctx context.Context, of, id uuid.UUID) error {
 	err := s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
@@ -172,6 +173,11 @@ func (s *Store) RemoveClient(ctx context.Context, of, id uuid.UUID) error {
 			return ErrClientNotFound
 		}
 		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `
+			update streams set status = 'paused', reason = 'the client was removed'
+			 where tenant_id = $1 and created_by = $2 and status = 'enabled'`, of, ClientActor(id)); err != nil {
 			return err
 		}
 		return audit.Record(ctx, tx, of, audit.ClientRemove, id.String(), removed, nil)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -75,6 +76,9 @@ func (c *Config) readFile(file string, raw []byte) error {
 			c.Connectors, err = parseConnectors(file, value)
 		case key.Value == "connector_definitions" && value.Kind == yaml.ScalarNode:
 			c.ConnectorDefinitions = value.Value
+			if c.ConnectorDefinitions != "" && !filepath.IsAbs(c.ConnectorDefinitions) {
+				c.ConnectorDefinitions = filepath.Join(filepath.Dir(file), c.ConnectorDefinitions)
+			}
 		case at < 0:
 			return fmt.Errorf("%s:%d: unknown setting %q; known are %s", file, key.Line, key.Value, strings.Join(known, ", "))
 		case value.Tag != "!!null":

@@ -85,20 +85,22 @@ func (s *Store) Names(ctx context.Context, tenant, principal uuid.UUID) ([]Name,
 // formerName is for how long a downstream is asked for a name that its holder lost, for example by deletion.
 const formerName = 30 * 24 * time.Hour
 
-// Principals returns principals with the names by which a downstream may know them: those, except of OAuth
-// clients, that no other principal of the tenant has or lately had.
+// Principals returns principals with the names by which a downstream may know them: user names and e-mail addresses
+// that no other principal of the tenant has or lately had, but for those of ids. A name in the form of a SCIM id, and
+// names that are compared with case, are left out: a downstream's spelling would give them to another principal.
 func (s *Store) Principals(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID) ([]connectors.Principal, error) {
 	principals, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByName[connectors.Principal], `
 		select p.id, array(
 		  select distinct n.original from principal_names n
-		   where n.tenant_id = $1 and n.principal_id = p.id and n.kind <> $3
+		   where n.tenant_id = $1 and n.principal_id = p.id and n.kind = any ($3)
+		     and n.value !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
 		     and (n.until is null or n.until > now() - $4::interval)
 		     and not exists (
 		       select 1 from principal_names o
-		        where o.tenant_id = $1 and o.value = n.value and o.principal_id <> p.id
+		        where o.tenant_id = $1 and o.value = n.value and o.principal_id <> all ($2)
 		          and (o.until is null or o.until > now() - $4::interval))) names
 		  from unnest($2::uuid[]) with ordinality p (id, position) order by p.position`,
-		tenant, ids, NameClient, formerName)
+		tenant, ids, []string{NameUserName, NameAgentUserName, NameEmail}, formerName)
 	if err != nil {
 		return nil, fmt.Errorf("read the names of principals: %w", err)
 	}

@@ -133,19 +133,25 @@ func TestPrincipals_HaveTheNamesOfNobodyElse(t *testing.T) {
 		directory.Name{Kind: "emails", Value: "team@example.com"},
 		directory.Name{Kind: "externalId", Value: "00u1"},
 		directory.Name{Kind: "oAuthClientIdentifiers", Value: "client-1"})
+	agent := person(t, db, tenant, directory.TypeAgent, directory.Name{Kind: "agentUserName", Value: "ada@example.com"})
 	bob := person(t, db, tenant, directory.TypeUser,
-		directory.Name{Kind: "emails", Value: "team@example.com"}, directory.Name{Kind: "externalId", Value: "00u2"})
-	person(t, db, uuid.New(), directory.TypeUser, directory.Name{Kind: "externalId", Value: "00u1"}) // of another tenant
+		directory.Name{Kind: "emails", Value: "team@example.com"}, directory.Name{Kind: "userName", Value: "bob"},
+		directory.Name{Kind: "emails", Value: ada.String()})
+	person(t, db, tenant, directory.TypeUser, directory.Name{Kind: "emails", Value: "team@example.com"})
+	person(t, db, uuid.New(), directory.TypeUser, directory.Name{Kind: "userName", Value: "bob"}) // of another tenant
 	if err := database.Exec(t.Context(), db, tenant,
 		`update principal_names set until = now() where principal_id = $1`, bob); err != nil { // as a deletion does
 		t.Fatal(err)
 	}
-	got, err := s.Principals(t.Context(), tenant, []uuid.UUID{bob, ada, uuid.Nil})
+	got, err := s.Principals(t.Context(), tenant, []uuid.UUID{bob, ada, agent, uuid.Nil})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []connectors.Principal{
-		{ID: bob, Names: []string{"00u2"}}, {ID: ada, Names: []string{"00u1", "Ada@Example.com"}}, {ID: uuid.Nil, Names: []string{}},
+		{ID: bob, Names: []string{"bob"}},
+		{ID: ada, Names: []string{"Ada@Example.com"}},
+		{ID: agent, Names: []string{"ada@example.com"}},
+		{ID: uuid.Nil, Names: []string{}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -131,6 +131,20 @@ func TestClient_OwnsItsStreamWithEachToken(t *testing.T) {
 	}
 }
 
+// TestClient_RemovedOneReceivesNothing checks that the stream of a removed client is paused.
+func TestClient_RemovedOneReceivesNothing(t *testing.T) {
+	i := installAPI(t)
+	client := i.addClient(`["ssf.manage"]`)
+	i.must("POST", "/ssf/v1/streams", i.access(client, ""), `{}`)
+	if status, answer := i.raw("DELETE", "/v1/tenants/acme/clients/"+client.id, i.operator, ""); status != http.StatusNoContent {
+		t.Fatalf("answered %d %s", status, answer)
+	}
+	streams := i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any)
+	if stream := streams[0].(map[string]any); stream["status"] != "paused" || stream["reason"] != "the client was removed" {
+		t.Errorf("the stream is %v", stream)
+	}
+}
+
 // TestTenant_IPSIELeavesChangesToTheIdP checks the requirement of IPSIE AL SCIM 2.0 section 4.2.
 func TestTenant_IPSIELeavesChangesToTheIdP(t *testing.T) {
 	i := installAPI(t)

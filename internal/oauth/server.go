@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -121,6 +122,12 @@ func (s *Server) exchange(
 			"client_assertion is required, with client_assertion_type " + assertionType,
 		}
 	}
+	if s.PublicURL == "" && !isLoopback(r.Host) {
+		return nil, "", failure{
+			http.StatusServiceUnavailable, "temporarily_unavailable",
+			"serve.public_url is not set: without it a request's Host would decide for whom an assertion is",
+		}
+	}
 	of, err := s.Tenants.ByName(ctx, chi.URLParam(r, "tenant"))
 	if errors.Is(err, tenant.ErrNotFound) {
 		return nil, "", auth.ErrUnauthorized
@@ -132,6 +139,15 @@ func (s *Server) exchange(
 		Client: form.Get("client_id"), JWT: form.Get("client_assertion"),
 		Audiences: []string{s.issuer(r), s.endpoint(r)}, Scopes: split(form.Get("scope")),
 	})
+}
+
+// isLoopback reports whether a Host header names this machine.
+func isLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // fail answers with an error of OAuth, and logs an internal one.
@@ -157,6 +173,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", "5")
 		f = failure{problem.Status, "temporarily_unavailable", problem.Detail}
 	}
+	s.Log.WarnContext(r.Context(), "refused a token request", "tenant", chi.URLParam(r, "tenant"), "error", f.Code)
 	httpjson.Answer(w, f.Status, f)
 }
 

@@ -273,6 +273,27 @@ func TestToken_LimitsTheRequestsOfAClient(t *testing.T) {
 	}
 }
 
+// TestToken_NeedsAPublicURL sends an assertion for another host with that host's name, as somebody does who got it
+// from a client that was led to that host.
+func TestToken_NeedsAPublicURL(t *testing.T) {
+	p := newProvider(t, auth.ScopeSCIM)
+	body := form(p.assertion(map[string]any{"aud": "http://evil.example.com/t/acme"})).Encode()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/t/acme/oauth2/token", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "evil.example.com"
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("answered %d", resp.StatusCode)
+	}
+}
+
 func TestClient_InvalidOnesAreRefused(t *testing.T) {
 	p := newProvider(t, auth.ScopeSCIM)
 	public := keySet(t, &p.key.PublicKey)

@@ -74,6 +74,9 @@ func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 	if err == nil && len(n.Content) != 2 {
 		err = at(n, "exactly one kind of authentication is required, or none")
 	}
+	if err == nil && a.tokenURL != nil && a.anyTemplate(func(t *template) bool { return t.uses(in.targets) }) {
+		err = at(n, "the connector has one access token for all credentials: use settings only")
+	}
 	return a, err
 }
 
@@ -81,6 +84,11 @@ func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 func (a *auth) anyTemplate(matches func(*template) bool) bool {
 	if a == nil {
 		return false
+	}
+	for _, t := range a.params {
+		if matches(t) {
+			return true
+		}
 	}
 	for _, t := range []*template{
 		a.bearer, a.user, a.password, a.value, a.tokenURL, a.clientID, a.clientKey, a.scopes, a.issuer, a.subject, a.key,

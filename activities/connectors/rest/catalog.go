@@ -17,7 +17,7 @@ var embedded embed.FS
 // Catalog holds definitions by name.
 type Catalog map[string]*Definition
 
-// Load returns the definitions that are part of leaver, and those of the files *.yaml in a directory; an empty
+// Load returns the definitions that are part of leaver, and those of the files *.yaml and *.yml in a directory; an empty
 // directory is none. A definition with the name of another one is an error.
 func Load(directory string) (Catalog, error) {
 	all := make(Catalog)
@@ -35,9 +35,13 @@ func Load(directory string) (Catalog, error) {
 
 // add adds the definitions of the files in a directory of a file system. shown is its name in errors.
 func (all Catalog) add(files fs.FS, directory, shown string) error {
-	entries, err := fs.Glob(files, path.Join(directory, "*.yaml"))
-	if err != nil {
-		return fmt.Errorf("list the definitions in %s: %w", shown, err)
+	var entries []string
+	for _, pattern := range []string{"*.yaml", "*.yml"} {
+		some, err := fs.Glob(files, path.Join(directory, pattern))
+		if err != nil {
+			return fmt.Errorf("list the definitions in %s: %w", shown, err)
+		}
+		entries = append(entries, some...)
 	}
 	for _, entry := range entries {
 		raw, err := fs.ReadFile(files, entry)

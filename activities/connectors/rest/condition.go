@@ -47,13 +47,23 @@ type expression struct {
 
 // compile compiles an expression.
 func compile(env *cel.Env, n *yaml.Node) (*expression, error) {
-	if n.Kind != yaml.ScalarNode || len(n.Value) > maxExpression {
-		return nil, at(n, "must be an expression of at most %d bytes", maxExpression)
+	if n.Kind != yaml.ScalarNode {
+		return nil, at(n, "must be an expression: quote it if it has commas, brackets or braces")
+	}
+	if len(n.Value) > maxExpression {
+		return nil, at(n, "an expression has at most %d bytes", maxExpression)
 	}
 	ast, issues := env.Compile(n.Value)
 	if issues.Err() != nil {
 		first := issues.Errors()[0]
-		return nil, &Error{Line: n.Line, Column: n.Column + max(first.Location.Column(), 0), Reason: first.Message}
+		reason := first.Message
+		switch {
+		case strings.Contains(reason, "<EOF>"):
+			reason += "; quote the expression if it has a comma, which ends it in {…}"
+		case strings.Contains(reason, "undeclared reference"):
+			reason += "; expressions see status, headers, body, the parts of the reference, and settings that are not secret"
+		}
+		return nil, &Error{Line: n.Line, Column: n.Column + max(first.Location.Column(), 0), Reason: reason}
 	}
 	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {

@@ -21,6 +21,7 @@ type Definition struct {
 	Kinds         []connectors.Kind
 	Reference     string   // what the reference is, for operators
 	Parts         []string // of the reference, separated by slashes; one part is the whole reference
+	Numbers       []string // parts that are whole numbers
 	Settings      []Setting
 	Needs         string // the rights that the operations need
 	Limits        string // what the connector cannot end
@@ -38,6 +39,9 @@ type Setting struct {
 	Default     string
 	Required    bool
 	Secret      bool
+	// Scope is set if the setting divides the accounts of the downstream, such as an organisation: two connectors
+	// with different values never reach the same account.
+	Scope bool
 }
 
 // The operations.
@@ -104,8 +108,9 @@ func parse(raw []byte) (*Definition, error) {
 	}
 	err := decodeFields(document, fields{
 		"name": scalar(&d.Name), "title": scalar(&d.Title), "documentation": scalar(&d.Documentation),
-		"kinds": d.decodeKinds, "reference": scalar(&d.Reference), "parts": d.decodeParts, "settings": d.decodeSettings,
-		"needs": scalar(&d.Needs), "limits": scalar(&d.Limits), "auth": keep(&authNode), "operations": keep(&operations),
+		"kinds": d.decodeKinds, "reference": scalar(&d.Reference), "parts": d.decodeParts, "numbers": d.decodeNumbers,
+		"settings": d.decodeSettings,
+		"needs":    scalar(&d.Needs), "limits": scalar(&d.Limits), "auth": keep(&authNode), "operations": keep(&operations),
 	})
 	switch {
 	case err != nil:
@@ -125,6 +130,7 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 	in := scope{
 		names:   map[string]bool{nameReference: true, nameSecret: true, namePrincipal: true},
 		secrets: map[string]bool{nameSecret: true},
+		targets: map[string]bool{nameReference: true, nameSecret: true, namePrincipal: true},
 	}
 	d.texts = []string{nameReference, namePrincipal}
 	for _, s := range d.Settings {
@@ -136,7 +142,10 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 		}
 	}
 	for _, part := range d.Parts {
-		in.names[part] = true
+		if slices.ContainsFunc(d.Settings, func(s Setting) bool { return s.Name == part }) {
+			return at(operations, "%s is both a setting and a part of the reference: rename one", part)
+		}
+		in.names[part], in.targets[part] = true, true
 		if part != nameReference {
 			d.texts = append(d.texts, part)
 		}
@@ -178,7 +187,7 @@ func (d *Definition) decodeParts(n *yaml.Node) error {
 	d.Parts = nil
 	err := each(n, func(n *yaml.Node) error {
 		if !validName.MatchString(n.Value) || reserved(n.Value) || slices.Contains(d.Parts, n.Value) {
-			return at(n, "a part is a name of a-z, 0-9 and _ that is not used otherwise, got %q", n.Value)
+			return at(n, "a part is a name of a-z, 0-9 and _ (no other characters) that is not used otherwise, got %q", n.Value)
 		}
 		d.Parts = append(d.Parts, n.Value)
 		return nil
@@ -187,6 +196,16 @@ func (d *Definition) decodeParts(n *yaml.Node) error {
 		err = at(n, "must not be empty")
 	}
 	return err
+}
+
+func (d *Definition) decodeNumbers(n *yaml.Node) error {
+	return each(n, func(n *yaml.Node) error {
+		if !slices.Contains(d.Parts, n.Value) {
+			return at(n, "numbers are parts of the reference, after parts, or reference, got %q", n.Value)
+		}
+		d.Numbers = append(d.Numbers, n.Value)
+		return nil
+	})
 }
 
 // reserved reports whether a name has a meaning of its own in templates or expressions.
@@ -202,17 +221,20 @@ func (d *Definition) decodeSettings(n *yaml.Node) error {
 		s := Setting{Name: key.Value}
 		taken := slices.ContainsFunc(d.Settings, func(o Setting) bool { return o.Name == s.Name })
 		if !validName.MatchString(s.Name) || reserved(s.Name) || taken || slices.Contains(commonSettings(), s.Name) {
-			return at(key, "a setting is a name of a-z, 0-9 and _ that is not used otherwise, got %q", s.Name)
+			return at(key, "a setting is a name of a-z, 0-9 and _ (no other characters) that is not used otherwise, got %q",
+				s.Name)
 		}
 		err := decodeFields(value, fields{
 			"description": scalar(&s.Description), "default": scalar(&s.Default), "required": boolean(&s.Required),
-			"secret": boolean(&s.Secret),
+			"secret": boolean(&s.Secret), "scope": boolean(&s.Scope),
 		})
 		switch {
 		case err != nil:
 			return err
 		case s.Secret && s.Default != "":
 			return at(value, "a secret has no default")
+		case s.Secret && s.Scope:
+			return at(value, "a secret is no scope")
 		case s.Required && s.Default != "":
 			return at(value, "a required setting has no default")
 		}
@@ -302,13 +324,16 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 	}
 	if found != nil {
 		o.discover, err = parseDiscovery(found, env)
+		if err == nil && !slices.Contains(d.Kinds, o.discover.kind) {
+			err = at(found, "kind must be one of the definition's kinds, %v, got %q", d.Kinds, o.discover.kind)
+		}
 	}
 	return o, err
 }
 
 // without returns the scope without some names.
 func (in scope) without(names ...string) scope {
-	out := scope{maps.Clone(in.names), in.secrets}
+	out := scope{maps.Clone(in.names), in.secrets, in.targets, names}
 	for _, name := range names {
 		delete(out.names, name)
 	}
@@ -318,7 +343,7 @@ func (in scope) without(names ...string) scope {
 // parseAnswers reads the answers of an operation. One that can never apply is an error.
 func parseAnswers(n *yaml.Node, operation string, env *cel.Env) ([]answer, error) {
 	var answers []answer
-	covered := make(map[int]bool) // statuses that earlier answers take whatever else the response has
+	covered := make(map[int]int) // the lines of earlier answers that take a status whatever else the response has
 	err := each(n, func(n *yaml.Node) error {
 		var a answer
 		var text string
@@ -337,23 +362,40 @@ func parseAnswers(n *yaml.Node, operation string, env *cel.Env) ([]answer, error
 		case a.means == meansPermanent && a.reason == "":
 			return at(n, "a permanent answer needs a reason, which tells the operator what to do")
 		}
-		if a.when.statuses != nil {
-			reached := false
-			for status := range a.when.statuses {
-				reached = reached || !covered[status]
-				covered[status] = true
-			}
-			if !reached {
-				return at(a.when.node, "no answer can match %s here", a.when.node.Value)
-			}
-		}
 		answers = append(answers, a)
-		return nil
+		return a.checkStatuses(covered)
 	})
 	if err == nil && len(answers) == 0 {
 		err = at(n, "must not be empty")
 	}
 	return answers, err
+}
+
+// checkStatuses checks a condition that is about the status only: some answer must reach it, and a status that says
+// that the downstream has not done anything must not be a success. It adds the statuses to those that are covered.
+func (a answer) checkStatuses(covered map[int]int) error {
+	if a.when.statuses == nil {
+		return nil
+	}
+	earlier, reached := 0, false
+	for status := range a.when.statuses {
+		if line, taken := covered[status]; taken {
+			earlier = line
+			continue
+		}
+		reached, covered[status] = true, a.when.node.Line
+		if (status == 429 || status >= 500) && !slices.Contains([]meaning{meansRetry, meansPermanent, meansUnknown}, a.means) {
+			return at(a.when.node, "%s is true for the status %d, which cannot mean %s", a.when.node.Value, status, a.means)
+		}
+	}
+	switch {
+	case reached:
+		return nil
+	case earlier > 0:
+		return at(a.when.node, "no answer can match %s here: the answer on line %d takes it before",
+			a.when.node.Value, earlier)
+	}
+	return at(a.when.node, "no answer can match %s here: it is true for no status", a.when.node.Value)
 }
 
 // lineOf returns the line that a YAML error names, or 1.

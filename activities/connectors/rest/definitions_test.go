@@ -27,7 +27,8 @@ type vendor struct {
 	auth     string // the header that every request must have, as "Name: value"; empty for none
 	routes   []route
 	// token is the access token that the vendor issues at POST /token, to which the tests point token_url.
-	token string
+	token  string
+	header string // that every answer has, as "Name: value"; empty for none
 	// forgets is set if the vendor's API cannot end the credential.
 	forgets bool
 }
@@ -126,8 +127,8 @@ func vendors() map[string]vendor {
 			kind: connectors.RefreshToken, reference: "00u1/0oa1/%s", auth: "Authorization: SSWS admin-secret",
 			settings: map[string]string{"api_token": adminSecret},
 			routes: []route{
-				{call: "DELETE /api/v1/users/00u1/clients/0oa1/tokens/%s", alive: none, ended: gone, ends: true},
-				{call: "GET /api/v1/users/00u1/clients/0oa1/tokens/%s", alive: reply{200, `{"id":"%s","status":"ACTIVE"}`}, ended: gone},
+				{call: "DELETE /api/v1/users/00u1/clients/0oa1/tokens/%s", alive: none, ended: reply{404, `{"errorCode":"E0000007"}`}, ends: true},
+				{call: "GET /api/v1/users/00u1/clients/0oa1/tokens/%s", alive: reply{200, `{"id":"%s","status":"ACTIVE"}`}, ended: reply{404, `{"errorCode":"E0000007"}`}},
 			},
 		},
 		"hubspot": {
@@ -221,7 +222,7 @@ func vendors() map[string]vendor {
 			},
 		},
 		"gitea": {
-			kind: connectors.APIKey, reference: "ada/%s", auth: "Authorization: Basic cm9vdDphZG1pbi1zZWNyZXQ=",
+			kind: connectors.APIKey, reference: "ada/%s", auth: "Authorization: Basic cm9vdDphZG1pbi1zZWNyZXQ=", header: "X-Total-Count: 1",
 			settings: map[string]string{"admin": "root", "password": adminSecret},
 			routes: []route{
 				{call: "DELETE /api/v1/users/ada/tokens/%s", sends: "Sudo: ada", alive: none, ended: gone, ends: true},
@@ -289,6 +290,9 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintf(&text, "%s: %s\n", name, values[0])
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if name, value, ok := strings.Cut(r.header, ": "); ok {
+		w.Header().Set(name, value)
+	}
 	if r.token != "" && strings.HasSuffix(req.URL.Path, "/token") {
 		fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, r.token)
 		return

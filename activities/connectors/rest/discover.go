@@ -42,6 +42,8 @@ type discovery struct {
 	offset    string      // the query parameter for the number of items before the page
 }
 
+var validParameter = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.\[\]-]*$`)
+
 func parseDiscovery(n *yaml.Node, env *cel.Env) (*discovery, error) {
 	d := &discovery{}
 	var kind string
@@ -60,6 +62,11 @@ func parseDiscovery(n *yaml.Node, env *cel.Env) (*discovery, error) {
 	for _, given := range []bool{d.next != nil, d.nextURL != nil, d.link, d.page != "", d.offset != ""} {
 		if given {
 			ways++
+		}
+	}
+	for _, parameter := range []string{d.cursor, d.page, d.offset} {
+		if err == nil && parameter != "" && (!validParameter.MatchString(parameter) || parameter == "true") {
+			err = at(n, "cursor, page and offset are names of query parameters, got %q", parameter)
 		}
 	}
 	switch {
@@ -88,6 +95,8 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 		return c.list(ctx, o, c.settings, names)
 	}
 	var found []connectors.Found
+	var refused error
+	answered := len(principals) == 0
 	for _, p := range principals {
 		for _, name := range append([]string{p.ID.String()}, p.Names...) {
 			v := values{namePrincipal: name}
@@ -95,11 +104,19 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 				v[setting] = value
 			}
 			more, err := c.list(ctx, o, v, map[string]uuid.UUID{p.ID.String(): p.ID, strings.ToLower(name): p.ID})
-			if err != nil {
+			switch {
+			case err == nil:
+				answered = true
+			case connectors.IsPermanent(err): // of this name, such as an address of another domain
+				refused = err
+			default:
 				return nil, err
 			}
 			found = append(found, more...)
 		}
+	}
+	if !answered {
+		return nil, refused
 	}
 	return found, nil
 }
@@ -147,9 +164,14 @@ func (c *Connector) list(
 		}
 		for _, item := range items {
 			activation["item"] = item
-			if f, ok := o.discover.found(activation, names); ok {
-				found = append(found, f)
+			f, ok := o.discover.found(activation, names)
+			if !ok {
+				continue
 			}
+			if _, err := c.definition.split(f.Reference); err != nil {
+				return nil, connectors.Permanent("the definition %s: discover: %w", c.definition.Name, err)
+			}
+			found = append(found, f)
 		}
 		before += len(items)
 		next, err := o.discover.nextPage(u, r.resp, activation, position{page, before, len(items) == 0})

@@ -86,6 +86,9 @@ func (d *Definition) parseURL(n *yaml.Node, in scope) (*template, error) {
 		return slices.ContainsFunc(d.Settings, func(s Setting) bool { return s.Name == name })
 	}
 	if t.texts[0] == "" && len(t.names) > 0 && isSetting(t.names[0]) {
+		if !strings.HasPrefix(t.texts[1], "/") {
+			return nil, at(n, "a / must follow {%s}", t.names[0])
+		}
 		if d.base != "" && d.base != t.names[0] {
 			return nil, at(n, "every URL begins with the same setting, {%s}", d.base)
 		}
@@ -190,11 +193,10 @@ func (b *body) expand(v values) (any, error) {
 	return b.value, nil
 }
 
-// escapePath escapes a value for one segment of a path. A segment that a server could take as a step up is
-// refused.
+// escapePath escapes a value for one segment of a path. A value that a server could take as a step is refused.
 func escapePath(value string) (string, error) {
-	if value == "" || value == "." || value == ".." {
-		return "", connectors.Permanent("the reference must not have empty parts, \".\" or \"..\"")
+	if !isSegment(value) {
+		return "", connectors.Permanent("a part of the path must not be empty or contain \".\" or \"..\" as a step")
 	}
 	return url.PathEscape(value), nil
 }

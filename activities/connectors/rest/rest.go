@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,18 +56,48 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 		}
 		c.settings[s.Name] = value
 	}
+	for _, way := range d.ways() {
+		if way.tokenURL == nil {
+			continue
+		}
+		if err := checkAddress("the address of the token endpoint", way.tokenURL.text(c.settings), allowHTTP); err != nil {
+			return nil, err
+		}
+	}
 	if d.base == "" {
 		return c, nil
 	}
 	c.base = c.settings[d.base]
-	u, err := url.Parse(c.base)
+	if err := checkAddress(d.base, c.base, allowHTTP); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// ways returns the authentications of the definition.
+func (d *Definition) ways() []*auth {
+	var ways []*auth
+	if d.auth != nil {
+		ways = append(ways, d.auth)
+	}
+	for _, o := range d.operations {
+		if o.request.auth != nil {
+			ways = append(ways, o.request.auth)
+		}
+	}
+	return ways
+}
+
+// checkAddress returns an error unless an address is an absolute URL with https, or with http where that is allowed.
+func checkAddress(name, address string, allowHTTP bool) error { //nolint:revive // a setting of the connector
+	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("%s must be an absolute URL without user, query and fragment", d.base)
+		return fmt.Errorf("%s must be an absolute URL without user, query and fragment", name)
 	case u.Scheme == "https", u.Scheme == "http" && (allowHTTP || isLoopback(u.Hostname())):
-		return c, nil
+		return nil
 	}
-	return nil, fmt.Errorf("%s must use https; set %s: true to send credentials without TLS", d.base, AllowHTTP)
+	return fmt.Errorf("%s must use https; set %s: true to send credentials without TLS", name, AllowHTTP)
 }
 
 func isLoopback(host string) bool {
@@ -102,7 +133,8 @@ func (c *Connector) Can(capability any) bool {
 	case *connectors.Checker:
 		return has(opCheck)
 	case *connectors.Possession:
-		return has(opProbe) && c.definition.operations[opProbe].request.secret
+		// A secret proves the possession of what it ends only if the end sends it, too.
+		return has(opProbe) && c.definition.operations[opProbe].request.secret && c.definition.needsSecret()
 	}
 	return true
 }
@@ -113,16 +145,19 @@ func (c *Connector) CanVerify(_ connectors.Kind, hasSecret bool) bool {
 	return probe != nil && (hasSecret || !probe.request.secret)
 }
 
-// Downstream implements connectors.Located: the API's address and the connector's settings that are not secret, such
-// as an organisation.
+// Downstream implements connectors.Located: the API's address, and the settings that divide its accounts, such as an
+// organisation.
 func (c *Connector) Downstream() string {
-	parts := []string{strings.ToLower(strings.TrimSuffix(c.base, "/"))}
+	var parts []string
+	if u, err := url.Parse(c.base); err == nil { // New has parsed it
+		parts = append(parts, strings.TrimSuffix(strings.TrimSuffix(u.Host, ":443"), ":80")+strings.TrimSuffix(u.Path, "/"))
+	}
 	for _, s := range c.definition.Settings {
-		if !s.Secret && s.Name != c.definition.base {
+		if s.Scope {
 			parts = append(parts, c.settings[s.Name])
 		}
 	}
-	return strings.Join(parts, " ")
+	return strings.ToLower(strings.Join(parts, " "))
 }
 
 // Accepts implements connectors.Connector. A reference has the definition's parts, each path-escaped.
@@ -154,22 +189,40 @@ func (d *Definition) needsSecret() bool {
 
 // split returns the parts of a reference.
 func (d *Definition) split(reference string) ([]string, error) {
-	if len(d.Parts) == 1 {
-		return []string{reference}, nil
-	}
-	parts := strings.Split(reference, "/")
-	if len(parts) != len(d.Parts) {
-		return nil, fmt.Errorf("the reference must be %s, each path-escaped, got %q", strings.Join(d.Parts, "/"), reference)
+	parts := []string{reference}
+	if len(d.Parts) > 1 {
+		parts = strings.Split(reference, "/")
+		if len(parts) != len(d.Parts) {
+			return nil, fmt.Errorf("the reference must be %s, each path-escaped, got %q", strings.Join(d.Parts, "/"), reference)
+		}
+		for i, part := range parts {
+			plain, err := url.PathUnescape(part)
+			if err != nil {
+				return nil, fmt.Errorf("the part %s of the reference is not path-escaped, got %q", d.Parts[i], reference)
+			}
+			parts[i] = plain
+		}
 	}
 	for i, part := range parts {
-		plain, err := url.PathUnescape(part)
-		if err != nil || plain == "" || plain == "." || plain == ".." {
-			return nil, fmt.Errorf("the reference must be %s, each path-escaped and not empty, got %q",
-				strings.Join(d.Parts, "/"), reference)
+		switch {
+		case !isSegment(part):
+			return nil, fmt.Errorf(`the part %s of the reference must not be empty or contain "." or ".." as a step of a path`,
+				d.Parts[i])
+		case slices.Contains(d.Numbers, d.Parts[i]) && !number.MatchString(part):
+			return nil, fmt.Errorf("the part %s of the reference must be a whole number without leading zeros, got %q",
+				d.Parts[i], part)
 		}
-		parts[i] = plain
 	}
 	return parts, nil
+}
+
+var number = regexp.MustCompile(`^[1-9][0-9]{0,18}$`)
+
+// isSegment reports whether a value is safe as one segment of a path: also for a proxy that decodes it, no server
+// may take a part of it as a step.
+func isSegment(value string) bool {
+	steps := strings.FieldsFunc(value, func(r rune) bool { return r == '/' || r == '\\' })
+	return value != "" && !slices.ContainsFunc(steps, func(s string) bool { return s == "." || s == ".." })
 }
 
 // join returns the reference with the parts: one part as it is, and several path-escaped.
@@ -273,6 +326,9 @@ func (c *Connector) Check(ctx context.Context) error {
 	return err
 }
 
+// maxBody is the maximum size of an answer, in bytes: some vendors answer with the whole object.
+const maxBody = 4 << 20
+
 // result is the meaning of an answer that is not an error.
 type result struct {
 	means  meaning
@@ -312,28 +368,31 @@ func (c *Connector) askAt(
 	if err != nil {
 		return result{}, err
 	}
-	resp, raw, err := connectors.Exchange(c.client, req)
+	resp, raw, err := connectors.ExchangeUpTo(maxBody, c.client, req)
 	if err != nil {
 		return result{}, err
 	}
 	if token != "" && resp.StatusCode == http.StatusUnauthorized {
 		return result{}, c.tokens.refused(token)
 	}
-	return c.read(o, resp, raw, v)
+	return c.read(name, resp, raw, v)
 }
 
 // read returns the meaning of an answer. Throttling is handled here for all definitions; then the definition's
 // answers decide, and an answer that they do not know is an error.
-func (c *Connector) read(o *operation, resp *http.Response, raw []byte, v values) (result, error) {
+func (c *Connector) read(name string, resp *http.Response, raw []byte, v values) (result, error) {
 	if wait := throttled(resp, time.Now()); wait > 0 {
 		return result{}, connectors.RetryableAfter(wait, "%s returned %d: its rate limit is used up",
 			resp.Request.URL.Host, resp.StatusCode)
 	}
 	what := fmt.Sprintf("%s returned %d", resp.Request.Method, resp.StatusCode)
 	body, ok := decodeBody(resp, raw)
+	if resp.StatusCode == http.StatusNotFound && body == nil {
+		ok = false // of a proxy or a router: the APIs say in JSON what does not exist
+	}
 	if ok {
 		activation := answered(resp, body, v, c.definition.texts)
-		for _, a := range o.answers {
+		for _, a := range c.definition.operations[name].answers {
 			if a.when.holds(activation) {
 				return a.result(resp, body, what)
 			}
@@ -348,7 +407,8 @@ func (c *Connector) read(o *operation, resp *http.Response, raw []byte, v values
 	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
 		return result{}, connectors.Permanent("%w: check the connector's credentials and their rights", status)
 	}
-	return result{}, connectors.Retryable("%w, which the definition %s does not know", status, c.definition.Name)
+	return result{}, connectors.Retryable("%w, which the definition %s does not know as an answer to %s",
+		status, c.definition.Name, name)
 }
 
 // result returns the meaning of the answer that matched.

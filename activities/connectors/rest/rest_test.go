@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -121,7 +122,11 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"a query in the URL":           {replace("{url}/me", "{url}/me?a=b"), "write the query as query"},
 		"a URL of nowhere":             {replace("{url}/me", "/me"), "the URL must begin with"},
 		"a URL of http":                {replace(`"{url}/me"`, "http://example.com/me"), "the URL must begin with"},
-		"a target without one":         {replace("{url}/me", "{url}/{key}"), "the template names {key}"},
+		"a target without one":         {replace("{url}/me", "{url}/{key}"), "{key} has no value in this operation"},
+		"a host of the reference's":    {replace("{url}/me", "{url}.{token}"), "a secret must not be in the URL"},
+		"a setting that is a host":     {replace("{url}/keys", "{url}keys"), "a / must follow {url}"},
+		"a token for each credential":  {replace(`auth: {bearer: "{token}"}`, `auth: {client_credentials: {token_url: "{url}/t", client_id: "{key}", client_secret: "{token}"}}`), "one access token for all credentials"},
+		"a number that is no part":     {replace("parts: [project, key]", "parts: [project, key]\nnumbers: [id]"), "numbers are parts"},
 		"two authentications":          {replace(`auth: {bearer: "{token}"}`, `auth: {bearer: "{token}", basic: {user: a, password: b}}`), "exactly one kind"},
 		"half an authentication":       {replace(`auth: {bearer: "{token}"}`, `auth: {basic: {user: a}}`), "a member of the authentication is missing"},
 		"a default of a secret":        {replace("{required: true, secret: true}", "{secret: true, default: x}"), "a secret has no default"},
@@ -129,6 +134,13 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"pages in two ways":            {replace("cursor: after", "cursor: after\n      link: true"), "the next page is given by one of"},
 		"no end":                       {beforeRevoke + "  probe:" + fromProbe, "an operation revoke or cancel is required"},
 		"an alias":                     {replace("kinds: [api_key]", "kinds: &k [api_key]\nneeds: *k"), "aliases are not supported"},
+		"a part that is a setting":     {replace("parts: [project, key]", "parts: [url, key]"), "url is both a setting and a part"},
+		"another kind in discovery":    {replace("      kind: api_key", "      kind: session"), "kind must be one of the definition's kinds"},
+		"done whatever the answer is":  {replace("status == 204, means: done", "\"true\", means: done"), "which cannot mean done"},
+		"a success of the server's":    {replace("status == 204, means: done", "status >= 200, means: done"), "which cannot mean done"},
+		"a page that is no parameter":  {replace("next: body.next\n      cursor: after", "page: true"), "are names of query parameters"},
+		"a list of expressions":        {replace("\"[item.project, item.id]\"", "[item.project, item.id]"), "must be an expression: quote it"},
+		"an unquoted comma":            {replace("status == 204, means: done", "body.exists(x, x == 1), means: done"), "quote the expression if it has a comma"},
 		"too long":                     {keys + strings.Repeat("# x\n", 20_000), "at most 64 KiB"},
 	} {
 		_, err := rest.Parse("keys.yaml", []byte(c.text))
@@ -196,6 +208,7 @@ func TestRevoke_ReadsAnswersByTheDefinition(t *testing.T) {
 		"gone":                              {status: 404, body: `{"code":"not_found"}`, want: connectors.Gone},
 		"a 404 of a proxy":                  {status: 404, body: `{"message":"no route"}`},
 		"a 404 without a body":              {status: 404},
+		"a 404 in plain text":               {status: 404, header: http.Header{"Content-Type": {"text/plain"}}, body: "404 page not found"},
 		"done in the body":                  {status: 200, body: `{"result":"ok"}`, want: connectors.Done},
 		"an error in a 200":                 {status: 200, body: `{"result":"error"}`},
 		"a 200 without a body":              {status: 200},
@@ -261,13 +274,15 @@ func TestRequest_EncodesEachPartOfAReference(t *testing.T) {
 	}))
 	defer server.Close()
 	c := connect(t, parse(t, keys), map[string]string{"url": server.URL + "/base/", "token": adminSecret})
+	steps := regexp.MustCompile(`(^|[/\\])\.{1,2}($|[/\\])`)
 	hostile := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
 		"/", "..", ".", "%2F", "..%2f..", "a/b", "?x=y", "#f", "\n", "\"", "'", "@evil.example.com", "\\..\\", ";", "//evil.example.com",
+		"1/../../projects/42", "a/./b", "..a", "a..b",
 	}))
 	rapid.Check(t, func(t *rapid.T) {
 		project, key := hostile.Draw(t, "project"), hostile.Draw(t, "key")
 		reference := url.PathEscape(project) + "/" + url.PathEscape(key)
-		refused := project == "" || key == "" || project == "." || key == "." || project == ".." || key == ".."
+		refused := project == "" || key == "" || steps.MatchString(project) || steps.MatchString(key)
 		accepted, err := c.Accepts(connectors.Registration{Kind: connectors.APIKey, Reference: reference})
 		if (err != nil) != refused {
 			t.Fatalf("Accepts(%q) returned %q, %v", reference, accepted, err)
@@ -356,6 +371,17 @@ func TestDiscover_ReadsAllPagesOfTheOwners(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, found); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestDiscover_ReportsAReferenceWithOtherParts(t *testing.T) {
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	address, _ := pages(t, func(*http.Request) string { return "" })
+	text := strings.Replace(keys, `"[item.project, item.id]"`, "item.id", 1)
+	c := connect(t, parse(t, text), map[string]string{"url": address, "token": adminSecret})
+	_, err := c.Discover(t.Context(), []connectors.Principal{{ID: uuid.New(), Names: []string{"bob@example.com"}}})
+	if !connectors.IsPermanent(err) || !strings.Contains(err.Error(), "project/key") {
+		t.Errorf("%v, want a permanent error with the parts", err)
 	}
 }
 
@@ -481,5 +507,83 @@ func TestExample_OfTheDocumentsIsValid(t *testing.T) {
 	}
 	if d := parse(t, text); !cmp.Equal(d.Operations(), []string{"revoke", "probe"}) {
 		t.Errorf("the example can %v", d.Operations())
+	}
+}
+
+// TestPossession_NeedsTheSecretInTheEnd checks that a secret that is only probed proves nothing about the credential
+// that the reference names.
+func TestPossession_NeedsTheSecretInTheEnd(t *testing.T) {
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	probe := `request: {url: "{url}/projects/{project}/keys/{key}"}
+    answers:
+      - {when: status == 200 && body.active, means: alive}`
+	both := strings.Replace(keys, `request: {method: DELETE, url: "{url}/projects/{project}/keys/{key}"}`,
+		`request: {method: POST, url: "{url}/revoke", form: {token: "{secret}"}}`, 1)
+	for name, c := range map[string]struct {
+		text string
+		want bool
+	}{
+		"no secret": {keys, false}, "the probe's only": {keys, false}, "the end's, too": {both, true},
+	} {
+		if name != "no secret" {
+			c.text = strings.Replace(c.text, probe, strings.Replace(probe, `{url: `, `{headers: {X-Key: "{secret}"}, url: `, 1), 1)
+		}
+		connector := connect(t, parse(t, c.text), map[string]string{"url": "https://api.example.com", "token": adminSecret})
+		if _, got := connectors.As[connectors.Possession](connector); got != c.want {
+			t.Errorf("%s: possession is %t", name, got)
+		}
+	}
+}
+
+// TestDownstream_IsOneForEachAddressAndScope compares connectors of one API with different settings.
+func TestDownstream_IsOneForEachAddressAndScope(t *testing.T) {
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	text := strings.Replace(keys, "  url: {required: true}\n", "  url: {required: true}\n  admin: {default: root}\n  org: {default: acme, scope: true}\n", 1)
+	at := func(settings map[string]string) string {
+		settings["token"] = adminSecret
+		return connect(t, parse(t, text), settings).Downstream()
+	}
+	first := at(map[string]string{"url": "https://API.example.com/v1/"})
+	for name, c := range map[string]struct {
+		settings map[string]string
+		same     bool
+	}{
+		"the port":             {map[string]string{"url": "https://api.example.com:443/v1"}, true},
+		"another login":        {map[string]string{"url": "https://api.example.com/v1", "admin": "other"}, true},
+		"the scope's case":     {map[string]string{"url": "https://api.example.com/v1", "org": "ACME"}, true},
+		"another organisation": {map[string]string{"url": "https://api.example.com/v1", "org": "globex"}, false},
+		"another host":         {map[string]string{"url": "https://eu.example.com/v1"}, false},
+	} {
+		if got := at(c.settings); (got == first) != c.same {
+			t.Errorf("%s: %q and %q", name, first, got)
+		}
+	}
+}
+
+// TestDiscover_LeavesOutANameThatTheDownstreamRefuses asks for two names, of which the downstream refuses one.
+func TestDiscover_LeavesOutANameThatTheDownstreamRefuses(t *testing.T) {
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	status := http.StatusForbidden
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if owner := r.URL.Query().Get("owner"); owner != "ada@example.com" {
+			w.WriteHeader(status)
+			return
+		}
+		_, _ = fmt.Fprint(w, `{"keys":[{"project":"p","id":"k","owner":"ada@example.com","enabled":true}]}`)
+	}))
+	defer server.Close()
+	text := strings.Replace(keys, `request: {url: "{url}/keys"}`, `request: {url: "{url}/keys", query: {owner: "{principal}"}}`, 1)
+	c := connect(t, parse(t, text), map[string]string{"url": server.URL, "token": adminSecret})
+	ada := connectors.Principal{ID: uuid.New(), Names: []string{"ada@private.example", "ada@example.com"}}
+	if found, err := c.Discover(t.Context(), []connectors.Principal{ada}); err != nil || len(found) != 1 {
+		t.Errorf("%+v, %v", found, err)
+	}
+	ada.Names = nil
+	if _, err := c.Discover(t.Context(), []connectors.Principal{ada}); !connectors.IsPermanent(err) {
+		t.Errorf("all names refused: %v", err)
+	}
+	status, ada.Names = http.StatusServiceUnavailable, []string{"ada@example.com"}
+	if _, err := c.Discover(t.Context(), []connectors.Principal{ada}); err == nil || connectors.IsPermanent(err) {
+		t.Errorf("a name that could not be asked for: %v", err)
 	}
 }

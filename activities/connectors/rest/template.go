@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +14,10 @@ import (
 type scope struct {
 	names   map[string]bool
 	secrets map[string]bool
+	// targets are the names whose values differ between credentials.
+	targets map[string]bool
+	// elsewhere are names that other operations may use.
+	elsewhere []string
 }
 
 // values are the values of the names.
@@ -52,6 +57,9 @@ func parseTemplate(n *yaml.Node, in scope) (*template, error) {
 		}
 		if plain, ok := strings.CutSuffix(name, ":int"); ok {
 			name, t.number = plain, true
+		}
+		if !in.names[name] && slices.Contains(in.elsewhere, name) {
+			return nil, at(n, "{%s} has no value in this operation, which is not about one credential", name)
 		}
 		if !in.names[name] {
 			return nil, at(n, "the template names {%s}, which is neither a setting nor a part of the reference", name)
