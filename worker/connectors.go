@@ -9,6 +9,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/oauth2"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
+	"github.com/leaverhq/leaver/activities/connectors/redis"
 	"github.com/leaverhq/leaver/activities/connectors/rest"
 	"github.com/leaverhq/leaver/activities/connectors/temporal"
 	"github.com/leaverhq/leaver/activities/connectors/vault"
@@ -93,6 +94,8 @@ func build(c config.Connector, definitions rest.Catalog) (connectors.Connector, 
 		return construct(c, oauth2.New)
 	case "postgres":
 		return construct(c, postgres.New)
+	case "redis":
+		return construct(c, redis.New)
 	case "temporal":
 		return construct(c, temporal.New)
 	case "vault":

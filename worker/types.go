@@ -27,6 +27,10 @@ func Types(definitions rest.Catalog) []Type {
 			Operations: []string{"revoke", "rotate", "block", "probe", "discover", "check", "drill"},
 		},
 		{
+			Name: "redis", Title: "ACL users of a Redis or Valkey server", Kinds: []connectors.Kind{connectors.ServiceAccount},
+			Operations: []string{"revoke", "rotate", "block", "probe", "check", "drill"},
+		},
+		{
 			Name: "temporal", Title: "schedules of a Temporal namespace", Kinds: []connectors.Kind{connectors.ScheduledRun},
 			Operations: []string{"cancel", "block", "probe", "discover", "check", "drill"},
 		},

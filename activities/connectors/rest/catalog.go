@@ -17,8 +17,8 @@ var embedded embed.FS
 // Catalog holds definitions by name.
 type Catalog map[string]*Definition
 
-// Load returns the definitions that are part of leaver, and those of the files *.yaml and *.yml in a directory; an empty
-// directory is none. A definition with the name of another one is an error.
+// Load returns the definitions that are part of leaver, and those of the files *.yaml and *.yml in a directory; an
+// empty directory is none. A definition with the name of another one is an error.
 func Load(directory string) (Catalog, error) {
 	all := make(Catalog)
 	if err := all.add(embedded, "definitions", "definitions"); err != nil {

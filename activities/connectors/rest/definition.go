@@ -3,6 +3,7 @@ package rest
 import (
 	"errors"
 	"maps"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -384,7 +385,8 @@ func (a answer) checkStatuses(covered map[int]int) error {
 			continue
 		}
 		reached, covered[status] = true, a.when.node.Line
-		if (status == 429 || status >= 500) && !slices.Contains([]meaning{meansRetry, meansPermanent, meansUnknown}, a.means) {
+		success := !slices.Contains([]meaning{meansRetry, meansPermanent, meansUnknown}, a.means)
+		if success && (status == http.StatusTooManyRequests || status >= http.StatusInternalServerError) {
 			return at(a.when.node, "%s is true for the status %d, which cannot mean %s", a.when.node.Value, status, a.means)
 		}
 	}

@@ -89,7 +89,7 @@ func (d *Definition) ways() []*auth {
 }
 
 // checkAddress returns an error unless an address is an absolute URL with https, or with http where that is allowed.
-func checkAddress(name, address string, allowHTTP bool) error { //nolint:revive // a setting of the connector
+func checkAddress(name, address string, allowHTTP bool) error {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
