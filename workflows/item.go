@@ -58,7 +58,7 @@ func (c *cascadeRun) set(i *item, state credential.State, reason string) {
 
 func (c *cascadeRun) count(i *item, by int) {
 	c.inFlight += by
-	if i.Kind == connectors.ScheduledRun {
+	if i.First() {
 		c.runs += by
 	}
 }

@@ -214,20 +214,24 @@ func (c *cascadeRun) addUnseen(held []cascade.Item) (found []*item) {
 }
 
 // beginAll starts all items. Each waits for a place in its connector's window, so that
-// a downstream that is down delays no other (I10). Credentials wait for scheduled runs,
+// a downstream that is down delays no other (I10). Credentials wait for scheduled runs and minters,
 // which could issue new ones, for up to RunsGrace: a scheduler that is down must not
 // keep tokens alive.
 func (c *cascadeRun) beginAll(ctx workflow.Context, found []*item) error {
 	found = c.deferHeld(ctx, found)
-	var runs, credentials []*item
+	var runs, minters, credentials []*item
 	for _, i := range found {
-		if i.Kind == connectors.ScheduledRun {
+		switch {
+		case i.Kind == connectors.ScheduledRun:
 			runs = append(runs, i)
-		} else {
+		case i.Mints:
+			minters = append(minters, i)
+		default:
 			credentials = append(credentials, i)
 		}
 	}
 	c.beginGroups(ctx, runs)
+	c.beginGroups(ctx, minters)
 	// If there are no runs to wait for, add no timer to the history.
 	if len(credentials) > 0 && c.runs > 0 {
 		if _, err := workflow.AwaitWithTimeout(

@@ -353,6 +353,25 @@ func TestLeaver_RunsEndBeforeCredentials(t *testing.T) {
 	}
 }
 
+// TestLeaver_MintersEndBeforeOtherCredentials lets the minter's downstream fail once: the other credential waits.
+func TestLeaver_MintersEndBeforeOtherCredentials(t *testing.T) {
+	m := newModel(t)
+	m.in.Policy.Batch = 50
+	m.add("key", connectors.APIKey, "platform")
+	minter := m.add("minter", connectors.RefreshToken, "idp")
+	minter.Mints = true
+	m.answer = func(i *modelItem, attempt int) error {
+		if i == minter && attempt < 2 {
+			return downstreamFails(i, attempt)
+		}
+		return nil
+	}
+	m.wantCompleted()
+	if diff := cmp.Diff([]string{"minter", "key"}, m.order); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestLeaver_CredentialsWaitForRunsNoLongerThanTheGrace(t *testing.T) {
 	m := newModel(t)
 	key := m.add("key", connectors.APIKey, "platform")

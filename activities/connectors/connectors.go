@@ -147,6 +147,10 @@ func As[T any](c Connector) (capability T, ok bool) {
 	return capability, ok
 }
 
+// Minter is implemented by connectors with whose credentials others are issued, such as the refresh tokens of an IdP
+// or the connections of a broker. A cascade ends them first, with the scheduled runs.
+type Minter interface{ Mints() bool }
+
 // Checker makes a harmless authenticated call. It returns a permanent error if the connector's credentials
 // or rights are not sufficient.
 type Checker interface {

@@ -43,6 +43,8 @@ type registration struct {
 	Scopes      []string   `json:"scopes"`
 	IssuedAt    *time.Time `json:"issuedAt"`
 	ExpiresAt   *time.Time `json:"expiresAt"`
+	// Mints is set if other credentials are issued with it.
+	Mints bool `json:"mints"`
 }
 
 // item returns the item that the registration adds.
@@ -54,7 +56,7 @@ func (b registration) item() credential.New {
 	return credential.New{
 		Principal: b.Principal, Agent: b.Agent, Kind: b.Kind, Connector: b.Connector, Reference: b.Reference,
 		Secret: b.Secret.Secret, Shared: b.Shared, ReliedOnBy: b.ReliedOnBy, Entitlement: b.Entitlement, Scopes: b.Scopes,
-		IssuedAt: issued, ExpiresAt: b.ExpiresAt,
+		IssuedAt: issued, ExpiresAt: b.ExpiresAt, Mints: b.Mints,
 	}
 }
 
@@ -121,6 +123,7 @@ func (s *Server) check(ctx context.Context, of tenant.Tenant, kinds []connectors
 	if body.Reference, err = s.Connectors.Accepts(of.Name, body.Connector, asked); err != nil {
 		return invalid("%v", err)
 	}
+	body.Mints = body.Mints || s.Connectors.Mints(body.Connector)
 	if !asked.Shared && body.Kind.IsAccount() {
 		// An account that several principals hold is shared, even if no registration says so.
 		if asked.Shared, err = s.Credentials.HeldByOthers(ctx, of.ID, body.item()); err != nil {

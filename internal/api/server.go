@@ -62,6 +62,8 @@ type Connectors interface {
 		found []credential.Unregistered, failed map[string]error)
 	// Verifies reports whether a connector has a probe for an item.
 	Verifies(connector string, kind connectors.Kind, hasSecret bool) bool
+	// Mints reports whether the connector's credentials issue others.
+	Mints(connector string) bool
 	Describe() []registry.Description
 }
 

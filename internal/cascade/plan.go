@@ -51,7 +51,7 @@ func (c *Store) Plan(
 		  from credentials i
 		 where i.tenant_id = $1 and i.state in ('live', 'ending', 'failed')
 		   and `+ofEnding+`
-		 order by (i.kind = 'scheduled_run') desc, i.id limit $3`, tenant, principal, limit, manager != nil)
+		 order by i.kind <> 'scheduled_run' and not i.mints, i.id limit $3`, tenant, principal, limit, manager != nil)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}

@@ -20,7 +20,12 @@ type Item struct {
 	Connector string
 	Verb      credential.Verb
 	Blocked   bool // by an earlier run of the cascade, while that was held for approval
+	// Mints: other credentials are issued with it. Absent in the histories of cascades before migration 00010.
+	Mints bool `json:",omitempty"`
 }
+
+// First reports whether an item is ended before others, since it can issue them.
+func (i Item) First() bool { return i.Kind == connectors.ScheduledRun || i.Mints }
 
 // Page selects a page of the items that a cascade has yet to end.
 type Page struct {
@@ -70,14 +75,14 @@ func (s Scope) found() string {
 const ofEnding = `(i.principal_id = any ((select ids from ending)::uuid[])
 	or i.agent_id = any ((select ids from ending)::uuid[]))`
 
-// MarkEnding returns a page of the items that the cascade has yet to end, scheduled runs first,
-// since they can mint credentials: items issued for the principal, items that it holds as an
+// MarkEnding returns a page of the items that the cascade has yet to end, scheduled runs and minters first,
+// since they can issue credentials: items issued for the principal, items that it holds as an
 // agent, items of the agents that end with it, and survivors of other cascades. It marks them
 // as ending in this cascade, and returns them again until they are concluded.
 func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, page Page) ([]Item, error) {
 	held, err := database.Rows(ctx, c.db, tenant, func(row pgx.CollectableRow) (h Item, err error) {
 		var reliedOn bool
-		err = row.Scan(&h.ID, &h.Kind, &h.Connector, &reliedOn, &h.Blocked)
+		err = row.Scan(&h.ID, &h.Kind, &h.Connector, &reliedOn, &h.Blocked, &h.Mints)
 		h.Verb = credential.EndVerb(h.Kind, reliedOn)
 		return h, err
 	}, `
@@ -85,21 +90,21 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 		found as materialized (
 		  select i.id, relied_on(i, '{}') as relied_on from credentials i
 		   where i.tenant_id = $1 and `+scope.found()+`
-		     and (i.kind <> 'scheduled_run', i.id) > ($4::boolean, $5::uuid)
-		   order by i.kind <> 'scheduled_run', i.id limit $3),
+		     and (i.kind <> 'scheduled_run' and not i.mints, i.id) > ($4::boolean, $5::uuid)
+		   order by i.kind <> 'scheduled_run' and not i.mints, i.id limit $3),
 		marked as (
 		  update credentials i set state = 'ending', event_id = $2, updated_at = now()
 		    from found f where i.tenant_id = $1 and i.id = f.id
 		     -- Repeated, for items that were concluded since the select: an item that has
 		     -- failed in this run stays failed.
 		     and (i.state in ('live', 'ending') or (i.state = 'failed' and i.event_id is distinct from $2))
-		  returning i.id, i.kind, i.connector, f.relied_on)
+		  returning i.id, i.kind, i.connector, f.relied_on, i.mints)
 		select id, kind, connector, relied_on,
 		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id
-		         and e.event_id = $2 and e.step = 'block')
-		  from marked m order by kind <> 'scheduled_run', id`,
+		         and e.event_id = $2 and e.step = 'block'), mints
+		  from marked m order by kind <> 'scheduled_run' and not mints, id`,
 		tenant, scope.Event, page.Limit,
-		page.After.ID != uuid.Nil && page.After.Kind != connectors.ScheduledRun, page.After.ID, page.CheckBlocked)
+		page.After.ID != uuid.Nil && !page.After.First(), page.After.ID, page.CheckBlocked)
 	if err != nil {
 		return nil, fmt.Errorf("discover credentials of %s: %w", scope.Principal, err)
 	}

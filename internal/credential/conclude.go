@@ -114,6 +114,7 @@ func (i *Item) Fields() []any {
 		&i.ID, &i.Principal, &i.Agent, &i.Kind, &i.Connector, &i.Reference, &i.Account, &i.Shared, &i.ReliedOnBy,
 		&i.Entitlement, &i.Scopes,
 		&i.IssuedAt, &i.ExpiresAt, &i.State, &i.Reason, &i.Event, &i.WaivedUntil, &i.CreatedAt, &i.UpdatedAt,
+		&i.Mints,
 	}
 }
 

@@ -59,7 +59,7 @@ func (s *Store) Correct(ctx context.Context, tenant, id uuid.UUID, c Correction,
 			Principal: old.Principal, Agent: old.Agent, Kind: old.Kind, Connector: old.Connector,
 			Reference: c.Reference, Secret: c.Secret,
 			Shared: old.Shared, ReliedOnBy: old.ReliedOnBy, Entitlement: old.Entitlement, Scopes: old.Scopes,
-			IssuedAt: old.IssuedAt, ExpiresAt: old.ExpiresAt,
+			IssuedAt: old.IssuedAt, ExpiresAt: old.ExpiresAt, Mints: old.Mints,
 		}
 		if err := lockAccounts(ctx, tx, tenant, n); err != nil {
 			return err

@@ -80,6 +80,8 @@ type Item struct {
 	WaivedUntil *time.Time `json:"waivedUntil,omitempty"`
 	CreatedAt   time.Time  `json:"createdAt"`
 	UpdatedAt   time.Time  `json:"updatedAt"`
+	// Mints: other credentials are issued with it, so that a cascade ends it first.
+	Mints bool `json:"mints,omitempty"`
 }
 
 // The errors of this package.
@@ -129,4 +131,4 @@ func NewStore(db *database.DB, sealer *seal.Sealer, entitlements Entitlements) *
 // Columns lists the columns that [Item.Fields] scans, in their order.
 const Columns = `id, principal_id, agent_id, kind, connector, reference, account, shared, relied_on_by,
 	entitlement, scopes,
-	issued_at, expires_at, state, reason, event_id, waived_until, created_at, updated_at`
+	issued_at, expires_at, state, reason, event_id, waived_until, created_at, updated_at, mints`

@@ -35,6 +35,7 @@ type New struct {
 	Scopes      []string
 	IssuedAt    time.Time
 	ExpiresAt   *time.Time
+	Mints       bool // other credentials are issued with it
 }
 
 // Register adds an item, unless the principal or the agent may not hold new credentials (I2).
@@ -292,11 +293,12 @@ func (s *Store) insert(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, n New) 
 	}
 	rows, err := tx.Query(ctx, `
 		insert into credentials (tenant_id, id, principal_id, agent_id, kind, connector, reference, secret, shared,
-		  relied_on_by, entitlement, scopes, issued_at, expires_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10::text[], '{}'), $11, coalesce($12::text[], '{}'), $13, $14)
+		  relied_on_by, entitlement, scopes, issued_at, expires_at, mints)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10::text[], '{}'), $11, coalesce($12::text[], '{}'), $13, $14,
+		  $15)
 		on conflict do nothing returning `+Columns,
 		tenant, id, n.Principal, n.Agent, n.Kind, n.Connector, n.Reference, sealed, n.Shared, n.ReliedOnBy,
-		n.Entitlement, n.Scopes, n.IssuedAt, n.ExpiresAt)
+		n.Entitlement, n.Scopes, n.IssuedAt, n.ExpiresAt, n.Mints)
 	if err != nil {
 		return nil, err
 	}

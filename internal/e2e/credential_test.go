@@ -307,3 +307,31 @@ func TestPrincipal_EndedByOperator(t *testing.T) {
 		t.Errorf("ending twice answered %d, want 409", status)
 	}
 }
+
+// TestCascade_EndsMintersFirst registers a minter after other credentials, and reads the order of the plan and of the
+// cascade.
+func TestCascade_EndsMintersFirst(t *testing.T) {
+	i := installAPI(t)
+	i.app.Connectors["noop"] = registry.Entry{Connector: noopConnector{}, Tenants: []string{"acme"}}
+	i.work()
+	ada := i.createUser("ada@example.com")
+	register := func(reference, more string) {
+		i.must("POST", "/v1/credentials", i.platform,
+			fmt.Sprintf(`{"principalId":%q,"kind":"api_key","connector":"noop","reference":%q%s}`, ada, reference, more))
+	}
+	register("first", "")
+	register("second", "")
+	register("minter", `,"mints":true`)
+	plan := i.must("GET", "/v1/tenants/acme/principals/"+ada+"/plan", i.operator, "")
+	var planned []string
+	for _, item := range plan["items"].([]any) {
+		planned = append(planned, item.(map[string]any)["reference"].(string))
+	}
+	if diff := cmp.Diff([]string{"minter", "first", "second"}, planned); diff != "" {
+		t.Error(diff)
+	}
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "completed" {
+		t.Errorf("the cascade %s", c.Outcome)
+	}
+}

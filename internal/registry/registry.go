@@ -211,6 +211,12 @@ func (r Registry) Verifies(name string, kind connectors.Kind, hasSecret bool) bo
 	return !ok || v.CanVerify(kind, hasSecret)
 }
 
+// Mints reports whether other credentials are issued with those of a connector.
+func (r Registry) Mints(name string) bool {
+	minter, ok := r[name].Connector.(connectors.Minter)
+	return ok && minter.Mints()
+}
+
 // Rated returns the names of the rate-limited connectors.
 func (r Registry) Rated() []string {
 	var names []string

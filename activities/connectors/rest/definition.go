@@ -26,6 +26,7 @@ type Definition struct {
 	Settings      []Setting
 	Needs         string // the rights that the operations need
 	Limits        string // what the connector cannot end
+	Mints         bool   // whether other credentials are issued with those that it ends
 
 	auth       *auth
 	operations map[string]*operation
@@ -111,7 +112,8 @@ func parse(raw []byte) (*Definition, error) {
 		"name": scalar(&d.Name), "title": scalar(&d.Title), "documentation": scalar(&d.Documentation),
 		"kinds": d.decodeKinds, "reference": scalar(&d.Reference), "parts": d.decodeParts, "numbers": d.decodeNumbers,
 		"settings": d.decodeSettings,
-		"needs":    scalar(&d.Needs), "limits": scalar(&d.Limits), "auth": keep(&authNode), "operations": keep(&operations),
+		"needs":    scalar(&d.Needs), "limits": scalar(&d.Limits), "mints": boolean(&d.Mints), "auth": keep(&authNode),
+		"operations": keep(&operations),
 	})
 	switch {
 	case err != nil:

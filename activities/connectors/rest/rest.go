@@ -237,6 +237,9 @@ func join(parts []string) string {
 	return strings.Join(escaped, "/")
 }
 
+// Mints implements connectors.Minter.
+func (c *Connector) Mints() bool { return c.definition.Mints }
+
 // Close implements connectors.Connector.
 func (c *Connector) Close() { c.client.CloseIdleConnections() }
 
