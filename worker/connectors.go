@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/mysql"
 	"github.com/leaverhq/leaver/activities/connectors/oauth2"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
 	"github.com/leaverhq/leaver/activities/connectors/redis"
@@ -90,6 +91,8 @@ func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Con
 
 func build(c config.Connector, definitions rest.Catalog) (connectors.Connector, error) {
 	switch c.Type {
+	case "mysql":
+		return construct(c, mysql.New)
 	case "oauth2":
 		return construct(c, oauth2.New)
 	case "postgres":

@@ -27,6 +27,10 @@ func Types(definitions rest.Catalog) []Type {
 			Operations: []string{"revoke", "rotate", "block", "probe", "discover", "check", "drill"},
 		},
 		{
+			Name: "mysql", Title: "accounts of a MariaDB or MySQL server", Kinds: []connectors.Kind{connectors.ServiceAccount},
+			Operations: []string{"revoke", "rotate", "block", "probe", "check", "drill"},
+		},
+		{
 			Name: "redis", Title: "ACL users of a Redis or Valkey server", Kinds: []connectors.Kind{connectors.ServiceAccount},
 			Operations: []string{"revoke", "rotate", "block", "probe", "check", "drill"},
 		},
