@@ -36,6 +36,7 @@ type downstreams struct {
 	platform *platform
 	receiver *receiver
 	broker   *broker
+	cache    *cache // nil if Redis is not installed
 	// application is a tenant of this leaver that Ada has an account in.
 	application application
 	database    string // as the connector's role
@@ -74,7 +75,7 @@ func startDownstreams(ctx context.Context, stack *devstack.Stack, leaver string)
 	}
 	for name, value := range map[string]string{
 		openidVariable: d.openid.ClientSecret, databaseVariable: d.database, platformVariable: d.platform.secret,
-		brokerVariable: d.broker.secret,
+		brokerVariable: d.broker.secret, cacheVariable: d.cache.url(),
 	} {
 		if err := os.Setenv(name, value); err != nil {
 			d.stop()
@@ -112,6 +113,11 @@ func (d *downstreams) startPlatform(ctx context.Context, _ *devstack.Stack) erro
 	}
 	d.closers = append(d.closers, stop)
 	d.broker, stop, err = startBroker(ctx)
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, stop)
+	d.cache, stop, err = startCache(ctx)
 	if err != nil {
 		return err
 	}
@@ -237,7 +243,7 @@ connectors:
     secret_key: env:%[15]s
 `, d.tenant(), d.openid.RevocationURL(), d.openid.IntrospectionURL(), d.openid.TokenURL(), openid.ClientID,
 		openidVariable, databaseVariable, d.platform.url+"/leaver", platformVariable, d.address, agentsNamespace,
-		d.application.url, applicationVariable, d.broker.url, brokerVariable)
+		d.application.url, applicationVariable, d.broker.url, brokerVariable) + d.cache.yaml(d.tenant())
 }
 
 // quiet discards the SDK's log lines, which would mix with the drill's output.

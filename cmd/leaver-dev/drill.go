@@ -152,6 +152,18 @@ func (d *drill) collect(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if d.peers.cache != nil {
+		h, user, password, err := d.cacheAccount(ctx)
+		if err != nil {
+			return err
+		}
+		if err := d.register(ctx, "/v1/credentials", h, map[string]any{
+			"principalId": d.ada, "agentId": d.agents[0], "kind": "service_account", "connector": "cache", "reference": user,
+			"secret": password,
+		}); err != nil {
+			return err
+		}
+	}
 	h, account, err := d.account(ctx)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -30,6 +31,9 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, &stdout)
 		}
+	}
+	if _, err := exec.LookPath("redis-server"); err == nil && !strings.Contains(stdout.String(), "its login is refused: WRONGPASS") {
+		t.Errorf("the output lacks the cache:\n%s", &stdout)
 	}
 	if strings.Contains(stdout.String(), "STILL ALIVE") || strings.Contains(stdout.String(), "survivor") {
 		t.Errorf("something survived:\n%s", &stdout)

@@ -52,3 +52,15 @@ func (p *process) stop(signal syscall.Signal, timeout time.Duration) {
 		<-p.done
 	}
 }
+
+// RunServer starts the command of a server beside the stack, which ends with this process. stop ends it and waits.
+func RunServer(cmd *exec.Cmd) (stop func(), err error) {
+	p, err := startProcess(cmd, syscall.SIGKILL)
+	if err != nil {
+		return nil, err
+	}
+	return func() { p.stop(syscall.SIGTERM, serverStop) }, nil
+}
+
+// serverStop is how long a server has to end by itself.
+const serverStop = 5 * time.Second
