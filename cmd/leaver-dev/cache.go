@@ -83,7 +83,9 @@ func (c *cache) url() string {
 
 // login opens a connection as a user.
 func (c *cache) login(ctx context.Context, user, password string) error {
-	client := redis.NewClient(&redis.Options{Addr: c.address, Username: user, Password: password, Protocol: 2, MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{
+		Addr: c.address, Username: user, Password: password, Protocol: 2, MaxRetries: -1,
+	})
 	defer func() { _ = client.Close() }()
 	return client.Ping(ctx).Err()
 }
