@@ -61,7 +61,7 @@ func withConnectors(yaml string) setting {
 		if err != nil {
 			panic(err)
 		}
-		c.Connectors = parsed.Connectors
+		c.Connectors, c.ConnectorDefinitions = parsed.Connectors, parsed.ConnectorDefinitions
 	}
 }
 
