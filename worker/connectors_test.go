@@ -21,6 +21,7 @@ func TestConnectors_AcceptsTheExampleConfiguration(t *testing.T) {
 	t.Setenv("CRM_DATABASE_URL", "postgres://leaver@crm.example.com/crm")
 	t.Setenv("PLATFORM_WEBHOOK_SECRET", "whsec_bGVhdmVy")
 	t.Setenv("BAO_TOKEN", "x")
+	t.Setenv("DIRECTORY_PASSWORD", "x")
 	t.Setenv("ORDERS_ADMIN_DSN", "leaver:x@tcp(orders.example.com:3306)/?tls=true")
 	t.Setenv("CACHE_ADMIN_URL", "rediss://leaver:x@cache.example.com:6379")
 	cfg, err := config.Parse("leaver.example.yaml", raw, nil)

@@ -27,6 +27,11 @@ func Types(definitions rest.Catalog) []Type {
 			Operations: []string{"revoke", "rotate", "block", "probe", "discover", "check", "drill"},
 		},
 		{
+			Name: "ldap", Title: "accounts of an LDAP directory or Active Directory",
+			Kinds:      []connectors.Kind{connectors.ServiceAccount},
+			Operations: []string{"revoke", "rotate", "block", "probe", "check"},
+		},
+		{
 			Name: "mysql", Title: "accounts of a MariaDB or MySQL server", Kinds: []connectors.Kind{connectors.ServiceAccount},
 			Operations: []string{"revoke", "rotate", "block", "probe", "check", "drill"},
 		},

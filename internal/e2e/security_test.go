@@ -40,7 +40,7 @@ var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "credentials", "evidence", "acts",
 	"changes", "unique_values", "tenant_schemas", "issuers", "credential_states", "unmanaged", "rotations",
 	"rotation_holders", "holds", "mappings", "evaluations", "group_snapshots", "entitlements", "entitlement_changes",
-	"streams", "signals", "received_tokens", "invalidations",
+	"streams", "signals", "received_tokens", "invalidations", "clients", "access_tokens",
 }
 
 // open are the routes that need no token.
@@ -49,6 +49,8 @@ var open = map[string]bool{
 	"/.well-known/ssf-configuration/t/{tenant}": true, "/ssf/v1/jwks.json": true,
 	// Security event tokens are signed and refused as RFC 8935 specifies; see ways_test.go.
 	"/t/{tenant}/events": true,
+	// Clients authenticate by an assertion, which is refused as RFC 6749 specifies; see internal/oauth.
+	"/t/{tenant}/oauth2/token": true, "/.well-known/oauth-authorization-server/t/{tenant}": true,
 }
 
 // everyRouteRefusesWhoHasNoTokenOfItsClass tests bug 5 of the table.

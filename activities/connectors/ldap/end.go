@@ -1,0 +1,224 @@
+package ldap
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// Revoke implements connectors.Revoker. It replaces the password by a random one, removes the entry from its groups
+// and, in Active Directory, disables the account.
+func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.change(ctx, t, func(conn *ldap.Conn, entry *ldap.Entry, ad bool) (string, error) {
+		if err := setPassword(conn, entry.DN, rand.Text()+"aA1!", ad); err != nil {
+			return "", err
+		}
+		what := "password replaced"
+		if ad {
+			if err := disable(conn, entry); err != nil {
+				return "", err
+			}
+			what = "account disabled, password replaced"
+		}
+		removed, left, err := c.leaveGroups(conn, entry)
+		if err != nil {
+			return "", err
+		}
+		what += fmt.Sprintf(", removed from %d groups", removed)
+		if left > 0 {
+			what += fmt.Sprintf("; it stays the only member of %d groups, which must have one", left)
+		}
+		return what, nil
+	})
+}
+
+// Block implements connectors.Blocker in Active Directory. Other servers lock accounts only under some password
+// policies, and do not say whether a lock has an effect.
+func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.change(ctx, t, func(conn *ldap.Conn, entry *ldap.Entry, ad bool) (string, error) {
+		if !ad {
+			return "", connectors.Permanent("the server is not Active Directory: its accounts cannot be locked reversibly")
+		}
+		return "account disabled", disable(conn, entry)
+	})
+}
+
+// change reads an entry and changes it.
+func (c *Connector) change(
+	ctx context.Context, t connectors.Target, change func(conn *ldap.Conn, entry *ldap.Entry, ad bool) (string, error),
+) (connectors.Answer, error) {
+	dn, err := c.entry(t.Reference)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	conn, closed, err := c.connect(ctx)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	defer closed()
+	entry, err := read(conn, dn.String())
+	if errors.Is(err, errNoEntry) {
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such entry"}, nil
+	}
+	var ad bool
+	if err == nil {
+		ad, err = isAD(conn)
+	}
+	if err == nil {
+		err = t.CheckFence(ctx)
+	}
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	what, err := change(conn, entry, ad)
+	return connectors.Answer{Outcome: connectors.Done, Detail: what}, err
+}
+
+// setPassword replaces an entry's password: by unicodePwd in Active Directory, by the Password Modify operation
+// (RFC 3062) elsewhere, so that the server hashes it.
+func setPassword(conn *ldap.Conn, dn, password string, ad bool) error { //nolint:revive // a fact about the server
+	var err error
+	if ad {
+		request := ldap.NewModifyRequest(dn, nil)
+		request.Replace("unicodePwd", []string{unicodePassword(password)})
+		err = conn.Modify(request)
+	} else {
+		_, err = conn.PasswordModify(ldap.NewPasswordModifyRequest(dn, "", password))
+	}
+	if err != nil {
+		return classify("replace the password", err)
+	}
+	return nil
+}
+
+// disable sets the flag of a disabled account in Active Directory.
+func disable(conn *ldap.Conn, entry *ldap.Entry) error {
+	control, err := strconv.ParseInt(entry.GetAttributeValue(attrControl), 10, 64)
+	if err != nil {
+		return connectors.Permanent("the entry has no userAccountControl: it is no account")
+	}
+	request := ldap.NewModifyRequest(entry.DN, nil)
+	request.Replace(attrControl, []string{strconv.FormatInt(control|disabled, 10)})
+	if err := conn.Modify(request); err != nil {
+		return classify("disable the account", err)
+	}
+	return nil
+}
+
+// maxGroups bounds the groups that an entry is removed from.
+const maxGroups = 1000
+
+// leaveGroups removes an entry from its groups. left counts groups that must have a member, and have no other.
+func (c *Connector) leaveGroups(conn *ldap.Conn, entry *ldap.Entry) (removed, left int, err error) {
+	values := map[string]string{
+		"member": entry.DN, "uniqueMember": entry.DN, "memberUid": entry.GetAttributeValue(attrUID),
+	}
+	for attribute, value := range values {
+		if value == "" {
+			continue
+		}
+		found, err := conn.Search(ldap.NewSearchRequest(c.config.Groups, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
+			maxGroups, 0, false, "("+attribute+"="+ldap.EscapeFilter(value)+")", []string{"1.1"}, nil))
+		if err != nil {
+			return removed, left, classify("list the entry's groups", err)
+		}
+		for _, group := range found.Entries {
+			request := ldap.NewModifyRequest(group.DN, nil)
+			request.Delete(attribute, []string{value})
+			switch err := conn.Modify(request); {
+			case err == nil:
+				removed++
+			case ldap.IsErrorWithCode(err, ldap.LDAPResultObjectClassViolation):
+				left++
+			case ldap.IsErrorAnyOf(err, ldap.LDAPResultNoSuchAttribute, ldap.LDAPResultNoSuchObject): // gone meanwhile
+			default:
+				return removed, left, classify("remove the entry from a group", err)
+			}
+		}
+	}
+	return removed, left, nil
+}
+
+// Successor implements connectors.Rotator: the entry stays, with another password.
+func (c *Connector) Successor(t connectors.Target) string { return t.Reference }
+
+// Renew implements connectors.Rotator. The old password ends at once: a directory has one.
+func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.change(ctx, t, func(conn *ldap.Conn, entry *ldap.Entry, ad bool) (string, error) {
+		return "password replaced", setPassword(conn, entry.DN, t.NewSecret.Reveal(), ad)
+	})
+}
+
+// Retire implements connectors.Rotator. Nothing is left to do.
+func (c *Connector) Retire(context.Context, connectors.Target) (connectors.Answer, error) {
+	return connectors.Answer{Outcome: connectors.Done, Detail: "the old password ended when it was replaced"}, nil
+}
+
+// Probe implements connectors.Verifier by a login with the registered password. Without a password it reads whether
+// the entry exists and, in Active Directory, whether it is enabled.
+func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	dn, err := c.entry(t.Reference)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	if t.Secret != "" {
+		return c.login(ctx, dn, t.Secret)
+	}
+	conn, closed, err := c.connect(ctx)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	defer closed()
+	entry, err := read(conn, dn.String())
+	switch {
+	case errors.Is(err, errNoEntry):
+		return connectors.Dead, "no such entry", nil
+	case err != nil:
+		return connectors.Unknown, "", err
+	}
+	control, err := strconv.ParseInt(entry.GetAttributeValue(attrControl), 10, 64)
+	switch {
+	case err != nil:
+		return connectors.Unknown, "no password is registered to log in with", nil
+	case control&disabled != 0:
+		return connectors.Dead, "the account is disabled", nil
+	}
+	return connectors.Alive, "the account is enabled", nil
+}
+
+// Possesses implements connectors.Possession by a login with the registered password.
+func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	dn, err := c.entry(t.Reference) // before the login, so that the connector's password cannot be guessed
+	switch {
+	case err != nil:
+		return connectors.Unknown, "", err
+	case t.Secret == "":
+		return connectors.Unknown, "no password is registered", nil
+	}
+	return c.login(ctx, dn, t.Secret)
+}
+
+// login logs in with a password, which must not be empty: such a bind is anonymous.
+func (c *Connector) login(ctx context.Context, dn *ldap.DN, password connectors.Secret) (
+	connectors.Vitality, string, error,
+) {
+	conn, closed, err := c.dial(ctx)
+	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	defer closed()
+	err = conn.Bind(dn.String(), password.Reveal())
+	switch {
+	case err == nil:
+		return connectors.Alive, "the password logs in", nil
+	case ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials):
+		return connectors.Dead, "the password is refused: invalidCredentials", nil
+	}
+	return connectors.Unknown, "", classify("try the password", err)
+}

@@ -1,0 +1,237 @@
+// Package ldap ends service accounts of an LDAP directory: it replaces their passwords, removes them from groups and,
+// in Active Directory, disables them, or rotates the password of shared ones.
+//
+// A directory has no sessions: a connection that is bound already stays bound until it is closed.
+package ldap
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf16"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// Config are the settings of a connector of type ldap.
+type Config struct {
+	URL      string `yaml:"url"`       // ldaps://HOST, or ldap://HOST with start_tls
+	StartTLS bool   `yaml:"start_tls"` // RFC 4511 section 4.14
+	// BindDN and Password are those of an account that may read and modify the entries below Base and Groups.
+	BindDN   string               `yaml:"bind_dn"`
+	Password connectors.SecretRef `yaml:"password"`
+	Base     string               `yaml:"base"`   // only entries below it are ended
+	Groups   string               `yaml:"groups"` // where groups are searched; default base
+}
+
+// Connector implements Revoker, Rotator, Blocker, Verifier, Possession, Guard and Checker.
+type Connector struct {
+	config   Config
+	host     string
+	password connectors.Secret
+	base     *ldap.DN
+	own      *ldap.DN
+}
+
+const timeout = 10 * time.Second
+
+// New validates the settings and resolves the password.
+func New(c Config) (*Connector, error) {
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil || u.Host == "" || (u.Scheme != "ldap" && u.Scheme != "ldaps"):
+		return nil, errors.New("url must be ldaps://HOST or ldap://HOST")
+	case u.Scheme == "ldap" && !c.StartTLS && !isLoopback(u.Hostname()):
+		return nil, errors.New("url must use ldaps, or set start_tls: true: passwords would be sent in clear")
+	}
+	password, err := c.Password.Resolve()
+	if err != nil {
+		return nil, fmt.Errorf("password: %w", err)
+	}
+	if password == "" { // a bind without one is anonymous (RFC 4513 section 5.1.2)
+		return nil, errors.New("password is required")
+	}
+	base, err := ldap.ParseDN(c.Base)
+	if err != nil || len(base.RDNs) == 0 {
+		return nil, fmt.Errorf("base must be a DN, got %q", c.Base)
+	}
+	own, err := ldap.ParseDN(c.BindDN)
+	if err != nil || len(own.RDNs) == 0 {
+		return nil, fmt.Errorf("bind_dn must be a DN, got %q", c.BindDN)
+	}
+	if c.Groups == "" {
+		c.Groups = c.Base
+	}
+	return &Connector{config: c, host: u.Host, password: password, base: base, own: own}, nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Downstream implements connectors.Located.
+func (c *Connector) Downstream() string { return strings.ToLower(c.host) }
+
+// Close implements connectors.Connector.
+func (c *Connector) Close() {}
+
+// Accepts implements connectors.Connector. The reference is the entry's DN, in lower case and normalised.
+func (c *Connector) Accepts(r connectors.Registration) (string, error) {
+	switch {
+	case r.Kind != connectors.ServiceAccount:
+		return "", fmt.Errorf("kind must be %s, got %s", connectors.ServiceAccount, r.Kind)
+	case r.Shared && !r.HasSecret:
+		return "", errors.New("a shared account is rotated: register its password as the secret")
+	}
+	dn, err := c.entry(r.Reference)
+	if err != nil {
+		return "", err
+	}
+	return strings.ToLower(dn.String()), nil
+}
+
+// Reserved implements connectors.Guard.
+func (c *Connector) Reserved(_ context.Context, reference string) error {
+	_, err := c.entry(reference)
+	return err
+}
+
+// entry returns the DN of an entry that the connector may end: one below base that is not the connector's own.
+func (c *Connector) entry(reference string) (*ldap.DN, error) {
+	dn, err := ldap.ParseDN(reference)
+	switch {
+	case err != nil || len(dn.RDNs) == 0:
+		return nil, connectors.Permanent("the reference must be a DN, got %q", reference)
+	case !c.base.AncestorOfFold(dn):
+		return nil, connectors.Permanent("the entry must be below %s", c.config.Base)
+	case c.own.EqualFold(dn):
+		return nil, connectors.Permanent("the entry is the connector's own")
+	}
+	return dn, nil
+}
+
+// dial opens a connection, which ends with ctx.
+func (c *Connector) dial(ctx context.Context) (conn *ldap.Conn, closed func(), err error) {
+	dialer := &net.Dialer{Timeout: timeout}
+	if deadline, ok := ctx.Deadline(); ok {
+		dialer.Deadline = deadline
+	}
+	conn, err = ldap.DialURL(c.config.URL, ldap.DialWithDialer(dialer))
+	if err != nil {
+		return nil, nil, classify("connect", err)
+	}
+	conn.SetTimeout(timeout)
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	closed = func() { stop(); _ = conn.Close() }
+	if c.config.StartTLS {
+		host, _, _ := strings.Cut(c.host, ":")
+		if err := conn.StartTLS(&tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}); err != nil {
+			closed()
+			return nil, nil, classify("start TLS", err)
+		}
+	}
+	return conn, closed, nil
+}
+
+// connect opens a connection as the connector's account.
+func (c *Connector) connect(ctx context.Context) (*ldap.Conn, func(), error) {
+	conn, closed, err := c.dial(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := conn.Bind(c.config.BindDN, c.password.Reveal()); err != nil {
+		closed()
+		return nil, nil, classify("log in as the connector's account", err)
+	}
+	return conn, closed, nil
+}
+
+// Check implements connectors.Checker: the connector's account must be able to read base.
+func (c *Connector) Check(ctx context.Context) error {
+	conn, closed, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closed()
+	_, err = read(conn, c.config.Base)
+	if errors.Is(err, errNoEntry) {
+		return connectors.Permanent("the connector's account cannot see base, or it does not exist")
+	}
+	return err
+}
+
+var errNoEntry = errors.New("no such entry")
+
+// The attributes that decide what is done with an entry.
+const (
+	attrControl = "userAccountControl" // of Active Directory
+	attrUID     = "uid"
+)
+
+// disabled is the flag of userAccountControl for a disabled account (ADS_UF_ACCOUNTDISABLE).
+const disabled = 2
+
+// read returns an entry. Error: errNoEntry.
+func read(conn *ldap.Conn, dn string) (*ldap.Entry, error) {
+	found, err := conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1,
+		int(timeout/time.Second), false, "(objectClass=*)", []string{attrControl, attrUID}, nil))
+	switch {
+	case ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject), err == nil && len(found.Entries) == 0:
+		return nil, errNoEntry
+	case err != nil:
+		return nil, classify("read the entry", err)
+	}
+	return found.Entries[0], nil
+}
+
+// capabilityAD is the capability by which Active Directory names itself in its root DSE.
+const capabilityAD = "1.2.840.113556.1.4.800"
+
+// isAD reports whether the server says that it is Active Directory.
+func isAD(conn *ldap.Conn) (bool, error) {
+	found, err := conn.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1,
+		int(timeout/time.Second), false, "(objectClass=*)", []string{"supportedCapabilities"}, nil))
+	if err != nil {
+		return false, classify("read the root DSE", err)
+	}
+	return len(found.Entries) == 1 &&
+		slices.Contains(found.Entries[0].GetAttributeValues("supportedCapabilities"), capabilityAD), nil
+}
+
+// unicodePassword returns a password as Active Directory's unicodePwd expects it: quoted, in UTF-16LE.
+func unicodePassword(password string) string {
+	units := utf16.Encode([]rune(`"` + password + `"`))
+	raw := make([]byte, 0, 2*len(units))
+	for _, unit := range units {
+		raw = binary.LittleEndian.AppendUint16(raw, unit)
+	}
+	return string(raw)
+}
+
+// classify returns the error of an operation: permanent for a refusal, retryable otherwise. It quotes nothing of it.
+func classify(what string, err error) error {
+	var refused *ldap.Error
+	if !errors.As(err, &refused) || refused.ResultCode >= ldap.ErrorNetwork {
+		return connectors.Retryable("%s: %s", what, connectors.TransportReason(err))
+	}
+	name := ldap.LDAPResultCodeMap[refused.ResultCode]
+	switch refused.ResultCode {
+	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable, ldap.LDAPResultTimeLimitExceeded,
+		ldap.LDAPResultAdminLimitExceeded, ldap.LDAPResultOther, ldap.LDAPResultOperationsError:
+		return connectors.Retryable("%s: %s", what, name)
+	case ldap.LDAPResultInsufficientAccessRights:
+		return connectors.Permanent("%s: %s: grant the connector's account the right to modify the entries below base and "+
+			"groups", what, name)
+	}
+	return connectors.Permanent("%s: %s", what, name)
+}

@@ -1,0 +1,255 @@
+package ldap_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	goldap "github.com/go-ldap/ldap/v3"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/contract"
+	"github.com/leaverhq/leaver/activities/connectors/ldap"
+	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+)
+
+const (
+	suffix = "dc=example,dc=com"
+	people = "ou=agents," + suffix
+	admin  = "cn=admin," + suffix
+)
+
+// directory is an OpenLDAP server that the test started.
+type directory struct {
+	t   *testing.T
+	url string
+	n   int
+}
+
+// start starts a server. It skips the test if slapd is not installed.
+func start(t *testing.T) *directory {
+	t.Helper()
+	program := "/usr/sbin/slapd"
+	if found, err := exec.LookPath("slapd"); err == nil {
+		program = found
+	}
+	if _, err := os.Stat(program); err != nil {
+		t.Skip("slapd is not installed")
+	}
+	dir := t.TempDir()
+	text := "modulepath /usr/lib/ldap\nmoduleload back_mdb\n"
+	for _, schema := range []string{"core", "cosine", "inetorgperson", "nis"} {
+		text += "include /etc/ldap/schema/" + schema + ".schema\n"
+	}
+	text += "pidfile " + dir + "/pid\ndatabase mdb\nsuffix \"" + suffix + "\"\nrootdn \"" + admin + "\"\nrootpw admin\ndirectory " + dir +
+		"\naccess to attrs=userPassword by anonymous auth by * none\naccess to * by dn.exact=\"cn=weak," + people + "\" read by * read\n"
+	file := filepath.Join(dir, "slapd.conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &directory{t: t, url: "ldap://" + listener.Addr().String()}
+	_ = listener.Close()
+	process := exec.CommandContext(t.Context(), program, "-f", file, "-h", d.url, "-d", "0")
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Process.Kill(); _ = process.Wait() })
+	stacktest.Eventually(t, 15*time.Second, "the server's start", func() bool {
+		conn, err := goldap.DialURL(d.url)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	d.add(suffix, "dcObject", map[string]string{"objectClass": "organization", "o": "Example", "dc": "example"})
+	d.add(people, "organizationalUnit", map[string]string{"ou": "agents"})
+	return d
+}
+
+// as runs with a connection of the administrator.
+func (d *directory) as(run func(*goldap.Conn) error) {
+	d.t.Helper()
+	conn, err := goldap.DialURL(d.url)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.Bind(admin, "admin"); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := run(conn); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *directory) add(dn, class string, attributes map[string]string) {
+	d.t.Helper()
+	request := goldap.NewAddRequest(dn, nil)
+	classes := []string{class}
+	for name, value := range attributes {
+		if name == "objectClass" {
+			classes = append(classes, value)
+			continue
+		}
+		request.Attribute(name, []string{value})
+	}
+	request.Attribute("objectClass", classes)
+	d.as(func(conn *goldap.Conn) error { return conn.Add(request) })
+}
+
+// issue creates an account with a password.
+func (d *directory) issue(*testing.T) connectors.Target {
+	d.t.Helper()
+	d.n++
+	name, password := fmt.Sprintf("agent, %d", d.n), rand.Text()
+	dn := "cn=" + goldap.EscapeDN(name) + "," + people
+	d.add(dn, "inetOrgPerson", map[string]string{"cn": name, "sn": "agent", "uid": fmt.Sprint("agent", d.n), "userPassword": password})
+	return connectors.Target{Item: uuid.New(), Kind: connectors.ServiceAccount, Reference: dn, Secret: connectors.Secret(password)}
+}
+
+func (d *directory) works(_ *testing.T, target connectors.Target) bool {
+	d.t.Helper()
+	conn, err := goldap.DialURL(d.url)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.Bind(target.Reference, target.Secret.Reveal()) == nil
+}
+
+func connect(t *testing.T, url string) *ldap.Connector { return connectAs(t, url, admin, "admin") }
+
+func connectAs(t *testing.T, url, dn, password string) *ldap.Connector {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := ldap.New(ldap.Config{
+		URL: url, BindDN: dn, Password: connectors.SecretRef("file:" + file), Base: people, Groups: suffix,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestLDAP_Contract(t *testing.T) {
+	d := start(t)
+	contract.Run(t, contract.Suite{
+		Connector: connect(t, d.url), Issue: d.issue, Works: d.works, Verifies: true,
+		Down: connect(t, "ldap://"+contract.Closed(t)), Hanging: connect(t, "ldap://"+contract.Silent(t)),
+	})
+}
+
+func TestRevoke_RemovesTheEntryFromItsGroups(t *testing.T) {
+	d := start(t)
+	c, target, other := connect(t, d.url), d.issue(t), d.issue(t)
+	d.add("cn=only,"+suffix, "groupOfNames", map[string]string{"cn": "only", "member": target.Reference})
+	d.add("cn=both,"+suffix, "groupOfNames", map[string]string{"cn": "both", "member": target.Reference})
+	d.add("cn=posix,"+suffix, "posixGroup", map[string]string{"cn": "posix", "gidNumber": "1", "memberUid": "agent1"})
+	d.as(func(conn *goldap.Conn) error {
+		request := goldap.NewModifyRequest("cn=both,"+suffix, nil)
+		request.Add("member", []string{other.Reference})
+		return conn.Modify(request)
+	})
+	answer, err := c.Revoke(t.Context(), target)
+	if err != nil || !strings.Contains(answer.Detail, "removed from 2 groups; it stays the only member of 1 groups") {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	if !d.works(t, other) {
+		t.Error("the other account does not work")
+	}
+}
+
+func TestBlock_IsRefusedOutsideOfActiveDirectory(t *testing.T) {
+	d := start(t)
+	c, target := connect(t, d.url), d.issue(t)
+	if _, err := c.Block(t.Context(), target); !connectors.IsPermanent(err) || !d.works(t, target) {
+		t.Errorf("blocked: %v", err)
+	}
+}
+
+func TestRotate_ReplacesThePassword(t *testing.T) {
+	d := start(t)
+	c, target := connect(t, d.url), d.issue(t)
+	target.Rotation, target.NewReference, target.NewSecret = uuid.New(), c.Successor(target), connectors.Secret(rand.Text())
+	renewed := target
+	renewed.Secret = target.NewSecret
+	for range 2 {
+		if answer, err := c.Renew(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+		if answer, err := c.Retire(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+	}
+	if d.works(t, target) || !d.works(t, renewed) {
+		t.Error("the old password works, or the new one does not")
+	}
+}
+
+func TestLDAP_EndsOnlyEntriesBelowItsBase(t *testing.T) {
+	d := start(t)
+	c := connectAs(t, d.url, "cn=own,"+people, "x")
+	for _, reference := range []string{admin, people, suffix, "CN=Own," + people, "", "x", "cn=a,dc=other"} {
+		if got, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: reference}); err == nil {
+			t.Errorf("%q was accepted as %q", reference, got)
+		}
+		if _, err := c.Revoke(t.Context(), connectors.Target{Reference: reference}); !connectors.IsPermanent(err) {
+			t.Errorf("%q: %v", reference, err)
+		}
+	}
+	canonical := map[string]bool{}
+	for _, reference := range []string{"cn=Bot,OU=agents,dc=example,dc=com", "CN = bot, ou=agents , DC=EXAMPLE,dc=com"} {
+		got, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: reference})
+		if err != nil {
+			t.Fatal(err)
+		}
+		canonical[got] = true
+	}
+	if len(canonical) != 1 {
+		t.Errorf("one entry has the references %v", canonical)
+	}
+}
+
+func TestLDAP_WithoutRightsIsPermanent(t *testing.T) {
+	d := start(t)
+	target := d.issue(t)
+	d.add("cn=weak,"+people, "person", map[string]string{"cn": "weak", "sn": "weak", "userPassword": "x"})
+	c := connectAs(t, d.url, "cn=weak,"+people, "x")
+	if _, err := c.Revoke(t.Context(), target); !connectors.IsPermanent(err) {
+		t.Errorf("%v", err)
+	}
+	if err := connectAs(t, d.url, admin, "wrong").Check(context.Background()); !connectors.IsPermanent(err) {
+		t.Errorf("a wrong password: %v", err)
+	}
+	if err := connect(t, d.url).Check(t.Context()); err != nil {
+		t.Errorf("the check: %v", err)
+	}
+}
+
+func TestNew_RefusesPasswordsInClear(t *testing.T) {
+	t.Setenv("LDAP_TEST_PASSWORD", "x")
+	config := ldap.Config{URL: "ldap://ldap.example.com", BindDN: admin, Password: "env:LDAP_TEST_PASSWORD", Base: people}
+	if _, err := ldap.New(config); err == nil {
+		t.Error("ldap:// without TLS was accepted")
+	}
+	config.StartTLS = true
+	if _, err := ldap.New(config); err != nil {
+		t.Error(err)
+	}
+}
