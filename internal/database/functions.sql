@@ -198,12 +198,31 @@ end $$;
 -- OAuth clients are often shared by the agents of many people. At most two are returned, one of
 -- them perhaps an agent that lost the name within a day. The plan is generic: planning takes longer
 -- than the query. Owners are an array, since a generic plan of a join with groups_of reads all edges.
+-- Most names are of one agent, which the principal owns: that is looked up first.
 create or replace function agents_acting(
     tenant uuid, principal uuid, issuers text[], of_id uuid, name_folded text, name_exact text) returns uuid[]
     language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 declare
-    owners uuid[] := principal || array(select g.id from groups_of(tenant, principal) g);
+    owners uuid[];
+    sole uuid[]; -- the only agent with the name
 begin
+    if of_id is null then
+        select case when count(*) = 1 and bool_and(h.held) then array_agg(h.id) end into sole
+          from (
+            select n.principal_id id, bool_or(n.until is null) held
+              from principal_names n
+              join resources r on r.tenant_id = tenant and r.id = n.principal_id and r.type = 'Agent'
+             where n.tenant_id = tenant and n.value in (name_folded, name_exact)
+               and has_name(n, issuers, name_folded, name_exact)
+               and (n.until is null or n.until > now() - interval '1 day')
+             group by n.principal_id limit 2) h;
+        if sole is not null and exists (
+          select 1 from edges e
+           where e.tenant_id = tenant and e.source_id = sole[1] and e.attribute = 'owners' and e.target_id = principal) then
+            return sole;
+        end if;
+    end if;
+    owners := principal || array(select g.id from groups_of(tenant, principal) g);
     return (
       with mine (id) as (
         select e.source_id from edges e

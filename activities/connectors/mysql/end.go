@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
@@ -58,7 +60,10 @@ func (c *Connector) alter(ctx context.Context, t connectors.Target, change strin
 	return a, false, nil
 }
 
-// kill ends the sessions of the account's user.
+// killWait is how long kill waits for the server to end sessions, which it does at each session's next check.
+const killWait = 5 * time.Second
+
+// kill ends the sessions of the account's user, and waits until the server no longer lists them.
 func (c *Connector) kill(ctx context.Context, a account, what string) (connectors.Answer, error) {
 	ids, err := c.sessions(ctx, a)
 	if err != nil {
@@ -70,9 +75,48 @@ func (c *Connector) kill(ctx context.Context, a account, what string) (connector
 			return connectors.Answer{}, classify("end the account's sessions", err)
 		}
 	}
+	left, err := c.awaitEnd(ctx, a, ids)
+	switch {
+	case err != nil:
+		return connectors.Answer{}, err
+	case left > 0:
+		return connectors.Answer{}, connectors.Retryable("%s, but %d of the user's sessions are still open", what, left)
+	}
 	return connectors.Answer{
 		Outcome: connectors.Done, Detail: fmt.Sprintf("%s, %d sessions ended", what, len(ids)),
 	}, nil
+}
+
+// awaitEnd waits until none of the killed sessions is listed, and returns how many still are after killWait. Sessions
+// opened since are not waited for: those of a shared account have the new password.
+func (c *Connector) awaitEnd(ctx context.Context, a account, killed []int64) (left int, err error) {
+	if len(killed) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*killWait)
+	defer cancel()
+	tick, end := time.NewTicker(20*time.Millisecond), time.After(killWait)
+	defer tick.Stop()
+	for {
+		open, err := c.sessions(ctx, a)
+		if err != nil {
+			return 0, err
+		}
+		left = 0
+		for _, id := range open {
+			if slices.Contains(killed, id) {
+				left++
+			}
+		}
+		if left == 0 {
+			return 0, nil
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			return left, nil
+		}
+	}
 }
 
 // Successor implements connectors.Rotator: the account stays, with another password.
@@ -175,6 +219,20 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 	return c.login(ctx, a, t.Secret)
 }
 
+// refused returns what a refused password proves: that it is dead, if the account is the one that the server takes for
+// a login of the user from any address.
+func (c *Connector) refused(ctx context.Context, a account) (connectors.Vitality, string, error) {
+	var accounts int
+	err := c.db.QueryRowContext(ctx, "select count(*) from mysql.user where binary User = ?", a.user).Scan(&accounts)
+	switch {
+	case err != nil:
+		return connectors.Unknown, "", classify("count the user's accounts", err)
+	case a.host == "%" && accounts <= 1:
+		return connectors.Dead, "the registered password is refused", nil
+	}
+	return connectors.Unknown, "the login is refused, perhaps as that of another host or from leaver's address", nil
+}
+
 // login logs in with a password. It proves nothing if the server takes the login for that of the same user at another
 // host, or lets the account log in from other addresses only.
 func (c *Connector) login(
@@ -197,8 +255,10 @@ func (c *Connector) login(
 			return connectors.Unknown, "from leaver's address the server takes the login for that of another host", nil
 		}
 		return connectors.Alive, "the password logs in", nil
-	case n == errAccessDenied, n == errLockedMariaDB, n == errLockedMySQL:
-		return connectors.Dead, "the registered password is refused", nil
+	case n == errLockedMariaDB, n == errLockedMySQL:
+		return connectors.Dead, "the login is refused: the account is locked", nil
+	case n == errAccessDenied:
+		return c.refused(ctx, a)
 	case n == errExpired, n == errMustChange: // after the password
 		return connectors.Alive, "the password logs in, and has expired", nil
 	case n == errHostDenied:

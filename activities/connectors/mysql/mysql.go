@@ -22,8 +22,8 @@ import (
 
 // Config are the settings of a connector of type mysql.
 type Config struct {
-	// DSN is a reference to USER:PASSWORD@tcp(HOST:PORT)/?tls=true of an administrator with CREATE USER and
-	// CONNECTION ADMIN (MariaDB) or CONNECTION_ADMIN (MySQL).
+	// DSN is a reference to USER:PASSWORD@tcp(HOST:PORT)/?tls=true of an administrator with CREATE USER, PROCESS,
+	// CONNECTION ADMIN (MariaDB) or CONNECTION_ADMIN (MySQL), and SELECT on mysql.user.
 	DSN connectors.SecretRef `yaml:"dsn"`
 }
 
@@ -120,7 +120,8 @@ func (c *Connector) reserved(a account) error {
 	switch {
 	case strings.EqualFold(a.user, c.config.User):
 		return connectors.Permanent("the account %s is the connector's own", a)
-	case a.user == "root", strings.HasPrefix(a.user, "mariadb."), strings.HasPrefix(a.user, "mysql."), a.user == "mysql":
+	case strings.EqualFold(a.user, "root"), strings.EqualFold(a.user, "mysql"),
+		strings.HasPrefix(a.user, "mariadb."), strings.HasPrefix(a.user, "mysql."):
 		return connectors.Permanent("the account %s is one of the server's own", a)
 	}
 	return nil
@@ -139,7 +140,7 @@ func (c *Connector) Check(ctx context.Context) error {
 func (c *Connector) exists(ctx context.Context, a account) (bool, error) {
 	var n int
 	err := c.db.QueryRowContext(ctx,
-		"select count(*) from mysql.user where User = ? and lower(Host) = ?", a.user, a.host).Scan(&n)
+		"select count(*) from mysql.user where binary User = ? and lower(Host) = ?", a.user, a.host).Scan(&n)
 	if err != nil {
 		return false, classify("look up the account", err)
 	}
@@ -149,7 +150,17 @@ func (c *Connector) exists(ctx context.Context, a account) (bool, error) {
 // sessions returns the ids of the sessions that the user has open. The server's list has the client's host and not
 // the account's host pattern.
 func (c *Connector) sessions(ctx context.Context, a account) (ids []int64, err error) {
-	rows, err := c.db.QueryContext(ctx, "select ID from information_schema.PROCESSLIST where USER = ?", a.user)
+	// Without the privilege PROCESS the server lists the connector's own sessions only.
+	var sees bool
+	err = c.db.QueryRowContext(ctx, "select count(*) > 0 from information_schema.USER_PRIVILEGES "+
+		"where PRIVILEGE_TYPE = 'PROCESS'").Scan(&sees)
+	if err == nil && !sees {
+		return nil, connectors.Permanent("the connector's account lacks the privilege PROCESS, and cannot see sessions")
+	}
+	if err != nil {
+		return nil, classify("read the connector's privileges", err)
+	}
+	rows, err := c.db.QueryContext(ctx, "select ID from information_schema.PROCESSLIST where binary USER = ?", a.user)
 	if err != nil {
 		return nil, classify("list the sessions", err)
 	}
@@ -175,6 +186,7 @@ const (
 	errCannotUser    = 1396 // the account does not exist
 	errDenied        = 1227 // a privilege is missing
 	errTableDenied   = 1142
+	errKillDenied    = 1095
 	errLockWait      = 1205
 	errDeadlock      = 1213
 	errTooMany       = 1040
@@ -202,7 +214,7 @@ func classify(what string, err error) error {
 		return connectors.Retryable("%s: %s", what, connectors.TransportReason(err))
 	case errAccessDenied, errHostDenied, errLockedMariaDB, errLockedMySQL:
 		return connectors.Permanent("%s: error %d: the connector's own login is refused", what, n)
-	case errDenied, errTableDenied:
+	case errDenied, errTableDenied, errKillDenied:
 		return connectors.Permanent("%s: error %d: the connector's account lacks a privilege: grant it SELECT on "+
 			"mysql.user, CREATE USER, PROCESS and CONNECTION ADMIN", what, n)
 	case errLockWait, errDeadlock, errTooMany, errShutdown, errReadOnly:

@@ -152,6 +152,7 @@ func TestMySQL(t *testing.T) {
 	})
 	for name, test := range map[string]func(*testing.T, *server){
 		"revoke ends open sessions":              revokeEndsOpenSessions,
+		"revoke compares names with case":        revokeComparesNamesWithCase,
 		"block leaves the password":              blockLeavesThePassword,
 		"rotate replaces the password":           rotateReplacesThePassword,
 		"reserved accounts are left":             reservedAccountsAreLeft,
@@ -179,6 +180,22 @@ func revokeEndsOpenSessions(t *testing.T, s *server) {
 	s.run(t, "alter user '"+strings.ReplaceAll(strings.TrimSuffix(target.Reference, "@%"), "'", "''")+"'@'%' account unlock")
 	if s.works(t, target) {
 		t.Error("the old password works once the account is unlocked")
+	}
+}
+
+// revokeComparesNamesWithCase ends bot, of which BOT is another account.
+func revokeComparesNamesWithCase(t *testing.T, s *server) {
+	s.run(t, "create or replace user bot@'%' identified by 'x'", "create or replace user BOT@'%' identified by 'x'")
+	other := connectors.Target{Reference: "BOT@%", Secret: "x"}
+	session, err := s.login(t, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connect(t, s.address).Revoke(t.Context(), connectors.Target{Reference: "bot@%", Secret: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.PingContext(t.Context()); err != nil || !s.works(t, other) {
+		t.Errorf("the other account lost its session or its login: %v", err)
 	}
 }
 
@@ -247,6 +264,12 @@ func withoutRightsErrorsArePermanent(t *testing.T, s *server) {
 			t.Errorf("the check as %s: %v", login, err)
 		}
 	}
+	s.run(t, "create or replace user blind@'%' identified by 'x'", "grant create user, connection admin on *.* to blind@'%'",
+		"grant select on mysql.user to blind@'%'", "grant select on mysql.global_priv to blind@'%'")
+	if _, err := connectAs(t, "blind:x", s.address).Revoke(t.Context(), target); !connectors.IsPermanent(err) ||
+		!strings.Contains(err.Error(), "PROCESS") {
+		t.Errorf("without PROCESS: %v", err)
+	}
 	if err := connect(t, s.address).Check(t.Context()); err != nil {
 		t.Errorf("the check: %v", err)
 	}
@@ -255,9 +278,14 @@ func withoutRightsErrorsArePermanent(t *testing.T, s *server) {
 // anotherHostProvesNothing has two accounts of one user, of which the server takes the nearer one.
 func anotherHostProvesNothing(t *testing.T, s *server) {
 	s.run(t, "create or replace user twice@'%' identified by 'x'", "create or replace user twice@'127.0.0.1' identified by 'x'")
-	vitality, detail, err := connect(t, s.address).Probe(t.Context(), connectors.Target{Reference: "twice@%", Secret: "x"})
-	if err != nil || vitality != connectors.Unknown {
-		t.Errorf("%s (%s), %v; want unknown", vitality, detail, err)
+	s.run(t, "create or replace user elsewhere@'10.1.2.3' identified by 'x'")
+	for _, target := range []connectors.Target{
+		{Reference: "twice@%", Secret: "x"}, {Reference: "twice@%", Secret: "wrong"}, {Reference: "elsewhere@10.1.2.3", Secret: "x"},
+	} {
+		vitality, detail, err := connect(t, s.address).Probe(t.Context(), target)
+		if err != nil || vitality != connectors.Unknown {
+			t.Errorf("%s: %s (%s), %v; want unknown", target.Reference, vitality, detail, err)
+		}
 	}
 }
 

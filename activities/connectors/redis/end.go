@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -64,11 +65,11 @@ func (c *Connector) change(ctx context.Context, t connectors.Target, rules ...an
 // store writes the users to the ACL file, or to redis.conf.
 func (c *Connector) store(ctx context.Context) string {
 	err := c.client.Do(ctx, "ACL", "SAVE").Err()
-	if err != nil {
+	if err != nil && strings.Contains(err.Error(), "not configured to use an ACL file") {
 		err = c.client.ConfigRewrite(ctx).Err()
 	}
 	if err != nil {
-		return "; the server has no file for its users: a restart loses this change"
+		return "; the server did not store its users: a restart loses this change"
 	}
 	return ""
 }
@@ -94,31 +95,16 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 // Retire implements connectors.Rotator. It removes the old password and closes the user's connections: holders of
 // the new one connect again.
 func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	old := digest(t.Secret)
-	if known, err := c.hasPassword(ctx, t.Reference, old); err != nil || !known { // removing it is an error then
-		return connectors.Answer{Outcome: connectors.Done, Detail: "the old password is removed"}, err
+	u, err := c.describe(ctx, t.Reference)
+	switch old := digest(t.Secret); {
+	case errors.Is(err, errNoUser):
+		return connectors.Answer{Outcome: connectors.Done, Detail: "no such user"}, nil
+	case err != nil:
+		return connectors.Answer{}, err
+	case slices.Contains(u.passwords, old): // to remove another one is an error
+		return c.end(ctx, t, "old password removed", "!"+old)
 	}
-	return c.end(ctx, t, "old password removed", "!"+old)
-}
-
-// hasPassword reports whether a user has the password with a digest. A user that does not exist has none.
-func (c *Connector) hasPassword(ctx context.Context, user, digest string) (bool, error) {
-	answer, err := c.client.Do(ctx, "ACL", "GETUSER", user).Slice()
-	if errors.Is(err, redis.Nil) {
-		return false, nil
-	}
-	if err != nil {
-		return false, classify("read the user", err)
-	}
-	for i := 0; i+1 < len(answer); i += 2 {
-		list, _ := answer[i+1].([]any)
-		for _, password := range list {
-			if answer[i] == "passwords" && password == digest {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
+	return c.end(ctx, t, "the old password is removed")
 }
 
 // drillUser is the prefix of users that are issued for drills.
@@ -145,7 +131,7 @@ func (c *Connector) Remove(ctx context.Context, name string) error {
 // Probe implements connectors.Verifier. It logs in with the registered password and counts the user's connections.
 // Without a password it reads whether the user is enabled.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	on, open, err := c.flags(ctx, t.Reference)
+	u, err := c.describe(ctx, t.Reference)
 	switch {
 	case errors.Is(err, errNoUser):
 		return connectors.Dead, "no such user", nil
@@ -156,9 +142,9 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	if err != nil {
 		return connectors.Unknown, "", err
 	}
-	if t.Secret == "" || open {
-		if on || sessions > 0 {
-			return connectors.Alive, fmt.Sprintf("enabled: %t, %d connections open", on, sessions), nil
+	if t.Secret == "" || u.open {
+		if u.on || sessions > 0 {
+			return connectors.Alive, fmt.Sprintf("enabled: %t, %d connections open", u.on, sessions), nil
 		}
 		return connectors.Dead, "the user is disabled, no connection open", nil
 	}
@@ -182,13 +168,13 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 	if err := c.Reserved(ctx, t.Reference); err != nil { // so that its password cannot be guessed
 		return connectors.Unknown, "", err
 	}
-	_, open, err := c.flags(ctx, t.Reference)
+	u, err := c.describe(ctx, t.Reference)
 	switch {
 	case errors.Is(err, errNoUser):
 		return connectors.Dead, "no such user", nil
 	case err != nil:
 		return connectors.Unknown, "", err
-	case open:
+	case u.open:
 		return connectors.Unknown, "the user accepts any password", nil
 	}
 	refused, err := c.loginRefused(ctx, t)

@@ -88,7 +88,7 @@ func (c *Connector) Check(ctx context.Context) error {
 
 // exists reports whether the user exists.
 func (c *Connector) exists(ctx context.Context, user string) (bool, error) {
-	_, _, err := c.flags(ctx, user)
+	_, err := c.describe(ctx, user)
 	if errors.Is(err, errNoUser) {
 		return false, nil
 	}
@@ -97,22 +97,33 @@ func (c *Connector) exists(ctx context.Context, user string) (bool, error) {
 
 var errNoUser = errors.New("no such user")
 
-// flags returns whether the user is enabled, and whether it needs no password. Error: errNoUser.
-func (c *Connector) flags(ctx context.Context, user string) (on, open bool, err error) {
-	answer, err := c.client.Do(ctx, "ACL", "GETUSER", user).Slice()
+// user is what the server says of a user.
+type user struct {
+	on, open  bool     // enabled; without a password
+	passwords []string // digests
+}
+
+// describe returns what the server says of a user. Error: errNoUser.
+func (c *Connector) describe(ctx context.Context, name string) (u user, err error) {
+	answer, err := c.client.Do(ctx, "ACL", "GETUSER", name).Slice()
 	if errors.Is(err, redis.Nil) {
-		return false, false, errNoUser
+		return u, errNoUser
 	}
 	if err != nil {
-		return false, false, classify("read the user", err)
+		return u, classify("read the user", err)
 	}
 	for i := 0; i+1 < len(answer); i += 2 {
-		if answer[i] == "flags" {
-			list, _ := answer[i+1].([]any)
-			return slices.Contains(list, any("on")), slices.Contains(list, any("nopass")), nil
+		list, _ := answer[i+1].([]any)
+		switch answer[i] {
+		case "flags":
+			u.on, u.open = slices.Contains(list, any("on")), slices.Contains(list, any("nopass"))
+		case "passwords":
+			for _, digest := range list {
+				u.passwords = append(u.passwords, fmt.Sprint(digest))
+			}
 		}
 	}
-	return false, false, connectors.Retryable("the server's description of the user has no flags")
+	return u, nil
 }
 
 // sessions returns the number of the user's open connections.

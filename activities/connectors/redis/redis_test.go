@@ -169,13 +169,22 @@ func TestRotate_HoldersKeepAccess(t *testing.T) {
 			t.Fatalf("%+v, %v", answer, err)
 		}
 	}
+	open, err := s.login(t, target.Reference, target.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !s.works(t, target) || !s.works(t, renewed) {
 		t.Error("one of the passwords does not work while the rotation is in progress")
 	}
+	// An earlier attempt removed the password, and could not close the connections.
+	s.run(t, "ACL", "SETUSER", target.Reference, "<"+target.Secret.Reveal())
 	for range 2 {
 		if answer, err := c.Retire(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
 			t.Fatalf("%+v, %v", answer, err)
 		}
+	}
+	if open.Conn().Ping(t.Context()).Err() == nil {
+		t.Error("a connection of the old password works")
 	}
 	if s.works(t, target) || !s.works(t, renewed) {
 		t.Error("the old password works, or the new one does not")
