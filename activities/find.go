@@ -58,7 +58,7 @@ func (a *Activities) find(
 	defer release()
 	// Tolerate a difference between PostgreSQL's clock and the local one.
 	listed := time.Now().Add(-time.Minute)
-	named, err := a.Directory.Principals(ctx, tenant, principals)
+	named, err := a.Directory.Principals(ctx, tenant, principals, of.Event != uuid.Nil)
 	if err != nil {
 		return Findings{}, err
 	}
@@ -73,7 +73,7 @@ func (a *Activities) find(
 	for _, f := range found {
 		became, err := a.Credentials.Note(ctx, tenant, of.Event, of.Sequence, credential.Unregistered{
 			Connector: connector, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal,
-			Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
+			Scopes: f.Scopes, ExpiresAt: f.ExpiresAt, Mints: a.Connectors.Mints(connector),
 		}, listed, entry.TrustLabels)
 		switch {
 		case errors.Is(err, credential.ErrUnknownPrincipal): // the label belongs to another installation

@@ -75,7 +75,11 @@ func (s *Server) serviceProviderConfig(w http.ResponseWriter, r *http.Request) {
 		Pagination:     pagination{true, true, "index", defaultCount, maxCount, int(cursorTimeout.Seconds())},
 		SecurityEvents: securityEvents{"request", provisioningEvents()},
 		Authentication: []scheme{
-			{"oauthbearertoken", "Bearer token", "A token of class scim, created with `leaver token create`.", true},
+			{
+				"oauthbearertoken", "Bearer token",
+				"A token of class scim, created with `leaver token create`, or an access token of the tenant's token endpoint " +
+					"for a client that was added with `leaver client add`.", true,
+			},
 			{"oauth2", "OAuth 2.0 JWT", "A JWT of a trusted issuer, added with `leaver issuer add`.", false},
 		},
 		Interop: sessionOf(r).Tenant.Profile == tenant.ProfileInterop,

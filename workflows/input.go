@@ -84,7 +84,7 @@ type Policy struct {
 	// InitialInterval is the delay before the first retry. It doubles up to MaximumInterval.
 	InitialInterval time.Duration `json:"initialInterval"`
 	MaximumInterval time.Duration `json:"maximumInterval"`
-	// RunsGrace is the maximum time that credentials wait for scheduled runs to be
+	// RunsGrace is the maximum time that credentials wait for scheduled runs and minters to be
 	// cancelled. A scheduler that is down must not keep tokens alive.
 	RunsGrace time.Duration `json:"runsGrace"`
 	// Window is the maximum number of items of one connector that are ended concurrently.

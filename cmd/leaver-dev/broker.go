@@ -131,8 +131,11 @@ func (d *drill) forget(ctx context.Context) error {
 			c.Outcome, records)
 	}
 	alive, err := d.peers.openid.Active(ctx, grant.RefreshToken)
-	if err != nil || !alive {
-		return errors.Join(errors.New("the vendor's token is dead, so the broker did more than to forget it"), err)
+	if err != nil {
+		return err
+	}
+	if !alive {
+		return errors.New("the vendor's token is dead, so the broker did more than to forget it")
 	}
 	d.rows = append(d.rows, []string{
 		"Cyd's connection at a broker", "token broker", "-", "-",

@@ -32,26 +32,26 @@ func startCache(ctx context.Context) (*cache, func(), error) {
 	if err != nil {
 		return nil, func() {}, nil //nolint:nilerr // the demonstration does without it
 	}
-	dir, err := os.MkdirTemp("", "leaver-dev-cache")
-	if err != nil {
-		return nil, nil, fmt.Errorf("create the cache's folder: %w", err)
-	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen for the cache: %w", err)
 	}
 	c := &cache{address: listener.Addr().String(), secret: rand.Text()}
 	_ = listener.Close() // redis-server takes the port
+	dir, err := os.MkdirTemp("", "leaver-dev-cache")
+	if err != nil {
+		return nil, nil, fmt.Errorf("create the cache's folder: %w", err)
+	}
 	users := filepath.Join(dir, "users.acl")
 	acl := "user default off\nuser leaver on >" + c.secret + " ~* &* +@all\n"
 	if err := os.WriteFile(users, []byte(acl), 0o600); err != nil {
-		return nil, nil, fmt.Errorf("write the cache's users: %w", err)
+		return nil, nil, errors.Join(fmt.Errorf("write the cache's users: %w", err), os.RemoveAll(dir))
 	}
 	_, port, _ := strings.Cut(c.address, ":")
 	stop, err := devstack.RunServer(exec.CommandContext(context.WithoutCancel(ctx), program,
 		"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", dir, "--aclfile", users))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	c.admin = redis.NewClient(&redis.Options{
 		Addr: c.address, Username: "leaver", Password: c.secret, Protocol: 2, MaxRetries: 50,

@@ -89,8 +89,12 @@ func (d *drill) enter(ctx context.Context, idToken string) error {
 		return err
 	}
 	for name, call := range map[string]func(context.Context) (int, error){"alone": d.callAlone, "asking": d.callAsking} {
-		if status, err := call(ctx); err != nil || status != http.StatusOK {
-			return fmt.Errorf("a tool call before the deactivation (%s) answered %d: %w", name, status, err)
+		status, err := call(ctx)
+		if err != nil {
+			return fmt.Errorf("a tool call before the deactivation (%s): %w", name, err)
+		}
+		if status != http.StatusOK {
+			return fmt.Errorf("a tool call before the deactivation (%s) answered %d, want 200", name, status)
 		}
 	}
 	return nil

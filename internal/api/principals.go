@@ -149,7 +149,7 @@ func (s *Server) planUnmanaged(ctx context.Context, of tenant.Tenant, principal 
 	if err != nil {
 		return err
 	}
-	named, err := s.Directory.Principals(ctx, of.ID, ending)
+	named, err := s.Directory.Principals(ctx, of.ID, ending, true)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,8 @@ func (s *Server) claim(w http.ResponseWriter, r *http.Request) {
 	}
 	restricted := false
 	if err == nil {
-		claimed.Item, restricted, err = s.Credentials.Claim(r.Context(), of, id, body.Principal, body.Agent, by, body.Reason)
+		claimed.Item, restricted, err = s.Credentials.Claim(r.Context(), of, id, body.Principal, body.Agent,
+			s.Connectors.Mints, by, body.Reason)
 	}
 	if err == nil && restricted {
 		var event *lifecycle.Event

@@ -166,11 +166,15 @@ func receiveOnce(ctx context.Context, tx pgx.Tx, of uuid.UUID, client Client, c 
 // issueAccess stores an access token, and deletes the client's expired ones.
 func issueAccess(ctx context.Context, tx pgx.Tx, of, client uuid.UUID, secret string, scopes []Scope) error {
 	// The row lock orders the requests of a client, so that the count is exact.
-	if _, err := tx.Exec(ctx, `
-		update clients set last_used_at = now() where tenant_id = $1 and id = $2`, of, client); err != nil {
+	tag, err := tx.Exec(ctx, `
+		update clients set last_used_at = now() where tenant_id = $1 and id = $2`, of, client)
+	if err != nil {
 		return err
 	}
-	tag, err := tx.Exec(ctx, `
+	if tag.RowsAffected() == 0 { // removed since it was read
+		return ErrUnauthorized
+	}
+	tag, err = tx.Exec(ctx, `
 		with expired as (
 		  delete from access_tokens where tenant_id = $1 and client_id = $2 and expires_at < now())
 		insert into access_tokens (hash, tenant_id, client_id, scopes, expires_at)

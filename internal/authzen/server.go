@@ -39,7 +39,7 @@ type Server struct {
 }
 
 // Handler returns the endpoints of the OpenID AuthZEN Authorization API 1.0. They require a
-// token of class platform or gateway.
+// token of class platform or gateway, or a client's access token with the scope authzen.
 func (s *Server) Handler() http.Handler {
 	r := chi.NewRouter()
 	httpjson.RefuseUnknown(r, s.Log)

@@ -29,10 +29,11 @@ func TestParse_ErrorsNameTheLine(t *testing.T) {
 			"connectors:\n  - name: a\n    type: webhook\n    tenants: [x]\n    urll: x\n",
 			`leaver.yaml:5: unknown setting "urll"`,
 		},
-		"an unknown section": {"databse: {}\n", `leaver.yaml:1: unknown setting "databse"`},
-		"no tenants":         {"connectors:\n  - {name: a, type: webhook}\n", "leaver.yaml:2: connector a names no tenants"},
-		"a name twice":       {"connectors:\n  - &c {name: a, type: webhook, tenants: [x]}\n  - *c\n", "given twice"},
-		"a bad name":         {"connectors:\n  - {name: 'A b', type: webhook, tenants: [x]}\n", "leaver.yaml:2"},
+		"definitions that are a list": {"connector_definitions: [a]\n", "leaver.yaml:1: connector_definitions must be the path"},
+		"an unknown section":          {"databse: {}\n", `leaver.yaml:1: unknown setting "databse"`},
+		"no tenants":                  {"connectors:\n  - {name: a, type: webhook}\n", "leaver.yaml:2: connector a names no tenants"},
+		"a name twice":                {"connectors:\n  - &c {name: a, type: webhook, tenants: [x]}\n  - *c\n", "given twice"},
+		"a bad name":                  {"connectors:\n  - {name: 'A b', type: webhook, tenants: [x]}\n", "leaver.yaml:2"},
 		"leaver's own namespace": {
 			"temporal: {address: 't:7233', namespace: leaver}\nconnectors:\n" +
 				"  - {name: runs, type: temporal, tenants: [x], address: 't:7233', namespace: leaver}\n",

@@ -79,6 +79,8 @@ func (c *Config) readFile(file string, raw []byte) error {
 			if c.ConnectorDefinitions != "" && !filepath.IsAbs(c.ConnectorDefinitions) {
 				c.ConnectorDefinitions = filepath.Join(filepath.Dir(file), c.ConnectorDefinitions)
 			}
+		case key.Value == "connector_definitions":
+			return fmt.Errorf("%s:%d: connector_definitions must be the path of a folder", file, value.Line)
 		case at < 0:
 			return fmt.Errorf("%s:%d: unknown setting %q; known are %s", file, key.Line, key.Value, strings.Join(known, ", "))
 		case value.Tag != "!!null":

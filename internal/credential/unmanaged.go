@@ -23,6 +23,7 @@ type Unregistered struct {
 	Principal *uuid.UUID // named by the downstream's label
 	Scopes    []string
 	ExpiresAt *time.Time
+	Mints     bool // other credentials are issued with it
 }
 
 // Unmanaged is an unmanaged credential: a connector found it, and it is not registered.
@@ -95,7 +96,7 @@ func (s *Store) Note(
 			return err
 		}
 		noted = NoteClaimed
-		_, err = s.claim(ctx, tx, tenant, id, *u.Principal, nil, sequence)
+		_, err = s.claim(ctx, tx, tenant, id, *u.Principal, nil, sequence, func(string) bool { return u.Mints })
 		return err
 	})
 	if err != nil {
@@ -155,10 +156,11 @@ func (s *Store) WithoutRegistration(
 }
 
 // Claim claims an unmanaged credential for a principal, which may be restricted: the caller
-// then starts a cascade that ends it. The item's history records by and reason.
+// then starts a cascade that ends it. mints reports whether other credentials are issued with those of a connector.
+// The item's history records by and reason.
 // Errors: [ErrUnboundNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
 func (s *Store) Claim(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID,
-	by, reason string,
+	mints func(connector string) bool, by, reason string,
 ) (item *Item, restricted bool, err error) {
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		if err := audit.Attribute(ctx, tx); err != nil {
@@ -175,7 +177,7 @@ func (s *Store) Claim(ctx context.Context, tenant, id, principal uuid.UUID, agen
 				return fmt.Errorf("%w: %s", ErrUnknownPrincipal, holder)
 			}
 		}
-		if item, err = s.claim(ctx, tx, tenant, id, principal, agent, 0); err != nil {
+		if item, err = s.claim(ctx, tx, tenant, id, principal, agent, 0, mints); err != nil {
 			return err
 		}
 		if _, err = tx.Exec(ctx, `update credentials set state = state, reason = $3 where tenant_id = $1 and id = $2`,
@@ -197,7 +199,7 @@ func (s *Store) Claim(ctx context.Context, tenant, id, principal uuid.UUID, agen
 // claim registers an unmanaged credential. A sequence other than 0 is stored as the item's
 // sequence, so that the cascade that found it also ends it.
 func (s *Store) claim(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid.UUID, agent *uuid.UUID,
-	sequence int64,
+	sequence int64, mints func(connector string) bool,
 ) (*Item, error) {
 	var u Unregistered
 	err := tx.QueryRow(ctx, `
@@ -212,7 +214,7 @@ func (s *Store) claim(ctx context.Context, tx pgx.Tx, tenant, id, principal uuid
 	}
 	item, err := s.insert(ctx, tx, tenant, New{
 		Principal: principal, Agent: agent, Kind: u.Kind, Connector: u.Connector, Reference: u.Reference,
-		Scopes: u.Scopes, IssuedAt: time.Now().UTC(), ExpiresAt: u.ExpiresAt,
+		Scopes: u.Scopes, IssuedAt: time.Now().UTC(), ExpiresAt: u.ExpiresAt, Mints: mints(u.Connector),
 	})
 	if err != nil {
 		return nil, err

@@ -86,9 +86,12 @@ func (s *Store) Names(ctx context.Context, tenant, principal uuid.UUID) ([]Name,
 const formerName = 30 * 24 * time.Hour
 
 // Principals returns principals with the names by which a downstream may know them: user names and e-mail addresses
-// that no other principal of the tenant has or lately had, but for those of ids. A name in the form of a SCIM id, and
-// names that are compared with case, are left out: a downstream's spelling would give them to another principal.
-func (s *Store) Principals(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID) ([]connectors.Principal, error) {
+// that no other principal of the tenant has or lately had. Those of one cascade (related) may share names. A name in
+// the form of a SCIM id, and names that are compared with case, are left out: a downstream's spelling would give them
+// to another principal.
+func (s *Store) Principals(
+	ctx context.Context, tenant uuid.UUID, ids []uuid.UUID, related bool,
+) ([]connectors.Principal, error) {
 	principals, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByName[connectors.Principal], `
 		select p.id, array(
 		  select distinct n.original from principal_names n
@@ -97,10 +100,11 @@ func (s *Store) Principals(ctx context.Context, tenant uuid.UUID, ids []uuid.UUI
 		     and (n.until is null or n.until > now() - $4::interval)
 		     and not exists (
 		       select 1 from principal_names o
-		        where o.tenant_id = $1 and o.value = n.value and o.principal_id <> all ($2)
+		        where o.tenant_id = $1 and o.value = n.value and o.principal_id <> p.id
+		          and not ($5 and o.principal_id = any ($2))
 		          and (o.until is null or o.until > now() - $4::interval))) names
 		  from unnest($2::uuid[]) with ordinality p (id, position) order by p.position`,
-		tenant, ids, []string{NameUserName, NameAgentUserName, NameEmail}, formerName)
+		tenant, ids, []string{NameUserName, NameAgentUserName, NameEmail}, formerName, related)
 	if err != nil {
 		return nil, fmt.Errorf("read the names of principals: %w", err)
 	}

@@ -122,9 +122,9 @@ func TestNames_ListsTheCurrentOnes(t *testing.T) {
 	}
 }
 
-// TestPrincipals_HaveTheNamesOfNobodyElse checks the names by which downstreams are asked: a name that two
+// TestPrincipals_OmitsSharedNames checks the names by which downstreams are asked: a name that two
 // principals have, or one of them lately had, would attribute the credentials of one to the other.
-func TestPrincipals_HaveTheNamesOfNobodyElse(t *testing.T) {
+func TestPrincipals_OmitsSharedNames(t *testing.T) {
 	db, _ := stacktest.Open(t)
 	tenant, s := uuid.New(), directory.NewStore(db)
 	ada := person(t, db, tenant, directory.TypeUser,
@@ -143,7 +143,7 @@ func TestPrincipals_HaveTheNamesOfNobodyElse(t *testing.T) {
 		`update principal_names set until = now() where principal_id = $1`, bob); err != nil { // as a deletion does
 		t.Fatal(err)
 	}
-	got, err := s.Principals(t.Context(), tenant, []uuid.UUID{bob, ada, agent, uuid.Nil})
+	got, err := s.Principals(t.Context(), tenant, []uuid.UUID{bob, ada, agent, uuid.Nil}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,5 +155,10 @@ func TestPrincipals_HaveTheNamesOfNobodyElse(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	got, err = s.Principals(t.Context(), tenant, []uuid.UUID{ada, agent}, false)
+	want = []connectors.Principal{{ID: ada, Names: []string{}}, {ID: agent, Names: []string{}}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("of two cascades: %s, %v", diff, err)
 	}
 }

@@ -225,6 +225,29 @@ func TestUnmanaged_IsListedAndClaimedByOperator(t *testing.T) {
 	}
 }
 
+// minting is a connector whose accounts issue credentials.
+type minting struct{ *crm }
+
+func (minting) Mints() bool { return true }
+
+func TestTrustLabels_KnowsWhatMints(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	entry := i.app.Connectors["crm"]
+	entry.TrustLabels, entry.Connector = true, minting{entry.Connector.(*crm)}
+	i.app.Connectors["crm"] = entry
+	i.work()
+	ada := i.createUser("ada@example.com")
+	role, _ := d.account()
+	d.exec("comment on role " + role + " is '" + postgres.Label + ada + "'")
+	i.deactivate(ada)
+	i.closed(ada)
+	items := i.must("GET", "/v1/tenants/acme/credentials?principal="+ada, i.operator, "")["items"].([]any)
+	if len(items) != 1 || items[0].(map[string]any)["mints"] != true {
+		t.Errorf("the claimed credentials are %v, want one that mints", items)
+	}
+}
+
 func TestTrustLabels_BindsLabelledAccounts(t *testing.T) {
 	i := installAPI(t)
 	d := i.newCRM()

@@ -131,8 +131,8 @@ func TestClient_OwnsItsStreamWithEachToken(t *testing.T) {
 	}
 }
 
-// TestClient_RemovedOneReceivesNothing checks that the stream of a removed client is paused.
-func TestClient_RemovedOneReceivesNothing(t *testing.T) {
+// TestClient_RemovalPausesItsStreams checks that the stream of a removed client is paused.
+func TestClient_RemovalPausesItsStreams(t *testing.T) {
 	i := installAPI(t)
 	client := i.addClient(`["ssf.manage"]`)
 	i.must("POST", "/ssf/v1/streams", i.access(client, ""), `{}`)

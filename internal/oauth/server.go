@@ -98,7 +98,8 @@ func (s *Server) exchange(
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
 		return nil, "", failure{
-			http.StatusBadRequest, "invalid_request", "the body must be application/x-www-form-urlencoded, of at most 32 KiB",
+			http.StatusBadRequest, "invalid_request",
+			"the body must be application/x-www-form-urlencoded and at most 32 KiB long",
 		}
 	}
 	form := r.PostForm
@@ -150,7 +151,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// fail answers with an error of OAuth, and logs an internal one.
+// fail answers with an error of OAuth (RFC 6749 section 5.2), and logs an internal one.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f failure
 	var scope *auth.InvalidScopeError
@@ -172,6 +173,13 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		w.Header().Set("Retry-After", "5")
 		f = failure{problem.Status, "temporarily_unavailable", problem.Detail}
+	}
+	if f.Status == http.StatusUnauthorized { // with the scheme that the client used, by RFC 6749 section 5.2
+		challenge := "Bearer"
+		if _, _, basic := r.BasicAuth(); basic {
+			challenge = "Basic"
+		}
+		w.Header().Set("WWW-Authenticate", challenge)
 	}
 	s.Log.WarnContext(r.Context(), "refused a token request", "tenant", chi.URLParam(r, "tenant"), "error", f.Code)
 	httpjson.Answer(w, f.Status, f)

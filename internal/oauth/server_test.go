@@ -126,6 +126,9 @@ func (p *provider) request(name string, form url.Values) (int, map[string]any) {
 	if resp.Header.Get("Cache-Control") != "no-store" {
 		p.t.Errorf("Cache-Control is %q", resp.Header.Get("Cache-Control"))
 	}
+	if resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") == "" { // RFC 9110 section 15.5.2
+		p.t.Error("a 401 has no challenge")
+	}
 	return resp.StatusCode, body
 }
 
@@ -294,7 +297,7 @@ func TestToken_NeedsAPublicURL(t *testing.T) {
 	}
 }
 
-func TestClient_InvalidOnesAreRefused(t *testing.T) {
+func TestAddClient_RejectsInvalidFields(t *testing.T) {
 	p := newProvider(t, auth.ScopeSCIM)
 	public := keySet(t, &p.key.PublicKey)
 	for name, client := range map[string]auth.Client{

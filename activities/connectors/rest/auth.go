@@ -54,6 +54,9 @@ func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 		},
 		"header": func(n *yaml.Node) error {
 			err := decodeFields(n, fields{"name": scalar(&a.header), "value": one(&a.value)})
+			if err == nil && !validHeader.MatchString(a.header) {
+				err = at(n, "name must be the name of a header, got %q", a.header)
+			}
 			return errors.Join(err, need(n, a.value))
 		},
 		"client_credentials": func(n *yaml.Node) error {

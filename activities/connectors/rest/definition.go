@@ -237,7 +237,7 @@ func (d *Definition) decodeSettings(n *yaml.Node) error {
 		case s.Secret && s.Default != "":
 			return at(value, "a secret has no default")
 		case s.Secret && s.Scope:
-			return at(value, "a secret is no scope")
+			return at(value, "a secret cannot be a scope")
 		case s.Required && s.Default != "":
 			return at(value, "a required setting has no default")
 		}

@@ -58,10 +58,10 @@ func parseDiscovery(n *yaml.Node, env *cel.Env) (*discovery, error) {
 		"next_url": value(&d.nextURL), "link": boolean(&d.link), "page": scalar(&d.page), "offset": scalar(&d.offset),
 	})
 	d.kind = connectors.Kind(kind)
-	ways := 0
+	paging := 0
 	for _, given := range []bool{d.next != nil, d.nextURL != nil, d.link, d.page != "", d.offset != ""} {
 		if given {
-			ways++
+			paging++
 		}
 	}
 	for _, parameter := range []string{d.cursor, d.page, d.offset} {
@@ -74,7 +74,7 @@ func parseDiscovery(n *yaml.Node, env *cel.Env) (*discovery, error) {
 		return nil, err
 	case kind == "" || d.items == nil || d.reference == nil || d.owner == nil:
 		return nil, at(n, "kind, items, reference and owner are required")
-	case ways > 1 || (d.next != nil) != (d.cursor != ""):
+	case paging > 1 || (d.next != nil) != (d.cursor != ""):
 		return nil, at(n, "the next page is given by one of: next and cursor, next_url, link, page, offset")
 	}
 	return d, nil
@@ -95,9 +95,9 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 		return c.list(ctx, o, c.settings, names)
 	}
 	var found []connectors.Found
-	var refused error
-	answered := len(principals) == 0
 	for _, p := range principals {
+		var refused error
+		answered := false
 		for _, name := range append([]string{p.ID.String()}, p.Names...) {
 			v := values{namePrincipal: name}
 			for setting, value := range c.settings {
@@ -114,9 +114,9 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 			}
 			found = append(found, more...)
 		}
-	}
-	if !answered {
-		return nil, refused
+		if !answered {
+			return nil, refused
+		}
 	}
 	return found, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -44,7 +45,7 @@ func (d *Definition) parseRequest(n *yaml.Node, in scope) (request, error) {
 		"method": scalar(&r.method),
 		"url":    func(n *yaml.Node) (err error) { r.url, err = d.parseURL(n, in); return err },
 		"auth":   func(n *yaml.Node) (err error) { r.auth, err = parseAuth(n, in); return err },
-		"query":  templates(&r.query, in), "headers": templates(&r.headers, in), "form": templates(&r.form, in),
+		"query":  templates(&r.query, in), "headers": headers(&r.headers, in), "form": templates(&r.form, in),
 		"json": func(n *yaml.Node) (err error) { jsonNode = n; r.json, err = parseBody(n, in); return err },
 	})
 	switch {
@@ -54,6 +55,8 @@ func (d *Definition) parseRequest(n *yaml.Node, in scope) (request, error) {
 		return r, at(n, "url is required")
 	case !slices.Contains(methods, r.method):
 		return r, at(n, "method must be one of %s, got %q", strings.Join(methods, ", "), r.method)
+	case r.auth != nil && r.auth.tokenURL != nil:
+		return r, at(n, "a request of its own authentication cannot request an access token: the connector has one")
 	case jsonNode != nil && r.form != nil:
 		return r, at(jsonNode, "a request has json or form, and not both")
 	}
@@ -100,6 +103,22 @@ func (d *Definition) parseURL(n *yaml.Node, in scope) (*template, error) {
 	}
 	return t, nil
 }
+
+// headers decodes a mapping of headers.
+func headers(into *map[string]*template, in scope) func(*yaml.Node) error {
+	return func(n *yaml.Node) error {
+		err := templates(into, in)(n)
+		for name := range *into {
+			if err == nil && !validHeader.MatchString(name) {
+				err = at(n, "%q is not the name of a header", name)
+			}
+		}
+		return err
+	}
+}
+
+// validHeader matches a token of RFC 9110 section 5.6.2.
+var validHeader = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 
 // templates decodes a mapping of templates.
 func templates(into *map[string]*template, in scope) func(*yaml.Node) error {

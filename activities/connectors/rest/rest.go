@@ -7,6 +7,9 @@ package rest
 import (
 	"cmp"
 	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -56,11 +59,14 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 		}
 		c.settings[s.Name] = value
 	}
-	for _, way := range d.ways() {
-		if way.tokenURL == nil {
-			continue
+	if d.auth != nil && d.auth.tokenURL != nil {
+		if err := checkAddress(
+			"the address of the token endpoint", d.auth.tokenURL.text(c.settings), allowHTTP); err != nil {
+			return nil, err
 		}
-		if err := checkAddress("the address of the token endpoint", way.tokenURL.text(c.settings), allowHTTP); err != nil {
+	}
+	if d.auth != nil && d.auth.key != nil {
+		if err := checkKey(d.auth.key.text(c.settings)); err != nil {
 			return nil, err
 		}
 	}
@@ -74,18 +80,20 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 	return c, nil
 }
 
-// ways returns the authentications of the definition.
-func (d *Definition) ways() []*auth {
-	var ways []*auth
-	if d.auth != nil {
-		ways = append(ways, d.auth)
+// checkKey returns an error unless a text is an RSA private key in PEM.
+func checkKey(text string) error {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return errors.New("the key of the authentication must be in PEM")
 	}
-	for _, o := range d.operations {
-		if o.request.auth != nil {
-			ways = append(ways, o.request.auth)
-		}
+	if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+		return nil
 	}
-	return ways
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if _, ok := key.(*rsa.PrivateKey); err != nil || !ok {
+		return errors.New("the key of the authentication must be an RSA private key")
+	}
+	return nil
 }
 
 // checkAddress returns an error unless an address is an absolute URL with https, or with http where that is allowed.
@@ -294,20 +302,23 @@ func (c *Connector) end(ctx context.Context, name string, t connectors.Target) (
 
 // Probe implements connectors.Verifier.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	return c.look(ctx, opProbe, t)
+	return c.observe(ctx, opProbe, t)
 }
 
 // Prove implements connectors.Prover.
 func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	return c.look(ctx, opProve, t)
+	return c.observe(ctx, opProve, t)
 }
 
 // Possesses implements connectors.Possession: a probe with the secret, which must be alive.
 func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	return c.look(ctx, opProbe, t)
+	return c.observe(ctx, opProbe, t)
 }
 
-func (c *Connector) look(ctx context.Context, name string, t connectors.Target) (connectors.Vitality, string, error) {
+// observe runs a probe or a proof.
+func (c *Connector) observe(
+	ctx context.Context, name string, t connectors.Target,
+) (connectors.Vitality, string, error) {
 	operation := c.definition.operations[name]
 	if operation.request.secret && t.Secret == "" {
 		return connectors.Unknown, "the probe needs the credential's value, which is not registered", nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	yaml "go.yaml.in/yaml/v3"
 	"pgregory.net/rapid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -141,6 +142,9 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"a page that is no parameter":  {replace("next: body.next\n      cursor: after", "page: true"), "are names of query parameters"},
 		"a list of expressions":        {replace("\"[item.project, item.id]\"", "[item.project, item.id]"), "must be an expression: quote it"},
 		"an unquoted comma":            {replace("status == 204, means: done", "body.exists(x, x == 1), means: done"), "quote the expression if it has a comma"},
+		"a token of one request":       {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", auth: {client_credentials: {token_url: "{url}/t", client_id: a, client_secret: "{token}"}}}`), "cannot request an access token"},
+		"a header without a name":      {replace(`auth: {bearer: "{token}"}`, `auth: {header: {value: "{token}"}}`), "name must be the name of a header"},
+		"a header that is none":        {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", headers: {"X Y": a}}`), "is not the name of a header"},
 		"too long":                     {keys + strings.Repeat("# x\n", 20_000), "at most 64 KiB"},
 	} {
 		_, err := rest.Parse("keys.yaml", []byte(c.text))
@@ -174,6 +178,20 @@ func TestNew_RefusesInvalidSettings(t *testing.T) {
 		}
 		if err != nil && strings.Contains(err.Error(), "s3cr3t") {
 			t.Errorf("%s: the error quotes the secret", name)
+		}
+	}
+}
+
+func TestNew_RefusesInvalidKeys(t *testing.T) {
+	d := parse(t, strings.Replace(keys, `auth: {bearer: "{token}"}`,
+		`auth: {jwt_bearer: {token_url: "https://auth.example.com/token", issuer: a, key: "{token}"}}`, 1))
+	for key, want := range map[string]string{
+		testKey(t): "", "no PEM": "must be in PEM",
+		"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n": "must be an RSA private key",
+	} {
+		_, err := rest.New(d, map[string]string{"url": "https://api.example.com", "token": secretFile(t, key)})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
 		}
 	}
 }
@@ -488,8 +506,23 @@ func TestExample_IsAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range all.Names() {
-		if example := all[name].Example(); !strings.Contains(example, "type: "+name+" #") {
-			t.Errorf("%s", example)
+		var example struct{ Connectors []map[string]any }
+		if err := yaml.Unmarshal([]byte(all[name].Example()), &example); err != nil || len(example.Connectors) != 1 {
+			t.Fatalf("the example of %s: %v\n%s", name, err, all[name].Example())
+		}
+		settings := make(map[string]string)
+		for setting, value := range example.Connectors[0] {
+			text, _ := value.(string)
+			if secret, ok := strings.CutPrefix(text, "env:"); ok {
+				t.Setenv(secret, testKey(t)) // a key is a secret for every kind of authentication
+			}
+			settings[setting] = text
+		}
+		if settings["type"] != name {
+			t.Errorf("the example of %s has the type %s", name, settings["type"])
+		}
+		if _, err := rest.New(all[name], settings); err != nil {
+			t.Errorf("the example of %s: %v", name, err)
 		}
 	}
 }

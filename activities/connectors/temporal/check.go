@@ -6,7 +6,7 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// Check implements connectors.Checker by listing schedules, which every operation needs.
+// Check implements connectors.Checker by listing schedules.
 func (c *Connector) Check(ctx context.Context) error {
 	list, err := c.client.ScheduleClient().List(ctx, client.ScheduleListOptions{PageSize: 1})
 	if err == nil && list.HasNext() {
