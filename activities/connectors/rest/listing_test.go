@@ -1,0 +1,301 @@
+package rest_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/contract"
+	"github.com/leaverhq/leaver/activities/connectors/rest"
+)
+
+// ada is the principal whose credentials the vendors' lists show, between those of others.
+var ada = connectors.Principal{
+	ID: uuid.MustParse("019a0000-0000-7000-8000-000000000001"), Names: []string{"Ada@example.com"},
+}
+
+// listing is what a vendor's API answers to the operations discover, check and block.
+type listing struct {
+	// answers by method, path and query. AT in a body is the server's address; an unknown request is answered 404.
+	answers map[string]string
+	links   map[string]string // the Link header of answers
+	found   []connectors.Found
+	checks  string // the request of check
+	// blocks is the request of block for the reference; suspends is what its body must contain.
+	blocks, reference, suspends string
+}
+
+func listings() map[string]listing {
+	owned := func(kind connectors.Kind, references ...string) (found []connectors.Found) {
+		for _, reference := range references {
+			found = append(found, connectors.Found{Kind: kind, Reference: reference, Principal: ada.ID})
+		}
+		return found
+	}
+	scoped := func(found []connectors.Found, scopes ...string) []connectors.Found {
+		for i := range found {
+			found[i].Scopes = scopes
+		}
+		return found
+	}
+	expiring := func(found []connectors.Found, at time.Time) []connectors.Found {
+		found[0].ExpiresAt = &at
+		return found
+	}
+	day := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	id := ada.ID.String()
+	return map[string]listing{
+		"airflow": {
+			answers: map[string]string{
+				"GET /api/v2/dags?limit=100&owners=Ada%40example.com&paused=false": `{"dags":[
+					{"dag_id":"daily","owners":["airflow","Ada@example.com"]},{"dag_id":"other","owners":["Ada@example.com.au"]}]}`,
+				"GET /api/v2/dags?limit=100&offset=2&owners=Ada%40example.com&paused=false": `{"dags":[]}`,
+				"GET /api/v2/dags?limit=100&owners=" + id + "&paused=false":                 `{"dags":[]}`,
+				"GET /api/v2/dags?limit=1":                                                  `{"dags":[],"total_entries":7}`,
+				"PATCH /api/v2/dags/a%2Fb?update_mask=is_paused":                            `{"is_paused":true}`,
+			},
+			found:  owned(connectors.ScheduledRun, "daily"),
+			checks: "GET /api/v2/dags?limit=1",
+			blocks: "PATCH /api/v2/dags/a%2Fb?update_mask=is_paused", reference: "a/b", suspends: `{"is_paused":true}`,
+		},
+		"atlassian": {
+			answers: map[string]string{
+				"GET /admin/api-access/v1/orgs/o1/api-tokens": `{"data":[
+					{"id":"t1","status":"ALLOWED","expiresAt":"2027-01-01T00:00:00Z","user":{"id":"a1","email":"ada@example.com"}},
+					{"id":"t2","status":"REVOKED","user":{"id":"a1","email":"ada@example.com"}}],
+					"links":{"next":"AT/admin/api-access/v1/orgs/o1/api-tokens?cursor=2"}}`,
+				"GET /admin/api-access/v1/orgs/o1/api-tokens?cursor=2": `{"data":[
+					{"id":"t3","status":"ALLOWED","user":{"id":"a2","email":"bob@example.com"}}],"links":{}}`,
+			},
+			found:  expiring(owned(connectors.APIKey, "a1/t1"), day),
+			checks: "GET /admin/api-access/v1/orgs/o1/api-tokens",
+		},
+		"composio": {
+			answers: map[string]string{
+				"GET /api/v3/connected_accounts?limit=100&statuses=ACTIVE&user_ids=" + id: `{"items":[
+					{"id":"ca_1","user_id":"` + id + `"}],"next_cursor":"c2"}`,
+				"GET /api/v3/connected_accounts?cursor=c2&limit=100&statuses=ACTIVE&user_ids=" + id: `{"items":[
+					{"id":"ca_2","user_id":"` + id + `"}],"next_cursor":null}`,
+				"GET /api/v3/connected_accounts?limit=100&statuses=ACTIVE&user_ids=Ada%40example.com": `{"items":[]}`,
+				"GET /api/v3/connected_accounts?limit=1":                                              `{"items":[]}`,
+				"PATCH /api/v3/connected_accounts/ca_1/status":                                        `{"success":true}`,
+			},
+			found:  owned(connectors.Grant, "ca_1", "ca_2"),
+			checks: "GET /api/v3/connected_accounts?limit=1",
+			blocks: "PATCH /api/v3/connected_accounts/ca_1/status", reference: "ca_1", suspends: `{"enabled":false}`,
+		},
+		"databricks-tokens": {
+			answers: map[string]string{
+				"GET /api/2.0/token-management/tokens?created_by_username=Ada%40example.com": `{"token_infos":[
+					{"token_id":"t1","created_by_username":"ada@example.com","expiry_time":1798761600000},
+					{"token_id":"t2","created_by_username":"ada@example.com","expiry_time":-1}]}`,
+				"GET /api/2.0/token-management/tokens?created_by_username=" + id: `{}`,
+				"GET /api/2.0/token-management/tokens":                           `{}`,
+			},
+			found:  expiring(owned(connectors.APIKey, "t1", "t2"), day),
+			checks: "GET /api/2.0/token-management/tokens",
+		},
+		"github-sso": {
+			answers: map[string]string{
+				"GET /orgs/acme/credential-authorizations?login=Ada%40example.com&per_page=100": `[]`,
+				"GET /orgs/acme/credential-authorizations?login=" + id + "&per_page=100": `[
+					{"login":"` + id + `","credential_id":161195,"scopes":["repo"]}]`,
+				"GET /orgs/acme/credential-authorizations?login=" + id + "&page=2&per_page=100": `[
+					{"login":"` + id + `","credential_id":161196,"scopes":["repo"]},{"login":"bob","credential_id":161197}]`,
+				"GET /orgs/acme/credential-authorizations?per_page=1": `[]`,
+			},
+			links: map[string]string{
+				"GET /orgs/acme/credential-authorizations?login=" + id + "&per_page=100": `<AT/orgs/acme/credential-authorizations?` +
+					`login=` + id + `&page=2&per_page=100>; rel="next", <AT/orgs/acme/credential-authorizations?page=9>; rel="last"`,
+			},
+			found:  scoped(owned(connectors.APIKey, "161195", "161196"), "repo"),
+			checks: "GET /orgs/acme/credential-authorizations?per_page=1",
+		},
+		"gitlab": {
+			answers: map[string]string{"GET /api/v4/personal_access_tokens/self": `{"id":4,"scopes":["api"]}`},
+			checks:  "GET /api/v4/personal_access_tokens/self",
+		},
+		"google-workspace": {
+			answers: map[string]string{
+				"GET /admin/directory/v1/users/Ada@example.com/tokens": `{"kind":"admin#directory#tokenList","items":[
+					{"clientId":"c1.apps.googleusercontent.com","scopes":["mail"]}]}`,
+				"GET /admin/directory/v1/users/admin@example.com/tokens": `{"kind":"admin#directory#tokenList"}`,
+			},
+			found:  scoped(owned(connectors.Grant, "Ada@example.com/c1.apps.googleusercontent.com"), "mail"),
+			checks: "GET /admin/directory/v1/users/admin@example.com/tokens",
+		},
+		"grafana": {
+			answers: map[string]string{"GET /api/serviceaccounts/search?perpage=1": `{"totalCount":0,"serviceAccounts":[]}`},
+			checks:  "GET /api/serviceaccounts/search?perpage=1",
+		},
+		"kubernetes-cronjobs": {
+			answers: map[string]string{
+				"GET /apis/batch/v1/cronjobs?labelSelector=leaver.dev%2Fprincipal&limit=500": `{"kind":"CronJobList",
+					"metadata":{"continue":"c2"},"items":[
+					{"metadata":{"namespace":"crm","name":"sync","labels":{"leaver.dev/principal":"` + id + `"}}},
+					{"metadata":{"namespace":"crm","name":"bobs","labels":{"leaver.dev/principal":"bob"}}}]}`,
+				"GET /apis/batch/v1/cronjobs?continue=c2&labelSelector=leaver.dev%2Fprincipal&limit=500": `{"kind":"CronJobList",
+					"metadata":{},"items":[{"metadata":{"namespace":"ops","name":"mail","labels":{"leaver.dev/principal":"` + id + `"}}}]}`,
+				"GET /apis/batch/v1/cronjobs?limit=1":               `{"kind":"CronJobList","metadata":{},"items":[]}`,
+				"PATCH /apis/batch/v1/namespaces/crm/cronjobs/sync": `{"kind":"CronJob","spec":{"suspend":true}}`,
+			},
+			found:  owned(connectors.ScheduledRun, "crm/sync", "ops/mail"),
+			checks: "GET /apis/batch/v1/cronjobs?limit=1",
+			blocks: "PATCH /apis/batch/v1/namespaces/crm/cronjobs/sync", reference: "crm/sync", suspends: `{"spec":{"suspend":true}}`,
+		},
+		"microsoft-graph-grants": {
+			answers: map[string]string{
+				"GET /users/Ada@example.com/oauth2PermissionGrants": `{"value":[{"id":"g1","scope":"Mail.Read User.Read"}],
+					"@odata.nextLink":"AT/users/Ada@example.com/oauth2PermissionGrants?$skiptoken=2"}`,
+				"GET /users/Ada@example.com/oauth2PermissionGrants?$skiptoken=2": `{"value":[
+					{"id":"g2","scope":"Mail.Read User.Read"}]}`,
+			},
+			found: scoped(owned(connectors.Grant, "g1", "g2"), "Mail.Read", "User.Read"),
+		},
+		"n8n": {
+			answers: map[string]string{"GET /api/v1/workflows?limit=1": `{"data":[]}`},
+			checks:  "GET /api/v1/workflows?limit=1",
+		},
+		"nango": {
+			answers: map[string]string{
+				"GET /connections?endUserId=" + id: `{"connections":[
+					{"provider_config_key":"hubspot","connection_id":"c/1","end_user":{"id":"` + id + `"}}]}`,
+				"GET /connections?endUserId=Ada%40example.com": `{"connections":[]}`,
+				"GET /connections?search=leaver-check":         `{"connections":[]}`,
+			},
+			found:  owned(connectors.Grant, "hubspot/c%2F1"),
+			checks: "GET /connections?search=leaver-check",
+		},
+		"okta": {
+			answers: map[string]string{"GET /api/v1/users?limit=1": `[]`},
+			checks:  "GET /api/v1/users?limit=1",
+		},
+		"openai": {
+			answers: map[string]string{
+				"GET /organization/projects/p1/api_keys?limit=100&owner_project_access=any": `{"object":"list","data":[
+					{"id":"key_1","owner":{"type":"user","user":{"email":"ada@example.com"}}},
+					{"id":"key_2","owner":{"type":"service_account","service_account":{"name":"ada@example.com"}}}],
+					"last_id":"key_2","has_more":true}`,
+				"GET /organization/projects/p1/api_keys?after=key_2&limit=100&owner_project_access=any": `{"object":"list","data":[
+					{"id":"key_3","owner":{"type":"user","user":{"email":"ada@example.com"}}}],"last_id":"key_3","has_more":false}`,
+				"GET /organization/projects/p1": `{"id":"p1"}`,
+			},
+			found:  owned(connectors.APIKey, "key_1", "key_3"),
+			checks: "GET /organization/projects/p1",
+		},
+		"scim": {
+			answers: map[string]string{"GET /ServiceProviderConfig": `{"patch":{"supported":true}}`},
+			checks:  "GET /ServiceProviderConfig",
+		},
+		"anthropic": {
+			answers: map[string]string{"POST /v1/organizations/api_keys/k1": `{"id":"k1","status":"inactive"}`},
+			blocks:  "POST /v1/organizations/api_keys/k1", reference: "k1", suspends: `{"status":"inactive"}`,
+		},
+		"github-actions": {
+			answers: map[string]string{"PUT /repos/acme/crm/actions/workflows/7/disable": ``},
+			blocks:  "PUT /repos/acme/crm/actions/workflows/7/disable", reference: "acme/crm/7",
+		},
+	}
+}
+
+// recorder answers with a listing, and records the requests and their bodies.
+type recorder struct {
+	listing
+	vendor
+	at     string
+	bodies map[string]string
+}
+
+func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	raw, _ := io.ReadAll(req.Body)
+	call := req.Method + " " + req.URL.RequestURI()
+	name, value, authenticates := strings.Cut(r.auth, ": ")
+	w.Header().Set("Content-Type", "application/json")
+	answer, ok := r.answers[call]
+	switch {
+	case r.token != "" && strings.HasSuffix(req.URL.Path, "/token"):
+		answer = `{"access_token":"` + r.token + `","token_type":"Bearer","expires_in":3600}`
+	case authenticates && req.Header.Get(name) != value:
+		w.WriteHeader(http.StatusUnauthorized)
+	case !ok:
+		w.WriteHeader(http.StatusNotFound)
+		answer = `{}`
+	case answer == "":
+		w.WriteHeader(http.StatusNoContent)
+	}
+	if link := r.links[call]; link != "" {
+		w.Header().Set("Link", strings.ReplaceAll(link, "AT", r.at))
+	}
+	r.bodies[call] = string(raw)
+	_, _ = io.WriteString(w, strings.ReplaceAll(answer, "AT/", r.at+"/"))
+}
+
+// TestDefinitions_DiscoverCheckAndBlock runs these operations of each definition against the vendor's documented
+// answers.
+func TestDefinitions_DiscoverCheckAndBlock(t *testing.T) {
+	files := map[string]string{adminSecret: secretFile(t, "admin-secret"), accountKey: secretFile(t, testKey(t))}
+	all, err := rest.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, vendors := listings(), vendors()
+	for _, name := range all.Names() {
+		operations := all[name].Operations()
+		discovers, blocks := slices.Contains(operations, "discover"), slices.Contains(operations, "block")
+		checks := slices.Contains(operations, "check")
+		l := known[name]
+		if discovers != (l.found != nil) || checks != (l.checks != "") || blocks != (l.blocks != "") {
+			t.Errorf("the test of %s does not have the definition's operations, %v", name, operations)
+			continue
+		}
+		if !discovers && !checks && !blocks {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			v := vendors[name]
+			for setting, value := range v.settings {
+				if file, ok := files[value]; ok {
+					v.settings[setting] = file
+				}
+			}
+			r := &recorder{listing: l, vendor: v, bodies: make(map[string]string)}
+			server := httptest.NewServer(r)
+			defer server.Close()
+			r.at = server.URL
+			c := v.connector(t, all[name], r.at)
+			if discovers {
+				found, err := c.Discover(t.Context(), []connectors.Principal{ada})
+				if diff := cmp.Diff(l.found, found); err != nil || diff != "" {
+					t.Errorf("discover: %v, %s", err, diff)
+				}
+			}
+			if checks {
+				down := v.connector(t, all[name], "http://"+contract.Closed(t))
+				if err := c.Check(t.Context()); err != nil {
+					t.Errorf("check: %v", err)
+				}
+				if _, asked := r.bodies[l.checks]; !asked || down.Check(t.Context()) == nil {
+					t.Errorf("check asked %v, or reports no fault of a downstream that is down", r.bodies)
+				}
+				delete(r.answers, l.checks)
+				if err := c.Check(t.Context()); err == nil {
+					t.Error("check reports no fault where the API is not")
+				}
+			}
+			if blocks {
+				answer, err := c.Block(t.Context(), connectors.Target{Kind: v.kind, Reference: l.reference})
+				if err != nil || answer.Outcome != connectors.Done || !strings.Contains(r.bodies[l.blocks], l.suspends) {
+					t.Errorf("block: %+v, %v after %v", answer, err, r.bodies)
+				}
+			}
+		})
+	}
+}
