@@ -44,9 +44,8 @@ func (c *Store) Plan(
 		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a
 		  where not $4) as ids)
 		select `+credential.Columns+`, relied_on(i, (select ids from ending)),
-		       array(select distinct o.principal_id from credentials o where o.tenant_id = $1
-		         and o.id in (select other_holders(i))
-		              and o.principal_id <> all ((select ids from ending)::uuid[])),
+		       array(select distinct o.principal_id from other_holders(i) h join credentials o on o.tenant_id = $1 and o.id = h
+		              where o.principal_id <> all ((select ids from ending)::uuid[])),
 		       secret is not null
 		  from credentials i
 		 where i.tenant_id = $1 and i.state in ('live', 'ending', 'failed')

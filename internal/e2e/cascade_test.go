@@ -389,7 +389,7 @@ func TestConnector_RateHoldsAcrossCascades(t *testing.T) {
 	i.work()
 	people := []string{i.createUser("ada@example.com"), i.createUser("bob@example.com")}
 	for _, id := range people {
-		i.register(uuid.MustParse(id), 10)
+		i.register("noop", uuid.MustParse(id), 10)
 	}
 	for _, id := range people {
 		i.deactivate(id)

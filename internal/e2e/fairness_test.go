@@ -169,7 +169,7 @@ func (i *installation) people(n int) []string {
 	ids := make([]string, n)
 	for k := range ids {
 		ids[k] = i.createUser(uuid.NewString())
-		i.register(uuid.MustParse(ids[k]), crowdHolds)
+		i.register("noop", uuid.MustParse(ids[k]), crowdHolds)
 	}
 	return ids
 }

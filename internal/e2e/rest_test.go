@@ -40,7 +40,7 @@ operations:
 `
 
 // withDefinition adds a connector named keys of the definition keyServer.
-func withDefinition(t *testing.T, address string) setting {
+func withDefinition(t testing.TB, address string) setting {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "keyserver.yaml"), []byte(keyServer), 0o600); err != nil {

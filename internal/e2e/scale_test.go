@@ -38,7 +38,7 @@ func TestCascade_OfThousandsStaysWithinHistoryLimit(t *testing.T) {
 			}
 			i.work()
 			ada := i.createUser("ada@example.com")
-			i.register(uuid.MustParse(ada), c.items)
+			i.register("noop", uuid.MustParse(ada), c.items)
 			i.deactivate(ada)
 			// The query returns the progress of the whole cascade, from the current run.
 			workflowID := i.cascades(ada)[0].WorkflowID
