@@ -44,13 +44,14 @@ func (c *Store) Plan(
 		with ending as materialized (select array(select $2::uuid union select a from agents_ending_with($1, $2) a
 		  where not $4) as ids)
 		select `+credential.Columns+`, relied_on(i, (select ids from ending)),
-		       array(select distinct o.principal_id from other_holders(i) h join credentials o on o.tenant_id = $1 and o.id = h
+		       array(select distinct o.principal_id from other_holders(i) h
+		              join credentials o on o.tenant_id = $1 and o.id = h
 		              where o.principal_id <> all ((select ids from ending)::uuid[])),
 		       secret is not null
 		  from credentials i
 		 where i.tenant_id = $1 and i.state in ('live', 'ending', 'failed')
 		   and `+ofEnding+`
-		 order by i.kind <> 'scheduled_run' and not i.mints, i.id limit $3`, tenant, principal, limit, manager != nil)
+		 order by `+endsLater+`, i.id limit $3`, tenant, principal, limit, manager != nil)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("plan the cascade of %s: %w", principal, err)
 	}

@@ -27,6 +27,9 @@ type Item struct {
 // First reports whether an item is ended before others, since it can issue them.
 func (i Item) First() bool { return i.Kind == connectors.ScheduledRun || i.Mints }
 
+// endsLater is the opposite of [Item.First] in SQL.
+const endsLater = `(kind <> 'scheduled_run' and not mints)`
+
 // Page selects a page of the items that a cascade has yet to end.
 type Page struct {
 	After Item // the last item of the previous page; zero for the first page
@@ -90,8 +93,8 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 		found as materialized (
 		  select i.id, relied_on(i, '{}') as relied_on from credentials i
 		   where i.tenant_id = $1 and `+scope.found()+`
-		     and (i.kind <> 'scheduled_run' and not i.mints, i.id) > ($4::boolean, $5::uuid)
-		   order by i.kind <> 'scheduled_run' and not i.mints, i.id limit $3),
+		     and (`+endsLater+`, i.id) > ($4::boolean, $5::uuid)
+		   order by `+endsLater+`, i.id limit $3),
 		marked as (
 		  update credentials i set state = 'ending', event_id = $2, updated_at = now()
 		    from found f where i.tenant_id = $1 and i.id = f.id
@@ -102,7 +105,7 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 		select id, kind, connector, relied_on,
 		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id
 		         and e.event_id = $2 and e.step = 'block'), mints
-		  from marked m order by kind <> 'scheduled_run' and not mints, id`,
+		  from marked m order by `+endsLater+`, id`,
 		tenant, scope.Event, page.Limit,
 		page.After.ID != uuid.Nil && !page.After.First(), page.After.ID, page.CheckBlocked)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/leaverhq/leaver/activities/connectors"
 )
 
 // Connector is one entry of the file's connectors, with the settings of its
@@ -97,7 +99,7 @@ func parseConnectors(file string, list *yaml.Node) ([]Connector, error) {
 	if list.Kind != yaml.SequenceNode && list.Tag != "!!null" {
 		return nil, fmt.Errorf("%s:%d: connectors must be a list", file, list.Line)
 	}
-	var connectors []Connector
+	var all []Connector
 	for _, node := range list.Content {
 		if node.Kind == yaml.AliasNode {
 			node = node.Alias
@@ -106,12 +108,12 @@ func parseConnectors(file string, list *yaml.Node) ([]Connector, error) {
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(connectors, func(o Connector) bool { return o.Name == c.Name }) {
+		if slices.ContainsFunc(all, func(o Connector) bool { return o.Name == c.Name }) {
 			return nil, c.Errorf("the name %s is given twice", c.Name)
 		}
-		connectors = append(connectors, c)
+		all = append(all, c)
 	}
-	return connectors, nil
+	return all, nil
 }
 
 func parseConnector(file string, node *yaml.Node) (Connector, error) {
@@ -137,11 +139,6 @@ func parseConnector(file string, node *yaml.Node) (Connector, error) {
 	return c, nil
 }
 
-// commonSettings are the settings that connectors of every type have.
-func commonSettings() []string {
-	return []string{"name", "type", "rate", "tenants", "references", "publish_to", "trust_labels"}
-}
-
 // Errorf returns an error that names the connector's line.
 func (c Connector) Errorf(format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %w", c.file, c.node.Line, fmt.Errorf(format, args...))
@@ -150,13 +147,13 @@ func (c Connector) Errorf(format string, args ...any) error {
 // Decode decodes the settings of the connector's type into a struct with yaml tags. A setting that the
 // struct does not have is an error with its line.
 func (c Connector) Decode(into any) error {
-	return strict(c.file, c.node, into, commonSettings()...)
+	return strict(c.file, c.node, into, connectors.CommonSettings()...)
 }
 
 // Settings returns the settings of a type whose names are known only when the file is read. A setting that is not
 // among them, or that is not a text, a number or a boolean, is an error with its line.
 func (c Connector) Settings(names []string) (map[string]string, error) {
-	known := append(commonSettings(), names...)
+	known := append(connectors.CommonSettings(), names...)
 	settings := make(map[string]string)
 	for i := 0; i < len(c.node.Content); i += 2 {
 		key, value := c.node.Content[i], c.node.Content[i+1]

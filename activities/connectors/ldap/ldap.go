@@ -50,7 +50,7 @@ func New(c Config) (*Connector, error) {
 	switch {
 	case err != nil || u.Host == "" || (u.Scheme != "ldap" && u.Scheme != "ldaps"):
 		return nil, errors.New("url must be ldaps://HOST or ldap://HOST")
-	case u.Scheme == "ldap" && !c.StartTLS && !isLoopback(u.Hostname()):
+	case u.Scheme == "ldap" && !c.StartTLS && !connectors.IsLoopback(u.Hostname()):
 		return nil, errors.New("url must use ldaps, or set start_tls: true: passwords would be sent in clear")
 	}
 	password, err := c.Password.Resolve()
@@ -72,11 +72,6 @@ func New(c Config) (*Connector, error) {
 		c.Groups = c.Base
 	}
 	return &Connector{config: c, host: u.Host, password: password, base: base, own: own}, nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Downstream implements connectors.Located.

@@ -223,7 +223,8 @@ func (d *Definition) decodeSettings(n *yaml.Node) error {
 	return eachMember(n, func(key, value *yaml.Node) error {
 		s := Setting{Name: key.Value}
 		taken := slices.ContainsFunc(d.Settings, func(o Setting) bool { return o.Name == s.Name })
-		if !validName.MatchString(s.Name) || reserved(s.Name) || taken || slices.Contains(commonSettings(), s.Name) {
+		taken = taken || slices.Contains(connectors.CommonSettings(), s.Name)
+		if !validName.MatchString(s.Name) || reserved(s.Name) || taken {
 			return at(key, "a setting is a name of a-z, 0-9 and _ (no other characters) that is not used otherwise, got %q",
 				s.Name)
 		}
@@ -244,11 +245,6 @@ func (d *Definition) decodeSettings(n *yaml.Node) error {
 		d.Settings = append(d.Settings, s)
 		return nil
 	})
-}
-
-// commonSettings are the settings that every connector has.
-func commonSettings() []string {
-	return []string{"name", "type", "rate", "tenants", "references", "publish_to", "trust_labels"}
 }
 
 // operation is one operation of a definition.

@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -102,15 +101,10 @@ func checkAddress(name, address string, allowHTTP bool) error {
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return fmt.Errorf("%s must be an absolute URL without user, query and fragment", name)
-	case u.Scheme == "https", u.Scheme == "http" && (allowHTTP || isLoopback(u.Hostname())):
+	case u.Scheme == "https", u.Scheme == "http" && (allowHTTP || connectors.IsLoopback(u.Hostname())):
 		return nil
 	}
 	return fmt.Errorf("%s must use https; set %s: true to send credentials without TLS", name, AllowHTTP)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // SettingNames returns the names of the settings of a definition's connectors.
