@@ -175,9 +175,7 @@ func (s *Store) RemoveClient(ctx context.Context, of, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `
-			update streams set status = 'paused', reason = 'the client was removed'
-			 where tenant_id = $1 and created_by = $2 and status = 'enabled'`, of, ClientActor(id)); err != nil {
+		if err := pauseStreams(ctx, tx, of, ClientActor(id), "the client was removed"); err != nil {
 			return err
 		}
 		return audit.Record(ctx, tx, of, audit.ClientRemove, id.String(), removed, nil)
@@ -187,6 +185,14 @@ func (s *Store) RemoveClient(ctx context.Context, of, id uuid.UUID) error {
 	}
 	s.forget()
 	return nil
+}
+
+// pauseStreams pauses the streams of a receiver that may no longer use leaver.
+func pauseStreams(ctx context.Context, tx pgx.Tx, of uuid.UUID, actor, reason string) error {
+	_, err := tx.Exec(ctx, `
+		update streams set status = 'paused', reason = $3
+		 where tenant_id = $1 and created_by = $2 and status = 'enabled'`, of, actor, reason)
+	return err
 }
 
 // ErrNotReceiver is returned for a token or a client that cannot own a stream.

@@ -211,7 +211,8 @@ func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) 
 }
 
 // Revoke revokes a token: at once in this process, within cacheTTL in others. Revoking it again is not
-// an error. The token must be of one of the classes, which default to those that operators manage.
+// an error. The streams of a receiver's token are paused. The token must be of one of the classes, which default to
+// those that operators manage.
 // Error: [ErrTokenNotFound].
 func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID, classes ...Class) error {
 	if len(classes) == 0 {
@@ -234,6 +235,12 @@ func (s *Store) Revoke(ctx context.Context, tenant, id uuid.UUID, classes ...Cla
 		}
 		if _, err := tx.Exec(ctx, `update tokens set revoked_at = now() where id = $1`, id); err != nil {
 			return err
+		}
+		if before.Class == ClassReceiver {
+			actor := Caller{TokenID: id, Class: ClassReceiver}.Actor()
+			if err := pauseStreams(ctx, tx, tenant, actor, "the token was revoked"); err != nil {
+				return err
+			}
 		}
 		return audit.Record(ctx, tx, tenant, audit.TokenRevoke, id.String(), before, nil)
 	})

@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/leaverhq/leaver/internal/auth"
 )
 
 // oauthClient is an OAuth client of the tenant acme.
@@ -142,6 +144,30 @@ func TestClient_RemovalPausesItsStreams(t *testing.T) {
 	streams := i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any)
 	if stream := streams[0].(map[string]any); stream["status"] != "paused" || stream["reason"] != "the client was removed" {
 		t.Errorf("the stream is %v", stream)
+	}
+}
+
+// TestToken_RevocationPausesItsStreams checks that a stream that pushes to the holder of a revoked token stops.
+func TestToken_RevocationPausesItsStreams(t *testing.T) {
+	i := installAPI(t)
+	issued, secret, err := i.app.Auth().Issue(t.Context(), i.tenant.ID, auth.NewToken{Class: auth.ClassReceiver})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.must("POST", "/ssf/v1/streams", i.token(i.tenant.ID, auth.ClassReceiver), `{}`) // of another token
+	revoked := i.must("POST", "/ssf/v1/streams", secret, `{}`)["stream_id"]
+	path := "/v1/tenants/acme/tokens/" + issued.ID.String()
+	if status, answer := i.raw("DELETE", path, i.operator, ""); status != http.StatusNoContent {
+		t.Fatalf("answered %d %s", status, answer)
+	}
+	for _, item := range i.must("GET", "/v1/tenants/acme/streams", i.operator, "")["items"].([]any) {
+		stream, want := item.(map[string]any), "enabled"
+		if stream["id"] == revoked {
+			want = "paused"
+		}
+		if stream["status"] != want {
+			t.Errorf("the stream is %v, want %s", stream, want)
+		}
 	}
 }
 
