@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -21,7 +22,7 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 		"rotated: the old login is refused (SQLSTATE 28P01), Bob's new one works", "lied; revoked again, it answers 401",
 		"found by its label, claimed, and refused: SQLSTATE 28P01", "agent outreach-follow-up",
 		"orphaned: nothing new can be registered for it", "she is on Engineering, and may deploy",
-		"the platform answers 401; her other key works", "deny (owner_gone) right after its response",
+		"the platform answers 401; her other key works",
 		"session-revoked at the commit", "the provider alone says active: true; leaver, asked instead, says inactive", "invalid_grant",
 		"the MCP server alone answers 200 for 24 h more; a proxy that asks leaver answers 403",
 		"the application's SCIM server says active: false", "the broker forgot it, and the vendor still says active: true",
@@ -31,6 +32,10 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, &stdout)
 		}
+	}
+	// The reason depends on whether the cascade has suspended the agent before the decision.
+	if !regexp.MustCompile(`deny \((owner_gone|agent_suspended)\) right after`).Match(stdout.Bytes()) {
+		t.Errorf("the output lacks the denial:\n%s", &stdout)
 	}
 	if _, err := exec.LookPath("redis-server"); err == nil && !strings.Contains(stdout.String(), "its login is refused: WRONGPASS") {
 		t.Errorf("the output lacks the cache:\n%s", &stdout)
