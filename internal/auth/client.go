@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -143,15 +144,9 @@ func checkKeys(raw json.RawMessage) error {
 }
 
 // Clients lists a tenant's clients.
-func (s *Store) Clients(ctx context.Context, of uuid.UUID) (clients []Client, err error) {
-	err = s.db.InTenant(ctx, of, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+clientColumns+` from clients where tenant_id = $1 order by created_at, id`, of)
-		if err != nil {
-			return err
-		}
-		clients, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Client])
-		return err
-	})
+func (s *Store) Clients(ctx context.Context, of uuid.UUID) ([]Client, error) {
+	clients, err := database.Rows(ctx, s.db, of, pgx.RowToStructByPos[Client], `
+		select `+clientColumns+` from clients where tenant_id = $1 order by created_at, id`, of)
 	if err != nil {
 		return nil, fmt.Errorf("list clients: %w", err)
 	}

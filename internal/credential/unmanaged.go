@@ -158,7 +158,7 @@ func (s *Store) WithoutRegistration(
 // Claim claims an unmanaged credential for a principal, which may be restricted: the caller
 // then starts a cascade that ends it. mints reports whether other credentials are issued with those of a connector.
 // The item's history records by and reason.
-// Errors: [ErrUnboundNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
+// Errors: [ErrUnmanagedNotFound], [ErrUnknownPrincipal], [ErrDuplicate].
 func (s *Store) Claim(ctx context.Context, tenant, id, principal uuid.UUID, agent *uuid.UUID,
 	mints func(connector string) bool, by, reason string,
 ) (item *Item, restricted bool, err error) {

@@ -101,7 +101,7 @@ func setPassword(conn *ldap.Conn, dn, password string, ad bool) error { //nolint
 func disable(conn *ldap.Conn, entry *ldap.Entry) error {
 	control, err := strconv.ParseInt(entry.GetAttributeValue(attrControl), 10, 64)
 	if err != nil {
-		return connectors.Permanent("the entry has no userAccountControl: it is no account")
+		return connectors.Permanent("the entry has no userAccountControl: it is not an account")
 	}
 	request := ldap.NewModifyRequest(entry.DN, nil)
 	request.Replace(attrControl, []string{strconv.FormatInt(control|disabled, 10)})

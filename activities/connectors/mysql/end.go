@@ -90,31 +90,21 @@ func (c *Connector) kill(ctx context.Context, a account, what string) (connector
 // awaitEnd waits until none of the killed sessions is listed, and returns how many still are after killWait. Sessions
 // opened since are not waited for: those of a shared account have the new password.
 func (c *Connector) awaitEnd(ctx context.Context, a account, killed []int64) (left int, err error) {
-	if len(killed) == 0 {
-		return 0, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*killWait)
-	defer cancel()
 	tick, end := time.NewTicker(20*time.Millisecond), time.After(killWait)
 	defer tick.Stop()
 	for {
-		open, err := c.sessions(ctx, a)
+		open, err := c.listed(ctx, a)
 		if err != nil {
 			return 0, err
 		}
-		left = 0
-		for _, id := range open {
-			if slices.Contains(killed, id) {
-				left++
-			}
-		}
-		if left == 0 {
+		open = slices.DeleteFunc(open, func(id int64) bool { return !slices.Contains(killed, id) })
+		if len(open) == 0 {
 			return 0, nil
 		}
 		select {
 		case <-tick.C:
 		case <-end:
-			return left, nil
+			return len(open), nil
 		}
 	}
 }

@@ -147,12 +147,11 @@ func (c *Connector) exists(ctx context.Context, a account) (bool, error) {
 	return n > 0, nil
 }
 
-// sessions returns the ids of the sessions that the user has open. The server's list has the client's host and not
-// the account's host pattern.
-func (c *Connector) sessions(ctx context.Context, a account) (ids []int64, err error) {
-	// Without the privilege PROCESS the server lists the connector's own sessions only.
+// sessions returns the ids of the sessions that the user has open. Error: permanent without the privilege PROCESS, with
+// which the server lists the sessions of others.
+func (c *Connector) sessions(ctx context.Context, a account) ([]int64, error) {
 	var sees bool
-	err = c.db.QueryRowContext(ctx, "select count(*) > 0 from information_schema.USER_PRIVILEGES "+
+	err := c.db.QueryRowContext(ctx, "select count(*) > 0 from information_schema.USER_PRIVILEGES "+
 		"where PRIVILEGE_TYPE = 'PROCESS'").Scan(&sees)
 	if err == nil && !sees {
 		return nil, connectors.Permanent("the connector's account lacks the privilege PROCESS, and cannot see sessions")
@@ -160,6 +159,12 @@ func (c *Connector) sessions(ctx context.Context, a account) (ids []int64, err e
 	if err != nil {
 		return nil, classify("read the connector's privileges", err)
 	}
+	return c.listed(ctx, a)
+}
+
+// listed returns the ids of the user's sessions that the server lists: with the client's host, and not with the
+// account's host pattern.
+func (c *Connector) listed(ctx context.Context, a account) (ids []int64, err error) {
 	rows, err := c.db.QueryContext(ctx, "select ID from information_schema.PROCESSLIST where binary USER = ?", a.user)
 	if err != nil {
 		return nil, classify("list the sessions", err)

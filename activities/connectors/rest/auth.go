@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,6 +82,11 @@ func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 		err = at(n, "the connector has one access token for all credentials: use settings only")
 	}
 	return a, err
+}
+
+// names reports whether a template of the authentication has a placeholder.
+func (a *auth) names(name string) bool {
+	return a.anyTemplate(func(t *template) bool { return slices.Contains(t.names, name) })
 }
 
 // anyTemplate reports whether a template of the authentication matches.

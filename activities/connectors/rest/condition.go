@@ -2,9 +2,9 @@ package rest
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -138,9 +138,9 @@ func textOf(value any) string {
 	case string:
 		return v
 	case float64:
-		return strings.TrimSuffix(fmt.Sprintf("%.6f", v), ".000000")
+		return strconv.FormatFloat(v, 'f', -1, 64)
 	case int64:
-		return fmt.Sprint(v)
+		return strconv.FormatInt(v, 10)
 	}
 	return ""
 }

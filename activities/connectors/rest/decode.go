@@ -12,44 +12,33 @@ import (
 // fields are the members of a mapping, each with the function that decodes it.
 type fields map[string]func(*yaml.Node) error
 
-// decodeFields decodes a mapping. An unknown or repeated member is an error with its place.
+// decodeFields decodes a mapping. An unknown member is an error with its place.
 func decodeFields(n *yaml.Node, known fields) error {
-	if n.Kind != yaml.MappingNode {
-		return at(n, "must be a mapping")
-	}
-	seen := make(map[string]bool)
-	for i := 0; i < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
+	return eachMember(n, func(key, value *yaml.Node) error {
 		decode, ok := known[key.Value]
-		switch {
-		case !ok:
+		if !ok {
 			return at(key, "unknown member %q; known are %s", key.Value, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
-		case seen[key.Value]:
-			return at(key, "%s is given twice", key.Value)
-		case value.Kind == yaml.AliasNode:
-			return at(value, "aliases are not supported")
 		}
-		seen[key.Value] = true
-		if err := decode(value); err != nil {
-			return err
-		}
-	}
-	return nil
+		return decode(value)
+	})
 }
 
-// eachMember calls decode with the members of a mapping, in order.
+// eachMember calls decode with the members of a mapping, in order. A repeated member and an alias are errors.
 func eachMember(n *yaml.Node, decode func(key, value *yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
 		return at(n, "must be a mapping")
 	}
 	seen := make(map[string]bool)
 	for i := 0; i < len(n.Content); i += 2 {
-		key := n.Content[i]
-		if seen[key.Value] {
+		key, value := n.Content[i], n.Content[i+1]
+		switch {
+		case seen[key.Value]:
 			return at(key, "%s is given twice", key.Value)
+		case value.Kind == yaml.AliasNode:
+			return at(value, "aliases are not supported")
 		}
 		seen[key.Value] = true
-		if err := decode(key, n.Content[i+1]); err != nil {
+		if err := decode(key, value); err != nil {
 			return err
 		}
 	}

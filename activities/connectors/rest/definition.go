@@ -2,6 +2,7 @@ package rest
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"regexp"
@@ -57,10 +58,14 @@ const (
 	opCheck    = "check"
 )
 
+// operationNames returns the names of all operations, in the order in which a cascade uses them.
+func operationNames() []string {
+	return []string{opRevoke, opCancel, opBlock, opProbe, opProve, opDiscover, opCheck}
+}
+
 // Operations returns the names of the definition's operations, in the order in which a cascade uses them.
 func (d *Definition) Operations() []string {
-	order := []string{opRevoke, opCancel, opBlock, opProbe, opProve, opDiscover, opCheck}
-	return slices.DeleteFunc(order, func(name string) bool { return d.operations[name] == nil })
+	return slices.DeleteFunc(operationNames(), func(name string) bool { return d.operations[name] == nil })
 }
 
 // The names that every template may use, besides settings and the parts of the reference.
@@ -266,7 +271,6 @@ type meaning string
 
 // The meanings.
 const (
-	means          meaning = ""
 	meansDone      meaning = "done"
 	meansGone      meaning = "gone"
 	meansExpires   meaning = "expires"
@@ -291,9 +295,8 @@ func meaningsOf(operation string) []meaning {
 }
 
 func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.Env) (*operation, error) {
-	known := []string{opRevoke, opCancel, opBlock, opProbe, opProve, opDiscover, opCheck}
-	if !slices.Contains(known, key.Value) {
-		return nil, at(key, "unknown operation %q; known are %s", key.Value, strings.Join(known, ", "))
+	if !slices.Contains(operationNames(), key.Value) {
+		return nil, at(key, "unknown operation %q; known are %s", key.Value, strings.Join(operationNames(), ", "))
 	}
 	o := &operation{}
 	var requestNode, answers, found *yaml.Node
@@ -354,7 +357,7 @@ func parseAnswers(n *yaml.Node, operation string, env *cel.Env) ([]answer, error
 		}
 		a.means = meaning(text)
 		switch {
-		case a.when == nil || a.means == means:
+		case a.when == nil || a.means == "":
 			return at(n, "when and means are required")
 		case !slices.Contains(meaningsOf(operation), a.means):
 			return at(n, "an answer of %s means one of %v, got %q", operation, meaningsOf(operation), a.means)
@@ -400,14 +403,9 @@ func (a answer) checkStatuses(covered map[int]int) error {
 
 // lineOf returns the line that a YAML error names, or 1.
 func lineOf(err error) int {
-	var line int
+	line := 1
 	if _, text, ok := strings.Cut(err.Error(), "line "); ok {
-		for _, c := range text {
-			if c < '0' || c > '9' {
-				break
-			}
-			line = line*10 + int(c-'0')
-		}
+		_, _ = fmt.Sscanf(text, "%d", &line) // 1 for another text
 	}
-	return max(line, 1)
+	return line
 }

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -99,10 +100,8 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 		var refused error
 		answered := false
 		for _, name := range append([]string{p.ID.String()}, p.Names...) {
-			v := values{namePrincipal: name}
-			for setting, value := range c.settings {
-				v[setting] = value
-			}
+			v := maps.Clone(c.settings)
+			v[namePrincipal] = name
 			more, err := c.list(ctx, o, v, map[string]uuid.UUID{p.ID.String(): p.ID, strings.ToLower(name): p.ID})
 			switch {
 			case err == nil:
@@ -119,19 +118,6 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 		}
 	}
 	return found, nil
-}
-
-// names reports whether a template of the request, other than of its authentication, has a placeholder.
-func (r *request) names(name string) bool {
-	uses := func(t *template) bool { return t.uses(map[string]bool{name: true}) }
-	for _, all := range []map[string]*template{r.query, r.headers, r.form} {
-		for _, t := range all {
-			if uses(t) {
-				return true
-			}
-		}
-	}
-	return uses(r.url) || r.json.any(uses)
 }
 
 // list reads all pages of a list, and returns the items that belong to one of the names.

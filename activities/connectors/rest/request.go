@@ -19,7 +19,7 @@ import (
 type request struct {
 	method  string
 	url     *template
-	auth    *auth // in place of the definition's; nil is the definition's
+	auth    *auth // its own or the definition's; nil for none
 	query   map[string]*template
 	headers map[string]*template
 	form    map[string]*template
@@ -39,12 +39,12 @@ type body struct {
 var methods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 
 func (d *Definition) parseRequest(n *yaml.Node, in scope) (request, error) {
-	r := request{method: http.MethodGet}
+	r := request{method: http.MethodGet, auth: d.auth}
 	var jsonNode *yaml.Node
 	err := decodeFields(n, fields{
 		"method": scalar(&r.method),
 		"url":    func(n *yaml.Node) (err error) { r.url, err = d.parseURL(n, in); return err },
-		"auth":   func(n *yaml.Node) (err error) { r.auth, err = parseAuth(n, in); return err },
+		"auth":   func(n *yaml.Node) (err error) { r.auth, err = parseOwnAuth(n, in); return err },
 		"query":  templates(&r.query, in), "headers": headers(&r.headers, in), "form": templates(&r.form, in),
 		"json": func(n *yaml.Node) (err error) { jsonNode = n; r.json, err = parseBody(n, in); return err },
 	})
@@ -55,20 +55,33 @@ func (d *Definition) parseRequest(n *yaml.Node, in scope) (request, error) {
 		return r, at(n, "url is required")
 	case !slices.Contains(methods, r.method):
 		return r, at(n, "method must be one of %s, got %q", strings.Join(methods, ", "), r.method)
-	case r.auth != nil && r.auth.tokenURL != nil:
-		return r, at(n, "a request of its own authentication cannot request an access token: the connector has one")
 	case jsonNode != nil && r.form != nil:
 		return r, at(jsonNode, "a request has json or form, and not both")
 	}
-	own := map[string]bool{nameSecret: true}
-	uses := func(t *template) bool { return t.uses(own) }
-	r.secret = r.auth.anyTemplate(uses) || (r.auth == nil && d.auth.anyTemplate(uses)) || r.json.any(uses)
+	r.secret = r.names(nameSecret) || r.auth.names(nameSecret)
+	return r, nil
+}
+
+// names reports whether a template of the request, other than of its authentication, has a placeholder.
+func (r *request) names(name string) bool {
+	names := func(t *template) bool { return slices.Contains(t.names, name) }
 	for _, all := range []map[string]*template{r.query, r.headers, r.form} {
 		for _, t := range all {
-			r.secret = r.secret || uses(t)
+			if names(t) {
+				return true
+			}
 		}
 	}
-	return r, nil
+	return names(r.url) || r.json.any(names)
+}
+
+// parseOwnAuth reads the authentication of one request. The connector has one access token, for the others.
+func parseOwnAuth(n *yaml.Node, in scope) (*auth, error) {
+	a, err := parseAuth(n, in)
+	if err == nil && a.tokenURL != nil {
+		err = at(n, "the authentication of one request cannot request an access token: the connector has one")
+	}
+	return a, err
 }
 
 // parseURL parses the URL of a request: a setting or an https address, and a path. A secret in it would be

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -252,9 +253,7 @@ func (c *Connector) valuesOf(t connectors.Target) (values, error) {
 		return nil, connectors.Permanent("%w", err)
 	}
 	v := values{nameReference: t.Reference, nameSecret: t.Secret.Reveal(), namePrincipal: t.Principal.String()}
-	for name, value := range c.settings {
-		v[name] = value
-	}
+	maps.Copy(v, c.settings)
 	for i, name := range c.definition.Parts {
 		v[name] = parts[i]
 	}
@@ -365,11 +364,7 @@ func (c *Connector) askAt(
 	if err != nil {
 		return result{}, err
 	}
-	way := o.request.auth
-	if way == nil {
-		way = c.definition.auth
-	}
-	token, err := c.authenticate(req, way, v)
+	token, err := c.authenticate(req, o.request.auth, v)
 	if err == nil && fence != nil {
 		err = fence(ctx)
 	}
