@@ -154,14 +154,16 @@ func (d *drill) decide(ctx context.Context) (reason string, err error) {
 }
 
 // decideAfter requests the decision again, right after the response to the deactivation, and
-// returns an error unless it is a denial.
+// returns an error unless it is a denial because Ada has left.
 func (d *drill) decideAfter(ctx context.Context) error {
 	reason, err := d.decide(ctx)
 	if err != nil {
 		return err
 	}
-	if reason == string(authzen.Allow) {
-		return errors.New("the agent may still act for Ada after the response to her deactivation")
+	// It depends on whether the cascade has suspended the agent before the decision.
+	if reason != string(authzen.OwnerGone) && reason != string(authzen.AgentSuspended) {
+		return fmt.Errorf("the decision about Ada's agent after the response to her deactivation is %s, want a denial "+
+			"because of her", reason)
 	}
 	d.rows = append(d.rows, []string{
 		"decision: may her agent act for her?", "leaver", elapsed(d.left), "-",
