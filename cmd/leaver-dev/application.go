@@ -45,8 +45,8 @@ func (a *application) open(ctx context.Context, cfg *config.Config, name string)
 	return nil
 }
 
-// account creates an account for Ada in the application.
-func (d *drill) account(ctx context.Context) (*holding, string, error) {
+// applicationAccount creates an account for Ada in the application.
+func (d *drill) applicationAccount(ctx context.Context) (*holding, string, error) {
 	path := "/t/app-" + d.peers.suffix + "/scim/v2/Users"
 	var created struct {
 		ID     string `json:"id"`

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/devstack"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
 	"github.com/leaverhq/leaver/internal/evidence"
 )
@@ -30,22 +29,17 @@ type broker struct {
 }
 
 func startBroker(ctx context.Context) (*broker, func(), error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, url, err := devstack.Listen(ctx, "the broker")
 	if err != nil {
-		return nil, nil, fmt.Errorf("listen for the broker: %w", err)
+		return nil, nil, err
 	}
 	b := &broker{
-		url: "http://" + listener.Addr().String(), secret: rand.Text(), connections: map[string]bool{brokerConnection: true},
+		url: url, secret: rand.Text(), connections: map[string]bool{brokerConnection: true},
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/connections/{id}", b.serveConnection)
 	mux.HandleFunc("GET /connections", b.listConnections)
-	server := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-	}
-	go func() { _ = server.Serve(listener) }() // ends by Close
-	return b, func() { _ = server.Close() }, nil
+	return b, devstack.Serve(ctx, listener, mux), nil
 }
 
 // The only connection, and the user who made it.
@@ -92,8 +86,8 @@ func (b *broker) serveConnection(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// forget lets Cyd leave, whose token is held by a broker that only forgets it: leaver must not call that an end.
-func (d *drill) forget(ctx context.Context) error {
+// leaveAtBroker lets Cyd leave, whose token is held by a broker that only forgets it: leaver must not call that an end.
+func (d *drill) leaveAtBroker(ctx context.Context) error {
 	var cyd struct {
 		ID string `json:"id"`
 	}

@@ -63,7 +63,7 @@ const drillTimeout = 2 * time.Minute
 func (d *drill) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
 		d.subscribe, d.join, d.collect, d.share, d.move, d.admit, d.proveAlive, d.leave, d.decideAfter, d.turnAway,
-		d.follow, d.claim, d.hear, d.proveDead, d.forget,
+		d.follow, d.claim, d.hear, d.proveDead, d.leaveAtBroker,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -164,7 +164,7 @@ func (d *drill) collect(ctx context.Context) error {
 			return err
 		}
 	}
-	h, account, err := d.account(ctx)
+	h, account, err := d.applicationAccount(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/openid"
 )
 
-// gateway is what stands in front of the systems that accept access tokens of one of Ada's agents: a resource
-// server that introspects the provider's token, and a proxy of an MCP server.
+// gateway has the tokens of two gateways, which ask leaver about the access tokens of one of Ada's agents: a resource
+// server that introspects the provider's token, and the proxy of an MCP server.
 type gateway struct {
 	token  string // leaver's token of the resource server, which names the provider as issuer
 	access string // the access token, which the provider issued for Ada

@@ -7,12 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/leaverhq/leaver/internal/devstack"
 )
 
 // platform is an agent platform. It issues API keys, accepts requests with a live key, revokes
@@ -50,20 +50,15 @@ func startPlatform(ctx context.Context) (*platform, func(), error) {
 	if p.verifier, err = standardwebhooks.NewWebhook(p.secret); err != nil {
 		return nil, nil, fmt.Errorf("create the platform's webhook verifier: %w", err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, url, err := devstack.Listen(ctx, "the agent platform")
 	if err != nil {
-		return nil, nil, fmt.Errorf("listen for the agent platform: %w", err)
+		return nil, nil, err
 	}
-	p.url = "http://" + listener.Addr().String()
+	p.url = url
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /leaver", p.serveLeaver)
 	mux.HandleFunc("GET /mail", p.serveAgents)
-	server := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-	}
-	go func() { _ = server.Serve(listener) }() // ends by Close
-	return p, func() { _ = server.Close() }, nil
+	return p, devstack.Serve(ctx, listener, mux), nil
 }
 
 // issue creates an API key; lies is the number of revocations to confirm without performing them.

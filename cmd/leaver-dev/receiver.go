@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/leaverhq/leaver/internal/devstack"
 	"github.com/leaverhq/leaver/internal/ssf"
 )
 
@@ -38,17 +38,12 @@ type received struct {
 
 func startReceiver(ctx context.Context) (*receiver, func(), error) {
 	r := &receiver{}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, url, err := devstack.Listen(ctx, "the receiver of security events")
 	if err != nil {
-		return nil, nil, fmt.Errorf("listen for the receiver of security events: %w", err)
+		return nil, nil, err
 	}
-	r.url = "http://" + listener.Addr().String()
-	server := &http.Server{
-		Handler: http.HandlerFunc(r.take), ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-	}
-	go func() { _ = server.Serve(listener) }() // ends by Close
-	return r, func() { _ = server.Close() }, nil
+	r.url = url
+	return r, devstack.Serve(ctx, listener, http.HandlerFunc(r.take)), nil
 }
 
 func (r *receiver) take(w http.ResponseWriter, req *http.Request) {

@@ -156,12 +156,16 @@ func checkURL(field, text string) *InvalidIssuerError {
 	if err != nil || u.Host == "" || u.User != nil || len(text) > maxClaim {
 		return &InvalidIssuerError{field, "must be an absolute URL, without user information"}
 	}
-	ip := net.ParseIP(u.Hostname())
-	loopback := u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback())
-	if u.Scheme != "https" && (u.Scheme != "http" || !loopback) {
+	if u.Scheme != "https" && (u.Scheme != "http" || !IsLoopback(u.Hostname())) {
 		return &InvalidIssuerError{field, "must use https; http is allowed on loopback only"}
 	}
 	return nil
+}
+
+// IsLoopback reports whether a host, without a port, is this machine.
+func IsLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
 // checkUses checks that scim is not combined with other uses, and that revocation names its callers.

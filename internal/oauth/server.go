@@ -6,8 +6,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -123,7 +123,8 @@ func (s *Server) exchange(
 			"client_assertion is required, with client_assertion_type " + assertionType,
 		}
 	}
-	if s.PublicURL == "" && !isLoopback(r.Host) {
+	host := url.URL{Host: r.Host}
+	if s.PublicURL == "" && !auth.IsLoopback(host.Hostname()) {
 		return nil, "", failure{
 			http.StatusServiceUnavailable, "temporarily_unavailable",
 			"serve.public_url is not set: without it a request's Host would decide for whom an assertion is",
@@ -140,15 +141,6 @@ func (s *Server) exchange(
 		Client: form.Get("client_id"), JWT: form.Get("client_assertion"),
 		Audiences: []string{s.issuer(r), s.endpoint(r)}, Scopes: split(form.Get("scope")),
 	})
-}
-
-// isLoopback reports whether a Host header names this machine.
-func isLoopback(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // fail answers with an error of OAuth (RFC 6749 section 5.2), and logs an internal one.

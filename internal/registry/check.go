@@ -16,23 +16,36 @@ const checkTimeout = 10 * time.Second
 func (r Registry) Check(ctx context.Context) map[string]error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	results := make(map[string]error)
+	var names []string
+	for name, e := range r {
+		if _, ok := connectors.As[connectors.Checker](e.Connector); ok {
+			names = append(names, name)
+		}
+	}
+	return concurrently(names, func(name string) error { return r.checkAt(ctx, name) })
+}
+
+func (r Registry) checkAt(ctx context.Context, name string) error {
+	release, err := r[name].Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	checker, _ := connectors.As[connectors.Checker](r[name].Connector) // which Check has checked
+	return checker.Check(ctx)
+}
+
+// concurrently calls do for all connectors at the same time, and returns the results by name.
+func concurrently[T any](names []string, do func(name string) T) map[string]T {
+	results := make(map[string]T, len(names))
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	for name, e := range r {
-		checker, ok := connectors.As[connectors.Checker](e.Connector)
-		if !ok {
-			continue
-		}
+	for _, name := range names {
 		all.Go(func() {
-			release, err := e.Acquire(ctx)
-			if err == nil {
-				err = checker.Check(ctx)
-				release()
-			}
+			result := do(name)
 			mu.Lock()
 			defer mu.Unlock()
-			results[name] = err
+			results[name] = result
 		})
 	}
 	all.Wait()

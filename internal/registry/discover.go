@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -19,21 +18,21 @@ func (r Registry) Discover(ctx context.Context, tenant string, principals []conn
 ) {
 	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
 	defer cancel()
-	failed = make(map[string]error)
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	for _, name := range r.Discoverers(tenant) {
-		all.Go(func() {
-			held, err := r.discoverAt(ctx, name, principals)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed[name] = err
-			}
-			found = append(found, held...)
-		})
+	type result struct {
+		held []credential.Unregistered
+		err  error
 	}
-	all.Wait()
+	results := concurrently(r.Discoverers(tenant), func(name string) result {
+		held, err := r.discoverAt(ctx, name, principals)
+		return result{held, err}
+	})
+	failed = make(map[string]error)
+	for name, result := range results {
+		if result.err != nil {
+			failed[name] = result.err
+		}
+		found = append(found, result.held...)
+	}
 	return found, failed
 }
 

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,6 +22,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/leaverhq/leaver/internal/devstack"
 	"github.com/leaverhq/leaver/internal/devstack/openid"
 )
 
@@ -40,9 +40,9 @@ type Server struct {
 	Issuer string // of the access tokens
 	Secret string // of the client [openid.ClientID]
 
-	idp    *openid.Provider
-	key    *ecdsa.PrivateKey
-	server *http.Server
+	idp  *openid.Provider
+	key  *ecdsa.PrivateKey
+	stop func()
 
 	mu   sync.Mutex
 	seen map[string]bool // the jti of each accepted grant
@@ -50,31 +50,27 @@ type Server struct {
 
 // Start starts a server on a free loopback port that trusts the grants of an identity provider.
 func Start(ctx context.Context, idp *openid.Provider) (*Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("listen for the MCP server: %w", err)
-	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("generate the key of the MCP server: %w", err)
 	}
+	listener, issuer, err := devstack.Listen(ctx, "the MCP server")
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
-		Issuer: "http://" + listener.Addr().String(), Secret: rand.Text(), idp: idp, key: key, seen: make(map[string]bool),
+		Issuer: issuer, Secret: rand.Text(), idp: idp, key: key, seen: make(map[string]bool),
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", s.token)
 	mux.HandleFunc("GET /jwks.json", s.jwks)
 	mux.HandleFunc("POST /mcp", s.call)
-	s.server = &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-	}
-	go func() { _ = s.server.Serve(listener) }() // ends by Close
+	s.stop = devstack.Serve(ctx, listener, mux)
 	return s, nil
 }
 
 // Close stops the server.
-func (s *Server) Close() { _ = s.server.Close() }
+func (s *Server) Close() { s.stop() }
 
 // URL returns the URL of the MCP server, which is the audience of its access tokens.
 func (s *Server) URL() string { return s.Issuer + "/mcp" }

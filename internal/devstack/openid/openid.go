@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -23,6 +22,8 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
 	"golang.org/x/text/language"
+
+	"github.com/leaverhq/leaver/internal/devstack"
 )
 
 // ClientID is the client that tokens are issued to, and that may revoke them.
@@ -40,17 +41,17 @@ type Provider struct {
 	Issuer       string
 	ClientSecret string
 
-	store  *store
-	server *http.Server
+	store *store
+	stop  func()
 }
 
 // Start starts a provider on a free loopback port.
 func Start(ctx context.Context) (*Provider, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, issuer, err := devstack.Listen(ctx, "the OpenID provider")
 	if err != nil {
-		return nil, fmt.Errorf("listen for the OpenID provider: %w", err)
+		return nil, err
 	}
-	p := &Provider{Issuer: "http://" + listener.Addr().String(), ClientSecret: rand.Text()}
+	p := &Provider{Issuer: issuer, ClientSecret: rand.Text()}
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails, see crypto/rand
 	crypto := op.NewAES256GCMCrypto(key, "1")
@@ -67,19 +68,12 @@ func Start(ctx context.Context) (*Provider, error) {
 	mux.Handle("POST /oauth/token", p.store.exchanges(p.Issuer, provider))
 	mux.HandleFunc("GET "+consentPath, p.store.listConsents)
 	mux.HandleFunc("DELETE "+consentPath, p.store.revokeConsents)
-	p.server = &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context {
-			return context.WithoutCancel(ctx)
-		},
-	}
-	go func() { _ = p.server.Serve(listener) }() // ends by Close
+	p.stop = devstack.Serve(ctx, listener, mux)
 	return p, nil
 }
 
 // Close stops the provider.
-func (p *Provider) Close() { _ = p.server.Close() }
+func (p *Provider) Close() { p.stop() }
 
 // RevocationURL returns the URL of the revocation endpoint (RFC 7009).
 func (p *Provider) RevocationURL() string { return p.Issuer + "/revoke" }
