@@ -204,10 +204,13 @@ create or replace function agents_acting(
     language plpgsql stable set plan_cache_mode = force_generic_plan as $$
 declare
     owners uuid[];
-    sole uuid[]; -- the only agent with the name
+    sole uuid[]; -- the only agent with the name, if the principal owns it
 begin
     if of_id is null then
-        select case when count(*) = 1 and bool_and(h.held) then array_agg(h.id) end into sole
+        select case when count(*) = 1 and bool_and(h.held and exists (
+                 select 1 from edges e
+                  where e.tenant_id = tenant and e.source_id = h.id and e.attribute = 'owners' and e.target_id = principal))
+               then array_agg(h.id) end into sole
           from (
             select n.principal_id id, bool_or(n.until is null) held
               from principal_names n
@@ -216,9 +219,7 @@ begin
                and has_name(n, issuers, name_folded, name_exact)
                and (n.until is null or n.until > now() - interval '1 day')
              group by n.principal_id limit 2) h;
-        if sole is not null and exists (
-          select 1 from edges e
-           where e.tenant_id = tenant and e.source_id = sole[1] and e.attribute = 'owners' and e.target_id = principal) then
+        if sole is not null then
             return sole;
         end if;
     end if;
