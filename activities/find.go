@@ -73,8 +73,8 @@ func (a *Activities) find(
 	for _, f := range found {
 		became, err := a.Credentials.Note(ctx, tenant, of.Event, of.Sequence, credential.Unregistered{
 			Connector: connector, Kind: f.Kind, Reference: f.Reference, Principal: &f.Principal,
-			Scopes: f.Scopes, ExpiresAt: f.ExpiresAt, Mints: a.Connectors.Mints(connector),
-		}, listed, entry.TrustLabels)
+			Scopes: f.Scopes, ExpiresAt: f.ExpiresAt,
+		}, listed, entry.TrustLabels && !f.Named, a.Connectors.Mints)
 		switch {
 		case errors.Is(err, credential.ErrUnknownPrincipal): // the label belongs to another installation
 		case err != nil:

@@ -126,6 +126,9 @@ type Found struct {
 	Kind      Kind
 	Reference string
 	Principal uuid.UUID
+	// Named is set if the downstream names the principal, for example by an e-mail address, and not by its SCIM id:
+	// then the credential is never claimed automatically.
+	Named     bool
 	Scopes    []string
 	ExpiresAt *time.Time
 }

@@ -23,7 +23,6 @@ type Unregistered struct {
 	Principal *uuid.UUID // named by the downstream's label
 	Scopes    []string
 	ExpiresAt *time.Time
-	Mints     bool // other credentials are issued with it
 }
 
 // Unmanaged is an unmanaged credential: a connector found it, and it is not registered.
@@ -57,11 +56,13 @@ var ErrUnmanagedNotFound = fault.New(fault.NotFound, "no such unmanaged credenti
 
 // Note stores a found credential as unmanaged, unless it is registered. A credential that was
 // concluded since listed, when the listing began, counts as registered, since it was listed
-// alive. A credential is never claimed by a name. It is claimed automatically only if the
-// downstream's labels are trusted and its label is the SCIM ID of a restricted principal.
+// alive. It is claimed automatically only if it is trusted, as a downstream's label with the SCIM ID of
+// the principal may be, and the principal is restricted; mints reports whether others are issued with those of a
+// connector.
 // Error: [ErrUnknownPrincipal], if the label names no principal of the tenant.
 func (s *Store) Note(
 	ctx context.Context, tenant uuid.UUID, event uuid.UUID, sequence int64, u Unregistered, listed time.Time, trusted bool,
+	mints func(connector string) bool,
 ) (Noted, error) {
 	noted := NoteUnmanaged
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
@@ -96,7 +97,7 @@ func (s *Store) Note(
 			return err
 		}
 		noted = NoteClaimed
-		_, err = s.claim(ctx, tx, tenant, id, *u.Principal, nil, sequence, func(string) bool { return u.Mints })
+		_, err = s.claim(ctx, tx, tenant, id, *u.Principal, nil, sequence, mints)
 		return err
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/activities/connectors/postgres"
 	"github.com/leaverhq/leaver/internal/registry"
 )
@@ -245,6 +247,35 @@ func TestTrustLabels_KnowsWhatMints(t *testing.T) {
 	items := i.must("GET", "/v1/tenants/acme/credentials?principal="+ada, i.operator, "")["items"].([]any)
 	if len(items) != 1 || items[0].(map[string]any)["mints"] != true {
 		t.Errorf("the claimed credentials are %v, want one that mints", items)
+	}
+}
+
+// naming is a connector whose downstream names principals by e-mail addresses.
+type naming struct{ *crm }
+
+func (n naming) Discover(ctx context.Context, principals []connectors.Principal) ([]connectors.Found, error) {
+	found, err := n.crm.Discover(ctx, principals)
+	for i := range found {
+		found[i].Named = true
+	}
+	return found, err
+}
+
+func TestTrustLabels_ClaimsNothingByName(t *testing.T) {
+	i := installAPI(t)
+	d := i.newCRM()
+	entry := i.app.Connectors["crm"]
+	entry.TrustLabels, entry.Connector = true, naming{entry.Connector.(*crm)}
+	i.app.Connectors["crm"] = entry
+	i.work()
+	ada := i.createUser("ada@example.com")
+	role, password := d.account()
+	d.exec("comment on role " + role + " is '" + postgres.Label + ada + "'")
+	i.deactivate(ada)
+	c := i.closed(ada)
+	found := i.must("GET", "/v1/tenants/acme/unmanaged", i.operator, "")["items"].([]any)
+	if c.Verified != 0 || len(found) != 1 || !d.logsIn(role, password) {
+		t.Errorf("cascade %+v, unmanaged %v; want the role listed, and alive", c, found)
 	}
 }
 

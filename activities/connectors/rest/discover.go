@@ -187,7 +187,8 @@ func (d *discovery) found(activation map[string]any, names map[string]uuid.UUID)
 	if d.when != nil && !d.when.holds(activation) {
 		return connectors.Found{}, false
 	}
-	principal, ok := names[strings.ToLower(d.owner.text(activation))]
+	owner := strings.ToLower(d.owner.text(activation))
+	principal, ok := names[owner]
 	reference := d.reference.text(activation)
 	if parts := d.reference.texts(activation); parts != nil {
 		reference = join(parts)
@@ -195,7 +196,9 @@ func (d *discovery) found(activation map[string]any, names map[string]uuid.UUID)
 	if !ok || reference == "" {
 		return connectors.Found{}, false
 	}
-	f := connectors.Found{Kind: d.kind, Reference: reference, Principal: principal}
+	f := connectors.Found{
+		Kind: d.kind, Reference: reference, Principal: principal, Named: owner != principal.String(),
+	}
 	if d.expires != nil {
 		if value, _, err := d.expires.program.Eval(activation); err == nil {
 			f.ExpiresAt = timeOf(value.Value())

@@ -40,6 +40,13 @@ func listings() map[string]listing {
 		}
 		return found
 	}
+	named := func(kind connectors.Kind, references ...string) []connectors.Found {
+		found := owned(kind, references...)
+		for i := range found {
+			found[i].Named = true
+		}
+		return found
+	}
 	scoped := func(found []connectors.Found, scopes ...string) []connectors.Found {
 		for i := range found {
 			found[i].Scopes = scopes
@@ -62,7 +69,7 @@ func listings() map[string]listing {
 				"GET /api/v2/dags?limit=1":                                                  `{"dags":[],"total_entries":7}`,
 				"PATCH /api/v2/dags/a%2Fb?update_mask=is_paused":                            `{"is_paused":true}`,
 			},
-			found:  owned(connectors.ScheduledRun, "daily"),
+			found:  named(connectors.ScheduledRun, "daily"),
 			checks: "GET /api/v2/dags?limit=1",
 			blocks: "PATCH /api/v2/dags/a%2Fb?update_mask=is_paused", reference: "a/b", suspends: `{"is_paused":true}`,
 		},
@@ -75,7 +82,7 @@ func listings() map[string]listing {
 				"GET /admin/api-access/v1/orgs/o1/api-tokens?cursor=2": `{"data":[
 					{"id":"t3","status":"ALLOWED","user":{"id":"a2","email":"bob@example.com"}}],"links":{}}`,
 			},
-			found:  expiring(owned(connectors.APIKey, "a1/t1"), day),
+			found:  expiring(named(connectors.APIKey, "a1/t1"), day),
 			checks: "GET /admin/api-access/v1/orgs/o1/api-tokens",
 		},
 		"composio": {
@@ -100,7 +107,7 @@ func listings() map[string]listing {
 				"GET /api/2.0/token-management/tokens?created_by_username=" + id: `{}`,
 				"GET /api/2.0/token-management/tokens":                           `{}`,
 			},
-			found:  expiring(owned(connectors.APIKey, "t1", "t2"), day),
+			found:  expiring(named(connectors.APIKey, "t1", "t2"), day),
 			checks: "GET /api/2.0/token-management/tokens",
 		},
 		"github-sso": {
@@ -129,7 +136,7 @@ func listings() map[string]listing {
 					{"clientId":"c1.apps.googleusercontent.com","scopes":["mail"]}]}`,
 				"GET /admin/directory/v1/users/admin@example.com/tokens": `{"kind":"admin#directory#tokenList"}`,
 			},
-			found:  scoped(owned(connectors.Grant, "Ada@example.com/c1.apps.googleusercontent.com"), "mail"),
+			found:  scoped(named(connectors.Grant, "Ada@example.com/c1.apps.googleusercontent.com"), "mail"),
 			checks: "GET /admin/directory/v1/users/admin@example.com/tokens",
 		},
 		"grafana": {
@@ -158,7 +165,7 @@ func listings() map[string]listing {
 				"GET /users/Ada@example.com/oauth2PermissionGrants?$skiptoken=2": `{"value":[
 					{"id":"g2","scope":"Mail.Read User.Read"}]}`,
 			},
-			found: scoped(owned(connectors.Grant, "g1", "g2"), "Mail.Read", "User.Read"),
+			found: scoped(named(connectors.Grant, "g1", "g2"), "Mail.Read", "User.Read"),
 		},
 		"n8n": {
 			answers: map[string]string{"GET /api/v1/workflows?limit=1": `{"data":[]}`},
@@ -188,7 +195,7 @@ func listings() map[string]listing {
 					{"id":"key_3","owner":{"type":"user","user":{"email":"ada@example.com"}}}],"last_id":"key_3","has_more":false}`,
 				"GET /organization/projects/p1": `{"id":"p1"}`,
 			},
-			found:  owned(connectors.APIKey, "key_1", "key_3"),
+			found:  named(connectors.APIKey, "key_1", "key_3"),
 			checks: "GET /organization/projects/p1",
 		},
 		"scim": {

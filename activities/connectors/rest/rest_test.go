@@ -384,8 +384,14 @@ func TestDiscover_ReadsAllPagesOfTheOwners(t *testing.T) {
 	}
 	expires := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	want := []connectors.Found{
-		{Kind: connectors.APIKey, Reference: "p%201/k1", Principal: ada.ID, Scopes: []string{"a", "b"}, ExpiresAt: &expires},
-		{Kind: connectors.APIKey, Reference: "p%201/k2", Principal: ada.ID, Scopes: []string{"a", "b"}, ExpiresAt: &expires},
+		{
+			Kind: connectors.APIKey, Reference: "p%201/k1", Principal: ada.ID, Named: true,
+			Scopes: []string{"a", "b"}, ExpiresAt: &expires,
+		},
+		{
+			Kind: connectors.APIKey, Reference: "p%201/k2", Principal: ada.ID, Named: true,
+			Scopes: []string{"a", "b"}, ExpiresAt: &expires,
+		},
 	}
 	if diff := cmp.Diff(want, found); diff != "" {
 		t.Error(diff)
