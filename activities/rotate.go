@@ -189,10 +189,9 @@ func (t *attempt) rotate(
 ) (connectors.Answer, error) {
 	t.target.NewSecret, t.target.Rotation = r.NewSecret, r.ID
 	if r.NewReference == "" {
-		// Store the reference before it is created, so that it is known after a crash.
-		r.NewReference = rotator.Successor(t.target)
-		if err := t.advance(ctx, r, credential.Begun, "begin", connectors.Answer{Outcome: connectors.Done}); err != nil {
-			return connectors.Answer{}, err
+		answer, err := t.begin(ctx, r)
+		if err != nil || answer.Outcome == connectors.Gone {
+			return answer, err
 		}
 	}
 	t.target.NewReference = r.NewReference
@@ -238,6 +237,25 @@ func (t *attempt) rotate(
 		return answer, err
 	}
 	return answer, t.advance(ctx, r, credential.Retired, "retire-old", answer)
+}
+
+// begin stores the reference of the new secret, and the secret if the downstream generates it. The reference of any
+// other secret is stored before the secret is created, so that it is known after a crash.
+func (t *attempt) begin(ctx context.Context, r *credential.Rotation) (connectors.Answer, error) {
+	answer, reference := connectors.Answer{Outcome: connectors.Done}, t.target.Reference
+	if renamer, ok := connectors.As[connectors.Renamer](t.connector); ok {
+		reference = renamer.Successor(t.target)
+	}
+	if generator, ok := connectors.As[connectors.Generator](t.connector); ok {
+		generated, err := generator.Generate(ctx, t.target)
+		if err != nil || generated.Outcome == connectors.Gone {
+			return generated.Answer, err
+		}
+		answer, reference, r.NewSecret = generated.Answer, generated.Reference, generated.Secret
+		t.target.NewSecret = r.NewSecret
+	}
+	r.NewReference = reference
+	return answer, t.advance(ctx, r, credential.Begun, "begin", answer)
 }
 
 func (t *attempt) advance(

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/activities/connectors/aws"
 	"github.com/leaverhq/leaver/activities/connectors/ldap"
 	"github.com/leaverhq/leaver/activities/connectors/mysql"
 	"github.com/leaverhq/leaver/activities/connectors/oauth2"
@@ -92,6 +93,8 @@ func protectOwn(cfg *config.Config, c config.Connector, connector connectors.Con
 
 func build(c config.Connector, definitions rest.Catalog) (connectors.Connector, error) {
 	switch c.Type {
+	case "aws":
+		return construct(c, aws.New)
 	case "ldap":
 		return construct(c, ldap.New)
 	case "mysql":

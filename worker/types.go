@@ -27,6 +27,10 @@ func Types(definitions rest.Catalog) []Type {
 			Operations: []string{"revoke", "rotate", "block", "probe", "discover", "check", "drill"},
 		},
 		{
+			Name: "aws", Title: "access keys of IAM users of an AWS account", Kinds: []connectors.Kind{connectors.APIKey},
+			Operations: []string{"revoke", "rotate", "block", "probe", "discover", "check"},
+		},
+		{
 			Name: "ldap", Title: "accounts of an LDAP directory or Active Directory",
 			Kinds:      []connectors.Kind{connectors.ServiceAccount},
 			Operations: []string{"revoke", "rotate", "block", "probe", "check"},

@@ -62,13 +62,31 @@ type Revoker interface {
 // Rotator adds a new secret to an account, and ends the old one after the remaining
 // holders have the new one. Each call can be repeated.
 type Rotator interface {
-	// Successor returns the reference of the new secret: the old one if only the secret
-	// changes. It depends only on the target.
-	Successor(t Target) string
 	// Renew makes t.NewSecret work at t.NewReference.
 	Renew(ctx context.Context, t Target) (Answer, error)
 	// Retire ends t.Secret at t.Reference, and the sessions that it opened.
 	Retire(ctx context.Context, t Target) (Answer, error)
+}
+
+// Renamer is implemented by a [Rotator] whose new secrets have another reference than the old ones.
+type Renamer interface {
+	// Successor returns the reference of the new secret. It depends only on the target.
+	Successor(t Target) string
+}
+
+// Generator is implemented by a [Rotator] whose downstream generates the new secret, as clouds generate access keys.
+type Generator interface {
+	// Generate creates a new secret beside the old one, or answers that the account is gone. Renew is called after
+	// it, with what it returned, and may be repeated; Generate is not, except if its answer was lost. It never
+	// deletes the secret that a lost answer leaves, which it cannot tell from another's.
+	Generate(ctx context.Context, t Target) (Generated, error)
+}
+
+// Generated is a secret that a downstream has generated.
+type Generated struct {
+	Answer
+	Reference string
+	Secret    Secret
 }
 
 // Publisher publishes a new secret to the remaining holders of an account, at least once.

@@ -109,9 +109,9 @@ func (s *Store) OpenRotation(ctx context.Context, tenant uuid.UUID, item *Item) 
 	return r, err
 }
 
-// Advance stores that a rotation has reached a step, with its evidence. The step may be an
-// earlier one if a probe contradicts a later one. The secret of an abandoned rotation is
-// erased. Error: [ErrLeaseLost].
+// Advance stores that a rotation has reached a step, with its new reference and secret and the
+// evidence. The step may be an earlier one if a probe contradicts a later one. The secret of an
+// abandoned rotation is erased. Error: [ErrLeaseLost].
 func (s *Store) Advance(ctx context.Context, tenant uuid.UUID, r *Rotation, to Step, holder uuid.UUID,
 	records ...evidence.Record,
 ) error {
@@ -119,12 +119,16 @@ func (s *Store) Advance(ctx context.Context, tenant uuid.UUID, r *Rotation, to S
 	if err != nil {
 		return err
 	}
+	sealed, err := s.sealer.Seal(tenant, r.ID, []byte(r.NewSecret.Reveal()))
+	if err != nil {
+		return err
+	}
 	advanced, err := database.Rows(ctx, s.db, tenant, pgx.RowTo[uuid.UUID], `
 		with written as (`+evidence.Insert("$6")+`)
 		update rotations set step = $3, new_reference = $4, updated_at = now(),
-		       new_secret = case when $3 = 'abandoned' then null else new_secret end
+		       new_secret = case when $3 = 'abandoned' then null else $7::bytea end
 		 where tenant_id = $1 and id = $2 and step not in ('done', 'abandoned') and `+holds("$5")+`
-		returning id`, tenant, r.ID, to, r.NewReference, holder, string(encoded))
+		returning id`, tenant, r.ID, to, r.NewReference, holder, string(encoded), sealed)
 	if err != nil {
 		return fmt.Errorf("store step %s of a rotation: %w", to, err)
 	}

@@ -145,9 +145,6 @@ func (c *Connector) leaveGroups(conn *ldap.Conn, entry *ldap.Entry) (removed, le
 	return removed, left, nil
 }
 
-// Successor implements connectors.Rotator: the entry stays, with another password.
-func (c *Connector) Successor(t connectors.Target) string { return t.Reference }
-
 // Renew implements connectors.Rotator. The old password ends at once: a directory has one.
 func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	return c.change(ctx, t, func(conn *ldap.Conn, entry *ldap.Entry, ad bool) (string, error) {

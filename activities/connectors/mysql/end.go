@@ -109,9 +109,6 @@ func (c *Connector) awaitEnd(ctx context.Context, a account, killed []int64) (le
 	}
 }
 
-// Successor implements connectors.Rotator: the account stays, with another password.
-func (c *Connector) Successor(t connectors.Target) string { return t.Reference }
-
 // Renew implements connectors.Rotator. MariaDB has one password for an account, so that the old one ends at once for
 // new sessions; open sessions stay until Retire.
 func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {

@@ -212,7 +212,7 @@ func blockLeavesThePassword(t *testing.T, s *server) {
 
 func rotateReplacesThePassword(t *testing.T, s *server) {
 	c, target := connect(t, s.address), s.issue(t)
-	target.Rotation, target.NewReference, target.NewSecret = uuid.New(), c.Successor(target), connectors.Secret(rand.Text())
+	target.Rotation, target.NewReference, target.NewSecret = uuid.New(), target.Reference, connectors.Secret(rand.Text())
 	renewed := target
 	renewed.Secret = target.NewSecret
 	session, err := s.login(t, target)

@@ -18,7 +18,7 @@ import (
 // maxRole is PostgreSQL's maximum length of a name, in bytes.
 const maxRole = 63
 
-// Successor implements connectors.Rotator. The name is <account>_lv<8 hex digits of the
+// Successor implements connectors.Renamer. The name is <account>_lv<8 hex digits of the
 // rotation's id>, with the account's name truncated to fit.
 func (c *Connector) Successor(t connectors.Target) string {
 	if !c.alternate {

@@ -74,9 +74,6 @@ func (c *Connector) store(ctx context.Context) string {
 	return ""
 }
 
-// Successor implements connectors.Rotator: the user stays, with another password.
-func (c *Connector) Successor(t connectors.Target) string { return t.Reference }
-
 // digest returns a password as ACL rules name it, so that no command contains it.
 func digest(secret connectors.Secret) string {
 	sum := sha256.Sum256([]byte(secret.Reveal()))

@@ -106,9 +106,6 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 	return c.end(ctx, "credential.revoke", t, "")
 }
 
-// Successor implements connectors.Rotator. A platform's references do not change.
-func (c *Connector) Successor(t connectors.Target) string { return t.Reference }
-
 // Renew implements connectors.Rotator.
 func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	t.Key = t.Rotation.String()

@@ -134,7 +134,7 @@ func TestWebhook_ClassifiesAnswers(t *testing.T) {
 func TestRotation_SendsOneIDPerStep(t *testing.T) {
 	p, url := start(t)
 	c, target := connect(t, url), p.issue(t)
-	target.Rotation, target.NewSecret, target.NewReference = uuid.New(), "new", c.Successor(target)
+	target.Rotation, target.NewSecret, target.NewReference = uuid.New(), "new", target.Reference
 	for range 2 {
 		for _, step := range []func(context.Context, connectors.Target) (connectors.Answer, error){c.Renew, c.Retire} {
 			if _, err := step(t.Context(), target); err != nil {
