@@ -108,6 +108,38 @@ func vendors() map[string]vendor {
 				{call: "GET /oauth2PermissionGrants/%s", alive: reply{200, `{"id":"%s"}`}, ended: gone},
 			},
 		},
+		"microsoft-graph-sessions": {
+			kind: connectors.Session, reference: "%s", token: "t1", auth: "Authorization: Bearer t1",
+			settings: map[string]string{"directory": "d1", "client_id": "c", "client_secret": adminSecret},
+			routes: []route{{
+				call: "POST /users/%s/revokeSignInSessions", alive: reply{200, `{"value":true}`},
+				ended: reply{200, `{"value":true}`}, ends: true,
+			}},
+		},
+		"microsoft-agent-identities": {
+			kind: connectors.ServiceAccount, reference: "%s", token: "t1", auth: "Authorization: Bearer t1",
+			settings: map[string]string{"directory": "d1", "client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "PATCH /servicePrincipals/%s/microsoft.graph.agentIdentity", sends: `{"accountEnabled":false}`, alive: none, ended: none, ends: true},
+				{call: "GET /servicePrincipals/%s/microsoft.graph.agentIdentity", alive: reply{200, `{"id":"%s","accountEnabled":true}`}, ended: reply{200, `{"id":"%s","accountEnabled":false}`}},
+			},
+		},
+		"slack-sessions": {
+			kind: connectors.Session, reference: "T1/%s", auth: "Authorization: Bearer admin-secret",
+			settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "POST /admin.users.session.reset", sends: "user_id=%s", alive: reply{200, `{"ok":true}`}, ended: reply{200, `{"ok":true}`}, ends: true},
+				{call: "POST /admin.users.session.list", sends: "team_id=T1&user_id=%s", alive: reply{200, `{"ok":true,"active_sessions":[{"user_id":"%s"}]}`}, ended: reply{200, `{"ok":true,"active_sessions":[]}`}},
+			},
+		},
+		"databricks-jobs": {
+			kind: connectors.ScheduledRun, reference: "%s", auth: "Authorization: Bearer admin-secret",
+			settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "POST /api/2.2/jobs/update", sends: `{"fields_to_remove":["schedule","trigger","continuous"],"job_id":"%s"}`, alive: reply{200, `{}`}, ended: reply{200, `{}`}, ends: true},
+				{call: "GET /api/2.2/jobs/get", sends: "job_id=%s", alive: reply{200, `{"settings":{"schedule":{"pause_status":"UNPAUSED"}}}`}, ended: reply{200, `{"settings":{}}`}},
+			},
+		},
 		"salesforce": {
 			kind: connectors.AccessToken, reference: "token", bySecret: true,
 			routes: []route{

@@ -99,6 +99,27 @@ func listings() map[string]listing {
 			checks: "GET /api/v3/connected_accounts?limit=1",
 			blocks: "PATCH /api/v3/connected_accounts/ca_1/status", reference: "ca_1", suspends: `{"enabled":false}`,
 		},
+		"databricks-jobs": {
+			answers: map[string]string{
+				"GET /api/2.2/jobs/list?limit=100": `{"jobs":[
+					{"job_id":11,"creator_user_name":"ada@example.com"},{"job_id":12,"creator_user_name":"bob@example.com"}],
+					"next_page_token":"p2"}`,
+				"GET /api/2.2/jobs/list?limit=100&page_token=p2": `{"jobs":[
+					{"job_id":13,"creator_user_name":"Ada@example.com"},{"job_id":14}]}`,
+				"GET /api/2.2/jobs/list?limit=1": `{}`,
+			},
+			found:  named(connectors.ScheduledRun, "11", "13"),
+			checks: "GET /api/2.2/jobs/list?limit=1",
+		},
+		"microsoft-agent-identities": {
+			answers:   map[string]string{"PATCH /servicePrincipals/a1/microsoft.graph.agentIdentity": ``},
+			blocks:    "PATCH /servicePrincipals/a1/microsoft.graph.agentIdentity",
+			reference: "a1", suspends: `{"accountEnabled":false}`,
+		},
+		"slack-sessions": {
+			answers: map[string]string{"POST /auth.test": `{"ok":true}`},
+			checks:  "POST /auth.test",
+		},
 		"databricks-tokens": {
 			answers: map[string]string{
 				"GET /api/2.0/token-management/tokens?created_by_username=Ada%40example.com": `{"token_infos":[
