@@ -102,7 +102,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	f.StringVar(&c.tokenFile, "token-file", "", "file with the operator token (default: the variable LEAVER_TOKEN)")
 	root.AddCommand(
 		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(), c.configCommand(),
-		c.tenantCommand(), c.tokenCommand(), c.clientCommand(), c.issuerCommand(), c.schemaCommand(),
+		c.evidenceCommand(), c.tenantCommand(), c.tokenCommand(), c.clientCommand(), c.issuerCommand(), c.schemaCommand(),
 		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(),
 		c.holdCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(), c.scimCommand(), c.versionCommand(),
 	)

@@ -83,6 +83,8 @@ type Server struct {
 	Decisions   *authzen.Store
 	Signals     *ssf.Store
 	Audit       *audit.Store
+	Chain       *evidence.Chain
+	Archive     *evidence.Archive
 	// PublicURL is the base URL for clients. If it is empty, the request's host is used.
 	PublicURL string
 	// Entitlements evaluates the entitlements of principals.
@@ -143,6 +145,8 @@ func (s *Server) Handler() http.Handler {
 		r.Post("/connectors/{name}/resume", s.resumeConnector)
 		r.With(s.nameTenant).Get("/tenants/{tenant}", s.getTenant)
 		r.Get("/acts", s.listAdminActs)
+		s.serveEvidence(r)
+		r.Get("/evidence/keys", s.listEvidenceKeys)
 		r.Route("/tenants/{tenant}/", func(r chi.Router) {
 			httpjson.RefuseUnknown(r, s.Log)
 			r.Use(s.nameTenant)
@@ -157,6 +161,7 @@ func (s *Server) Handler() http.Handler {
 			r.Delete("/schemas/{urn}", s.deleteSchema)
 			r.With(s.slowly).Get("/changes", s.listChanges)
 			r.Get("/acts", s.listAdminActs)
+			s.serveEvidence(r)
 			r.Get("/tokens", s.listTokens)
 			r.Post("/tokens", s.createToken)
 			r.Delete("/tokens/{id}", s.revokeToken)
@@ -191,6 +196,8 @@ func (s *Server) Handler() http.Handler {
 			r.Post("/cascades/{id}/waive", s.waive)
 			r.Post("/cascades/{id}/cancel", s.cancelCascade)
 			r.Get("/cascades/{id}/acts", s.listActs)
+			r.Get("/cascades/{id}/histories", s.listHistories)
+			r.With(s.slowly).Get("/cascades/{id}/histories/{run}", s.getHistory)
 		})
 	})
 	return r

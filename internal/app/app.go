@@ -115,6 +115,14 @@ func (a *App) Cascades() *cascade.Store { return cascade.NewStore(a.DB) }
 // Evidence returns the store of evidence.
 func (a *App) Evidence() *evidence.Store { return evidence.NewStore(a.DB) }
 
+// Chain returns the hash chains of evidence.
+func (a *App) Chain() *evidence.Chain { return evidence.NewChain(a.DB, a.Sealer) }
+
+// Archive returns the archive of workflow histories.
+func (a *App) Archive() *evidence.Archive {
+	return evidence.NewArchive(a.DB, worker.NewHistories(a.Temporal))
+}
+
 // Starter returns the starter of workflows.
 func (a *App) Starter() *worker.Starter {
 	return worker.NewStarter(a.Temporal, worker.Policy(a.Config.Policy), seal.FailureConverter(a.Sealer), a.roles)

@@ -64,7 +64,7 @@ func (a *App) Handler() http.Handler {
 		Directory: directory.NewStore(a.DB), Lifecycle: a.Lifecycle, Threshold: cascade.NewThreshold(a.DB),
 		Pauses: registry.NewPauses(a.DB), Connectors: a.Connectors, Runner: starter, Entitlements: a.Entitlements,
 		Decisions: authzen.NewStore(a.DB, a.Entitlements),
-		Signals:   a.Signals, Audit: audit.NewStore(a.DB),
+		Signals:   a.Signals, Audit: audit.NewStore(a.DB), Chain: a.Chain(), Archive: a.Archive(),
 		PublicURL: a.Config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.DB.Slow, Log: a.Log,
 	}
 	r.Mount(api.BasePath, server.Handler())
@@ -185,6 +185,8 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	background.Go(func() { a.Lifecycle.Expire(ctx) })
 	background.Go(func() { a.Signals.Relay(ctx, a.Starter(), a.Log) })
 	background.Go(func() { a.Signals.Listen(ctx, a.Log) })
+	background.Go(func() { a.Chain().Run(ctx, a.Log) })
+	background.Go(func() { a.Archive().Keep(ctx, a.Log) })
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
 		a.Log.Info("listening", "address", listeners[i].Addr().String())

@@ -28,6 +28,10 @@ const (
 	SchemaPut       = "schema.put"
 	SchemaDelete    = "schema.delete"
 	StreamAssign    = "stream.assign"
+	EvidenceExport  = "evidence.export"
+	HoldApprove     = "hold.approve"
+	ConnectorPause  = "connector.pause"
+	ConnectorResume = "connector.resume"
 
 	CredentialRelease = "credential.release" //nolint:gosec // a verb
 	CredentialCorrect = "credential.correct" //nolint:gosec // a verb

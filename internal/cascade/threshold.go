@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/fault"
 )
@@ -149,9 +150,12 @@ func (b *Threshold) Approve(ctx context.Context, tenant uuid.UUID, by, reason st
 			   where b.tenant_id = $1 and b.approved_at is null for update),
 			done as (
 			  update holds h set approved_at = now(), approved_by = $2, reason = $3
-			    from hold where h.tenant_id = $1 and h.id = hold.id and hold.approved)
+			    from hold where h.tenant_id = $1 and h.id = hold.id and hold.approved returning h.id),
+			acted as (
+			  insert into admin_acts (tenant_id, actor, verb, object, after)
+			  select $1, $2, $5, id::text, jsonb_build_object('reason', $3::text) from done)
 			select id, approved from hold`,
-		Args: []any{tenant, by, reason, atMost}, Collect: database.Fields(&id, &approved),
+		Args: []any{tenant, by, reason, atMost, audit.HoldApprove}, Collect: database.Fields(&id, &approved),
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

@@ -9,6 +9,39 @@ begin
     raise exception '% is append-only', tg_table_name using errcode = 'insufficient_privilege';
 end $$;
 
+-- queue_evidence queues new rows of a table for the hash chain. It runs as the owner, so that the application cannot
+-- queue what is in no table.
+create or replace function queue_evidence() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, public as $$
+begin
+    insert into public.evidence_pending (tenant_id, source, record)
+    select coalesce(added.tenant_id, '00000000-0000-0000-0000-000000000000'), tg_table_name,
+           to_jsonb(added) - array['tenant_id', 'history']
+      from added;
+    return null;
+end $$;
+
+-- evidence_due returns the tenants whose chains lack records, or have records that are older than an interval and not
+-- signed. The installation is the tenant 0.
+create or replace function evidence_due(signed_within interval) returns setof uuid
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select tenant_id from public.evidence_pending group by tenant_id
+    union
+    select tenant_id from public.evidence_heads where sequence > signed_sequence and signed_at < now() - signed_within
+$$;
+
+-- unarchived_cascades claims closed cascades whose histories are not archived, for a minute.
+create or replace function unarchived_cascades(at_most int) returns table (tenant_id uuid, event_id uuid, workflow_id text, run_id text)
+    language sql security definer set search_path = pg_catalog, public as $$
+    update public.lifecycle_events e set archive_due_at = now() + interval '1 minute'
+      from (select u.tenant_id, u.id from public.lifecycle_events u
+             where u.closed_at is not null and (u.archived_at is null or u.archived_at < u.closed_at)
+               and (u.kind = 'leaver' or u.ends) and coalesce(u.archive_due_at, u.closed_at) <= now()
+             order by coalesce(u.archive_due_at, u.closed_at) limit at_most for update skip locked) c
+     where e.tenant_id = c.tenant_id and e.id = c.id
+    returning e.tenant_id, e.id, e.workflow_id, coalesce(e.run_id, '')
+$$;
+
 -- keep_state records each state of an item.
 create or replace function keep_state() returns trigger language plpgsql as $$
 begin
@@ -516,9 +549,9 @@ create or replace function running_health()
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health() from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_due(interval), unarchived_cascades(int) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health() to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_due(interval), unarchived_cascades(int) to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.
@@ -534,6 +567,15 @@ begin
         ('credential_states_append_only', 'credential_states', $t$before update or delete or truncate on credential_states for each statement execute function refuse_change()$t$),
         ('mappings_append_only', 'mappings', $t$before update or delete or truncate on mappings for each statement execute function refuse_change()$t$),
         ('entitlement_changes_append_only', 'entitlement_changes', $t$before update or delete or truncate on entitlement_changes for each statement execute function refuse_change()$t$),
+        ('evidence_chained', 'evidence', $t$after insert on evidence referencing new table as added for each statement execute function queue_evidence()$t$),
+        ('acts_chained', 'acts', $t$after insert on acts referencing new table as added for each statement execute function queue_evidence()$t$),
+        ('admin_acts_chained', 'admin_acts', $t$after insert on admin_acts referencing new table as added for each statement execute function queue_evidence()$t$),
+        ('credential_states_chained', 'credential_states', $t$after insert on credential_states referencing new table as added for each statement execute function queue_evidence()$t$),
+        ('mappings_chained', 'mappings', $t$after insert on mappings referencing new table as added for each statement execute function queue_evidence()$t$),
+        ('cascade_histories_chained', 'cascade_histories', $t$after insert on cascade_histories referencing new table as added for each statement execute function queue_evidence()$t$),
+        ('evidence_chain_append_only', 'evidence_chain', $t$before update or delete or truncate on evidence_chain for each statement execute function refuse_change()$t$),
+        ('evidence_checkpoints_append_only', 'evidence_checkpoints', $t$before update or delete or truncate on evidence_checkpoints for each statement execute function refuse_change()$t$),
+        ('cascade_histories_append_only', 'cascade_histories', $t$before update or delete or truncate on cascade_histories for each statement execute function refuse_change()$t$),
         ('credential_registered', 'credentials', $t$after insert on credentials for each row execute function keep_state()$t$),
         ('credential_changed', 'credentials', $t$after update of state on credentials for each row when (old.state is distinct from new.state or old.reason is distinct from new.reason) execute function keep_state()$t$),
         ('edges_are_marked', 'edges', $t$after insert on edges referencing new table as added for each statement execute function mark_new_edges()$t$),

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/fault"
@@ -71,26 +72,32 @@ func (p *Pauses) All(ctx context.Context) (map[string]Pause, error) {
 
 // Pause pauses a connector. Error: [ErrPaused].
 func (p *Pauses) Pause(ctx context.Context, connector, by, reason string) error {
-	return p.write(ctx, "pause", connector, ErrPaused, `
+	return p.write(ctx, audit.ConnectorPause, connector, ErrPaused, `
 		insert into connector_pauses (connector, paused_by, reason) values ($1, $2, $3)
-		on conflict do nothing returning true`, connector, by, reason)
+		on conflict do nothing returning true`, by, reason)
 }
 
 // Resume resumes a connector. Error: [ErrNotPaused].
 func (p *Pauses) Resume(ctx context.Context, connector, by, reason string) error {
-	return p.write(ctx, "resume", connector, ErrNotPaused, `
+	return p.write(ctx, audit.ConnectorResume, connector, ErrNotPaused, `
 		update connector_pauses set resumed_at = now(), resumed_by = $2, resumed_for = $3
-		 where connector = $1 and resumed_at is null returning true`, connector, by, reason)
+		 where connector = $1 and resumed_at is null returning true`, by, reason)
 }
 
-func (p *Pauses) write(ctx context.Context, what, connector string, unchanged error, sql string, args ...any) error {
-	_, err := database.Row(ctx, p.db, uuid.Nil, pgx.RowTo[bool], sql, args...)
+// write runs a statement that returns a row if it changed something, and records the act.
+func (p *Pauses) write(ctx context.Context, verb, connector string, unchanged error, sql, by, reason string) error {
+	_, err := database.Row(ctx, p.db, uuid.Nil, pgx.RowTo[bool], `
+		with done (changed) as (`+sql+`),
+		acted as (
+		  insert into admin_acts (actor, verb, object, after)
+		  select $2, $4, $1, jsonb_build_object('reason', $3::text) from done)
+		select changed from done`, connector, by, reason, verb)
 	p.cached.Clear()
 	if errors.Is(err, pgx.ErrNoRows) {
 		return unchanged
 	}
 	if err != nil {
-		return fmt.Errorf("%s connector %s: %w", what, connector, err)
+		return fmt.Errorf("%s %s: %w", verb, connector, err)
 	}
 	return nil
 }

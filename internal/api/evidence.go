@@ -1,0 +1,135 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/httpjson"
+)
+
+// serveEvidence adds the routes of a hash chain: a tenant's, or the installation's.
+func (s *Server) serveEvidence(r chi.Router) {
+	r.With(s.slowly).Get("/evidence", s.listChain)
+	r.With(s.slowly).Get("/evidence/checkpoints", s.listCheckpoints)
+	r.Post("/evidence/exports", s.exportEvidence)
+}
+
+// listChain serves a page of a chain.
+func (s *Server) listChain(w http.ResponseWriter, r *http.Request) {
+	limit, after, err := chainQuery(r)
+	var entries []evidence.Chained
+	if err == nil {
+		entries, err = s.Chain.Entries(r.Context(), tenantOf(r).ID, after, limit)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(entries) == limit {
+		next = strconv.FormatInt(entries[len(entries)-1].Entry.Sequence, 10)
+	}
+	answerPage(w, entries, next)
+}
+
+// listCheckpoints serves a page of a chain's signed checkpoints.
+func (s *Server) listCheckpoints(w http.ResponseWriter, r *http.Request) {
+	limit, after, err := chainQuery(r)
+	var checkpoints []evidence.Checkpoint
+	if err == nil {
+		checkpoints, err = s.Chain.Checkpoints(r.Context(), tenantOf(r).ID, after, limit)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	next := ""
+	if len(checkpoints) == limit {
+		next = strconv.FormatInt(checkpoints[len(checkpoints)-1].Statement.Sequence, 10)
+	}
+	answerPage(w, checkpoints, next)
+}
+
+// chainQuery returns the page that a request asks for.
+func chainQuery(r *http.Request) (size int, after int64, err error) {
+	if size, err = limit(r); err == nil {
+		after, err = queryCursor(r)
+	}
+	return size, after, err
+}
+
+// exportEvidence records the export, and signs the chain with this record. The client then reads the entries up to the
+// checkpoint in the response.
+func (s *Server) exportEvidence(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		After int64 `json:"after"`
+	}
+	if err := httpjson.Decode(w, r, &body); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	checkpoint, err := s.Chain.RecordExport(r.Context(), tenantOf(r).ID, body.After)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	httpjson.Answer(w, http.StatusCreated, checkpoint)
+}
+
+// evidenceKey is a public key of checkpoints.
+type evidenceKey struct {
+	ID        uuid.UUID `json:"id"`
+	PublicKey []byte    `json:"publicKey"` // Ed25519
+}
+
+func (s *Server) listEvidenceKeys(w http.ResponseWriter, r *http.Request) {
+	keys, err := s.Chain.Keys(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	listed := []evidenceKey{}
+	for id, key := range keys {
+		listed = append(listed, evidenceKey{id, key})
+	}
+	answerPage(w, listed, "")
+}
+
+// listHistories serves the archived runs of a cascade.
+func (s *Server) listHistories(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	if err == nil {
+		_, err = s.Cascades.Get(r.Context(), tenantOf(r).ID, id)
+	}
+	var runs []evidence.Archived
+	if err == nil {
+		runs, err = s.Archive.Of(r.Context(), tenantOf(r).ID, id)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	answerPage(w, runs, "")
+}
+
+// getHistory serves the archived history of a run, as Temporal's JSON. Its payloads are sealed.
+func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
+	id, err := pathID(r)
+	var history []byte
+	if err == nil {
+		history, err = s.Archive.History(r.Context(), tenantOf(r).ID, id, chi.URLParam(r, "run"))
+	}
+	if err == nil && history == nil {
+		err = httpjson.Problem{Status: http.StatusNotFound, Detail: "no archived history of such a run"}
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(history) //nolint:gosec // JSON, byte for byte what its SHA-256 is of
+}

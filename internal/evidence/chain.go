@@ -1,0 +1,110 @@
+package evidence
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+)
+
+// Entry is a record in the hash chain of a tenant, or of the installation with [uuid.Nil].
+type Entry struct {
+	Sequence int64           `json:"sequence"` // from 1, without gaps
+	Source   string          `json:"source"`   // the table of the record
+	Tenant   uuid.UUID       `json:"tenant"`
+	Record   json.RawMessage `json:"record"`
+}
+
+// Hash is SHA-256 over the hash of the previous entry and an entry.
+type Hash [sha256.Size]byte
+
+// MarshalText implements encoding.TextMarshaler, in hexadecimal.
+func (h Hash) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(h[:])), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *Hash) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(h)) {
+		return fmt.Errorf("a hash has %d hexadecimal digits, got %d", hex.EncodedLen(len(h)), len(text))
+	}
+	_, err := hex.Decode(h[:], text)
+	return err
+}
+
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// After returns the hash of an entry that follows the entry with the hash previous. Before the first entry it is zero.
+func (e Entry) After(previous Hash) (Hash, error) {
+	canonical, err := canonical(e)
+	if err != nil {
+		return Hash{}, err
+	}
+	return sha256.Sum256(append(previous[:], canonical...)), nil
+}
+
+// canonical returns a value as canonical JSON (RFC 8785).
+func canonical(value any) ([]byte, error) {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	return canonicalText(encoded)
+}
+
+func canonicalText(text []byte) ([]byte, error) {
+	value := jsontext.Value(text).Clone()
+	if err := value.Canonicalize(); err != nil {
+		return nil, fmt.Errorf("put into canonical form: %w", err)
+	}
+	return value, nil
+}
+
+// Statement is what a checkpoint says: that the chain's entry with this number has this hash.
+type Statement struct {
+	Type     string    `json:"type"` // [statementType]
+	Tenant   uuid.UUID `json:"tenant"`
+	Sequence int64     `json:"sequence"`
+	Hash     Hash      `json:"hash"`
+	Key      uuid.UUID `json:"key"`
+	At       time.Time `json:"at"`
+}
+
+const statementType = "leaver-evidence-checkpoint"
+
+// Checkpoint is a signed statement. The signature is Ed25519 (RFC 8032) over the statement in canonical JSON.
+type Checkpoint struct {
+	Statement Statement `json:"statement"`
+	Signature []byte    `json:"signature"`
+}
+
+// sign signs a statement.
+func sign(s Statement, private ed25519.PrivateKey) (c Checkpoint, text []byte, err error) {
+	s.Type = statementType
+	if text, err = canonical(s); err != nil {
+		return c, nil, err
+	}
+	return Checkpoint{s, ed25519.Sign(private, text)}, text, nil
+}
+
+// Keys are the public keys of checkpoints, by their ID.
+type Keys map[uuid.UUID]ed25519.PublicKey
+
+// verify returns an error unless one of the keys has signed the checkpoint.
+func (k Keys) verify(c Checkpoint) error {
+	key, known := k[c.Statement.Key]
+	if !known {
+		return fmt.Errorf("the key %s is not one of those that you trust", c.Statement.Key)
+	}
+	text, err := canonical(c.Statement)
+	if err != nil {
+		return err
+	}
+	if c.Statement.Type != statementType || !ed25519.Verify(key, text, c.Signature) {
+		return fmt.Errorf("the signature is not that of the key %s", c.Statement.Key)
+	}
+	return nil
+}

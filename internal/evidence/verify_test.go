@@ -1,0 +1,216 @@
+package evidence
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+)
+
+// signer signs the checkpoints of test chains.
+type signer struct {
+	id      uuid.UUID
+	private ed25519.PrivateKey
+}
+
+func newSigner(seed byte) signer {
+	return signer{
+		uuid.MustParse(fmt.Sprintf("019a0000-0000-7000-8000-0000000000%02x", seed)),
+		ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize)),
+	}
+}
+
+func (s signer) keys() Keys { return Keys{s.id: s.private.Public().(ed25519.PublicKey)} }
+
+var acme = uuid.MustParse("019a0000-0000-7000-8000-00000000acee")
+
+// exported returns an export of a chain of records, with a checkpoint after each fifth and the last one.
+func exported(t testing.TB, s signer, records ...string) []byte {
+	t.Helper()
+	var chain []Chained
+	var checkpoints []Checkpoint
+	var hash Hash
+	for i, record := range records {
+		e := Entry{Sequence: int64(i + 1), Source: "evidence", Tenant: acme, Record: json.RawMessage(record)}
+		var err error
+		if hash, err = e.After(hash); err != nil {
+			t.Fatal(err)
+		}
+		chain = append(chain, Chained{e, hash})
+		if e.Sequence%5 == 0 || i == len(records)-1 {
+			c, _, err := sign(Statement{
+				Tenant: acme, Sequence: e.Sequence, Hash: hash, Key: s.id, At: time.Date(2026, 11, 29, 22, 0, 0, 0, time.UTC),
+			}, s.private)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkpoints = append(checkpoints, c)
+		}
+	}
+	var file bytes.Buffer
+	e, err := NewExport(&file, Header{Tenant: acme}, checkpoints)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range chain {
+		if err := e.Add(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return file.Bytes()
+}
+
+// twelve are the records of the test chain.
+func twelve() (records []string) {
+	for i := range 12 {
+		records = append(records, fmt.Sprintf(`{"detail":"<é> & \"%d\"","attempt":1,"step":"probe-after","outcome":"dead"}`, i))
+	}
+	return records
+}
+
+// linesOf returns the lines of an export, with their newlines.
+func linesOf(export []byte) []string {
+	lines := strings.SplitAfter(string(export), "\n")
+	return lines[:len(lines)-1]
+}
+
+func faults(t testing.TB, export []byte, keys Keys, known ...Expectation) []string {
+	t.Helper()
+	report, err := Verify(bytes.NewReader(export), keys, known...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report.Faults
+}
+
+func TestVerify_AcceptsWhatWasExported(t *testing.T) {
+	s := newSigner(1)
+	export := exported(t, s, twelve()...)
+	report, err := Verify(bytes.NewReader(export), s.keys())
+	want := Report{Tenant: acme, First: 1, Last: 12, Entries: 12, Checkpoints: 3, Faults: []string{}}
+	ignore := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Hash" || p.Last().String() == ".SignedAt" },
+		cmp.Ignore())
+	if diff := cmp.Diff(want, report, ignore); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if known := (Expectation{12, report.Hash}); len(faults(t, export, s.keys(), known)) != 0 {
+		t.Error("the export does not fit to its own last record")
+	}
+}
+
+// TestVerify_NamesTheFault edits the lines of an export, as somebody would who wants to hide something.
+func TestVerify_NamesTheFault(t *testing.T) {
+	s, other := newSigner(1), newSigner(2)
+	intact := linesOf(exported(t, s, twelve()...)) // header, 1 to 5, checkpoint, 6 to 10, checkpoint, 11, 12, checkpoint
+	rewritten := twelve()
+	rewritten[6] = `{"outcome":"alive"}`
+	forged := linesOf(exported(t, other, rewritten...))
+	for name, c := range map[string]struct {
+		edit func(l []string) []string
+		want string
+	}{
+		"a changed record": {func(l []string) []string {
+			l[3] = strings.Replace(l[3], `"outcome":"dead"`, `"outcome":"done"`, 1)
+			return l
+		}, "record 3 or its hash was changed"},
+		"a changed hash": {func(l []string) []string {
+			l[3] = l[3][:len(l[3])-80] + "00" + l[3][len(l[3])-78:]
+			return l
+		}, "line 4 was changed"},
+		"a missing record":         {func(l []string) []string { return slices.Delete(l, 4, 5) }, "records 4 to 4 are missing"},
+		"two missing records":      {func(l []string) []string { return slices.Delete(l, 3, 5) }, "records 3 to 4 are missing"},
+		"two records that swapped": {func(l []string) []string { l[2], l[3] = l[3], l[2]; return l }, "out of order"},
+		"a repeated record":        {func(l []string) []string { return slices.Insert(l, 3, l[2]) }, "record 2 is repeated"},
+		"a truncated end":          {func(l []string) []string { return l[:len(l)-2] }, "does not end with a valid checkpoint"},
+		"truncated in a line": {func(l []string) []string {
+			l[len(l)-1] = l[len(l)-1][:40]
+			return l
+		}, "was changed"},
+		"truncated to a checkpoint": {func(l []string) []string { return l[:13] }, "record 12, which you know, is missing"},
+		"no header":                 {func(l []string) []string { return l[1:] }, "no header"},
+		"no content":                {func(l []string) []string { return l[:1] }, "no records"},
+		"a member that is not known": {func(l []string) []string {
+			l[2] = strings.Replace(l[2], `{"chained"`, `{"approved":true,"chained"`, 1)
+			return l
+		}, "line 3 was changed"},
+		"white space":   {func(l []string) []string { l[2] = " " + l[2]; return l }, "line 3 was changed"},
+		"an empty line": {func(l []string) []string { return slices.Insert(l, 3, "\n") }, "line 4 was changed"},
+		"a rewritten chain": {func(l []string) []string {
+			return slices.Concat(l[:7], forged[7:])
+		}, "is not one of those that you trust"},
+		"a rewritten chain with the old checkpoints": {func(l []string) []string {
+			return slices.Concat(l[:7], forged[7:12], l[12:13], forged[13:15], l[15:])
+		}, "was replaced with its hashes"},
+		"another tenant": {func(l []string) []string {
+			l[0] = strings.Replace(l[0], "acee", "beef", 1)
+			return l
+		}, "of another tenant"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			edited := strings.Join(c.edit(slices.Clone(intact)), "")
+			report, err := Verify(bytes.NewReader(exported(t, s, twelve()...)), s.keys())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := faults(t, []byte(edited), s.keys(), Expectation{12, report.Hash})
+			if !slices.ContainsFunc(got, func(f string) bool { return strings.Contains(f, c.want) }) {
+				t.Errorf("the faults are %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestVerify_FindsEveryChangedByte changes any one byte of an export to any other.
+func TestVerify_FindsEveryChangedByte(t *testing.T) {
+	s := newSigner(1)
+	export := exported(t, s, twelve()...)
+	rapid.Check(t, func(rt *rapid.T) {
+		edited := slices.Clone(export)
+		at := rapid.IntRange(0, len(edited)-1).Draw(rt, "at")
+		edited[at] ^= byte(rapid.IntRange(1, 255).Draw(rt, "with"))
+		if len(faults(t, edited, s.keys())) == 0 {
+			rt.Errorf("byte %d changed from %q to %q is not found", at, export[at], edited[at])
+		}
+	})
+}
+
+// TestVerify_FindsEveryRemovedLine removes, swaps and repeats lines, the header and checkpoints included.
+func TestVerify_FindsEveryRemovedLine(t *testing.T) {
+	s := newSigner(1)
+	export := exported(t, s, twelve()...)
+	lines := linesOf(export)
+	for i, l := range lines {
+		intermediate := strings.HasPrefix(l, `{"checkpoint"`) && i < len(lines)-1 // what it signs, the next one signs too
+		without := strings.Join(slices.Delete(slices.Clone(lines), i, i+1), "")
+		if len(faults(t, []byte(without), s.keys())) == 0 && !intermediate {
+			t.Errorf("without line %d: no fault", i+1)
+		}
+		if i+1 < len(lines) {
+			swapped := slices.Clone(lines)
+			swapped[i], swapped[i+1] = swapped[i+1], swapped[i]
+			if len(faults(t, []byte(strings.Join(swapped, "")), s.keys())) == 0 {
+				t.Errorf("lines %d and %d swapped: no fault", i+1, i+2)
+			}
+		}
+	}
+}
+
+func FuzzVerify_NeverPanics(f *testing.F) {
+	s := newSigner(1)
+	f.Add(exported(f, s, twelve()...))
+	f.Add([]byte("{}\n"))
+	f.Fuzz(func(t *testing.T, export []byte) {
+		report, err := Verify(bytes.NewReader(export), s.keys())
+		if err == nil && len(report.Faults) == 0 && report.Entries == 0 {
+			t.Error("an export without records has no faults")
+		}
+	})
+}
