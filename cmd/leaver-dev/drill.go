@@ -69,7 +69,10 @@ func (d *drill) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.report(ctx)
+	if err := d.report(ctx); err != nil {
+		return err
+	}
+	return d.audit(ctx)
 }
 
 // join provisions Ada as Okta does, by a search and a create, and then her agents.

@@ -8,11 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -145,7 +143,16 @@ func (c *cli) evidenceExport() *cobra.Command {
 				to = file
 			}
 			buffered := bufio.NewWriter(to)
-			n, err := export(cmd.Context(), cl, chainPath(of), format, buffered)
+			call := func(ctx context.Context, method, path string, body, into any) error {
+				return cl.do(ctx, method, strings.TrimSuffix(chainPath(of), "/evidence")+path, body, into)
+			}
+			n, err := evidence.Download(cmd.Context(), call,
+				func(h evidence.Header, checkpoints []evidence.Checkpoint) (evidence.Writer, error) {
+					if format == "csv" {
+						return newCSV(buffered), nil
+					}
+					return evidence.NewExport(buffered, h, checkpoints)
+				})
 			if err = errors.Join(err, buffered.Flush()); err != nil {
 				return err
 			}
@@ -157,51 +164,6 @@ func (c *cli) evidenceExport() *cobra.Command {
 	cmd.Flags().StringVar(&format, "format", "jsonl", "jsonl, which can be verified, or csv, which cannot")
 	cmd.Flags().StringVar(&out, "out", "", "file to create (default: stdout)")
 	return cmd
-}
-
-// exporter writes the entries of an export.
-type exporter interface {
-	Add(x evidence.Chained) error
-}
-
-// export writes a chain, and returns the number of its records.
-func export(ctx context.Context, cl *client, path, format string, to io.Writer) (n int, err error) {
-	var last evidence.Checkpoint
-	if err := cl.do(ctx, http.MethodPost, path+"/exports", map[string]any{"after": 0}, &last); err != nil {
-		return 0, err
-	}
-	var exporter exporter = newCSV(to)
-	if format == "jsonl" {
-		checkpoints, err := all[evidence.Checkpoint](ctx, cl, path+"/checkpoints", url.Values{"limit": {"500"}}, 0)
-		if err != nil {
-			return 0, err
-		}
-		later := func(c evidence.Checkpoint) bool { return c.Statement.Sequence > last.Statement.Sequence }
-		checkpoints = slices.DeleteFunc(checkpoints, later)
-		if exporter, err = evidence.NewExport(to, evidence.Header{Tenant: last.Statement.Tenant}, checkpoints); err != nil {
-			return 0, err
-		}
-	}
-	for after := int64(0); after < last.Statement.Sequence; {
-		var p page[evidence.Chained]
-		query := url.Values{"cursor": {strconv.FormatInt(after, 10)}, "limit": {"500"}}
-		if err := cl.do(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &p); err != nil {
-			return n, err
-		}
-		if len(p.Items) == 0 {
-			return n, fmt.Errorf("the API returned no record after %d, want records up to %d", after, last.Statement.Sequence)
-		}
-		for _, x := range p.Items {
-			if after = x.Entry.Sequence; after > last.Statement.Sequence {
-				return n, nil
-			}
-			if err := exporter.Add(x); err != nil {
-				return n, err
-			}
-			n++
-		}
-	}
-	return n, nil
 }
 
 func (c *cli) evidenceVerify() *cobra.Command {

@@ -26,7 +26,7 @@ type csvWriter struct {
 
 func newCSV(to io.Writer) *csvWriter { return &csvWriter{w: csv.NewWriter(to)} }
 
-// Add implements exporter.
+// Add implements evidence.Writer.
 func (c *csvWriter) Add(x evidence.Chained) error {
 	if !c.header {
 		c.header = true

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,15 +37,28 @@ func list[T any](i *installation, path, token string) []T {
 // exported exports the tenant's chain by the API, and verifies it with the keys.
 func (i *installation) exported() (evidence.Report, []evidence.Chained) {
 	i.t.Helper()
-	i.must(http.MethodPost, "/v1/tenants/acme/evidence/exports", i.operator, `{"after":0}`)
-	entries := list[evidence.Chained](i, "/v1/tenants/acme/evidence?limit=500", i.operator)
-	checkpoints := list[evidence.Checkpoint](i, "/v1/tenants/acme/evidence/checkpoints?limit=500", i.operator)
-	var file bytes.Buffer
-	e, err := evidence.NewExport(&file, evidence.Header{Tenant: i.tenant.ID}, checkpoints)
-	for _, entry := range entries {
-		if err == nil {
-			err = e.Add(entry)
+	call := func(_ context.Context, method, path string, body, into any) error {
+		sent := ""
+		if body != nil {
+			encoded, err := json.Marshal(body)
+			if err != nil {
+				return err
+			}
+			sent = string(encoded)
 		}
+		status, raw := i.raw(method, "/v1/tenants/acme"+path, i.operator, sent)
+		if status > 299 {
+			return fmt.Errorf("%s %s answered %d: %s", method, path, status, raw)
+		}
+		return json.Unmarshal(raw, into)
+	}
+	var file bytes.Buffer
+	_, err := evidence.Download(i.t.Context(), call,
+		func(h evidence.Header, checkpoints []evidence.Checkpoint) (evidence.Writer, error) {
+			return evidence.NewExport(&file, h, checkpoints)
+		})
+	if err != nil {
+		i.t.Fatal(err)
 	}
 	keys := make(evidence.Keys)
 	for _, k := range list[struct {
@@ -52,14 +67,11 @@ func (i *installation) exported() (evidence.Report, []evidence.Chained) {
 	}](i, "/v1/evidence/keys", i.operator) {
 		keys[k.ID] = k.PublicKey
 	}
-	if err != nil {
-		i.t.Fatal(err)
-	}
 	report, err := evidence.Verify(&file, keys)
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	return report, entries
+	return report, list[evidence.Chained](i, "/v1/tenants/acme/evidence?limit=500", i.operator)
 }
 
 // TestEvidence_IsCompleteAfterTemporalHasDeletedTheWorkflow deletes the workflow of a cascade: its history, what was
