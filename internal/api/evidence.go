@@ -12,10 +12,10 @@ import (
 )
 
 // serveEvidence adds the routes of a hash chain: a tenant's, or the installation's.
-func (s *Server) serveEvidence(r chi.Router) {
-	r.With(s.slowly).Get("/evidence", s.listChain)
-	r.With(s.slowly).Get("/evidence/checkpoints", s.listCheckpoints)
-	r.Post("/evidence/exports", s.exportEvidence)
+func (s *Server) serveEvidence(r roles) {
+	r.audit.With(s.slowly).Get("/evidence", s.listChain)
+	r.audit.With(s.slowly).Get("/evidence/checkpoints", s.listCheckpoints)
+	r.audit.Post("/evidence/exports", s.exportEvidence)
 }
 
 // listChain serves a page of a chain.

@@ -154,7 +154,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 	of := tenantOf(r).ID
 	allowed := []auth.Class{auth.ClassSCIM, auth.ClassPlatform, auth.ClassReceiver}
 	if of == uuid.Nil {
-		allowed = []auth.Class{auth.ClassOperator}
+		allowed = auth.OperatorClasses()
 	}
 	switch {
 	case !slices.Contains(allowed, body.Class):

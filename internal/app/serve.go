@@ -149,8 +149,8 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		body["status"], body["temporal"] = "degraded", "down"
 	}
 	if r.URL.Query().Has("verbose") {
-		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.ClassOperator); refused != nil {
-			body["problems"] = []string{"send an operator token as Authorization: Bearer to read the problems"}
+		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.OperatorClasses()...); refused != nil {
+			body["problems"] = []string{"send a token of class operator, viewer or auditor as Authorization: Bearer to read the problems"}
 		} else {
 			a.verbose(ctx, body, namespace, err)
 		}

@@ -68,6 +68,8 @@ const (
 	// ClassApprover approves held cascades and loosens deactivation thresholds; of no tenant. Only
 	// commands with access to the database issue it, so that an operator cannot issue one.
 	ClassApprover Class = "approver"
+	ClassViewer  Class = "viewer"  // reads what operators watch; of no tenant
+	ClassAuditor Class = "auditor" // reads that, the acts and the evidence, and exports evidence; of no tenant
 	// ClassGateway asks for decisions and looks up names. Only the token endpoint issues it, for the scope
 	// authzen; a token of class platform may do the same.
 	ClassGateway Class = "gateway"
@@ -146,10 +148,16 @@ type NewToken struct {
 	Issuer      string // for platforms: the issuer of the tokens that they see
 }
 
-// Issue creates a token and returns its secret, which is not stored. Tokens of operators and approvers
-// require the zero tenant.
+// installationClasses returns the classes of tokens that belong to no tenant.
+func installationClasses() []Class { return append(OperatorClasses(), ClassApprover) }
+
+// OperatorClasses returns the classes of tokens of no tenant that operators manage by the API.
+func OperatorClasses() []Class { return []Class{ClassOperator, ClassViewer, ClassAuditor} }
+
+// Issue creates a token and returns its secret, which is not stored. Tokens of operators, viewers, auditors and
+// approvers require the zero tenant.
 func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token, string, error) {
-	if (n.Class == ClassOperator || n.Class == ClassApprover) != (tenant == uuid.Nil) {
+	if slices.Contains(installationClasses(), n.Class) != (tenant == uuid.Nil) {
 		return Token{}, "", fmt.Errorf("a token of class %s cannot belong to tenant %s", n.Class, tenant)
 	}
 	secret := newSecret(string(n.Class))
@@ -184,7 +192,9 @@ func newSecret(kind string) string {
 
 // issuedByAPI returns the token classes that operators manage. Approvers' tokens are not
 // among them: an operator who revokes them could prevent approvals.
-func issuedByAPI() []Class { return []Class{ClassSCIM, ClassPlatform, ClassReceiver, ClassOperator} }
+func issuedByAPI() []Class {
+	return append([]Class{ClassSCIM, ClassPlatform, ClassReceiver}, OperatorClasses()...)
+}
 
 // Tokens lists the tokens of a tenant, or of the installation for the zero tenant. classes defaults to
 // those that operators manage.
