@@ -133,9 +133,10 @@ func (c *cli) printTenants(body any, tenants ...tenant.Tenant) error {
 }
 
 func (c *cli) tokenCommand() *cobra.Command {
-	group := &cobra.Command{Use: "token", Short: "Manage tokens; those of operators, viewers and auditors belong to no tenant"}
+	group := &cobra.Command{Use: "token", Short: "Manage tokens of a tenant, or of operators, viewers and auditors"}
 	var of string
-	group.PersistentFlags().StringVar(&of, "tenant", "", "name or ID of the tenant; omit it for tokens of operators, viewers and auditors")
+	group.PersistentFlags().StringVar(&of, "tenant", "",
+		"name or ID of the tenant; omit it for tokens of operators, viewers and auditors")
 	path := func() string {
 		if of == "" {
 			return "/operator-tokens"
@@ -168,7 +169,8 @@ func (c *cli) tokenCreate(path func() string) *cobra.Command {
 			return c.secret(issued.Secret)
 		}),
 	}
-	cmd.Flags().StringVar(&class, "class", "", "class of the token: scim, platform, receiver; without --tenant: operator, viewer, auditor")
+	cmd.Flags().StringVar(&class, "class", "",
+		"class of the token: scim, platform or receiver; without --tenant: operator, viewer or auditor")
 	cmd.Flags().StringVar(&description, "description", "", "purpose of the token")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is valid; 0 means that it does not expire")
 	cmd.Flags().StringVar(&issuer, "issuer", "",

@@ -68,8 +68,8 @@ const (
 	// ClassApprover approves held cascades and loosens deactivation thresholds; of no tenant. Only
 	// commands with access to the database issue it, so that an operator cannot issue one.
 	ClassApprover Class = "approver"
-	ClassViewer  Class = "viewer"  // reads what operators watch; of no tenant
-	ClassAuditor Class = "auditor" // reads that, the acts and the evidence, and exports evidence; of no tenant
+	ClassViewer   Class = "viewer"  // reads what operators watch; of no tenant
+	ClassAuditor  Class = "auditor" // reads that, the acts and the evidence, and exports evidence; of no tenant
 	// ClassGateway asks for decisions and looks up names. Only the token endpoint issues it, for the scope
 	// authzen; a token of class platform may do the same.
 	ClassGateway Class = "gateway"
