@@ -484,19 +484,18 @@ func (d *drill) suspended(ctx context.Context, agent string) (after, proof strin
 // times returns how long after from the downstream confirmed the revocation, and how long after
 // from a probe saw the credential dead; "-" if it did not happen.
 func (d *drill) times(from time.Time, id string, records []evidence.Record) (revoked, verified string) {
-	revoked, verified = "-", "-"
-	for _, r := range records {
-		if r.Item.String() != id {
-			continue
-		}
-		switch after := strings.TrimSpace(since(from, r.At)); {
-		case (r.Outcome == "done" || r.Outcome == "gone") && r.Step != "block" && r.Step != "begin":
-			revoked = after
-		case r.Step == "probe-after" && r.Outcome == "dead":
-			verified = after
-		}
+	item, err := uuid.Parse(id)
+	if err != nil {
+		return "-", "-"
 	}
-	return revoked, verified
+	proof := evidence.Proofs(records)[item]
+	after := func(at *time.Time) string {
+		if at == nil {
+			return "-"
+		}
+		return strings.TrimSpace(since(from, *at))
+	}
+	return after(proof.EndedAt), after(proof.DeadAt)
 }
 
 func (d *drill) links() {

@@ -25,7 +25,7 @@ func (c *cli) evidenceCommand() *cobra.Command {
 		Use: "evidence", Short: "List, export and verify the evidence, which is a signed hash chain of each tenant",
 	}
 	group.AddCommand(c.evidenceList(), c.evidenceShow(), c.evidenceExport(), c.evidenceVerify(), c.evidenceKeys(),
-		c.evidenceHistory())
+		c.evidenceHistory(), c.evidenceReport())
 	return group
 }
 

@@ -66,13 +66,13 @@ func chainQuery(r *http.Request) (size int, after int64, err error) {
 // checkpoint in the response.
 func (s *Server) exportEvidence(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		After int64 `json:"after"`
+		Principal *uuid.UUID `json:"principal"` // of a report; nil for the whole chain
 	}
 	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	checkpoint, err := s.Chain.RecordExport(r.Context(), tenantOf(r).ID, body.After)
+	checkpoint, err := s.Chain.RecordExport(r.Context(), tenantOf(r).ID, body.Principal)
 	if err != nil {
 		s.fail(w, r, err)
 		return

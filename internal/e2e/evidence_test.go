@@ -160,7 +160,7 @@ func TestEvidence_HasWhatOperatorsDo(t *testing.T) {
 	i := installAPI(t, withConnectors("connectors:\n  - {name: crm, type: redis, tenants: [acme], url: env:TEST_CACHE}\n"))
 	i.must(http.MethodPost, "/v1/connectors/crm/pause", i.operator, `{"reason":"maintenance"}`)
 	i.must(http.MethodPost, "/v1/connectors/crm/resume", i.operator, `{"reason":"done"}`)
-	i.must(http.MethodPost, "/v1/evidence/exports", i.operator, `{"after":0}`)
+	i.must(http.MethodPost, "/v1/evidence/exports", i.operator, `{}`)
 	var verbs []string
 	for _, x := range list[evidence.Chained](i, "/v1/evidence?limit=500", i.operator) {
 		var act struct{ Verb, Actor string }

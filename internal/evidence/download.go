@@ -22,7 +22,7 @@ func Download(
 	ctx context.Context, call Call, open func(h Header, checkpoints []Checkpoint) (Writer, error),
 ) (n int, err error) {
 	var last Checkpoint
-	if err := call(ctx, http.MethodPost, "/evidence/exports", map[string]any{"after": 0}, &last); err != nil {
+	if err := call(ctx, http.MethodPost, "/evidence/exports", map[string]any{}, &last); err != nil {
 		return 0, err
 	}
 	end := last.Statement.Sequence

@@ -208,11 +208,15 @@ func (c *Chain) Sign(ctx context.Context, tenant uuid.UUID, every int64, within 
 	return signed, nil
 }
 
-// RecordExport records that the context's actor exports a chain after an entry, and returns the checkpoint with this
-// record.
-func (c *Chain) RecordExport(ctx context.Context, tenant uuid.UUID, after int64) (*Checkpoint, error) {
+// RecordExport records that the context's actor exports a chain, or what it says about a principal, and returns the
+// checkpoint of this record.
+func (c *Chain) RecordExport(ctx context.Context, tenant uuid.UUID, principal *uuid.UUID) (*Checkpoint, error) {
+	object := "chain"
+	if principal != nil {
+		object = principal.String()
+	}
 	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		return audit.Record(ctx, tx, tenant, audit.EvidenceExport, "chain", nil, map[string]any{"after": after})
+		return audit.Record(ctx, tx, tenant, audit.EvidenceExport, object, nil, nil)
 	})
 	if err == nil {
 		err = c.Extend(ctx, tenant)

@@ -84,7 +84,7 @@ func (b book) extend(t *testing.T) {
 // export returns an export of the whole chain.
 func (b book) export(t *testing.T) []byte {
 	t.Helper()
-	last, err := b.RecordExport(t.Context(), b.tenant, 0)
+	last, err := b.RecordExport(t.Context(), b.tenant, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestSign_SignsNothingThatWasAltered(t *testing.T) {
 			b.extend(t)
 			b.tamper(t, "evidence_chain", sql)
 			b.act(t, 1)
-			if _, err := b.RecordExport(t.Context(), b.tenant, 0); !errors.Is(err, evidence.ErrAltered) {
+			if _, err := b.RecordExport(t.Context(), b.tenant, nil); !errors.Is(err, evidence.ErrAltered) {
 				t.Errorf("%v, want %v", err, evidence.ErrAltered)
 			}
 		})
