@@ -36,6 +36,12 @@ func (t *attempt) revokeSuccessor(ctx context.Context, revoker connectors.Revoke
 		return err
 	}
 	answer := connectors.Answer{Outcome: connectors.Gone, Detail: "the rotation created no successor"}
+	if _, ok := connectors.As[connectors.Generator](t.connector); ok {
+		answer = connectors.Answer{
+			Outcome: connectors.Outcome(connectors.Unknown),
+			Detail:  "no successor is known; one whose creation was not confirmed may exist: list the account's secrets",
+		}
+	}
 	if rotation.NewReference != "" && rotation.NewReference != t.target.Reference {
 		successor := t.target
 		successor.Reference, successor.Secret = rotation.NewReference, rotation.NewSecret

@@ -267,12 +267,17 @@ func (t *attempt) advance(
 }
 
 // remake resets the attempt's rotation to its first step, because a probe saw the old
-// secret alive after every step was confirmed.
+// secret alive after every step was confirmed. The new secret of a Generator stays: the
+// downstream may have ended the old one with a delay, so that it proves no possession now.
 func (t *attempt) remake(ctx context.Context) error {
 	if t.rotation == nil {
 		return nil
 	}
-	return t.Credentials.Advance(ctx, t.in.Cascade.Tenant, t.rotation, credential.Begun, t.lease.Holder)
+	to := credential.Begun
+	if _, ok := connectors.As[connectors.Generator](t.connector); ok {
+		to = credential.Published
+	}
+	return t.Credentials.Advance(ctx, t.in.Cascade.Tenant, t.rotation, to, t.lease.Holder)
 }
 
 // errNewIsDead is returned when a new secret that the downstream confirmed does not work.

@@ -76,17 +76,17 @@ type Renamer interface {
 
 // Generator is implemented by a [Rotator] whose downstream generates the new secret, as clouds generate access keys.
 type Generator interface {
-	// Generate creates a new secret beside the old one, or answers that the account is gone. Renew is called after
-	// it, with what it returned, and may be repeated; Generate is not, except if its answer was lost. It never
-	// deletes the secret that a lost answer leaves, which it cannot tell from another's.
+	// Generate creates a new secret next to the old one, or returns Gone. It is called again if its result was not
+	// stored. It never deletes a secret, since it cannot distinguish an earlier result from a secret of another owner.
+	// Renew follows with the result, and may be repeated.
 	Generate(ctx context.Context, t Target) (Generated, error)
 }
 
 // Generated is a secret that a downstream has generated.
 type Generated struct {
 	Answer
-	Reference string
-	Secret    Secret
+	Reference string // of the new secret
+	Secret    Secret // the new secret
 }
 
 // Publisher publishes a new secret to the remaining holders of an account, at least once.

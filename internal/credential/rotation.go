@@ -21,7 +21,7 @@ type Step string
 
 // The steps, in their order.
 const (
-	Begun     Step = "begun"     // the new secret is stored here, sealed, and nowhere else
+	Begun     Step = "begun"     // the new secret is stored here, sealed; one that the downstream generates is there, too
 	Made      Step = "made"      // the downstream has the new secret, beside the old one if possible
 	Proven    Step = "proven"    // the new secret was seen to work
 	Published Step = "published" // the remaining holders have the new secret

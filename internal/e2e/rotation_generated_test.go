@@ -30,8 +30,9 @@ func (d *cloud) Publish(_ context.Context, p connectors.Publication) (connectors
 	return connectors.Answer{Outcome: connectors.Done}, nil
 }
 
-// TestRotation_HandsOverAKeyThatTheDownstreamGenerated rotates an access key whose successor is refused at first, as
-// IAM is eventually consistent: it is made once, and published only when it works.
+// TestRotation_HandsOverAKeyThatTheDownstreamGenerated rotates an access key whose successor is refused at first, and
+// which works once more after its deletion, as IAM is eventually consistent. The successor is made once, and published
+// only when it works.
 func TestRotation_HandsOverAKeyThatTheDownstreamGenerated(t *testing.T) {
 	long(t)
 	i := installAPI(t)
@@ -59,6 +60,7 @@ func TestRotation_HandsOverAKeyThatTheDownstreamGenerated(t *testing.T) {
 	}
 	hers, his := hold(ada), hold(bob)
 	server.Lag(2)
+	server.LagDeletions(1)
 	i.deactivate(ada)
 	if c := i.closed(ada); c.Outcome != "completed" || i.state(hers) != "verified" || i.state(his) != "live" {
 		t.Fatalf("cascade %+v, hers %s, his %s; want completed, verified, live", c, i.state(hers), i.state(his))

@@ -9,16 +9,17 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// Error codes that decide, from the "Errors" sections of the IAM and STS API references and from
+// Error codes that the connector handles, from the "Errors" sections of the IAM and STS API references and from
 // https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html.
 const (
 	noSuchEntity  = "NoSuchEntity"
 	limitExceeded = "LimitExceeded"
+	accessDenied  = "AccessDenied"
 	invalidKey    = "InvalidClientTokenId" // the key does not exist or is inactive
 	wrongSecret   = "SignatureDoesNotMatch"
 )
 
-// temporary are the codes of errors that go away by themselves.
+// temporary returns the error codes of calls that may be retried.
 func temporary() []string {
 	return []string{
 		"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "ServiceFailure",
@@ -43,20 +44,22 @@ func classify(what string, err error) error {
 	case !errors.As(err, &api):
 		return connectors.Retryable("%s: %s", what, connectors.TransportReason(err))
 	case slices.Contains(temporary(), api.ErrorCode()), api.ErrorFault() == smithy.FaultServer:
-		return connectors.Retryable("%s: AWS answered %s", what, known(api.ErrorCode()))
-	case api.ErrorCode() == "AccessDenied":
+		return connectors.Retryable("%s: AWS answered %s", what, quoteCode(api.ErrorCode()))
+	case api.ErrorCode() == accessDenied:
 		return connectors.Permanent("%s: AWS answered AccessDenied: the connector's policy lacks the permission", what)
 	case api.ErrorCode() == invalidKey, api.ErrorCode() == wrongSecret:
 		return connectors.Permanent("%s: AWS answered %s: check the connector's own key", what, api.ErrorCode())
 	}
-	return connectors.Permanent("%s: AWS answered %s", what, known(api.ErrorCode()))
+	return connectors.Permanent("%s: AWS answered %s", what, quoteCode(api.ErrorCode()))
 }
 
-// known returns the code if it has the form of one: a word of at most 64 letters.
-func known(code string) string {
-	letters := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
-	if code == "" || len(code) > 64 || slices.ContainsFunc([]rune(code), func(r rune) bool { return !letters(r) }) {
-		return "an unknown error"
+// quoteCode returns a code or a service's name if it has the form of one: a word of at most 64 letters and digits.
+func quoteCode(code string) string {
+	word := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-'
+	}
+	if code == "" || len(code) > 64 || slices.ContainsFunc([]rune(code), func(r rune) bool { return !word(r) }) {
+		return "an unknown error or service"
 	}
 	return code
 }

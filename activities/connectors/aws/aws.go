@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -39,10 +38,10 @@ type Config struct {
 
 // Connector implements Revoker, Rotator, Generator, Blocker, Verifier, Possession, Guard, Discoverer and Checker.
 type Connector struct {
-	config aws.Config
-	own    Config
-	iam    *iam.Client
-	sts    *sts.Client
+	config   aws.Config
+	settings Config
+	iam      *iam.Client
+	sts      *sts.Client
 }
 
 var account = regexp.MustCompile(`^[0-9]{12}$`)
@@ -67,7 +66,7 @@ func New(c Config) (*Connector, error) {
 		awsconfig.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }), // Temporal retries
 	}
 	if c.Endpoint != "" {
-		if err := checkEndpoint(c.Endpoint); err != nil {
+		if err := connectors.CheckAddress("endpoint", c.Endpoint); err != nil {
 			return nil, err
 		}
 		options = append(options, awsconfig.WithBaseEndpoint(c.Endpoint))
@@ -81,19 +80,11 @@ func New(c Config) (*Connector, error) {
 		return nil, fmt.Errorf("read the configuration of the AWS SDK: %w", err)
 	}
 	config.HTTPClient = connectors.NewHTTPClient()
-	return &Connector{config: config, own: c, iam: iam.NewFromConfig(config), sts: sts.NewFromConfig(config)}, nil
-}
-
-func checkEndpoint(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	if err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && connectors.IsLoopback(u.Hostname())) {
-		return nil
-	}
-	return fmt.Errorf("endpoint must be an https URL, got %q", endpoint)
+	return &Connector{config: config, settings: c, iam: iam.NewFromConfig(config), sts: sts.NewFromConfig(config)}, nil
 }
 
 // Downstream implements connectors.Located.
-func (c *Connector) Downstream() string { return c.own.Account }
+func (c *Connector) Downstream() string { return c.settings.Account }
 
 // Close implements connectors.Connector.
 func (c *Connector) Close() {}
@@ -128,32 +119,47 @@ func split(reference string) (user, key string, err error) {
 // Reserved implements connectors.Guard: the connector's own key. It also refuses a key under the name of another user:
 // each key has one reference, although AWS does not distinguish the names of users by case.
 func (c *Connector) Reserved(ctx context.Context, reference string) error {
-	_, _, _, err := c.open(ctx, reference)
-	return err
+	_, err := c.resolve(ctx, reference)
+	if connectors.IsPermanent(err) {
+		return err
+	}
+	return nil // the key is resolved again before it is ended
 }
 
-// open returns the user and the key of a reference that the connector may end, and a text for the evidence: when and
-// for what the key was last used.
-func (c *Connector) open(ctx context.Context, reference string) (user, key, used string, err error) {
-	if user, key, err = split(reference); err != nil {
-		return "", "", "", err
+// owned is a key, and what AWS says of it.
+type owned struct {
+	user, key string
+	exists    bool   // AWS confirmed that the key is the user's
+	used      string // a text for the evidence: when and for what the key was last used
+}
+
+// resolve returns the key of a reference that the connector may end.
+func (c *Connector) resolve(ctx context.Context, reference string) (owned, error) {
+	user, key, err := split(reference)
+	if err != nil {
+		return owned{}, err
 	}
 	if own, err := c.config.Credentials.Retrieve(ctx); err == nil && own.AccessKeyID == key {
-		return "", "", "", connectors.Permanent("the access key is the connector's own")
+		return owned{}, connectors.Permanent("the access key is the connector's own")
 	}
 	last, err := c.iam.GetAccessKeyLastUsed(ctx, &iam.GetAccessKeyLastUsedInput{AccessKeyId: &key})
 	switch {
+	case code(err) == noSuchEntity:
+		return owned{user: user, key: key}, nil
+	case code(err) == accessDenied:
+		return owned{}, connectors.Permanent("AWS does not say whose access key it is: the connector's policy lacks " +
+			"iam:GetAccessKeyLastUsed, or the key is not of the account " + c.settings.Account)
 	case err != nil:
-		return user, key, "", nil //nolint:nilerr // the calls that follow report what does not exist or is denied
+		return owned{}, classify("look up the user of the access key", err)
 	case aws.ToString(last.UserName) != user:
-		return "", "", "", connectors.Permanent("the access key is not of the user %s: the reference must be %s/%s",
+		return owned{}, connectors.Permanent("the access key is not of the user %s: the reference must be %s/%s",
 			user, aws.ToString(last.UserName), key)
 	case last.AccessKeyLastUsed == nil || last.AccessKeyLastUsed.LastUsedDate == nil:
-		return user, key, "; it was never used", nil
+		return owned{user, key, true, "; it was never used"}, nil
 	}
-	return user, key, fmt.Sprintf("; last used at %s for %s",
+	return owned{user, key, true, fmt.Sprintf("; last used at %s for %s",
 		last.AccessKeyLastUsed.LastUsedDate.UTC().Format(time.RFC3339),
-		known(aws.ToString(last.AccessKeyLastUsed.ServiceName))), nil
+		quoteCode(aws.ToString(last.AccessKeyLastUsed.ServiceName)))}, nil
 }
 
 // Check implements connectors.Checker: the connector's credentials must be of the account, and read keys.
@@ -162,8 +168,8 @@ func (c *Connector) Check(ctx context.Context) error {
 	if err != nil {
 		return classify("ask for the connector's identity", err)
 	}
-	if got := aws.ToString(identity.Account); got != c.own.Account {
-		return connectors.Permanent("the connector's credentials are of the account %s, want %s", got, c.own.Account)
+	if got := aws.ToString(identity.Account); got != c.settings.Account {
+		return connectors.Permanent("the connector's credentials are of the account %s, want %s", got, c.settings.Account)
 	}
 	_, err = c.iam.ListAccessKeys(ctx, &iam.ListAccessKeysInput{UserName: aws.String("leaver-check")})
 	if err != nil && code(err) != noSuchEntity {

@@ -21,7 +21,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	case err != nil:
 		return connectors.Unknown, "", err
 	case t.Secret != "":
-		return c.use(ctx, user, key, t.Secret)
+		return c.callWithKey(ctx, user, key, t.Secret)
 	}
 	keys, err := c.keys(ctx, user)
 	if err != nil {
@@ -39,9 +39,9 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 	return connectors.Dead, "no such access key", nil
 }
 
-// use calls GetCallerIdentity with a key:
+// callWithKey calls GetCallerIdentity with a key:
 // https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html.
-func (c *Connector) use(
+func (c *Connector) callWithKey(
 	ctx context.Context, user, key string, secret connectors.Secret,
 ) (connectors.Vitality, string, error) {
 	as := c.config.Copy()
@@ -54,7 +54,7 @@ func (c *Connector) use(
 		return connectors.Unknown, "the registered secret is not that of the access key: " + wrongSecret, nil
 	case err != nil:
 		return connectors.Unknown, "", classify("use the access key", err)
-	case aws.ToString(identity.Account) != c.own.Account, !strings.HasSuffix(aws.ToString(identity.Arn), "/"+user):
+	case aws.ToString(identity.Account) != c.settings.Account, !strings.HasSuffix(aws.ToString(identity.Arn), "/"+user):
 		return connectors.Unknown, "the access key is of another user or account", nil
 	}
 	return connectors.Alive, "the access key is accepted", nil
@@ -69,7 +69,7 @@ func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connect
 	case t.Secret == "":
 		return connectors.Unknown, "no secret access key is registered", nil
 	}
-	return c.use(ctx, user, key, t.Secret)
+	return c.callWithKey(ctx, user, key, t.Secret)
 }
 
 // keys returns the keys of a user, which are two at most; none for a user that does not exist.

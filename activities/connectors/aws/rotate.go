@@ -2,6 +2,9 @@ package aws
 
 import (
 	"context"
+	"fmt"
+	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -12,31 +15,47 @@ import (
 
 // Generate implements connectors.Generator. A user has at most two keys.
 func (c *Connector) Generate(ctx context.Context, t connectors.Target) (connectors.Generated, error) {
-	user, _, _, err := c.open(ctx, t.Reference)
+	o, err := c.resolve(ctx, t.Reference)
 	if err == nil {
 		err = t.CheckFence(ctx)
 	}
 	if err != nil {
 		return connectors.Generated{}, err
 	}
-	made, err := c.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: &user})
+	made, err := c.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: &o.user})
 	switch {
 	case err == nil:
 		return connectors.Generated{
 			Answer:    connectors.Answer{Outcome: connectors.Done, Detail: "access key created"},
-			Reference: user + "/" + aws.ToString(made.AccessKey.AccessKeyId),
+			Reference: o.user + "/" + aws.ToString(made.AccessKey.AccessKeyId),
 			Secret:    connectors.Secret(aws.ToString(made.AccessKey.SecretAccessKey)),
 		}, nil
 	case code(err) == noSuchEntity:
 		return connectors.Generated{Answer: connectors.Answer{Outcome: connectors.Gone, Detail: "no such user"}}, nil
 	case code(err) == limitExceeded:
-		return connectors.Generated{}, connectors.Permanent("the user %s has two access keys already, which is AWS's limit: "+
-			"delete the one that is not in use, and re-run the cascade", user)
+		return connectors.Generated{}, connectors.Permanent(
+			"the user has two access keys already, which is AWS's limit: %s: delete the unused one in IAM, and run "+
+				"`leaver cascade rerun`", c.describeKeys(ctx, o.user))
 	}
 	return connectors.Generated{}, classify("create an access key", err)
 }
 
-// Renew implements connectors.Rotator: it makes the generated key active, which it is unless another changed that.
+// describeKeys returns the IDs of a user's keys, with the times of their creation.
+func (c *Connector) describeKeys(ctx context.Context, user string) string {
+	keys, err := c.keys(ctx, user)
+	if err != nil {
+		return "their IDs could not be listed"
+	}
+	var texts []string
+	for _, k := range keys {
+		texts = append(texts, fmt.Sprintf("%s of %s", aws.ToString(k.AccessKeyId),
+			aws.ToTime(k.CreateDate).UTC().Format(time.RFC3339)))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// Renew implements connectors.Rotator. It sets the generated key to active. CreateAccessKey creates active keys; the
+// call repairs a later change.
 func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	user, key, err := split(t.NewReference)
 	if err == nil {
@@ -50,14 +69,16 @@ func (c *Connector) Renew(ctx context.Context, t connectors.Target) (connectors.
 	})
 	if err != nil {
 		if code(err) == noSuchEntity { // IAM is eventually consistent, or another has deleted it
-			return connectors.Answer{}, connectors.Retryable("the new access key does not exist yet")
+			return connectors.Answer{}, connectors.Retryable("AWS does not know the new access key %s: IAM may not have "+
+				"replicated it yet; if it was deleted, cancel the cascade and rotate by hand", key)
 		}
 		return connectors.Answer{}, classify("make the new access key active", err)
 	}
 	return connectors.Answer{Outcome: connectors.Done, Detail: "access key active"}, nil
 }
 
-// Retire implements connectors.Rotator. Sessions that were opened with the new key are denied, too, and open again.
+// Retire implements connectors.Rotator. Sessions that were opened with the new key until now are denied, too, and open
+// again.
 func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	return c.Revoke(ctx, t)
+	return c.end(ctx, t, precision)
 }

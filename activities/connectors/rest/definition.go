@@ -24,6 +24,7 @@ type Definition struct {
 	Reference     string   // what the reference is, for operators
 	Parts         []string // of the reference, separated by slashes; one part is the whole reference
 	Numbers       []string // parts that are whole numbers
+	UUIDs         []string // parts that are UUIDs, which are compared in lower case
 	Settings      []Setting
 	Needs         string // the rights that the operations need
 	Limits        string // what the connector cannot end
@@ -115,7 +116,8 @@ func parse(raw []byte) (*Definition, error) {
 	}
 	err := decodeFields(document, fields{
 		"name": scalar(&d.Name), "title": scalar(&d.Title), "documentation": scalar(&d.Documentation),
-		"kinds": d.decodeKinds, "reference": scalar(&d.Reference), "parts": d.decodeParts, "numbers": d.decodeNumbers,
+		"kinds": d.decodeKinds, "reference": scalar(&d.Reference), "parts": d.decodeParts,
+		"numbers": d.decodeSomeParts(&d.Numbers), "uuids": d.decodeSomeParts(&d.UUIDs),
 		"settings": d.decodeSettings,
 		"needs":    scalar(&d.Needs), "limits": scalar(&d.Limits), "mints": boolean(&d.Mints), "auth": keep(&authNode),
 		"operations": keep(&operations),
@@ -206,14 +208,17 @@ func (d *Definition) decodeParts(n *yaml.Node) error {
 	return err
 }
 
-func (d *Definition) decodeNumbers(n *yaml.Node) error {
-	return each(n, func(n *yaml.Node) error {
-		if !slices.Contains(d.Parts, n.Value) {
-			return at(n, "numbers are parts of the reference, after parts, or reference, got %q", n.Value)
-		}
-		d.Numbers = append(d.Numbers, n.Value)
-		return nil
-	})
+// decodeSomeParts returns the decoder of a list of parts.
+func (d *Definition) decodeSomeParts(into *[]string) func(n *yaml.Node) error {
+	return func(n *yaml.Node) error {
+		return each(n, func(n *yaml.Node) error {
+			if !slices.Contains(d.Parts, n.Value) {
+				return at(n, "numbers and uuids are parts of the reference, after parts, or reference, got %q", n.Value)
+			}
+			*into = append(*into, n.Value)
+			return nil
+		})
+	}
 }
 
 // reserved reports whether a name has a meaning of its own in templates or expressions.

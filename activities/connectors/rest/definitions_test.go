@@ -29,6 +29,7 @@ type vendor struct {
 	// token is the access token that the vendor issues at POST /token, to which the tests point token_url.
 	token  string
 	header string // that every answer has, as "Name: value"; empty for none
+	uuids  bool   // the keys of credentials are UUIDs
 	// forgets is set if the vendor's API cannot end the credential.
 	forgets bool
 }
@@ -117,7 +118,7 @@ func vendors() map[string]vendor {
 			}},
 		},
 		"microsoft-agent-identities": {
-			kind: connectors.ServiceAccount, reference: "%s", token: "t1", auth: "Authorization: Bearer t1",
+			kind: connectors.ServiceAccount, reference: "%s", uuids: true, token: "t1", auth: "Authorization: Bearer t1",
 			settings: map[string]string{"directory": "d1", "client_id": "c", "client_secret": adminSecret},
 			routes: []route{
 				{call: "PATCH /servicePrincipals/%s/microsoft.graph.agentIdentity", sends: `{"accountEnabled":false}`, alive: none, ended: none, ends: true},
@@ -136,7 +137,7 @@ func vendors() map[string]vendor {
 			kind: connectors.ScheduledRun, reference: "%s", auth: "Authorization: Bearer admin-secret",
 			settings: map[string]string{"token": adminSecret},
 			routes: []route{
-				{call: "POST /api/2.2/jobs/update", sends: `{"fields_to_remove":["schedule","trigger","continuous"],"job_id":"%s"}`, alive: reply{200, `{}`}, ended: reply{200, `{}`}, ends: true},
+				{call: "POST /api/2.2/jobs/update", sends: `{"fields_to_remove":["schedule","trigger","continuous"],"job_id":%s}`, alive: reply{200, `{}`}, ended: reply{200, `{}`}, ends: true},
 				{call: "GET /api/2.2/jobs/get", sends: "job_id=%s", alive: reply{200, `{"settings":{"schedule":{"pause_status":"UNPAUSED"}}}`}, ended: reply{200, `{"settings":{}}`}},
 			},
 		},
@@ -362,6 +363,9 @@ func (r *running) issue(*testing.T) connectors.Target {
 	defer r.mu.Unlock()
 	r.n++
 	key := fmt.Sprintf("%d%d", 70_000_000+r.n, len(r.reference))
+	if r.uuids {
+		key = uuid.NewString()
+	}
 	r.alive[key], r.last = true, key
 	t := connectors.Target{Item: uuid.New(), Principal: uuid.New(), Kind: r.kind, Reference: fmt.Sprintf(r.reference, key)}
 	if r.bySecret {

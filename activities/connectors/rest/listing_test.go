@@ -102,19 +102,21 @@ func listings() map[string]listing {
 		"databricks-jobs": {
 			answers: map[string]string{
 				"GET /api/2.2/jobs/list?limit=100": `{"jobs":[
-					{"job_id":11,"creator_user_name":"ada@example.com"},{"job_id":12,"creator_user_name":"bob@example.com"}],
+					{"job_id":11,"creator_user_name":"ada@example.com","settings":{"schedule":{}}},
+					{"job_id":15,"creator_user_name":"ada@example.com","settings":{}},
+					{"job_id":12,"creator_user_name":"bob@example.com","settings":{"trigger":{}}}],
 					"next_page_token":"p2"}`,
 				"GET /api/2.2/jobs/list?limit=100&page_token=p2": `{"jobs":[
-					{"job_id":13,"creator_user_name":"Ada@example.com"},{"job_id":14}]}`,
+					{"job_id":13,"creator_user_name":"Ada@example.com","settings":{"continuous":{}}},{"job_id":14,"settings":{}}]}`,
 				"GET /api/2.2/jobs/list?limit=1": `{}`,
 			},
 			found:  named(connectors.ScheduledRun, "11", "13"),
 			checks: "GET /api/2.2/jobs/list?limit=1",
 		},
 		"microsoft-agent-identities": {
-			answers:   map[string]string{"PATCH /servicePrincipals/a1/microsoft.graph.agentIdentity": ``},
-			blocks:    "PATCH /servicePrincipals/a1/microsoft.graph.agentIdentity",
-			reference: "a1", suspends: `{"accountEnabled":false}`,
+			answers:   map[string]string{"PATCH /servicePrincipals/019a0000-0000-7000-8000-0000000000a1/microsoft.graph.agentIdentity": ``},
+			blocks:    "PATCH /servicePrincipals/019a0000-0000-7000-8000-0000000000a1/microsoft.graph.agentIdentity",
+			reference: "019A0000-0000-7000-8000-0000000000A1", suspends: `{"accountEnabled":false}`,
 		},
 		"slack-sessions": {
 			answers: map[string]string{"POST /auth.test": `{"ok":true}`},

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
@@ -37,11 +39,11 @@ type Connector struct {
 // New validates the settings of a connector and resolves its secrets.
 func New(d *Definition, settings map[string]string) (*Connector, error) {
 	c := &Connector{definition: d, settings: make(values), client: connectors.NewHTTPClient(), tokens: newTokens()}
-	allowHTTP := false
+	check := checkAddress
 	switch settings[AllowHTTP] {
 	case "", "false":
 	case "true":
-		allowHTTP = true
+		check = checkAnyAddress
 	default:
 		return nil, fmt.Errorf("%s must be true or false, got %q", AllowHTTP, settings[AllowHTTP])
 	}
@@ -60,8 +62,7 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 		c.settings[s.Name] = value
 	}
 	if d.auth != nil && d.auth.tokenURL != nil {
-		if err := checkAddress(
-			"the address of the token endpoint", d.auth.tokenURL.text(c.settings), allowHTTP); err != nil {
+		if err := check("the address of the token endpoint", d.auth.tokenURL.text(c.settings)); err != nil {
 			return nil, err
 		}
 	}
@@ -74,7 +75,7 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 		return c, nil
 	}
 	c.base = c.settings[d.base]
-	if err := checkAddress(d.base, c.base, allowHTTP); err != nil {
+	if err := check(d.base, c.base); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -96,16 +97,20 @@ func checkKey(text string) error {
 	return nil
 }
 
-// checkAddress returns an error unless an address is an absolute URL with https, or with http where that is allowed.
-func checkAddress(name, address string, allowHTTP bool) error {
-	u, err := url.Parse(address)
-	switch {
-	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("%s must be an absolute URL without user, query and fragment", name)
-	case u.Scheme == "https", u.Scheme == "http" && (allowHTTP || connectors.IsLoopback(u.Hostname())):
-		return nil
+// checkAddress is connectors.CheckAddress, with the setting that permits http.
+func checkAddress(name, address string) error {
+	if err := connectors.CheckAddress(name, address); err != nil {
+		return fmt.Errorf("%w; set %s: true to send credentials without TLS", err, AllowHTTP)
 	}
-	return fmt.Errorf("%s must use https; set %s: true to send credentials without TLS", name, AllowHTTP)
+	return nil
+}
+
+// checkAnyAddress is connectors.CheckAddress for addresses that may use http with any host.
+func checkAnyAddress(name, address string) error {
+	if rest, plain := strings.CutPrefix(address, "http://"); plain {
+		address = "https://" + rest
+	}
+	return connectors.CheckAddress(name, address)
 }
 
 // SettingNames returns the names of the settings of a definition's connectors.
@@ -214,6 +219,12 @@ func (d *Definition) split(reference string) ([]string, error) {
 		case slices.Contains(d.Numbers, d.Parts[i]) && !number.MatchString(part):
 			return nil, fmt.Errorf("the part %s of the reference must be a whole number without leading zeros, got %q",
 				d.Parts[i], part)
+		case slices.Contains(d.UUIDs, d.Parts[i]):
+			id, err := uuid.Parse(part)
+			if err != nil {
+				return nil, fmt.Errorf("the part %s of the reference must be a UUID, got %q", d.Parts[i], part)
+			}
+			parts[i] = id.String()
 		}
 	}
 	return parts, nil

@@ -127,7 +127,7 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"a host of the reference's":    {replace("{url}/me", "{url}.{token}"), "a secret must not be in the URL"},
 		"a setting that is a host":     {replace("{url}/keys", "{url}keys"), "a / must follow {url}"},
 		"a token for each credential":  {replace(`auth: {bearer: "{token}"}`, `auth: {client_credentials: {token_url: "{url}/t", client_id: "{key}", client_secret: "{token}"}}`), "one access token for all credentials"},
-		"a number that is no part":     {replace("parts: [project, key]", "parts: [project, key]\nnumbers: [id]"), "numbers are parts"},
+		"a number that is no part":     {replace("parts: [project, key]", "parts: [project, key]\nnumbers: [id]"), "numbers and uuids are parts"},
 		"two authentications":          {replace(`auth: {bearer: "{token}"}`, `auth: {bearer: "{token}", basic: {user: a, password: b}}`), "exactly one kind"},
 		"half an authentication":       {replace(`auth: {bearer: "{token}"}`, `auth: {basic: {user: a}}`), "a member of the authentication is missing"},
 		"a default of a secret":        {replace("{required: true, secret: true}", "{secret: true, default: x}"), "a secret has no default"},

@@ -57,6 +57,8 @@ func (s *Server) administer(w http.ResponseWriter, action string, form url.Value
 		reply(w, action, "")
 	case "DeleteAccessKey":
 		delete(s.keys, id)
+		k.active, k.lag = true, s.late
+		s.ended[id] = k
 		reply(w, action, "")
 	case "PutUserPolicy":
 		u.policies[form.Get("PolicyName")] = form.Get("PolicyDocument")
@@ -72,7 +74,7 @@ func described(k *Key) string {
 		status = "Active"
 	}
 	return "<UserName>" + text(k.User) + "</UserName><AccessKeyId>" + k.ID + "</AccessKeyId>" +
-		"<Status>" + status + "</Status>"
+		"<Status>" + status + "</Status><CreateDate>" + k.created.UTC().Format(time.RFC3339) + "</CreateDate>"
 }
 
 var authorization = regexp.MustCompile(
@@ -86,6 +88,10 @@ func (s *Server) authenticate(r *http.Request, body []byte) (*Key, string) {
 		return nil, "MissingAuthenticationToken"
 	}
 	k := s.keys[parts[1]]
+	if old := s.ended[parts[1]]; old != nil && old.lag > 0 {
+		old.lag--
+		k = &Key{ID: old.ID, Secret: old.Secret, User: old.User, active: true}
+	}
 	if k == nil || !k.active {
 		return nil, "InvalidClientTokenId"
 	}

@@ -30,6 +30,8 @@ type Server struct {
 	users map[string]*user
 	keys  map[string]*Key
 	lags  int // number of uses that a new key is still unknown for
+	late  int // number of uses that a deleted key still works for
+	ended map[string]*Key
 	calls []string
 }
 
@@ -42,6 +44,7 @@ type Key struct {
 	ID, Secret string
 	User       string
 	Issued     time.Time // of a session; zero for an access key
+	created    time.Time
 	active     bool
 	used       *time.Time
 	lag        int
@@ -49,7 +52,7 @@ type Key struct {
 
 // Start starts a server.
 func Start() *Server {
-	s := &Server{users: make(map[string]*user), keys: make(map[string]*Key)}
+	s := &Server{users: make(map[string]*user), keys: make(map[string]*Key), ended: make(map[string]*Key)}
 	s.http = httptest.NewServer(http.HandlerFunc(s.serve))
 	s.URL = s.http.URL
 	return s
@@ -68,7 +71,9 @@ func (s *Server) AddUser(name string) Key {
 
 // add adds an access key to a user.
 func (s *Server) add(name string) *Key {
-	k := &Key{ID: "AKIA" + rand.Text()[:16], Secret: rand.Text(), User: name, active: true, lag: s.lags}
+	k := &Key{
+		ID: "AKIA" + rand.Text()[:16], Secret: rand.Text(), User: name, created: time.Now(), active: true, lag: s.lags,
+	}
 	s.keys[k.ID] = k
 	return k
 }
@@ -78,6 +83,13 @@ func (s *Server) Lag(uses int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lags = uses
+}
+
+// LagDeletions makes keys that are deleted later work for their next uses.
+func (s *Server) LagDeletions(uses int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late = uses
 }
 
 // Calls returns the actions that were called and not only read, in order.
