@@ -7,52 +7,60 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/client"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/leaverhq/leaver/internal/evidence"
 )
 
-// Histories reads workflow histories. It implements evidence.Histories.
-type Histories struct {
-	client client.Client
-}
-
-// NewHistories returns the histories of a client's namespace.
-func NewHistories(c client.Client) Histories { return Histories{c} }
-
-// Runs implements evidence.Histories: the runs that Temporal lists, since a cascade has further runs after a re-run and
-// if its history gets long, and the run with the ID, which the list may lack for a moment.
-func (h Histories) Runs(ctx context.Context, workflowID, runID string) ([]evidence.Run, error) {
-	ids, err := h.list(ctx, workflowID)
+// Runs implements evidence.Histories. A cascade has further runs after a re-run, and if its history gets long. Runs
+// that another client of the namespace started under the workflow ID are left out.
+func (s *Starter) Runs(
+	ctx context.Context, event uuid.UUID, workflowID, runID string, each func(r evidence.Run) error,
+) error {
+	ids, err := s.runIDs(ctx, workflowID)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if runID != "" && !slices.Contains(ids, runID) {
+	if !slices.Contains(ids, runID) { // the list may lack the last run for a moment; a cascade that never began has none
 		ids = append(ids, runID)
 	}
-	runs := make([]evidence.Run, len(ids))
-	for i, id := range ids {
-		if runs[i], err = h.read(ctx, workflowID, id); err != nil {
-			return nil, err
+	for _, id := range ids {
+		if id != runID {
+			started, _, err := s.sealedID(ctx, workflowID, id, memoEvent)
+			if err != nil && !isNotFound(err) {
+				return err
+			}
+			if started != event {
+				continue
+			}
+		}
+		run := evidence.Run{}
+		if id != "" {
+			if run, err = s.history(ctx, workflowID, id); err != nil {
+				return err
+			}
+		}
+		if err := each(run); err != nil {
+			return err
 		}
 	}
-	return runs, nil
+	return nil
 }
 
-// list returns the IDs of the runs of a workflow, oldest first.
-func (h Histories) list(ctx context.Context, workflowID string) ([]string, error) {
+// runIDs returns the IDs of the runs of a workflow that Temporal lists, oldest first.
+func (s *Starter) runIDs(ctx context.Context, workflowID string) ([]string, error) {
 	var found []*workflow.WorkflowExecutionInfo
 	request := &workflowservice.ListWorkflowExecutionsRequest{
 		Query: fmt.Sprintf("WorkflowId = '%s'", strings.ReplaceAll(workflowID, "'", `\'`)),
 	}
 	for {
-		page, err := h.client.ListWorkflow(ctx, request)
+		page, err := s.client.ListWorkflow(ctx, request)
 		if err != nil {
 			return nil, fmt.Errorf("list the runs of %s: %w", workflowID, err)
 		}
@@ -71,11 +79,11 @@ func (h Histories) list(ctx context.Context, workflowID string) ([]string, error
 	return ids, nil
 }
 
-// read returns a run. Error: evidence.ErrRunning.
-func (h Histories) read(ctx context.Context, workflowID, runID string) (evidence.Run, error) {
+// history returns a run. Error: evidence.ErrRunning.
+func (s *Starter) history(ctx context.Context, workflowID, runID string) (evidence.Run, error) {
 	run := evidence.Run{ID: runID}
 	var all history.History
-	events := h.client.GetWorkflowHistory(ctx, workflowID, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := s.client.GetWorkflowHistory(ctx, workflowID, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		var deleted *serviceerror.NotFound

@@ -72,7 +72,7 @@ func (d *drill) run(ctx context.Context) error {
 	if err := d.report(ctx); err != nil {
 		return err
 	}
-	return d.audit(ctx)
+	return d.verifyExport(ctx)
 }
 
 // join provisions Ada as Okta does, by a search and a create, and then her agents.

@@ -8,17 +8,15 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/leaverhq/leaver/internal/evidence"
 )
 
 // archivePoll is the interval at which the demonstration asks whether the history is archived.
 const archivePoll = 200 * time.Millisecond
 
-// audit exports the evidence of the tenant as an auditor would, verifies it with the public keys alone, and verifies
-// copies with one changed byte, which must fail.
-func (d *drill) audit(ctx context.Context) error {
+// verifyExport exports the evidence of the tenant as an auditor would, verifies it with the public keys alone, and
+// verifies copies with one changed byte, which must fail.
+func (d *drill) verifyExport(ctx context.Context) error {
 	archived, err := d.awaitArchive(ctx)
 	if err != nil {
 		return err
@@ -27,11 +25,7 @@ func (d *drill) audit(ctx context.Context) error {
 	call := func(ctx context.Context, method, path string, body, into any) error {
 		return d.call(ctx, method, d.operate(path), d.operator, body, into)
 	}
-	_, err = evidence.Download(ctx, call,
-		func(h evidence.Header, checkpoints []evidence.Checkpoint) (evidence.Writer, error) {
-			return evidence.NewExport(&file, h, checkpoints)
-		})
-	if err != nil {
+	if _, err := evidence.Download(ctx, call, evidence.Lines(&file)); err != nil {
 		return err
 	}
 	keys, err := d.evidenceKeys(ctx)
@@ -89,17 +83,8 @@ func (d *drill) awaitArchive(ctx context.Context) (evidence.Archived, error) {
 
 func (d *drill) evidenceKeys(ctx context.Context) (evidence.Keys, error) {
 	var page struct {
-		Items []struct {
-			ID        uuid.UUID `json:"id"`
-			PublicKey []byte    `json:"publicKey"`
-		} `json:"items"`
+		Items []evidence.PublicKey `json:"items"`
 	}
-	if err := d.call(ctx, http.MethodGet, "/v1/evidence/keys", d.operator, nil, &page); err != nil {
-		return nil, err
-	}
-	keys := make(evidence.Keys)
-	for _, k := range page.Items {
-		keys[k.ID] = k.PublicKey
-	}
-	return keys, nil
+	err := d.call(ctx, http.MethodGet, "/v1/evidence/keys", d.operator, nil, &page)
+	return evidence.NewKeys(page.Items...), err
 }

@@ -45,7 +45,7 @@ func (c *cli) client() (*client, error) {
 	}
 	if token = strings.TrimSpace(token); token == "" {
 		return nil, coded(exitAuth,
-			"no operator token: set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
+			"no token: set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
 	}
 	return &client{
 		base: strings.TrimSuffix(base, "/") + api.BasePath, token: token, http: &http.Client{Timeout: clientTimeout},

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -29,12 +30,12 @@ func (c *cli) evidenceCommand() *cobra.Command {
 	return group
 }
 
-// chainPath returns the path of a tenant's chain, or of the installation's for an empty name.
-func chainPath(of string) string {
+// scopePath returns the path of a tenant, or of the installation for an empty name.
+func scopePath(of string) string {
 	if of == "" {
-		return "/evidence"
+		return ""
 	}
-	return tenantPath(of) + "/evidence"
+	return tenantPath(of)
 }
 
 func chainFlag(cmd *cobra.Command, of *string) {
@@ -48,7 +49,7 @@ func (c *cli) evidenceList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the records of a chain, oldest first", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			entries, err := all[evidence.Chained](cmd.Context(), cl, chainPath(of),
+			entries, err := all[evidence.Chained](cmd.Context(), cl, scopePath(of)+"/evidence",
 				url.Values{"cursor": {strconv.FormatInt(after, 10)}, "limit": {"500"}}, limit)
 			if err != nil {
 				return err
@@ -77,13 +78,13 @@ func (c *cli) evidenceShow() *cobra.Command {
 			if err != nil || sequence < 1 {
 				return coded(exitUsage, "SEQUENCE must be the number of a record, got %q", args[0])
 			}
-			entries, err := all[evidence.Chained](cmd.Context(), cl, chainPath(of),
+			entries, err := all[evidence.Chained](cmd.Context(), cl, scopePath(of)+"/evidence",
 				url.Values{"cursor": {strconv.FormatInt(sequence-1, 10)}, "limit": {"1"}}, 1)
 			if err != nil {
 				return err
 			}
 			if len(entries) == 0 {
-				return coded(exitNotFound, "the chain has no record %d yet", sequence)
+				return coded(exitNotFound, "no record %d in the chain; `leaver evidence list` shows the records", sequence)
 			}
 			encoded, err := json.MarshalIndent(entries[0], "", "  ")
 			if err != nil {
@@ -102,12 +103,12 @@ func (c *cli) evidenceKeys() *cobra.Command {
 		Use: "keys", Args: cobra.NoArgs,
 		Short: "Print the public keys of checkpoints, one a line, for `leaver evidence verify --keys`",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			keys, err := all[evidenceKey](cmd.Context(), cl, "/evidence/keys", url.Values{}, 0)
+			keys, err := all[evidence.PublicKey](cmd.Context(), cl, "/evidence/keys", url.Values{}, 0)
 			if err != nil {
 				return err
 			}
 			for _, k := range keys {
-				if _, err := fmt.Fprintf(c.stdout, "%s %s\n", k.ID, base64.StdEncoding.EncodeToString(k.PublicKey)); err != nil {
+				if _, err := fmt.Fprintf(c.stdout, "%s %s\n", k.ID, base64.StdEncoding.EncodeToString(k.Key)); err != nil {
 					return err
 				}
 			}
@@ -116,14 +117,9 @@ func (c *cli) evidenceKeys() *cobra.Command {
 	}
 }
 
-// evidenceKey is a public key of checkpoints.
-type evidenceKey struct {
-	ID        uuid.UUID `json:"id"`
-	PublicKey []byte    `json:"publicKey"`
-}
-
 func (c *cli) evidenceExport() *cobra.Command {
 	var of, format, out string
+	var unsigned bool
 	cmd := &cobra.Command{
 		Use: "export", Args: cobra.NoArgs,
 		Short: "Export a chain with its signed checkpoints; the export is recorded in the chain",
@@ -133,27 +129,23 @@ func (c *cli) evidenceExport() *cobra.Command {
 			if format != "jsonl" && format != "csv" {
 				return coded(exitUsage, "--format must be jsonl or csv, got %q", format)
 			}
-			to := c.stdout
-			if out != "" {
-				file, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-				if err != nil {
-					return coded(exitUsage, "create the export: %w", err)
+			n := 0
+			err := c.toFile(out, func(to io.Writer) (err error) {
+				call := func(ctx context.Context, method, path string, body, into any) error {
+					return cl.do(ctx, method, scopePath(of)+path, body, into)
 				}
-				defer func() { _ = file.Close() }()
-				to = file
-			}
-			buffered := bufio.NewWriter(to)
-			call := func(ctx context.Context, method, path string, body, into any) error {
-				return cl.do(ctx, method, strings.TrimSuffix(chainPath(of), "/evidence")+path, body, into)
-			}
-			n, err := evidence.Download(cmd.Context(), call,
-				func(h evidence.Header, checkpoints []evidence.Checkpoint) (evidence.Writer, error) {
-					if format == "csv" {
-						return newCSV(buffered), nil
-					}
-					return evidence.NewExport(buffered, h, checkpoints)
-				})
-			if err = errors.Join(err, buffered.Flush()); err != nil {
+				open := evidence.Lines(to)
+				if format == "csv" {
+					open = func(evidence.Header, []evidence.Checkpoint) (evidence.Writer, error) { return newCSV(to), nil }
+				}
+				download := evidence.Download
+				if unsigned {
+					download = evidence.DownloadUnsigned
+				}
+				n, err = download(cmd.Context(), call, open)
+				return err
+			})
+			if err != nil {
 				return err
 			}
 			_, _ = fmt.Fprintf(c.stderr, "exported %d records\n", n)
@@ -163,7 +155,26 @@ func (c *cli) evidenceExport() *cobra.Command {
 	chainFlag(cmd, &of)
 	cmd.Flags().StringVar(&format, "format", "jsonl", "jsonl, which can be verified, or csv, which cannot")
 	cmd.Flags().StringVar(&out, "out", "", "file to create (default: stdout)")
+	cmd.Flags().BoolVar(&unsigned, "unsigned", false,
+		"export the chain as it is stored, without a new checkpoint: for evidence that was altered, which is never signed")
 	return cmd
+}
+
+// toFile writes to a new file, which is removed if that fails, or to stdout for an empty path.
+func (c *cli) toFile(path string, write func(to io.Writer) error) error {
+	if path == "" {
+		buffered := bufio.NewWriter(c.stdout)
+		return errors.Join(write(buffered), buffered.Flush())
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return coded(exitUsage, "create the file: %w; choose another --out, or remove the file", err)
+	}
+	buffered := bufio.NewWriter(file)
+	if err := errors.Join(write(buffered), buffered.Flush(), file.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 func (c *cli) evidenceVerify() *cobra.Command {
@@ -218,7 +229,7 @@ func (c *cli) printReport(r evidence.Report) error {
 		return err
 	}
 	if len(r.Faults) > 0 {
-		return coded(exitError, "the export is not complete and unaltered: %d faults", len(r.Faults))
+		return coded(exitError, "the export was altered or is incomplete: %d faults, listed as FAULT", len(r.Faults))
 	}
 	return nil
 }

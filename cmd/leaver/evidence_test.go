@@ -45,12 +45,12 @@ func TestEvidenceVerify_ExitCodes(t *testing.T) {
 	}{
 		"intact":        {[]string{export, "--keys", keys}, exitOK, "last record"},
 		"changed":       {[]string{changed, "--keys", keys}, exitError, "FAULT"},
-		"another key":   {[]string{export, "--keys", other}, exitError, "not one of those that you trust"},
+		"another key":   {[]string{export, "--keys", other}, exitError, "which is not in --keys"},
 		"no keys":       {[]string{export}, exitUsage, ""},
 		"keys of a key": {[]string{export, "--keys", export}, exitUsage, ""},
 		"no such file":  {[]string{export + "x", "--keys", keys}, exitUsage, ""},
 		"a known record that is missing": {
-			[]string{export, "--keys", keys, "--known", "99:" + strings.Repeat("0", 64)}, exitError, "which you know, is missing",
+			[]string{export, "--keys", keys, "--known", "99:" + strings.Repeat("0", 64)}, exitError, "which is in --known, is missing",
 		},
 		"no hash": {[]string{export, "--keys", keys, "--known", "99"}, exitUsage, ""},
 	} {

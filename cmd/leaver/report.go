@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -123,18 +122,7 @@ func (c *cli) evidenceReport() *cobra.Command {
 			if err := r.read(cmd, cl, path); err != nil {
 				return err
 			}
-			if out == "" {
-				return r.write(c.stdout)
-			}
-			file, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-			if err != nil {
-				return coded(exitUsage, "create the report: %w", err)
-			}
-			if err := r.write(file); err != nil {
-				_ = file.Close()
-				return err
-			}
-			return file.Close()
+			return c.toFile(out, r.write)
 		}),
 	}
 	tenantFlag(cmd, &of)

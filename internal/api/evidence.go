@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -15,7 +16,7 @@ import (
 func (s *Server) serveEvidence(r roles) {
 	r.audit.With(s.slowly).Get("/evidence", s.listChain)
 	r.audit.With(s.slowly).Get("/evidence/checkpoints", s.listCheckpoints)
-	r.audit.Post("/evidence/exports", s.exportEvidence)
+	r.audit.With(s.slowly).Post("/evidence/exports", s.exportEvidence)
 }
 
 // listChain serves a page of a chain.
@@ -80,23 +81,13 @@ func (s *Server) exportEvidence(w http.ResponseWriter, r *http.Request) {
 	httpjson.Answer(w, http.StatusCreated, checkpoint)
 }
 
-// evidenceKey is a public key of checkpoints.
-type evidenceKey struct {
-	ID        uuid.UUID `json:"id"`
-	PublicKey []byte    `json:"publicKey"` // Ed25519
-}
-
 func (s *Server) listEvidenceKeys(w http.ResponseWriter, r *http.Request) {
-	keys, err := s.Chain.Keys(r.Context())
+	keys, err := s.Chain.PublicKeys(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	listed := []evidenceKey{}
-	for id, key := range keys {
-		listed = append(listed, evidenceKey{id, key})
-	}
-	answerPage(w, listed, "")
+	answerPage(w, keys, "")
 }
 
 // listHistories serves the archived runs of a cascade.
@@ -124,7 +115,9 @@ func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
 		history, err = s.Archive.History(r.Context(), tenantOf(r).ID, id, chi.URLParam(r, "run"))
 	}
 	if err == nil && history == nil {
-		err = httpjson.Problem{Status: http.StatusNotFound, Detail: "no archived history of such a run"}
+		err = httpjson.Problem{
+			Status: http.StatusNotFound, Detail: fmt.Sprintf("no archived history of run %.80q", chi.URLParam(r, "run")),
+		}
 	}
 	if err != nil {
 		s.fail(w, r, err)

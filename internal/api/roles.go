@@ -96,7 +96,7 @@ func (s *Server) serveDirectory(r roles) {
 	r.view.Get("/mapping/versions/{version}", s.getMappingVersion)
 	r.operate.Post("/mapping/rollback", s.rollbackMapping)
 	r.view.Post("/mapping/test", s.testMapping)
-	r.view.Post("/mapping/diff", s.diffMapping)
+	r.operate.Post("/mapping/diff", s.diffMapping)
 }
 
 // serveCascades adds the routes about cascades.

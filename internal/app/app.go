@@ -25,6 +25,7 @@ import (
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/siem"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 	"github.com/leaverhq/leaver/scim"
@@ -47,6 +48,7 @@ type App struct {
 	// Entitlements is shared because it caches compiled rules.
 	Entitlements *entitlement.Store
 	Signals      *ssf.Store // shared because it caches the signing keys
+	auditSink    siem.Sink  // nil if none is configured
 }
 
 // New opens the connectors and connections that the configuration names. It succeeds while
@@ -65,6 +67,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if err := checkMode(cfg.Seal.KeysetFile); err != nil {
 		log.Warn("found unprotected key set", "reason", err)
 	}
+	sink, err := siem.Open(cfg.Audit)
+	if err != nil {
+		return nil, err
+	}
 	registry, err := worker.Connectors(cfg)
 	if err != nil {
 		return nil, err
@@ -82,6 +88,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	}
 	a := &App{
 		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
+		auditSink: sink,
 	}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)
@@ -93,6 +100,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 // Close closes what New opened.
 func (a *App) Close() {
 	a.Lifecycle.Close()
+	if a.auditSink != nil {
+		_ = a.auditSink.Close()
+	}
 	a.Temporal.Close()
 	a.Connectors.Close()
 	a.DB.Close()
@@ -120,7 +130,15 @@ func (a *App) Chain() *evidence.Chain { return evidence.NewChain(a.DB, a.Sealer)
 
 // Archive returns the archive of workflow histories.
 func (a *App) Archive() *evidence.Archive {
-	return evidence.NewArchive(a.DB, worker.NewHistories(a.Temporal))
+	return evidence.NewArchive(a.DB, a.Starter())
+}
+
+// Follower returns what sends the evidence to the audit sink, or nil if none is configured.
+func (a *App) Follower() *siem.Follower {
+	if a.auditSink == nil {
+		return nil
+	}
+	return siem.NewFollower(a.DB, a.Chain(), a.auditSink, a.Config.Audit.Sink+" "+a.Config.Audit.Address)
 }
 
 // Starter returns the starter of workflows.

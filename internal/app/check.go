@@ -14,6 +14,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/siem"
 	"github.com/leaverhq/leaver/worker"
 )
 
@@ -70,6 +71,11 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 	}
 	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
 	add("key set", "readable", errors.Join(err, checkMode(cfg.Seal.KeysetFile)))
+	sink, err := siem.Open(cfg.Audit)
+	add("audit sink", "configured, or none", err)
+	if sink != nil {
+		_ = sink.Close()
+	}
 	registry, err := worker.Connectors(cfg)
 	add("connectors", fmt.Sprintf("%d configured", len(cfg.Connectors)), err)
 	if err == nil {

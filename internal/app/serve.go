@@ -186,7 +186,10 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	background.Go(func() { a.Signals.Relay(ctx, a.Starter(), a.Log) })
 	background.Go(func() { a.Signals.Listen(ctx, a.Log) })
 	background.Go(func() { a.Chain().Run(ctx, a.Log) })
-	background.Go(func() { a.Archive().Keep(ctx, a.Log) })
+	background.Go(func() { a.Archive().Run(ctx, a.Log) })
+	if follower := a.Follower(); follower != nil {
+		background.Go(func() { follower.Run(ctx, a.Log) })
+	}
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
 		a.Log.Info("listening", "address", listeners[i].Addr().String())

@@ -84,6 +84,15 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 	body["cascades"] = map[string]any{
 		"running": h.Running, "oldestSeconds": int(h.Oldest), "stalledSeconds": int(h.Stalled),
 	}
+	if follower := a.Follower(); follower != nil {
+		switch h, err := follower.Health(ctx); {
+		case err != nil:
+			add("%v", err)
+		case h.FailedAt != nil:
+			add("the audit sink does not take evidence since %s, and %d records wait: %s",
+				h.FailedAt.UTC().Format(time.RFC3339), h.Pending, h.Failure)
+		}
+	}
 	problems = append(problems, a.refusals(ctx)...)
 	if problems == nil {
 		problems = []string{}

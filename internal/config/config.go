@@ -23,6 +23,7 @@ type Config struct {
 	SelfTest SelfTest
 	Metrics  Metrics
 	Signals  Signals
+	Audit    Audit
 	Log      Log
 	// Connectors are decoded by their own types; see [Connector.Decode].
 	Connectors []Connector
@@ -105,6 +106,14 @@ type Signals struct {
 	PrivateReceivers bool `yaml:"private_receivers"`
 }
 
+// Audit configures where the evidence is sent as it is chained, such as a SIEM; see package siem.
+type Audit struct {
+	Sink          string `yaml:"sink"`          // file, https, splunk or syslog; empty: none
+	Address       string `yaml:"address"`       // a path, a URL, or HOST:PORT of syslog over TLS
+	Authorization string `yaml:"authorization"` // the header's value, as env:NAME or file:PATH
+	CAFile        string `yaml:"ca_file"`       // certificates that the sink's is verified with; default: the system's
+}
+
 // Log configures logging.
 type Log struct {
 	Level string `yaml:"level"` // debug, info, warn or error
@@ -127,6 +136,7 @@ func (c *Config) sections() []section {
 		{"self_test", &c.SelfTest},
 		{"metrics", &c.Metrics},
 		{"signals", &c.Signals},
+		{"audit", &c.Audit},
 		{"log", &c.Log},
 	}
 }

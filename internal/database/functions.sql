@@ -25,7 +25,8 @@ end $$;
 -- signed. The installation is the tenant 0.
 create or replace function evidence_due(signed_within interval) returns setof uuid
     language sql stable security definer set search_path = pg_catalog, public as $$
-    select tenant_id from public.evidence_pending group by tenant_id
+    select t.id from (select id from public.tenants union all select '00000000-0000-0000-0000-000000000000') t
+     where exists (select 1 from public.evidence_pending p where p.tenant_id = t.id)
     union
     select tenant_id from public.evidence_heads where sequence > signed_sequence and signed_at < now() - signed_within
 $$;
@@ -37,9 +38,36 @@ create or replace function unarchived_cascades(at_most int) returns table (tenan
       from (select u.tenant_id, u.id from public.lifecycle_events u
              where u.closed_at is not null and (u.archived_at is null or u.archived_at < u.closed_at)
                and (u.kind = 'leaver' or u.ends) and coalesce(u.archive_due_at, u.closed_at) <= now()
-             order by coalesce(u.archive_due_at, u.closed_at) limit at_most for update skip locked) c
+             order by u.closed_at desc limit at_most for update skip locked) c
      where e.tenant_id = c.tenant_id and e.id = c.id
     returning e.tenant_id, e.id, e.workflow_id, coalesce(e.run_id, '')
+$$;
+
+-- claim_audit claims chains with records that a sink has not confirmed, for lease, longest unclaimed first.
+create or replace function claim_audit(of_sink text, at_most int, lease interval) returns table (tenant_id uuid, sequence bigint)
+    language sql security definer set search_path = pg_catalog, public as $$
+    insert into public.audit_positions (tenant_id, sink)
+    select h.tenant_id, of_sink from public.evidence_heads h
+     where h.sequence > 0 and not exists (
+       select 1 from public.audit_positions p where p.tenant_id = h.tenant_id and p.sink = of_sink)
+    on conflict do nothing;
+    update public.audit_positions p set claimed_until = now() + lease
+      from (select a.tenant_id from public.audit_positions a join public.evidence_heads h on h.tenant_id = a.tenant_id
+             where a.sink = of_sink and h.sequence > a.sequence and (a.claimed_until is null or a.claimed_until < now())
+             order by a.claimed_until nulls first limit at_most for update of a skip locked) due
+     where p.tenant_id = due.tenant_id and p.sink = of_sink
+    returning p.tenant_id, p.sequence
+$$;
+
+-- audit_health returns the records that a sink has not confirmed, and the last failure.
+create or replace function audit_health(of_sink text) returns table (pending bigint, failed_at timestamptz, failure text)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select coalesce((select sum(h.sequence - coalesce(p.sequence, 0))::bigint from public.evidence_heads h
+                       left join public.audit_positions p on p.tenant_id = h.tenant_id and p.sink = of_sink), 0),
+           last.failed_at, coalesce(last.failure, '')
+      from (values (1)) one left join lateral (
+        select p.failed_at, p.failure from public.audit_positions p where p.sink = of_sink and p.failed_at is not null
+         order by p.failed_at desc limit 1) last on true
 $$;
 
 -- keep_state records each state of an item.
@@ -549,9 +577,9 @@ create or replace function running_health()
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_due(interval), unarchived_cascades(int) from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, int, interval), audit_health(text) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_due(interval), unarchived_cascades(int) to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, int, interval), audit_health(text) to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -53,20 +52,10 @@ func (i *installation) exported() (evidence.Report, []evidence.Chained) {
 		return json.Unmarshal(raw, into)
 	}
 	var file bytes.Buffer
-	_, err := evidence.Download(i.t.Context(), call,
-		func(h evidence.Header, checkpoints []evidence.Checkpoint) (evidence.Writer, error) {
-			return evidence.NewExport(&file, h, checkpoints)
-		})
-	if err != nil {
+	if _, err := evidence.Download(i.t.Context(), call, evidence.Lines(&file)); err != nil {
 		i.t.Fatal(err)
 	}
-	keys := make(evidence.Keys)
-	for _, k := range list[struct {
-		ID        uuid.UUID `json:"id"`
-		PublicKey []byte    `json:"publicKey"`
-	}](i, "/v1/evidence/keys", i.operator) {
-		keys[k.ID] = k.PublicKey
-	}
+	keys := evidence.NewKeys(list[evidence.PublicKey](i, "/v1/evidence/keys", i.operator)...)
 	report, err := evidence.Verify(&file, keys)
 	if err != nil {
 		i.t.Fatal(err)

@@ -32,7 +32,7 @@ func rolesOf(r route) []auth.Class {
 	case r.method == http.MethodGet && (in(audited...) || strings.Contains(r.pattern, "/histories")),
 		in("/evidence/exports"):
 		return []auth.Class{auth.ClassOperator, auth.ClassAuditor}
-	case r.method == http.MethodGet, in("/mapping/test", "/mapping/diff"):
+	case r.method == http.MethodGet, in("/mapping/test"):
 		return []auth.Class{auth.ClassOperator, auth.ClassViewer, auth.ClassAuditor}
 	}
 	return []auth.Class{auth.ClassOperator}

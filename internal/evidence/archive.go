@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 )
 
 const (
@@ -39,8 +40,9 @@ var ErrRunning = errors.New("the workflow is still running")
 
 // Histories reads workflow histories from Temporal.
 type Histories interface {
-	// Runs returns the runs of a workflow, oldest first, of which one has the ID. Error: [ErrRunning].
-	Runs(ctx context.Context, workflowID, runID string) ([]Run, error)
+	// Runs calls each with the runs of a workflow that leaver started for the event, oldest first, and with the run with
+	// the ID. Error: [ErrRunning].
+	Runs(ctx context.Context, event uuid.UUID, workflowID, runID string, each func(r Run) error) error
 }
 
 // Archive stores the histories of closed cascades before Temporal deletes them.
@@ -52,8 +54,8 @@ type Archive struct {
 // NewArchive returns the archive on db of histories from Temporal. from may be nil for an archive that is only read.
 func NewArchive(db *database.DB, from Histories) *Archive { return &Archive{db, from} }
 
-// Keep archives the histories of closed cascades until ctx is done. Several processes may run it.
-func (a *Archive) Keep(ctx context.Context, log *slog.Logger) {
+// Run archives the histories of closed cascades until ctx is done. Several processes may run it.
+func (a *Archive) Run(ctx context.Context, log *slog.Logger) {
 	for ctx.Err() == nil {
 		n, err := a.StoreClosed(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -86,12 +88,12 @@ func (a *Archive) StoreClosed(ctx context.Context) (int, error) {
 	}
 	var failed error
 	for _, c := range due {
-		runs, err := a.from.Runs(ctx, c.workflowID, c.runID)
+		err := a.from.Runs(ctx, c.event, c.workflowID, c.runID, func(r Run) error { return a.store(ctx, c, r) })
 		if errors.Is(err, ErrRunning) {
 			continue // the workflow has stored its end, and completes now
 		}
 		if err == nil {
-			err = a.store(ctx, c, runs)
+			err = a.finish(ctx, c)
 		}
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("archive %s: %w", c.workflowID, err))
@@ -100,37 +102,41 @@ func (a *Archive) StoreClosed(ctx context.Context) (int, error) {
 	return len(due), failed
 }
 
-// store stores the runs of a cascade that are not stored yet.
-func (a *Archive) store(ctx context.Context, c closed, runs []Run) error {
-	statements := make([]database.Statement, 0, len(runs)+1)
-	for _, r := range runs {
-		var compressed []byte
-		digest := ""
-		if r.History != nil {
-			sum := sha256.Sum256(r.History)
-			digest = hex.EncodeToString(sum[:])
-			var err error
-			if compressed, err = compress(r.History); err != nil {
-				return err
-			}
+// store stores a run of a cascade unless it is stored already.
+func (a *Archive) store(ctx context.Context, c closed, r Run) error {
+	var compressed []byte
+	digest := ""
+	if r.History != nil {
+		digest = digestOf(r.History)
+		var err error
+		if compressed, err = compress(r.History); err != nil {
+			return err
 		}
-		statements = append(statements, database.Statement{
-			SQL: `
-			insert into cascade_histories (tenant_id, event_id, cascade, workflow_id, run_id, events, sha256, history)
-			select $1, $2, to_jsonb(e) - array['tenant_id', 'archived_at', 'archive_due_at', 'due_at', 'attempts', 'last_error'],
-			       $3, $4, $5, $6, $7
-			  from lifecycle_events e where e.tenant_id = $1 and e.id = $2
-			on conflict (tenant_id, event_id, run_id) do nothing`,
-			Args: []any{c.tenant, c.event, c.workflowID, r.ID, r.Events, digest, compressed},
-		})
 	}
-	statements = append(statements, database.Statement{
-		SQL: `
+	err := database.Exec(ctx, a.db, c.tenant, `
+		insert into cascade_histories (tenant_id, event_id, cascade, workflow_id, run_id, events, sha256, history)
+		select $1, $2, to_jsonb(e) - array['tenant_id', 'archived_at', 'archive_due_at', 'due_at', 'attempts', 'last_error'],
+		       $3, $4, $5, $6, $7
+		  from lifecycle_events e where e.tenant_id = $1 and e.id = $2
+		on conflict (tenant_id, event_id, run_id) do nothing`,
+		c.tenant, c.event, c.workflowID, r.ID, r.Events, digest, compressed)
+	if err != nil {
+		return fmt.Errorf("store run %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// finish stores that the runs of a cascade are archived, unless it runs again.
+func (a *Archive) finish(ctx context.Context, c closed) error {
+	return database.Exec(ctx, a.db, c.tenant, `
 		update lifecycle_events set archived_at = now(), archive_due_at = null
 		 where tenant_id = $1 and id = $2 and closed_at is not null and run_id is not distinct from nullif($3, '')`,
-		Args: []any{c.tenant, c.event, c.runID},
-	})
-	return database.Together(ctx, a.db, c.tenant, statements...)
+		c.tenant, c.event, c.runID)
+}
+
+func digestOf(history []byte) string {
+	sum := sha256.Sum256(history)
+	return hex.EncodeToString(sum[:])
 }
 
 func compress(text []byte) ([]byte, error) {
@@ -166,23 +172,46 @@ func (a *Archive) Of(ctx context.Context, tenant, event uuid.UUID) ([]Archived, 
 // JSON is larger.
 const maxHistory = 256 << 20
 
-// History returns the archived history of a run as JSON, or nil if there is none.
+// ErrHistoryAltered is returned for an archived history that does not have the SHA-256 that is stored with it.
+var ErrHistoryAltered = fault.New(fault.Conflict,
+	"the archived history was altered: compare it with the sha256 of its record in the exported evidence")
+
+// History returns the archived history of a run as JSON, or nil if there is none. Error: [ErrHistoryAltered].
 func (a *Archive) History(ctx context.Context, tenant, event uuid.UUID, runID string) ([]byte, error) {
-	stored, err := database.Row(ctx, a.db, tenant, pgx.RowTo[[]byte], `
-		select history from cascade_histories where tenant_id = $1 and event_id = $2 and run_id = $3`, tenant, event, runID)
+	var stored []byte
+	var digest string
+	err := database.Together(ctx, a.db, tenant, database.Statement{
+		SQL: `
+		select history, sha256 from cascade_histories where tenant_id = $1 and event_id = $2 and run_id = $3`,
+		Args: []any{tenant, event, runID}, Collect: database.Fields(&stored, &digest),
+	})
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && stored == nil {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the archived history of run %s: %w", runID, err)
 	}
+	text, err := decompress(stored)
+	if err == nil && digestOf(text) != digest {
+		err = ErrHistoryAltered
+	}
+	if err != nil {
+		return nil, fmt.Errorf("history of run %s: %w", runID, err)
+	}
+	return text, nil
+}
+
+func decompress(stored []byte) ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(stored))
 	if err != nil {
-		return nil, fmt.Errorf("decompress the history of run %s: %w", runID, err)
+		return nil, fmt.Errorf("decompress: %w", err)
 	}
-	text, err := io.ReadAll(io.LimitReader(r, maxHistory))
+	text, err := io.ReadAll(io.LimitReader(r, maxHistory+1))
 	if err != nil {
-		return nil, fmt.Errorf("decompress the history of run %s: %w", runID, err)
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	if len(text) > maxHistory {
+		return nil, fmt.Errorf("more than %d bytes", maxHistory)
 	}
 	return text, nil
 }

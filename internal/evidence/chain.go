@@ -97,14 +97,14 @@ type Keys map[uuid.UUID]ed25519.PublicKey
 func (k Keys) verify(c Checkpoint) error {
 	key, known := k[c.Statement.Key]
 	if !known {
-		return fmt.Errorf("the key %s is not one of those that you trust", c.Statement.Key)
+		return fmt.Errorf("signed with the key %s, which is not in --keys", c.Statement.Key)
 	}
 	text, err := canonical(c.Statement)
 	if err != nil {
 		return err
 	}
 	if c.Statement.Type != statementType || !ed25519.Verify(key, text, c.Signature) {
-		return fmt.Errorf("the signature is not that of the key %s", c.Statement.Key)
+		return fmt.Errorf("not signed with the key %s, which it names", c.Statement.Key)
 	}
 	return nil
 }

@@ -3,29 +3,45 @@ package evidence
 import (
 	"context"
 	"fmt"
+	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
 )
 
-// Call calls leaver's API with a path below a chain's address, and decodes the answer.
+// Call sends a request to a path below the address of a chain, and decodes the response.
 type Call func(ctx context.Context, method, path string, body, into any) error
 
 // Writer writes the entries of an export.
 type Writer interface{ Add(c Chained) error }
 
+// Open begins an export with its header and the checkpoints of the entries that follow.
+type Open func(h Header, checkpoints []Checkpoint) (Writer, error)
+
+// Lines returns an [Open] for the export that [Verify] reads.
+func Lines(to io.Writer) Open {
+	return func(h Header, checkpoints []Checkpoint) (Writer, error) { return NewExport(to, h, checkpoints) }
+}
+
 const downloadPage = "500"
 
-// Download records the export of a chain, and reads the chain by the API to this record. open begins the export. It
-// returns the number of entries.
-func Download(
-	ctx context.Context, call Call, open func(h Header, checkpoints []Checkpoint) (Writer, error),
-) (n int, err error) {
+// Download records an export by the API, and then reads the chain up to and including this record. It returns the
+// number of entries.
+func Download(ctx context.Context, call Call, open Open) (n int, err error) {
 	var last Checkpoint
 	if err := call(ctx, http.MethodPost, "/evidence/exports", map[string]any{}, &last); err != nil {
 		return 0, err
 	}
-	end := last.Statement.Sequence
+	return download(ctx, call, open, last.Statement.Sequence)
+}
+
+// DownloadUnsigned reads the chain as it is stored, for a chain that was altered, which is never signed.
+func DownloadUnsigned(ctx context.Context, call Call, open Open) (n int, err error) {
+	return download(ctx, call, open, math.MaxInt64)
+}
+
+func download(ctx context.Context, call Call, open Open, end int64) (n int, err error) {
 	var checkpoints []Checkpoint
 	err = pages(ctx, call, "/evidence/checkpoints", func(c Checkpoint) (int64, error) {
 		checkpoints = append(checkpoints, c)
@@ -35,13 +51,15 @@ func Download(
 		return 0, err
 	}
 	checkpoints = slices.DeleteFunc(checkpoints, func(c Checkpoint) bool { return c.Statement.Sequence > end })
-	to, err := open(Header{Tenant: last.Statement.Tenant}, checkpoints)
-	if err != nil {
-		return 0, err
-	}
+	var to Writer
 	err = pages(ctx, call, "/evidence", func(c Chained) (int64, error) {
 		if c.Entry.Sequence > end {
 			return end, nil
+		}
+		if to == nil {
+			if to, err = open(Header{Tenant: c.Entry.Tenant}, checkpoints); err != nil {
+				return end, err
+			}
 		}
 		n++
 		return c.Entry.Sequence, to.Add(c)
@@ -49,7 +67,7 @@ func Download(
 	return n, err
 }
 
-// pages reads a list of the API to the entry with the number end. each returns the number of an item.
+// pages reads a list of the API to the item with the number end, or to its end. each returns the number of an item.
 func pages[T any](ctx context.Context, call Call, path string, each func(item T) (int64, error), end int64) error {
 	for after := int64(0); after < end; {
 		var page struct {
@@ -59,8 +77,11 @@ func pages[T any](ctx context.Context, call Call, path string, each func(item T)
 		if err := call(ctx, http.MethodGet, path+query, nil, &page); err != nil {
 			return err
 		}
-		if len(page.Items) == 0 {
-			return fmt.Errorf("the API returned nothing of %s after %d, want all up to %d", path, after, end)
+		switch {
+		case len(page.Items) == 0 && end == math.MaxInt64:
+			return nil
+		case len(page.Items) == 0:
+			return fmt.Errorf("GET %s returned no items after record %d, want all up to %d", path, after, end)
 		}
 		for _, item := range page.Items {
 			var err error

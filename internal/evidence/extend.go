@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,23 +16,29 @@ import (
 
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/seal"
 )
 
 const (
 	// chainPoll is the interval at which new records are chained.
 	chainPoll = 2 * time.Second
-	// chainBatch is the maximum number of records that one transaction chains.
+	// chainBatch is the maximum number of records that one transaction chains, and maxBatches how many follow each other
+	// before the other chains have their turn.
 	chainBatch = 500
-	// signedWithin and signedEvery bound how long records are not signed, and how many.
-	signedWithin = time.Hour
-	signedEvery  = 1000
+	maxBatches = 10
+	// maxUnsignedAge is the age of the last checkpoint, and maxUnsigned the number of records after it, at which a chain
+	// is signed again.
+	maxUnsignedAge = time.Hour
+	maxUnsigned    = 1000
+	// alteredPoll is the interval in place of chainPoll while a chain is altered.
+	alteredPoll = time.Minute
 )
 
 // ErrAltered is returned if the stored chain is not what it was when it was last signed or extended. Nothing is signed
 // from then on.
-var ErrAltered = errors.New("the stored evidence was altered: export it and run `leaver evidence verify`, " +
-	"and restore the database from a backup")
+var ErrAltered = fault.New(fault.Conflict, "the stored evidence was altered: run `leaver evidence export --unsigned` "+
+	"and `leaver evidence verify` to see where, and restore the database from a backup")
 
 // Chain extends the hash chains with new records, and signs checkpoints.
 type Chain struct {
@@ -45,51 +52,62 @@ func NewChain(db *database.DB, sealer *seal.Sealer) *Chain { return &Chain{db, s
 // Run extends and signs all chains until ctx is done. Several processes may run it.
 func (c *Chain) Run(ctx context.Context, log *slog.Logger) {
 	for ctx.Err() == nil {
-		if err := c.ExtendAll(ctx); err != nil && ctx.Err() == nil {
+		wait := chainPoll
+		err := c.ExtendAll(ctx)
+		if err != nil && ctx.Err() == nil {
 			log.Error("failed to chain evidence; retrying", "error", err)
+		}
+		if errors.Is(err, ErrAltered) {
+			wait = alteredPoll
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(chainPoll):
+		case <-time.After(wait):
 		}
 	}
 }
 
 // ExtendAll extends and signs all chains that are due. A chain that fails does not delay the others.
 func (c *Chain) ExtendAll(ctx context.Context) error {
-	due, err := database.Rows(ctx, c.db, uuid.Nil, pgx.RowTo[uuid.UUID], `select evidence_due($1)`, signedWithin)
+	due, err := database.Rows(ctx, c.db, uuid.Nil, pgx.RowTo[uuid.UUID], `select evidence_due($1)`, maxUnsignedAge)
 	if err != nil {
 		return fmt.Errorf("list chains with new records: %w", err)
 	}
 	var failed error
 	for _, tenant := range due {
-		err := c.Extend(ctx, tenant)
-		if err == nil {
-			_, err = c.Sign(ctx, tenant, signedEvery, signedWithin)
-		}
-		if err != nil {
+		if err := c.extendUpTo(ctx, tenant, maxBatches); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("tenant %s: %w", tenant, err))
 		}
 	}
 	return failed
 }
 
-// Extend appends all committed records of a tenant to its chain, or of the installation with [uuid.Nil].
+// Extend appends all committed records of a tenant to its chain, or of the installation with [uuid.Nil], and signs the
+// chain where that is due. Error: [ErrAltered].
 func (c *Chain) Extend(ctx context.Context, tenant uuid.UUID) error {
-	for {
+	return c.extendUpTo(ctx, tenant, math.MaxInt)
+}
+
+// extendUpTo is [Chain.Extend] for a number of batches.
+func (c *Chain) extendUpTo(ctx context.Context, tenant uuid.UUID, batches int) error {
+	for range batches {
 		n, err := c.extend(ctx, tenant)
 		if err != nil {
 			return fmt.Errorf("extend the chain: %w", err)
+		}
+		if _, err := c.Sign(ctx, tenant, maxUnsigned, maxUnsignedAge); err != nil {
+			return err
 		}
 		if n < chainBatch {
 			return nil
 		}
 	}
+	return nil
 }
 
 func (c *Chain) extend(ctx context.Context, tenant uuid.UUID) (n int, err error) {
 	err = c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		sequence, hash, err := lockHead(ctx, tx, tenant)
+		h, err := c.lockHead(ctx, tx, tenant)
 		if err != nil {
 			return err
 		}
@@ -110,102 +128,156 @@ func (c *Chain) extend(ctx context.Context, tenant uuid.UUID) (n int, err error)
 		n = len(taken)
 		var sources, records []string
 		var hashes [][]byte
+		first := h.Sequence
 		for _, e := range taken {
-			e.Tenant = tenant
-			e.Sequence = sequence + int64(len(records)) + 1
+			h.Sequence++
+			e.Tenant, e.Sequence = tenant, h.Sequence
 			if e.Record, err = canonicalText(e.Record); err != nil {
 				return err
 			}
-			if hash, err = e.After(hash); err != nil {
+			if h.Hash, err = e.After(h.Hash); err != nil {
 				return err
 			}
 			sources, records = append(sources, e.Source), append(records, string(e.Record))
-			hashes = append(hashes, append([]byte(nil), hash[:]...))
+			hashes = append(hashes, append([]byte(nil), h.Hash[:]...))
 		}
 		_, err = tx.Exec(ctx, `
-			with added as (
-			  insert into evidence_chain (tenant_id, sequence, source, record, hash)
-			  select $1, $2 + n, source, record, hash
-			    from unnest($3::text[], $4::text[], $5::bytea[]) with ordinality as r (source, record, hash, n))
-			update evidence_heads set sequence = $2 + $6, hash = $7 where tenant_id = $1`,
-			tenant, sequence, sources, records, hashes, n, hash[:])
-		return err
+			insert into evidence_chain (tenant_id, sequence, source, record, hash)
+			select $1, $2 + n, source, record, hash
+			  from unnest($3::text[], $4::text[], $5::bytea[]) with ordinality as r (source, record, hash, n)`,
+			tenant, first, sources, records, hashes)
+		if err != nil {
+			return err
+		}
+		return c.storeHead(ctx, tx, tenant, h)
 	})
 	return n, err
 }
 
-// lockHead returns the end of a chain, and locks it until the end of the transaction. Error: [ErrAltered] if the chain
-// does not end there.
-func lockHead(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) (sequence int64, hash Hash, err error) {
-	_, err = tx.Exec(ctx, `
-		insert into evidence_heads (tenant_id, hash, signed_hash) values ($1, $2, $2) on conflict do nothing`,
-		tenant, hash[:])
-	if err != nil {
-		return 0, hash, err
-	}
-	var stored []byte
-	var intact bool
-	err = tx.QueryRow(ctx, `
-		select h.sequence, h.hash, not exists (
-		         select 1 from evidence_chain c where c.tenant_id = h.tenant_id and c.sequence > h.sequence)
-		       and (h.sequence = 0 or exists (
-		         select 1 from evidence_chain c
-		          where c.tenant_id = h.tenant_id and c.sequence = h.sequence and c.hash = h.hash))
-		  from evidence_heads h where h.tenant_id = $1 for update`, tenant).Scan(&sequence, &stored, &intact)
-	if err != nil {
-		return 0, hash, err
-	}
-	if !intact {
-		return 0, hash, ErrAltered
-	}
-	return sequence, Hash(stored), nil
+// head is the end of a chain, and what of it is signed. It is stored sealed, so that nobody without the key set can
+// write another chain and have it continued.
+type head struct {
+	Sequence       int64 `json:"sequence"`
+	Hash           Hash  `json:"hash"`
+	SignedSequence int64 `json:"signedSequence"`
+	SignedHash     Hash  `json:"signedHash"`
 }
 
-// Sign signs the end of a chain if it has at least every records that are not signed, or if its last checkpoint is
-// older than within. It verifies these records first. It returns the checkpoint, or nil if none is due.
+// headPurpose binds a sealed head to its chain.
+func headPurpose(tenant uuid.UUID) string { return "evidence-head/" + tenant.String() }
+
+// lockHead returns the end of a chain, and locks it until the end of the transaction. Error: [ErrAltered] if it was not
+// sealed with the key set, or the chain does not end there.
+func (c *Chain) lockHead(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) (h head, err error) {
+	_, err = tx.Exec(ctx, `insert into evidence_heads (tenant_id) values ($1) on conflict do nothing`, tenant)
+	if err != nil {
+		return h, err
+	}
+	var sealed string
+	err = tx.QueryRow(ctx, `select sealed from evidence_heads where tenant_id = $1 for update`, tenant).Scan(&sealed)
+	if err != nil {
+		return h, err
+	}
+	if sealed != "" {
+		opened, err := c.sealer.OpenText(headPurpose(tenant), sealed)
+		switch {
+		case errors.Is(err, seal.ErrUnknownKey):
+			return h, err
+		case err != nil:
+			return h, fmt.Errorf("%w (its end was not sealed by leaver)", ErrAltered)
+		}
+		if err := json.Unmarshal(opened, &h); err != nil {
+			return h, fmt.Errorf("decode the end of the chain: %w", err)
+		}
+	}
+	// A statement of its own: one that waits for the lock does not see what was committed meanwhile.
+	var intact bool
+	err = tx.QueryRow(ctx, `
+		select not exists (select 1 from evidence_chain where tenant_id = $1 and sequence > $2)
+		       and ($2 = 0 or exists (
+		         select 1 from evidence_chain where tenant_id = $1 and sequence = $2 and hash = $3))`,
+		tenant, h.Sequence, h.Hash[:]).Scan(&intact)
+	if err == nil && !intact {
+		err = fmt.Errorf("%w (it does not end with record %d)", ErrAltered, h.Sequence)
+	}
+	return h, err
+}
+
+// storeHead stores the end of a chain.
+func (c *Chain) storeHead(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, h head) error {
+	encoded, err := json.Marshal(h)
+	if err != nil {
+		return fmt.Errorf("encode the end of the chain: %w", err)
+	}
+	sealed, err := c.sealer.SealText(headPurpose(tenant), encoded)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		update evidence_heads set sequence = $2, signed_sequence = $3, sealed = $4,
+		       signed_at = case when signed_sequence = $3 then signed_at else now() end
+		 where tenant_id = $1`, tenant, h.Sequence, h.SignedSequence, sealed)
+	return err
+}
+
+// Sign signs the end of a chain if at least unsigned records follow its last checkpoint, or if this checkpoint is older
+// than age. It verifies the checkpoint and these records first. It returns the new checkpoint, or nil if none is due.
 // Error: [ErrAltered].
-func (c *Chain) Sign(ctx context.Context, tenant uuid.UUID, every int64, within time.Duration) (*Checkpoint, error) {
+func (c *Chain) Sign(ctx context.Context, tenant uuid.UUID, unsigned int64, age time.Duration) (*Checkpoint, error) {
 	var signed *Checkpoint
-	id, private, err := c.key(ctx)
+	keys, err := c.signers(ctx)
 	if err != nil {
 		return nil, err
 	}
+	id, private := keys[0].id, keys[0].private
 	err = c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		sequence, hash, err := lockHead(ctx, tx, tenant)
+		h, err := c.lockHead(ctx, tx, tenant)
 		if err != nil {
 			return err
 		}
-		var after int64
-		var from []byte
-		var due bool
-		err = tx.QueryRow(ctx, `
-			select signed_sequence, signed_hash,
-			       sequence > signed_sequence and (sequence - signed_sequence >= $2 or signed_at < now() - $3::interval)
-			  from evidence_heads where tenant_id = $1`, tenant, every, within).Scan(&after, &from, &due)
+		due, err := isDue(ctx, tx, tenant, h, unsigned, age)
 		if err != nil || !due {
 			return err
 		}
-		if err := check(ctx, tx, tenant, after, Hash(from), hash); err != nil {
+		last := Statement{Tenant: tenant, Sequence: h.SignedSequence, Hash: h.SignedHash}
+		if err := verifyCheckpoint(ctx, tx, keys, last); err != nil {
+			return err
+		}
+		if err := verifyStored(ctx, tx, tenant, h); err != nil {
 			return err
 		}
 		checkpoint, text, err := sign(Statement{
-			Tenant: tenant, Sequence: sequence, Hash: hash, Key: id, At: time.Now().UTC().Truncate(time.Microsecond),
+			Tenant: tenant, Sequence: h.Sequence, Hash: h.Hash, Key: id, At: time.Now().UTC().Truncate(time.Microsecond),
 		}, private)
 		if err != nil {
 			return err
 		}
 		signed = &checkpoint
 		_, err = tx.Exec(ctx, `
-			with stored as (
-			  insert into evidence_checkpoints (tenant_id, sequence, statement, signature) values ($1, $2, $3, $4))
-			update evidence_heads set signed_sequence = $2, signed_hash = $5, signed_at = now() where tenant_id = $1`,
-			tenant, sequence, string(text), checkpoint.Signature, hash[:])
-		return err
+			insert into evidence_checkpoints (tenant_id, sequence, statement, signature) values ($1, $2, $3, $4)`,
+			tenant, h.Sequence, string(text), checkpoint.Signature)
+		if err != nil {
+			return err
+		}
+		h.SignedSequence, h.SignedHash = h.Sequence, h.Hash
+		return c.storeHead(ctx, tx, tenant, h)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sign the chain: %w", err)
 	}
 	return signed, nil
+}
+
+// isDue reports whether the end of a chain is to be signed.
+func isDue(
+	ctx context.Context, tx pgx.Tx, tenant uuid.UUID, h head, unsigned int64, age time.Duration,
+) (due bool, err error) {
+	if n := h.Sequence - h.SignedSequence; n == 0 || n >= unsigned {
+		return n > 0, nil
+	}
+	err = tx.QueryRow(ctx, `select signed_at < now() - $2::interval from evidence_heads where tenant_id = $1`,
+		tenant, age).Scan(&due)
+	return due, err
 }
 
 // RecordExport records that the context's actor exports a chain, or what it says about a principal, and returns the
@@ -244,14 +316,41 @@ func scanCheckpoint(row pgx.CollectableRow) (c Checkpoint, err error) {
 	return c, json.Unmarshal([]byte(statement), &c.Statement)
 }
 
-// check verifies the stored entries after a number. Error: [ErrAltered].
-func check(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, after int64, hash, end Hash) error {
+// verifyCheckpoint checks that the last stored checkpoint is what the head says was signed last, and that one of the
+// keys has signed it. Error: [ErrAltered].
+func verifyCheckpoint(ctx context.Context, tx pgx.Tx, keys []signingKey, signed Statement) error {
 	rows, err := tx.Query(ctx, `
-		select sequence, source, record, hash from evidence_chain where tenant_id = $1 and sequence > $2 order by sequence`,
-		tenant, after)
+		select statement, signature from evidence_checkpoints where tenant_id = $1 order by sequence desc limit 1`,
+		signed.Tenant)
 	if err != nil {
 		return err
 	}
+	last, err := pgx.CollectOneRow(rows, scanCheckpoint)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows) && signed.Sequence == 0:
+		return nil
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("%w (the checkpoint of record %d is missing)", ErrAltered, signed.Sequence)
+	case err != nil:
+		return err
+	}
+	got := last.Statement
+	if publicKeys(keys).verify(last) != nil || got.Tenant != signed.Tenant || got.Sequence != signed.Sequence ||
+		got.Hash != signed.Hash {
+		return fmt.Errorf("%w (the checkpoint of record %d)", ErrAltered, got.Sequence)
+	}
+	return nil
+}
+
+// verifyStored verifies the stored entries after the last checkpoint. Error: [ErrAltered].
+func verifyStored(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, h head) error {
+	rows, err := tx.Query(ctx, `
+		select sequence, source, record, hash from evidence_chain where tenant_id = $1 and sequence > $2 order by sequence`,
+		tenant, h.SignedSequence)
+	if err != nil {
+		return err
+	}
+	hash, after := h.SignedHash, h.SignedSequence
 	e := Entry{Tenant: tenant}
 	var record string
 	var stored []byte
@@ -262,69 +361,99 @@ func check(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, after int64, hash, 
 		}
 		return nil
 	})
-	if err == nil && hash != end {
-		return ErrAltered
+	if err == nil && hash != h.Hash {
+		err = fmt.Errorf("%w (record %d)", ErrAltered, after)
 	}
 	return err
 }
 
-// key returns the newest key, and creates the first one.
-func (c *Chain) key(ctx context.Context) (id uuid.UUID, private ed25519.PrivateKey, err error) {
-	var sealed []byte
-	err = database.Together(ctx, c.db, uuid.Nil, database.Statement{
-		SQL:     `select id, private from evidence_keys order by created_at desc limit 1`,
-		Collect: database.Fields(&id, &sealed),
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return c.makeKey(ctx)
+// signingKey is a key that signs checkpoints.
+type signingKey struct {
+	id      uuid.UUID
+	private ed25519.PrivateKey
+}
+
+// keyPurpose binds a sealed key to its use and its ID.
+func keyPurpose(id uuid.UUID) string { return "evidence-key/" + id.String() }
+
+// publicKeys returns the public parts of keys.
+func publicKeys(keys []signingKey) Keys {
+	public := make(Keys, len(keys))
+	for _, k := range keys {
+		public[k.id] = k.private.Public().(ed25519.PublicKey) //nolint:forcetypeassert // see ed25519.PrivateKey.Public
+	}
+	return public
+}
+
+// signers returns the keys, newest first, and creates the first one. A key counts only if the key set can open it, so
+// that nobody else can add one.
+func (c *Chain) signers(ctx context.Context) ([]signingKey, error) {
+	keys, err := database.Rows(ctx, c.db, uuid.Nil, func(row pgx.CollectableRow) (k signingKey, err error) {
+		var sealed string
+		if err = row.Scan(&k.id, &sealed); err != nil {
+			return k, err
+		}
+		seed, err := c.sealer.OpenText(keyPurpose(k.id), sealed)
+		if err != nil {
+			return k, err
+		}
+		if len(seed) != ed25519.SeedSize {
+			return k, fmt.Errorf("the key %s is not an Ed25519 key", k.id)
+		}
+		k.private = ed25519.NewKeyFromSeed(seed)
+		return k, nil
+	}, `select id, private from evidence_keys order by created_at desc, id`)
+	if err == nil && len(keys) == 0 {
+		var made signingKey
+		made, err = c.makeKey(ctx)
+		keys = []signingKey{made}
 	}
 	if err != nil {
-		return id, nil, fmt.Errorf("read the key of checkpoints: %w", err)
+		return nil, fmt.Errorf("open the keys of checkpoints: %w", err)
 	}
-	seed, err := c.sealer.Open(uuid.Nil, id, sealed)
-	if err != nil {
-		return id, nil, fmt.Errorf("open the key of checkpoints: %w", err)
-	}
-	if len(seed) != ed25519.SeedSize {
-		return id, nil, fmt.Errorf("the key %s of checkpoints is not an Ed25519 key", id)
-	}
-	return id, ed25519.NewKeyFromSeed(seed), nil
+	return keys, nil
 }
 
 // makeKey creates a key. Two processes may create one each at the same time; both are then valid.
-func (c *Chain) makeKey(ctx context.Context) (id uuid.UUID, private ed25519.PrivateKey, err error) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return id, nil, fmt.Errorf("generate the key of checkpoints: %w", err)
+func (c *Chain) makeKey(ctx context.Context) (k signingKey, err error) {
+	if _, k.private, err = ed25519.GenerateKey(rand.Reader); err != nil {
+		return k, err
 	}
-	id = uuid.New()
-	sealed, err := c.sealer.Seal(uuid.Nil, id, private.Seed())
+	k.id = uuid.New()
+	sealed, err := c.sealer.SealText(keyPurpose(k.id), k.private.Seed())
 	if err == nil {
-		err = database.Exec(ctx, c.db, uuid.Nil, `insert into evidence_keys (id, private, public) values ($1, $2, $3)`,
-			id, sealed, []byte(public))
+		err = database.Exec(ctx, c.db, uuid.Nil, `insert into evidence_keys (id, private) values ($1, $2)`, k.id, sealed)
 	}
-	if err != nil {
-		return id, nil, fmt.Errorf("store the key of checkpoints: %w", err)
-	}
-	return id, private, nil
+	return k, err
 }
 
-// Keys returns the public keys of checkpoints. It creates the first one.
-func (c *Chain) Keys(ctx context.Context) (Keys, error) {
-	if _, _, err := c.key(ctx); err != nil {
+// PublicKey is a public key of checkpoints.
+type PublicKey struct {
+	ID  uuid.UUID         `json:"id"`
+	Key ed25519.PublicKey `json:"publicKey"` // Ed25519
+}
+
+// NewKeys returns keys to verify with.
+func NewKeys(public ...PublicKey) Keys {
+	keys := make(Keys, len(public))
+	for _, k := range public {
+		keys[k.ID] = k.Key
+	}
+	return keys
+}
+
+// PublicKeys returns the public keys of checkpoints, newest first. It creates the first one.
+func (c *Chain) PublicKeys(ctx context.Context) ([]PublicKey, error) {
+	keys, err := c.signers(ctx)
+	if err != nil {
 		return nil, err
 	}
-	keys := make(Keys)
-	var id uuid.UUID
-	var public []byte
-	err := database.Together(ctx, c.db, uuid.Nil, database.Statement{
-		SQL:     `select id, public from evidence_keys order by created_at`,
-		Collect: database.Each([]any{&id, &public}, func() { keys[id] = append(ed25519.PublicKey(nil), public...) }),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the keys of checkpoints: %w", err)
+	public := publicKeys(keys)
+	list := make([]PublicKey, len(keys))
+	for i, k := range keys {
+		list[i] = PublicKey{k.id, public[k.id]}
 	}
-	return keys, nil
+	return list, nil
 }
 
 // Chained is an entry with its hash.

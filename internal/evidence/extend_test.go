@@ -58,11 +58,15 @@ func (b book) sql(t *testing.T, sql string, args ...any) {
 }
 
 // tamper runs a statement that the append-only tables refuse.
-func (b book) tamper(t *testing.T, table, sql string, args ...any) {
+func (b book) tamper(t *testing.T, sql string) {
 	t.Helper()
-	b.sql(t, `alter table `+table+` disable trigger user`)
-	b.sql(t, sql, args...)
-	b.sql(t, `alter table `+table+` enable trigger user`)
+	for _, table := range []string{"evidence_chain", "evidence_checkpoints"} {
+		b.sql(t, `alter table `+table+` disable trigger user`)
+	}
+	b.sql(t, sql)
+	for _, table := range []string{"evidence_chain", "evidence_checkpoints"} {
+		b.sql(t, `alter table `+table+` enable trigger user`)
+	}
 }
 
 // act records n acts of operators.
@@ -111,11 +115,11 @@ func (b book) export(t *testing.T) []byte {
 
 func (b book) verify(t *testing.T) evidence.Report {
 	t.Helper()
-	keys, err := b.Keys(t.Context())
+	public, err := b.PublicKeys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := evidence.Verify(bytes.NewReader(b.export(t)), keys)
+	report, err := evidence.Verify(bytes.NewReader(b.export(t)), evidence.NewKeys(public...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,37 +173,56 @@ func TestChain_KeepsWhatCommitsLate(t *testing.T) {
 
 func TestChain_ConcurrentProcessesExtendOneChain(t *testing.T) {
 	b := newBook(t)
+	b.extend(t) // so that the processes wait for the lock of an end that exists
 	b.act(t, 300)
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			if err := b.ExtendAll(context.Background()); err != nil {
-				t.Error(err)
+			for range 20 {
+				if err := b.ExtendAll(context.Background()); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}
+	for range 50 {
+		b.act(t, 1)
+	}
 	all.Wait()
-	if report := b.verify(t); len(report.Faults) != 0 || report.Entries != 302 {
-		t.Errorf("%d records, faults %q; want 302 and none", report.Entries, report.Faults)
+	if report := b.verify(t); len(report.Faults) != 0 || report.Entries != 352 {
+		t.Errorf("%d records, faults %q; want 352 and none", report.Entries, report.Faults)
 	}
 }
 
 // TestSign_SignsNothingThatWasAltered changes the stored chain as an administrator of the database could.
 func TestSign_SignsNothingThatWasAltered(t *testing.T) {
 	for name, sql := range map[string]string{
-		"a changed record": `update evidence_chain set record = replace(record, 'retry', 'waive') where sequence = 3`,
-		"a removed record": `delete from evidence_chain where sequence = 3`,
-		"a removed end":    `delete from evidence_chain where sequence >= 4`,
+		"a changed record": `update evidence_chain set record = replace(record, 'retry', 'waive') where sequence = 7`,
+		"a removed record": `delete from evidence_chain where sequence = 7`,
+		"a removed end":    `delete from evidence_chain where sequence >= 9`,
 		"an added record": `insert into evidence_chain (tenant_id, sequence, source, record, hash)
-			select tenant_id, 7, source, record, hash from evidence_chain where sequence = 6`,
-		"a moved end": `with moved as (update evidence_heads h set sequence = 4,
-			hash = (select hash from evidence_chain c where c.tenant_id = h.tenant_id and c.sequence = 4)) select 1`,
+			select tenant_id, 11, source, record, hash from evidence_chain where sequence = 10`,
+		"a removed checkpoint": `delete from evidence_checkpoints`,
+		"a rewritten chain": `with recursive chain as (
+			  select sequence, hash, record from evidence_chain where sequence = 5
+			  union all
+			  select c.sequence, sha256(p.hash || convert_to('{"record":' || replace(c.record, 'retry', 'waive') || ',"sequence":'
+			    || c.sequence || ',"source":"' || c.source || '","tenant":"' || c.tenant_id || '"}', 'UTF8')),
+			    replace(c.record, 'retry', 'waive')
+			    from chain p join evidence_chain c on c.sequence = p.sequence + 1)
+			update evidence_chain e set record = chain.record, hash = chain.hash from chain where e.sequence = chain.sequence`,
+		"another end": `update evidence_heads set sealed = (select private from evidence_keys)`,
+		"no end":      `update evidence_heads set sealed = '', sequence = 0, signed_sequence = 0`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBook(t)
+			b.act(t, 3)
+			if _, err := b.RecordExport(t.Context(), b.tenant, nil); err != nil { // a checkpoint of record 5
+				t.Fatal(err)
+			}
 			b.act(t, 5)
 			b.extend(t)
-			b.tamper(t, "evidence_chain", sql)
+			b.tamper(t, sql)
 			b.act(t, 1)
 			if _, err := b.RecordExport(t.Context(), b.tenant, nil); !errors.Is(err, evidence.ErrAltered) {
 				t.Errorf("%v, want %v", err, evidence.ErrAltered)
@@ -229,9 +252,11 @@ func TestSign_WaitsForTheHourOrAThousandRecords(t *testing.T) {
 		t.Errorf("%d checkpoints, %v; want 1", len(all), err)
 	}
 	b.act(t, 1000)
-	b.extend(t)
-	sign(true)
+	b.extend(t) // signs, too
 	sign(false)
+	if all, err := b.Checkpoints(t.Context(), b.tenant, 0, 10); err != nil || len(all) != 2 {
+		t.Errorf("%d checkpoints, %v; want 2", len(all), err)
+	}
 }
 
 func TestChain_IsInvisibleToOtherTenants(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,7 +40,7 @@ const (
 // Verify reads an export, and reports which entries were changed, removed, added or moved, and whether it is complete.
 // keys are those that the verifier trusts, and known are the entries that it knows.
 func Verify(export io.Reader, keys Keys, known ...Expectation) (Report, error) {
-	v := verifier{keys: keys, known: known}
+	v := verifier{keys: keys, known: known, seen: make([]bool, len(known))}
 	in := bufio.NewReader(export)
 	for n := 1; ; n++ {
 		text, err := readLine(in)
@@ -83,6 +84,7 @@ func readLine(in *bufio.Reader) ([]byte, error) {
 type verifier struct {
 	keys   Keys
 	known  []Expectation
+	seen   []bool // which of known are in the export
 	report Report
 
 	begun  bool
@@ -120,9 +122,15 @@ func (v *verifier) begin(h Header) {
 		v.fault("the export has the version %d, and this program verifies the version %d", h.Version, exportVersion)
 	}
 	v.report.Tenant, v.report.Last, v.report.Hash = h.Tenant, h.After, h.Hash
-	if h.After == 0 && h.Hash != (Hash{}) {
-		v.fault("the header was changed: before the first record is no hash")
+	first := Expectation{h.After, h.Hash}
+	switch {
+	case h.After < 0 || h.After == 0 && h.Hash != (Hash{}):
+		v.fault("the header is not valid: hash must be zero if after is 0")
+	case h.After > 0 && !slices.Contains(v.known, first):
+		v.fault("records 1 to %d are missing: the export begins after them, and --known does not have %d:%s",
+			h.After, h.After, h.Hash)
 	}
+	v.see(first)
 }
 
 func (v *verifier) entry(c Chained) {
@@ -148,9 +156,18 @@ func (v *verifier) entry(c Chained) {
 	}
 	v.report.Entries++
 	v.report.Last, v.report.Hash = c.Entry.Sequence, c.Hash
-	for _, k := range v.known {
-		if k.Sequence == c.Entry.Sequence && k.Hash != c.Hash {
-			v.fault("record %d is not the one that you know: its hash is %s, want %s", c.Entry.Sequence, c.Hash, k.Hash)
+	v.see(Expectation{c.Entry.Sequence, c.Hash})
+}
+
+// see compares an entry with those that the verifier knows.
+func (v *verifier) see(e Expectation) {
+	for i, k := range v.known {
+		if k.Sequence != e.Sequence {
+			continue
+		}
+		v.seen[i] = true
+		if k.Hash != e.Hash {
+			v.fault("record %d is not the one in --known: its hash is %s, want %s", e.Sequence, e.Hash, k.Hash)
 		}
 	}
 }
@@ -165,7 +182,7 @@ func (v *verifier) checkpoint(c Checkpoint) {
 	case c.Statement.Sequence != v.report.Last:
 		v.fault("the checkpoint of record %d is out of order, or the record is missing", c.Statement.Sequence)
 	case c.Statement.Hash != v.report.Hash:
-		v.fault("the checkpoint of record %d is of other records: one up to %d was replaced with its hashes",
+		v.fault("the checkpoint of record %d signs another hash: a record up to %d was replaced, and the hashes after it",
 			c.Statement.Sequence, c.Statement.Sequence)
 	default:
 		v.signed, v.report.SignedAt = c.Statement.Sequence, &c.Statement.At
@@ -181,9 +198,9 @@ func (v *verifier) finish() {
 	case v.signed != v.report.Last:
 		v.fault("the export does not end with a valid checkpoint: records after %d may be missing", v.report.Last)
 	}
-	for _, k := range v.known {
-		if k.Sequence > v.report.Last {
-			v.fault("the export was truncated: record %d, which you know, is missing", k.Sequence)
+	for i, k := range v.known {
+		if !v.seen[i] {
+			v.fault("record %d, which is in --known, is missing", k.Sequence)
 		}
 	}
 	if v.report.Faults == nil {

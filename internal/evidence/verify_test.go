@@ -134,9 +134,22 @@ func TestVerify_NamesTheFault(t *testing.T) {
 			l[len(l)-1] = l[len(l)-1][:40]
 			return l
 		}, "was changed"},
-		"truncated to a checkpoint": {func(l []string) []string { return l[:13] }, "record 12, which you know, is missing"},
-		"no header":                 {func(l []string) []string { return l[1:] }, "no header"},
-		"no content":                {func(l []string) []string { return l[:1] }, "no records"},
+		"truncated to a checkpoint": {func(l []string) []string { return l[:13] }, "record 12, which is in --known, is missing"},
+		"without its beginning": {func(l []string) []string {
+			var third line
+			if err := json.Unmarshal([]byte(l[3]), &third); err != nil {
+				return l
+			}
+			header, err := canonical(line{Export: &Header{
+				Version: exportVersion, Tenant: acme, After: third.Chained.Entry.Sequence, Hash: third.Chained.Hash,
+			}})
+			if err != nil {
+				return l
+			}
+			return append([]string{string(header) + "\n"}, l[4:]...)
+		}, "records 1 to 3 are missing"},
+		"no header":  {func(l []string) []string { return l[1:] }, "no header"},
+		"no content": {func(l []string) []string { return l[:1] }, "no records"},
 		"a member that is not known": {func(l []string) []string {
 			l[2] = strings.Replace(l[2], `{"chained"`, `{"approved":true,"chained"`, 1)
 			return l
@@ -145,10 +158,10 @@ func TestVerify_NamesTheFault(t *testing.T) {
 		"an empty line": {func(l []string) []string { return slices.Insert(l, 3, "\n") }, "line 4 was changed"},
 		"a rewritten chain": {func(l []string) []string {
 			return slices.Concat(l[:7], forged[7:])
-		}, "is not one of those that you trust"},
+		}, "which is not in --keys"},
 		"a rewritten chain with the old checkpoints": {func(l []string) []string {
 			return slices.Concat(l[:7], forged[7:12], l[12:13], forged[13:15], l[15:])
-		}, "was replaced with its hashes"},
+		}, "signs another hash"},
 		"another tenant": {func(l []string) []string {
 			l[0] = strings.Replace(l[0], "acee", "beef", 1)
 			return l

@@ -21,14 +21,14 @@ create table evidence_chain (
     primary key (tenant_id, sequence)
 );
 
--- The end of each chain, and what of it is signed.
+-- The end of each chain, and what of it is signed: sealed, so that only a process with the key set can write it. The
+-- other columns are for queries.
 create table evidence_heads (
     tenant_id       uuid primary key,
     sequence        bigint not null default 0,
-    hash            bytea not null check (length(hash) = 32),
     signed_sequence bigint not null default 0,
-    signed_hash     bytea not null check (length(signed_hash) = 32),
-    signed_at       timestamptz not null default now()
+    signed_at       timestamptz not null default now(),
+    sealed          text not null default ''
 );
 
 -- The signed checkpoints of the chains. statement is what is signed: canonical JSON.
@@ -40,11 +40,11 @@ create table evidence_checkpoints (
     primary key (tenant_id, sequence)
 );
 
--- The Ed25519 keys that sign checkpoints, of the installation. The private part is sealed.
+-- The Ed25519 keys that sign checkpoints, of the installation. They are sealed, so that only a process with the key set
+-- can add one; the public keys are computed.
 create table evidence_keys (
     id         uuid primary key,
-    private    bytea not null,
-    public     bytea not null check (length(public) = 32),
+    private    text not null,
     created_at timestamptz not null default now()
 );
 

@@ -1,0 +1,77 @@
+package siem
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+	"github.com/leaverhq/leaver/internal/config"
+)
+
+// Sink takes events.
+type Sink interface {
+	// Send sends events in order. If it returns an error, all of them are sent again later.
+	Send(ctx context.Context, events []Event) error
+	Close() error
+}
+
+// Open opens the configured sink, or returns nil if there is none.
+func Open(c config.Audit) (Sink, error) {
+	if c.Sink == "" {
+		if c.Address != "" {
+			return nil, errors.New("audit.sink must be file, https, splunk or syslog if audit.address is set")
+		}
+		return nil, nil //nolint:nilnil // no sink is a value here
+	}
+	if c.Address == "" {
+		return nil, errors.New("audit.address is required")
+	}
+	authorization, err := connectors.SecretRef(c.Authorization).Resolve()
+	if err != nil {
+		return nil, fmt.Errorf("audit.authorization: %w", err)
+	}
+	roots, err := readRoots(c.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	switch c.Sink {
+	case "file":
+		return &file{path: c.Address}, nil
+	case "syslog":
+		host, _, err := net.SplitHostPort(c.Address)
+		if err != nil {
+			return nil, fmt.Errorf("audit.address must be HOST:PORT, got %q", c.Address)
+		}
+		return newSyslog(c.Address, &tls.Config{ServerName: host, RootCAs: roots, MinVersion: tls.VersionTLS12}), nil
+	case "https", "splunk":
+		u, err := url.Parse(c.Address)
+		if err != nil || u.Host == "" || u.User != nil ||
+			u.Scheme != "https" && (u.Scheme != "http" || !connectors.IsLoopback(u.Hostname())) {
+			return nil, fmt.Errorf("audit.address must be an https URL, got %q", c.Address)
+		}
+		return newHTTP(c.Address, authorization, c.Sink == "splunk", roots), nil
+	}
+	return nil, fmt.Errorf("audit.sink must be file, https, splunk or syslog, got %q", c.Sink)
+}
+
+// readRoots returns the certificates of a file in PEM, or nil for the system's.
+func readRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil //nolint:nilnil // nil is the system's pool
+	}
+	raw, err := os.ReadFile(path) //nolint:gosec // the operator configures it
+	if err != nil {
+		return nil, fmt.Errorf("audit.ca_file: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("audit.ca_file: %s has no certificate in PEM", path)
+	}
+	return roots, nil
+}
