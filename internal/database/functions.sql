@@ -556,6 +556,23 @@ create or replace function waiting_health() returns table (invalidations double 
              where g.settled_at is null), 0)
 $$;
 
+-- evidence_health returns, of all tenants: the records that are not chained, up to 100,000; the greatest age in seconds of
+-- the last checkpoint of a chain with later records; the cascades that closed more than 10 minutes ago and are not
+-- archived, up to 1,000; and for how many seconds an audit sink that is still tried has failed.
+create or replace function evidence_health()
+    returns table (unchained bigint, unsigned double precision, unarchived bigint, sink_failing double precision)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select (select count(*) from (select 1 from public.evidence_pending limit 100000) p),
+           coalesce((select extract(epoch from now() - min(h.signed_at)) from public.evidence_heads h
+             where h.sequence > h.signed_sequence), 0),
+           (select count(*) from (
+              select 1 from public.lifecycle_events u
+               where u.closed_at is not null and (u.archived_at is null or u.archived_at < u.closed_at)
+                 and (u.kind = 'leaver' or u.ends) and u.closed_at < now() - interval '10 minutes' limit 1000) c),
+           coalesce((select extract(epoch from now() - min(p.failed_at)) from public.audit_positions p
+             where p.claimed_until > now() - interval '1 hour'), 0)
+$$;
+
 -- running_health returns, for the cascades of all tenants that are open and not held for
 -- approval: their number, the age of the oldest in seconds, how many no worker has begun a
 -- minute after their start, and the longest time without progress in seconds. unasked is the
@@ -577,9 +594,9 @@ create or replace function running_health()
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, int, interval), audit_health(text) from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, int, interval), audit_health(text) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, int, interval), audit_health(text) to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, int, interval), audit_health(text) to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.

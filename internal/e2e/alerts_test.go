@@ -116,6 +116,22 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 		i.openCascade()
 		i.wantAlerts(i.samples(), "LeaverCascadeOld", "LeaverCascadeStalled")
 	})
+	t.Run("evidence is neither signed nor archived nor sent", func(t *testing.T) {
+		i := install(t)
+		i.awaitPollers()
+		event := i.openCascade()
+		if _, err := i.app.Cascades().Close(t.Context(), i.tenant.ID, event, lifecycle.Leaver, true); err != nil {
+			t.Fatal(err)
+		}
+		if err := i.app.Chain().Extend(t.Context(), i.tenant.ID); err != nil {
+			t.Fatal(err)
+		}
+		i.sql(`update lifecycle_events set closed_at = now() - interval '1 hour' where kind = 'leaver'`)
+		i.sql(`update evidence_heads set signed_at = now() - interval '3 hours'`)
+		i.sql(`insert into audit_positions (tenant_id, sink, claimed_until, failed_at)
+			select tenant_id, 'siem', now(), now() - interval '1 hour' from evidence_heads`)
+		i.wantAlerts(i.samples(), "LeaverAuditSinkFailing", "LeaverEvidenceNotSigned", "LeaverHistoriesNotArchived")
+	})
 	t.Run("a connector could not be asked", func(t *testing.T) {
 		i := install(t)
 		i.awaitPollers()

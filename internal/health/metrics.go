@@ -17,6 +17,7 @@ type collector struct {
 
 	up, unstarted, survivors, waived, unmanaged, holds, invalidations, signals *prometheus.Desc
 	running, oldest, notBegun, stalled, notAsked                               *prometheus.Desc
+	unchained, unsigned, unarchived, sinkFailing                               *prometheus.Desc
 	scheduled, passed, failed                                                  *prometheus.Desc
 }
 
@@ -45,6 +46,12 @@ func NewCollector(store *Store) prometheus.Collector {
 			"Number of cascades that were started over a minute ago and that no worker has taken up."),
 		stalled:  gauge("cascade_stalled_seconds", "Longest time for which an open cascade has made no progress."),
 		notAsked: gauge("cascades_unasked", "Number of failed cascades for which the discovery of a connector failed."),
+		unchained: gauge("evidence_unchained", "Number of records of evidence that are not in their hash chain yet."),
+		unsigned: gauge("evidence_unsigned_seconds",
+			"Age of the oldest last checkpoint of a hash chain that has later records."),
+		unarchived: gauge("histories_unarchived",
+			"Number of cascades that closed over 10 minutes ago and whose workflow history is not archived."),
+		sinkFailing: gauge("audit_sink_failing_seconds", "How long the audit sink has refused evidence."),
 		scheduled: gauge("self_test_scheduled_timestamp_seconds",
 			"Time at which the reconciler or the drill was first scheduled.", "kind"),
 		passed: gauge("self_test_passed_timestamp_seconds", "Time at which the reconciler or the drill last passed.", "kind"),
@@ -80,6 +87,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send(c.notBegun, float64(h.NotBegun))
 	send(c.stalled, h.Stalled)
 	send(c.notAsked, float64(h.NotAsked))
+	send(c.unchained, float64(h.Unchained))
+	send(c.unsigned, h.Unsigned)
+	send(c.unarchived, float64(h.Unarchived))
+	send(c.sinkFailing, h.SinkFailing)
 	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{
 		c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed,
 	} {

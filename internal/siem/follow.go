@@ -110,7 +110,7 @@ func (f *Follower) send(ctx context.Context, p position) (int, error) {
 // note stores a failure, and when the chain is tried again.
 func (f *Follower) note(ctx context.Context, tenant uuid.UUID, failure error) error {
 	return database.Exec(context.WithoutCancel(ctx), f.db, tenant, `
-		update audit_positions set failed_at = now(), failure = $3, claimed_until = now() + $4::interval
+		update audit_positions set failed_at = coalesce(failed_at, now()), failure = $3, claimed_until = now() + $4::interval
 		 where tenant_id = $1 and sink = $2`, tenant, f.name, failure.Error(), followRetry)
 }
 
