@@ -225,7 +225,7 @@ func (c *cli) printReport(r evidence.Report) error {
 	for _, fault := range r.Faults {
 		rows = append(rows, []string{"FAULT", fault})
 	}
-	if err := c.print(r, []string{"", ""}, rows); err != nil {
+	if err := c.print(r, []string{"WHAT", "VALUE"}, rows); err != nil {
 		return err
 	}
 	if len(r.Faults) > 0 {
