@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/leaverhq/leaver/internal/config"
+	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/workflows"
 )
 
@@ -40,6 +41,16 @@ func (n Namespace) Short(cfg config.Temporal) string {
 	return fmt.Sprintf("namespace %s keeps closed workflows, which are the audit log, for %s, and "+
 		"temporal.minimum_retention is %s: run `temporal operator namespace update --retention %s %s`, or lower the setting",
 		n.Name, days(n.Retention), minimum, minimum, n.Name)
+}
+
+// CheckArchive returns [ErrMisconfigured] if Temporal may delete a closed workflow before its history is archived.
+func (n Namespace) CheckArchive() error {
+	if n.Retention >= evidence.MaxArchiveLag {
+		return nil
+	}
+	return fmt.Errorf("%w: the namespace %s keeps closed workflows for %s, which is less than the %s that archiving "+
+		"them may take: run `temporal operator namespace update --retention 30d %[2]s`", ErrMisconfigured, n.Name,
+		n.Retention, evidence.MaxArchiveLag)
 }
 
 // days formats a duration for Temporal's CLI.

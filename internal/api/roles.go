@@ -8,14 +8,13 @@ import (
 	"github.com/leaverhq/leaver/internal/auth"
 )
 
-// roles are routers for the routes of operators, by the token that a route needs. Each lets tokens of fewer classes
-// through than the one before.
+// roles are routers that require a token of certain classes. Each field names the classes that it accepts.
 type roles struct {
-	view    chi.Router // viewers, auditors, operators
-	audit   chi.Router // auditors, operators
-	operate chi.Router // operators
-	// configure is for operators and approvers, and approve for approvers alone.
-	configure, approve chi.Router
+	view      chi.Router // viewers, auditors, operators
+	audit     chi.Router // auditors, operators
+	operate   chi.Router // operators
+	configure chi.Router // operators, approvers
+	approve   chi.Router // approvers
 }
 
 // roles returns the routers below r. then are middlewares that need the caller.

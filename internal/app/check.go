@@ -12,7 +12,6 @@ import (
 
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/database"
-	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/siem"
 	"github.com/leaverhq/leaver/worker"
@@ -39,10 +38,8 @@ func (a *App) checkStart(ctx context.Context) error {
 	}
 	if err != nil {
 		a.Log.Warn("failed to reach Temporal; starting without it", "error", err)
-	} else if namespace.Retention < evidence.MaxArchiveLag {
-		return fmt.Errorf("%w: Temporal keeps closed workflows for %s only, and they are archived within %s: "+
-			"run `temporal operator namespace update --retention 30d %s`", worker.ErrMisconfigured, namespace.Retention,
-			evidence.MaxArchiveLag, namespace.Name)
+	} else if err := namespace.CheckArchive(); err != nil {
+		return err
 	} else if short := namespace.Short(a.Config.Temporal); short != "" {
 		a.Log.Warn("found Temporal retention below temporal.minimum_retention", "reason", short)
 	}

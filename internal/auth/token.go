@@ -68,8 +68,8 @@ const (
 	// ClassApprover approves held cascades and loosens deactivation thresholds; of no tenant. Only
 	// commands with access to the database issue it, so that an operator cannot issue one.
 	ClassApprover Class = "approver"
-	ClassViewer   Class = "viewer"  // reads what operators watch; of no tenant
-	ClassAuditor  Class = "auditor" // reads that, the acts and the evidence, and exports evidence; of no tenant
+	ClassViewer   Class = "viewer"  // may read cascades, principals and connectors; of no tenant
+	ClassAuditor  Class = "auditor" // may also read tokens, acts and evidence, and export evidence; of no tenant
 	// ClassGateway asks for decisions and looks up names. Only the token endpoint issues it, for the scope
 	// authzen; a token of class platform may do the same.
 	ClassGateway Class = "gateway"
@@ -151,7 +151,8 @@ type NewToken struct {
 // installationClasses returns the classes of tokens that belong to no tenant.
 func installationClasses() []Class { return append(OperatorClasses(), ClassApprover) }
 
-// OperatorClasses returns the classes of tokens of no tenant that operators manage by the API.
+// OperatorClasses returns the classes of tokens without a tenant that the API issues: those of operators, viewers and
+// auditors.
 func OperatorClasses() []Class { return []Class{ClassOperator, ClassViewer, ClassAuditor} }
 
 // Issue creates a token and returns its secret, which is not stored. Tokens of operators, viewers, auditors and

@@ -22,7 +22,8 @@ import (
 const (
 	archivePoll  = 5 * time.Second
 	archiveBatch = 50
-	// MaxArchiveLag is how long after the end of a cascade its history may be archived: Temporal must keep it longer.
+	// MaxArchiveLag is the minimum retention of the Temporal namespace, so that histories are archived before Temporal
+	// deletes them.
 	MaxArchiveLag = time.Hour
 )
 

@@ -1,5 +1,8 @@
 // Package evidence stores the evidence that a credential is dead: an append-only row for each step of
 // each attempt. Temporal's history has only the last attempt, and only until its retention ends.
+//
+// It also chains all records of a tenant by hash, signs checkpoints, exports and verifies the chain, and
+// archives workflow histories.
 package evidence
 
 import (

@@ -97,7 +97,7 @@ func (p *Pauses) write(ctx context.Context, verb, connector string, unchanged er
 		return unchanged
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, connector, err)
+		return fmt.Errorf("store %s of connector %s: %w", verb, connector, err)
 	}
 	return nil
 }
