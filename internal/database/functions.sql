@@ -43,8 +43,8 @@ create or replace function unarchived_cascades(at_most int) returns table (tenan
     returning e.tenant_id, e.id, e.workflow_id, coalesce(e.run_id, '')
 $$;
 
--- claim_audit claims chains with records that a sink has not confirmed, for lease, longest unclaimed first.
-create or replace function claim_audit(of_sink text, at_most int, lease interval) returns table (tenant_id uuid, sequence bigint)
+-- claim_audit claims the longest unclaimed chain with records that a sink has not confirmed, for lease.
+create or replace function claim_audit(of_sink text, lease interval) returns table (tenant_id uuid, sequence bigint)
     language sql security definer set search_path = pg_catalog, public as $$
     insert into public.audit_positions (tenant_id, sink)
     select h.tenant_id, of_sink from public.evidence_heads h
@@ -54,7 +54,7 @@ create or replace function claim_audit(of_sink text, at_most int, lease interval
     update public.audit_positions p set claimed_until = now() + lease
       from (select a.tenant_id from public.audit_positions a join public.evidence_heads h on h.tenant_id = a.tenant_id
              where a.sink = of_sink and h.sequence > a.sequence and (a.claimed_until is null or a.claimed_until < now())
-             order by a.claimed_until nulls first limit at_most for update of a skip locked) due
+             order by a.claimed_until nulls first limit 1 for update of a skip locked) due
      where p.tenant_id = due.tenant_id and p.sink = of_sink
     returning p.tenant_id, p.sequence
 $$;
@@ -594,9 +594,9 @@ create or replace function running_health()
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, int, interval), audit_health(text) from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, int, interval), audit_health(text) to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.

@@ -17,10 +17,9 @@ import (
 const (
 	followPoll = 2 * time.Second
 	// followLease is how long a process has a chain, and followRetry how long a chain waits after a failure.
-	followLease  = 30 * time.Second
-	followRetry  = 5 * time.Second
-	followBatch  = 100 // events of one request
-	followAtOnce = 16  // chains of one claim
+	followLease = 30 * time.Second
+	followRetry = 5 * time.Second
+	followBatch = 100 // events of one request
 )
 
 // Follower sends what is added to the chains to a sink. A sink that is down delays nothing but itself: the chains are
@@ -61,23 +60,19 @@ type position struct {
 	Sequence int64
 }
 
-// SendDue sends the next records of some chains, and returns their number.
+// SendDue sends the next records of a chain that is due, and returns their number. It claims one chain, so that the
+// lease does not end before the records are sent.
 func (f *Follower) SendDue(ctx context.Context) (int, error) {
 	due, err := database.Rows(ctx, f.db, uuid.Nil, pgx.RowToStructByPos[position],
-		`select tenant_id, sequence from claim_audit($1, $2, $3)`, f.name, followAtOnce, followLease)
+		`select tenant_id, sequence from claim_audit($1, $2)`, f.name, followLease)
+	if err != nil || len(due) == 0 {
+		return 0, err
+	}
+	n, err := f.send(ctx, due[0])
 	if err != nil {
-		return 0, fmt.Errorf("claim chains for the audit sink: %w", err)
+		err = errors.Join(err, f.note(ctx, due[0].Tenant, err))
 	}
-	sent := 0
-	var failed error
-	for _, p := range due {
-		n, err := f.send(ctx, p)
-		sent += n
-		if err != nil {
-			failed = errors.Join(failed, err, f.note(ctx, p.Tenant, err))
-		}
-	}
-	return sent, failed
+	return n, err
 }
 
 // send sends the next records of a chain.

@@ -26,7 +26,6 @@ import (
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/siem"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
@@ -121,7 +120,7 @@ func TestEventOf_MapsRecordsToClasses(t *testing.T) {
 		})
 	}
 	if _, err := siem.EventOf(chained("acts", `[]`)); err == nil {
-		t.Error("a record that is no object has an event")
+		t.Error("EventOf accepts a record that is not an object")
 	}
 }
 
@@ -161,14 +160,7 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func chain(t *testing.T, n int) (chain *evidence.Chain, follow func(siem.Sink) *siem.Follower, of uuid.UUID, more func(int)) {
 	t.Helper()
 	db, at := stacktest.Open(t)
-	keyset, err := seal.GenerateKeyset()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealer, err := seal.New(keyset)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := stacktest.NewSealer(t)
 	acme, err := tenant.NewStore(db).Create(t.Context(), "acme", tenant.ProfileDefault)
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +206,7 @@ func TestFollower_SendsInOrderAndAgainAfterAFailure(t *testing.T) {
 	t.Setenv("SIEM_TOKEN", "Splunk secret")
 	f := follow(open(t, config.Audit{Sink: "splunk", Address: server.URL, Authorization: "env:SIEM_TOKEN"}))
 	if _, err := f.SendDue(t.Context()); err == nil {
-		t.Error("a SIEM that is down is no error")
+		t.Error("SendDue reports no error while the SIEM is down")
 	}
 	health, err := f.Health(t.Context())
 	if err != nil || health.Pending != 251 || health.FailedAt == nil || strings.Contains(health.Failure, "secret") {
@@ -339,14 +331,15 @@ func messages(listener net.Listener, n int) (all []string) {
 
 func TestOpen_RefusesSettings(t *testing.T) {
 	for name, c := range map[string]config.Audit{
-		"an unknown sink":      {Sink: "kafka", Address: "x"},
-		"no address":           {Sink: "file"},
-		"an address alone":     {Address: "https://siem.example.com"},
-		"http elsewhere":       {Sink: "https", Address: "http://siem.example.com"},
-		"a user in the URL":    {Sink: "splunk", Address: "https://u:p@siem.example.com"},
-		"syslog without port":  {Sink: "syslog", Address: "siem.example.com"},
-		"a secret in the file": {Sink: "https", Address: "https://siem.example.com", Authorization: "Bearer x"},
-		"no certificates":      {Sink: "syslog", Address: "siem.example.com:6514", CAFile: "siem_test.go"},
+		"an unknown sink":       {Sink: "kafka", Address: "x"},
+		"no address":            {Sink: "file"},
+		"an address alone":      {Address: "https://siem.example.com"},
+		"http elsewhere":        {Sink: "https", Address: "http://siem.example.com"},
+		"a secret in the query": {Sink: "https", Address: "https://siem.example.com/?token=x"},
+		"a user in the URL":     {Sink: "splunk", Address: "https://u:p@siem.example.com"},
+		"syslog without port":   {Sink: "syslog", Address: "siem.example.com"},
+		"a secret in the file":  {Sink: "https", Address: "https://siem.example.com", Authorization: "Bearer x"},
+		"no certificates":       {Sink: "syslog", Address: "siem.example.com:6514", CAFile: "siem_test.go"},
 	} {
 		if sink, err := siem.Open(c); err == nil {
 			t.Errorf("%s is accepted: %T", name, sink)

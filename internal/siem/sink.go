@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -50,10 +49,8 @@ func Open(c config.Audit) (Sink, error) {
 		}
 		return newSyslog(c.Address, &tls.Config{ServerName: host, RootCAs: roots, MinVersion: tls.VersionTLS12}), nil
 	case "https", "splunk":
-		u, err := url.Parse(c.Address)
-		if err != nil || u.Host == "" || u.User != nil ||
-			u.Scheme != "https" && (u.Scheme != "http" || !connectors.IsLoopback(u.Hostname())) {
-			return nil, fmt.Errorf("audit.address must be an https URL, got %q", c.Address)
+		if err := connectors.CheckAddress("audit.address", c.Address); err != nil {
+			return nil, err
 		}
 		return newHTTP(c.Address, authorization, c.Sink == "splunk", roots), nil
 	}
