@@ -282,7 +282,7 @@ func (c *cli) evidenceHistory() *cobra.Command {
 				if err := cl.do(cmd.Context(), http.MethodGet, path+"/"+url.PathEscape(run), nil, &history); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintln(c.stdout, string(history))
+				_, err := c.stdout.Write(history) // without a newline, so that its SHA-256 is that of the list
 				return err
 			}
 			runs, err := all[evidence.Archived](cmd.Context(), cl, path, url.Values{}, 0)

@@ -139,8 +139,8 @@ func (r *report) read(cmd *cobra.Command, cl *client, path func(string) string) 
 		return err
 	}
 	r.Checkpoint = checkpoint.Statement
-	query := url.Values{"principal": {r.ID}, "limit": {"500"}}
-	cascades, err := all[api.ShownCascade](ctx, cl, path("/cascades"), query, 0)
+	ofPrincipal := func() url.Values { return url.Values{"principal": {r.ID}, "limit": {"500"}} } // all sets the cursor
+	cascades, err := all[api.ShownCascade](ctx, cl, path("/cascades"), ofPrincipal(), 0)
 	if err != nil {
 		return err
 	}
@@ -170,8 +170,7 @@ func (r *report) read(cmd *cobra.Command, cl *client, path func(string) string) 
 		}
 		r.Cascades = append(r.Cascades, one)
 	}
-	query.Del("cursor")
-	held, err := all[api.ShownItem](ctx, cl, path("/credentials"), query, 0)
+	held, err := all[api.ShownItem](ctx, cl, path("/credentials"), ofPrincipal(), 0)
 	if err != nil {
 		return err
 	}

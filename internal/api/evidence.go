@@ -3,7 +3,6 @@ package api
 import (
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -21,46 +20,12 @@ func (s *Server) serveEvidence(r roles) {
 
 // listChain serves a page of a chain.
 func (s *Server) listChain(w http.ResponseWriter, r *http.Request) {
-	limit, after, err := chainQuery(r)
-	var entries []evidence.Chained
-	if err == nil {
-		entries, err = s.Chain.Entries(r.Context(), tenantOf(r).ID, after, limit)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	next := ""
-	if len(entries) == limit {
-		next = strconv.FormatInt(entries[len(entries)-1].Entry.Sequence, 10)
-	}
-	answerPage(w, entries, next)
+	serveAfter(s, w, r, s.Chain.Entries, func(c evidence.Chained) int64 { return c.Entry.Sequence })
 }
 
 // listCheckpoints serves a page of a chain's signed checkpoints.
 func (s *Server) listCheckpoints(w http.ResponseWriter, r *http.Request) {
-	limit, after, err := chainQuery(r)
-	var checkpoints []evidence.Checkpoint
-	if err == nil {
-		checkpoints, err = s.Chain.Checkpoints(r.Context(), tenantOf(r).ID, after, limit)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	next := ""
-	if len(checkpoints) == limit {
-		next = strconv.FormatInt(checkpoints[len(checkpoints)-1].Statement.Sequence, 10)
-	}
-	answerPage(w, checkpoints, next)
-}
-
-// chainQuery returns the page that a request asks for.
-func chainQuery(r *http.Request) (size int, after int64, err error) {
-	if size, err = limit(r); err == nil {
-		after, err = queryCursor(r)
-	}
-	return size, after, err
+	serveAfter(s, w, r, s.Chain.Checkpoints, func(c evidence.Checkpoint) int64 { return c.Statement.Sequence })
 }
 
 // exportEvidence records the export, and signs the chain with this record. The client then reads the entries up to the

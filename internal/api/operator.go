@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -102,24 +103,32 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 
 // listAdminActs serves a page of the administrative acts on a tenant, or on the installation.
 func (s *Server) listAdminActs(w http.ResponseWriter, r *http.Request) {
+	serveAfter(s, w, r, s.Audit.List, func(a audit.Act) int64 { return a.ID })
+}
+
+// serveAfter serves a page of a list whose items are numbered, after the number in the cursor.
+func serveAfter[T any](
+	s *Server, w http.ResponseWriter, r *http.Request,
+	list func(ctx context.Context, tenant uuid.UUID, after int64, limit int) ([]T, error), number func(item T) int64,
+) {
 	limit, err := limit(r)
 	var after int64
 	if err == nil {
 		after, err = queryCursor(r)
 	}
-	var acts []audit.Act
+	var items []T
 	if err == nil {
-		acts, err = s.Audit.List(r.Context(), tenantOf(r).ID, after, limit)
+		items, err = list(r.Context(), tenantOf(r).ID, after, limit)
 	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	next := ""
-	if len(acts) == limit {
-		next = strconv.FormatInt(acts[len(acts)-1].ID, 10)
+	if len(items) == limit {
+		next = strconv.FormatInt(number(items[len(items)-1]), 10)
 	}
-	answerPage(w, acts, next)
+	answerPage(w, items, next)
 }
 
 func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {

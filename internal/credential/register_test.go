@@ -12,7 +12,6 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
-	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -33,14 +32,7 @@ func (o overtaken) Live(context.Context, uuid.UUID, uuid.UUID) ([]string, error)
 // before a concurrent evaluation are not used after it has removed the entitlement.
 func TestRegister_RechecksStaleEntitlementsUnderLock(t *testing.T) {
 	db, at := stacktest.Open(t)
-	keyset, err := seal.GenerateKeyset()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealer, err := seal.New(keyset)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := stacktest.NewSealer(t)
 	owner, err := pgx.Connect(t.Context(), at.OwnerURL)
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ type Archive struct {
 	from Histories
 }
 
-// NewArchive returns the archive on db of histories from Temporal. from may be nil for an archive that is only read.
+// NewArchive returns the archive on db of histories from Temporal.
 func NewArchive(db *database.DB, from Histories) *Archive { return &Archive{db, from} }
 
 // Run archives the histories of closed cascades until ctx is done. Several processes may run it.

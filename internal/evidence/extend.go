@@ -154,8 +154,8 @@ func (c *Chain) extend(ctx context.Context, tenant uuid.UUID) (n int, err error)
 	return n, err
 }
 
-// head is the end of a chain, and what of it is signed. It is stored sealed, so that nobody without the key set can
-// write another chain and have it continued.
+// head is the end of a chain, and its last checkpoint. It is stored sealed: leaver continues only a chain whose end was
+// written by a process with the key set.
 type head struct {
 	Sequence       int64 `json:"sequence"`
 	Hash           Hash  `json:"hash"`
@@ -225,18 +225,17 @@ func (c *Chain) storeHead(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, h he
 // Error: [ErrAltered].
 func (c *Chain) Sign(ctx context.Context, tenant uuid.UUID, unsigned int64, age time.Duration) (*Checkpoint, error) {
 	var signed *Checkpoint
-	keys, err := c.signers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	id, private := keys[0].id, keys[0].private
-	err = c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+	err := c.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		h, err := c.lockHead(ctx, tx, tenant)
 		if err != nil {
 			return err
 		}
 		due, err := isDue(ctx, tx, tenant, h, unsigned, age)
 		if err != nil || !due {
+			return err
+		}
+		keys, err := c.signers(ctx, tx)
+		if err != nil {
 			return err
 		}
 		last := Statement{Tenant: tenant, Sequence: h.SignedSequence, Hash: h.SignedHash}
@@ -247,8 +246,9 @@ func (c *Chain) Sign(ctx context.Context, tenant uuid.UUID, unsigned int64, age 
 			return err
 		}
 		checkpoint, text, err := sign(Statement{
-			Tenant: tenant, Sequence: h.Sequence, Hash: h.Hash, Key: id, At: time.Now().UTC().Truncate(time.Microsecond),
-		}, private)
+			Tenant: tenant, Sequence: h.Sequence, Hash: h.Hash, Key: keys[0].id,
+			At: time.Now().UTC().Truncate(time.Microsecond),
+		}, keys[0].private)
 		if err != nil {
 			return err
 		}
@@ -386,9 +386,13 @@ func publicKeys(keys []signingKey) Keys {
 }
 
 // signers returns the keys, newest first, and creates the first one. A key counts only if the key set can open it, so
-// that nobody else can add one.
-func (c *Chain) signers(ctx context.Context) ([]signingKey, error) {
-	keys, err := database.Rows(ctx, c.db, uuid.Nil, func(row pgx.CollectableRow) (k signingKey, err error) {
+// that only a process with the key set can add one.
+func (c *Chain) signers(ctx context.Context, tx pgx.Tx) ([]signingKey, error) {
+	rows, err := tx.Query(ctx, `select id, private from evidence_keys order by created_at desc, id`)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k signingKey, err error) {
 		var sealed string
 		if err = row.Scan(&k.id, &sealed); err != nil {
 			return k, err
@@ -402,10 +406,10 @@ func (c *Chain) signers(ctx context.Context) ([]signingKey, error) {
 		}
 		k.private = ed25519.NewKeyFromSeed(seed)
 		return k, nil
-	}, `select id, private from evidence_keys order by created_at desc, id`)
+	})
 	if err == nil && len(keys) == 0 {
 		var made signingKey
-		made, err = c.makeKey(ctx)
+		made, err = c.makeKey(ctx, tx)
 		keys = []signingKey{made}
 	}
 	if err != nil {
@@ -415,14 +419,14 @@ func (c *Chain) signers(ctx context.Context) ([]signingKey, error) {
 }
 
 // makeKey creates a key. Two processes may create one each at the same time; both are then valid.
-func (c *Chain) makeKey(ctx context.Context) (k signingKey, err error) {
+func (c *Chain) makeKey(ctx context.Context, tx pgx.Tx) (k signingKey, err error) {
 	if _, k.private, err = ed25519.GenerateKey(rand.Reader); err != nil {
 		return k, err
 	}
 	k.id = uuid.New()
 	sealed, err := c.sealer.SealText(keyPurpose(k.id), k.private.Seed())
 	if err == nil {
-		err = database.Exec(ctx, c.db, uuid.Nil, `insert into evidence_keys (id, private) values ($1, $2)`, k.id, sealed)
+		_, err = tx.Exec(ctx, `insert into evidence_keys (id, private) values ($1, $2)`, k.id, sealed)
 	}
 	return k, err
 }
@@ -444,7 +448,11 @@ func NewKeys(public ...PublicKey) Keys {
 
 // PublicKeys returns the public keys of checkpoints, newest first. It creates the first one.
 func (c *Chain) PublicKeys(ctx context.Context) ([]PublicKey, error) {
-	keys, err := c.signers(ctx)
+	var keys []signingKey
+	err := c.db.InNoTenant(ctx, func(tx pgx.Tx) (err error) {
+		keys, err = c.signers(ctx, tx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/evidence"
-	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
@@ -30,14 +29,7 @@ type book struct {
 func newBook(t *testing.T) book {
 	t.Helper()
 	db, at := stacktest.Open(t)
-	keyset, err := seal.GenerateKeyset()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealer, err := seal.New(keyset)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := stacktest.NewSealer(t)
 	of, err := tenant.NewStore(db).Create(t.Context(), "acme", tenant.ProfileDefault) // records an act
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func TestProofs_ContradictedByALaterProbe(t *testing.T) {
 			AliveAt: ptr(at(1)), EndedAt: ptr(at(4)), DeadAt: ptr(at(5)), By: "answers 401", Attempts: 2,
 			Last: "probe-after: dead, answers 401",
 		}},
-		"a block is no end": {
+		"a block does not end an item": {
 			[]Record{{Item: item, Attempt: 1, Step: "block", Outcome: "done", At: at(1)}},
 			Proof{Attempts: 1, Last: "block: done"},
 		},

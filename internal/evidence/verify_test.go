@@ -106,7 +106,7 @@ func TestVerify_AcceptsWhatWasExported(t *testing.T) {
 	}
 }
 
-// TestVerify_NamesTheFault edits the lines of an export, as somebody would who wants to hide something.
+// TestVerify_NamesTheFault edits the lines of an export, as an attacker would to hide a record.
 func TestVerify_NamesTheFault(t *testing.T) {
 	s, other := newSigner(1), newSigner(2)
 	intact := linesOf(exported(t, s, twelve()...)) // header, 1 to 5, checkpoint, 6 to 10, checkpoint, 11, 12, checkpoint

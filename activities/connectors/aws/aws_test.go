@@ -179,7 +179,8 @@ func TestRotation_BothKeysWorkUntilTheOldOneIsRetired(t *testing.T) {
 	}
 }
 
-// TestGenerate_DeletesNoKeyAtTheLimit guards the key of another, which cannot be told from one that a lost answer left.
+// TestGenerate_DeletesNoKeyAtTheLimit checks that both keys stay: a key whose creation was not confirmed looks like a
+// key of another owner.
 func TestGenerate_DeletesNoKeyAtTheLimit(t *testing.T) {
 	a := start(t)
 	c, target := a.connect(t, a.URL), a.issue(t)

@@ -37,7 +37,7 @@ func (c *Connector) end(ctx context.Context, t connectors.Target, margin time.Du
 		return connectors.Answer{}, err
 	}
 	if gone && !o.exists {
-		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such access key; sessions were not denied"}, nil
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such access key; this attempt denied no sessions"}, nil
 	}
 	sessions, failed := c.endSessions(ctx, t, o.user, margin)
 	if failed != nil && !connectors.IsPermanent(failed) {
