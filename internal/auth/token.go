@@ -98,11 +98,13 @@ type Token struct {
 	CreatedBy   string     `json:"createdBy,omitempty"`
 	// Issuer is the issuer of the tokens that a platform sees; empty if it named none.
 	Issuer string `json:"issuer,omitempty"`
+	// SessionOf is the token that a session of the console was opened with; nil for other tokens.
+	SessionOf *uuid.UUID `json:"sessionOf,omitempty"`
 }
 
 // Caller is the owner of a valid token.
 type Caller struct {
-	TokenID uuid.UUID // for a JWT, the id of its issuer
+	TokenID uuid.UUID // for a JWT, the id of its issuer; for a session, the id of the token it was opened with
 	Class   Class
 	Tenant  tenant.Tenant // zero for operators
 	// Subject is the subject of a JWT; empty for leaver's tokens.
@@ -148,8 +150,8 @@ type NewToken struct {
 	Issuer      string // for platforms: the issuer of the tokens that they see
 }
 
-// installationClasses returns the classes of tokens that belong to no tenant.
-func installationClasses() []Class { return append(OperatorClasses(), ClassApprover) }
+// InstallationClasses returns the classes of tokens that belong to no tenant.
+func InstallationClasses() []Class { return append(OperatorClasses(), ClassApprover) }
 
 // OperatorClasses returns the classes of tokens without a tenant that the API issues: those of operators, viewers and
 // auditors.
@@ -158,7 +160,7 @@ func OperatorClasses() []Class { return []Class{ClassOperator, ClassViewer, Clas
 // Issue creates a token and returns its secret, which is not stored. Tokens of operators, viewers, auditors and
 // approvers require the zero tenant.
 func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token, string, error) {
-	if slices.Contains(installationClasses(), n.Class) != (tenant == uuid.Nil) {
+	if slices.Contains(InstallationClasses(), n.Class) != (tenant == uuid.Nil) {
 		return Token{}, "", fmt.Errorf("a token of class %s cannot belong to tenant %s", n.Class, tenant)
 	}
 	secret := newSecret(string(n.Class))
@@ -197,8 +199,8 @@ func issuedByAPI() []Class {
 	return append([]Class{ClassSCIM, ClassPlatform, ClassReceiver}, OperatorClasses()...)
 }
 
-// Tokens lists the tokens of a tenant, or of the installation for the zero tenant. classes defaults to
-// those that operators manage.
+// Tokens lists the tokens of a tenant, or of the installation for the zero tenant, with the open sessions. classes
+// defaults to those that operators manage.
 func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) ([]Token, error) {
 	if len(classes) == 0 {
 		classes = issuedByAPI()
@@ -206,8 +208,9 @@ func (s *Store) Tokens(ctx context.Context, tenant uuid.UUID, classes ...Class) 
 	var tokens []Token
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select id, class, description, created_at, expires_at, revoked_at, last_used_at, created_by, issuer
+			select id, class, description, created_at, expires_at, revoked_at, last_used_at, created_by, issuer, session_of
 			  from tokens where tenant_id is not distinct from leaver_tenant() and class = any ($1)
+			   and (session_of is null or revoked_at is null and expires_at > now())
 			 order by created_at, id`, classes)
 		if err != nil {
 			return err

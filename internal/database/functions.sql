@@ -431,11 +431,12 @@ create or replace function authenticate_token(token_hash bytea)
     language plpgsql security definer set search_path = pg_catalog, public as $$
 begin
     return query
-        select t.id, t.class, t.issuer, '{}'::text[], t.expires_at, to_jsonb(n)
-          from public.tokens t left join public.tenants n on n.id = t.tenant_id
+        select coalesce(p.id, t.id), t.class, t.issuer, '{}'::text[], least(t.expires_at, p.expires_at), to_jsonb(n)
+          from public.tokens t left join public.tenants n on n.id = t.tenant_id left join public.tokens p on p.id = t.session_of
          where t.hash = token_hash
-           and t.revoked_at is null
+           and t.revoked_at is null and p.revoked_at is null
            and (t.expires_at is null or t.expires_at > now())
+           and (p.expires_at is null or p.expires_at > now())
         union all
         select c.id, 'client', c.issuer, a.scopes, a.expires_at, to_jsonb(n)
           from public.access_tokens a

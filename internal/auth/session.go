@@ -1,0 +1,120 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/audit"
+	"github.com/leaverhq/leaver/internal/fault"
+)
+
+const (
+	// SessionTTL is how long a session lasts at most.
+	SessionTTL = 8 * time.Hour
+	// SignInTTL is how long the secret of a sign-in is valid.
+	SignInTTL = 5 * time.Minute
+
+	signInKind = "sign-in"
+)
+
+// ErrSignIn is returned if a sign-in has been used, has expired or is not valid.
+var ErrSignIn = fault.New(fault.Forbidden, "the sign-in is not valid, has expired or was used: request another")
+
+// NewSignIn returns a secret that opens one session of a token of the installation, within [SignInTTL].
+func (s *Store) NewSignIn(ctx context.Context, token uuid.UUID) (string, error) {
+	secret := newSecret(signInKind)
+	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `delete from sign_ins where expires_at < now()`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `insert into sign_ins (hash, token_id, expires_at) values ($1, $2, $3)`,
+			hash(secret), token, time.Now().Add(SignInTTL))
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("create a sign-in: %w", err)
+	}
+	return secret, nil
+}
+
+// OpenSession opens a session by the secret of a sign-in, which it uses up, or of a token of the installation. It
+// returns the secret of the session, whose class and actor are those of the token.
+// Errors: [ErrSignIn], [ErrUnauthorized].
+func (s *Store) OpenSession(ctx context.Context, secret string) (string, error) {
+	used := strings.HasPrefix(secret, tokenPrefix+"_"+signInKind+"_")
+	var token uuid.UUID
+	if !used {
+		caller, err := s.Authenticate(ctx, secret, InstallationClasses()...)
+		if err != nil {
+			return "", err
+		}
+		token = caller.TokenID
+	}
+	opened := newSecret("session")
+	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
+		if used {
+			err := tx.QueryRow(ctx, `delete from sign_ins where hash = $1 and expires_at > now() returning token_id`,
+				hash(secret)).Scan(&token)
+			if err != nil {
+				return err
+			}
+		}
+		return insertSession(ctx, tx, token, opened)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", ErrSignIn
+	}
+	if err != nil {
+		return "", fmt.Errorf("open a session: %w", err)
+	}
+	return opened, nil
+}
+
+// insertSession stores a session of a valid token, and records it as an act of the token's owner.
+func insertSession(ctx context.Context, tx pgx.Tx, token uuid.UUID, secret string) error {
+	session := Token{ID: uuid.New(), SessionOf: &token}
+	expires := time.Now().Add(SessionTTL).UTC().Truncate(time.Second)
+	session.ExpiresAt = &expires
+	err := tx.QueryRow(ctx, `
+		insert into tokens (id, class, hash, description, expires_at, created_by, session_of)
+		select $1, class, $2, left('session of ' || coalesce(nullif(description, ''), id::text), 512), $3, class || '-token/' || id, id
+		  from tokens where id = $4 and tenant_id is null and revoked_at is null and (expires_at is null or expires_at > now())
+		returning class, description, created_at, created_by`, session.ID, hash(secret), expires, token).
+		Scan(&session.Class, &session.Description, &session.CreatedAt, &session.CreatedBy)
+	if err != nil {
+		return err
+	}
+	ctx = audit.WithActor(ctx, session.CreatedBy)
+	return audit.Record(ctx, tx, uuid.Nil, audit.TokenIssue, session.ID.String(), nil, session)
+}
+
+// CloseSession revokes a session: at once in this process, within cacheTTL in others. It does nothing if the secret is
+// not of an open session.
+func (s *Store) CloseSession(ctx context.Context, secret string) error {
+	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
+		var id, of uuid.UUID
+		var class Class
+		err := tx.QueryRow(ctx, `
+			update tokens set revoked_at = now() where hash = $1 and session_of is not null and revoked_at is null
+			returning id, class, session_of`, hash(secret)).Scan(&id, &class, &of)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		ctx := audit.WithActor(ctx, Caller{TokenID: of, Class: class}.Actor())
+		return audit.Record(ctx, tx, uuid.Nil, audit.TokenRevoke, id.String(), nil, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("close the session: %w", err)
+	}
+	s.forget()
+	return nil
+}
