@@ -11,11 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/apiclient"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/evidence"
 )
 
-func tenantPath(of string) string { return "/tenants/" + url.PathEscape(of) }
+func tenantPath(of string) string { return apiclient.TenantPath(of) }
 
 func tenantFlag(cmd *cobra.Command, of *string) {
 	cmd.Flags().StringVar(of, "tenant", "", "name or ID of the tenant (required)")

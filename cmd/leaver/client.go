@@ -1,9 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,16 +12,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/apiclient"
 )
 
 const clientTimeout = 90 * time.Second // longer than waitStep
 
-// client calls the API as an operator.
+// client calls the API as an operator. Its errors have exit codes.
 type client struct {
-	base  string
-	token string
-	http  *http.Client
+	*apiclient.Client
 	// lines are the lines of the imported file, which errors quote.
 	lines [][]byte
 }
@@ -47,98 +44,52 @@ func (c *cli) client() (*client, error) {
 		return nil, coded(exitAuth,
 			"no token: set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
 	}
-	return &client{
-		base: strings.TrimSuffix(base, "/") + api.BasePath, token: token, http: &http.Client{Timeout: clientTimeout},
-	}, nil
+	return &client{Client: &apiclient.Client{
+		Base: strings.TrimSuffix(base, "/"), Token: token, HTTP: &http.Client{Timeout: clientTimeout},
+	}}, nil
 }
 
-// page is a page of a list response.
-type page[T any] struct {
-	Items []T    `json:"items"`
-	Next  string `json:"nextCursor"`
-}
-
-// all returns the items of a list, page by page, up to limit items; 0 means no limit.
+// all is [apiclient.All] with exit codes.
 func all[T any](ctx context.Context, cl *client, path string, query url.Values, limit int) ([]T, error) {
-	items := []T{}
-	for {
-		var p page[T]
-		if err := cl.do(ctx, http.MethodGet, path+"?"+query.Encode(), nil, &p); err != nil {
-			return nil, err
-		}
-		items = append(items, p.Items...)
-		if limit > 0 && len(items) >= limit {
-			return items[:limit], nil
-		}
-		if p.Next == "" {
-			return items, nil
-		}
-		query.Set("cursor", p.Next)
-	}
+	items, err := apiclient.All[T](ctx, cl.Client, path, query, limit)
+	return items, cl.coded(err)
 }
 
-// do sends body, unless it is nil, as JSON to the API and decodes the response into out, unless
-// that is nil.
+// do is [apiclient.Client.Do] with exit codes.
 func (cl *client) do(ctx context.Context, method, path string, body, out any) error {
-	if body == nil {
-		return cl.send(ctx, method, path, "", http.NoBody, out)
-	}
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return fmt.Errorf("encode the request: %w", err)
-	}
-	return cl.send(ctx, method, path, "application/json", bytes.NewReader(raw), out)
+	return cl.coded(cl.Do(ctx, method, path, body, out))
 }
 
+// send is [apiclient.Client.Send] with exit codes.
 func (cl *client) send(ctx context.Context, method, path, contentType string, payload io.Reader, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, cl.base+path, payload)
-	if err != nil {
-		return coded(exitUsage, "%w", err)
-	}
-	req.Header.Set("Authorization", "Bearer "+cl.token)
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
-	}
-	resp, err := cl.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("failed to reach the API: %w; check --url, and that `leaver serve` is running", err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode > 299 {
-		return cl.refusal(resp)
-	}
-	if out == nil {
-		return nil
-	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("decode the response: %w", err)
-	}
-	return nil
+	return cl.coded(cl.Send(ctx, method, path, contentType, payload, out))
 }
 
-func (cl *client) refusal(resp *http.Response) error {
-	var p struct {
-		Detail string `json:"detail"`
-		Errors []struct {
-			Line   int    `json:"line"`
-			Detail string `json:"detail"`
-		} `json:"errors"` // of an import
+// coded returns the error of a call with its exit code.
+func (cl *client) coded(err error) error {
+	var refused *apiclient.RefusalError
+	var unreachable *url.Error
+	switch {
+	case errors.As(err, &unreachable) && unreachable.Op == "parse":
+		return coded(exitUsage, "%w", err)
+	case errors.As(err, &unreachable):
+		return fmt.Errorf("%w; check --url, and that `leaver serve` is running", err)
+	case !errors.As(err, &refused):
+		return err
 	}
-	if json.NewDecoder(resp.Body).Decode(&p) != nil || p.Detail == "" {
-		p.Detail = resp.Status
+	detail := refused.Detail
+	for _, e := range refused.Lines {
+		detail += fmt.Sprintf("\n  line %d: %s%s", e.Line, e.Detail, cl.quote(e.Line))
 	}
-	for _, e := range p.Errors {
-		p.Detail += fmt.Sprintf("\n  line %d: %s%s", e.Line, e.Detail, cl.quote(e.Line))
-	}
-	switch resp.StatusCode {
+	switch refused.Status {
 	case http.StatusNotFound:
-		return coded(exitNotFound, "%s", p.Detail)
+		return coded(exitNotFound, "%s", detail)
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return coded(exitUsage, "%s", p.Detail)
+		return coded(exitUsage, "%s", detail)
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return coded(exitAuth, "%s", p.Detail)
+		return coded(exitAuth, "%s", detail)
 	}
-	return coded(exitError, "%s (%d)", p.Detail, resp.StatusCode)
+	return coded(exitError, "%s (%d)", detail, refused.Status)
 }
 
 // maxQuote bounds how much of a line an error quotes, in bytes.

@@ -205,6 +205,29 @@ func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// createSignIn creates a link that opens one session of the caller's token at the console. The secret is in the fragment,
+// which browsers do not send, and which no log has.
+func (s *Server) createSignIn(w http.ResponseWriter, r *http.Request) {
+	secret, err := s.Auth.NewSignIn(r.Context(), caller(r).TokenID)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	httpjson.Answer(w, http.StatusCreated, SignIn{
+		URL:       httpjson.BaseURL(r, s.PublicURL) + ConsolePath + "/sign-in#" + secret,
+		ExpiresAt: time.Now().Add(auth.SignInTTL).UTC().Truncate(time.Second),
+	})
+}
+
+// ConsolePath is the path of the console.
+const ConsolePath = "/console"
+
+// SignIn is the response to the creation of a sign-in.
+type SignIn struct {
+	URL       string    `json:"url"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
 func (s *Server) listCredentials(w http.ResponseWriter, r *http.Request) {
 	s.listItems(w, r, connectors.Kinds())
 }

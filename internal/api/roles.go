@@ -10,7 +10,7 @@ import (
 
 // roles are routers that require a token of certain classes. Each field names the classes that it accepts.
 type roles struct {
-	view      chi.Router // viewers, auditors, operators
+	view      chi.Router // viewers, auditors, operators, approvers
 	audit     chi.Router // auditors, operators
 	operate   chi.Router // operators
 	configure chi.Router // operators, approvers
@@ -23,7 +23,7 @@ func (s *Server) roles(r chi.Router, then ...func(http.Handler) http.Handler) ro
 		return r.With(append([]func(http.Handler) http.Handler{s.authenticate(classes...), s.logActs}, then...)...)
 	}
 	return roles{
-		view:      only(auth.ClassOperator, auth.ClassViewer, auth.ClassAuditor),
+		view:      only(auth.InstallationClasses()...),
 		audit:     only(auth.ClassOperator, auth.ClassAuditor),
 		operate:   only(auth.ClassOperator),
 		configure: only(auth.ClassOperator, auth.ClassApprover),
@@ -38,6 +38,7 @@ func (s *Server) serveInstallation(r roles) {
 	r.audit.Get("/operator-tokens", s.listTokens)
 	r.operate.Post("/operator-tokens", s.createToken)
 	r.operate.Delete("/operator-tokens/{id}", s.revokeToken)
+	r.view.Post("/sign-ins", s.createSignIn)
 	r.view.Get("/connectors", s.listConnectors)
 	r.operate.Post("/connectors/{name}/pause", s.pauseConnector)
 	r.operate.Post("/connectors/{name}/resume", s.resumeConnector)

@@ -32,8 +32,8 @@ func rolesOf(r route) []auth.Class {
 	case r.method == http.MethodGet && (in(audited...) || strings.Contains(r.pattern, "/histories")),
 		in("/evidence/exports"):
 		return []auth.Class{auth.ClassOperator, auth.ClassAuditor}
-	case r.method == http.MethodGet, in("/mapping/test"):
-		return []auth.Class{auth.ClassOperator, auth.ClassViewer, auth.ClassAuditor}
+	case r.method == http.MethodGet, in("/mapping/test", "/sign-ins"):
+		return []auth.Class{auth.ClassOperator, auth.ClassViewer, auth.ClassAuditor, auth.ClassApprover}
 	}
 	return []auth.Class{auth.ClassOperator}
 }
