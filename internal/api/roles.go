@@ -104,6 +104,7 @@ func (s *Server) serveCascades(r roles) {
 	r.view.Get("/holds", s.listHolds)
 	r.approve.Post("/holds/approve", s.approveHold)
 	r.view.With(s.slowly).Get("/cascades", s.listCascades)
+	r.view.With(s.slowly).Get("/time-to-zero", s.showTiming)
 	r.view.Get("/cascades/{id}", s.getCascade)
 	r.view.With(s.slowly).Get("/cascades/{id}/evidence", s.listEvidence)
 	r.operate.Post("/cascades/{id}/rerun", s.rerunCascade)

@@ -574,6 +574,21 @@ create or replace function evidence_health()
              where p.claimed_until > now() - interval '1 hour'), 0)
 $$;
 
+-- zero_health returns the median, the 95th percentile and the maximum of the seconds from the commit of a deactivation to
+-- its last verified death, of up to 500 completed cascades of leavers of the last 24 hours, of all tenants.
+create or replace function zero_health() returns table (median double precision, p95 double precision, worst double precision)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    with recent as (
+      select e.tenant_id, e.id, e.created_at from public.lifecycle_events e
+       where e.kind = 'leaver' and e.outcome = 'completed' and e.closed_at > now() - interval '1 day'
+       order by e.closed_at desc limit 500),
+    zeros as (
+      select extract(epoch from (select max(v.at) from public.evidence v where v.tenant_id = r.tenant_id and v.event_id = r.id
+         and v.step = 'probe-after' and v.outcome = 'dead') - r.created_at)::float8 seconds from recent r)
+    select coalesce(percentile_disc(0.5) within group (order by seconds), 0),
+           coalesce(percentile_disc(0.95) within group (order by seconds), 0), coalesce(max(seconds), 0) from zeros
+$$;
+
 -- running_health returns, for the cascades of all tenants that are open and not held for
 -- approval: their number, the age of the oldest in seconds, how many no worker has begun a
 -- minute after their start, and the longest time without progress in seconds. unasked is the
@@ -595,9 +610,9 @@ create or replace function running_health()
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.

@@ -63,7 +63,9 @@ type Health struct {
 	Unchained              int64   // records that are not in their hash chain yet
 	Unsigned               float64 // age of the oldest last checkpoint with later records, in seconds
 	Unarchived             int64   // cascades that closed over 10 minutes ago, without an archived history
-	SinkFailing            float64 // how long the audit sink has refused evidence, in seconds
+	// ZeroMedian, ZeroP95 and ZeroWorst are the times to the last verified death of the last day's leavers, in seconds.
+	ZeroMedian, ZeroP95, ZeroWorst float64
+	SinkFailing                    float64 // how long the audit sink has refused evidence, in seconds
 	// Scheduled is when each kind of run that is scheduled was first scheduled.
 	Scheduled map[Kind]time.Time
 	// Passed and Failed are when each kind of run last passed and last failed, if it did.
@@ -76,11 +78,12 @@ func (s *Store) Read(ctx context.Context) (Health, error) {
 	err := s.db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, `
 			select h.unstarted, h.survivors, h.waived, h.unmanaged, h.holds, w.invalidations, w.signals,
-			       r.running, r.oldest, r.unbegun, r.stalled, r.unasked, e.unchained, e.unsigned, e.unarchived, e.sink_failing
-			  from installation_health() h, waiting_health() w, running_health() r, evidence_health() e`).
+			       r.running, r.oldest, r.unbegun, r.stalled, r.unasked, e.unchained, e.unsigned, e.unarchived, e.sink_failing,
+			       z.median, z.p95, z.worst
+			  from installation_health() h, waiting_health() w, running_health() r, evidence_health() e, zero_health() z`).
 			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unmanaged, &h.Holds, &h.Invalidations, &h.Signals,
 				&h.Running, &h.Oldest, &h.NotBegun, &h.Stalled, &h.NotAsked,
-				&h.Unchained, &h.Unsigned, &h.Unarchived, &h.SinkFailing); err != nil {
+				&h.Unchained, &h.Unsigned, &h.Unarchived, &h.SinkFailing, &h.ZeroMedian, &h.ZeroP95, &h.ZeroWorst); err != nil {
 			return err
 		}
 		scheduled, err := tx.Query(ctx, `select kind, since from self_test_schedules`)

@@ -18,7 +18,7 @@ type collector struct {
 	up, unstarted, survivors, waived, unmanaged, holds, invalidations, signals *prometheus.Desc
 	running, oldest, notBegun, stalled, notAsked                               *prometheus.Desc
 	unchained, unsigned, unarchived, sinkFailing                               *prometheus.Desc
-	scheduled, passed, failed                                                  *prometheus.Desc
+	zero, scheduled, passed, failed                                            *prometheus.Desc
 }
 
 // NewCollector returns the collector of the store's health.
@@ -52,6 +52,8 @@ func NewCollector(store *Store) prometheus.Collector {
 		unarchived: gauge("histories_unarchived",
 			"Number of cascades that closed over 10 minutes ago and whose workflow history is not archived."),
 		sinkFailing: gauge("audit_sink_failing_seconds", "How long the audit sink has refused evidence."),
+		zero: gauge("time_to_zero_seconds",
+			"Time from the commit of a deactivation to its last verified death, of the last day's leavers.", "quantile"),
 		scheduled: gauge("self_test_scheduled_timestamp_seconds",
 			"Time at which the reconciler or the drill was first scheduled.", "kind"),
 		passed: gauge("self_test_passed_timestamp_seconds", "Time at which the reconciler or the drill last passed.", "kind"),
@@ -91,6 +93,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send(c.unsigned, h.Unsigned)
 	send(c.unarchived, float64(h.Unarchived))
 	send(c.sinkFailing, h.SinkFailing)
+	send(c.zero, h.ZeroMedian, "0.5")
+	send(c.zero, h.ZeroP95, "0.95")
+	send(c.zero, h.ZeroWorst, "1")
 	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{
 		c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed,
 	} {

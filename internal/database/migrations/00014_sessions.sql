@@ -12,3 +12,6 @@ create table sign_ins (
 alter table sign_ins enable row level security;
 create policy installation on sign_ins using (leaver_tenant() is null);
 grant select, insert, delete on sign_ins to leaver_app;
+
+-- For zero_health.
+create index lifecycle_events_zero on lifecycle_events (closed_at) where kind = 'leaver' and outcome = 'completed';

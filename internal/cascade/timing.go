@@ -1,0 +1,91 @@
+package cascade
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/database"
+)
+
+// DefaultTarget is the time within which a leaver's last credential should be proven dead.
+const DefaultTarget = 5 * time.Minute
+
+// Times are the times from the commit of leavers' deactivations to the last verified death, in seconds.
+type Times struct {
+	Leavers int     `json:"leavers"` // whose cascade verified a death
+	Within  int     `json:"withinTarget"`
+	Median  float64 `json:"p50Seconds"`
+	P95     float64 `json:"p95Seconds"`
+	Worst   float64 `json:"worstSeconds"`
+}
+
+// Timing is the time to zero of a tenant's leavers.
+type Timing struct {
+	Target int `json:"targetSeconds"`
+	Times
+	// Unfinished are the leavers whose cascade is open or ended with an unrevoked credential, which Times leaves out.
+	Unfinished int `json:"unfinished"`
+	// Connectors has the times to the last verified death at each connector, Weeks those of the leavers of each week.
+	Connectors []ConnectorTimes `json:"connectors"`
+	Weeks      []WeekTimes      `json:"weeks"`
+}
+
+// ConnectorTimes are the times of one connector.
+type ConnectorTimes struct {
+	Connector string `json:"connector"`
+	Times
+}
+
+// WeekTimes are the times of the leavers of one week.
+type WeekTimes struct {
+	Week time.Time `json:"week"` // its Monday, UTC
+	Times
+}
+
+// deathsSQL selects the last verified death of each leaver at each connector. It relies on the index evidence_event.
+const deathsSQL = `
+	with leavers as (
+	  select e.id, e.created_at, coalesce(e.outcome, '') <> 'completed' unfinished from lifecycle_events e
+	   where e.tenant_id = $1 and e.kind = 'leaver' and e.created_at >= $2),
+	deaths as (
+	  select l.id, l.created_at, c.connector, extract(epoch from max(v.at) - l.created_at)::float8 seconds
+	    from leavers l join evidence v on v.tenant_id = $1 and v.event_id = l.id
+	     and v.step = 'probe-after' and v.outcome = 'dead'
+	    join credentials c on c.tenant_id = $1 and c.id = v.item_id
+	   where not l.unfinished group by 1, 2, 3),
+	zeros as (select id, created_at, max(seconds) seconds from deaths group by 1, 2)`
+
+// timesSQL are the columns of [Times] over the rows of deaths or zeros.
+const timesSQL = `count(*), count(*) filter (where seconds <= $3),
+	coalesce(percentile_disc(0.5) within group (order by seconds), 0),
+	coalesce(percentile_disc(0.95) within group (order by seconds), 0), coalesce(max(seconds), 0)`
+
+// Timing returns the time to zero of the leavers since a time.
+func (c *Store) Timing(ctx context.Context, tenant uuid.UUID, since time.Time, target time.Duration) (Timing, error) {
+	t := Timing{Target: int(target.Seconds())}
+	args := []any{tenant, since, target.Seconds()}
+	err := database.Together(ctx, c.db, tenant,
+		database.Statement{
+			SQL:     deathsSQL + ` select (select count(*) from leavers where unfinished), ` + timesSQL + ` from zeros`,
+			Args:    args,
+			Collect: database.Fields(&t.Unfinished, &t.Leavers, &t.Within, &t.Median, &t.P95, &t.Worst),
+		},
+		database.Statement{
+			SQL: deathsSQL + ` select connector, ` + timesSQL + ` from deaths group by 1 order by 1`, Args: args,
+			Collect: database.All(&t.Connectors, pgx.RowToStructByPos[ConnectorTimes]),
+		},
+		database.Statement{
+			SQL: deathsSQL + ` select date_trunc('week', created_at at time zone 'UTC') at time zone 'UTC', ` + timesSQL + `
+				from zeros group by 1 order by 1`,
+			Args:    args,
+			Collect: database.All(&t.Weeks, pgx.RowToStructByPos[WeekTimes]),
+		})
+	if err != nil {
+		return t, fmt.Errorf("read the time to zero: %w", err)
+	}
+	return t, nil
+}
