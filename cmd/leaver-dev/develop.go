@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,7 @@ func develop(ctx context.Context, o options, c *console) error {
 	}
 	defer i.stop()
 
+	peers.openid.Refuse(o.broken == "oauth2")
 	d := &drill{console: c, installation: i, peers: peers, ui: stack.TemporalUI, namespace: cfg.Temporal.Namespace}
 	drillErr := d.run(ctx)
 	if drillErr != nil && !errors.Is(drillErr, errSurvived) {
@@ -72,13 +74,29 @@ func develop(ctx context.Context, o options, c *console) error {
 		}
 		return fmt.Errorf("drill: %w; the log is %s", drillErr, i.logFile)
 	}
-	d.links()
+	if err := d.links(ctx); err != nil {
+		return err
+	}
 	if o.once {
 		return drillErr
 	}
 	c.say("\nEverything stays up; stop it with Ctrl-C.")
+	if o.broken != "" {
+		go d.repair()
+	}
 	<-ctx.Done()
 	return nil
+}
+
+// repair repairs what --break broke when the user presses Enter.
+func (d *drill) repair() {
+	d.say("The OAuth server refuses to revoke tokens, and the cascade has failed: see it in the console.\n" +
+		"Press Enter to repair the server; then press Re-run on the page of the cascade.")
+	if _, err := bufio.NewReader(d.in).ReadString('\n'); err != nil {
+		return // nobody is there to press Enter
+	}
+	d.peers.openid.Refuse(false)
+	d.say("The OAuth server revokes tokens again.")
 }
 
 // newConfig creates the database and the keyset, and returns the configuration that an
@@ -97,7 +115,7 @@ func newConfig(ctx context.Context, stack *devstack.Stack, peers *downstreams) (
 		return nil, err
 	}
 	cfg.Database = config.Database{URL: withUser(database, appRole), MigrateURL: database}
-	cfg.Temporal = config.Temporal{Address: stack.TemporalAddress, Namespace: "leaver"}
+	cfg.Temporal = config.Temporal{Address: stack.TemporalAddress, Namespace: "leaver", UIURL: stack.TemporalUI}
 	cfg.Seal = config.Seal{KeysetFile: keyset}
 	if u, err := url.Parse(stack.TemporalUI); err == nil && u.Host != "" {
 		cfg.Codec.AllowedOrigins = []string{stack.TemporalUI, "http://localhost:" + u.Port()}

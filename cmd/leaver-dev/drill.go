@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
@@ -498,17 +499,24 @@ func (d *drill) times(from time.Time, id string, records []evidence.Record) (rev
 	return after(proof.EndedAt), after(proof.DeadAt)
 }
 
-func (d *drill) links() {
+// links prints where to go on, with a link that signs in to the console once.
+func (d *drill) links(ctx context.Context) error {
+	var signIn api.SignIn
+	if err := d.call(ctx, http.MethodPost, "/v1/sign-ins", d.operator, nil, &signIn); err != nil {
+		return err
+	}
 	run := ""
 	if d.cascade.RunID != nil {
 		run = *d.cascade.RunID
 	}
 	d.say("\nSCIM base URL   %s/scim/v2\nSCIM token      %s", d.url, d.scim)
+	d.say("Console         %s (once, within 5 minutes; `leaver console` prints another link)", signIn.URL)
 	if d.ui != "" {
 		d.say("Temporal UI     %s", workflowLink(d.ui, d.namespace, d.cascade.WorkflowID, run))
 	}
 	d.say("Operator token  %s\n\n  LEAVER_URL=%s LEAVER_TOKEN=%s go run ./cmd/leaver cascade show --tenant %s %s",
 		d.operator, d.url, d.operator, d.tenant.Name, d.cascade.ID)
+	return nil
 }
 
 // call sends a request with a client's token and decodes the response into into, unless it is nil.

@@ -35,6 +35,7 @@ var errSurvived = errors.New("the drill failed: something is still active or not
 
 type options struct {
 	once, ephemeral, noInstall bool
+	broken                     string
 	data, listen               string
 	temporalPort, uiPort       int
 }
@@ -46,7 +47,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Short: "Run the whole stack and drill a deactivation through it",
 		Args:  cobra.NoArgs, SilenceErrors: true, SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return develop(cmd.Context(), o, newConsole(stdout, stderr))
+			if o.broken != "" && o.broken != "oauth2" {
+				return fmt.Errorf("--break must be oauth2, got %q", o.broken)
+			}
+			return develop(cmd.Context(), o, newConsole(cmd.InOrStdin(), stdout, stderr))
 		},
 	}
 	f := root.Flags()
@@ -55,6 +59,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f.BoolVar(&o.ephemeral, "ephemeral", false,
 		"keep no data: run Temporal in memory and PostgreSQL in a temporary folder")
 	f.BoolVar(&o.noInstall, "no-install", false, "do not install PostgreSQL if it is missing")
+	f.StringVar(&o.broken, "break", "",
+		"break a downstream (oauth2), so that the cascade fails: Enter repairs it, and a re-run in the console ends the rest")
 	f.StringVar(&o.data, "data", "", "data folder (default: leaver-dev in the user's state folder)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "listen address of SCIM and the API; port 0 selects a free port")
 	f.IntVar(&o.temporalPort, "temporal-port", 0, "port of Temporal; 0 selects a free port")
@@ -76,14 +82,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // console writes the drill's output to a terminal or a pipe.
 type console struct {
+	in       io.Reader
 	out      io.Writer
 	err      io.Writer
 	terminal bool
 }
 
-func newConsole(out, err io.Writer) *console {
+func newConsole(in io.Reader, out, err io.Writer) *console {
 	file, ok := out.(*os.File)
-	return &console{out: out, err: err, terminal: ok && term.IsTerminal(int(file.Fd())) && os.Getenv("NO_COLOR") == ""}
+	terminal := ok && term.IsTerminal(int(file.Fd())) && os.Getenv("NO_COLOR") == ""
+	return &console{in: in, out: out, err: err, terminal: terminal}
 }
 
 // say writes a line to stdout.

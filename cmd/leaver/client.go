@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/apiclient"
 )
 
@@ -45,7 +46,7 @@ func (c *cli) client() (*client, error) {
 			"no token: set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
 	}
 	return &client{Client: &apiclient.Client{
-		Base: strings.TrimSuffix(base, "/"), Token: token, HTTP: &http.Client{Timeout: clientTimeout},
+		Base: strings.TrimSuffix(base, "/") + api.BasePath, Token: token, HTTP: &http.Client{Timeout: clientTimeout},
 	}}, nil
 }
 

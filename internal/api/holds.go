@@ -9,6 +9,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/registry"
 )
@@ -85,20 +86,28 @@ func (s *Server) notifyApproved(ctx context.Context, tenant, id uuid.UUID) (sign
 	}
 }
 
-// listConnectors lists the configured connectors with their pauses.
+// ShownConnector is a configured connector with its backlog and its pause.
+type ShownConnector struct {
+	registry.Description
+	health.Backlog
+	Paused *registry.Pause `json:"paused,omitempty"`
+}
+
+// listConnectors lists the configured connectors.
 func (s *Server) listConnectors(w http.ResponseWriter, r *http.Request) {
 	pauses, err := s.Pauses.All(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	type connector struct {
-		registry.Description
-		Paused *registry.Pause `json:"paused,omitempty"`
+	backlogs, err := s.Health.Backlogs(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
 	}
-	var all []connector
+	var all []ShownConnector
 	for _, c := range s.Connectors.Describe() {
-		of := connector{Description: c}
+		of := ShownConnector{Description: c, Backlog: backlogs[c.Name]}
 		if pause, ok := pauses[c.Name]; ok {
 			of.Paused = &pause
 		}

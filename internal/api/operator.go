@@ -205,8 +205,8 @@ func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// createSignIn creates a link that opens one session of the caller's token at the console. The secret is in the fragment,
-// which browsers do not send, and which no log has.
+// createSignIn creates a link that opens one session of the caller's token at the console. The secret is in the
+// fragment, which browsers do not send, so that no log has it.
 func (s *Server) createSignIn(w http.ResponseWriter, r *http.Request) {
 	secret, err := s.Auth.NewSignIn(r.Context(), caller(r).TokenID)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
 	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/registry"
@@ -85,6 +86,7 @@ type Server struct {
 	Audit       *audit.Store
 	Chain       *evidence.Chain
 	Archive     *evidence.Archive
+	Health      *health.Store
 	// PublicURL is the base URL for clients. If it is empty, the request's host is used.
 	PublicURL string
 	// Entitlements evaluates the entitlements of principals.

@@ -23,7 +23,8 @@ type Shown struct {
 	Entitlements []entitlement.Entitlement `json:"entitlements"`
 	Groups       []directory.Edge          `json:"groups"`
 	Owners       []directory.Edge          `json:"owners,omitempty"`
-	Turns        []entitlement.Turn        `json:"lastChanges"` // entitlements gained and lost
+	Parent       *directory.Edge           `json:"parent,omitempty"` // of a sub-agent
+	Turns        []entitlement.Turn        `json:"lastChanges"`      // entitlements gained and lost
 	// Stale is true if a change has not been evaluated into Entitlements yet.
 	Stale       bool                   `json:"stale,omitempty"`
 	Restriction *directory.Restriction `json:"restriction,omitempty"`
@@ -76,8 +77,11 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 	}
 	shown.Groups = append(shown.Groups, resource.Groups...)
 	for _, e := range resource.Edges {
-		if e.Attribute == directory.EdgeOwners {
+		switch e.Attribute {
+		case directory.EdgeOwners:
 			shown.Owners = append(shown.Owners, e)
+		case directory.EdgeParent:
+			shown.Parent = &e
 		}
 	}
 	if shown.Entitlements, err = s.Entitlements.Of(r.Context(), of, who.ID); err != nil {

@@ -9,13 +9,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-
-	"github.com/leaverhq/leaver/internal/api"
 )
 
 // Client calls the API with a token.
 type Client struct {
-	Base  string // without [api.BasePath]
+	Base  string // the URL that paths are below, such as http://127.0.0.1:8080/v1
 	Token string
 	HTTP  *http.Client
 }
@@ -79,7 +77,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 // Send sends a body of a media type, which is empty for no body, and decodes the response as [Client.Do] does.
 // Error: [*RefusalError].
 func (c *Client) Send(ctx context.Context, method, path, contentType string, body io.Reader, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.Base+api.BasePath+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, c.Base+path, body)
 	if err != nil {
 		return fmt.Errorf("make the request: %w", err)
 	}

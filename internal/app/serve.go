@@ -24,9 +24,11 @@ import (
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/authzen"
 	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/console"
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/extauthz"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/oauth"
 	"github.com/leaverhq/leaver/internal/receiver"
 	"github.com/leaverhq/leaver/internal/registry"
@@ -65,6 +67,7 @@ func (a *App) Handler() http.Handler {
 		Pauses: registry.NewPauses(a.DB), Connectors: a.Connectors, Runner: starter, Entitlements: a.Entitlements,
 		Decisions: authzen.NewStore(a.DB, a.Entitlements),
 		Signals:   a.Signals, Audit: audit.NewStore(a.DB), Chain: a.Chain(), Archive: a.Archive(),
+		Health:    health.NewStore(a.DB),
 		PublicURL: a.Config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.DB.Slow, Log: a.Log,
 	}
 	r.Mount(api.BasePath, server.Handler())
@@ -102,6 +105,11 @@ func (a *App) Handler() http.Handler {
 	r.Get(oauth.MetadataPath, issuer.Metadata)
 	r.Mount(ssf.BasePath, transmitter.Handler())
 	r.Get(ssf.MetadataPath, transmitter.Metadata)
+	pages := &console.Server{
+		Auth: server.Auth, API: r, PublicURL: server.PublicURL, Log: server.Log,
+		TemporalUI: strings.TrimSuffix(a.Config.Temporal.UIURL, "/"), Namespace: a.Config.Temporal.Namespace,
+	}
+	r.Mount(api.ConsolePath, pages.Handler())
 	return r
 }
 
@@ -149,7 +157,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		body["status"], body["temporal"] = "degraded", "down"
 	}
 	if r.URL.Query().Has("verbose") {
-		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.OperatorClasses()...); refused != nil {
+		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.InstallationClasses()...); refused != nil {
 			body["problems"] = []string{"send a token of an operator as Authorization: Bearer to read the problems"}
 		} else {
 			a.verbose(ctx, body, namespace, err)

@@ -83,8 +83,10 @@ func insertSession(ctx context.Context, tx pgx.Tx, token uuid.UUID, secret strin
 	session.ExpiresAt = &expires
 	err := tx.QueryRow(ctx, `
 		insert into tokens (id, class, hash, description, expires_at, created_by, session_of)
-		select $1, class, $2, left('session of ' || coalesce(nullif(description, ''), id::text), 512), $3, class || '-token/' || id, id
-		  from tokens where id = $4 and tenant_id is null and revoked_at is null and (expires_at is null or expires_at > now())
+		select $1, class, $2, left('session of ' || coalesce(nullif(description, ''), id::text), 512), $3,
+		       class || '-token/' || id, id
+		  from tokens where id = $4 and tenant_id is null and revoked_at is null
+		   and (expires_at is null or expires_at > now())
 		returning class, description, created_at, created_by`, session.ID, hash(secret), expires, token).
 		Scan(&session.Class, &session.Description, &session.CreatedAt, &session.CreatedBy)
 	if err != nil {

@@ -47,6 +47,7 @@ type Temporal struct {
 	// MinimumRetention is how long the namespace must keep closed workflows, which are the
 	// audit log: `leaver migrate` refuses a namespace that keeps them for less.
 	MinimumRetention time.Duration `yaml:"minimum_retention"`
+	UIURL            string        `yaml:"ui_url"` // base URL of Temporal's UI, for the console's links
 }
 
 // Seal names the keyset that seals secrets and payloads.

@@ -574,6 +574,17 @@ create or replace function evidence_health()
              where p.claimed_until > now() - interval '1 hour'), 0)
 $$;
 
+-- connector_health returns, for each connector with any, the credentials of all tenants that cascades are ending and that
+-- they failed to end, and the last failure with its reason.
+create or replace function connector_health()
+    returns table (connector text, ending bigint, failed bigint, failed_at timestamptz, reason text)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    select i.connector, count(*) filter (where i.state = 'ending'), count(*) filter (where i.state = 'failed'),
+           max(i.updated_at) filter (where i.state = 'failed'),
+           coalesce((array_agg(i.reason order by i.updated_at desc) filter (where i.state = 'failed'))[1], '')
+      from public.credentials i where i.state in ('ending', 'failed') group by 1
+$$;
+
 -- zero_health returns the median, the 95th percentile and the maximum of the seconds from the commit of a deactivation to
 -- its last verified death, of up to 500 completed cascades of leavers of the last 24 hours, of all tenants.
 create or replace function zero_health() returns table (median double precision, p95 double precision, worst double precision)
@@ -610,9 +621,9 @@ create or replace function running_health()
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text) to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.

@@ -59,7 +59,7 @@ func everyRouteRefusesWhoHasNoTokenOfItsClass(t *testing.T) {
 	_, otherSCIM, _ := i.newTenant("umbrella")
 	fill := strings.NewReplacer("{id}", uuid.NewString(), "{tenant}", "acme", "{name}", "User", "{urn}", "x")
 	for _, r := range i.routes() {
-		if open[r.pattern] {
+		if open[r.pattern] || strings.HasPrefix(r.pattern, "/console/") { // see TestConsole_NeedsASession
 			continue
 		}
 		wrong := map[string]string{"no token": "", "an unknown token": "leaver_scim_unknown"}

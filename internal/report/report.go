@@ -138,7 +138,7 @@ func Read(ctx context.Context, c *apiclient.Client, tenant string, id uuid.UUID,
 			return r, err
 		}
 		for _, row := range one.Rows {
-			reported[row.ShownItem.ID] = true
+			reported[row.ID] = true
 		}
 		r.Name = cmp.Or(shown.PrincipalName, r.Name)
 		r.Cascades = append(r.Cascades, one)

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zitadel/oidc/v3/example/server/storage"
@@ -43,6 +44,8 @@ type Provider struct {
 
 	store *store
 	stop  func()
+	// refuses is set while the provider refuses revocations.
+	refuses atomic.Bool
 }
 
 // Start starts a provider on a free loopback port.
@@ -66,6 +69,15 @@ func Start(ctx context.Context) (*Provider, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/", provider)
 	mux.Handle("POST /oauth/token", p.store.exchanges(p.Issuer, provider))
+	mux.HandleFunc("POST /revoke", func(w http.ResponseWriter, r *http.Request) {
+		if p.refuses.Load() {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"error":"unsupported_token_type"}`) // RFC 7009 section 2.2.1
+			return
+		}
+		provider.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("GET "+consentPath, p.store.listConsents)
 	mux.HandleFunc("DELETE "+consentPath, p.store.revokeConsents)
 	p.stop = devstack.Serve(ctx, listener, mux)
@@ -74,6 +86,10 @@ func Start(ctx context.Context) (*Provider, error) {
 
 // Close stops the provider.
 func (p *Provider) Close() { p.stop() }
+
+// Refuse makes the provider refuse revocations, as one that does not support them for the token's type, or accept them
+// again.
+func (p *Provider) Refuse(refuse bool) { p.refuses.Store(refuse) }
 
 // RevocationURL returns the URL of the revocation endpoint (RFC 7009).
 func (p *Provider) RevocationURL() string { return p.Issuer + "/revoke" }

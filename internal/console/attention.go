@@ -1,0 +1,156 @@
+package console
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/leaverhq/leaver/internal/api"
+	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/cascade"
+	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/internal/tenant"
+)
+
+// installationView is the page of the installation: what is wrong with it, and its tenants.
+type installationView struct {
+	Status   string
+	Problems []string
+	Tenants  []tenant.Tenant
+}
+
+// Live implements [live].
+func (installationView) Live() bool { return true }
+
+// installation reads the problems that `leaver doctor` lists.
+func installation(q request) (any, error) {
+	var v installationView
+	health, err := q.readiness()
+	if err != nil {
+		return v, err
+	}
+	v.Status, v.Problems = health.Status, health.Problems
+	v.Tenants, err = list[tenant.Tenant](q, "/tenants")
+	return v, err
+}
+
+// attentionView is what of a tenant needs a person.
+type attentionView struct {
+	Failed, Open []api.ShownCascade
+	Holds        []cascade.Hold
+	Unmanaged    []credential.Unmanaged
+	Streams      []api.StreamView
+}
+
+// Live implements [live].
+func (attentionView) Live() bool { return true }
+
+// Well reports whether nothing needs a person.
+func (v attentionView) Well() bool {
+	return len(v.Failed)+len(v.Open)+len(v.Holds)+len(v.Unmanaged)+len(v.Streams) == 0
+}
+
+// maxWaits limits the open cascades of which the page shows what they wait for.
+const maxWaits = 20
+
+func attention(q request) (any, error) {
+	var v attentionView
+	var err error
+	if v.Failed, err = list[api.ShownCascade](q, q.of("/cascades?outcome=failed&limit=100")); err != nil {
+		return v, err
+	}
+	open, err := list[api.ShownCascade](q, q.of("/cascades?outcome=pending,running&limit=20"))
+	if err != nil {
+		return v, err
+	}
+	for _, c := range open[:min(len(open), maxWaits)] {
+		waiting, err := get[api.ShownCascade](q, q.of("/cascades/"+c.ID.String()))
+		if err != nil {
+			return v, err
+		}
+		v.Open = append(v.Open, waiting)
+	}
+	holds, err := list[cascade.Hold](q, q.of("/holds"))
+	if err != nil {
+		return v, err
+	}
+	for _, h := range holds {
+		if h.ApprovedAt == nil {
+			v.Holds = append(v.Holds, h)
+		}
+	}
+	if v.Unmanaged, err = list[credential.Unmanaged](q, q.of("/unmanaged?limit=100")); err != nil {
+		return v, err
+	}
+	streams, err := list[api.StreamView](q, q.of("/streams"))
+	for _, s := range streams {
+		if s.LastError != "" || s.Status != ssf.Enabled {
+			v.Streams = append(v.Streams, s)
+		}
+	}
+	return v, err
+}
+
+// connectorsView is the page of the connectors.
+type connectorsView struct{ Connectors []api.ShownConnector }
+
+// Live implements [live].
+func (connectorsView) Live() bool { return true }
+
+func connectorList(q request) (any, error) {
+	all, err := list[api.ShownConnector](q, "/connectors")
+	return connectorsView{all}, err
+}
+
+// timingView is the page of the time to zero.
+type timingView struct {
+	cascade.Timing
+	Weekly, Connectorly plot
+}
+
+func timing(q request) (any, error) {
+	t, err := get[cascade.Timing](q, q.of("/time-to-zero"))
+	if err != nil {
+		return nil, err
+	}
+	v := timingView{Timing: t}
+	for _, w := range t.Weeks {
+		v.Weekly.add(w.Week.UTC().Format("2 Jan 2006"), w.Times)
+	}
+	for _, c := range t.Connectors {
+		v.Connectorly.add(c.Connector, c.Times)
+	}
+	v.Weekly.scale(t.Target)
+	v.Connectorly.scale(t.Target)
+	return v, nil
+}
+
+// tokensView is the page of a tenant's tokens.
+type tokensView struct {
+	Tokens  []auth.Token
+	Issuers []auth.Issuer
+}
+
+func tokens(q request) (any, error) {
+	var v tokensView
+	var err error
+	if v.Tokens, err = list[auth.Token](q, q.of("/tokens")); err != nil {
+		return v, err
+	}
+	v.Issuers, err = list[auth.Issuer](q, q.of("/issuers"))
+	return v, err
+}
+
+// readiness is the response of /readyz?verbose.
+type readiness struct {
+	Status   string   `json:"status"`
+	Problems []string `json:"problems"`
+}
+
+// readiness reads /readyz, which is not below the API's path.
+func (q request) readiness() (r readiness, err error) {
+	outside := *q.Client
+	outside.Base = strings.TrimSuffix(q.Base, api.BasePath)
+	err = outside.Do(q.Context(), http.MethodGet, "/readyz?verbose", nil, &r)
+	return r, err
+}
