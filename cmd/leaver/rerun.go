@@ -202,13 +202,20 @@ func (c *cli) cascadeWaive() *cobra.Command {
 			if reason == "" || item == "" || period <= 0 {
 				return coded(exitUsage, "--item, --for and --reason are required")
 			}
-			var waived credential.Item
+			var waived struct {
+				credential.Item
+				Request *uuid.UUID `json:"waiverId,omitempty"` // if it waits for an approver
+			}
 			body := map[string]any{"reason": reason, "itemId": item, "until": time.Now().Add(period).UTC().Truncate(time.Second)}
 			if err := cl.do(cmd.Context(), http.MethodPost, tenantPath(of)+"/cascades/"+url.PathEscape(args[0])+"/waive", body,
 				&waived); err != nil {
 				return err
 			}
-			return c.print(waived, itemHeader, itemRows([]api.ShownItem{{Item: waived}}))
+			if waived.Request != nil {
+				return c.print(map[string]any{"waiverId": waived.Request}, []string{"WAIVER", "NEXT"},
+					[][]string{{waived.Request.String(), "an approver runs leaver waiver approve --tenant " + of}})
+			}
+			return c.print(waived.Item, itemHeader, itemRows([]api.ShownItem{{Item: waived.Item}}))
 		}),
 	}
 	tenantFlag(cmd, &of)

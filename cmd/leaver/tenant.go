@@ -47,7 +47,7 @@ func (c *cli) tenantCommand() *cobra.Command {
 // unchanged.
 func (c *cli) tenantSet() *cobra.Command {
 	var profile string
-	var public, ipsie bool
+	var public, ipsie, approval bool
 	var perSecond, leavers int
 	var share float64
 	var window time.Duration
@@ -67,6 +67,7 @@ func (c *cli) tenantSet() *cobra.Command {
 				"threshold-share": {"thresholdShare", share}, "orphans": {"orphans", orphans},
 				"unknown-agents": {"unknownAgents", unknownAgents}, "subject-issuers": {"subjectIssuers", subjectIssuers},
 				"ipsie":            {"ipsie", ipsie},
+				"waiver-approval":  {"waiverApproval", approval},
 				"threshold-window": {"thresholdWindowSeconds", int(window.Seconds())},
 			} {
 				if cmd.Flags().Changed(flag) {
@@ -102,6 +103,8 @@ func (c *cli) tenantSet() *cobra.Command {
 		"issuers whose sub claims are names of the directory, comma-separated; \"\" accepts every issuer of a platform token")
 	set.Flags().BoolVar(&ipsie, "ipsie", false,
 		"IPSIE AL SCIM 2.0 profile: SCIM requires OAuth, and only the IdP changes users; requires --profile interop")
+	set.Flags().BoolVar(&approval, "waiver-approval", false,
+		"a waiver needs an approver; =false, which only an approver's token can set, lets operators waive alone")
 	return set
 }
 

@@ -284,48 +284,6 @@ func (s *Server) cancel(ctx context.Context, tenant, id uuid.UUID, by, reason st
 	return c, nil
 }
 
-// waive waives the end of one item until a time. A running cascade records the waiver; if the
-// cascade has closed, PostgreSQL alone does.
-func (s *Server) waive(w http.ResponseWriter, r *http.Request) {
-	id, body, err := s.readAct(w, r)
-	now := time.Now()
-	if err == nil && (body.Item == uuid.Nil || !body.Until.After(now) || body.Until.After(now.Add(cascade.MaxWaiver))) {
-		err = httpjson.Problem{Status: http.StatusUnprocessableEntity, Detail: fmt.Sprintf(
-			"itemId is required, and until must be within a year from now, got %s", body.Until.Format(time.RFC3339))}
-	}
-	var c *cascade.Cascade
-	of, by := tenantOf(r).ID, caller(r).Actor()
-	if err == nil {
-		c, err = s.Cascades.Get(r.Context(), of, id)
-	}
-	if err == nil {
-		// Another cascade may have taken the item over.
-		var current uuid.UUID
-		if current, err = s.cascadeOf(r.Context(), of, id, body.Item); err == nil && current != id {
-			id = current
-			c, err = s.Cascades.Get(r.Context(), of, id)
-		}
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	err = s.Runner.Waive(r.Context(), c.WorkflowID, body.Item, by, body.Reason, body.Until)
-	if errors.Is(err, cascade.ErrNotRunning) {
-		err = s.Cascades.Waive(r.Context(), of, body.Item, id, by, body.Reason, body.Until)
-	}
-	if err != nil {
-		s.failTemporal(w, r, err)
-		return
-	}
-	item, err := s.Credentials.Get(r.Context(), of, body.Item, connectors.Kinds())
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	httpjson.Answer(w, http.StatusOK, item)
-}
-
 // cascadeOf returns the cascade that an item is in now. It returns an error if the item was never
 // in the named cascade or has ended.
 func (s *Server) cascadeOf(ctx context.Context, tenant, c, id uuid.UUID) (uuid.UUID, error) {

@@ -69,6 +69,7 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		UnknownAgents  *tenant.UnknownAgents `json:"unknownAgents"`
 		SubjectIssuers *[]string             `json:"subjectIssuers"`
 		IPSIE          *bool                 `json:"ipsie"`
+		WaiverApproval *bool                 `json:"waiverApproval"`
 	}
 	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
@@ -85,7 +86,7 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 	if approver && !to.OnlyThreshold() {
 		s.fail(w, r, httpjson.Problem{
 			Status: http.StatusForbidden,
-			Detail: "an approver's token may change only thresholdLeavers, thresholdShare and thresholdWindowSeconds",
+			Detail: "an approver's token may change only thresholdLeavers, thresholdShare, thresholdWindowSeconds and waiverApproval",
 		})
 		return
 	}
@@ -208,13 +209,17 @@ func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
 // createSignIn creates a link that opens one session of the caller's token at the console. The secret is in the
 // fragment, which browsers do not send, so that no log has it.
 func (s *Server) createSignIn(w http.ResponseWriter, r *http.Request) {
+	if auth.IsSession(auth.Bearer(r.Header)) {
+		s.fail(w, r, httpjson.Problem{Status: http.StatusForbidden, Detail: "a session opens no other session: use a token"})
+		return
+	}
 	secret, err := s.Auth.NewSignIn(r.Context(), caller(r).TokenID)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	httpjson.Answer(w, http.StatusCreated, SignIn{
-		URL:       httpjson.BaseURL(r, s.PublicURL) + ConsolePath + "/sign-in#" + secret,
+		URL:       httpjson.PageURL(r, s.PublicURL) + ConsolePath + "/sign-in#" + secret,
 		ExpiresAt: time.Now().Add(auth.SignInTTL).UTC().Truncate(time.Second),
 	})
 }

@@ -10,7 +10,7 @@ import (
 
 // roles are routers that require a token of certain classes. Each field names the classes that it accepts.
 type roles struct {
-	view      chi.Router // viewers, auditors, operators, approvers
+	view      chi.Router // viewers, auditors, operators
 	audit     chi.Router // auditors, operators
 	operate   chi.Router // operators
 	configure chi.Router // operators, approvers
@@ -23,7 +23,7 @@ func (s *Server) roles(r chi.Router, then ...func(http.Handler) http.Handler) ro
 		return r.With(append([]func(http.Handler) http.Handler{s.authenticate(classes...), s.logActs}, then...)...)
 	}
 	return roles{
-		view:      only(auth.InstallationClasses()...),
+		view:      only(auth.OperatorClasses()...),
 		audit:     only(auth.ClassOperator, auth.ClassAuditor),
 		operate:   only(auth.ClassOperator),
 		configure: only(auth.ClassOperator, auth.ClassApprover),
@@ -39,7 +39,7 @@ func (s *Server) serveInstallation(r roles) {
 	r.operate.Post("/operator-tokens", s.createToken)
 	r.operate.Delete("/operator-tokens/{id}", s.revokeToken)
 	r.view.Post("/sign-ins", s.createSignIn)
-	r.view.Get("/connectors", s.listConnectors)
+	r.view.With(s.slowly).Get("/connectors", s.listConnectors)
 	r.operate.Post("/connectors/{name}/pause", s.pauseConnector)
 	r.operate.Post("/connectors/{name}/resume", s.resumeConnector)
 	r.audit.Get("/acts", s.listAdminActs)
@@ -103,6 +103,9 @@ func (s *Server) serveDirectory(r roles) {
 func (s *Server) serveCascades(r roles) {
 	r.view.Get("/holds", s.listHolds)
 	r.approve.Post("/holds/approve", s.approveHold)
+	r.view.Get("/waivers", s.listWaivers)
+	r.approve.Post("/waivers/{id}/approve", s.approveWaiver)
+	r.approve.Post("/waivers/{id}/decline", s.declineWaiver)
 	r.view.With(s.slowly).Get("/cascades", s.listCascades)
 	r.view.With(s.slowly).Get("/time-to-zero", s.showTiming)
 	r.view.Get("/cascades/{id}", s.getCascade)

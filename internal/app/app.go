@@ -14,6 +14,7 @@ import (
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/credential"
@@ -49,6 +50,10 @@ type App struct {
 	Entitlements *entitlement.Store
 	Signals      *ssf.Store // shared because it caches the signing keys
 	auditSink    siem.Sink  // nil if none is configured
+	// stopping is closed when Serve stops.
+	stopping chan struct{}
+	// checks caches what the connectors' checks found.
+	checks *cache.Cache[struct{}, []string]
 }
 
 // New opens the connectors and connections that the configuration names. It succeeds while
@@ -88,7 +93,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	}
 	a := &App{
 		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
-		auditSink: sink,
+		auditSink: sink, stopping: make(chan struct{}), checks: cache.New[struct{}, []string](1, checksTTL),
 	}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)

@@ -107,7 +107,7 @@ func (a *App) Handler() http.Handler {
 	r.Get(ssf.MetadataPath, transmitter.Metadata)
 	pages := &console.Server{
 		Auth: server.Auth, API: r, PublicURL: server.PublicURL, Log: server.Log,
-		TemporalUI: strings.TrimSuffix(a.Config.Temporal.UIURL, "/"), Namespace: a.Config.Temporal.Namespace,
+		Stopping: a.stopping, TemporalUI: strings.TrimSuffix(a.Config.Temporal.UIURL, "/"), Namespace: a.Config.Temporal.Namespace,
 	}
 	r.Mount(api.ConsolePath, pages.Handler())
 	return r
@@ -157,7 +157,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		body["status"], body["temporal"] = "degraded", "down"
 	}
 	if r.URL.Query().Has("verbose") {
-		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.InstallationClasses()...); refused != nil {
+		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.OperatorClasses()...); refused != nil {
 			body["problems"] = []string{"send a token of an operator as Authorization: Bearer to read the problems"}
 		} else {
 			a.verbose(ctx, body, namespace, err)
@@ -198,6 +198,7 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	if follower := a.Follower(); follower != nil {
 		background.Go(func() { follower.Run(ctx, a.Log) })
 	}
+	servers[0].RegisterOnShutdown(sync.OnceFunc(func() { close(a.stopping) }))
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
 		a.Log.Info("listening", "address", listeners[i].Addr().String())

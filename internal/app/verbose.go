@@ -93,7 +93,8 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 				h.FailedAt.UTC().Format(time.RFC3339), h.Pending, h.Failure)
 		}
 	}
-	problems = append(problems, a.refusals(ctx)...)
+	refused, _ := a.checks.Get(ctx, struct{}{}, func(ctx context.Context) ([]string, error) { return a.refusals(ctx), nil })
+	problems = append(problems, refused...)
 	if problems == nil {
 		problems = []string{}
 	}
@@ -102,6 +103,9 @@ func (a *App) verbose(ctx context.Context, body map[string]any, namespace worker
 
 // connectorsTimeout bounds the checks of the connectors, which follow those with a shorter limit.
 const connectorsTimeout = 5 * time.Second
+
+// checksTTL is how long the result of the connectors' checks is kept, each of which is a request to a downstream.
+const checksTTL = 30 * time.Second
 
 // refusals returns the problems of connectors that their downstreams do not accept.
 func (a *App) refusals(ctx context.Context) []string {

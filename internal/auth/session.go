@@ -20,8 +20,19 @@ const (
 	// SignInTTL is how long the secret of a sign-in is valid.
 	SignInTTL = 5 * time.Minute
 
-	signInKind = "sign-in"
+	signInKind  = "sign-in"
+	sessionKind = "session"
+	// maxSessions limits the sessions that one token opens within SessionTTL.
+	maxSessions = 50
 )
+
+// IsSession reports whether a secret is that of a session. A session opens no other session, so that it ends after
+// [SessionTTL].
+func IsSession(secret string) bool { return strings.HasPrefix(secret, tokenPrefix+"_"+sessionKind+"_") }
+
+// ErrSessions is returned if a token has opened too many sessions.
+var ErrSessions = fault.New(fault.Throttled, fmt.Sprintf("the token has opened %d sessions within %s: use one of them",
+	maxSessions, SessionTTL))
 
 // ErrSignIn is returned if a sign-in has been used, has expired or is not valid.
 var ErrSignIn = fault.New(fault.Forbidden, "the sign-in is not valid, has expired or was used: request another")
@@ -43,20 +54,23 @@ func (s *Store) NewSignIn(ctx context.Context, token uuid.UUID) (string, error) 
 	return secret, nil
 }
 
-// OpenSession opens a session by the secret of a sign-in, which it uses up, or of a token of the installation. It
-// returns the secret of the session, whose class and actor are those of the token.
-// Errors: [ErrSignIn], [ErrUnauthorized].
+// OpenSession opens a session by the secret of a sign-in, which it uses up, or of a token of one of [OperatorClasses].
+// It returns the secret of the session, whose class and actor are those of the token.
+// Errors: [ErrSignIn], [ErrUnauthorized], [ErrSessions].
 func (s *Store) OpenSession(ctx context.Context, secret string) (string, error) {
 	used := strings.HasPrefix(secret, tokenPrefix+"_"+signInKind+"_")
 	var token uuid.UUID
 	if !used {
-		caller, err := s.Authenticate(ctx, secret, InstallationClasses()...)
+		if IsSession(secret) {
+			return "", ErrUnauthorized
+		}
+		caller, err := s.Authenticate(ctx, secret, OperatorClasses()...)
 		if err != nil {
 			return "", err
 		}
 		token = caller.TokenID
 	}
-	opened := newSecret("session")
+	opened := newSecret(sessionKind)
 	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
 		if used {
 			err := tx.QueryRow(ctx, `delete from sign_ins where hash = $1 and expires_at > now() returning token_id`,
@@ -78,10 +92,21 @@ func (s *Store) OpenSession(ctx context.Context, secret string) (string, error) 
 
 // insertSession stores a session of a valid token, and records it as an act of the token's owner.
 func insertSession(ctx context.Context, tx pgx.Tx, token uuid.UUID, secret string) error {
+	var recent int
+	err := tx.QueryRow(ctx, `
+		with locked as (select id from tokens where id = $1 for update)
+		select count(t.id) from locked l left join tokens t on t.session_of = l.id and t.created_at > now() - $2::interval`,
+		token, SessionTTL).Scan(&recent)
+	if err != nil {
+		return err
+	}
+	if recent >= maxSessions {
+		return ErrSessions
+	}
 	session := Token{ID: uuid.New(), SessionOf: &token}
 	expires := time.Now().Add(SessionTTL).UTC().Truncate(time.Second)
 	session.ExpiresAt = &expires
-	err := tx.QueryRow(ctx, `
+	err = tx.QueryRow(ctx, `
 		insert into tokens (id, class, hash, description, expires_at, created_by, session_of)
 		select $1, class, $2, left('session of ' || coalesce(nullif(description, ''), id::text), 512), $3,
 		       class || '-token/' || id, id

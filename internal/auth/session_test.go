@@ -27,18 +27,36 @@ func TestSession_HasTheActorOfItsTokenAndEndsWithIt(t *testing.T) {
 	if _, err := store.Authenticate(t.Context(), session, auth.ClassOperator); !errors.Is(err, auth.ErrUnauthorized) {
 		t.Errorf("the session of a viewer acts as an operator: %v", err)
 	}
-	another, err := store.OpenSession(t.Context(), session)
-	if err != nil {
-		t.Fatal(err)
+	if _, err := store.OpenSession(t.Context(), session); !errors.Is(err, auth.ErrUnauthorized) {
+		t.Errorf("a session renews itself: %v", err)
 	}
 	if err := store.Revoke(t.Context(), uuid.Nil, token.ID); err != nil {
 		t.Fatal(err)
 	}
-	for name, s := range map[string]string{"the session": session, "a session opened with a session": another} {
-		if _, err := store.Authenticate(t.Context(), s, auth.ClassViewer); !errors.Is(err, auth.ErrUnauthorized) {
-			t.Errorf("%s outlives its token: %v", name, err)
+	if _, err := store.Authenticate(t.Context(), session, auth.ClassViewer); !errors.Is(err, auth.ErrUnauthorized) {
+		t.Errorf("the session outlives its token: %v", err)
+	}
+}
+
+func TestSession_OneTokenOpensAFew(t *testing.T) {
+	store, _, _, _ := newStore(t)
+	_, secret, err := store.Issue(t.Context(), uuid.Nil, auth.NewToken{Class: auth.ClassViewer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 60 {
+		session, err := store.OpenSession(t.Context(), secret)
+		if errors.Is(err, auth.ErrSessions) && n == 50 {
+			return
+		}
+		if err != nil {
+			t.Fatalf("session %d: %v", n, err)
+		}
+		if err := store.CloseSession(t.Context(), session); err != nil {
+			t.Fatal(err)
 		}
 	}
+	t.Error("a token opens sessions without a limit")
 }
 
 func TestSession_ClosesAlone(t *testing.T) {
@@ -83,7 +101,7 @@ func TestSignIn_OpensOneSession(t *testing.T) {
 		return secret
 	}
 	used := link()
-	if _, err := store.Authenticate(t.Context(), used, auth.InstallationClasses()...); !errors.Is(err, auth.ErrUnauthorized) {
+	if _, err := store.Authenticate(t.Context(), used, auth.OperatorClasses()...); !errors.Is(err, auth.ErrUnauthorized) {
 		t.Errorf("a sign-in is accepted as a token: %v", err)
 	}
 	session, err := store.OpenSession(t.Context(), used)

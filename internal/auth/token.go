@@ -150,8 +150,8 @@ type NewToken struct {
 	Issuer      string // for platforms: the issuer of the tokens that they see
 }
 
-// InstallationClasses returns the classes of tokens that belong to no tenant.
-func InstallationClasses() []Class { return append(OperatorClasses(), ClassApprover) }
+// installationClasses returns the classes of tokens that belong to no tenant.
+func installationClasses() []Class { return append(OperatorClasses(), ClassApprover) }
 
 // OperatorClasses returns the classes of tokens without a tenant that the API issues: those of operators, viewers and
 // auditors.
@@ -160,7 +160,7 @@ func OperatorClasses() []Class { return []Class{ClassOperator, ClassViewer, Clas
 // Issue creates a token and returns its secret, which is not stored. Tokens of operators, viewers, auditors and
 // approvers require the zero tenant.
 func (s *Store) Issue(ctx context.Context, tenant uuid.UUID, n NewToken) (Token, string, error) {
-	if slices.Contains(InstallationClasses(), n.Class) != (tenant == uuid.Nil) {
+	if slices.Contains(installationClasses(), n.Class) != (tenant == uuid.Nil) {
 		return Token{}, "", fmt.Errorf("a token of class %s cannot belong to tenant %s", n.Class, tenant)
 	}
 	secret := newSecret(string(n.Class))

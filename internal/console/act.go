@@ -23,13 +23,16 @@ import (
 // done is what a page says after a button, by the act.
 func done() map[string]string {
 	return map[string]string{
-		"rerun": "The cascade runs again.", "retry": "The cascade tries at once.", "waive": "The waiver is recorded.",
+		"rerun": "The cascade runs again.", "retry": "The cascade tries at once.", "waive": "The waiver is recorded, or waits for an approver if the tenant requires one.",
 		"cancel": "The cascade is cancelled.", "end": "The deactivation has started.",
 		"restore": "The principal is restored.",
-		"approve": "The held cascades are approved.", "claim": "The credential is claimed.",
+		"approve": "Approved.", "decline": "Declined.", "claim": "The credential is claimed.",
 		"pause": "The connector is paused.", "resume": "The connector is resumed.", "revoke": "The token is revoked.",
 	}
 }
+
+// approverToken is the field with the token of an approver, whose tokens open no session: it is for one act.
+const approverToken = "approverToken"
 
 // formTime is how a browser sends a time: in UTC, as the label says.
 const formTime = "2006-01-02T15:04"
@@ -41,6 +44,9 @@ func (s *Server) actOn(r chi.Router, object string, verbs ...string) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 			body, err := fields(r)
 			q := s.request(r)
+			if token := r.PostFormValue(approverToken); token != "" {
+				q.Token = strings.TrimSpace(token)
+			}
 			if err == nil {
 				err = q.Do(r.Context(), http.MethodPost, strings.TrimPrefix(r.URL.EscapedPath(), api.ConsolePath), body, nil)
 			}
@@ -75,6 +81,7 @@ func fields(r *http.Request) (map[string]any, error) {
 	body := make(map[string]any)
 	for name, values := range r.PostForm {
 		switch value := values[0]; name {
+		case approverToken: // not of the API's body
 		case "heldCascades", "ttlSeconds":
 			n, err := strconv.Atoi(value)
 			if err != nil {

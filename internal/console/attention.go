@@ -38,6 +38,7 @@ func installation(q request) (any, error) {
 type attentionView struct {
 	Failed, Open []api.ShownCascade
 	Holds        []cascade.Hold
+	Waivers      []cascade.Waiver
 	Unmanaged    []credential.Unmanaged
 	Streams      []api.StreamView
 }
@@ -47,7 +48,7 @@ func (attentionView) Live() bool { return true }
 
 // Well reports whether nothing needs a person.
 func (v attentionView) Well() bool {
-	return len(v.Failed)+len(v.Open)+len(v.Holds)+len(v.Unmanaged)+len(v.Streams) == 0
+	return len(v.Failed)+len(v.Open)+len(v.Holds)+len(v.Waivers)+len(v.Unmanaged)+len(v.Streams) == 0
 }
 
 // maxWaits limits the open cascades of which the page shows what they wait for.
@@ -78,6 +79,9 @@ func attention(q request) (any, error) {
 		if h.ApprovedAt == nil {
 			v.Holds = append(v.Holds, h)
 		}
+	}
+	if v.Waivers, err = list[cascade.Waiver](q, q.of("/waivers")); err != nil {
+		return v, err
 	}
 	if v.Unmanaged, err = list[credential.Unmanaged](q, q.of("/unmanaged?limit=100")); err != nil {
 		return v, err

@@ -29,9 +29,12 @@ type Server struct {
 	PublicURL string
 	// TemporalUI is the base URL of Temporal's UI, and Namespace leaver's namespace; without a URL there are no links.
 	TemporalUI, Namespace string
-	Log                   *slog.Logger
+	// Stopping is closed when the server stops, which ends the updates of open pages.
+	Stopping <-chan struct{}
+	Log      *slog.Logger
 
-	pages map[string]*template.Template
+	pages   map[string]*template.Template
+	streams streams
 }
 
 // Handler returns the routes, to be mounted at [api.ConsolePath].
@@ -64,6 +67,7 @@ func (s *Server) serveTenant(r chi.Router) {
 	r.Post("/principals/{id}/report", s.writeReport)
 	s.actOn(r, "/principals/{id}", "end", "restore")
 	s.actOn(r, "/holds", "approve")
+	s.actOn(r, "/waivers/{id}", "approve", "decline")
 	s.actOn(r, "/unmanaged/{id}", "claim")
 	r.Get("/time-to-zero", s.page("timing", timing))
 	r.Get("/evidence", s.page("evidence", evidencePage))
@@ -73,9 +77,13 @@ func (s *Server) serveTenant(r chi.Router) {
 	r.Post("/tokens/{id}/revoke", s.revokeToken)
 }
 
-// protect sets the headers of every response.
+// protect sets the headers of every response, and refuses paths that are not encoded as usual.
 func protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawPath != "" && r.URL.EscapedPath() != r.URL.RawPath { // the API would be called by another path
+			http.NotFound(w, r)
+			return
+		}
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "+
 			"img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")

@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -51,11 +52,15 @@ type layout struct {
 	Live                bool   // whether the page is updated
 	View                any
 	// May tells what the buttons of the role are. The API decides.
-	Operate, Audit, Approve bool
+	Operate, Audit bool
+	Token          string // the first part of its id
 }
 
 // problem is an error that a page shows.
-type problem struct{ Title, Detail string }
+type problem struct{ Heading, Detail string }
+
+// Title implements [titled].
+func (p problem) Title() string { return p.Heading }
 
 // titled is a view that has a title of its own.
 type titled interface{ Title() string }
@@ -86,6 +91,12 @@ func (s *Server) page(name string, read func(request) (any, error)) http.Handler
 	return func(w http.ResponseWriter, r *http.Request) {
 		q := s.request(r)
 		if r.Header.Get("Accept") == eventStream {
+			secret := sessionOf(r.Context()).secret
+			if !s.streams.start(secret) {
+				http.Error(w, "too many pages of this session are open", http.StatusTooManyRequests)
+				return
+			}
+			defer s.streams.end(secret)
 			s.stream(w, q, name, read)
 			return
 		}
@@ -124,8 +135,10 @@ func (s *Server) render(r *http.Request, name, part string, view any) ([]byte, e
 	l := layout{
 		Title: titles()[name], Tenant: chi.URLParam(r, "tenant"), Path: r.URL.Path, Role: class, View: view,
 		Done:    done()[r.URL.Query().Get("done")],
-		Operate: class == auth.ClassOperator, Approve: class == auth.ClassApprover,
-		Audit: class == auth.ClassOperator || class == auth.ClassAuditor,
+		Operate: class == auth.ClassOperator, Audit: class == auth.ClassOperator || class == auth.ClassAuditor,
+	}
+	if class != "" {
+		l.Token = sessionOf(r.Context()).caller.TokenID.String()[:8]
 	}
 	if own, ok := view.(titled); ok {
 		l.Title = own.Title()
@@ -149,7 +162,11 @@ func titles() map[string]string {
 // fail writes the page of an error. What the API refused is shown as it says it.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var refused *apiclient.RefusalError
-	if errors.As(err, &refused) {
+	if errors.As(err, &refused) && refused.Status == http.StatusUnauthorized {
+		s.show(w, r, http.StatusForbidden, "error", problem{"Not permitted", "The API says: " + refused.Detail})
+		return
+	}
+	if refused != nil {
 		s.show(w, r, refused.Status, "error", problem{http.StatusText(refused.Status), refused.Detail})
 		return
 	}
@@ -171,6 +188,9 @@ const (
 	streamTime = 80 * time.Second
 )
 
+// lines matches the ends of lines of server-sent events.
+var lines = regexp.MustCompile(`\r\n|\r|\n`)
+
 // stream sends the content of a page as a server-sent event whenever it has changed.
 func (s *Server) stream(w http.ResponseWriter, q request, name string, read func(request) (any, error)) {
 	w.Header().Set("Content-Type", eventStream)
@@ -188,7 +208,7 @@ func (s *Server) stream(w http.ResponseWriter, q request, name string, read func
 			return // the browser asks again
 		}
 		if !bytes.Equal(body, sent) {
-			if _, err := fmt.Fprintf(w, "data: %s\n\n", bytes.ReplaceAll(body, []byte("\n"), []byte("\ndata: "))); err != nil {
+			if _, err := fmt.Fprintf(w, "data: %s\n\n", lines.ReplaceAll(body, []byte("\ndata: "))); err != nil {
 				return
 			}
 			if control.Flush() != nil {
@@ -200,6 +220,8 @@ func (s *Server) stream(w http.ResponseWriter, q request, name string, read func
 		case <-q.Context().Done():
 			return
 		case <-end:
+			return
+		case <-s.Stopping:
 			return
 		case <-time.After(max(minPoll, share*time.Since(begun))):
 		}

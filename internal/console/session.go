@@ -3,13 +3,13 @@ package console
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"strings"
 
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/fault"
+	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
 // maxForm bounds the body of a form, in bytes.
@@ -30,13 +30,7 @@ func sessionOf(ctx context.Context) session {
 
 // secure reports whether browsers reach the console by https. Over http, browsers keep a session only at loopback.
 func (s *Server) secure(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.Host)
-	if err != nil {
-		host = r.Host
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
-	return strings.HasPrefix(s.PublicURL, "https:") || !loopback
+	return strings.HasPrefix(httpjson.PageURL(r, s.PublicURL), "https:")
 }
 
 // cookie returns the cookie of a session, with the prefix that ties it to this host where https allows it.
@@ -57,7 +51,7 @@ func (s *Server) requireSession(next http.Handler) http.Handler {
 		cookie, err := r.Cookie(s.cookie(r, "").Name)
 		if err == nil {
 			current.secret = cookie.Value
-			current.caller, err = s.Auth.Authenticate(r.Context(), cookie.Value, auth.InstallationClasses()...)
+			current.caller, err = s.Auth.Authenticate(r.Context(), cookie.Value, auth.OperatorClasses()...)
 		}
 		switch {
 		case errors.Is(err, http.ErrNoCookie), errors.Is(err, auth.ErrUnauthorized):
@@ -89,7 +83,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.Is(err, auth.ErrUnauthorized):
 		s.show(w, r, http.StatusForbidden, "sign-in", "The token is unknown, expired, revoked, or not an operator's, "+
-			"viewer's, auditor's or approver's.")
+			"viewer's or auditor's.")
 		return
 	case refused && coded.Code() == fault.Forbidden:
 		s.show(w, r, http.StatusForbidden, "sign-in",

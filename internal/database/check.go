@@ -20,7 +20,7 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 	err := db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			select to_regclass('public.tenants') is not null,
-			       to_regclass('public.sign_ins') is not null`). // of the newest migration
+			       to_regclass('public.waivers') is not null`). // of the newest migration
 			Scan(&present, &current)
 	})
 	var pgErr *pgconn.PgError

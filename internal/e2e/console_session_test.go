@@ -89,7 +89,7 @@ func TestConsole_NeedsASession(t *testing.T) {
 		}
 	}
 	for name, secret := range map[string]string{
-		"of a platform": i.platform, "of an IdP": i.scim, "invented": "leaver_operator_x", "empty": "", "a used link": i.usedLink(),
+		"of a platform": i.platform, "of an IdP": i.scim, "of an approver": i.approver(), "invented": "leaver_operator_x", "empty": "", "a used link": i.usedLink(),
 	} {
 		if status := stranger.signIn(secret); status != http.StatusForbidden {
 			t.Errorf("a token %s signs in: %d", name, status)
@@ -144,7 +144,7 @@ func TestConsole_RefusesTheFormsOfOtherSites(t *testing.T) {
 func TestConsole_ShowsAndDoesWhatTheRoleMay(t *testing.T) {
 	i := installAPI(t)
 	i.exported()
-	for _, class := range auth.InstallationClasses() {
+	for _, class := range auth.OperatorClasses() {
 		v := i.visitor()
 		if status := v.signIn(i.token(uuid.Nil, class)); status != http.StatusSeeOther {
 			t.Fatalf("a token of class %s answered %d", class, status)
@@ -154,15 +154,15 @@ func TestConsole_ShowsAndDoesWhatTheRoleMay(t *testing.T) {
 				continue
 			}
 			resp, body := v.send(r.method, r.pattern, "same-origin", nil)
-			denied := resp.StatusCode == http.StatusUnauthorized
+			denied := resp.StatusCode == http.StatusForbidden
 			audits := strings.Contains(r.pattern, "/evidence") || strings.HasSuffix(r.pattern, "/tokens") && r.method == http.MethodGet ||
 				strings.HasSuffix(r.pattern, "/report")
 			want := true // whether the role may
 			switch {
 			case audits:
 				want = class == auth.ClassOperator || class == auth.ClassAuditor
-			case strings.HasSuffix(r.pattern, "/approve"):
-				want = class == auth.ClassApprover
+			case strings.HasSuffix(r.pattern, "/approve"), strings.HasSuffix(r.pattern, "/decline"):
+				want = false // with the token of an approver alone; see TestConsole_WaiverNeedsASecondPerson
 			case r.method == http.MethodPost:
 				want = class == auth.ClassOperator
 			}

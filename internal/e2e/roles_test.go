@@ -25,7 +25,7 @@ func rolesOf(r route) []auth.Class {
 		})
 	}
 	switch {
-	case in("/holds/approve"):
+	case in("/holds/approve", "/waivers/{id}/approve", "/waivers/{id}/decline"):
 		return []auth.Class{auth.ClassApprover}
 	case r.method == http.MethodPatch && strings.HasSuffix(r.pattern, "/tenants/{tenant}"):
 		return []auth.Class{auth.ClassOperator, auth.ClassApprover}
@@ -33,7 +33,7 @@ func rolesOf(r route) []auth.Class {
 		in("/evidence/exports"):
 		return []auth.Class{auth.ClassOperator, auth.ClassAuditor}
 	case r.method == http.MethodGet, in("/mapping/test", "/sign-ins"):
-		return []auth.Class{auth.ClassOperator, auth.ClassViewer, auth.ClassAuditor, auth.ClassApprover}
+		return []auth.Class{auth.ClassOperator, auth.ClassViewer, auth.ClassAuditor}
 	}
 	return []auth.Class{auth.ClassOperator}
 }

@@ -40,7 +40,7 @@ var tenantTables = []string{
 	"resources", "edges", "restrictions", "lifecycle_events", "credentials", "evidence", "acts",
 	"changes", "unique_values", "tenant_schemas", "issuers", "credential_states", "unmanaged", "rotations",
 	"rotation_holders", "holds", "mappings", "evaluations", "group_snapshots", "entitlements", "entitlement_changes",
-	"streams", "signals", "received_tokens", "invalidations", "clients", "access_tokens", "cascade_histories",
+	"streams", "signals", "received_tokens", "invalidations", "clients", "access_tokens", "cascade_histories", "waivers",
 }
 
 // open are the routes that need no token.

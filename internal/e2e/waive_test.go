@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	sdkpb "go.temporal.io/api/sdk/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/workflows"
@@ -214,4 +217,61 @@ func TestWaive_LaterRefusalLeavesItWaived(t *testing.T) {
 	if c := i.closed(ada); c.Outcome != "completed" || c.Waived != 1 || i.state(id) != "waived" {
 		t.Errorf("cascade %+v, item %s; want completed with it waived", c, i.state(id))
 	}
+}
+
+// TestWaive_NeedsAnApproverWhereTheTenantSaysSo requests, declines and approves waivers, and shows that an operator
+// cannot decide on one, or remove the setting.
+func TestWaive_NeedsAnApproverWhereTheTenantSaysSo(t *testing.T) {
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	approver := i.token(uuid.Nil, auth.ClassApprover)
+	i.must(http.MethodPatch, "/v1/tenants/acme", i.operator, `{"waiverApproval":true}`)
+	if status, _ := i.call(http.MethodPatch, "/v1/tenants/acme", i.operator, `{"waiverApproval":false}`); status != http.StatusForbidden {
+		t.Errorf("an operator removes the approval: %d", status)
+	}
+	ada := i.createUser("ada@example.com")
+	stubborn := i.hold(p, ada, "", "stubborn")
+	p.refuseRevocation("stubborn", http.StatusForbidden)
+	i.deactivate(ada)
+	c := i.closed(ada)
+	path := "/v1/tenants/acme/cascades/" + c.ID.String()
+	body := `{"itemId":"` + stubborn + `","reason":"the export","until":"` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + `"}`
+	request := func() string {
+		t.Helper()
+		status, answer := i.call(http.MethodPost, path+"/waive", i.operator, body)
+		if status != http.StatusAccepted {
+			t.Fatalf("the request answered %d %v", status, answer)
+		}
+		return "/v1/tenants/acme/waivers/" + answer["waiverId"].(string)
+	}
+	declined, approved := request(), request()
+	if open := list[cascade.Waiver](i, "/v1/tenants/acme/waivers", i.operator); len(open) != 2 || open[0].Reference != "stubborn" {
+		t.Errorf("the open requests are %+v, want both", open)
+	}
+	if status, _ := i.call(http.MethodPost, approved+"/approve", i.operator, `{"reason":"x"}`); status != http.StatusUnauthorized {
+		t.Errorf("an operator approves: %d", status)
+	}
+	if status, _ := i.raw(http.MethodPost, declined+"/decline", approver, `{"reason":"too long"}`); status != http.StatusNoContent {
+		t.Fatalf("the approver's refusal answered %d", status)
+	}
+	if state := i.state(stubborn); state != "failed" {
+		t.Errorf("the item is %s, want failed until the approval", state)
+	}
+	if item := i.must(http.MethodPost, approved+"/approve", approver, `{"reason":"CHG-4711"}`); item["state"] != "waived" {
+		t.Errorf("the approved item is %v", item)
+	}
+	for _, decided := range []string{declined, approved} {
+		if status, _ := i.call(http.MethodPost, decided+"/approve", approver, `{"reason":"x"}`); status != http.StatusNotFound {
+			t.Errorf("a request that was decided is approved again: %d", status)
+		}
+	}
+	var verbs []string
+	for _, act := range list[cascade.Done](i, path+"/acts", i.operator) {
+		verbs = append(verbs, act.Verb+" by "+strings.Split(act.Actor, "-")[0])
+	}
+	want := []string{"request-waiver by operator", "request-waiver by operator", "decline-waiver by approver", "waive by approver"}
+	if !cmp.Equal(verbs, want) {
+		t.Errorf("the acts are %v, want %v", verbs, want)
+	}
+	i.must(http.MethodPatch, "/v1/tenants/acme", approver, `{"waiverApproval":false}`)
 }

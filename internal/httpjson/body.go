@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -52,4 +53,24 @@ func BaseURL(r *http.Request, publicURL string) string {
 		return "https://" + r.Host
 	}
 	return "http://" + r.Host
+}
+
+// PageURL returns the base URL for browsers: [BaseURL], by https unless the host is this machine or publicURL says
+// otherwise, since a proxy ends TLS.
+func PageURL(r *http.Request, publicURL string) string {
+	base := BaseURL(r, publicURL)
+	if rest, plain := strings.CutPrefix(base, "http://"); plain && publicURL == "" && !IsLoopback(r.Host) {
+		return "https://" + rest
+	}
+	return base
+}
+
+// IsLoopback reports whether a host, with or without a port, is this machine.
+func IsLoopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = hostport
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

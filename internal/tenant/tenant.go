@@ -66,6 +66,8 @@ type Tenant struct {
 	// IPSIE is set for the IPSIE AL SCIM 2.0 profile: SCIM requires OAuth, operators do not deactivate or
 	// restore principals, and users have no password. It requires [ProfileInterop].
 	IPSIE bool `json:"ipsie"`
+	// WaiverApproval is set if a waiver needs an approver.
+	WaiverApproval bool `json:"waiverApproval"`
 }
 
 // NamesSubjectsOf reports whether the sub claims of an issuer are names of the tenant's directory.
@@ -92,7 +94,7 @@ const (
 )
 
 const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version,
-	threshold_leavers, threshold_share, threshold_window, orphans, unknown_agents, subject_issuers, ipsie`
+	threshold_leavers, threshold_share, threshold_window, orphans, unknown_agents, subject_issuers, ipsie, waiver_approval`
 
 // Row is a tenant's row as PostgreSQL's to_jsonb writes it; Tenant(row) converts it.
 type Row struct {
@@ -111,6 +113,7 @@ type Row struct {
 	UnknownAgents  UnknownAgents `json:"unknown_agents"`
 	SubjectIssuers []string      `json:"subject_issuers"`
 	IPSIE          bool          `json:"ipsie"`
+	WaiverApproval bool          `json:"waiver_approval"`
 }
 
 // Settings are changes of a tenant's settings; nil means no change.
@@ -127,6 +130,7 @@ type Settings struct {
 	UnknownAgents    *UnknownAgents
 	SubjectIssuers   *[]string
 	IPSIE            *bool
+	WaiverApproval   *bool
 }
 
 // The errors of this package.
@@ -134,9 +138,9 @@ var (
 	ErrNotFound    = fault.New(fault.NotFound, "no such tenant")
 	ErrExists      = fault.New(fault.Conflict, "a tenant with this name already exists")
 	ErrInvalidRate = fault.New(fault.Unprocessable, "requestsPerSecond must be between 0 (use the default) and 100000")
-	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation.
+	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation or the approval of waivers.
 	ErrLoosens = fault.New(fault.Forbidden,
-		"loosening the deactivation threshold needs an approver's token (`leaver bootstrap --class approver`)")
+		"loosening the deactivation threshold or the approval of waivers needs an approver's token (`leaver bootstrap --class approver`)")
 	ErrInvalidPolicy = fault.New(fault.Unprocessable, "thresholdLeavers must be between 0 (none) and 1000000, "+
 		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, orphans suspend or manager, "+
 		"unknownAgents deny or allow, and subjectIssuers at most 20 URLs of at most 1024 bytes")
@@ -238,8 +242,8 @@ func (s *Store) Configure(ctx context.Context, id uuid.UUID, to Settings) (Tenan
 	})
 }
 
-// ConfigureApproved is [Store.Configure] for settings that may loosen the threshold on mass
-// deactivation.
+// ConfigureApproved is [Store.Configure] for settings that may loosen the threshold on mass deactivation or the
+// approval of waivers.
 func (s *Store) ConfigureApproved(ctx context.Context, id uuid.UUID, to Settings) (Tenant, error) {
 	return s.configure(ctx, id, to, func(Tenant) error { return nil })
 }
@@ -269,10 +273,10 @@ func (s *Store) configure(
 			       threshold_share = case when $6::float8 is null then threshold_share else nullif($6, 0) end,
 			       threshold_window = coalesce($7, threshold_window), orphans = coalesce($8, orphans),
 			       unknown_agents = coalesce($9, unknown_agents), subject_issuers = coalesce($10, subject_issuers),
-			       ipsie = coalesce($11, ipsie)
+			       ipsie = coalesce($11, ipsie), waiver_approval = coalesce($12, waiver_approval)
 			 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond,
 			to.ThresholdLeavers, to.ThresholdShare, to.ThresholdWindow, to.Orphans, to.UnknownAgents, to.SubjectIssuers,
-			to.IPSIE)
+			to.IPSIE, to.WaiverApproval)
 		if err != nil {
 			return err
 		}
@@ -295,7 +299,7 @@ func (s *Store) configure(
 }
 
 // Loosens reports whether settings would raise a tenant's threshold on mass deactivation: by
-// a higher number or share, by removing one, or by a shorter window.
+// a higher number or share, by removing one, or by a shorter window, or would let operators waive alone.
 func (to Settings) Loosens(t Tenant) bool {
 	higher := to.ThresholdLeavers != nil && t.ThresholdLeavers != nil &&
 		(*to.ThresholdLeavers == 0 || *to.ThresholdLeavers > *t.ThresholdLeavers)
@@ -303,10 +307,11 @@ func (to Settings) Loosens(t Tenant) bool {
 		(*to.ThresholdShare == 0 || *to.ThresholdShare > *t.ThresholdShare)
 	shorter := to.ThresholdWindow != nil && *to.ThresholdWindow < t.ThresholdWindow &&
 		(t.ThresholdLeavers != nil || t.ThresholdShare != nil)
-	return higher || larger || shorter
+	alone := to.WaiverApproval != nil && !*to.WaiverApproval && t.WaiverApproval
+	return higher || larger || shorter || alone
 }
 
-// OnlyThreshold reports whether settings change nothing but the threshold.
+// OnlyThreshold reports whether settings change nothing but the threshold and the approval of waivers.
 func (to Settings) OnlyThreshold() bool {
 	return to.Profile == nil && to.PublicDiscovery == nil && to.RequestsPerSecond == nil && to.Orphans == nil &&
 		to.UnknownAgents == nil && to.SubjectIssuers == nil && to.IPSIE == nil

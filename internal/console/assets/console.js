@@ -1,11 +1,12 @@
-// Signs in by the fragment of a link, and shows the content of a page again as the server sends it.
+// Fills in the sign-in from the fragment of a link, and shows the content of a page again as the server sends it.
 'use strict';
 
 const signIn = document.getElementById('sign-in');
 if (signIn && location.hash.length > 1) {
   signIn.elements.secret.value = location.hash.slice(1);
   history.replaceState(null, '', location.pathname);
-  signIn.submit();
+  // A person presses the button, so that no other site signs a browser in.
+  document.getElementById('go').focus();
 }
 
 const main = document.getElementById('main');
