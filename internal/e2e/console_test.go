@@ -260,7 +260,7 @@ func (b *browser) shoot(name string, width int64, dark bool) {
 		})
 		return err
 	}))
-	image, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	image, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func (b *browser) shoot(name string, width int64, dark bool) {
 		b.t.Errorf("the screenshot %s has %d bytes", name, len(image))
 	}
 	if *shoots {
-		if err := os.WriteFile("../../docs/images/console-"+name+".png", image, 0o600); err != nil {
+		if err := os.WriteFile("../../docs/images/console-"+name+".png", image, 0o644); err != nil {
 			b.t.Fatal(err)
 		}
 	}
