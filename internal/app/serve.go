@@ -149,7 +149,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		writeHealth(w, http.StatusServiceUnavailable, map[string]any{"status": "unavailable", "postgresql": status})
 		return
 	}
-	namespace, err := worker.CheckNamespace(ctx, a.Temporal, a.Config.Temporal)
+	_, err := worker.CheckNamespace(ctx, a.Temporal, a.Config.Temporal)
 	switch {
 	case errors.Is(err, worker.ErrMisconfigured):
 		body["status"], body["temporal"] = "degraded", "not set up"
@@ -160,7 +160,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.OperatorClasses()...); refused != nil {
 			body["problems"] = []string{"send a token of an operator as Authorization: Bearer to read the problems"}
 		} else {
-			a.verbose(ctx, body, namespace, err)
+			a.verbose(r.Context(), body)
 		}
 	}
 	writeHealth(w, http.StatusOK, body)

@@ -8,14 +8,14 @@ import (
 	"github.com/leaverhq/leaver/internal/auth"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
+	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
 )
 
 // installationView is the page of the installation: what is wrong with it, and its tenants.
 type installationView struct {
-	Status   string
-	Problems []string
+	Problems []health.Problem
 	Tenants  []tenant.Tenant
 }
 
@@ -25,11 +25,11 @@ func (installationView) Live() bool { return true }
 // installation reads the problems that `leaver doctor` lists.
 func installation(q request) (any, error) {
 	var v installationView
-	health, err := q.readiness()
+	ready, err := q.readiness()
 	if err != nil {
 		return v, err
 	}
-	v.Status, v.Problems = health.Status, health.Problems
+	v.Problems = ready.Problems
 	v.Tenants, err = list[tenant.Tenant](q, "/tenants")
 	return v, err
 }
@@ -147,8 +147,7 @@ func tokens(q request) (any, error) {
 
 // readiness is the response of /readyz?verbose.
 type readiness struct {
-	Status   string   `json:"status"`
-	Problems []string `json:"problems"`
+	Problems []health.Problem `json:"diagnoses"`
 }
 
 // readiness reads /readyz, which is not below the API's path.
