@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,14 +26,13 @@ type client struct {
 	lines [][]byte
 }
 
+// base returns the URL of the installation.
+func (c *cli) base() string {
+	base := cmp.Or(c.url, os.Getenv("LEAVER_URL"), "http://127.0.0.1:8080")
+	return strings.TrimSuffix(base, "/")
+}
+
 func (c *cli) client() (*client, error) {
-	base := c.url
-	if base == "" {
-		base = os.Getenv("LEAVER_URL")
-	}
-	if base == "" {
-		base = "http://127.0.0.1:8080"
-	}
 	token := os.Getenv("LEAVER_TOKEN")
 	if c.tokenFile != "" {
 		raw, err := os.ReadFile(c.tokenFile)
@@ -41,12 +41,18 @@ func (c *cli) client() (*client, error) {
 		}
 		token = string(raw)
 	}
+	if token == "" {
+		if path, err := sessionFile(); err == nil {
+			raw, _ := os.ReadFile(path) // without it there is no session
+			token = string(raw)
+		}
+	}
 	if token = strings.TrimSpace(token); token == "" {
 		return nil, coded(exitAuth,
-			"no token: set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
+			"no token: run `leaver login`, or set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
 	}
 	return &client{Client: &apiclient.Client{
-		Base: strings.TrimSuffix(base, "/") + api.BasePath, Token: token, HTTP: &http.Client{Timeout: clientTimeout},
+		Base: c.base() + api.BasePath, Token: token, HTTP: &http.Client{Timeout: clientTimeout},
 	}}, nil
 }
 

@@ -104,7 +104,8 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(), c.configCommand(),
 		c.evidenceCommand(), c.tenantCommand(), c.tokenCommand(), c.clientCommand(), c.issuerCommand(), c.schemaCommand(),
 		c.principalCommand(), c.mappingCommand(), c.streamCommand(), c.credentialCommand(), c.cascadeCommand(),
-		c.holdCommand(), c.waiverCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(), c.consoleCommand(), c.doctorCommand(), c.reportCommand(),
+		c.holdCommand(), c.waiverCommand(), c.connectorCommand(), c.changeCommand(), c.actCommand(),
+		c.consoleCommand(), c.loginCommand(), c.doctorCommand(), c.reportCommand(),
 		c.scimCommand(), c.versionCommand(),
 	)
 	strictArgs(root)

@@ -120,6 +120,7 @@ func TestRun_ExitCodes(t *testing.T) {
 
 func TestClient_MissingTokenNamesBootstrap(t *testing.T) {
 	t.Setenv("LEAVER_TOKEN", "")
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir()) // no session
 	var stdout, stderr bytes.Buffer
 	if got := run(t.Context(), []string{"tenant", "list"}, &stdout, &stderr); got != exitAuth ||
 		!strings.Contains(stderr.String(), "leaver bootstrap") {

@@ -86,7 +86,8 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 	if approver && !to.OnlyThreshold() {
 		s.fail(w, r, httpjson.Problem{
 			Status: http.StatusForbidden,
-			Detail: "an approver's token may change only thresholdLeavers, thresholdShare, thresholdWindowSeconds and waiverApproval",
+			Detail: "an approver's token may change only thresholdLeavers, thresholdShare, thresholdWindowSeconds and " +
+				"waiverApproval",
 		})
 		return
 	}
@@ -222,6 +223,26 @@ func (s *Server) createSignIn(w http.ResponseWriter, r *http.Request) {
 		URL:       httpjson.PageURL(r, s.PublicURL) + ConsolePath + "/sign-in#" + secret,
 		ExpiresAt: time.Now().Add(auth.SignInTTL).UTC().Truncate(time.Second),
 	})
+}
+
+// openSession opens a session by the secret of a sign-in, for the command line.
+func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		SignIn string `json:"signIn"`
+	}
+	err := httpjson.Decode(w, r, &body)
+	if err == nil && !auth.IsSignIn(body.SignIn) {
+		err = auth.ErrSignIn
+	}
+	var session string
+	if err == nil {
+		session, err = s.Auth.OpenSession(r.Context(), body.SignIn)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	httpjson.Answer(w, http.StatusCreated, map[string]string{"token": session})
 }
 
 // ConsolePath is the path of the console.

@@ -110,6 +110,7 @@ func (s *Server) Handler() http.Handler {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openapi)
 	})
+	r.Post("/sessions", s.openSession)
 	r.Group(func(r chi.Router) {
 		r.Use(s.authenticate(auth.ClassPlatform))
 		credentials := items{Server: s, path: "/credentials", kinds: connectors.CredentialKinds()}

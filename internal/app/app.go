@@ -24,6 +24,7 @@ import (
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/lifecycle"
+	"github.com/leaverhq/leaver/internal/login"
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/siem"
@@ -48,8 +49,9 @@ type App struct {
 	Lifecycle  *lifecycle.Writer
 	// Entitlements is shared because it caches compiled rules.
 	Entitlements *entitlement.Store
-	Signals      *ssf.Store // shared because it caches the signing keys
-	auditSink    siem.Sink  // nil if none is configured
+	Signals      *ssf.Store      // shared because it caches the signing keys
+	auditSink    siem.Sink       // nil if none is configured
+	login        *login.Provider // nil if none is configured
 	// stopping is closed when Serve stops.
 	stopping chan struct{}
 	// checks caches what the connectors' checks found.
@@ -76,6 +78,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if err != nil {
 		return nil, err
 	}
+	people, err := login.New(cfg.Login)
+	if err != nil {
+		return nil, err
+	}
 	registry, err := worker.Connectors(cfg)
 	if err != nil {
 		return nil, err
@@ -93,7 +99,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	}
 	a := &App{
 		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
-		auditSink: sink, stopping: make(chan struct{}), checks: cache.New[struct{}, []string](1, checksTTL),
+		auditSink: sink, login: people, stopping: make(chan struct{}), checks: cache.New[struct{}, []string](1, checksTTL),
 	}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)

@@ -93,7 +93,10 @@ func diagnoses() []diagnosis {
 			"unmanaged", health.Warning, stored, "`leaver credential unmanaged --tenant T`",
 			counted("%d discovered credentials are unmanaged", func(h health.Health) int64 { return h.Unmanaged }),
 		},
-		{"drill", health.Warning, worked, "read the workflow leaver-drill in Temporal's UI", scheduled(health.Drill, maxDrillAge)},
+		{
+			"drill", health.Warning, worked, "read the workflow leaver-drill in Temporal's UI",
+			scheduled(health.Drill, maxDrillAge),
+		},
 		{
 			"reconciler", health.Warning, worked, "read the workflow leaver-reconcile in Temporal's UI",
 			scheduled(health.Reconcile, maxReconcileAge),

@@ -106,8 +106,9 @@ func (a *App) Handler() http.Handler {
 	r.Mount(ssf.BasePath, transmitter.Handler())
 	r.Get(ssf.MetadataPath, transmitter.Metadata)
 	pages := &console.Server{
-		Auth: server.Auth, API: r, PublicURL: server.PublicURL, Log: server.Log,
-		Stopping: a.stopping, TemporalUI: strings.TrimSuffix(a.Config.Temporal.UIURL, "/"), Namespace: a.Config.Temporal.Namespace,
+		Auth: server.Auth, Login: a.login, API: r, PublicURL: server.PublicURL, Log: server.Log,
+		Stopping: a.stopping, TemporalUI: strings.TrimSuffix(a.Config.Temporal.UIURL, "/"),
+		Namespace: a.Config.Temporal.Namespace,
 	}
 	r.Mount(api.ConsolePath, pages.Handler())
 	return r

@@ -26,6 +26,9 @@ const (
 	maxSessions = 50
 )
 
+// IsSignIn reports whether a secret is that of a sign-in.
+func IsSignIn(secret string) bool { return strings.HasPrefix(secret, tokenPrefix+"_"+signInKind+"_") }
+
 // IsSession reports whether a secret is that of a session. A session opens no other session, so that it ends after
 // [SessionTTL].
 func IsSession(secret string) bool { return strings.HasPrefix(secret, tokenPrefix+"_"+sessionKind+"_") }
@@ -58,7 +61,7 @@ func (s *Store) NewSignIn(ctx context.Context, token uuid.UUID) (string, error) 
 // It returns the secret of the session, whose class and actor are those of the token.
 // Errors: [ErrSignIn], [ErrUnauthorized], [ErrSessions].
 func (s *Store) OpenSession(ctx context.Context, secret string) (string, error) {
-	used := strings.HasPrefix(secret, tokenPrefix+"_"+signInKind+"_")
+	used := IsSignIn(secret)
 	var token uuid.UUID
 	if !used {
 		if IsSession(secret) {
@@ -121,15 +124,34 @@ func insertSession(ctx context.Context, tx pgx.Tx, token uuid.UUID, secret strin
 	return audit.Record(ctx, tx, uuid.Nil, audit.TokenIssue, session.ID.String(), nil, session)
 }
 
-// CloseSession revokes a session: at once in this process, within cacheTTL in others. It does nothing if the secret is
-// not of an open session.
+// IssueToPerson issues a token for a person who signed in at an OpenID provider, for [SessionTTL], and records who it
+// is.
+func (s *Store) IssueToPerson(
+	ctx context.Context, class Class, name, issuer, subject string,
+) (Token, string, error) {
+	person := subject + " of " + issuer
+	description := strings.ToValidUTF8(name+", "+person, "")
+	if len(description) > maxDescription {
+		description = strings.ToValidUTF8(description[:maxDescription], "")
+	}
+	return s.Issue(audit.WithActor(ctx, "login/"+person), uuid.Nil, NewToken{
+		Class: class, Description: description, TTL: SessionTTL,
+	})
+}
+
+// maxDescription limits the description of a token, in bytes.
+const maxDescription = 512
+
+// CloseSession revokes a session, or the token of a person who signed in: at once in this process, within cacheTTL in
+// others. It does nothing if the secret is of neither.
 func (s *Store) CloseSession(ctx context.Context, secret string) error {
 	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
 		var id, of uuid.UUID
 		var class Class
 		err := tx.QueryRow(ctx, `
-			update tokens set revoked_at = now() where hash = $1 and session_of is not null and revoked_at is null
-			returning id, class, session_of`, hash(secret)).Scan(&id, &class, &of)
+			update tokens set revoked_at = now()
+			 where hash = $1 and (session_of is not null or created_by like 'login/%') and revoked_at is null
+			returning id, class, coalesce(session_of, id)`, hash(secret)).Scan(&id, &class, &of)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}

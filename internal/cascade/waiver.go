@@ -47,7 +47,8 @@ func (c *Store) RequestWaiver(
 	request := uuid.New()
 	err := database.Exec(ctx, c.db, tenant, `
 		with requested as (
-		  insert into waivers (tenant_id, id, event_id, item_id, until, reason, requested_by) values ($1, $2, $4, $3, $7, $6, $5))
+		  insert into waivers (tenant_id, id, event_id, item_id, until, reason, requested_by)
+		  values ($1, $2, $4, $3, $7, $6, $5))
 		insert into acts (tenant_id, event_id, actor, verb, reason) values ($1, $4, $5, 'request-waiver', $6)`,
 		tenant, request, id, event, by, reason, until)
 	if err != nil {

@@ -24,6 +24,7 @@ type Config struct {
 	Metrics  Metrics
 	Signals  Signals
 	Audit    Audit
+	Login    Login
 	Log      Log
 	// Connectors are decoded by their own types; see [Connector.Decode].
 	Connectors []Connector
@@ -115,6 +116,19 @@ type Audit struct {
 	CAFile        string `yaml:"ca_file"`       // certificates that the sink's is verified with; default: the system's
 }
 
+// Login configures the OpenID provider that signs people in to the console and the CLI, and which of its groups have
+// which role.
+type Login struct {
+	Issuer       string   `yaml:"issuer"` // empty: none
+	ClientID     string   `yaml:"client_id"`
+	ClientSecret string   `yaml:"client_secret"` // as env:NAME or file:PATH; empty for a public client
+	Scopes       []string `yaml:"scopes"`        // besides openid, profile and email
+	GroupsClaim  string   `yaml:"groups_claim"`  // of the ID token or the UserInfo response; default: groups
+	Operators    []string `yaml:"operators"`     // groups
+	Auditors     []string `yaml:"auditors"`
+	Viewers      []string `yaml:"viewers"`
+}
+
 // Log configures logging.
 type Log struct {
 	Level string `yaml:"level"` // debug, info, warn or error
@@ -138,6 +152,7 @@ func (c *Config) sections() []section {
 		{"metrics", &c.Metrics},
 		{"signals", &c.Signals},
 		{"audit", &c.Audit},
+		{"login", &c.Login},
 		{"log", &c.Log},
 	}
 }

@@ -23,7 +23,8 @@ import (
 // done is what a page says after a button, by the act.
 func done() map[string]string {
 	return map[string]string{
-		"rerun": "The cascade runs again.", "retry": "The cascade tries at once.", "waive": "The waiver is recorded, or waits for an approver if the tenant requires one.",
+		"rerun": "The cascade runs again.", "retry": "The cascade tries at once.",
+		"waive":  "The waiver is recorded, or waits for an approver if the tenant requires one.",
 		"cancel": "The cascade is cancelled.", "end": "The deactivation has started.",
 		"restore": "The principal is restored.",
 		"approve": "Approved.", "decline": "Declined.", "claim": "The credential is claimed.",

@@ -12,6 +12,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/login"
 )
 
 //go:embed assets
@@ -23,6 +24,8 @@ var templates embed.FS
 // Server serves the console.
 type Server struct {
 	Auth *auth.Store
+	// Login signs people in; nil if no identity provider is configured.
+	Login *login.Provider
 	// API is the handler of the whole of leaver's API, which the console calls in this process.
 	API http.Handler
 	// PublicURL is the base URL for browsers; if it is https, cookies are for https only.
@@ -45,6 +48,10 @@ func (s *Server) Handler() http.Handler {
 	r.Get("/assets/*", http.StripPrefix(api.ConsolePath, http.FileServerFS(assets)).ServeHTTP)
 	r.Get("/sign-in", s.showSignIn)
 	r.Post("/sign-in", s.signIn)
+	if s.Login != nil {
+		r.Get("/login", s.startLogin)
+		r.Get("/login/callback", s.finishLogin)
+	}
 	r.Group(func(r chi.Router) {
 		r.Use(s.requireSession)
 		r.Post("/sign-out", s.signOut)

@@ -71,8 +71,18 @@ func (s *Server) requireSession(next http.Handler) http.Handler {
 	})
 }
 
+// signInView is the page to sign in.
+type signInView struct {
+	Problem string
+	Login   bool // whether an identity provider is configured
+}
+
 func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request) {
-	s.show(w, r, http.StatusOK, "sign-in", "")
+	s.showSignInWith(w, r, http.StatusOK, "")
+}
+
+func (s *Server) showSignInWith(w http.ResponseWriter, r *http.Request, status int, problem string) {
+	s.show(w, r, status, "sign-in", signInView{problem, s.Login != nil})
 }
 
 // signIn opens a session by a token, or by the secret of a sign-in.
@@ -82,11 +92,11 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	coded, refused := fault.Of(err)
 	switch {
 	case errors.Is(err, auth.ErrUnauthorized):
-		s.show(w, r, http.StatusForbidden, "sign-in", "The token is unknown, expired, revoked, or not an operator's, "+
+		s.showSignInWith(w, r, http.StatusForbidden, "The token is unknown, expired, revoked, or not an operator's, "+
 			"viewer's or auditor's.")
 		return
 	case refused && coded.Code() == fault.Forbidden:
-		s.show(w, r, http.StatusForbidden, "sign-in",
+		s.showSignInWith(w, r, http.StatusForbidden,
 			"The link was used or has expired: create another with `leaver console`.")
 		return
 	case err != nil:

@@ -140,7 +140,8 @@ var (
 	ErrInvalidRate = fault.New(fault.Unprocessable, "requestsPerSecond must be between 0 (use the default) and 100000")
 	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation or the approval of waivers.
 	ErrLoosens = fault.New(fault.Forbidden,
-		"loosening the deactivation threshold or the approval of waivers needs an approver's token (`leaver bootstrap --class approver`)")
+		"loosening the deactivation threshold or the approval of waivers needs an approver's token "+
+			"(`leaver bootstrap --class approver`)")
 	ErrInvalidPolicy = fault.New(fault.Unprocessable, "thresholdLeavers must be between 0 (none) and 1000000, "+
 		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, orphans suspend or manager, "+
 		"unknownAgents deny or allow, and subjectIssuers at most 20 URLs of at most 1024 bytes")

@@ -9,6 +9,9 @@ if (signIn && location.hash.length > 1) {
   document.getElementById('go').focus();
 }
 
+// After a sign-in at an identity provider; see finishLogin.
+document.getElementById('next')?.click();
+
 const main = document.getElementById('main');
 if (main && 'live' in main.dataset) {
   let pending = null;

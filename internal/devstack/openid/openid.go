@@ -110,22 +110,11 @@ type Grant struct {
 // Authorize performs the authorization code flow for a subject over HTTP, as a
 // browser and an agent platform do, and returns the tokens.
 func (p *Provider) Authorize(ctx context.Context, subject string) (Grant, error) {
-	jar, _ := cookiejar.New(nil) // never fails without options
-	browser := &http.Client{
-		Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	login, err := redirect(ctx, browser, p.Issuer+"/authorize?"+url.Values{
+	browser := newBrowser()
+	callback, err := p.signIn(ctx, browser, p.Issuer+"/authorize?"+url.Values{
 		"client_id": {ClientID}, "redirect_uri": {redirectURI}, "response_type": {"code"},
 		"scope": {"openid offline_access"}, "state": {"drill"},
-	}.Encode())
-	if err != nil {
-		return Grant{}, err
-	}
-	request := login.Query().Get("authRequestID")
-	if err := p.store.login(request, subject); err != nil {
-		return Grant{}, err
-	}
-	callback, err := redirect(ctx, browser, p.Issuer+"/authorize/callback?id="+url.QueryEscape(request))
+	}.Encode(), subject)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -133,6 +122,39 @@ func (p *Provider) Authorize(ctx context.Context, subject string) (Grant, error)
 		"grant_type": {"authorization_code"}, "code": {callback.Query().Get("code")}, "redirect_uri": {redirectURI},
 	})
 }
+
+func newBrowser() *http.Client {
+	jar, _ := cookiejar.New(nil) // never fails without options
+	return &http.Client{
+		Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// SignIn signs a subject in at an authorization request, as a browser does, and returns where the provider redirects
+// to.
+func (p *Provider) SignIn(ctx context.Context, request, subject string) (*url.URL, error) {
+	return p.signIn(ctx, newBrowser(), request, subject)
+}
+
+func (p *Provider) signIn(ctx context.Context, browser *http.Client, request, subject string) (*url.URL, error) {
+	login, err := redirect(ctx, browser, request)
+	if err != nil {
+		return nil, err
+	}
+	id := login.Query().Get("authRequestID")
+	if err := p.store.login(id, subject); err != nil {
+		return nil, err
+	}
+	return redirect(ctx, browser, p.Issuer+"/authorize/callback?id="+url.QueryEscape(id))
+}
+
+// AddClient adds a client with the secret of the others, before the provider's first request.
+func (p *Provider) AddClient(id, redirectURI string) {
+	p.store.clients[id] = storage.WebClient(id, p.ClientSecret, redirectURI)
+}
+
+// SetGroups sets the groups of a subject, which the UserInfo response has, before the provider's first request.
+func (p *Provider) SetGroups(subject string, groups ...string) { p.store.groups[subject] = groups }
 
 // ErrInvalidGrant is returned if the provider refuses a refresh token.
 var ErrInvalidGrant = errors.New("invalid_grant")
@@ -215,6 +237,8 @@ type store struct {
 	mu     sync.Mutex
 	// consents are the scopes that subjects have granted to clients, by subject and client.
 	consents map[string]map[string][]string
+	clients  map[string]*storage.Client
+	groups   map[string][]string // by subject
 }
 
 // people is a user store in which every subject exists.
@@ -235,8 +259,21 @@ func newStore(secret string, crypto op.Crypto) *store {
 	}
 	return &store{
 		Storage: storage.NewStorageWithClients(people{}, clients), crypto: crypto,
-		consents: make(map[string]map[string][]string),
+		consents: make(map[string]map[string][]string), clients: clients, groups: make(map[string][]string),
 	}
+}
+
+// SetUserinfoFromToken implements op.Storage.
+func (s *store) SetUserinfoFromToken(
+	ctx context.Context, info *oidc.UserInfo, tokenID, subject, origin string,
+) error {
+	if err := s.Storage.SetUserinfoFromToken(ctx, info, tokenID, subject, origin); err != nil {
+		return err
+	}
+	if groups, ok := s.groups[subject]; ok {
+		info.AppendClaims("groups", groups)
+	}
+	return nil
 }
 
 func (s *store) login(request, subject string) error {
