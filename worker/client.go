@@ -77,7 +77,8 @@ func EnsureNamespace(ctx context.Context, cfg config.Temporal) (Namespace, error
 		WorkflowExecutionRetentionPeriod: durationpb.New(retention),
 	})
 	var exists *serviceerror.NamespaceAlreadyExists
-	if err != nil && !errors.As(err, &exists) {
+	var denied *serviceerror.PermissionDenied // another process manages namespaces; CheckNamespace decides
+	if err != nil && !errors.As(err, &exists) && !errors.As(err, &denied) {
 		return Namespace{}, fmt.Errorf("register namespace %s: %w", options.Namespace, err)
 	}
 	created := err == nil

@@ -93,7 +93,7 @@ func (d *drill) repair() {
 	d.say("The OAuth server refuses to revoke tokens, and the cascade has failed: see it in the console.\n" +
 		"Press Enter to repair the server; then press Re-run on the page of the cascade.")
 	if _, err := bufio.NewReader(d.in).ReadString('\n'); err != nil {
-		return // nobody is there to press Enter
+		return // standard input is closed
 	}
 	d.peers.openid.Refuse(false)
 	d.say("The OAuth server revokes tokens again.")

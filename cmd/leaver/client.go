@@ -44,7 +44,9 @@ func (c *cli) client() (*client, error) {
 	if token == "" {
 		if path, err := sessionFile(); err == nil {
 			raw, _ := os.ReadFile(path) // without it there is no session
-			token = string(raw)
+			if of, session, ok := strings.Cut(string(raw), "\n"); ok && of == c.base() {
+				token = session
+			}
 		}
 	}
 	if token = strings.TrimSpace(token); token == "" {

@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/cascade"
-	"github.com/leaverhq/leaver/internal/registry"
 )
 
 func (c *cli) holdCommand() *cobra.Command {
@@ -70,11 +70,7 @@ func (c *cli) connectorCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List connectors with their capabilities and state", Args: cobra.NoArgs,
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, _ []string) error {
-			type connector struct {
-				registry.Description
-				Paused *registry.Pause `json:"paused,omitempty"`
-			}
-			found, err := all[connector](cmd.Context(), cl, "/connectors", url.Values{}, 0)
+			found, err := all[api.ShownConnector](cmd.Context(), cl, "/connectors", url.Values{}, 0)
 			if err != nil {
 				return err
 			}
@@ -88,9 +84,12 @@ func (c *cli) connectorCommand() *cobra.Command {
 					state = "paused since " + stamp(&f.Paused.Since) + ": " + f.Paused.Reason
 				}
 				rows = append(rows,
-					[]string{f.Name, f.Type, strings.Join(f.Tenants, ","), rate, strings.Join(f.Capabilities, ","), state})
+					[]string{
+						f.Name, f.Type, strings.Join(f.Tenants, ","), rate, strings.Join(f.Capabilities, ","),
+						strconv.Itoa(f.Ending), strconv.Itoa(f.Failed), state,
+					})
 			}
-			return c.print(found, []string{"NAME", "TYPE", "TENANTS", "RATE", "CAN", "STATE"}, rows)
+			return c.print(found, []string{"NAME", "TYPE", "TENANTS", "RATE", "CAN", "OPEN", "UNREVOKED", "STATE"}, rows)
 		}),
 	}
 	group.AddCommand(list,

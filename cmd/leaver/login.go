@@ -22,7 +22,8 @@ import (
 // loginTimeout is how long `leaver login` waits for the browser.
 const loginTimeout = 10 * time.Minute
 
-// sessionFile returns where `leaver login` keeps the session, which other commands use without another token.
+// sessionFile returns the file in which `leaver login` keeps the URL of an installation and a session there. Other
+// commands use it for that URL if they have no other token.
 func sessionFile() (string, error) {
 	folder, err := os.UserConfigDir()
 	if err != nil {
@@ -59,7 +60,7 @@ func (c *cli) loginCommand() *cobra.Command {
 				err = os.MkdirAll(filepath.Dir(path), 0o700)
 			}
 			if err == nil {
-				err = os.WriteFile(path, []byte(session.Token+"\n"), 0o600)
+				err = os.WriteFile(path, []byte(base+"\n"+session.Token+"\n"), 0o600)
 			}
 			if err != nil {
 				return fmt.Errorf("keep the session: %w", err)
@@ -85,7 +86,7 @@ func (c *cli) awaitSignIn(ctx context.Context, base string) (string, error) {
 	receive := func(w http.ResponseWriter, r *http.Request) {
 		got := r.URL.Query()
 		if subtle.ConstantTimeCompare([]byte(got.Get("state")), []byte(state)) == 0 || got.Get("signIn") == "" {
-			http.Error(w, "this is not the sign-in that the command waits for", http.StatusForbidden)
+			http.Error(w, "state does not match: open the link that leaver login printed", http.StatusForbidden)
 			return
 		}
 		_, _ = io.WriteString(w, "You are signed in: go back to the terminal.\n")
@@ -105,6 +106,6 @@ func (c *cli) awaitSignIn(ctx context.Context, base string) (string, error) {
 	case secret := <-received:
 		return secret, nil
 	case <-ctx.Done():
-		return "", fmt.Errorf("nobody signed in within %s: %w", loginTimeout, ctx.Err())
+		return "", fmt.Errorf("no sign-in within %s; run `leaver login` again: %w", loginTimeout, ctx.Err())
 	}
 }

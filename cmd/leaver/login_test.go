@@ -79,4 +79,7 @@ func TestLogin_KeepsTheSessionThatTheBrowserBrings(t *testing.T) {
 	if got := run(t.Context(), []string{"tenant", "list", "--url", api.URL}, io.Discard, io.Discard); got != exitOK {
 		t.Errorf("the next command does not use the session: exit code %d", got)
 	}
+	if got := run(t.Context(), []string{"tenant", "list", "--url", api.URL + "/other"}, io.Discard, io.Discard); got != exitAuth {
+		t.Errorf("another installation gets the session: exit code %d", got)
+	}
 }

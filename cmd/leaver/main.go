@@ -99,7 +99,8 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	f.StringVarP(&c.output, "output", "o", "",
 		"output format: json or table (default: table on a terminal, tab-separated rows in a pipe)")
 	f.StringVar(&c.url, "url", "", "URL of the API, for operator commands (default: LEAVER_URL, or http://127.0.0.1:8080)")
-	f.StringVar(&c.tokenFile, "token-file", "", "file with the token (default: the variable LEAVER_TOKEN)")
+	f.StringVar(&c.tokenFile, "token-file", "",
+		"file with the token (default: LEAVER_TOKEN, then the session of leaver login)")
 	root.AddCommand(
 		c.serveCommand(), c.workerCommand(), c.migrateCommand(), c.bootstrapCommand(), c.keysetCommand(), c.configCommand(),
 		c.evidenceCommand(), c.tenantCommand(), c.tokenCommand(), c.clientCommand(), c.issuerCommand(), c.schemaCommand(),

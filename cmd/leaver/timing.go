@@ -34,7 +34,7 @@ func (c *cli) reportCommand() *cobra.Command {
 		}),
 	}
 	tenantFlag(cmd, &of)
-	cmd.Flags().DurationVar(&since, "since", 13*7*24*time.Hour, "how far back the deactivations go")
+	cmd.Flags().DurationVar(&since, "since", cascade.DefaultSince, "how far back the deactivations go")
 	cmd.Flags().DurationVar(&target, "target", cascade.DefaultTarget, "the time to compare with")
 	return cmd
 }

@@ -28,8 +28,8 @@ func (c *cli) waiverCommand() *cobra.Command {
 			}
 			return c.print(open, []string{"ID", "WHAT", "WHERE", "UNTIL", "REQUESTED BY", "AT", "REASON"}, rows)
 		}),
-	}, c.decideWaiver(path, "approve", "Waive the credential of a request; requires an approver's token"),
-		c.decideWaiver(path, "decline", "Decline a request for a waiver; requires an approver's token"))
+	}, c.decideWaiver(path, "approve", "Approve a waiver; requires an approver's token"),
+		c.decideWaiver(path, "decline", "Decline a waiver; requires an approver's token"))
 	return group
 }
 

@@ -9,12 +9,9 @@ import (
 	"github.com/leaverhq/leaver/internal/httpjson"
 )
 
-// defaultSince is how far back the time to zero goes by default.
-const defaultSince = 13 * 7 * 24 * time.Hour
-
 // showTiming serves the time to zero of a tenant's leavers.
 func (s *Server) showTiming(w http.ResponseWriter, r *http.Request) {
-	since, target := time.Now().Add(-defaultSince), cascade.DefaultTarget
+	since, target := time.Now().Add(-cascade.DefaultSince), cascade.DefaultTarget
 	var err error
 	if text := r.URL.Query().Get("since"); text != "" {
 		if since, err = time.Parse(time.RFC3339, text); err != nil {

@@ -28,7 +28,7 @@ type diagnosis struct {
 	// after are the codes of root causes: after one of them, the diagnosis would report only a consequence.
 	after []string
 	fix   string
-	find  func(*patient, context.Context) []string
+	find  func(*snapshot, context.Context) []string
 }
 
 // The codes that others depend on.
@@ -46,22 +46,23 @@ func diagnoses() []diagnosis {
 	running := []string{codePostgreSQL, codeSchema, codeTemporal, codeNamespace}
 	worked := append(slices.Clone(running), codeWorkers)
 	return []diagnosis{
-		{codePostgreSQL, health.Critical, nil, "start PostgreSQL, or correct database.url", (*patient).postgresql},
-		{codeSchema, health.Critical, []string{codePostgreSQL}, "", (*patient).schema},
-		{"key-set", health.Critical, stored, "give every process the same key set", (*patient).keyset},
-		{"key-set-mode", health.Warning, nil, "", (*patient).keysetMode},
-		{"clock", health.Warning, stored, "synchronize the clocks of this host and of PostgreSQL's", (*patient).clock},
-		{codeTemporal, health.Critical, nil, "start Temporal, or correct temporal.address", (*patient).temporal},
-		{codeNamespace, health.Critical, []string{codeTemporal}, "", (*patient).badNamespace},
-		{"retention", health.Warning, []string{codeTemporal, codeNamespace}, "", (*patient).retention},
+		{codePostgreSQL, health.Critical, nil, "start PostgreSQL, or correct database.url", (*snapshot).postgresql},
+		{codeSchema, health.Critical, []string{codePostgreSQL}, "", (*snapshot).schema},
+		{"key-set", health.Critical, stored, "give every process the same key set", (*snapshot).keyset},
+		{"key-set-mode", health.Warning, nil, "", (*snapshot).keysetMode},
+		{"clock", health.Warning, stored, "synchronize the clocks of this host and of PostgreSQL's", (*snapshot).clock},
+		{codeTemporal, health.Critical, nil, "start Temporal, or correct temporal.address", (*snapshot).temporal},
+		{codeNamespace, health.Critical, []string{codeTemporal}, "", (*snapshot).badNamespace},
+		{"retention", health.Warning, []string{codeTemporal, codeNamespace}, "", (*snapshot).retention},
 		{
 			codeWorkers, health.Critical,
 			[]string{codeTemporal, codeNamespace},
 			"start `leaver worker` with this configuration",
-			(*patient).workers,
+			(*snapshot).workers,
 		},
-		{"connector-paused", health.Warning, stored, "`leaver connector resume NAME --reason …`", (*patient).pauses},
-		{"connector-check", health.Critical, nil, "`leaver connector check NAME` repeats it", (*patient).connectors},
+		{"connector-paused", health.Warning, stored, "`leaver connector resume NAME --reason …`", (*snapshot).pauses},
+		{"connector-check", health.Critical, nil, "`leaver connector check NAME` repeats it", (*snapshot).connectors},
+		{"health", health.Critical, stored, "check the log of PostgreSQL", (*snapshot).unread},
 		{
 			"unstarted", health.Critical, running, "check that `leaver serve` can reach Temporal",
 			counted("%d events have no workflow yet", func(h health.Health) int64 { return h.Unstarted }),
@@ -115,7 +116,7 @@ func diagnoses() []diagnosis {
 			"unarchived", health.Warning, running, "check the log of `leaver serve` for the archive",
 			counted("%d closed cascades are not archived", func(h health.Health) int64 { return h.Unarchived }),
 		},
-		{"audit-sink", health.Warning, stored, "check audit.address and the sink", (*patient).sink},
+		{"audit-sink", health.Warning, stored, "check audit.address and the sink", (*snapshot).sink},
 	}
 }
 
@@ -129,8 +130,8 @@ const (
 	maxReconcileAge = 3 * time.Hour
 )
 
-// patient is an installation that is diagnosed, with what several diagnoses read.
-type patient struct {
+// snapshot is the state of an installation that several diagnoses read.
+type snapshot struct {
 	*App
 	namespace    worker.Namespace
 	namespaceErr error
@@ -140,10 +141,10 @@ type patient struct {
 }
 
 // Diagnose returns what is wrong with the installation, root causes first and without their consequences.
-func (a *App) Diagnose(ctx context.Context) []health.Problem { return a.examine(ctx).problems(ctx) }
+func (a *App) Diagnose(ctx context.Context) []health.Problem { return a.inspect(ctx).problems(ctx) }
 
-func (a *App) examine(ctx context.Context) *patient {
-	p := &patient{App: a}
+func (a *App) inspect(ctx context.Context) *snapshot {
+	p := &snapshot{App: a}
 	asked, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	p.schemaErr = a.DB.CheckSchema(asked)
@@ -154,7 +155,7 @@ func (a *App) examine(ctx context.Context) *patient {
 	return p
 }
 
-func (p *patient) problems(ctx context.Context) []health.Problem {
+func (p *snapshot) problems(ctx context.Context) []health.Problem {
 	problems := []health.Problem{}
 	found := make(map[string]bool)
 	for _, d := range diagnoses() {
@@ -177,27 +178,27 @@ func texts(err error) []string {
 	return []string{err.Error()}
 }
 
-func (p *patient) postgresql(context.Context) []string {
+func (p *snapshot) postgresql(context.Context) []string {
 	if errors.Is(p.schemaErr, database.ErrMisconfigured) {
 		return nil
 	}
 	return texts(p.schemaErr)
 }
 
-func (p *patient) schema(context.Context) []string { return texts(p.schemaErr) }
+func (p *snapshot) schema(context.Context) []string { return texts(p.schemaErr) }
 
-func (p *patient) keyset(ctx context.Context) []string {
+func (p *snapshot) keyset(ctx context.Context) []string {
 	if err := database.CheckKeyset(ctx, p.DB, p.Sealer); errors.Is(err, seal.ErrUnknownKey) {
 		return texts(err)
 	}
 	return nil // an error of PostgreSQL is another problem
 }
 
-func (p *patient) keysetMode(context.Context) []string {
+func (p *snapshot) keysetMode(context.Context) []string {
 	return texts(checkMode(p.Config.Seal.KeysetFile))
 }
 
-func (p *patient) clock(ctx context.Context) []string {
+func (p *snapshot) clock(ctx context.Context) []string {
 	now, err := database.Row(ctx, p.DB, uuid.Nil, pgx.RowTo[time.Time], `select clock_timestamp()`)
 	if err != nil {
 		return texts(err)
@@ -208,25 +209,25 @@ func (p *patient) clock(ctx context.Context) []string {
 	return nil
 }
 
-func (p *patient) temporal(context.Context) []string {
+func (p *snapshot) temporal(context.Context) []string {
 	if errors.Is(p.namespaceErr, worker.ErrMisconfigured) {
 		return nil
 	}
 	return texts(p.namespaceErr)
 }
 
-func (p *patient) badNamespace(context.Context) []string {
+func (p *snapshot) badNamespace(context.Context) []string {
 	return texts(errors.Join(p.namespaceErr, p.namespace.CheckArchive()))
 }
 
-func (p *patient) retention(context.Context) []string {
+func (p *snapshot) retention(context.Context) []string {
 	if short := p.namespace.Short(p.Config.Temporal); short != "" {
 		return []string{short}
 	}
 	return nil
 }
 
-func (p *patient) workers(ctx context.Context) []string {
+func (p *snapshot) workers(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	var found []string
@@ -238,7 +239,7 @@ func (p *patient) workers(ctx context.Context) []string {
 	return found
 }
 
-func (p *patient) pauses(ctx context.Context) []string {
+func (p *snapshot) pauses(ctx context.Context) []string {
 	pauses, err := registry.NewPauses(p.DB).All(ctx)
 	found := texts(err)
 	for _, name := range slices.Sorted(maps.Keys(pauses)) {
@@ -253,7 +254,7 @@ const connectorsTimeout = 5 * time.Second
 // checksTTL is how long the result of the connectors' checks is kept, each of which is a request to a downstream.
 const checksTTL = 30 * time.Second
 
-func (p *patient) connectors(ctx context.Context) []string {
+func (p *snapshot) connectors(ctx context.Context) []string {
 	found, _ := p.checks.Get(ctx, struct{}{}, func(ctx context.Context) ([]string, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectorsTimeout)
 		defer cancel()
@@ -278,10 +279,10 @@ func above(n, limit float64) int64 {
 }
 
 // counted reports a number of the health if it is above 0.
-func counted(format string, n func(health.Health) int64) func(*patient, context.Context) []string {
-	return func(p *patient, _ context.Context) []string {
+func counted(format string, n func(health.Health) int64) func(*snapshot, context.Context) []string {
+	return func(p *snapshot, _ context.Context) []string {
 		if p.healthErr != nil {
-			return nil // reported once, by sink
+			return nil // reported by unread
 		}
 		if n := n(p.health); n > 0 {
 			return []string{fmt.Sprintf(format, n)}
@@ -291,8 +292,8 @@ func counted(format string, n func(health.Health) int64) func(*patient, context.
 }
 
 // scheduled reports a kind of run that is scheduled and has not passed for too long.
-func scheduled(kind health.Kind, age time.Duration) func(*patient, context.Context) []string {
-	return func(p *patient, _ context.Context) []string {
+func scheduled(kind health.Kind, age time.Duration) func(*snapshot, context.Context) []string {
+	return func(p *snapshot, _ context.Context) []string {
 		since, scheduled := p.health.Scheduled[kind]
 		if passed := p.health.Passed[kind]; passed.After(since) {
 			since = passed
@@ -304,22 +305,20 @@ func scheduled(kind health.Kind, age time.Duration) func(*patient, context.Conte
 	}
 }
 
-func (p *patient) sink(ctx context.Context) []string {
-	found := texts(p.healthErr)
+func (p *snapshot) sink(ctx context.Context) []string {
 	follower := p.Follower()
 	if follower == nil {
-		return found
+		return nil
 	}
 	h, err := follower.Health(ctx)
-	if err != nil {
-		return append(found, err.Error())
+	if err != nil || h.FailedAt == nil {
+		return texts(err)
 	}
-	if h.FailedAt != nil {
-		found = append(found, fmt.Sprintf("the audit sink does not take evidence since %s, and %d records wait: %s",
-			h.FailedAt.UTC().Format(time.RFC3339), h.Pending, h.Failure))
-	}
-	return found
+	return []string{fmt.Sprintf("the audit sink does not take evidence since %s, and %d records wait: %s",
+		h.FailedAt.UTC().Format(time.RFC3339), h.Pending, h.Failure)}
 }
+
+func (p *snapshot) unread(context.Context) []string { return texts(p.healthErr) }
 
 // queue is a task queue that some worker must poll.
 type queue struct {
@@ -338,7 +337,7 @@ func (a *App) queues() []queue {
 
 // verbose adds the problems, and the progress of cascades, to a response of /readyz.
 func (a *App) verbose(ctx context.Context, body map[string]any) {
-	p := a.examine(ctx)
+	p := a.inspect(ctx)
 	problems := p.problems(ctx)
 	lines := make([]string, len(problems))
 	for n, problem := range problems {

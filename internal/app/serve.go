@@ -159,7 +159,9 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.URL.Query().Has("verbose") {
 		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.OperatorClasses()...); refused != nil {
-			body["problems"] = []string{"send a token of an operator as Authorization: Bearer to read the problems"}
+			body["problems"] = []string{
+				"send a token of an operator, a viewer or an auditor as Authorization: Bearer to read the problems",
+			}
 		} else {
 			a.verbose(r.Context(), body)
 		}

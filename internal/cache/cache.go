@@ -9,23 +9,35 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/expirable"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 )
 
 // Cache is safe for concurrent use. [New] creates one.
 type Cache[K comparable, V any] struct {
-	entries *expirable.LRU[K, V]
+	entries *lru.Cache[K, entry[V]]
+	ttl     time.Duration
 	loads   singleflight.Group
 
 	mu         sync.Mutex // orders additions and invalidations
 	generation int        // counts invalidations
 }
 
-// New returns a cache of at most size values, which expire after ttl; with ttl 0 they do not.
-// The cache of a ttl has a goroutine that does not end.
+// entry is a value with the time at which it expires; the zero time is never.
+type entry[V any] struct {
+	value   V
+	expires time.Time
+}
+
+func (e entry[V]) valid() bool { return e.expires.IsZero() || time.Now().Before(e.expires) }
+
+// New returns a cache of at most size values, which must be positive. They expire after ttl; with ttl 0 they do not.
 func New[K comparable, V any](size int, ttl time.Duration) *Cache[K, V] {
-	return &Cache[K, V]{entries: expirable.NewLRU[K, V](size, nil, ttl)}
+	entries, err := lru.New[K, entry[V]](size)
+	if err != nil {
+		panic(err) // the size is not positive
+	}
+	return &Cache[K, V]{entries: entries, ttl: ttl}
 }
 
 // Get returns the value of key, and calls load if the cache has none. Errors are not cached.
@@ -41,8 +53,8 @@ func (c *Cache[K, V]) GetIf(
 	ctx context.Context, key K, load func(context.Context) (V, error), keep func(V) bool,
 ) (V, error) {
 	for {
-		if value, ok := c.entries.Get(key); ok {
-			return value, nil
+		if e, ok := c.entries.Get(key); ok && e.valid() {
+			return e.value, nil
 		}
 		c.mu.Lock()
 		generation := c.generation
@@ -68,9 +80,14 @@ func (c *Cache[K, V]) GetIf(
 func (c *Cache[K, V]) add(generation int, key K, value V) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.generation == generation {
-		c.entries.Add(key, value)
+	if c.generation != generation {
+		return
 	}
+	e := entry[V]{value: value}
+	if c.ttl > 0 {
+		e.expires = time.Now().Add(c.ttl)
+	}
+	c.entries.Add(key, e)
 }
 
 // Clear removes all values.

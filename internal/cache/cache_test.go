@@ -32,11 +32,13 @@ func want(t *testing.T, c *cache.Cache[string, int], key string, load func(conte
 }
 
 func TestCache_LoadsOnceUntilTheValueExpires(t *testing.T) {
-	c, loads := cache.New[string, int](10, 50*time.Millisecond), &counter{}
-	want(t, c, "a", loads.load, 1)
-	want(t, c, "a", loads.load, 1)
-	time.Sleep(60 * time.Millisecond) // the library reads the real clock
-	want(t, c, "a", loads.load, 2)
+	synctest.Test(t, func(t *testing.T) {
+		c, loads := cache.New[string, int](10, 50*time.Millisecond), &counter{}
+		want(t, c, "a", loads.load, 1)
+		want(t, c, "a", loads.load, 1)
+		time.Sleep(60 * time.Millisecond) // of the bubble's clock
+		want(t, c, "a", loads.load, 2)
+	})
 }
 
 func TestCache_ErrorsAreNotCached(t *testing.T) {

@@ -14,6 +14,9 @@ import (
 // DefaultTarget is the time within which a leaver's last credential should be proven dead.
 const DefaultTarget = 5 * time.Minute
 
+// DefaultSince is how far back the time to zero goes by default: 13 weeks.
+const DefaultSince = 13 * 7 * 24 * time.Hour
+
 // Times are the times from the commit of leavers' deactivations to the last verified death, in seconds.
 type Times struct {
 	Leavers int     `json:"leavers"` // whose cascade verified a death

@@ -20,7 +20,7 @@ import (
 	"github.com/leaverhq/leaver/internal/report"
 )
 
-// done is what a page says after a button, by the act.
+// done maps a verb to the message shown after it.
 func done() map[string]string {
 	return map[string]string{
 		"rerun": "The cascade runs again.", "retry": "The cascade tries at once.",
@@ -38,7 +38,7 @@ const approverToken = "approverToken"
 // formTime is how a browser sends a time: in UTC, as the label says.
 const formTime = "2006-01-02T15:04"
 
-// actOn adds the buttons on an object. The path and the fields of each are those of the API.
+// actOn registers a POST route for each verb on an object. The path and the fields are those of the API.
 func (s *Server) actOn(r chi.Router, object string, verbs ...string) {
 	for _, verb := range verbs {
 		r.Post(object+"/"+verb, func(w http.ResponseWriter, r *http.Request) {

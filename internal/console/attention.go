@@ -34,7 +34,7 @@ func installation(q request) (any, error) {
 	return v, err
 }
 
-// attentionView is what of a tenant needs a person.
+// attentionView lists the items of a tenant that need an operator or an approver.
 type attentionView struct {
 	Failed, Open []api.ShownCascade
 	Holds        []cascade.Hold
@@ -46,13 +46,10 @@ type attentionView struct {
 // Live implements [live].
 func (attentionView) Live() bool { return true }
 
-// Well reports whether nothing needs a person.
+// Well reports whether nothing needs attention.
 func (v attentionView) Well() bool {
 	return len(v.Failed)+len(v.Open)+len(v.Holds)+len(v.Waivers)+len(v.Unmanaged)+len(v.Streams) == 0
 }
-
-// maxWaits limits the open cascades of which the page shows what they wait for.
-const maxWaits = 20
 
 func attention(q request) (any, error) {
 	var v attentionView
@@ -64,7 +61,7 @@ func attention(q request) (any, error) {
 	if err != nil {
 		return v, err
 	}
-	for _, c := range open[:min(len(open), maxWaits)] {
+	for _, c := range open {
 		waiting, err := get[api.ShownCascade](q, q.of("/cascades/"+c.ID.String()))
 		if err != nil {
 			return v, err

@@ -14,7 +14,6 @@ type evidenceView struct {
 	Checkpoints int
 	Last        *evidence.Checkpoint
 	Entries     []evidence.Chained
-	After       int64
 	Next        string // the query of the next page
 }
 

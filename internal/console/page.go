@@ -46,12 +46,12 @@ func list[T any](q request, path string) ([]T, error) {
 
 // layout is what the template of a page shows.
 type layout struct {
-	Title, Tenant, Path string
-	Role                auth.Class
-	Done                string // what a button has just done
-	Live                bool   // whether the page is updated
-	View                any
-	// May tells what the buttons of the role are. The API decides.
+	Title, Tenant string
+	Role          auth.Class
+	Done          string // what a button has just done
+	Live          bool   // whether the page is updated
+	View          any
+	// Operate and Audit report which buttons are shown; the API authorizes each call.
 	Operate, Audit bool
 	Token          string // the first part of its id
 }
@@ -133,7 +133,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, status int, name s
 func (s *Server) render(r *http.Request, name, part string, view any) ([]byte, error) {
 	class := sessionOf(r.Context()).caller.Class
 	l := layout{
-		Title: titles()[name], Tenant: chi.URLParam(r, "tenant"), Path: r.URL.Path, Role: class, View: view,
+		Title: titles()[name], Tenant: chi.URLParam(r, "tenant"), Role: class, View: view,
 		Done:    done()[r.URL.Query().Get("done")],
 		Operate: class == auth.ClassOperator, Audit: class == auth.ClassOperator || class == auth.ClassAuditor,
 	}
@@ -159,7 +159,7 @@ func titles() map[string]string {
 	}
 }
 
-// fail writes the page of an error. What the API refused is shown as it says it.
+// fail writes the page of an error. A refusal by the API is shown unchanged.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var refused *apiclient.RefusalError
 	if errors.As(err, &refused) && refused.Status == http.StatusUnauthorized {

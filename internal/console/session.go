@@ -17,7 +17,7 @@ const maxForm = 64 << 10
 
 type sessionKey struct{}
 
-// session is who is signed in.
+// session is the signed-in caller and the secret of its session.
 type session struct {
 	secret string
 	caller auth.Caller

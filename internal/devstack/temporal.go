@@ -164,7 +164,8 @@ func buildTemporal(ctx context.Context, log Logf) (string, error) {
 	if isProgram(program) {
 		return program, nil
 	}
-	log("building the Temporal server from %s (once; about 4 minutes on a cold cache) …", source)
+	log("building the Temporal server from %s (once; about 4 minutes on a cold cache; quicker: stop this, and put "+
+		"Temporal's CLI `temporal` in the PATH, or set TEMPORAL_ADDRESS to a running server) …", source)
 	began := time.Now()
 	done := make(chan struct{})
 	defer close(done)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -164,4 +166,71 @@ func (i *installation) openCascade() uuid.UUID {
 		  now(), now() - interval '2 hours', now() - interval '2 hours', now() - interval '2 hours')`,
 		i.tenant.ID, event, ada)
 	return event
+}
+
+// TestDashboard_NamesMetricsThatExist compares the metrics that the dashboard and the alerts name with those that an
+// installation exposes, and parses each expression.
+func TestDashboard_NamesMetricsThatExist(t *testing.T) {
+	i := install(t)
+	if err := health.Schedule(t.Context(), i.connect(), health.Drill, health.Reconcile); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []health.Kind{health.Drill, health.Reconcile} {
+		for _, passed := range []bool{true, false} {
+			if err := health.NewStore(i.app.DB).Record(t.Context(), kind, passed, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	exposed := make(map[string]bool)
+	for series := range i.samples() {
+		name, _, _ := strings.Cut(series, "{")
+		exposed[name] = true
+	}
+	named := regexp.MustCompile(`leaver_[a-z_]+`)
+	for _, file := range []string{"dashboard.json", "alerts.yaml"} {
+		raw, err := os.ReadFile(filepath.Join("../../deploy", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := named.FindAllString(string(raw), -1)
+		if len(names) < 15 {
+			t.Errorf("%s names %d metrics only", file, len(names))
+		}
+		for _, name := range names {
+			if !exposed[name] {
+				t.Errorf("%s names %s, which leaver does not expose", file, name)
+			}
+		}
+	}
+	var dashboard struct {
+		Panels []struct {
+			ID      int
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	raw, err := os.ReadFile("../../deploy/dashboard.json")
+	if err == nil {
+		err = json.Unmarshal(raw, &dashboard)
+	}
+	if err != nil || len(dashboard.Panels) == 0 {
+		t.Fatalf("the dashboard has %d panels: %v", len(dashboard.Panels), err)
+	}
+	if _, err := exec.LookPath("promtool"); err != nil {
+		t.Skip("promtool is not installed (Debian's package prometheus)")
+	}
+	rules := "groups:\n- name: dashboard\n  rules:\n"
+	for n, panel := range dashboard.Panels {
+		for m, target := range panel.Targets {
+			rules += fmt.Sprintf("  - {record: %q, expr: %q}\n", fmt.Sprintf("panel:%d_%d", n, m), target.Expr)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "promtool", "check", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("an expression of the dashboard is not valid: %v\n%s", err, out)
+	}
 }

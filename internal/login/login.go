@@ -35,7 +35,7 @@ var ErrUnavailable = fault.New(fault.Unavailable, "the identity provider does no
 // timeout bounds the requests to the provider for one sign-in.
 const timeout = 10 * time.Second
 
-// Person is who signed in.
+// Person is a user that the provider signed in.
 type Person struct {
 	Issuer, Subject string
 	Name            string // an e-mail address or a user name, for people to read
