@@ -166,6 +166,9 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, c cascade
 	event, err := a.Cascades.Restart(ctx, tenant, c.ID, reconcileActor, why)
 	if err == nil {
 		run, err = start(ctx, event)
+		if errors.Is(err, cascade.ErrNotFailed) { // the event is open, but its run has completed: the database is older
+			run, err = a.Runner.RerunCompleted(ctx, event)
+		}
 	}
 	if err == nil { // the run is leaver's from now on, not only when a worker takes it up
 		err = a.Cascades.Running(ctx, tenant, c.ID, event.Kind, run)

@@ -142,6 +142,19 @@ func (s *Starter) Rerun(ctx context.Context, e lifecycle.Event) (string, error) 
 	return runID, err
 }
 
+// RerunCompleted starts the event's workflow again after a run that completed and that the database does not know of,
+// because it was restored from an older backup. It returns [cascade.ErrNotFailed] if the cascade is running.
+func (s *Starter) RerunCompleted(ctx context.Context, e lifecycle.Event) (string, error) {
+	runID, err := s.start(
+		ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+	)
+	var started *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &started) {
+		return "", cascade.ErrNotFailed
+	}
+	return runID, err
+}
+
 func (s *Starter) next(ctx context.Context, e lifecycle.Event) (string, error) {
 	runID, err := s.start(
 		ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,

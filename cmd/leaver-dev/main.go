@@ -22,7 +22,7 @@ func main() {
 	// provokes refusals, which would clutter its output.
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
@@ -40,7 +40,7 @@ type options struct {
 	temporalPort, uiPort       int
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var o options
 	root := &cobra.Command{
 		Use:   "leaver-dev",
@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			if o.broken != "" && o.broken != "oauth2" {
 				return fmt.Errorf("--break must be oauth2, got %q", o.broken)
 			}
-			return develop(cmd.Context(), o, newConsole(cmd.InOrStdin(), stdout, stderr))
+			return develop(cmd.Context(), o, newConsole(stdin, stdout, stderr))
 		},
 	}
 	f := root.Flags()

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestDrill_EndsEverythingAndPrintsProof checks the README's promise: no credential of Ada's
@@ -15,7 +22,7 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 		t.Skip("starts a whole stack")
 	}
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--once", "--ephemeral"}, &stdout, &stderr); code != 0 {
+	if code := run(t.Context(), []string{"--once", "--ephemeral"}, strings.NewReader(""), &stdout, &stderr); code != 0 {
 		t.Fatalf("exit code %d\n%s\n%s", code, &stdout, &stderr)
 	}
 	for _, want := range []string{
@@ -47,8 +54,85 @@ func TestDrill_EndsEverythingAndPrintsProof(t *testing.T) {
 
 func TestRun_ReportsUnknownFlagOnStderr(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--nonsense"}, &stdout, &stderr); code == 0 ||
+	if code := run(t.Context(), []string{"--nonsense"}, strings.NewReader(""), &stdout, &stderr); code == 0 ||
 		!strings.Contains(stderr.String(), "--nonsense") {
 		t.Errorf("exit code %d, stderr %q", code, &stderr)
+	}
+}
+
+// TestBreak_ConsoleRerunsTheCascadeToGreen breaks the OAuth server, follows the printed link to the console, repairs the
+// server by Enter, and presses Re-run.
+func TestBreak_ConsoleRerunsTheCascadeToGreen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a whole stack")
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	keyboard, press := io.Pipe()
+	screen, prints := io.Pipe()
+	code := make(chan int, 1)
+	go func() { code <- run(ctx, []string{"--ephemeral", "--break", "oauth2"}, keyboard, prints, io.Discard) }()
+	defer func() { stop(); <-code }()
+	lines := bufio.NewScanner(screen)
+	await := func(text string) string {
+		t.Helper()
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), text) {
+				return lines.Text()
+			}
+		}
+		t.Fatalf("the demonstration does not print %q", text)
+		return ""
+	}
+	await("the cascade closed: failed")
+	base, secret, _ := strings.Cut(strings.Fields(await("Console "))[1], "/console/sign-in#")
+	tenant := regexp.MustCompile(`--tenant (\S+) (\S+)$`).FindStringSubmatch(await("cascade show"))
+	await("Press Enter")
+	go func() { _, _ = io.Copy(io.Discard, screen) }()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	browser := &http.Client{Jar: jar}
+	see := func(method, path string, form url.Values) string {
+		t.Helper()
+		r, err := http.NewRequestWithContext(ctx, method, base+"/console"+path, strings.NewReader(form.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+		resp, err := browser.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s %s answered %d: %s %v", method, path, resp.StatusCode, body, err)
+		}
+		return string(body)
+	}
+	see(http.MethodPost, "/sign-in", url.Values{"secret": {secret}})
+	if page := see(http.MethodGet, "/tenants/"+tenant[1]+"/", nil); !strings.Contains(page, "Failed cascades") ||
+		!strings.Contains(page, "ada.lovelace@example.com") {
+		t.Fatalf("the console does not show the failed cascade: %s", page)
+	}
+	cascade := "/tenants/" + tenant[1] + "/cascades/" + tenant[2]
+	if page := see(http.MethodGet, cascade, nil); !strings.Contains(page, "the server cannot revoke this type of token") {
+		t.Errorf("the page of the cascade does not say why: %s", page)
+	}
+	if _, err := io.WriteString(press, "\n"); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for page := see(http.MethodPost, cascade+"/rerun", url.Values{"reason": {"the server is repaired"}}); ; {
+		if strings.Contains(page, `<span class="state completed">`) && !strings.Contains(page, `<span class="state failed">`) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the cascade is not green: %s", page)
+		}
+		<-time.After(200 * time.Millisecond)
+		page = see(http.MethodGet, cascade, nil)
 	}
 }
