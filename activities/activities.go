@@ -47,10 +47,9 @@ type Activities struct {
 type Runner interface {
 	Status(ctx context.Context, workflowID, run string) (cascade.WorkflowStatus, error)
 	Cancel(ctx context.Context, workflowID string) error
-	Rerun(ctx context.Context, e lifecycle.Event) (runID string, err error)
+	// Restart starts the workflow again, however its last run closed.
+	Restart(ctx context.Context, e lifecycle.Event) (runID string, err error)
 	Replace(ctx context.Context, e lifecycle.Event) (runID string, err error)
-	// RerunCompleted starts the workflow again after a run that completed.
-	RerunCompleted(ctx context.Context, e lifecycle.Event) (runID string, err error)
 }
 
 // Done is the result of an activity without another one. A workflow requires it: without a sealed

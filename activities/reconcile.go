@@ -158,7 +158,7 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, c cascade
 	if cancelled, err := a.cancelStopped(ctx, tenant, c, status); err != nil || cancelled {
 		return err
 	}
-	why, start := "its workflow was gone", a.Runner.Rerun
+	why, start := "its workflow was gone", a.Runner.Restart
 	if status == cascade.WorkflowForeign {
 		why, start = "another client of the namespace had taken its workflow ID", a.Runner.Replace
 		r.Problem("cascade %s: %s", c.ID, why)
@@ -166,9 +166,6 @@ func (a *Activities) restartOne(ctx context.Context, tenant uuid.UUID, c cascade
 	event, err := a.Cascades.Restart(ctx, tenant, c.ID, reconcileActor, why)
 	if err == nil {
 		run, err = start(ctx, event)
-		if errors.Is(err, cascade.ErrNotFailed) { // the event is open, but its run has completed: the database is older
-			run, err = a.Runner.RerunCompleted(ctx, event)
-		}
 	}
 	if err == nil { // the run is leaver's from now on, not only when a worker takes it up
 		err = a.Cascades.Running(ctx, tenant, c.ID, event.Kind, run)

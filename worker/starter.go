@@ -142,9 +142,9 @@ func (s *Starter) Rerun(ctx context.Context, e lifecycle.Event) (string, error) 
 	return runID, err
 }
 
-// RerunCompleted starts the event's workflow again after a run that completed and that the database does not know of,
-// because it was restored from an older backup. It returns [cascade.ErrNotFailed] if the cascade is running.
-func (s *Starter) RerunCompleted(ctx context.Context, e lifecycle.Event) (string, error) {
+// Restart starts the workflow of an open event again, however its last run closed: also a run that completed after the
+// backup that the database was restored from. It returns [cascade.ErrNotFailed] if the workflow is running.
+func (s *Starter) Restart(ctx context.Context, e lifecycle.Event) (string, error) {
 	runID, err := s.start(
 		ctx, e, enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 	)

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/leaverhq/leaver/internal/app"
+	"github.com/leaverhq/leaver/internal/config"
 )
 
 func (c *cli) doctorCommand() *cobra.Command {
@@ -12,17 +15,8 @@ func (c *cli) doctorCommand() *cobra.Command {
 		Short: "Find what is wrong with the installation, root causes first, and print how to fix it",
 		Long: "Doctor reads the configuration as serve and worker do, and asks PostgreSQL, Temporal and the connectors.\n" +
 			"It reports a root cause without its consequences, and exits with code 1 if it finds a problem.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, log, err := c.loadWithLog()
-			if err != nil {
-				return err
-			}
-			a, err := app.New(cmd.Context(), cfg, log)
-			if err != nil {
-				return err
-			}
-			defer a.Close()
-			problems := a.Diagnose(cmd.Context())
+		RunE: c.withApp(func(ctx context.Context, _ *config.Config, a *app.App) error {
+			problems := a.Diagnose(ctx)
 			var rows [][]string
 			for _, p := range problems {
 				rows = append(rows, []string{p.Code, string(p.Severity), p.Text, p.Fix})
@@ -34,6 +28,6 @@ func (c *cli) doctorCommand() *cobra.Command {
 				return coded(exitError, "%d problems were found", len(problems))
 			}
 			return nil
-		},
+		}),
 	}
 }

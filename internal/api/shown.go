@@ -33,8 +33,10 @@ type Shown struct {
 	Credentials []ShownItem            `json:"credentials"`
 	Unmanaged   []credential.Unmanaged `json:"unmanaged"`
 	Cascades    []cascade.Cascade      `json:"cascades"`
-	// Agents lists the agents that would end with it: those that only it owns, and their sub-agents.
-	Agents []directory.Named `json:"agents"`
+	// Agents lists the agents that would end with it: those that only it owns, and their sub-agents. Parents has the
+	// parent of each sub-agent.
+	Agents  []directory.Named       `json:"agents"`
+	Parents map[uuid.UUID]uuid.UUID `json:"parents"`
 }
 
 const maxShown = 100
@@ -112,6 +114,9 @@ func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error
 	if err == nil {
 		shown.Agents, err = s.Directory.Named(ctx, of, ending...)
 		shown.Agents = slices.DeleteFunc(shown.Agents, func(n directory.Named) bool { return n.ID == shown.ID })
+	}
+	if err == nil {
+		shown.Parents, err = s.Directory.Parents(ctx, of, ending)
 	}
 	return err
 }

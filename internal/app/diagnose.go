@@ -120,7 +120,7 @@ func diagnoses() []diagnosis {
 	}
 }
 
-// The limits are those of deploy/alerts.yaml.
+// The limits, but that of clocks, are those of deploy/alerts.yaml.
 const (
 	maxClock        = 5 * time.Second
 	maxStalled      = 1800 // seconds
@@ -141,21 +141,30 @@ type snapshot struct {
 }
 
 // Diagnose returns what is wrong with the installation, root causes first and without their consequences.
-func (a *App) Diagnose(ctx context.Context) []health.Problem { return a.inspect(ctx).problems(ctx) }
-
-func (a *App) inspect(ctx context.Context) *snapshot {
+func (a *App) Diagnose(ctx context.Context) []health.Problem {
 	p := &snapshot{App: a}
-	asked, cancel := context.WithTimeout(ctx, healthTimeout)
-	defer cancel()
-	p.schemaErr = a.DB.CheckSchema(asked)
-	p.namespace, p.namespaceErr = worker.CheckNamespace(asked, a.Temporal, a.Config.Temporal)
-	if p.schemaErr == nil {
-		p.health, p.healthErr = health.NewStore(a.DB).Read(ctx)
-	}
-	return p
+	p.askPostgreSQL(ctx)
+	p.askTemporal(ctx)
+	return p.problems(ctx)
 }
 
+func (p *snapshot) askPostgreSQL(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	p.schemaErr = p.DB.CheckSchema(ctx)
+}
+
+func (p *snapshot) askTemporal(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	p.namespace, p.namespaceErr = worker.CheckNamespace(ctx, p.Temporal, p.Config.Temporal)
+}
+
+// problems reads the health, and returns what the diagnoses find. Both stores must have been asked.
 func (p *snapshot) problems(ctx context.Context) []health.Problem {
+	if p.schemaErr == nil {
+		p.health, p.healthErr = health.NewStore(p.DB).Read(ctx)
+	}
 	problems := []health.Problem{}
 	found := make(map[string]bool)
 	for _, d := range diagnoses() {
@@ -336,8 +345,7 @@ func (a *App) queues() []queue {
 }
 
 // verbose adds the problems, and the progress of cascades, to a response of /readyz.
-func (a *App) verbose(ctx context.Context, body map[string]any) {
-	p := a.inspect(ctx)
+func (p *snapshot) verbose(ctx context.Context, body map[string]any) {
 	problems := p.problems(ctx)
 	lines := make([]string, len(problems))
 	for n, problem := range problems {

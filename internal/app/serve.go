@@ -41,7 +41,7 @@ import (
 const (
 	// drain bounds how long requests in flight may take after the process is asked to stop.
 	drain = 30 * time.Second
-	// healthTimeout bounds the check of PostgreSQL and Temporal in /readyz.
+	// healthTimeout bounds each check of PostgreSQL and of Temporal in /readyz.
 	healthTimeout = 2 * time.Second
 )
 
@@ -139,31 +139,31 @@ func (a *App) catchPanics(next http.Handler) http.Handler {
 // ready responds with 503 without PostgreSQL, which every request needs. Without Temporal it
 // responds with 200 and the status degraded: SCIM works, and cascades start when Temporal is back.
 func (a *App) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
-	defer cancel()
+	p := &snapshot{App: a}
 	body := map[string]any{"status": "ok", "postgresql": "ok", "temporal": "ok"}
-	if err := a.DB.CheckSchema(ctx); err != nil {
+	if p.askPostgreSQL(r.Context()); p.schemaErr != nil {
 		status := "down"
-		if errors.Is(err, database.ErrMisconfigured) {
+		if errors.Is(p.schemaErr, database.ErrMisconfigured) {
 			status = "not set up"
 		}
 		writeHealth(w, http.StatusServiceUnavailable, map[string]any{"status": "unavailable", "postgresql": status})
 		return
 	}
-	_, err := worker.CheckNamespace(ctx, a.Temporal, a.Config.Temporal)
+	p.askTemporal(r.Context())
 	switch {
-	case errors.Is(err, worker.ErrMisconfigured):
+	case errors.Is(p.namespaceErr, worker.ErrMisconfigured):
 		body["status"], body["temporal"] = "degraded", "not set up"
-	case err != nil:
+	case p.namespaceErr != nil:
 		body["status"], body["temporal"] = "degraded", "down"
 	}
 	if r.URL.Query().Has("verbose") {
-		if _, refused := a.Auth().Authenticate(ctx, auth.Bearer(r.Header), auth.OperatorClasses()...); refused != nil {
+		_, refused := a.Auth().Authenticate(r.Context(), auth.Bearer(r.Header), auth.OperatorClasses()...)
+		if refused != nil {
 			body["problems"] = []string{
 				"send a token of an operator, a viewer or an auditor as Authorization: Bearer to read the problems",
 			}
 		} else {
-			a.verbose(r.Context(), body)
+			p.verbose(r.Context(), body)
 		}
 	}
 	writeHealth(w, http.StatusOK, body)

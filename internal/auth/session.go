@@ -124,34 +124,35 @@ func insertSession(ctx context.Context, tx pgx.Tx, token uuid.UUID, secret strin
 	return audit.Record(ctx, tx, uuid.Nil, audit.TokenIssue, session.ID.String(), nil, session)
 }
 
-// IssueToPerson issues a token for a person who signed in at an OpenID provider, for [SessionTTL], and records who it
-// is.
-func (s *Store) IssueToPerson(
-	ctx context.Context, class Class, name, issuer, subject string,
-) (Token, string, error) {
+// SignInPerson issues a token for a person that an OpenID provider has signed in, for [SessionTTL], and records the
+// person. It returns the secret of a sign-in, by which alone the token is used.
+func (s *Store) SignInPerson(ctx context.Context, class Class, name, issuer, subject string) (string, error) {
 	person := subject + " of " + issuer
 	description := strings.ToValidUTF8(name+", "+person, "")
 	if len(description) > maxDescription {
 		description = strings.ToValidUTF8(description[:maxDescription], "")
 	}
-	return s.Issue(audit.WithActor(ctx, "login/"+person), uuid.Nil, NewToken{
+	token, _, err := s.Issue(audit.WithActor(ctx, "login/"+person), uuid.Nil, NewToken{
 		Class: class, Description: description, TTL: SessionTTL,
 	})
+	if err != nil {
+		return "", err
+	}
+	return s.NewSignIn(ctx, token.ID)
 }
 
 // maxDescription limits the description of a token, in bytes.
 const maxDescription = 512
 
-// CloseSession revokes a session, or the token of a person who signed in: at once in this process, within cacheTTL in
-// others. It does nothing if the secret is of neither.
+// CloseSession revokes a session: at once in this process, within cacheTTL in others. It does nothing if the secret is
+// not that of an open session.
 func (s *Store) CloseSession(ctx context.Context, secret string) error {
 	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
 		var id, of uuid.UUID
 		var class Class
 		err := tx.QueryRow(ctx, `
-			update tokens set revoked_at = now()
-			 where hash = $1 and (session_of is not null or created_by like 'login/%') and revoked_at is null
-			returning id, class, coalesce(session_of, id)`, hash(secret)).Scan(&id, &class, &of)
+			update tokens set revoked_at = now() where hash = $1 and session_of is not null and revoked_at is null
+			returning id, class, session_of`, hash(secret)).Scan(&id, &class, &of)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}

@@ -69,26 +69,31 @@ const timesSQL = `count(*), count(*) filter (where seconds <= $3),
 
 // Timing returns the time to zero of the leavers since a time.
 func (c *Store) Timing(ctx context.Context, tenant uuid.UUID, since time.Time, target time.Duration) (Timing, error) {
-	t := Timing{Target: int(target.Seconds())}
-	args := []any{tenant, since, target.Seconds()}
-	err := database.Together(ctx, c.db, tenant,
-		database.Statement{
-			SQL:     deathsSQL + ` select (select count(*) from leavers where unfinished), ` + timesSQL + ` from zeros`,
-			Args:    args,
-			Collect: database.Fields(&t.Unfinished, &t.Leavers, &t.Within, &t.Median, &t.P95, &t.Worst),
-		},
-		database.Statement{
-			SQL: deathsSQL + ` select connector, ` + timesSQL + ` from deaths group by 1 order by 1`, Args: args,
-			Collect: database.All(&t.Connectors, pgx.RowToStructByPos[ConnectorTimes]),
-		},
-		database.Statement{
-			SQL: deathsSQL + ` select date_trunc('week', created_at at time zone 'UTC') at time zone 'UTC', ` + timesSQL + `
-				from zeros group by 1 order by 1`,
-			Args:    args,
-			Collect: database.All(&t.Weeks, pgx.RowToStructByPos[WeekTimes]),
-		})
+	type group struct { // of all leavers, of a connector, or of a week
+		Connector  *string
+		Week       *time.Time
+		Unfinished int
+		Times
+	}
+	t := Timing{Target: int(target.Seconds()), Connectors: []ConnectorTimes{}, Weeks: []WeekTimes{}}
+	groups, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[group], deathsSQL+`
+		select null::text, null::timestamptz, (select count(*) from leavers where unfinished), `+timesSQL+` from zeros
+		union all select connector, null, 0, `+timesSQL+` from deaths group by 1
+		union all select null, date_trunc('week', created_at at time zone 'UTC') at time zone 'UTC', 0, `+timesSQL+`
+		  from zeros group by 2
+		order by 1, 2`, tenant, since, target.Seconds())
 	if err != nil {
 		return t, fmt.Errorf("read the time to zero: %w", err)
+	}
+	for _, g := range groups {
+		switch {
+		case g.Connector != nil:
+			t.Connectors = append(t.Connectors, ConnectorTimes{*g.Connector, g.Times})
+		case g.Week != nil:
+			t.Weeks = append(t.Weeks, WeekTimes{*g.Week, g.Times})
+		default:
+			t.Unfinished, t.Times = g.Unfinished, g.Times
+		}
 	}
 	return t, nil
 }

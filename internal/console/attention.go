@@ -106,7 +106,7 @@ func connectorList(q request) (any, error) {
 // timingView is the page of the time to zero.
 type timingView struct {
 	cascade.Timing
-	Weekly, Connectorly plot
+	WeekPlot, ConnectorPlot plot
 }
 
 func timing(q request) (any, error) {
@@ -116,13 +116,13 @@ func timing(q request) (any, error) {
 	}
 	v := timingView{Timing: t}
 	for _, w := range t.Weeks {
-		v.Weekly.add(w.Week.UTC().Format("2 Jan 2006"), w.Times)
+		v.WeekPlot.add(w.Week.UTC().Format("2 Jan 2006"), w.Times)
 	}
 	for _, c := range t.Connectors {
-		v.Connectorly.add(c.Connector, c.Times)
+		v.ConnectorPlot.add(c.Connector, c.Times)
 	}
-	v.Weekly.scale(t.Target)
-	v.Connectorly.scale(t.Target)
+	v.WeekPlot.scale(t.Target)
+	v.ConnectorPlot.scale(t.Target)
 	return v, nil
 }
 

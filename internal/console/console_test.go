@@ -80,7 +80,7 @@ func TestStream_TextDoesNotEndTheEvent(t *testing.T) {
 func TestGraph_PlacesEachAgentOnceBelowItsParent(t *testing.T) {
 	named := func(name string) directory.Named { return directory.Named{ID: uuid.New(), Name: name} }
 	ada, a, sub, other, lost := named("ada"), named("a"), named("sub"), named("other"), named("lost")
-	parents := map[string]string{sub.ID.String(): a.ID.String(), lost.ID.String(): uuid.NewString()}
+	parents := map[uuid.UUID]uuid.UUID{sub.ID: a.ID, lost.ID: uuid.New()}
 	g := newGraph(ada, []directory.Named{a, other, sub, lost}, parents)
 	depths := make(map[string]int)
 	for _, n := range g.Nodes {

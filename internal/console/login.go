@@ -43,7 +43,7 @@ func (s *Server) startLogin(w http.ResponseWriter, r *http.Request) {
 		attempt.Port, attempt.Echo = int(port), r.URL.Query().Get("state")
 		if err != nil || port == 0 || attempt.Echo == "" || len(attempt.Echo) > maxEcho {
 			s.fail(w, r, httpjson.Problem{
-				Status: http.StatusBadRequest, Detail: "port must be a port, and state 1 to 128 bytes",
+				Status: http.StatusBadRequest, Detail: "port must be 1 to 65535, and state 1 to 128 bytes",
 			})
 			return
 		}
@@ -79,13 +79,12 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	person, err := s.Login.Finish(r.Context(), attempt, query.Get("code"), s.redirectURL(r))
-	var token auth.Token
 	var secret string
 	if err == nil {
-		token, secret, err = s.Auth.IssueToPerson(r.Context(), person.Class, person.Name, person.Issuer, person.Subject)
+		secret, err = s.Auth.SignInPerson(r.Context(), person.Class, person.Name, person.Issuer, person.Subject)
 	}
-	if err == nil && attempt.Port != 0 {
-		secret, err = s.Auth.NewSignIn(r.Context(), token.ID)
+	if err == nil && attempt.Port == 0 { // otherwise the command line opens the session
+		secret, err = s.Auth.OpenSession(r.Context(), secret)
 	}
 	if err != nil {
 		s.failLogin(w, r, err)

@@ -5,6 +5,7 @@ import (
 	"net/url"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/directory"
@@ -43,19 +44,7 @@ func principal(q request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := principalView{Shown: shown}
-	parents := make(map[string]string)
-	for _, agent := range shown.Agents[:min(len(shown.Agents), maxGraph)] {
-		of, err := get[api.Shown](q, q.of("/principals/"+agent.ID.String()))
-		if err != nil {
-			return nil, err
-		}
-		if of.Parent != nil {
-			parents[agent.ID.String()] = of.Parent.Target.String()
-		}
-	}
-	v.Graph = newGraph(shown.Named, shown.Agents, parents)
-	return v, nil
+	return principalView{shown, newGraph(shown.Named, shown.Agents, shown.Parents)}, nil
 }
 
 func plan(q request) (any, error) {
@@ -86,20 +75,20 @@ const (
 )
 
 // newGraph lays out agents in rows, each below the agent that is its parent, or below the principal.
-func newGraph(of directory.Named, agents []directory.Named, parents map[string]string) graph {
+func newGraph(of directory.Named, agents []directory.Named, parents map[uuid.UUID]uuid.UUID) graph {
 	g := graph{More: max(0, len(agents)-maxGraph)}
 	agents = agents[:min(len(agents), maxGraph)]
-	known := make(map[string]bool)
+	known := make(map[uuid.UUID]bool)
 	for _, a := range agents {
-		known[a.ID.String()] = true
+		known[a.ID] = true
 	}
-	placed := make(map[string]bool)
+	placed := make(map[uuid.UUID]bool)
 	var place func(n directory.Named, depth int, from *node)
 	place = func(n directory.Named, depth int, from *node) {
-		if placed[n.ID.String()] {
+		if placed[n.ID] {
 			return
 		}
-		placed[n.ID.String()] = true
+		placed[n.ID] = true
 		at := node{Named: n, X: 10 + depth*graphStep, Y: 10 + len(g.Nodes)*graphRow}
 		if from != nil {
 			at.FromX, at.FromY = from.X+14, from.Y+32
@@ -107,8 +96,8 @@ func newGraph(of directory.Named, agents []directory.Named, parents map[string]s
 		g.Nodes = append(g.Nodes, at)
 		g.Width = max(g.Width, at.X+graphStep)
 		for _, a := range agents {
-			parent := parents[a.ID.String()]
-			if parent == n.ID.String() || depth == 0 && !known[parent] {
+			parent := parents[a.ID]
+			if parent == n.ID || depth == 0 && !known[parent] {
 				place(a, depth+1, &at)
 			}
 		}

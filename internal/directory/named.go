@@ -36,6 +36,22 @@ func (s *Store) Named(ctx context.Context, tenant uuid.UUID, ids ...uuid.UUID) (
 	return s.named(ctx, tenant, named+`r.id = any ($2) order by r.id`, ids)
 }
 
+// Parents returns the parents of those of the agents that have one.
+func (s *Store) Parents(ctx context.Context, tenant uuid.UUID, agents []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
+	type edge struct{ Agent, Parent uuid.UUID }
+	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[edge], `
+		select source_id, target_id from edges where tenant_id = $1 and source_id = any ($2) and attribute = $3`,
+		tenant, agents, EdgeParent)
+	if err != nil {
+		return nil, fmt.Errorf("look up the parents of agents: %w", err)
+	}
+	parents := make(map[uuid.UUID]uuid.UUID, len(found))
+	for _, e := range found {
+		parents[e.Agent] = e.Parent
+	}
+	return parents, nil
+}
+
 func (s *Store) named(ctx context.Context, tenant uuid.UUID, sql string, arg any) ([]Named, error) {
 	found, err := database.Rows(ctx, s.db, tenant, pgx.RowToStructByPos[Named], sql, tenant, arg)
 	if err != nil {

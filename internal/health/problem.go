@@ -17,6 +17,7 @@ type Problem struct {
 	Fix      string   `json:"fix,omitempty"`
 }
 
+// String returns the text and the fix.
 func (p Problem) String() string {
 	if p.Fix == "" {
 		return p.Text
