@@ -293,13 +293,19 @@ func TestTemporal_TakesNoResultFromAnotherClient(t *testing.T) {
 // another client of the namespace can.
 func (i *installation) startAgain(c cascade.Cascade, workflowType string) client.WorkflowRun {
 	i.t.Helper()
+	// The workflow runs a little longer than its cascade.
+	if err := i.app.Temporal.GetWorkflow(i.t.Context(), c.WorkflowID, "").Get(i.t.Context(), nil); err != nil {
+		i.t.Fatal(err)
+	}
 	started, err := i.app.Temporal.GetWorkflowHistory(i.t.Context(), c.WorkflowID, "", false,
 		enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
 	if err != nil {
 		i.t.Fatal(err)
 	}
 	sealed := started.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()[0]
-	options := client.StartWorkflowOptions{ID: c.WorkflowID, TaskQueue: workflows.TaskQueue}
+	options := client.StartWorkflowOptions{
+		ID: c.WorkflowID, TaskQueue: workflows.TaskQueue, WorkflowExecutionErrorWhenAlreadyStarted: true,
+	}
 	run, err := i.intruder().ExecuteWorkflow(i.t.Context(), options, workflowType, converter.NewRawValue(sealed))
 	if err != nil {
 		i.t.Fatal(err)

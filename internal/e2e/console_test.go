@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/internal/auth"
@@ -171,6 +172,34 @@ func TestConsole_WaiverNeedsASecondPerson(t *testing.T) {
 	}
 	operator.open("/tenants/acme/cascades/" + c.ID.String())
 	operator.sees("the export must finish (requested by operator-token/", "approved: CHG-4711", "waive by approver-token/")
+}
+
+// TestConsole_KeepsAFormThatIsFilledIn changes a page while a person, who has left the field, has not sent its form.
+func TestConsole_KeepsAFormThatIsFilledIn(t *testing.T) {
+	long(t)
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	i.must(http.MethodPatch, "/v1/tenants/acme", i.operator, `{"waiverApproval":true}`)
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	id := i.hold(p, ada, "", "stubborn")
+	p.refuseRevocation("stubborn", http.StatusForbidden)
+	i.deactivate(ada)
+	c := i.closed(ada)
+	i.must(http.MethodPost, "/v1/tenants/acme/cascades/"+c.ID.String()+"/waive", i.operator,
+		`{"itemId":"`+id+`","reason":"the export must finish","until":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"}`)
+	b := i.browse(t, i.operator)
+	b.open("/tenants/acme/")
+	reason := chromedp.CSS(`form[action$="/approve"] input[name="reason"]`)
+	b.do(chromedp.SendKeys(reason, "CHG-4711"), chromedp.Click(chromedp.CSS("h1")))
+	i.hold(p, bob, "", "stubborn")
+	i.deactivate(bob)
+	b.do(chromedp.WaitVisible(chromedp.CSS("#changed")))
+	if text, err := chromedp.Run(b.ctx, chromedp.Value(reason)); err != nil || text != "CHG-4711" {
+		t.Errorf("the reason is %q, %v, want CHG-4711", text, err)
+	}
+	b.do(chromedp.SendKeys(reason, strings.Repeat(kb.Backspace, len("CHG-4711"))), chromedp.Click(chromedp.CSS("h1")),
+		chromedp.WaitNotVisible(chromedp.CSS("#changed")))
+	b.sees("bob@example.com")
 }
 
 // TestConsole_NamesOfOthersStayText shows names that are markup, a link and a template, and runs nothing of them.

@@ -14,12 +14,22 @@ document.getElementById('next')?.click();
 
 const main = document.getElementById('main');
 if (main && 'live' in main.dataset) {
+  const notice = document.getElementById('changed');
+  const normal = (html) => {
+    const parsed = document.createElement('template');
+    parsed.innerHTML = html;
+    return parsed.innerHTML.trim();
+  };
+  let shown = normal(main.innerHTML);
   let pending = null;
+  // A form that a person has opened or filled in stays as it is until it is sent, or emptied and closed.
+  const busy = () => main.querySelector('details[open] :focus, form :focus, details.opened') !== null ||
+    Array.from(main.querySelectorAll('form input')).some((field) => field.value !== field.defaultValue);
   const show = () => {
-    // A form that a person has opened stays as it is until it is closed.
-    if (pending === null || main.querySelector('details[open] :focus, form :focus, details.opened')) return;
+    notice.hidden = pending === null || !busy();
+    if (pending === null || !notice.hidden) return;
     const focused = main.contains(document.activeElement) ? document.activeElement.getAttribute('href') : null;
-    main.innerHTML = pending;
+    main.innerHTML = shown = pending;
     pending = null;
     if (focused) main.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   };
@@ -29,7 +39,8 @@ if (main && 'live' in main.dataset) {
   }, true);
   main.addEventListener('focusout', () => setTimeout(show));
   new EventSource(location.href).onmessage = (event) => {
-    pending = event.data;
+    const content = normal(event.data);
+    pending = content === shown ? null : content;
     show();
   };
 }
