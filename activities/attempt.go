@@ -16,6 +16,7 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/registry"
+	"github.com/leaverhq/leaver/internal/tracing"
 )
 
 // The types of the errors that activities return, as Temporal shows them.
@@ -175,6 +176,7 @@ func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) 
 	case err != nil:
 		return nil, err
 	}
+	tracing.Connector(ctx, item.Connector)
 	entry := a.Connectors[item.Connector]
 	t := &attempt{Activities: a, in: in, item: item, info: info, lease: lease, entry: entry, connector: entry.Connector}
 	t.target = t.targetOf(item)

@@ -45,7 +45,7 @@ func readerFor(r *http.Request) patch.Reader {
 }
 
 func cause(r *http.Request, trigger lifecycle.Trigger) lifecycle.Cause {
-	return lifecycle.Cause{Trigger: trigger, Actor: sessionOf(r).Actor()}
+	return lifecycle.NewCause(r.Context(), trigger, sessionOf(r).Actor())
 }
 
 // id returns the id in the path, or [directory.ErrNotFound] if it is not a UUID.

@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/log"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -26,14 +27,17 @@ import (
 const retention = 90 * 24 * time.Hour
 
 // NewClient returns a client that connects on first use, so that a process can start while
-// Temporal is down. It encrypts payloads and failures.
-func NewClient(cfg config.Temporal, sealer *seal.Sealer, logger *slog.Logger) (client.Client, error) {
+// Temporal is down. It encrypts payloads and failures. Its interceptors are also those of workers.
+func NewClient(
+	cfg config.Temporal, sealer *seal.Sealer, logger *slog.Logger, interceptors ...interceptor.ClientInterceptor,
+) (client.Client, error) {
 	options, err := clientOptions(cfg)
 	if err != nil {
 		return nil, err
 	}
 	options.DataConverter = seal.DataConverter(sealer)
 	options.FailureConverter = seal.FailureConverter(sealer)
+	options.Interceptors = interceptors
 	options.Logger = log.NewStructuredLogger(logger)
 	c, err := client.NewLazyClient(options)
 	if err != nil {

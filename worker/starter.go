@@ -18,6 +18,7 @@ import (
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/seal"
+	"github.com/leaverhq/leaver/internal/tracing"
 	"github.com/leaverhq/leaver/workflows"
 )
 
@@ -186,7 +187,7 @@ func (s *Starter) start(
 	if e.Kind == lifecycle.Leaver {
 		priority = 1
 	}
-	run, err := s.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+	run, err := s.client.ExecuteWorkflow(tracing.Continue(ctx, e.Trace), client.StartWorkflowOptions{
 		ID:                       e.WorkflowID,
 		TaskQueue:                workflows.TaskQueue,
 		WorkflowIDReusePolicy:    reuse,

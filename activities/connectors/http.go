@@ -8,6 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.40.0"
+	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -42,10 +46,14 @@ func Exchange(client *http.Client, req *http.Request) (*http.Response, []byte, e
 
 // ExchangeUpTo is [Exchange] for bodies of at most limit bytes.
 func ExchangeUpTo(limit int64, client *http.Client, req *http.Request) (*http.Response, []byte, error) {
+	span := startSpan(req)
+	defer span.End()
 	resp, err := client.Do(req)
 	if err != nil {
+		span.SetStatus(codes.Error, "")
 		return nil, nil, Retryable("%s %s: %s", req.Method, req.URL.Host, TransportReason(err))
 	}
+	span.SetAttributes(semconv.HTTPResponseStatusCode(resp.StatusCode))
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
@@ -55,6 +63,15 @@ func ExchangeUpTo(limit int64, client *http.Client, req *http.Request) (*http.Re
 		return nil, nil, Retryable("%s %s: the response body exceeds %d bytes", req.Method, req.URL.Host, limit)
 	}
 	return resp, body, nil
+}
+
+// startSpan starts the span of a request to a downstream, if its context is traced. The downstream is not told, and
+// the span has no path, which may name an account.
+func startSpan(req *http.Request) trace.Span {
+	tracer := trace.SpanFromContext(req.Context()).TracerProvider().Tracer("github.com/leaverhq/leaver")
+	_, span := tracer.Start(req.Context(), req.Method, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		semconv.HTTPRequestMethodKey.String(req.Method), semconv.ServerAddress(req.URL.Hostname())))
+	return span
 }
 
 // StatusError returns the error for an HTTP status that is not a success: retryable for

@@ -296,7 +296,7 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 		return result, why, errIDPOnly
 	}
 	of, by := tenantOf(r).ID, caller(r).Actor()
-	cause := lifecycle.Cause{Trigger: lifecycle.TriggerOperator, Actor: by}
+	cause := lifecycle.NewCause(r.Context(), lifecycle.TriggerOperator, by)
 	result, err = change(r.Context(), of, who.Type, who.ID, cause)
 	if err != nil {
 		return result, why, err

@@ -65,7 +65,7 @@ func (s *Server) claim(w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil && restricted {
 		var event *lifecycle.Event
-		cause := lifecycle.Cause{Trigger: lifecycle.TriggerClaimed, Actor: by}
+		cause := lifecycle.NewCause(r.Context(), lifecycle.TriggerClaimed, by)
 		if event, err = s.Lifecycle.EndAgain(r.Context(), of, body.Principal, cause); err == nil {
 			claimed.Cascade = &event.ID
 		}

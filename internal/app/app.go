@@ -30,6 +30,7 @@ import (
 	"github.com/leaverhq/leaver/internal/siem"
 	"github.com/leaverhq/leaver/internal/ssf"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/internal/tracing"
 	"github.com/leaverhq/leaver/scim"
 	"github.com/leaverhq/leaver/worker"
 )
@@ -52,6 +53,7 @@ type App struct {
 	Signals      *ssf.Store      // shared because it caches the signing keys
 	auditSink    siem.Sink       // nil if none is configured
 	login        *login.Provider // nil if none is configured
+	traces       *tracing.Tracer // nil if none is configured
 	// stopping is closed when Serve stops.
 	stopping chan struct{}
 	// checks caches what the connectors' checks found.
@@ -86,26 +88,43 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if err != nil {
 		return nil, err
 	}
-	temporal, err := worker.NewClient(cfg.Temporal, sealer, log)
+	db, err := database.Open(ctx, cfg.Database.URL)
 	if err != nil {
 		registry.Close()
 		return nil, err
 	}
-	db, err := database.Open(ctx, cfg.Database.URL)
+	temporal, traces, err := connect(ctx, cfg.Temporal, sealer, log)
 	if err != nil {
 		registry.Close()
-		temporal.Close()
+		db.Close()
 		return nil, err
 	}
 	a := &App{
 		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
-		auditSink: sink, login: people, stopping: make(chan struct{}), checks: cache.New[struct{}, []string](1, checksTTL),
+		traces: traces, auditSink: sink, login: people,
+		stopping: make(chan struct{}), checks: cache.New[struct{}, []string](1, checksTTL),
 	}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)
 	a.Signals = ssf.NewStore(db, sealer)
 	a.Entitlements = entitlement.NewStore(db, scim.Vocabulary)
 	return a, nil
+}
+
+// connect returns the client of Temporal and the tracer that it uses.
+func connect(
+	ctx context.Context, cfg config.Temporal, sealer *seal.Sealer, log *slog.Logger,
+) (client.Client, *tracing.Tracer, error) {
+	traces, err := tracing.Open(ctx, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	interceptors, err := traces.Interceptors()
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := worker.NewClient(cfg, sealer, log, interceptors...)
+	return c, traces, err
 }
 
 // Close closes what New opened.
@@ -117,6 +136,7 @@ func (a *App) Close() {
 	a.Temporal.Close()
 	a.Connectors.Close()
 	a.DB.Close()
+	a.traces.Close()
 }
 
 // Tenants returns the store of tenants.

@@ -34,6 +34,7 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/ssf"
+	"github.com/leaverhq/leaver/internal/tracing"
 	"github.com/leaverhq/leaver/scim"
 	"github.com/leaverhq/leaver/worker"
 )
@@ -48,7 +49,7 @@ const (
 // Handler returns the handler of all HTTP routes except metrics and the codec server.
 func (a *App) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(a.catchPanics)
+	r.Use(tracing.Route, a.catchPanics)
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
 		writeHealth(w, http.StatusOK, map[string]any{"status": "ok"})
 	})
@@ -111,7 +112,7 @@ func (a *App) Handler() http.Handler {
 		Namespace: a.Config.Temporal.Namespace,
 	}
 	r.Mount(api.ConsolePath, pages.Handler())
-	return r
+	return a.traces.Handler(r)
 }
 
 // catchPanics responds with 500 if a handler panics, and logs the panic with its stack.

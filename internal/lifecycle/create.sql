@@ -11,7 +11,7 @@ restricted as (
   select $1, $2, $16 where $16 <> ''
   returning since),
 event as (
-  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at)
-  select $1, $17, $18, $2, $3, $13, $14, $15, $19, now() + $20::interval where $18 <> ''
+  insert into lifecycle_events (tenant_id, id, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, due_at, trace)
+  select $1, $17, $18, $2, $3, $13, $14, $15, $19, now() + $20::interval, nullif($23, '') where $18 <> ''
   returning sequence)
 select (select since from restricted), coalesce((select sequence from event), 0)

@@ -40,6 +40,8 @@ type Event struct {
 	Changed       []string // names of changed attributes, never their values
 	WorkflowID    string   // see workflowID
 	CreatedAt     time.Time
+	// Trace is the span of the request, as a traceparent (W3C Trace Context); empty if it is not traced.
+	Trace string
 }
 
 // workflowID returns the ID of an event's workflow. It is deterministic, so that a repeated

@@ -130,7 +130,8 @@ func (r *Relay) claim(ctx context.Context) (events []Event, chosen int, err erro
 			tenants, ids = append(tenants, d.Tenant), append(ids, d.ID)
 		}
 		rows, err := tx.Query(ctx, `
-			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, created_at
+			select tenant_id, id, sequence, kind, principal_id, principal_type, trigger, actor, changed, workflow_id, created_at,
+			       coalesce(trace, '')
 			  from claim_events($1, $2, $3) order by (kind = 'leaver') desc, sequence`, tenants, ids, relayLease)
 		if err != nil {
 			return err

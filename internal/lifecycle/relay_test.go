@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
 	"github.com/leaverhq/leaver/internal/lifecycle"
 	"github.com/leaverhq/leaver/internal/tenant"
+	"github.com/leaverhq/leaver/internal/tracing"
 )
 
 func TestMain(m *testing.M) { stacktest.Main(m) }
@@ -24,12 +26,13 @@ func TestMain(m *testing.M) { stacktest.Main(m) }
 type recorder struct {
 	mu      sync.Mutex
 	started []string
+	traces  []string
 }
 
 func (r *recorder) Start(_ context.Context, e lifecycle.Event) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.started = append(r.started, e.Actor)
+	r.started, r.traces = append(r.started, e.Actor), append(r.traces, e.Trace)
 	return "run", nil
 }
 
@@ -94,6 +97,26 @@ func (o outbox) begun(atOnce int) map[string]int {
 		count[actor]++
 	}
 	return count
+}
+
+// TestRelay_ContinuesTheTraceOfTheRequest claims an event whose request was traced.
+func TestRelay_ContinuesTheTraceOfTheRequest(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	o := newOutbox(t)
+	tx := lifecycle.In(o.conn, o.of.ID, lifecycle.NewCause(
+		tracing.Continue(t.Context(), parent), lifecycle.TriggerPatch, "okta"))
+	emission := lifecycle.Emission{Grace: -time.Second}
+	of := lifecycle.Principal{ID: uuid.New(), Type: "User", Version: 2}
+	if _, err := tx.Emit(t.Context(), lifecycle.Leaver, nil, emission, of); err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{}
+	if _, err := lifecycle.NewRelay(o.db, r, 1, slog.New(slog.DiscardHandler)).Once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{parent}, r.traces); diff != "" {
+		t.Errorf("the started events (-want +got):\n%s", diff)
+	}
 }
 
 func TestRelay_BoundsRunningLeaversOfOneSender(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/tracing"
 	"github.com/leaverhq/leaver/scim/filter"
 )
 
@@ -18,9 +19,15 @@ import (
 type Cause struct {
 	Trigger Trigger
 	Actor   string // e.g. scim-token/<id>
+	Trace   string // see Event
 	// Ignored lists the ignored parts of the request for the audit trail. It contains no
 	// attribute values except the IDs of members.
 	Ignored []string
+}
+
+// NewCause returns the cause of a change by a request, with the span of its context.
+func NewCause(ctx context.Context, trigger Trigger, actor string) Cause {
+	return Cause{Trigger: trigger, Actor: actor, Trace: tracing.Parent(ctx)}
 }
 
 // restriction returns the cause of the restriction that a change creates.
@@ -115,7 +122,7 @@ func (tx *Tx) save(c *change) error {
 }
 
 // write queues sql, the edges, the unique values, and the invalidations and signals of the
-// event. create.sql and save.sql share $1 to $22; others are the parameters from $23.
+// event. create.sql and save.sql share $1 to $23; others are the parameters from $24.
 func (tx *Tx) write(sql string, c *change, others ...any) error {
 	r, restriction, workflow := c.after, "", ""
 	if c.restrict {
@@ -133,7 +140,7 @@ func (tx *Tx) write(sql string, c *change, others ...any) error {
 			tx.tenant, r.ID, r.Type, r.UniqueName, r.Display, r.ExternalID, r.Active, r.ValidUntil, r.Version,
 			r.Document, orEmpty(r.Extensions), r.Modified,
 			tx.by.Trigger, tx.by.Actor, c.changed, restriction, event.ID, c.kind, workflow, grace, r.Folded,
-			orEmpty(tx.by.Ignored),
+			orEmpty(tx.by.Ignored), event.Trace,
 		}, others...),
 		Collect: database.Fields(&c.since, &event.Sequence),
 	})
@@ -251,7 +258,7 @@ func (tx *Tx) Emit(ctx context.Context, kind Kind, changed []string, emission Em
 		SQL: eventsSQL,
 		Args: []any{
 			tx.tenant, kind, tx.by.Trigger, tx.by.Actor, orEmpty(changed), emission.Grace, emission.Ends,
-			ids, sequences, principals, types, workflows,
+			ids, sequences, principals, types, workflows, tx.by.Trace,
 		},
 		Collect: database.Each([]any{&id, &sequence}, func() {
 			for _, e := range events {
@@ -304,6 +311,7 @@ func (tx *Tx) newEvent(kind Kind, id, principal uuid.UUID, principalType, workfl
 	return Event{
 		Tenant: tx.tenant, ID: id, Kind: kind, Principal: principal, PrincipalType: principalType,
 		Trigger: tx.by.Trigger, Actor: tx.by.Actor, Changed: orEmpty(changed), WorkflowID: workflow, CreatedAt: time.Now(),
+		Trace: tx.by.Trace,
 	}
 }
 

@@ -84,7 +84,7 @@ func (s *Server) endSubject(
 	if err != nil {
 		return who, err
 	}
-	cause := lifecycle.Cause{Trigger: trigger, Actor: by.Actor()}
+	cause := lifecycle.NewCause(r.Context(), trigger, by.Actor())
 	if who.Restricted {
 		_, err = s.Lifecycle.EndAgain(r.Context(), of.ID, who.ID, cause)
 		if !errors.Is(err, lifecycle.ErrNotRestricted) { // restored in the meantime: deactivate
