@@ -41,7 +41,10 @@ func everything() map[string]any {
 		"address": "acme.tmprl.cloud:7233", "namespace": "acme", "uiURL": "https://cloud.temporal.io",
 		"tls": map[string]any{"enabled": true, "existingSecret": "leaver-temporal"}, "apiKey": map[string]any{"existingSecret": "leaver-temporal-key"},
 	}
-	values["serve"] = map[string]any{"ingress": map[string]any{"enabled": true, "host": "leaver.example.com", "tlsSecret": "leaver-tls", "className": "nginx"}}
+	values["serve"] = map[string]any{
+		"ingress": map[string]any{"enabled": true, "host": "leaver.example.com", "tlsSecret": "leaver-tls", "className": "nginx"},
+		"tls":     map[string]any{"existingSecret": "leaver-serve", "clientCAKey": "ca.crt"},
+	}
 	values["worker"] = map[string]any{"autoscaling": map[string]any{"enabled": true, "connectors": []any{"crm"}}}
 	values["metrics"] = map[string]any{"serviceMonitor": map[string]any{"enabled": true, "labels": map[string]any{"release": "prometheus"}}}
 	values["networkPolicy"] = map[string]any{
@@ -208,6 +211,24 @@ func TestChart_PodsAreRestricted(t *testing.T) {
 		for _, volume := range pod.Volumes {
 			if volume.Secret != nil && (volume.Secret.DefaultMode == nil || *volume.Secret.DefaultMode != 0o440) {
 				t.Errorf("%s: the mode of %s is %v, want 0440", process, volume.Name, volume.Secret.DefaultMode)
+			}
+		}
+	}
+}
+
+// TestChart_APIEndsTLSItself finds the certificate at the API alone, and probes that use it.
+func TestChart_APIEndsTLSItself(t *testing.T) {
+	for process, pod := range pods(t, everything()) {
+		c := pod.Containers[0]
+		env := slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "LEAVER_SERVE_TLS_KEY_FILE" })
+		mounted := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/run/tls" })
+		volume := slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "tls" })
+		if serves := process == "serve"; env != serves || mounted != serves || volume != serves {
+			t.Errorf("%s: variable %t, mount %t, volume %t, want %t", process, env, mounted, volume, serves)
+		}
+		for _, probe := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe} {
+			if process == "serve" && (probe == nil || probe.HTTPGet.Scheme != corev1.URISchemeHTTPS) {
+				t.Errorf("a probe of the API is %+v, want one by HTTPS", probe)
 			}
 		}
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -53,9 +55,41 @@ func (c *cli) client() (*client, error) {
 		return nil, coded(exitAuth,
 			"no token: run `leaver login`, or set LEAVER_TOKEN or --token-file (`leaver bootstrap` issues the first token)")
 	}
+	transport, err := httpClient()
+	if err != nil {
+		return nil, err
+	}
 	return &client{Client: &apiclient.Client{
-		Base: c.base() + api.BasePath, Token: token, HTTP: &http.Client{Timeout: clientTimeout},
+		Base: c.base() + api.BasePath, Token: token, HTTP: transport,
 	}}, nil
+}
+
+// httpClient returns the client of the API. LEAVER_CA_FILE names authorities besides the system's, LEAVER_CERT_FILE and
+// LEAVER_KEY_FILE the certificate that the API requires with serve.client_ca_file.
+func httpClient() (*http.Client, error) {
+	settings := &tls.Config{MinVersion: tls.VersionTLS12}
+	if file := os.Getenv("LEAVER_CA_FILE"); file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, coded(exitUsage, "LEAVER_CA_FILE: %w", err)
+		}
+		if settings.RootCAs, err = x509.SystemCertPool(); err != nil {
+			return nil, fmt.Errorf("read the system's certificates: %w", err)
+		}
+		if !settings.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, coded(exitUsage, "LEAVER_CA_FILE: %s has no PEM certificate", file)
+		}
+	}
+	if file := os.Getenv("LEAVER_CERT_FILE"); file != "" {
+		own, err := tls.LoadX509KeyPair(file, os.Getenv("LEAVER_KEY_FILE"))
+		if err != nil {
+			return nil, coded(exitUsage, "LEAVER_CERT_FILE and LEAVER_KEY_FILE: %w", err)
+		}
+		settings.Certificates = []tls.Certificate{own}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = settings
+	return &http.Client{Timeout: clientTimeout, Transport: transport}, nil
 }
 
 // all is [apiclient.All] with exit codes.

@@ -47,7 +47,11 @@ func (c *cli) loginCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			open := apiclient.Client{Base: base + api.BasePath, HTTP: &http.Client{Timeout: clientTimeout}}
+			transport, err := httpClient()
+			if err != nil {
+				return err
+			}
+			open := apiclient.Client{Base: base + api.BasePath, HTTP: transport}
 			var session struct {
 				Token string `json:"token"`
 			}

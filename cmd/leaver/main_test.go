@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -320,5 +323,48 @@ func TestKeyset_WritesFileThatOnlyItsOwnerMayRead(t *testing.T) {
 	}
 	if code := run(t.Context(), []string{"keyset", "rotate", file, "--add"}, &stdout, &stderr); code != exitOK {
 		t.Errorf("rotate: exit code %d: %s", code, stderr.String())
+	}
+}
+
+// TestClient_PresentsItsCertificate calls an API that requires a certificate, and whose own is of a private authority.
+func TestClient_PresentsItsCertificate(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"items":[]}`))
+	}))
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	pair := server.TLS.Certificates[0]
+	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
+	for file, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("LEAVER_URL", server.URL)
+	t.Setenv("LEAVER_TOKEN", "leaver_operator_test")
+	for _, c := range []struct {
+		ca, cert, key string
+		want          int
+	}{
+		{"", "", "", exitError},
+		{cert, "", "", exitError},
+		{cert, cert, key, exitOK},
+		{key, cert, key, exitUsage},
+		{cert, cert, "", exitUsage},
+	} {
+		t.Setenv("LEAVER_CA_FILE", c.ca)
+		t.Setenv("LEAVER_CERT_FILE", c.cert)
+		t.Setenv("LEAVER_KEY_FILE", c.key)
+		var out, errs bytes.Buffer
+		if got := run(t.Context(), []string{"tenant", "list"}, &out, &errs); got != c.want {
+			t.Errorf("%+v: exit code %d, %s", c, got, errs.String())
+		}
 	}
 }

@@ -54,6 +54,7 @@ type App struct {
 	auditSink    siem.Sink       // nil if none is configured
 	login        *login.Provider // nil if none is configured
 	traces       *tracing.Tracer // nil if none is configured
+	certificates *certificates   // nil for plain HTTP
 	// stopping is closed when Serve stops.
 	stopping chan struct{}
 	// checks caches what the connectors' checks found.
@@ -84,6 +85,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if err != nil {
 		return nil, err
 	}
+	certificates, err := openCertificates(cfg.Serve, log)
+	if err != nil {
+		return nil, err
+	}
 	registry, err := worker.Connectors(cfg)
 	if err != nil {
 		return nil, err
@@ -102,7 +107,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	a := &App{
 		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
 		traces: traces, auditSink: sink, login: people,
-		stopping: make(chan struct{}), checks: cache.New[struct{}, []string](1, checksTTL),
+		certificates: certificates, stopping: make(chan struct{}), checks: cache.New[struct{}, []string](1, checksTTL),
 	}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)

@@ -73,6 +73,8 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 	if sink != nil {
 		_ = sink.Close()
 	}
+	_, err = openCertificates(cfg.Serve, log)
+	add("certificates", "readable, or none", err)
 	registry, err := worker.Connectors(cfg)
 	add("connectors", fmt.Sprintf("%d configured", len(cfg.Connectors)), err)
 	if err == nil {

@@ -205,8 +205,13 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	servers[0].RegisterOnShutdown(sync.OnceFunc(func() { close(a.stopping) }))
 	failed := make(chan error, len(servers))
 	for i, server := range servers {
-		a.Log.Info("listening", "address", listeners[i].Addr().String())
-		background.Go(func() { failed <- server.Serve(listeners[i]) })
+		serve := server.Serve
+		if a.certificates != nil {
+			a.certificates.secure(server)
+			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+		}
+		a.Log.Info("listening", "address", listeners[i].Addr().String(), "tls", a.certificates != nil)
+		background.Go(func() { failed <- serve(listeners[i]) })
 	}
 	var err error
 	select {
@@ -237,6 +242,7 @@ func closeAll(listeners []net.Listener) (err error) {
 func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true) // gRPC
 	return &http.Server{
 		Protocols: &protocols,

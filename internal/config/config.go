@@ -59,8 +59,12 @@ type Seal struct {
 
 // Serve configures the HTTP server.
 type Serve struct {
-	Listen    string `yaml:"listen"`
-	PublicURL string `yaml:"public_url"` // base URL for clients and in meta.location
+	Listen      string `yaml:"listen"`
+	PublicURL   string `yaml:"public_url"`    // base URL for clients and in meta.location
+	TLSCertFile string `yaml:"tls_cert_file"` // PEM; empty: a proxy ends TLS
+	TLSKeyFile  string `yaml:"tls_key_file"`
+	// ClientCAFile has the authorities whose certificates clients must present, in PEM; empty: clients need none.
+	ClientCAFile string `yaml:"client_ca_file"`
 	// RequestsPerSecond is the default SCIM rate limit of a tenant, per process; 0 means no limit.
 	RequestsPerSecond int `yaml:"requests_per_second"`
 }

@@ -106,8 +106,11 @@ const envPrefix = "LEAVER_"
 
 // Variables that are not settings and that other parts of leaver read.
 var (
-	otherVariables = []string{"LEAVER_TOKEN", "LEAVER_URL", "LEAVER_SCIM_TOKEN", "LEAVER_CROWD"}
-	otherPrefixes  = []string{"LEAVER_DEV_", "LEAVER_STACKTEST_", "LEAVER_BENCH_"}
+	otherVariables = []string{
+		"LEAVER_TOKEN", "LEAVER_URL", "LEAVER_SCIM_TOKEN", "LEAVER_CROWD",
+		"LEAVER_CA_FILE", "LEAVER_CERT_FILE", "LEAVER_KEY_FILE",
+	}
+	otherPrefixes = []string{"LEAVER_DEV_", "LEAVER_STACKTEST_", "LEAVER_BENCH_"}
 )
 
 // readEnvironment sets settings from variables such as LEAVER_SEAL_KEYSET_FILE. It adds a warning for

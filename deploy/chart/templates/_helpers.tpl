@@ -68,6 +68,13 @@ env:
     valueFrom: {secretKeyRef: {name: {{ .root.Values.temporal.apiKey.existingSecret }}, key: {{ .root.Values.temporal.apiKey.key }}}}
   {{- end }}
   - {name: LEAVER_SERVE_LISTEN, value: ":8080"}
+  {{- if and (eq .component "serve") .root.Values.serve.tls.existingSecret }}
+  - {name: LEAVER_SERVE_TLS_CERT_FILE, value: /run/tls/tls.crt}
+  - {name: LEAVER_SERVE_TLS_KEY_FILE, value: /run/tls/tls.key}
+  {{- with .root.Values.serve.tls.clientCAKey }}
+  - {name: LEAVER_SERVE_CLIENT_CA_FILE, value: /run/tls/{{ . }}}
+  {{- end }}
+  {{- end }}
   {{- with .root.Values.publicURL }}
   - {name: LEAVER_SERVE_PUBLIC_URL, value: {{ . | quote }}}
   {{- end }}
@@ -82,6 +89,9 @@ envFrom:
 volumeMounts:
   - {name: config, mountPath: /etc/leaver, readOnly: true}
   - {name: keyset, mountPath: /run/keyset, readOnly: true}
+  {{- if and (eq .component "serve") .root.Values.serve.tls.existingSecret }}
+  - {name: tls, mountPath: /run/tls, readOnly: true}
+  {{- end }}
   {{- if and .root.Values.temporal.tls.enabled .root.Values.temporal.tls.existingSecret }}
   - {name: temporal, mountPath: /run/temporal, readOnly: true}
   {{- end }}
@@ -107,6 +117,10 @@ volumes:
     configMap: {name: {{ .config }}}
   - name: keyset
     secret: {secretName: {{ required "keyset.existingSecret is required" .root.Values.keyset.existingSecret }}, defaultMode: 0440}
+  {{- if and .serves .root.Values.serve.tls.existingSecret }}
+  - name: tls
+    secret: {secretName: {{ .root.Values.serve.tls.existingSecret }}, defaultMode: 0440}
+  {{- end }}
   {{- if and .root.Values.temporal.tls.enabled .root.Values.temporal.tls.existingSecret }}
   - name: temporal
     secret: {secretName: {{ .root.Values.temporal.tls.existingSecret }}, defaultMode: 0440}
