@@ -196,6 +196,12 @@ func (i *installation) process(args []string, connectors string, environment ...
 	if err != nil {
 		i.t.Fatal(err)
 	}
+	return i.processOf(program, args, connectors, environment...)
+}
+
+// processOf is process with another build of leaver.
+func (i *installation) processOf(program string, args []string, connectors string, environment ...string) *exec.Cmd {
+	i.t.Helper()
 	file := filepath.Join(i.t.TempDir(), "leaver.yaml")
 	if err := os.WriteFile(file, []byte(connectors), 0o600); err != nil {
 		i.t.Fatal(err)
