@@ -56,8 +56,12 @@ func (c *cli) evidenceList() *cobra.Command {
 			}
 			var rows [][]string
 			for _, x := range entries {
+				record := string(x.Entry.Record)
+				if x.Entry.Erased() {
+					record = "erased"
+				}
 				rows = append(rows, []string{
-					strconv.FormatInt(x.Entry.Sequence, 10), x.Entry.Source, x.Hash.String()[:16], string(x.Entry.Record),
+					strconv.FormatInt(x.Entry.Sequence, 10), x.Entry.Source, x.Hash.String()[:16], record,
 				})
 			}
 			return c.print(entries, []string{"SEQUENCE", "SOURCE", "HASH", "RECORD"}, rows)
@@ -219,6 +223,7 @@ func (c *cli) printReport(r evidence.Report) error {
 		{"tenant", r.Tenant.String()},
 		{"records", fmt.Sprintf("%d, from %d to %d", r.Entries, r.First, r.Last)},
 		{"checkpoints", strconv.Itoa(r.Checkpoints)},
+		{"erased", strconv.Itoa(r.Erased)},
 		{"signed", stamp(r.SignedAt)},
 		{"last record", fmt.Sprintf("%d:%s", r.Last, r.Hash)},
 	}

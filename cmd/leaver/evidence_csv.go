@@ -35,6 +35,9 @@ func (c *csvWriter) Add(x evidence.Chained) error {
 		}
 	}
 	var record map[string]any
+	if x.Entry.Erased() { // the columns stay empty
+		x.Entry.Record = json.RawMessage("{}")
+	}
 	if err := json.Unmarshal(x.Entry.Record, &record); err != nil {
 		return fmt.Errorf("decode record %d: %w", x.Entry.Sequence, err)
 	}

@@ -13,12 +13,13 @@ import (
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/erasure"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
 func (c *cli) principalCommand() *cobra.Command {
-	group := &cobra.Command{Use: "principal", Short: "Show, end and restore principals"}
+	group := &cobra.Command{Use: "principal", Short: "Show, end, restore and erase principals"}
 	path := ofTenant(group)
 	var dryRun, wait bool
 	var reason string
@@ -61,8 +62,34 @@ func (c *cli) principalCommand() *cobra.Command {
 	end.Flags().StringVar(&reason, "reason", "", "the reason; it is recorded in the audit log with your token's id")
 	end.Flags().BoolVar(&wait, "wait", false, "wait until the cascade closes")
 	end.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
-	group.AddCommand(c.principalShow(path), end, c.principalRestore(path))
+	group.AddCommand(c.principalShow(path), end, c.principalRestore(path), c.principalErase(path))
 	return group
+}
+
+// principalErase returns the command that erases what names a deleted principal.
+func (c *cli) principalErase(path func(string) string) *cobra.Command {
+	var reason string
+	erase := &cobra.Command{
+		Use: "erase ID", Args: cobra.ExactArgs(1),
+		Short: "Erase the names, references and evidence of a deleted User or Agent; requires an approver's token",
+		Long: "Erase the names, attributes, references and the content of the evidence of a User or an Agent that its\n" +
+			"IdP has deleted, and whose credentials are ended. The chain of evidence stays verifiable. This cannot be undone.",
+		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
+			if reason == "" {
+				return coded(exitUsage, "--reason is required; it is recorded in the evidence")
+			}
+			var erased erasure.Erased
+			err := cl.do(cmd.Context(), http.MethodPost, path("/principals/"+url.PathEscape(args[0])+"/erase"),
+				map[string]string{"reason": reason}, &erased)
+			if err != nil {
+				return err
+			}
+			return c.print(erased, []string{"RECORDS ERASED", "RECORDS KEPT"},
+				[][]string{{strconv.Itoa(erased.Records), strconv.Itoa(erased.Kept)}})
+		}),
+	}
+	erase.Flags().StringVar(&reason, "reason", "", "the reason, without the name; it is recorded in the evidence")
+	return erase
 }
 
 // principalRestore returns the command that reactivates a principal.

@@ -51,7 +51,8 @@ func (c *cli) tenantSet() *cobra.Command {
 	var perSecond, leavers int
 	var share float64
 	var window time.Duration
-	var orphans, unknownAgents string
+	var orphans, unknownAgents, legalHold string
+	var days int
 	var subjectIssuers []string
 	set := &cobra.Command{
 		Use: "set NAME", Short: "Change a tenant's settings", Args: cobra.ExactArgs(1),
@@ -68,6 +69,8 @@ func (c *cli) tenantSet() *cobra.Command {
 				"unknown-agents": {"unknownAgents", unknownAgents}, "subject-issuers": {"subjectIssuers", subjectIssuers},
 				"ipsie":            {"ipsie", ipsie},
 				"waiver-approval":  {"waiverApproval", approval},
+				"evidence-days":    {"evidenceDays", days},
+				"legal-hold":       {"legalHold", legalHold},
 				"threshold-window": {"thresholdWindowSeconds", int(window.Seconds())},
 			} {
 				if cmd.Flags().Changed(flag) {
@@ -103,6 +106,10 @@ func (c *cli) tenantSet() *cobra.Command {
 		"issuers whose sub claims are names of the directory, comma-separated; \"\" accepts every issuer of a platform token")
 	set.Flags().BoolVar(&ipsie, "ipsie", false,
 		"IPSIE AL SCIM 2.0 profile: SCIM requires OAuth, and only the IdP changes users; requires --profile interop")
+	set.Flags().IntVar(&days, "evidence-days", 0,
+		"erase the content of evidence that is older, 30 or more; 0 keeps it; only an approver's token sets a shorter time")
+	set.Flags().StringVar(&legalHold, "legal-hold", "",
+		"reason for which no evidence is erased; \"\", which only an approver's token can set, lifts the hold")
 	set.Flags().BoolVar(&approval, "waiver-approval", false,
 		"a waiver needs an approver; =false, which only an approver's token can set, lets operators waive alone")
 	return set

@@ -70,6 +70,8 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 		SubjectIssuers *[]string             `json:"subjectIssuers"`
 		IPSIE          *bool                 `json:"ipsie"`
 		WaiverApproval *bool                 `json:"waiverApproval"`
+		EvidenceDays   *int                  `json:"evidenceDays"`
+		LegalHold      *string               `json:"legalHold"`
 	}
 	if err := httpjson.Decode(w, r, &body); err != nil {
 		s.fail(w, r, err)
@@ -86,8 +88,8 @@ func (s *Server) configureTenant(w http.ResponseWriter, r *http.Request) {
 	if approver && !to.OnlyThreshold() {
 		s.fail(w, r, httpjson.Problem{
 			Status: http.StatusForbidden,
-			Detail: "an approver's token may change only thresholdLeavers, thresholdShare, thresholdWindowSeconds and " +
-				"waiverApproval",
+			Detail: "an approver's token may change only thresholdLeavers, thresholdShare, thresholdWindowSeconds, " +
+				"waiverApproval, evidenceDays and legalHold",
 		})
 		return
 	}

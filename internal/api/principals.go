@@ -13,6 +13,7 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
+	"github.com/leaverhq/leaver/internal/erasure"
 	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -307,4 +308,22 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 		}
 	}
 	return result, why, s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, verb, why)
+}
+
+// erasePrincipal erases what names a deleted principal. Its evidence goes too, so that only an approver may do it.
+func (s *Server) erasePrincipal(w http.ResponseWriter, r *http.Request) {
+	why, err := readReason(w, r)
+	var id uuid.UUID
+	if err == nil {
+		id, err = pathID(r)
+	}
+	var erased erasure.Erased
+	if err == nil {
+		erased, err = s.Erasure.Principal(r.Context(), tenantOf(r).ID, id, why)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	httpjson.Answer(w, http.StatusOK, erased)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
+	"github.com/leaverhq/leaver/internal/erasure"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/httpjson"
@@ -85,6 +86,7 @@ type Server struct {
 	Signals     *ssf.Store
 	Audit       *audit.Store
 	Chain       *evidence.Chain
+	Erasure     *erasure.Store
 	Archive     *evidence.Archive
 	Health      *health.Store
 	// PublicURL is the base URL for clients. If it is empty, the request's host is used.

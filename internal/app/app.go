@@ -21,6 +21,7 @@ import (
 	"github.com/leaverhq/leaver/internal/database"
 	"github.com/leaverhq/leaver/internal/directory"
 	"github.com/leaverhq/leaver/internal/entitlement"
+	"github.com/leaverhq/leaver/internal/erasure"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/health"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -163,6 +164,9 @@ func (a *App) Evidence() *evidence.Store { return evidence.NewStore(a.DB) }
 
 // Chain returns the hash chains of evidence.
 func (a *App) Chain() *evidence.Chain { return evidence.NewChain(a.DB, a.Sealer) }
+
+// Erasure returns what erases people who have left, and evidence that is not kept any longer.
+func (a *App) Erasure() *erasure.Store { return erasure.NewStore(a.DB, a.Chain()) }
 
 // Archive returns the archive of workflow histories.
 func (a *App) Archive() *evidence.Archive {

@@ -68,6 +68,7 @@ func (a *App) Handler() http.Handler {
 		Pauses: registry.NewPauses(a.DB), Connectors: a.Connectors, Runner: starter, Entitlements: a.Entitlements,
 		Decisions: authzen.NewStore(a.DB, a.Entitlements),
 		Signals:   a.Signals, Audit: audit.NewStore(a.DB), Chain: a.Chain(), Archive: a.Archive(),
+		Erasure:   a.Erasure(),
 		Health:    health.NewStore(a.DB),
 		PublicURL: a.Config.Serve.PublicURL, CheckSchema: scim.CheckDeclared, Slow: a.DB.Slow, Log: a.Log,
 	}
@@ -199,6 +200,7 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	background.Go(func() { a.Signals.Listen(ctx, a.Log) })
 	background.Go(func() { a.Chain().Run(ctx, a.Log) })
 	background.Go(func() { a.Archive().Run(ctx, a.Log) })
+	background.Go(func() { a.Erasure().Run(ctx, a.Log) })
 	if follower := a.Follower(); follower != nil {
 		background.Go(func() { follower.Run(ctx, a.Log) })
 	}

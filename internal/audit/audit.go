@@ -33,6 +33,8 @@ const (
 	ConnectorPause  = "connector.pause"
 	ConnectorResume = "connector.resume"
 
+	PrincipalErase = "principal.erase"
+
 	CredentialRelease = "credential.release" //nolint:gosec // a verb
 	CredentialCorrect = "credential.correct" //nolint:gosec // a verb
 )

@@ -20,8 +20,7 @@ func (db *DB) CheckSchema(ctx context.Context) error {
 	err := db.InNoTenant(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			select to_regclass('public.tenants') is not null,
-			       exists (select from pg_attribute where attrelid = to_regclass('public.lifecycle_events')
-			                  and attname = 'trace')`). // of the newest migration
+			       to_regclass('public.erasures') is not null`). // of the newest migration
 			Scan(&present, &current)
 	})
 	var pgErr *pgconn.PgError

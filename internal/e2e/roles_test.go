@@ -25,7 +25,7 @@ func rolesOf(r route) []auth.Class {
 		})
 	}
 	switch {
-	case in("/holds/approve", "/waivers/{id}/approve", "/waivers/{id}/decline"):
+	case in("/holds/approve", "/waivers/{id}/approve", "/waivers/{id}/decline", "/principals/{id}/erase"):
 		return []auth.Class{auth.ClassApprover}
 	case r.method == http.MethodPatch && strings.HasSuffix(r.pattern, "/tenants/{tenant}"):
 		return []auth.Class{auth.ClassOperator, auth.ClassApprover}

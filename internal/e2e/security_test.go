@@ -41,6 +41,7 @@ var tenantTables = []string{
 	"changes", "unique_values", "tenant_schemas", "issuers", "credential_states", "unmanaged", "rotations",
 	"rotation_holders", "holds", "mappings", "evaluations", "group_snapshots", "entitlements", "entitlement_changes",
 	"streams", "signals", "received_tokens", "invalidations", "clients", "access_tokens", "cascade_histories", "waivers",
+	"erasures",
 }
 
 // open are the routes that need no token.
@@ -188,7 +189,8 @@ func TestEvidence_IsAppendOnly(t *testing.T) {
 		"update evidence set outcome = 'dead'", "delete from evidence", "truncate evidence",
 		"update changes set actor = 'x'", "delete from changes",
 		"update evidence_chain set record = '{}'", "delete from evidence_chain", "delete from evidence_checkpoints",
-		"update cascade_histories set sha256 = ''", "insert into evidence_pending (source, record) values ('acts', '{}')",
+		"update cascade_histories set sha256 = ''", "do $$ begin set local leaver.erasing = 'on'; update evidence_chain set record = null; end $$",
+		"do $$ begin set local leaver.erasing = 'on'; update evidence set detail = ''; end $$", "delete from erasures", "insert into evidence_pending (source, record) values ('acts', '{}')",
 	} {
 		err := i.app.DB.InTenant(t.Context(), i.tenant.ID, func(tx pgx.Tx) error {
 			_, err := tx.Exec(t.Context(), sql)

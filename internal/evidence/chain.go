@@ -2,10 +2,12 @@ package evidence
 
 import (
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -17,7 +19,33 @@ type Entry struct {
 	Sequence int64           `json:"sequence"` // from 1, without gaps
 	Source   string          `json:"source"`   // the table of the record
 	Tenant   uuid.UUID       `json:"tenant"`
-	Record   json.RawMessage `json:"record"`
+	Record   json.RawMessage `json:"record,omitempty"` // none if it was erased
+	// Digest is SHA-256 over Salt and the record in canonical JSON. It stands for the record in the entry's hash, so that
+	// an erased record leaves the chain verifiable; Salt, which is erased with the record, keeps it from being guessed.
+	// Entries without a digest cannot be erased.
+	Digest *Hash  `json:"digest,omitempty"`
+	Salt   []byte `json:"salt,omitempty"`
+}
+
+// saltSize is the length of salts, in bytes.
+const saltSize = 16
+
+// seal sets the salt and the digest of an entry, whose record is in canonical JSON.
+func (e *Entry) seal() {
+	e.Salt = make([]byte, saltSize)
+	_, _ = rand.Read(e.Salt) // never fails
+	digest := e.digest()
+	e.Digest = &digest
+}
+
+func (e Entry) digest() Hash { return sha256.Sum256(append(slices.Clone(e.Salt), e.Record...)) }
+
+// Erased reports whether the record of an entry was erased.
+func (e Entry) Erased() bool { return e.Digest != nil && e.Record == nil && e.Salt == nil }
+
+// intact reports whether the record of an entry is that of its digest, or was erased.
+func (e Entry) intact() bool {
+	return e.Digest == nil || e.Erased() || len(e.Salt) == saltSize && e.digest() == *e.Digest
 }
 
 // Hash is SHA-256 over the hash of the previous entry and an entry.
@@ -39,6 +67,9 @@ func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
 // After returns the hash of an entry that follows the entry with the hash previous. Before the first entry it is zero.
 func (e Entry) After(previous Hash) (Hash, error) {
+	if e.Salt = nil; e.Digest != nil {
+		e.Record = nil
+	}
 	canonical, err := canonical(e)
 	if err != nil {
 		return Hash{}, err

@@ -12,7 +12,9 @@ import (
 
 // An export is a file of lines of canonical JSON (RFC 8785), each ended by a newline: a header, and then the entries of
 // one chain with their hashes, in order, with each checkpoint after the entry that it is of. It ends with a checkpoint.
-const exportVersion = 1
+//
+// Version 2 has entries whose record was erased; version 1 is its subset.
+const exportVersion = 2
 
 // Header is the first line of an export.
 type Header struct {

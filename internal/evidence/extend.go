@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -127,7 +128,7 @@ func (c *Chain) extend(ctx context.Context, tenant uuid.UUID) (n int, err error)
 		}
 		n = len(taken)
 		var sources, records []string
-		var hashes [][]byte
+		var hashes, salts, digests [][]byte
 		first := h.Sequence
 		for _, e := range taken {
 			h.Sequence++
@@ -135,17 +136,20 @@ func (c *Chain) extend(ctx context.Context, tenant uuid.UUID) (n int, err error)
 			if e.Record, err = canonicalText(e.Record); err != nil {
 				return err
 			}
+			e.seal()
 			if h.Hash, err = e.After(h.Hash); err != nil {
 				return err
 			}
 			sources, records = append(sources, e.Source), append(records, string(e.Record))
-			hashes = append(hashes, append([]byte(nil), h.Hash[:]...))
+			hashes, digests = append(hashes, slices.Clone(h.Hash[:])), append(digests, e.Digest[:])
+			salts = append(salts, e.Salt)
 		}
 		_, err = tx.Exec(ctx, `
-			insert into evidence_chain (tenant_id, sequence, source, record, hash)
-			select $1, $2 + n, source, record, hash
-			  from unnest($3::text[], $4::text[], $5::bytea[]) with ordinality as r (source, record, hash, n)`,
-			tenant, first, sources, records, hashes)
+			insert into evidence_chain (tenant_id, sequence, source, record, salt, digest, hash)
+			select $1, $2 + n, source, record, salt, digest, hash
+			  from unnest($3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::bytea[])
+			       with ordinality as r (source, record, salt, digest, hash, n)`,
+			tenant, first, sources, records, salts, digests, hashes)
 		if err != nil {
 			return err
 		}
@@ -345,26 +349,27 @@ func verifyCheckpoint(ctx context.Context, tx pgx.Tx, keys []signingKey, signed 
 // verifyStored verifies the stored entries after the last checkpoint. Error: [ErrAltered].
 func verifyStored(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, h head) error {
 	rows, err := tx.Query(ctx, `
-		select sequence, source, record, hash from evidence_chain where tenant_id = $1 and sequence > $2 order by sequence`,
-		tenant, h.SignedSequence)
+		select sequence, source, record, salt, digest, hash from evidence_chain
+		 where tenant_id = $1 and sequence > $2 order by sequence`, tenant, h.SignedSequence)
+	if err != nil {
+		return err
+	}
+	stored, err := pgx.CollectRows(rows, scanChained(tenant))
 	if err != nil {
 		return err
 	}
 	hash, after := h.SignedHash, h.SignedSequence
-	e := Entry{Tenant: tenant}
-	var record string
-	var stored []byte
-	_, err = pgx.ForEachRow(rows, []any{&e.Sequence, &e.Source, &record, &stored}, func() error {
-		e.Record, after = json.RawMessage(record), after+1
-		if hash, err = e.After(hash); err != nil || hash != Hash(stored) || e.Sequence != after {
-			return fmt.Errorf("%w (record %d)", ErrAltered, e.Sequence)
+	for _, c := range stored {
+		after++
+		hash, err = c.Entry.After(hash)
+		if err != nil || hash != c.Hash || c.Entry.Sequence != after || !c.Entry.intact() {
+			return fmt.Errorf("%w (record %d)", ErrAltered, c.Entry.Sequence)
 		}
-		return nil
-	})
-	if err == nil && hash != h.Hash {
-		err = fmt.Errorf("%w (record %d)", ErrAltered, after)
 	}
-	return err
+	if hash != h.Hash {
+		return fmt.Errorf("%w (record %d)", ErrAltered, after)
+	}
+	return nil
 }
 
 // signingKey is a key that signs checkpoints.
@@ -470,18 +475,31 @@ type Chained struct {
 	Hash  Hash  `json:"hash"`
 }
 
+// scanChained returns what scans the entries of a tenant's chain.
+func scanChained(tenant uuid.UUID) pgx.RowToFunc[Chained] {
+	return func(row pgx.CollectableRow) (x Chained, err error) {
+		x.Entry.Tenant = tenant
+		var record *string
+		var digest, hash []byte
+		if err = row.Scan(&x.Entry.Sequence, &x.Entry.Source, &record, &x.Entry.Salt, &digest, &hash); err != nil {
+			return x, err
+		}
+		if record != nil {
+			x.Entry.Record = json.RawMessage(*record)
+		}
+		if digest != nil {
+			x.Entry.Digest = new(Hash)
+			*x.Entry.Digest = Hash(digest)
+		}
+		x.Hash = Hash(hash)
+		return x, nil
+	}
+}
+
 // Entries returns a page of a chain after the entry with the number after.
 func (c *Chain) Entries(ctx context.Context, tenant uuid.UUID, after int64, limit int) ([]Chained, error) {
-	entries, err := database.Rows(ctx, c.db, tenant, func(row pgx.CollectableRow) (x Chained, err error) {
-		var record string
-		var hash []byte
-		err = row.Scan(&x.Entry.Sequence, &x.Entry.Source, &record, &hash)
-		if err == nil {
-			x.Entry.Tenant, x.Entry.Record, x.Hash = tenant, json.RawMessage(record), Hash(hash)
-		}
-		return x, err
-	}, `
-		select sequence, source, record, hash from evidence_chain
+	entries, err := database.Rows(ctx, c.db, tenant, scanChained(tenant), `
+		select sequence, source, record, salt, digest, hash from evidence_chain
 		 where tenant_id = $1 and sequence > $2 order by sequence limit $3`, tenant, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the chain: %w", err)

@@ -191,6 +191,7 @@ func TestSign_SignsNothingThatWasAltered(t *testing.T) {
 	for name, sql := range map[string]string{
 		"a changed record": `update evidence_chain set record = replace(record, 'retry', 'waive') where sequence = 7`,
 		"a removed record": `delete from evidence_chain where sequence = 7`,
+		"a replaced salt":  `update evidence_chain set salt = decode(repeat('00', 16), 'hex') where sequence = 7`,
 		"a removed end":    `delete from evidence_chain where sequence >= 9`,
 		"an added record": `insert into evidence_chain (tenant_id, sequence, source, record, hash)
 			select tenant_id, 11, source, record, hash from evidence_chain where sequence = 10`,

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,8 @@ type Report struct {
 	Last        int64      `json:"last"`
 	Entries     int        `json:"entries"`
 	Checkpoints int        `json:"checkpoints"`
-	Hash        Hash       `json:"hash"` // of the last entry, for the next verification
+	Erased      int        `json:"erased"` // entries whose record was erased, as a later record says
+	Hash        Hash       `json:"hash"`   // of the last entry, for the next verification
 	SignedAt    *time.Time `json:"signedAt,omitempty"`
 	// Faults say what is wrong, in the order of the file; none if the export is complete and unaltered.
 	Faults []string `json:"faults"`
@@ -29,6 +31,9 @@ type Expectation struct {
 	Sequence int64
 	Hash     Hash
 }
+
+// ErasureSource is the source of records about erased records.
+const ErasureSource = "erasures"
 
 const (
 	// maxLine is the maximum length of a line of an export, in bytes.
@@ -90,6 +95,9 @@ type verifier struct {
 	begun  bool
 	lost   bool  // a line before was changed, so that the next hash cannot be checked
 	signed int64 // the last entry with a valid checkpoint
+
+	erased   []int64    // entries without their record
+	erasures [][2]int64 // what records say was erased: ranges with both ends
 }
 
 func (v *verifier) fault(format string, args ...any) {
@@ -118,8 +126,8 @@ func (v *verifier) read(n int, l line) {
 
 func (v *verifier) begin(h Header) {
 	v.begun = true
-	if h.Version != exportVersion {
-		v.fault("the export has the version %d, and this program verifies the version %d", h.Version, exportVersion)
+	if h.Version < 1 || h.Version > exportVersion {
+		v.fault("the export has the version %d, and this program verifies the versions up to %d", h.Version, exportVersion)
 	}
 	v.report.Tenant, v.report.Last, v.report.Hash = h.Tenant, h.After, h.Hash
 	first := Expectation{h.After, h.Hash}
@@ -147,7 +155,7 @@ func (v *verifier) entry(c Chained) {
 		v.fault("record %d is of another tenant, %s", c.Entry.Sequence, c.Entry.Tenant)
 	}
 	hash, err := c.Entry.After(v.report.Hash)
-	if !v.lost && (err != nil || hash != c.Hash) {
+	if !v.lost && (err != nil || hash != c.Hash || !c.Entry.intact()) {
 		v.fault("record %d or its hash was changed, or the record before it was replaced", c.Entry.Sequence)
 	}
 	v.lost = false
@@ -157,6 +165,27 @@ func (v *verifier) entry(c Chained) {
 	v.report.Entries++
 	v.report.Last, v.report.Hash = c.Entry.Sequence, c.Hash
 	v.see(Expectation{c.Entry.Sequence, c.Hash})
+	switch {
+	case c.Entry.Erased():
+		v.erased = append(v.erased, c.Entry.Sequence)
+	case c.Entry.Source == ErasureSource:
+		var erasure struct{ Records [][2]int64 }
+		if err := json.Unmarshal(c.Entry.Record, &erasure); err != nil {
+			v.fault("record %d does not say what was erased", c.Entry.Sequence)
+		}
+		v.erasures = append(v.erasures, erasure.Records...)
+	}
+}
+
+// explainErased checks that records say of each record without content that it was erased.
+func (v *verifier) explainErased() {
+	for _, sequence := range v.erased {
+		if slices.ContainsFunc(v.erasures, func(r [2]int64) bool { return r[0] <= sequence && sequence <= r[1] }) {
+			v.report.Erased++
+			continue
+		}
+		v.fault("record %d has no content, and no record says that it was erased", sequence)
+	}
 }
 
 // see compares an entry with those that the verifier knows.
@@ -198,6 +227,7 @@ func (v *verifier) finish() {
 	case v.signed != v.report.Last:
 		v.fault("the export does not end with a valid checkpoint: records after %d may be missing", v.report.Last)
 	}
+	v.explainErased()
 	for i, k := range v.known {
 		if !v.seen[i] {
 			v.fault("record %d, which is in --known, is missing", k.Sequence)

@@ -227,3 +227,69 @@ func FuzzVerify_NeverPanics(f *testing.F) {
 		}
 	})
 }
+
+// TestVerify_ErasedRecordsNeedARecordThatSaysSo exports a chain of which records were erased.
+func TestVerify_ErasedRecordsNeedARecordThatSaysSo(t *testing.T) {
+	s := newSigner(1)
+	const says = `{"records":[[2,3],[5,5]]}`
+	for name, c := range map[string]struct {
+		edit   func(e []Entry)
+		erased int
+		want   []string
+	}{
+		"erased as the last record says": {func(e []Entry) { erase(&e[1]); erase(&e[2]); erase(&e[4]) }, 3, []string{}},
+		"partly erased":                  {func(e []Entry) { erase(&e[1]) }, 1, []string{}},
+		"a removed record":               {func(e []Entry) { erase(&e[1]); erase(&e[3]) }, 1, []string{"record 4 has no content, and no record says that it was erased"}},
+		"a removed erasure": {func(e []Entry) { erase(&e[1]); erase(&e[6]) }, 0, []string{
+			"record 2 has no content, and no record says that it was erased",
+			"record 7 has no content, and no record says that it was erased",
+		}},
+		"a removed salt": {func(e []Entry) { e[1].Salt = nil }, 0, []string{
+			"record 2 or its hash was changed, or the record before it was replaced",
+		}},
+		"another record": {func(e []Entry) { e[1].Record = json.RawMessage(`{"outcome":"alive"}`) }, 0, []string{
+			"record 2 or its hash was changed, or the record before it was replaced",
+		}},
+		"another digest": {func(e []Entry) { e[1].Digest[0]++ }, 0, []string{
+			"record 2 or its hash was changed, or the record before it was replaced",
+		}},
+	} {
+		var entries []Entry
+		var hashes []Hash
+		var hash Hash
+		for i := range 7 {
+			e := Entry{Sequence: int64(i + 1), Source: "evidence", Tenant: acme, Record: json.RawMessage(`{"outcome":"dead"}`)}
+			if i == 6 {
+				e.Source, e.Record = ErasureSource, json.RawMessage(says)
+			}
+			e.seal()
+			var err error
+			if hash, err = e.After(hash); err != nil {
+				t.Fatal(err)
+			}
+			entries, hashes = append(entries, e), append(hashes, hash)
+		}
+		checkpoint, _, err := sign(Statement{Tenant: acme, Sequence: 7, Hash: hash, Key: s.id, At: time.Now().UTC()}, s.private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.edit(entries)
+		var file bytes.Buffer
+		export, err := NewExport(&file, Header{Tenant: acme}, []Checkpoint{checkpoint})
+		for i, e := range entries {
+			if err == nil {
+				err = export.Add(Chained{e, hashes[i]})
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := Verify(&file, s.keys())
+		if diff := cmp.Diff(c.want, report.Faults); err != nil || diff != "" || report.Erased != c.erased {
+			t.Errorf("%s: %d erased, %v, faults (-want +got):\n%s", name, report.Erased, err, diff)
+		}
+	}
+}
+
+// erase erases an entry as erase_records does.
+func erase(e *Entry) { e.Record, e.Salt = nil, nil }

@@ -147,6 +147,9 @@ func EventOf(c evidence.Chained) (Event, error) {
 	case "mappings":
 		at = r.CreatedAt
 		e.call(apiUpdate, "mapping.apply", r.Actor)
+	case evidence.ErasureSource:
+		e.call(apiDelete, "evidence.erase", r.Actor)
+		e.Detail = r.Reason
 	default: // acts and admin_acts
 		e.call(activityOther, r.Verb, r.Actor)
 		e.Detail = r.Reason

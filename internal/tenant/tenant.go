@@ -68,6 +68,10 @@ type Tenant struct {
 	IPSIE bool `json:"ipsie"`
 	// WaiverApproval is set if a waiver needs an approver.
 	WaiverApproval bool `json:"waiverApproval"`
+	// EvidenceDays is how long the content of evidence is kept; nil means for ever.
+	EvidenceDays *int `json:"evidenceDays,omitempty"`
+	// LegalHold is the reason for which nothing of the tenant's evidence is erased; empty if there is none.
+	LegalHold string `json:"legalHold,omitempty"`
 }
 
 // NamesSubjectsOf reports whether the sub claims of an issuer are names of the tenant's directory.
@@ -94,7 +98,8 @@ const (
 )
 
 const columns = `id, name, profile, created_at, public_discovery, requests_per_second, schema_version,
-	threshold_leavers, threshold_share, threshold_window, orphans, unknown_agents, subject_issuers, ipsie, waiver_approval`
+	threshold_leavers, threshold_share, threshold_window, orphans, unknown_agents, subject_issuers, ipsie, waiver_approval,
+	evidence_days, legal_hold`
 
 // Row is a tenant's row as PostgreSQL's to_jsonb writes it; Tenant(row) converts it.
 type Row struct {
@@ -114,6 +119,8 @@ type Row struct {
 	SubjectIssuers []string      `json:"subject_issuers"`
 	IPSIE          bool          `json:"ipsie"`
 	WaiverApproval bool          `json:"waiver_approval"`
+	EvidenceDays   *int          `json:"evidence_days"`
+	LegalHold      string        `json:"legal_hold"`
 }
 
 // Settings are changes of a tenant's settings; nil means no change.
@@ -131,6 +138,8 @@ type Settings struct {
 	SubjectIssuers   *[]string
 	IPSIE            *bool
 	WaiverApproval   *bool
+	EvidenceDays     *int // 0 keeps evidence for ever
+	LegalHold        *string
 }
 
 // The errors of this package.
@@ -138,13 +147,14 @@ var (
 	ErrNotFound    = fault.New(fault.NotFound, "no such tenant")
 	ErrExists      = fault.New(fault.Conflict, "a tenant with this name already exists")
 	ErrInvalidRate = fault.New(fault.Unprocessable, "requestsPerSecond must be between 0 (use the default) and 100000")
-	// ErrLoosens is returned for settings that loosen the threshold on mass deactivation or the approval of waivers.
+	// ErrLoosens is returned for settings that only an approver may change: see [Settings.Loosens].
 	ErrLoosens = fault.New(fault.Forbidden,
-		"loosening the deactivation threshold or the approval of waivers needs an approver's token "+
-			"(`leaver bootstrap --class approver`)")
+		"loosening the deactivation threshold or the approval of waivers, keeping evidence for a shorter time and lifting "+
+			"a legal hold need an approver's token (`leaver bootstrap --class approver`)")
 	ErrInvalidPolicy = fault.New(fault.Unprocessable, "thresholdLeavers must be between 0 (none) and 1000000, "+
 		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, orphans suspend or manager, "+
-		"unknownAgents deny or allow, and subjectIssuers at most 20 URLs of at most 1024 bytes")
+		"unknownAgents deny or allow, evidenceDays 0 (for ever) or between 30 and 36500, legalHold at most 512 bytes, and "+
+		"subjectIssuers at most 20 URLs of at most 1024 bytes")
 	// ErrIPSIE is returned for settings that the IPSIE AL SCIM 2.0 profile does not permit (sections 4.2, 4.3).
 	ErrIPSIE = fault.New(fault.Unprocessable,
 		"ipsie requires the profile interop, and requestsPerSecond of at least 25 or the installation's default")
@@ -274,10 +284,12 @@ func (s *Store) configure(
 			       threshold_share = case when $6::float8 is null then threshold_share else nullif($6, 0) end,
 			       threshold_window = coalesce($7, threshold_window), orphans = coalesce($8, orphans),
 			       unknown_agents = coalesce($9, unknown_agents), subject_issuers = coalesce($10, subject_issuers),
-			       ipsie = coalesce($11, ipsie), waiver_approval = coalesce($12, waiver_approval)
+			       ipsie = coalesce($11, ipsie), waiver_approval = coalesce($12, waiver_approval),
+			       evidence_days = case when $13::int is null then evidence_days else nullif($13, 0) end,
+			       legal_hold = coalesce($14, legal_hold)
 			 where id = $1 returning `+columns, id, to.Profile, to.PublicDiscovery, to.RequestsPerSecond,
 			to.ThresholdLeavers, to.ThresholdShare, to.ThresholdWindow, to.Orphans, to.UnknownAgents, to.SubjectIssuers,
-			to.IPSIE, to.WaiverApproval)
+			to.IPSIE, to.WaiverApproval, to.EvidenceDays, to.LegalHold)
 		if err != nil {
 			return err
 		}
@@ -300,7 +312,8 @@ func (s *Store) configure(
 }
 
 // Loosens reports whether settings would raise a tenant's threshold on mass deactivation: by
-// a higher number or share, by removing one, or by a shorter window, or would let operators waive alone.
+// a higher number or share, by removing one, or by a shorter window, or would let operators waive alone, or would erase
+// evidence sooner, by a shorter time or by lifting a legal hold.
 func (to Settings) Loosens(t Tenant) bool {
 	higher := to.ThresholdLeavers != nil && t.ThresholdLeavers != nil &&
 		(*to.ThresholdLeavers == 0 || *to.ThresholdLeavers > *t.ThresholdLeavers)
@@ -309,10 +322,13 @@ func (to Settings) Loosens(t Tenant) bool {
 	shorter := to.ThresholdWindow != nil && *to.ThresholdWindow < t.ThresholdWindow &&
 		(t.ThresholdLeavers != nil || t.ThresholdShare != nil)
 	alone := to.WaiverApproval != nil && !*to.WaiverApproval && t.WaiverApproval
-	return higher || larger || shorter || alone
+	sooner := to.EvidenceDays != nil && *to.EvidenceDays > 0 &&
+		(t.EvidenceDays == nil || *to.EvidenceDays < *t.EvidenceDays)
+	lifted := to.LegalHold != nil && *to.LegalHold == "" && t.LegalHold != ""
+	return higher || larger || shorter || alone || sooner || lifted
 }
 
-// OnlyThreshold reports whether settings change nothing but the threshold and the approval of waivers.
+// OnlyThreshold reports whether settings change nothing but what an approver may loosen: see [Settings.Loosens].
 func (to Settings) OnlyThreshold() bool {
 	return to.Profile == nil && to.PublicDiscovery == nil && to.RequestsPerSecond == nil && to.Orphans == nil &&
 		to.UnknownAgents == nil && to.SubjectIssuers == nil && to.IPSIE == nil
@@ -324,6 +340,9 @@ func (to Settings) validPolicy() bool {
 		(to.ThresholdWindow == nil || *to.ThresholdWindow >= 60 && *to.ThresholdWindow <= 604_800) &&
 		(to.Orphans == nil || *to.Orphans == OrphansSuspend || *to.Orphans == OrphansManager) &&
 		(to.UnknownAgents == nil || *to.UnknownAgents == UnknownAgentsDeny || *to.UnknownAgents == UnknownAgentsAllow) &&
+		(to.EvidenceDays == nil || *to.EvidenceDays == 0 ||
+			*to.EvidenceDays >= minEvidenceDays && *to.EvidenceDays <= maxEvidenceDays) &&
+		(to.LegalHold == nil || len(*to.LegalHold) <= maxReason) &&
 		(to.SubjectIssuers == nil || validIssuers(*to.SubjectIssuers))
 }
 
@@ -333,6 +352,10 @@ func validIssuers(issuers []string) bool {
 }
 
 const (
+	// minEvidenceDays is the shortest time for which evidence is kept: cascades last days, and auditors ask later.
+	minEvidenceDays = 30
+	maxEvidenceDays = 36_500
+	maxReason       = 512 // bytes
 	// minIPSIERate is the minimum rate limit of section 4.3, in requests a second.
 	minIPSIERate      = 25
 	maxSubjectIssuers = 20
