@@ -79,9 +79,11 @@ func TestUpgrade_NewBuildContinuesRunningCascades(t *testing.T) {
 			t.Errorf("the cascade of %s is %s, want completed", person, c.Outcome)
 		}
 	}
-	for _, fault := range []string{"nondeterministic", "Workflow panic", "Failed to process workflow task"} {
-		if strings.Contains(i.logs.String(), fault) {
-			t.Errorf("the logs have %q:\n%s", fault, i.logs)
+	for line := range strings.Lines(i.logs.String()) {
+		for _, fault := range []string{"nondeterministic", "Workflow panic", "Failed to process workflow task"} {
+			if strings.Contains(line, fault) && strings.Contains(line, i.tenant.ID.String()) { // not another test's
+				t.Errorf("the logs have %s", line)
+			}
 		}
 	}
 }
