@@ -114,8 +114,8 @@ type Signals struct {
 
 // Audit configures where the evidence is sent as it is chained, such as a SIEM; see package siem.
 type Audit struct {
-	Sink          string `yaml:"sink"`          // file, https, splunk or syslog; empty: none
-	Address       string `yaml:"address"`       // a path, a URL, or HOST:PORT of syslog over TLS
+	Sink          string `yaml:"sink"`          // file, https, s3, splunk or syslog; empty: none
+	Address       string `yaml:"address"`       // a path, a URL, s3://BUCKET/PREFIX, or HOST:PORT of syslog over TLS
 	Authorization string `yaml:"authorization"` // the header's value, as env:NAME or file:PATH
 	CAFile        string `yaml:"ca_file"`       // certificates that the sink's is verified with; default: the system's
 }

@@ -24,7 +24,7 @@ type Sink interface {
 func Open(c config.Audit) (Sink, error) {
 	if c.Sink == "" {
 		if c.Address != "" {
-			return nil, errors.New("audit.sink must be file, https, splunk or syslog if audit.address is set")
+			return nil, errors.New("audit.sink must be file, https, s3, splunk or syslog if audit.address is set")
 		}
 		return nil, nil //nolint:nilnil // no sink is a value here
 	}
@@ -35,7 +35,7 @@ func Open(c config.Audit) (Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit.authorization: %w", err)
 	}
-	roots, err := readRoots(c.CAFile)
+	authorities, roots, err := readRoots(c.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -48,27 +48,31 @@ func Open(c config.Audit) (Sink, error) {
 			return nil, fmt.Errorf("audit.address must be HOST:PORT, got %q", c.Address)
 		}
 		return newSyslog(c.Address, &tls.Config{ServerName: host, RootCAs: roots, MinVersion: tls.VersionTLS12}), nil
+	case "s3":
+		if c.Authorization != "" {
+			return nil, errors.New("audit.authorization is not for s3, which reads the AWS_* variables or a profile")
+		}
+		return newBucket(c.Address, authorities)
 	case "https", "splunk":
 		if err := connectors.CheckAddress("audit.address", c.Address); err != nil {
 			return nil, err
 		}
 		return newHTTP(c.Address, authorization, c.Sink == "splunk", roots), nil
 	}
-	return nil, fmt.Errorf("audit.sink must be file, https, splunk or syslog, got %q", c.Sink)
+	return nil, fmt.Errorf("audit.sink must be file, https, s3, splunk or syslog, got %q", c.Sink)
 }
 
-// readRoots returns the certificates of a file in PEM, or nil for the system's.
-func readRoots(path string) (*x509.CertPool, error) {
+// readRoots returns the certificates of a file, and as PEM, or nil for the system's.
+func readRoots(path string) (raw []byte, roots *x509.CertPool, err error) {
 	if path == "" {
-		return nil, nil //nolint:nilnil // nil is the system's pool
+		return nil, nil, nil
 	}
-	raw, err := os.ReadFile(path) //nolint:gosec // the operator configures it
-	if err != nil {
-		return nil, fmt.Errorf("audit.ca_file: %w", err)
+	if raw, err = os.ReadFile(path); err != nil { //nolint:gosec // the operator configures it
+		return nil, nil, fmt.Errorf("audit.ca_file: %w", err)
 	}
-	roots := x509.NewCertPool()
+	roots = x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("audit.ca_file: %s has no certificate in PEM", path)
+		return nil, nil, fmt.Errorf("audit.ca_file: %s has no certificate in PEM", path)
 	}
-	return roots, nil
+	return raw, roots, nil
 }
