@@ -56,9 +56,13 @@ func (c *cli) evidenceList() *cobra.Command {
 			}
 			var rows [][]string
 			for _, x := range entries {
-				record := string(x.Entry.Record)
+				whole, err := x.Entry.Whole()
+				if err != nil {
+					return err
+				}
+				record := string(whole)
 				if x.Entry.Erased() {
-					record = "erased"
+					record += " (texts erased)"
 				}
 				rows = append(rows, []string{
 					strconv.FormatInt(x.Entry.Sequence, 10), x.Entry.Source, x.Hash.String()[:16], record,

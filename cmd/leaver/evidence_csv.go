@@ -35,10 +35,11 @@ func (c *csvWriter) Add(x evidence.Chained) error {
 		}
 	}
 	var record map[string]any
-	if x.Entry.Erased() { // the columns stay empty
-		x.Entry.Record = json.RawMessage("{}")
+	whole, err := x.Entry.Whole()
+	if err != nil {
+		return err
 	}
-	if err := json.Unmarshal(x.Entry.Record, &record); err != nil {
+	if err := json.Unmarshal(whole, &record); err != nil {
 		return fmt.Errorf("decode record %d: %w", x.Entry.Sequence, err)
 	}
 	row := []string{strconv.FormatInt(x.Entry.Sequence, 10), x.Entry.Source, x.Hash.String()}
@@ -49,7 +50,7 @@ func (c *csvWriter) Add(x evidence.Chained) error {
 		}
 		row = append(row, text)
 	}
-	return c.row(append(row, string(x.Entry.Record)))
+	return c.row(append(row, string(whole)))
 }
 
 func (c *csvWriter) row(cells []string) error {

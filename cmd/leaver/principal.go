@@ -13,7 +13,6 @@ import (
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/erasure"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -71,21 +70,23 @@ func (c *cli) principalErase(path func(string) string) *cobra.Command {
 	var reason string
 	erase := &cobra.Command{
 		Use: "erase ID", Args: cobra.ExactArgs(1),
-		Short: "Erase the names, references and evidence of a deleted User or Agent; requires an approver's token",
-		Long: "Erase the names, attributes, references and the content of the evidence of a User or an Agent that its\n" +
-			"IdP has deleted, and whose credentials are ended. The chain of evidence stays verifiable. This cannot be undone.",
+		Short: "Erase the names, references and texts of the evidence of a deleted User; requires an approver's token",
+		Long: "Erase the names, attributes, references, and the texts of the evidence of a User whom the IdP has deleted\n" +
+			"at least 30 days ago, and whose credentials are ended. The chain of evidence stays verifiable.\n" +
+			"This cannot be undone.",
 		RunE: c.withClient(func(cmd *cobra.Command, cl *client, args []string) error {
 			if reason == "" {
 				return coded(exitUsage, "--reason is required; it is recorded in the evidence")
 			}
-			var erased erasure.Erased
+			var erased struct {
+				Records int `json:"records"`
+			}
 			err := cl.do(cmd.Context(), http.MethodPost, path("/principals/"+url.PathEscape(args[0])+"/erase"),
 				map[string]string{"reason": reason}, &erased)
 			if err != nil {
 				return err
 			}
-			return c.print(erased, []string{"RECORDS ERASED", "RECORDS KEPT"},
-				[][]string{{strconv.Itoa(erased.Records), strconv.Itoa(erased.Kept)}})
+			return c.print(erased, []string{"RECORDS WITHOUT TEXTS"}, [][]string{{strconv.Itoa(erased.Records)}})
 		}),
 	}
 	erase.Flags().StringVar(&reason, "reason", "", "the reason, without the name; it is recorded in the evidence")

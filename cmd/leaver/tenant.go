@@ -107,7 +107,7 @@ func (c *cli) tenantSet() *cobra.Command {
 	set.Flags().BoolVar(&ipsie, "ipsie", false,
 		"IPSIE AL SCIM 2.0 profile: SCIM requires OAuth, and only the IdP changes users; requires --profile interop")
 	set.Flags().IntVar(&days, "evidence-days", 0,
-		"erase the content of evidence that is older, 30 or more; 0 keeps it; only an approver's token sets a shorter time")
+		"erase the texts of evidence that are older, 30 or more; 0 keeps it; only an approver's token sets a shorter time")
 	set.Flags().StringVar(&legalHold, "legal-hold", "",
 		"reason for which no evidence is erased; \"\", which only an approver's token can set, lifts the hold")
 	set.Flags().BoolVar(&approval, "waiver-approval", false,

@@ -13,7 +13,6 @@ import (
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/directory"
-	"github.com/leaverhq/leaver/internal/erasure"
 	"github.com/leaverhq/leaver/internal/fault"
 	"github.com/leaverhq/leaver/internal/httpjson"
 	"github.com/leaverhq/leaver/internal/lifecycle"
@@ -310,20 +309,20 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, verb string,
 	return result, why, s.Cascades.RecordAct(r.Context(), of, result.Event.ID, by, verb, why)
 }
 
-// erasePrincipal erases what names a deleted principal. Its evidence goes too, so that only an approver may do it.
+// erasePrincipal erases what names a deleted user. Texts of the evidence go too, so that only an approver may do it.
 func (s *Server) erasePrincipal(w http.ResponseWriter, r *http.Request) {
 	why, err := readReason(w, r)
 	var id uuid.UUID
 	if err == nil {
 		id, err = pathID(r)
 	}
-	var erased erasure.Erased
+	records := 0
 	if err == nil {
-		erased, err = s.Erasure.Principal(r.Context(), tenantOf(r).ID, id, why)
+		records, err = s.Erasure.User(r.Context(), tenantOf(r).ID, id, why)
 	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	httpjson.Answer(w, http.StatusOK, erased)
+	httpjson.Answer(w, http.StatusOK, map[string]int{"records": records})
 }

@@ -83,7 +83,7 @@ func (s *Server) serveDirectory(r roles) {
 	r.operate.Post("/principals/{id}/end", s.endPrincipal)
 	r.view.Get("/principals/{id}/restoration", s.planRestore)
 	r.operate.Post("/principals/{id}/restore", s.restorePrincipal)
-	r.approve.With(s.slowly).Post("/principals/{id}/erase", s.erasePrincipal)
+	r.approve.Post("/principals/{id}/erase", s.erasePrincipal)
 	r.view.With(s.slowly).Get("/credentials", s.listCredentials)
 	r.view.Get("/credentials/{id}", s.getItem)
 	r.operate.Post("/credentials/{id}/release", s.releaseItem)

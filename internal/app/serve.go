@@ -34,7 +34,6 @@ import (
 	"github.com/leaverhq/leaver/internal/registry"
 	"github.com/leaverhq/leaver/internal/seal"
 	"github.com/leaverhq/leaver/internal/ssf"
-	"github.com/leaverhq/leaver/internal/tracing"
 	"github.com/leaverhq/leaver/scim"
 	"github.com/leaverhq/leaver/worker"
 )
@@ -49,7 +48,7 @@ const (
 // Handler returns the handler of all HTTP routes except metrics and the codec server.
 func (a *App) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(tracing.Route, a.catchPanics)
+	r.Use(a.catchPanics)
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
 		writeHealth(w, http.StatusOK, map[string]any{"status": "ok"})
 	})

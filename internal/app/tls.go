@@ -96,8 +96,19 @@ func (c *certificates) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
 	return loaded, nil
 }
 
-// secure makes a server require TLS and, if client_ca_file is set, a client's certificate for everything but the probes
-// of an orchestrator, which has none.
+// isProbe reports whether a request is one of an orchestrator, which has no certificate.
+func isProbe(r *http.Request) bool {
+	plain := r.URL.RawQuery == "" && r.Header.Get("Authorization") == ""
+	return plain && (r.URL.Path == "/livez" || r.URL.Path == "/readyz")
+}
+
+// isPreflight reports whether a request is a CORS preflight, which browsers send without a certificate.
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
+}
+
+// secure makes a server require TLS and, if client_ca_file is set, a client's certificate. Connections that are open
+// when an authority is removed stay open.
 func (c *certificates) secure(server *http.Server) {
 	server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: c.forClient}
 	if c.cfg.ClientCAFile == "" {
@@ -105,7 +116,8 @@ func (c *certificates) secure(server *http.Server) {
 	}
 	next := server.Handler
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TLS.VerifiedChains) == 0 && r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
+		// net/http leaves r.TLS empty for a request by HTTP/2 whose scheme is http.
+		if (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) && !isProbe(r) && !isPreflight(r) {
 			httpjson.Fail(w, r, c.log, httpjson.Problem{
 				Status: http.StatusForbidden, Detail: "present a certificate of an authority in serve.client_ca_file",
 			})

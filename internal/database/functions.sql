@@ -6,7 +6,7 @@
 
 create or replace function refuse_change() returns trigger language plpgsql as $$
 begin
-    -- erase_records and erase_principal set it. The application has no right to change these tables itself.
+    -- erase_records, erase_histories and erase_principal set it. The application has no right to change these tables itself.
     if tg_op = 'UPDATE' and coalesce(current_setting('leaver.erasing', true), '') = 'on' then
         return null;
     end if;
@@ -25,7 +25,7 @@ begin
     return null;
 end $$;
 
--- erase_records empties entries of a tenant's chain, and the texts of the rows that they are copies of, and returns the
+-- erase_records empties the texts of entries of a tenant's chain, and of the rows that they are copies of, and returns the
 -- numbers of these entries. The caller records them in erasures in the same transaction.
 create or replace function erase_records(tenant uuid, sequences bigint[]) returns bigint[]
     language plpgsql security definer set search_path = pg_catalog, public as $$
@@ -35,56 +35,76 @@ begin
     perform public.check_erasable(tenant);
     perform set_config('leaver.erasing', 'on', true);
     with old as materialized (
-      select e.sequence, e.source, (e.record::jsonb ->> 'id')::bigint as id from public.evidence_chain e
-       where e.tenant_id = tenant and e.sequence = any (sequences) and e.digest is not null and e.record is not null
-         and e.source in ('evidence', 'acts', 'credential_states', 'cascade_histories')
-         for update),
+      select e.sequence, e.source, e.item_id, (e.record::jsonb ->> 'id')::bigint as id from public.evidence_chain e
+       where e.tenant_id = tenant and e.sequence = any (sequences) and e.texts is not null for update),
     details as (update public.evidence x set detail = '' from old o
       where o.source = 'evidence' and x.tenant_id = tenant and x.id = o.id),
     reasons as (update public.acts x set reason = '' from old o
       where o.source = 'acts' and x.tenant_id = tenant and x.id = o.id),
     states as (update public.credential_states x set reason = '' from old o
-      where o.source = 'credential_states' and x.tenant_id = tenant and x.id = o.id),
-    histories as (update public.cascade_histories x set history = null from old o
-      where o.source = 'cascade_histories' and x.tenant_id = tenant and x.id = o.id),
-    emptied as (update public.evidence_chain x set record = null, salt = null from old o
+      where o.source = 'credential_states' and x.tenant_id = tenant and x.item_id = o.item_id and x.id = o.id),
+    changes as (update public.admin_acts x set before = null, after = null from old o
+      where o.source = 'admin_acts' and x.tenant_id = tenant and x.id = o.id),
+    emptied as (update public.evidence_chain x set texts = null, salt = null from old o
       where x.tenant_id = tenant and x.sequence = o.sequence returning x.sequence)
     select coalesce(array_agg(sequence), '{}') into erased from emptied;
     perform set_config('leaver.erasing', '', true);
     return erased;
 end $$;
 
--- check_erasable raises an exception for another tenant, or one with a legal hold.
-create or replace function check_erasable(tenant uuid) returns void language plpgsql stable as $$
+-- erase_histories empties the archived histories of a tenant that are older than a time.
+create or replace function erase_histories(tenant uuid, older timestamptz) returns void
+    language plpgsql security definer set search_path = pg_catalog, public as $$
 begin
+    perform public.check_erasable(tenant);
+    perform set_config('leaver.erasing', 'on', true);
+    update public.cascade_histories x set history = null
+     where x.tenant_id = tenant and x.archived_at < older and x.history is not null;
+    perform set_config('leaver.erasing', '', true);
+end $$;
+
+-- check_erasable raises an exception for another tenant, or one with a legal hold. A hold waits for the transaction.
+create or replace function check_erasable(tenant uuid) returns void language plpgsql as $$
+begin
+    perform 1 from public.tenants t where t.id = tenant for share;
     if tenant is distinct from public.leaver_tenant()
        or exists (select 1 from public.tenants t where t.id = tenant and t.legal_hold <> '') then
         raise exception 'nothing of this tenant may be erased' using errcode = 'insufficient_privilege';
     end if;
 end $$;
 
--- erase_principal removes what names a deleted principal whose credentials are ended. Its id stays, and what is about
--- the id alone.
+-- erase_principal removes what names a deleted user, whose credentials are ended. Its id stays, and what is about the id
+-- alone.
 create or replace function erase_principal(tenant uuid, principal uuid) returns void
     language plpgsql security definer set search_path = pg_catalog, public as $$
 declare
     held uuid[];
+    cascades uuid[];
 begin
     perform public.check_erasable(tenant);
+    held := array(select c.id from public.credentials c where c.tenant_id = tenant and c.principal_id = principal);
+    cascades := array(select e.id from public.lifecycle_events e where e.tenant_id = tenant and e.principal_id = principal);
     update public.resources r
        set unique_name = null, display_name = null, external_id = null, document = '{}', folded = '{}', extensions = '{}'
-     where r.tenant_id = tenant and r.id = principal and r.deleted_at is not null;
+     where r.tenant_id = tenant and r.id = principal and r.type = 'User' and r.deleted_at is not null
+       and not exists (select 1 from public.credentials c
+                        where c.id = any (held) and c.tenant_id = tenant and c.state in ('live', 'ending', 'failed', 'waived'));
     if not found then
-        raise exception 'the principal is not deleted' using errcode = 'insufficient_privilege';
+        raise exception 'the principal is not a deleted user without access' using errcode = 'insufficient_privilege';
     end if;
-    held := array(select c.id from public.credentials c where c.tenant_id = tenant and c.principal_id = principal);
     perform set_config('leaver.erasing', 'on', true);
     update public.changes x set ignored = '{}' where x.tenant_id = tenant and x.resource_id = principal and x.ignored <> '{}';
+    update public.evidence x set detail = ''
+     where x.tenant_id = tenant and (x.item_id = any (held) or x.event_id = any (cascades)) and x.detail <> '';
+    update public.acts x set reason = '' where x.tenant_id = tenant and x.event_id = any (cascades) and x.reason <> '';
+    update public.credential_states x set reason = ''
+     where x.tenant_id = tenant and (x.item_id = any (held) or x.event_id = any (cascades)) and x.reason <> '';
+    update public.cascade_histories x set history = null where x.tenant_id = tenant and x.event_id = any (cascades);
     perform set_config('leaver.erasing', '', true);
     update public.credentials x
-       set reference = 'erased/' || x.id, account = '', secret = null, reason = '', relied_on_by = '{}'
+       set reference = 'erased/' || x.id, account = '', secret = null, reason = '', relied_on_by = '{}', scopes = '{}'
      where x.tenant_id = tenant and x.id = any (held);
-    update public.unmanaged x set reference = 'erased/' || x.id, principal_id = null
+    update public.unmanaged x set reference = 'erased/' || x.id, principal_id = null, scopes = '{}'
      where x.tenant_id = tenant and (x.principal_id = principal or x.item_id = any (held));
     update public.rotations x set reference = 'erased/' || x.id, new_reference = '', new_secret = null
      where x.tenant_id = tenant and x.step in ('done', 'abandoned')
@@ -92,7 +112,8 @@ begin
        and not exists (select 1 from public.rotation_holders h
                         where h.tenant_id = tenant and h.rotation_id = x.id and h.item_id <> all (held));
     update public.waivers x set reason = '' where x.tenant_id = tenant and x.item_id = any (held);
-    update public.lifecycle_events x set last_error = null, trace = null where x.tenant_id = tenant and x.principal_id = principal;
+    update public.lifecycle_events x set last_error = null, trace = null, not_asked = '[]'
+     where x.tenant_id = tenant and x.principal_id = principal;
     delete from public.principal_names x where x.tenant_id = tenant and x.principal_id = principal;
     delete from public.unique_values x where x.tenant_id = tenant and x.resource_id = principal;
     delete from public.signals x where x.tenant_id = tenant and x.principal_id = principal;
@@ -699,9 +720,9 @@ create or replace function running_health()
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text), erase_records(uuid, bigint[]), erase_principal(uuid, uuid) from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text), erase_records(uuid, bigint[]), erase_histories(uuid, timestamptz), erase_principal(uuid, uuid) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text), erase_records(uuid, bigint[]), erase_principal(uuid, uuid) to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text), erase_records(uuid, bigint[]), erase_histories(uuid, timestamptz), erase_principal(uuid, uuid) to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.

@@ -104,6 +104,28 @@ func (a *authority) get(url, name string) (status int, serial *big.Int, body str
 	return resp.StatusCode, resp.TLS.PeerCertificates[0].SerialNumber, string(raw), err
 }
 
+// preflight sends what browsers send before a request to another origin, which has no certificate.
+func (a *authority) preflight(url string) {
+	a.t.Helper()
+	settings := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	settings.RootCAs.AddCert(a.cert)
+	req, err := http.NewRequestWithContext(a.t.Context(), http.MethodOptions, url+"/v1/tenants", nil)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	req.Header.Set("Access-Control-Request-Method", http.MethodGet)
+	transport := &http.Transport{TLSClientConfig: settings}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode == http.StatusForbidden {
+		a.t.Error("a preflight without a certificate was refused")
+	}
+}
+
 // serveTLS serves an installation with certificates of the authority, and returns its URL.
 func (a *authority) serveTLS(i *installation) string {
 	a.t.Helper()
@@ -146,6 +168,7 @@ func TestTLS_ClientsPresentACertificate(t *testing.T) {
 		{"/scim/v2/Users", "idp", http.StatusUnauthorized}, // it has no token
 		{"/scim/v2/Users", "", http.StatusForbidden},
 		{"/console/sign-in", "", http.StatusForbidden},
+		{"/readyz?verbose", "", http.StatusForbidden},
 		{"/livez", "", http.StatusOK}, // probes of an orchestrator have no certificate
 		{"/readyz", "", http.StatusOK},
 	} {
@@ -154,6 +177,7 @@ func TestTLS_ClientsPresentACertificate(t *testing.T) {
 			t.Errorf("GET %s as %q answered %d %s, %v, want %d", request.path, request.client, status, body, err, request.want)
 		}
 	}
+	a.preflight(url)
 	other.cert = a.cert // trust the server, and present a certificate of another authority
 	if status, _, _, err := other.get(url+"/livez", "intruder"); err == nil {
 		t.Errorf("a certificate of another authority was answered %d", status)

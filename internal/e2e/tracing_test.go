@@ -90,7 +90,7 @@ func TestTracing_FollowsADeactivationToTheDownstream(t *testing.T) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.spans {
-		for _, hidden := range []string{"ada@example.com", "secret-reference"} {
+		for _, hidden := range []string{"ada@example.com", "secret-reference", "/Users/" + ada, "Go-http-client"} {
 			if strings.Contains(s.String(), hidden) {
 				t.Errorf("a span has %s: %v", hidden, s)
 			}

@@ -1,5 +1,5 @@
 // Package erasure erases what names a person who has left, and the texts of evidence that a tenant no longer keeps. The
-// hash chain stays verifiable: an erased record leaves its digest, and a later record says what was erased, and why.
+// hash chain stays verifiable: erased texts leave their digest, and a later record says what was erased, and why.
 package erasure
 
 import (
@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/database"
@@ -22,11 +23,14 @@ import (
 
 // The errors of this package.
 var (
-	ErrNotDeleted = fault.New(fault.Conflict, "the principal is not deleted: delete it at the identity provider first")
-	ErrHolds      = fault.New(fault.Conflict,
-		"the principal has credentials that are not ended: re-run its cascade, or wait until a waiver ends")
-	ErrOpen = fault.New(fault.Conflict,
-		"a cascade of the principal is open, or not archived yet: wait, and see `leaver cascade list`")
+	ErrNotDeleted = fault.New(fault.Conflict, "the user is not deleted: delete it at the identity provider first")
+	// ErrTooSoon is returned until tokens that name the user cannot be alive any more, which its names are needed to deny.
+	ErrTooSoon = fault.New(fault.Conflict,
+		"the user was deleted less than 30 days ago: its names deny old tokens until then")
+	ErrHolds   = fault.New(fault.Conflict, "credentials of the user, or of its cascades, are not proven to be ended: "+
+		"re-run its cascades, wait until waivers end, and claim or release what is unmanaged")
+	ErrOpen = fault.New(fault.Conflict, "a cascade of the user is open or not archived, or a receiver has not taken its "+
+		"events: see `leaver cascade list` and `leaver stream list`")
 	ErrLegalHold = fault.New(fault.Conflict, "the tenant has a legal hold: an approver lifts it with "+
 		"`leaver tenant set --legal-hold \"\"`")
 )
@@ -47,62 +51,60 @@ type Store struct {
 // NewStore returns the store on db, which erases from chain.
 func NewStore(db *database.DB, chain *evidence.Chain) *Store { return &Store{db, chain} }
 
-// Erased is the result of an erasure.
-type Erased struct {
-	Records int `json:"records"` // entries of the chain whose content was erased
-	// Kept are entries that were chained before leaver could erase them.
-	Kept int `json:"kept"`
-}
-
-// Principal erases the names, attributes and references of a deleted principal, and the content of the records about
-// it. Errors: [directory.ErrNotFound], [ErrNotDeleted], [ErrHolds], [ErrOpen], [ErrLegalHold].
-func (s *Store) Principal(ctx context.Context, tenant, principal uuid.UUID, reason string) (Erased, error) {
+// User erases the names, attributes and references of a deleted user, and the texts of the records about it. It returns
+// the number of these records. Errors: [directory.ErrNotFound], [ErrNotDeleted], [ErrTooSoon], [ErrHolds], [ErrOpen],
+// [ErrLegalHold].
+func (s *Store) User(ctx context.Context, tenant, user uuid.UUID, reason string) (records int, err error) {
 	if err := s.chain.Extend(ctx, tenant); err != nil { // so that nothing about it waits to be chained
-		return Erased{}, err
+		return 0, err
 	}
-	var result Erased
-	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
-		if err := s.mayErase(ctx, tx, tenant, principal); err != nil {
+	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
+		if err := s.mayErase(ctx, tx, tenant, user); err != nil {
 			return err
 		}
 		var chosen []int64
 		err := tx.QueryRow(ctx, `
-			with held as (select id from credentials where tenant_id = $1 and principal_id = $2),
-			     events as (select id from lifecycle_events where tenant_id = $1 and principal_id = $2),
-			     about as (
-			       select c.sequence, c.digest from evidence_chain c cross join lateral (select c.record::jsonb) r (record)
-			        where c.tenant_id = $1 and c.record is not null
-			          and c.source in ('evidence', 'acts', 'credential_states', 'cascade_histories')
-			          and (r.record ->> 'event_id' in (select id::text from events)
-			               or r.record ->> 'item_id' in (select id::text from held)))
-			select coalesce(array_agg(sequence order by sequence) filter (where digest is not null), '{}'),
-			       count(*) filter (where digest is null) from about`, tenant, principal).Scan(&chosen, &result.Kept)
+			select coalesce(array_agg(sequence), '{}') from evidence_chain
+			 where tenant_id = $1 and texts is not null and (
+			   event_id in (select id from lifecycle_events where tenant_id = $1 and principal_id = $2)
+			   or item_id in (select id from credentials where tenant_id = $1 and principal_id = $2))`,
+			tenant, user).Scan(&chosen)
 		if err != nil {
 			return err
 		}
-		result.Records, err = erase(ctx, tx, tenant, &principal, audit.Actor(ctx), reason, chosen)
-		if err != nil {
+		by := evidence.Erasure{Principal: &user, Actor: audit.Actor(ctx), Reason: reason}
+		if records, err = s.erase(ctx, tx, tenant, by, chosen); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `select erase_principal($1, $2)`, tenant, principal); err != nil {
+		if _, err := tx.Exec(ctx, `select erase_principal($1, $2)`, tenant, user); err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, tenant, audit.PrincipalErase, principal.String(), nil, result)
+		return audit.Record(ctx, tx, tenant, audit.PrincipalErase, user.String(), nil, nil)
 	})
 	if err != nil {
-		return Erased{}, fmt.Errorf("erase principal %s: %w", principal, err)
+		return 0, fmt.Errorf("erase user %s: %w", user, held(err))
 	}
-	return result, s.chain.Extend(ctx, tenant)
+	return records, nil
 }
 
-// mayErase locks a principal, and returns an error unless it may be erased.
-func (s *Store) mayErase(ctx context.Context, tx pgx.Tx, tenant, principal uuid.UUID) error {
+// held returns [ErrLegalHold] for the database's refusal to erase: the hold was set meanwhile.
+func held(err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "42501" { // insufficient_privilege
+		return ErrLegalHold
+	}
+	return err
+}
+
+// mayErase locks a user, and returns an error unless it may be erased.
+func (s *Store) mayErase(ctx context.Context, tx pgx.Tx, tenant, user uuid.UUID) error {
 	var hold string
-	var deleted bool
+	var deleted, longAgo bool
 	err := tx.QueryRow(ctx, `
-		select t.legal_hold, r.deleted_at is not null from resources r join tenants t on t.id = r.tenant_id
-		 where r.tenant_id = $1 and r.id = $2 and r.type in ('User', 'Agent') for update of r`, tenant, principal).
-		Scan(&hold, &deleted)
+		select t.legal_hold, r.deleted_at is not null, coalesce(r.deleted_at < now() - interval '30 days', false)
+		  from resources r join tenants t on t.id = r.tenant_id
+		 where r.tenant_id = $1 and r.id = $2 and r.type = 'User' for update of r`, tenant, user).
+		Scan(&hold, &deleted, &longAgo)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return directory.ErrNotFound
@@ -112,14 +114,23 @@ func (s *Store) mayErase(ctx context.Context, tx pgx.Tx, tenant, principal uuid.
 		return ErrLegalHold
 	case !deleted:
 		return ErrNotDeleted
+	case !longAgo:
+		return ErrTooSoon
 	}
 	var holds, open bool
 	err = tx.QueryRow(ctx, `
-		select exists (select 1 from credentials where tenant_id = $1 and principal_id = $2
-		                and state in ('live', 'ending', 'failed', 'waived')),
-		       exists (select 1 from lifecycle_events where tenant_id = $1 and principal_id = $2
-		                and (kind = 'leaver' or ends) and (closed_at is null or archived_at is null))`,
-		tenant, principal).Scan(&holds, &open)
+		with events as (select id, kind, ends, closed_at, archived_at from lifecycle_events
+		                 where tenant_id = $1 and principal_id = $2)
+		select exists (select 1 from credentials
+		                where tenant_id = $1 and (principal_id = $2 or event_id in (select id from events))
+		                  and (state in ('live', 'ending', 'failed', 'waived')
+		                       or state = 'expiring' and expiry_probed_at is null))
+		       or exists (select 1 from unmanaged where tenant_id = $1 and item_id is null
+		                   and (principal_id = $2 or event_id in (select id from events))),
+		       exists (select 1 from events where (kind = 'leaver' or ends)
+		                and (closed_at is null or archived_at is null or archived_at < closed_at))
+		       or exists (select 1 from signals where tenant_id = $1 and principal_id = $2 and settled_at is null)`,
+		tenant, user).Scan(&holds, &open)
 	switch {
 	case err != nil:
 		return err
@@ -131,20 +142,20 @@ func (s *Store) mayErase(ctx context.Context, tx pgx.Tx, tenant, principal uuid.
 	return nil
 }
 
-// erase erases entries, stores that it did, and returns the number of those that were not erased before. principal is
-// nil for a retention.
-func erase(
-	ctx context.Context, tx pgx.Tx, tenant uuid.UUID, principal *uuid.UUID, actor, reason string, entries []int64,
+// erase erases the texts of entries, records that it did, and returns the number of those that had texts.
+func (s *Store) erase(
+	ctx context.Context, tx pgx.Tx, tenant uuid.UUID, by evidence.Erasure, entries []int64,
 ) (int, error) {
 	var erased []int64
 	if err := tx.QueryRow(ctx, `select erase_records($1, $2)`, tenant, entries).Scan(&erased); err != nil {
 		return 0, err
 	}
+	if len(erased) == 0 && by.Principal == nil { // another process was faster
+		return 0, nil
+	}
 	slices.Sort(erased)
-	_, err := tx.Exec(ctx, `
-		insert into erasures (tenant_id, id, principal_id, actor, reason, records) values ($1, $2, $3, $4, $5, $6)`,
-		tenant, uuid.Must(uuid.NewV7()), principal, actor, reason, ranges(erased))
-	return len(erased), err
+	by.Records = ranges(erased)
+	return len(erased), s.chain.RecordErasure(ctx, tx, tenant, by)
 }
 
 // ranges returns ascending numbers as ranges with both ends.
@@ -175,7 +186,8 @@ func (s *Store) Run(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Expire erases the content of the records that are older than their tenant's retention, and returns their number.
+// Expire erases the texts and histories that are older than their tenant's retention. It returns the number of records
+// whose texts it erased.
 func (s *Store) Expire(ctx context.Context) (n int, err error) {
 	type kept struct {
 		Tenant uuid.UUID
@@ -192,7 +204,7 @@ func (s *Store) Expire(ctx context.Context) (n int, err error) {
 			erased, err := s.expire(ctx, t.Tenant, t.Days)
 			n += erased
 			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("erase records of tenant %s: %w", t.Tenant, err))
+				failed = errors.Join(failed, fmt.Errorf("erase records of tenant %s: %w", t.Tenant, held(err)))
 			}
 			if erased < expireBatch {
 				break
@@ -202,23 +214,25 @@ func (s *Store) Expire(ctx context.Context) (n int, err error) {
 	return n, failed
 }
 
-// expire erases a batch of a tenant's records.
+// expire erases the texts of a batch of a tenant's records, and its histories.
 func (s *Store) expire(ctx context.Context, tenant uuid.UUID, days int) (n int, err error) {
+	older := time.Now().AddDate(0, 0, -days)
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select sequence from evidence_chain
-			 where tenant_id = $1 and record is not null and digest is not null
-			   and source in ('evidence', 'acts', 'credential_states', 'cascade_histories')
-			   and chained_at < now() - make_interval(days => $2)
-			 order by sequence limit $3`, tenant, days, expireBatch)
+			select sequence from evidence_chain where tenant_id = $1 and texts is not null and chained_at < $2
+			 order by sequence limit $3`, tenant, older, expireBatch)
 		if err != nil {
 			return err
 		}
 		entries, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-		if err != nil || len(entries) == 0 {
+		if err != nil {
 			return err
 		}
-		n, err = erase(ctx, tx, tenant, nil, retentionActor, fmt.Sprintf("older than %d days", days), entries)
+		if _, err := tx.Exec(ctx, `select erase_histories($1, $2)`, tenant, older); err != nil || len(entries) == 0 {
+			return err
+		}
+		by := evidence.Erasure{Actor: retentionActor, Reason: fmt.Sprintf("older than %d days", days)}
+		n, err = s.erase(ctx, tx, tenant, by, entries)
 		return err
 	})
 	if err != nil {

@@ -16,13 +16,16 @@ import (
 
 // Entry is a record in the hash chain of a tenant, or of the installation with [uuid.Nil].
 type Entry struct {
-	Sequence int64           `json:"sequence"` // from 1, without gaps
-	Source   string          `json:"source"`   // the table of the record
-	Tenant   uuid.UUID       `json:"tenant"`
-	Record   json.RawMessage `json:"record,omitempty"` // none if it was erased
-	// Digest is SHA-256 over Salt and the record in canonical JSON. It stands for the record in the entry's hash, so that
-	// an erased record leaves the chain verifiable; Salt, which is erased with the record, keeps it from being guessed.
-	// Entries without a digest cannot be erased.
+	Sequence int64     `json:"sequence"` // from 1, without gaps
+	Source   string    `json:"source"`   // the table of the record
+	Tenant   uuid.UUID `json:"tenant"`
+	// Record is the record without its texts.
+	Record json.RawMessage `json:"record"`
+	// Texts are the members of the record that people or downstreams have worded, see [textsOf]; none if it has none, or
+	// if they were erased.
+	Texts json.RawMessage `json:"texts,omitempty"`
+	// Digest is SHA-256 over Salt and the texts in canonical JSON. It stands for the texts in the entry's hash, so that
+	// erased texts leave the chain verifiable; Salt, which is erased with them, keeps them from being guessed.
 	Digest *Hash  `json:"digest,omitempty"`
 	Salt   []byte `json:"salt,omitempty"`
 }
@@ -30,22 +33,71 @@ type Entry struct {
 // saltSize is the length of salts, in bytes.
 const saltSize = 16
 
-// seal sets the salt and the digest of an entry, whose record is in canonical JSON.
-func (e *Entry) seal() {
+// textsOf returns the members of records that can be erased, by the table of the record: what may name people.
+func textsOf(source string) []string {
+	switch source {
+	case "evidence":
+		return []string{"detail"}
+	case "acts", "credential_states":
+		return []string{"reason"}
+	case "admin_acts":
+		return []string{"before", "after"}
+	}
+	return nil
+}
+
+// newEntry returns an entry of a record, with the texts apart.
+func newEntry(source string, record []byte) (e Entry, err error) {
+	e.Source = source
+	members := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(record, &members); err != nil {
+		return e, fmt.Errorf("decode a record of %s: %w", source, err)
+	}
+	texts := make(map[string]json.RawMessage)
+	for _, name := range textsOf(source) {
+		if text := members[name]; len(text) > 0 && string(text) != `""` && string(text) != "null" {
+			texts[name] = text
+			delete(members, name)
+		}
+	}
+	if e.Record, err = canonical(members); err != nil || len(texts) == 0 {
+		return e, err
+	}
+	if e.Texts, err = canonical(texts); err != nil {
+		return e, err
+	}
 	e.Salt = make([]byte, saltSize)
 	_, _ = rand.Read(e.Salt) // never fails
 	digest := e.digest()
 	e.Digest = &digest
+	return e, nil
 }
 
-func (e Entry) digest() Hash { return sha256.Sum256(append(slices.Clone(e.Salt), e.Record...)) }
+func (e Entry) digest() Hash { return sha256.Sum256(append(slices.Clone(e.Salt), e.Texts...)) }
 
-// Erased reports whether the record of an entry was erased.
-func (e Entry) Erased() bool { return e.Digest != nil && e.Record == nil && e.Salt == nil }
+// Erased reports whether the texts of an entry were erased.
+func (e Entry) Erased() bool { return e.Digest != nil && e.Texts == nil && e.Salt == nil }
 
-// intact reports whether the record of an entry is that of its digest, or was erased.
+// intact reports whether the texts of an entry are those of its digest, or were erased.
 func (e Entry) intact() bool {
-	return e.Digest == nil || e.Erased() || len(e.Salt) == saltSize && e.digest() == *e.Digest
+	if e.Digest == nil {
+		return e.Texts == nil && e.Salt == nil
+	}
+	return e.Erased() || len(e.Salt) == saltSize && e.digest() == *e.Digest
+}
+
+// Whole returns the record with its texts.
+func (e Entry) Whole() (json.RawMessage, error) {
+	if e.Texts == nil {
+		return e.Record, nil
+	}
+	members := make(map[string]json.RawMessage)
+	for _, part := range []json.RawMessage{e.Record, e.Texts} {
+		if err := json.Unmarshal(part, &members); err != nil {
+			return nil, fmt.Errorf("decode record %d: %w", e.Sequence, err)
+		}
+	}
+	return canonical(members)
 }
 
 // Hash is SHA-256 over the hash of the previous entry and an entry.
@@ -67,9 +119,7 @@ func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
 // After returns the hash of an entry that follows the entry with the hash previous. Before the first entry it is zero.
 func (e Entry) After(previous Hash) (Hash, error) {
-	if e.Salt = nil; e.Digest != nil {
-		e.Record = nil
-	}
+	e.Texts, e.Salt = nil, nil
 	canonical, err := canonical(e)
 	if err != nil {
 		return Hash{}, err

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -52,6 +53,7 @@ func download(ctx context.Context, call Call, open Open, end int64) (n int, err 
 	}
 	checkpoints = slices.DeleteFunc(checkpoints, func(c Checkpoint) bool { return c.Statement.Sequence > end })
 	var to Writer
+	erased := verifier{}
 	err = pages(ctx, call, "/evidence", func(c Chained) (int64, error) {
 		if c.Entry.Sequence > end {
 			return end, nil
@@ -62,8 +64,12 @@ func download(ctx context.Context, call Call, open Open, end int64) (n int, err 
 			}
 		}
 		n++
+		erased.noteErased(c.Entry)
 		return c.Entry.Sequence, to.Add(c)
 	}, end)
+	if erased.explainErased(); err == nil && end != math.MaxInt64 && len(erased.report.Faults) > 0 {
+		err = errors.New("texts were erased during the export, and the record that says so is not in it: export again")
+	}
 	return n, err
 }
 

@@ -121,35 +121,50 @@ func (c *Chain) extend(ctx context.Context, tenant uuid.UUID) (n int, err error)
 			return err
 		}
 		taken, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Entry, err error) {
-			return e, row.Scan(&e.Source, &e.Record)
+			var source string
+			var record []byte
+			if err := row.Scan(&source, &record); err != nil {
+				return e, err
+			}
+			return newEntry(source, record)
 		})
 		if err != nil || len(taken) == 0 {
 			return err
 		}
 		n = len(taken)
 		var sources, records []string
+		var texts []*string
 		var hashes, salts, digests [][]byte
 		first := h.Sequence
 		for _, e := range taken {
 			h.Sequence++
 			e.Tenant, e.Sequence = tenant, h.Sequence
-			if e.Record, err = canonicalText(e.Record); err != nil {
+			if err := c.checkErasure(e); err != nil {
 				return err
 			}
-			e.seal()
 			if h.Hash, err = e.After(h.Hash); err != nil {
 				return err
 			}
-			sources, records = append(sources, e.Source), append(records, string(e.Record))
-			hashes, digests = append(hashes, slices.Clone(h.Hash[:])), append(digests, e.Digest[:])
+			var text *string
+			var digest []byte
+			if e.Digest != nil {
+				text, digest = new(string), e.Digest[:]
+				*text = string(e.Texts)
+			}
+			sources, records, texts = append(sources, e.Source), append(records, string(e.Record)), append(texts, text)
+			hashes, digests = append(hashes, slices.Clone(h.Hash[:])), append(digests, digest)
 			salts = append(salts, e.Salt)
 		}
 		_, err = tx.Exec(ctx, `
-			insert into evidence_chain (tenant_id, sequence, source, record, salt, digest, hash)
-			select $1, $2 + n, source, record, salt, digest, hash
-			  from unnest($3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::bytea[])
-			       with ordinality as r (source, record, salt, digest, hash, n)`,
-			tenant, first, sources, records, salts, digests, hashes)
+			insert into evidence_chain (tenant_id, sequence, source, record, texts, salt, digest, hash, event_id, item_id)
+			select $1, $2 + n, source, r.record, texts, salt, digest, hash, (j.record ->> 'event_id')::uuid,
+			       case when source <> 'admin_acts' then (j.record ->> 'item_id')::uuid
+			            when j.record ->> 'object' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+			            then (j.record ->> 'object')::uuid end
+			  from unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::bytea[])
+			       with ordinality as r (source, record, texts, salt, digest, hash, n),
+			       lateral (select r.record::jsonb) j (record)`,
+			tenant, first, sources, records, texts, salts, digests, hashes)
 		if err != nil {
 			return err
 		}
@@ -349,7 +364,7 @@ func verifyCheckpoint(ctx context.Context, tx pgx.Tx, keys []signingKey, signed 
 // verifyStored verifies the stored entries after the last checkpoint. Error: [ErrAltered].
 func verifyStored(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, h head) error {
 	rows, err := tx.Query(ctx, `
-		select sequence, source, record, salt, digest, hash from evidence_chain
+		select sequence, source, record, texts, salt, digest, hash from evidence_chain
 		 where tenant_id = $1 and sequence > $2 order by sequence`, tenant, h.SignedSequence)
 	if err != nil {
 		return err
@@ -479,13 +494,16 @@ type Chained struct {
 func scanChained(tenant uuid.UUID) pgx.RowToFunc[Chained] {
 	return func(row pgx.CollectableRow) (x Chained, err error) {
 		x.Entry.Tenant = tenant
-		var record *string
+		var record string
+		var texts *string
 		var digest, hash []byte
-		if err = row.Scan(&x.Entry.Sequence, &x.Entry.Source, &record, &x.Entry.Salt, &digest, &hash); err != nil {
+		err = row.Scan(&x.Entry.Sequence, &x.Entry.Source, &record, &texts, &x.Entry.Salt, &digest, &hash)
+		if err != nil {
 			return x, err
 		}
-		if record != nil {
-			x.Entry.Record = json.RawMessage(*record)
+		x.Entry.Record = json.RawMessage(record)
+		if texts != nil {
+			x.Entry.Texts = json.RawMessage(*texts)
 		}
 		if digest != nil {
 			x.Entry.Digest = new(Hash)
@@ -499,7 +517,7 @@ func scanChained(tenant uuid.UUID) pgx.RowToFunc[Chained] {
 // Entries returns a page of a chain after the entry with the number after.
 func (c *Chain) Entries(ctx context.Context, tenant uuid.UUID, after int64, limit int) ([]Chained, error) {
 	entries, err := database.Rows(ctx, c.db, tenant, scanChained(tenant), `
-		select sequence, source, record, salt, digest, hash from evidence_chain
+		select sequence, source, record, texts, salt, digest, hash from evidence_chain
 		 where tenant_id = $1 and sequence > $2 order by sequence limit $3`, tenant, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the chain: %w", err)

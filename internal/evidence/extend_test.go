@@ -252,6 +252,24 @@ func TestSign_WaitsForTheHourOrAThousandRecords(t *testing.T) {
 	}
 }
 
+// TestChain_RefusesAnErasureThatLeaverDidNotMake has an administrator of the database who empties a record, and writes that
+// leaver erased it.
+func TestChain_RefusesAnErasureThatLeaverDidNotMake(t *testing.T) {
+	b := newBook(t)
+	b.act(t, 3)
+	b.extend(t)
+	b.sql(t, `set leaver.erasing = 'on'`)
+	b.sql(t, `update evidence_chain set texts = null, salt = null where sequence = 3`)
+	if got := b.verify(t).Faults; len(got) != 1 || !strings.Contains(got[0], "record 3 lacks its texts") {
+		t.Errorf("without a record of an erasure, the faults are %q", got)
+	}
+	b.sql(t, `insert into erasures (tenant_id, id, actor, reason, records, seal)
+		values ($1, gen_random_uuid(), 'approver-token/1', 'GDPR', '[[3, 3]]', 'forged')`, b.tenant)
+	if err := b.Extend(t.Context(), b.tenant); !errors.Is(err, evidence.ErrAltered) {
+		t.Errorf("the forged erasure was chained: %v", err)
+	}
+}
+
 func TestChain_IsInvisibleToOtherTenants(t *testing.T) {
 	b := newBook(t)
 	b.extend(t)

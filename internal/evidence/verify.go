@@ -19,7 +19,7 @@ type Report struct {
 	Last        int64      `json:"last"`
 	Entries     int        `json:"entries"`
 	Checkpoints int        `json:"checkpoints"`
-	Erased      int        `json:"erased"` // entries whose record was erased, as a later record says
+	Erased      int        `json:"erased"` // entries whose texts were erased, as a later record says
 	Hash        Hash       `json:"hash"`   // of the last entry, for the next verification
 	SignedAt    *time.Time `json:"signedAt,omitempty"`
 	// Faults say what is wrong, in the order of the file; none if the export is complete and unaltered.
@@ -31,9 +31,6 @@ type Expectation struct {
 	Sequence int64
 	Hash     Hash
 }
-
-// ErasureSource is the source of records about erased records.
-const ErasureSource = "erasures"
 
 const (
 	// maxLine is the maximum length of a line of an export, in bytes.
@@ -96,7 +93,7 @@ type verifier struct {
 	lost   bool  // a line before was changed, so that the next hash cannot be checked
 	signed int64 // the last entry with a valid checkpoint
 
-	erased   []int64    // entries without their record
+	erased   []int64    // entries without their texts
 	erasures [][2]int64 // what records say was erased: ranges with both ends
 }
 
@@ -165,26 +162,37 @@ func (v *verifier) entry(c Chained) {
 	v.report.Entries++
 	v.report.Last, v.report.Hash = c.Entry.Sequence, c.Hash
 	v.see(Expectation{c.Entry.Sequence, c.Hash})
+	v.noteErased(c.Entry)
+}
+
+// noteErased notes an entry without its texts, and what an entry says was erased.
+func (v *verifier) noteErased(e Entry) {
 	switch {
-	case c.Entry.Erased():
-		v.erased = append(v.erased, c.Entry.Sequence)
-	case c.Entry.Source == ErasureSource:
-		var erasure struct{ Records [][2]int64 }
-		if err := json.Unmarshal(c.Entry.Record, &erasure); err != nil {
-			v.fault("record %d does not say what was erased", c.Entry.Sequence)
+	case e.Erased():
+		v.erased = append(v.erased, e.Sequence)
+	case e.Source == ErasureSource:
+		var erasure Erasure
+		if err := json.Unmarshal(e.Record, &erasure); err != nil {
+			v.fault("record %d does not say what was erased", e.Sequence)
 		}
-		v.erasures = append(v.erasures, erasure.Records...)
+		for _, r := range erasure.Records {
+			if r[1] >= e.Sequence {
+				v.fault("record %d says that record %d, which follows it, was erased", e.Sequence, r[1])
+				continue
+			}
+			v.erasures = append(v.erasures, r)
+		}
 	}
 }
 
-// explainErased checks that records say of each record without content that it was erased.
+// explainErased checks that records say of each record without its texts that these were erased.
 func (v *verifier) explainErased() {
 	for _, sequence := range v.erased {
 		if slices.ContainsFunc(v.erasures, func(r [2]int64) bool { return r[0] <= sequence && sequence <= r[1] }) {
 			v.report.Erased++
 			continue
 		}
-		v.fault("record %d has no content, and no record says that it was erased", sequence)
+		v.fault("record %d lacks its texts, and no record says that they were erased", sequence)
 	}
 }
 

@@ -239,13 +239,22 @@ func TestVerify_ErasedRecordsNeedARecordThatSaysSo(t *testing.T) {
 	}{
 		"erased as the last record says": {func(e []Entry) { erase(&e[1]); erase(&e[2]); erase(&e[4]) }, 3, []string{}},
 		"partly erased":                  {func(e []Entry) { erase(&e[1]) }, 1, []string{}},
-		"a removed record":               {func(e []Entry) { erase(&e[1]); erase(&e[3]) }, 1, []string{"record 4 has no content, and no record says that it was erased"}},
-		"a removed erasure": {func(e []Entry) { erase(&e[1]); erase(&e[6]) }, 0, []string{
-			"record 2 has no content, and no record says that it was erased",
-			"record 7 has no content, and no record says that it was erased",
+		"a removed record":               {func(e []Entry) { erase(&e[1]); erase(&e[3]) }, 1, []string{"record 4 lacks its texts, and no record says that they were erased"}},
+		"a changed erasure": {func(e []Entry) { erase(&e[3]); e[6].Record = json.RawMessage(`{"records":[[1,6]]}`) }, 1, []string{
+			"record 7 or its hash was changed, or the record before it was replaced",
+		}},
+		"an erasure of what follows it": {func(e []Entry) { e[6].Record = json.RawMessage(`{"records":[[1,9]]}`) }, 0, []string{
+			"record 7 or its hash was changed, or the record before it was replaced",
+			"record 7 says that record 9, which follows it, was erased",
 		}},
 		"a removed salt": {func(e []Entry) { e[1].Salt = nil }, 0, []string{
 			"record 2 or its hash was changed, or the record before it was replaced",
+		}},
+		"other texts": {func(e []Entry) { e[1].Texts = json.RawMessage(`{"detail":"role bob"}`) }, 0, []string{
+			"record 2 or its hash was changed, or the record before it was replaced",
+		}},
+		"texts without a digest": {func(e []Entry) { e[6].Texts = json.RawMessage(`{"detail":"role bob"}`) }, 0, []string{
+			"record 7 or its hash was changed, or the record before it was replaced",
 		}},
 		"another record": {func(e []Entry) { e[1].Record = json.RawMessage(`{"outcome":"alive"}`) }, 0, []string{
 			"record 2 or its hash was changed, or the record before it was replaced",
@@ -258,12 +267,15 @@ func TestVerify_ErasedRecordsNeedARecordThatSaysSo(t *testing.T) {
 		var hashes []Hash
 		var hash Hash
 		for i := range 7 {
-			e := Entry{Sequence: int64(i + 1), Source: "evidence", Tenant: acme, Record: json.RawMessage(`{"outcome":"dead"}`)}
+			source, record := "evidence", `{"outcome":"dead","detail":"role ada"}`
 			if i == 6 {
-				e.Source, e.Record = ErasureSource, json.RawMessage(says)
+				source, record = ErasureSource, says
 			}
-			e.seal()
-			var err error
+			e, err := newEntry(source, []byte(record))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.Sequence, e.Tenant = int64(i+1), acme
 			if hash, err = e.After(hash); err != nil {
 				t.Fatal(err)
 			}
@@ -291,5 +303,5 @@ func TestVerify_ErasedRecordsNeedARecordThatSaysSo(t *testing.T) {
 	}
 }
 
-// erase erases an entry as erase_records does.
-func erase(e *Entry) { e.Record, e.Salt = nil, nil }
+// erase erases the texts of an entry as erase_records does.
+func erase(e *Entry) { e.Texts, e.Salt = nil, nil }

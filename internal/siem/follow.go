@@ -83,21 +83,14 @@ func (f *Follower) send(ctx context.Context, p position) (int, error) {
 	if err != nil || len(entries) == 0 {
 		return 0, err
 	}
-	var events []Event
-	for _, entry := range entries {
-		if entry.Entry.Erased() { // before the sink took it
-			continue
-		}
-		event, err := EventOf(entry)
-		if err != nil {
+	events := make([]Event, len(entries))
+	for i, entry := range entries {
+		if events[i], err = EventOf(entry); err != nil {
 			return 0, err
 		}
-		events = append(events, event)
 	}
-	if len(events) > 0 {
-		if err := f.sink.Send(ctx, events); err != nil {
-			return 0, err
-		}
+	if err := f.sink.Send(ctx, events); err != nil {
+		return 0, err
 	}
 	last := entries[len(entries)-1].Entry.Sequence
 	err = database.Exec(ctx, f.db, p.Tenant, `

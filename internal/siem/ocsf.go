@@ -120,8 +120,12 @@ type record struct {
 
 // EventOf returns the event of a chained record.
 func EventOf(c evidence.Chained) (Event, error) {
+	whole, err := c.Entry.Whole()
+	if err != nil {
+		return Event{}, err
+	}
 	var r record
-	if err := json.Unmarshal(c.Entry.Record, &r); err != nil {
+	if err := json.Unmarshal(whole, &r); err != nil {
 		return Event{}, fmt.Errorf("decode record %d: %w", c.Entry.Sequence, err)
 	}
 	e := Event{
@@ -130,7 +134,7 @@ func EventOf(c evidence.Chained) (Event, error) {
 			Version: schemaVersion, UID: fmt.Sprintf("%s/%d", c.Entry.Tenant, c.Entry.Sequence), Sequence: c.Entry.Sequence,
 			Tenant: c.Entry.Tenant.String(), LogName: c.Entry.Source, Product: Product{"leaver", "leaver"},
 		},
-		Unmapped: c.Entry.Record,
+		Unmapped: whole,
 	}
 	at := r.At
 	switch c.Entry.Source {

@@ -9,7 +9,10 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -68,7 +71,7 @@ type Tenant struct {
 	IPSIE bool `json:"ipsie"`
 	// WaiverApproval is set if a waiver needs an approver.
 	WaiverApproval bool `json:"waiverApproval"`
-	// EvidenceDays is how long the content of evidence is kept; nil means for ever.
+	// EvidenceDays is how long the texts of evidence are kept; nil means for ever.
 	EvidenceDays *int `json:"evidenceDays,omitempty"`
 	// LegalHold is the reason for which nothing of the tenant's evidence is erased; empty if there is none.
 	LegalHold string `json:"legalHold,omitempty"`
@@ -153,7 +156,8 @@ var (
 			"a legal hold need an approver's token (`leaver bootstrap --class approver`)")
 	ErrInvalidPolicy = fault.New(fault.Unprocessable, "thresholdLeavers must be between 0 (none) and 1000000, "+
 		"thresholdShare between 0 (none) and 1, thresholdWindowSeconds between 60 and 604800, orphans suspend or manager, "+
-		"unknownAgents deny or allow, evidenceDays 0 (for ever) or between 30 and 36500, legalHold at most 512 bytes, and "+
+		"unknownAgents deny or allow, evidenceDays 0 (for ever) or between 30 and 36500, legalHold empty or a reason of at "+
+		"most 512 bytes, and "+
 		"subjectIssuers at most 20 URLs of at most 1024 bytes")
 	// ErrIPSIE is returned for settings that the IPSIE AL SCIM 2.0 profile does not permit (sections 4.2, 4.3).
 	ErrIPSIE = fault.New(fault.Unprocessable,
@@ -342,8 +346,13 @@ func (to Settings) validPolicy() bool {
 		(to.UnknownAgents == nil || *to.UnknownAgents == UnknownAgentsDeny || *to.UnknownAgents == UnknownAgentsAllow) &&
 		(to.EvidenceDays == nil || *to.EvidenceDays == 0 ||
 			*to.EvidenceDays >= minEvidenceDays && *to.EvidenceDays <= maxEvidenceDays) &&
-		(to.LegalHold == nil || len(*to.LegalHold) <= maxReason) &&
+		(to.LegalHold == nil || *to.LegalHold == "" || validReason(*to.LegalHold)) &&
 		(to.SubjectIssuers == nil || validIssuers(*to.SubjectIssuers))
+}
+
+func validReason(reason string) bool {
+	return strings.TrimSpace(reason) != "" && len(reason) <= maxReason && utf8.ValidString(reason) &&
+		!strings.ContainsFunc(reason, unicode.IsControl)
 }
 
 func validIssuers(issuers []string) bool {

@@ -12,11 +12,10 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"go.opentelemetry.io/contrib/exporters/autoexport"
-	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	metric "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -96,26 +95,30 @@ func (l *logged) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 	return nil
 }
 
-// Handler traces the requests of next. Callers are outside: a request begins a trace of its own, which is linked to
-// the caller's.
+// Handler traces the requests of next, a router of chi, by their routes. Callers are outside: a request begins a trace
+// of its own, which is linked to the caller's.
 func (t *Tracer) Handler(next http.Handler) http.Handler {
 	if t == nil {
 		return next
 	}
-	return otelhttp.NewHandler(next, "request", otelhttp.WithTracerProvider(t.provider),
-		otelhttp.WithMeterProvider(metric.NewMeterProvider()), otelhttp.WithPropagators(propagation.TraceContext{}),
-		otelhttp.WithPublicEndpointFn(func(*http.Request) bool { return true }),
-		otelhttp.WithFilter(func(r *http.Request) bool { return r.URL.Path != "/livez" && r.URL.Path != "/readyz" }))
-}
-
-// Route names the span of a request by its route. It is a middleware of chi's outermost router.
-func Route(next http.Handler) http.Handler {
+	tracer := t.provider.Tracer(scope)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r)
-		if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
-			route := chi.RouteContext(r.Context()).RoutePattern()
-			span.SetName(r.Method + " " + route)
-			span.SetAttributes(semconv.HTTPRoute(route))
+		if r.URL.Path == "/livez" || r.URL.Path == "/readyz" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		caller := propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(r.Header))
+		ctx, span := tracer.Start(r.Context(), r.Method, trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer),
+			trace.WithLinks(trace.LinkFromContext(caller)), trace.WithAttributes(semconv.HTTPRequestMethodKey.String(r.Method)))
+		defer span.End()
+		ctx = context.WithValue(ctx, chi.RouteCtxKey, chi.NewRouteContext())
+		wrapped := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		next.ServeHTTP(wrapped, r.WithContext(ctx))
+		route := chi.RouteContext(ctx).RoutePattern()
+		span.SetName(r.Method + " " + route)
+		span.SetAttributes(semconv.HTTPRoute(route), semconv.HTTPResponseStatusCode(wrapped.Status()))
+		if wrapped.Status() >= http.StatusInternalServerError {
+			span.SetStatus(codes.Error, "")
 		}
 	})
 }
