@@ -27,7 +27,7 @@ var (
 	// ErrTooSoon is returned until tokens that name the user cannot be alive any more, which its names are needed to deny.
 	ErrTooSoon = fault.New(fault.Conflict,
 		"the user was deleted less than 30 days ago: its names deny old tokens until then")
-	ErrHolds   = fault.New(fault.Conflict, "credentials of the user, or of its cascades, are not proven to be ended: "+
+	ErrHolds = fault.New(fault.Conflict, "credentials of the user, or of its cascades, are not proven to be ended: "+
 		"re-run its cascades, wait until waivers end, and claim or release what is unmanaged")
 	ErrOpen = fault.New(fault.Conflict, "a cascade of the user is open or not archived, or a receiver has not taken its "+
 		"events: see `leaver cascade list` and `leaver stream list`")
