@@ -24,28 +24,28 @@ func Types(definitions rest.Catalog) []Type {
 		},
 		{
 			Name: "postgres", Title: "roles of a PostgreSQL cluster", Kinds: []connectors.Kind{connectors.ServiceAccount},
-			Operations: []string{"revoke", "rotate", "block", "probe", "discover", "check", "drill"},
+			Operations: []string{"revoke", "rotate", "block", "unblock", "probe", "discover", "check", "drill"},
 		},
 		{
 			Name: "aws", Title: "access keys of IAM users of an AWS account", Kinds: []connectors.Kind{connectors.APIKey},
-			Operations: []string{"revoke", "rotate", "block", "probe", "discover", "check"},
+			Operations: []string{"revoke", "rotate", "block", "unblock", "probe", "discover", "check"},
 		},
 		{
 			Name: "ldap", Title: "accounts of an LDAP directory or Active Directory",
 			Kinds:      []connectors.Kind{connectors.ServiceAccount},
-			Operations: []string{"revoke", "rotate", "block", "probe", "check"},
+			Operations: []string{"revoke", "rotate", "block", "unblock", "probe", "check"},
 		},
 		{
 			Name: "mysql", Title: "accounts of a MariaDB or MySQL server", Kinds: []connectors.Kind{connectors.ServiceAccount},
-			Operations: []string{"revoke", "rotate", "block", "probe", "check", "drill"},
+			Operations: []string{"revoke", "rotate", "block", "unblock", "probe", "check", "drill"},
 		},
 		{
 			Name: "redis", Title: "ACL users of a Redis or Valkey server", Kinds: []connectors.Kind{connectors.ServiceAccount},
-			Operations: []string{"revoke", "rotate", "block", "probe", "check", "drill"},
+			Operations: []string{"revoke", "rotate", "block", "unblock", "probe", "check", "drill"},
 		},
 		{
 			Name: "temporal", Title: "schedules of a Temporal namespace", Kinds: []connectors.Kind{connectors.ScheduledRun},
-			Operations: []string{"cancel", "block", "probe", "discover", "check", "drill"},
+			Operations: []string{"cancel", "block", "unblock", "probe", "discover", "check", "drill"},
 		},
 		{
 			Name: "vault", Title: "a Vault or OpenBao KV path, for new secrets", Kinds: []connectors.Kind{},
@@ -53,7 +53,7 @@ func Types(definitions rest.Catalog) []Type {
 		},
 		{
 			Name: "webhook", Title: "an agent platform with an endpoint of its own", Kinds: connectors.Kinds(),
-			Operations: []string{"revoke", "rotate", "cancel", "block", "probe", "publish", "notify"},
+			Operations: []string{"revoke", "rotate", "cancel", "block", "unblock", "probe", "publish", "notify"},
 		},
 	}
 	for _, name := range definitions.Names() {

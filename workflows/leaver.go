@@ -97,6 +97,7 @@ func (c *cascadeRun) run(ctx workflow.Context) (cascade.Report, error) {
 			return report, err
 		}
 		if closed {
+			c.unblock(reporting, interrupted)
 			return c.close(reporting, report, interrupted)
 		}
 	}

@@ -43,6 +43,8 @@ type model struct {
 	report    func(in activities.ReportInput) *activities.Reported // nil: computed from the items
 	abandoned []string
 	blocked   []string
+	unblocked []string
+	unblocks  int      // attempts; the first fails
 	order     []string // of first attempts
 }
 
@@ -92,6 +94,27 @@ func newModel(t *testing.T) *model {
 		defer m.mu.Unlock()
 		for _, id := range in.Items {
 			m.blocked = append(m.blocked, m.item(id).name)
+		}
+		return activities.Done{}, nil
+	})
+	on(a.Blocked, func(context.Context, activities.CascadeRef) (items []cascade.Item, err error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, i := range m.items {
+			if slices.Contains(m.blocked, i.name) {
+				items = append(items, i.Item)
+			}
+		}
+		return items, nil
+	})
+	on(a.Unblock, func(_ context.Context, in activities.BatchInput) (activities.Done, error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.unblocks++; m.unblocks == 1 {
+			return activities.Done{}, temporal.NewApplicationError("down", activities.ErrorDownstream)
+		}
+		for _, id := range in.Items {
+			m.unblocked = append(m.unblocked, m.item(id).name)
 		}
 		return activities.Done{}, nil
 	})
@@ -554,6 +577,20 @@ func TestLeaver_CancelledReportsAsCancelled(t *testing.T) {
 	}
 	if !reported.Cancelled || reported.FinalDiscovery || len(m.abandoned) != 0 {
 		t.Errorf("reported %+v, abandoned %v; want the items left to the report", reported, m.abandoned)
+	}
+}
+
+func TestLeaver_CancelledWhileHeldUnblocks(t *testing.T) {
+	m := newModel(t)
+	m.held = true
+	m.add("token", connectors.RefreshToken, "oauth")
+	m.add("key", connectors.APIKey, "platform")
+	m.env.RegisterDelayedCallback(m.env.CancelWorkflow, time.Hour)
+	if _, err := m.run(workflows.Leaver); !temporal.IsCanceledError(err) {
+		t.Errorf("%v, want it cancelled", err)
+	}
+	if diff := cmp.Diff([]string{"key"}, m.unblocked); diff != "" || m.unblocks != 2 {
+		t.Errorf("unblocked in %d attempts: %s", m.unblocks, diff)
 	}
 }
 

@@ -116,6 +116,11 @@ type Blocker interface {
 	Block(ctx context.Context, t Target) (Answer, error)
 }
 
+// Unblocker undoes a block after its cascade was cancelled. It is called only for what was blocked and not ended since.
+type Unblocker interface {
+	Unblock(ctx context.Context, t Target) (Answer, error)
+}
+
 // Discoverer lists the credentials and scheduled runs that a downstream's own labels or
 // owners attribute to principals, registered or not.
 type Discoverer interface {

@@ -114,6 +114,20 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 	return held, nil
 }
 
+// Blocked returns the items that a cancelled cascade has blocked, that it has not unblocked since, and that are live.
+func (c *Store) Blocked(ctx context.Context, tenant, event uuid.UUID) ([]Item, error) {
+	items, err := database.Rows(ctx, c.db, tenant, func(row pgx.CollectableRow) (h Item, err error) {
+		return h, row.Scan(&h.ID, &h.Kind, &h.Connector)
+	}, `
+		select i.id, i.kind, i.connector from credentials i
+		 where i.tenant_id = $1 and i.event_id = $2 and i.state = 'live' and `+credential.IsBlocked+`
+		 order by i.id`, tenant, event)
+	if err != nil {
+		return nil, fmt.Errorf("list what cascade %s has blocked: %w", event, err)
+	}
+	return items, nil
+}
+
 // Principals returns the principal and the agents that end with it.
 func (c *Store) Principals(ctx context.Context, tenant, principal uuid.UUID) ([]uuid.UUID, error) {
 	ids, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[uuid.UUID], `

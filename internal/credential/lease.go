@@ -68,6 +68,36 @@ const openLeasedSQL = `
 	                        where a in (i.principal_id, i.agent_id))))))
 	  from credentials i where i.tenant_id = $1 and i.id = $2`
 
+// IsBlocked is the condition that the cascade $2 has blocked an item i, and not unblocked it since.
+const IsBlocked = `(
+	select l.step = 'block' and l.outcome = 'done' from evidence l
+	 where l.tenant_id = $1 and l.item_id = i.id and l.event_id = $2 and l.step in ('block', 'unblock')
+	 order by l.id desc limit 1)`
+
+// OpenBlocked takes the lease on the account of an item that a cancelled cascade has blocked, and then reads the item.
+// It returns [ErrForeign] if the item is not live, not blocked by this cascade, or of another cascade since.
+// Errors: [ErrNotFound], [ErrBusy], [ErrForeign].
+func (s *Store) OpenBlocked(ctx context.Context, tenant uuid.UUID, a Attempt) (*Opened, error) {
+	if err := s.Lease(ctx, tenant, a); err != nil {
+		return nil, err
+	}
+	blocked, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
+		select exists (select 1 from credentials i join lifecycle_events e on e.tenant_id = $1 and e.id = $2
+		                where i.tenant_id = $1 and i.id = $3 and i.event_id = $2 and i.state = 'live'
+		                  and e.outcome = 'cancelled' and `+IsBlocked+`)`, tenant, a.Event, a.Item)
+	if err == nil && !blocked {
+		err = ErrForeign
+	}
+	var o *Opened
+	if err == nil {
+		o, err = s.Open(ctx, tenant, a.Item)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Yield(context.WithoutCancel(ctx), tenant, a.Holder))
+	}
+	return o, nil
+}
+
 // OpenLeased takes the lease on an item's account and then reads the item with its
 // secrets. It returns an ended item without a lease.
 // Errors: [ErrNotFound], [ErrBusy], [ErrForeign].

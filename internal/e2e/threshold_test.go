@@ -101,6 +101,43 @@ func TestThreshold_HoldsMassDeactivationUntilApproved(t *testing.T) {
 	}
 }
 
+// TestThreshold_CancelledCascadeUnblocksItsAccounts deactivates people by mistake: their accounts are blocked, they are
+// reactivated, and their cascades are cancelled.
+func TestThreshold_CancelledCascadeUnblocksItsAccounts(t *testing.T) {
+	long(t)
+	i := installAPI(t)
+	d := i.newCRM()
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdLeavers":1,"thresholdWindowSeconds":3600}`)
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	role, password := d.account()
+	other, secret := d.account()
+	hers, his := i.holdAccount(ada, role, password, ""), i.holdAccount(bob, other, secret, "")
+	i.deactivate(ada)
+	i.deactivate(bob)
+	i.work()
+	stacktest.Eventually(t, 20*time.Second, "the blocks", func() bool {
+		return !d.logsIn(role, password) && !d.logsIn(other, secret)
+	})
+	cancel := func(person string) {
+		i.must("POST", "/v1/tenants/acme/cascades/"+i.cascades(person)[0].ID.String()+"/cancel", i.operator, `{"reason":"the wrong list"}`)
+	}
+	i.must("POST", "/v1/tenants/acme/principals/"+ada+"/restore", i.operator, `{"reason":"the wrong list"}`)
+	cancel(ada)
+	cancel(bob) // who stays deactivated
+	stacktest.Eventually(t, 20*time.Second, "the login of who is back", func() bool { return d.logsIn(role, password) })
+	if state := i.state(hers); state != "live" {
+		t.Errorf("the account is %s, want live", state)
+	}
+	if d.logsIn(other, secret) || i.state(his) != "failed" {
+		t.Errorf("the account of who is not back is %s, and logs in: %t", i.state(his), d.logsIn(other, secret))
+	}
+	i.deactivate(ada) // ends it for good
+	i.must("POST", "/v1/tenants/acme/holds/approve", i.approver(), `{"reason":"HR-12"}`)
+	if c := i.closed(ada); c.Outcome != "completed" || d.logsIn(role, password) {
+		t.Errorf("the next cascade is %s, and the account logs in: %t", c.Outcome, d.logsIn(role, password))
+	}
+}
+
 func TestThreshold_ShareIsOfActiveUsers(t *testing.T) {
 	i := installAPI(t)
 	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdShare":0.5}`)

@@ -184,7 +184,7 @@ func (e *Event) attempt(r record) {
 	switch r.Step {
 	case "revoke", "cancel", "retire-old", "revoke-new":
 		activity = apiDelete
-	case "block", "rotate", "begin", "publish":
+	case "block", "unblock", "rotate", "begin", "publish":
 		activity = apiUpdate
 	case "make-new":
 		activity = apiCreate

@@ -36,7 +36,8 @@ type Config struct {
 	KeepSessions bool `yaml:"keep_sessions"`
 }
 
-// Connector implements Revoker, Rotator, Generator, Blocker, Verifier, Possession, Guard, Discoverer and Checker.
+// Connector implements Revoker, Rotator, Generator, Blocker, Unblocker, Verifier, Possession, Guard,
+// Discoverer and Checker.
 type Connector struct {
 	config   aws.Config
 	settings Config

@@ -32,7 +32,7 @@ func (c *Connector) end(ctx context.Context, t connectors.Target, margin time.Du
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	gone, err := c.deactivate(ctx, t, o)
+	gone, err := c.setStatus(ctx, t, o, types.StatusTypeInactive)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
@@ -81,19 +81,33 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	if gone, err := c.deactivate(ctx, t, o); gone || err != nil {
+	if gone, err := c.setStatus(ctx, t, o, types.StatusTypeInactive); gone || err != nil {
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such access key"}, err
 	}
 	return connectors.Answer{Outcome: connectors.Done, Detail: "access key inactive"}, nil
 }
 
-// deactivate makes a key inactive.
-func (c *Connector) deactivate(ctx context.Context, t connectors.Target, o owned) (gone bool, err error) {
+// Unblock implements connectors.Unblocker. A revoked key is deleted.
+func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	o, err := c.resolve(ctx, t.Reference)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	if gone, err := c.setStatus(ctx, t, o, types.StatusTypeActive); gone || err != nil {
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such access key"}, err
+	}
+	return connectors.Answer{Outcome: connectors.Done, Detail: "access key active"}, nil
+}
+
+// setStatus makes a key active or inactive.
+func (c *Connector) setStatus(
+	ctx context.Context, t connectors.Target, o owned, status types.StatusType,
+) (gone bool, err error) {
 	if err := t.CheckFence(ctx); err != nil {
 		return false, err
 	}
 	_, err = c.iam.UpdateAccessKey(ctx, &iam.UpdateAccessKeyInput{
-		UserName: &o.user, AccessKeyId: &o.key, Status: types.StatusTypeInactive,
+		UserName: &o.user, AccessKeyId: &o.key, Status: status,
 	})
 	switch {
 	case err == nil:
@@ -101,7 +115,7 @@ func (c *Connector) deactivate(ctx context.Context, t connectors.Target, o owned
 	case code(err) == noSuchEntity:
 		return true, nil
 	}
-	return false, classify("make the access key inactive", err)
+	return false, classify("set the access key's status", err)
 }
 
 // sessionPolicy is the name of the inline policy that denies a user's old sessions.

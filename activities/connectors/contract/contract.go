@@ -19,6 +19,9 @@ type Suite struct {
 	Issue func(t *testing.T) connectors.Target
 	// Works reports whether the target can still be used. It uses the target, not the connector.
 	Works func(t *testing.T, target connectors.Target) bool
+	// Blocked reports whether the target is blocked; nil if a blocked one does not work. It uses the target, not the
+	// connector.
+	Blocked func(t *testing.T, target connectors.Target) bool
 	// Verifies is false if the downstream offers no probe.
 	Verifies bool
 	// Down is the same connector with a downstream that cannot be reached.
@@ -96,6 +99,34 @@ func Run(t *testing.T, s Suite) {
 		}
 		if vitality, detail, err := prover.Prove(t.Context(), target); err != nil || vitality != connectors.Dead {
 			t.Errorf("proof: %s (%s), %v; want dead", vitality, detail, err)
+		}
+	})
+	t.Run("a block can be undone", func(t *testing.T) {
+		blocker, blocks := connectors.As[connectors.Blocker](s.Connector)
+		unblocker, unblocks := connectors.As[connectors.Unblocker](s.Connector)
+		if !blocks || !unblocks {
+			t.Skip("this connector cannot block")
+		}
+		target := s.Issue(t)
+		if answer, err := blocker.Block(t.Context(), target); connectors.IsPermanent(err) {
+			t.Skipf("this downstream cannot block: %v", err)
+		} else if err != nil || answer.Outcome != connectors.Done {
+			t.Fatalf("block: %+v, %v; want done", answer, err)
+		}
+		isBlocked := s.Blocked
+		if isBlocked == nil {
+			isBlocked = func(t *testing.T, target connectors.Target) bool { return !s.Works(t, target) }
+		}
+		if !isBlocked(t, target) {
+			t.Error("the target is not blocked")
+		}
+		for range 2 {
+			if answer, err := unblocker.Unblock(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
+				t.Fatalf("unblock: %+v, %v; want done", answer, err)
+			}
+		}
+		if isBlocked(t, target) || !s.Works(t, target) {
+			t.Error("the target does not work after the block was undone")
 		}
 	})
 	t.Run("an attempt that has lost its lease changes nothing", func(t *testing.T) {

@@ -21,7 +21,7 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 		}
 		what := "password replaced"
 		if ad {
-			if err := disable(conn, entry); err != nil {
+			if err := setDisabled(conn, entry, true); err != nil {
 				return "", err
 			}
 			what = "account disabled, password replaced"
@@ -45,7 +45,18 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 		if !ad {
 			return "", connectors.Permanent("the server is not Active Directory: its accounts cannot be locked reversibly")
 		}
-		return "account disabled", disable(conn, entry)
+		return "account disabled", setDisabled(conn, entry, true)
+	})
+}
+
+// Unblock implements connectors.Unblocker in Active Directory. A revoked account has a password that nobody knows, so
+// that it stays without access.
+func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.change(ctx, t, func(conn *ldap.Conn, entry *ldap.Entry, ad bool) (string, error) {
+		if !ad {
+			return "", connectors.Permanent("the server is not Active Directory: its accounts cannot be locked reversibly")
+		}
+		return "account enabled", setDisabled(conn, entry, false)
 	})
 }
 
@@ -97,16 +108,19 @@ func setPassword(conn *ldap.Conn, dn, password string, ad bool) error { //nolint
 	return nil
 }
 
-// disable sets the flag of a disabled account in Active Directory.
-func disable(conn *ldap.Conn, entry *ldap.Entry) error {
+// setDisabled sets the flag of a disabled account in Active Directory.
+func setDisabled(conn *ldap.Conn, entry *ldap.Entry, want bool) error {
 	control, err := strconv.ParseInt(entry.GetAttributeValue(attrControl), 10, 64)
 	if err != nil {
 		return connectors.Permanent("the entry has no userAccountControl: it is not an account")
 	}
 	request := ldap.NewModifyRequest(entry.DN, nil)
-	request.Replace(attrControl, []string{strconv.FormatInt(control|disabled, 10)})
+	if control &^= disabled; want {
+		control |= disabled
+	}
+	request.Replace(attrControl, []string{strconv.FormatInt(control, 10)})
 	if err := conn.Modify(request); err != nil {
-		return classify("disable the account", err)
+		return classify("disable or enable the account", err)
 	}
 	return nil
 }

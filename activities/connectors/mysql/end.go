@@ -27,6 +27,12 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	return c.end(ctx, t, "account locked", " account lock")
 }
 
+// Unblock implements connectors.Unblocker. A revoked account has a password that nobody knows, so that it stays without
+// access.
+func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, t, "account unlocked", " account unlock")
+}
+
 func (c *Connector) end(ctx context.Context, t connectors.Target, what, change string) (connectors.Answer, error) {
 	a, gone, err := c.alter(ctx, t, change)
 	if gone || err != nil {

@@ -35,6 +35,14 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	})
 }
 
+// Unblock implements connectors.Unblocker. A role that was revoked has a password that nobody knows, so that it stays
+// without access.
+func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.alter(ctx, t, "login permitted", func(role string) (string, error) {
+		return "alter role " + role + " login", nil
+	})
+}
+
 func (c *Connector) alter(
 	ctx context.Context, t connectors.Target, what string, statement func(quoted string) (string, error),
 ) (connectors.Answer, error) {

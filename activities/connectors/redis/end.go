@@ -27,6 +27,11 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	return c.end(ctx, t, "user disabled", "off")
 }
 
+// Unblock implements connectors.Unblocker. A revoked user has no password, so that it stays without access.
+func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, t, "user enabled", "on")
+}
+
 func (c *Connector) end(
 	ctx context.Context, t connectors.Target, what string, rules ...any,
 ) (connectors.Answer, error) {

@@ -24,7 +24,8 @@ type Config struct {
 	URL connectors.SecretRef `yaml:"url"`
 }
 
-// Connector implements Revoker, Rotator, Blocker, Verifier, Possession, Guard, Issuer and Checker.
+// Connector implements Revoker, Rotator, Blocker, Unblocker, Verifier, Possession, Guard, Issuer and
+// Checker.
 type Connector struct {
 	options *redis.Options
 	client  *redis.Client

@@ -53,6 +53,7 @@ const (
 	opRevoke   = "revoke"
 	opCancel   = "cancel"
 	opBlock    = "block"
+	opUnblock  = "unblock"
 	opProbe    = "probe"
 	opProve    = "prove"
 	opDiscover = "discover"
@@ -61,7 +62,7 @@ const (
 
 // operationNames returns the names of all operations, in the order in which a cascade uses them.
 func operationNames() []string {
-	return []string{opRevoke, opCancel, opBlock, opProbe, opProve, opDiscover, opCheck}
+	return []string{opRevoke, opCancel, opBlock, opUnblock, opProbe, opProve, opDiscover, opCheck}
 }
 
 // Operations returns the names of the definition's operations, in the order in which a cascade uses them.
@@ -293,7 +294,7 @@ func meaningsOf(operation string) []meaning {
 		return []meaning{meansAlive, meansDead, meansUnknown, meansRetry, meansPermanent}
 	case opDiscover, opCheck:
 		return []meaning{meansDone, meansRetry, meansPermanent}
-	case opBlock:
+	case opBlock, opUnblock:
 		return []meaning{meansDone, meansGone, meansRetry, meansPermanent}
 	}
 	return []meaning{meansDone, meansGone, meansExpires, meansRetry, meansPermanent}

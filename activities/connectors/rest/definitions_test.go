@@ -41,6 +41,8 @@ type route struct {
 	alive reply  // while the credential is alive
 	ended reply
 	ends  bool // the credential
+	// restores is set if the request undoes a block.
+	restores bool
 }
 
 type reply struct {
@@ -90,6 +92,7 @@ func vendors() map[string]vendor {
 			kind: connectors.ScheduledRun, reference: "acme/crm/%s", auth: "Authorization: Bearer admin-secret",
 			settings: map[string]string{"token": adminSecret},
 			routes: []route{
+				{call: "PUT /repos/acme/crm/actions/workflows/%s/enable", alive: none, ended: none, restores: true},
 				{call: "PUT /repos/acme/crm/actions/workflows/%s/disable", alive: none, ended: none, ends: true},
 				{call: "GET /repos/acme/crm/actions/workflows/%s", alive: reply{200, `{"state":"active"}`}, ended: reply{200, `{"state":"disabled_manually"}`}},
 			},
@@ -121,6 +124,7 @@ func vendors() map[string]vendor {
 			kind: connectors.ServiceAccount, reference: "%s", uuids: true, token: "t1", auth: "Authorization: Bearer t1",
 			settings: map[string]string{"directory": "d1", "client_id": "c", "client_secret": adminSecret},
 			routes: []route{
+				{call: "PATCH /servicePrincipals/%s/microsoft.graph.agentIdentity", sends: `{"accountEnabled":true}`, alive: none, ended: none, restores: true},
 				{call: "PATCH /servicePrincipals/%s/microsoft.graph.agentIdentity", sends: `{"accountEnabled":false}`, alive: none, ended: none, ends: true},
 				{call: "GET /servicePrincipals/%s/microsoft.graph.agentIdentity", alive: reply{200, `{"id":"%s","accountEnabled":true}`}, ended: reply{200, `{"id":"%s","accountEnabled":false}`}},
 			},
@@ -191,6 +195,8 @@ func vendors() map[string]vendor {
 			kind: connectors.Grant, reference: "%s", auth: "X-Api-Key: admin-secret", settings: map[string]string{"api_key": adminSecret},
 			routes: []route{
 				{call: "POST /api/v3.1/connected_accounts/%s/revoke", alive: reply{200, `{"revoked_tokens":["access_token","refresh_token"],"connected_account":{"id":"%s","status":"REVOKED"}}`}, ended: reply{200, `{"revoked_tokens":[],"connected_account":{"id":"%s","status":"REVOKED"}}`}, ends: true},
+				{call: "PATCH /api/v3/connected_accounts/%s/status", sends: `{"enabled":false}`, alive: reply{200, `{"success":true}`}, ended: reply{200, `{"success":true}`}, ends: true},
+				{call: "PATCH /api/v3/connected_accounts/%s/status", sends: `{"enabled":true}`, alive: reply{200, `{"success":true}`}, ended: reply{200, `{"success":true}`}, restores: true},
 				{call: "GET /api/v3/connected_accounts/%s", alive: reply{200, `{"status":"ACTIVE"}`}, ended: reply{200, `{"status":"REVOKED"}`}},
 			},
 		},
@@ -222,6 +228,8 @@ func vendors() map[string]vendor {
 			kind: connectors.APIKey, reference: "%s", auth: "X-Api-Key: admin-secret", settings: map[string]string{"admin_key": adminSecret},
 			routes: []route{
 				{call: "POST /v1/organizations/api_keys/%s", sends: `{"status":"archived"}`, alive: reply{200, `{"id":"%s","status":"archived"}`}, ended: reply{200, `{"id":"%s","status":"archived"}`}, ends: true},
+				{call: "POST /v1/organizations/api_keys/%s", sends: `{"status":"inactive"}`, alive: reply{200, `{"id":"%s","status":"inactive"}`}, ended: reply{200, `{"id":"%s","status":"inactive"}`}, ends: true},
+				{call: "POST /v1/organizations/api_keys/%s", sends: `{"status":"active"}`, alive: reply{200, `{"id":"%s","status":"active"}`}, ended: reply{200, `{"id":"%s","status":"active"}`}, restores: true},
 				{call: "GET /v1/organizations/api_keys/%s", alive: reply{200, `{"status":"active"}`}, ended: reply{200, `{"status":"archived"}`}},
 			},
 		},
@@ -235,6 +243,7 @@ func vendors() map[string]vendor {
 		"kubernetes-cronjobs": {
 			kind: connectors.ScheduledRun, reference: "crm/%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
 			routes: []route{
+				{call: "PATCH /apis/batch/v1/namespaces/crm/cronjobs/%s", sends: `{"spec":{"suspend":false}}`, alive: reply{200, `{"spec":{"suspend":false}}`}, ended: reply{200, `{"spec":{"suspend":false}}`}, restores: true},
 				{call: "PATCH /apis/batch/v1/namespaces/crm/cronjobs/%s", sends: `{"spec":{"suspend":true}}`, alive: reply{200, `{"spec":{"suspend":true}}`}, ended: reply{200, `{"spec":{"suspend":true}}`}, ends: true},
 				{call: "GET /apis/batch/v1/namespaces/crm/cronjobs/%s", alive: reply{200, `{"spec":{"suspend":false}}`}, ended: reply{200, `{"spec":{"suspend":true}}`}},
 			},
@@ -271,6 +280,7 @@ func vendors() map[string]vendor {
 		"airflow": {
 			kind: connectors.ScheduledRun, reference: "%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
 			routes: []route{
+				{call: "PATCH /api/v2/dags/%s", sends: `{"is_paused":false}`, alive: reply{200, `{"is_paused":false}`}, ended: reply{200, `{"is_paused":false}`}, restores: true},
 				{call: "PATCH /api/v2/dags/%s", sends: "update_mask=is_paused", alive: reply{200, `{"is_paused":true}`}, ended: reply{200, `{"is_paused":true}`}, ends: true},
 				{call: "GET /api/v2/dags/%s", alive: reply{200, `{"is_paused":false}`}, ended: reply{200, `{"is_paused":true}`}},
 			},
@@ -346,8 +356,8 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			if alive {
 				answer = route.alive
 			}
-			if route.ends {
-				r.alive[key] = false
+			if route.ends || route.restores {
+				r.alive[key] = route.restores
 			}
 			w.WriteHeader(answer.status)
 			_, _ = io.WriteString(w, strings.ReplaceAll(answer.body, "%s", key))

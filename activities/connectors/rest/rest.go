@@ -132,6 +132,8 @@ func (c *Connector) Can(capability any) bool {
 		return has(opCancel)
 	case *connectors.Blocker:
 		return has(opBlock)
+	case *connectors.Unblocker:
+		return has(opUnblock)
 	case *connectors.Verifier:
 		return has(opProbe)
 	case *connectors.Prover:
@@ -284,6 +286,11 @@ func (c *Connector) Cancel(ctx context.Context, t connectors.Target) (connectors
 // Block implements connectors.Blocker.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	return c.end(ctx, opBlock, t)
+}
+
+// Unblock implements connectors.Unblocker.
+func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, opUnblock, t)
 }
 
 func (c *Connector) end(ctx context.Context, name string, t connectors.Target) (connectors.Answer, error) {

@@ -98,6 +98,25 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	return connectors.Answer{Outcome: connectors.Done, Detail: "the schedule is paused"}, nil
 }
 
+// Unblock implements connectors.Unblocker. A cancelled schedule is deleted.
+func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	schedule := c.client.ScheduleClient().GetHandle(ctx, t.Reference)
+	if err := c.refuseOthers(ctx, schedule, t); err != nil {
+		return connectors.Answer{}, err
+	}
+	if err := t.CheckFence(ctx); err != nil {
+		return connectors.Answer{}, err
+	}
+	err := schedule.Unpause(ctx, client.ScheduleUnpauseOptions{Note: "leaver: the cascade was cancelled"})
+	switch {
+	case isGone(err):
+		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such schedule"}, nil
+	case err != nil:
+		return connectors.Answer{}, classify("unpause the schedule", err)
+	}
+	return connectors.Answer{Outcome: connectors.Done, Detail: "the schedule is not paused"}, nil
+}
+
 // drillEvery is the interval of a drill's schedule, which never fires during the drill.
 const drillEvery = 365 * 24 * time.Hour
 

@@ -108,6 +108,16 @@ func (a *agents) works(t *testing.T, target connectors.Target) bool {
 	return run.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
+// paused reports whether the schedule is paused.
+func (a *agents) paused(t *testing.T, target connectors.Target) bool {
+	t.Helper()
+	description, err := a.client.ScheduleClient().GetHandle(t.Context(), target.Reference).Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return description.Schedule.State.Paused
+}
+
 func TestTemporal_Contract(t *testing.T) {
 	a := newAgents(t)
 	down, hanging, pause := a.config, a.config, a.config
@@ -117,8 +127,8 @@ func TestTemporal_Contract(t *testing.T) {
 			contract.Run(t, contract.Suite{
 				Connector: a.connector(t, c), Verifies: true,
 				Issue: func(t *testing.T) connectors.Target { return a.schedule(t, obedient) },
-				Works: a.works,
-				Down:  a.connector(t, down), Hanging: a.connector(t, hanging),
+				Works: a.works, Blocked: a.paused,
+				Down: a.connector(t, down), Hanging: a.connector(t, hanging),
 			})
 		})
 	}

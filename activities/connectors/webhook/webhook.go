@@ -29,7 +29,8 @@ type Config struct {
 	Notify bool `yaml:"notify"`
 }
 
-// Connector implements Revoker, Rotator, Publisher, Canceller, Blocker, Verifier and Notifier.
+// Connector implements Revoker, Rotator, Publisher, Canceller, Blocker,
+// Unblocker, Verifier and Notifier.
 type Connector struct {
 	config Config
 	signer *standardwebhooks.Webhook
@@ -120,10 +121,19 @@ func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors
 
 // Block implements connectors.Blocker. A platform that cannot block returns 501.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.block(ctx, "credential.block", t)
+}
+
+// Unblock implements connectors.Unblocker. A platform that cannot block returns 501.
+func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.block(ctx, "credential.unblock", t)
+}
+
+func (c *Connector) block(ctx context.Context, messageType string, t connectors.Target) (connectors.Answer, error) {
 	if err := t.CheckFence(ctx); err != nil {
 		return connectors.Answer{}, err
 	}
-	resp, body, err := c.send(ctx, "credential.block", t.Key+"/credential.block", item{
+	resp, body, err := c.send(ctx, messageType, t.Key+"/"+messageType, item{
 		Tenant: t.Tenant, Item: t.Item, Kind: t.Kind, Reference: t.Reference,
 	})
 	if err != nil {

@@ -52,6 +52,11 @@ func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
+	if m.Type == "credential.unblock" {
+		p.alive[m.Data.Reference] = true
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	if !p.alive[m.Data.Reference] {
 		_, _ = io.WriteString(w, `{"outcome":"gone"}`)
 		return
