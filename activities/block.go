@@ -66,7 +66,8 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	}
 	answer, err := blocker.Block(ctx, t.target)
 	if err == nil {
-		return t.Evidence.Append(ctx, tenant, t.record("block", string(answer.Outcome), answer.Detail))
+		// Also if the cascade was cancelled meanwhile: only what is recorded is undone.
+		return t.Evidence.Append(context.WithoutCancel(ctx), tenant, t.record("block", string(answer.Outcome), answer.Detail))
 	}
 	reason := t.scrub(err.Error())
 	if connectors.IsPermanent(err) {

@@ -12,7 +12,7 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// Blocked returns the items that a cancelled cascade has blocked, and whose holders are active again.
+// Blocked returns the items that a cancelled cascade has blocked and may unblock.
 func (a *Activities) Blocked(ctx context.Context, ref CascadeRef) ([]cascade.Item, error) {
 	return a.Cascades.Blocked(ctx, ref.Tenant, ref.Event)
 }

@@ -97,8 +97,9 @@ func (c *cascadeRun) run(ctx workflow.Context) (cascade.Report, error) {
 			return report, err
 		}
 		if closed {
-			c.unblock(reporting, interrupted)
-			return c.close(reporting, report, interrupted)
+			report, err := c.close(reporting, report, interrupted)
+			c.unblock(reporting, report.Outcome)
+			return report, err
 		}
 	}
 }

@@ -2,18 +2,24 @@ package workflows
 
 import (
 	"fmt"
+	"time"
 
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/leaverhq/leaver/activities"
 	"github.com/leaverhq/leaver/internal/cascade"
 )
 
-// unblock undoes the blocks of a cascade that was cancelled, where the holders are active again. An item that cannot be
-// unblocked within the deadline stays blocked, and its evidence says so.
-func (c *cascadeRun) unblock(ctx workflow.Context, interrupted error) {
-	if !temporal.IsCanceledError(interrupted) ||
+const (
+	// unblockDeadline bounds how long a cancelled cascade tries to undo its blocks. What it cannot undo stays blocked.
+	unblockDeadline = 15 * time.Minute
+	// maxUnblocks is the number of activities that it waits for at a time.
+	maxUnblocks = 100
+)
+
+// unblock undoes the blocks of a cascade that was cancelled, where the holders are active again.
+func (c *cascadeRun) unblock(ctx workflow.Context, outcome string) {
+	if outcome != "cancelled" ||
 		workflow.GetVersion(ctx, "cancel-unblocks", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return
 	}
@@ -27,18 +33,23 @@ func (c *cascadeRun) unblock(ctx workflow.Context, interrupted error) {
 		items = append(items, &item{Item: b})
 	}
 	var pending []workflow.Future
-	for n, batch := range c.batchesOf(items) {
+	batches := c.batchesOf(items)
+	for n, batch := range batches {
 		connector := batch[0].Connector
 		options := c.options(ctx, connector)
-		options.ScheduleToCloseTimeout = c.in.Policy.Deadline
+		options.ScheduleToCloseTimeout = unblockDeadline
 		options.ActivityID = fmt.Sprintf("unblock:%s:%d", connector, n+1)
 		options.Summary = fmt.Sprintf("unblock %d items at %s", len(batch), connector)
 		in := activities.BatchInput{Cascade: c.in.ref(), Items: idsOf(batch)}
 		pending = append(pending, workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.Unblock, in))
-	}
-	for _, f := range pending {
-		if err := done(ctx, f); err != nil {
-			workflow.GetLogger(ctx).Error("failed to unblock items", "error", err)
+		if len(pending) < maxUnblocks && n < len(batches)-1 {
+			continue
 		}
+		for _, f := range pending {
+			if err := done(ctx, f); err != nil {
+				workflow.GetLogger(ctx).Error("failed to unblock items", "error", err)
+			}
+		}
+		pending = nil
 	}
 }

@@ -116,7 +116,8 @@ type Blocker interface {
 	Block(ctx context.Context, t Target) (Answer, error)
 }
 
-// Unblocker undoes a block after its cascade was cancelled. It is called only for what was blocked and not ended since.
+// Unblocker undoes a block after its cascade was cancelled. It is called only for what a probe saw alive before the
+// block, and what nothing has ended since.
 type Unblocker interface {
 	Unblock(ctx context.Context, t Target) (Answer, error)
 }
@@ -265,6 +266,8 @@ const (
 	Done    Outcome = "done"    // confirmed
 	Gone    Outcome = "gone"    // did not exist any more
 	Expires Outcome = "expires" // cannot be ended; expires by itself at ExpiresAt
+	// Unchanged is an outcome of Block alone: somebody else had disabled it before, so that nothing is to be undone.
+	Unchanged Outcome = "unchanged"
 )
 
 // Answer is the downstream's answer, with a detail for the evidence. The detail contains

@@ -126,11 +126,15 @@ func connect(
 		return nil, nil, err
 	}
 	interceptors, err := traces.Interceptors()
+	var c client.Client
+	if err == nil {
+		c, err = worker.NewClient(cfg, sealer, log, interceptors...)
+	}
 	if err != nil {
+		traces.Close()
 		return nil, nil, err
 	}
-	c, err := worker.NewClient(cfg, sealer, log, interceptors...)
-	return c, traces, err
+	return c, traces, nil
 }
 
 // Close closes what New opened.

@@ -205,10 +205,11 @@ func (a *App) Serve(ctx context.Context, listener, codec net.Listener) error {
 	}
 	servers[0].RegisterOnShutdown(sync.OnceFunc(func() { close(a.stopping) }))
 	failed := make(chan error, len(servers))
+	exempt := []func(*http.Request) bool{isProbe, isPreflight} // of the API, and of the codec server
 	for i, server := range servers {
 		serve := server.Serve
 		if a.certificates != nil {
-			a.certificates.secure(server)
+			a.certificates.secure(server, exempt[i])
 			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
 		}
 		a.Log.Info("listening", "address", listeners[i].Addr().String(), "tls", a.certificates != nil)

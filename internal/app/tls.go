@@ -107,9 +107,9 @@ func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// secure makes a server require TLS and, if client_ca_file is set, a client's certificate. Connections that are open
-// when an authority is removed stay open.
-func (c *certificates) secure(server *http.Server) {
+// secure makes a server require TLS and, if client_ca_file is set, a client's certificate for all requests that are not
+// exempt. Connections that are open when an authority is removed stay open.
+func (c *certificates) secure(server *http.Server, exempt func(r *http.Request) bool) {
 	server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: c.forClient}
 	if c.cfg.ClientCAFile == "" {
 		return
@@ -117,7 +117,7 @@ func (c *certificates) secure(server *http.Server) {
 	next := server.Handler
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// net/http leaves r.TLS empty for a request by HTTP/2 whose scheme is http.
-		if (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) && !isProbe(r) && !isPreflight(r) {
+		if (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) && !exempt(r) {
 			httpjson.Fail(w, r, c.log, httpjson.Problem{
 				Status: http.StatusForbidden, Detail: "present a certificate of an authority in serve.client_ca_file",
 			})

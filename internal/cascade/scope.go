@@ -103,8 +103,8 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 		     and (i.state in ('live', 'ending') or (i.state = 'failed' and i.event_id is distinct from $2))
 		  returning i.id, i.kind, i.connector, f.relied_on, i.mints)
 		select id, kind, connector, relied_on,
-		       $6 and exists (select 1 from evidence e where e.tenant_id = $1 and e.item_id = m.id
-		         and e.event_id = $2 and e.step = 'block'), mints
+		       $6 and coalesce((select e.step = 'block' from evidence e where e.tenant_id = $1 and e.item_id = m.id
+		         and e.event_id = $2 and e.step in ('block', 'unblock') order by e.id desc limit 1), false), mints
 		  from marked m order by `+endsLater+`, id`,
 		tenant, scope.Event, page.Limit,
 		page.After.ID != uuid.Nil && !page.After.First(), page.After.ID, page.CheckBlocked)
@@ -114,13 +114,13 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 	return held, nil
 }
 
-// Blocked returns the items that a cancelled cascade has blocked, that it has not unblocked since, and that are live.
+// Blocked returns the items that a cancelled cascade has blocked and may unblock: see [credential.MayUnblock].
 func (c *Store) Blocked(ctx context.Context, tenant, event uuid.UUID) ([]Item, error) {
 	items, err := database.Rows(ctx, c.db, tenant, func(row pgx.CollectableRow) (h Item, err error) {
 		return h, row.Scan(&h.ID, &h.Kind, &h.Connector)
 	}, `
 		select i.id, i.kind, i.connector from credentials i
-		 where i.tenant_id = $1 and i.event_id = $2 and i.state = 'live' and `+credential.IsBlocked+`
+		 where i.tenant_id = $1 and `+credential.MayUnblock+`
 		 order by i.id`, tenant, event)
 	if err != nil {
 		return nil, fmt.Errorf("list what cascade %s has blocked: %w", event, err)

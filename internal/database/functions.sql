@@ -112,7 +112,7 @@ begin
        and not exists (select 1 from public.rotation_holders h
                         where h.tenant_id = tenant and h.rotation_id = x.id and h.item_id <> all (held));
     update public.waivers x set reason = '' where x.tenant_id = tenant and x.item_id = any (held);
-    update public.lifecycle_events x set last_error = null, trace = null, not_asked = '[]'
+    update public.lifecycle_events x set last_error = null, trace = null
      where x.tenant_id = tenant and x.principal_id = principal;
     delete from public.principal_names x where x.tenant_id = tenant and x.principal_id = principal;
     delete from public.unique_values x where x.tenant_id = tenant and x.resource_id = principal;

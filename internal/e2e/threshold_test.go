@@ -111,12 +111,18 @@ func TestThreshold_CancelledCascadeUnblocksItsAccounts(t *testing.T) {
 	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
 	role, password := d.account()
 	other, secret := d.account()
+	common, known := d.account()
+	disabled, kept := d.account()
 	hers, his := i.holdAccount(ada, role, password, ""), i.holdAccount(bob, other, secret, "")
+	i.holdAccount(ada, common, known, "")
+	i.holdAccount(bob, common, known, "")
+	i.holdAccount(ada, disabled, kept, "")
+	d.exec("alter role " + disabled + " nologin") // by somebody else, before leaver
 	i.deactivate(ada)
 	i.deactivate(bob)
 	i.work()
 	stacktest.Eventually(t, 20*time.Second, "the blocks", func() bool {
-		return !d.logsIn(role, password) && !d.logsIn(other, secret)
+		return !d.logsIn(role, password) && !d.logsIn(other, secret) && !d.logsIn(common, known)
 	})
 	cancel := func(person string) {
 		i.must("POST", "/v1/tenants/acme/cascades/"+i.cascades(person)[0].ID.String()+"/cancel", i.operator, `{"reason":"the wrong list"}`)
@@ -127,6 +133,12 @@ func TestThreshold_CancelledCascadeUnblocksItsAccounts(t *testing.T) {
 	stacktest.Eventually(t, 20*time.Second, "the login of who is back", func() bool { return d.logsIn(role, password) })
 	if state := i.state(hers); state != "live" {
 		t.Errorf("the account is %s, want live", state)
+	}
+	if d.logsIn(common, known) {
+		t.Error("an account logs in although a holder who has left knows its password")
+	}
+	if d.logsIn(disabled, kept) {
+		t.Error("an account that was disabled before leaver blocked it was enabled")
 	}
 	if d.logsIn(other, secret) || i.state(his) != "failed" {
 		t.Errorf("the account of who is not back is %s, and logs in: %t", i.state(his), d.logsIn(other, secret))

@@ -105,15 +105,16 @@ func (a *authority) get(url, name string) (status int, serial *big.Int, body str
 }
 
 // preflight sends what browsers send before a request to another origin, which has no certificate.
-func (a *authority) preflight(url string) {
+func (a *authority) preflight(url string) (status int) {
 	a.t.Helper()
 	settings := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
 	settings.RootCAs.AddCert(a.cert)
-	req, err := http.NewRequestWithContext(a.t.Context(), http.MethodOptions, url+"/v1/tenants", nil)
+	req, err := http.NewRequestWithContext(a.t.Context(), http.MethodOptions, url+"/decode", nil)
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	req.Header.Set("Access-Control-Request-Method", http.MethodGet)
+	req.Header.Set("Access-Control-Request-Method", http.MethodPost)
+	req.Header.Set("Origin", "https://temporal.example.com")
 	transport := &http.Transport{TLSClientConfig: settings}
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Do(req)
@@ -121,15 +122,14 @@ func (a *authority) preflight(url string) {
 		a.t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if resp.StatusCode == http.StatusForbidden {
-		a.t.Error("a preflight without a certificate was refused")
-	}
+	return resp.StatusCode
 }
 
-// serveTLS serves an installation with certificates of the authority, and returns its URL.
-func (a *authority) serveTLS(i *installation) string {
+// serveTLS serves an installation with certificates of the authority, and returns the URLs of its API and codec server.
+func (a *authority) serveTLS(i *installation) (api, codec string) {
 	a.t.Helper()
 	cfg := *i.cfg
+	cfg.Codec.AllowedOrigins = []string{"https://temporal.example.com"}
 	cfg.Serve = config.Serve{
 		TLSCertFile: a.file("server.pem"), TLSKeyFile: a.file("server.key"), ClientCAFile: a.file("authority.pem"),
 	}
@@ -138,20 +138,22 @@ func (a *authority) serveTLS(i *installation) string {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(served.Close)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		a.t.Fatal(err)
+	var listeners [2]net.Listener
+	for n := range listeners {
+		if listeners[n], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			a.t.Fatal(err)
+		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- served.Serve(ctx, listener, nil) }()
+	go func() { ended <- served.Serve(ctx, listeners[0], listeners[1]) }()
 	a.t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
 			a.t.Error(err)
 		}
 	})
-	return "https://" + listener.Addr().String()
+	return "https://" + listeners[0].Addr().String(), "https://" + listeners[1].Addr().String()
 }
 
 // TestTLS_ClientsPresentACertificate asks with a certificate of the authority, without one, and with another authority's.
@@ -160,7 +162,7 @@ func TestTLS_ClientsPresentACertificate(t *testing.T) {
 	a.issue("server", 2)
 	a.issue("idp", 3)
 	other.issue("intruder", 4)
-	url := a.serveTLS(installAPI(t))
+	url, codec := a.serveTLS(installAPI(t))
 	for _, request := range []struct {
 		path, client string
 		want         int
@@ -177,7 +179,15 @@ func TestTLS_ClientsPresentACertificate(t *testing.T) {
 			t.Errorf("GET %s as %q answered %d %s, %v, want %d", request.path, request.client, status, body, err, request.want)
 		}
 	}
-	a.preflight(url)
+	if status := a.preflight(url); status != http.StatusForbidden {
+		t.Errorf("a preflight of the API answered %d, want 403", status)
+	}
+	if status := a.preflight(codec); status != http.StatusNoContent {
+		t.Errorf("a preflight of the codec server answered %d, want 204", status)
+	}
+	if status, _, _, err := a.get(codec+"/decode", ""); err != nil || status != http.StatusForbidden {
+		t.Errorf("the codec server answered %d, %v without a certificate, want 403", status, err)
+	}
 	other.cert = a.cert // trust the server, and present a certificate of another authority
 	if status, _, _, err := other.get(url+"/livez", "intruder"); err == nil {
 		t.Errorf("a certificate of another authority was answered %d", status)
@@ -195,7 +205,7 @@ func TestTLS_RenewedCertificateIsServed(t *testing.T) {
 	a := newAuthority(t, "authority")
 	a.issue("server", 2)
 	i := installAPI(t)
-	url := a.serveTLS(i)
+	url, _ := a.serveTLS(i)
 	serves := func(want int64) func() bool {
 		return func() bool {
 			_, serial, _, err := a.get(url+"/livez", "")

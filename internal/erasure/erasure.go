@@ -4,6 +4,7 @@ package erasure
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,8 +30,8 @@ var (
 		"the user was deleted less than 30 days ago: its names deny old tokens until then")
 	ErrHolds = fault.New(fault.Conflict, "credentials of the user, or of its cascades, are not proven to be ended: "+
 		"re-run its cascades, wait until waivers end, and claim or release what is unmanaged")
-	ErrOpen = fault.New(fault.Conflict, "a cascade of the user is open or not archived, or a receiver has not taken its "+
-		"events: see `leaver cascade list` and `leaver stream list`")
+	ErrOpen = fault.New(fault.Conflict, "a cascade of the user is open, failed or not archived, or a receiver has not "+
+		"taken its events: see `leaver cascade list` and `leaver stream list`")
 	ErrLegalHold = fault.New(fault.Conflict, "the tenant has a legal hold: an approver lifts it with "+
 		"`leaver tenant set --legal-hold \"\"`")
 )
@@ -62,13 +63,7 @@ func (s *Store) User(ctx context.Context, tenant, user uuid.UUID, reason string)
 		if err := s.mayErase(ctx, tx, tenant, user); err != nil {
 			return err
 		}
-		var chosen []int64
-		err := tx.QueryRow(ctx, `
-			select coalesce(array_agg(sequence), '{}') from evidence_chain
-			 where tenant_id = $1 and texts is not null and (
-			   event_id in (select id from lifecycle_events where tenant_id = $1 and principal_id = $2)
-			   or item_id in (select id from credentials where tenant_id = $1 and principal_id = $2))`,
-			tenant, user).Scan(&chosen)
+		chosen, err := about(ctx, tx, tenant, user)
 		if err != nil {
 			return err
 		}
@@ -85,6 +80,61 @@ func (s *Store) User(ctx context.Context, tenant, user uuid.UUID, reason string)
 		return 0, fmt.Errorf("erase user %s: %w", user, held(err))
 	}
 	return records, nil
+}
+
+// member is what the hashed part of a record says about its subject and its time.
+type member struct {
+	Event  uuid.UUID `json:"event_id"`
+	Item   uuid.UUID `json:"item_id"`
+	Object string    `json:"object"`
+	At     time.Time `json:"at"`
+}
+
+// choose returns the numbers of the entries of which their hashed records say that they are to be erased: the columns
+// that find them are not part of the hash.
+func choose(rows pgx.Rows, erases func(m member) bool) ([]int64, error) {
+	var chosen []int64
+	var sequence int64
+	var record []byte
+	_, err := pgx.ForEachRow(rows, []any{&sequence, &record}, func() error {
+		var m member
+		if err := json.Unmarshal(record, &m); err != nil {
+			return fmt.Errorf("decode record %d: %w", sequence, err)
+		}
+		if erases(m) {
+			chosen = append(chosen, sequence)
+		}
+		return nil
+	})
+	return chosen, err
+}
+
+// about returns the entries with texts that are about a user.
+func about(ctx context.Context, tx pgx.Tx, tenant, user uuid.UUID) ([]int64, error) {
+	var events, items []uuid.UUID
+	err := tx.QueryRow(ctx, `
+		select array(select id from lifecycle_events where tenant_id = $1 and principal_id = $2),
+		       array(select id from credentials where tenant_id = $1 and principal_id = $2)`, tenant, user).
+		Scan(&events, &items)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `
+		select sequence, record from evidence_chain where tenant_id = $1 and texts is not null and event_id = any ($2)
+		union
+		select sequence, record from evidence_chain where tenant_id = $1 and texts is not null and item_id = any ($3)`,
+		tenant, events, items)
+	if err != nil {
+		return nil, err
+	}
+	of := make(map[uuid.UUID]bool)
+	for _, id := range append(events, items...) {
+		of[id] = true
+	}
+	return choose(rows, func(m member) bool {
+		object, err := uuid.Parse(m.Object)
+		return of[m.Event] || of[m.Item] || err == nil && of[object]
+	})
 }
 
 // held returns [ErrLegalHold] for the database's refusal to erase: the hold was set meanwhile.
@@ -119,16 +169,17 @@ func (s *Store) mayErase(ctx context.Context, tx pgx.Tx, tenant, user uuid.UUID)
 	}
 	var holds, open bool
 	err = tx.QueryRow(ctx, `
-		with events as (select id, kind, ends, closed_at, archived_at from lifecycle_events
+		with events as (select id, kind, ends, closed_at, archived_at, outcome, not_asked from lifecycle_events
 		                 where tenant_id = $1 and principal_id = $2)
 		select exists (select 1 from credentials
-		                where tenant_id = $1 and (principal_id = $2 or event_id in (select id from events))
+		                where tenant_id = $1 and (principal_id = $2 or event_id = any (array(select id from events)))
 		                  and (state in ('live', 'ending', 'failed', 'waived')
 		                       or state = 'expiring' and expiry_probed_at is null))
 		       or exists (select 1 from unmanaged where tenant_id = $1 and item_id is null
-		                   and (principal_id = $2 or event_id in (select id from events))),
+		                   and (principal_id = $2 or event_id = any (array(select id from events)))),
 		       exists (select 1 from events where (kind = 'leaver' or ends)
-		                and (closed_at is null or archived_at is null or archived_at < closed_at))
+		                and (closed_at is null or archived_at is null or archived_at < closed_at
+		                     or outcome = 'failed' or not_asked <> '[]'))
 		       or exists (select 1 from signals where tenant_id = $1 and principal_id = $2 and settled_at is null)`,
 		tenant, user).Scan(&holds, &open)
 	switch {
@@ -219,12 +270,12 @@ func (s *Store) expire(ctx context.Context, tenant uuid.UUID, days int) (n int, 
 	older := time.Now().AddDate(0, 0, -days)
 	err = s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select sequence from evidence_chain where tenant_id = $1 and texts is not null and chained_at < $2
+			select sequence, record from evidence_chain where tenant_id = $1 and texts is not null and chained_at < $2
 			 order by sequence limit $3`, tenant, older, expireBatch)
 		if err != nil {
 			return err
 		}
-		entries, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		entries, err := choose(rows, func(m member) bool { return m.At.Before(older) })
 		if err != nil {
 			return err
 		}

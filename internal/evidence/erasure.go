@@ -3,10 +3,13 @@ package evidence
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/leaverhq/leaver/internal/seal"
 )
 
 // ErasureSource is the source of records about erased texts.
@@ -54,6 +57,9 @@ func (c *Chain) checkErasure(entry Entry) error {
 		return fmt.Errorf("%w (a record of an erasure)", ErrAltered)
 	}
 	opened, err := c.sealer.OpenText(erasurePurpose(entry.Tenant, e.ID), e.Seal)
+	if errors.Is(err, seal.ErrUnknownKey) {
+		return err
+	}
 	e.Seal = ""
 	said, encodeErr := canonical(e)
 	if err != nil || encodeErr != nil || string(opened) != string(said) {

@@ -131,12 +131,13 @@ func (s *Store) ProbesAfter(ctx context.Context, tenant, item, event uuid.UUID) 
 	return probes, nil
 }
 
-// Blocked reports whether a cascade has blocked an item while it was held for approval, or whether the
-// downstream has permanently refused that.
+// Blocked reports whether a cascade has blocked an item while it was held for approval, and not unblocked it since, or
+// whether the downstream has permanently refused that.
 func (s *Store) Blocked(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {
 	blocked, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
-		select exists (select 1 from evidence
-		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'block')`, tenant, item, event)
+		select coalesce((select step = 'block' from evidence
+		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step in ('block', 'unblock')
+		 order by id desc limit 1), false)`, tenant, item, event)
 	if err != nil {
 		return false, fmt.Errorf("read whether item %s is blocked: %w", item, err)
 	}

@@ -13,7 +13,7 @@ import (
 // An export is a file of lines of canonical JSON (RFC 8785), each ended by a newline: a header, and then the entries of
 // one chain with their hashes, in order, with each checkpoint after the entry that it is of. It ends with a checkpoint.
 //
-// Version 2 has entries whose record was erased; version 1 is its subset.
+// Version 2 has entries with their texts apart; version 1 is its subset.
 const exportVersion = 2
 
 // Header is the first line of an export.

@@ -264,7 +264,8 @@ func TestChain_RefusesAnErasureThatLeaverDidNotMake(t *testing.T) {
 		t.Errorf("without a record of an erasure, the faults are %q", got)
 	}
 	b.sql(t, `insert into erasures (tenant_id, id, actor, reason, records, seal)
-		values ($1, gen_random_uuid(), 'approver-token/1', 'GDPR', '[[3, 3]]', 'forged')`, b.tenant)
+		select $1, gen_random_uuid(), 'approver-token/1', 'GDPR', '[[3, 3]]', sealed from evidence_heads where tenant_id = $1`,
+		b.tenant)
 	if err := b.Extend(t.Context(), b.tenant); !errors.Is(err, evidence.ErrAltered) {
 		t.Errorf("the forged erasure was chained: %v", err)
 	}

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -187,8 +188,14 @@ func (v *verifier) noteErased(e Entry) {
 
 // explainErased checks that records say of each record without its texts that these were erased.
 func (v *verifier) explainErased() {
+	slices.SortFunc(v.erasures, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	slices.Sort(v.erased)
+	next, end := 0, int64(0) // the erasures before next begin at or before a sequence, and reach up to end
 	for _, sequence := range v.erased {
-		if slices.ContainsFunc(v.erasures, func(r [2]int64) bool { return r[0] <= sequence && sequence <= r[1] }) {
+		for ; next < len(v.erasures) && v.erasures[next][0] <= sequence; next++ {
+			end = max(end, v.erasures[next][1])
+		}
+		if sequence <= end {
 			v.report.Erased++
 			continue
 		}

@@ -49,11 +49,16 @@ func newBucket(address string, authorities []byte) (*bucket, error) {
 		return nil, fmt.Errorf("read the AWS_* variables and the profile: %w", err)
 	}
 	if cfg.Region == "" {
-		return nil, errors.New("audit.sink s3 needs a region: set AWS_REGION")
+		cfg.Region = "us-east-1" // as AWS' CLI for buckets
 	}
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		o.UsePathStyle = o.BaseEndpoint != nil // servers other than AWS have no host for each bucket
 	})
+	if endpoint := client.Options().BaseEndpoint; endpoint != nil {
+		if err := connectors.CheckAddress("AWS_ENDPOINT_URL_S3", *endpoint); err != nil {
+			return nil, err
+		}
+	}
 	return &bucket{client, at.Host, strings.Trim(at.Path, "/")}, nil
 }
 

@@ -30,9 +30,32 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 // Block implements connectors.Blocker. It disables the login and ends open sessions, but
 // does not change the password, so that LOGIN restores access.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
-	return c.alter(ctx, t, "login suspended", func(role string) (string, error) {
+	permitted, err := c.mayLogIn(ctx, t.Reference)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	answer, err := c.alter(ctx, t, "login suspended", func(role string) (string, error) {
 		return "alter role " + role + " nologin", nil
 	})
+	if err == nil && answer.Outcome == connectors.Done && !permitted {
+		answer.Outcome = connectors.Unchanged
+	}
+	return answer, err
+}
+
+// mayLogIn reports whether a role has the attribute LOGIN.
+func (c *Connector) mayLogIn(ctx context.Context, role string) (permitted bool, err error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = conn.QueryRow(ctx,
+		`select exists (select 1 from pg_catalog.pg_roles where rolname = $1 and rolcanlogin)`, role).Scan(&permitted)
+	if err != nil {
+		return false, classify("read the role", err)
+	}
+	return permitted, nil
 }
 
 // Unblock implements connectors.Unblocker. A role that was revoked has a password that nobody knows, so that it stays

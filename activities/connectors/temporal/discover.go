@@ -78,6 +78,9 @@ func (c *Connector) scheduled(ctx context.Context, principals []uuid.UUID) ([]co
 	return found, nil
 }
 
+// blockNote is the note of a schedule that Block has paused.
+const blockNote = "leaver: its owner has left; held for approval"
+
 // Block implements connectors.Blocker. It pauses the schedule, which then starts no runs by
 // itself.
 func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
@@ -88,7 +91,13 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	if err := t.CheckFence(ctx); err != nil {
 		return connectors.Answer{}, err
 	}
-	err := schedule.Pause(ctx, client.SchedulePauseOptions{Note: "leaver: its owner has left; held for approval"})
+	description, err := schedule.Describe(ctx)
+	if err == nil {
+		if state := description.Schedule.State; state != nil && state.Paused && state.Note != blockNote {
+			return connectors.Answer{Outcome: connectors.Unchanged, Detail: "the schedule was paused before"}, nil
+		}
+		err = schedule.Pause(ctx, client.SchedulePauseOptions{Note: blockNote})
+	}
 	switch {
 	case isGone(err):
 		return connectors.Answer{Outcome: connectors.Gone, Detail: "no such schedule"}, nil

@@ -38,6 +38,7 @@ func readEnd(resp *http.Response, body []byte) (connectors.Answer, error) {
 		return connectors.Answer{
 			Outcome: answer.Outcome, Detail: "the platform returned outcome " + string(answer.Outcome),
 		}, nil
+	case connectors.Unchanged: // a platform does not say so
 	}
 	return connectors.Answer{}, connectors.Permanent("the platform's outcome must be one of done, gone, expires")
 }
