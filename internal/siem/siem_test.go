@@ -239,9 +239,15 @@ func TestFollower_ConcurrentProcessesSendInOrder(t *testing.T) {
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			for range 10 {
-				if _, err := f.SendDue(context.Background()); err != nil {
+			for pending := int64(1); pending > 0; {
+				_, err := f.SendDue(t.Context())
+				var health siem.Health
+				if err == nil {
+					health, err = f.Health(t.Context())
+				}
+				if pending = health.Pending; err != nil {
 					t.Error(err)
+					return
 				}
 			}
 		})
