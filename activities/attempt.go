@@ -163,7 +163,6 @@ func (t *attempt) mayExpire(now time.Time) error {
 // begin takes the lease on an item's account and then reads the item. The attempt's connector
 // is nil if no connector of that name is configured in this worker.
 func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) {
-	info := activity.GetInfo(ctx)
 	lease := attemptOf(ctx, in)
 	item, err := a.Credentials.OpenLeased(ctx, in.Cascade.Tenant, lease)
 	switch {
@@ -176,12 +175,22 @@ func (a *Activities) begin(ctx context.Context, in ItemInput) (*attempt, error) 
 	case err != nil:
 		return nil, err
 	}
+	return a.attemptAt(ctx, in, item, lease), nil
+}
+
+// attemptAt returns the attempt at an item whose account it holds the lease on.
+func (a *Activities) attemptAt(
+	ctx context.Context, in ItemInput, item *credential.Opened, lease credential.Attempt,
+) *attempt {
 	tracing.Connector(ctx, item.Connector)
 	entry := a.Connectors[item.Connector]
-	t := &attempt{Activities: a, in: in, item: item, info: info, lease: lease, entry: entry, connector: entry.Connector}
+	t := &attempt{
+		Activities: a, in: in, item: item, info: activity.GetInfo(ctx), lease: lease, entry: entry,
+		connector: entry.Connector,
+	}
 	t.target = t.targetOf(item)
 	t.target.Fence = t.checkLease
-	return t, nil
+	return t
 }
 
 // attemptOf returns the identity of this attempt at an item, and the duration of its lease.

@@ -46,6 +46,21 @@ func (in BatchInput) each(ctx context.Context, do func(context.Context, ItemInpu
 	running.Wait()
 }
 
+// all calls do for every item as [BatchInput.each] does, with heartbeats. It returns an error if any call fails.
+func (in BatchInput) all(ctx context.Context, do func(context.Context, ItemInput) error) (Done, error) {
+	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
+	var mu sync.Mutex
+	var failed error
+	in.each(ctx, func(ctx context.Context, item ItemInput) {
+		if err := do(ctx, item); err != nil {
+			mu.Lock()
+			failed = err // one error is enough: a retry attempts all failed items
+			mu.Unlock()
+		}
+	})
+	return Done{}, failed
+}
+
 // BatchResult contains the outcome of each item of a batch.
 type BatchResult struct {
 	Outcomes []ItemOutcome `json:"outcomes"`

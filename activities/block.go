@@ -2,9 +2,6 @@ package activities
 
 import (
 	"context"
-	"sync"
-
-	"go.temporal.io/sdk/activity"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/credential"
@@ -14,17 +11,7 @@ import (
 // connector supports it. It returns an error if any item has to be retried. Items whose
 // evidence shows a block are skipped.
 func (a *Activities) Block(ctx context.Context, in BatchInput) (Done, error) {
-	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
-	var mu sync.Mutex
-	var failed error
-	in.each(ctx, func(ctx context.Context, item ItemInput) {
-		if err := a.block(ctx, item); err != nil {
-			mu.Lock()
-			failed = err // one error is enough: a retry attempts all failed items
-			mu.Unlock()
-		}
-	})
-	return Done{}, failed
+	return in.all(ctx, a.block)
 }
 
 func (a *Activities) block(ctx context.Context, in ItemInput) error {
@@ -64,17 +51,29 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	if _, err := t.probeBefore(ctx); err != nil {
 		return err
 	}
-	answer, err := blocker.Block(ctx, t.target)
+	return t.change(ctx, "block", blocker.Block)
+}
+
+// change blocks or unblocks the item, and records the answer. It records a permanent refusal, too, and returns nil: a
+// retry would not help, and the end of the item does not depend on it. It returns an error that is to be retried.
+func (t *attempt) change(
+	ctx context.Context, step string, ask func(context.Context, connectors.Target) (connectors.Answer, error),
+) error {
+	answer, err := ask(ctx, t.target)
+	// Record also if the cascade was cancelled meanwhile: only a recorded block is undone.
+	saved, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	note := func(step, outcome, detail string) error {
+		return t.Evidence.Append(saved, t.in.Cascade.Tenant, t.record(step, outcome, detail))
+	}
 	if err == nil {
-		// Also if the cascade was cancelled meanwhile: only what is recorded is undone.
-		return t.Evidence.Append(context.WithoutCancel(ctx), tenant, t.record("block", string(answer.Outcome), answer.Detail))
+		return note(step, string(answer.Outcome), answer.Detail)
 	}
 	reason := t.scrub(err.Error())
 	if connectors.IsPermanent(err) {
-		// Do not retry: the item is ended anyway once the cascade is approved.
-		return t.Evidence.Append(ctx, tenant, t.record("block", "refused", reason))
+		return note(step, "refused", reason)
 	}
-	if err := t.Evidence.Append(ctx, tenant, t.record("block-failed", "failed", reason)); err != nil {
+	if err := note(step+"-failed", "failed", reason); err != nil {
 		return err
 	}
 	return retryable(reason, ErrorDownstream, connectors.RetryAfter(err))

@@ -3,9 +3,6 @@ package activities
 import (
 	"context"
 	"errors"
-	"sync"
-
-	"go.temporal.io/sdk/activity"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/cascade"
@@ -20,17 +17,7 @@ func (a *Activities) Blocked(ctx context.Context, ref CascadeRef) ([]cascade.Ite
 // Unblock undoes the blocks of items of one connector, after their cascade was cancelled. It returns an error if any
 // item has to be retried.
 func (a *Activities) Unblock(ctx context.Context, in BatchInput) (Done, error) {
-	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
-	var mu sync.Mutex
-	var failed error
-	in.each(ctx, func(ctx context.Context, item ItemInput) {
-		if err := a.unblock(ctx, item); err != nil {
-			mu.Lock()
-			failed = err // one error is enough: a retry attempts all failed items
-			mu.Unlock()
-		}
-	})
-	return Done{}, failed
+	return in.all(ctx, a.unblock)
 }
 
 func (a *Activities) unblock(ctx context.Context, in ItemInput) error {
@@ -44,13 +31,7 @@ func (a *Activities) unblock(ctx context.Context, in ItemInput) error {
 	case err != nil:
 		return err
 	}
-	entry := a.Connectors[item.Connector]
-	t := &attempt{
-		Activities: a, in: in, item: item, info: activity.GetInfo(ctx), lease: lease, entry: entry,
-		connector: entry.Connector,
-	}
-	t.target = t.targetOf(item)
-	t.target.Fence = t.checkLease
+	t := a.attemptAt(ctx, in, item, lease)
 	defer t.yield(ctx)
 	if err := a.checkPaused(ctx, item.Connector); err != nil {
 		return err
@@ -58,23 +39,12 @@ func (a *Activities) unblock(ctx context.Context, in ItemInput) error {
 	unblocker, ok := connectors.As[connectors.Unblocker](t.connector)
 	if !ok {
 		return t.Evidence.Append(ctx, tenant, t.record("unblock", string(connectors.Unknown),
-			"the connector does not support to undo its blocks: do it by hand"))
+			"the connector does not support unblock: unblock the credential manually"))
 	}
 	release, err := t.entry.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	answer, err := unblocker.Unblock(ctx, t.target)
-	if err == nil {
-		return t.Evidence.Append(ctx, tenant, t.record("unblock", string(answer.Outcome), answer.Detail))
-	}
-	reason := t.scrub(err.Error())
-	if connectors.IsPermanent(err) {
-		return t.Evidence.Append(ctx, tenant, t.record("unblock", "refused", reason))
-	}
-	if err := t.Evidence.Append(ctx, tenant, t.record("unblock-failed", "failed", reason)); err != nil {
-		return err
-	}
-	return retryable(reason, ErrorDownstream, connectors.RetryAfter(err))
+	return t.change(ctx, "unblock", unblocker.Unblock)
 }

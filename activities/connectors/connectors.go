@@ -266,7 +266,7 @@ const (
 	Done    Outcome = "done"    // confirmed
 	Gone    Outcome = "gone"    // did not exist any more
 	Expires Outcome = "expires" // cannot be ended; expires by itself at ExpiresAt
-	// Unchanged is an outcome of Block alone: somebody else had disabled it before, so that nothing is to be undone.
+	// Unchanged is an outcome of Block alone: it was disabled before the block, so that there is nothing to undo.
 	Unchanged Outcome = "unchanged"
 )
 

@@ -10,6 +10,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/credential"
 	"github.com/leaverhq/leaver/internal/database"
+	"github.com/leaverhq/leaver/internal/evidence"
 )
 
 // Item holds the fields of a credential or scheduled run that a cascade needs to end it. It
@@ -103,8 +104,7 @@ func (c *Store) MarkEnding(ctx context.Context, tenant uuid.UUID, scope Scope, p
 		     and (i.state in ('live', 'ending') or (i.state = 'failed' and i.event_id is distinct from $2))
 		  returning i.id, i.kind, i.connector, f.relied_on, i.mints)
 		select id, kind, connector, relied_on,
-		       $6 and coalesce((select e.step = 'block' from evidence e where e.tenant_id = $1 and e.item_id = m.id
-		         and e.event_id = $2 and e.step in ('block', 'unblock') order by e.id desc limit 1), false), mints
+		       $6 and `+evidence.IsBlocked("m.id", "$2")+`, mints
 		  from marked m order by `+endsLater+`, id`,
 		tenant, scope.Event, page.Limit,
 		page.After.ID != uuid.Nil && !page.After.First(), page.After.ID, page.CheckBlocked)

@@ -117,7 +117,7 @@ func TestThreshold_CancelledCascadeUnblocksItsAccounts(t *testing.T) {
 	i.holdAccount(ada, common, known, "")
 	i.holdAccount(bob, common, known, "")
 	i.holdAccount(ada, disabled, kept, "")
-	d.exec("alter role " + disabled + " nologin") // by somebody else, before leaver
+	d.exec("alter role " + disabled + " nologin") // before leaver blocks it
 	i.deactivate(ada)
 	i.deactivate(bob)
 	i.work()

@@ -131,13 +131,18 @@ func (s *Store) ProbesAfter(ctx context.Context, tenant, item, event uuid.UUID) 
 	return probes, nil
 }
 
+// IsBlocked returns the SQL condition that the cascade event has blocked item and not unblocked it since, whatever the
+// outcome. item and event are expressions; $1 is the tenant.
+func IsBlocked(item, event string) string {
+	return `coalesce((select e.step = 'block' from evidence e
+		 where e.tenant_id = $1 and e.item_id = ` + item + ` and e.event_id = ` + event + ` and e.step in ('block', 'unblock')
+		 order by e.id desc limit 1), false)`
+}
+
 // Blocked reports whether a cascade has blocked an item while it was held for approval, and not unblocked it since, or
 // whether the downstream has permanently refused that.
 func (s *Store) Blocked(ctx context.Context, tenant, item, event uuid.UUID) (bool, error) {
-	blocked, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
-		select coalesce((select step = 'block' from evidence
-		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step in ('block', 'unblock')
-		 order by id desc limit 1), false)`, tenant, item, event)
+	blocked, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `select `+IsBlocked("$2", "$3"), tenant, item, event)
 	if err != nil {
 		return false, fmt.Errorf("read whether item %s is blocked: %w", item, err)
 	}

@@ -49,8 +49,8 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	})
 }
 
-// Unblock implements connectors.Unblocker in Active Directory. A revoked account has a password that nobody knows, so
-// that it stays without access.
+// Unblock implements connectors.Unblocker in Active Directory. A revoked account stays without access: its password is
+// random, and not stored.
 func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	return c.change(ctx, t, func(conn *ldap.Conn, entry *ldap.Entry, ad bool) (string, error) {
 		if !ad {

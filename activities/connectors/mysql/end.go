@@ -27,8 +27,8 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	return c.end(ctx, t, "account locked", " account lock")
 }
 
-// Unblock implements connectors.Unblocker. A revoked account has a password that nobody knows, so that it stays without
-// access.
+// Unblock implements connectors.Unblocker. A revoked account stays without access: its password is random, and not
+// stored.
 func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	return c.end(ctx, t, "account unlocked", " account unlock")
 }

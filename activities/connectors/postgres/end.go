@@ -43,23 +43,21 @@ func (c *Connector) Block(ctx context.Context, t connectors.Target) (connectors.
 	return answer, err
 }
 
-// mayLogIn reports whether a role has the attribute LOGIN.
-func (c *Connector) mayLogIn(ctx context.Context, role string) (permitted bool, err error) {
+// mayLogIn reports whether a role exists and has the attribute LOGIN.
+func (c *Connector) mayLogIn(ctx context.Context, role string) (bool, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	err = conn.QueryRow(ctx,
-		`select exists (select 1 from pg_catalog.pg_roles where rolname = $1 and rolcanlogin)`, role).Scan(&permitted)
-	if err != nil {
-		return false, classify("read the role", err)
+	has, err := hasLogin(ctx, conn, role)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return false, classify("look up the role", err)
 	}
-	return permitted, nil
+	return has, nil
 }
 
-// Unblock implements connectors.Unblocker. A role that was revoked has a password that nobody knows, so that it stays
-// without access.
+// Unblock implements connectors.Unblocker. A revoked role stays without access: its password is random, and not stored.
 func (c *Connector) Unblock(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
 	return c.alter(ctx, t, "login permitted", func(role string) (string, error) {
 		return "alter role " + role + " login", nil

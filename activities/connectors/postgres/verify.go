@@ -40,8 +40,7 @@ func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.
 }
 
 func catalog(ctx context.Context, conn *pgx.Conn, role string, sessions int) (connectors.Vitality, string, error) {
-	var canLogin bool
-	err := conn.QueryRow(ctx, `select rolcanlogin from pg_catalog.pg_roles where rolname = $1`, role).Scan(&canLogin)
+	canLogin, err := hasLogin(ctx, conn, role)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return connectors.Dead, "no such role", nil
@@ -51,6 +50,12 @@ func catalog(ctx context.Context, conn *pgx.Conn, role string, sessions int) (co
 		return connectors.Alive, fmt.Sprintf("login enabled: %t, %d sessions open", canLogin, sessions), nil
 	}
 	return connectors.Dead, "login is disabled, no session open", nil
+}
+
+// hasLogin reports whether a role has the attribute LOGIN. It returns [pgx.ErrNoRows] if there is no such role.
+func hasLogin(ctx context.Context, conn *pgx.Conn, role string) (has bool, err error) {
+	err = conn.QueryRow(ctx, `select rolcanlogin from pg_catalog.pg_roles where rolname = $1`, role).Scan(&has)
+	return has, err
 }
 
 // Possesses implements connectors.Possession by a login with the registered password.
