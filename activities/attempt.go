@@ -92,37 +92,76 @@ func (a *Activities) alone(ctx context.Context, in ItemInput, step string, end v
 
 // try runs one attempt with the given verb.
 func (a *Activities) try(ctx context.Context, in ItemInput, step string, end verb) (ItemResult, error) {
-	t, err := a.begin(ctx, in)
-	if err != nil {
-		return ItemResult{}, err
-	}
-	if t.item.State.Ended() { // by another cascade, or by an attempt whose result was lost
-		return ItemResult{State: t.item.State, Detail: t.item.Reason}, nil
+	t, result, err := a.ready(ctx, in, step)
+	if t == nil {
+		return result, err
 	}
 	defer t.yield(ctx)
-	if err := a.checkPaused(ctx, t.item.Connector); err != nil {
+	release, err := t.slot(ctx, step)
+	if err != nil {
 		return ItemResult{}, err
 	}
-	if t.connector == nil {
-		return ItemResult{}, t.fail(ctx, step, errUnconfigured)
+	defer release()
+	settled, err := t.control(ctx)
+	switch {
+	case err != nil:
+		return ItemResult{}, err
+	case settled != nil:
+		return t.verify(ctx, *settled)
 	}
-	if !t.entry.Covers("", t.target.Account) {
-		return ItemResult{}, t.fail(ctx, step, connectors.Permanent("the reference matches none of the connector's "+
+	answer, err := end(ctx, t)
+	return t.finish(ctx, step, answer, err)
+}
+
+// ready begins an attempt up to its first request: it holds the lease, and the connector may act on the item. The
+// attempt is nil if it is not to be made; then the result or the error says why.
+func (a *Activities) ready(ctx context.Context, in ItemInput, step string) (*attempt, ItemResult, error) {
+	t, err := a.begin(ctx, in)
+	if err != nil {
+		return nil, ItemResult{}, err
+	}
+	if t.item.State.Ended() { // by another cascade, or by an attempt whose result was lost
+		return nil, ItemResult{State: t.item.State, Detail: t.item.Reason}, nil
+	}
+	err = a.checkPaused(ctx, t.item.Connector)
+	switch {
+	case err != nil:
+	case t.connector == nil:
+		err = t.fail(ctx, step, errUnconfigured)
+	case !t.entry.Covers("", t.target.Account):
+		err = t.fail(ctx, step, connectors.Permanent("the reference matches none of the connector's "+
 			"references patterns in leaver.yaml: correct the patterns, restart the worker, and re-run the cascade"))
 	}
-	release, err := t.entry.Acquire(ctx)
 	if err != nil {
-		return ItemResult{}, t.fail(ctx, step, connectors.Retryable("the connector has no free slot: %w", err))
+		t.yield(ctx)
+		return nil, ItemResult{}, err
 	}
-	defer release()
-	failed, err := t.probeBefore(ctx)
+	return t, ItemResult{}, nil
+}
+
+// slot waits for a free slot of the connector.
+func (t *attempt) slot(ctx context.Context, step string) (release func(), err error) {
+	if release, err = t.entry.Acquire(ctx); err != nil {
+		return nil, t.fail(ctx, step, connectors.Retryable("the connector has no free slot: %w", err))
+	}
+	return release, nil
+}
+
+// control probes the item before its end. settled is the confirmation of an earlier attempt which that probe shows to
+// have taken effect since.
+func (t *attempt) control(ctx context.Context) (settled *evidence.Record, err error) {
+	before, failed, err := t.probeBefore(ctx)
 	if err == nil {
 		err = t.throttled(failed)
 	}
 	if err != nil {
-		return ItemResult{}, err
+		return nil, err
 	}
-	answer, err := end(ctx, t)
+	return t.settled(ctx, before)
+}
+
+// finish concludes the item by the answer to its end, after a probe.
+func (t *attempt) finish(ctx context.Context, step string, answer connectors.Answer, err error) (ItemResult, error) {
 	if IsPaused(err) {
 		return ItemResult{}, err
 	}

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,22 +26,31 @@ const (
 // BatchInput identifies items of one connector, either all scheduled runs or all
 // credentials, and the cascade that ends them.
 type BatchInput struct {
-	Cascade CascadeRef  `json:"cascade"`
-	Runs    bool        `json:"runs,omitempty"`
-	Items   []uuid.UUID `json:"items"`
+	Cascade CascadeRef `json:"cascade"`
+	// Connector is empty in batches of cascades that an earlier version of leaver started.
+	Connector string      `json:"connector,omitempty"`
+	Runs      bool        `json:"runs,omitempty"`
+	Items     []uuid.UUID `json:"items"`
 }
 
-// each calls do for every item, [batchParallel] at a time, each with a separate timeout.
+// each calls do for every item, as [parallel] does.
 func (in BatchInput) each(ctx context.Context, do func(context.Context, ItemInput)) {
+	parallel(ctx, in.Items, batchItemTimeout, func(ctx context.Context, item uuid.UUID) {
+		do(ctx, ItemInput{Cascade: in.Cascade, Item: item})
+	})
+}
+
+// parallel calls do for every element, [batchParallel] at a time, each with a separate timeout.
+func parallel[T any](ctx context.Context, all []T, timeout time.Duration, do func(context.Context, T)) {
 	slots := make(chan struct{}, batchParallel)
 	var running sync.WaitGroup
-	for _, item := range in.Items {
+	for _, one := range all {
 		slots <- struct{}{}
 		running.Go(func() {
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, batchItemTimeout)
+			ctx, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
-			do(ctx, ItemInput{Cascade: in.Cascade, Item: item})
+			do(ctx, one)
 		})
 	}
 	running.Wait()
@@ -96,11 +106,15 @@ func (a *Activities) EndBatch(ctx context.Context, in BatchInput) (BatchResult, 
 	}
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx, b.sofar()) })()
 	before := b.sofar()
-	in.each(ctx, func(ctx context.Context, item ItemInput) {
-		if _, done := before.Of(item.Item); !done {
-			b.add(a.tryOnce(ctx, in.Runs, item))
-		}
+	in.Items = slices.DeleteFunc(slices.Clone(in.Items), func(item uuid.UUID) bool {
+		_, done := before.Of(item)
+		return done
 	})
+	if bulk, ok := connectors.As[connectors.BulkRevoker](a.Connectors[in.Connector].Connector); ok && !in.Runs {
+		a.revokeTogether(ctx, in, bulk, b)
+	} else {
+		in.each(ctx, func(ctx context.Context, item ItemInput) { b.add(a.tryOnce(ctx, in.Runs, item)) })
+	}
 	if err := ctx.Err(); err != nil {
 		return BatchResult{}, err
 	}
@@ -125,10 +139,13 @@ func (b *batch) sofar() BatchResult {
 	return BatchResult{Outcomes: append([]ItemOutcome(nil), b.result.Outcomes...)}
 }
 
+// errShared is the error of an item that another principal has registered, too, since it was discovered.
+var errShared = connectors.Retryable("the account is shared: it will be rotated individually")
+
 func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOutcome {
 	step, end := "revoke", verb(func(ctx context.Context, t *attempt) (connectors.Answer, error) {
-		if t.item.Verb == credential.Rotate { // another principal registered the account since it was discovered
-			return connectors.Answer{}, connectors.Retryable("the account is shared: it will be rotated individually")
+		if t.item.Verb == credential.Rotate {
+			return connectors.Answer{}, errShared
 		}
 		return revoke(ctx, t)
 	})
@@ -136,23 +153,22 @@ func (a *Activities) tryOnce(ctx context.Context, run bool, in ItemInput) ItemOu
 		step, end = "cancel", cancel
 	}
 	result, err := a.try(ctx, in, step, end)
+	return outcomeOf(in.Item, result, err)
+}
+
+// outcomeOf returns the outcome of one attempt at an item.
+func outcomeOf(item uuid.UUID, result ItemResult, err error) ItemOutcome {
 	if err == nil {
-		return ItemOutcome{Item: in.Item, ItemResult: result}
+		return ItemOutcome{Item: item, ItemResult: result}
 	}
+	o := ItemOutcome{Item: item, Again: true}
 	var application *temporal.ApplicationError
-	if errors.As(err, &application) && application.Type() == ErrorPermanent {
-		return ItemOutcome{
-			Item: in.Item, ItemResult: ItemResult{State: credential.Failed, Detail: application.Message()},
-		}
+	if !errors.As(err, &application) {
+		return o
 	}
-	if errors.As(err, &application) && application.Type() == ErrorForeign {
-		return ItemOutcome{
-			Item: in.Item, ItemResult: ItemResult{State: credential.Failed, Detail: application.Message()},
-		}
+	if application.Type() == ErrorPermanent || application.Type() == ErrorForeign {
+		return ItemOutcome{Item: item, ItemResult: ItemResult{State: credential.Failed, Detail: application.Message()}}
 	}
-	o := ItemOutcome{Item: in.Item, Again: true}
-	if application != nil {
-		o.After = application.NextRetryDelay()
-	}
+	o.After = application.NextRetryDelay()
 	return o
 }

@@ -48,7 +48,7 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	}
 	defer release()
 	// This is the positive control: after the block, no probe sees the item alive.
-	if _, err := t.probeBefore(ctx); err != nil {
+	if _, _, err := t.probeBefore(ctx); err != nil {
 		return err
 	}
 	return t.change(ctx, "block", blocker.Block)

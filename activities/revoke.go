@@ -17,15 +17,24 @@ func revoke(ctx context.Context, t *attempt) (connectors.Answer, error) {
 	if !ok {
 		return connectors.Answer{}, incapable("revoke")
 	}
-	if t.item.Kind.IsAccount() {
-		if answer, joined, err := t.join(ctx); err != nil || joined {
-			return answer, err
-		}
-		if err := t.revokeSuccessor(ctx, revoker); err != nil {
-			return connectors.Answer{}, err
-		}
+	if answer, joined, err := t.beforeRevoke(ctx, revoker); err != nil || joined {
+		return answer, err
 	}
 	return revoker.Revoke(ctx, t.target)
+}
+
+// beforeRevoke ends what an unfinished rotation of an account has left. joined is true if another cascade has rotated
+// the account: then nothing is left to revoke.
+func (t *attempt) beforeRevoke(
+	ctx context.Context, revoker connectors.Revoker,
+) (answer connectors.Answer, joined bool, err error) {
+	if !t.item.Kind.IsAccount() {
+		return connectors.Answer{}, false, nil
+	}
+	if answer, joined, err = t.join(ctx); err != nil || joined {
+		return answer, joined, err
+	}
+	return connectors.Answer{}, false, t.revokeSuccessor(ctx, revoker)
 }
 
 // revokeSuccessor revokes the successor that an unfinished rotation of the account has

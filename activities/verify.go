@@ -11,13 +11,36 @@ import (
 
 // probeBefore is the positive control: a probe that sees the item dead proves nothing
 // unless an earlier one saw it alive (I6). A failed probe does not stop the attempt.
-func (t *attempt) probeBefore(ctx context.Context) (failed, err error) {
+func (t *attempt) probeBefore(ctx context.Context) (before evidence.Record, failed, err error) {
 	verifier, ok := connectors.As[connectors.Verifier](t.connector)
 	if !ok {
-		return nil, nil
+		return evidence.Record{}, nil, nil
 	}
-	before, failed := t.probe(ctx, verifier.Probe, "probe-before")
-	return failed, t.Evidence.Append(ctx, t.in.Cascade.Tenant, before)
+	before, failed = t.probe(ctx, verifier.Probe, "probe-before")
+	return before, failed, t.Evidence.Append(ctx, t.in.Cascade.Tenant, before)
+}
+
+// settled returns a record of an earlier attempt's confirmed end if the probe before this one shows that it has taken
+// effect since. While the downstream may still need time for that, it returns a retryable error: another request would
+// change nothing.
+func (t *attempt) settled(ctx context.Context, before evidence.Record) (*evidence.Record, error) {
+	settler, ok := connectors.As[connectors.Settler](t.connector)
+	if !ok || settler.Settles() == 0 {
+		return nil, nil //nolint:nilnil // nothing is to be waited for
+	}
+	confirmed, err := t.Evidence.Confirmed(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event)
+	if err != nil || confirmed == nil {
+		return nil, err
+	}
+	switch {
+	case before.Outcome == string(connectors.Dead):
+		done := t.record("settle", string(connectors.Done), "confirmed at "+confirmed.UTC().Format(time.RFC3339))
+		return &done, nil
+	case before.Outcome == string(connectors.Alive) && time.Since(*confirmed) < settler.Settles():
+		return nil, retryable("the downstream has confirmed the end, which takes up to "+settler.Settles().String()+
+			" to take effect, and the credential is still alive", ErrorStillAlive, 0)
+	}
+	return nil, nil //nolint:nilnil // it is to be requested again
 }
 
 const (

@@ -97,7 +97,9 @@ func (c *cascadeRun) endBatch(ctx workflow.Context, id string, items []*item) (a
 		return activities.BatchResult{}, err
 	}
 	defer func() { c.open[connector] -= len(items) }()
-	in := activities.BatchInput{Cascade: c.in.ref(), Runs: items[0].Kind == connectors.ScheduledRun, Items: idsOf(items)}
+	in := activities.BatchInput{
+		Cascade: c.in.ref(), Connector: connector, Runs: items[0].Kind == connectors.ScheduledRun, Items: idsOf(items),
+	}
 	for _, i := range items {
 		i.round++
 	}

@@ -59,6 +59,26 @@ type Revoker interface {
 	Revoke(ctx context.Context, t Target) (Answer, error)
 }
 
+// BulkRevoker is implemented by a [Revoker] whose downstream ends several credentials with one request.
+type BulkRevoker interface {
+	Revoker
+	// Bulk returns the maximum number of credentials of one request.
+	Bulk() int
+	// RevokeBulk ends at most Bulk credentials with one request. It returns what the answer says about each, in their
+	// order. An answer that may be about another credential of the request is a retryable error.
+	RevokeBulk(ctx context.Context, targets []Target) []Ended
+}
+
+// Ended is what an answer says about one of several credentials.
+type Ended struct {
+	Answer
+	Err error
+}
+
+// Settler is implemented by a [Revoker] whose downstream confirms an end before it takes effect. Settles returns how
+// long that may take, or 0 if an end takes effect at once. Meanwhile a confirmed end is not requested again.
+type Settler interface{ Settles() time.Duration }
+
 // Rotator adds a new secret to an account, and ends the old one after the remaining
 // holders have the new one. Each call can be repeated.
 type Rotator interface {

@@ -113,6 +113,18 @@ func (s *Store) Acted(ctx context.Context, tenant, item, event uuid.UUID) (bool,
 	return acted, nil
 }
 
+// Confirmed returns when the downstream last confirmed the end that the cascade requested; nil if it has not.
+func (s *Store) Confirmed(ctx context.Context, tenant, item, event uuid.UUID) (*time.Time, error) {
+	at, err := database.Row(ctx, s.db, tenant, pgx.RowTo[*time.Time], `
+		select max(at) from evidence
+		 where tenant_id = $1 and item_id = $2 and event_id = $3 and step = 'revoke' and outcome = 'done'`,
+		tenant, item, event)
+	if err != nil {
+		return nil, fmt.Errorf("read the confirmed end of item %s: %w", item, err)
+	}
+	return at, nil
+}
+
 // Probes summarizes the probes after a downstream has confirmed an item's end.
 type Probes struct {
 	Failed int  // number of probes without a result

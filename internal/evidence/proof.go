@@ -44,4 +44,4 @@ func Proofs(records []Record) map[uuid.UUID]Proof {
 }
 
 // ends returns the steps that end an item.
-func ends() []string { return []string{"revoke", "rotate", "cancel", "retire-old"} }
+func ends() []string { return []string{"revoke", "settle", "rotate", "cancel", "retire-old"} }

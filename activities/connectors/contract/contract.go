@@ -75,6 +75,23 @@ func Run(t *testing.T, s Suite) {
 			}
 		}
 	})
+	t.Run("ends several with one request", func(t *testing.T) {
+		bulk, ok := connectors.As[connectors.BulkRevoker](s.Connector)
+		if !ok {
+			t.Skip("this downstream ends one at a time")
+		}
+		targets, other := []connectors.Target{s.Issue(t), s.Issue(t), s.Issue(t)}, s.Issue(t)
+		for range 2 {
+			for i, ended := range bulk.RevokeBulk(t.Context(), targets) {
+				if ended.Err != nil || ended.Outcome == connectors.Expires || s.Works(t, targets[i]) {
+					t.Errorf("%d: %+v, works %t; want done or gone", i, ended, s.Works(t, targets[i]))
+				}
+			}
+		}
+		if !s.Works(t, other) {
+			t.Error("the other target does not work any more")
+		}
+	})
 	t.Run("probes alive before and dead after", func(t *testing.T) {
 		verifier, ok := connectors.As[connectors.Verifier](s.Connector)
 		if !ok || !s.Verifies {

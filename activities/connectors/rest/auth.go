@@ -34,7 +34,12 @@ type auth struct {
 func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 	a := &auth{}
 	one := func(into **template) func(*yaml.Node) error {
-		return func(n *yaml.Node) (err error) { *into, err = parseTemplate(n, in); return err }
+		return func(n *yaml.Node) (err error) {
+			if *into, err = parseTemplate(n, in); err != nil {
+				return err
+			}
+			return (*into).checkPlain()
+		}
 	}
 	if n.Kind == yaml.ScalarNode && n.Value == "none" {
 		return a, nil

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"cel.dev/cel-go/cel"
 	yaml "go.yaml.in/yaml/v3"
@@ -263,6 +264,8 @@ type operation struct {
 	request  request
 	answers  []answer
 	discover *discovery
+	bulk     bulk          // of revoke
+	settles  time.Duration // of revoke: how long a confirmed end may take to take effect
 }
 
 // answer is a condition on a downstream's answer, and what it means.
@@ -311,6 +314,9 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		"answers": func(n *yaml.Node) error { answers = n; return nil },
 	}
 	switch key.Value {
+	case opRevoke:
+		members["batch"], members["each"] = o.bulk.decodeBatch, o.bulk.decodeEach(env)
+		members["settles"] = duration(&o.settles)
 	case opDiscover: // there is no target
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...)
 		members["found"] = func(n *yaml.Node) error { found = n; return nil }
@@ -325,6 +331,9 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 	}
 	var err error
 	if o.request, err = d.parseRequest(requestNode, in); err != nil {
+		return nil, err
+	}
+	if err := o.bulk.check(requestNode, &o.request, in.targets); err != nil {
 		return nil, err
 	}
 	if o.answers, err = parseAnswers(answers, key.Value, env); err != nil {

@@ -43,6 +43,8 @@ type route struct {
 	ends  bool // the credential
 	// restores is set if the request undoes a block.
 	restores bool
+	// each is the part of the answer about each credential of a bulk request, which stands for %each in the body.
+	each string
 }
 
 type reply struct {
@@ -81,6 +83,13 @@ func vendors() map[string]vendor {
 			routes: []route{
 				{call: "DELETE /applications/client/grant", sends: `{"access_token":"%s"}`, alive: none, ended: gone, ends: true},
 				{call: "POST /applications/client/token", sends: `{"access_token":"%s"}`, alive: reply{200, `{"id":1,"app":{"client_id":"client"},"user":{"login":"ada"}}`}, ended: gone},
+			},
+		},
+		"github-tokens": {
+			kind: connectors.APIKey, reference: "token", bySecret: true,
+			routes: []route{
+				{call: "POST /credentials/revoke", sends: `"%s"`, alive: reply{202, `{}`}, ended: reply{202, `{}`}, ends: true, each: "%s"},
+				{call: "GET /user", sends: "Authorization: Bearer %s", alive: reply{200, `{"login":"ada"}`}, ended: reply{401, `{"message":"Bad credentials","status":"401"}`}},
 			},
 		},
 		"github-sso": {
@@ -292,6 +301,13 @@ func vendors() map[string]vendor {
 				{call: "GET /api/v1/workflows/%s", alive: reply{200, `{"id":"%s","activeVersionId":"v1"}`}, ended: reply{200, `{"id":"%s","activeVersionId":null}`}},
 			},
 		},
+		"scim-bulk": {
+			kind: connectors.ServiceAccount, reference: "%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "POST /Bulk", sends: `"path":"/Users/%s"`, alive: reply{200, `{"Operations":[%each]}`}, ended: reply{200, `{"Operations":[%each]}`}, ends: true, each: `{"bulkId":"%s","method":"PATCH","status":"204"}`},
+				{call: "GET /Users/%s", alive: reply{200, `{"id":"%s","active":true}`}, ended: reply{200, `{"id":"%s","active":false}`}},
+			},
+		},
 		"scim": {
 			kind: connectors.ServiceAccount, reference: "%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
 			routes: []route{
@@ -359,12 +375,27 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			if route.ends || route.restores {
 				r.alive[key] = route.restores
 			}
+			body := strings.ReplaceAll(answer.body, "%s", key)
+			if route.each != "" {
+				body = strings.ReplaceAll(body, "%each", strings.Join(r.endAll(route, text.String()), ","))
+			}
 			w.WriteHeader(answer.status)
-			_, _ = io.WriteString(w, strings.ReplaceAll(answer.body, "%s", key))
+			_, _ = io.WriteString(w, body)
 			return
 		}
 	}
 	w.WriteHeader(http.StatusNotFound)
+}
+
+// endAll ends each credential that a bulk request names, and returns the parts of the answer.
+func (r *running) endAll(route route, request string) (parts []string) {
+	for key := range r.alive {
+		if strings.Contains(request, strings.ReplaceAll(route.sends, "%s", key)) {
+			r.alive[key] = false
+			parts = append(parts, strings.ReplaceAll(route.each, "%s", key))
+		}
+	}
+	return parts
 }
 
 // issue creates a credential.

@@ -139,12 +139,16 @@ func (c *Connector) list(
 			return nil, connectors.Permanent("the downstream's list has more than %d pages or %d items of these principals",
 				maxPages, maxFound)
 		}
-		r, err := c.askAt(ctx, opDiscover, v, u, nil)
+		a, err := c.sendTo(ctx, opDiscover, []values{v}, u, nil)
+		if err != nil {
+			return nil, err
+		}
+		r, err := c.read(opDiscover, a, v, nil)
 		if err != nil {
 			return nil, err
 		}
 		activation := answered(r.resp, r.body, v, c.definition.texts)
-		items, err := o.discover.itemsOf(activation)
+		items, err := listOf(o.discover.items, activation)
 		if err != nil {
 			return nil, err
 		}
@@ -168,9 +172,9 @@ func (c *Connector) list(
 	}
 }
 
-// itemsOf returns the items of a page.
-func (d *discovery) itemsOf(activation map[string]any) ([]ref.Val, error) {
-	list, _, err := d.items.program.Eval(activation)
+// listOf returns the items of the list that an expression returns.
+func listOf(e *expression, activation map[string]any) ([]ref.Val, error) {
+	list, _, err := e.program.Eval(activation)
 	lister, ok := list.(traits.Lister)
 	if err != nil || !ok {
 		return nil, connectors.Retryable("the downstream's list is not where the definition expects it")
@@ -189,10 +193,7 @@ func (d *discovery) found(activation map[string]any, names map[string]uuid.UUID)
 	}
 	owner := strings.ToLower(d.owner.text(activation))
 	principal, ok := names[owner]
-	reference := d.reference.text(activation)
-	if parts := d.reference.texts(activation); parts != nil {
-		reference = join(parts)
-	}
+	reference := d.reference.reference(activation)
 	if !ok || reference == "" {
 		return connectors.Found{}, false
 	}
@@ -208,6 +209,15 @@ func (d *discovery) found(activation map[string]any, names map[string]uuid.UUID)
 		f.Scopes = d.scopes.texts(activation)
 	}
 	return f, true
+}
+
+// reference returns the reference that an expression returns as a text or as a list of the parts; empty for an error or
+// another type.
+func (e *expression) reference(activation map[string]any) string {
+	if parts := e.texts(activation); parts != nil {
+		return join(parts)
+	}
+	return e.text(activation)
 }
 
 // text returns the text that an expression returns; empty for an error or another type.

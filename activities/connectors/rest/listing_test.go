@@ -225,6 +225,10 @@ func listings() map[string]listing {
 			answers: map[string]string{"GET /ServiceProviderConfig": `{"patch":{"supported":true}}`},
 			checks:  "GET /ServiceProviderConfig",
 		},
+		"scim-bulk": {
+			answers: map[string]string{"GET /ServiceProviderConfig": `{"bulk":{"supported":true}}`},
+			checks:  "GET /ServiceProviderConfig",
+		},
 		"anthropic": {
 			answers: map[string]string{"POST /v1/organizations/api_keys/k1": `{"id":"k1","status":"inactive"}`},
 			blocks:  "POST /v1/organizations/api_keys/k1", reference: "k1", suspends: `{"status":"inactive"}`,

@@ -32,6 +32,7 @@ type request struct {
 type body struct {
 	members  map[string]*body
 	elements []*body
+	repeated bool // the only element stands for each credential of a bulk request
 	leaf     *template
 	value    any
 }
@@ -65,14 +66,19 @@ func (d *Definition) parseRequest(n *yaml.Node, in scope) (request, error) {
 // names reports whether a template of the request, other than of its authentication, has a placeholder.
 func (r *request) names(name string) bool {
 	names := func(t *template) bool { return slices.Contains(t.names, name) }
+	return r.plain(names) || r.json.any(names)
+}
+
+// plain reports whether a template of the request matches, other than of its authentication and its JSON body.
+func (r *request) plain(matches func(*template) bool) bool {
 	for _, all := range []map[string]*template{r.query, r.headers, r.form} {
 		for _, t := range all {
-			if names(t) {
+			if matches(t) {
 				return true
 			}
 		}
 	}
-	return names(r.url) || r.json.any(names)
+	return matches(r.url)
 }
 
 // parseOwnAuth reads the authentication of one request. The connector has one access token, for the others.
@@ -95,8 +101,9 @@ func (d *Definition) parseURL(n *yaml.Node, in scope) (*template, error) {
 		return nil, at(n, "a secret must not be in the URL: use a header, the body, or query")
 	case strings.ContainsAny(strings.Join(t.texts, ""), "?#"):
 		return nil, at(n, "write the query as query, where values are escaped")
-	case t.number:
-		return nil, at(n, "{name:int} is for JSON bodies")
+	}
+	if err := t.checkPlain(); err != nil {
+		return nil, err
 	}
 	isSetting := func(name string) bool {
 		return slices.ContainsFunc(d.Settings, func(s Setting) bool { return s.Name == name })
@@ -139,8 +146,8 @@ func templates(into *map[string]*template, in scope) func(*yaml.Node) error {
 		*into = make(map[string]*template)
 		return eachMember(n, func(key, value *yaml.Node) error {
 			t, err := parseTemplate(value, in)
-			if err == nil && t.number {
-				err = at(value, "{name:int} is for JSON bodies")
+			if err == nil {
+				err = t.checkPlain()
 			}
 			(*into)[key.Value] = t
 			return err
@@ -196,23 +203,33 @@ func (b *body) any(matches func(*template) bool) bool {
 		b.leaf != nil && matches(b.leaf)
 }
 
-// expand returns the JSON value of the body.
-func (b *body) expand(v values) (any, error) {
+// expand returns the JSON value of the body, with the values of each credential of a bulk request.
+func (b *body) expand(v values, bulk []values) (any, error) {
 	switch {
 	case b.members != nil:
 		object := make(map[string]any, len(b.members))
 		for name, member := range b.members {
-			value, err := member.expand(v)
+			value, err := member.expand(v, bulk)
 			if err != nil {
 				return nil, err
 			}
 			object[name] = value
 		}
 		return object, nil
+	case b.repeated:
+		list := make([]any, 0, len(bulk))
+		for _, v := range bulk {
+			value, err := b.elements[0].expand(v, nil)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, value)
+		}
+		return list, nil
 	case b.elements != nil:
 		list := make([]any, 0, len(b.elements))
 		for _, element := range b.elements {
-			value, err := element.expand(v)
+			value, err := element.expand(v, bulk)
 			if err != nil {
 				return nil, err
 			}
@@ -238,7 +255,7 @@ func (r *request) address(v values, base string) (*url.URL, error) {
 	t, prefix := *r.url, ""
 	if base != "" && t.texts[0] == "" {
 		prefix = strings.TrimSuffix(base, "/")
-		t.texts, t.names = t.texts[1:], t.names[1:]
+		t.texts, t.names, t.escaped = t.texts[1:], t.names[1:], t.escaped[1:]
 	}
 	path, err := t.expand(v, escapePath)
 	if err != nil {
@@ -256,13 +273,13 @@ func (r *request) address(v values, base string) (*url.URL, error) {
 	return u, nil
 }
 
-// build returns the HTTP request, without authentication.
-func (r *request) build(ctx context.Context, v values, u *url.URL) (*http.Request, error) {
+// build returns the HTTP request, without authentication. bulk has the values of each credential of a bulk request.
+func (r *request) build(ctx context.Context, v values, bulk []values, u *url.URL) (*http.Request, error) {
 	var content []byte
 	media := ""
 	switch {
 	case r.json != nil:
-		value, err := r.json.expand(v)
+		value, err := r.json.expand(v, bulk)
 		if err != nil {
 			return nil, err
 		}

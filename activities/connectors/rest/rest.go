@@ -128,6 +128,8 @@ func (c *Connector) Can(capability any) bool {
 	switch capability.(type) {
 	case *connectors.Revoker:
 		return has(opRevoke)
+	case *connectors.BulkRevoker:
+		return has(opRevoke) && c.Bulk() > 0
 	case *connectors.Canceller:
 		return has(opCancel)
 	case *connectors.Blocker:
@@ -298,7 +300,19 @@ func (c *Connector) end(ctx context.Context, name string, t connectors.Target) (
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	r, err := c.ask(ctx, name, v, t.CheckFence)
+	a, err := c.send(ctx, name, []values{v}, t.CheckFence)
+	if err != nil {
+		return connectors.Answer{}, err
+	}
+	about := c.definition.operations[name].bulk.about(c.definition, answered(a.resp, a.body, v, c.definition.texts))
+	return c.endOf(name, t, v, a, about[t.Reference])
+}
+
+// endOf returns what an answer says about a credential. item is the part of it that is about the credential.
+func (c *Connector) endOf(
+	name string, t connectors.Target, v values, a exchanged, item any,
+) (connectors.Answer, error) {
+	r, err := c.read(name, a, v, item)
 	if err != nil {
 		return connectors.Answer{}, err
 	}
@@ -338,7 +352,7 @@ func (c *Connector) observe(
 	if err != nil {
 		return connectors.Unknown, "", err
 	}
-	r, err := c.ask(ctx, name, v, nil)
+	r, err := c.ask(ctx, name, v)
 	if err != nil {
 		return connectors.Unknown, "", err
 	}
@@ -347,7 +361,7 @@ func (c *Connector) observe(
 
 // Check implements connectors.Checker.
 func (c *Connector) Check(ctx context.Context) error {
-	_, err := c.ask(ctx, opCheck, c.settings, nil)
+	_, err := c.ask(ctx, opCheck, c.settings)
 	return err
 }
 
@@ -356,76 +370,94 @@ const maxBody = 4 << 20
 
 // result is the meaning of an answer that is not an error.
 type result struct {
+	exchanged
 	means  meaning
 	detail string
-	resp   *http.Response
-	body   any
 }
 
-// ask sends the request of an operation and reads the answer. fence is called immediately before the request.
-func (c *Connector) ask(
-	ctx context.Context, name string, v values, fence func(context.Context) error,
-) (result, error) {
-	u, err := c.definition.operations[name].request.address(v, c.base)
+// exchanged is a downstream's answer.
+type exchanged struct {
+	resp *http.Response
+	raw  []byte
+	body any // the decoded JSON
+	ok   bool
+}
+
+// ask sends the request of an operation about nothing or one credential, and returns what the answer means.
+func (c *Connector) ask(ctx context.Context, name string, v values) (result, error) {
+	a, err := c.send(ctx, name, []values{v}, nil)
 	if err != nil {
 		return result{}, err
 	}
-	return c.askAt(ctx, name, v, u, fence)
+	return c.read(name, a, v, nil)
 }
 
-// askAt is ask at an address of its own, such as that of a later page.
-func (c *Connector) askAt(
-	ctx context.Context, name string, v values, u *url.URL, fence func(context.Context) error,
-) (result, error) {
+// send sends the request of an operation about one or several credentials. fence is called immediately before it.
+func (c *Connector) send(
+	ctx context.Context, name string, all []values, fence func(context.Context) error,
+) (exchanged, error) {
+	u, err := c.definition.operations[name].request.address(all[0], c.base)
+	if err != nil {
+		return exchanged{}, err
+	}
+	return c.sendTo(ctx, name, all, u, fence)
+}
+
+// sendTo is send to an address of its own, such as that of a later page.
+func (c *Connector) sendTo(
+	ctx context.Context, name string, all []values, u *url.URL, fence func(context.Context) error,
+) (exchanged, error) {
 	o := c.definition.operations[name]
-	req, err := o.request.build(ctx, v, u)
+	req, err := o.request.build(ctx, all[0], all, u)
 	if err != nil {
-		return result{}, err
+		return exchanged{}, err
 	}
-	token, err := c.authenticate(req, o.request.auth, v)
+	token, err := c.authenticate(req, o.request.auth, all[0])
 	if err == nil && fence != nil {
 		err = fence(ctx)
 	}
 	if err != nil {
-		return result{}, err
+		return exchanged{}, err
 	}
-	resp, raw, err := connectors.ExchangeUpTo(maxBody, c.client, req)
-	if err != nil {
-		return result{}, err
+	a := exchanged{}
+	if a.resp, a.raw, err = connectors.ExchangeUpTo(maxBody, c.client, req); err != nil {
+		return exchanged{}, err
 	}
-	if token != "" && resp.StatusCode == http.StatusUnauthorized {
-		return result{}, c.tokens.refused(token)
+	if token != "" && a.resp.StatusCode == http.StatusUnauthorized {
+		return exchanged{}, c.tokens.refused(token)
 	}
-	return c.read(name, resp, raw, v)
+	a.body, a.ok = decodeBody(a.resp, a.raw)
+	if a.resp.StatusCode == http.StatusNotFound && a.body == nil {
+		a.ok = false // of a proxy or a router: the APIs say in JSON what does not exist
+	}
+	return a, nil
 }
 
-// read returns the meaning of an answer. Throttling is handled here for all definitions; then the definition's
-// answers decide, and an answer that they do not know is an error.
-func (c *Connector) read(name string, resp *http.Response, raw []byte, v values) (result, error) {
-	if wait := throttled(resp, time.Now()); wait > 0 {
+// read returns the meaning of an answer. item is the part of it that is about the credential, for bulk operations.
+// Throttling is handled here for all definitions; then the definition's answers decide, and an answer that they do not
+// know is an error.
+func (c *Connector) read(name string, a exchanged, v values, item any) (result, error) {
+	if wait := throttled(a.resp, time.Now()); wait > 0 {
 		return result{}, connectors.RetryableAfter(wait, "%s returned %d: its rate limit is used up",
-			resp.Request.URL.Host, resp.StatusCode)
+			a.resp.Request.URL.Host, a.resp.StatusCode)
 	}
-	what := fmt.Sprintf("%s returned %d", resp.Request.Method, resp.StatusCode)
-	body, ok := decodeBody(resp, raw)
-	if resp.StatusCode == http.StatusNotFound && body == nil {
-		ok = false // of a proxy or a router: the APIs say in JSON what does not exist
-	}
-	if ok {
-		activation := answered(resp, body, v, c.definition.texts)
-		for _, a := range c.definition.operations[name].answers {
-			if a.when.holds(activation) {
-				return a.result(resp, body, what)
+	what := fmt.Sprintf("%s returned %d", a.resp.Request.Method, a.resp.StatusCode)
+	if a.ok {
+		activation := answered(a.resp, a.body, v, c.definition.texts)
+		activation["item"] = item
+		for _, known := range c.definition.operations[name].answers {
+			if known.when.holds(activation) {
+				return known.result(a, what)
 			}
 		}
 	}
-	status := connectors.StatusError(resp, connectors.ErrorCode(raw))
+	status := connectors.StatusError(a.resp, connectors.ErrorCode(a.raw))
 	switch {
-	case !ok:
+	case !a.ok:
 		return result{}, connectors.Retryable("%w: the body is not that of an API", status)
-	case !connectors.IsPermanent(status), resp.StatusCode/100 == 3:
+	case !connectors.IsPermanent(status), a.resp.StatusCode/100 == 3:
 		return result{}, status
-	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+	case a.resp.StatusCode == http.StatusUnauthorized, a.resp.StatusCode == http.StatusForbidden:
 		return result{}, connectors.Permanent("%w: check the connector's credentials and their rights", status)
 	}
 	return result{}, connectors.Retryable("%w, which the definition %s does not know as an answer to %s",
@@ -433,17 +465,17 @@ func (c *Connector) read(name string, resp *http.Response, raw []byte, v values)
 }
 
 // result returns the meaning of the answer that matched.
-func (a answer) result(resp *http.Response, body any, what string) (result, error) {
+func (a answer) result(got exchanged, what string) (result, error) {
 	if a.reason != "" {
 		what += ": " + a.reason
 	}
 	switch a.means {
 	case meansRetry:
-		return result{}, connectors.RetryableAfter(connectors.RetryDelay(resp.Header), "%s", what)
+		return result{}, connectors.RetryableAfter(connectors.RetryDelay(got.resp.Header), "%s", what)
 	case meansPermanent:
 		return result{}, connectors.Permanent("%s", what)
 	default:
-		return result{means: a.means, detail: what, resp: resp, body: body}, nil
+		return result{exchanged: got, means: a.means, detail: what}, nil
 	}
 }
 

@@ -145,6 +145,15 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"a token of one request":       {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", auth: {client_credentials: {token_url: "{url}/t", client_id: a, client_secret: "{token}"}}}`), "cannot request an access token"},
 		"a header without a name":      {replace(`auth: {bearer: "{token}"}`, `auth: {header: {value: "{token}"}}`), "name must be the name of a header"},
 		"a header that is none":        {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", headers: {"X Y": a}}`), "is not the name of a header"},
+		"a batch of one":               {replace("  revoke:\n", "  revoke:\n    batch: 1\n"), "keys.yaml:12:12: batch is a number of credentials from 2 to 1000"},
+		"a batch of URLs":              {replace("  revoke:\n", "  revoke:\n    batch: 9\n"), "only the json of the request may name a credential"},
+		"a batch without a list":       {replace(`DELETE, url: "{url}/projects/{project}/keys/{key}"`, `POST, url: "{url}/end", json: {key: "{key}"}}`+"\n    batch: 9\n    #"), "json has one list of one element"},
+		"a batch of two lists":         {replace(`DELETE, url: "{url}/projects/{project}/keys/{key}"`, `POST, url: "{url}/end", json: {keys: ["{key}"], projects: ["{project}"]}}`+"\n    batch: 9\n    #"), "json has one list of one element"},
+		"each without a batch":         {replace("  revoke:\n", "  revoke:\n    each: {items: body.keys, reference: item.id}\n"), "each is for an operation with batch"},
+		"each without a reference":     {replace("  revoke:\n", "  revoke:\n    each: {items: body.keys}\n"), "items and reference are required"},
+		"a probe in batches":           {replace("  probe:\n", "  probe:\n    batch: 9\n"), `unknown member "batch"`},
+		"an end that never settles":    {replace("  revoke:\n", "  revoke:\n    settles: 2h\n"), "must be a duration of at most 1h0m0s"},
+		"a path in a query":            {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", query: {a: "{url:path}"}}`), "are for JSON bodies"},
 		"too long":                     {keys + strings.Repeat("# x\n", 20_000), "at most 64 KiB"},
 	} {
 		_, err := rest.Parse("keys.yaml", []byte(c.text))

@@ -28,6 +28,7 @@ type template struct {
 	node *yaml.Node
 	// texts and names alternate: the text before each name, and the text after the last one.
 	texts, names []string
+	escaped      []bool // by name: {user:path}, a segment of a path in a JSON body
 	// number is set for a whole value such as {job:int} in a JSON body.
 	number bool
 }
@@ -58,19 +59,28 @@ func parseTemplate(n *yaml.Node, in scope) (*template, error) {
 		if plain, ok := strings.CutSuffix(name, ":int"); ok {
 			name, t.number = plain, true
 		}
+		name, escaped := strings.CutSuffix(name, ":path")
 		if !in.names[name] && slices.Contains(in.elsewhere, name) {
 			return nil, at(n, "{%s} has no value in this operation, which is not about one credential", name)
 		}
 		if !in.names[name] {
 			return nil, at(n, "the template names {%s}, which is neither a setting nor a part of the reference", name)
 		}
-		t.names = append(t.names, name)
+		t.names, t.escaped = append(t.names, name), append(t.escaped, escaped)
 		rest = tail
 	}
 	if t.number && (len(t.names) != 1 || t.texts[0] != "" || t.texts[1] != "") {
 		return nil, at(n, "{name:int} must be the whole value")
 	}
 	return t, nil
+}
+
+// checkPlain returns an error if the template has a format, such as {name:int}.
+func (t *template) checkPlain() error {
+	if t.number || slices.Contains(t.escaped, true) {
+		return at(t.node, "{name:int} and {name:path} are for JSON bodies")
+	}
+	return nil
 }
 
 // uses reports whether the template has a placeholder of one of the names.
@@ -91,7 +101,15 @@ func (t *template) expand(v values, escape func(string) (string, error)) (string
 		if i == len(t.names) {
 			break
 		}
-		escaped, err := escape(v[t.names[i]])
+		value := v[t.names[i]]
+		if t.escaped[i] {
+			segment, err := escapePath(value)
+			if err != nil {
+				return "", err
+			}
+			value = segment
+		}
+		escaped, err := escape(value)
 		if err != nil {
 			return "", err
 		}
@@ -103,7 +121,7 @@ func (t *template) expand(v values, escape func(string) (string, error)) (string
 // verbatim writes a value as it is, for places that encode the whole text.
 func verbatim(value string) (string, error) { return value, nil }
 
-// text returns the expanded text, for places that encode it.
+// text returns the expanded text of a plain template, for places that encode it.
 func (t *template) text(v values) string {
 	expanded, _ := t.expand(v, verbatim) // verbatim never fails
 	return expanded
@@ -123,9 +141,9 @@ func (t *template) header(v values) (string, error) {
 
 // json returns the expanded value for a JSON body: a string, or a number.
 func (t *template) json(v values) (any, error) {
-	text := t.text(v)
-	if !t.number {
-		return text, nil
+	text, err := t.expand(v, verbatim)
+	if err != nil || !t.number {
+		return text, err
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
