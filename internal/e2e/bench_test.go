@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -111,20 +113,46 @@ func BenchmarkCascade(b *testing.B) {
 // BenchmarkREST is BenchmarkCascade with a connector of a definition, whose downstream serves a probe, an end and a
 // probe for each credential.
 func BenchmarkREST(b *testing.B) {
-	var ended sync.Map
+	i := install(b, withDefinition(b, benchmarkServer(b), keyServer))
+	i.benchmark(b, "keys", 100, 1000)
+}
+
+// BenchmarkBulk is BenchmarkREST with a definition that ends up to 1,000 credentials with one request.
+func BenchmarkBulk(b *testing.B) {
+	i := install(b, withDefinition(b, benchmarkServer(b), inBulk(keyServer)))
+	i.benchmark(b, "keys", 100, 1000)
+}
+
+// inBulk returns the definition keyServer with one request for many keys.
+func inBulk(definition string) string {
+	return strings.Replace(definition, `{method: DELETE, url: "{url}/keys/{reference}"}`,
+		`{method: POST, url: "{url}/end", json: {keys: ["{reference}"]}}`+"\n    batch: 1000", 1)
+}
+
+// benchmarkServer starts a server for the definition keyServer, alone and in bulk.
+func benchmarkServer(b *testing.B) (address string) {
+	b.Helper()
+	var ended sync.Map // by path
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		if r.Method == http.MethodDelete {
+		switch r.Method {
+		case http.MethodDelete:
 			ended.Store(r.URL.Path, true)
 			w.WriteHeader(http.StatusNoContent)
-			return
+		case http.MethodPost:
+			var list struct{ Keys []string }
+			_ = json.NewDecoder(r.Body).Decode(&list)
+			for _, key := range list.Keys {
+				ended.Store("/keys/"+key, true)
+			}
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			_, dead := ended.Load(r.URL.Path)
+			_, _ = fmt.Fprintf(w, `{"active":%t}`, !dead)
 		}
-		_, dead := ended.Load(r.URL.Path)
-		_, _ = fmt.Fprintf(w, `{"active":%t}`, !dead)
 	}))
 	b.Cleanup(server.Close)
-	i := install(b, withDefinition(b, server.URL))
-	i.benchmark(b, "keys", 100, 1000)
+	return server.URL
 }
 
 func (i *installation) benchmark(b *testing.B, connector string, sizes ...int) {

@@ -39,11 +39,11 @@ operations:
       - {when: status == 404 && body.error == 'no_such_key', means: dead}
 `
 
-// withDefinition adds a connector named keys of the definition keyServer.
-func withDefinition(t testing.TB, address string) setting {
+// withDefinition adds a connector named keys of a definition named keyserver.
+func withDefinition(t testing.TB, address, definition string) setting {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "keyserver.yaml"), []byte(keyServer), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "keyserver.yaml"), []byte(definition), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return withConnectors(fmt.Sprintf(
@@ -105,7 +105,7 @@ func TestVerified_NeedsAProbeBeforeAndAfter(t *testing.T) {
 	api := &answers{given: make(map[string][]string), rand: rand.New(rand.NewPCG(seed, 0))}
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
-	i := install(t, withDefinition(t, server.URL), func(c *config.Config) { c.Policy.Deadline = 4 * time.Second })
+	i := install(t, withDefinition(t, server.URL, keyServer), func(c *config.Config) { c.Policy.Deadline = 4 * time.Second })
 	ada := i.createUser("ada@example.com")
 	const keys = 80
 	for n := range keys {
