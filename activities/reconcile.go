@@ -38,6 +38,7 @@ type Reconciled struct {
 	Expired   int      `json:"survivorsExpired"`
 	Restarted int      `json:"cascadesRestarted"` // whose workflow was gone
 	Ended     int      `json:"principalsEndedAgain"`
+	Unblocked int      `json:"unblocked"` // which cancelled cascades had left blocked
 	Unmanaged int      `json:"unmanaged"`
 	Unstarted int64    `json:"eventsUnstarted"`
 	Problems  []string `json:"problems,omitempty"`
@@ -49,7 +50,7 @@ const maxProblems = 20
 // Add adds the counts and problems of o.
 func (r *Reconciled) Add(o Reconciled) {
 	r.Waivers, r.Expired, r.Restarted = r.Waivers+o.Waivers, r.Expired+o.Expired, r.Restarted+o.Restarted
-	r.Ended, r.Unmanaged = r.Ended+o.Ended, r.Unmanaged+o.Unmanaged
+	r.Ended, r.Unblocked, r.Unmanaged = r.Ended+o.Ended, r.Unblocked+o.Unblocked, r.Unmanaged+o.Unmanaged
 	for _, p := range o.Problems {
 		r.Problem("%s", p)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/google/uuid"
+
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/cascade"
 	"github.com/leaverhq/leaver/internal/credential"
@@ -18,6 +20,32 @@ func (a *Activities) Blocked(ctx context.Context, ref CascadeRef) ([]cascade.Ite
 // item has to be retried.
 func (a *Activities) Unblock(ctx context.Context, in BatchInput) (Done, error) {
 	return in.all(ctx, a.unblock)
+}
+
+// maxLeft bounds the items that one run of the reconciler unblocks in a tenant, and leftBatch those of one activity.
+const (
+	maxLeft   = 500
+	leftBatch = 50
+)
+
+// LeftBlocked returns the items that cancelled cascades have left blocked and may unblock, in batches for
+// [Activities.Unblock].
+func (a *Activities) LeftBlocked(ctx context.Context, tenant uuid.UUID) ([]BatchInput, error) {
+	left, err := a.Cascades.LeftBlocked(ctx, tenant, maxLeft)
+	if err != nil {
+		return nil, err
+	}
+	var batches []BatchInput
+	for _, l := range left {
+		cascade, n := CascadeRef{Tenant: tenant, Event: l.Event}, len(batches)-1
+		if n < 0 || batches[n].Connector != l.Connector || batches[n].Cascade != cascade ||
+			len(batches[n].Items) == leftBatch || a.Connectors[l.Connector].Rate > 0 {
+			batches = append(batches, BatchInput{Cascade: cascade, Connector: l.Connector})
+			n++
+		}
+		batches[n].Items = append(batches[n].Items, l.Item)
+	}
+	return batches, nil
 }
 
 func (a *Activities) unblock(ctx context.Context, in ItemInput) error {

@@ -62,6 +62,7 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 			}
 			in.Found.Add(found)
 			in.Found.Add(rediscover(ctx, tenant))
+			in.Found.Add(unblockLeft(ctx, tenant))
 		})
 	}
 	done.Wait(ctx)
@@ -103,6 +104,29 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 			if in.After = page.After; err != nil || in.After == uuid.Nil {
 				break
 			}
+		}
+	}
+	return found
+}
+
+// unblockLeft undoes the blocks that cancelled cascades have left, where the holders are active again.
+func unblockLeft(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
+	if workflow.GetVersion(ctx, "reconcile-unblocks", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return found
+	}
+	var left []activities.BatchInput
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.LeftBlocked, tenant).Get(ctx, &left); err != nil {
+		found.Problem("tenant %s: %s", tenant, reasonOf(err))
+	}
+	for _, in := range left {
+		queue := connectors.TaskQueue(in.Connector)
+		err := done(ctx, workflow.ExecuteActivity(selfTestActivity(ctx, queue, reconcileStep), a.Unblock, in))
+		switch {
+		case err == nil:
+			found.Unblocked += len(in.Items)
+		case !activities.IsPaused(err):
+			found.Problem("failed to unblock %d accounts at connector %s, which cascade %s has left blocked: %s",
+				len(in.Items), in.Connector, in.Cascade.Event, reasonOf(err))
 		}
 	}
 	return found

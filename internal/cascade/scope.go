@@ -3,6 +3,7 @@ package cascade
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -120,12 +121,41 @@ func (c *Store) Blocked(ctx context.Context, tenant, event uuid.UUID) ([]Item, e
 		return h, row.Scan(&h.ID, &h.Kind, &h.Connector)
 	}, `
 		select i.id, i.kind, i.connector from credentials i
-		 where i.tenant_id = $1 and `+credential.MayUnblock+`
+		 where i.tenant_id = $1 and i.event_id = $2 and `+credential.MayUnblock+`
 		 order by i.id`, tenant, event)
 	if err != nil {
 		return nil, fmt.Errorf("list what cascade %s has blocked: %w", event, err)
 	}
 	return items, nil
+}
+
+// LeftBlocked is an item that a cancelled cascade has left blocked.
+type LeftBlocked struct {
+	Event, Item uuid.UUID
+	Connector   string
+}
+
+const (
+	// leftAfter is how long a cancelled cascade may itself try to unblock its items.
+	leftAfter = 20 * time.Minute
+	// leftFor is how long items are unblocked after their cascade was cancelled.
+	leftFor = 30 * 24 * time.Hour
+)
+
+// LeftBlocked returns at most limit items that cancelled cascades have left blocked although they may unblock them,
+// such as those of agents that were restored later, by connector and cascade.
+func (c *Store) LeftBlocked(ctx context.Context, tenant uuid.UUID, limit int) ([]LeftBlocked, error) {
+	left, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[LeftBlocked], `
+		select e.id, i.id, i.connector
+		  from lifecycle_events e join credentials i on i.tenant_id = $1 and i.event_id = e.id
+		 where e.tenant_id = $1 and e.outcome = 'cancelled'
+		   and e.closed_at between now() - $2::interval and now() - $3::interval
+		   and `+credential.MayUnblock+`
+		 order by i.connector, e.id, i.id limit $4`, tenant, leftFor, leftAfter, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list what cancelled cascades have left blocked: %w", err)
+	}
+	return left, nil
 }
 
 // Principals returns the principal and the agents that end with it.

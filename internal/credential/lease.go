@@ -68,15 +68,15 @@ const openLeasedSQL = `
 	                        where a in (i.principal_id, i.agent_id))))))
 	  from credentials i where i.tenant_id = $1 and i.id = $2`
 
-// MayUnblock is the condition that the cascade $2 has blocked an item i, which a probe saw alive before, and has not
-// unblocked it since, that its holders are active, and that no other registration of the account has ended or is to
-// end.
-const MayUnblock = `i.state = 'live' and i.event_id = $2 and (
+// MayUnblock is the condition that the last cascade of an item i has blocked it, which a probe saw alive before, and
+// has not unblocked it since, that its holders are active, and that no other registration of the account has ended or
+// is to end.
+const MayUnblock = `i.state = 'live' and (
 	select l.step = 'block' and l.outcome = 'done' and exists (
-	         select 1 from evidence p where p.tenant_id = $1 and p.item_id = i.id and p.event_id = $2
+	         select 1 from evidence p where p.tenant_id = $1 and p.item_id = i.id and p.event_id = i.event_id
 	           and p.step = 'probe-before' and p.outcome = 'alive' and p.id < l.id)
 	  from evidence l
-	 where l.tenant_id = $1 and l.item_id = i.id and l.event_id = $2 and l.step in ('block', 'unblock')
+	 where l.tenant_id = $1 and l.item_id = i.id and l.event_id = i.event_id and l.step in ('block', 'unblock')
 	 order by l.id desc limit 1)
 	and not exists (select 1 from restrictions x where x.tenant_id = $1 and x.principal_id in (i.principal_id, i.agent_id))
 	and not exists (select 1 from credentials o where o.tenant_id = $1 and o.connector = i.connector and o.kind = i.kind
@@ -91,7 +91,8 @@ func (s *Store) OpenBlocked(ctx context.Context, tenant uuid.UUID, a Attempt) (*
 	}
 	blocked, err := database.Row(ctx, s.db, tenant, pgx.RowTo[bool], `
 		select exists (select 1 from credentials i join lifecycle_events e on e.tenant_id = $1 and e.id = $2
-		                where i.tenant_id = $1 and i.id = $3 and e.outcome = 'cancelled' and `+MayUnblock+`)`,
+		                where i.tenant_id = $1 and i.id = $3 and i.event_id = $2
+		                  and e.outcome = 'cancelled' and `+MayUnblock+`)`,
 		tenant, a.Event, a.Item)
 	if err == nil && !blocked {
 		err = ErrForeign

@@ -150,6 +150,49 @@ func TestThreshold_CancelledCascadeUnblocksItsAccounts(t *testing.T) {
 	}
 }
 
+// TestReconcile_UnblocksWhatACancelledCascadeHasLeft deactivates a person by mistake, and restores her agent only after
+// her cascade was cancelled, which leaves the agent's account blocked.
+func TestReconcile_UnblocksWhatACancelledCascadeHasLeft(t *testing.T) {
+	long(t)
+	i := installAPI(t)
+	d := i.newCRM()
+	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdLeavers":1,"thresholdWindowSeconds":3600}`)
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	agent := i.createAgent("crm-agent", ada)
+	role, password := d.account()
+	other, secret := d.account()
+	i.holdAccount(agent, role, password, "")
+	i.holdAccount(bob, other, secret, "")
+	i.deactivate(bob)
+	i.deactivate(ada)
+	i.work()
+	stacktest.Eventually(t, 20*time.Second, "the blocks", func() bool {
+		return !d.logsIn(role, password) && !d.logsIn(other, secret)
+	})
+	restore := func(principal string) {
+		i.must("POST", "/v1/tenants/acme/principals/"+principal+"/restore", i.operator, `{"reason":"the wrong list"}`)
+	}
+	restore(ada)
+	for _, person := range []string{ada, bob} { // bob stays deactivated
+		i.must("POST", "/v1/tenants/acme/cascades/"+i.cascades(person)[0].ID.String()+"/cancel", i.operator, `{"reason":"the wrong list"}`)
+	}
+	i.hasState(ada, "cancelled")
+	i.sql(`update lifecycle_events set closed_at = closed_at - interval '1 hour' where outcome = 'cancelled'`)
+	if found := i.reconcile(); found.Unblocked != 0 || d.logsIn(role, password) {
+		t.Errorf("unblocked %d although the agent is suspended", found.Unblocked)
+	}
+	restore(agent)
+	if found := i.reconcile(); found.Unblocked != 1 || !d.logsIn(role, password) {
+		t.Errorf("unblocked %d, and the agent's account logs in: %t; want it unblocked", found.Unblocked, d.logsIn(role, password))
+	}
+	if d.logsIn(other, secret) {
+		t.Error("the account of who is not back logs in")
+	}
+	if found := i.reconcile(); found.Unblocked != 0 {
+		t.Errorf("unblocked %d again", found.Unblocked)
+	}
+}
+
 func TestThreshold_ShareIsOfActiveUsers(t *testing.T) {
 	i := installAPI(t)
 	i.must("PATCH", "/v1/tenants/acme", i.operator, `{"thresholdShare":0.5}`)
