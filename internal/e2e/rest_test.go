@@ -1,14 +1,17 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -140,5 +143,58 @@ func TestVerified_NeedsAProbeBeforeAndAfter(t *testing.T) {
 	}
 	if len(items) != keys || states["verified"] == 0 || states["failed"] == 0 {
 		t.Errorf("%d items, states %v; want each of verified and failed", len(items), states)
+	}
+}
+
+// grafana serves the tokens of the service account 4, as Grafana does.
+type grafana struct {
+	mu     sync.Mutex
+	names  map[int]string // of the tokens that exist, by id
+	issued int
+}
+
+func (g *grafana) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	switch r.Method {
+	case http.MethodPost:
+		var token struct{ Name string }
+		_ = json.NewDecoder(r.Body).Decode(&token)
+		g.issued++
+		g.names[g.issued] = token.Name
+		_, _ = fmt.Fprintf(w, `{"id":%d,"name":%q,"key":"glsa_%d"}`, g.issued, token.Name, g.issued)
+	case http.MethodDelete:
+		id, _ := strconv.Atoi(path.Base(r.URL.Path))
+		delete(g.names, id)
+		_, _ = io.WriteString(w, `{"message":"API key deleted"}`)
+	default:
+		tokens := []map[string]any{}
+		for id, name := range g.names {
+			tokens = append(tokens, map[string]any{"id": id, "name": name})
+		}
+		_ = json.NewEncoder(w).Encode(tokens)
+	}
+}
+
+// TestDrill_IssuesByADefinition drills a connector of a definition: a token is issued, ended by the drill's cascade, and
+// verified.
+func TestDrill_IssuesByADefinition(t *testing.T) {
+	long(t)
+	g := &grafana{names: make(map[int]string)}
+	server := httptest.NewServer(g)
+	t.Cleanup(server.Close)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("admin"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i := install(t, withConnectors(fmt.Sprintf("connectors:\n  - {name: dashboards, type: grafana, tenants: [leaver-drill], "+
+		"url: %q, api_token: %q, drill_account: \"4\"}\n", server.URL, "file:"+token)))
+	drilled, err := i.drill("leaver-drill")
+	if err != nil || len(drilled.Issued) != 1 || drilled.Verified != 1 {
+		t.Fatalf("%+v, %v; want one issued and verified", drilled, err)
+	}
+	if g.issued != 1 || len(g.names) != 0 {
+		t.Errorf("%d tokens were issued, and %v are left", g.issued, g.names)
 	}
 }

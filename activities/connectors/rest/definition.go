@@ -58,12 +58,14 @@ const (
 	opProbe    = "probe"
 	opProve    = "prove"
 	opDiscover = "discover"
+	opIssue    = "issue"
+	opRemove   = "remove"
 	opCheck    = "check"
 )
 
 // operationNames returns the names of all operations, in the order in which a cascade uses them.
 func operationNames() []string {
-	return []string{opRevoke, opCancel, opBlock, opUnblock, opProbe, opProve, opDiscover, opCheck}
+	return []string{opRevoke, opCancel, opBlock, opUnblock, opProbe, opProve, opDiscover, opIssue, opRemove, opCheck}
 }
 
 // Operations returns the names of the definition's operations, in the order in which a cascade uses them.
@@ -76,6 +78,7 @@ const (
 	nameReference = "reference"
 	nameSecret    = "secret"
 	namePrincipal = "principal"
+	nameDrill     = "drill" // in issue and remove: the name of the drill's credential
 )
 
 // AllowHTTP is the setting, of every definition, that permits http to hosts other than loopback.
@@ -181,6 +184,9 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 	if d.operations[opRevoke] == nil && d.operations[opCancel] == nil {
 		return at(operations, "an operation revoke or cancel is required")
 	}
+	if d.operations[opRemove] != nil && d.operations[opIssue] == nil {
+		return at(operations, "remove is for what issue has created, which is missing")
+	}
 	return nil
 }
 
@@ -226,7 +232,7 @@ func (d *Definition) decodeSomeParts(into *[]string) func(n *yaml.Node) error {
 // reserved reports whether a name has a meaning of its own in templates or expressions.
 func reserved(name string) bool {
 	return slices.Contains([]string{
-		nameReference, nameSecret, namePrincipal, AllowHTTP, "status", "headers", "body", "item",
+		nameReference, nameSecret, namePrincipal, nameDrill, AllowHTTP, "status", "headers", "body", "item",
 		"true", "false", "null", "in",
 	}, name)
 }
@@ -266,6 +272,7 @@ type operation struct {
 	discover *discovery
 	bulk     bulk          // of revoke
 	settles  time.Duration // of revoke: how long a confirmed end may take to take effect
+	issued   *issued       // of issue
 }
 
 // answer is a condition on a downstream's answer, and what it means.
@@ -295,9 +302,9 @@ func meaningsOf(operation string) []meaning {
 	switch operation {
 	case opProbe, opProve:
 		return []meaning{meansAlive, meansDead, meansUnknown, meansRetry, meansPermanent}
-	case opDiscover, opCheck:
+	case opDiscover, opIssue, opCheck:
 		return []meaning{meansDone, meansRetry, meansPermanent}
-	case opBlock, opUnblock:
+	case opBlock, opUnblock, opRemove:
 		return []meaning{meansDone, meansGone, meansRetry, meansPermanent}
 	}
 	return []meaning{meansDone, meansGone, meansExpires, meansRetry, meansPermanent}
@@ -308,7 +315,7 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		return nil, at(key, "unknown operation %q; known are %s", key.Value, strings.Join(operationNames(), ", "))
 	}
 	o := &operation{}
-	var requestNode, answers, found *yaml.Node
+	var requestNode, answers, found, made *yaml.Node
 	members := fields{
 		"request": func(n *yaml.Node) error { requestNode = n; return nil },
 		"answers": func(n *yaml.Node) error { answers = n; return nil },
@@ -320,14 +327,20 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 	case opDiscover: // there is no target
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...)
 		members["found"] = func(n *yaml.Node) error { found = n; return nil }
+	case opIssue:
+		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...).with(nameDrill)
+		members["issued"] = func(n *yaml.Node) error { made = n; return nil }
+	case opRemove:
+		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret, namePrincipal)...).with(nameDrill)
 	case opCheck:
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret, namePrincipal)...)
 	}
 	if err := decodeFields(value, members); err != nil {
 		return nil, err
 	}
-	if requestNode == nil || answers == nil || (found == nil) == (key.Value == opDiscover) {
-		return nil, at(key, "request and answers are required, and found for discover")
+	if requestNode == nil || answers == nil || (found == nil) == (key.Value == opDiscover) ||
+		(made == nil) == (key.Value == opIssue) {
+		return nil, at(key, "request and answers are required, found for discover, and issued for issue")
 	}
 	var err error
 	if o.request, err = d.parseRequest(requestNode, in); err != nil {
@@ -339,13 +352,32 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 	if o.answers, err = parseAnswers(answers, key.Value, env); err != nil {
 		return nil, err
 	}
-	if found != nil {
-		o.discover, err = parseDiscovery(found, env)
-		if err == nil && !slices.Contains(d.Kinds, o.discover.kind) {
-			err = at(found, "kind must be one of the definition's kinds, %v, got %q", d.Kinds, o.discover.kind)
+	switch {
+	case found != nil:
+		if o.discover, err = parseDiscovery(found, env); err == nil {
+			err = d.checkKind(found, o.discover.kind)
+		}
+	case made != nil:
+		if o.issued, err = parseIssued(made, env); err == nil {
+			err = d.checkKind(made, o.issued.kind)
 		}
 	}
 	return o, err
+}
+
+// checkKind returns an error unless a kind is one of the definition's.
+func (d *Definition) checkKind(n *yaml.Node, kind connectors.Kind) error {
+	if slices.Contains(d.Kinds, kind) {
+		return nil
+	}
+	return at(n, "kind must be one of the definition's kinds, %v, got %q", d.Kinds, kind)
+}
+
+// with returns the scope with one more name.
+func (in scope) with(name string) scope {
+	in.names = maps.Clone(in.names)
+	in.names[name] = true
+	return in
 }
 
 // without returns the scope without some names.

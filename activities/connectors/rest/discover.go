@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -201,9 +202,7 @@ func (d *discovery) found(activation map[string]any, names map[string]uuid.UUID)
 		Kind: d.kind, Reference: reference, Principal: principal, Named: owner != principal.String(),
 	}
 	if d.expires != nil {
-		if value, _, err := d.expires.program.Eval(activation); err == nil {
-			f.ExpiresAt = timeOf(value.Value())
-		}
+		f.ExpiresAt = d.expires.time(activation)
 	}
 	if d.scopes != nil {
 		f.Scopes = d.scopes.texts(activation)
@@ -227,6 +226,15 @@ func (e *expression) text(activation map[string]any) string {
 		return ""
 	}
 	return textOf(value.Value())
+}
+
+// time returns the time that an expression returns; nil for an error or another type.
+func (e *expression) time(activation map[string]any) *time.Time {
+	value, _, err := e.program.Eval(activation)
+	if err != nil {
+		return nil
+	}
+	return timeOf(value.Value())
 }
 
 // texts returns the texts of a list that an expression returns; nil for an error or another type.

@@ -2,6 +2,7 @@ package rest_test
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -24,13 +25,18 @@ var ada = connectors.Principal{
 
 // listing is what a vendor's API answers to the operations discover, check and block.
 type listing struct {
-	// answers by method, path and query. AT in a body is the server's address; an unknown request is answered 404.
+	// answers by method, path and query, with the status 201 if they begin with it. AT in a body is the server's address;
+	// an unknown request is answered 404.
 	answers map[string]string
 	links   map[string]string // the Link header of answers
 	found   []connectors.Found
 	checks  string // the request of check
 	// blocks is the request of block for the reference; suspends is what its body must contain.
 	blocks, reference, suspends string
+	// issues is what issue returns, with the settings for drills, and calls what the requests of issue and remove contain.
+	issues   *connectors.Issued
+	settings map[string]string
+	calls    map[string]string
 }
 
 func listings() map[string]listing {
@@ -166,6 +172,26 @@ func listings() map[string]listing {
 			answers: map[string]string{"GET /api/serviceaccounts/search?perpage=1": `{"totalCount":0,"serviceAccounts":[]}`},
 			checks:  "GET /api/serviceaccounts/search?perpage=1",
 		},
+		"grafana drills": {
+			answers: map[string]string{
+				"POST /api/serviceaccounts/4/tokens": `{"id":17,"name":"leaver-drill-x","key":"glsa_new"}`,
+			},
+			settings: map[string]string{"drill_account": "4"},
+			issues:   &connectors.Issued{Kind: connectors.APIKey, Reference: "4/17", Secret: "glsa_new"},
+			calls:    map[string]string{"POST /api/serviceaccounts/4/tokens": `"name":"leaver-drill-`},
+		},
+		"gitea drills": {
+			answers: map[string]string{
+				"DELETE /api/v1/users/drills/tokens/leaver-drill": ``,
+				"POST /api/v1/users/drills/tokens":                `201 {"id":3,"name":"leaver-drill","sha1":"new"}`,
+			},
+			settings: map[string]string{"drill_user": "drills"},
+			issues:   &connectors.Issued{Kind: connectors.APIKey, Reference: "drills/leaver-drill", Secret: "new"},
+			calls: map[string]string{
+				"DELETE /api/v1/users/drills/tokens/leaver-drill": "",
+				"POST /api/v1/users/drills/tokens":                `{"name":"leaver-drill","scopes":["read:misc"]}`,
+			},
+		},
 		"kubernetes-cronjobs": {
 			answers: map[string]string{
 				"GET /apis/batch/v1/cronjobs?labelSelector=leaver.dev%2Fprincipal&limit=500": `{"kind":"CronJobList",
@@ -265,6 +291,10 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case answer == "":
 		w.WriteHeader(http.StatusNoContent)
 	}
+	if body, created := strings.CutPrefix(answer, "201 "); created {
+		w.WriteHeader(http.StatusCreated)
+		answer = body
+	}
 	if link := r.links[call]; link != "" {
 		w.Header().Set("Link", strings.ReplaceAll(link, "AT", r.at))
 	}
@@ -328,6 +358,55 @@ func TestDefinitions_DiscoverCheckAndBlock(t *testing.T) {
 				answer, err := c.Block(t.Context(), connectors.Target{Kind: v.kind, Reference: l.reference})
 				if err != nil || answer.Outcome != connectors.Done || !strings.Contains(r.bodies[l.blocks], l.suspends) {
 					t.Errorf("block: %+v, %v after %v", answer, err, r.bodies)
+				}
+			}
+		})
+	}
+}
+
+// TestDefinitions_IssueForDrills runs the operations issue and remove of each definition that has them.
+func TestDefinitions_IssueForDrills(t *testing.T) {
+	file := secretFile(t, "admin-secret")
+	all, err := rest.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all.Names() {
+		l, known := listings()[name+" drills"]
+		if known != slices.Contains(all[name].Operations(), "issue") {
+			t.Errorf("the test of %s does not have the definition's operations", name)
+		}
+		if !known {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			v := vendors()[name]
+			for setting, value := range v.settings {
+				if value == adminSecret {
+					v.settings[setting] = file
+				}
+			}
+			r := &recorder{listing: l, vendor: v, bodies: make(map[string]string)}
+			server := httptest.NewServer(r)
+			defer server.Close()
+			if _, issues := connectors.As[connectors.Issuer](v.connector(t, all[name], server.URL)); issues {
+				t.Error("the connector issues credentials without its settings for drills")
+			}
+			maps.Copy(v.settings, l.settings)
+			issuer, issues := connectors.As[connectors.Issuer](v.connector(t, all[name], server.URL))
+			if !issues {
+				t.Fatal("the connector issues no credentials")
+			}
+			got, err := issuer.Issue(t.Context(), "leaver-drill", ada.ID)
+			if diff := cmp.Diff(*l.issues, got); err != nil || diff != "" {
+				t.Errorf("issue: %v, %s", err, diff)
+			}
+			if err := issuer.Remove(t.Context(), "leaver-drill"); err != nil {
+				t.Errorf("remove: %v", err)
+			}
+			for call, want := range l.calls {
+				if body, asked := r.bodies[call]; !asked || !strings.Contains(body, want) {
+					t.Errorf("%s: %q, want %q", call, body, want)
 				}
 			}
 		})

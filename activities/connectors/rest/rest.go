@@ -142,6 +142,8 @@ func (c *Connector) Can(capability any) bool {
 		return has(opProbe) && has(opProve)
 	case *connectors.Discoverer:
 		return has(opDiscover)
+	case *connectors.Issuer:
+		return c.issues()
 	case *connectors.Checker:
 		return has(opCheck)
 	case *connectors.Possession:
