@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -29,6 +30,31 @@ type auth struct {
 	params              map[string]*template
 	// issuer, subject and key are those of a JWT bearer grant (RFC 7523); the key is RSA, in PEM.
 	issuer, subject, key *template
+	assertion            *assertion
+}
+
+// hasToken reports whether the connector has an access token of its own, for all credentials.
+func (a *auth) hasToken() bool { return a.tokenURL != nil || a.assertion != nil }
+
+// check returns an error if an address or the key of the authentication is not valid. address checks an address.
+func (a *auth) check(v values, address func(name, address string) error) error {
+	if a == nil {
+		return nil
+	}
+	endpoint, key := a.tokenURL, a.key
+	if a.assertion != nil {
+		endpoint, key = a.assertion.exchange, a.assertion.key
+	}
+	if endpoint != nil {
+		if err := address("the address of the token endpoint", endpoint.text(v)); err != nil {
+			return err
+		}
+	}
+	if key == nil {
+		return nil
+	}
+	_, err := parseKey(key.text(v))
+	return err
 }
 
 func parseAuth(n *yaml.Node, in scope) (*auth, error) {
@@ -79,11 +105,12 @@ func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 			})
 			return errors.Join(err, need(n, a.tokenURL, a.issuer, a.key))
 		},
+		"jwt": func(n *yaml.Node) (err error) { a.assertion, err = parseAssertion(n, in, one); return err },
 	})
 	if err == nil && len(n.Content) != 2 {
 		err = at(n, "exactly one kind of authentication is required, or none")
 	}
-	if err == nil && a.tokenURL != nil && a.anyTemplate(func(t *template) bool { return t.uses(in.targets) }) {
+	if err == nil && a.hasToken() && a.anyTemplate(func(t *template) bool { return t.uses(in.targets) }) {
 		err = at(n, "the connector has one access token for all credentials: use settings only")
 	}
 	return a, err
@@ -104,9 +131,9 @@ func (a *auth) anyTemplate(matches func(*template) bool) bool {
 			return true
 		}
 	}
-	for _, t := range []*template{
+	for _, t := range append(a.assertion.all(),
 		a.bearer, a.user, a.password, a.value, a.tokenURL, a.clientID, a.clientKey, a.scopes, a.issuer, a.subject, a.key,
-	} {
+	) {
 		if t != nil && matches(t) {
 			return true
 		}
@@ -140,7 +167,7 @@ func (s *tokens) get(ctx context.Context, a *auth, v values, client *http.Client
 	}
 	bound := *client
 	bound.Transport = within(ctx, client.Transport)
-	token, err := a.source(context.WithValue(ctx, oauth2.HTTPClient, &bound), v).Token()
+	token, err := a.source(context.WithValue(ctx, oauth2.HTTPClient, &bound), v, client).Token()
 	if err != nil {
 		return "", tokenError(err)
 	}
@@ -177,7 +204,12 @@ func within(ctx context.Context, transport http.RoundTripper) http.RoundTripper 
 	return roundTripper(func(r *http.Request) (*http.Response, error) { return transport.RoundTrip(r.WithContext(ctx)) })
 }
 
-func (a *auth) source(ctx context.Context, v values) oauth2.TokenSource {
+// source returns the source of the connector's access token. client is for the requests of an assertion; those of
+// golang.org/x/oauth2 use the client in ctx.
+func (a *auth) source(ctx context.Context, v values, client *http.Client) oauth2.TokenSource {
+	if a.assertion != nil {
+		return &assertionSource{a.assertion, ctx, v, client}
+	}
 	var scopes []string
 	if a.scopes != nil {
 		scopes = strings.Fields(a.scopes.text(v))
@@ -205,12 +237,17 @@ func (a *auth) source(ctx context.Context, v values) oauth2.TokenSource {
 // tokenError classifies the error of a token request. It quotes nothing of the answer but a known error code.
 func tokenError(err error) error {
 	var refused *oauth2.RetrieveError
+	var classified *connectors.Error
+	if errors.As(err, &classified) {
+		return fmt.Errorf("request the connector's access token: %w", err)
+	}
 	if !errors.As(err, &refused) || refused.Response == nil {
 		return connectors.Retryable("request the connector's access token: %s", connectors.TransportReason(err))
 	}
 	status := connectors.StatusError(refused.Response, connectors.ErrorCode(refused.Body))
 	if connectors.IsPermanent(status) {
-		return connectors.Permanent("request the connector's access token: %w: check its client, key and scopes", status)
+		return connectors.Permanent("request the connector's access token: %w: check its client, key and scopes, and the "+
+			"clock of this machine", status)
 	}
 	return connectors.RetryableAfter(connectors.RetryAfter(status), "request the connector's access token: %w", status)
 }
@@ -220,7 +257,7 @@ func (c *Connector) authenticate(req *http.Request, a *auth, v values) (token st
 	switch {
 	case a == nil:
 		return "", nil
-	case a.tokenURL != nil:
+	case a.hasToken():
 		if token, err = c.tokens.get(req.Context(), a, v, c.client); err == nil {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}

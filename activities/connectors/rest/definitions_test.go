@@ -92,6 +92,31 @@ func vendors() map[string]vendor {
 				{call: "GET /user", sends: "Authorization: Bearer %s", alive: reply{200, `{"login":"ada"}`}, ended: reply{401, `{"message":"Bad credentials","status":"401"}`}},
 			},
 		},
+		"github-org-tokens": {
+			kind: connectors.APIKey, reference: "ada/%s", token: "t1", auth: "Authorization: Bearer t1",
+			settings: map[string]string{"organization": "acme", "client_id": "Iv1", "installation": "9", "key": accountKey},
+			routes: []route{
+				{call: "POST /orgs/acme/personal-access-tokens", sends: "%s", alive: reply{202, `{}`}, ended: reply{202, `{}`}, ends: true, each: "%s"},
+				{call: "GET /orgs/acme/personal-access-tokens", sends: "owner%5B%5D=ada", alive: reply{200, `[{"id":%s,"owner":{"login":"ada"}}]`}, ended: reply{200, `[]`}},
+			},
+		},
+		"snowflake-tokens": {
+			kind: connectors.APIKey, reference: "ADA/%s", auth: "X-Snowflake-Authorization-Token-Type: KEYPAIR_JWT",
+			settings: map[string]string{"account": "ACME-EU", "login": "LEAVER", "fingerprint": "SHA256:x", "role": "R", "key": accountKey},
+			routes: []route{
+				{call: "POST /api/v2/statements", sends: `ALTER USER IF EXISTS \"ADA\" REMOVE PROGRAMMATIC ACCESS TOKEN IF EXISTS \"%s\"`, alive: reply{200, `{"code":"090001"}`}, ended: reply{200, `{"code":"090001"}`}, ends: true},
+				{call: "POST /api/v2/statements", sends: `TOKENS FOR USER \"ADA\"`, alive: reply{200, `{"code":"090001","resultSetMetaData":{"numRows":1},"data":[["%s","ADA","R","2030-01-02","ACTIVE"]]}`}, ended: reply{200, `{"code":"090001","resultSetMetaData":{"numRows":0},"data":[]}`}},
+			},
+		},
+		"snowflake-users": {
+			kind: connectors.ServiceAccount, reference: "%s", auth: "X-Snowflake-Authorization-Token-Type: KEYPAIR_JWT",
+			settings: map[string]string{"account": "ACME-EU", "login": "LEAVER", "fingerprint": "SHA256:x", "role": "R", "warehouse": "W", "key": accountKey},
+			routes: []route{
+				{call: "POST /api/v2/statements", sends: `\"%s\" SET DISABLED = FALSE`, alive: reply{200, `{"code":"090001"}`}, ended: reply{200, `{"code":"090001"}`}, restores: true},
+				{call: "POST /api/v2/statements", sends: `\"%s\" SET DISABLED = TRUE`, alive: reply{200, `{"code":"090001"}`}, ended: reply{200, `{"code":"090001"}`}, ends: true},
+				{call: "POST /api/v2/statements", sends: `DESCRIBE USER \"%s\"`, alive: reply{200, `{"code":"090001","data":[["NAME","%s"],["DISABLED","false"]]}`}, ended: reply{200, `{"code":"090001","data":[["NAME","%s"],["DISABLED","true"]]}`}},
+			},
+		},
 		"github-sso": {
 			kind: connectors.APIKey, reference: "%s", auth: "Authorization: Bearer admin-secret",
 			settings: map[string]string{"organization": "acme", "token": adminSecret},
@@ -353,6 +378,11 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	if r.token != "" && strings.HasSuffix(req.URL.Path, "/token") {
 		fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, r.token)
+		return
+	}
+	if r.token != "" && strings.HasSuffix(req.URL.Path, "/access_tokens") {
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprintf(w, `{"token":%q,"expires_at":"2100-01-02T03:04:05Z"}`, r.token)
 		return
 	}
 	if r.auth != "" && !strings.Contains(text.String(), r.auth+"\n") {

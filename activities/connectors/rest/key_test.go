@@ -33,3 +33,14 @@ func secretFile(t *testing.T, secret string) string {
 	}
 	return "file:" + file
 }
+
+// rsaKey returns the key of a text in PEM.
+func rsaKey(t *testing.T, text string) *rsa.PrivateKey {
+	t.Helper()
+	block, _ := pem.Decode([]byte(text))
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.(*rsa.PrivateKey)
+}

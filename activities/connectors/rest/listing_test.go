@@ -251,6 +251,24 @@ func listings() map[string]listing {
 			answers: map[string]string{"GET /ServiceProviderConfig": `{"patch":{"supported":true}}`},
 			checks:  "GET /ServiceProviderConfig",
 		},
+		"github-org-tokens": {
+			answers: map[string]string{
+				"GET /orgs/acme/personal-access-tokens?per_page=100": `[{"id":7,"owner":{"login":"ada@example.com"},"token_expires_at":null},{"id":8,"owner":{"login":"bob"}}]`,
+				"GET /orgs/acme/personal-access-tokens?per_page=1":   `[]`,
+			},
+			found: []connectors.Found{
+				{Kind: connectors.APIKey, Reference: "ada@example.com/7", Principal: ada.ID, Named: true},
+			},
+			checks: "GET /orgs/acme/personal-access-tokens?per_page=1",
+		},
+		"snowflake-tokens": {
+			answers: map[string]string{"POST /api/v2/statements": `{"code":"090001","data":[]}`},
+			checks:  "POST /api/v2/statements",
+		},
+		"snowflake-users": {
+			answers: map[string]string{"POST /api/v2/statements": `{"code":"090001"}`},
+			blocks:  "POST /api/v2/statements", reference: `A"DA`, suspends: `ALTER USER \"A\"\"DA\" SET DISABLED = TRUE"`,
+		},
 		"scim-bulk": {
 			answers: map[string]string{"GET /ServiceProviderConfig": `{"bulk":{"supported":true}}`},
 			checks:  "GET /ServiceProviderConfig",
@@ -283,6 +301,8 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	switch {
 	case r.token != "" && strings.HasSuffix(req.URL.Path, "/token"):
 		answer = `{"access_token":"` + r.token + `","token_type":"Bearer","expires_in":3600}`
+	case r.token != "" && strings.HasSuffix(req.URL.Path, "/access_tokens"):
+		answer = `{"token":"` + r.token + `","expires_at":"2100-01-02T03:04:05Z"}`
 	case authenticates && req.Header.Get(name) != value:
 		w.WriteHeader(http.StatusUnauthorized)
 	case !ok:

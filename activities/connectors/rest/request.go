@@ -84,7 +84,7 @@ func (r *request) plain(matches func(*template) bool) bool {
 // parseOwnAuth reads the authentication of one request. The connector has one access token, for the others.
 func parseOwnAuth(n *yaml.Node, in scope) (*auth, error) {
 	a, err := parseAuth(n, in)
-	if err == nil && a.tokenURL != nil {
+	if err == nil && a.hasToken() {
 		err = at(n, "the authentication of one request cannot request an access token: the connector has one")
 	}
 	return a, err
@@ -255,7 +255,7 @@ func (r *request) address(v values, base string) (*url.URL, error) {
 	t, prefix := *r.url, ""
 	if base != "" && t.texts[0] == "" {
 		prefix = strings.TrimSuffix(base, "/")
-		t.texts, t.names, t.escaped = t.texts[1:], t.names[1:], t.escaped[1:]
+		t.texts, t.names, t.formats = t.texts[1:], t.names[1:], t.formats[1:]
 	}
 	path, err := t.expand(v, escapePath)
 	if err != nil {

@@ -7,9 +7,6 @@ package rest
 import (
 	"cmp"
 	"context"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -61,15 +58,8 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 		}
 		c.settings[s.Name] = value
 	}
-	if d.auth != nil && d.auth.tokenURL != nil {
-		if err := check("the address of the token endpoint", d.auth.tokenURL.text(c.settings)); err != nil {
-			return nil, err
-		}
-	}
-	if d.auth != nil && d.auth.key != nil {
-		if err := checkKey(d.auth.key.text(c.settings)); err != nil {
-			return nil, err
-		}
+	if err := d.auth.check(c.settings, check); err != nil {
+		return nil, err
 	}
 	if d.base == "" {
 		return c, nil
@@ -79,22 +69,6 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// checkKey returns an error unless a text is an RSA private key in PEM.
-func checkKey(text string) error {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return errors.New("the key of the authentication must be in PEM")
-	}
-	if _, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
-		return nil
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if _, ok := key.(*rsa.PrivateKey); err != nil || !ok {
-		return errors.New("the key of the authentication must be an RSA private key")
-	}
-	return nil
 }
 
 // checkAddress is connectors.CheckAddress, with the setting that permits http.

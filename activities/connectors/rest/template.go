@@ -28,7 +28,9 @@ type template struct {
 	node *yaml.Node
 	// texts and names alternate: the text before each name, and the text after the last one.
 	texts, names []string
-	escaped      []bool // by name: {user:path}, a segment of a path in a JSON body
+	// formats are, by name, "path" for {user:path}, a segment of a path in a JSON body, "sql" for {user:sql}, a quoted
+	// identifier of SQL, or empty.
+	formats []string
 	// number is set for a whole value such as {job:int} in a JSON body.
 	number bool
 }
@@ -59,14 +61,17 @@ func parseTemplate(n *yaml.Node, in scope) (*template, error) {
 		if plain, ok := strings.CutSuffix(name, ":int"); ok {
 			name, t.number = plain, true
 		}
-		name, escaped := strings.CutSuffix(name, ":path")
+		name, format, _ := strings.Cut(name, ":")
+		if !slices.Contains([]string{"", formatPath, formatSQL}, format) {
+			return nil, at(n, "unknown format %q: {name:int}, {name:path} or {name:sql}", format)
+		}
 		if !in.names[name] && slices.Contains(in.elsewhere, name) {
 			return nil, at(n, "{%s} has no value in this operation, which is not about one credential", name)
 		}
 		if !in.names[name] {
 			return nil, at(n, "the template names {%s}, which is neither a setting nor a part of the reference", name)
 		}
-		t.names, t.escaped = append(t.names, name), append(t.escaped, escaped)
+		t.names, t.formats = append(t.names, name), append(t.formats, format)
 		rest = tail
 	}
 	if t.number && (len(t.names) != 1 || t.texts[0] != "" || t.texts[1] != "") {
@@ -77,8 +82,8 @@ func parseTemplate(n *yaml.Node, in scope) (*template, error) {
 
 // checkPlain returns an error if the template has a format, such as {name:int}.
 func (t *template) checkPlain() error {
-	if t.number || slices.Contains(t.escaped, true) {
-		return at(t.node, "{name:int} and {name:path} are for JSON bodies")
+	if t.number || slices.ContainsFunc(t.formats, func(f string) bool { return f != "" }) {
+		return at(t.node, "{name:int}, {name:path} and {name:sql} are for JSON bodies")
 	}
 	return nil
 }
@@ -101,13 +106,9 @@ func (t *template) expand(v values, escape func(string) (string, error)) (string
 		if i == len(t.names) {
 			break
 		}
-		value := v[t.names[i]]
-		if t.escaped[i] {
-			segment, err := escapePath(value)
-			if err != nil {
-				return "", err
-			}
-			value = segment
+		value, err := formatted(v[t.names[i]], t.formats[i])
+		if err != nil {
+			return "", err
 		}
 		escaped, err := escape(value)
 		if err != nil {
@@ -116,6 +117,26 @@ func (t *template) expand(v values, escape func(string) (string, error)) (string
 		b.WriteString(escaped)
 	}
 	return b.String(), nil
+}
+
+// The formats of a placeholder.
+const (
+	formatPath = "path"
+	formatSQL  = "sql"
+)
+
+// formatted returns a value in a format of a placeholder.
+func formatted(value, format string) (string, error) {
+	switch format {
+	case formatPath:
+		return escapePath(value)
+	case formatSQL:
+		if strings.ContainsRune(value, 0) {
+			return "", connectors.Permanent("a name in SQL must not contain NUL")
+		}
+		return `"` + strings.ReplaceAll(value, `"`, `""`) + `"`, nil
+	}
+	return value, nil
 }
 
 // verbatim writes a value as it is, for places that encode the whole text.
