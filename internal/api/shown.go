@@ -29,7 +29,7 @@ type Shown struct {
 	Stale       bool                   `json:"stale,omitempty"`
 	Restriction *directory.Restriction `json:"restriction,omitempty"`
 	// Credentials are those that the principal holds or that are held for it, Unmanaged its unmanaged
-	// credentials, and Cascades its cascades, newest first: at most maxShown of each.
+	// credentials, and Cascades its cascades, newest first: at most MaxShown of each.
 	Credentials []ShownItem            `json:"credentials"`
 	Unmanaged   []credential.Unmanaged `json:"unmanaged"`
 	Cascades    []cascade.Cascade      `json:"cascades"`
@@ -39,7 +39,8 @@ type Shown struct {
 	Parents map[uuid.UUID]uuid.UUID `json:"parents"`
 }
 
-const maxShown = 100
+// MaxShown is the maximum number of each kind of entries of a [Shown].
+const MaxShown = 100
 
 const maxTurns = 20
 
@@ -95,7 +96,7 @@ func (s *Server) shown(r *http.Request) (Shown, error) {
 
 // showHeld adds the agents, credentials and cascades of a principal.
 func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error {
-	q := credential.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: maxShown}
+	q := credential.Query{Kinds: connectors.Kinds(), Principal: &shown.ID, Limit: MaxShown}
 	items, err := s.Credentials.List(ctx, of, q)
 	if err == nil {
 		shown.Credentials, err = s.shownItems(ctx, of, items)
@@ -106,10 +107,10 @@ func (s *Server) showHeld(ctx context.Context, of uuid.UUID, shown *Shown) error
 	}
 	if err == nil {
 		shown.Unmanaged, err = s.Credentials.Unmanaged(ctx, of,
-			credential.UnmanagedQuery{Principals: ending, Limit: maxShown})
+			credential.UnmanagedQuery{Principals: ending, Limit: MaxShown})
 	}
 	if err == nil {
-		shown.Cascades, err = s.Cascades.List(ctx, of, cascade.Query{Principal: &shown.ID, Limit: maxShown})
+		shown.Cascades, err = s.Cascades.List(ctx, of, cascade.Query{Principal: &shown.ID, Limit: MaxShown})
 	}
 	if err == nil {
 		shown.Agents, err = s.Directory.Named(ctx, of, ending...)

@@ -61,7 +61,7 @@ func diagnoses() []diagnosis {
 			(*snapshot).workers,
 		},
 		{"connector-paused", health.Warning, stored, "`leaver connector resume NAME --reason …`", (*snapshot).pauses},
-		{"connector-check", health.Critical, nil, "`leaver connector check NAME` repeats it", (*snapshot).connectors},
+		{health.ConnectorCheck, health.Critical, nil, "`leaver connector check NAME` repeats it", (*snapshot).connectors},
 		{"health", health.Critical, stored, "check the log of PostgreSQL", (*snapshot).unread},
 		{
 			"unstarted", health.Critical, running, "check that `leaver serve` can reach Temporal",

@@ -93,14 +93,27 @@ func attention(q request) (any, error) {
 }
 
 // connectorsView is the page of the connectors.
-type connectorsView struct{ Connectors []api.ShownConnector }
+type connectorsView struct {
+	Connectors []api.ShownConnector
+	Problems   []health.Problem // of the connectors' checks
+}
 
 // Live implements [live].
 func (connectorsView) Live() bool { return true }
 
 func connectorList(q request) (any, error) {
-	all, err := list[api.ShownConnector](q, "/connectors")
-	return connectorsView{all}, err
+	var v connectorsView
+	var err error
+	if v.Connectors, err = list[api.ShownConnector](q, "/connectors"); err != nil {
+		return v, err
+	}
+	ready, err := q.readiness()
+	for _, p := range ready.Problems {
+		if p.Code == health.ConnectorCheck {
+			v.Problems = append(v.Problems, p)
+		}
+	}
+	return v, err
 }
 
 // timingView is the page of the time to zero.
@@ -108,6 +121,9 @@ type timingView struct {
 	cascade.Timing
 	WeekPlot, ConnectorPlot plot
 }
+
+// Live implements [live].
+func (timingView) Live() bool { return true }
 
 func timing(q request) (any, error) {
 	t, err := get[cascade.Timing](q, q.of("/time-to-zero"))

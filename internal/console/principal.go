@@ -36,6 +36,9 @@ type principalView struct {
 // Title implements [titled].
 func (v principalView) Title() string { return cmp.Or(v.Name, v.ID.String()) }
 
+// More reports whether there may be more credentials than the page shows.
+func (v principalView) More() bool { return len(v.Credentials) == api.MaxShown }
+
 // Live implements [live].
 func (principalView) Live() bool { return true }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/activities/connectors/contract"
 	"github.com/leaverhq/leaver/internal/auth"
 )
 
@@ -307,7 +308,9 @@ func (b *browser) shoot(name string, width int64, dark bool) {
 func TestConsole_PagesOfAnInstallation(t *testing.T) {
 	long(t)
 	p := newPlatform(t)
-	i := install(t, withConnectors(p.connector()))
+	t.Setenv("DIRECTORY_TOKEN", "x")
+	i := install(t, withConnectors(p.connector()+fmt.Sprintf(
+		"  - {name: directory, type: scim, tenants: [acme], url: %q, token: env:DIRECTORY_TOKEN}\n", "http://"+contract.Closed(t))))
 	ada, bob := i.createUser("ada.lovelace@example.com"), i.createUser("bob@example.com")
 	outreach, reports := i.createAgent("outreach-writer", ada), i.createAgent("report-builder", ada)
 	sub := i.must(http.MethodPost, "/scim/v2/Agents", i.scim, `{"agentUserName":"outreach-follow-up","owners":[{"value":"`+ada+`"}],"parent":{"value":"`+outreach+`"}}`)["id"].(string)
@@ -346,7 +349,7 @@ func TestConsole_PagesOfAnInstallation(t *testing.T) {
 		{"cascade-dark", "/tenants/acme/cascades/" + c.ID.String(), 1280, true, []string{"Timeline"}},
 		{"phone", "/tenants/acme/cascades/" + c.ID.String(), 390, false, []string{"Re-run"}},
 		{"time-to-zero", "/tenants/acme/time-to-zero", 1280, false, []string{"Leavers that are not at zero: 1", "By connector"}},
-		{"connectors", "/connectors", 1280, false, []string{"paused", "the vendor has an incident", "access_denied"}},
+		{"connectors", "/connectors", 1280, false, []string{"paused", "the vendor has an incident", "access_denied", "the connector directory failed its check"}},
 		{"evidence", "/tenants/acme/evidence", 1280, false, []string{"Records 1 and after"}},
 		{"tokens", "/tenants/acme/tokens", 1280, false, []string{"platform", "Issue a token"}},
 	} {

@@ -9,6 +9,9 @@ const (
 	Warning  Severity = "warning"  // a person should look at it
 )
 
+// ConnectorCheck is the code of the problem that a connector did not pass its check.
+const ConnectorCheck = "connector-check"
+
 // Problem is something that is wrong with an installation, and how to fix it. It names no tenant and no principal.
 type Problem struct {
 	Code     string   `json:"code"`
