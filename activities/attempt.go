@@ -309,7 +309,7 @@ func (t *attempt) fail(ctx context.Context, step string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	if connectors.IsPermanent(err) {
-		if _, err := t.conclude(ctx, credential.Failed, reason, t.record(step, "refused", reason)); err != nil {
+		if _, err := t.conclude(ctx, credential.Failed, reason, t.record(step, string(refused), reason)); err != nil {
 			return err
 		}
 		return temporal.NewApplicationErrorWithOptions(

@@ -74,6 +74,8 @@ func (in BatchInput) all(ctx context.Context, do func(context.Context, ItemInput
 // BatchResult contains the outcome of each item of a batch.
 type BatchResult struct {
 	Outcomes []ItemOutcome `json:"outcomes"`
+	// Bulk is set if the connector ends several items with one request: those that can be retried are retried together.
+	Bulk bool `json:"bulk,omitempty"`
 }
 
 // ItemOutcome is the outcome of one item.
@@ -95,7 +97,7 @@ func (r BatchResult) Of(item uuid.UUID) (ItemOutcome, bool) {
 	return ItemOutcome{}, false
 }
 
-// EndBatch attempts each item once. The failure of an item does not fail the batch: its
+// EndBatch attempts each item once, unless no time is left for it. The failure of an item does not fail the batch: its
 // outcome says whether it can be retried. The heartbeats carry the outcomes, so that
 // another worker continues where a killed one stopped.
 func (a *Activities) EndBatch(ctx context.Context, in BatchInput) (BatchResult, error) {
@@ -111,6 +113,7 @@ func (a *Activities) EndBatch(ctx context.Context, in BatchInput) (BatchResult, 
 		return done
 	})
 	if bulk, ok := connectors.As[connectors.BulkRevoker](a.Connectors[in.Connector].Connector); ok && !in.Runs {
+		b.result.Bulk = true
 		a.revokeTogether(ctx, in, bulk, b)
 	} else {
 		in.each(ctx, func(ctx context.Context, item ItemInput) { b.add(a.tryOnce(ctx, in.Runs, item)) })
@@ -136,7 +139,7 @@ func (b *batch) add(o ItemOutcome) {
 func (b *batch) sofar() BatchResult {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return BatchResult{Outcomes: append([]ItemOutcome(nil), b.result.Outcomes...)}
+	return BatchResult{Outcomes: slices.Clone(b.result.Outcomes), Bulk: b.result.Bulk}
 }
 
 // errShared is the error of an item that another principal has registered, too, since it was discovered.

@@ -51,30 +51,35 @@ func (a *Activities) block(ctx context.Context, in ItemInput) error {
 	if _, _, err := t.probeBefore(ctx); err != nil {
 		return err
 	}
-	return t.change(ctx, "block", blocker.Block)
+	_, err = t.change(ctx, "block", blocker.Block)
+	return err
 }
 
-// change blocks or unblocks the item, and records the answer. It records a permanent refusal, too, and returns nil: a
-// retry would not help, and the end of the item does not depend on it. It returns an error that is to be retried.
+// refused is the outcome of a change that the downstream has permanently refused.
+const refused connectors.Outcome = "refused"
+
+// change blocks or unblocks the item, and records the answer. It records a permanent refusal, too, and returns it as an
+// answer: a retry would not help, and the end of the item does not depend on it. It returns an error that is to be
+// retried.
 func (t *attempt) change(
 	ctx context.Context, step string, ask func(context.Context, connectors.Target) (connectors.Answer, error),
-) error {
+) (connectors.Answer, error) {
 	answer, err := ask(ctx, t.target)
 	// Record also if the cascade was cancelled meanwhile: only a recorded block is undone.
 	saved, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	note := func(step, outcome, detail string) error {
-		return t.Evidence.Append(saved, t.in.Cascade.Tenant, t.record(step, outcome, detail))
+	note := func(step string, answer connectors.Answer) error {
+		return t.Evidence.Append(saved, t.in.Cascade.Tenant, t.record(step, string(answer.Outcome), answer.Detail))
+	}
+	if connectors.IsPermanent(err) {
+		answer, err = connectors.Answer{Outcome: refused, Detail: t.scrub(err.Error())}, nil
 	}
 	if err == nil {
-		return note(step, string(answer.Outcome), answer.Detail)
+		return answer, note(step, answer)
 	}
 	reason := t.scrub(err.Error())
-	if connectors.IsPermanent(err) {
-		return note(step, "refused", reason)
+	if err := note(step+"-failed", connectors.Answer{Outcome: "failed", Detail: reason}); err != nil {
+		return connectors.Answer{}, err
 	}
-	if err := note(step+"-failed", "failed", reason); err != nil {
-		return err
-	}
-	return retryable(reason, ErrorDownstream, connectors.RetryAfter(err))
+	return connectors.Answer{}, retryable(reason, ErrorDownstream, connectors.RetryAfter(err))
 }

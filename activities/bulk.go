@@ -12,20 +12,46 @@ import (
 	"github.com/leaverhq/leaver/internal/credential"
 )
 
-// bulkStepTimeout bounds each of the steps at one item before and after a request about several, and bulkTimeout the
-// request: a batch of 50 takes at most as long as a batch without such requests.
 const (
+	// bulkStepTimeout bounds each step at one item before and after a request about several, and bulkTimeout the request.
 	bulkStepTimeout = batchItemTimeout / 2
 	bulkTimeout     = 10 * time.Second
+	// bulkLeast is the time that is left at least when another request begins.
+	bulkLeast = bulkTimeout + bulkStepTimeout
 )
 
 // revokeTogether attempts each item once, like [Activities.tryOnce], but requests the end of several with one request.
-// Each has its own lease, probes and evidence.
+// Each has its own lease, probes and evidence. Items for which no time is left have no outcome.
 func (a *Activities) revokeTogether(ctx context.Context, in BatchInput, bulk connectors.BulkRevoker, b *batch) {
+	for n, items := range slices.Collect(slices.Chunk(in.Items, bulk.Bulk())) {
+		if n > 0 && timeLeft(ctx) < bulkLeast {
+			return
+		}
+		if attempts := a.prepare(ctx, in.Cascade, items, bulk, b); len(attempts) > 0 {
+			a.revokeBulk(ctx, attempts, bulk, b)
+		}
+	}
+}
+
+// timeLeft returns the time until the deadline of an activity.
+func timeLeft(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return batchItemTimeout * batchParallel
+	}
+	return time.Until(deadline)
+}
+
+// prepare makes the attempts at items up to the request. It takes less than half of the time that is left, so that
+// slow probes do not prevent the request.
+func (a *Activities) prepare(
+	ctx context.Context, of CascadeRef, items []uuid.UUID, bulk connectors.BulkRevoker, b *batch,
+) (attempts []*attempt) {
+	ctx, cancel := context.WithTimeout(ctx, timeLeft(ctx)*2/5)
+	defer cancel()
 	var mu sync.Mutex
-	var attempts []*attempt
-	parallel(ctx, in.Items, bulkStepTimeout, func(ctx context.Context, item uuid.UUID) {
-		t, outcome := a.readyForBulk(ctx, ItemInput{Cascade: in.Cascade, Item: item}, bulk)
+	parallel(ctx, items, bulkStepTimeout, func(ctx context.Context, item uuid.UUID) {
+		t, outcome := a.readyForBulk(ctx, ItemInput{Cascade: of, Item: item}, bulk)
 		if t == nil {
 			b.add(outcome)
 			return
@@ -34,9 +60,7 @@ func (a *Activities) revokeTogether(ctx context.Context, in BatchInput, bulk con
 		defer mu.Unlock()
 		attempts = append(attempts, t)
 	})
-	for some := range slices.Chunk(attempts, bulk.Bulk()) {
-		a.revokeBulk(ctx, some, bulk, b)
-	}
+	return attempts
 }
 
 // readyForBulk makes an attempt up to the request. It returns nil and the outcome if nothing is left to request.
@@ -82,48 +106,77 @@ func (t *attempt) untilRequest(
 	return result, false, err
 }
 
-// revokeBulk ends items with one request, and concludes each by what the answer says about it.
+// revokeBulk ends items with one request, and concludes each by what the answer says about it. Items that the answer
+// may not be about are requested in halves, down to one, so that one that the downstream refuses does not delay the
+// others.
 func (a *Activities) revokeBulk(ctx context.Context, attempts []*attempt, bulk connectors.BulkRevoker, b *batch) {
-	targets := make([]connectors.Target, len(attempts))
-	for i, t := range attempts {
-		targets[i] = t.target
-	}
-	ended := a.request(ctx, attempts[0], bulk, targets)
 	type concluding struct {
 		*attempt
 		connectors.Ended
 	}
-	var all []concluding
-	for i, t := range attempts {
-		all = append(all, concluding{t, ended[i]})
-	}
-	parallel(ctx, all, bulkStepTimeout, func(ctx context.Context, c concluding) {
-		defer c.yield(ctx)
-		release, err := c.slot(ctx, "revoke")
-		if err != nil {
-			b.add(outcomeOf(c.in.Item, ItemResult{}, err))
-			return
+	var clear []concluding
+	var unclear []*attempt
+	for i, ended := range a.request(ctx, attempts, bulk) {
+		if ended.Unclear && timeLeft(ctx) >= bulkLeast {
+			unclear = append(unclear, attempts[i])
+		} else {
+			clear = append(clear, concluding{attempts[i], ended})
 		}
-		defer release()
-		result, err := c.finish(ctx, "revoke", c.Answer, c.Err)
+	}
+	parallel(ctx, clear, bulkStepTimeout, func(ctx context.Context, c concluding) {
+		defer c.yield(ctx)
+		result, err := c.finishBulk(ctx, c.Ended)
 		b.add(outcomeOf(c.in.Item, result, err))
 	})
+	if len(unclear) > 0 {
+		for half := range slices.Chunk(unclear, (len(unclear)+1)/2) {
+			a.revokeBulk(ctx, half, bulk, b)
+		}
+	}
 }
 
-// request makes one request about several targets.
+// finishBulk concludes an item by what an answer says about it. A confirmed end is recorded even if no slot is free for
+// the probe after it.
+func (t *attempt) finishBulk(ctx context.Context, ended connectors.Ended) (ItemResult, error) {
+	release, err := t.entry.Acquire(ctx)
+	if err == nil {
+		defer release()
+		return t.finish(ctx, "revoke", ended.Answer, ended.Err)
+	}
+	if ended.Err != nil {
+		return ItemResult{}, t.fail(ctx, "revoke", ended.Err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	done := t.record("revoke", string(ended.Outcome), ended.Detail)
+	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
+		return ItemResult{}, err
+	}
+	return ItemResult{}, retryable("the connector has no free slot for the probe after the end", ErrorDownstream, 0)
+}
+
+// request makes one request about several items, unless the connector was paused meanwhile.
 func (a *Activities) request(
-	ctx context.Context, t *attempt, bulk connectors.BulkRevoker, targets []connectors.Target,
+	ctx context.Context, attempts []*attempt, bulk connectors.BulkRevoker,
 ) []connectors.Ended {
 	ctx, cancel := context.WithTimeout(ctx, bulkTimeout)
 	defer cancel()
-	release, err := t.entry.Acquire(ctx)
-	if err != nil {
-		ended := make([]connectors.Ended, len(targets))
-		for i := range ended {
-			ended[i].Err = connectors.Retryable("the connector has no free slot: %w", err)
-		}
-		return ended
+	targets := make([]connectors.Target, len(attempts))
+	for i, t := range attempts {
+		targets[i] = t.target
 	}
-	defer release()
-	return bulk.RevokeBulk(ctx, targets)
+	err := a.checkPaused(ctx, attempts[0].item.Connector)
+	if err == nil {
+		var release func()
+		if release, err = attempts[0].entry.Acquire(ctx); err == nil {
+			defer release()
+			return bulk.RevokeBulk(ctx, targets)
+		}
+		err = connectors.Retryable("the connector has no free slot: %w", err)
+	}
+	ended := make([]connectors.Ended, len(targets))
+	for i := range ended {
+		ended[i].Err = err
+	}
+	return ended
 }

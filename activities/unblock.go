@@ -3,8 +3,11 @@ package activities
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 
 	"github.com/google/uuid"
+	"go.temporal.io/sdk/activity"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 	"github.com/leaverhq/leaver/internal/cascade"
@@ -19,59 +22,95 @@ func (a *Activities) Blocked(ctx context.Context, ref CascadeRef) ([]cascade.Ite
 // Unblock undoes the blocks of items of one connector, after their cascade was cancelled. It returns an error if any
 // item has to be retried.
 func (a *Activities) Unblock(ctx context.Context, in BatchInput) (Done, error) {
-	return in.all(ctx, a.unblock)
+	return in.all(ctx, func(ctx context.Context, item ItemInput) error {
+		_, err := a.unblock(ctx, item)
+		return err
+	})
 }
 
-// maxLeft bounds the items that one run of the reconciler unblocks in a tenant, and leftBatch those of one activity.
-const (
-	maxLeft   = 500
-	leftBatch = 50
-)
+// LeftBlockedAt returns the names of the connectors with items that cancelled cascades have left blocked.
+func (a *Activities) LeftBlockedAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
+	names, err := a.Cascades.LeftBlockedAt(ctx, tenant)
+	return slices.DeleteFunc(names, func(name string) bool { return a.Connectors[name].Connector == nil }), err
+}
 
-// LeftBlocked returns the items that cancelled cascades have left blocked and may unblock, in batches for
-// [Activities.Unblock].
-func (a *Activities) LeftBlocked(ctx context.Context, tenant uuid.UUID) ([]BatchInput, error) {
-	left, err := a.Cascades.LeftBlocked(ctx, tenant, maxLeft)
+// UnblockedLeft counts the items of a page that were unblocked and those that were not, with a reason. After is the
+// last item of the page, or zero if there are no more.
+type UnblockedLeft struct {
+	Unblocked int       `json:"unblocked"`
+	Blocked   int       `json:"blocked,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	After     uuid.UUID `json:"after,omitzero"`
+}
+
+// leftPage is the number of items in a page of [Activities.UnblockLeft].
+const leftPage = 50
+
+// UnblockLeft undoes the blocks that cancelled cascades have left in a page of a connector's items. The next run of the
+// reconciler tries again what it could not unblock.
+func (a *Activities) UnblockLeft(ctx context.Context, in FindGoneInput) (UnblockedLeft, error) {
+	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
+	if err := a.checkPaused(ctx, in.Connector); err != nil {
+		return UnblockedLeft{}, err
+	}
+	page := leftPage
+	if a.Connectors[in.Connector].Rate > 0 {
+		page = 1 // the limit counts activities
+	}
+	left, err := a.Cascades.LeftBlocked(ctx, in.Tenant, in.Connector, in.After, page)
 	if err != nil {
-		return nil, err
+		return UnblockedLeft{}, err
 	}
-	var batches []BatchInput
-	for _, l := range left {
-		cascade, n := CascadeRef{Tenant: tenant, Event: l.Event}, len(batches)-1
-		if n < 0 || batches[n].Connector != l.Connector || batches[n].Cascade != cascade ||
-			len(batches[n].Items) == leftBatch || a.Connectors[l.Connector].Rate > 0 {
-			batches = append(batches, BatchInput{Cascade: cascade, Connector: l.Connector})
-			n++
+	var found UnblockedLeft
+	var mu sync.Mutex
+	parallel(ctx, left, batchItemTimeout, func(ctx context.Context, l cascade.LeftBlocked) {
+		of := ItemInput{Cascade: CascadeRef{Tenant: in.Tenant, Event: l.Event}, Item: l.Item}
+		answer, err := a.unblock(ctx, of)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil:
+			found.Blocked, found.Reason = found.Blocked+1, err.Error()
+		case answer.Outcome == connectors.Done || answer.Outcome == connectors.Gone:
+			found.Unblocked++
+		case answer.Outcome != "":
+			found.Blocked, found.Reason = found.Blocked+1, answer.Detail
 		}
-		batches[n].Items = append(batches[n].Items, l.Item)
+	})
+	if len(left) == page {
+		found.After = left[len(left)-1].Item
 	}
-	return batches, nil
+	return found, ctx.Err()
 }
 
-func (a *Activities) unblock(ctx context.Context, in ItemInput) error {
+// unblock undoes the block of one item. The answer is empty if there is nothing to undo any more.
+func (a *Activities) unblock(ctx context.Context, in ItemInput) (connectors.Answer, error) {
 	tenant, lease := in.Cascade.Tenant, attemptOf(ctx, in)
 	item, err := a.Credentials.OpenBlocked(ctx, tenant, lease)
 	switch {
 	case errors.Is(err, credential.ErrBusy):
-		return retryable(err.Error(), ErrorBusy, busyRetry)
+		return connectors.Answer{}, retryable(err.Error(), ErrorBusy, busyRetry)
 	case errors.Is(err, credential.ErrForeign):
-		return nil // unblocked already, or another cascade ends it now
+		return connectors.Answer{}, nil // unblocked already, or another cascade ends it now
 	case err != nil:
-		return err
+		return connectors.Answer{}, err
 	}
 	t := a.attemptAt(ctx, in, item, lease)
 	defer t.yield(ctx)
 	if err := a.checkPaused(ctx, item.Connector); err != nil {
-		return err
+		return connectors.Answer{}, err
 	}
 	unblocker, ok := connectors.As[connectors.Unblocker](t.connector)
 	if !ok {
-		return t.Evidence.Append(ctx, tenant, t.record("unblock", string(connectors.Unknown),
-			"the connector does not support unblock: unblock the credential manually"))
+		answer := connectors.Answer{
+			Outcome: connectors.Outcome(connectors.Unknown),
+			Detail:  "the connector does not support unblock: unblock the credential manually",
+		}
+		return answer, t.Evidence.Append(ctx, tenant, t.record("unblock", string(answer.Outcome), answer.Detail))
 	}
 	release, err := t.entry.Acquire(ctx)
 	if err != nil {
-		return err
+		return connectors.Answer{}, err
 	}
 	defer release()
 	return t.change(ctx, "unblock", unblocker.Unblock)

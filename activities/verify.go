@@ -21,22 +21,22 @@ func (t *attempt) probeBefore(ctx context.Context) (before evidence.Record, fail
 }
 
 // settled returns a record of an earlier attempt's confirmed end if the probe before this one shows that it has taken
-// effect since. While the downstream may still need time for that, it returns a retryable error: another request would
-// change nothing.
+// effect since. If it has not, while the downstream may still need time, it returns a retryable error: another request
+// would change nothing. After that time the end is requested again, whatever the probe shows.
 func (t *attempt) settled(ctx context.Context, before evidence.Record) (*evidence.Record, error) {
 	settler, ok := connectors.As[connectors.Settler](t.connector)
 	if !ok || settler.Settles() == 0 {
 		return nil, nil //nolint:nilnil // nothing is to be waited for
 	}
 	confirmed, err := t.Evidence.Confirmed(ctx, t.in.Cascade.Tenant, t.in.Item, t.in.Cascade.Event)
-	if err != nil || confirmed == nil {
+	if err != nil || confirmed == nil || time.Since(*confirmed) >= settler.Settles() {
 		return nil, err
 	}
-	switch {
-	case before.Outcome == string(connectors.Dead):
+	switch before.Outcome {
+	case string(connectors.Dead):
 		done := t.record("settle", string(connectors.Done), "confirmed at "+confirmed.UTC().Format(time.RFC3339))
 		return &done, nil
-	case before.Outcome == string(connectors.Alive) && time.Since(*confirmed) < settler.Settles():
+	case string(connectors.Alive):
 		return nil, retryable("the downstream has confirmed the end, which takes up to "+settler.Settles().String()+
 			" to take effect, and the credential is still alive", ErrorStillAlive, 0)
 	}

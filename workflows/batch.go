@@ -64,29 +64,69 @@ func idsOf(items []*item) []uuid.UUID {
 	return ids
 }
 
+// bulkRounds is the number of batches in which an item is attempted, if its downstream ends several items with one
+// request, before it is retried individually.
+const bulkRounds = 4
+
 func (c *cascadeRun) beginBatch(ctx workflow.Context, items []*item) {
-	c.batches++
-	id := fmt.Sprintf("batch:%s:%d", items[0].Connector, c.batches)
 	for _, i := range items {
 		c.set(i, credential.Ending, "")
 		c.count(i, 1)
 	}
+	id := c.batchID(items)
 	c.show(ctx)
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		result, err := c.endBatch(ctx, id, items)
-		for _, i := range items {
-			outcome, ok := result.Of(i.ID)
-			if err == nil && ok && !outcome.Again {
-				c.settleItem(ctx, i, outcome.ItemResult, nil)
-				c.count(i, -1)
-				continue
-			}
-			workflow.Go(ctx, func(ctx workflow.Context) {
-				c.pause(ctx, i, outcome.After)
-				c.finish(ctx, i)
-			})
+	workflow.Go(ctx, func(ctx workflow.Context) { c.finishBatch(ctx, id, items, 1) })
+}
+
+func (c *cascadeRun) batchID(items []*item) string {
+	c.batches++
+	return fmt.Sprintf("batch:%s:%d", items[0].Connector, c.batches)
+}
+
+// finishBatch attempts started items in one activity, and retries those that it could not end.
+func (c *cascadeRun) finishBatch(ctx workflow.Context, id string, items []*item, round int) {
+	result, err := c.endBatch(ctx, id, items)
+	var soon, later []*item // those that are retried, later if the downstream asked for a delay
+	var delay time.Duration
+	for _, i := range items {
+		outcome, ok := result.Of(i.ID)
+		switch {
+		case err == nil && ok && !outcome.Again:
+			c.settleItem(ctx, i, outcome.ItemResult, nil)
+			c.count(i, -1)
+		case result.Bulk && round < bulkRounds && outcome.After > 0:
+			later, delay = append(later, i), max(delay, outcome.After)
+		case result.Bulk && round < bulkRounds:
+			soon = append(soon, i)
+		default:
+			c.finishAfter(ctx, i, outcome.After)
 		}
-		c.show(ctx)
+	}
+	c.batchAgain(ctx, soon, 0, round)
+	c.batchAgain(ctx, later, delay, round)
+	c.show(ctx)
+}
+
+// finishAfter retries an item individually after a delay.
+func (c *cascadeRun) finishAfter(ctx workflow.Context, i *item, delay time.Duration) {
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		c.pause(ctx, delay, i)
+		c.finish(ctx, i)
+	})
+}
+
+// batchAgain retries items in one activity after a delay.
+func (c *cascadeRun) batchAgain(ctx workflow.Context, items []*item, delay time.Duration, round int) {
+	if len(items) == 1 {
+		c.finishAfter(ctx, items[0], delay)
+	}
+	if len(items) < 2 {
+		return
+	}
+	id := c.batchID(items)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		c.pause(ctx, delay, items...)
+		c.finishBatch(ctx, id, items, round+1)
 	})
 }
 
@@ -110,13 +150,15 @@ func (c *cascadeRun) endBatch(ctx workflow.Context, id string, items []*item) (a
 	return result, err
 }
 
-// pause delays an item's next attempt for as long as its downstream requested, or
-// until an operator requests a retry.
-func (c *cascadeRun) pause(ctx workflow.Context, i *item, wait time.Duration) {
-	if i.state == credential.Waived {
+// pause delays the next attempt at items for as long as their downstream requested, or until an operator requests a
+// retry.
+func (c *cascadeRun) pause(ctx workflow.Context, wait time.Duration, items ...*item) {
+	if len(items) == 1 && items[0].state == credential.Waived {
 		return
 	}
-	ctx, i.cancel = workflow.WithCancel(ctx)
-	i.again = false
+	ctx, cancel := workflow.WithCancel(ctx)
+	for _, i := range items {
+		i.cancel, i.again = cancel, false
+	}
 	_ = workflow.Sleep(ctx, max(wait, c.in.Policy.InitialInterval)) // a retry request cancels it
 }

@@ -45,6 +45,8 @@ type model struct {
 	blocked   []string
 	unblocked []string
 	unblocks  int      // attempts; the first fails
+	bulk      bool     // the connectors end several items with one request
+	batches   []int    // the number of items of each batch
 	order     []string // of first attempts
 }
 
@@ -211,7 +213,10 @@ func (m *model) end(_ context.Context, in activities.ItemInput) (activities.Item
 }
 
 func (m *model) endBatch(ctx context.Context, in activities.BatchInput) (activities.BatchResult, error) {
-	var result activities.BatchResult
+	m.mu.Lock()
+	m.batches = append(m.batches, len(in.Items))
+	m.mu.Unlock()
+	result := activities.BatchResult{Bulk: m.bulk}
 	for _, id := range in.Items {
 		r, err := m.end(ctx, activities.ItemInput{Cascade: in.Cascade, Item: id})
 		result.Outcomes = append(result.Outcomes, activities.ItemOutcome{Item: id, ItemResult: r, Again: err != nil})
@@ -577,6 +582,24 @@ func TestLeaver_CancelledReportsAsCancelled(t *testing.T) {
 	}
 	if !reported.Cancelled || reported.FinalDiscovery || len(m.abandoned) != 0 {
 		t.Errorf("reported %+v, abandoned %v; want the items left to the report", reported, m.abandoned)
+	}
+}
+
+func TestLeaver_RetriesTogetherWhatOneRequestEnds(t *testing.T) {
+	m := newModel(t)
+	m.in.Policy.Batch, m.bulk = 50, true
+	for n := range 6 {
+		m.add(strings.Repeat("k", n+1), connectors.APIKey, "platform")
+	}
+	m.answer = func(i *modelItem, attempt int) error {
+		if len(i.name) > 3 && attempt < 3 || len(i.name) == 6 {
+			return downstreamFails(i, attempt)
+		}
+		return nil
+	}
+	m.wantSurvivors(1)
+	if diff := cmp.Diff([]int{6, 3, 3}, m.batches); diff != "" {
+		t.Errorf("batches of other items, then one alone: %s", diff)
 	}
 }
 

@@ -109,24 +109,34 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 	return found
 }
 
-// unblockLeft undoes the blocks that cancelled cascades have left, where the holders are active again.
+// unblockLeft undoes the blocks that cancelled cascades have left, where the holders are active again, on the queue of
+// each connector.
 func unblockLeft(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
 	if workflow.GetVersion(ctx, "reconcile-unblocks", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return found
 	}
-	var left []activities.BatchInput
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.LeftBlocked, tenant).Get(ctx, &left); err != nil {
+	var names []string
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.LeftBlockedAt, tenant).Get(ctx, &names); err != nil {
 		found.Problem("tenant %s: %s", tenant, reasonOf(err))
 	}
-	for _, in := range left {
-		queue := connectors.TaskQueue(in.Connector)
-		err := done(ctx, workflow.ExecuteActivity(selfTestActivity(ctx, queue, reconcileStep), a.Unblock, in))
-		switch {
-		case err == nil:
-			found.Unblocked += len(in.Items)
-		case !activities.IsPaused(err):
-			found.Problem("failed to unblock %d accounts at connector %s, which cascade %s has left blocked: %s",
-				len(in.Items), in.Connector, in.Cascade.Event, reasonOf(err))
+	for _, name := range names {
+		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
+		for range rediscoverPages {
+			var page activities.UnblockedLeft
+			err := workflow.ExecuteActivity(
+				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.UnblockLeft, in,
+			).Get(ctx, &page)
+			if err != nil && !activities.IsPaused(err) {
+				found.Problem("failed to unblock accounts at connector %s: %s", name, reasonOf(err))
+			}
+			if page.Blocked > 0 {
+				found.Problem("%d accounts at connector %s stay blocked, although their cascades were cancelled: %s",
+					page.Blocked, name, page.Reason)
+			}
+			found.Unblocked += page.Unblocked
+			if in.After = page.After; err != nil || page.Unblocked == 0 || in.After == uuid.Nil {
+				break // the next run tries again what fails now
+			}
 		}
 	}
 	return found

@@ -65,14 +65,16 @@ type BulkRevoker interface {
 	// Bulk returns the maximum number of credentials of one request.
 	Bulk() int
 	// RevokeBulk ends at most Bulk credentials with one request. It returns what the answer says about each, in their
-	// order. An answer that may be about another credential of the request is a retryable error.
+	// order.
 	RevokeBulk(ctx context.Context, targets []Target) []Ended
 }
 
 // Ended is what an answer says about one of several credentials.
 type Ended struct {
 	Answer
-	Err error
+	Err error // retryable if Unclear is set
+	// Unclear is set if the answer may be about another credential of the request: a request about fewer is clearer.
+	Unclear bool
 }
 
 // Settler is implemented by a [Revoker] whose downstream confirms an end before it takes effect. Settles returns how

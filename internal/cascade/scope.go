@@ -130,10 +130,7 @@ func (c *Store) Blocked(ctx context.Context, tenant, event uuid.UUID) ([]Item, e
 }
 
 // LeftBlocked is an item that a cancelled cascade has left blocked.
-type LeftBlocked struct {
-	Event, Item uuid.UUID
-	Connector   string
-}
+type LeftBlocked struct{ Event, Item uuid.UUID }
 
 const (
 	// leftAfter is how long a cancelled cascade may itself try to unblock its items.
@@ -142,18 +139,32 @@ const (
 	leftFor = 30 * 24 * time.Hour
 )
 
-// LeftBlocked returns at most limit items that cancelled cascades have left blocked although they may unblock them,
-// such as those of agents that were restored later, by connector and cascade.
-func (c *Store) LeftBlocked(ctx context.Context, tenant uuid.UUID, limit int) ([]LeftBlocked, error) {
-	left, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[LeftBlocked], `
-		select e.id, i.id, i.connector
-		  from lifecycle_events e join credentials i on i.tenant_id = $1 and i.event_id = e.id
-		 where e.tenant_id = $1 and e.outcome = 'cancelled'
-		   and e.closed_at between now() - $2::interval and now() - $3::interval
-		   and `+credential.MayUnblock+`
-		 order by i.connector, e.id, i.id limit $4`, tenant, leftFor, leftAfter, limit)
+// leftBlocked are the items i that cancelled cascades e have left blocked although they may unblock them, such as those
+// of agents that were restored later.
+const leftBlocked = `
+	lifecycle_events e join credentials i on i.tenant_id = $1 and i.event_id = e.id
+	 where e.tenant_id = $1 and e.outcome = 'cancelled'
+	   and e.closed_at between now() - $2::interval and now() - $3::interval and ` + credential.MayUnblock
+
+// LeftBlockedAt returns the connectors with items that cancelled cascades have left blocked.
+func (c *Store) LeftBlockedAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
+	names, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[string],
+		`select distinct i.connector from `+leftBlocked+` order by 1`, tenant, leftFor, leftAfter)
 	if err != nil {
-		return nil, fmt.Errorf("list what cancelled cascades have left blocked: %w", err)
+		return nil, fmt.Errorf("list the connectors where cancelled cascades have left blocks: %w", err)
+	}
+	return names, nil
+}
+
+// LeftBlocked returns a page of the items at a connector that cancelled cascades have left blocked, after an item.
+func (c *Store) LeftBlocked(
+	ctx context.Context, tenant uuid.UUID, connector string, after uuid.UUID, limit int,
+) ([]LeftBlocked, error) {
+	left, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[LeftBlocked], `
+		select e.id, i.id from `+leftBlocked+` and i.connector = $4 and i.id > $5 order by i.id limit $6`,
+		tenant, leftFor, leftAfter, connector, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list what cancelled cascades have left blocked at %s: %w", connector, err)
 	}
 	return left, nil
 }

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/leaverhq/leaver/internal/config"
 )
 
 // tokenServer ends tokens as GitHub documents it: it accepts a list, and ends the tokens later. A token is dead from the
@@ -108,18 +111,27 @@ func TestBulk_EndsManyWithOneRequestAndProvesEach(t *testing.T) {
 	}
 }
 
+// TestBulk_RefusalOfOneDoesNotFailTheOthers registers a secret that makes the downstream refuse every list with it.
 func TestBulk_RefusalOfOneDoesNotFailTheOthers(t *testing.T) {
 	long(t)
-	_, connector := newTokenServer(t)
-	i := install(t, connector)
+	server, connector := newTokenServer(t)
+	i := install(t, connector, func(c *config.Config) {
+		c.Policy.Deadline, c.Policy.AttemptTimeout = 20*time.Second, 20*time.Second
+	})
 	ada := i.createUser("ada@example.com")
-	for _, token := range []string{"ghp_1", "malformed", "ghp_3", "ghp_4"} {
-		i.registerToken(ada, token)
+	i.registerToken(ada, "malformed")
+	for n := range 7 {
+		i.registerToken(ada, fmt.Sprintf("ghp_%d", n))
 	}
 	i.deactivate(ada)
 	i.closed(ada)
-	if states := i.states(); states["verified"] != 3 || states["failed"] != 1 {
-		t.Errorf("states %v, want 3 verified and 1 failed", states)
+	if states := i.states(); states["verified"] != 7 || states["failed"] != 1 {
+		t.Errorf("states %v, want 7 verified and 1 failed", states)
+	}
+	for token, n := range server.requested {
+		if n != 1 {
+			t.Errorf("%s was requested %d times", token, n)
+		}
 	}
 	failed := i.must("GET", "/v1/tenants/acme/credentials?state=failed", i.operator, "")["items"].([]any)
 	for _, item := range failed {

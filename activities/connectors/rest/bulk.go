@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"cel.dev/cel-go/cel"
 	yaml "go.yaml.in/yaml/v3"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -21,6 +20,7 @@ type bulk struct {
 	// items are the parts of the answer about one credential each; nil if the answer is about all of them.
 	items     *expression
 	reference *expression // of an item: a text, or a list of the parts
+	texts     []string    // names that these expressions may use, which are not about one credential
 }
 
 // decodeBatch decodes the maximum number of credentials.
@@ -31,13 +31,18 @@ func (b *bulk) decodeBatch(n *yaml.Node) (err error) {
 	return nil
 }
 
-// decodeEach decodes where the answer about each credential is.
-func (b *bulk) decodeEach(env *cel.Env) func(*yaml.Node) error {
+// decodeEach decodes where the answer about each credential is. texts are the names of settings.
+func (b *bulk) decodeEach(texts []string) func(*yaml.Node) error {
 	return func(n *yaml.Node) error {
+		env, err := newEnv(texts)
+		if err != nil {
+			return at(n, "%v", err)
+		}
+		b.texts = texts
 		value := func(into **expression) func(*yaml.Node) error {
 			return func(n *yaml.Node) (err error) { *into, err = compile(env, n); return err }
 		}
-		err := decodeFields(n, fields{"items": value(&b.items), "reference": value(&b.reference)})
+		err = decodeFields(n, fields{"items": value(&b.items), "reference": value(&b.reference)})
 		if err == nil && (b.items == nil || b.reference == nil) {
 			err = at(n, "items and reference are required")
 		}
@@ -58,6 +63,16 @@ func (b *bulk) check(n *yaml.Node, r *request, targets map[string]bool) error {
 	case r.json.repeat(func(t *template) bool { return t.uses(targets) }) != 1:
 		return at(n, "with batch, json has one list of one element with the credential's placeholders, "+
 			"such as [\"{secret}\"], and none elsewhere: the element is repeated")
+	}
+	return nil
+}
+
+// checkAnswers returns an error if an answer ends each credential whatever the part about it says.
+func (b *bulk) checkAnswers(answers []answer) error {
+	for _, a := range answers {
+		if b.items != nil && !a.when.item && a.means != meansRetry && a.means != meansPermanent {
+			return at(a.when.node, "with each, an answer that means %s must look at item", a.means)
+		}
 	}
 	return nil
 }
@@ -86,23 +101,25 @@ func (b *body) repeat(matches func(*template) bool) int {
 }
 
 // about returns the parts of an answer that are about one credential, by its reference. A reference that two parts
-// have is left out.
-func (b *bulk) about(d *Definition, activation map[string]any) map[string]any {
+// have is left out. The only part of an answer that names no credential has the empty reference.
+func (b *bulk) about(d *Definition, a exchanged, v values) map[string]any {
 	if b.items == nil {
 		return nil
 	}
+	activation := answered(a.resp, a.body, v, b.texts)
 	list, err := listOf(b.items, activation)
-	if err != nil {
+	if err != nil || len(list) > maxBulk {
 		return nil // such as the answer of a refusal
 	}
 	about, seen := make(map[string]any, len(list)), make(map[string]bool, len(list))
 	for _, item := range list {
 		activation["item"] = item
-		parts, err := d.split(b.reference.reference(activation))
-		if err != nil {
+		reference := b.reference.reference(activation)
+		if parts, err := d.split(reference); err == nil {
+			reference = join(parts)
+		} else if reference != "" || len(list) > 1 {
 			continue
 		}
-		reference := join(parts)
 		if about[reference] = item; seen[reference] {
 			delete(about, reference)
 		}
@@ -124,11 +141,15 @@ func (c *Connector) Settles() time.Duration {
 
 // RevokeBulk implements connectors.BulkRevoker.
 func (c *Connector) RevokeBulk(ctx context.Context, targets []connectors.Target) []connectors.Ended {
+	o := c.definition.operations[opRevoke]
 	ended := make([]connectors.Ended, len(targets))
-	all := make([]values, 0, len(targets))
+	var all []values
 	var asked []int // the indexes of the targets in the request
 	for i, t := range targets {
 		v, err := c.valuesOf(t)
+		if err == nil { // whatever does not fit into the request must not fail the others
+			_, err = o.request.json.expand(v, []values{v})
+		}
 		if ended[i].Err = err; err == nil {
 			all, asked = append(all, v), append(asked, i)
 		}
@@ -150,32 +171,33 @@ func (c *Connector) RevokeBulk(ctx context.Context, targets []connectors.Target)
 		}
 		return ended
 	}
-	o := c.definition.operations[opRevoke]
-	about := o.bulk.about(c.definition, answered(a.resp, a.body, all[0], c.definition.texts))
+	about := o.bulk.about(c.definition, a, c.settings)
 	for n, i := range asked {
-		item, named := about[targets[i].Reference]
-		answer, err := c.endOf(opRevoke, targets[i], all[n], a, item)
-		if len(asked) > 1 && !named {
-			answer, err = o.bulk.ofAll(answer, err)
-		}
-		ended[i] = connectors.Ended{Answer: answer, Err: err}
+		ended[i] = c.endedOf(targets[i], all[n], a, about, len(asked))
 	}
 	return ended
 }
 
-// ofAll returns what an answer to a request about several credentials says about one that it does not name. Only a
-// confirmation is about all of them, where the definition names no parts; a refusal may be due to another one.
-func (b *bulk) ofAll(answer connectors.Answer, err error) (connectors.Answer, error) {
-	switch {
-	case err == nil && b.items == nil && answer.Outcome == connectors.Done:
-		return answer, nil
-	case err == nil:
-		err = errors.New(answer.Detail)
-	case !connectors.IsPermanent(err):
-		return connectors.Answer{}, err
+// endedOf returns what an answer about n credentials says about one. If it does not name the one, only a confirmation
+// is about all of them, where the definition names no parts, and what says that the request was not handled: a refusal
+// may be due to another one.
+func (c *Connector) endedOf(
+	t connectors.Target, v values, a exchanged, about map[string]any, n int,
+) connectors.Ended {
+	item, named := about[t.Reference]
+	if n == 1 && !named {
+		item = about[""]
 	}
-	return connectors.Answer{}, connectors.Retryable("the answer to a request about several credentials does not say "+
-		"which it is about, and each is requested alone: %w", err)
+	answer, err := c.endOf(opRevoke, t, v, a, item)
+	confirmed := err == nil && answer.Outcome == connectors.Done && c.definition.operations[opRevoke].bulk.items == nil
+	if n == 1 || named || confirmed || a.unhandled() {
+		return connectors.Ended{Answer: answer, Err: err}
+	}
+	if err == nil {
+		err = errors.New(answer.Detail)
+	}
+	return connectors.Ended{Unclear: true, Err: connectors.Retryable(
+		"the answer to a request about several credentials does not say which it is about: %w", err)}
 }
 
 // maxSettles bounds how long an end may take to take effect.

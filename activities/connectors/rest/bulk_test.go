@@ -15,8 +15,8 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors/contract"
 )
 
-// endsAll is a definition whose answer is about all credentials of a request.
-const endsAll = `name: keys
+// endsKeys is a definition whose request ends up to three keys.
+const endsKeys = `name: keys
 title: An API of keys
 kinds: [api_key]
 reference: the project and the key
@@ -24,23 +24,31 @@ parts: [project, key]
 settings:
   url: {required: true}
 operations:
+  probe:
+    request: {url: "{url}/projects/{project}/keys/{key}"}
+    answers: [{when: status == 200 && body.active, means: alive}]
   revoke:
     batch: 3
-    settles: 1m
     request: {method: POST, url: "{url}/end", json: {reason: left, keys: [{path: "/projects/{project:path}/keys/{key:path}", secret: "{secret}"}]}}
+`
+
+// endsAll is endsKeys with an answer about all keys of a request, endsEach with parts about each.
+const (
+	endsAll = endsKeys + `
+    settles: 1m
     answers:
       - {when: status == 202, means: done}
       - {when: status == 404 && body.code == 'not_found', means: gone}
       - {when: status == 422, means: permanent, reason: not a key}
 `
-
-// endsEach is a definition whose answer has a part about each credential.
-var endsEach = strings.Replace(endsAll, "    answers:\n", `    each: {items: body.ended, reference: "[item.project, item.key]"}
+	endsEach = endsKeys + `
+    each: {items: body.ended, reference: "[item.project, item.key]"}
     answers:
       - {when: status == 200 && item.ok, means: done}
       - {when: status == 200 && item.code == 'not_found', means: gone}
       - {when: status == 200 && item.code == 'forbidden', means: permanent, reason: a key of another tenant}
-`, 1)
+`
+)
 
 func targets(references ...string) (all []connectors.Target) {
 	for _, reference := range references {
@@ -53,6 +61,8 @@ func targets(references ...string) (all []connectors.Target) {
 func said(ended []connectors.Ended) (all []string) {
 	for _, e := range ended {
 		switch {
+		case e.Unclear:
+			all = append(all, "unclear")
 		case e.Err == nil:
 			all = append(all, string(e.Outcome))
 		case connectors.IsPermanent(e.Err):
@@ -77,11 +87,11 @@ func TestRevokeBulk_SaysWhatTheAnswerSaysAboutEach(t *testing.T) {
 		want       []string
 	}{
 		"a confirmation is about all":         {endsAll, three, 202, nil, `{}`, []string{"done", "done", "done"}},
-		"a refusal may be due to another one": {endsAll, three, 422, nil, `{}`, []string{"retry", "retry", "retry"}},
+		"a refusal may be due to another one": {endsAll, three, 422, nil, `{}`, []string{"unclear", "unclear", "unclear"}},
 		"a refusal of one":                    {endsAll, three[:1], 422, nil, `{}`, []string{"permanent"}},
-		"gone may be about another one":       {endsAll, three, 404, nil, `{"code":"not_found"}`, []string{"retry", "retry", "retry"}},
+		"gone may be about another one":       {endsAll, three, 404, nil, `{"code":"not_found"}`, []string{"unclear", "unclear", "unclear"}},
 		"gone of one":                         {endsAll, three[:1], 404, nil, `{"code":"not_found"}`, []string{"gone"}},
-		"an answer that is not known":         {endsAll, three, 200, nil, `{}`, []string{"retry", "retry", "retry"}},
+		"an answer that is not known":         {endsAll, three, 200, nil, `{}`, []string{"unclear", "unclear", "unclear"}},
 		"throttled":                           {endsAll, three, 429, http.Header{"Retry-After": {"7"}}, ``, []string{"later", "later", "later"}},
 		"the server's error":                  {endsAll, three, 500, nil, contract.Canary, []string{"retry", "retry", "retry"}},
 		"a part about each": {
@@ -91,14 +101,20 @@ func TestRevokeBulk_SaysWhatTheAnswerSaysAboutEach(t *testing.T) {
 		},
 		"no part about one": {
 			endsEach, three, 200, nil, `{"ended":[{"project":"p","key":"a","ok":true},{"project":"q","key":"b","ok":true},{}]}`,
-			[]string{"done", "retry", "retry"},
+			[]string{"done", "unclear", "unclear"},
 		},
 		"two parts about one": {
 			endsEach, three, 200, nil,
 			`{"ended":[{"project":"p","key":"a","ok":true},{"project":"p","key":"a","code":"not_found"},{"project":"p","key":"b","ok":true}]}`,
-			[]string{"retry", "done", "retry"},
+			[]string{"unclear", "done", "unclear"},
 		},
-		"no parts": {endsEach, three, 202, nil, `{}`, []string{"retry", "retry", "retry"}},
+		"no parts":                             {endsEach, three, 202, nil, `{}`, []string{"unclear", "unclear", "unclear"}},
+		"the only part without a name, of one": {endsEach, three[:1], 200, nil, `{"ended":[{"ok":true}]}`, []string{"done"}},
+		"a part about another one, of one":     {endsEach, three[:1], 200, nil, `{"ended":[{"project":"q","key":"a","ok":true}]}`, []string{"retry"}},
+		"a number that is too large": {
+			strings.ReplaceAll(endsAll, `secret: "{secret}"`, `id: "{key:int}"`), targets("p/1", "p/9999999999999999999", "p/3"), 202, nil, `{}`,
+			[]string{"done", "permanent", "done"},
+		},
 		"a reference that is none": {
 			endsAll, targets("p/a", "p"), 202, nil, `{}`, []string{"done", "permanent"},
 		},

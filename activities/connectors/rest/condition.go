@@ -41,6 +41,7 @@ type expression struct {
 	node    *yaml.Node
 	program cel.Program
 	out     *cel.Type // of the result
+	item    bool      // whether it is about item
 	// statuses are the statuses for which the expression is true, if it is about the status only.
 	statuses map[int]bool
 }
@@ -71,6 +72,7 @@ func compile(env *cel.Env, n *yaml.Node) (*expression, error) {
 	}
 	e := &expression{node: n, program: program, out: ast.OutputType()}
 	names := celast.MatchDescendants(celast.NavigateAST(ast.NativeRep()), celast.KindMatcher(celast.IdentKind))
+	e.item = slices.ContainsFunc(names, func(n celast.NavigableExpr) bool { return n.AsIdent() == "item" })
 	if slices.ContainsFunc(names, func(n celast.NavigableExpr) bool { return n.AsIdent() != "status" }) {
 		return e, nil
 	}

@@ -147,14 +147,9 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 		secrets: map[string]bool{nameSecret: true},
 		targets: map[string]bool{nameReference: true, nameSecret: true, namePrincipal: true},
 	}
-	d.texts = []string{nameReference, namePrincipal}
+	d.texts = append(d.settingTexts(), nameReference, namePrincipal)
 	for _, s := range d.Settings {
-		in.names[s.Name] = true
-		if s.Secret {
-			in.secrets[s.Name] = true
-		} else {
-			d.texts = append(d.texts, s.Name)
-		}
+		in.names[s.Name], in.secrets[s.Name] = true, s.Secret
 	}
 	for _, part := range d.Parts {
 		if slices.ContainsFunc(d.Settings, func(s Setting) bool { return s.Name == part }) {
@@ -184,10 +179,23 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 	if d.operations[opRevoke] == nil && d.operations[opCancel] == nil {
 		return at(operations, "an operation revoke or cancel is required")
 	}
+	if revoke := d.operations[opRevoke]; revoke != nil && revoke.settles > 0 && d.operations[opProbe] == nil {
+		return at(operations, "settles needs a probe, which shows when the end has taken effect")
+	}
 	if d.operations[opRemove] != nil && d.operations[opIssue] == nil {
 		return at(operations, "remove is for what issue has created, which is missing")
 	}
 	return nil
+}
+
+// settingTexts returns the names of the settings that are not secret.
+func (d *Definition) settingTexts() (texts []string) {
+	for _, s := range d.Settings {
+		if !s.Secret {
+			texts = append(texts, s.Name)
+		}
+	}
+	return texts
 }
 
 func (d *Definition) decodeKinds(n *yaml.Node) error {
@@ -322,7 +330,7 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 	}
 	switch key.Value {
 	case opRevoke:
-		members["batch"], members["each"] = o.bulk.decodeBatch, o.bulk.decodeEach(env)
+		members["batch"], members["each"] = o.bulk.decodeBatch, o.bulk.decodeEach(d.settingTexts())
 		members["settles"] = duration(&o.settles)
 	case opDiscover: // there is no target
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...)
@@ -350,6 +358,9 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		return nil, err
 	}
 	if o.answers, err = parseAnswers(answers, key.Value, env); err != nil {
+		return nil, err
+	}
+	if err := o.bulk.checkAnswers(o.answers); err != nil {
 		return nil, err
 	}
 	switch {

@@ -12,7 +12,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -196,8 +195,8 @@ func (d *Definition) split(reference string) ([]string, error) {
 		case !isSegment(part):
 			return nil, fmt.Errorf(`the part %s of the reference must not be empty or contain "." or ".." as a step of a path`,
 				d.Parts[i])
-		case slices.Contains(d.Numbers, d.Parts[i]) && !number.MatchString(part):
-			return nil, fmt.Errorf("the part %s of the reference must be a whole number without leading zeros, got %q",
+		case slices.Contains(d.Numbers, d.Parts[i]) && !isNumber(part):
+			return nil, fmt.Errorf("the part %s of the reference must be a whole number of 64 bits without leading zeros, got %q",
 				d.Parts[i], part)
 		case slices.Contains(d.UUIDs, d.Parts[i]):
 			id, err := uuid.Parse(part)
@@ -210,7 +209,11 @@ func (d *Definition) split(reference string) ([]string, error) {
 	return parts, nil
 }
 
-var number = regexp.MustCompile(`^[1-9][0-9]{0,18}$`)
+// isNumber reports whether a text is the canonical spelling of a positive whole number of 64 bits.
+func isNumber(text string) bool {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return err == nil && n > 0 && strconv.FormatInt(n, 10) == text
+}
 
 // isSegment reports whether a value is safe as one segment of a path: also for a proxy that decodes it, no server
 // may take a part of it as a step.
@@ -280,8 +283,11 @@ func (c *Connector) end(ctx context.Context, name string, t connectors.Target) (
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	about := c.definition.operations[name].bulk.about(c.definition, answered(a.resp, a.body, v, c.definition.texts))
-	return c.endOf(name, t, v, a, about[t.Reference])
+	if name == opRevoke {
+		ended := c.endedOf(t, v, a, c.definition.operations[name].bulk.about(c.definition, a, c.settings), 1)
+		return ended.Answer, ended.Err
+	}
+	return c.endOf(name, t, v, a, nil)
 }
 
 // endOf returns what an answer says about a credential. item is the part of it that is about the credential.
@@ -357,6 +363,12 @@ type exchanged struct {
 	raw  []byte
 	body any // the decoded JSON
 	ok   bool
+}
+
+// unhandled reports whether an answer says that the request was not handled, whatever it was about.
+func (a exchanged) unhandled() bool {
+	return !a.ok || throttled(a.resp, time.Now()) > 0 || a.resp.StatusCode == http.StatusTooManyRequests ||
+		a.resp.StatusCode >= http.StatusInternalServerError
 }
 
 // ask sends the request of an operation about nothing or one credential, and returns what the answer means.

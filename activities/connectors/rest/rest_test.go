@@ -99,7 +99,7 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		return strings.Replace(keys, old, with, 1)
 	}
 	beforeRevoke, _, _ := strings.Cut(keys, "  revoke:")
-	_, fromProbe, _ := strings.Cut(keys, "  probe:")
+	beforeProbe, fromProbe, _ := strings.Cut(keys, "  probe:")
 	for name, c := range map[string]struct{ text, want string }{
 		"not YAML":                     {"a: [", "keys.yaml:1:1: not valid YAML"},
 		"empty":                        {"", "keys.yaml:1:1: the definition is empty"},
@@ -159,6 +159,9 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"a jwt of each credential":     {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: "{key}", key: "{token}"}}`), "one access token for all credentials"},
 		"an exchange with a secret":    {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: a, key: "{token}", exchange: "{url}/{token}"}}`), "a secret must not be in the URL"},
 		"an unknown format":            {replace("{url}/me", "{url:hex}/me"), `unknown format "hex"`},
+		"each that is not looked at":   {strings.Replace(endsEach, "item.code == 'not_found'", "body.code == 'not_found'", 1), "an answer that means gone must look at item"},
+		"each of one credential":       {strings.Replace(endsEach, "[item.project,", "[project,", 1), "undeclared reference to 'project'"},
+		"settles without a probe":      {strings.Replace(beforeProbe, "  revoke:\n", "  revoke:\n    settles: 1m\n", 1), "settles needs a probe"},
 		"a probe in batches":           {replace("  probe:\n", "  probe:\n    batch: 9\n"), `unknown member "batch"`},
 		"an end that never settles":    {replace("  revoke:\n", "  revoke:\n    settles: 2h\n"), "must be a duration of at most 1h0m0s"},
 		"a path in a query":            {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", query: {a: "{url:path}"}}`), "are for JSON bodies"},
