@@ -102,18 +102,20 @@ func (r BatchResult) Of(item uuid.UUID) (ItemOutcome, bool) {
 // another worker continues where a killed one stopped.
 func (a *Activities) EndBatch(ctx context.Context, in BatchInput) (BatchResult, error) {
 	b := &batch{}
+	bulk, together := connectors.As[connectors.BulkRevoker](a.Connectors[in.Connector].Connector)
+	together = together && !in.Runs
 	if activity.HasHeartbeatDetails(ctx) {
 		// If the details cannot be read, each item is attempted again, which is harmless.
 		_ = activity.GetHeartbeatDetails(ctx, &b.result)
 	}
+	b.result.Bulk = together
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx, b.sofar()) })()
 	before := b.sofar()
 	in.Items = slices.DeleteFunc(slices.Clone(in.Items), func(item uuid.UUID) bool {
 		_, done := before.Of(item)
 		return done
 	})
-	if bulk, ok := connectors.As[connectors.BulkRevoker](a.Connectors[in.Connector].Connector); ok && !in.Runs {
-		b.result.Bulk = true
+	if together {
 		a.revokeTogether(ctx, in, bulk, b)
 	} else {
 		in.each(ctx, func(ctx context.Context, item ItemInput) { b.add(a.tryOnce(ctx, in.Runs, item)) })

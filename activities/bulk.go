@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -16,19 +17,20 @@ const (
 	// bulkStepTimeout bounds each step at one item before and after a request about several, and bulkTimeout the request.
 	bulkStepTimeout = batchItemTimeout / 2
 	bulkTimeout     = 10 * time.Second
-	// bulkLeast is the time that is left at least when another request begins.
-	bulkLeast = bulkTimeout + bulkStepTimeout
+	// minRequestTime is the minimum remaining time for a further bulk request.
+	minRequestTime = bulkTimeout + bulkStepTimeout
 )
 
 // revokeTogether attempts each item once, like [Activities.tryOnce], but requests the end of several with one request.
 // Each has its own lease, probes and evidence. Items for which no time is left have no outcome.
 func (a *Activities) revokeTogether(ctx context.Context, in BatchInput, bulk connectors.BulkRevoker, b *batch) {
 	for n, items := range slices.Collect(slices.Chunk(in.Items, bulk.Bulk())) {
-		if n > 0 && timeLeft(ctx) < bulkLeast {
+		if n > 0 && timeLeft(ctx) < minRequestTime {
 			return
 		}
 		if attempts := a.prepare(ctx, in.Cascade, items, bulk, b); len(attempts) > 0 {
-			a.revokeBulk(ctx, attempts, bulk, b)
+			requests := 2*bits.Len(uint(len(attempts))) + 1
+			a.revokeBulk(ctx, attempts, bulk, &requests, b)
 		}
 	}
 }
@@ -106,31 +108,36 @@ func (t *attempt) untilRequest(
 	return result, false, err
 }
 
-// revokeBulk ends items with one request, and concludes each by what the answer says about it. Items that the answer
-// may not be about are requested in halves, down to one, so that one that the downstream refuses does not delay the
-// others.
-func (a *Activities) revokeBulk(ctx context.Context, attempts []*attempt, bulk connectors.BulkRevoker, b *batch) {
-	type concluding struct {
-		*attempt
-		connectors.Ended
-	}
-	var clear []concluding
-	var unclear []*attempt
+// concluding is an attempt with what the answer to its request says about it.
+type concluding struct {
+	*attempt
+	connectors.Ended
+}
+
+// revokeBulk ends items with one request, and concludes each by what the answer says about it. Items without a
+// conclusive answer are requested again in halves, so that one refused item does not delay the others, as long as
+// requests is positive: a refusal of all items must not use up the downstream's rate limit.
+func (a *Activities) revokeBulk(
+	ctx context.Context, attempts []*attempt, bulk connectors.BulkRevoker, requests *int, b *batch,
+) {
+	*requests--
+	var conclusive []concluding
+	var ambiguous []*attempt
 	for i, ended := range a.request(ctx, attempts, bulk) {
-		if ended.Unclear && timeLeft(ctx) >= bulkLeast {
-			unclear = append(unclear, attempts[i])
+		if ended.Ambiguous && len(attempts) > 1 && *requests > 0 && timeLeft(ctx) >= minRequestTime {
+			ambiguous = append(ambiguous, attempts[i])
 		} else {
-			clear = append(clear, concluding{attempts[i], ended})
+			conclusive = append(conclusive, concluding{attempts[i], ended})
 		}
 	}
-	parallel(ctx, clear, bulkStepTimeout, func(ctx context.Context, c concluding) {
+	parallel(ctx, conclusive, bulkStepTimeout, func(ctx context.Context, c concluding) {
 		defer c.yield(ctx)
 		result, err := c.finishBulk(ctx, c.Ended)
 		b.add(outcomeOf(c.in.Item, result, err))
 	})
-	if len(unclear) > 0 {
-		for half := range slices.Chunk(unclear, (len(unclear)+1)/2) {
-			a.revokeBulk(ctx, half, bulk, b)
+	if len(ambiguous) > 0 {
+		for half := range slices.Chunk(ambiguous, (len(ambiguous)+1)/2) {
+			a.revokeBulk(ctx, half, bulk, requests, b)
 		}
 	}
 }
@@ -139,18 +146,19 @@ func (a *Activities) revokeBulk(ctx context.Context, attempts []*attempt, bulk c
 // the probe after it.
 func (t *attempt) finishBulk(ctx context.Context, ended connectors.Ended) (ItemResult, error) {
 	release, err := t.entry.Acquire(ctx)
-	if err == nil {
+	switch {
+	case err == nil:
 		defer release()
 		return t.finish(ctx, "revoke", ended.Answer, ended.Err)
-	}
-	if ended.Err != nil {
-		return ItemResult{}, t.fail(ctx, "revoke", ended.Err)
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	done := t.record("revoke", string(ended.Outcome), ended.Detail)
-	if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
-		return ItemResult{}, err
+	case ended.Err != nil:
+		return t.finish(ctx, "revoke", ended.Answer, ended.Err)
+	case ended.Outcome == connectors.Done:
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+		defer cancel()
+		done := t.record("revoke", string(ended.Outcome), ended.Detail)
+		if err := t.Evidence.Append(ctx, t.in.Cascade.Tenant, done); err != nil {
+			return ItemResult{}, err
+		}
 	}
 	return ItemResult{}, retryable("the connector has no free slot for the probe after the end", ErrorDownstream, 0)
 }

@@ -218,8 +218,8 @@ func (a *Activities) DiscoverersOf(ctx context.Context, tenant uuid.UUID) ([]str
 	return a.Connectors.Discoverers(t.Name), nil
 }
 
-// FindGoneInput is a connector, and the last principal or item of the previous page.
-type FindGoneInput struct {
+// PageInput is a connector, and the last principal or item of the previous page.
+type PageInput struct {
 	Tenant    uuid.UUID `json:"tenant"`
 	Connector string    `json:"connector"`
 	After     uuid.UUID `json:"after"`
@@ -235,7 +235,7 @@ type FoundGone struct {
 // FindGone queries a connector for a page of principals that left in the last
 // [goneLately]. A page for a rate-limited connector is one principal, since the limit
 // counts activities.
-func (a *Activities) FindGone(ctx context.Context, in FindGoneInput) (FoundGone, error) {
+func (a *Activities) FindGone(ctx context.Context, in PageInput) (FoundGone, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	page := discoverPage
 	if a.Connectors[in.Connector].Rate > 0 {
@@ -268,7 +268,7 @@ type ProbedExpired struct {
 // ProbeExpired probes a page of a connector's items whose registered expiry has passed:
 // survivors, and items in state expiring. The expiry alone proves nothing: an item that
 // is alive becomes a survivor.
-func (a *Activities) ProbeExpired(ctx context.Context, in FindGoneInput) (ProbedExpired, error) {
+func (a *Activities) ProbeExpired(ctx context.Context, in PageInput) (ProbedExpired, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	if err := a.checkPaused(ctx, in.Connector); err != nil {
 		return ProbedExpired{}, err

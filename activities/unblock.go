@@ -48,7 +48,7 @@ const leftPage = 50
 
 // UnblockLeft undoes the blocks that cancelled cascades have left in a page of a connector's items. The next run of the
 // reconciler tries again what it could not unblock.
-func (a *Activities) UnblockLeft(ctx context.Context, in FindGoneInput) (UnblockedLeft, error) {
+func (a *Activities) UnblockLeft(ctx context.Context, in PageInput) (UnblockedLeft, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	if err := a.checkPaused(ctx, in.Connector); err != nil {
 		return UnblockedLeft{}, err

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,7 +14,8 @@ import (
 )
 
 // beginGroups starts items in batches of one connector: one activity for a batch costs
-// a tenth of one activity per item. Items that a batch could not end are retried
+// a tenth of one activity per item. Items that a batch could not end are retried in
+// further batches if the connector ends several with one request, and otherwise
 // individually by Temporal. Rotations are not batched, nor are the items of
 // rate-limited connectors, as the limit counts activities.
 func (c *cascadeRun) beginGroups(ctx workflow.Context, items []*item) {
@@ -66,19 +68,20 @@ func idsOf(items []*item) []uuid.UUID {
 
 // bulkRounds is the number of batches in which an item is attempted, if its downstream ends several items with one
 // request, before it is retried individually.
-const bulkRounds = 4
+const bulkRounds = 10
 
 func (c *cascadeRun) beginBatch(ctx workflow.Context, items []*item) {
 	for _, i := range items {
 		c.set(i, credential.Ending, "")
 		c.count(i, 1)
 	}
-	id := c.batchID(items)
+	id := c.nextBatchID(items)
 	c.show(ctx)
 	workflow.Go(ctx, func(ctx workflow.Context) { c.finishBatch(ctx, id, items, 1) })
 }
 
-func (c *cascadeRun) batchID(items []*item) string {
+// nextBatchID returns the ID of another batch.
+func (c *cascadeRun) nextBatchID(items []*item) string {
 	c.batches++
 	return fmt.Sprintf("batch:%s:%d", items[0].Connector, c.batches)
 }
@@ -86,7 +89,7 @@ func (c *cascadeRun) batchID(items []*item) string {
 // finishBatch attempts started items in one activity, and retries those that it could not end.
 func (c *cascadeRun) finishBatch(ctx workflow.Context, id string, items []*item, round int) {
 	result, err := c.endBatch(ctx, id, items)
-	var soon, later []*item // those that are retried, later if the downstream asked for a delay
+	var immediate, delayed []*item // those that are retried; delayed if the downstream asked for that
 	var delay time.Duration
 	for _, i := range items {
 		outcome, ok := result.Of(i.ID)
@@ -94,16 +97,16 @@ func (c *cascadeRun) finishBatch(ctx workflow.Context, id string, items []*item,
 		case err == nil && ok && !outcome.Again:
 			c.settleItem(ctx, i, outcome.ItemResult, nil)
 			c.count(i, -1)
-		case result.Bulk && round < bulkRounds && outcome.After > 0:
-			later, delay = append(later, i), max(delay, outcome.After)
-		case result.Bulk && round < bulkRounds:
-			soon = append(soon, i)
-		default:
+		case !result.Bulk || round == bulkRounds:
 			c.finishAfter(ctx, i, outcome.After)
+		case outcome.After > 0:
+			delayed, delay = append(delayed, i), max(delay, outcome.After)
+		default:
+			immediate = append(immediate, i)
 		}
 	}
-	c.batchAgain(ctx, soon, 0, round)
-	c.batchAgain(ctx, later, delay, round)
+	c.retryTogether(ctx, immediate, min(c.in.Policy.InitialInterval<<(round-1), c.in.Policy.MaximumInterval), round)
+	c.retryTogether(ctx, delayed, delay, round)
 	c.show(ctx)
 }
 
@@ -115,19 +118,19 @@ func (c *cascadeRun) finishAfter(ctx workflow.Context, i *item, delay time.Durat
 	})
 }
 
-// batchAgain retries items in one activity after a delay.
-func (c *cascadeRun) batchAgain(ctx workflow.Context, items []*item, delay time.Duration, round int) {
-	if len(items) == 1 {
+// retryTogether retries items in one activity after a delay; a single one individually.
+func (c *cascadeRun) retryTogether(ctx workflow.Context, items []*item, delay time.Duration, round int) {
+	switch len(items) {
+	case 0:
+	case 1:
 		c.finishAfter(ctx, items[0], delay)
+	default:
+		id := c.nextBatchID(items)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			c.pause(ctx, delay, items...)
+			c.finishBatch(ctx, id, items, round+1)
+		})
 	}
-	if len(items) < 2 {
-		return
-	}
-	id := c.batchID(items)
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		c.pause(ctx, delay, items...)
-		c.finishBatch(ctx, id, items, round+1)
-	})
 }
 
 // endBatch runs one activity that attempts each of the items once.
@@ -142,6 +145,7 @@ func (c *cascadeRun) endBatch(ctx workflow.Context, id string, items []*item) (a
 	}
 	for _, i := range items {
 		i.round++
+		i.cancel = nil // an operator cannot cancel the activity of others
 	}
 	options := c.options(ctx, connector)
 	options.ActivityID, options.Summary = id, fmt.Sprintf("end %d items at %s", len(items), connector)
@@ -151,14 +155,22 @@ func (c *cascadeRun) endBatch(ctx workflow.Context, id string, items []*item) (a
 }
 
 // pause delays the next attempt at items for as long as their downstream requested, or until an operator requests a
-// retry.
+// retry of one of them, or all are waived.
 func (c *cascadeRun) pause(ctx workflow.Context, wait time.Duration, items ...*item) {
-	if len(items) == 1 && items[0].state == credential.Waived {
-		return
+	waived := func(i *item) bool { return i.state == credential.Waived }
+	until := workflow.Now(ctx).Add(max(wait, c.in.Policy.InitialInterval))
+	for {
+		left := slices.DeleteFunc(slices.Clone(items), waived)
+		if len(left) == 0 {
+			return
+		}
+		sleeping, cancel := workflow.WithCancel(ctx)
+		for _, i := range left {
+			i.cancel, i.again = cancel, false
+		}
+		err := workflow.Sleep(sleeping, until.Sub(workflow.Now(ctx))) // a retry request or a waiver cancels it
+		if err == nil || ctx.Err() != nil || slices.ContainsFunc(left, func(i *item) bool { return i.again }) {
+			return
+		}
 	}
-	ctx, cancel := workflow.WithCancel(ctx)
-	for _, i := range items {
-		i.cancel, i.again = cancel, false
-	}
-	_ = workflow.Sleep(ctx, max(wait, c.in.Policy.InitialInterval)) // a retry request cancels it
 }

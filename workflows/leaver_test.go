@@ -585,7 +585,7 @@ func TestLeaver_CancelledReportsAsCancelled(t *testing.T) {
 	}
 }
 
-func TestLeaver_RetriesTogetherWhatOneRequestEnds(t *testing.T) {
+func TestLeaver_RetriesBulkItemsInOneBatch(t *testing.T) {
 	m := newModel(t)
 	m.in.Policy.Batch, m.bulk = 50, true
 	for n := range 6 {

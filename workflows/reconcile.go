@@ -23,6 +23,8 @@ const (
 	reconcileStep    = 5 * time.Minute
 	// rediscoverPages bounds the pages of principals that a connector is queried for.
 	rediscoverPages = 200
+	// maxFailingPages bounds the pages of a connector that fail, as all do where it is down.
+	maxFailingPages = 10
 )
 
 // ReconcileInput is the input of Reconcile: the state of a run that has continued as
@@ -91,7 +93,7 @@ func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconc
 		found.Problem("tenant %s: %s", tenant, reasonOf(err))
 	}
 	for _, name := range names {
-		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
+		in := activities.PageInput{Tenant: tenant, Connector: name}
 		for range rediscoverPages {
 			var page activities.FoundGone
 			err := workflow.ExecuteActivity(
@@ -120,7 +122,7 @@ func unblockLeft(ctx workflow.Context, tenant uuid.UUID) (found activities.Recon
 		found.Problem("tenant %s: %s", tenant, reasonOf(err))
 	}
 	for _, name := range names {
-		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
+		in, failing := activities.PageInput{Tenant: tenant, Connector: name}, 0
 		for range rediscoverPages {
 			var page activities.UnblockedLeft
 			err := workflow.ExecuteActivity(
@@ -134,7 +136,10 @@ func unblockLeft(ctx workflow.Context, tenant uuid.UUID) (found activities.Recon
 					page.Blocked, name, page.Reason)
 			}
 			found.Unblocked += page.Unblocked
-			if in.After = page.After; err != nil || page.Unblocked == 0 || in.After == uuid.Nil {
+			if page.Blocked > 0 && page.Unblocked == 0 {
+				failing++
+			}
+			if in.After = page.After; err != nil || failing == maxFailingPages || in.After == uuid.Nil {
 				break // the next run tries again what fails now
 			}
 		}
@@ -150,7 +155,7 @@ func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reco
 		found.Problem("tenant %s: %s", tenant, reasonOf(err))
 	}
 	for _, name := range names {
-		in := activities.FindGoneInput{Tenant: tenant, Connector: name}
+		in := activities.PageInput{Tenant: tenant, Connector: name}
 		for range rediscoverPages {
 			var probed activities.ProbedExpired
 			err := workflow.ExecuteActivity(

@@ -72,9 +72,10 @@ type BulkRevoker interface {
 // Ended is what an answer says about one of several credentials.
 type Ended struct {
 	Answer
-	Err error // retryable if Unclear is set
-	// Unclear is set if the answer may be about another credential of the request: a request about fewer is clearer.
-	Unclear bool
+	Err error // retryable if Ambiguous is set
+	// Ambiguous is set if the answer may be about another credential of the request: repeat it with fewer credentials to
+	// tell them apart.
+	Ambiguous bool
 }
 
 // Settler is implemented by a [Revoker] whose downstream confirms an end before it takes effect. Settles returns how

@@ -135,12 +135,12 @@ type LeftBlocked struct{ Event, Item uuid.UUID }
 const (
 	// leftAfter is how long a cancelled cascade may itself try to unblock its items.
 	leftAfter = 20 * time.Minute
-	// leftFor is how long items are unblocked after their cascade was cancelled.
-	leftFor = 30 * 24 * time.Hour
+	// unblockWindow is how long items are unblocked after their cascade was cancelled.
+	unblockWindow = 30 * 24 * time.Hour
 )
 
-// leftBlocked are the items i that cancelled cascades e have left blocked although they may unblock them, such as those
-// of agents that were restored later.
+// leftBlocked is the FROM and WHERE clause of the items i that cancelled cascades e have left blocked although they may
+// unblock them, such as those of agents that were restored later.
 const leftBlocked = `
 	lifecycle_events e join credentials i on i.tenant_id = $1 and i.event_id = e.id
 	 where e.tenant_id = $1 and e.outcome = 'cancelled'
@@ -149,20 +149,21 @@ const leftBlocked = `
 // LeftBlockedAt returns the connectors with items that cancelled cascades have left blocked.
 func (c *Store) LeftBlockedAt(ctx context.Context, tenant uuid.UUID) ([]string, error) {
 	names, err := database.Rows(ctx, c.db, tenant, pgx.RowTo[string],
-		`select distinct i.connector from `+leftBlocked+` order by 1`, tenant, leftFor, leftAfter)
+		`select distinct i.connector from `+leftBlocked+` order by 1`, tenant, unblockWindow, leftAfter)
 	if err != nil {
 		return nil, fmt.Errorf("list the connectors where cancelled cascades have left blocks: %w", err)
 	}
 	return names, nil
 }
 
-// LeftBlocked returns a page of the items at a connector that cancelled cascades have left blocked, after an item.
+// LeftBlocked returns at most limit items at a connector that cancelled cascades have left blocked, with an id greater
+// than after, in their order.
 func (c *Store) LeftBlocked(
 	ctx context.Context, tenant uuid.UUID, connector string, after uuid.UUID, limit int,
 ) ([]LeftBlocked, error) {
 	left, err := database.Rows(ctx, c.db, tenant, pgx.RowToStructByPos[LeftBlocked], `
 		select e.id, i.id from `+leftBlocked+` and i.connector = $4 and i.id > $5 order by i.id limit $6`,
-		tenant, leftFor, leftAfter, connector, after, limit)
+		tenant, unblockWindow, leftAfter, connector, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list what cancelled cascades have left blocked at %s: %w", connector, err)
 	}

@@ -62,7 +62,7 @@ func (i *installation) probeExpired(connector string) {
 	i.t.Helper()
 	a := i.app.Activities()
 	if _, err := i.activity(a).ExecuteActivity(a.ProbeExpired,
-		activities.FindGoneInput{Tenant: i.tenant.ID, Connector: connector}); err != nil {
+		activities.PageInput{Tenant: i.tenant.ID, Connector: connector}); err != nil {
 		i.t.Fatal(err)
 	}
 }

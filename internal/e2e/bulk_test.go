@@ -16,8 +16,8 @@ import (
 	"github.com/leaverhq/leaver/internal/config"
 )
 
-// tokenServer ends tokens as GitHub documents it: it accepts a list, and ends the tokens later. A token is dead from the
-// second time on that it is used after that.
+// tokenServer ends tokens as GitHub documents it: it accepts a list, and ends the tokens later. The first use of a token
+// after the request still succeeds.
 type tokenServer struct {
 	mu        sync.Mutex
 	requests  int            // to end tokens
@@ -141,8 +141,8 @@ func TestBulk_RefusalOfOneDoesNotFailTheOthers(t *testing.T) {
 	}
 }
 
-// TestBulk_ReadsWhatAnotherLeaverAnswersAboutEach deactivates accounts by SCIM bulk operations at another leaver.
-func TestBulk_ReadsWhatAnotherLeaverAnswersAboutEach(t *testing.T) {
+// TestBulk_SCIMOutcomePerAccount deactivates accounts by SCIM bulk operations at another leaver.
+func TestBulk_SCIMOutcomePerAccount(t *testing.T) {
 	long(t)
 	application := installAPI(t)
 	token := filepath.Join(t.TempDir(), "token")

@@ -150,9 +150,9 @@ func TestThreshold_CancelledCascadeUnblocksItsAccounts(t *testing.T) {
 	}
 }
 
-// TestReconcile_UnblocksWhatACancelledCascadeHasLeft deactivates a person by mistake, and restores her agent only after
+// TestReconcile_UnblocksItemsOfCancelledCascade deactivates a person by mistake, and restores her agent only after
 // her cascade was cancelled, which leaves the agent's account blocked.
-func TestReconcile_UnblocksWhatACancelledCascadeHasLeft(t *testing.T) {
+func TestReconcile_UnblocksItemsOfCancelledCascade(t *testing.T) {
 	long(t)
 	i := installAPI(t)
 	d := i.newCRM()
@@ -186,7 +186,7 @@ func TestReconcile_UnblocksWhatACancelledCascadeHasLeft(t *testing.T) {
 		t.Errorf("unblocked %d, and the agent's account logs in: %t; want it unblocked", found.Unblocked, d.logsIn(role, password))
 	}
 	if d.logsIn(other, secret) {
-		t.Error("the account of who is not back logs in")
+		t.Error("the account of the deactivated user logs in")
 	}
 	if found := i.reconcile(); found.Unblocked != 0 {
 		t.Errorf("unblocked %d again", found.Unblocked)

@@ -32,7 +32,7 @@ type assertion struct {
 	exchange             *template // the address of the exchange; nil to use the signed token itself
 }
 
-// all returns the templates that are given.
+// all returns the templates; absent ones are nil.
 func (s *assertion) all() []*template {
 	if s == nil {
 		return nil
@@ -114,7 +114,10 @@ func (s *assertionSource) exchanged(signed string) (*oauth2.Token, error) {
 		Token     string    `json:"token"`
 		ExpiresAt time.Time `json:"expires_at"`
 	}
+	wait := throttled(resp, time.Now())
 	switch {
+	case wait > 0:
+		return nil, connectors.RetryableAfter(wait, "the downstream returned %d: its rate limit is used up", resp.StatusCode)
 	case resp.StatusCode/100 != 2:
 		return nil, &oauth2.RetrieveError{Response: resp, Body: raw}
 	case json.Unmarshal(raw, &token) != nil || token.Token == "":

@@ -99,6 +99,7 @@ func TestAssertion_IsExchangedForAnAccessToken(t *testing.T) {
 		"an outage":               {503, ``, false},
 		"no token":                {201, `{}`, false},
 		"HTML":                    {200, `<html>` + contract.Canary, false},
+		"a token that is not known everywhere yet": {201, `{"token":"t2","expires_at":"2100-01-02T03:04:05Z"}`, false},
 	} {
 		status, body = c.status, c.body
 		err := end()

@@ -36,6 +36,15 @@ type auth struct {
 // hasToken reports whether the connector has an access token of its own, for all credentials.
 func (a *auth) hasToken() bool { return a.tokenURL != nil || a.assertion != nil }
 
+// settles returns the age below which the downstream may not know an access token everywhere yet. GitHub gives tokens
+// in an exchange before they are replicated.
+func (a *auth) settles() time.Duration {
+	if a.assertion != nil && a.assertion.exchange != nil {
+		return replication
+	}
+	return 0
+}
+
 // check returns an error if an address or the key of the authentication is not valid. address checks an address.
 func (a *auth) check(v values, address func(name, address string) error) error {
 	if a == nil {
@@ -150,6 +159,9 @@ type tokens struct {
 
 func newTokens() tokens { return tokens{lock: make(chan struct{}, 1)} }
 
+// replication is the longest that a token of an exchange is taken to be unknown somewhere.
+const replication = 10 * time.Second
+
 // freshToken is the age below which a refused token means that the credentials are wrong, and not that the token
 // was revoked.
 const freshToken = time.Minute
@@ -176,14 +188,19 @@ func (s *tokens) get(ctx context.Context, a *auth, v values, client *http.Client
 }
 
 // refused forgets a token that the downstream refused, and returns the error for that: retryable unless the token
-// was fresh.
-func (s *tokens) refused(token string) error {
+// was fresh, or younger than settles.
+func (s *tokens) refused(token string, settles time.Duration) error {
 	s.lock <- struct{}{}
 	defer func() { <-s.lock }()
 	if s.token == nil || s.token.AccessToken != token {
 		return connectors.Retryable("the downstream refused the connector's access token, which has been replaced since")
 	}
-	fresh := time.Since(s.fetched) < freshToken
+	age := time.Since(s.fetched)
+	if age < settles {
+		return connectors.RetryableAfter(time.Second,
+			"the downstream refused the connector's new access token, which it may not know everywhere yet")
+	}
+	fresh := age < freshToken
 	s.token = nil
 	if fresh {
 		return connectors.Permanent(

@@ -39,10 +39,9 @@ func (b *bulk) decodeEach(texts []string) func(*yaml.Node) error {
 			return at(n, "%v", err)
 		}
 		b.texts = texts
-		value := func(into **expression) func(*yaml.Node) error {
-			return func(n *yaml.Node) (err error) { *into, err = compile(env, n); return err }
-		}
-		err = decodeFields(n, fields{"items": value(&b.items), "reference": value(&b.reference)})
+		err = decodeFields(n, fields{
+			"items": expressionInto(env, &b.items), "reference": expressionInto(env, &b.reference),
+		})
 		if err == nil && (b.items == nil || b.reference == nil) {
 			err = at(n, "items and reference are required")
 		}
@@ -59,7 +58,7 @@ func (b *bulk) check(n *yaml.Node, r *request, targets map[string]bool) error {
 		return nil
 	case r.auth.anyTemplate(func(t *template) bool { return t.uses(targets) }),
 		r.plain(func(t *template) bool { return t.uses(targets) }):
-		return at(n, "with batch, only the json of the request may name a credential: the rest is for all of them")
+		return at(n, "with batch, placeholders of a credential are allowed in json only")
 	case r.json.repeat(func(t *template) bool { return t.uses(targets) }) != 1:
 		return at(n, "with batch, json has one list of one element with the credential's placeholders, "+
 			"such as [\"{secret}\"], and none elsewhere: the element is repeated")
@@ -71,7 +70,7 @@ func (b *bulk) check(n *yaml.Node, r *request, targets map[string]bool) error {
 func (b *bulk) checkAnswers(answers []answer) error {
 	for _, a := range answers {
 		if b.items != nil && !a.when.item && a.means != meansRetry && a.means != meansPermanent {
-			return at(a.when.node, "with each, an answer that means %s must look at item", a.means)
+			return at(a.when.node, "with each, the condition of an answer that means %s must use item", a.means)
 		}
 	}
 	return nil
@@ -95,7 +94,7 @@ func (b *body) repeat(matches func(*template) bool) int {
 		n += element.repeat(matches)
 	}
 	if b.leaf != nil && matches(b.leaf) {
-		n += 2 // which is never correct
+		n += 2 // outside of a list, which makes any number other than 1
 	}
 	return n
 }
@@ -147,7 +146,7 @@ func (c *Connector) RevokeBulk(ctx context.Context, targets []connectors.Target)
 	var asked []int // the indexes of the targets in the request
 	for i, t := range targets {
 		v, err := c.valuesOf(t)
-		if err == nil { // whatever does not fit into the request must not fail the others
+		if err == nil { // reject a value that cannot be encoded before it joins the request
 			_, err = o.request.json.expand(v, []values{v})
 		}
 		if ended[i].Err = err; err == nil {
@@ -178,9 +177,9 @@ func (c *Connector) RevokeBulk(ctx context.Context, targets []connectors.Target)
 	return ended
 }
 
-// endedOf returns what an answer about n credentials says about one. If it does not name the one, only a confirmation
-// is about all of them, where the definition names no parts, and what says that the request was not handled: a refusal
-// may be due to another one.
+// endedOf returns what an answer to a request about n credentials says about one. If the answer does not name it, the
+// answer applies only if the request was about one, was not handled, or was confirmed by a definition without each.
+// Everything else is ambiguous.
 func (c *Connector) endedOf(
 	t connectors.Target, v values, a exchanged, about map[string]any, n int,
 ) connectors.Ended {
@@ -196,7 +195,7 @@ func (c *Connector) endedOf(
 	if err == nil {
 		err = errors.New(answer.Detail)
 	}
-	return connectors.Ended{Unclear: true, Err: connectors.Retryable(
+	return connectors.Ended{Ambiguous: true, Err: connectors.Retryable(
 		"the answer to a request about several credentials does not say which it is about: %w", err)}
 }
 

@@ -61,8 +61,8 @@ func targets(references ...string) (all []connectors.Target) {
 func said(ended []connectors.Ended) (all []string) {
 	for _, e := range ended {
 		switch {
-		case e.Unclear:
-			all = append(all, "unclear")
+		case e.Ambiguous:
+			all = append(all, "ambiguous")
 		case e.Err == nil:
 			all = append(all, string(e.Outcome))
 		case connectors.IsPermanent(e.Err):
@@ -76,7 +76,7 @@ func said(ended []connectors.Ended) (all []string) {
 	return all
 }
 
-func TestRevokeBulk_SaysWhatTheAnswerSaysAboutEach(t *testing.T) {
+func TestRevokeBulk_ReportsOutcomePerCredential(t *testing.T) {
 	three := targets("p/a", "p/b", "p%2Fx/c")
 	for name, c := range map[string]struct {
 		definition string
@@ -87,11 +87,11 @@ func TestRevokeBulk_SaysWhatTheAnswerSaysAboutEach(t *testing.T) {
 		want       []string
 	}{
 		"a confirmation is about all":         {endsAll, three, 202, nil, `{}`, []string{"done", "done", "done"}},
-		"a refusal may be due to another one": {endsAll, three, 422, nil, `{}`, []string{"unclear", "unclear", "unclear"}},
+		"a refusal may be due to another one": {endsAll, three, 422, nil, `{}`, []string{"ambiguous", "ambiguous", "ambiguous"}},
 		"a refusal of one":                    {endsAll, three[:1], 422, nil, `{}`, []string{"permanent"}},
-		"gone may be about another one":       {endsAll, three, 404, nil, `{"code":"not_found"}`, []string{"unclear", "unclear", "unclear"}},
+		"gone may be about another one":       {endsAll, three, 404, nil, `{"code":"not_found"}`, []string{"ambiguous", "ambiguous", "ambiguous"}},
 		"gone of one":                         {endsAll, three[:1], 404, nil, `{"code":"not_found"}`, []string{"gone"}},
-		"an answer that is not known":         {endsAll, three, 200, nil, `{}`, []string{"unclear", "unclear", "unclear"}},
+		"an answer that is not known":         {endsAll, three, 200, nil, `{}`, []string{"ambiguous", "ambiguous", "ambiguous"}},
 		"throttled":                           {endsAll, three, 429, http.Header{"Retry-After": {"7"}}, ``, []string{"later", "later", "later"}},
 		"the server's error":                  {endsAll, three, 500, nil, contract.Canary, []string{"retry", "retry", "retry"}},
 		"a part about each": {
@@ -101,14 +101,14 @@ func TestRevokeBulk_SaysWhatTheAnswerSaysAboutEach(t *testing.T) {
 		},
 		"no part about one": {
 			endsEach, three, 200, nil, `{"ended":[{"project":"p","key":"a","ok":true},{"project":"q","key":"b","ok":true},{}]}`,
-			[]string{"done", "unclear", "unclear"},
+			[]string{"done", "ambiguous", "ambiguous"},
 		},
 		"two parts about one": {
 			endsEach, three, 200, nil,
 			`{"ended":[{"project":"p","key":"a","ok":true},{"project":"p","key":"a","code":"not_found"},{"project":"p","key":"b","ok":true}]}`,
-			[]string{"unclear", "done", "unclear"},
+			[]string{"ambiguous", "done", "ambiguous"},
 		},
-		"no parts":                             {endsEach, three, 202, nil, `{}`, []string{"unclear", "unclear", "unclear"}},
+		"no parts":                             {endsEach, three, 202, nil, `{}`, []string{"ambiguous", "ambiguous", "ambiguous"}},
 		"the only part without a name, of one": {endsEach, three[:1], 200, nil, `{"ended":[{"ok":true}]}`, []string{"done"}},
 		"a part about another one, of one":     {endsEach, three[:1], 200, nil, `{"ended":[{"project":"q","key":"a","ok":true}]}`, []string{"retry"}},
 		"a number that is too large": {

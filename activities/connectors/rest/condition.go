@@ -85,6 +85,11 @@ func compile(env *cel.Env, n *yaml.Node) (*expression, error) {
 	return e, nil
 }
 
+// expressionInto returns the decoder of an expression.
+func expressionInto(env *cel.Env, into **expression) func(*yaml.Node) error {
+	return func(n *yaml.Node) (err error) { *into, err = compile(env, n); return err }
+}
+
 // compileCondition compiles an expression that must be a boolean.
 func compileCondition(env *cel.Env, n *yaml.Node) (*expression, error) {
 	e, err := compile(env, n)

@@ -323,7 +323,7 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		return nil, at(key, "unknown operation %q; known are %s", key.Value, strings.Join(operationNames(), ", "))
 	}
 	o := &operation{}
-	var requestNode, answers, found, made *yaml.Node
+	var requestNode, answers, found, issuedNode *yaml.Node
 	members := fields{
 		"request": func(n *yaml.Node) error { requestNode = n; return nil },
 		"answers": func(n *yaml.Node) error { answers = n; return nil },
@@ -337,7 +337,7 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		members["found"] = func(n *yaml.Node) error { found = n; return nil }
 	case opIssue:
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...).with(nameDrill)
-		members["issued"] = func(n *yaml.Node) error { made = n; return nil }
+		members["issued"] = func(n *yaml.Node) error { issuedNode = n; return nil }
 	case opRemove:
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret, namePrincipal)...).with(nameDrill)
 	case opCheck:
@@ -347,7 +347,7 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		return nil, err
 	}
 	if requestNode == nil || answers == nil || (found == nil) == (key.Value == opDiscover) ||
-		(made == nil) == (key.Value == opIssue) {
+		(issuedNode == nil) == (key.Value == opIssue) {
 		return nil, at(key, "request and answers are required, found for discover, and issued for issue")
 	}
 	var err error
@@ -368,9 +368,9 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		if o.discover, err = parseDiscovery(found, env); err == nil {
 			err = d.checkKind(found, o.discover.kind)
 		}
-	case made != nil:
-		if o.issued, err = parseIssued(made, env); err == nil {
-			err = d.checkKind(made, o.issued.kind)
+	case issuedNode != nil:
+		if o.issued, err = parseIssued(issuedNode, env); err == nil {
+			err = d.checkKind(issuedNode, o.issued.kind)
 		}
 	}
 	return o, err

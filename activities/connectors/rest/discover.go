@@ -49,9 +49,7 @@ var validParameter = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.\[\]-]*$`)
 func parseDiscovery(n *yaml.Node, env *cel.Env) (*discovery, error) {
 	d := &discovery{}
 	var kind string
-	value := func(into **expression) func(*yaml.Node) error {
-		return func(n *yaml.Node) (err error) { *into, err = compile(env, n); return err }
-	}
+	value := func(into **expression) func(*yaml.Node) error { return expressionInto(env, into) }
 	err := decodeFields(n, fields{
 		"kind": scalar(&kind), "items": value(&d.items),
 		"when":      func(n *yaml.Node) (err error) { d.when, err = compileCondition(env, n); return err },

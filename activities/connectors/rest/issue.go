@@ -23,11 +23,9 @@ type issued struct {
 func parseIssued(n *yaml.Node, env *cel.Env) (*issued, error) {
 	i := &issued{}
 	var kind string
-	value := func(into **expression) func(*yaml.Node) error {
-		return func(n *yaml.Node) (err error) { *into, err = compile(env, n); return err }
-	}
 	err := decodeFields(n, fields{
-		"kind": scalar(&kind), "reference": value(&i.reference), "secret": value(&i.secret), "expires": value(&i.expires),
+		"kind": scalar(&kind), "reference": expressionInto(env, &i.reference),
+		"secret": expressionInto(env, &i.secret), "expires": expressionInto(env, &i.expires),
 	})
 	i.kind = connectors.Kind(kind)
 	if err == nil && (kind == "" || i.reference == nil) {

@@ -254,7 +254,7 @@ func escapePath(value string) (string, error) {
 func (r *request) address(v values, base string) (*url.URL, error) {
 	t, prefix := *r.url, ""
 	if base != "" && t.texts[0] == "" {
-		prefix = strings.TrimSuffix(base, "/")
+		prefix = base
 		t.texts, t.names, t.formats = t.texts[1:], t.names[1:], t.formats[1:]
 	}
 	path, err := t.expand(v, escapePath)

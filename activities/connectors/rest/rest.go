@@ -63,6 +63,7 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 	if d.base == "" {
 		return c, nil
 	}
+	c.settings[d.base] = strings.TrimSuffix(c.settings[d.base], "/")
 	c.base = c.settings[d.base]
 	if err := check(d.base, c.base); err != nil {
 		return nil, err
@@ -196,8 +197,9 @@ func (d *Definition) split(reference string) ([]string, error) {
 			return nil, fmt.Errorf(`the part %s of the reference must not be empty or contain "." or ".." as a step of a path`,
 				d.Parts[i])
 		case slices.Contains(d.Numbers, d.Parts[i]) && !isNumber(part):
-			return nil, fmt.Errorf("the part %s of the reference must be a whole number of 64 bits without leading zeros, got %q",
-				d.Parts[i], part)
+			return nil, fmt.Errorf(
+				"the part %s of the reference must be a whole number of 64 bits without leading zeros, got %q", d.Parts[i], part,
+			)
 		case slices.Contains(d.UUIDs, d.Parts[i]):
 			id, err := uuid.Parse(part)
 			if err != nil {
@@ -412,7 +414,7 @@ func (c *Connector) sendTo(
 		return exchanged{}, err
 	}
 	if token != "" && a.resp.StatusCode == http.StatusUnauthorized {
-		return exchanged{}, c.tokens.refused(token)
+		return exchanged{}, c.tokens.refused(token, o.request.auth.settles())
 	}
 	a.body, a.ok = decodeBody(a.resp, a.raw)
 	if a.resp.StatusCode == http.StatusNotFound && a.body == nil {

@@ -28,8 +28,8 @@ type template struct {
 	node *yaml.Node
 	// texts and names alternate: the text before each name, and the text after the last one.
 	texts, names []string
-	// formats are, by name, "path" for {user:path}, a segment of a path in a JSON body, "sql" for {user:sql}, a quoted
-	// identifier of SQL, or empty.
+	// formats are, by name, "int" for {job:int}, a number, "path" for {user:path}, a segment of a path, "sql" for
+	// {user:sql}, a quoted identifier of SQL, or empty.
 	formats []string
 	// number is set for a whole value such as {job:int} in a JSON body.
 	number bool
@@ -58,13 +58,11 @@ func parseTemplate(n *yaml.Node, in scope) (*template, error) {
 		if !closed {
 			return nil, at(n, "a { without a }: write {{ for a {")
 		}
-		if plain, ok := strings.CutSuffix(name, ":int"); ok {
-			name, t.number = plain, true
+		name, format, formats := strings.Cut(name, ":")
+		if formats && !slices.Contains([]string{formatInt, formatPath, formatSQL}, format) {
+			return nil, at(n, "unknown format %q: use int, path or sql", format)
 		}
-		name, format, _ := strings.Cut(name, ":")
-		if !slices.Contains([]string{"", formatPath, formatSQL}, format) {
-			return nil, at(n, "unknown format %q: {name:int}, {name:path} or {name:sql}", format)
-		}
+		t.number = t.number || format == formatInt
 		if !in.names[name] && slices.Contains(in.elsewhere, name) {
 			return nil, at(n, "{%s} has no value in this operation, which is not about one credential", name)
 		}
@@ -121,6 +119,7 @@ func (t *template) expand(v values, escape func(string) (string, error)) (string
 
 // The formats of a placeholder.
 const (
+	formatInt  = "int"
 	formatPath = "path"
 	formatSQL  = "sql"
 )
