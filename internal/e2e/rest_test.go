@@ -85,14 +85,24 @@ func (a *answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		{"nothing", 503, ``},
 		{"refused", 403, `{}`},
 	}
+	var list struct{ Keys []string } // of a bulk request
+	if r.Method == http.MethodPost {
+		_ = json.NewDecoder(r.Body).Decode(&list)
+	} else {
+		list.Keys = []string{strings.TrimPrefix(r.URL.Path, "/keys/")}
+	}
 	a.mu.Lock()
 	step, from := "probe ", probes
-	if r.Method == http.MethodDelete {
+	if r.Method != http.MethodGet {
 		step, from = "end ", ends
 	}
 	got := from[a.rand.IntN(len(from))]
-	key := strings.TrimPrefix(r.URL.Path, "/keys/")
-	a.given[key] = append(a.given[key], step+got.name)
+	if len(list.Keys) > 1 && got.name == "gone" {
+		step = "end one of several, " // which is about none of them
+	}
+	for _, key := range list.Keys {
+		a.given[key] = append(a.given[key], step+got.name)
+	}
 	a.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(got.status)
@@ -103,12 +113,20 @@ func (a *answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // if a probe saw it alive before an end and dead after it, and revoked only if the downstream confirmed the end.
 func TestVerified_NeedsAProbeBeforeAndAfter(t *testing.T) {
 	long(t)
+	t.Run("one by one", func(t *testing.T) { verifiedNeedsProbes(t, keyServer) })
+	t.Run("in bulk", func(t *testing.T) { verifiedNeedsProbes(t, inBulk(keyServer)) })
+}
+
+func verifiedNeedsProbes(t *testing.T, definition string) {
+	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	api := &answers{given: make(map[string][]string), rand: rand.New(rand.NewPCG(seed, 0))}
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
-	i := install(t, withDefinition(t, server.URL, keyServer), func(c *config.Config) { c.Policy.Deadline = 4 * time.Second })
+	i := install(t, withDefinition(t, server.URL, definition), func(c *config.Config) {
+		c.Policy.Deadline, c.Policy.AttemptTimeout = 4*time.Second, 20*time.Second
+	})
 	ada := i.createUser("ada@example.com")
 	const keys = 80
 	for n := range keys {
