@@ -119,6 +119,21 @@ func vendors() map[string]vendor {
 				{call: "POST /api/v2/statements", sends: `DESCRIBE USER \"%s\"`, alive: reply{200, `{"code":"090001","data":[["NAME","%s"],["DISABLED","false"]]}`}, ended: reply{200, `{"code":"090001","data":[["NAME","%s"],["DISABLED","true"]]}`}},
 			},
 		},
+		"vault-leases": {
+			kind: connectors.ServiceAccount, reference: "database/creds/readonly/%s", auth: "X-Vault-Token: admin-secret", silent: true,
+			settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "POST /v1/sys/leases/revoke", sends: `{"lease_id":"database/creds/readonly/%s","sync":true}`, alive: none, ended: none, ends: true},
+				{call: "POST /v1/sys/leases/lookup", sends: `{"lease_id":"database/creds/readonly/%s"}`, alive: reply{200, `{"data":{"id":"database/creds/readonly/%s","ttl":3600}}`}, ended: reply{400, `{"errors":["invalid lease"]}`}},
+			},
+		},
+		"vault-tokens": {
+			kind: connectors.AccessToken, reference: "%s", auth: "X-Vault-Token: admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "POST /v1/auth/token/revoke-accessor", sends: `{"accessor":"%s"}`, alive: none, ended: reply{400, `{"errors":["1 error occurred:\n\t* invalid accessor\n\n"]}`}, ends: true},
+				{call: "POST /v1/auth/token/lookup-accessor", sends: `{"accessor":"%s"}`, alive: reply{200, `{"data":{"accessor":"%s","ttl":3600}}`}, ended: reply{403, `{"errors":["1 error occurred:\n\t* invalid accessor\n\n"]}`}},
+			},
+		},
 		"github-sso": {
 			kind: connectors.APIKey, reference: "%s", auth: "Authorization: Bearer admin-secret",
 			settings: map[string]string{"organization": "acme", "token": adminSecret},

@@ -269,6 +269,14 @@ func listings() map[string]listing {
 			answers: map[string]string{"POST /api/v2/statements": `{"code":"090001"}`},
 			blocks:  "POST /api/v2/statements", reference: `A"DA`, suspends: `ALTER USER \"A\"\"DA\" SET DISABLED = TRUE"`,
 		},
+		"vault-leases": {
+			answers: map[string]string{"GET /v1/auth/token/lookup-self": `{"data":{"policies":["leaver"]}}`},
+			checks:  "GET /v1/auth/token/lookup-self",
+		},
+		"vault-tokens": {
+			answers: map[string]string{"GET /v1/auth/token/lookup-self": `{"data":{"policies":["leaver"]}}`},
+			checks:  "GET /v1/auth/token/lookup-self",
+		},
 		"scim-bulk": {
 			answers: map[string]string{"GET /ServiceProviderConfig": `{"bulk":{"supported":true}}`},
 			checks:  "GET /ServiceProviderConfig",
