@@ -146,13 +146,13 @@ func (a *Activities) revokeBulk(
 // the probe after it.
 func (t *attempt) finishBulk(ctx context.Context, ended connectors.Ended) (ItemResult, error) {
 	release, err := t.entry.Acquire(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		defer release()
+	}
+	if err == nil || ended.Err != nil {
 		return t.finish(ctx, "revoke", ended.Answer, ended.Err)
-	case ended.Err != nil:
-		return t.finish(ctx, "revoke", ended.Answer, ended.Err)
-	case ended.Outcome == connectors.Done:
+	}
+	if ended.Outcome == connectors.Done {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 		defer cancel()
 		done := t.record("revoke", string(ended.Outcome), ended.Detail)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	yaml "go.yaml.in/yaml/v3"
 	"golang.org/x/oauth2"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -25,43 +24,10 @@ const (
 	clockSkew = time.Minute
 )
 
-// assertion is an authentication by a token that the connector signs with its RSA key: a Snowflake key pair, or a
-// GitHub App, which exchanges it for an access token.
-type assertion struct {
-	issuer, subject, key *template
-	exchange             *template // the address of the exchange; nil to use the signed token itself
-}
-
-// all returns the templates; absent ones are nil.
-func (s *assertion) all() []*template {
-	if s == nil {
-		return nil
-	}
-	return []*template{s.issuer, s.subject, s.key, s.exchange}
-}
-
-// parseAssertion reads the authentication jwt. one decodes a template.
-func parseAssertion(
-	n *yaml.Node, in scope, one func(**template) func(*yaml.Node) error,
-) (*assertion, error) {
-	s := &assertion{}
-	err := decodeFields(n, fields{
-		"issuer": one(&s.issuer), "subject": one(&s.subject), "key": one(&s.key), "exchange": one(&s.exchange),
-	})
-	switch {
-	case err != nil:
-		return nil, err
-	case s.issuer == nil || s.key == nil:
-		return nil, at(n, "issuer and key are required")
-	case s.exchange != nil && s.exchange.uses(in.secrets):
-		return nil, at(n, "a secret must not be in the URL")
-	}
-	return s, nil
-}
-
-// assertionSource signs tokens, and exchanges them.
+// assertionSource signs tokens with the connector's RSA key, as for a key pair of Snowflake, and exchanges them where
+// the authentication has an exchange, as GitHub Apps do.
 type assertionSource struct {
-	*assertion
+	*auth
 	ctx    context.Context //nolint:containedctx // of one call of Token, as in golang.org/x/oauth2
 	values values
 	client *http.Client

@@ -28,18 +28,19 @@ type auth struct {
 	clientID, clientKey *template
 	scopes              *template // separated by spaces
 	params              map[string]*template
-	// issuer, subject and key are those of a JWT bearer grant (RFC 7523); the key is RSA, in PEM.
+	// issuer, subject and key are those of a token that the connector signs, for a JWT bearer grant (RFC 7523) at tokenURL
+	// or, without tokenURL, for itself or an exchange; the key is RSA, in PEM.
 	issuer, subject, key *template
-	assertion            *assertion
+	exchange             *template // the address that gives an access token for a signed one; nil for none
 }
 
 // hasToken reports whether the connector has an access token of its own, for all credentials.
-func (a *auth) hasToken() bool { return a.tokenURL != nil || a.assertion != nil }
+func (a *auth) hasToken() bool { return a.tokenURL != nil || a.issuer != nil }
 
 // settles returns the age below which the downstream may not know an access token everywhere yet. GitHub gives tokens
 // in an exchange before they are replicated.
 func (a *auth) settles() time.Duration {
-	if a.assertion != nil && a.assertion.exchange != nil {
+	if a.exchange != nil {
 		return replication
 	}
 	return 0
@@ -50,19 +51,18 @@ func (a *auth) check(v values, address func(name, address string) error) error {
 	if a == nil {
 		return nil
 	}
-	endpoint, key := a.tokenURL, a.key
-	if a.assertion != nil {
-		endpoint, key = a.assertion.exchange, a.assertion.key
-	}
-	if endpoint != nil {
+	for _, endpoint := range []*template{a.tokenURL, a.exchange} {
+		if endpoint == nil {
+			continue
+		}
 		if err := address("the address of the token endpoint", endpoint.text(v)); err != nil {
 			return err
 		}
 	}
-	if key == nil {
+	if a.key == nil {
 		return nil
 	}
-	_, err := parseKey(key.text(v))
+	_, err := parseKey(a.key.text(v))
 	return err
 }
 
@@ -114,7 +114,19 @@ func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 			})
 			return errors.Join(err, need(n, a.tokenURL, a.issuer, a.key))
 		},
-		"jwt": func(n *yaml.Node) (err error) { a.assertion, err = parseAssertion(n, in, one); return err },
+		"jwt": func(n *yaml.Node) error {
+			err := decodeFields(n, fields{
+				"issuer": one(&a.issuer), "subject": one(&a.subject), "key": one(&a.key), "exchange": one(&a.exchange),
+			})
+			switch {
+			case err != nil:
+			case a.issuer == nil || a.key == nil:
+				err = at(n, "issuer and key are required")
+			case a.exchange != nil && a.exchange.uses(in.secrets):
+				err = at(n, "a secret must not be in the URL")
+			}
+			return err
+		},
 	})
 	if err == nil && len(n.Content) != 2 {
 		err = at(n, "exactly one kind of authentication is required, or none")
@@ -140,9 +152,10 @@ func (a *auth) anyTemplate(matches func(*template) bool) bool {
 			return true
 		}
 	}
-	for _, t := range append(a.assertion.all(),
+	for _, t := range []*template{
 		a.bearer, a.user, a.password, a.value, a.tokenURL, a.clientID, a.clientKey, a.scopes, a.issuer, a.subject, a.key,
-	) {
+		a.exchange,
+	} {
 		if t != nil && matches(t) {
 			return true
 		}
@@ -221,11 +234,11 @@ func within(ctx context.Context, transport http.RoundTripper) http.RoundTripper 
 	return roundTripper(func(r *http.Request) (*http.Response, error) { return transport.RoundTrip(r.WithContext(ctx)) })
 }
 
-// source returns the source of the connector's access token. client is for the requests of an assertion; those of
+// source returns the source of the connector's access token. client is for the exchange of a signed token; those of
 // golang.org/x/oauth2 use the client in ctx.
 func (a *auth) source(ctx context.Context, v values, client *http.Client) oauth2.TokenSource {
-	if a.assertion != nil {
-		return &assertionSource{a.assertion, ctx, v, client}
+	if a.tokenURL == nil {
+		return &assertionSource{a, ctx, v, client}
 	}
 	var scopes []string
 	if a.scopes != nil {

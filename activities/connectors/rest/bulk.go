@@ -172,7 +172,7 @@ func (c *Connector) RevokeBulk(ctx context.Context, targets []connectors.Target)
 	}
 	about := o.bulk.about(c.definition, a, c.settings)
 	for n, i := range asked {
-		ended[i] = c.endedOf(targets[i], all[n], a, about, len(asked))
+		ended[i] = c.endedOf(opRevoke, targets[i], all[n], a, about, len(asked))
 	}
 	return ended
 }
@@ -181,14 +181,14 @@ func (c *Connector) RevokeBulk(ctx context.Context, targets []connectors.Target)
 // answer applies only if the request was about one, was not handled, or was confirmed by a definition without each.
 // Everything else is ambiguous.
 func (c *Connector) endedOf(
-	t connectors.Target, v values, a exchanged, about map[string]any, n int,
+	name string, t connectors.Target, v values, a exchanged, about map[string]any, n int,
 ) connectors.Ended {
 	item, named := about[t.Reference]
 	if n == 1 && !named {
 		item = about[""]
 	}
-	answer, err := c.endOf(opRevoke, t, v, a, item)
-	confirmed := err == nil && answer.Outcome == connectors.Done && c.definition.operations[opRevoke].bulk.items == nil
+	answer, err := c.endOf(name, t, v, a, item)
+	confirmed := err == nil && answer.Outcome == connectors.Done && c.definition.operations[name].bulk.items == nil
 	if n == 1 || named || confirmed || a.unhandled() {
 		return connectors.Ended{Answer: answer, Err: err}
 	}

@@ -285,11 +285,8 @@ func (c *Connector) end(ctx context.Context, name string, t connectors.Target) (
 	if err != nil {
 		return connectors.Answer{}, err
 	}
-	if name == opRevoke {
-		ended := c.endedOf(t, v, a, c.definition.operations[name].bulk.about(c.definition, a, c.settings), 1)
-		return ended.Answer, ended.Err
-	}
-	return c.endOf(name, t, v, a, nil)
+	ended := c.endedOf(name, t, v, a, c.definition.operations[name].bulk.about(c.definition, a, c.settings), 1)
+	return ended.Answer, ended.Err
 }
 
 // endOf returns what an answer says about a credential. item is the part of it that is about the credential.
