@@ -21,8 +21,8 @@ const (
 	// reconcileTimeout bounds one tenant, and reconcileStep one query of a connector.
 	reconcileTimeout = 30 * time.Minute
 	reconcileStep    = 5 * time.Minute
-	// rediscoverPages bounds the pages of principals that a connector is queried for.
-	rediscoverPages = 200
+	// maxPages bounds the pages of principals or items that a connector is queried for.
+	maxPages = 200
 	// maxFailingPages bounds the pages of a connector that fail, as all do where it is down.
 	maxFailingPages = 10
 )
@@ -85,91 +85,76 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (activities.Reconciled, 
 	return found, nil
 }
 
-// rediscover queries the tenant's connectors for credentials of principals that left
-// recently. Each query runs on its connector's queue and counts against its rate limit.
-func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
+// eachPage runs an activity for each page of the connectors that list names, each on its connector's queue, where it
+// counts against the rate limit. add adds a page to found, and returns the last element of the page: zero ends the
+// connector. purpose completes "failed to".
+func eachPage[P any](
+	ctx workflow.Context, tenant uuid.UUID, found *activities.Reconciled, list, read any, purpose string,
+	add func(connector string, page P) (after uuid.UUID),
+) {
 	var names []string
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.DiscoverersOf, tenant).Get(ctx, &names); err != nil {
+	if err := workflow.ExecuteLocalActivity(localActivity(ctx), list, tenant).Get(ctx, &names); err != nil {
 		found.Problem("tenant %s: %s", tenant, reasonOf(err))
 	}
 	for _, name := range names {
 		in := activities.PageInput{Tenant: tenant, Connector: name}
-		for range rediscoverPages {
-			var page activities.FoundGone
+		for range maxPages {
+			var page P
 			err := workflow.ExecuteActivity(
-				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.FindGone, in,
+				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), read, in,
 			).Get(ctx, &page)
 			if err != nil && !activities.IsPaused(err) {
-				found.Problem("failed to query connector %s for credentials: %s", name, reasonOf(err))
+				found.Problem("failed to %s at connector %s: %s", purpose, name, reasonOf(err))
 			}
-			found.Unmanaged += page.Unmanaged
-			if in.After = page.After; err != nil || in.After == uuid.Nil {
+			if in.After = add(name, page); err != nil || in.After == uuid.Nil {
 				break
 			}
 		}
 	}
+}
+
+// rediscover queries the tenant's connectors for credentials of principals that left
+// recently.
+func rediscover(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
+	eachPage(ctx, tenant, &found, a.DiscoverersOf, a.FindGone, "query for credentials",
+		func(_ string, page activities.FoundGone) uuid.UUID {
+			found.Unmanaged += page.Unmanaged
+			return page.After
+		})
 	return found
 }
 
-// unblockLeft undoes the blocks that cancelled cascades have left, where the holders are active again, on the queue of
-// each connector.
+// unblockLeft undoes the blocks that cancelled cascades have left, where the holders are active again.
 func unblockLeft(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
 	if workflow.GetVersion(ctx, "reconcile-unblocks", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return found
 	}
-	var names []string
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.LeftBlockedAt, tenant).Get(ctx, &names); err != nil {
-		found.Problem("tenant %s: %s", tenant, reasonOf(err))
-	}
-	for _, name := range names {
-		in, failing := activities.PageInput{Tenant: tenant, Connector: name}, 0
-		for range rediscoverPages {
-			var page activities.UnblockedLeft
-			err := workflow.ExecuteActivity(
-				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.UnblockLeft, in,
-			).Get(ctx, &page)
-			if err != nil && !activities.IsPaused(err) {
-				found.Problem("failed to unblock accounts at connector %s: %s", name, reasonOf(err))
-			}
+	failing := make(map[string]int) // pages, by connector
+	eachPage(ctx, tenant, &found, a.LeftBlockedAt, a.UnblockLeft, "unblock accounts",
+		func(connector string, page activities.UnblockedLeft) uuid.UUID {
+			found.Unblocked += page.Unblocked
 			if page.Blocked > 0 {
 				found.Problem("%d accounts at connector %s stay blocked, although their cascades were cancelled: %s",
-					page.Blocked, name, page.Reason)
+					page.Blocked, connector, page.Reason)
 			}
-			found.Unblocked += page.Unblocked
 			if page.Blocked > 0 && page.Unblocked == 0 {
-				failing++
+				failing[connector]++
 			}
-			if in.After = page.After; err != nil || failing == maxFailingPages || in.After == uuid.Nil {
-				break // the next run tries again what fails now
+			if failing[connector] == maxFailingPages {
+				return uuid.Nil // the next run tries again
 			}
-		}
-	}
+			return page.After
+		})
 	return found
 }
 
-// probeExpired probes survivors whose registered expiry has passed, each on its
-// connector's queue.
+// probeExpired probes survivors whose registered expiry has passed.
 func probeExpired(ctx workflow.Context, tenant uuid.UUID) (found activities.Reconciled) {
-	var names []string
-	if err := workflow.ExecuteLocalActivity(localActivity(ctx), a.ExpiredAt, tenant).Get(ctx, &names); err != nil {
-		found.Problem("tenant %s: %s", tenant, reasonOf(err))
-	}
-	for _, name := range names {
-		in := activities.PageInput{Tenant: tenant, Connector: name}
-		for range rediscoverPages {
-			var probed activities.ProbedExpired
-			err := workflow.ExecuteActivity(
-				selfTestActivity(ctx, connectors.TaskQueue(name), reconcileStep), a.ProbeExpired, in,
-			).Get(ctx, &probed)
-			if err != nil && !activities.IsPaused(err) {
-				found.Problem("failed to probe expired survivors at connector %s: %s", name, reasonOf(err))
-			}
-			found.Expired += probed.Expired
-			if in.After = probed.After; err != nil || in.After == uuid.Nil {
-				break
-			}
-		}
-	}
+	eachPage(ctx, tenant, &found, a.ExpiredAt, a.ProbeExpired, "probe expired survivors",
+		func(_ string, page activities.ProbedExpired) uuid.UUID {
+			found.Expired += page.Expired
+			return page.After
+		})
 	return found
 }
 

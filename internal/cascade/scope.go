@@ -143,7 +143,7 @@ const (
 // unblock them, such as those of agents that were restored later.
 const leftBlocked = `
 	lifecycle_events e join credentials i on i.tenant_id = $1 and i.event_id = e.id
-	 where e.tenant_id = $1 and e.outcome = 'cancelled'
+	 where e.tenant_id = $1 and (e.kind = 'leaver' or e.ends) and e.outcome = 'cancelled'
 	   and e.closed_at between now() - $2::interval and now() - $3::interval and ` + credential.MayUnblock
 
 // LeftBlockedAt returns the connectors with items that cancelled cascades have left blocked.
