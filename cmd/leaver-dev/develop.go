@@ -27,7 +27,7 @@ import (
 const appRole = "leaver_dev"
 
 // develop starts the stack, runs the drill and, unless o.once is set, waits until ctx ends.
-func develop(ctx context.Context, o options, c *console) error {
+func develop(ctx context.Context, o options, c *console) (err error) {
 	codec, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen for the codec server: %w", err)
@@ -41,6 +41,11 @@ func develop(ctx context.Context, o options, c *console) error {
 		return err
 	}
 	defer stack.Stop()
+	defer func() {
+		if err != nil {
+			err = errors.Join(stack.Err(), err)
+		}
+	}()
 	c.note("PostgreSQL and Temporal are up (data in %s)", stack.Data)
 
 	listener, err := net.Listen("tcp", o.listen)

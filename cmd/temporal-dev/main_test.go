@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -60,6 +62,9 @@ func dial(t *testing.T, o options) client.Client {
 			HostPort: net.JoinHostPort(o.IP, strconv.Itoa(o.Port)), Namespace: "leaver", Identity: "ada",
 		})
 		if err == nil {
+			_, err = c.CheckHealth(t.Context(), &client.CheckHealthRequest{})
+		}
+		if err == nil {
 			return c
 		}
 		if time.Now().After(until) {
@@ -90,6 +95,57 @@ func finish(t *testing.T, c client.Client, id string) {
 	}
 	if name := event.GetPrincipal().GetName(); name != "ada" {
 		t.Errorf("the first event's principal is %q, want ada", name)
+	}
+}
+
+// TestMain runs the command itself in the processes that tests start with runAsCommand set.
+func TestMain(m *testing.M) {
+	if os.Getenv(runAsCommand) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const runAsCommand = "TEMPORAL_DEV_TEST_COMMAND"
+
+func TestServer_IsNotHealthyIfItsWebUICannotStart(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	port, err := freePort("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, uiPort, _ := net.SplitHostPort(taken.Addr().String())
+	cmd := exec.Command(os.Args[0], "server", "start-dev", "--port", strconv.Itoa(port), "--ui-port", uiPort)
+	cmd.Env = append(os.Environ(), runAsCommand+"=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	c, err := client.NewLazyClient(client.Options{HostPort: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for {
+		select {
+		case err := <-exited:
+			if err == nil {
+				t.Error("the command succeeded, want the error of the Web UI")
+			}
+			return
+		default:
+		}
+		attempt, cancel := context.WithTimeout(t.Context(), time.Second)
+		if _, err := c.CheckHealth(attempt, &client.CheckHealthRequest{}); err == nil {
+			t.Error("the server was healthy before its Web UI")
+		}
+		cancel()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -34,7 +35,7 @@ const (
 	storeName = "sqlite"
 )
 
-// run serves until ctx ends or the Web UI fails.
+// run serves until ctx ends or the Web UI fails. The server is healthy once all of it has started.
 func run(ctx context.Context, o options) error {
 	cfg, err := serverConfig(o)
 	if err != nil {
@@ -47,6 +48,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	var state health
 	server, err := temporal.NewServer(
 		temporal.WithConfig(cfg),
 		temporal.ForServices(temporal.DefaultServices),
@@ -54,6 +56,7 @@ func run(ctx context.Context, o options) error {
 		temporal.WithLogger(log.NewZapLogger(log.BuildZapLogger(cfg.Log))),
 		temporal.WithAuthorizer(callerAuthorizer{}),
 		temporal.WithClaimMapper(newCallerClaims),
+		temporal.WithChainedFrontendGrpcInterceptors(state.intercept),
 		temporal.WithDynamicConfigClient(dynamic),
 		temporal.WithCustomMetricsHandler(metrics.NoopMetricsHandler),
 	)
@@ -73,13 +76,42 @@ func run(ctx context.Context, o options) error {
 		}
 		go func() { failed <- ui.Start() }()
 		defer ui.Stop()
+		if err := o.waitForUI(ctx, failed); err != nil {
+			return err
+		}
 	}
+	state.started.Store(true)
 	select {
 	case <-ctx.Done():
 		return nil
 	case err := <-failed:
-		return fmt.Errorf("web UI on port %d: %w", o.uiPort(), err)
+		return o.uiFailure(err)
 	}
+}
+
+// waitForUI returns nil once the Web UI is healthy or ctx ends, and an error if it fails.
+func (o options) waitForUI(ctx context.Context, failed <-chan error) error {
+	check := "http://" + net.JoinHostPort(o.uiHost(), strconv.Itoa(o.uiPort())) + "/healthz"
+	caller := http.Client{Timeout: time.Second}
+	for {
+		if res, err := caller.Get(check); err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return o.uiFailure(err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (o options) uiFailure(err error) error {
+	return fmt.Errorf("web UI on port %d: %w", o.uiPort(), err)
 }
 
 func serverConfig(o options) (*config.Config, error) {

@@ -52,7 +52,8 @@ type Stack struct {
 	// Data is the data folder.
 	Data string
 
-	stop []func()
+	stop     []func()
+	temporal *temporal // nil if TEMPORAL_ADDRESS is set
 }
 
 // Start starts the stack. If DATABASE_URL or TEMPORAL_ADDRESS is set, it uses that
@@ -74,6 +75,20 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Err returns why the stack no longer works: an error with the end of the log if the Temporal server ended by
+// itself, else nil.
+func (s *Stack) Err() error {
+	if s.temporal == nil {
+		return nil
+	}
+	select {
+	case <-s.temporal.child.done:
+		return fmt.Errorf("the Temporal server exited; %s", s.temporal.logEnd())
+	default:
+		return nil
+	}
 }
 
 // Stop stops the parts that Start started, in reverse order.
@@ -150,6 +165,7 @@ func (s *Stack) startTemporal(ctx context.Context, o Options) error {
 		return fmt.Errorf("Temporal: %w", err) //nolint:staticcheck // Temporal is a proper name
 	}
 	s.stop = append(s.stop, t.stop)
+	s.temporal = t
 	s.TemporalAddress = t.address
 	if !o.Headless {
 		s.TemporalUI = t.ui

@@ -1,6 +1,10 @@
 package devstack
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -31,6 +35,26 @@ func TestStart_RefusesFolderOfRunningStack(t *testing.T) {
 		t.Fatalf("after the first has stopped: %v", err)
 	}
 	again.Stop()
+}
+
+func TestStart_StartsTemporalAgainThatExits(t *testing.T) {
+	t.Setenv("DATABASE_URL", "postgres://x@localhost/x")
+	t.Setenv("TEMPORAL_ADDRESS", "")
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	if err := os.WriteFile(filepath.Join(bin, "temporal"), []byte("#!/bin/sh\necho the port is taken\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var again []string
+	_, err := Start(t.Context(), Options{Data: t.TempDir(), Log: func(format string, args ...any) {
+		again = append(again, fmt.Sprintf(format, args...))
+	}})
+	if !errors.Is(err, errExited) || !strings.Contains(err.Error(), "the port is taken") {
+		t.Errorf("got error %v, want one with the end of the log", err)
+	}
+	if len(again) != startAttempts-1 || !strings.HasSuffix(again[0], "starting it again") {
+		t.Errorf("messages %q, want one for each further attempt", again)
+	}
 }
 
 func TestElsewhere_DiffersForFoldersWithTheSameName(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 type temporal struct {
 	address string
 	ui      string
+	log     string // path
 	child   *process
 }
 
@@ -36,7 +37,24 @@ func startTemporal(ctx context.Context, dir string, o Options) (*temporal, error
 			return nil, err
 		}
 	}
-	t := &temporal{}
+	for attempt := 1; ; attempt++ {
+		t, err := runTemporal(ctx, program, dir, o)
+		if !errors.Is(err, errExited) || attempt == startAttempts {
+			return t, err
+		}
+		o.log("%v; starting it again", err)
+	}
+}
+
+// startAttempts is how often a server is started that exits by itself, for instance because another process
+// took one of its ports.
+const startAttempts = 3
+
+// errExited is the error of a server that ended before it was healthy.
+var errExited = errors.New("the Temporal server exited before it was healthy")
+
+func runTemporal(ctx context.Context, program, dir string, o Options) (*temporal, error) {
+	t := &temporal{log: filepath.Join(dir, "temporal.log")}
 	ports, err := freePorts(o.TemporalPort, o.UIPort)
 	if err != nil {
 		return nil, err
@@ -58,7 +76,7 @@ func startTemporal(ctx context.Context, dir string, o Options) (*temporal, error
 	if o.Headless {
 		args = append(args, "--headless")
 	}
-	logFile, err := os.OpenFile(filepath.Join(dir, "temporal.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	logFile, err := os.OpenFile(t.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open Temporal's log: %w", err)
 	}
@@ -70,7 +88,7 @@ func startTemporal(ctx context.Context, dir string, o Options) (*temporal, error
 	}
 	if err := t.wait(ctx, o.Namespace); err != nil {
 		t.stop()
-		return nil, fmt.Errorf("%w; see %s", err, logFile.Name())
+		return nil, fmt.Errorf("%w; %s", err, t.logEnd())
 	}
 	return t, nil
 }
@@ -93,13 +111,24 @@ func (t *temporal) wait(ctx context.Context, namespace string) error {
 		}
 		select {
 		case <-t.child.done:
-			return errors.New("the Temporal server exited before it was healthy")
+			return errExited
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the Temporal server: %w", err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
+
+// logEnd names the log and shows its end, because the log is deleted with the folder of an ephemeral stack.
+func (t *temporal) logEnd() string {
+	raw, err := os.ReadFile(t.log)
+	if err != nil {
+		return fmt.Sprintf("its log cannot be read: %v", err)
+	}
+	return fmt.Sprintf("%s ends with:\n%s", t.log, raw[max(0, len(raw)-maxLogShown):])
+}
+
+const maxLogShown = 2000 // bytes
 
 func (t *temporal) stop() {
 	if t.child != nil {
