@@ -2,92 +2,46 @@ package e2e
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/leaverhq/leaver/internal/app"
 	"github.com/leaverhq/leaver/internal/config"
 	"github.com/leaverhq/leaver/internal/devstack/stacktest"
+	"github.com/leaverhq/leaver/worker"
 )
 
-// authority issues certificates into a folder.
+// authority asks and serves with the certificates that it issues.
 type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	*stacktest.Authority
+	t *testing.T
 }
 
 func newAuthority(t *testing.T, name string) *authority {
 	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
-	a.cert, a.key = a.issue(name, 1)
-	return a
+	return &authority{stacktest.NewAuthority(t, name), t}
 }
-
-// issue writes a certificate of 127.0.0.1 as NAME.pem and its key as NAME.key.
-func (a *authority) issue(name string, serial int64) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		template.IsCA, template.KeyUsage, parent, signer = true, x509.KeyUsageCertSign, template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{
-		name + ".pem": {Type: "CERTIFICATE", Bytes: der}, name + ".key": {Type: "PRIVATE KEY", Bytes: private},
-	} {
-		if err := os.WriteFile(a.file(file), pem.EncodeToMemory(block), 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	return cert, key
-}
-
-func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
 
 // get asks for a path with the certificate of a name, or without one.
 func (a *authority) get(url, name string) (status int, serial *big.Int, body string, err error) {
 	a.t.Helper()
 	settings := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
-	settings.RootCAs.AddCert(a.cert)
+	settings.RootCAs.AddCert(a.Cert)
 	if name != "" {
-		pair, err := tls.LoadX509KeyPair(a.file(name+".pem"), a.file(name+".key"))
+		pair, err := tls.LoadX509KeyPair(a.File(name+".pem"), a.File(name+".key"))
 		if err != nil {
 			a.t.Fatal(err)
 		}
@@ -108,7 +62,7 @@ func (a *authority) get(url, name string) (status int, serial *big.Int, body str
 func (a *authority) preflight(url string) (status int) {
 	a.t.Helper()
 	settings := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
-	settings.RootCAs.AddCert(a.cert)
+	settings.RootCAs.AddCert(a.Cert)
 	req, err := http.NewRequestWithContext(a.t.Context(), http.MethodOptions, url+"/decode", nil)
 	if err != nil {
 		a.t.Fatal(err)
@@ -131,7 +85,7 @@ func (a *authority) serveTLS(i *installation) (api, codec string) {
 	cfg := *i.cfg
 	cfg.Codec.AllowedOrigins = []string{"https://temporal.example.com"}
 	cfg.Serve = config.Serve{
-		TLSCertFile: a.file("server.pem"), TLSKeyFile: a.file("server.key"), ClientCAFile: a.file("authority.pem"),
+		TLSCertFile: a.File("server.pem"), TLSKeyFile: a.File("server.key"), ClientCAFile: a.File("authority.pem"),
 	}
 	served, err := app.New(context.Background(), &cfg, slog.New(slog.NewJSONHandler(i.logs, nil)))
 	if err != nil {
@@ -159,9 +113,9 @@ func (a *authority) serveTLS(i *installation) (api, codec string) {
 // TestTLS_ClientsPresentACertificate asks with a certificate of the authority, without one, and with another authority's.
 func TestTLS_ClientsPresentACertificate(t *testing.T) {
 	a, other := newAuthority(t, "authority"), newAuthority(t, "authority")
-	a.issue("server", 2)
-	a.issue("idp", 3)
-	other.issue("intruder", 4)
+	a.Issue("server", 2)
+	a.Issue("idp", 3)
+	other.Issue("intruder", 4)
 	url, codec := a.serveTLS(installAPI(t))
 	for _, request := range []struct {
 		path, client string
@@ -188,7 +142,7 @@ func TestTLS_ClientsPresentACertificate(t *testing.T) {
 	if status, _, _, err := a.get(codec+"/decode", ""); err != nil || status != http.StatusForbidden {
 		t.Errorf("the codec server answered %d, %v without a certificate, want 403", status, err)
 	}
-	other.cert = a.cert // trust the server, and present a certificate of another authority
+	other.Cert = a.Cert // trust the server, and present a certificate of another authority
 	if status, _, _, err := other.get(url+"/livez", "intruder"); err == nil {
 		t.Errorf("a certificate of another authority was answered %d", status)
 	}
@@ -203,7 +157,7 @@ func TestTLS_ClientsPresentACertificate(t *testing.T) {
 // TestTLS_RenewedCertificateIsServed renews the server's certificate, and then breaks it, while the server runs.
 func TestTLS_RenewedCertificateIsServed(t *testing.T) {
 	a := newAuthority(t, "authority")
-	a.issue("server", 2)
+	a.Issue("server", 2)
 	i := installAPI(t)
 	url, _ := a.serveTLS(i)
 	serves := func(want int64) func() bool {
@@ -213,9 +167,9 @@ func TestTLS_RenewedCertificateIsServed(t *testing.T) {
 		}
 	}
 	stacktest.Eventually(t, 10*time.Second, "the first certificate", serves(2))
-	a.issue("server", 3)
+	a.Issue("server", 3)
 	stacktest.Eventually(t, 10*time.Second, "the renewed certificate", serves(3))
-	if err := os.WriteFile(a.file("server.pem"), nil, 0o600); err != nil {
+	if err := os.WriteFile(a.File("server.pem"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	stacktest.Eventually(t, 10*time.Second, "the last readable certificate", serves(3))
@@ -227,15 +181,15 @@ func TestTLS_RenewedCertificateIsServed(t *testing.T) {
 // TestTLS_InvalidCertificatesAreRefusedAtStart opens installations whose certificates cannot be used.
 func TestTLS_InvalidCertificatesAreRefusedAtStart(t *testing.T) {
 	a := newAuthority(t, "authority")
-	a.issue("server", 2)
+	a.Issue("server", 2)
 	cfg := newConfig(t)
-	pair := config.Serve{TLSCertFile: a.file("server.pem"), TLSKeyFile: a.file("server.key")}
+	pair := config.Serve{TLSCertFile: a.File("server.pem"), TLSKeyFile: a.File("server.key")}
 	keyOfOther, missing := pair, pair
-	keyOfOther.TLSKeyFile = a.file("authority.key")
-	missing.ClientCAFile = a.file("missing.pem")
+	keyOfOther.TLSKeyFile = a.File("authority.key")
+	missing.ClientCAFile = a.File("missing.pem")
 	for want, serve := range map[string]config.Serve{
 		"set both serve.tls_cert_file and serve.tls_key_file":                         {TLSCertFile: pair.TLSCertFile},
-		"set both serve.tls_cert_file and serve.tls_key_file: TLS needs the two":      {ClientCAFile: a.file("authority.pem")},
+		"set both serve.tls_cert_file and serve.tls_key_file: TLS needs the two":      {ClientCAFile: a.File("authority.pem")},
 		"serve.tls_cert_file and serve.tls_key_file: tls: private key does not match": keyOfOther,
 		"serve.client_ca_file: open":                                                  missing,
 	} {
@@ -247,4 +201,68 @@ func TestTLS_InvalidCertificatesAreRefusedAtStart(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTLS_DatabaseAndTemporalAskForCertificates ends a credential where PostgreSQL and Temporal serve only clients with
+// a certificate.
+func TestTLS_DatabaseAndTemporalAskForCertificates(t *testing.T) {
+	a := newAuthority(t, "authority")
+	a.Issue("leaver", 3)
+	address := a.Guard("tcp", stacktest.Temporal(t).Address)
+	t.Setenv("TEMPORAL_TLS_SERVER_CA_CERT_PATH", a.File("authority.pem"))
+	t.Setenv("TEMPORAL_TLS_CLIENT_CERT_PATH", a.File("leaver.pem"))
+	t.Setenv("TEMPORAL_TLS_CLIENT_KEY_PATH", a.File("leaver.key"))
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()), func(c *config.Config) {
+		c.Temporal.Address = address
+		c.Database.URL = a.guardDatabase(c.Database.URL)
+	})
+	if _, err := worker.EnsureNamespace(t.Context(), i.cfg.Temporal); err != nil {
+		t.Errorf("leaver migrate: %v", err)
+	}
+	ada := i.createUser("ada@example.com")
+	key := i.hold(p, ada, "", "key")
+	i.deactivate(ada)
+	if c := i.closed(ada); c.Outcome != "completed" || i.state(key) != "verified" {
+		t.Errorf("cascade %+v, and the key is %s; logs:\n%s", c, i.state(key), i.logs)
+	}
+
+	newAuthority(t, "other").replace(a)
+	if _, err := worker.EnsureNamespace(t.Context(), i.cfg.Temporal); err == nil {
+		t.Error("Temporal answered a certificate of another authority")
+	}
+	if conn, err := pgx.Connect(t.Context(), i.cfg.Database.URL); err == nil {
+		_ = conn.Close(t.Context())
+		t.Error("PostgreSQL answered a certificate of another authority")
+	}
+}
+
+// replace puts a certificate of this authority in the place of the other's "leaver".
+func (a *authority) replace(other *authority) {
+	a.t.Helper()
+	a.Issue("leaver", 2)
+	for _, name := range []string{"leaver.pem", "leaver.key"} {
+		if err := os.Rename(a.File(name), other.File(name)); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+// guardDatabase returns the URL of a database by TLS.
+func (a *authority) guardDatabase(appURL string) string {
+	a.t.Helper()
+	u, err := url.Parse(appURL)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	query := u.Query()
+	u.Host = a.Guard("unix", filepath.Join(query.Get("host"), ".s.PGSQL.5432"))
+	query.Del("host")
+	for name, value := range map[string]string{
+		"sslmode": "verify-full", "sslrootcert": a.File("authority.pem"), "sslcert": a.File("leaver.pem"), "sslkey": a.File("leaver.key"),
+	} {
+		query.Set(name, value)
+	}
+	u.RawQuery = query.Encode()
+	return u.String()
 }

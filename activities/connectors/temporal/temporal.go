@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 )
@@ -19,6 +20,11 @@ type Config struct {
 	Address   string               `yaml:"address"`
 	Namespace string               `yaml:"namespace"`
 	APIKey    connectors.SecretRef `yaml:"api_key"`
+	// CAFile has the authorities of the server's certificate, in PEM; CertFile and KeyFile the certificate that the
+	// server asks for. The connection has TLS if one of these or APIKey is set.
+	CAFile   string `yaml:"ca_file"`
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
 	// Mode is delete (default), or pause, which keeps the schedule for another owner.
 	Mode string `yaml:"mode"`
 	// Grace is the time after which a cancelled run is terminated; 5s by default.
@@ -57,19 +63,34 @@ func New(c Config) (*Connector, error) {
 			"search_attribute must be a letter followed by letters and digits, got %q", c.SearchAttribute,
 		)
 	}
-	options := client.Options{HostPort: c.Address, Namespace: c.Namespace, Identity: "leaver"}
-	key, err := c.APIKey.Resolve()
+	options, err := c.clientOptions()
 	if err != nil {
-		return nil, fmt.Errorf("api_key: %w", err)
-	}
-	if key != "" {
-		options.Credentials = client.NewAPIKeyStaticCredentials(key.Reveal())
+		return nil, err
 	}
 	lazy, err := client.NewLazyClient(options)
 	if err != nil {
 		return nil, fmt.Errorf("configure the client: %w", err)
 	}
 	return &Connector{config: c, client: lazy}, nil
+}
+
+func (c Config) clientOptions() (client.Options, error) {
+	key, err := c.APIKey.Resolve()
+	if err != nil {
+		return client.Options{}, fmt.Errorf("api_key: %w", err)
+	}
+	profile := envconfig.ClientConfigProfile{Address: c.Address, Namespace: c.Namespace, APIKey: key.Reveal()}
+	if c.CAFile != "" || c.CertFile != "" || c.KeyFile != "" {
+		profile.TLS = &envconfig.ClientConfigTLS{
+			ServerCACertPath: c.CAFile, ClientCertPath: c.CertFile, ClientKeyPath: c.KeyFile,
+		}
+	}
+	options, err := profile.ToClientOptions(envconfig.ToClientOptionsRequest{})
+	if err != nil {
+		return client.Options{}, fmt.Errorf("ca_file, cert_file and key_file: %w", err)
+	}
+	options.Identity = "leaver"
+	return options, nil
 }
 
 // ReservedPrefix is the prefix of the ids of leaver's own schedules, which no connector ends.

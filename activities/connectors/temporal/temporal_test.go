@@ -254,6 +254,29 @@ func TestCancel_ClassifiesServerErrors(t *testing.T) {
 	}
 }
 
+// TestCancel_PresentsACertificate asks a server that serves only clients with a certificate of its authority.
+func TestCancel_PresentsACertificate(t *testing.T) {
+	a, authority := newAgents(t), stacktest.NewAuthority(t, "authority")
+	authority.Issue("leaver", 3)
+	config := a.config
+	config.Address = authority.Guard("tcp", a.config.Address)
+	config.CAFile = authority.File("authority.pem")
+	target := a.schedule(t, obedient)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the SDK retries
+	defer cancel()
+	if _, err := a.connector(t, config).Cancel(ctx, target); err == nil || connectors.IsPermanent(err) {
+		t.Errorf("without a certificate: %v, want an error to retry", err)
+	}
+	config.CertFile, config.KeyFile = authority.File("leaver.pem"), authority.File("leaver.key")
+	if _, err := a.connector(t, config).Cancel(t.Context(), target); err != nil {
+		t.Errorf("with a certificate: %v", err)
+	}
+	config.KeyFile = ""
+	if _, err := temporal.New(config); err == nil || !strings.HasPrefix(err.Error(), "ca_file, cert_file and key_file:") {
+		t.Errorf("without the key: %v", err)
+	}
+}
+
 // refuses returns the address of a server that returns the code to every call.
 func refuses(t *testing.T, code codes.Code) string {
 	t.Helper()
