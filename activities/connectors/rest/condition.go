@@ -26,7 +26,7 @@ const (
 // (decoded JSON, or null) of an answer, and the texts of the target's reference. Secrets are not in it.
 func newEnv(texts []string) (*cel.Env, error) {
 	options := []cel.EnvOption{
-		cel.CrossTypeNumericComparisons(true), ext.Strings(),
+		cel.CrossTypeNumericComparisons(true), ext.Strings(), ext.Lists(),
 		cel.Variable("status", cel.IntType), cel.Variable("headers", cel.MapType(cel.StringType, cel.StringType)),
 		cel.Variable("body", cel.DynType), cel.Variable("item", cel.DynType),
 	}

@@ -163,6 +163,14 @@ func vendors() map[string]vendor {
 				{call: "GET /oauth2PermissionGrants/%s", alive: reply{200, `{"id":"%s"}`}, ended: gone},
 			},
 		},
+		"microsoft-application-passwords": {
+			kind: connectors.APIKey, reference: "019a0000-0000-7000-8000-00000000000a/%s", uuids: true, token: "t1", auth: "Authorization: Bearer t1",
+			settings: map[string]string{"directory": "d1", "client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "POST /applications/019a0000-0000-7000-8000-00000000000a/removePassword", sends: `{"keyId":"%s"}`, alive: none, ended: reply{400, `{"error":{"code":"Request_BadRequest","message":"No password credential found with keyId '%s'."}}`}, ends: true},
+				{call: "GET /applications/019a0000-0000-7000-8000-00000000000a", alive: reply{200, `{"id":"019a0000-0000-7000-8000-00000000000a","passwordCredentials":[{"keyId":"%s"}]}`}, ended: reply{200, `{"id":"019a0000-0000-7000-8000-00000000000a","passwordCredentials":[]}`}},
+			},
+		},
 		"microsoft-graph-sessions": {
 			kind: connectors.Session, reference: "%s", token: "t1", auth: "Authorization: Bearer t1",
 			settings: map[string]string{"directory": "d1", "client_id": "c", "client_secret": adminSecret},
@@ -202,12 +210,28 @@ func vendors() map[string]vendor {
 				{call: "POST /services/oauth2/revoke", sends: "token=%s", alive: reply{200, ``}, ended: reply{400, `{"error":"invalid_token"}`}, ends: true},
 			},
 		},
+		"salesforce-tokens": {
+			kind: connectors.RefreshToken, reference: "%s", token: "t1", auth: "Authorization: Bearer t1",
+			settings: map[string]string{"client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "POST /services/oauth2/revoke", sends: "token=%s", alive: reply{200, ``}, ended: reply{400, `{"error":"invalid_token"}`}, ends: true},
+				{call: "GET /services/data/v62.0/query", sends: "DeleteToken+%3D+%27%s%27", alive: reply{200, `{"totalSize":1,"records":[{"DeleteToken":"%s"}]}`}, ended: reply{200, `{"totalSize":0,"records":[]}`}},
+			},
+		},
 		"atlassian": {
 			kind: connectors.APIKey, reference: "a1/%s", auth: "Authorization: Bearer admin-secret",
 			settings: map[string]string{"organization": "o1", "api_key": adminSecret},
 			routes: []route{
 				{call: "DELETE /users/a1/manage/api-tokens/%s", alive: none, ended: gone, ends: true},
 				{call: "GET /users/a1/manage/api-tokens", alive: reply{200, `[{"id":"other"},{"id":"%s"}]`}, ended: reply{200, `[{"id":"other"}]`}},
+			},
+		},
+		"okta-ai-agents": {
+			kind: connectors.Grant, reference: "wlp1/%s", auth: "Authorization: SSWS admin-secret", settings: map[string]string{"api_token": adminSecret},
+			routes: []route{
+				{call: "POST /workload-principals/api/v1/ai-agents/wlp1/connections/%s/lifecycle/activate", alive: reply{200, `{"id":"%s","status":"ACTIVE"}`}, ended: reply{200, `{"id":"%s","status":"ACTIVE"}`}, restores: true},
+				{call: "POST /workload-principals/api/v1/ai-agents/wlp1/connections/%s/lifecycle/deactivate", alive: reply{200, `{"id":"%s","status":"INACTIVE"}`}, ended: reply{200, `{"id":"%s","status":"INACTIVE"}`}, ends: true},
+				{call: "GET /workload-principals/api/v1/ai-agents/wlp1/connections/%s", alive: reply{200, `{"id":"%s","status":"ACTIVE"}`}, ended: reply{200, `{"id":"%s","status":"INACTIVE"}`}},
 			},
 		},
 		"okta": {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +38,11 @@ type listing struct {
 	issues   *connectors.Issued
 	settings map[string]string
 	calls    map[string]string
+}
+
+// soql is the request of a query in Salesforce.
+func soql(query string) string {
+	return "GET /services/data/v62.0/query?" + url.Values{"q": {query}}.Encode()
 }
 
 func listings() map[string]listing {
@@ -215,6 +221,43 @@ func listings() map[string]listing {
 					{"id":"g2","scope":"Mail.Read User.Read"}]}`,
 			},
 			found: scoped(named(connectors.Grant, "g1", "g2"), "Mail.Read", "User.Read"),
+		},
+		"microsoft-application-passwords": {
+			answers: map[string]string{
+				"GET /users/Ada@example.com/ownedObjects/microsoft.graph.application?%24select=id%2CpasswordCredentials": `{"value":[
+					{"id":"019a0000-0000-7000-8000-00000000000a","passwordCredentials":[
+						{"keyId":"019a0000-0000-7000-8000-000000000001","endDateTime":"2027-01-01T00:00:00Z"},
+						{"keyId":"019a0000-0000-7000-8000-000000000002"}]},
+					{"id":"019a0000-0000-7000-8000-00000000000b","passwordCredentials":[]}],
+					"@odata.nextLink":"AT/users/Ada@example.com/ownedObjects/microsoft.graph.application?$skiptoken=2"}`,
+				"GET /users/Ada@example.com/ownedObjects/microsoft.graph.application?$skiptoken=2": `{"value":[
+					{"id":"019a0000-0000-7000-8000-00000000000c","passwordCredentials":[{"keyId":"019a0000-0000-7000-8000-000000000003"}]}]}`,
+			},
+			found: expiring(named(connectors.APIKey,
+				"019a0000-0000-7000-8000-00000000000a/019a0000-0000-7000-8000-000000000001",
+				"019a0000-0000-7000-8000-00000000000a/019a0000-0000-7000-8000-000000000002",
+				"019a0000-0000-7000-8000-00000000000c/019a0000-0000-7000-8000-000000000003"), day),
+		},
+		"okta-ai-agents": {
+			answers: map[string]string{
+				"GET /workload-principals/api/v1/ai-agents?limit=1":                                     `{"data":[]}`,
+				"POST /workload-principals/api/v1/ai-agents/wlp1/connections/mcn1/lifecycle/deactivate": `{"id":"mcn1","status":"INACTIVE"}`,
+			},
+			checks: "GET /workload-principals/api/v1/ai-agents?limit=1",
+			blocks: "POST /workload-principals/api/v1/ai-agents/wlp1/connections/mcn1/lifecycle/deactivate", reference: "wlp1/mcn1",
+		},
+		"salesforce-tokens": {
+			answers: map[string]string{
+				soql("SELECT User.Username, DeleteToken FROM OauthToken WHERE User.Username = 'Ada@example.com'"): `{
+					"totalSize":3,"done":false,"nextRecordsUrl":"/services/data/v62.0/query/01g-500","records":[
+					{"User":{"Username":"ada@example.com"},"DeleteToken":"d1"},{"User":{"Username":"ada@example.com"},"DeleteToken":null}]}`,
+				"GET /services/data/v62.0/query/01g-500": `{"totalSize":3,"done":true,"records":[
+					{"User":{"Username":"ada@example.com"},"DeleteToken":"d2"}]}`,
+				soql("SELECT User.Username, DeleteToken FROM OauthToken WHERE User.Username = '" + id + "'"): `{"totalSize":0,"records":[]}`,
+				soql("SELECT COUNT() FROM OauthToken"):                                                       `{"totalSize":3,"records":[]}`,
+			},
+			found:  named(connectors.RefreshToken, "d1", "d2"),
+			checks: soql("SELECT COUNT() FROM OauthToken"),
 		},
 		"n8n": {
 			answers: map[string]string{"GET /api/v1/workflows?limit=1": `{"data":[]}`},

@@ -147,7 +147,7 @@ func templates(into *map[string]*template, in scope) func(*yaml.Node) error {
 		return eachMember(n, func(key, value *yaml.Node) error {
 			t, err := parseTemplate(value, in)
 			if err == nil {
-				err = t.checkPlain()
+				err = t.checkPlain(formatSOQL)
 			}
 			(*into)[key.Value] = t
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -158,7 +159,7 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"a jwt without a key":          {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: a}}`), "issuer and key are required"},
 		"a jwt of each credential":     {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: "{key}", key: "{token}"}}`), "one access token for all credentials"},
 		"an exchange with a secret":    {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: a, key: "{token}", exchange: "{url}/{token}"}}`), "a secret must not be in the URL"},
-		"an unknown format":            {replace("{url}/me", "{url:hex}/me"), `unknown format "hex": use int, path or sql`},
+		"an unknown format":            {replace("{url}/me", "{url:hex}/me"), `unknown format "hex": use int, path, sql or soql`},
 		"each that is not looked at":   {strings.Replace(endsEach, "item.code == 'not_found'", "body.code == 'not_found'", 1), "an answer that means gone must use item"},
 		"each of one credential":       {strings.Replace(endsEach, "[item.project,", "[project,", 1), "undeclared reference to 'project'"},
 		"settles without a probe":      {strings.Replace(beforeProbe, "  revoke:\n", "  revoke:\n    settles: 1m\n", 1), "settles needs a probe"},
@@ -343,6 +344,44 @@ func TestRequest_EncodesEachPartOfAReference(t *testing.T) {
 			if got, err := url.PathUnescape(segments[i]); err != nil || got != want {
 				t.Fatalf("the part %q was requested as %q", want, segments[i])
 			}
+		}
+	})
+}
+
+// TestRequest_QuotesATextInAQuery is a property: whatever a reference is, it stays one literal of the query.
+func TestRequest_QuotesATextInAQuery(t *testing.T) {
+	all, err := rest.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	queries := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/services/oauth2/token" {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"access_token":"t1","token_type":"Bearer"}`)
+			return
+		}
+		queries <- r.URL.Query().Get("q")
+		_, _ = io.WriteString(w, `{"totalSize":0}`)
+	}))
+	defer server.Close()
+	c := connect(t, all["salesforce-tokens"], map[string]string{
+		"url": server.URL, "client_id": "c", "client_secret": adminSecret,
+	})
+	literal := regexp.MustCompile(`^SELECT DeleteToken FROM OauthToken WHERE DeleteToken = '((?:[^'\\]|\\['\\])*)'$`)
+	rapid.Check(t, func(t *rapid.T) {
+		reference := rapid.OneOf(rapid.String(), rapid.StringMatching(`[\\'a]{1,6}`)).Draw(t, "reference")
+		if _, err := c.Accepts(connectors.Registration{Kind: connectors.RefreshToken, Reference: reference}); err != nil {
+			return
+		}
+		if _, _, err := c.Probe(t.Context(), connectors.Target{Kind: connectors.RefreshToken, Reference: reference}); err != nil {
+			t.Fatal(err)
+		}
+		query := <-queries
+		match := literal.FindStringSubmatch(query)
+		if match == nil || strings.NewReplacer(`\\`, `\`, `\'`, `'`).Replace(match[1]) != reference {
+			t.Fatalf("%q was asked as %q", reference, query)
 		}
 	})
 }

@@ -29,7 +29,7 @@ type template struct {
 	// texts and names alternate: the text before each name, and the text after the last one.
 	texts, names []string
 	// formats are, by name, "int" for {job:int}, a number, "path" for {user:path}, a segment of a path, "sql" for
-	// {user:sql}, a quoted identifier of SQL, or empty.
+	// {user:sql}, a quoted identifier of SQL, "soql" for {user:soql}, a text of Salesforce's queries, or empty.
 	formats []string
 	// number is set for a whole value such as {job:int} in a JSON body.
 	number bool
@@ -59,8 +59,8 @@ func parseTemplate(n *yaml.Node, in scope) (*template, error) {
 			return nil, at(n, "a { without a }: write {{ for a {")
 		}
 		name, format, formats := strings.Cut(name, ":")
-		if formats && !slices.Contains([]string{formatInt, formatPath, formatSQL}, format) {
-			return nil, at(n, "unknown format %q: use int, path or sql", format)
+		if formats && !slices.Contains([]string{formatInt, formatPath, formatSQL, formatSOQL}, format) {
+			return nil, at(n, "unknown format %q: use int, path, sql or soql", format)
 		}
 		t.number = t.number || format == formatInt
 		if !in.names[name] && slices.Contains(in.elsewhere, name) {
@@ -78,10 +78,12 @@ func parseTemplate(n *yaml.Node, in scope) (*template, error) {
 	return t, nil
 }
 
-// checkPlain returns an error if the template has a format, such as {name:int}.
-func (t *template) checkPlain() error {
-	if t.number || slices.ContainsFunc(t.formats, func(f string) bool { return f != "" }) {
-		return at(t.node, "{name:int}, {name:path} and {name:sql} are for JSON bodies")
+// checkPlain returns an error if the template has another format than the given ones.
+func (t *template) checkPlain(allowed ...string) error {
+	for _, format := range t.formats {
+		if format != "" && !slices.Contains(allowed, format) {
+			return at(t.node, "{name:int}, {name:path} and {name:sql} are for JSON bodies, {name:soql} also for query and form")
+		}
 	}
 	return nil
 }
@@ -122,6 +124,7 @@ const (
 	formatInt  = "int"
 	formatPath = "path"
 	formatSQL  = "sql"
+	formatSOQL = "soql"
 )
 
 // formatted returns a value in a format of a placeholder.
@@ -134,6 +137,8 @@ func formatted(value, format string) (string, error) {
 			return "", connectors.Permanent("a name in SQL must not contain NUL")
 		}
 		return `"` + strings.ReplaceAll(value, `"`, `""`) + `"`, nil
+	case formatSOQL:
+		return `'` + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + `'`, nil
 	}
 	return value, nil
 }
@@ -141,9 +146,9 @@ func formatted(value, format string) (string, error) {
 // verbatim writes a value as it is, for places that encode the whole text.
 func verbatim(value string) (string, error) { return value, nil }
 
-// text returns the expanded text of a plain template, for places that encode it.
+// text returns the expanded text of a template for a query or a form, which encode it.
 func (t *template) text(v values) string {
-	expanded, _ := t.expand(v, verbatim) // verbatim never fails
+	expanded, _ := t.expand(v, verbatim) // the formats that are allowed there never fail
 	return expanded
 }
 
