@@ -32,10 +32,14 @@ type auth struct {
 	// or, without tokenURL, for itself or an exchange; the key is RSA, in PEM.
 	issuer, subject, key *template
 	exchange             *template // the address that gives an access token for a signed one; nil for none
+	signature            *signature
 }
 
 // hasToken reports whether the connector has an access token of its own, for all credentials.
 func (a *auth) hasToken() bool { return a.tokenURL != nil || a.issuer != nil }
+
+// isShared reports whether the connector has an access token or a key of its own, for all credentials.
+func (a *auth) isShared() bool { return a.hasToken() || a.signature != nil }
 
 // settles returns the age below which the downstream may not know an access token everywhere yet. GitHub gives tokens
 // in an exchange before they are replicated.
@@ -127,12 +131,20 @@ func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 			}
 			return err
 		},
+		"sigv4": func(n *yaml.Node) error {
+			a.signature = &signature{}
+			err := decodeFields(n, fields{
+				"service": one(&a.signature.service), "region": one(&a.signature.region),
+				"access_key_id": one(&a.signature.keyID), "secret_access_key": one(&a.signature.secret),
+			})
+			return errors.Join(err, need(n, a.signature.templates()...))
+		},
 	})
 	if err == nil && len(n.Content) != 2 {
 		err = at(n, "exactly one kind of authentication is required, or none")
 	}
-	if err == nil && a.hasToken() && a.anyTemplate(func(t *template) bool { return t.uses(in.targets) }) {
-		err = at(n, "the connector has one access token for all credentials: use settings only")
+	if err == nil && a.isShared() && a.anyTemplate(func(t *template) bool { return t.uses(in.targets) }) {
+		err = at(n, "the connector has one access token for all credentials, or one key: use settings only")
 	}
 	return a, err
 }
@@ -152,10 +164,10 @@ func (a *auth) anyTemplate(matches func(*template) bool) bool {
 			return true
 		}
 	}
-	for _, t := range []*template{
+	for _, t := range append(a.signature.templates(),
 		a.bearer, a.user, a.password, a.value, a.tokenURL, a.clientID, a.clientKey, a.scopes, a.issuer, a.subject, a.key,
 		a.exchange,
-	} {
+	) {
 		if t != nil && matches(t) {
 			return true
 		}
@@ -292,6 +304,8 @@ func (c *Connector) authenticate(req *http.Request, a *auth, v values) (token st
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
 		return token, err
+	case a.signature != nil:
+		return "", c.sign(req, a.signature, v)
 	case a.bearer != nil:
 		value, err := a.bearer.header(v)
 		req.Header.Set("Authorization", "Bearer "+value)

@@ -79,7 +79,7 @@ func (d *Definition) Example() string {
 			value = "…"
 		}
 		prefix := "    "
-		if !s.Required && !s.Secret {
+		if !s.Required {
 			prefix = "    # "
 		}
 		fmt.Fprintf(&b, "%s%s: %q", prefix, s.Name, value)

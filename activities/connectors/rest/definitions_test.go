@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,7 +40,7 @@ type vendor struct {
 // route is a request of the vendor's API; %s in its texts is the credential's key.
 type route struct {
 	call  string // method and path
-	sends string // what the query, body or headers must contain
+	sends string // what the query, body or headers must contain; each line of it
 	alive reply  // while the credential is alive
 	ended reply
 	ends  bool // the credential
@@ -226,6 +227,15 @@ func vendors() map[string]vendor {
 				{call: "GET /users/a1/manage/api-tokens", alive: reply{200, `[{"id":"other"},{"id":"%s"}]`}, ended: reply{200, `[{"id":"other"}]`}},
 			},
 		},
+		"aws-cognito-users": {
+			kind: connectors.ServiceAccount, reference: "%s",
+			settings: map[string]string{"region": "eu-central-1", "pool": "eu-central-1_p", "access_key_id": "AKIAEXAMPLE", "secret_access_key": adminSecret},
+			routes: []route{
+				{call: "POST /", sends: cognito("AdminEnableUser"), alive: ok, ended: ok, restores: true},
+				{call: "POST /", sends: cognito("AdminDisableUser"), alive: ok, ended: ok, ends: true},
+				{call: "POST /", sends: cognito("AdminGetUser"), alive: reply{200, `{"Username":"%s","Enabled":true}`}, ended: reply{200, `{"Username":"%s","Enabled":false}`}},
+			},
+		},
 		"okta-ai-agents": {
 			kind: connectors.Grant, reference: "wlp1/%s", auth: "Authorization: SSWS admin-secret", settings: map[string]string{"api_token": adminSecret},
 			routes: []route{
@@ -384,6 +394,11 @@ func vendors() map[string]vendor {
 	}
 }
 
+// cognito is what a request of Amazon Cognito for an operation contains.
+func cognito(operation string) string {
+	return "X-Amz-Target: AWSCognitoIdentityProviderService." + operation + "\n" + `{"UserPoolId":"eu-central-1_p","Username":"%s"}`
+}
+
 // running is a vendor's API with the credentials that it has issued.
 type running struct {
 	vendor
@@ -435,7 +450,8 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	for key, alive := range r.alive {
 		for _, route := range r.routes {
 			call, sends := strings.ReplaceAll(route.call, "%s", key), strings.ReplaceAll(route.sends, "%s", key)
-			if call != req.Method+" "+req.URL.Path || !strings.Contains(text.String(), sends) ||
+			missing := func(line string) bool { return !strings.Contains(text.String(), line) }
+			if call != req.Method+" "+req.URL.Path || slices.ContainsFunc(strings.Split(sends, "\n"), missing) ||
 				!strings.Contains(route.call+route.sends, "%s") && key != r.last {
 				continue
 			}

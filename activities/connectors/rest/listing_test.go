@@ -97,6 +97,11 @@ func listings() map[string]listing {
 			found:  expiring(named(connectors.APIKey, "a1/t1"), day),
 			checks: "GET /admin/api-access/v1/orgs/o1/api-tokens",
 		},
+		"aws-cognito-users": {
+			answers: map[string]string{"POST /": `{}`},
+			checks:  "POST /",
+			blocks:  "POST /", reference: "ada", suspends: `"Username":"ada"`,
+		},
 		"composio": {
 			answers: map[string]string{
 				"GET /api/v3/connected_accounts?limit=100&statuses=ACTIVE&user_ids=" + id: `{"items":[
@@ -420,10 +425,12 @@ func TestDefinitions_DiscoverCheckAndBlock(t *testing.T) {
 				if _, asked := r.bodies[l.checks]; !asked || down.Check(t.Context()) == nil {
 					t.Errorf("check asked %v, or reports no fault of a downstream that is down", r.bodies)
 				}
+				answer := r.answers[l.checks]
 				delete(r.answers, l.checks)
 				if err := c.Check(t.Context()); err == nil {
 					t.Error("check reports no fault where the API is not")
 				}
+				r.answers[l.checks] = answer // some APIs have one address
 			}
 			if blocks {
 				answer, err := c.Block(t.Context(), connectors.Target{Kind: v.kind, Reference: l.reference})

@@ -81,11 +81,11 @@ func (r *request) plain(matches func(*template) bool) bool {
 	return matches(r.url)
 }
 
-// parseOwnAuth reads the authentication of one request. The connector has one access token, for the others.
+// parseOwnAuth reads the authentication of one request. The connector has one access token or key, for the others.
 func parseOwnAuth(n *yaml.Node, in scope) (*auth, error) {
 	a, err := parseAuth(n, in)
-	if err == nil && a.hasToken() {
-		err = at(n, "the authentication of one request cannot request an access token: the connector has one")
+	if err == nil && a.isShared() {
+		err = at(n, "the authentication of one request cannot request an access token, or have a key: the connector has one")
 	}
 	return a, err
 }

@@ -19,6 +19,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
@@ -30,6 +32,7 @@ type Connector struct {
 	base       string
 	client     *http.Client
 	tokens     tokens
+	signer     aws.CredentialsProvider // of the authentication sigv4
 }
 
 // New validates the settings of a connector and resolves its secrets.
@@ -59,6 +62,13 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 	}
 	if err := d.auth.check(c.settings, check); err != nil {
 		return nil, err
+	}
+	if d.auth != nil && d.auth.signature != nil {
+		signer, err := d.auth.signature.provider(c.settings)
+		if err != nil {
+			return nil, err
+		}
+		c.signer = signer
 	}
 	if d.base == "" {
 		return c, nil
