@@ -111,6 +111,16 @@ func vendors() map[string]vendor {
 				{call: "POST /api/v2/statements", sends: `TOKENS FOR USER \"ADA\"`, alive: reply{200, `{"code":"090001","resultSetMetaData":{"numRows":1},"data":[["%s","ADA","R","2030-01-02","ACTIVE"]]}`}, ended: reply{200, `{"code":"090001","resultSetMetaData":{"numRows":0},"data":[]}`}},
 			},
 		},
+		"snowflake-key-pairs": {
+			kind: connectors.APIKey, reference: "ADA/%s", auth: "X-Snowflake-Authorization-Token-Type: KEYPAIR_JWT",
+			settings: map[string]string{"account": "ACME-EU", "login": "LEAVER", "fingerprint": "SHA256:x", "role": "R", "key": accountKey},
+			routes: []route{
+				{call: "POST /api/v2/statements", sends: `\"%s\" SET DISABLED = FALSE`, alive: reply{200, `{"code":"090001"}`}, ended: reply{200, `{"code":"090001"}`}, restores: true},
+				{call: "POST /api/v2/statements", sends: `\"%s\" SET DISABLED = TRUE`, alive: reply{200, `{"code":"090001"}`}, ended: reply{200, `{"code":"090001"}`}, ends: true},
+				{call: "POST /api/v2/statements", sends: `ALTER USER \"ADA\" REMOVE KEY PAIR \"%s\"`, alive: reply{200, `{"code":"090001"}`}, ended: reply{422, `{"code":"002003","message":"Key pair %s does not exist."}`}, ends: true},
+				{call: "POST /api/v2/statements", sends: `KEY PAIRS FOR USER \"ADA\"`, alive: reply{200, `{"code":"090001","resultSetMetaData":{"numRows":1},"data":[["%s","ADA","SHA256:y",null,"ACTIVE"]]}`}, ended: reply{200, `{"code":"090001","resultSetMetaData":{"numRows":0},"data":[]}`}},
+			},
+		},
 		"snowflake-users": {
 			kind: connectors.ServiceAccount, reference: "%s", auth: "X-Snowflake-Authorization-Token-Type: KEYPAIR_JWT",
 			settings: map[string]string{"account": "ACME-EU", "login": "LEAVER", "fingerprint": "SHA256:x", "role": "R", "warehouse": "W", "key": accountKey},
@@ -127,6 +137,19 @@ func vendors() map[string]vendor {
 				{call: "POST /v1/sys/leases/revoke", sends: `{"lease_id":"database/creds/readonly/%s","sync":true}`, alive: none, ended: none, ends: true},
 				{call: "POST /v1/sys/leases/lookup", sends: `{"lease_id":"database/creds/readonly/%s"}`, alive: reply{200, `{"data":{"id":"database/creds/readonly/%s","ttl":3600}}`}, ended: reply{400, `{"errors":["invalid lease"]}`}},
 			},
+		},
+		"vault-roles": {
+			kind: connectors.ServiceAccount, reference: "database/%s", auth: "X-Vault-Token: admin-secret", silent: true,
+			settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "POST /v1/sys/leases/revoke-prefix/database/creds/%s", sends: `{"sync":true}`, alive: none, ended: none, ends: true},
+				{call: "GET /v1/sys/leases/lookup/database/creds/%s", sends: "list=true", alive: reply{200, `{"data":{"keys":["27e1b9a1"]}}`}, ended: reply{404, `{"errors":[]}`}},
+			},
+		},
+		"vault-static-roles": {
+			kind: connectors.ServiceAccount, reference: "database/%s", auth: "X-Vault-Token: admin-secret",
+			settings: map[string]string{"token": adminSecret},
+			routes:   []route{{call: "POST /v1/database/rotate-role/%s", alive: none, ended: none, ends: true}},
 		},
 		"vault-tokens": {
 			kind: connectors.AccessToken, reference: "%s", auth: "X-Vault-Token: admin-secret", settings: map[string]string{"token": adminSecret},

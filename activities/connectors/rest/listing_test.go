@@ -313,9 +313,22 @@ func listings() map[string]listing {
 			answers: map[string]string{"POST /api/v2/statements": `{"code":"090001","data":[]}`},
 			checks:  "POST /api/v2/statements",
 		},
+		"snowflake-key-pairs": {
+			answers: map[string]string{"POST /api/v2/statements": `{"code":"090001","data":[]}`},
+			checks:  "POST /api/v2/statements",
+			blocks:  "POST /api/v2/statements", reference: `ADA/A"B`, suspends: `ALTER USER \"ADA\" MODIFY KEY PAIR \"A\"\"B\" SET DISABLED = TRUE"`,
+		},
 		"snowflake-users": {
 			answers: map[string]string{"POST /api/v2/statements": `{"code":"090001"}`},
 			blocks:  "POST /api/v2/statements", reference: `A"DA`, suspends: `ALTER USER \"A\"\"DA\" SET DISABLED = TRUE"`,
+		},
+		"vault-roles": {
+			answers: map[string]string{"GET /v1/auth/token/lookup-self": `{"data":{"policies":["leaver"]}}`},
+			checks:  "GET /v1/auth/token/lookup-self",
+		},
+		"vault-static-roles": {
+			answers: map[string]string{"GET /v1/auth/token/lookup-self": `{"data":{"policies":["leaver"]}}`},
+			checks:  "GET /v1/auth/token/lookup-self",
 		},
 		"vault-leases": {
 			answers: map[string]string{"GET /v1/auth/token/lookup-self": `{"data":{"policies":["leaver"]}}`},
