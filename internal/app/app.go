@@ -59,7 +59,7 @@ type App struct {
 	// stopping is closed when Serve stops.
 	stopping chan struct{}
 	// checks caches what the connectors' checks found.
-	checks *cache.Cache[struct{}, []string]
+	checks *cache.Cache[struct{}, []health.Problem]
 }
 
 // New opens the connectors and connections that the configuration names. It succeeds while
@@ -108,7 +108,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	a := &App{
 		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
 		traces: traces, auditSink: sink, login: people,
-		certificates: certificates, stopping: make(chan struct{}), checks: cache.New[struct{}, []string](1, checksTTL),
+		certificates: certificates, stopping: make(chan struct{}), checks: cache.New[struct{}, []health.Problem](1, checksTTL),
 	}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)

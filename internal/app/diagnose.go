@@ -28,7 +28,7 @@ type diagnosis struct {
 	// after are the codes of root causes: after one of them, the diagnosis would report only a consequence.
 	after []string
 	fix   string
-	find  func(*snapshot, context.Context) []string
+	find  func(*snapshot, context.Context) []health.Problem // Text and Connector
 }
 
 // The codes that others depend on.
@@ -95,11 +95,11 @@ func diagnoses() []diagnosis {
 			counted("%d discovered credentials are unmanaged", func(h health.Health) int64 { return h.Unmanaged }),
 		},
 		{
-			"drill", health.Warning, worked, "read the workflow leaver-drill in Temporal's UI",
+			health.DrillOverdue, health.Warning, worked, "read the workflow leaver-drill in Temporal's UI",
 			scheduled(health.Drill, maxDrillAge),
 		},
 		{
-			"reconciler", health.Warning, worked, "read the workflow leaver-reconcile in Temporal's UI",
+			health.ReconcilerOverdue, health.Warning, worked, "read the workflow leaver-reconcile in Temporal's UI",
 			scheduled(health.Reconcile, maxReconcileAge),
 		},
 		{
@@ -171,88 +171,89 @@ func (p *snapshot) problems(ctx context.Context) []health.Problem {
 		if slices.ContainsFunc(d.after, func(code string) bool { return found[code] }) {
 			continue
 		}
-		for _, text := range d.find(p, ctx) {
+		for _, problem := range d.find(p, ctx) {
 			found[d.code] = true
-			problems = append(problems, health.Problem{Code: d.code, Severity: d.severity, Text: text, Fix: d.fix})
+			problem.Code, problem.Severity, problem.Fix = d.code, d.severity, d.fix
+			problems = append(problems, problem)
 		}
 	}
 	return problems
 }
 
 // texts returns the text of an error, unless it is nil.
-func texts(err error) []string {
+func texts(err error) []health.Problem {
 	if err == nil {
 		return nil
 	}
-	return []string{err.Error()}
+	return []health.Problem{{Text: err.Error()}}
 }
 
-func (p *snapshot) postgresql(context.Context) []string {
+func (p *snapshot) postgresql(context.Context) []health.Problem {
 	if errors.Is(p.schemaErr, database.ErrMisconfigured) {
 		return nil
 	}
 	return texts(p.schemaErr)
 }
 
-func (p *snapshot) schema(context.Context) []string { return texts(p.schemaErr) }
+func (p *snapshot) schema(context.Context) []health.Problem { return texts(p.schemaErr) }
 
-func (p *snapshot) keyset(ctx context.Context) []string {
+func (p *snapshot) keyset(ctx context.Context) []health.Problem {
 	if err := database.CheckKeyset(ctx, p.DB, p.Sealer); errors.Is(err, seal.ErrUnknownKey) {
 		return texts(err)
 	}
 	return nil // an error of PostgreSQL is another problem
 }
 
-func (p *snapshot) keysetMode(context.Context) []string {
+func (p *snapshot) keysetMode(context.Context) []health.Problem {
 	return texts(checkMode(p.Config.Seal.KeysetFile))
 }
 
-func (p *snapshot) clock(ctx context.Context) []string {
+func (p *snapshot) clock(ctx context.Context) []health.Problem {
 	now, err := database.Row(ctx, p.DB, uuid.Nil, pgx.RowTo[time.Time], `select clock_timestamp()`)
 	if err != nil {
 		return texts(err)
 	}
 	if off := time.Since(now).Abs(); off > maxClock {
-		return []string{fmt.Sprintf("the clocks of this host and of PostgreSQL's differ by %s", off.Round(time.Second))}
+		return []health.Problem{{Text: fmt.Sprintf("the clocks of this host and of PostgreSQL's differ by %s", off.Round(time.Second))}}
 	}
 	return nil
 }
 
-func (p *snapshot) temporal(context.Context) []string {
+func (p *snapshot) temporal(context.Context) []health.Problem {
 	if errors.Is(p.namespaceErr, worker.ErrMisconfigured) {
 		return nil
 	}
 	return texts(p.namespaceErr)
 }
 
-func (p *snapshot) badNamespace(context.Context) []string {
+func (p *snapshot) badNamespace(context.Context) []health.Problem {
 	return texts(errors.Join(p.namespaceErr, p.namespace.CheckArchive()))
 }
 
-func (p *snapshot) retention(context.Context) []string {
+func (p *snapshot) retention(context.Context) []health.Problem {
 	if short := p.namespace.Short(p.Config.Temporal); short != "" {
-		return []string{short}
+		return []health.Problem{{Text: short}}
 	}
 	return nil
 }
 
-func (p *snapshot) workers(ctx context.Context) []string {
+func (p *snapshot) workers(ctx context.Context) []health.Problem {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	var found []string
+	var found []health.Problem
 	for _, q := range p.queues() {
 		if n, err := worker.Pollers(ctx, p.Temporal, q.name, q.kind); err == nil && n == 0 {
-			found = append(found, "no worker polls the task queue "+q.name)
+			found = append(found, health.Problem{Text: "no worker polls the task queue " + q.name})
 		}
 	}
 	return found
 }
 
-func (p *snapshot) pauses(ctx context.Context) []string {
+func (p *snapshot) pauses(ctx context.Context) []health.Problem {
 	pauses, err := registry.NewPauses(p.DB).All(ctx)
 	found := texts(err)
 	for _, name := range slices.Sorted(maps.Keys(pauses)) {
-		found = append(found, "the connector "+name+" is paused")
+		found = append(found, health.Problem{Text: "the connector " + name + " is paused", Connector: name})
 	}
 	return found
 }
@@ -263,15 +264,16 @@ const connectorsTimeout = 5 * time.Second
 // checksTTL is how long the result of the connectors' checks is kept, each of which is a request to a downstream.
 const checksTTL = 30 * time.Second
 
-func (p *snapshot) connectors(ctx context.Context) []string {
-	found, _ := p.checks.Get(ctx, struct{}{}, func(ctx context.Context) ([]string, error) {
+func (p *snapshot) connectors(ctx context.Context) []health.Problem {
+	found, _ := p.checks.Get(ctx, struct{}{}, func(ctx context.Context) ([]health.Problem, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectorsTimeout)
 		defer cancel()
 		results := p.Connectors.Check(ctx)
-		var found []string
+		var found []health.Problem
 		for _, name := range slices.Sorted(maps.Keys(results)) {
 			if err := results[name]; err != nil {
-				found = append(found, fmt.Sprintf("the connector %s failed its check: %v", name, err))
+				text := fmt.Sprintf("the connector %s failed its check: %v", name, err)
+				found = append(found, health.Problem{Text: text, Connector: name})
 			}
 		}
 		return found, nil
@@ -288,33 +290,36 @@ func above(n, limit float64) int64 {
 }
 
 // counted reports a number of the health if it is above 0.
-func counted(format string, n func(health.Health) int64) func(*snapshot, context.Context) []string {
-	return func(p *snapshot, _ context.Context) []string {
+func counted(format string, n func(health.Health) int64) func(*snapshot, context.Context) []health.Problem {
+	return func(p *snapshot, _ context.Context) []health.Problem {
 		if p.healthErr != nil {
 			return nil // reported by unread
 		}
 		if n := n(p.health); n > 0 {
-			return []string{fmt.Sprintf(format, n)}
+			return []health.Problem{{Text: fmt.Sprintf(format, n)}}
 		}
 		return nil
 	}
 }
 
-// scheduled reports a kind of run that is scheduled and has not passed for too long.
-func scheduled(kind health.Kind, age time.Duration) func(*snapshot, context.Context) []string {
-	return func(p *snapshot, _ context.Context) []string {
+// scheduled reports a kind of run that is scheduled, and that failed last or has not passed for too long.
+func scheduled(kind health.Kind, age time.Duration) func(*snapshot, context.Context) []health.Problem {
+	return func(p *snapshot, _ context.Context) []health.Problem {
 		since, scheduled := p.health.Scheduled[kind]
 		if passed := p.health.Passed[kind]; passed.After(since) {
 			since = passed
 		}
+		if failed := p.health.Failed[kind]; scheduled && failed.After(since) {
+			return []health.Problem{{Text: fmt.Sprintf("the %s failed at %s", kind, failed.UTC().Format(time.RFC3339))}}
+		}
 		if !scheduled || time.Since(since) < age {
 			return nil
 		}
-		return []string{fmt.Sprintf("the %s has not passed since %s", kind, since.UTC().Format(time.RFC3339))}
+		return []health.Problem{{Text: fmt.Sprintf("the %s has not passed since %s", kind, since.UTC().Format(time.RFC3339))}}
 	}
 }
 
-func (p *snapshot) sink(ctx context.Context) []string {
+func (p *snapshot) sink(ctx context.Context) []health.Problem {
 	follower := p.Follower()
 	if follower == nil {
 		return nil
@@ -323,11 +328,11 @@ func (p *snapshot) sink(ctx context.Context) []string {
 	if err != nil || h.FailedAt == nil {
 		return texts(err)
 	}
-	return []string{fmt.Sprintf("the audit sink does not take evidence since %s, and %d records wait: %s",
-		h.FailedAt.UTC().Format(time.RFC3339), h.Pending, h.Failure)}
+	return []health.Problem{{Text: fmt.Sprintf("the audit sink does not take evidence since %s, and %d records wait: %s",
+		h.FailedAt.UTC().Format(time.RFC3339), h.Pending, h.Failure)}}
 }
 
-func (p *snapshot) unread(context.Context) []string { return texts(p.healthErr) }
+func (p *snapshot) unread(context.Context) []health.Problem { return texts(p.healthErr) }
 
 // queue is a task queue that some worker must poll.
 type queue struct {
@@ -335,9 +340,13 @@ type queue struct {
 	kind enums.TaskQueueType
 }
 
-// queues returns the task queues of this configuration: the workflows' and each connector's.
+// queues returns the task queues of this configuration: leaver's own and each connector's.
 func (a *App) queues() []queue {
-	all := []queue{{workflows.TaskQueue, enums.TASK_QUEUE_TYPE_WORKFLOW}}
+	all := []queue{
+		{workflows.TaskQueue, enums.TASK_QUEUE_TYPE_WORKFLOW},
+		{workflows.SyncQueue, enums.TASK_QUEUE_TYPE_ACTIVITY},
+		{workflows.PushQueue, enums.TASK_QUEUE_TYPE_ACTIVITY},
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.Connectors)) {
 		all = append(all, queue{connectors.TaskQueue(name), enums.TASK_QUEUE_TYPE_ACTIVITY})
 	}

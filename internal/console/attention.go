@@ -1,8 +1,11 @@
 package console
 
 import (
+	"context"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/auth"
@@ -36,11 +39,12 @@ func installation(q request) (any, error) {
 
 // attentionView lists the items of a tenant that need an operator or an approver.
 type attentionView struct {
-	Failed, Open []api.ShownCascade
+	Failed, Open some[api.ShownCascade]
 	Holds        []cascade.Hold
-	Waivers      []cascade.Waiver
-	Unmanaged    []credential.Unmanaged
+	Waivers      some[cascade.Waiver]
+	Unmanaged    some[credential.Unmanaged]
 	Streams      []api.StreamView
+	Runs         []health.Problem // of the drill and the reconciler
 }
 
 // Live implements [live].
@@ -48,25 +52,23 @@ func (attentionView) Live() bool { return true }
 
 // Well reports whether nothing needs attention.
 func (v attentionView) Well() bool {
-	return len(v.Failed)+len(v.Open)+len(v.Holds)+len(v.Waivers)+len(v.Unmanaged)+len(v.Streams) == 0
+	return len(v.Failed.Items)+len(v.Open.Items)+len(v.Holds)+len(v.Waivers.Items)+len(v.Unmanaged.Items)+
+		len(v.Streams)+len(v.Runs) == 0
 }
 
 func attention(q request) (any, error) {
 	var v attentionView
 	var err error
-	if v.Failed, err = list[api.ShownCascade](q, q.of("/cascades?outcome=failed&limit=100")); err != nil {
+	if v.Failed, err = first[api.ShownCascade](q, q.of("/cascades?outcome=failed&limit=100")); err != nil {
 		return v, err
 	}
-	open, err := list[api.ShownCascade](q, q.of("/cascades?outcome=pending,running&limit=20"))
-	if err != nil {
+	if v.Open, err = first[api.ShownCascade](q, q.of("/cascades?outcome=pending,running&limit=20")); err != nil {
 		return v, err
 	}
-	for _, c := range open {
-		waiting, err := get[api.ShownCascade](q, q.of("/cascades/"+c.ID.String()))
-		if err != nil {
+	for i, c := range v.Open.Items {
+		if v.Open.Items[i], err = get[api.ShownCascade](q, q.of("/cascades/"+c.ID.String())); err != nil {
 			return v, err
 		}
-		v.Open = append(v.Open, waiting)
 	}
 	holds, err := list[cascade.Hold](q, q.of("/holds"))
 	if err != nil {
@@ -77,18 +79,22 @@ func attention(q request) (any, error) {
 			v.Holds = append(v.Holds, h)
 		}
 	}
-	if v.Waivers, err = list[cascade.Waiver](q, q.of("/waivers")); err != nil {
+	if v.Waivers, err = first[cascade.Waiver](q, q.of("/waivers")); err != nil {
 		return v, err
 	}
-	if v.Unmanaged, err = list[credential.Unmanaged](q, q.of("/unmanaged?limit=100")); err != nil {
+	if v.Unmanaged, err = first[credential.Unmanaged](q, q.of("/unmanaged?limit=100")); err != nil {
 		return v, err
 	}
 	streams, err := list[api.StreamView](q, q.of("/streams"))
+	if err != nil {
+		return v, err
+	}
 	for _, s := range streams {
 		if s.LastError != "" || s.Status != ssf.Enabled {
 			v.Streams = append(v.Streams, s)
 		}
 	}
+	v.Runs, err = q.problems(health.DrillOverdue, health.ReconcilerOverdue)
 	return v, err
 }
 
@@ -107,13 +113,13 @@ func connectorList(q request) (any, error) {
 	if v.Connectors, err = list[api.ShownConnector](q, "/connectors"); err != nil {
 		return v, err
 	}
-	ready, err := q.readiness()
-	for _, p := range ready.Problems {
-		if p.Code == health.ConnectorCheck {
-			v.Problems = append(v.Problems, p)
-		}
-	}
+	v.Problems, err = q.problems(health.ConnectorCheck)
 	return v, err
+}
+
+// Failing reports whether a connector did not pass its check.
+func (v connectorsView) Failing(connector string) bool {
+	return slices.ContainsFunc(v.Problems, func(p health.Problem) bool { return p.Connector == connector })
 }
 
 // timingView is the page of the time to zero.
@@ -163,10 +169,26 @@ type readiness struct {
 	Problems []health.Problem `json:"diagnoses"`
 }
 
+// healthTTL is how long the diagnosis is kept that the pages of all sessions show.
+const healthTTL = 10 * time.Second
+
 // readiness reads /readyz, which is not below the API's path.
-func (q request) readiness() (r readiness, err error) {
-	outside := *q.Client
-	outside.Base = strings.TrimSuffix(q.Base, api.BasePath)
-	err = outside.Do(q.Context(), http.MethodGet, "/readyz?verbose", nil, &r)
-	return r, err
+func (q request) readiness() (readiness, error) {
+	return q.health.Get(q.Context(), struct{}{}, func(ctx context.Context) (r readiness, err error) {
+		outside := *q.Client
+		outside.Base = strings.TrimSuffix(q.Base, api.BasePath)
+		err = outside.Do(ctx, http.MethodGet, "/readyz?verbose", nil, &r)
+		return r, err
+	})
+}
+
+// problems returns the problems of the installation that have one of the codes.
+func (q request) problems(codes ...string) (found []health.Problem, err error) {
+	ready, err := q.readiness()
+	for _, p := range ready.Problems {
+		if slices.Contains(codes, p.Code) {
+			found = append(found, p)
+		}
+	}
+	return found, err
 }

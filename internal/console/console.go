@@ -12,6 +12,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/login"
 )
 
@@ -38,11 +39,13 @@ type Server struct {
 
 	pages   map[string]*template.Template
 	streams streams
+	health  *cache.Cache[struct{}, readiness]
 }
 
 // Handler returns the routes, to be mounted at [api.ConsolePath].
 func (s *Server) Handler() http.Handler {
 	s.pages = parse()
+	s.health = cache.New[struct{}, readiness](1, healthTTL)
 	r := chi.NewRouter()
 	r.Use(protect, http.NewCrossOriginProtection().Handler)
 	r.Get("/assets/*", http.StripPrefix(api.ConsolePath, http.FileServerFS(assets)).ServeHTTP)

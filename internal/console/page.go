@@ -18,6 +18,7 @@ import (
 	"github.com/leaverhq/leaver/internal/api"
 	"github.com/leaverhq/leaver/internal/apiclient"
 	"github.com/leaverhq/leaver/internal/auth"
+	"github.com/leaverhq/leaver/internal/cache"
 	"github.com/leaverhq/leaver/internal/evidence"
 	"github.com/leaverhq/leaver/internal/httpjson"
 )
@@ -27,6 +28,7 @@ type request struct {
 	*http.Request
 	*apiclient.Client
 	tenant string // of the path; empty on pages of the installation
+	health *cache.Cache[struct{}, readiness]
 }
 
 // of returns a path of the API below the tenant.
@@ -40,8 +42,20 @@ func get[T any](q request, path string) (v T, err error) {
 
 // list reads one page of a list of the API.
 func list[T any](q request, path string) ([]T, error) {
+	some, err := first[T](q, path)
+	return some.Items, err
+}
+
+// some are the items of a list that a page shows.
+type some[T any] struct {
+	Items []T
+	More  bool // whether the list has more
+}
+
+// first reads the first page of a list of the API.
+func first[T any](q request, path string) (some[T], error) {
 	p, err := get[apiclient.Page[T]](q, path)
-	return p.Items, err
+	return some[T]{p.Items, p.Next != ""}, err
 }
 
 // layout is what the template of a page shows.
@@ -110,10 +124,10 @@ func (s *Server) page(name string, read func(request) (any, error)) http.Handler
 }
 
 func (s *Server) request(r *http.Request) request {
-	return request{r, &apiclient.Client{
+	return request{health: s.health, Request: r, Client: &apiclient.Client{
 		Base: "http://" + r.Host + api.BasePath, Token: sessionOf(r.Context()).secret,
 		HTTP: &http.Client{Transport: inProcess{s.API}},
-	}, chi.URLParam(r, "tenant")}
+	}, tenant: chi.URLParam(r, "tenant")}
 }
 
 // show writes a page.
@@ -242,10 +256,11 @@ func functions() template.FuncMap {
 		"join":    func(texts []string) string { return strings.Join(texts, ", ") },
 		"rows":    func(tenant string, items any) map[string]any { return map[string]any{"Tenant": tenant, "Items": items} },
 		// query marks a query that url.Values has encoded.
-		"query":  func(encoded string) template.URL { return template.URL(encoded) }, //nolint:gosec // encoded by url.Values
-		"hex":    func(h evidence.Hash) string { return hex.EncodeToString(h[:]) },
-		"clip":   clip,
-		"inADay": func() string { return time.Now().Add(24 * time.Hour).UTC().Format(formTime) },
+		"query": func(encoded string) template.URL { return template.URL(encoded) }, //nolint:gosec // encoded by url.Values
+		"hex":   func(h evidence.Hash) string { return hex.EncodeToString(h[:]) },
+		"clip":  clip,
+		// A page that is updated must not change by itself, so that this is a whole hour.
+		"inADay": func() string { return time.Now().Add(25 * time.Hour).Truncate(time.Hour).UTC().Format(formTime) },
 	}
 }
 

@@ -137,7 +137,7 @@ create or replace function unarchived_cascades(at_most int) returns table (tenan
       from (select u.tenant_id, u.id from public.lifecycle_events u
              where u.closed_at is not null and (u.archived_at is null or u.archived_at < u.closed_at)
                and (u.kind = 'leaver' or u.ends) and coalesce(u.archive_due_at, u.closed_at) <= now()
-             order by u.closed_at desc limit at_most for update skip locked) c
+             order by coalesce(u.archive_due_at, u.closed_at) limit at_most for update skip locked) c
      where e.tenant_id = c.tenant_id and e.id = c.id
     returning e.tenant_id, e.id, e.workflow_id, coalesce(e.run_id, '')
 $$;
@@ -158,7 +158,7 @@ create or replace function claim_audit(of_sink text, lease interval) returns tab
     returning p.tenant_id, p.sequence
 $$;
 
--- audit_health returns the records that a sink has not confirmed, and the last failure.
+-- audit_health returns the records that a sink has not confirmed, and the failure that lasts longest.
 create or replace function audit_health(of_sink text) returns table (pending bigint, failed_at timestamptz, failure text)
     language sql stable security definer set search_path = pg_catalog, public as $$
     select coalesce((select sum(h.sequence - coalesce(p.sequence, 0))::bigint from public.evidence_heads h
@@ -166,7 +166,7 @@ create or replace function audit_health(of_sink text) returns table (pending big
            last.failed_at, coalesce(last.failure, '')
       from (values (1)) one left join lateral (
         select p.failed_at, p.failure from public.audit_positions p where p.sink = of_sink and p.failed_at is not null
-         order by p.failed_at desc limit 1) last on true
+         order by p.failed_at limit 1) last on true
 $$;
 
 -- keep_state records each state of an item.
@@ -685,7 +685,7 @@ create or replace function connector_health()
 $$;
 
 -- zero_health returns the median, the 95th percentile and the maximum of the seconds from the commit of a deactivation to
--- its last verified death, of up to 500 completed cascades of leavers of the last 24 hours, of all tenants.
+-- its last verified death, of up to 500 completed cascades of leavers of the last 24 hours, of all tenants; nulls if there are none.
 create or replace function zero_health() returns table (median double precision, p95 double precision, worst double precision)
     language sql stable security definer set search_path = pg_catalog, public as $$
     with recent as (
@@ -695,8 +695,7 @@ create or replace function zero_health() returns table (median double precision,
     zeros as (
       select extract(epoch from (select max(v.at) from public.evidence v where v.tenant_id = r.tenant_id and v.event_id = r.id
          and v.step = 'probe-after' and v.outcome = 'dead') - r.created_at)::float8 seconds from recent r)
-    select coalesce(percentile_disc(0.5) within group (order by seconds), 0),
-           coalesce(percentile_disc(0.95) within group (order by seconds), 0), coalesce(max(seconds), 0) from zeros
+    select percentile_disc(0.5) within group (order by seconds), percentile_disc(0.95) within group (order by seconds), max(seconds) from zeros
 $$;
 
 -- running_health returns, for the cascades of all tenants that are open and not held for

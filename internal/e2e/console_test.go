@@ -239,7 +239,7 @@ func TestConsole_NamesOfOthersStayText(t *testing.T) {
 	}
 }
 
-// TestConsole_IsUsedByKeyboardAlone signs out without a mouse: each link and button is reached by Tab, in order.
+// TestConsole_IsUsedByKeyboardAlone ends access without a mouse: each link and button is reached by Tab, in order.
 func TestConsole_IsUsedByKeyboardAlone(t *testing.T) {
 	long(t)
 	p := newPlatform(t)

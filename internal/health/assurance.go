@@ -63,8 +63,9 @@ type Health struct {
 	Unchained              int64   // records that are not in their hash chain yet
 	Unsigned               float64 // age of the oldest last checkpoint with later records, in seconds
 	Unarchived             int64   // cascades that closed over 10 minutes ago, without an archived history
-	// ZeroMedian, ZeroP95 and ZeroWorst are the times to the last verified death of the last day's leavers, in seconds.
-	ZeroMedian, ZeroP95, ZeroWorst float64
+	// ZeroMedian, ZeroP95 and ZeroWorst are the times to the last verified death of the last day's leavers, in seconds;
+	// nil if there are none.
+	ZeroMedian, ZeroP95, ZeroWorst *float64
 	SinkFailing                    float64 // how long the audit sink has refused evidence, in seconds
 	// Scheduled is when each kind of run that is scheduled was first scheduled.
 	Scheduled map[Kind]time.Time

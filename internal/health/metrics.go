@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -93,9 +94,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send(c.unsigned, h.Unsigned)
 	send(c.unarchived, float64(h.Unarchived))
 	send(c.sinkFailing, h.SinkFailing)
-	send(c.zero, h.ZeroMedian, "0.5")
-	send(c.zero, h.ZeroP95, "0.95")
-	send(c.zero, h.ZeroWorst, "1")
+	for quantile, seconds := range map[string]*float64{"0.5": h.ZeroMedian, "0.95": h.ZeroP95, "1": h.ZeroWorst} {
+		value := math.NaN() // as a summary without observations
+		if seconds != nil {
+			value = *seconds
+		}
+		send(c.zero, value, quantile)
+	}
 	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{
 		c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed,
 	} {

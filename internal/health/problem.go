@@ -9,15 +9,21 @@ const (
 	Warning  Severity = "warning"  // a person should look at it
 )
 
-// ConnectorCheck is the code of the problem that a connector did not pass its check.
-const ConnectorCheck = "connector-check"
+// The codes of problems that pages of the console select.
+const (
+	ConnectorCheck    = "connector-check" // a connector did not pass its check
+	DrillOverdue      = "drill"
+	ReconcilerOverdue = "reconciler"
+)
 
 // Problem is something that is wrong with an installation, and how to fix it. It names no tenant and no principal.
 type Problem struct {
 	Code     string   `json:"code"`
 	Severity Severity `json:"severity"`
 	Text     string   `json:"text"`
-	Fix      string   `json:"fix,omitempty"`
+	// Connector is the connector that the problem is about, or empty.
+	Connector string `json:"connector,omitempty"`
+	Fix       string `json:"fix,omitempty"`
 }
 
 // String returns the text and the fix.
