@@ -51,20 +51,28 @@ func (c *cli) connectorTypes() *cobra.Command {
 
 func (c *cli) connectorExample() *cobra.Command {
 	return &cobra.Command{
-		Use: "example TYPE", Short: "Print the settings of a type of connector for leaver.yaml", Args: cobra.ExactArgs(1),
+		Use: "example TYPE", Short: "Print the settings of a type of connector, or of a vendor's types, for leaver.yaml",
+		Args:    cobra.ExactArgs(1),
 		Example: "  leaver connector example github-app",
 		RunE: func(_ *cobra.Command, args []string) error {
 			all, err := c.definitions()
 			if err != nil {
 				return err
 			}
-			d := all[args[0]]
-			if d == nil {
-				return coded(exitUsage, "no definition is named %q; known are %s. docs/CONNECTORS.md has the settings of %s",
+			names := []string{args[0]}
+			if all[args[0]] == nil { // a vendor may have several, such as github-app and github-actions
+				names = slices.DeleteFunc(all.Names(), func(name string) bool { return !strings.HasPrefix(name, args[0]+"-") })
+			}
+			if len(names) == 0 {
+				return coded(exitUsage, "no definition is named %q; known are %s. deploy/leaver.example.yaml has the settings of %s",
 					args[0], strings.Join(all.Names(), ", "), strings.Join(worker.Adapters(), ", "))
 			}
-			_, err = fmt.Fprint(c.stdout, d.Example())
-			return err
+			for _, name := range names {
+				if _, err := fmt.Fprint(c.stdout, all[name].Example()); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 }

@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,7 +14,10 @@ import (
 	celast "cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/ext"
+	"cel.dev/cel-go/interpreter"
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/leaverhq/leaver/activities/connectors"
 )
 
 const (
@@ -78,7 +83,7 @@ func compile(env *cel.Env, n *yaml.Node) (*expression, error) {
 	}
 	e.statuses = make(map[int]bool)
 	for status := 100; status < 600; status++ {
-		if e.holds(map[string]any{"status": status}) {
+		if holds, err := e.holds(map[string]any{"status": status}); holds && err == nil {
 			e.statuses[status] = true
 		}
 	}
@@ -99,14 +104,19 @@ func compileCondition(env *cel.Env, n *yaml.Node) (*expression, error) {
 	return e, err
 }
 
-// holds reports whether a condition is true. An error, such as a member that the body does not have, is false.
-func (e *expression) holds(activation map[string]any) bool {
+// holds reports whether a condition is true. A fault of the answer, such as a member that the body does not have, is
+// false. A condition that was not evaluated to its end says nothing, and is a permanent error.
+func (e *expression) holds(activation map[string]any) (bool, error) {
 	result, _, err := e.program.Eval(activation)
+	var cancelled interpreter.EvalCancelledError
+	if errors.As(err, &cancelled) {
+		return false, connectors.Permanent("the answer is too large for the condition on line %d of the definition", e.node.Line)
+	}
 	if err != nil {
-		return false
+		return false, nil //nolint:nilerr // a fault of the answer
 	}
 	holds, ok := result.Value().(bool)
-	return ok && holds
+	return ok && holds, nil
 }
 
 // answered returns the activation for the expressions about an answer.
@@ -133,10 +143,37 @@ func decodeBody(resp *http.Response, raw []byte) (body any, ok bool) {
 	case trimmed == "":
 		return nil, true
 	}
-	if err := json.Unmarshal(raw, &body); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber() // an id may be larger than a float64 is exact
+	err := decoder.Decode(&body)
+	if err == nil && decoder.More() {
+		err = errors.New("more than one value")
+	}
+	if err != nil {
 		return nil, !strings.Contains(media, "json") && !strings.HasPrefix(trimmed, "{") && !strings.HasPrefix(trimmed, "[")
 	}
-	return body, true
+	return withNumbers(body), true
+}
+
+// withNumbers replaces the numbers of a decoded value by integers, if they are whole and fit, and by floats.
+func withNumbers(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		f, _ := v.Float64() // infinite if it does not fit
+		return f
+	case map[string]any:
+		for name, member := range v {
+			v[name] = withNumbers(member)
+		}
+	case []any:
+		for i, element := range v {
+			v[i] = withNumbers(element)
+		}
+	}
+	return value
 }
 
 // textOf returns the text of a value that an expression returned; a whole number has no decimal point.

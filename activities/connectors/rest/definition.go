@@ -1,8 +1,10 @@
 package rest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"regexp"
@@ -107,8 +109,13 @@ func parse(raw []byte) (*Definition, error) {
 		return nil, &Error{Line: 1, Column: 1, Reason: "a definition has at most 64 KiB"}
 	}
 	var root yaml.Node
-	if err := yaml.Unmarshal(raw, &root); err != nil {
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
+	if err := decoder.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
 		return nil, &Error{Line: lineOf(err), Column: 1, Reason: "not valid YAML: " + err.Error()}
+	}
+	var second yaml.Node
+	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+		return nil, &Error{Line: max(1, second.Line), Column: 1, Reason: "a file has one definition: a second document begins here"}
 	}
 	if root.Kind != yaml.DocumentNode {
 		return nil, &Error{Line: 1, Column: 1, Reason: "the definition is empty"}
@@ -178,6 +185,15 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 	}
 	if d.operations[opRevoke] == nil && d.operations[opCancel] == nil {
 		return at(operations, "an operation revoke or cancel is required")
+	}
+	for _, kind := range d.Kinds {
+		end := opRevoke
+		if kind == connectors.ScheduledRun {
+			end = opCancel
+		}
+		if d.operations[end] == nil {
+			return at(operations, "an operation %s is required, which ends what is of the kind %s", end, kind)
+		}
 	}
 	if revoke := d.operations[opRevoke]; revoke != nil && revoke.settles > 0 && d.operations[opProbe] == nil {
 		return at(operations, "settles needs a probe, which shows when the end has taken effect")
@@ -304,6 +320,12 @@ const (
 	meansRetry     meaning = "retry"
 	meansPermanent meaning = "permanent"
 )
+
+// concludes reports whether an answer is the downstream's final word. One that it did not handle is not, whatever its
+// body says.
+func (m meaning) concludes() bool {
+	return !slices.Contains([]meaning{meansRetry, meansPermanent, meansUnknown}, m)
+}
 
 // meaningsOf returns the meanings that the answers of an operation may have.
 func meaningsOf(operation string) []meaning {
@@ -444,8 +466,7 @@ func (a answer) checkStatuses(covered map[int]int) error {
 			continue
 		}
 		reached, covered[status] = true, a.when.node.Line
-		success := !slices.Contains([]meaning{meansRetry, meansPermanent, meansUnknown}, a.means)
-		if success && (status == http.StatusTooManyRequests || status >= http.StatusInternalServerError) {
+		if a.means.concludes() && (status == http.StatusTooManyRequests || status >= http.StatusInternalServerError) {
 			return at(a.when.node, "%s is true for the status %d, which cannot mean %s", a.when.node.Value, status, a.means)
 		}
 	}

@@ -40,7 +40,7 @@ type discovery struct {
 	cursor    string      // the query parameter for the cursor
 	nextURL   *expression // the address of the next page; empty or an error for none
 	link      bool        // the next page is in the Link header (RFC 8288)
-	page      string      // the query parameter for page numbers, from 1
+	page      string      // the query parameter for page numbers, from that of the request or from 1
 	offset    string      // the query parameter for the number of items before the page
 }
 
@@ -153,7 +153,10 @@ func (c *Connector) list(
 		}
 		for _, item := range items {
 			activation["item"] = item
-			f, ok := o.discover.found(activation, names)
+			f, ok, err := o.discover.found(activation, names)
+			if err != nil {
+				return nil, err
+			}
 			if !ok {
 				continue
 			}
@@ -163,7 +166,7 @@ func (c *Connector) list(
 			found = append(found, f)
 		}
 		before += len(items)
-		next, err := o.discover.nextPage(u, r.resp, activation, position{page, before, len(items) == 0})
+		next, err := o.discover.nextPage(u, r.resp, activation, position{before, len(items) == 0})
 		if err != nil || next == nil {
 			return found, err
 		}
@@ -186,17 +189,21 @@ func listOf(e *expression, activation map[string]any) ([]ref.Val, error) {
 }
 
 // found returns what an item is, if it belongs to one of the names.
-func (d *discovery) found(activation map[string]any, names map[string]uuid.UUID) (connectors.Found, bool) {
-	if d.when != nil && !d.when.holds(activation) {
-		return connectors.Found{}, false
+func (d *discovery) found(
+	activation map[string]any, names map[string]uuid.UUID,
+) (f connectors.Found, ok bool, err error) {
+	if d.when != nil {
+		if ok, err = d.when.holds(activation); err != nil || !ok {
+			return connectors.Found{}, false, err
+		}
 	}
 	owner := strings.ToLower(d.owner.text(activation))
 	principal, ok := names[owner]
 	reference := d.reference.reference(activation)
 	if !ok || reference == "" {
-		return connectors.Found{}, false
+		return connectors.Found{}, false, nil
 	}
-	f := connectors.Found{
+	f = connectors.Found{
 		Kind: d.kind, Reference: reference, Principal: principal, Named: owner != principal.String(),
 	}
 	if d.expires != nil {
@@ -205,7 +212,7 @@ func (d *discovery) found(activation map[string]any, names map[string]uuid.UUID)
 	if d.scopes != nil {
 		f.Scopes = d.scopes.texts(activation)
 	}
-	return f, true
+	return f, true, nil
 }
 
 // reference returns the reference that an expression returns as a text or as a list of the parts; empty for an error or
@@ -251,10 +258,10 @@ func (e *expression) texts(activation map[string]any) []string {
 
 var nextLink = regexp.MustCompile(`<([^>]*)>[^,]*;\s*rel="?next"?`)
 
-// position is how far a list has been read: the number of pages and of items, and whether the last page is empty.
+// position is how far a list has been read: the number of items, and whether the last page is empty.
 type position struct {
-	page, items int
-	empty       bool
+	items int
+	empty bool
 }
 
 // linked returns the address of a link. One to another host is an error: the request carries the connector's
@@ -294,7 +301,11 @@ func (d *discovery) nextPage(
 			return with(d.cursor, cursor), nil
 		}
 	case d.page != "" && !read.empty:
-		return with(d.page, strconv.Itoa(read.page+1)), nil
+		current, err := strconv.Atoi(u.Query().Get(d.page))
+		if err != nil {
+			current = 1
+		}
+		return with(d.page, strconv.Itoa(current+1)), nil
 	case d.offset != "" && !read.empty:
 		return with(d.offset, strconv.Itoa(read.items)), nil
 	}

@@ -376,8 +376,9 @@ type exchanged struct {
 
 // unhandled reports whether an answer says that the request was not handled, whatever it was about.
 func (a exchanged) unhandled() bool {
-	return !a.ok || throttled(a.resp, time.Now()) > 0 || a.resp.StatusCode == http.StatusTooManyRequests ||
-		a.resp.StatusCode >= http.StatusInternalServerError
+	status := a.resp.StatusCode
+	return !a.ok || throttled(a.resp, time.Now()) > 0 || status/100 == 3 || status == http.StatusTooManyRequests ||
+		status >= http.StatusInternalServerError
 }
 
 // ask sends the request of an operation about nothing or one credential, and returns what the answer means.
@@ -443,7 +444,14 @@ func (c *Connector) read(name string, a exchanged, v values, item any) (result, 
 		activation := answered(a.resp, a.body, v, c.definition.texts)
 		activation["item"] = item
 		for _, known := range c.definition.operations[name].answers {
-			if known.when.holds(activation) {
+			if a.unhandled() && known.means.concludes() {
+				continue
+			}
+			holds, err := known.when.holds(activation)
+			if err != nil {
+				return result{}, err
+			}
+			if holds {
 				return known.result(a, what)
 			}
 		}
@@ -480,10 +488,13 @@ func (a answer) result(got exchanged, what string) (result, error) {
 const maxThrottled = time.Hour
 
 // throttled returns the delay until a rate limit's reset, for a 403 or 429 that says that nothing is left of it, as
-// GitHub and Okta do; zero for other answers.
+// GitHub and Okta do, or for a 403 that says when to ask again; zero for other answers.
 func throttled(resp *http.Response, now time.Time) time.Duration {
 	if resp.StatusCode != http.StatusForbidden && resp.StatusCode != http.StatusTooManyRequests {
 		return 0
+	}
+	if resp.Header.Get("Retry-After") != "" && resp.StatusCode == http.StatusForbidden {
+		return max(time.Second, connectors.RetryDelay(resp.Header)) // as GitHub's secondary limit
 	}
 	for _, prefix := range []string{"X-Ratelimit-", "X-Rate-Limit-"} {
 		seconds, err := strconv.ParseInt(resp.Header.Get(prefix+"Reset"), 10, 64)

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -134,6 +136,8 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"a default of a secret":        {replace("{required: true, secret: true}", "{secret: true, default: x}"), "a secret has no default"},
 		"a setting of all connectors":  {replace("  token: {", "  rate: {"), "keys.yaml:8:3: a setting is a name"},
 		"pages in two ways":            {replace("cursor: after", "cursor: after\n      link: true"), "the next page is given by one of"},
+		"no end of a kind":             {replace("kinds: [api_key]", "kinds: [api_key, scheduled_run]"), "an operation cancel is required"},
+		"a second document":            {keys + "---\nname: other\n", "a second document begins here"},
 		"no end":                       {beforeRevoke + "  probe:" + fromProbe, "an operation revoke or cancel is required"},
 		"an alias":                     {replace("kinds: [api_key]", "kinds: &k [api_key]\nneeds: *k"), "aliases are not supported"},
 		"a part that is a setting":     {replace("parts: [project, key]", "parts: [url, key]"), "url is both a setting and a part"},
@@ -563,6 +567,89 @@ func TestProbe_OfAnAnswerIsNeverGuessed(t *testing.T) {
 			t.Fatalf("%d %s: %s, %v; want %s", status, body, vitality, err, want)
 		}
 	})
+}
+
+// TestProbe_OfAnUnhandledRequestIsNoEnd is about conditions that do not ask for the status: what a proxy or an
+// overloaded server answers has the body that means an end.
+func TestProbe_OfAnUnhandledRequestIsNoEnd(t *testing.T) {
+	text := strings.NewReplacer("status == 200 && !body.active, means: dead", `"!body.active", means: dead`,
+		"status == 404 && body.code == 'not_found'", "body.code == 'not_found'").Replace(keys)
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	for _, status := range []int{302, 429, 500, 503} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"active":false,"code":"not_found"}`)
+		}))
+		c := connect(t, parse(t, text), map[string]string{"url": server.URL, "token": adminSecret})
+		target := connectors.Target{Kind: connectors.APIKey, Reference: "p/k"}
+		if vitality, _, err := c.Probe(t.Context(), target); vitality != connectors.Unknown || err == nil {
+			t.Errorf("%d: the probe saw %s, %v", status, vitality, err)
+		}
+		if answer, err := c.Revoke(t.Context(), target); err == nil {
+			t.Errorf("%d: the end is %+v", status, answer)
+		}
+		server.Close()
+	}
+}
+
+// TestProbe_OfAHugeListIsNoEnd lists the key after so many others that the condition which looks for it is not evaluated
+// to its end.
+func TestProbe_OfAHugeListIsNoEnd(t *testing.T) {
+	text := strings.NewReplacer("status == 200 && body.active, means: alive", `"status == 200 && body.exists(k, k.id == key)", means: alive`,
+		"status == 200 && !body.active", "status == 200").Replace(keys)
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, "["+strings.Repeat(`{"id":"x"},`, 150_000)+`{"id":"k"}]`)
+	}))
+	defer server.Close()
+	c := connect(t, parse(t, text), map[string]string{"url": server.URL, "token": adminSecret})
+	vitality, _, err := c.Probe(t.Context(), connectors.Target{Kind: connectors.APIKey, Reference: "p/k"})
+	if vitality != connectors.Unknown || !connectors.IsPermanent(err) {
+		t.Errorf("the probe saw %s, %v", vitality, err)
+	}
+}
+
+// TestRevoke_SecondaryRateLimitIsRetried answers as GitHub does to too many requests in a short time.
+func TestRevoke_SecondaryRateLimitIsRetried(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Retry-After", "60")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"scope":"missing","message":"You have exceeded a secondary rate limit."}`)
+	}))
+	defer server.Close()
+	_, err := keysAt(t, server.URL).Revoke(t.Context(), connectors.Target{Kind: connectors.APIKey, Reference: "p/k"})
+	if err == nil || connectors.IsPermanent(err) || connectors.RetryAfter(err) != time.Minute {
+		t.Errorf("%v after %s, want an error to retry after a minute", err, connectors.RetryAfter(err))
+	}
+}
+
+// TestDiscover_CountsPagesFromTheRequests lists an API whose first page is 0, and whose ids no float64 has.
+func TestDiscover_CountsPagesFromTheRequests(t *testing.T) {
+	text := strings.NewReplacer("next: body.next\n      cursor: after", "page: number",
+		`request: {url: "{url}/keys"}`, `request: {url: "{url}/keys", query: {number: "0"}}`).Replace(keys)
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		n, _ := strconv.Atoi(r.URL.Query().Get("number"))
+		if n > 2 {
+			_, _ = io.WriteString(w, `{"keys":[]}`)
+			return
+		}
+		_, _ = fmt.Fprintf(w, `{"keys":[{"project":"p","id":%d,"owner":"ada@example.com","enabled":true}]}`, 9007199254740993+n)
+	}))
+	defer server.Close()
+	c := connect(t, parse(t, text), map[string]string{"url": server.URL, "token": adminSecret})
+	found, err := c.Discover(t.Context(), []connectors.Principal{ada})
+	var references []string
+	for _, f := range found {
+		references = append(references, f.Reference)
+	}
+	if want := []string{"p/9007199254740993", "p/9007199254740994", "p/9007199254740995"}; err != nil || !slices.Equal(references, want) {
+		t.Errorf("found %v, %v, want %v", references, err, want)
+	}
 }
 
 func TestExample_IsAccepted(t *testing.T) {
