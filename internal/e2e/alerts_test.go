@@ -34,7 +34,8 @@ func (i *installation) samples() map[string]string {
 	}
 	samples := make(map[string]string)
 	for line := range strings.Lines(string(body)) {
-		if series, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && strings.HasPrefix(series, "leaver_") {
+		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if ok && strings.HasPrefix(series, "leaver_") && value != "NaN" { // which promtool's samples cannot be
 			samples[series] = value
 		}
 	}

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -26,7 +28,7 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 			}
 			what = "account disabled, password replaced"
 		}
-		removed, left, err := c.leaveGroups(conn, entry)
+		removed, left, err := c.leaveGroups(conn, entry, func() error { return t.CheckFence(ctx) })
 		if err != nil {
 			return "", err
 		}
@@ -128,11 +130,16 @@ func setDisabled(conn *ldap.Conn, entry *ldap.Entry, want bool) error {
 // maxGroups bounds the groups that an entry is removed from.
 const maxGroups = 1000
 
-// leaveGroups removes an entry from its groups. left counts groups that must have a member, and have no other.
-func (c *Connector) leaveGroups(conn *ldap.Conn, entry *ldap.Entry) (removed, left int, err error) {
-	values := map[string]string{
-		"member": entry.DN, "uniqueMember": entry.DN, "memberUid": entry.GetAttributeValue(attrUID),
+// leaveGroups removes an entry from its groups. left counts groups that must have a member, and have no other. Each
+// change is made only while the attempt holds its lease.
+func (c *Connector) leaveGroups(
+	conn *ldap.Conn, entry *ldap.Entry, fence func() error,
+) (removed, left int, err error) {
+	uid, err := c.ownUID(conn, entry)
+	if err != nil {
+		return 0, 0, err
 	}
+	values := map[string]string{"member": entry.DN, "uniqueMember": entry.DN, "memberUid": uid}
 	for attribute, value := range values {
 		if value == "" {
 			continue
@@ -143,6 +150,9 @@ func (c *Connector) leaveGroups(conn *ldap.Conn, entry *ldap.Entry) (removed, le
 			return removed, left, classify("list the entry's groups", err)
 		}
 		for _, group := range found.Entries {
+			if err := fence(); err != nil {
+				return removed, left, err
+			}
 			request := ldap.NewModifyRequest(group.DN, nil)
 			request.Delete(attribute, []string{value})
 			switch err := conn.Modify(request); {
@@ -157,6 +167,26 @@ func (c *Connector) leaveGroups(conn *ldap.Conn, entry *ldap.Entry) (removed, le
 		}
 	}
 	return removed, left, nil
+}
+
+// ownUID returns the uid of an entry, or empty if another entry has it, too: an entry may be allowed to write its own
+// uid, and must not have somebody else removed from groups by it.
+func (c *Connector) ownUID(conn *ldap.Conn, entry *ldap.Entry) (string, error) {
+	uid := entry.GetAttributeValue(attrUID)
+	if uid == "" {
+		return "", nil
+	}
+	for _, base := range []string{c.config.Base, c.config.Groups} {
+		found, err := conn.Search(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
+			0, int(timeout/time.Second), false, "(uid="+ldap.EscapeFilter(uid)+")", []string{"1.1"}, nil))
+		if err != nil {
+			return "", classify("look for another entry with the same uid", err)
+		}
+		if slices.ContainsFunc(found.Entries, func(e *ldap.Entry) bool { return e.DN != entry.DN }) {
+			return "", nil
+		}
+	}
+	return uid, nil
 }
 
 // Renew implements connectors.Rotator. The old password ends at once: a directory has one.

@@ -5,6 +5,7 @@
 package ldap
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -18,6 +19,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/go-ldap/ldap/v3"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 )
@@ -71,6 +73,12 @@ func New(c Config) (*Connector, error) {
 	if c.Groups == "" {
 		c.Groups = c.Base
 	}
+	if base, err = ldap.ParseDN(canonical(base)); err != nil {
+		return nil, fmt.Errorf("base must be a DN, got %q", c.Base)
+	}
+	if own, err = ldap.ParseDN(canonical(own)); err != nil {
+		return nil, fmt.Errorf("bind_dn must be a DN, got %q", c.BindDN)
+	}
 	return &Connector{config: c, host: u.Host, password: password, base: base, own: own}, nil
 }
 
@@ -80,7 +88,7 @@ func (c *Connector) Downstream() string { return strings.ToLower(c.host) }
 // Close implements connectors.Connector.
 func (c *Connector) Close() {}
 
-// Accepts implements connectors.Connector. The reference is the entry's DN, in lower case and normalised.
+// Accepts implements connectors.Connector. The reference is the entry's DN in its canonical spelling.
 func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	switch {
 	case r.Kind != connectors.ServiceAccount:
@@ -92,7 +100,38 @@ func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strings.ToLower(dn.String()), nil
+	return canonical(dn), nil
+}
+
+// aliases are the short names of attributes that DNs spell in several ways (RFC 4519, RFC 4524).
+var aliases = map[string]string{
+	"commonname": "cn", "2.5.4.3": "cn", "surname": "sn", "2.5.4.4": "sn", "serialnumber": "serialnumber",
+	"2.5.4.5": "serialnumber", "countryname": "c", "2.5.4.6": "c", "localityname": "l", "2.5.4.7": "l",
+	"stateorprovincename": "st", "2.5.4.8": "st", "streetaddress": "street", "2.5.4.9": "street",
+	"organizationname": "o", "2.5.4.10": "o", "organizationalunitname": "ou", "2.5.4.11": "ou", "2.5.4.12": "title",
+	"gn": "givenname", "2.5.4.42": "givenname", "userid": "uid", "0.9.2342.19200300.100.1.1": "uid",
+	"rfc822mailbox": "mail", "0.9.2342.19200300.100.1.3": "mail", "domaincomponent": "dc",
+	"0.9.2342.19200300.100.1.25": "dc", "2.16.840.1.113730.3.1.3": "employeenumber",
+}
+
+// canonical returns the one spelling of a DN that servers take for the same entry: the attributes by their short names,
+// the values prepared as for a comparison that ignores case and insignificant spaces (RFC 4518), and the parts of an
+// RDN in order.
+func canonical(dn *ldap.DN) string {
+	same := &ldap.DN{}
+	for _, rdn := range dn.RDNs {
+		part := &ldap.RelativeDN{}
+		for _, a := range rdn.Attributes {
+			name := strings.ToLower(a.Type)
+			value := strings.Join(strings.Fields(strings.ToLower(norm.NFKC.String(a.Value))), " ")
+			part.Attributes = append(part.Attributes, &ldap.AttributeTypeAndValue{Type: cmp.Or(aliases[name], name), Value: value})
+		}
+		slices.SortFunc(part.Attributes, func(a, b *ldap.AttributeTypeAndValue) int {
+			return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Value, b.Value))
+		})
+		same.RDNs = append(same.RDNs, part)
+	}
+	return same.String()
 }
 
 // Reserved implements connectors.Guard.
@@ -104,15 +143,32 @@ func (c *Connector) Reserved(_ context.Context, reference string) error {
 // entry returns the DN of an entry that the connector may end: one below base that is not the connector's own.
 func (c *Connector) entry(reference string) (*ldap.DN, error) {
 	dn, err := ldap.ParseDN(reference)
+	if err == nil && len(dn.RDNs) > 0 {
+		dn, err = ldap.ParseDN(canonical(dn))
+	}
 	switch {
 	case err != nil || len(dn.RDNs) == 0:
 		return nil, connectors.Permanent("the reference must be a DN, got %q", reference)
+	case unnamed(dn) != "":
+		return nil, connectors.Permanent("write the attribute %s of the reference by its name", unnamed(dn))
 	case !c.base.AncestorOfFold(dn):
 		return nil, connectors.Permanent("the entry must be below %s", c.config.Base)
 	case c.own.EqualFold(dn):
 		return nil, connectors.Permanent("the entry is the connector's own")
 	}
 	return dn, nil
+}
+
+// unnamed returns an attribute of a DN that is given by an object identifier, which may be a second spelling of it.
+func unnamed(dn *ldap.DN) string {
+	for _, rdn := range dn.RDNs {
+		for _, a := range rdn.Attributes {
+			if strings.HasPrefix(a.Type, "oid.") || a.Type == "" || a.Type[0] >= '0' && a.Type[0] <= '9' {
+				return a.Type
+			}
+		}
+	}
+	return ""
 }
 
 // dial opens a connection, which ends with ctx.

@@ -175,6 +175,21 @@ func TestRevoke_RemovesTheEntryFromItsGroups(t *testing.T) {
 	}
 }
 
+// TestRevoke_LeavesTheGroupsOfAnotherWithTheSameUID lets the ended entry claim another's uid, as its holder could.
+func TestRevoke_LeavesTheGroupsOfAnotherWithTheSameUID(t *testing.T) {
+	d := start(t)
+	c, target, _ := connect(t, d.url), d.issue(t), d.issue(t)
+	d.add("cn=posix,"+suffix, "posixGroup", map[string]string{"cn": "posix", "gidNumber": "1", "memberUid": "agent2"})
+	d.as(func(conn *goldap.Conn) error {
+		request := goldap.NewModifyRequest(target.Reference, nil)
+		request.Replace("uid", []string{"agent2"})
+		return conn.Modify(request)
+	})
+	if answer, err := c.Revoke(t.Context(), target); err != nil || !strings.Contains(answer.Detail, "removed from 0 groups") {
+		t.Errorf("%+v, %v", answer, err)
+	}
+}
+
 func TestBlock_IsRefusedOutsideOfActiveDirectory(t *testing.T) {
 	d := start(t)
 	c, target := connect(t, d.url), d.issue(t)
@@ -205,7 +220,9 @@ func TestRotate_ReplacesThePassword(t *testing.T) {
 func TestLDAP_EndsOnlyEntriesBelowItsBase(t *testing.T) {
 	d := start(t)
 	c := connectAs(t, d.url, "cn=own,"+people, "x")
-	for _, reference := range []string{admin, people, suffix, "CN=Own," + people, "", "x", "cn=a,dc=other"} {
+	for _, reference := range []string{
+		admin, people, suffix, "CN=Own," + people, "commonName= own," + people, "", "x", "cn=a,dc=other", "1.2.3=x," + people, "OID.2.5.4.3=x," + people,
+	} {
 		if got, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: reference}); err == nil {
 			t.Errorf("%q was accepted as %q", reference, got)
 		}
@@ -214,7 +231,11 @@ func TestLDAP_EndsOnlyEntriesBelowItsBase(t *testing.T) {
 		}
 	}
 	canonical := map[string]bool{}
-	for _, reference := range []string{"cn=Bot,OU=agents,dc=example,dc=com", "CN = bot, ou=agents , DC=EXAMPLE,dc=com"} {
+	for _, reference := range []string{
+		"cn=Bot  ä,OU=agents,dc=example,dc=com", "CN = bot ä, ou=agents , DC=EXAMPLE,dc=com",
+		"commonName=Bot a\u0308,organizationalUnitName=agents,domainComponent=example,dc=com",
+		"2.5.4.3=bot ä,2.5.4.11=agents,0.9.2342.19200300.100.1.25=example,dc=com",
+	} {
 		got, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: reference})
 		if err != nil {
 			t.Fatal(err)
