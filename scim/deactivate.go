@@ -32,9 +32,6 @@ func (h resourceHandler) mustDeactivate(
 	if trigger == lifecycle.TriggerPut {
 		return bodyIs(raw, id) && rd.SaysInactive(rt, active, raw)
 	}
-	if wantMessage(raw, schema.PatchURN) != nil {
-		return false
-	}
 	inactive := false
 	for key, value := range raw {
 		if !strings.EqualFold(key, "Operations") {

@@ -27,6 +27,10 @@ func TestDeactivation_SucceedsWhenRestIsInvalid(t *testing.T) {
 		"the name of another user":           {`PATCH {"op":"replace","value":{"active":false,` + taken + `}}`, false},
 		"a required attribute removed":       {`PATCH {"op":"remove","path":"userName"},{"op":"replace","value":{"urn:ietf:params:scim:schemas:core:2.0:User":{"active":false}}}`, false},
 		"an attribute that looks like it":    {`PATCH {"op":"replace","value":{"active":false,"accountEnabled":false}}`, false},
+		"a name twice":                       {`PATCH {"op":"replace","value":{"active":false,"title":"a","TITLE":"b"}}`, false},
+		"an op twice":                        {`PATCH {"op":"add","OP":"add","path":"title","value":"x"},{"op":"replace","path":"active","value":false}`, false},
+		"a list of the same value":           {`PATCH {"op":"replace","path":"active","value":["False","False"]}`, false},
+		"a PUT with a name twice":            {`PUT {"userName":"%s","active":false,"title":"a","title":"b"}`, false},
 		"a PUT with a wrong type":            {`PUT {"userName":"%s","active":"False","title":true}`, false},
 		"a PUT with the name of another":     {`PUT {` + taken + `,"active":false}`, false},
 		"a PUT without the required name":    {`PUT {"active":false}`, false},
@@ -125,4 +129,19 @@ func TestDeactivation_PutWithoutActiveIsKept(t *testing.T) {
 	}
 	p.wantJSON(find(p, "/Users", `active eq false`).body, `{"totalResults":1,"Resources":[{"id":"`+id+`"}]}`)
 	p.wantJSON(find(p, "/Users", `active eq true`).body, `{"totalResults":0}`)
+}
+
+// TestDeactivation_SucceedsWithOtherMessageOrQuery deactivates by a message that names another schema, and with a query
+// that is refused.
+func TestDeactivation_SucceedsWithOtherMessageOrQuery(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	for query, body := range map[string]string{
+		"": `{"schemas":["urn:example:patch"],"Operations":[{"op":"replace","path":"active","value":false}]}`,
+		"?attributes=userName&excludedAttributes=name": patchBody(`{"op":"replace","path":"active","value":false}`),
+	} {
+		id := p.create("/Users", `{"userName":"ada`+strings.TrimLeft(query, "?")+`"}`)
+		if a := p.do("PATCH", "/Users/"+id+query, body); a.status != http.StatusOK || !p.restricted(id) {
+			t.Errorf("%q: answered %d, restricted %t: %s", query, a.status, p.restricted(id), a.raw)
+		}
+	}
 }

@@ -52,8 +52,30 @@ func TestMembers_ElementWithoutValueIsRefused(t *testing.T) {
 	for _, parent := range []string{`{"value":""}`, `{}`, `{"display":"x"}`, `""`} {
 		p.wantRefused("PATCH", "/Agents/"+agent, patchBody(`{"op":"add","path":"parent","value":`+parent+`}`), "invalidValue")
 	}
+	for _, parent := range []string{`[null]`, `["` + agent + `","` + agent + `"]`} {
+		p.wantRefused("PATCH", "/Agents/"+agent, patchBody(`{"op":"replace","path":"parent","value":`+parent+`}`), "invalidValue")
+	}
+	for _, operation := range []string{
+		`{"op":"replace","path":"owners[value eq \"` + ada + `\"].value","value":null}`, `{"op":"replace","path":"owners.value","value":""}`,
+		`{"op":"remove","path":"owners.value"}`, `{"op":"remove","path":"owners[value eq \"` + ada + `\"].value"}`,
+	} {
+		p.wantRefused("PATCH", "/Agents/"+agent, patchBody(operation), "mutability")
+	}
 	p.wantJSON(p.do("GET", "/Groups/"+team, "").body, `{"members":[{"value":"`+ada+`"}],"meta":{"version":"W/\"1\""}}`)
 	p.wantJSON(p.do("GET", "/Agents/"+agent, "").body, `{"owners":[{"value":"`+ada+`"}],"meta":{"version":"W/\"1\""}}`)
+}
+
+// TestLists_KeepTheRuleOfOneElementInPATCH makes two elements equal, removes one by another spelling of its value, and
+// empties a list by null.
+func TestLists_KeepTheRuleOfOneElementInPATCH(t *testing.T) {
+	p := newProvider(t, tenant.ProfileDefault)
+	ada := p.create("/Users", `{"userName":"ada","emails":[{"value":"a@x","type":"work"},{"value":"b@x","type":"home"}]}`)
+	p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","path":"emails[type eq \"home\"].value","value":"a@x"},{"op":"replace","path":"emails[type eq \"home\"].type","value":"work"}`))
+	p.wantJSON(p.do("GET", "/Users/"+ada, "").body, `{"emails":[{"value":"a@x","type":"work"}]}`)
+	p.wantRefused("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","path":"emails","value":[null]}`), "invalidValue")
+	p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","path":"roles","value":[{"value":"Caf\u00e9"},{"value":"other","type":"Team"}]}`))
+	p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"remove","path":"roles","value":[{"value":"cafe\u0301"}]},{"op":"remove","path":"roles","value":[{"type":"TEAM"}]}`))
+	p.wantJSON(p.do("GET", "/Users/"+ada, "").body, `{"roles":"<absent>"}`)
 }
 
 func TestMembers_RefReplacesMissingValue(t *testing.T) {

@@ -321,13 +321,13 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 	prepare func(rt *schema.ResourceType, raw map[string]any, id uuid.UUID) (lifecycle.Edit, error),
 ) {
 	id, err := id(r)
-	var raw map[string]any
-	if err == nil {
-		raw, err = h.read(w, r)
-	}
 	var rt *schema.ResourceType
 	if err == nil {
 		rt, err = h.resourceType(r)
+	}
+	var raw map[string]any
+	if err == nil {
+		raw, err = h.read(w, r)
 	}
 	var edit lifecycle.Edit
 	if err == nil {
@@ -345,7 +345,9 @@ func (h resourceHandler) update(w http.ResponseWriter, r *http.Request, trigger 
 		deactivate := func(_ *lifecycle.Tx, current *directory.Resource) (*directory.Resource, error) {
 			return lifecycle.Deactivated(current)
 		}
-		err = h.modifiedBy(w, r, rt, id, by, deactivate)
+		whole := r.Clone(r.Context())
+		whole.URL.RawQuery = "" // which may be what was refused
+		err = h.modifiedBy(w, whole, rt, id, by, deactivate)
 	}
 	if err != nil {
 		h.writeError(w, r, err)

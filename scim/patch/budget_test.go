@@ -3,9 +3,13 @@ package patch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
+	"github.com/leaverhq/leaver/scim/filter"
 	"github.com/leaverhq/leaver/scim/schema"
 )
 
@@ -37,6 +41,18 @@ func TestPatch_HasABudgetOfComparisons(t *testing.T) {
 				t.Errorf("one such operation: %v", err)
 			}
 		})
+	}
+}
+
+// TestPatch_LooksAtFewMembers counts what the database is asked for by value filters on members.
+func TestPatch_LooksAtFewMembers(t *testing.T) {
+	operation := Operation{Op: "remove", Path: `members[display co "x" or display co "y"]`, HasPath: true}
+	asked := 0
+	match := func([]uuid.UUID, filter.Condition) ([]uuid.UUID, error) { asked++; return nil, nil }
+	var violation *schema.Error
+	_, _, err := Apply(schema.GroupType(), Reader{}, schema.Object{"displayName": "g"}, slices.Repeat([]Operation{operation}, 1000), match)
+	if !errors.As(err, &violation) || violation.Kind != schema.TooMany || asked == 0 || asked > 50 {
+		t.Errorf("asked %d times, and got %v, want tooMany", asked, err)
 	}
 }
 

@@ -26,6 +26,14 @@ func (rd Reader) AfterOperation(rt *schema.ResourceType, active *schema.Attribut
 		return before
 	}
 	read, err := rd.value(active, o.Value)
+	if list, ok := o.Value.([]any); ok && err != nil && len(list) > 0 { // the same value several times
+		read, err = rd.value(active, list[0])
+		for _, v := range list[1:] {
+			if again, also := rd.value(active, v); also != nil || again != read {
+				return before
+			}
+		}
+	}
 	if err != nil || read == nil {
 		return before
 	}

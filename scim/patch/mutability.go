@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/leaverhq/leaver/internal/textkey"
 	"github.com/leaverhq/leaver/scim/schema"
 )
 
@@ -122,7 +123,7 @@ func hasImmutable(a *schema.Attribute, value any) bool {
 func equalValues(a *schema.Attribute, x, y any) bool {
 	if s, ok := x.(string); ok && !a.CaseExact {
 		t, ok := y.(string)
-		return ok && strings.EqualFold(s, t)
+		return ok && textkey.Fold(s) == textkey.Fold(t)
 	}
 	return reflect.DeepEqual(x, y)
 }

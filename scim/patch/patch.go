@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/textkey"
 	"github.com/leaverhq/leaver/scim/filter"
 	"github.com/leaverhq/leaver/scim/schema"
 )
@@ -383,7 +384,7 @@ func (p patcher) elements(in schema.Object, t *target, o Operation) error {
 			return err
 		}
 	}
-	p.setList(in, t.attr, have, touched)
+	p.setList(in, t.attr, newSet(t.attr, have).values, touched)
 	return nil
 }
 
@@ -394,6 +395,9 @@ func (p patcher) setElement(element schema.Object, t *target, value any) error {
 			return err
 		}
 		if read == nil || (t.sub.Name == "value" && read == "") {
+			if t.attr.Edge && t.sub.Name == "value" {
+				return immutableEdge(t)
+			}
 			if delete(element, t.sub.Name); onlyLabels(element) {
 				clear(element)
 			}
@@ -468,7 +472,15 @@ func isPrimary(v any) bool {
 // identity returns the address of a map, which distinguishes it from an equal one.
 func identity(o schema.Object) uintptr { return reflect.ValueOf(o).Pointer() }
 
+// immutableEdge is the error of a change that would leave an edge without the resource that it leads to.
+func immutableEdge(t *target) error {
+	return schema.Errorf(schema.NotMutable, "%s is immutable: remove the element of %s", t.name(), t.attr.Name)
+}
+
 func (p patcher) remove(in schema.Object, t *target, o Operation) error {
+	if t.attr.Edge && t.attr.MultiValued && t.sub != nil && t.sub.Name == "value" {
+		return immutableEdge(t)
+	}
 	if !t.attr.MultiValued {
 		return p.removeSingle(in, t)
 	}
@@ -523,34 +535,34 @@ func (p patcher) matches(a *schema.Attribute, value any) (func(any) bool, error)
 	for _, w := range wanted {
 		if object, ok := w.(schema.Object); ok {
 			if s, isString := object["value"].(string); isString {
-				values[strings.ToLower(s)] = true
+				values[textkey.Fold(s)] = true
 			}
 		}
 	}
 	return func(v any) bool {
 		object, isObject := v.(schema.Object)
 		if isObject {
-			if s, ok := object["value"].(string); ok && values[strings.ToLower(s)] {
+			if s, ok := object["value"].(string); ok && values[textkey.Fold(s)] {
 				return true
 			}
 		}
-		return slices.ContainsFunc(wanted, func(w any) bool { return contains(v, w) })
+		return slices.ContainsFunc(wanted, func(w any) bool { return contains(a, v, w) })
 	}, nil
 }
 
 // contains reports whether v equals w or, if w is an object without a value, whether v has
 // all members of w.
-func contains(v, w any) bool {
+func contains(a *schema.Attribute, v, w any) bool {
 	have, ok := v.(schema.Object)
 	want, isObject := w.(schema.Object)
 	if !ok || !isObject {
-		return reflect.DeepEqual(v, w)
+		return equalValues(a, v, w)
 	}
 	if _, named := want["value"]; named {
 		return false // already compared by value
 	}
 	for name, value := range want {
-		if !reflect.DeepEqual(have[name], value) {
+		if sub := a.Sub(name); sub == nil || !equalValues(sub, have[name], value) {
 			return false
 		}
 	}

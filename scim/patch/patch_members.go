@@ -85,6 +85,9 @@ func (p patcher) someMembers(t *target, o Operation) error {
 		return err
 	}
 	if !all {
+		if err := p.spend(memberScan * comparisons(t.where)); err != nil {
+			return err
+		}
 		ids, err := p.match(p.delta.Added(), t.where)
 		for _, id := range ids {
 			p.delta.Remove(id)
@@ -98,6 +101,9 @@ func (p patcher) someMembers(t *target, o Operation) error {
 	}
 	return nil
 }
+
+// memberScan is what a comparison with all members of a group costs of a PATCH's budget: they are read from the database.
+const memberScan = 1000
 
 // sameMember reports whether value is the id of the member that the path selects.
 func sameMember(t *target, value any) bool {

@@ -159,8 +159,13 @@ func (rd Reader) value(a *schema.Attribute, value any) (any, error) {
 	if !a.MultiValued {
 		if list, ok := value.([]any); ok && a.Type == schema.TypeComplex {
 			// Entra sends a manager as a list of one.
-			if len(list) == 0 {
+			switch {
+			case len(list) == 0:
 				return nil, nil //nolint:nilnil // absent is a value here
+			case len(list) > 1:
+				return nil, schema.Errorf(schema.InvalidValue, "%s has one value, got a list of %d", a.Name, len(list))
+			case list[0] == nil && a.Edge:
+				return nil, withoutValue(a)
 			}
 			value = list[0]
 		}
@@ -184,6 +189,9 @@ func (rd Reader) value(a *schema.Attribute, value any) (any, error) {
 	for _, v := range list {
 		if v == nil && a.Edge {
 			return nil, withoutValue(a)
+		}
+		if v == nil && value != nil {
+			return nil, schema.Errorf(schema.InvalidValue, "%s must not have null as an element", a.Name)
 		}
 		read, err := rd.single(a, v)
 		if err != nil {

@@ -19,10 +19,12 @@ const maxDepth = 32
 
 // ParseObject parses a JSON object like encoding/json, with numbers as written. It rejects
 // names that are equal without regard to case, which implementations handle differently (RFC
-// 8259 section 4), and nesting beyond maxDepth.
+// 8259 section 4), and nesting beyond maxDepth. With the error about such names it returns the
+// object, in which the first of them counts.
 func ParseObject(body []byte) (map[string]any, error) {
-	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowInvalidUTF8(true))
-	value, err := parseValue(d)
+	d := &decoder{Decoder: jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowInvalidUTF8(true),
+		jsontext.AllowDuplicateNames(true))}
+	value, err := d.parseValue()
 	if err != nil {
 		return nil, err
 	}
@@ -33,23 +35,29 @@ func ParseObject(body []byte) (map[string]any, error) {
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, Errorf(InvalidSyntax, "unexpected data after the JSON object at byte %d", d.InputOffset())
 	}
-	return object, nil
+	return object, d.duplicate
+}
+
+// decoder decodes an object whose names are without regard to case (RFC 7643 section 2.1).
+type decoder struct {
+	*jsontext.Decoder
+	duplicate error // the first name that an object has twice; its first value counts
 }
 
 // parseValue reads the next value. Names and strings are decoded, numbers are not.
-func parseValue(d *jsontext.Decoder) (any, error) {
+func (d *decoder) parseValue() (any, error) {
 	if d.StackDepth() > maxDepth {
 		return nil, Errorf(InvalidSyntax, "the JSON is nested deeper than %d levels", maxDepth)
 	}
 	token, err := d.ReadToken()
 	if err != nil {
-		return nil, invalid(d, err)
+		return nil, invalid(d.Decoder, err)
 	}
 	switch token.Kind() {
 	case jsontext.KindBeginObject:
-		return parseMembers(d)
+		return d.parseMembers()
 	case jsontext.KindBeginArray:
-		return parseElements(d)
+		return d.parseElements()
 	case jsontext.KindString:
 		return token.String(), nil
 	case jsontext.KindNumber:
@@ -63,40 +71,44 @@ func parseValue(d *jsontext.Decoder) (any, error) {
 	}
 }
 
-func parseMembers(d *jsontext.Decoder) (any, error) {
+func (d *decoder) parseMembers() (any, error) {
 	object := make(map[string]any)
-	folded := make(map[string]bool) // names are case-insensitive (RFC 7643 section 2.1)
+	folded := make(map[string]bool)
 	for {
 		token, err := d.ReadToken()
 		if err != nil {
-			return nil, invalid(d, err)
+			return nil, invalid(d.Decoder, err)
 		}
 		if token.Kind() == jsontext.KindEndObject {
 			return object, nil
 		}
 		name := token.String() // the token is valid until the next read
 		lower := strings.ToLower(name)
-		if folded[lower] {
-			return nil, Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(name))
-		}
-		folded[lower] = true
-		if object[name], err = parseValue(d); err != nil {
+		value, err := d.parseValue()
+		if err != nil {
 			return nil, err
 		}
+		if folded[lower] {
+			if d.duplicate == nil {
+				d.duplicate = Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(name))
+			}
+			continue
+		}
+		folded[lower], object[name] = true, value
 	}
 }
 
-func parseElements(d *jsontext.Decoder) (any, error) {
+func (d *decoder) parseElements() (any, error) {
 	list := []any{}
 	for d.PeekKind() != jsontext.KindEndArray {
-		value, err := parseValue(d)
+		value, err := d.parseValue()
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, value)
 	}
 	if _, err := d.ReadToken(); err != nil {
-		return nil, invalid(d, err)
+		return nil, invalid(d.Decoder, err)
 	}
 	return list, nil
 }
@@ -105,8 +117,6 @@ func parseElements(d *jsontext.Decoder) (any, error) {
 func invalid(d *jsontext.Decoder, err error) error {
 	var syntax *jsontext.SyntacticError
 	switch {
-	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax):
-		return Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(syntax.JSONPointer.LastToken()))
 	case errors.As(err, &syntax):
 		return Errorf(InvalidSyntax, "the body is not valid JSON, at byte %d", syntax.ByteOffset)
 	}
