@@ -160,7 +160,7 @@ func (s *Store) CloseSession(ctx context.Context, secret string) error {
 			return err
 		}
 		ctx := audit.WithActor(ctx, Caller{TokenID: of, Class: class}.Actor())
-		return audit.Record(ctx, tx, uuid.Nil, audit.TokenRevoke, id.String(), nil, nil)
+		return audit.Record(ctx, tx, uuid.Nil, audit.TokenRevoke, id.String(), Token{ID: id, Class: class, SessionOf: &of}, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("close the session: %w", err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/evidence"
 )
 
@@ -20,11 +21,14 @@ const (
 	categoryIAM         = 3
 	categoryApplication = 6
 	classAccountChange  = 3001
+	classAuthentication = 3002
 	classAPIActivity    = 6003
 )
 
-// The activities. Those of an account change and of an API differ.
+// The activities. Those of an account change, of an authentication and of an API differ.
 const (
+	authLogon      = 1
+	authLogoff     = 2
 	accountCreate  = 1
 	accountDisable = 5
 	accountDelete  = 6
@@ -44,7 +48,7 @@ const (
 	statusFailure         = 2
 )
 
-// Event is an event in OCSF: an Account Change or an API Activity.
+// Event is an event in OCSF: an Account Change, an Authentication or an API Activity.
 type Event struct {
 	ClassUID    int             `json:"class_uid"`
 	CategoryUID int             `json:"category_uid"`
@@ -111,11 +115,30 @@ type record struct {
 	Detail    string    `json:"detail"`
 	Reason    string    `json:"reason"`
 	Item      uuid.UUID `json:"item_id"`
-	Cascade   struct {
+	// Before and After of the act on a token say whether it is a session of the console or the command line.
+	Before  tokenRecord `json:"before"`
+	After   tokenRecord `json:"after"`
+	Cascade struct {
+		Kind      string    `json:"kind"`
 		Principal uuid.UUID `json:"principal_id"`
 		Outcome   string    `json:"outcome"`
 		Actor     string    `json:"actor"`
 	} `json:"cascade"`
+}
+
+// tokenRecord is a token, or another object without its members.
+type tokenRecord struct {
+	SessionOf *uuid.UUID `json:"sessionOf"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler. Objects of acts have many forms; those that are not tokens are skipped.
+func (t *tokenRecord) UnmarshalJSON(raw []byte) error {
+	type plain tokenRecord
+	var p plain
+	if err := json.Unmarshal(raw, &p); err == nil {
+		*t = tokenRecord(p)
+	}
+	return nil
 }
 
 // EventOf returns the event of a chained record.
@@ -142,7 +165,12 @@ func EventOf(c evidence.Chained) (Event, error) {
 		e.credential(r)
 	case "cascade_histories":
 		at = r.Archived
-		e.account(accountDisable, r.Cascade.Principal, r.Cascade.Actor)
+		if r.Cascade.Kind == "leaver" {
+			e.account(accountDisable, r.Cascade.Principal, r.Cascade.Actor)
+		} else { // of a mover, who keeps the account
+			e.call(activityOther, "cascade."+r.Cascade.Kind, r.Cascade.Actor)
+			e.User = &User{r.Cascade.Principal.String()}
+		}
 		if r.Cascade.Outcome != "completed" {
 			e.fail(r.Cascade.Outcome)
 		}
@@ -155,7 +183,14 @@ func EventOf(c evidence.Chained) (Event, error) {
 		e.call(apiDelete, "evidence.erase", r.Actor)
 		e.Detail = r.Reason
 	default: // acts and admin_acts
-		e.call(activityOther, r.Verb, r.Actor)
+		switch {
+		case r.Verb == audit.TokenIssue && r.After.SessionOf != nil:
+			e.authentication(authLogon, r.Actor)
+		case r.Verb == audit.TokenRevoke && r.Before.SessionOf != nil:
+			e.authentication(authLogoff, r.Actor)
+		default:
+			e.call(activityOther, r.Verb, r.Actor)
+		}
 		e.Detail = r.Reason
 	}
 	e.Time = at.UnixMilli()
@@ -205,6 +240,13 @@ func (e *Event) attempt(r record) {
 func (e *Event) account(activity int, user uuid.UUID, actor string) {
 	e.ClassUID, e.CategoryUID, e.ActivityID = classAccountChange, categoryIAM, activity
 	e.User = &User{user.String()}
+	e.by(actor)
+}
+
+// authentication describes a session of an operator that begins or ends.
+func (e *Event) authentication(activity int, actor string) {
+	e.ClassUID, e.CategoryUID, e.ActivityID = classAuthentication, categoryIAM, activity
+	e.User, e.Source = &User{actor}, &Endpoint{"leaver"}
 	e.by(actor)
 }
 

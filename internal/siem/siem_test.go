@@ -80,14 +80,31 @@ func TestEventOf_MapsRecordsToClasses(t *testing.T) {
 			shown{6003, 99, 1, 1, "operator-token/1", "", "waive", "INC-17"},
 		},
 		"a leaver": {
-			"cascade_histories", `{"archived_at":"2026-11-29T22:00:00.5+00:00","cascade":{"principal_id":` + id +
+			"cascade_histories", `{"archived_at":"2026-11-29T22:00:00.5+00:00","cascade":{"kind":"leaver","principal_id":` + id +
 				`,"outcome":"completed","actor":"scim-token/1"}}`,
 			shown{3001, 5, 1, 1, "scim-token/1", user, "", ""},
 		},
 		"a leaver whose cascade failed": {
-			"cascade_histories", `{"archived_at":"2026-11-29T22:00:00.5+00:00","cascade":{"principal_id":` + id +
+			"cascade_histories", `{"archived_at":"2026-11-29T22:00:00.5+00:00","cascade":{"kind":"leaver","principal_id":` + id +
 				`,"outcome":"failed","actor":"scim-token/1"}}`,
 			shown{3001, 5, 4, 2, "scim-token/1", user, "", "failed"},
+		},
+		"a mover": {
+			"cascade_histories", `{"archived_at":"2026-11-29T22:00:00.5+00:00","cascade":{"kind":"mover","principal_id":` + id +
+				`,"outcome":"completed","actor":"scim-token/1"}}`,
+			shown{6003, 99, 1, 1, "scim-token/1", user, "cascade.mover", ""},
+		},
+		"a sign-in": {
+			"admin_acts", `{"verb":"token.issue","actor":"operator-token/1","object":"x","before":null,"after":{"id":` + id + `,"sessionOf":` + id + `},` + at + `}`,
+			shown{3002, 1, 1, 1, "operator-token/1", "operator-token/1", "", ""},
+		},
+		"a sign-out": {
+			"admin_acts", `{"verb":"token.revoke","actor":"operator-token/1","object":"x","before":{"id":` + id + `,"sessionOf":` + id + `},"after":null,` + at + `}`,
+			shown{3002, 2, 1, 1, "operator-token/1", "operator-token/1", "", ""},
+		},
+		"another token": {
+			"admin_acts", `{"verb":"token.issue","actor":"operator-token/1","object":"x","before":"x","after":{"id":` + id + `},` + at + `}`,
+			shown{6003, 99, 1, 1, "operator-token/1", "", "token.issue", ""},
 		},
 		"rules": {
 			"mappings", `{"version":2,"actor":"operator-token/1","created_at":"2026-11-29T22:00:00.5+00:00"}`,
@@ -302,6 +319,45 @@ func TestSyslog_FramesMessagesOverTLS(t *testing.T) {
 	if len(got) != 2 || got[0] != got[1] || !strings.HasPrefix(got[0], "<110>1 2026-11-29T22:00:00.000Z ") ||
 		!strings.Contains(got[0], " leaver - 6003 - {") {
 		t.Errorf("the messages are %q", got)
+	}
+}
+
+// TestSyslog_ResendsWhatAServerDidNotRead has a server that ends connections without reading them.
+func TestSyslog_ResendsWhatAServerDidNotRead(t *testing.T) {
+	a := stacktest.NewAuthority(t, "authority")
+	a.Issue("collector", 2)
+	pair, err := tls.LoadX509KeyPair(a.File("collector.pem"), a.File("collector.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	received := make(chan []string, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		secured := conn.(*tls.Conn)
+		_ = secured.Handshake()
+		_ = secured.NetConn().(*net.TCPConn).SetLinger(0) // as a process that is killed
+		_ = secured.NetConn().Close()
+		received <- messages(listener, 2)
+	}()
+	_, follow, _, _ := chain(t, 1)
+	follower := follow(open(t, config.Audit{Sink: "syslog", Address: listener.Addr().String(), CAFile: a.File("authority.pem")}))
+	if n, err := follower.SendDue(t.Context()); n != 0 || err == nil {
+		t.Errorf("sent %d, %v, want the error of the connection", n, err)
+	}
+	stacktest.Eventually(t, 30*time.Second, "the events, sent again", func() bool {
+		_, _ = follower.SendDue(t.Context())
+		return len(received) == 1
+	})
+	if got := <-received; len(got) != 2 {
+		t.Errorf("received %d events, want 2", len(got))
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -18,15 +20,16 @@ const (
 	// priority is the facility log audit (13) and the severity informational (6), RFC 5424 section 6.2.1.
 	priority      = 13*8 + 6
 	syslogTimeout = 15 * time.Second
+	syslogClose   = 2 * time.Second // how long a server may take to close a connection that it has read
 )
 
-// syslog sends events by RFC 5424 over TLS with octet counting (RFC 5425). The protocol has no acknowledgements: what
-// a connection had in transit when it broke is lost, except for the batch that failed.
+// syslog sends events by RFC 5424 over TLS with octet counting (RFC 5425). The protocol has no acknowledgements. Each
+// batch has a connection of its own, which the server closes once it has read the batch: a write to a connection that
+// the server has closed meanwhile would succeed, and the batch be lost.
 type syslog struct {
 	address string
 	config  *tls.Config
 	host    string
-	conn    net.Conn
 }
 
 func newSyslog(address string, config *tls.Config) *syslog {
@@ -39,14 +42,6 @@ func newSyslog(address string, config *tls.Config) *syslog {
 
 // Send implements Sink. It is not called concurrently.
 func (s *syslog) Send(ctx context.Context, events []Event) error {
-	if s.conn == nil {
-		dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: syslogTimeout}, Config: s.config}
-		conn, err := dialer.DialContext(ctx, "tcp", s.address)
-		if err != nil {
-			return fmt.Errorf("connect to the audit sink %s: %s", s.address, connectors.TransportReason(err))
-		}
-		s.conn = conn
-	}
 	var batch bytes.Buffer
 	for _, e := range events {
 		encoded, err := json.Marshal(e)
@@ -59,20 +54,40 @@ func (s *syslog) Send(ctx context.Context, events []Event) error {
 		batch.WriteByte(' ')
 		batch.WriteString(message)
 	}
-	_ = s.conn.SetWriteDeadline(time.Now().Add(syslogTimeout))
-	if _, err := s.conn.Write(batch.Bytes()); err != nil {
-		_ = s.Close()
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: syslogTimeout}, Config: s.config}
+	conn, err := dialer.DialContext(ctx, "tcp", s.address)
+	if err != nil {
+		return fmt.Errorf("connect to the audit sink %s: %s", s.address, connectors.TransportReason(err))
+	}
+	defer func() { _ = conn.Close() }()
+	if err := deliver(conn.(*tls.Conn), batch.Bytes()); err != nil {
 		return fmt.Errorf("write to the audit sink %s: %s", s.address, connectors.TransportReason(err))
 	}
 	return nil
 }
 
-// Close implements Sink.
-func (s *syslog) Close() error {
-	if s.conn == nil {
+// deliver writes a batch, says that it is the last, and waits until the server has read it and closes the connection. A
+// server that leaves it open has not confirmed anything, and cannot: that is no error.
+func deliver(conn *tls.Conn, batch []byte) error {
+	_ = conn.SetWriteDeadline(time.Now().Add(syslogTimeout))
+	if _, err := conn.Write(batch); err != nil {
+		return err
+	}
+	if err := conn.CloseWrite(); err != nil {
+		return err
+	}
+	if raw, ok := conn.NetConn().(*net.TCPConn); ok {
+		if err := raw.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(syslogClose))
+	_, err := io.Copy(io.Discard, conn)
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.ErrUnexpectedEOF) { // left open, or closed without a notice
 		return nil
 	}
-	err := s.conn.Close()
-	s.conn = nil
 	return err
 }
+
+// Close implements Sink.
+func (*syslog) Close() error { return nil }
