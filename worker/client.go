@@ -27,9 +27,11 @@ import (
 const retention = 90 * 24 * time.Hour
 
 // NewClient returns a client that connects on first use, so that a process can start while
-// Temporal is down. It encrypts payloads and failures. Its interceptors are also those of workers.
+// Temporal is down. It encrypts payloads and failures. Its interceptors, and its metrics unless they are nil, are also
+// those of workers.
 func NewClient(
-	cfg config.Temporal, sealer *seal.Sealer, logger *slog.Logger, interceptors ...interceptor.ClientInterceptor,
+	cfg config.Temporal, sealer *seal.Sealer, logger *slog.Logger, metrics client.MetricsHandler,
+	interceptors ...interceptor.ClientInterceptor,
 ) (client.Client, error) {
 	options, err := clientOptions(cfg)
 	if err != nil {
@@ -38,6 +40,7 @@ func NewClient(
 	options.DataConverter = seal.DataConverter(sealer)
 	options.FailureConverter = seal.FailureConverter(sealer)
 	options.Interceptors = interceptors
+	options.MetricsHandler = metrics
 	options.Logger = log.NewStructuredLogger(logger)
 	c, err := client.NewLazyClient(options)
 	if err != nil {

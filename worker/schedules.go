@@ -34,7 +34,7 @@ type Schedule struct {
 func EnsureSchedules(
 	ctx context.Context, cfg *config.Config, sealer *seal.Sealer, log *slog.Logger,
 ) ([]Schedule, error) {
-	c, err := NewClient(cfg.Temporal, sealer, log)
+	c, err := NewClient(cfg.Temporal, sealer, log, nil)
 	if err != nil {
 		return nil, err
 	}

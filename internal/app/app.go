@@ -55,6 +55,7 @@ type App struct {
 	auditSink    siem.Sink       // nil if none is configured
 	login        *login.Provider // nil if none is configured
 	traces       *tracing.Tracer // nil if none is configured
+	sdkMetrics   *sdkMetrics
 	certificates *certificates   // nil for plain HTTP
 	// stopping is closed when Serve stops.
 	stopping chan struct{}
@@ -99,7 +100,12 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 		registry.Close()
 		return nil, err
 	}
-	temporal, traces, err := connect(ctx, cfg.Temporal, sealer, log)
+	metrics, err := newSDKMetrics(log)
+	var temporal client.Client
+	var traces *tracing.Tracer
+	if err == nil {
+		temporal, traces, err = connect(ctx, cfg.Temporal, sealer, log, metrics.handler)
+	}
 	if err != nil {
 		registry.Close()
 		db.Close()
@@ -107,7 +113,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	}
 	a := &App{
 		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
-		traces: traces, auditSink: sink, login: people,
+		traces: traces, sdkMetrics: metrics, auditSink: sink, login: people,
 		certificates: certificates, stopping: make(chan struct{}), checks: cache.New[struct{}, []health.Problem](1, checksTTL),
 	}
 	a.auth = auth.NewStore(db, a.tenants)
@@ -119,7 +125,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 
 // connect returns the client of Temporal and the tracer that it uses.
 func connect(
-	ctx context.Context, cfg config.Temporal, sealer *seal.Sealer, log *slog.Logger,
+	ctx context.Context, cfg config.Temporal, sealer *seal.Sealer, log *slog.Logger, metrics client.MetricsHandler,
 ) (client.Client, *tracing.Tracer, error) {
 	traces, err := tracing.Open(ctx, log)
 	if err != nil {
@@ -128,7 +134,7 @@ func connect(
 	interceptors, err := traces.Interceptors()
 	var c client.Client
 	if err == nil {
-		c, err = worker.NewClient(cfg, sealer, log, interceptors...)
+		c, err = worker.NewClient(cfg, sealer, log, metrics, interceptors...)
 	}
 	if err != nil {
 		traces.Close()
@@ -144,6 +150,7 @@ func (a *App) Close() {
 		_ = a.auditSink.Close()
 	}
 	a.Temporal.Close()
+	a.sdkMetrics.close()
 	a.Connectors.Close()
 	a.DB.Close()
 	a.traces.Close()

@@ -123,7 +123,7 @@ func checkTemporal(
 ) (worker.Namespace, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	c, err := worker.NewClient(cfg.Temporal, sealer, log)
+	c, err := worker.NewClient(cfg.Temporal, sealer, log, nil)
 	if err != nil {
 		return worker.Namespace{}, err
 	}

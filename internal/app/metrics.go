@@ -27,7 +27,8 @@ func (a *App) Metrics() http.Handler {
 		}, func() float64 { return float64(a.Sealer.Unopened()) }),
 	)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	all := prometheus.Gatherers{registry, a.sdkMetrics}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{Registry: registry}))
 	return mux
 }
 

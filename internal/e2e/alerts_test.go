@@ -171,6 +171,26 @@ func (i *installation) openCascade() uuid.UUID {
 	return event
 }
 
+// TestMetrics_IncludeThoseOfTemporalsSDK runs a cascade, and looks for the SDK's metrics of its workflow and activities,
+// which name no workflow.
+func TestMetrics_IncludeThoseOfTemporalsSDK(t *testing.T) {
+	i := install(t)
+	ada := i.createUser("ada@example.com")
+	i.deactivate(ada)
+	i.closed(ada)
+	recorder := httptest.NewRecorder()
+	i.app.Metrics().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	body := recorder.Body.String()
+	for _, series := range []string{"temporal_request_total{", "temporal_workflow_task_execution_latency_seconds_bucket{", "temporal_num_pollers{"} {
+		if !strings.Contains(body, series) {
+			t.Errorf("/metrics lacks %s", series)
+		}
+	}
+	if strings.Contains(body, ada) || strings.Contains(body, "ada@example.com") || strings.Contains(body, i.tenant.ID.String()) {
+		t.Error("/metrics names a principal or a tenant")
+	}
+}
+
 // TestDashboard_NamesMetricsThatExist compares the metrics that the dashboard and the alerts name with those that an
 // installation exposes, and parses each expression.
 func TestDashboard_NamesMetricsThatExist(t *testing.T) {

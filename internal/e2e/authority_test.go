@@ -230,7 +230,7 @@ func TestWorkflow_WaitsForWorkerWithItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign, err := worker.NewClient(i.cfg.Temporal, sealer, newLogger(i.logs))
+	foreign, err := worker.NewClient(i.cfg.Temporal, sealer, newLogger(i.logs), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
