@@ -51,6 +51,7 @@ func everything() map[string]any {
 		"ingressFrom": []any{map[string]any{"namespaceSelector": map[string]any{}}}, "metricsFrom": []any{map[string]any{"podSelector": map[string]any{}}},
 	}
 	values["podAnnotations"] = map[string]any{"team": "identity"}
+	values["files"] = []any{map[string]any{"name": "postgres", "secret": "postgres-tls"}, map[string]any{"name": "definitions", "configMap": "definitions"}}
 	return values
 }
 
@@ -234,6 +235,29 @@ func TestChart_APIEndsTLSItself(t *testing.T) {
 	}
 }
 
+// TestChart_FilesReachEveryProcess mounts a Secret and a ConfigMap, and reads Temporal's authority from a file without
+// a certificate of a client.
+func TestChart_FilesReachEveryProcess(t *testing.T) {
+	values := everything()
+	values["temporal"] = map[string]any{"address": "temporal:7233", "tls": map[string]any{"enabled": true, "caFile": "/run/files/postgres/ca.crt"}}
+	for process, pod := range pods(t, values) {
+		c := pod.Containers[0]
+		for volume, path := range map[string]string{"file-postgres": "/run/files/postgres", "file-definitions": "/run/files/definitions"} {
+			mounted := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == volume && m.MountPath == path && m.ReadOnly })
+			if !mounted || !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == volume }) {
+				t.Errorf("%s lacks %s", process, path)
+			}
+		}
+		env := make(map[string]string)
+		for _, e := range c.Env {
+			env[e.Name] = e.Value
+		}
+		if env["TEMPORAL_TLS_SERVER_CA_CERT_PATH"] != "/run/files/postgres/ca.crt" || env["TEMPORAL_TLS_CLIENT_CERT_PATH"] != "" {
+			t.Errorf("%s reaches Temporal with %v", process, env)
+		}
+	}
+}
+
 func TestChart_OwnerURLIsOfTheMigrationAlone(t *testing.T) {
 	for process, pod := range pods(t, required()) {
 		owner := slices.ContainsFunc(pod.Containers[0].Env, func(e corev1.EnvVar) bool { return e.Name == "LEAVER_DATABASE_MIGRATE_URL" })
@@ -255,6 +279,10 @@ func TestChart_RefusesMisspeltAndMissingValues(t *testing.T) {
 		"no database":            {func(v map[string]any) { delete(v, "database") }, "database.existingSecret is required"},
 		"no key set":             {func(v map[string]any) { delete(v, "keyset") }, "keyset.existingSecret is required"},
 		"no Temporal":            {func(v map[string]any) { delete(v, "temporal") }, "temporal.address is required"},
+		"a file of nothing":      {func(v map[string]any) { v["files"] = []any{map[string]any{"name": "x"}} }, "secret or configMap"},
+		"a monitor that is not permitted": {func(v map[string]any) {
+			v["metrics"] = map[string]any{"serviceMonitor": map[string]any{"enabled": true}}
+		}, "metricsFrom must permit"},
 		"an ingress without a host": {func(v map[string]any) {
 			v["serve"] = map[string]any{"ingress": map[string]any{"enabled": true}}
 		}, "serve.ingress.host is required"},

@@ -62,6 +62,9 @@ env:
   - {name: TEMPORAL_TLS_SERVER_CA_CERT_PATH, value: /run/temporal/{{ . }}}
   {{- end }}
   {{- end }}
+  {{- with .root.Values.temporal.tls.caFile }}
+  - {name: TEMPORAL_TLS_SERVER_CA_CERT_PATH, value: {{ . | quote }}}
+  {{- end }}
   {{- end }}
   {{- if .root.Values.temporal.apiKey.existingSecret }}
   - name: TEMPORAL_API_KEY
@@ -95,6 +98,9 @@ volumeMounts:
   {{- if and .root.Values.temporal.tls.enabled .root.Values.temporal.tls.existingSecret }}
   - {name: temporal, mountPath: /run/temporal, readOnly: true}
   {{- end }}
+  {{- range .root.Values.files }}
+  - {name: file-{{ .name }}, mountPath: /run/files/{{ .name }}, readOnly: true}
+  {{- end }}
 {{- end }}
 
 {{/* What the pods of all processes have in common. */}}
@@ -124,5 +130,13 @@ volumes:
   {{- if and .root.Values.temporal.tls.enabled .root.Values.temporal.tls.existingSecret }}
   - name: temporal
     secret: {secretName: {{ .root.Values.temporal.tls.existingSecret }}, defaultMode: 0440}
+  {{- end }}
+  {{- range .root.Values.files }}
+  - name: file-{{ .name }}
+    {{- if .secret }}
+    secret: {secretName: {{ .secret }}, defaultMode: 0440}
+    {{- else }}
+    configMap: {name: {{ required "each of files has secret or configMap" .configMap }}}
+    {{- end }}
   {{- end }}
 {{- end }}
