@@ -18,6 +18,8 @@ type ShownCascade struct {
 	PrincipalName string `json:"principalName"`
 	// Waiting lists the pending work of an open cascade. Lists of cascades omit it.
 	Waiting []Waiting `json:"waiting,omitempty"`
+	// Held is whether an open cascade waits for the approval of a mass deactivation. Lists of cascades omit it.
+	Held bool `json:"held,omitempty"`
 	// Unmanaged lists unmanaged credentials that the cascade found. It does not end them.
 	Unmanaged []credential.Unmanaged `json:"unmanaged,omitempty"`
 }
@@ -52,9 +54,13 @@ func (s *Server) shownCascade(ctx context.Context, tenant uuid.UUID, c *cascade.
 	if shown.Unmanaged, err = s.Credentials.Unmanaged(ctx, tenant, q); err != nil {
 		return shown, err
 	}
-	if c.ClosedAt == nil {
-		shown.Waiting, err = s.waiting(ctx, tenant, c)
+	if c.ClosedAt != nil {
+		return shown, nil
 	}
+	if shown.Held, err = s.Threshold.Held(ctx, tenant, c.ID); err != nil {
+		return shown, err
+	}
+	shown.Waiting, err = s.waiting(ctx, tenant, c)
 	return shown, err
 }
 

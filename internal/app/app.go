@@ -56,7 +56,7 @@ type App struct {
 	login        *login.Provider // nil if none is configured
 	traces       *tracing.Tracer // nil if none is configured
 	sdkMetrics   *sdkMetrics
-	certificates *certificates   // nil for plain HTTP
+	certificates *certificates // nil for plain HTTP
 	// stopping is closed when Serve stops.
 	stopping chan struct{}
 	// checks caches what the connectors' checks found.

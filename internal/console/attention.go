@@ -70,14 +70,8 @@ func attention(q request) (any, error) {
 			return v, err
 		}
 	}
-	holds, err := list[cascade.Hold](q, q.of("/holds"))
-	if err != nil {
+	if v.Holds, err = openHolds(q); err != nil {
 		return v, err
-	}
-	for _, h := range holds {
-		if h.ApprovedAt == nil {
-			v.Holds = append(v.Holds, h)
-		}
 	}
 	if v.Waivers, err = first[cascade.Waiver](q, q.of("/waivers")); err != nil {
 		return v, err
@@ -96,6 +90,17 @@ func attention(q request) (any, error) {
 	}
 	v.Runs, err = q.problems(health.DrillOverdue, health.ReconcilerOverdue)
 	return v, err
+}
+
+// openHolds returns the holds that are not approved.
+func openHolds(q request) (open []cascade.Hold, err error) {
+	holds, err := list[cascade.Hold](q, q.of("/holds"))
+	for _, h := range holds {
+		if h.ApprovedAt == nil {
+			open = append(open, h)
+		}
+	}
+	return open, err
 }
 
 // connectorsView is the page of the connectors.

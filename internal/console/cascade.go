@@ -56,6 +56,8 @@ type cascadeView struct {
 	Rows     []cascadeRow
 	More     bool // whether there are more credentials than the page shows
 	Acts     []cascade.Done
+	Holds    []cascade.Hold // that the cascade waits for
+	Waivers  []cascade.Waiver
 	Timeline timeline
 	Workflow string // the URL in Temporal's UI, or ""
 }
@@ -104,6 +106,9 @@ func (s *Server) cascade(q request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := v.addApprovals(q); err != nil {
+		return nil, err
+	}
 	items, err := apiclient.All[api.ShownItem](q.Context(), q.Client, q.of("/credentials"),
 		url.Values{"cascade": {shown.ID.String()}, "limit": {"500"}}, maxCascadeRows+1)
 	if err != nil {
@@ -116,6 +121,23 @@ func (s *Server) cascade(q request) (any, error) {
 	v.More = len(items) > maxCascadeRows
 	v.addRows(items[:min(len(items), maxCascadeRows)], evidence.Proofs(records))
 	return v, nil
+}
+
+// addApprovals adds what an approver has to decide about the cascade.
+func (v *cascadeView) addApprovals(q request) error {
+	waivers, err := list[cascade.Waiver](q, q.of("/waivers"))
+	if err != nil {
+		return err
+	}
+	for _, w := range waivers {
+		if w.Cascade == v.ID {
+			v.Waivers = append(v.Waivers, w)
+		}
+	}
+	if v.Held {
+		v.Holds, err = openHolds(q)
+	}
+	return err
 }
 
 // addRows adds the credentials, first those that are not dead.

@@ -165,7 +165,8 @@ func TestConsole_WaiverNeedsASecondPerson(t *testing.T) {
 		chromedp.Click(chromedp.CSS(form+" button")), chromedp.WaitVisible(`//h1[text()="Not permitted"]`))
 
 	approver := i.browse(t, i.token(uuid.Nil, auth.ClassViewer))
-	approver.open("/tenants/acme/")
+	approver.open("/tenants/acme/cascades/" + c.ID.String()) // where the waiver stands, too
+	approver.sees("A waiver waits for an approver", "the export must finish")
 	approver.do(chromedp.SendKeys(chromedp.CSS(form+` input[name="approverToken"]`), i.approver()), chromedp.SendKeys(chromedp.CSS(form+` input[name="reason"]`), "CHG-4711"),
 		chromedp.Click(chromedp.CSS(form+" button")), chromedp.WaitVisible(`//p[@id="status"][contains(text(), "Approved")]`))
 	if state := i.state(id); state != "waived" {
