@@ -16,7 +16,7 @@ build: ## build ./leaver
 test: ## run all tests
 	go test ./...
 
-short: ## run the tests that start no processes
+short: ## run the tests that take no seconds each
 	go test -short ./...
 
 race: ## run all tests with the race detector

@@ -36,6 +36,33 @@ func TestConnectors_AcceptsTheExampleConfiguration(t *testing.T) {
 	if len(registry) != len(cfg.Connectors) || len(registry) == 0 {
 		t.Errorf("%d connectors of %d in the example", len(registry), len(cfg.Connectors))
 	}
+	if len(cfg.Warnings) > 0 {
+		t.Errorf("the example has the warnings %q", cfg.Warnings)
+	}
+}
+
+// TestConnectors_WarnOfTwoForOneDownstream: an account that is registered at both would be ended at one while the other
+// has a holder.
+func TestConnectors_WarnOfTwoForOneDownstream(t *testing.T) {
+	t.Setenv("ONE_URL", "rediss://leaver:x@cache.example.com:6379")
+	t.Setenv("OTHER_URL", "rediss://leaver:x@CACHE.example.com:6379/1")
+	for tenants, want := range map[string]int{"acme": 1, "other": 0} {
+		cfg, err := config.Parse("leaver.yaml", []byte(fmt.Sprintf(`connectors:
+  - {name: cache, type: redis, tenants: [acme], url: env:ONE_URL}
+  - {name: again, type: redis, tenants: [%s], url: env:OTHER_URL}
+`, tenants)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		registry, err := worker.Connectors(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		registry.Close()
+		if len(cfg.Warnings) != want {
+			t.Errorf("%s: the warnings are %q, want %d", tenants, cfg.Warnings, want)
+		}
+	}
 }
 
 // TestConnectors_AreDocumented checks that each type that leaver.yaml may name has a block in the example

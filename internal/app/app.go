@@ -69,9 +69,6 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if cfg.Database.URL == "" {
 		return nil, errNoDatabase
 	}
-	for _, warning := range cfg.Warnings {
-		log.Warn("ignoring configuration", "reason", warning)
-	}
 	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
 	if err != nil {
 		return nil, err
@@ -94,6 +91,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	registry, err := worker.Connectors(cfg)
 	if err != nil {
 		return nil, err
+	}
+	for _, warning := range cfg.Warnings {
+		log.Warn("found a probable mistake in the configuration", "reason", warning)
 	}
 	db, err := database.Open(ctx, cfg.Database.URL)
 	if err != nil {

@@ -63,9 +63,6 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 		}
 		findings = append(findings, Finding{part, err == nil, detail})
 	}
-	for _, warning := range cfg.Warnings {
-		add("environment", "", errors.New(warning))
-	}
 	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
 	add("key set", "readable", errors.Join(err, checkMode(cfg.Seal.KeysetFile)))
 	sink, err := siem.Open(cfg.Audit)
@@ -83,6 +80,9 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 			add("connector "+name, "the downstream accepts it", results[name])
 		}
 		registry.Close()
+	}
+	for _, warning := range cfg.Warnings {
+		add("configuration", "", errors.New(warning))
 	}
 	add("postgresql", "reachable, and the schema is current", checkDatabase(ctx, cfg))
 	if sealer != nil {

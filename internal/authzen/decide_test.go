@@ -69,6 +69,17 @@ func TestDecide_EveryReason(t *testing.T) {
 		"an agent for a user who has left": {with(func(f *facts) {
 			f.principal.Restricted = true
 		}), mail, PrincipalRestricted},
+		"a name of two users": {with(func(f *facts) { f.principals = 2 }), mail, AmbiguousSubject},
+		"a name of two agents that act for the user": {with(func(f *facts) {
+			f.subjects, f.acting = 2, true
+		}), mail, AmbiguousSubject},
+		"a name of two agents, of which none acts for the user": {with(func(f *facts) { f.subjects, f.principals = 2, 1 }), mail, NotDelegated},
+		"an agent for another agent":                            {with(func(f *facts) { f.principal = having(bot, func(p *Party) { p.ID = ada.ID }) }), mail, NotDelegated},
+		"a token's user without an agent": {
+			facts{subject: ada, principal: ada, delegated: true, entitled: &entitled{held: []string{"scope:mail.send"}}},
+			Question{Action: "mail.send", ResourceType: "mail", Identity: true},
+			AgentMissing,
+		},
 		"the wrong user's agent":            {with(func(f *facts) { f.delegated = false }), mail, NotDelegated},
 		"the wrong user's agent, connector": {with(func(f *facts) { f.delegated = false }), crm, NotDelegated},
 

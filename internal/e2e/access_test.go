@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -302,9 +304,10 @@ func TestEvaluation_FollowsTheSpecificationLiterally(t *testing.T) {
 		status int
 		want   any // of a decision
 	}{
-		"10.1.1: Subject is not subject": {`{` + strings.Replace(subject, "subject", "Subject", 1) + `,` + read + `,` + page + `}`, 400, nil},
-		"10.1.1: Action is not action":   {`{` + subject + `,"Action":{"name":"read"},` + page + `}`, 400, nil},
-		"10.1.1: ID is not id":           {`{"subject":{"type":"user","ID":"` + ada + `"},` + read + `,` + page + `}`, 400, nil},
+		"10.1.1: Subject is not subject":   {`{` + strings.Replace(subject, "subject", "Subject", 1) + `,` + read + `,` + page + `}`, 400, nil},
+		"10.1.1: Action is not action":     {`{` + subject + `,"Action":{"name":"read"},` + page + `}`, 400, nil},
+		"10.1.1: Resource is not resource": {`{` + subject + `,` + read + `,"Resource":{"type":"page","id":"1"}}`, 400, nil},
+		"10.1.1: ID is not id":             {`{"subject":{"type":"user","ID":"` + ada + `"},` + read + `,` + page + `}`, 400, nil},
 		"10.1.1: an unknown Subject beside subject": {
 			`{"Subject":{"type":"user","id":"eve"},` + subject + `,` + read + `,` + page + `}`, 200, true,
 		},
@@ -464,6 +467,48 @@ func TestDecide_FailsWithoutPostgreSQL(t *testing.T) {
 	})
 	if !errors.Is(err, database.ErrUnavailable) || reasons != nil {
 		t.Errorf("decided %v, %v; want no decision and ErrUnavailable", reasons, err)
+	}
+}
+
+// TestDecide_AThousandAtOnce has a gateway that asks a thousand questions at a time: each is decided, or refused for now;
+// none is allowed for a user who has left.
+func TestDecide_AThousandAtOnce(t *testing.T) {
+	i := install(t)
+	ada, bob := i.createUser("ada@example.com"), i.createUser("bob@example.com")
+	i.apply("  - {when: user.active, scopes: [read]}\n")
+	i.becomes(ada, "scope:read")
+	i.becomes(bob, "scope:read")
+	i.deactivate(bob)
+	var mu sync.Mutex
+	answers := make(map[string]int)
+	var all sync.WaitGroup
+	for n := range 1000 {
+		user, name := ada, "ada"
+		if n%2 == 1 {
+			user, name = bob, "bob"
+		}
+		all.Go(func() {
+			status, raw := i.raw("POST", "/access/v1/evaluation", i.platform, fmt.Sprintf(
+				`{"subject":{"type":"user","id":%q},"action":{"name":"read"},"resource":{"type":"page","id":"1"}}`, user))
+			var answer struct{ Decision *bool }
+			_ = json.Unmarshal(raw, &answer)
+			text := fmt.Sprint(name, " ", status)
+			if answer.Decision != nil {
+				text += fmt.Sprint(" ", *answer.Decision)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[text]++
+		})
+	}
+	all.Wait()
+	for text := range answers {
+		if !slices.Contains([]string{"ada 200 true", "bob 200 false", "ada 503", "bob 503", "ada 429", "bob 429"}, text) {
+			t.Errorf("the answers are %v", answers)
+		}
+	}
+	if answers["ada 200 true"] == 0 || answers["bob 200 false"] == 0 {
+		t.Errorf("the answers are %v, want some decisions", answers)
 	}
 }
 

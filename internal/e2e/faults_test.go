@@ -354,10 +354,15 @@ func TestAPI_Returns503WithoutPostgreSQL(t *testing.T) {
 			`"action":{"name":"read"},"resource":{"type":"t","id":"1"}}`,
 		"/access/v1/evaluations": `{"evaluations":[{"subject":{"type":"user","id":"ada"},` +
 			`"action":{"name":"read"},"resource":{"type":"t","id":"1"}}]}`,
+		"/access/v1/search/resource": `{"subject":{"type":"user","id":"ada"},"action":{"name":"read"},"resource":{"type":"t"}}`,
+		"/access/v1/search/subject":  `{"subject":{"type":"user"},"action":{"name":"read"},"resource":{"type":"t","id":"1"}}`,
+		"/access/v1/ext-authz/x":     ``,
+		"/access/v1/introspect":      `{"token":"x"}`,
 	} {
 		recorder := httptest.NewRecorder()
 		req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 		req.Header.Set("Authorization", "Bearer leaver_platform_x")
+		req.Header.Set("X-Leaver-Token", "leaver_platform_x") // of gateways
 		req.Header.Set("Content-Type", "application/json")
 		a.Handler().ServeHTTP(recorder, req)
 		if recorder.Code != http.StatusServiceUnavailable || strings.Contains(recorder.Body.String(), "decision") {
