@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -136,6 +137,27 @@ func TestAlerts_FireOnlyInMatchingState(t *testing.T) {
 		i.sql(`insert into audit_positions (tenant_id, sink, claimed_until, failed_at)
 			select tenant_id, 'siem', now(), now() - interval '1 hour' from evidence_heads`)
 		i.wantAlerts(i.samples(), "LeaverAuditSinkFailing", "LeaverEvidenceNotSigned", "LeaverHistoriesNotArchived")
+	})
+	t.Run("a metric is beyond its limit", func(t *testing.T) {
+		i := install(t)
+		i.awaitPollers()
+		samples := i.samples()
+		for series, c := range map[string]struct{ value, alert string }{
+			"leaver_events_unstarted": {"1", "LeaverEventsUnstarted"}, "leaver_survivors": {"1", "LeaverSurvivors"},
+			"leaver_entitlements_stale_seconds": {"601", "LeaverEntitlementsStale"},
+			"leaver_signals_waiting_seconds":    {"3601", "LeaverSignalsWaiting"},
+			"leaver_evidence_unchained":         {"10001", "LeaverEvidenceNotChained"},
+			"leaver_holds_open":                 {"1", "LeaverDeactivationsHeld"}, "leaver_postgresql_up": {"0", "LeaverDatabaseDown"},
+			"leaver_payloads_unopened_total":            {"0+1", "LeaverPayloadsUnopened"},
+			"leaver_temporal_minimum_retention_seconds": {"1000000000", "LeaverRetentionShort"},
+		} {
+			if _, exposed := samples[series]; !exposed {
+				t.Errorf("leaver does not expose %s", series)
+			}
+			beyond := maps.Clone(samples)
+			beyond[series] = c.value
+			i.wantAlerts(beyond, c.alert)
+		}
 	})
 	t.Run("a connector could not be asked", func(t *testing.T) {
 		i := install(t)
