@@ -25,8 +25,8 @@ import (
 const maxAttempts = 100
 
 // Connectors returns the configured connectors. Its errors contain the line number. It adds to the
-// warnings of the configuration, and rejects or restricts connectors that could end what leaver itself runs on: its database
-// roles and its Temporal namespace.
+// warnings of the configuration, and rejects or restricts connectors that could end what leaver itself
+// runs on: its database roles and its Temporal namespace.
 func Connectors(cfg *config.Config) (registry.Registry, error) {
 	configured := cfg.Connectors
 	built := make(registry.Registry, len(configured))

@@ -64,8 +64,9 @@ func (c *cli) connectorExample() *cobra.Command {
 				names = slices.DeleteFunc(all.Names(), func(name string) bool { return !strings.HasPrefix(name, args[0]+"-") })
 			}
 			if len(names) == 0 {
-				return coded(exitUsage, "no definition is named %q; known are %s. deploy/leaver.example.yaml has the settings of %s",
-					args[0], strings.Join(all.Names(), ", "), strings.Join(worker.Adapters(), ", "))
+				return coded(exitUsage,
+					"no definition is named %q; known are %s. deploy/leaver.example.yaml has the settings of %s", args[0],
+					strings.Join(all.Names(), ", "), strings.Join(worker.Adapters(), ", "))
 			}
 			for _, name := range names {
 				if _, err := fmt.Fprint(c.stdout, all[name].Example()); err != nil {

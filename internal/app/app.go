@@ -114,7 +114,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	a := &App{
 		Config: cfg, Log: log, DB: db, Sealer: sealer, Temporal: temporal, Connectors: registry, tenants: tenant.NewStore(db),
 		traces: traces, sdkMetrics: metrics, auditSink: sink, login: people,
-		certificates: certificates, stopping: make(chan struct{}), checks: cache.New[struct{}, []health.Problem](1, checksTTL),
+		certificates: certificates, stopping: make(chan struct{}),
+		checks: cache.New[struct{}, []health.Problem](1, checksTTL),
 	}
 	a.auth = auth.NewStore(db, a.tenants)
 	a.Lifecycle = lifecycle.NewWriter(db, a.Starter(), log)

@@ -214,7 +214,9 @@ func (p *snapshot) clock(ctx context.Context) []health.Problem {
 		return texts(err)
 	}
 	if off := time.Since(now).Abs(); off > maxClock {
-		return []health.Problem{{Text: fmt.Sprintf("the clocks of this host and of PostgreSQL's differ by %s", off.Round(time.Second))}}
+		return []health.Problem{{
+			Text: fmt.Sprintf("the clocks of this host and of PostgreSQL's differ by %s", off.Round(time.Second)),
+		}}
 	}
 	return nil
 }

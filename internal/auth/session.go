@@ -160,7 +160,8 @@ func (s *Store) CloseSession(ctx context.Context, secret string) error {
 			return err
 		}
 		ctx := audit.WithActor(ctx, Caller{TokenID: of, Class: class}.Actor())
-		return audit.Record(ctx, tx, uuid.Nil, audit.TokenRevoke, id.String(), Token{ID: id, Class: class, SessionOf: &of}, nil)
+		before := Token{ID: id, Class: class, SessionOf: &of}
+		return audit.Record(ctx, tx, uuid.Nil, audit.TokenRevoke, id.String(), before, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("close the session: %w", err)

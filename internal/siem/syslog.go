@@ -83,8 +83,8 @@ func deliver(conn *tls.Conn, batch []byte) error {
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(syslogClose))
 	_, err := io.Copy(io.Discard, conn)
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.ErrUnexpectedEOF) { // left open, or closed without a notice
-		return nil
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil // left open, or closed without a notice
 	}
 	return err
 }

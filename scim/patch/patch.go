@@ -390,21 +390,7 @@ func (p patcher) elements(in schema.Object, t *target, o Operation) error {
 
 func (p patcher) setElement(element schema.Object, t *target, value any) error {
 	if t.sub != nil {
-		read, err := p.reader.value(t.sub, value)
-		if err != nil {
-			return err
-		}
-		if read == nil || (t.sub.Name == "value" && read == "") {
-			if t.attr.Edge && t.sub.Name == "value" {
-				return immutableEdge(t)
-			}
-			if delete(element, t.sub.Name); onlyLabels(element) {
-				clear(element)
-			}
-			return nil
-		}
-		element[t.sub.Name] = read
-		return nil
+		return p.setSub(element, t, value)
 	}
 	read, err := p.reader.single(t.attr, value)
 	if err != nil {
@@ -413,6 +399,24 @@ func (p patcher) setElement(element schema.Object, t *target, value any) error {
 	object, _ := read.(schema.Object)
 	for name, v := range object {
 		element[name] = v
+	}
+	return nil
+}
+
+// setSub sets or clears a sub-attribute of an element.
+func (p patcher) setSub(element schema.Object, t *target, value any) error {
+	read, err := p.reader.value(t.sub, value)
+	switch {
+	case err != nil:
+		return err
+	case read != nil && (t.sub.Name != "value" || read != ""):
+		element[t.sub.Name] = read
+	case t.attr.Edge && t.sub.Name == "value":
+		return immutableEdge(t)
+	default:
+		if delete(element, t.sub.Name); onlyLabels(element) {
+			clear(element)
+		}
 	}
 	return nil
 }

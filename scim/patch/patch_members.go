@@ -102,7 +102,8 @@ func (p patcher) someMembers(t *target, o Operation) error {
 	return nil
 }
 
-// memberScan is what a comparison with all members of a group costs of a PATCH's budget: they are read from the database.
+// memberScan is what a comparison with all members of a group costs of a PATCH's budget: they are read from the
+// database.
 const memberScan = 1000
 
 // sameMember reports whether value is the id of the member that the path selects.

@@ -116,8 +116,7 @@ func (d *decoder) parseElements() (any, error) {
 // invalid returns the violation of a syntax error.
 func invalid(d *jsontext.Decoder, err error) error {
 	var syntax *jsontext.SyntacticError
-	switch {
-	case errors.As(err, &syntax):
+	if errors.As(err, &syntax) {
 		return Errorf(InvalidSyntax, "the body is not valid JSON, at byte %d", syntax.ByteOffset)
 	}
 	return Errorf(InvalidSyntax, "the body is not valid JSON, at byte %d", d.InputOffset())

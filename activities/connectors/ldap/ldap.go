@@ -124,7 +124,9 @@ func canonical(dn *ldap.DN) string {
 		for _, a := range rdn.Attributes {
 			name := strings.ToLower(a.Type)
 			value := strings.Join(strings.Fields(strings.ToLower(norm.NFKC.String(a.Value))), " ")
-			part.Attributes = append(part.Attributes, &ldap.AttributeTypeAndValue{Type: cmp.Or(aliases[name], name), Value: value})
+			part.Attributes = append(part.Attributes, &ldap.AttributeTypeAndValue{
+				Type: cmp.Or(aliases[name], name), Value: value,
+			})
 		}
 		slices.SortFunc(part.Attributes, func(a, b *ldap.AttributeTypeAndValue) int {
 			return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Value, b.Value))

@@ -110,7 +110,8 @@ func (e *expression) holds(activation map[string]any) (bool, error) {
 	result, _, err := e.program.Eval(activation)
 	var cancelled interpreter.EvalCancelledError
 	if errors.As(err, &cancelled) {
-		return false, connectors.Permanent("the answer is too large for the condition on line %d of the definition", e.node.Line)
+		return false, connectors.Permanent(
+			"the answer is too large for the condition on line %d of the definition", e.node.Line)
 	}
 	if err != nil {
 		return false, nil //nolint:nilerr // a fault of the answer

@@ -115,7 +115,9 @@ func parse(raw []byte) (*Definition, error) {
 	}
 	var second yaml.Node
 	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, &Error{Line: max(1, second.Line), Column: 1, Reason: "a file has one definition: a second document begins here"}
+		return nil, &Error{
+			Line: max(1, second.Line), Column: 1, Reason: "a file has one definition: a second document begins here",
+		}
 	}
 	if root.Kind != yaml.DocumentNode {
 		return nil, &Error{Line: 1, Column: 1, Reason: "the definition is empty"}
