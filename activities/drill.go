@@ -81,7 +81,19 @@ type DrillInput struct {
 	Connector string  `json:"connector"`
 }
 
-// DrillIssue issues a real credential at a connector, and registers it.
+// check makes the connector's check, if it has one, so that a drill fails by the reason and not by a consequence.
+func check(ctx context.Context, c connectors.Connector) error {
+	checker, ok := connectors.As[connectors.Checker](c)
+	if !ok {
+		return nil
+	}
+	if err := checker.Check(ctx); err != nil {
+		return fmt.Errorf("the connector did not pass its check: %w", err)
+	}
+	return nil
+}
+
+// DrillIssue checks a connector, issues a real credential at it, and registers the credential.
 func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
 	if err := a.checkPaused(ctx, in.Connector); err != nil {
@@ -93,7 +105,11 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 			"connector "+in.Connector+" is not configured in this worker, or cannot issue credentials",
 			ErrorPermanent, nil)
 	}
-	issued, err := issuer.Issue(ctx, in.Drill.Name, in.Drill.Principal)
+	var issued connectors.Issued
+	err := check(ctx, a.Connectors[in.Connector].Connector)
+	if err == nil {
+		issued, err = issuer.Issue(ctx, in.Drill.Name, in.Drill.Principal)
+	}
 	if err != nil {
 		return DrillIssued{}, temporal.NewApplicationErrorWithOptions(err.Error(), ErrorDownstream,
 			temporal.ApplicationErrorOptions{

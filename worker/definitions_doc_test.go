@@ -20,6 +20,14 @@ const (
 	generatedTo   = "<!-- end of the generated part -->\n"
 )
 
+// conditions returns conditions for a cell of a table.
+func conditions(texts []string) string {
+	if len(texts) == 0 {
+		return "–"
+	}
+	return "`" + strings.ReplaceAll(strings.Join(texts, "`, or `"), "|", `\|`) + "`"
+}
+
 // TestDefinitions_AreDocumented compares the documents with the definitions.
 func TestDefinitions_AreDocumented(t *testing.T) {
 	all, err := rest.Load("")
@@ -36,6 +44,11 @@ func TestDefinitions_AreDocumented(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "| [`%s`](%s) | %s | %s | %s | %s | %s |\n", d.Name, d.Documentation, d.Title, reference,
 			strings.Join(d.Operations(), ", "), d.Needs, d.Limits)
+	}
+	b.WriteString("\nWhat an answer looks like by which a credential was gone already, and one by which a probe sees that it is dead " +
+		"([CEL](DEFINITIONS.md)):\n\n| type | gone | dead |\n|---|---|---|\n")
+	for _, name := range all.Names() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, conditions(all[name].Gone()), conditions(all[name].Dead()))
 	}
 	const path = "../docs/CONNECTORS.md"
 	raw, err := os.ReadFile(path)

@@ -70,6 +70,27 @@ func operationNames() []string {
 	return []string{opRevoke, opCancel, opBlock, opUnblock, opProbe, opProve, opDiscover, opIssue, opRemove, opCheck}
 }
 
+// Gone returns the conditions under which the answer to an end means that there was nothing left to end, and Dead those
+// under which a probe or a proof sees that the credential is dead, in CEL.
+func (d *Definition) Gone() []string { return d.conditions(meansGone, opRevoke, opCancel) }
+
+// Dead is described at [Definition.Gone].
+func (d *Definition) Dead() []string { return d.conditions(meansDead, opProbe, opProve) }
+
+func (d *Definition) conditions(of meaning, operations ...string) (texts []string) {
+	for _, name := range operations {
+		if d.operations[name] == nil {
+			continue
+		}
+		for _, a := range d.operations[name].answers {
+			if a.means == of {
+				texts = append(texts, a.when.node.Value)
+			}
+		}
+	}
+	return texts
+}
+
 // Operations returns the names of the definition's operations, in the order in which a cascade uses them.
 func (d *Definition) Operations() []string {
 	return slices.DeleteFunc(operationNames(), func(name string) bool { return d.operations[name] == nil })
