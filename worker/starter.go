@@ -62,7 +62,7 @@ func Policy(c config.Policy) workflows.Policy {
 		p.MaximumInterval = c.MaximumInterval
 	}
 	if c.ProgressInterval > 0 {
-		p.Look = c.ProgressInterval
+		p.ProgressInterval = c.ProgressInterval
 	}
 	return p
 }

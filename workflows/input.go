@@ -92,9 +92,9 @@ type Policy struct {
 	// Batch is the maximum number of items of one connector that one activity tries to
 	// end. Items that it could not end are retried individually. Below 2 there are no batches.
 	Batch int `json:"batch,omitempty"`
-	// Look is the delay before a running cascade first shows what it waits for. It doubles
-	// each time, up to maxLook. If 0, the cascade does not show it.
-	Look time.Duration `json:"look,omitempty"`
+	// ProgressInterval is the delay before a running cascade first shows what it waits for. It doubles
+	// each time, up to maxProgressInterval. If 0, the cascade does not show it.
+	ProgressInterval time.Duration `json:"look,omitempty"`
 }
 
 // DefaultPolicy returns a policy with a deadline of a day and first retries within seconds.
@@ -102,15 +102,15 @@ func DefaultPolicy() Policy {
 	return Policy{
 		Deadline: 24 * time.Hour, AttemptTimeout: time.Minute,
 		InitialInterval: time.Second, MaximumInterval: 5 * time.Minute,
-		RunsGrace: 10 * time.Second, Window: 200, Batch: 50, Look: 15 * time.Second,
+		RunsGrace: 10 * time.Second, Window: 200, Batch: 50, ProgressInterval: 15 * time.Second,
 	}
 }
 
 const (
 	// heartbeatTimeout is the time after which Temporal retries a killed worker's attempt.
 	heartbeatTimeout = 15 * time.Second
-	// maxLook is the maximum interval at which a cascade shows what it waits for.
-	maxLook = 30 * time.Minute
+	// maxProgressInterval is the maximum interval at which a cascade shows what it waits for.
+	maxProgressInterval = 30 * time.Minute
 	// localTimeout bounds one attempt at a step that only needs PostgreSQL.
 	localTimeout = 10 * time.Second
 	// outageTimeout bounds all attempts at a step that only needs PostgreSQL.

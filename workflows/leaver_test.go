@@ -69,7 +69,7 @@ func newModel(t *testing.T) *model {
 		Policy: workflows.Policy{
 			Deadline: 5 * time.Minute, AttemptTimeout: time.Minute, InitialInterval: time.Second,
 			MaximumInterval: 10 * time.Minute,
-			RunsGrace:       10 * time.Second, Window: 200, Batch: 1, Look: time.Minute,
+			RunsGrace:       10 * time.Second, Window: 200, Batch: 1, ProgressInterval: time.Minute,
 		},
 	}
 	m.env.RegisterActivity(a)

@@ -15,12 +15,12 @@ import (
 // PostgreSQL, as a workflow does not see its activities' retries, and shows them in
 // the current details and in LeaverState.
 func (c *cascadeRun) await(ctx workflow.Context, done func() bool) error {
-	look := c.in.Policy.Look
-	if look == 0 {
+	interval := c.in.Policy.ProgressInterval
+	if interval == 0 {
 		return workflow.Await(ctx, done)
 	}
 	for {
-		ok, err := workflow.AwaitWithTimeout(ctx, look, done)
+		ok, err := workflow.AwaitWithTimeout(ctx, interval, done)
 		if err != nil {
 			return err
 		}
@@ -39,7 +39,7 @@ func (c *cascadeRun) await(ctx workflow.Context, done func() bool) error {
 			}
 		}
 		c.show(ctx)
-		look = min(2*look, maxLook)
+		interval = min(2*interval, maxProgressInterval)
 	}
 }
 

@@ -56,7 +56,7 @@ type Connectors interface {
 	Accepts(tenant, connector string, r connectors.Registration) (reference string, err error)
 	// Prove returns an error if there is no proof that an item belongs to the tenant.
 	Prove(ctx context.Context, tenant uuid.UUID, name string, n credential.New) error
-	// Look probes an item at its downstream. vitality is alive, dead or unknown.
+	// Probe returns the vitality of an item at its downstream: alive, dead or unknown.
 	Probe(ctx context.Context, tenant uuid.UUID, n credential.New) (vitality, detail string, err error)
 	// Discover lists the credentials that a tenant's connectors attribute to principals. failed has
 	// the error of each connector that could not be queried, by name.

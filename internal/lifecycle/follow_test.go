@@ -167,7 +167,7 @@ func TestWorkflowID_ContainsOnlyIDs(t *testing.T) {
 
 func TestChoose_FairQueueing(t *testing.T) {
 	one, two := uuid.New(), uuid.New()
-	// queued returns n events of a actor, in the order of their sequences.
+	// queued returns n events of an actor, in the order of their sequences.
 	sequence := int64(0)
 	queued := func(n int, tenant uuid.UUID, actor string, leaver bool, period int64) (events []due) {
 		for range n {
@@ -194,7 +194,7 @@ func TestChoose_FairQueueing(t *testing.T) {
 			queued(1, two, "idp", true, 1)), batch: 2, want: []int{0, 3}},
 		"a later period does not wait": {waiting: slices.Concat(queued(3, one, "idp", true, 1),
 			queued(1, one, "idp", true, 9)), batch: 2, want: []int{0, 3}},
-		"a actor's leavers are bounded": {
+		"an actor's leavers are bounded": {
 			waiting: queued(6, one, "idp", true, 1), batch: 10,
 			want: []int{0, 1, 2, 3},
 		},

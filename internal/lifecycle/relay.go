@@ -22,9 +22,9 @@ const (
 	// PostgreSQL and this process differ, or if PostgreSQL was not available.
 	relayPoll = time.Second
 	// relayBacklogPoll is the shortest poll interval during a backlog. The interval is at
-	// least relayLookShare times the duration of the last claim.
+	// least relayQueryShare times the duration of the last claim.
 	relayBacklogPoll = 100 * time.Millisecond
-	relayLookShare   = 5 // claims take at most a fifth of the time
+	relayQueryShare  = 5 // claims take at most a fifth of the time
 	// startTimeout bounds one start, so that a hanging Temporal does not block the relay
 	// beyond its leases.
 	startTimeout = 3 * time.Second
@@ -51,7 +51,7 @@ func NewRelay(db *database.DB, starter Starter, atOnce int, log *slog.Logger) *R
 // Run starts workflows until ctx ends. It continues after outages of PostgreSQL and Temporal.
 func (r *Relay) Run(ctx context.Context) {
 	for ctx.Err() == nil {
-		claimed, chosen, look, err := r.once(ctx)
+		claimed, chosen, queried, err := r.once(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.log.Warn("failed to read the outbox; relay will retry", "error", err)
 		}
@@ -60,7 +60,7 @@ func (r *Relay) Run(ctx context.Context) {
 		}
 		pause := relayPoll
 		if chosen > 0 { // even if other relays have claimed them all
-			pause = max(relayBacklogPoll, relayLookShare*look)
+			pause = max(relayBacklogPoll, relayQueryShare*queried)
 		}
 		select {
 		case <-ctx.Done():
@@ -78,12 +78,12 @@ func (r *Relay) Once(ctx context.Context) (int, error) {
 
 // once is [Relay.Once]. It also returns how many events were chosen, and how long the claim
 // took.
-func (r *Relay) once(ctx context.Context) (claimed, chosen int, look time.Duration, err error) {
+func (r *Relay) once(ctx context.Context) (claimed, chosen int, queried time.Duration, err error) {
 	began := time.Now()
 	events, chosen, err := r.claim(ctx)
-	look = time.Since(began)
+	queried = time.Since(began)
 	if err != nil {
-		return 0, chosen, look, err
+		return 0, chosen, queried, err
 	}
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, relayParallel)
@@ -95,7 +95,7 @@ func (r *Relay) once(ctx context.Context) (claimed, chosen int, look time.Durati
 		})
 	}
 	wait.Wait()
-	return len(events), chosen, look, nil
+	return len(events), chosen, queried, nil
 }
 
 func (r *Relay) start(ctx context.Context, event Event) {

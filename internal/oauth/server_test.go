@@ -276,7 +276,7 @@ func TestToken_LimitsTheRequestsOfAClient(t *testing.T) {
 	}
 }
 
-// TestToken_NeedsAPublicURL sends an assertion for another host with that host's name, as somebody does who got it
+// TestToken_NeedsAPublicURL sends an assertion for another host with that host's name, as an attacker with a captured assertion would
 // from a client that was led to that host.
 func TestToken_NeedsAPublicURL(t *testing.T) {
 	p := newProvider(t, auth.ScopeSCIM)

@@ -26,8 +26,8 @@ const (
 	keyBits = 2048 // minimum of the CAEP interoperability profile
 	// jwksLife is how long a process caches the served keys.
 	jwksLife = 5 * time.Second
-	// keyLook is the interval at which a process reloads the signing key.
-	keyLook = time.Minute
+	// keyReloadInterval is the interval at which a process reloads the signing key.
+	keyReloadInterval = time.Minute
 )
 
 // JWKS returns the public keys (RFC 7517).

@@ -132,6 +132,6 @@ type Store struct {
 func NewStore(db *database.DB, sealer *seal.Sealer) *Store {
 	return &Store{
 		db: db, sealer: sealer,
-		signers: cache.New[struct{}, jose.Signer](1, keyLook), public: cache.New[struct{}, []byte](1, jwksLife),
+		signers: cache.New[struct{}, jose.Signer](1, keyReloadInterval), public: cache.New[struct{}, []byte](1, jwksLife),
 	}
 }
