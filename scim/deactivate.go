@@ -1,7 +1,9 @@
 package scim
 
 import (
+	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -21,6 +23,10 @@ func (h resourceHandler) mustDeactivate(
 	rd := readerFor(r)
 	active := schema.FindAttribute(rt.Schema.Attributes, "active")
 	if rd.Strict || active == nil || raw == nil {
+		return false
+	}
+	var duplicate *schema.DuplicateNameError
+	if errors.As(err, &duplicate) && slices.ContainsFunc(duplicate.Conflicting, decides) {
 		return false
 	}
 	switch e := toError(err); {
@@ -49,8 +55,19 @@ func (h resourceHandler) mustDeactivate(
 	return inactive
 }
 
+// decides reports whether a name, in lower case, is part of what a body says about a deactivation. With two values for
+// it, a body does not say which of them is meant.
+func decides(name string) bool {
+	return slices.Contains([]string{"active", "operations", "op", "path", "value", "id", "schemas"}, name) ||
+		strings.Contains(name, ":") // of a schema, or of an attribute with its schema
+}
+
 // bodyIs reports whether a body has no id, or the id of the resource.
 func bodyIs(raw map[string]any, id uuid.UUID) bool {
-	bodyID, ok := raw["id"].(string)
-	return !ok || bodyID == "" || strings.EqualFold(bodyID, id.String())
+	for name, value := range raw {
+		if text, ok := value.(string); ok && strings.EqualFold(name, "id") && text != "" {
+			return strings.EqualFold(text, id.String())
+		}
+	}
+	return true
 }

@@ -72,6 +72,11 @@ func TestDeactivation_InvalidRequestDoesNotDeactivate(t *testing.T) {
 		"a later activation":        `PATCH {"op":"replace","path":"active","value":false},{"op":"replace","path":"active","value":true},{"op":"add","path":"title","value":true}`,
 		"a sub-attribute of active": `PATCH {"op":"replace","path":"active.value","value":false}`,
 		"a number":                  `PATCH {"op":"replace","path":"active","value":0}`,
+		"a value twice":             `PATCH {"op":"replace","path":"active","value":false,"value":true}`,
+		"active twice":              `PATCH {"op":"replace","value":{"active":false,"Active":true}}`,
+		"a PUT with active twice":   `PUT {"userName":"x","active":false,"active":true}`,
+		"an id twice":               `PUT {"ID":"x","id":"` + other + `","userName":"x","active":false}`,
+		"another's ID":              `PUT {"ID":"` + other + `","userName":"x","active":false}`,
 		"an empty string":           `PATCH {"op":"replace","path":"active","value":""}`,
 	} {
 		id := p.create("/Users", `{"userName":"`+name+`","active":true}`)

@@ -73,6 +73,7 @@ func TestLists_KeepTheRuleOfOneElementInPATCH(t *testing.T) {
 	p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","path":"emails[type eq \"home\"].value","value":"a@x"},{"op":"replace","path":"emails[type eq \"home\"].type","value":"work"}`))
 	p.wantJSON(p.do("GET", "/Users/"+ada, "").body, `{"emails":[{"value":"a@x","type":"work"}]}`)
 	p.wantRefused("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","path":"emails","value":[null]}`), "invalidValue")
+	p.create("/Users", `{"userName":"eve","emails":[null]}`) // which has nothing to lose
 	p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"replace","path":"roles","value":[{"value":"Caf\u00e9"},{"value":"other","type":"Team"}]}`))
 	p.do("PATCH", "/Users/"+ada, patchBody(`{"op":"remove","path":"roles","value":[{"value":"cafe\u0301"}]},{"op":"remove","path":"roles","value":[{"type":"TEAM"}]}`))
 	p.wantJSON(p.do("GET", "/Users/"+ada, "").body, `{"roles":"<absent>"}`)

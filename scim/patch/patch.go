@@ -324,6 +324,9 @@ func (p patcher) subAttribute(in schema.Object, t *target, value any) error {
 
 // list adds to or replaces a multi-valued attribute.
 func (p patcher) list(in schema.Object, t *target, o Operation) error {
+	if elements, ok := o.Value.([]any); ok && slices.Contains(elements, nil) { // which would be read as no element
+		return schema.Errorf(schema.InvalidValue, "%s must not have null as an element", t.attr.Name)
+	}
 	value, err := p.reader.value(t.attr, o.Value)
 	if err != nil {
 		return err

@@ -190,9 +190,6 @@ func (rd Reader) value(a *schema.Attribute, value any) (any, error) {
 		if v == nil && a.Edge {
 			return nil, withoutValue(a)
 		}
-		if v == nil && value != nil {
-			return nil, schema.Errorf(schema.InvalidValue, "%s must not have null as an element", a.Name)
-		}
 		read, err := rd.single(a, v)
 		if err != nil {
 			return nil, err

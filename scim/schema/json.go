@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,14 +36,29 @@ func ParseObject(body []byte) (map[string]any, error) {
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, Errorf(InvalidSyntax, "unexpected data after the JSON object at byte %d", d.InputOffset())
 	}
-	return object, d.duplicate
+	if d.duplicate != nil {
+		return object, d.duplicate
+	}
+	return object, nil
 }
 
 // decoder decodes an object whose names are without regard to case (RFC 7643 section 2.1).
 type decoder struct {
 	*jsontext.Decoder
-	duplicate error // the first name that an object has twice; its first value counts
+	duplicate *DuplicateNameError // nil if there is none
 }
+
+// DuplicateNameError is the error of a body in which an object has a name twice. It is also an [*Error].
+type DuplicateNameError struct {
+	violation *Error
+	// Conflicting are the names, in lower case, whose values differ.
+	Conflicting []string
+}
+
+func (e *DuplicateNameError) Error() string { return e.violation.Error() }
+
+// Unwrap returns the error for the client.
+func (e *DuplicateNameError) Unwrap() error { return e.violation }
 
 // parseValue reads the next value. Names and strings are decoded, numbers are not.
 func (d *decoder) parseValue() (any, error) {
@@ -73,7 +89,7 @@ func (d *decoder) parseValue() (any, error) {
 
 func (d *decoder) parseMembers() (any, error) {
 	object := make(map[string]any)
-	folded := make(map[string]bool)
+	seen, folded := make(map[string]bool), make(map[string]any)
 	for {
 		token, err := d.ReadToken()
 		if err != nil {
@@ -88,13 +104,16 @@ func (d *decoder) parseMembers() (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if folded[lower] {
+		if seen[lower] {
 			if d.duplicate == nil {
-				d.duplicate = Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(name))
+				d.duplicate = &DuplicateNameError{violation: Errorf(InvalidSyntax, "duplicate key %q in a JSON object", Clip(name))}
+			}
+			if !reflect.DeepEqual(value, folded[lower]) {
+				d.duplicate.Conflicting = append(d.duplicate.Conflicting, lower)
 			}
 			continue
 		}
-		folded[lower], object[name] = true, value
+		seen[lower], folded[lower], object[name] = true, value, value
 	}
 }
 
