@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -28,13 +27,17 @@ func (c *Connector) Revoke(ctx context.Context, t connectors.Target) (connectors
 			}
 			what = "account disabled, password replaced"
 		}
-		removed, left, err := c.leaveGroups(conn, entry, func() error { return t.CheckFence(ctx) })
+		groups, err := c.leaveGroups(conn, entry, func() error { return t.CheckFence(ctx) })
 		if err != nil {
 			return "", err
 		}
-		what += fmt.Sprintf(", removed from %d groups", removed)
-		if left > 0 {
-			what += fmt.Sprintf("; it stays the only member of %d groups, which must have one", left)
+		what += fmt.Sprintf(", removed from %d groups", groups.removed)
+		if groups.left > 0 {
+			what += fmt.Sprintf("; it stays the only member of %d groups, which must have one", groups.left)
+		}
+		if groups.uid {
+			what += "; groups that name it by its uid are left, since the directory does not show that no other entry " +
+				"has that uid"
 		}
 		return what, nil
 	})
@@ -130,15 +133,20 @@ func setDisabled(conn *ldap.Conn, entry *ldap.Entry, want bool) error {
 // maxGroups bounds the groups that an entry is removed from.
 const maxGroups = 1000
 
-// leaveGroups removes an entry from its groups. left counts groups that must have a member, and have no other. Each
-// change is made only while the attempt holds its lease.
-func (c *Connector) leaveGroups(
-	conn *ldap.Conn, entry *ldap.Entry, fence func() error,
-) (removed, left int, err error) {
-	uid, err := c.ownUID(conn, entry)
+// groupsLeft is what became of the groups of an entry.
+type groupsLeft struct {
+	removed int
+	left    int  // that must have a member, and have no other
+	uid     bool // whether groups that name the entry by its uid were left alone
+}
+
+// leaveGroups removes an entry from its groups. Each change is made only while the attempt holds its lease.
+func (c *Connector) leaveGroups(conn *ldap.Conn, entry *ldap.Entry, fence func() error) (g groupsLeft, err error) {
+	uid, err := ownUID(conn, entry)
 	if err != nil {
-		return 0, 0, err
+		return g, err
 	}
+	g.uid = uid == "" && entry.GetAttributeValue(attrUID) != ""
 	values := map[string]string{"member": entry.DN, "uniqueMember": entry.DN, "memberUid": uid}
 	for attribute, value := range values {
 		if value == "" {
@@ -147,44 +155,56 @@ func (c *Connector) leaveGroups(
 		found, err := conn.Search(ldap.NewSearchRequest(c.config.Groups, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 			maxGroups, 0, false, "("+attribute+"="+ldap.EscapeFilter(value)+")", []string{"1.1"}, nil))
 		if err != nil {
-			return removed, left, classify("list the entry's groups", err)
+			return g, classify("list the entry's groups", err)
 		}
 		for _, group := range found.Entries {
 			if err := fence(); err != nil {
-				return removed, left, err
+				return g, err
 			}
 			request := ldap.NewModifyRequest(group.DN, nil)
 			request.Delete(attribute, []string{value})
 			switch err := conn.Modify(request); {
 			case err == nil:
-				removed++
+				g.removed++
 			case ldap.IsErrorWithCode(err, ldap.LDAPResultObjectClassViolation):
-				left++
+				g.left++
 			case ldap.IsErrorAnyOf(err, ldap.LDAPResultNoSuchAttribute, ldap.LDAPResultNoSuchObject): // gone meanwhile
 			default:
-				return removed, left, classify("remove the entry from a group", err)
+				return g, classify("remove the entry from a group", err)
 			}
 		}
 	}
-	return removed, left, nil
+	return g, nil
 }
 
-// ownUID returns the uid of an entry, or empty if another entry has it, too: an entry may be allowed to write its own
-// uid, and must not have somebody else removed from groups by it.
-func (c *Connector) ownUID(conn *ldap.Conn, entry *ldap.Entry) (string, error) {
+// ownUID returns the uid of an entry, or empty if the directory does not show that no other entry has it: an entry may
+// be allowed to write its own uid, so its uid must not remove another entry from groups.
+func ownUID(conn *ldap.Conn, entry *ldap.Entry) (string, error) {
 	uid := entry.GetAttributeValue(attrUID)
 	if uid == "" {
 		return "", nil
 	}
-	for _, base := range []string{c.config.Base, c.config.Groups} {
-		found, err := conn.Search(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
+	root, err := rootDSE(conn, attrContexts)
+	if err != nil {
+		return "", err
+	}
+	contexts := root.GetAttributeValues(attrContexts)
+	own := 0
+	for _, context := range contexts {
+		found, err := conn.Search(ldap.NewSearchRequest(context, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 			0, int(timeout/time.Second), false, "(uid="+ldap.EscapeFilter(uid)+")", []string{"1.1"}, nil))
 		if err != nil {
-			return "", classify("look for another entry with the same uid", err)
+			return "", classify("search for other entries with the same uid", err)
 		}
-		if slices.ContainsFunc(found.Entries, func(e *ldap.Entry) bool { return e.DN != entry.DN }) {
-			return "", nil
+		for _, e := range found.Entries {
+			if e.DN != entry.DN {
+				return "", nil
+			}
+			own++
 		}
+	}
+	if own == 0 { // the connector's account does not see all of the directory
+		return "", nil
 	}
 	return uid, nil
 }

@@ -112,6 +112,7 @@ var aliases = map[string]string{
 	"gn": "givenname", "2.5.4.42": "givenname", "userid": "uid", "0.9.2342.19200300.100.1.1": "uid",
 	"rfc822mailbox": "mail", "0.9.2342.19200300.100.1.3": "mail", "domaincomponent": "dc",
 	"0.9.2342.19200300.100.1.25": "dc", "2.16.840.1.113730.3.1.3": "employeenumber",
+	"emailaddress": "email", "1.2.840.113549.1.9.1": "email",
 }
 
 // canonical returns the one spelling of a DN that servers take for the same entry: the attributes by their short names,
@@ -123,7 +124,7 @@ func canonical(dn *ldap.DN) string {
 		part := &ldap.RelativeDN{}
 		for _, a := range rdn.Attributes {
 			name := strings.ToLower(a.Type)
-			value := strings.Join(strings.Fields(strings.ToLower(norm.NFKC.String(a.Value))), " ")
+			value := strings.Join(strings.Fields(strings.ToLower(norm.NFC.String(a.Value))), " ")
 			part.Attributes = append(part.Attributes, &ldap.AttributeTypeAndValue{
 				Type: cmp.Or(aliases[name], name), Value: value,
 			})
@@ -144,6 +145,7 @@ func (c *Connector) Reserved(_ context.Context, reference string) error {
 
 // entry returns the DN of an entry that the connector may end: one below base that is not the connector's own.
 func (c *Connector) entry(reference string) (*ldap.DN, error) {
+	given := norm.NFC.String(reference)
 	dn, err := ldap.ParseDN(reference)
 	if err == nil && len(dn.RDNs) > 0 {
 		dn, err = ldap.ParseDN(canonical(dn))
@@ -153,6 +155,9 @@ func (c *Connector) entry(reference string) (*ldap.DN, error) {
 		return nil, connectors.Permanent("the reference must be a DN, got %q", reference)
 	case unnamed(dn) != "":
 		return nil, connectors.Permanent("write the attribute %s of the reference by its name", unnamed(dn))
+	case !norm.NFKC.IsNormalString(given):
+		return nil, connectors.Permanent("the reference has compatibility characters, such as ligatures or no-break " +
+			"spaces, which some servers compare as others: give the entry another name")
 	case !c.base.AncestorOfFold(dn):
 		return nil, connectors.Permanent("the entry must be below %s", c.config.Base)
 	case c.own.EqualFold(dn):
@@ -229,6 +234,9 @@ var errNoEntry = errors.New("no such entry")
 const (
 	attrControl = "userAccountControl" // of Active Directory
 	attrUID     = "uid"
+	// Of the root DSE.
+	attrCapabilities = "supportedCapabilities"
+	attrContexts     = "namingContexts"
 )
 
 // disabled is the flag of userAccountControl for a disabled account (ADS_UF_ACCOUNTDISABLE).
@@ -252,13 +260,21 @@ const capabilityAD = "1.2.840.113556.1.4.800"
 
 // isAD reports whether the server says that it is Active Directory.
 func isAD(conn *ldap.Conn) (bool, error) {
+	root, err := rootDSE(conn, attrCapabilities)
+	return err == nil && slices.Contains(root.GetAttributeValues(attrCapabilities), capabilityAD), err
+}
+
+// rootDSE returns an attribute of the server's own entry (RFC 4512 section 5.1), which is empty if the server has none.
+func rootDSE(conn *ldap.Conn, attribute string) (*ldap.Entry, error) {
 	found, err := conn.Search(ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1,
-		int(timeout/time.Second), false, "(objectClass=*)", []string{"supportedCapabilities"}, nil))
+		int(timeout/time.Second), false, "(objectClass=*)", []string{attribute}, nil))
 	if err != nil {
-		return false, classify("read the root DSE", err)
+		return nil, classify("read the root DSE", err)
 	}
-	return len(found.Entries) == 1 &&
-		slices.Contains(found.Entries[0].GetAttributeValues("supportedCapabilities"), capabilityAD), nil
+	if len(found.Entries) == 0 {
+		return &ldap.Entry{}, nil
+	}
+	return found.Entries[0], nil
 }
 
 // unicodePassword returns a password as Active Directory's unicodePwd expects it: quoted, in UTF-16LE.

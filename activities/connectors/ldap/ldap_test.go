@@ -133,13 +133,23 @@ func connect(t *testing.T, url string) *ldap.Connector { return connectAs(t, url
 
 func connectAs(t *testing.T, url, dn, password string) *ldap.Connector {
 	t.Helper()
+	return connectWith(t, ldap.Config{URL: url, BindDN: dn, Base: people, Groups: suffix}, password)
+}
+
+// connectIn returns a connector with the groups below a DN.
+func connectIn(t *testing.T, url, groups string) *ldap.Connector {
+	t.Helper()
+	return connectWith(t, ldap.Config{URL: url, BindDN: admin, Base: people, Groups: groups}, "admin")
+}
+
+func connectWith(t *testing.T, config ldap.Config, password string) *ldap.Connector {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := ldap.New(ldap.Config{
-		URL: url, BindDN: dn, Password: connectors.SecretRef("file:" + file), Base: people, Groups: suffix,
-	})
+	config.Password = connectors.SecretRef("file:" + file)
+	c, err := ldap.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,17 +185,22 @@ func TestRevoke_RemovesTheEntryFromItsGroups(t *testing.T) {
 	}
 }
 
-// TestRevoke_LeavesTheGroupsOfAnotherWithTheSameUID lets the ended entry claim another's uid, as its holder could.
+// TestRevoke_LeavesTheGroupsOfAnotherWithTheSameUID lets the ended entry claim the uid of a person who is neither below
+// base nor below groups, as its holder could.
 func TestRevoke_LeavesTheGroupsOfAnotherWithTheSameUID(t *testing.T) {
 	d := start(t)
-	c, target, _ := connect(t, d.url), d.issue(t), d.issue(t)
-	d.add("cn=posix,"+suffix, "posixGroup", map[string]string{"cn": "posix", "gidNumber": "1", "memberUid": "agent2"})
+	d.add("ou=people,"+suffix, "organizationalUnit", map[string]string{"ou": "people"})
+	d.add("ou=groups,"+suffix, "organizationalUnit", map[string]string{"ou": "groups"})
+	d.add("cn=ada,ou=people,"+suffix, "inetOrgPerson", map[string]string{"cn": "ada", "sn": "ada", "uid": "agent2"})
+	d.add("cn=posix,ou=groups,"+suffix, "posixGroup", map[string]string{"cn": "posix", "gidNumber": "1", "memberUid": "agent2"})
+	c, target := connectIn(t, d.url, "ou=groups,"+suffix), d.issue(t)
 	d.as(func(conn *goldap.Conn) error {
 		request := goldap.NewModifyRequest(target.Reference, nil)
 		request.Replace("uid", []string{"agent2"})
 		return conn.Modify(request)
 	})
-	if answer, err := c.Revoke(t.Context(), target); err != nil || !strings.Contains(answer.Detail, "removed from 0 groups") {
+	answer, err := c.Revoke(t.Context(), target)
+	if err != nil || !strings.Contains(answer.Detail, "removed from 0 groups; groups that name it by its uid are left") {
 		t.Errorf("%+v, %v", answer, err)
 	}
 }
@@ -221,7 +236,7 @@ func TestLDAP_EndsOnlyEntriesBelowItsBase(t *testing.T) {
 	d := start(t)
 	c := connectAs(t, d.url, "cn=own,"+people, "x")
 	for _, reference := range []string{
-		admin, people, suffix, "CN=Own," + people, "commonName= own," + people, "", "x", "cn=a,dc=other", "1.2.3=x," + people, "OID.2.5.4.3=x," + people,
+		admin, people, suffix, "CN=Own," + people, "commonName= own," + people, "", "x", "cn=a,dc=other", "1.2.3=x," + people, "cn=ﬁle," + people, "cn=a\u00a0b," + people, "OID.2.5.4.3=x," + people,
 	} {
 		if got, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: reference}); err == nil {
 			t.Errorf("%q was accepted as %q", reference, got)
