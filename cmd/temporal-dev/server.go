@@ -97,7 +97,7 @@ func (o options) waitForUI(ctx context.Context, failed <-chan error) error {
 		if res, err := caller.Get(check); err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {
-				return nil
+				return o.ownUI(failed)
 			}
 		}
 		select {
@@ -109,6 +109,19 @@ func (o options) waitForUI(ctx context.Context, failed <-chan error) error {
 		}
 	}
 }
+
+// ownUI returns an error if the Web UI fails at once: then a UI of another process has its port, and has answered.
+func (o options) ownUI(failed <-chan error) error {
+	select {
+	case err := <-failed:
+		return o.uiFailure(err)
+	case <-time.After(uiFailsWithin):
+		return nil
+	}
+}
+
+// uiFailsWithin is how long the Web UI may take to see that its port is taken, which ends the process.
+const uiFailsWithin = 200 * time.Millisecond
 
 func (o options) uiFailure(err error) error {
 	return fmt.Errorf("web UI on port %d: %w", o.uiPort(), err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -147,7 +148,7 @@ func decodeBody(resp *http.Response, raw []byte) (body any, ok bool) {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber() // an id may be larger than a float64 is exact
 	err := decoder.Decode(&body)
-	if err == nil && decoder.More() {
+	if _, end := decoder.Token(); err == nil && !errors.Is(end, io.EOF) {
 		err = errors.New("more than one value")
 	}
 	if err != nil {

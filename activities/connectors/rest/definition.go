@@ -135,7 +135,7 @@ func parse(raw []byte) (*Definition, error) {
 		return nil, &Error{Line: lineOf(err), Column: 1, Reason: "not valid YAML: " + err.Error()}
 	}
 	var second yaml.Node
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) && (err != nil || second.Content[0].Tag != "!!null") {
 		return nil, &Error{
 			Line: max(1, second.Line), Column: 1, Reason: "a file has one definition: a second document begins here",
 		}
@@ -344,8 +344,8 @@ const (
 	meansPermanent meaning = "permanent"
 )
 
-// concludes reports whether an answer is the downstream's final word. One that it did not handle is not, whatever its
-// body says.
+// concludes reports whether the meaning is a result. An answer that the downstream did not handle has none, for any
+// body.
 func (m meaning) concludes() bool {
 	return !slices.Contains([]meaning{meansRetry, meansPermanent, meansUnknown}, m)
 }
@@ -489,7 +489,8 @@ func (a answer) checkStatuses(covered map[int]int) error {
 			continue
 		}
 		reached, covered[status] = true, a.when.node.Line
-		if a.means.concludes() && (status == http.StatusTooManyRequests || status >= http.StatusInternalServerError) {
+		if a.means.concludes() && (status/100 == 3 || status == http.StatusTooManyRequests ||
+			status >= http.StatusInternalServerError) {
 			return at(a.when.node, "%s is true for the status %d, which cannot mean %s", a.when.node.Value, status, a.means)
 		}
 	}

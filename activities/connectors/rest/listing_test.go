@@ -259,10 +259,10 @@ func listings() map[string]listing {
 				"GET /services/data/v62.0/query/01g-500": `{"totalSize":3,"done":true,"records":[
 					{"User":{"Username":"ada@example.com"},"DeleteToken":"d2"}]}`,
 				soql("SELECT User.Username, DeleteToken FROM OauthToken WHERE User.Username = '" + id + "'"): `{"totalSize":0,"records":[]}`,
-				soql("SELECT COUNT() FROM OauthToken"):                                                       `{"totalSize":3,"records":[]}`,
+				soql("SELECT PermissionsCustomizeApplication FROM UserPermissionAccess"):                     `{"records":[{"PermissionsCustomizeApplication":true}]}`,
 			},
 			found:  named(connectors.RefreshToken, "d1", "d2"),
-			checks: soql("SELECT COUNT() FROM OauthToken"),
+			checks: soql("SELECT PermissionsCustomizeApplication FROM UserPermissionAccess"),
 		},
 		"n8n": {
 			answers: map[string]string{"GET /api/v1/workflows?limit=1": `{"data":[]}`},

@@ -128,7 +128,10 @@ func (d *Definition) parseURL(n *yaml.Node, in scope) (*template, error) {
 func headers(into *map[string]*template, in scope) func(*yaml.Node) error {
 	return func(n *yaml.Node) error {
 		err := templates(into, in)(n)
-		for name := range *into {
+		for name, t := range *into {
+			if err == nil {
+				err = t.checkPlain()
+			}
 			if err == nil && !validHeader.MatchString(name) {
 				err = at(n, "%q is not the name of a header", name)
 			}

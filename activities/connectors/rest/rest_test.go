@@ -569,9 +569,9 @@ func TestProbe_OfAnAnswerIsNeverGuessed(t *testing.T) {
 	})
 }
 
-// TestProbe_OfAnUnhandledRequestIsNoEnd is about conditions that do not ask for the status: what a proxy or an
+// TestProbe_UnhandledAnswerIsNotAnEnd is about conditions that do not ask for the status: what a proxy or an
 // overloaded server answers has the body that means an end.
-func TestProbe_OfAnUnhandledRequestIsNoEnd(t *testing.T) {
+func TestProbe_UnhandledAnswerIsNotAnEnd(t *testing.T) {
 	text := strings.NewReplacer("status == 200 && !body.active, means: dead", `"!body.active", means: dead`,
 		"status == 404 && body.code == 'not_found'", "body.code == 'not_found'").Replace(keys)
 	t.Setenv("REST_TEST_SECRET", "admin-secret")
@@ -593,9 +593,9 @@ func TestProbe_OfAnUnhandledRequestIsNoEnd(t *testing.T) {
 	}
 }
 
-// TestProbe_OfAHugeListIsNoEnd lists the key after so many others that the condition which looks for it is not evaluated
+// TestProbe_CostLimitIsPermanent lists the key after so many others that the condition which looks for it is not evaluated
 // to its end.
-func TestProbe_OfAHugeListIsNoEnd(t *testing.T) {
+func TestProbe_CostLimitIsPermanent(t *testing.T) {
 	text := strings.NewReplacer("status == 200 && body.active, means: alive", `"status == 200 && body.exists(k, k.id == key)", means: alive`,
 		"status == 200 && !body.active", "status == 200").Replace(keys)
 	t.Setenv("REST_TEST_SECRET", "admin-secret")

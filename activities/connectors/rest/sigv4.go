@@ -51,7 +51,9 @@ func (s *signature) provider(v values) (aws.CredentialsProvider, error) {
 func (c *Connector) sign(req *http.Request, s *signature, v values) error {
 	key, err := c.signer.Retrieve(req.Context())
 	if err != nil {
-		return connectors.Retryable("no AWS credentials: set an access key, or give the process a role")
+		return connectors.Retryable(
+			"get AWS credentials for the requests (set an access key, or give the process a role): %s",
+			connectors.TransportReason(err))
 	}
 	body, err := req.GetBody()
 	if err != nil {
