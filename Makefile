@@ -16,7 +16,7 @@ build: ## build ./leaver
 test: ## run all tests
 	go test ./...
 
-short: ## run the tests that take no seconds each
+short: ## run the tests that take less than a second each
 	go test -short ./...
 
 race: ## run all tests with the race detector

@@ -24,9 +24,9 @@ import (
 // maxAttempts is the maximum number of attempts at one connector that a process has in flight.
 const maxAttempts = 100
 
-// Connectors returns the configured connectors. Its errors contain the line number. It adds to the
-// warnings of the configuration, and rejects or restricts connectors that could end what leaver itself
-// runs on: its database roles and its Temporal namespace.
+// Connectors returns the configured connectors. Its errors contain the line number. It
+// rejects or restricts connectors that could end what leaver itself runs on: its database
+// roles and its Temporal namespace.
 func Connectors(cfg *config.Config) (registry.Registry, error) {
 	configured := cfg.Connectors
 	built := make(registry.Registry, len(configured))
@@ -49,7 +49,6 @@ func Connectors(cfg *config.Config) (registry.Registry, error) {
 			Slots: make(chan struct{}, maxAttempts),
 		}
 	}
-	cfg.Warnings = append(cfg.Warnings, built.Overlaps()...)
 	for _, c := range configured {
 		if c.PublishTo == "" {
 			continue

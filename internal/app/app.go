@@ -92,7 +92,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if err != nil {
 		return nil, err
 	}
-	for _, warning := range cfg.Warnings {
+	for _, warning := range append(registry.Overlaps(), cfg.Warnings...) {
 		log.Warn("found a probable mistake in the configuration", "reason", warning)
 	}
 	db, err := database.Open(ctx, cfg.Database.URL)

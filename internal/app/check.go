@@ -63,6 +63,9 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 		}
 		findings = append(findings, Finding{part, err == nil, detail})
 	}
+	for _, warning := range cfg.Warnings {
+		add("environment", "", errors.New(warning))
+	}
 	sealer, err := seal.Load(cfg.Seal.KeysetFile, cfg.Seal.Keyset)
 	add("key set", "readable", errors.Join(err, checkMode(cfg.Seal.KeysetFile)))
 	sink, err := siem.Open(cfg.Audit)
@@ -79,10 +82,10 @@ func Check(ctx context.Context, cfg *config.Config, log *slog.Logger) []Finding 
 		for _, name := range slices.Sorted(maps.Keys(results)) {
 			add("connector "+name, "the downstream accepts it", results[name])
 		}
+		for _, text := range registry.Overlaps() {
+			add("connectors", text, nil) // legal, if no account is registered at both
+		}
 		registry.Close()
-	}
-	for _, warning := range cfg.Warnings {
-		add("configuration", "", errors.New(warning))
 	}
 	add("postgresql", "reachable, and the schema is current", checkDatabase(ctx, cfg))
 	if sealer != nil {

@@ -95,11 +95,11 @@ func diagnoses() []diagnosis {
 			counted("%d discovered credentials are unmanaged", func(h health.Health) int64 { return h.Unmanaged }),
 		},
 		{
-			health.DrillOverdue, health.Warning, worked, "read the workflow leaver-drill in Temporal's UI",
+			health.DrillProblem, health.Warning, worked, "read the workflow leaver-drill in Temporal's UI",
 			scheduled(health.Drill, maxDrillAge),
 		},
 		{
-			health.ReconcilerOverdue, health.Warning, worked, "read the workflow leaver-reconcile in Temporal's UI",
+			health.ReconcilerProblem, health.Warning, worked, "read the workflow leaver-reconcile in Temporal's UI",
 			scheduled(health.Reconcile, maxReconcileAge),
 		},
 		{

@@ -41,7 +41,7 @@ func installation(q request) (any, error) {
 type attentionView struct {
 	Failed, Open some[api.ShownCascade]
 	Holds        []cascade.Hold
-	Waivers      some[cascade.Waiver]
+	Waivers      []cascade.Waiver
 	Unmanaged    some[credential.Unmanaged]
 	Streams      []api.StreamView
 	Runs         []health.Problem // of the drill and the reconciler
@@ -52,7 +52,7 @@ func (attentionView) Live() bool { return true }
 
 // Well reports whether nothing needs attention.
 func (v attentionView) Well() bool {
-	return len(v.Failed.Items)+len(v.Open.Items)+len(v.Holds)+len(v.Waivers.Items)+len(v.Unmanaged.Items)+
+	return len(v.Failed.Items)+len(v.Open.Items)+len(v.Holds)+len(v.Waivers)+len(v.Unmanaged.Items)+
 		len(v.Streams)+len(v.Runs) == 0
 }
 
@@ -73,7 +73,7 @@ func attention(q request) (any, error) {
 	if v.Holds, err = openHolds(q); err != nil {
 		return v, err
 	}
-	if v.Waivers, err = first[cascade.Waiver](q, q.of("/waivers")); err != nil {
+	if v.Waivers, err = list[cascade.Waiver](q, q.of(openWaivers)); err != nil {
 		return v, err
 	}
 	if v.Unmanaged, err = first[credential.Unmanaged](q, q.of("/unmanaged?limit=100")); err != nil {
@@ -88,9 +88,12 @@ func attention(q request) (any, error) {
 			v.Streams = append(v.Streams, s)
 		}
 	}
-	v.Runs, err = q.problems(health.DrillOverdue, health.ReconcilerOverdue)
+	v.Runs, err = q.problems(health.DrillProblem, health.ReconcilerProblem)
 	return v, err
 }
+
+// openWaivers is the list of the waivers that wait for an approver, as long as the API gives it.
+const openWaivers = "/waivers?limit=500"
 
 // openHolds returns the holds that are not approved.
 func openHolds(q request) (open []cascade.Hold, err error) {

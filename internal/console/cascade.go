@@ -125,7 +125,7 @@ func (s *Server) cascade(q request) (any, error) {
 
 // addApprovals adds what an approver has to decide about the cascade.
 func (v *cascadeView) addApprovals(q request) error {
-	waivers, err := list[cascade.Waiver](q, q.of("/waivers"))
+	waivers, err := list[cascade.Waiver](q, q.of(openWaivers))
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ const (
 // The codes of problems that pages of the console select.
 const (
 	ConnectorCheck    = "connector-check" // a connector did not pass its check
-	DrillOverdue      = "drill"
-	ReconcilerOverdue = "reconciler"
+	DrillProblem      = "drill"           // the drill failed, or has not passed for too long
+	ReconcilerProblem = "reconciler"      // the same of the reconciler
 )
 
 // Problem is something that is wrong with an installation, and how to fix it. It names no tenant and no principal.

@@ -129,6 +129,7 @@ type record struct {
 // tokenRecord is a token, or another object without its members.
 type tokenRecord struct {
 	SessionOf *uuid.UUID `json:"sessionOf"`
+	Class     string     `json:"class"`
 }
 
 // UnmarshalJSON implements json.Unmarshaler. Objects of acts have many forms; those that are not tokens are skipped.
@@ -168,7 +169,7 @@ func EventOf(c evidence.Chained) (Event, error) {
 		if r.Cascade.Kind == "leaver" {
 			e.account(accountDisable, r.Cascade.Principal, r.Cascade.Actor)
 		} else { // of a mover, who keeps the account
-			e.call(activityOther, "cascade."+r.Cascade.Kind, r.Cascade.Actor)
+			e.call(activityOther, "cascade.close", r.Cascade.Actor)
 			e.User = &User{r.Cascade.Principal.String()}
 		}
 		if r.Cascade.Outcome != "completed" {
@@ -185,9 +186,9 @@ func EventOf(c evidence.Chained) (Event, error) {
 	default: // acts and admin_acts
 		switch {
 		case r.Verb == audit.TokenIssue && r.After.SessionOf != nil:
-			e.authentication(authLogon, r.Actor)
+			e.authentication(authLogon, r.After, r.Actor)
 		case r.Verb == audit.TokenRevoke && r.Before.SessionOf != nil:
-			e.authentication(authLogoff, r.Actor)
+			e.authentication(authLogoff, r.Before, r.Actor)
 		default:
 			e.call(activityOther, r.Verb, r.Actor)
 		}
@@ -244,9 +245,9 @@ func (e *Event) account(activity int, user uuid.UUID, actor string) {
 }
 
 // authentication describes a session of an operator that begins or ends.
-func (e *Event) authentication(activity int, actor string) {
+func (e *Event) authentication(activity int, session tokenRecord, actor string) {
 	e.ClassUID, e.CategoryUID, e.ActivityID = classAuthentication, categoryIAM, activity
-	e.User, e.Source = &User{actor}, &Endpoint{"leaver"}
+	e.User, e.Source = &User{session.Class + "-token/" + session.SessionOf.String()}, &Endpoint{"leaver"}
 	e.by(actor)
 }
 

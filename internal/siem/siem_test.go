@@ -92,15 +92,15 @@ func TestEventOf_MapsRecordsToClasses(t *testing.T) {
 		"a mover": {
 			"cascade_histories", `{"archived_at":"2026-11-29T22:00:00.5+00:00","cascade":{"kind":"mover","principal_id":` + id +
 				`,"outcome":"completed","actor":"scim-token/1"}}`,
-			shown{6003, 99, 1, 1, "scim-token/1", user, "cascade.mover", ""},
+			shown{6003, 99, 1, 1, "scim-token/1", user, "cascade.close", ""},
 		},
 		"a sign-in": {
-			"admin_acts", `{"verb":"token.issue","actor":"operator-token/1","object":"x","before":null,"after":{"id":` + id + `,"sessionOf":` + id + `},` + at + `}`,
-			shown{3002, 1, 1, 1, "operator-token/1", "operator-token/1", "", ""},
+			"admin_acts", `{"verb":"token.issue","actor":"operator-token/1","object":"x","before":null,"after":{"id":` + id + `,"class":"operator","sessionOf":` + id + `},` + at + `}`,
+			shown{3002, 1, 1, 1, "operator-token/1", "operator-token/" + user, "", ""},
 		},
 		"a sign-out": {
-			"admin_acts", `{"verb":"token.revoke","actor":"operator-token/1","object":"x","before":{"id":` + id + `,"sessionOf":` + id + `},"after":null,` + at + `}`,
-			shown{3002, 2, 1, 1, "operator-token/1", "operator-token/1", "", ""},
+			"admin_acts", `{"verb":"token.revoke","actor":"operator-token/1","object":"x","before":{"id":` + id + `,"class":"operator","sessionOf":` + id + `},"after":null,` + at + `}`,
+			shown{3002, 2, 1, 1, "operator-token/1", "operator-token/" + user, "", ""},
 		},
 		"another token": {
 			"admin_acts", `{"verb":"token.issue","actor":"operator-token/1","object":"x","before":"x","after":{"id":` + id + `},` + at + `}`,

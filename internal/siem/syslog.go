@@ -66,8 +66,8 @@ func (s *syslog) Send(ctx context.Context, events []Event) error {
 	return nil
 }
 
-// deliver writes a batch, says that it is the last, and waits until the server has read it and closes the connection. A
-// server that leaves it open has not confirmed anything, and cannot: that is no error.
+// deliver writes a batch, closes the write side, and waits until the server has read it and closes the connection. A
+// timeout is not an error: some servers leave connections open.
 func deliver(conn *tls.Conn, batch []byte) error {
 	_ = conn.SetWriteDeadline(time.Now().Add(syslogTimeout))
 	if _, err := conn.Write(batch); err != nil {

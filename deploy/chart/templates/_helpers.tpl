@@ -62,8 +62,8 @@ env:
   - {name: TEMPORAL_TLS_SERVER_CA_CERT_PATH, value: /run/temporal/{{ . }}}
   {{- end }}
   {{- end }}
-  {{- with .root.Values.temporal.tls.caFile }}
-  - {name: TEMPORAL_TLS_SERVER_CA_CERT_PATH, value: {{ . | quote }}}
+  {{- if and .root.Values.temporal.tls.caFile (not .root.Values.temporal.tls.caKey) }}
+  - {name: TEMPORAL_TLS_SERVER_CA_CERT_PATH, value: {{ .root.Values.temporal.tls.caFile | quote }}}
   {{- end }}
   {{- end }}
   {{- if .root.Values.temporal.apiKey.existingSecret }}
