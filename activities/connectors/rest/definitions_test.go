@@ -324,6 +324,36 @@ func vendors() map[string]vendor {
 				{call: "GET /api/v2/refresh-tokens/%s", alive: reply{200, `{"id":"%s"}`}, ended: gone},
 			},
 		},
+		"openai-service-accounts": {
+			kind: connectors.ServiceAccount, reference: "%s", auth: "Authorization: Bearer admin-secret",
+			settings: map[string]string{"project": "p1", "admin_key": adminSecret},
+			routes: []route{
+				{call: "DELETE /organization/projects/p1/service_accounts/%s", alive: reply{200, `{"object":"organization.project.service_account.deleted","id":"%s","deleted":true}`}, ended: gone, ends: true},
+				{call: "GET /organization/projects/p1/service_accounts/%s", alive: reply{200, `{"id":"%s","role":"member"}`}, ended: gone},
+			},
+		},
+		"kubernetes-service-accounts": {
+			kind: connectors.ServiceAccount, reference: "crm/%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/v1/namespaces/crm/serviceaccounts/%s", alive: reply{200, `{"kind":"ServiceAccount"}`}, ended: notFound, ends: true},
+				{call: "GET /api/v1/namespaces/crm/serviceaccounts/%s", alive: reply{200, `{"kind":"ServiceAccount","metadata":{"name":"%s"}}`}, ended: notFound},
+			},
+		},
+		"databricks-service-principals": {
+			kind: connectors.ServiceAccount, reference: "%s", auth: "Authorization: Bearer admin-secret", settings: map[string]string{"token": adminSecret},
+			routes: []route{
+				{call: "PATCH /api/2.0/preview/scim/v2/ServicePrincipals/%s", sends: `"value":true`, alive: none, ended: none, restores: true},
+				{call: "PATCH /api/2.0/preview/scim/v2/ServicePrincipals/%s", sends: `"value":false`, alive: none, ended: none, ends: true},
+				{call: "GET /api/2.0/preview/scim/v2/ServicePrincipals/%s", alive: reply{200, `{"id":"%s","active":true}`}, ended: reply{200, `{"id":"%s","active":false}`}},
+			},
+		},
+		"okta-grants": {
+			kind: connectors.Grant, reference: "00u1/%s", auth: "Authorization: SSWS admin-secret", settings: map[string]string{"api_token": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/v1/users/00u1/grants/%s", alive: none, ended: reply{404, `{"errorCode":"E0000007"}`}, ends: true},
+				{call: "GET /api/v1/users/00u1/grants/%s", alive: reply{200, `{"id":"%s","status":"ACTIVE","scopeId":"mail"}`}, ended: reply{200, `{"id":"%s","status":"REVOKED","scopeId":"mail"}`}},
+			},
+		},
 		"openai": {
 			kind: connectors.APIKey, reference: "%s", auth: "Authorization: Bearer admin-secret",
 			settings: map[string]string{"project": "p1", "admin_key": adminSecret},

@@ -1,9 +1,13 @@
 package rest_test
 
 import (
+	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/leaverhq/leaver/activities/connectors"
@@ -50,6 +54,56 @@ func FuzzReference(f *testing.F) {
 		}
 		if again, err := c.Accepts(connectors.Registration{Kind: connectors.APIKey, Reference: canonical}); err != nil || again != canonical {
 			t.Errorf("%q is %q, and that is %q, %v", reference, canonical, again, err)
+		}
+	})
+}
+
+// FuzzTemplate checks that whatever a template and a reference are, the parser reports the mistake, or the request is
+// sent to the path of the definition with the template's text in its query.
+func FuzzTemplate(f *testing.F) {
+	for _, template := range []string{"{key}", "{{{key}}}", "a{key:soql}b", "{key:int}", "{", "}", "{project}/../{key}", "é\n{token}", "{key:sql}"} {
+		f.Add(template, "p/k'")
+	}
+	f.Setenv("REST_TEST_SECRET", "admin-secret")
+	sent := make(chan *http.Request, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent <- r
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	f.Cleanup(server.Close)
+	f.Fuzz(func(t *testing.T, template, reference string) {
+		quoted, err := json.Marshal(template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Replace(keys, `keys/{key}"}
+    answers:
+      - {when: status == 204`, `keys/{key}", query: {q: `+string(quoted)+`}}
+    answers:
+      - {when: status == 204`, 1)
+		d, err := rest.Parse("f.yaml", []byte(text))
+		var mistake *rest.Error
+		if err != nil {
+			if !errors.As(err, &mistake) || mistake.Line < 1 {
+				t.Errorf("%v has no place", err)
+			}
+			return
+		}
+		c := connect(t, d, map[string]string{"url": server.URL, "token": adminSecret})
+		if _, err := c.Accepts(connectors.Registration{Kind: connectors.APIKey, Reference: reference}); err != nil {
+			return
+		}
+		if _, err := c.Revoke(t.Context(), connectors.Target{Kind: connectors.APIKey, Reference: reference}); err != nil {
+			select { // a request that was sent although it failed is not the next one's
+			case <-sent:
+			default:
+			}
+			return
+		}
+		r := <-sent
+		segments := strings.Split(r.URL.EscapedPath(), "/")
+		if len(segments) != 5 || segments[1] != "projects" || segments[3] != "keys" || len(r.URL.Query()) != 1 {
+			t.Errorf("%q with %q was sent as %s", template, reference, r.RequestURI)
 		}
 	})
 }

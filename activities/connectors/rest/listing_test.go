@@ -282,6 +282,34 @@ func listings() map[string]listing {
 			answers: map[string]string{"GET /api/v1/users?limit=1": `[]`},
 			checks:  "GET /api/v1/users?limit=1",
 		},
+		"openai-service-accounts": {
+			answers: map[string]string{"GET /organization/projects/p1": `{"id":"p1"}`},
+			checks:  "GET /organization/projects/p1",
+		},
+		"kubernetes-service-accounts": {
+			answers: map[string]string{"GET /api/v1/serviceaccounts?limit=1": `{"items":[]}`},
+			checks:  "GET /api/v1/serviceaccounts?limit=1",
+		},
+		"databricks-service-principals": {
+			answers: map[string]string{
+				"GET /api/2.0/preview/scim/v2/ServicePrincipals?count=1": `{"Resources":[]}`,
+				"PATCH /api/2.0/preview/scim/v2/ServicePrincipals/7":     ``,
+			},
+			checks: "GET /api/2.0/preview/scim/v2/ServicePrincipals?count=1",
+			blocks: "PATCH /api/2.0/preview/scim/v2/ServicePrincipals/7", reference: "7", suspends: `"value":false`,
+		},
+		"okta-grants": {
+			answers: map[string]string{
+				"GET /api/v1/users/Ada@example.com/grants?limit=200": `[
+					{"id":"oag1","status":"ACTIVE","scopeId":"mail"},{"id":"oag2","status":"REVOKED","scopeId":"mail"}]`,
+				"GET /api/v1/users/Ada@example.com/grants?after=oag2&limit=200": `[{"id":"oag3","status":"ACTIVE","scopeId":"mail"}]`,
+				"GET /api/v1/users/" + id + "/grants?limit=200":                 `[]`,
+				"GET /api/v1/users?limit=1":                                     `[]`,
+			},
+			links:  map[string]string{"GET /api/v1/users/Ada@example.com/grants?limit=200": `<AT/api/v1/users/Ada@example.com/grants?after=oag2&limit=200>; rel="next"`},
+			found:  scoped(named(connectors.Grant, "Ada@example.com/oag1", "Ada@example.com/oag3"), "mail"),
+			checks: "GET /api/v1/users?limit=1",
+		},
 		"openai": {
 			answers: map[string]string{
 				"GET /organization/projects/p1/api_keys?limit=100&owner_project_access=any": `{"object":"list","data":[
