@@ -681,18 +681,47 @@ func TestExample_IsAccepted(t *testing.T) {
 
 // TestExample_OfTheDocumentsIsValid reads the first YAML block of docs/DEFINITIONS.md.
 func TestExample_OfTheDocumentsIsValid(t *testing.T) {
+	if d := parse(t, documented(t)[0]); !cmp.Equal(d.Operations(), []string{"revoke", "probe"}) {
+		t.Errorf("the example can %v", d.Operations())
+	}
+}
+
+// TestExample_OfTheDocumentsTakesTheOperationsThatFollow adds the later YAML blocks that have operations.
+func TestExample_OfTheDocumentsTakesTheOperationsThatFollow(t *testing.T) {
+	blocks := documented(t)
+	head, probe, _ := strings.Cut(blocks[0], "  probe:\n")
+	head, _, _ = strings.Cut(head, "  revoke:\n")
+	text := strings.Replace(head, "settings:\n", "settings:\n  drill_project: {}\n", 1) + "  probe:\n" + probe
+	for _, block := range blocks[1:] {
+		if strings.HasPrefix(block, "  ") {
+			text += block
+		}
+	}
+	want := []string{"revoke", "block", "unblock", "probe", "discover", "issue", "remove"}
+	if d := parse(t, text); !cmp.Equal(d.Operations(), want) {
+		t.Errorf("the examples can %v, want %v", d.Operations(), want)
+	}
+}
+
+// documented returns the YAML blocks of docs/DEFINITIONS.md.
+func documented(t *testing.T) []string {
+	t.Helper()
 	raw, err := os.ReadFile("../../../docs/DEFINITIONS.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, _ := strings.Cut(string(raw), "```yaml\n")
-	text, _, ok := strings.Cut(after, "```")
-	if !ok {
+	blocks := strings.Split(string(raw), "```yaml\n")[1:]
+	for i := range blocks {
+		block, _, ok := strings.Cut(blocks[i], "```")
+		if !ok {
+			t.Fatalf("YAML block %d has no end", i+1)
+		}
+		blocks[i] = block
+	}
+	if len(blocks) == 0 {
 		t.Fatal("the document has no YAML block")
 	}
-	if d := parse(t, text); !cmp.Equal(d.Operations(), []string{"revoke", "probe"}) {
-		t.Errorf("the example can %v", d.Operations())
-	}
+	return blocks
 }
 
 // TestPossession_NeedsTheSecretInTheEnd checks that a secret that is only probed proves nothing about the credential
