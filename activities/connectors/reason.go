@@ -21,8 +21,9 @@ func TransportReason(err error) string {
 	var certificate *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	var hostname x509.HostnameError
+	var invalid x509.CertificateInvalidError
 	var record tls.RecordHeaderError
-	var alert tls.AlertError
+	var alert *net.OpError
 	var netErr net.Error
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -34,8 +35,15 @@ func TransportReason(err error) string {
 		return "connection refused"
 	case errors.As(err, &dns):
 		return "the host name cannot be resolved"
-	case errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname),
-		errors.As(err, &record), errors.As(err, &alert):
+	case errors.As(err, &hostname):
+		return "TLS failed: the certificate is for another host name"
+	case errors.As(err, &authority):
+		return "TLS failed: the certificate is of an unknown authority"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "TLS failed: the certificate has expired, or the clock is wrong"
+	case errors.As(err, &alert) && alert.Op == "remote error": // what crypto/tls calls an alert of the peer
+		return "TLS failed: the peer refuses the client's certificate or the protocol version"
+	case errors.As(err, &certificate), errors.As(err, &record):
 		return "TLS failed"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

@@ -2,6 +2,8 @@ package connectors_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -46,7 +48,7 @@ func TestReason_QuotesNoPeer(t *testing.T) {
 		"a header of text":         {answering("HTTP/1.1 200 OK\r\nverified all is well\r\n\r\n"), malformed},
 		"an empty response":        {answering(""), "connection reset"},
 		"no response":              {silent.URL, "timed out"},
-		"an untrusted certificate": {secure.URL, "TLS failed"},
+		"an untrusted certificate": {secure.URL, "TLS failed: the certificate is of an unknown authority"},
 		"a server without TLS":     {strings.Replace(answering("verified"), "http:", "https:", 1), "TLS failed"},
 		"a closed port":            {closed.URL, "connection refused"},
 		"a name that is not known": {"http://nowhere.invalid", "the host name cannot be resolved"},
@@ -68,5 +70,41 @@ func TestReason_QuotesNoPeer(t *testing.T) {
 				t.Errorf("%q, want %q (of %v)", got, c.want, err)
 			}
 		})
+	}
+}
+
+// TestReason_NamesWhyTLSFailed covers a server whose certificate is of a trusted authority.
+func TestReason_NamesWhyTLSFailed(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	for _, c := range []struct {
+		want    string
+		spoiled func(*tls.Config)
+	}{
+		{"TLS failed: the certificate is for another host name", func(c *tls.Config) { c.ServerName = "keys.example.net" }},
+		{"TLS failed: the certificate has expired, or the clock is wrong", func(c *tls.Config) {
+			c.Time = func() time.Time { return server.Certificate().NotAfter.Add(time.Hour) }
+		}},
+		{"TLS failed: the certificate has expired, or the clock is wrong", func(c *tls.Config) {
+			c.Time = func() time.Time { return server.Certificate().NotBefore.Add(-time.Hour) }
+		}},
+		{"TLS failed: the peer refuses the client's certificate or the protocol version", func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }},
+	} {
+		config := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+		config.RootCAs.AddCert(server.Certificate())
+		c.spoiled(config)
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+			t.Fatalf("answered %s, want %q", resp.Status, c.want)
+		}
+		if got := connectors.TransportReason(err); got != c.want {
+			t.Errorf("%q, want %q (of %v)", got, c.want, err)
+		}
 	}
 }
