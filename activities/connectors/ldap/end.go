@@ -178,7 +178,8 @@ func (c *Connector) leaveGroups(conn *ldap.Conn, entry *ldap.Entry, fence func()
 }
 
 // ownUID returns the uid of an entry, or empty if the directory does not show that no other entry has it: an entry may
-// be allowed to write its own uid, so its uid must not remove another entry from groups.
+// be allowed to write its own uid, so its uid must not remove another entry from groups. A naming context that the
+// connector's account may not search, or not within the limit, shows nothing.
 func ownUID(conn *ldap.Conn, entry *ldap.Entry) (string, error) {
 	uid := entry.GetAttributeValue(attrUID)
 	if uid == "" {
@@ -192,8 +193,12 @@ func ownUID(conn *ldap.Conn, entry *ldap.Entry) (string, error) {
 	own := 0
 	for _, context := range contexts {
 		found, err := conn.Search(ldap.NewSearchRequest(context, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
-			0, int(timeout/time.Second), false, "(uid="+ldap.EscapeFilter(uid)+")", []string{"1.1"}, nil))
-		if err != nil {
+			0, int(timeout/time.Second)/2, false, "(uid="+ldap.EscapeFilter(uid)+")", []string{"1.1"}, nil))
+		var refused *ldap.Error
+		switch {
+		case errors.As(err, &refused) && refused.ResultCode < ldap.ErrorNetwork:
+			return "", nil
+		case err != nil:
 			return "", classify("search for other entries with the same uid", err)
 		}
 		for _, e := range found.Entries {

@@ -145,30 +145,45 @@ func (c *Connector) Reserved(_ context.Context, reference string) error {
 
 // entry returns the DN of an entry that the connector may end: one below base that is not the connector's own.
 func (c *Connector) entry(reference string) (*ldap.DN, error) {
-	given := norm.NFC.String(reference)
-	dn, err := ldap.ParseDN(reference)
-	if err == nil && len(dn.RDNs) > 0 {
-		dn, err = ldap.ParseDN(canonical(dn))
+	given, err := ldap.ParseDN(reference)
+	dn := given
+	if err == nil && len(given.RDNs) > 0 {
+		dn, err = ldap.ParseDN(canonical(given))
 	}
 	switch {
 	case err != nil || len(dn.RDNs) == 0:
 		return nil, connectors.Permanent("the reference must be a DN, got %q", reference)
-	case unnamed(dn) != "":
-		return nil, connectors.Permanent("write the attribute %s of the reference by its name", unnamed(dn))
-	case !norm.NFKC.IsNormalString(given):
-		return nil, connectors.Permanent("the reference has compatibility characters, such as ligatures or no-break " +
-			"spaces, which some servers compare as others: give the entry another name")
 	case !c.base.AncestorOfFold(dn):
 		return nil, connectors.Permanent("the entry must be below %s", c.config.Base)
+	}
+	below := len(given.RDNs) - len(c.base.RDNs)
+	switch {
+	case unnamed(dn.RDNs[:below]) != "":
+		return nil, connectors.Permanent("write the attribute %s of the reference by its name", unnamed(dn.RDNs[:below]))
+	case !comparable(given.RDNs[:below]):
+		return nil, connectors.Permanent("the reference has compatibility characters, such as ligatures or no-break " +
+			"spaces, which some servers compare as others: give the entry another name")
 	case c.own.EqualFold(dn):
 		return nil, connectors.Permanent("the entry is the connector's own")
 	}
 	return dn, nil
 }
 
-// unnamed returns an attribute of a DN that is given by an object identifier, which may be a second spelling of it.
-func unnamed(dn *ldap.DN) string {
-	for _, rdn := range dn.RDNs {
+// comparable reports whether all servers compare the values in the same way: they have no compatibility characters.
+func comparable(rdns []*ldap.RelativeDN) bool {
+	for _, rdn := range rdns {
+		for _, a := range rdn.Attributes {
+			if !norm.NFKC.IsNormalString(norm.NFC.String(a.Value)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// unnamed returns an attribute that is given by an object identifier, which may be a second spelling of it.
+func unnamed(rdns []*ldap.RelativeDN) string {
+	for _, rdn := range rdns {
 		for _, a := range rdn.Attributes {
 			if strings.HasPrefix(a.Type, "oid.") || a.Type == "" || a.Type[0] >= '0' && a.Type[0] <= '9' {
 				return a.Type

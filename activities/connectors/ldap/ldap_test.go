@@ -34,8 +34,9 @@ type directory struct {
 	n   int
 }
 
-// start starts a server. It skips the test if slapd is not installed.
-func start(t *testing.T) *directory {
+// start starts a server, also for the naming contexts in others, which nobody may read. It skips the test if slapd is
+// not installed.
+func start(t *testing.T, others ...string) *directory {
 	t.Helper()
 	program := "/usr/sbin/slapd"
 	if found, err := exec.LookPath("slapd"); err == nil {
@@ -51,6 +52,9 @@ func start(t *testing.T) *directory {
 	}
 	text += "pidfile " + dir + "/pid\ndatabase mdb\nsuffix \"" + suffix + "\"\nrootdn \"" + admin + "\"\nrootpw admin\ndirectory " + dir +
 		"\naccess to attrs=userPassword by anonymous auth by * none\naccess to * by dn.exact=\"cn=weak," + people + "\" read by * read\n"
+	for _, other := range others {
+		text += "database mdb\nsuffix \"" + other + "\"\ndirectory " + t.TempDir() + "\naccess to * by * none\n"
+	}
 	file := filepath.Join(dir, "slapd.conf")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -205,6 +209,26 @@ func TestRevoke_LeavesTheGroupsOfAnotherWithTheSameUID(t *testing.T) {
 	}
 }
 
+// TestRevoke_LeavesGroupsBesideANamingContextThatItMayNotRead has a second one, such as that of the accesslog overlay.
+func TestRevoke_LeavesGroupsBesideANamingContextThatItMayNotRead(t *testing.T) {
+	d := start(t, "cn=accesslog")
+	d.add("ou=groups,"+suffix, "organizationalUnit", map[string]string{"ou": "groups"})
+	c, target := connectIn(t, d.url, "ou=groups,"+suffix), d.issue(t)
+	d.add("cn=bots,ou=groups,"+suffix, "groupOfUniqueNames", map[string]string{"cn": "bots", "uniqueMember": target.Reference})
+	d.as(func(conn *goldap.Conn) error {
+		request := goldap.NewModifyRequest("cn=bots,ou=groups,"+suffix, nil)
+		request.Add("uniqueMember", []string{admin})
+		return conn.Modify(request)
+	})
+	answer, err := c.Revoke(t.Context(), target)
+	if err != nil || !strings.Contains(answer.Detail, "removed from 1 groups; groups that name it by its uid are left") {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	if d.works(t, target) {
+		t.Error("the password works")
+	}
+}
+
 func TestBlock_IsRefusedOutsideOfActiveDirectory(t *testing.T) {
 	d := start(t)
 	c, target := connect(t, d.url), d.issue(t)
@@ -236,7 +260,7 @@ func TestLDAP_EndsOnlyEntriesBelowItsBase(t *testing.T) {
 	d := start(t)
 	c := connectAs(t, d.url, "cn=own,"+people, "x")
 	for _, reference := range []string{
-		admin, people, suffix, "CN=Own," + people, "commonName= own," + people, "", "x", "cn=a,dc=other", "1.2.3=x," + people, "cn=ﬁle," + people, "cn=a\u00a0b," + people, "OID.2.5.4.3=x," + people,
+		admin, people, suffix, "CN=Own," + people, "commonName= own," + people, "", "x", "cn=a,dc=other", "1.2.3=x," + people, "cn=ﬁle," + people, "cn=a\u00a0b," + people, `cn=a\c2\a0b,` + people, "OID.2.5.4.3=x," + people,
 	} {
 		if got, err := c.Accepts(connectors.Registration{Kind: connectors.ServiceAccount, Reference: reference}); err == nil {
 			t.Errorf("%q was accepted as %q", reference, got)
