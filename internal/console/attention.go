@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -88,8 +89,8 @@ func attention(q request) (any, error) {
 			v.Streams = append(v.Streams, s)
 		}
 	}
-	v.Runs, err = q.problems(health.DrillProblem, health.ReconcilerProblem)
-	return v, err
+	v.Runs = q.problems(health.DrillProblem, health.ReconcilerProblem)
+	return v, nil
 }
 
 // openWaivers is the list of the waivers that wait for an approver, as long as the API gives it.
@@ -121,8 +122,8 @@ func connectorList(q request) (any, error) {
 	if v.Connectors, err = list[api.ShownConnector](q, "/connectors"); err != nil {
 		return v, err
 	}
-	v.Problems, err = q.problems(health.ConnectorCheck)
-	return v, err
+	v.Problems = q.problems(health.ConnectorCheck)
+	return v, nil
 }
 
 // Failing reports whether a connector did not pass its check.
@@ -174,8 +175,11 @@ func tokens(q request) (any, error) {
 
 // readiness is the response of /readyz?verbose.
 type readiness struct {
-	Problems []health.Problem `json:"diagnoses"`
+	Problems []health.Problem `json:"diagnoses"` // nil if the API does not authenticate the session
 }
+
+// errNoProblems is returned by readiness.
+var errNoProblems = errors.New("the API does not show the installation's problems: sign in again")
 
 // healthTTL is how long the diagnosis is kept that the pages of all sessions show.
 const healthTTL = 10 * time.Second
@@ -186,17 +190,26 @@ func (q request) readiness() (readiness, error) {
 		outside := *q.Client
 		outside.Base = strings.TrimSuffix(q.Base, api.BasePath)
 		err = outside.Do(ctx, http.MethodGet, "/readyz?verbose", nil, &r)
+		if err == nil && r.Problems == nil {
+			err = errNoProblems
+		}
 		return r, err
 	})
 }
 
-// problems returns the problems of the installation that have one of the codes.
-func (q request) problems(codes ...string) (found []health.Problem, err error) {
+// problems returns the problems of the installation that have one of the codes. If they cannot be read, that is the
+// problem: approvals must be possible without the diagnosis.
+func (q request) problems(codes ...string) (found []health.Problem) {
 	ready, err := q.readiness()
+	if err != nil {
+		return []health.Problem{{
+			Severity: health.Warning, Text: "the installation's problems cannot be read", Fix: err.Error(),
+		}}
+	}
 	for _, p := range ready.Problems {
 		if slices.Contains(codes, p.Code) {
 			found = append(found, p)
 		}
 	}
-	return found, err
+	return found
 }

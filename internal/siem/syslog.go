@@ -40,7 +40,7 @@ func newSyslog(address string, config *tls.Config) *syslog {
 	return &syslog{address: address, config: config, host: host}
 }
 
-// Send implements Sink. It is not called concurrently.
+// Send implements Sink. It takes at most syslogTimeout and syslogClose, and is not called concurrently.
 func (s *syslog) Send(ctx context.Context, events []Event) error {
 	var batch bytes.Buffer
 	for _, e := range events {
@@ -54,22 +54,25 @@ func (s *syslog) Send(ctx context.Context, events []Event) error {
 		batch.WriteByte(' ')
 		batch.WriteString(message)
 	}
-	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: syslogTimeout}, Config: s.config}
+	ctx, cancel := context.WithTimeout(ctx, syslogTimeout)
+	defer cancel()
+	dialer := tls.Dialer{Config: s.config}
 	conn, err := dialer.DialContext(ctx, "tcp", s.address)
 	if err != nil {
 		return fmt.Errorf("connect to the audit sink %s: %s", s.address, connectors.TransportReason(err))
 	}
 	defer func() { _ = conn.Close() }()
-	if err := deliver(conn.(*tls.Conn), batch.Bytes()); err != nil {
+	if err := deliver(ctx, conn.(*tls.Conn), batch.Bytes()); err != nil {
 		return fmt.Errorf("write to the audit sink %s: %s", s.address, connectors.TransportReason(err))
 	}
 	return nil
 }
 
-// deliver writes a batch, closes the write side, and waits until the server has read it and closes the connection. A
-// timeout is not an error: some servers leave connections open.
-func deliver(conn *tls.Conn, batch []byte) error {
-	_ = conn.SetWriteDeadline(time.Now().Add(syslogTimeout))
+// deliver writes a batch until ctx ends, closes the write side, and waits until the server has read it and closes the
+// connection. A timeout is not an error: some servers leave connections open.
+func deliver(ctx context.Context, conn *tls.Conn, batch []byte) error {
+	until, _ := ctx.Deadline()
+	_ = conn.SetWriteDeadline(until)
 	if _, err := conn.Write(batch); err != nil {
 		return err
 	}
