@@ -630,6 +630,42 @@ func TestDefinitions_FulfilTheContract(t *testing.T) {
 	}
 }
 
+// TestDefinitions_ProveNothingByAnotherName probes credentials that may live under another name.
+func TestDefinitions_ProveNothingByAnotherName(t *testing.T) {
+	all, err := rest.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		reference string
+		answer    reply
+	}{
+		"okta":                {"ada@example.com/0oa1/t1", reply{404, `{"errorCode":"E0000007"}`}},
+		"okta-grants":         {"ada@example.com/g1", reply{404, `{"errorCode":"E0000007"}`}},
+		"snowflake-key-pairs": {"ADA/K", reply{200, `{"code":"090001","resultSetMetaData":{"numRows":1},"data":[["K_ROTATED_1764500000000","ADA","SHA256:y",null,"ACTIVE"]]}`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(c.answer.status)
+				_, _ = w.Write([]byte(c.answer.body))
+			}))
+			t.Cleanup(server.Close)
+			v := vendors()[name]
+			for setting, value := range map[string]string{"api_token": secretFile(t, "admin-secret"), "key": secretFile(t, testKey(t))} {
+				if _, ok := v.settings[setting]; ok {
+					v.settings[setting] = value
+				}
+			}
+			target := connectors.Target{Kind: v.kind, Reference: c.reference}
+			vitality, detail, err := v.connector(t, all[name], server.URL).Probe(t.Context(), target)
+			if err != nil || vitality != connectors.Unknown || detail == "" {
+				t.Errorf("%s, %q, %v", vitality, detail, err)
+			}
+		})
+	}
+}
+
 // forgets checks that the end of a credential at a broker that only forgets it is an error that says what to do.
 func forgets(t *testing.T, r *running, c *rest.Connector) {
 	t.Helper()

@@ -237,6 +237,7 @@ func listings() map[string]listing {
 					"@odata.nextLink":"AT/users/Ada@example.com/ownedObjects/microsoft.graph.application?$skiptoken=2"}`,
 				"GET /users/Ada@example.com/ownedObjects/microsoft.graph.application?$skiptoken=2": `{"value":[
 					{"id":"019a0000-0000-7000-8000-00000000000c","passwordCredentials":[{"keyId":"019a0000-0000-7000-8000-000000000003"}]}]}`,
+				"GET /users/" + id + "/ownedObjects/microsoft.graph.application?%24select=id%2CpasswordCredentials": `{"value":[]}`,
 			},
 			found: expiring(named(connectors.APIKey,
 				"019a0000-0000-7000-8000-00000000000a/019a0000-0000-7000-8000-000000000001",
@@ -301,13 +302,13 @@ func listings() map[string]listing {
 		"okta-grants": {
 			answers: map[string]string{
 				"GET /api/v1/users/Ada@example.com/grants?limit=200": `[
-					{"id":"oag1","status":"ACTIVE","scopeId":"mail"},{"id":"oag2","status":"REVOKED","scopeId":"mail"}]`,
-				"GET /api/v1/users/Ada@example.com/grants?after=oag2&limit=200": `[{"id":"oag3","status":"ACTIVE","scopeId":"mail"}]`,
+					{"id":"oag1","userId":"00u1","status":"ACTIVE","scopeId":"mail"},{"id":"oag2","userId":"00u1","status":"REVOKED","scopeId":"mail"}]`,
+				"GET /api/v1/users/Ada@example.com/grants?after=oag2&limit=200": `[{"id":"oag3","userId":"00u1","status":"ACTIVE","scopeId":"mail"}]`,
 				"GET /api/v1/users/" + id + "/grants?limit=200":                 `[]`,
 				"GET /api/v1/users?limit=1":                                     `[]`,
 			},
 			links:  map[string]string{"GET /api/v1/users/Ada@example.com/grants?limit=200": `<AT/api/v1/users/Ada@example.com/grants?after=oag2&limit=200>; rel="next"`},
-			found:  scoped(named(connectors.Grant, "Ada@example.com/oag1", "Ada@example.com/oag3"), "mail"),
+			found:  scoped(named(connectors.Grant, "00u1/oag1", "00u1/oag3"), "mail"),
 			checks: "GET /api/v1/users?limit=1",
 		},
 		"openai": {
