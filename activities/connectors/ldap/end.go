@@ -189,15 +189,13 @@ func ownUID(conn *ldap.Conn, entry *ldap.Entry) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	contexts := root.GetAttributeValues(attrContexts)
 	own := 0
-	for _, context := range contexts {
-		found, err := conn.Search(ldap.NewSearchRequest(context, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
+	for _, base := range root.GetAttributeValues(attrContexts) {
+		found, err := conn.Search(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
 			0, int(timeout/time.Second)/2, false, "(uid="+ldap.EscapeFilter(uid)+")", []string{"1.1"}, nil))
-		var refused *ldap.Error
 		switch {
-		case errors.As(err, &refused) && refused.ResultCode < ldap.ErrorNetwork:
-			return "", nil
+		case refusal(err) != nil:
+			return "", nil //nolint:nilerr // what cannot be searched shows nothing
 		case err != nil:
 			return "", classify("search for other entries with the same uid", err)
 		}

@@ -62,24 +62,18 @@ func New(c Config) (*Connector, error) {
 	if password == "" { // a bind without one is anonymous (RFC 4513 section 5.1.2)
 		return nil, errors.New("password is required")
 	}
-	base, err := ldap.ParseDN(c.Base)
-	if err != nil || len(base.RDNs) == 0 {
+	base, err := parse(c.Base)
+	if err != nil {
 		return nil, fmt.Errorf("base must be a DN, got %q", c.Base)
 	}
-	own, err := ldap.ParseDN(c.BindDN)
-	if err != nil || len(own.RDNs) == 0 {
+	own, err := parse(c.BindDN)
+	if err != nil {
 		return nil, fmt.Errorf("bind_dn must be a DN, got %q", c.BindDN)
 	}
 	if c.Groups == "" {
 		c.Groups = c.Base
 	}
-	if base, err = ldap.ParseDN(canonical(base)); err != nil {
-		return nil, fmt.Errorf("base must be a DN, got %q", c.Base)
-	}
-	if own, err = ldap.ParseDN(canonical(own)); err != nil {
-		return nil, fmt.Errorf("bind_dn must be a DN, got %q", c.BindDN)
-	}
-	return &Connector{config: c, host: u.Host, password: password, base: base, own: own}, nil
+	return &Connector{config: c, host: u.Host, password: password, base: canonical(base), own: canonical(own)}, nil
 }
 
 // Downstream implements connectors.Located.
@@ -100,12 +94,12 @@ func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return canonical(dn), nil
+	return dn.String(), nil
 }
 
 // aliases are the short names of attributes that DNs spell in several ways (RFC 4519, RFC 4524).
 var aliases = map[string]string{
-	"commonname": "cn", "2.5.4.3": "cn", "surname": "sn", "2.5.4.4": "sn", "serialnumber": "serialnumber",
+	"commonname": "cn", "2.5.4.3": "cn", "surname": "sn", "2.5.4.4": "sn",
 	"2.5.4.5": "serialnumber", "countryname": "c", "2.5.4.6": "c", "localityname": "l", "2.5.4.7": "l",
 	"stateorprovincename": "st", "2.5.4.8": "st", "streetaddress": "street", "2.5.4.9": "street",
 	"organizationname": "o", "2.5.4.10": "o", "organizationalunitname": "ou", "2.5.4.11": "ou", "2.5.4.12": "title",
@@ -115,26 +109,38 @@ var aliases = map[string]string{
 	"emailaddress": "email", "1.2.840.113549.1.9.1": "email",
 }
 
+// attribute returns the name of an attribute that the spellings in aliases share.
+func attribute(spelling string) string {
+	name := strings.ToLower(spelling)
+	return cmp.Or(aliases[name], name)
+}
+
+// parse returns a DN with at least one part.
+func parse(text string) (*ldap.DN, error) {
+	dn, err := ldap.ParseDN(text)
+	if err == nil && len(dn.RDNs) == 0 {
+		err = errors.New("the DN is empty")
+	}
+	return dn, err
+}
+
 // canonical returns the one spelling of a DN that servers take for the same entry: the attributes by their short names,
 // the values prepared as for a comparison that ignores case and insignificant spaces (RFC 4518), and the parts of an
 // RDN in order.
-func canonical(dn *ldap.DN) string {
+func canonical(dn *ldap.DN) *ldap.DN {
 	same := &ldap.DN{}
 	for _, rdn := range dn.RDNs {
 		part := &ldap.RelativeDN{}
 		for _, a := range rdn.Attributes {
-			name := strings.ToLower(a.Type)
 			value := strings.Join(strings.Fields(strings.ToLower(norm.NFC.String(a.Value))), " ")
-			part.Attributes = append(part.Attributes, &ldap.AttributeTypeAndValue{
-				Type: cmp.Or(aliases[name], name), Value: value,
-			})
+			part.Attributes = append(part.Attributes, &ldap.AttributeTypeAndValue{Type: attribute(a.Type), Value: value})
 		}
 		slices.SortFunc(part.Attributes, func(a, b *ldap.AttributeTypeAndValue) int {
 			return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Value, b.Value))
 		})
 		same.RDNs = append(same.RDNs, part)
 	}
-	return same.String()
+	return same
 }
 
 // Reserved implements connectors.Guard.
@@ -145,52 +151,38 @@ func (c *Connector) Reserved(_ context.Context, reference string) error {
 
 // entry returns the DN of an entry that the connector may end: one below base that is not the connector's own.
 func (c *Connector) entry(reference string) (*ldap.DN, error) {
-	given, err := ldap.ParseDN(reference)
-	dn := given
-	if err == nil && len(given.RDNs) > 0 {
-		dn, err = ldap.ParseDN(canonical(given))
-	}
-	switch {
-	case err != nil || len(dn.RDNs) == 0:
+	given, err := parse(reference)
+	if err != nil {
 		return nil, connectors.Permanent("the reference must be a DN, got %q", reference)
-	case !c.base.AncestorOfFold(dn):
+	}
+	dn := canonical(given)
+	if !c.base.AncestorOfFold(dn) {
 		return nil, connectors.Permanent("the entry must be below %s", c.config.Base)
 	}
-	below := len(given.RDNs) - len(c.base.RDNs)
-	switch {
-	case unnamed(dn.RDNs[:below]) != "":
-		return nil, connectors.Permanent("write the attribute %s of the reference by its name", unnamed(dn.RDNs[:below]))
-	case !comparable(given.RDNs[:below]):
-		return nil, connectors.Permanent("the reference has compatibility characters, such as ligatures or no-break " +
-			"spaces, which some servers compare as others: give the entry another name")
-	case c.own.EqualFold(dn):
+	if err := checkSpelling(given.RDNs[:len(given.RDNs)-len(c.base.RDNs)]); err != nil {
+		return nil, err
+	}
+	if c.own.EqualFold(dn) {
 		return nil, connectors.Permanent("the entry is the connector's own")
 	}
 	return dn, nil
 }
 
-// comparable reports whether all servers compare the values in the same way: they have no compatibility characters.
-func comparable(rdns []*ldap.RelativeDN) bool {
+// checkSpelling returns an error if servers differ in what other spellings of the parts of a DN they take for the same.
+func checkSpelling(rdns []*ldap.RelativeDN) error {
 	for _, rdn := range rdns {
 		for _, a := range rdn.Attributes {
+			name := attribute(a.Type)
+			if name == "" || strings.HasPrefix(name, "oid.") || name[0] >= '0' && name[0] <= '9' {
+				return connectors.Permanent("write the attribute %s of the reference by its name", name)
+			}
 			if !norm.NFKC.IsNormalString(norm.NFC.String(a.Value)) {
-				return false
+				return connectors.Permanent("the reference has compatibility characters, such as ligatures or no-break " +
+					"spaces, which some servers compare as others: give the entry another name")
 			}
 		}
 	}
-	return true
-}
-
-// unnamed returns an attribute that is given by an object identifier, which may be a second spelling of it.
-func unnamed(rdns []*ldap.RelativeDN) string {
-	for _, rdn := range rdns {
-		for _, a := range rdn.Attributes {
-			if strings.HasPrefix(a.Type, "oid.") || a.Type == "" || a.Type[0] >= '0' && a.Type[0] <= '9' {
-				return a.Type
-			}
-		}
-	}
-	return ""
+	return nil
 }
 
 // dial opens a connection, which ends with ctx.
@@ -302,10 +294,19 @@ func unicodePassword(password string) string {
 	return string(raw)
 }
 
+// refusal returns the directory's own result of an operation, or nil for an error of the connection.
+func refusal(err error) *ldap.Error {
+	var refused *ldap.Error
+	if errors.As(err, &refused) && refused.ResultCode < ldap.ErrorNetwork {
+		return refused
+	}
+	return nil
+}
+
 // classify returns the error of an operation: permanent for a refusal, retryable otherwise. It quotes nothing of it.
 func classify(what string, err error) error {
-	var refused *ldap.Error
-	if !errors.As(err, &refused) || refused.ResultCode >= ldap.ErrorNetwork {
+	refused := refusal(err)
+	if refused == nil {
 		return connectors.Retryable("%s: %s", what, connectors.TransportReason(err))
 	}
 	name := ldap.LDAPResultCodeMap[refused.ResultCode]

@@ -34,8 +34,7 @@ type directory struct {
 	n   int
 }
 
-// start starts a server, also for the naming contexts in others, which nobody may read. It skips the test if slapd is
-// not installed.
+// start starts a server. Nobody may read its other naming contexts. It skips the test if slapd is not installed.
 func start(t *testing.T, others ...string) *directory {
 	t.Helper()
 	program := "/usr/sbin/slapd"
