@@ -70,11 +70,10 @@ func operationNames() []string {
 	return []string{opRevoke, opCancel, opBlock, opUnblock, opProbe, opProve, opDiscover, opIssue, opRemove, opCheck}
 }
 
-// Gone returns the conditions under which the answer to an end means that there was nothing left to end, and Dead those
-// under which a probe or a proof sees that the credential is dead, in CEL.
+// Gone returns the conditions, in CEL, under which the answer to an end means that there was nothing left to end.
 func (d *Definition) Gone() []string { return d.conditions(meansGone, opRevoke, opCancel) }
 
-// Dead is described at [Definition.Gone].
+// Dead returns the conditions, in CEL, under which a probe or a proof sees that the credential is dead.
 func (d *Definition) Dead() []string { return d.conditions(meansDead, opProbe, opProve) }
 
 func (d *Definition) conditions(of meaning, operations ...string) (texts []string) {

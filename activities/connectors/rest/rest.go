@@ -17,9 +17,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/google/uuid"
 
 	"github.com/leaverhq/leaver/activities/connectors"
 )
@@ -443,8 +442,9 @@ func (c *Connector) read(name string, a exchanged, v values, item any) (result, 
 	if a.ok {
 		activation := answered(a.resp, a.body, v, c.definition.texts)
 		activation["item"] = item
+		unhandled := a.unhandled()
 		for _, known := range c.definition.operations[name].answers {
-			if a.unhandled() && known.means.concludes() {
+			if unhandled && known.means.concludes() {
 				continue
 			}
 			holds, err := known.when.holds(activation)
