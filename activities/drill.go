@@ -81,18 +81,6 @@ type DrillInput struct {
 	Connector string  `json:"connector"`
 }
 
-// check makes the connector's check, if it has one, so that a drill fails by the reason and not by a consequence.
-func check(ctx context.Context, c connectors.Connector) error {
-	checker, ok := connectors.As[connectors.Checker](c)
-	if !ok {
-		return nil
-	}
-	if err := checker.Check(ctx); err != nil {
-		return fmt.Errorf("the connector did not pass its check: %w", err)
-	}
-	return nil
-}
-
 // DrillIssue checks a connector, issues a real credential at it, and registers the credential.
 func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued, error) {
 	defer heartbeat(ctx, func() { activity.RecordHeartbeat(ctx) })()
@@ -106,8 +94,10 @@ func (a *Activities) DrillIssue(ctx context.Context, in DrillInput) (DrillIssued
 			ErrorPermanent, nil)
 	}
 	var issued connectors.Issued
-	err := check(ctx, a.Connectors[in.Connector].Connector)
-	if err == nil {
+	err := a.Connectors.CheckAt(ctx, in.Connector)
+	if err != nil { // the reason of what would fail next
+		err = fmt.Errorf("the connector did not pass its check: %w", err)
+	} else {
 		issued, err = issuer.Issue(ctx, in.Drill.Name, in.Drill.Principal)
 	}
 	if err != nil {

@@ -22,16 +22,20 @@ func (r Registry) Check(ctx context.Context) map[string]error {
 			names = append(names, name)
 		}
 	}
-	return concurrently(names, func(name string) error { return r.checkAt(ctx, name) })
+	return concurrently(names, func(name string) error { return r.CheckAt(ctx, name) })
 }
 
-func (r Registry) checkAt(ctx context.Context, name string) error {
+// CheckAt makes the call at one connector, if it offers one.
+func (r Registry) CheckAt(ctx context.Context, name string) error {
+	checker, ok := connectors.As[connectors.Checker](r[name].Connector)
+	if !ok {
+		return nil
+	}
 	release, err := r[name].Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	checker, _ := connectors.As[connectors.Checker](r[name].Connector) // which Check has checked
 	return checker.Check(ctx)
 }
 
