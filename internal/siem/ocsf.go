@@ -11,6 +11,7 @@ import (
 
 	"github.com/leaverhq/leaver/internal/audit"
 	"github.com/leaverhq/leaver/internal/evidence"
+	"github.com/leaverhq/leaver/internal/lifecycle"
 )
 
 // schemaVersion is the version of OCSF, https://schema.ocsf.io/1.3.0/.
@@ -119,10 +120,10 @@ type record struct {
 	Before  tokenRecord `json:"before"`
 	After   tokenRecord `json:"after"`
 	Cascade struct {
-		Kind      string    `json:"kind"`
-		Principal uuid.UUID `json:"principal_id"`
-		Outcome   string    `json:"outcome"`
-		Actor     string    `json:"actor"`
+		Kind      lifecycle.Kind `json:"kind"`
+		Principal uuid.UUID      `json:"principal_id"`
+		Outcome   string         `json:"outcome"`
+		Actor     string         `json:"actor"`
 	} `json:"cascade"`
 }
 
@@ -166,7 +167,7 @@ func EventOf(c evidence.Chained) (Event, error) {
 		e.credential(r)
 	case "cascade_histories":
 		at = r.Archived
-		if r.Cascade.Kind == "leaver" {
+		if r.Cascade.Kind == lifecycle.Leaver {
 			e.account(accountDisable, r.Cascade.Principal, r.Cascade.Actor)
 		} else { // of a mover, who keeps the account
 			e.call(activityOther, "cascade.close", r.Cascade.Actor)
