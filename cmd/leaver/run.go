@@ -127,7 +127,7 @@ func (c *cli) bootstrapCommand() *cobra.Command {
 		"revoke the token with this id, of the class in --class, instead of issuing one")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the token is valid; 0 means that it does not expire")
 	cmd.Flags().StringVar(&class, "class", class,
-		"class of the token: operator, or approver, which may only approve holds and waivers, loosen settings, and erase")
+		"class of the token: operator, or approver, which may only approve, loosen settings and erase users")
 	return cmd
 }
 
