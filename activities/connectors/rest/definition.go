@@ -36,7 +36,7 @@ type Definition struct {
 	auth       *auth
 	operations map[string]*operation
 	texts      []string // names that expressions may use
-	base       string   // the setting that the URLs begin with
+	bases      []string // the settings that URLs begin with; the first is the API's address
 }
 
 // Setting is a setting of the connectors of a definition.
@@ -59,6 +59,9 @@ const (
 	opUnblock  = "unblock"
 	opProbe    = "probe"
 	opProve    = "prove"
+	opPossess  = "possess"
+	opRenew    = "renew"
+	opRetire   = "retire"
 	opDiscover = "discover"
 	opIssue    = "issue"
 	opRemove   = "remove"
@@ -67,7 +70,10 @@ const (
 
 // operationNames returns the names of all operations, in the order in which a cascade uses them.
 func operationNames() []string {
-	return []string{opRevoke, opCancel, opBlock, opUnblock, opProbe, opProve, opDiscover, opIssue, opRemove, opCheck}
+	return []string{
+		opRevoke, opCancel, opPossess, opRenew, opRetire, opBlock, opUnblock, opProbe, opProve, opDiscover, opIssue, opRemove,
+		opCheck,
+	}
 }
 
 // Gone returns the conditions, in CEL, under which the answer to an end means that there was nothing left to end.
@@ -100,7 +106,8 @@ const (
 	nameReference = "reference"
 	nameSecret    = "secret"
 	namePrincipal = "principal"
-	nameDrill     = "drill" // in issue and remove: the name of the drill's credential
+	nameDrill     = "drill"    // in issue and remove: the name of the drill's credential
+	nameRotation  = "rotation" // in renew: the id of the rotation
 )
 
 // AllowHTTP is the setting, of every definition, that permits http to hosts other than loopback.
@@ -223,7 +230,7 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 	if d.operations[opRemove] != nil && d.operations[opIssue] == nil {
 		return at(operations, "remove is for what issue has created, which is missing")
 	}
-	return nil
+	return d.checkRotation(operations)
 }
 
 // settingTexts returns the names of the settings that are not secret.
@@ -278,7 +285,7 @@ func (d *Definition) decodeSomeParts(into *[]string) func(n *yaml.Node) error {
 // reserved reports whether a name has a meaning of its own in templates or expressions.
 func reserved(name string) bool {
 	return slices.Contains([]string{
-		nameReference, nameSecret, namePrincipal, nameDrill, AllowHTTP, "status", "headers", "body", "item",
+		nameReference, nameSecret, namePrincipal, nameDrill, nameRotation, AllowHTTP, "status", "headers", "body", "item",
 		"true", "false", "null", "in",
 	}, name)
 }
@@ -318,7 +325,7 @@ type operation struct {
 	discover *discovery
 	bulk     bulk          // of revoke
 	settles  time.Duration // of revoke: how long a confirmed end may take to take effect
-	issued   *issued       // of issue
+	issued   *issued       // of issue and renew
 }
 
 // answer is a condition on a downstream's answer, and what it means.
@@ -352,11 +359,11 @@ func (m meaning) concludes() bool {
 // meaningsOf returns the meanings that the answers of an operation may have.
 func meaningsOf(operation string) []meaning {
 	switch operation {
-	case opProbe, opProve:
+	case opProbe, opProve, opPossess:
 		return []meaning{meansAlive, meansDead, meansUnknown, meansRetry, meansPermanent}
 	case opDiscover, opIssue, opCheck:
 		return []meaning{meansDone, meansRetry, meansPermanent}
-	case opBlock, opUnblock, opRemove:
+	case opBlock, opUnblock, opRemove, opRenew, opRetire:
 		return []meaning{meansDone, meansGone, meansRetry, meansPermanent}
 	}
 	return []meaning{meansDone, meansGone, meansExpires, meansRetry, meansPermanent}
@@ -368,6 +375,7 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 	}
 	o := &operation{}
 	var requestNode, answers, found, issuedNode *yaml.Node
+	issuedName := map[string]string{opIssue: "issued", opRenew: "renewed"}[key.Value]
 	members := fields{
 		"request": func(n *yaml.Node) error { requestNode = n; return nil },
 		"answers": func(n *yaml.Node) error { answers = n; return nil },
@@ -381,18 +389,23 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		members["found"] = func(n *yaml.Node) error { found = n; return nil }
 	case opIssue:
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...).with(nameDrill)
-		members["issued"] = func(n *yaml.Node) error { issuedNode = n; return nil }
+	case opRenew:
+		in = in.without(nameSecret).with(nameRotation)
 	case opRemove:
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret, namePrincipal)...).with(nameDrill)
 	case opCheck:
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret, namePrincipal)...)
 	}
+	if issuedName != "" {
+		members[issuedName] = func(n *yaml.Node) error { issuedNode = n; return nil }
+	}
 	if err := decodeFields(value, members); err != nil {
 		return nil, err
 	}
 	if requestNode == nil || answers == nil || (found == nil) == (key.Value == opDiscover) ||
-		(issuedNode == nil) == (key.Value == opIssue) {
-		return nil, at(key, "request and answers are required, found for discover, and issued for issue")
+		(issuedNode == nil) == (issuedName != "") {
+		return nil, at(key,
+			"request and answers are required, found for discover, issued for issue, and renewed for renew")
 	}
 	var err error
 	if o.request, err = d.parseRequest(requestNode, in); err != nil {
@@ -413,7 +426,7 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 			err = d.checkKind(found, o.discover.kind)
 		}
 	case issuedNode != nil:
-		if o.issued, err = parseIssued(issuedNode, env); err == nil {
+		if o.issued, err = parseIssued(issuedNode, key.Value, env); err == nil && key.Value == opIssue {
 			err = d.checkKind(issuedNode, o.issued.kind)
 		}
 	}

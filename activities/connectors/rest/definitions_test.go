@@ -46,6 +46,11 @@ type route struct {
 	ends  bool // the credential
 	// restores is set if the request undoes a block.
 	restores bool
+	own      bool // the request authenticates with the credential itself
+	// lists is an element of a list of all live credentials, which stands for %all in the body.
+	lists string
+	// makes is set if the request makes another credential, whose key stands for %new in the body.
+	makes bool
 	// each is the part of the answer about each credential of a bulk request, which stands for %each in the body.
 	each string
 }
@@ -187,12 +192,24 @@ func vendors() map[string]vendor {
 				{call: "GET /oauth2PermissionGrants/%s", alive: reply{200, `{"id":"%s"}`}, ended: gone},
 			},
 		},
+		"gitlab-service-accounts": {
+			kind: connectors.APIKey, reference: "57/%s", auth: "Private-Token: admin-secret",
+			settings: map[string]string{"group": "345", "owner_token": adminSecret, "scopes": "api"},
+			routes: []route{
+				{call: "DELETE /api/v4/groups/345/service_accounts/57/personal_access_tokens/%s", alive: none, ended: reply{404, `{"message":"404 Personal Access Token Not Found"}`}, ends: true},
+				{call: "GET /api/v4/groups/345/service_accounts/57/personal_access_tokens", sends: "state=active", alive: reply{200, `[%all]`}, lists: `{"id":%s,"user_id":57,"active":true}`},
+				{call: "GET /api/v4/personal_access_tokens/self", sends: "Private-Token: %s", own: true, alive: reply{200, `{"id":%s,"user_id":57}`}, ended: reply{401, `{"message":"401 Unauthorized"}`}},
+				{call: "POST /api/v4/groups/345/service_accounts/57/personal_access_tokens", sends: "scopes%5B%5D=api", makes: true, alive: reply{201, `{"id":%new,"user_id":57,"token":"%new"}`}},
+			},
+		},
 		"microsoft-application-passwords": {
 			kind: connectors.APIKey, reference: "019a0000-0000-7000-8000-00000000000a/%s", uuids: true, token: "t1", auth: "Authorization: Bearer t1",
 			settings: map[string]string{"directory": "d1", "client_id": "c", "client_secret": adminSecret},
 			routes: []route{
-				{call: "POST /applications/019a0000-0000-7000-8000-00000000000a/removePassword", sends: `{"keyId":"%s"}`, alive: none, ended: reply{400, `{"error":{"code":"Request_BadRequest","message":"No password credential found with keyId '%s'."}}`}, ends: true},
-				{call: "GET /applications/019a0000-0000-7000-8000-00000000000a", alive: reply{200, `{"id":"019a0000-0000-7000-8000-00000000000a","passwordCredentials":[{"keyId":"%s"}]}`}, ended: reply{200, `{"id":"019a0000-0000-7000-8000-00000000000a","passwordCredentials":[]}`}},
+				{call: "POST /applications(appId='019a0000-0000-7000-8000-00000000000a')/removePassword", sends: `{"keyId":"%s"}`, alive: none, ended: reply{400, `{"error":{"code":"Request_BadRequest","message":"No password credential found with keyId '%s'."}}`}, ends: true},
+				{call: "GET /applications(appId='019a0000-0000-7000-8000-00000000000a')", alive: reply{200, `{"appId":"019a0000-0000-7000-8000-00000000000a","passwordCredentials":[%all]}`}, lists: `{"keyId":"%s"}`},
+				{call: "POST /d1/oauth2/v2.0/token", sends: "client_id=019a0000-0000-7000-8000-00000000000a&client_secret=%s", own: true, alive: reply{200, `{"access_token":"a"}`}, ended: reply{401, `{"error":"invalid_client"}`}},
+				{call: "POST /applications(appId='019a0000-0000-7000-8000-00000000000a')/addPassword", sends: `"displayName":"leaver `, makes: true, alive: reply{200, `{"keyId":"%new","secretText":"%new"}`}},
 			},
 		},
 		"microsoft-graph-sessions": {
@@ -485,7 +502,11 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if name, value, ok := strings.Cut(r.header, ": "); ok {
 		w.Header().Set(name, value)
 	}
-	if r.token != "" && strings.HasSuffix(req.URL.Path, "/token") {
+	own := slices.ContainsFunc(r.routes, func(route route) bool {
+		first, _, _ := strings.Cut(route.sends, "%s")
+		return route.own && route.call == req.Method+" "+req.URL.Path && strings.Contains(text.String(), first)
+	})
+	if r.token != "" && !own && strings.HasSuffix(req.URL.Path, "/token") {
 		fmt.Fprintf(w, `{"access_token":%q,"token_type":"Bearer","expires_in":3600}`, r.token)
 		return
 	}
@@ -494,7 +515,7 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		fmt.Fprintf(w, `{"token":%q,"expires_at":"2100-01-02T03:04:05Z"}`, r.token)
 		return
 	}
-	if r.auth != "" && !strings.Contains(text.String(), r.auth+"\n") {
+	if r.auth != "" && !own && !strings.Contains(text.String(), r.auth+"\n") {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
@@ -509,13 +530,17 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 				continue
 			}
 			answer := route.ended
-			if alive {
+			if alive || route.makes || route.lists != "" {
 				answer = route.alive
 			}
 			if route.ends || route.restores {
 				r.alive[key] = route.restores
 			}
 			body := strings.ReplaceAll(answer.body, "%s", key)
+			if route.makes {
+				body = strings.ReplaceAll(body, "%new", r.newKey())
+			}
+			body = strings.ReplaceAll(body, "%all", strings.Join(r.listed(route.lists), ","))
 			if route.each != "" {
 				body = strings.ReplaceAll(body, "%each", strings.Join(r.endAll(route, text.String()), ","))
 			}
@@ -524,7 +549,22 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 	}
+	if own {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+		return
+	}
 	w.WriteHeader(http.StatusNotFound)
+}
+
+// listed returns an element for each live credential.
+func (r *running) listed(element string) (list []string) {
+	for key, alive := range r.alive {
+		if alive {
+			list = append(list, strings.ReplaceAll(element, "%s", key))
+		}
+	}
+	return list
 }
 
 // endAll ends each credential that a bulk request names, and returns the parts of the answer.
@@ -542,18 +582,24 @@ func (r *running) endAll(route route, request string) (parts []string) {
 func (r *running) issue(*testing.T) connectors.Target {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.n++
-	key := fmt.Sprintf("%d%d", 70_000_000+r.n, len(r.reference))
-	if r.uuids {
-		key = uuid.NewString()
-	}
-	r.alive[key], r.last = true, key
+	key := r.newKey()
 	t := connectors.Target{Item: uuid.New(), Principal: uuid.New(), Kind: r.kind, Reference: fmt.Sprintf(r.reference, key)}
 	if r.bySecret {
 		t.Reference = r.reference
 	}
 	t.Secret = connectors.Secret(key)
 	return t
+}
+
+// newKey returns the key of a new credential.
+func (r *running) newKey() string {
+	r.n++
+	key := fmt.Sprintf("%d%d", 70_000_000+r.n, len(r.reference))
+	if r.uuids {
+		key = uuid.NewString()
+	}
+	r.alive[key], r.last = true, key
+	return key
 }
 
 // works reports whether the credential is alive.
@@ -627,6 +673,73 @@ func TestDefinitions_FulfilTheContract(t *testing.T) {
 			}
 			contract.Run(t, suite)
 		})
+	}
+}
+
+// TestDefinitions_Rotate makes a new secret beside the old one, which alone is ended.
+func TestDefinitions_Rotate(t *testing.T) {
+	all, err := rest.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := secretFile(t, "admin-secret")
+	rotating := 0
+	for name, v := range vendors() {
+		if !slices.Contains(all[name].Operations(), "renew") {
+			continue
+		}
+		rotating++
+		t.Run(name, func(t *testing.T) {
+			for setting, value := range v.settings {
+				if value == adminSecret {
+					v.settings[setting] = secret
+				}
+			}
+			r := start(t, v)
+			c := v.connector(t, all[name], r.at)
+			target, other := r.issue(t), r.issue(t)
+			target.Rotation = uuid.New()
+			possesses := func(target connectors.Target, want connectors.Vitality) {
+				t.Helper()
+				if got, detail, err := c.Possesses(t.Context(), target); err != nil || got != want {
+					t.Errorf("possession: %s (%s), %v; want %s", got, detail, err, want)
+				}
+			}
+			possesses(target, connectors.Alive)
+			stranger := target
+			stranger.Secret = "guessed"
+			possesses(stranger, connectors.Dead)
+			made, err := c.Generate(t.Context(), target)
+			if err != nil || made.Outcome != connectors.Done {
+				t.Fatalf("generate: %+v, %v", made, err)
+			}
+			fresh := target
+			fresh.Reference, fresh.Secret = made.Reference, made.Secret
+			target.NewReference, target.NewSecret = made.Reference, made.Secret
+			if answer, err := c.Renew(t.Context(), target); err != nil || answer.Outcome != connectors.Done {
+				t.Errorf("renew: %+v, %v", answer, err)
+			}
+			possesses(fresh, connectors.Alive)
+			for _, want := range []connectors.Outcome{connectors.Done, connectors.Gone} {
+				if answer, err := c.Retire(t.Context(), target); err != nil || answer.Outcome != want {
+					t.Errorf("retire: %+v, %v; want %s", answer, err, want)
+				}
+			}
+			for name, c := range map[string]struct {
+				target connectors.Target
+				want   bool
+			}{"the old": {target, false}, "the new": {fresh, true}, "another": {other, true}} {
+				if r.works(t, c.target) != c.want {
+					t.Errorf("%s secret works: %t", name, !c.want)
+				}
+			}
+			if vitality, _, err := c.Probe(t.Context(), fresh); err != nil || vitality != connectors.Alive {
+				t.Errorf("a probe of the new secret: %s, %v", vitality, err)
+			}
+		})
+	}
+	if rotating == 0 {
+		t.Error("no definition rotates")
 	}
 }
 

@@ -123,7 +123,7 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 func (c *Connector) list(
 	ctx context.Context, o *operation, v values, names map[string]uuid.UUID,
 ) ([]connectors.Found, error) {
-	u, err := o.request.address(v, c.base)
+	u, err := o.request.address(v)
 	if err != nil {
 		return nil, err
 	}

@@ -12,40 +12,67 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// issued says where a credential that was issued for a drill is in an answer.
+// issued says where a credential is in the answer by which it was issued for a drill, or renewed.
 type issued struct {
-	kind      connectors.Kind
-	reference *expression // a text, or a list of the parts
-	secret    *expression // nil if none is registered
-	expires   *expression // nil if it does not expire
+	kind      connectors.Kind // of issue
+	reference *expression     // a text, or a list of the parts
+	secret    *expression     // nil if none is registered
+	expires   *expression     // of issue; nil if it does not expire
 }
 
-func parseIssued(n *yaml.Node, env *cel.Env) (*issued, error) {
+func parseIssued(n *yaml.Node, operation string, env *cel.Env) (*issued, error) {
 	i := &issued{}
 	var kind string
-	err := decodeFields(n, fields{
-		"kind": scalar(&kind), "reference": expressionInto(env, &i.reference),
-		"secret": expressionInto(env, &i.secret), "expires": expressionInto(env, &i.expires),
-	})
+	members := fields{"reference": expressionInto(env, &i.reference), "secret": expressionInto(env, &i.secret)}
+	if operation == opIssue {
+		members["kind"], members["expires"] = scalar(&kind), expressionInto(env, &i.expires)
+	}
+	err := decodeFields(n, members)
 	i.kind = connectors.Kind(kind)
-	if err == nil && (kind == "" || i.reference == nil) {
+	switch {
+	case err != nil:
+	case operation == opIssue && (kind == "" || i.reference == nil):
 		err = at(n, "kind and reference are required")
+	case operation == opRenew && (i.reference == nil || i.secret == nil):
+		err = at(n, "reference and secret are required")
 	}
 	return i, err
 }
 
-// issues reports whether the connector can issue a credential for a drill: the settings for that are given.
-func (c *Connector) issues() bool {
-	issue := c.definition.operations[opIssue]
-	if issue == nil {
-		return false
+// issuedBy returns the credential that an answer contains.
+func (c *Connector) issuedBy(operation string, r result, v values) (connectors.Issued, error) {
+	o, activation := c.definition.operations[operation].issued, answered(r.resp, r.body, v, c.definition.texts)
+	parts, err := c.definition.split(o.reference.reference(activation))
+	if err != nil {
+		return connectors.Issued{}, connectors.Permanent("the definition %s: %s: %w", c.definition.Name, operation, err)
 	}
+	i := connectors.Issued{Kind: o.kind, Reference: join(parts)}
+	if o.secret != nil {
+		i.Secret = connectors.Secret(o.secret.text(activation))
+	}
+	if o.secret != nil && i.Secret == "" {
+		return i, connectors.Permanent("the definition %s: %s: the answer has no secret where it is expected: end the new "+
+			"credential %q at the downstream", c.definition.Name, operation, i.Reference)
+	}
+	if o.expires != nil {
+		i.ExpiresAt = o.expires.time(activation)
+	}
+	return i, nil
+}
+
+// makes reports whether the connector has an operation that makes a credential, and the settings for it.
+func (c *Connector) makes(operation string) bool {
+	return c.definition.operations[operation] != nil && c.missing(operation) == ""
+}
+
+// missing returns the name of a setting that an operation needs and that is not given, or "".
+func (c *Connector) missing(operation string) string {
 	for _, s := range c.definition.Settings {
-		if c.settings[s.Name] == "" && issue.request.names(s.Name) {
-			return false
+		if c.settings[s.Name] == "" && c.definition.operations[operation].request.names(s.Name) {
+			return s.Name
 		}
 	}
-	return true
+	return ""
 }
 
 // Issue implements connectors.Issuer. It first removes what an earlier call may have created. Where the definition
@@ -63,19 +90,7 @@ func (c *Connector) Issue(ctx context.Context, name string, principal uuid.UUID)
 	if err != nil {
 		return connectors.Issued{}, err
 	}
-	o, activation := c.definition.operations[opIssue].issued, answered(r.resp, r.body, v, c.definition.texts)
-	parts, err := c.definition.split(o.reference.reference(activation))
-	if err != nil {
-		return connectors.Issued{}, connectors.Permanent("the definition %s: issue: %w", c.definition.Name, err)
-	}
-	i := connectors.Issued{Kind: o.kind, Reference: join(parts)}
-	if o.secret != nil {
-		i.Secret = connectors.Secret(o.secret.text(activation))
-	}
-	if o.expires != nil {
-		i.ExpiresAt = o.expires.time(activation)
-	}
-	return i, nil
+	return c.issuedBy(opIssue, r, v)
 }
 
 // Remove implements connectors.Issuer.

@@ -227,17 +227,21 @@ func listings() map[string]listing {
 			},
 			found: scoped(named(connectors.Grant, "g1", "g2"), "Mail.Read", "User.Read"),
 		},
+		"gitlab-service-accounts": {
+			answers: map[string]string{"GET /api/v4/groups/345/service_accounts?per_page=1": `[{"id":57}]`},
+			checks:  "GET /api/v4/groups/345/service_accounts?per_page=1",
+		},
 		"microsoft-application-passwords": {
 			answers: map[string]string{
-				"GET /users/Ada@example.com/ownedObjects/microsoft.graph.application?%24select=id%2CpasswordCredentials": `{"value":[
-					{"id":"019a0000-0000-7000-8000-00000000000a","passwordCredentials":[
+				"GET /users/Ada@example.com/ownedObjects/microsoft.graph.application?%24select=appId%2CpasswordCredentials": `{"value":[
+					{"appId":"019a0000-0000-7000-8000-00000000000a","passwordCredentials":[
 						{"keyId":"019a0000-0000-7000-8000-000000000001","endDateTime":"2027-01-01T00:00:00Z"},
 						{"keyId":"019a0000-0000-7000-8000-000000000002"}]},
-					{"id":"019a0000-0000-7000-8000-00000000000b","passwordCredentials":[]}],
+					{"appId":"019a0000-0000-7000-8000-00000000000b","passwordCredentials":[]}],
 					"@odata.nextLink":"AT/users/Ada@example.com/ownedObjects/microsoft.graph.application?$skiptoken=2"}`,
 				"GET /users/Ada@example.com/ownedObjects/microsoft.graph.application?$skiptoken=2": `{"value":[
-					{"id":"019a0000-0000-7000-8000-00000000000c","passwordCredentials":[{"keyId":"019a0000-0000-7000-8000-000000000003"}]}]}`,
-				"GET /users/" + id + "/ownedObjects/microsoft.graph.application?%24select=id%2CpasswordCredentials": `{"value":[]}`,
+					{"appId":"019a0000-0000-7000-8000-00000000000c","passwordCredentials":[{"keyId":"019a0000-0000-7000-8000-000000000003"}]}]}`,
+				"GET /users/" + id + "/ownedObjects/microsoft.graph.application?%24select=appId%2CpasswordCredentials": `{"value":[]}`,
 			},
 			found: expiring(named(connectors.APIKey,
 				"019a0000-0000-7000-8000-00000000000a/019a0000-0000-7000-8000-000000000001",

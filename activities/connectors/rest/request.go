@@ -112,10 +112,9 @@ func (d *Definition) parseURL(n *yaml.Node, in scope) (*template, error) {
 		if !strings.HasPrefix(t.texts[1], "/") {
 			return nil, at(n, "a / must follow {%s}", t.names[0])
 		}
-		if d.base != "" && d.base != t.names[0] {
-			return nil, at(n, "every URL begins with the same setting, {%s}", d.base)
+		if !slices.Contains(d.bases, t.names[0]) {
+			d.bases = append(d.bases, t.names[0])
 		}
-		d.base = t.names[0]
 		return t, nil
 	}
 	if u, err := url.Parse(t.texts[0]); err != nil || u.Scheme != "https" || u.Host == "" || u.Path == "" {
@@ -253,11 +252,11 @@ func escapePath(value string) (string, error) {
 	return url.PathEscape(value), nil
 }
 
-// address returns the expanded URL. base is the value of the setting that it begins with.
-func (r *request) address(v values, base string) (*url.URL, error) {
+// address returns the expanded URL. The value of a setting that it begins with is not escaped.
+func (r *request) address(v values) (*url.URL, error) {
 	t, prefix := *r.url, ""
-	if base != "" && t.texts[0] == "" {
-		prefix = base
+	if t.texts[0] == "" {
+		prefix = v[t.names[0]]
 		t.texts, t.names, t.formats = t.texts[1:], t.names[1:], t.formats[1:]
 	}
 	path, err := t.expand(v, escapePath)

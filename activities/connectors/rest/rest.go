@@ -28,7 +28,6 @@ import (
 type Connector struct {
 	definition *Definition
 	settings   values
-	base       string
 	client     *http.Client
 	tokens     tokens
 	signer     aws.CredentialsProvider // of the authentication sigv4
@@ -69,13 +68,11 @@ func New(d *Definition, settings map[string]string) (*Connector, error) {
 		}
 		c.signer = signer
 	}
-	if d.base == "" {
-		return c, nil
-	}
-	c.settings[d.base] = strings.TrimSuffix(c.settings[d.base], "/")
-	c.base = c.settings[d.base]
-	if err := check(d.base, c.base); err != nil {
-		return nil, err
+	for _, base := range d.bases {
+		c.settings[base] = strings.TrimSuffix(c.settings[base], "/")
+		if err := check(base, c.settings[base]); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -126,12 +123,13 @@ func (c *Connector) Can(capability any) bool {
 	case *connectors.Discoverer:
 		return has(opDiscover)
 	case *connectors.Issuer:
-		return c.issues()
+		return c.makes(opIssue)
 	case *connectors.Checker:
 		return has(opCheck)
+	case *connectors.Rotator, *connectors.Generator:
+		return c.makes(opRenew)
 	case *connectors.Possession:
-		// A secret proves the possession of what it ends only if the end sends it, too.
-		return has(opProbe) && c.definition.operations[opProbe].request.secret && c.definition.needsSecret()
+		return has(c.definition.possession())
 	}
 	return true
 }
@@ -146,8 +144,10 @@ func (c *Connector) CanVerify(_ connectors.Kind, hasSecret bool) bool {
 // organisation.
 func (c *Connector) Downstream() string {
 	var parts []string
-	if u, err := url.Parse(c.base); err == nil { // New has parsed it
-		parts = append(parts, strings.TrimSuffix(strings.TrimSuffix(u.Host, ":443"), ":80")+strings.TrimSuffix(u.Path, "/"))
+	if bases := c.definition.bases; len(bases) > 0 {
+		if u, err := url.Parse(c.settings[bases[0]]); err == nil { // New has parsed it
+			parts = append(parts, strings.TrimSuffix(strings.TrimSuffix(u.Host, ":443"), ":80")+u.Path)
+		}
 	}
 	for _, s := range c.definition.Settings {
 		if s.Scope {
@@ -163,8 +163,11 @@ func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	switch {
 	case !slices.Contains(d.Kinds, r.Kind):
 		return "", fmt.Errorf("kind must be one of %v, got %s", d.Kinds, r.Kind)
-	case r.Shared:
+	case r.Shared && d.operations[opRenew] == nil:
 		return "", errors.New("a connector of this type cannot rotate: register the credential as not shared")
+	case r.Shared && !c.makes(opRenew):
+		return "", fmt.Errorf("the connector cannot rotate without its setting %s: set it in leaver.yaml, or register the "+
+			"credential as not shared", c.missing(opRenew))
 	case r.Kind == connectors.ScheduledRun && d.operations[opCancel] == nil,
 		r.Kind != connectors.ScheduledRun && d.operations[opRevoke] == nil:
 		return "", fmt.Errorf("the definition %s has no operation that ends a %s", d.Name, r.Kind)
@@ -325,18 +328,13 @@ func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.
 	return c.observe(ctx, opProve, t)
 }
 
-// Possesses implements connectors.Possession: a probe with the secret, which must be alive.
-func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	return c.observe(ctx, opProbe, t)
-}
-
 // observe runs a probe or a proof.
 func (c *Connector) observe(
 	ctx context.Context, name string, t connectors.Target,
 ) (connectors.Vitality, string, error) {
 	operation := c.definition.operations[name]
 	if operation.request.secret && t.Secret == "" {
-		return connectors.Unknown, "the probe needs the credential's value, which is not registered", nil
+		return connectors.Unknown, "the request needs the credential's value, which is not registered", nil
 	}
 	v, err := c.valuesOf(t)
 	if err != nil {
@@ -393,7 +391,7 @@ func (c *Connector) ask(ctx context.Context, name string, v values) (result, err
 func (c *Connector) send(
 	ctx context.Context, name string, all []values, fence func(context.Context) error,
 ) (exchanged, error) {
-	u, err := c.definition.operations[name].request.address(all[0], c.base)
+	u, err := c.definition.operations[name].request.address(all[0])
 	if err != nil {
 		return exchanged{}, err
 	}

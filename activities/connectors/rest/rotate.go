@@ -1,0 +1,98 @@
+package rest
+
+import (
+	"context"
+	"slices"
+
+	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/leaverhq/leaver/activities/connectors"
+)
+
+// checkRotation returns an error unless a definition that renews secrets has all that a rotation needs.
+func (d *Definition) checkRotation(operations *yaml.Node) error {
+	renew, possess := d.operations[opRenew], d.operations[opPossess]
+	switch {
+	case possess != nil && !possess.request.secret:
+		return at(operations, "possess must send {secret}, which proves that the registrant has it")
+	case renew == nil && d.operations[opRetire] != nil:
+		return at(operations, "retire ends what renew has replaced, which is missing")
+	case renew == nil:
+		return nil
+	case possess == nil || d.operations[opRevoke] == nil:
+		return at(operations, "renew needs possess and revoke")
+	case d.operations[d.retire()].request.secret:
+		return at(operations, "a rotation must end the old secret by its reference, and not send {secret}: another holder "+
+			"may have proven the possession")
+	case !slices.ContainsFunc(d.Kinds, connectors.Kind.IsAccount):
+		return at(operations, "only what is of the kind service_account or api_key is rotated")
+	}
+	return nil
+}
+
+// retire returns the operation that ends the old secret of a rotation.
+func (d *Definition) retire() string {
+	if d.operations[opRetire] != nil {
+		return opRetire
+	}
+	return opRevoke
+}
+
+// possession returns the operation that shows whether the registrant has the credential's secret: possess, or the
+// probe. A probe with the secret proves that only if the end sends the secret, too: it ends then what was probed.
+// It is empty if there is none.
+func (d *Definition) possession() string {
+	probe := d.operations[opProbe]
+	switch {
+	case d.operations[opPossess] != nil:
+		return opPossess
+	case probe != nil && probe.request.secret && d.needsSecret():
+		return opProbe
+	}
+	return ""
+}
+
+// Possesses implements connectors.Possession: a request with the secret, of which the answer must be alive.
+func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
+	return c.observe(ctx, c.definition.possession(), t)
+}
+
+// Generate implements connectors.Generator.
+func (c *Connector) Generate(ctx context.Context, t connectors.Target) (connectors.Generated, error) {
+	v, err := c.valuesOf(t)
+	if err != nil {
+		return connectors.Generated{}, err
+	}
+	v[nameRotation] = t.Rotation.String()
+	a, err := c.send(ctx, opRenew, []values{v}, t.CheckFence)
+	if err != nil {
+		return connectors.Generated{}, err
+	}
+	r, err := c.read(opRenew, a, v, nil)
+	if err != nil {
+		return connectors.Generated{}, err
+	}
+	answer := connectors.Answer{Outcome: connectors.Outcome(r.means), Detail: r.detail}
+	if answer.Outcome == connectors.Gone {
+		return connectors.Generated{Answer: answer}, nil
+	}
+	made, err := c.issuedBy(opRenew, r, v)
+	if err != nil {
+		return connectors.Generated{}, err
+	}
+	if made.Reference == t.Reference {
+		return connectors.Generated{}, connectors.Permanent("the definition %s: renew: the new secret has the reference of "+
+			"the old one, so that the end of the old one would end both", c.definition.Name)
+	}
+	return connectors.Generated{Answer: answer, Reference: made.Reference, Secret: made.Secret}, nil
+}
+
+// Renew implements connectors.Rotator. Generate has made the new secret.
+func (c *Connector) Renew(context.Context, connectors.Target) (connectors.Answer, error) {
+	return connectors.Answer{Outcome: connectors.Done, Detail: "the downstream has generated the new secret"}, nil
+}
+
+// Retire implements connectors.Rotator.
+func (c *Connector) Retire(ctx context.Context, t connectors.Target) (connectors.Answer, error) {
+	return c.end(ctx, c.definition.retire(), t)
+}
