@@ -62,6 +62,7 @@ const (
 	opPossess  = "possess"
 	opRenew    = "renew"
 	opRetire   = "retire"
+	opLookup   = "lookup"
 	opDiscover = "discover"
 	opIssue    = "issue"
 	opRemove   = "remove"
@@ -71,8 +72,8 @@ const (
 // operationNames returns the names of all operations, in the order in which a cascade uses them.
 func operationNames() []string {
 	return []string{
-		opRevoke, opCancel, opPossess, opRenew, opRetire, opBlock, opUnblock, opProbe, opProve, opDiscover, opIssue, opRemove,
-		opCheck,
+		opRevoke, opCancel, opPossess, opRenew, opRetire, opBlock, opUnblock, opProbe, opProve, opLookup, opDiscover, opIssue,
+		opRemove, opCheck,
 	}
 }
 
@@ -230,6 +231,10 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 	if d.operations[opRemove] != nil && d.operations[opIssue] == nil {
 		return at(operations, "remove is for what issue has created, which is missing")
 	}
+	if discover := d.operations[opDiscover]; d.operations[opLookup] != nil &&
+		(discover == nil || !discover.request.names(namePrincipal)) {
+		return at(operations, "lookup is for a discover whose request has {principal}")
+	}
 	return d.checkRotation(operations)
 }
 
@@ -323,6 +328,7 @@ type operation struct {
 	request  request
 	answers  []answer
 	discover *discovery
+	id       *expression   // of lookup: the downstream's own name of the principal
 	bulk     bulk          // of revoke
 	settles  time.Duration // of revoke: how long a confirmed end may take to take effect
 	issued   *issued       // of issue and renew
@@ -363,7 +369,7 @@ func meaningsOf(operation string) []meaning {
 		return []meaning{meansAlive, meansDead, meansUnknown, meansRetry, meansPermanent}
 	case opDiscover, opIssue, opCheck:
 		return []meaning{meansDone, meansRetry, meansPermanent}
-	case opBlock, opUnblock, opRemove, opRenew, opRetire:
+	case opBlock, opUnblock, opRemove, opRenew, opRetire, opLookup:
 		return []meaning{meansDone, meansGone, meansRetry, meansPermanent}
 	}
 	return []meaning{meansDone, meansGone, meansExpires, meansRetry, meansPermanent}
@@ -387,6 +393,9 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 	case opDiscover: // there is no target
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...)
 		members["found"] = func(n *yaml.Node) error { found = n; return nil }
+	case opLookup:
+		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...)
+		members["id"] = expressionInto(env, &o.id)
 	case opIssue:
 		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...).with(nameDrill)
 	case opRenew:
@@ -403,9 +412,9 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 		return nil, err
 	}
 	if requestNode == nil || answers == nil || (found == nil) == (key.Value == opDiscover) ||
-		(issuedNode == nil) == (issuedName != "") {
+		(issuedNode == nil) == (issuedName != "") || (o.id == nil) == (key.Value == opLookup) {
 		return nil, at(key,
-			"request and answers are required, found for discover, issued for issue, and renewed for renew")
+			"request and answers are required, found for discover, id for lookup, issued for issue, and renewed for renew")
 	}
 	var err error
 	if o.request, err = d.parseRequest(requestNode, in); err != nil {

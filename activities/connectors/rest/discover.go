@@ -80,8 +80,8 @@ func parseDiscovery(n *yaml.Node, env *cel.Env) (*discovery, error) {
 	return d, nil
 }
 
-// Discover implements connectors.Discoverer. If the request names the principal, it is sent for each of them, and
-// otherwise once.
+// Discover implements connectors.Discoverer. If the request names the principal, it is sent for each name of each of
+// them, and otherwise once.
 func (c *Connector) Discover(ctx context.Context, principals []connectors.Principal) ([]connectors.Found, error) {
 	o := c.definition.operations[opDiscover]
 	names := make(map[string]uuid.UUID)
@@ -99,9 +99,7 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 		var refused error
 		answered := false
 		for _, name := range append([]string{p.ID.String()}, p.Names...) {
-			v := maps.Clone(c.settings)
-			v[namePrincipal] = name
-			more, err := c.list(ctx, o, v, map[string]uuid.UUID{p.ID.String(): p.ID, strings.ToLower(name): p.ID})
+			more, err := c.discoverNamed(ctx, o, p.ID, name)
 			switch {
 			case err == nil:
 				answered = true
@@ -117,6 +115,28 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 		}
 	}
 	return found, nil
+}
+
+// discoverNamed returns what a downstream attributes to one name of a principal.
+func (c *Connector) discoverNamed(
+	ctx context.Context, o *operation, principal uuid.UUID, name string,
+) ([]connectors.Found, error) {
+	v := maps.Clone(c.settings)
+	v[namePrincipal] = name
+	if lookup := c.definition.operations[opLookup]; lookup != nil {
+		r, err := c.ask(ctx, opLookup, v)
+		if err != nil || r.means == meansGone {
+			return nil, err
+		}
+		id := lookup.id.text(answered(r.resp, r.body, v, c.definition.texts))
+		if id == "" {
+			return nil, connectors.Permanent("the definition %s: lookup: the answer has no id where it is expected",
+				c.definition.Name)
+		}
+		v[namePrincipal] = id
+	}
+	names := map[string]uuid.UUID{principal.String(): principal, strings.ToLower(v[namePrincipal]): principal}
+	return c.list(ctx, o, v, names)
 }
 
 // list reads all pages of a list, and returns the items that belong to one of the names.

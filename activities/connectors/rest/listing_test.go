@@ -167,8 +167,14 @@ func listings() map[string]listing {
 			checks: "GET /orgs/acme/credential-authorizations?per_page=1",
 		},
 		"gitlab": {
-			answers: map[string]string{"GET /api/v4/personal_access_tokens/self": `{"id":4,"scopes":["api"]}`},
-			checks:  "GET /api/v4/personal_access_tokens/self",
+			answers: map[string]string{
+				"GET /api/v4/personal_access_tokens/self":                                `{"id":4,"scopes":["api"]}`,
+				"GET /api/v4/users?per_page=100&search=" + id:                            `[]`,
+				"GET /api/v4/users?per_page=100&search=Ada%40example.com":                `[{"id":8,"username":"ada.e","email":"ada@example.com.au"},{"id":7,"username":"ada","email":"ada@example.com"},{"id":9,"username":"bot"}]`,
+				"GET /api/v4/personal_access_tokens?per_page=100&state=active&user_id=7": `[{"id":41,"user_id":7,"scopes":["api"],"expires_at":"2027-01-01"},{"id":42,"user_id":7,"scopes":["api"],"expires_at":null}]`,
+			},
+			found:  expiring(scoped(named(connectors.APIKey, "41", "42"), "api"), day),
+			checks: "GET /api/v4/personal_access_tokens/self",
 		},
 		"google-workspace": {
 			answers: map[string]string{
@@ -376,8 +382,19 @@ func listings() map[string]listing {
 			checks:  "GET /ServiceProviderConfig",
 		},
 		"anthropic": {
-			answers: map[string]string{"POST /v1/organizations/api_keys/k1": `{"id":"k1","status":"inactive"}`},
-			blocks:  "POST /v1/organizations/api_keys/k1", reference: "k1", suspends: `{"status":"inactive"}`,
+			answers: map[string]string{
+				"GET /v1/organizations/users?email=Ada%40example.com": `{"data":[{"id":"user_1","email":"ada@example.com"}],"has_more":false}`,
+				"GET /v1/organizations/users?email=" + id:             `{"data":[],"has_more":false}`,
+				"GET /v1/organizations/api_keys?created_by_user_id=user_1&limit=1000&status=active": `{"data":[
+					{"id":"k1","status":"active","created_by":{"id":"user_1","type":"user"}}],"has_more":true,"last_id":"k1"}`,
+				"GET /v1/organizations/api_keys?after_id=k1&created_by_user_id=user_1&limit=1000&status=active": `{"data":[
+					{"id":"k2","status":"active","created_by":{"id":"user_1","type":"user"}}],"has_more":false,"last_id":"k2"}`,
+				"GET /v1/organizations/api_keys?limit=1": `{"data":[],"has_more":false}`,
+				"POST /v1/organizations/api_keys/k1":     `{"id":"k1","status":"inactive"}`,
+			},
+			found:  named(connectors.APIKey, "k1", "k2"),
+			checks: "GET /v1/organizations/api_keys?limit=1",
+			blocks: "POST /v1/organizations/api_keys/k1", reference: "k1", suspends: `{"status":"inactive"}`,
 		},
 		"github-actions": {
 			answers: map[string]string{"PUT /repos/acme/crm/actions/workflows/7/disable": ``},

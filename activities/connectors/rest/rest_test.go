@@ -110,68 +110,74 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 			"    answers: [{when: status == 200 && body.id == key, means: alive}]\n"
 	)
 	for name, c := range map[string]struct{ text, want string }{
-		"not YAML":                       {"a: [", "keys.yaml:1:1: not valid YAML"},
-		"empty":                          {"", "keys.yaml:1:1: the definition is empty"},
-		"a list":                         {"- a", "keys.yaml:1:1: must be a mapping"},
-		"an unknown member":              {replace("title:", "titel:"), `keys.yaml:2:1: unknown member "titel"`},
-		"a member twice":                 {replace("title: An API of keys", "title: a\ntitle: b"), "keys.yaml:3:1: title is given twice"},
-		"an unknown kind":                {replace("[api_key]", "[key]"), "keys.yaml:3:9: kind must be one of"},
-		"a bad name":                     {replace("name: keys", "name: Keys"), "name must be"},
-		"an unknown operation":           {replace("  revoke:", "  delete:"), `keys.yaml:11:3: unknown operation "delete"`},
-		"an unknown setting":             {replace("{token}", "{tokn}"), "keys.yaml:9:16: the template names {tokn}"},
-		"a brace":                        {replace(`"{url}/me"`, `"{url}/{me"`), "a { without a }"},
-		"an expression's syntax":         {replace("status == 204", "status ==="), "keys.yaml:14:"},
-		"an expression's name":           {replace("status == 204", "code == 204"), "undeclared reference to 'code'"},
-		"no condition":                   {replace("when: status == 204", "when: status"), "keys.yaml:14:16: the condition returns int"},
-		"a meaning of others":            {replace("status == 204, means: done", "status == 204, means: alive"), "an answer of revoke means one of"},
-		"no reason":                      {replace(", reason: the token lacks the scope keys.write", ""), "a permanent answer needs a reason"},
-		"a status that does not exist":   {replace("status == 409", "status == 40"), "keys.yaml:18:16: no answer can match status == 40 here"},
-		"an answer behind another":       {replace("status == 409", "status == 204"), "no answer can match status == 204 here"},
-		"a contradiction":                {replace("status == 409", "status == 204 && status == 409"), "no answer can match"},
-		"a secret in the URL":            {replace("{url}/me", "{url}/{token}"), "a secret must not be in the URL"},
-		"a query in the URL":             {replace("{url}/me", "{url}/me?a=b"), "write the query as query"},
-		"a URL of nowhere":               {replace("{url}/me", "/me"), "the URL must begin with"},
-		"a URL of http":                  {replace(`"{url}/me"`, "http://example.com/me"), "the URL must begin with"},
-		"a target without one":           {replace("{url}/me", "{url}/{key}"), "{key} has no value in this operation"},
-		"a host of the reference's":      {replace("{url}/me", "{url}.{token}"), "a secret must not be in the URL"},
-		"a setting that is a host":       {replace("{url}/keys", "{url}keys"), "a / must follow {url}"},
-		"a token for each credential":    {replace(`auth: {bearer: "{token}"}`, `auth: {client_credentials: {token_url: "{url}/t", client_id: "{key}", client_secret: "{token}"}}`), "one access token for all credentials"},
-		"a number that is no part":       {replace("parts: [project, key]", "parts: [project, key]\nnumbers: [id]"), "numbers and uuids are parts"},
-		"two authentications":            {replace(`auth: {bearer: "{token}"}`, `auth: {bearer: "{token}", basic: {user: a, password: b}}`), "exactly one kind"},
-		"half an authentication":         {replace(`auth: {bearer: "{token}"}`, `auth: {basic: {user: a}}`), "a member of the authentication is missing"},
-		"a default of a secret":          {replace("{required: true, secret: true}", "{secret: true, default: x}"), "a secret has no default"},
-		"a setting of all connectors":    {replace("  token: {", "  rate: {"), "keys.yaml:8:3: a setting is a name"},
-		"pages in two ways":              {replace("cursor: after", "cursor: after\n      link: true"), "the next page is given by one of"},
-		"no end of a kind":               {replace("kinds: [api_key]", "kinds: [api_key, scheduled_run]"), "an operation cancel is required"},
-		"a second document":              {keys + "---\nname: other\n", "a second document begins here"},
-		"no end":                         {beforeRevoke + "  probe:" + fromProbe, "an operation revoke or cancel is required"},
-		"an alias":                       {replace("kinds: [api_key]", "kinds: &k [api_key]\nneeds: *k"), "aliases are not supported"},
-		"a part that is a setting":       {replace("parts: [project, key]", "parts: [url, key]"), "url is both a setting and a part"},
-		"another kind in discovery":      {replace("      kind: api_key", "      kind: session"), "kind must be one of the definition's kinds"},
-		"done whatever the answer is":    {replace("status == 204, means: done", "\"true\", means: done"), "which cannot mean done"},
-		"a success of the server's":      {replace("status == 204, means: done", "status >= 200, means: done"), "which cannot mean done"},
-		"a page that is no parameter":    {replace("next: body.next\n      cursor: after", "page: true"), "are names of query parameters"},
-		"a list of expressions":          {replace("\"[item.project, item.id]\"", "[item.project, item.id]"), "must be an expression: quote it"},
-		"an unquoted comma":              {replace("status == 204, means: done", "body.exists(x, x == 1), means: done"), "quote the expression if it has a comma"},
-		"a token of one request":         {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", auth: {client_credentials: {token_url: "{url}/t", client_id: a, client_secret: "{token}"}}}`), "cannot request an access token"},
-		"a header without a name":        {replace(`auth: {bearer: "{token}"}`, `auth: {header: {value: "{token}"}}`), "name must be the name of a header"},
-		"a header that is none":          {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", headers: {"X Y": a}}`), "is not the name of a header"},
-		"a batch of one":                 {replace("  revoke:\n", "  revoke:\n    batch: 1\n"), "keys.yaml:12:12: batch is a number of credentials from 2 to 1000"},
-		"a batch of URLs":                {replace("  revoke:\n", "  revoke:\n    batch: 9\n"), "are allowed in json only"},
-		"a batch without a list":         {replace(`DELETE, url: "{url}/projects/{project}/keys/{key}"`, `POST, url: "{url}/end", json: {key: "{key}"}}`+"\n    batch: 9\n    #"), "json has one list of one element"},
-		"a batch of two lists":           {replace(`DELETE, url: "{url}/projects/{project}/keys/{key}"`, `POST, url: "{url}/end", json: {keys: ["{key}"], projects: ["{project}"]}}`+"\n    batch: 9\n    #"), "json has one list of one element"},
-		"each without a batch":           {replace("  revoke:\n", "  revoke:\n    each: {items: body.keys, reference: item.id}\n"), "each is for an operation with batch"},
-		"each without a reference":       {replace("  revoke:\n", "  revoke:\n    each: {items: body.keys}\n"), "items and reference are required"},
-		"an issue without issued":        {replace("  check:\n", "  issue:\n"), "issued for issue"},
-		"a remove without issue":         {replace("  check:\n", "  remove:\n"), "remove is for what issue has created"},
-		"an issue of one credential":     {replace("  check:\n    request: {url: \"{url}/me\"}", "  issue:\n    issued: {kind: api_key, reference: body.id}\n    request: {url: \"{url}/{key}\"}"), "{key} has no value in this operation"},
-		"an issue of another kind":       {replace("  check:\n", "  issue:\n    issued: {kind: session, reference: body.id}\n"), "kind must be one of the definition's kinds"},
-		"a jwt without a key":            {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: a}}`), "issuer and key are required"},
-		"a jwt of each credential":       {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: "{key}", key: "{token}"}}`), "one access token for all credentials"},
-		"an exchange with a secret":      {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: a, key: "{token}", exchange: "{url}/{token}"}}`), "a secret must not be in the URL"},
-		"an unknown format":              {replace("{url}/me", "{url:hex}/me"), `unknown format "hex": use int, path, sql or soql`},
-		"each that is not looked at":     {strings.Replace(endsEach, "item.code == 'not_found'", "body.code == 'not_found'", 1), "an answer that means gone must use item"},
-		"each of one credential":         {strings.Replace(endsEach, "[item.project,", "[project,", 1), "undeclared reference to 'project'"},
+		"not YAML":                     {"a: [", "keys.yaml:1:1: not valid YAML"},
+		"empty":                        {"", "keys.yaml:1:1: the definition is empty"},
+		"a list":                       {"- a", "keys.yaml:1:1: must be a mapping"},
+		"an unknown member":            {replace("title:", "titel:"), `keys.yaml:2:1: unknown member "titel"`},
+		"a member twice":               {replace("title: An API of keys", "title: a\ntitle: b"), "keys.yaml:3:1: title is given twice"},
+		"an unknown kind":              {replace("[api_key]", "[key]"), "keys.yaml:3:9: kind must be one of"},
+		"a bad name":                   {replace("name: keys", "name: Keys"), "name must be"},
+		"an unknown operation":         {replace("  revoke:", "  delete:"), `keys.yaml:11:3: unknown operation "delete"`},
+		"an unknown setting":           {replace("{token}", "{tokn}"), "keys.yaml:9:16: the template names {tokn}"},
+		"a brace":                      {replace(`"{url}/me"`, `"{url}/{me"`), "a { without a }"},
+		"an expression's syntax":       {replace("status == 204", "status ==="), "keys.yaml:14:"},
+		"an expression's name":         {replace("status == 204", "code == 204"), "undeclared reference to 'code'"},
+		"no condition":                 {replace("when: status == 204", "when: status"), "keys.yaml:14:16: the condition returns int"},
+		"a meaning of others":          {replace("status == 204, means: done", "status == 204, means: alive"), "an answer of revoke means one of"},
+		"no reason":                    {replace(", reason: the token lacks the scope keys.write", ""), "a permanent answer needs a reason"},
+		"a status that does not exist": {replace("status == 409", "status == 40"), "keys.yaml:18:16: no answer can match status == 40 here"},
+		"an answer behind another":     {replace("status == 409", "status == 204"), "no answer can match status == 204 here"},
+		"a contradiction":              {replace("status == 409", "status == 204 && status == 409"), "no answer can match"},
+		"a secret in the URL":          {replace("{url}/me", "{url}/{token}"), "a secret must not be in the URL"},
+		"a query in the URL":           {replace("{url}/me", "{url}/me?a=b"), "write the query as query"},
+		"a URL of nowhere":             {replace("{url}/me", "/me"), "the URL must begin with"},
+		"a URL of http":                {replace(`"{url}/me"`, "http://example.com/me"), "the URL must begin with"},
+		"a target without one":         {replace("{url}/me", "{url}/{key}"), "{key} has no value in this operation"},
+		"a host of the reference's":    {replace("{url}/me", "{url}.{token}"), "a secret must not be in the URL"},
+		"a setting that is a host":     {replace("{url}/keys", "{url}keys"), "a / must follow {url}"},
+		"a token for each credential":  {replace(`auth: {bearer: "{token}"}`, `auth: {client_credentials: {token_url: "{url}/t", client_id: "{key}", client_secret: "{token}"}}`), "one access token for all credentials"},
+		"a number that is no part":     {replace("parts: [project, key]", "parts: [project, key]\nnumbers: [id]"), "numbers and uuids are parts"},
+		"two authentications":          {replace(`auth: {bearer: "{token}"}`, `auth: {bearer: "{token}", basic: {user: a, password: b}}`), "exactly one kind"},
+		"half an authentication":       {replace(`auth: {bearer: "{token}"}`, `auth: {basic: {user: a}}`), "a member of the authentication is missing"},
+		"a default of a secret":        {replace("{required: true, secret: true}", "{secret: true, default: x}"), "a secret has no default"},
+		"a setting of all connectors":  {replace("  token: {", "  rate: {"), "keys.yaml:8:3: a setting is a name"},
+		"pages in two ways":            {replace("cursor: after", "cursor: after\n      link: true"), "the next page is given by one of"},
+		"no end of a kind":             {replace("kinds: [api_key]", "kinds: [api_key, scheduled_run]"), "an operation cancel is required"},
+		"a second document":            {keys + "---\nname: other\n", "a second document begins here"},
+		"no end":                       {beforeRevoke + "  probe:" + fromProbe, "an operation revoke or cancel is required"},
+		"an alias":                     {replace("kinds: [api_key]", "kinds: &k [api_key]\nneeds: *k"), "aliases are not supported"},
+		"a part that is a setting":     {replace("parts: [project, key]", "parts: [url, key]"), "url is both a setting and a part"},
+		"another kind in discovery":    {replace("      kind: api_key", "      kind: session"), "kind must be one of the definition's kinds"},
+		"done whatever the answer is":  {replace("status == 204, means: done", "\"true\", means: done"), "which cannot mean done"},
+		"a success of the server's":    {replace("status == 204, means: done", "status >= 200, means: done"), "which cannot mean done"},
+		"a page that is no parameter":  {replace("next: body.next\n      cursor: after", "page: true"), "are names of query parameters"},
+		"a list of expressions":        {replace("\"[item.project, item.id]\"", "[item.project, item.id]"), "must be an expression: quote it"},
+		"an unquoted comma":            {replace("status == 204, means: done", "body.exists(x, x == 1), means: done"), "quote the expression if it has a comma"},
+		"a token of one request":       {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", auth: {client_credentials: {token_url: "{url}/t", client_id: a, client_secret: "{token}"}}}`), "cannot request an access token"},
+		"a header without a name":      {replace(`auth: {bearer: "{token}"}`, `auth: {header: {value: "{token}"}}`), "name must be the name of a header"},
+		"a header that is none":        {replace(`request: {url: "{url}/me"}`, `request: {url: "{url}/me", headers: {"X Y": a}}`), "is not the name of a header"},
+		"a batch of one":               {replace("  revoke:\n", "  revoke:\n    batch: 1\n"), "keys.yaml:12:12: batch is a number of credentials from 2 to 1000"},
+		"a batch of URLs":              {replace("  revoke:\n", "  revoke:\n    batch: 9\n"), "are allowed in json only"},
+		"a batch without a list":       {replace(`DELETE, url: "{url}/projects/{project}/keys/{key}"`, `POST, url: "{url}/end", json: {key: "{key}"}}`+"\n    batch: 9\n    #"), "json has one list of one element"},
+		"a batch of two lists":         {replace(`DELETE, url: "{url}/projects/{project}/keys/{key}"`, `POST, url: "{url}/end", json: {keys: ["{key}"], projects: ["{project}"]}}`+"\n    batch: 9\n    #"), "json has one list of one element"},
+		"each without a batch":         {replace("  revoke:\n", "  revoke:\n    each: {items: body.keys, reference: item.id}\n"), "each is for an operation with batch"},
+		"each without a reference":     {replace("  revoke:\n", "  revoke:\n    each: {items: body.keys}\n"), "items and reference are required"},
+		"an issue without issued":      {replace("  check:\n", "  issue:\n"), "issued for issue"},
+		"a remove without issue":       {replace("  check:\n", "  remove:\n"), "remove is for what issue has created"},
+		"an issue of one credential":   {replace("  check:\n    request: {url: \"{url}/me\"}", "  issue:\n    issued: {kind: api_key, reference: body.id}\n    request: {url: \"{url}/{key}\"}"), "{key} has no value in this operation"},
+		"an issue of another kind":     {replace("  check:\n", "  issue:\n    issued: {kind: session, reference: body.id}\n"), "kind must be one of the definition's kinds"},
+		"a jwt without a key":          {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: a}}`), "issuer and key are required"},
+		"a jwt of each credential":     {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: "{key}", key: "{token}"}}`), "one access token for all credentials"},
+		"an exchange with a secret":    {replace(`auth: {bearer: "{token}"}`, `auth: {jwt: {issuer: a, key: "{token}", exchange: "{url}/{token}"}}`), "a secret must not be in the URL"},
+		"an unknown format":            {replace("{url}/me", "{url:hex}/me"), `unknown format "hex": use int, path, sql or soql`},
+		"each that is not looked at":   {strings.Replace(endsEach, "item.code == 'not_found'", "body.code == 'not_found'", 1), "an answer that means gone must use item"},
+		"each of one credential":       {strings.Replace(endsEach, "[item.project,", "[project,", 1), "undeclared reference to 'project'"},
+		"a lookup for nothing": {
+			keys + "  lookup:\n    request: {url: \"{url}/users\", query: {email: \"{principal}\"}}\n" +
+				"    answers: [{when: status == 200, means: done}]\n    id: body.id\n",
+			"lookup is for a discover whose request has {principal}",
+		},
+		"a lookup without an id":         {replace("  check:\n", "  lookup:\n"), "id for lookup"},
 		"a rotation without a proof":     {keys + renew, "renew needs possess and revoke"},
 		"a proof without the secret":     {keys + strings.Replace(possess, "{secret}", "{key}", 1), "possess must send {secret}"},
 		"a renewal with the old secret":  {keys + possess + strings.Replace(renew, "/keys\"", "/keys\", headers: {X-Key: \"{secret}\"}", 1), "{secret} has no value in this operation"},
@@ -716,7 +722,7 @@ func TestExample_OfTheDocumentsTakesTheOperationsThatFollow(t *testing.T) {
 			text += block
 		}
 	}
-	want := []string{"revoke", "possess", "renew", "block", "unblock", "probe", "discover", "issue", "remove"}
+	want := []string{"revoke", "possess", "renew", "block", "unblock", "probe", "lookup", "discover", "issue", "remove"}
 	if d := parse(t, text); !cmp.Equal(d.Operations(), want) {
 		t.Errorf("the examples can %v, want %v", d.Operations(), want)
 	}
@@ -790,6 +796,50 @@ func TestDownstream_IsOneForEachAddressAndScope(t *testing.T) {
 		if got := at(c.settings); (got == first) != c.same {
 			t.Errorf("%s: %q and %q", name, first, got)
 		}
+	}
+}
+
+// TestDiscover_LooksUpTheDownstreamsOwnName lists by the id that the downstream has for a principal's name.
+func TestDiscover_LooksUpTheDownstreamsOwnName(t *testing.T) {
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	users := map[string]string{"ada@example.com": `{"id":"U7"}`}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		switch {
+		case r.URL.Path == "/users" && users[query.Get("email")] != "":
+			_, _ = io.WriteString(w, users[query.Get("email")])
+		case r.URL.Path == "/users":
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"code":"no_user"}`)
+		case query.Get("owner") == "U7":
+			_, _ = io.WriteString(w, `{"keys":[{"project":"p","id":"k","owner":"u7","enabled":true},{"project":"p","id":"o","owner":"u8","enabled":true}]}`)
+		default:
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	defer server.Close()
+	text := strings.Replace(keys, `request: {url: "{url}/keys"}`, `request: {url: "{url}/keys", query: {owner: "{principal}"}}`, 1) + `
+  lookup:
+    request: {url: "{url}/users", query: {email: "{principal}"}}
+    answers:
+      - {when: status == 200, means: done}
+      - {when: status == 404 && body.code == 'no_user', means: gone}
+    id: body.id
+`
+	c := connect(t, parse(t, text), map[string]string{"url": server.URL, "token": adminSecret})
+	ada := connectors.Principal{ID: uuid.New(), Names: []string{"ada", "ada@example.com"}}
+	found, err := c.Discover(t.Context(), []connectors.Principal{ada})
+	want := []connectors.Found{{Kind: connectors.APIKey, Reference: "p/k", Principal: ada.ID, Named: true}}
+	if diff := cmp.Diff(want, found); err != nil || diff != "" {
+		t.Errorf("%v, %s", err, diff)
+	}
+	ada.Names = []string{"nobody"}
+	if found, err := c.Discover(t.Context(), []connectors.Principal{ada}); err != nil || len(found) != 0 {
+		t.Errorf("a principal whom the downstream does not know: %+v, %v", found, err)
+	}
+	users[ada.ID.String()], users["nobody"] = `{}`, `{}`
+	if _, err := c.Discover(t.Context(), []connectors.Principal{ada}); !connectors.IsPermanent(err) {
+		t.Errorf("an answer without the id: %v; want a permanent error", err)
 	}
 }
 
