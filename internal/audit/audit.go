@@ -27,6 +27,7 @@ const (
 	ClientRemove    = "client.remove"
 	SchemaPut       = "schema.put"
 	SchemaDelete    = "schema.delete"
+	SignInRefuse    = "sign-in.refuse"
 	StreamAssign    = "stream.assign"
 	EvidenceExport  = "evidence.export"
 	HoldApprove     = "hold.approve"

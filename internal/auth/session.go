@@ -128,12 +128,8 @@ func insertSession(ctx context.Context, tx pgx.Tx, token uuid.UUID, secret strin
 // person. It returns the secret of a sign-in, by which alone the token is used.
 func (s *Store) SignInPerson(ctx context.Context, class Class, name, issuer, subject string) (string, error) {
 	person := subject + " of " + issuer
-	description := strings.ToValidUTF8(name+", "+person, "")
-	if len(description) > maxDescription {
-		description = strings.ToValidUTF8(description[:maxDescription], "")
-	}
 	token, _, err := s.Issue(audit.WithActor(ctx, "login/"+person), uuid.Nil, NewToken{
-		Class: class, Description: description, TTL: SessionTTL,
+		Class: class, Description: describe(name + ", " + person), TTL: SessionTTL,
 	})
 	if err != nil {
 		return "", err
@@ -141,8 +137,35 @@ func (s *Store) SignInPerson(ctx context.Context, class Class, name, issuer, sub
 	return s.NewSignIn(ctx, token.ID)
 }
 
-// maxDescription limits the description of a token, in bytes.
+// RefusePerson records that a person whom an OpenID provider has signed in has no role. A person who tries again within
+// a minute is not recorded again, so that nobody fills the evidence.
+func (s *Store) RefusePerson(ctx context.Context, name, issuer, subject string, reason error) error {
+	person := describe(subject + " of " + issuer)
+	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
+		var again bool
+		err := tx.QueryRow(ctx, `
+			select exists (
+			 select 1 from (select verb, object, at from admin_acts where tenant_id is null order by id desc limit 200) recent
+			  where verb = $1 and object = $2 and at > now() - interval '1 minute')`, audit.SignInRefuse, person).Scan(&again)
+		if err != nil || again {
+			return err
+		}
+		return audit.Record(audit.WithActor(ctx, "login/"+person), tx, uuid.Nil, audit.SignInRefuse, person, nil,
+			map[string]string{"name": describe(name), "reason": reason.Error()})
+	})
+	if err != nil {
+		return fmt.Errorf("record a refused sign-in: %w", err)
+	}
+	return nil
+}
+
+// maxDescription limits the description of a token or a person, in bytes.
 const maxDescription = 512
+
+// describe returns a text of at most maxDescription bytes of valid UTF-8.
+func describe(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxDescription)], "")
+}
 
 // CloseSession revokes a session: at once in this process, within cacheTTL in others. It does nothing if the secret is
 // not that of an open session.

@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -79,6 +80,10 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	person, err := s.Login.Finish(r.Context(), attempt, query.Get("code"), s.redirectURL(r))
+	if errors.Is(err, login.ErrNoRole) {
+		refusal := s.Auth.RefusePerson(r.Context(), person.Name, person.Issuer, person.Subject, login.ErrNoRole)
+		err = errors.Join(err, refusal)
+	}
 	var secret string
 	if err == nil {
 		secret, err = s.Auth.SignInPerson(r.Context(), person.Class, person.Name, person.Issuer, person.Subject)

@@ -90,6 +90,18 @@ func TestLogin_RefusesWhatItCannotVerify(t *testing.T) {
 	if resp.StatusCode != http.StatusForbidden || !strings.Contains(body, "none of your groups") {
 		t.Errorf("a group without a role answered %d: %s", resp.StatusCode, body)
 	}
+	again := i.visitor()
+	again.send(http.MethodGet, again.atProvider(provider, "/login", "mallory"), "cross-site", nil)
+	var refusals []string
+	for _, act := range list[audit.Act](i, "/v1/acts", i.operator) {
+		if act.Verb == audit.SignInRefuse {
+			refusals = append(refusals, act.Actor+": "+string(act.After))
+		}
+	}
+	if len(refusals) != 1 || !strings.Contains(refusals[0], "login/mallory of "+provider.Issuer) ||
+		!strings.Contains(refusals[0], "none of your groups") {
+		t.Errorf("two refused sign-ins within a minute are recorded as %v, want one", refusals)
+	}
 	for name, change := range map[string]func(url.Values){
 		"another state":   func(q url.Values) { q.Set("state", "x") },
 		"no state":        func(q url.Values) { q.Del("state") },

@@ -131,7 +131,11 @@ type record struct {
 type tokenRecord struct {
 	SessionOf *uuid.UUID `json:"sessionOf"`
 	Class     string     `json:"class"`
+	Reason    string     `json:"reason"` // of a refused sign-in
 }
+
+// holder returns the token that a session is of.
+func (t tokenRecord) holder() string { return t.Class + "-token/" + t.SessionOf.String() }
 
 // UnmarshalJSON implements json.Unmarshaler. Objects of acts have many forms; those that are not tokens are skipped.
 func (t *tokenRecord) UnmarshalJSON(raw []byte) error {
@@ -185,15 +189,18 @@ func EventOf(c evidence.Chained) (Event, error) {
 		e.call(apiDelete, "evidence.erase", r.Actor)
 		e.Detail = r.Reason
 	default: // acts and admin_acts
+		e.Detail = r.Reason
 		switch {
 		case r.Verb == audit.TokenIssue && r.After.SessionOf != nil:
-			e.authentication(authLogon, r.After, r.Actor)
+			e.authentication(authLogon, r.After.holder(), r.Actor)
 		case r.Verb == audit.TokenRevoke && r.Before.SessionOf != nil:
-			e.authentication(authLogoff, r.Before, r.Actor)
+			e.authentication(authLogoff, r.Before.holder(), r.Actor)
+		case r.Verb == audit.SignInRefuse:
+			e.authentication(authLogon, r.Actor, r.Actor)
+			e.fail(r.After.Reason)
 		default:
 			e.call(activityOther, r.Verb, r.Actor)
 		}
-		e.Detail = r.Reason
 	}
 	e.Time = at.UnixMilli()
 	e.TypeUID = e.ClassUID*100 + e.ActivityID
@@ -245,10 +252,10 @@ func (e *Event) account(activity int, user uuid.UUID, actor string) {
 	e.by(actor)
 }
 
-// authentication describes a session of an operator that begins or ends.
-func (e *Event) authentication(activity int, session tokenRecord, actor string) {
+// authentication describes a session of an operator that begins or ends, or a sign-in that is refused.
+func (e *Event) authentication(activity int, user, actor string) {
 	e.ClassUID, e.CategoryUID, e.ActivityID = classAuthentication, categoryIAM, activity
-	e.User, e.Source = &User{session.Class + "-token/" + session.SessionOf.String()}, &Endpoint{"leaver"}
+	e.User, e.Source = &User{user}, &Endpoint{"leaver"}
 	e.by(actor)
 }
 
