@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -135,17 +136,34 @@ func (v connectorsView) Failing(connector string) bool {
 type timingView struct {
 	cascade.Timing
 	WeekPlot, ConnectorPlot plot
+	Targets                 []target
+}
+
+// target is a choice of the time within which a leaver's last credential should be proven dead.
+type target struct {
+	Value  string
+	Chosen bool
 }
 
 // Live implements [live].
 func (timingView) Live() bool { return true }
 
 func timing(q request) (any, error) {
-	t, err := get[cascade.Timing](q, q.of("/time-to-zero"))
+	query := url.Values{}
+	if chosen := q.URL.Query().Get("target"); chosen != "" {
+		query.Set("target", chosen)
+	}
+	t, err := get[cascade.Timing](q, q.of("/time-to-zero?"+query.Encode()))
 	if err != nil {
 		return nil, err
 	}
 	v := timingView{Timing: t}
+	for _, of := range []struct {
+		value   string
+		seconds int
+	}{{"1m", 60}, {"5m", 300}, {"15m", 900}, {"1h", 3600}, {"24h", 86400}} {
+		v.Targets = append(v.Targets, target{of.value, of.seconds == t.Target})
+	}
 	for _, w := range t.Weeks {
 		v.WeekPlot.add(w.Week.UTC().Format("2 Jan 2006"), w.Times)
 	}

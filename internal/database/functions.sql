@@ -698,6 +698,25 @@ create or replace function zero_health() returns table (median double precision,
     select percentile_disc(0.5) within group (order by seconds), percentile_disc(0.95) within group (order by seconds), max(seconds) from zeros
 $$;
 
+-- zero_connectors returns the same for the last verified death at each connector.
+create or replace function zero_connectors()
+    returns table (connector text, median double precision, p95 double precision, worst double precision)
+    language sql stable security definer set search_path = pg_catalog, public as $$
+    with recent as (
+      select e.tenant_id, e.id, e.created_at from public.lifecycle_events e
+       where e.kind = 'leaver' and e.outcome = 'completed' and e.closed_at > now() - interval '1 day'
+       order by e.closed_at desc limit 500),
+    deaths as (
+      select c.connector, extract(epoch from max(v.at) - r.created_at)::float8 seconds
+        from recent r join public.evidence v on v.tenant_id = r.tenant_id and v.event_id = r.id
+         and v.step = 'probe-after' and v.outcome = 'dead'
+        join public.credentials c on c.tenant_id = r.tenant_id and c.id = v.item_id
+       group by r.tenant_id, r.id, r.created_at, c.connector)
+    select d.connector, percentile_disc(0.5) within group (order by seconds), percentile_disc(0.95) within group (order by seconds),
+           max(seconds)
+      from deaths d group by 1
+$$;
+
 -- running_health returns, for the cascades of all tenants that are open and not held for
 -- approval: their number, the age of the oldest in seconds, how many no worker has begun a
 -- minute after their start, and the longest time without progress in seconds. unasked is the
@@ -719,9 +738,9 @@ create or replace function running_health()
 $$;
 
 revoke execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text), erase_records(uuid, bigint[]), erase_histories(uuid, timestamptz), erase_principal(uuid, uuid) from public;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), zero_connectors(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text), erase_records(uuid, bigint[]), erase_histories(uuid, timestamptz), erase_principal(uuid, uuid) from public;
 grant execute on function authenticate_token(bytea), find_issuers(text), expired_agents(int), due_events(int, int), running_leavers(interval), claim_events(uuid[], uuid[], interval), claim_streams(int, interval),
-    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text), erase_records(uuid, bigint[]), erase_histories(uuid, timestamptz), erase_principal(uuid, uuid) to leaver_app;
+    sweep_signals(interval, int), installation_health(), waiting_health(), running_health(), zero_health(), zero_connectors(), connector_health(), evidence_health(), evidence_due(interval), unarchived_cascades(int), claim_audit(text, interval), audit_health(text), erase_records(uuid, bigint[]), erase_histories(uuid, timestamptz), erase_principal(uuid, uuid) to leaver_app;
 
 -- Triggers. Creating or replacing one locks its table, so only those that are missing are
 -- created: a migration drops a trigger that changes.

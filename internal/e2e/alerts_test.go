@@ -216,7 +216,12 @@ func TestMetrics_IncludeThoseOfTemporalsSDK(t *testing.T) {
 // TestDashboard_NamesMetricsThatExist compares the metrics that the dashboard and the alerts name with those that an
 // installation exposes, and parses each expression.
 func TestDashboard_NamesMetricsThatExist(t *testing.T) {
-	i := install(t)
+	p := newPlatform(t)
+	i := install(t, withConnectors(p.connector()))
+	ada := i.createUser("ada@example.com")
+	i.hold(p, ada, "", "a")
+	i.deactivate(ada)
+	i.closed(ada)
 	if err := health.Schedule(t.Context(), i.connect(), health.Drill, health.Reconcile); err != nil {
 		t.Fatal(err)
 	}

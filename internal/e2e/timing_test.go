@@ -58,6 +58,9 @@ func TestTiming_IsFromTheCommitToTheLastVerifiedDeath(t *testing.T) {
 	}
 	if h, err := health.NewStore(i.app.DB).Read(t.Context()); err != nil || h.ZeroWorst == nil || math.Abs(*h.ZeroWorst-want) > 0.001 || *h.ZeroMedian != *h.ZeroWorst {
 		t.Errorf("the metrics have %v, %v and %v, want %.3f s: %v", h.ZeroMedian, h.ZeroP95, h.ZeroWorst, want, err)
+	} else if len(h.ZeroConnectors) != 1 || h.ZeroConnectors[0].Connector != "platform" ||
+		math.Abs(h.ZeroConnectors[0].Worst-want) > 0.001 {
+		t.Errorf("the metrics by connector are %+v, want platform with %.3f s", h.ZeroConnectors, want)
 	}
 	if none, err := i.app.Cascades().Timing(t.Context(), uuid.New(), time.Now().Add(-time.Hour), time.Minute); err != nil || none.Leavers != 0 {
 		t.Errorf("another tenant sees %+v, %v", none, err)

@@ -66,11 +66,19 @@ type Health struct {
 	// ZeroMedian, ZeroP95 and ZeroWorst are the times to the last verified death of the last day's leavers, in seconds;
 	// nil if there are none.
 	ZeroMedian, ZeroP95, ZeroWorst *float64
-	SinkFailing                    float64 // how long the audit sink has refused evidence, in seconds
+	// ZeroConnectors has the same for the last verified death at each connector.
+	ZeroConnectors []ConnectorTimes
+	SinkFailing    float64 // how long the audit sink has refused evidence, in seconds
 	// Scheduled is when each kind of run that is scheduled was first scheduled.
 	Scheduled map[Kind]time.Time
 	// Passed and Failed are when each kind of run last passed and last failed, if it did.
 	Passed, Failed map[Kind]time.Time
+}
+
+// ConnectorTimes are the times to the last verified death at a connector, in seconds.
+type ConnectorTimes struct {
+	Connector          string
+	Median, P95, Worst float64
 }
 
 // Read reads counts over all tenants, and no data of a tenant.
@@ -85,6 +93,13 @@ func (s *Store) Read(ctx context.Context) (Health, error) {
 			Scan(&h.Unstarted, &h.Survivors, &h.Waived, &h.Unmanaged, &h.Holds, &h.Invalidations, &h.Signals,
 				&h.Running, &h.Oldest, &h.NotBegun, &h.Stalled, &h.NotAsked,
 				&h.Unchained, &h.Unsigned, &h.Unarchived, &h.SinkFailing, &h.ZeroMedian, &h.ZeroP95, &h.ZeroWorst); err != nil {
+			return err
+		}
+		zeros, err := tx.Query(ctx, `select connector, median, p95, worst from zero_connectors() order by 1`)
+		if err != nil {
+			return err
+		}
+		if h.ZeroConnectors, err = pgx.CollectRows(zeros, pgx.RowToStructByPos[ConnectorTimes]); err != nil {
 			return err
 		}
 		scheduled, err := tx.Query(ctx, `select kind, since from self_test_schedules`)

@@ -19,7 +19,7 @@ type collector struct {
 	up, unstarted, survivors, waived, unmanaged, holds, invalidations, signals *prometheus.Desc
 	running, oldest, notBegun, stalled, notAsked                               *prometheus.Desc
 	unchained, unsigned, unarchived, sinkFailing                               *prometheus.Desc
-	zero, scheduled, passed, failed                                            *prometheus.Desc
+	zero, zeroAt, scheduled, passed, failed                                    *prometheus.Desc
 }
 
 // NewCollector returns the collector of the store's health.
@@ -55,6 +55,9 @@ func NewCollector(store *Store) prometheus.Collector {
 		sinkFailing: gauge("audit_sink_failing_seconds", "How long the audit sink has refused evidence."),
 		zero: gauge("time_to_zero_seconds",
 			"Time from the commit of a deactivation to its last verified death, of the last day's leavers.", "quantile"),
+		zeroAt: gauge("connector_time_to_zero_seconds",
+			"Time from the commit of a deactivation to the last verified death at a connector, of the last day's leavers.",
+			"connector", "quantile"),
 		scheduled: gauge("self_test_scheduled_timestamp_seconds",
 			"Time at which the reconciler or the drill was first scheduled.", "kind"),
 		passed: gauge("self_test_passed_timestamp_seconds", "Time at which the reconciler or the drill last passed.", "kind"),
@@ -100,6 +103,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			value = *seconds
 		}
 		send(c.zero, value, quantile)
+	}
+	for _, t := range h.ZeroConnectors {
+		for quantile, seconds := range map[string]float64{"0.5": t.Median, "0.95": t.P95, "1": t.Worst} {
+			send(c.zeroAt, seconds, t.Connector, quantile)
+		}
 	}
 	for desc, times := range map[*prometheus.Desc]map[Kind]time.Time{
 		c.scheduled: h.Scheduled, c.passed: h.Passed, c.failed: h.Failed,
