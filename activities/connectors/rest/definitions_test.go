@@ -1,14 +1,18 @@
 package rest_test
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -479,6 +483,8 @@ type running struct {
 	n     int
 	alive map[string]bool
 	last  string // the newest credential, which lists show
+	// refused is the answer to each request; nil for those of the routes.
+	refused *refusal
 }
 
 func start(t *testing.T, v vendor) *running {
@@ -513,6 +519,12 @@ func (r *running) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if r.token != "" && strings.HasSuffix(req.URL.Path, "/access_tokens") {
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, `{"token":%q,"expires_at":"2100-01-02T03:04:05Z"}`, r.token)
+		return
+	}
+	if r.refused != nil {
+		maps.Copy(w.Header(), r.refused.header)
+		w.WriteHeader(r.refused.status)
+		_, _ = io.WriteString(w, r.refused.body)
 		return
 	}
 	if r.auth != "" && !own && !strings.Contains(text.String(), r.auth+"\n") {
@@ -674,6 +686,87 @@ func TestDefinitions_FulfilTheContract(t *testing.T) {
 			contract.Run(t, suite)
 		})
 	}
+}
+
+// refusal is an answer by which a vendor refuses a request.
+type refusal struct {
+	reply
+	header http.Header
+}
+
+// limits are the answers of vendors whose rate limit is used up, where they document another than 429 with Retry-After.
+func limits() map[string]refusal {
+	reset := strconv.FormatInt(time.Now().Add(time.Minute).Unix(), 10)
+	github := refusal{reply{403, `{"message":"API rate limit exceeded"}`}, http.Header{
+		"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {reset},
+	}}
+	okta := refusal{reply{429, `{"errorCode":"E0000047"}`}, http.Header{"X-Rate-Limit-Remaining": {"0"}, "X-Rate-Limit-Reset": {reset}}}
+	return map[string]refusal{
+		"aws-cognito-users": {reply: reply{400, `{"__type":"TooManyRequestsException"}`}},
+		"github-actions":    github, "github-app": github, "github-org-tokens": github, "github-sso": github, "github-tokens": github,
+		"google-workspace": {reply: reply{403, `{"error":{"code":403,"errors":[{"reason":"quotaExceeded"}]}}`}},
+		"okta":             okta, "okta-ai-agents": okta, "okta-grants": okta,
+		"slack": {reply{429, `{"ok":false,"error":"ratelimited"}`}, http.Header{"Retry-After": {"30"}}},
+	}
+}
+
+// TestDefinitions_TakeARefusalForNoResult asks vendors that refuse each request: because of a rate limit, for lack of
+// rights, and with a page of a proxy.
+func TestDefinitions_TakeARefusalForNoResult(t *testing.T) {
+	files := map[string]string{adminSecret: secretFile(t, "admin-secret"), accountKey: secretFile(t, testKey(t))}
+	all, err := rest.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range vendors() {
+		if v.forgets {
+			continue
+		}
+		limit, ok := limits()[name]
+		if !ok {
+			limit = refusal{reply{429, `{}`}, http.Header{"Retry-After": {"30"}}}
+		}
+		for setting, value := range v.settings {
+			if file, ok := files[value]; ok {
+				v.settings[setting] = file
+			}
+		}
+		for what, refused := range map[string]refusal{
+			"a rate limit":    limit,
+			"a lack of right": {reply: reply{403, `{}`}},
+			"a proxy's page":  {reply{404, `<html>not found</html>`}, http.Header{"Content-Type": {"text/html"}}},
+		} {
+			t.Run(name+"/"+what, func(t *testing.T) {
+				t.Parallel()
+				r := start(t, v)
+				r.refused = &refused
+				c := v.connector(t, all[name], r.at)
+				target := r.issue(t)
+				answer, err := end(t.Context(), c, target)
+				switch limited := what == "a rate limit"; {
+				case err == nil:
+					t.Errorf("the end answered %+v", answer)
+				case limited && connectors.IsPermanent(err):
+					t.Errorf("the end: %v; want a retryable error", err)
+				case limited && len(refused.header) > 0 && connectors.RetryAfter(err) < 20*time.Second:
+					t.Errorf("the end is retried after %s; the vendor asks for more", connectors.RetryAfter(err))
+				}
+				if verifier, ok := connectors.As[connectors.Verifier](c); ok {
+					if vitality, detail, err := verifier.Probe(t.Context(), target); err == nil && vitality != connectors.Unknown {
+						t.Errorf("the probe saw the credential %s (%s)", vitality, detail)
+					}
+				}
+			})
+		}
+	}
+}
+
+// end ends what the connector ends.
+func end(ctx context.Context, c *rest.Connector, t connectors.Target) (connectors.Answer, error) {
+	if revoker, ok := connectors.As[connectors.Revoker](c); ok {
+		return revoker.Revoke(ctx, t)
+	}
+	return c.Cancel(ctx, t)
 }
 
 // TestDefinitions_Rotate makes a new secret beside the old one, which alone is ended.
