@@ -109,6 +109,42 @@ func TestAssertion_IsExchangedForAnAccessToken(t *testing.T) {
 	}
 }
 
+// TestJWTBearer_NamesItsAudience signs for the token endpoint, or for the authorization server that the definition names.
+func TestJWTBearer_NamesItsAudience(t *testing.T) {
+	key := testKey(t)
+	private := rsaKey(t, key)
+	var audience []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/token" {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		token, err := jwt.ParseSigned(r.FormValue("assertion"), []jose.SignatureAlgorithm{jose.RS256})
+		var claims jwt.Claims
+		if err == nil {
+			err = token.Claims(&private.PublicKey, &claims)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		audience = claims.Audience
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprint(w, `{"access_token":"t1","token_type":"Bearer","expires_in":3600}`)
+	}))
+	t.Cleanup(server.Close)
+	for member, want := range map[string]string{
+		"": server.URL + "/token", `, audience: "https://login.salesforce.com"`: "https://login.salesforce.com",
+	} {
+		d := parse(t, strings.Replace(keys, `auth: {bearer: "{token}"}`,
+			`auth: {jwt_bearer: {token_url: "{url}/token", issuer: client, subject: leaver@acme.com, key: "{token}"`+member+`}}`, 1))
+		c := connect(t, d, map[string]string{"url": server.URL, "token": secretFile(t, key)})
+		_, err := c.Revoke(t.Context(), connectors.Target{Kind: connectors.APIKey, Reference: "p/k"})
+		if err != nil || len(audience) != 1 || audience[0] != want {
+			t.Errorf("%q: the audience is %v, want %s (%v)", member, audience, want, err)
+		}
+	}
+}
+
 func TestAssertion_UnreachableExchangeIsRetryable(t *testing.T) {
 	c := connect(t, signed(t, `, exchange: "{url}/exchange"`),
 		map[string]string{"url": "http://" + contract.Closed(t), "token": secretFile(t, testKey(t))})

@@ -31,6 +31,7 @@ type auth struct {
 	// issuer, subject and key are those of a token that the connector signs, for a JWT bearer grant (RFC 7523) at tokenURL
 	// or, without tokenURL, for itself or an exchange; the key is RSA, in PEM.
 	issuer, subject, key *template
+	audience             *template // of a JWT bearer grant; nil for tokenURL
 	exchange             *template // the address that gives an access token for a signed one; nil for none
 	signature            *signature
 }
@@ -114,7 +115,7 @@ func parseAuth(n *yaml.Node, in scope) (*auth, error) {
 		"jwt_bearer": func(n *yaml.Node) error {
 			err := decodeFields(n, fields{
 				"token_url": one(&a.tokenURL), "issuer": one(&a.issuer), "subject": one(&a.subject), "key": one(&a.key),
-				"scopes": one(&a.scopes),
+				"scopes": one(&a.scopes), "audience": one(&a.audience),
 			})
 			return errors.Join(err, need(n, a.tokenURL, a.issuer, a.key))
 		},
@@ -166,7 +167,7 @@ func (a *auth) anyTemplate(matches func(*template) bool) bool {
 	}
 	for _, t := range append(a.signature.templates(),
 		a.bearer, a.user, a.password, a.value, a.tokenURL, a.clientID, a.clientKey, a.scopes, a.issuer, a.subject, a.key,
-		a.exchange,
+		a.audience, a.exchange,
 	) {
 		if t != nil && matches(t) {
 			return true
@@ -262,6 +263,9 @@ func (a *auth) source(ctx context.Context, v values, client *http.Client) oauth2
 		}
 		if a.subject != nil {
 			config.Subject = a.subject.text(v)
+		}
+		if a.audience != nil {
+			config.Audience = a.audience.text(v)
 		}
 		return config.TokenSource(ctx)
 	}
