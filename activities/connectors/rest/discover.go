@@ -220,8 +220,11 @@ func (d *discovery) found(
 	owner := strings.ToLower(d.owner.text(activation))
 	principal, ok := names[owner]
 	reference := d.reference.reference(activation)
-	if !ok || reference == "" {
+	if !ok {
 		return connectors.Found{}, false, nil
+	}
+	if reference == "" {
+		return connectors.Found{}, false, d.reference.mistyped(activation)
 	}
 	f = connectors.Found{
 		Kind: d.kind, Reference: reference, Principal: principal, Named: owner != principal.String(),
@@ -242,6 +245,16 @@ func (e *expression) reference(activation map[string]any) string {
 		return join(parts)
 	}
 	return e.text(activation)
+}
+
+// mistyped returns a permanent error if the expression does not fit the types that the answer has: without the error,
+// credentials would be missed.
+func (e *expression) mistyped(activation map[string]any) error {
+	if _, _, err := e.program.Eval(activation); err != nil && strings.Contains(err.Error(), "no such overload") {
+		return connectors.Permanent("the expression on line %d of the definition does not fit the types of the answer",
+			e.node.Line)
+	}
+	return nil
 }
 
 // text returns the text that an expression returns; empty for an error or another type.

@@ -497,6 +497,17 @@ func TestDiscover_ReportsAReferenceWithOtherParts(t *testing.T) {
 	}
 }
 
+func TestDiscover_ReportsAReferenceOfOtherTypes(t *testing.T) {
+	t.Setenv("REST_TEST_SECRET", "admin-secret")
+	address, _ := pages(t, func(*http.Request) string { return "" })
+	text := strings.Replace(keys, `"[item.project, item.id]"`, `"[item.project, item.id + 1]"`, 1)
+	c := connect(t, parse(t, text), map[string]string{"url": address, "token": adminSecret})
+	_, err := c.Discover(t.Context(), []connectors.Principal{{ID: uuid.New(), Names: []string{"bob@example.com"}}})
+	if !connectors.IsPermanent(err) || !strings.Contains(err.Error(), "line 32") {
+		t.Errorf("%v, want a permanent error with the line", err)
+	}
+}
+
 func TestDiscover_EndsIfAPageRepeats(t *testing.T) {
 	address, requests := pages(t, func(*http.Request) string { return "again" })
 	_, err := keysAt(t, address).Discover(t.Context(), []connectors.Principal{{ID: uuid.New()}})
