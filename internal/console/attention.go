@@ -175,15 +175,19 @@ func timing(q request) (any, error) {
 	return v, nil
 }
 
-// tokensView is the page of a tenant's tokens.
+// tokensView is the page of a tenant's settings and tokens.
 type tokensView struct {
-	Tokens  []auth.Token
-	Issuers []auth.Issuer
+	Settings tenant.Tenant
+	Tokens   []auth.Token
+	Issuers  []auth.Issuer
 }
 
 func tokens(q request) (any, error) {
 	var v tokensView
 	var err error
+	if v.Settings, err = get[tenant.Tenant](q, q.of("")); err != nil {
+		return v, err
+	}
 	if v.Tokens, err = list[auth.Token](q, q.of("/tokens")); err != nil {
 		return v, err
 	}

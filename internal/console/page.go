@@ -169,7 +169,7 @@ func titles() map[string]string {
 	return map[string]string{
 		"installation": "Installation", "attention": "Attention", "cascades": "Cascades", "connectors": "Connectors",
 		"principals": "People and agents", "plan": "What would end", "timing": "Time to zero", "evidence": "Evidence",
-		"tokens": "Tokens", "secret": "Token issued", "sign-in": "Sign in", "signed-in": "Signed in",
+		"tokens": "Settings and tokens", "secret": "Token issued", "sign-in": "Sign in", "signed-in": "Signed in",
 	}
 }
 

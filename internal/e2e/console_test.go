@@ -352,7 +352,7 @@ func TestConsole_PagesOfAnInstallation(t *testing.T) {
 		{"time-to-zero", "/tenants/acme/time-to-zero", 1280, false, []string{"Leavers that are not at zero: 1", "By connector"}},
 		{"connectors", "/connectors", 1280, false, []string{"paused", "the vendor has an incident", "access_denied", "the connector directory failed its check"}},
 		{"evidence", "/tenants/acme/evidence", 1280, false, []string{"Records 1 and after"}},
-		{"tokens", "/tenants/acme/tokens", 1280, false, []string{"platform", "Issue a token"}},
+		{"tokens", "/tenants/acme/tokens", 1280, false, []string{"platform", "Issue a token", "Deactivation threshold", "for ever"}},
 	} {
 		b.open(page.path)
 		b.sees(page.sees...)
