@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ var ada = connectors.Principal{
 
 // listing is what a vendor's API answers to the operations discover, check and block.
 type listing struct {
-	// answers by method, path and query, with the status 201 if they begin with it. AT in a body is the server's address;
+	// answers by method, path and query, with the status 201 or 404 if they begin with it. AT in a body is the server's address;
 	// an unknown request is answered 404.
 	answers map[string]string
 	links   map[string]string // the Link header of answers
@@ -131,9 +132,37 @@ func listings() map[string]listing {
 			checks: "GET /api/2.2/jobs/list?limit=1",
 		},
 		"microsoft-agent-identities": {
-			answers:   map[string]string{"PATCH /servicePrincipals/019a0000-0000-7000-8000-0000000000a1/microsoft.graph.agentIdentity": ``},
+			answers: map[string]string{
+				"PATCH /servicePrincipals/019a0000-0000-7000-8000-0000000000a1/microsoft.graph.agentIdentity": ``,
+				"GET /servicePrincipals/microsoft.graph.agentIdentity?%24select=id&%24top=1":                  `{"value":[]}`,
+			},
+			checks:    "GET /servicePrincipals/microsoft.graph.agentIdentity?%24select=id&%24top=1",
 			blocks:    "PATCH /servicePrincipals/019a0000-0000-7000-8000-0000000000a1/microsoft.graph.agentIdentity",
 			reference: "019A0000-0000-7000-8000-0000000000A1", suspends: `{"accountEnabled":false}`,
+		},
+		"microsoft-graph-sessions": {
+			answers: map[string]string{
+				"POST /users/00000000-0000-0000-0000-000000000000/revokeSignInSessions": `404 {"error":{"code":"Request_ResourceNotFound"}}`,
+			},
+			checks: "POST /users/00000000-0000-0000-0000-000000000000/revokeSignInSessions",
+		},
+		"auth0": {
+			answers: map[string]string{"GET /api/v2/refresh-tokens/leaver-check": `404 {"statusCode":404,"error":"Not Found"}`},
+			checks:  "GET /api/v2/refresh-tokens/leaver-check",
+		},
+		"gitea": {
+			answers: map[string]string{"GET /api/v1/user": `{"login":"root","is_admin":true}`},
+			checks:  "GET /api/v1/user",
+		},
+		"kubernetes-tokens": {
+			answers: map[string]string{
+				"POST /apis/authentication.k8s.io/v1/tokenreviews": `201 {"status":{"error":"[invalid bearer token]"}}`,
+			},
+			checks: "POST /apis/authentication.k8s.io/v1/tokenreviews",
+		},
+		"notion": {
+			answers: map[string]string{"POST /v1/oauth/introspect": `{"active":false}`},
+			checks:  "POST /v1/oauth/introspect",
 		},
 		"slack-sessions": {
 			answers: map[string]string{"POST /auth.test": `{"ok":true}`},
@@ -226,12 +255,14 @@ func listings() map[string]listing {
 		},
 		"microsoft-graph-grants": {
 			answers: map[string]string{
+				"GET /oauth2PermissionGrants?%24select=id&%24top=1": `{"value":[]}`,
 				"GET /users/Ada@example.com/oauth2PermissionGrants": `{"value":[{"id":"g1","scope":"Mail.Read User.Read"}],
 					"@odata.nextLink":"AT/users/Ada@example.com/oauth2PermissionGrants?$skiptoken=2"}`,
 				"GET /users/Ada@example.com/oauth2PermissionGrants?$skiptoken=2": `{"value":[
 					{"id":"g2","scope":"Mail.Read User.Read"}]}`,
 			},
-			found: scoped(named(connectors.Grant, "g1", "g2"), "Mail.Read", "User.Read"),
+			found:  scoped(named(connectors.Grant, "g1", "g2"), "Mail.Read", "User.Read"),
+			checks: "GET /oauth2PermissionGrants?%24select=id&%24top=1",
 		},
 		"gitlab-service-accounts": {
 			answers: map[string]string{"GET /api/v4/groups/345/service_accounts?per_page=1": `[{"id":57}]`},
@@ -248,7 +279,9 @@ func listings() map[string]listing {
 				"GET /users/Ada@example.com/ownedObjects/microsoft.graph.application?$skiptoken=2": `{"value":[
 					{"appId":"019a0000-0000-7000-8000-00000000000c","passwordCredentials":[{"keyId":"019a0000-0000-7000-8000-000000000003"}]}]}`,
 				"GET /users/" + id + "/ownedObjects/microsoft.graph.application?%24select=appId%2CpasswordCredentials": `{"value":[]}`,
+				"GET /applications?%24select=id&%24top=1":                                                              `{"value":[]}`,
 			},
+			checks: "GET /applications?%24select=id&%24top=1",
 			found: expiring(named(connectors.APIKey,
 				"019a0000-0000-7000-8000-00000000000a/019a0000-0000-7000-8000-000000000001",
 				"019a0000-0000-7000-8000-00000000000a/019a0000-0000-7000-8000-000000000002",
@@ -359,6 +392,7 @@ func listings() map[string]listing {
 		},
 		"snowflake-users": {
 			answers: map[string]string{"POST /api/v2/statements": `{"code":"090001"}`},
+			checks:  "POST /api/v2/statements",
 			blocks:  "POST /api/v2/statements", reference: `A"DA`, suspends: `ALTER USER \"A\"\"DA\" SET DISABLED = TRUE"`,
 		},
 		"vault-roles": {
@@ -397,7 +431,8 @@ func listings() map[string]listing {
 			blocks: "POST /v1/organizations/api_keys/k1", reference: "k1", suspends: `{"status":"inactive"}`,
 		},
 		"github-actions": {
-			answers: map[string]string{"PUT /repos/acme/crm/actions/workflows/7/disable": ``},
+			answers: map[string]string{"PUT /repos/acme/crm/actions/workflows/7/disable": ``, "GET /rate_limit": `{"resources":{}}`},
+			checks:  "GET /rate_limit",
 			blocks:  "PUT /repos/acme/crm/actions/workflows/7/disable", reference: "acme/crm/7",
 		},
 	}
@@ -430,9 +465,11 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case answer == "":
 		w.WriteHeader(http.StatusNoContent)
 	}
-	if body, created := strings.CutPrefix(answer, "201 "); created {
-		w.WriteHeader(http.StatusCreated)
-		answer = body
+	for _, status := range []int{http.StatusCreated, http.StatusNotFound} {
+		if body, has := strings.CutPrefix(answer, strconv.Itoa(status)+" "); has {
+			w.WriteHeader(status)
+			answer = body
+		}
 	}
 	if link := r.links[call]; link != "" {
 		w.Header().Set("Link", strings.ReplaceAll(link, "AT", r.at))
