@@ -337,6 +337,14 @@ func vendors() map[string]vendor {
 				{call: "GET /connections/%s", sends: "provider_config_key=hubspot", alive: ok, ended: reply{400, `{"error":{"code":"unknown_connection"}}`}},
 			},
 		},
+		"auth0-token-vault": {
+			kind: connectors.Grant, reference: "auth0%%7C1/%s", token: "t1", auth: "Authorization: Bearer t1", forgets: true,
+			settings: map[string]string{"client_id": "c", "client_secret": adminSecret},
+			routes: []route{
+				{call: "DELETE /api/v2/users/auth0|1/federated-connections-tokensets/%s", alive: none, ended: gone, ends: true},
+				{call: "GET /api/v2/users/auth0|1/federated-connections-tokensets", alive: reply{200, `[{"id":"%s","connection":"google-oauth2"}]`}, ended: reply{200, `[]`}},
+			},
+		},
 		"auth0": {
 			kind: connectors.RefreshToken, reference: "%s", token: "t1", auth: "Authorization: Bearer t1",
 			settings: map[string]string{"client_id": "c", "client_secret": adminSecret},
