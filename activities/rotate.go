@@ -86,8 +86,8 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 				time.Second, "the new secret was also published to the leaver: the account is rotated again",
 			)
 		}
-	case err == nil && answer.Outcome != connectors.Gone:
-		err = t.Credentials.Withhold(ctx, tenant, proof.withheld)
+	case errors.Is(err, errNewIsDead) && time.Since(r.CreatedAt) > maxDead:
+		err = errors.Join(err, t.abandon(ctx))
 	case r.Step == credential.Begun && (answer.Outcome == connectors.Gone || r.NewReference == ""):
 		// No successor was created.
 		err = errors.Join(
@@ -95,6 +95,18 @@ func rotate(ctx context.Context, t *attempt) (connectors.Answer, error) {
 		)
 	}
 	return answer, err
+}
+
+// maxDead is how long a new secret that the downstream generated may stay dead, until another one is generated.
+const maxDead = 10 * time.Minute
+
+// abandon ends a new secret that stays dead, so that the next attempt begins another rotation. Nobody has it yet.
+func (t *attempt) abandon(ctx context.Context) error {
+	revoker, revokes := connectors.As[connectors.Revoker](t.connector)
+	if _, generates := connectors.As[connectors.Generator](t.connector); !generates || !revokes {
+		return nil
+	}
+	return t.revokeSuccessor(ctx, revoker)
 }
 
 // join reports whether another cascade's rotation has already replaced the item's secret
@@ -113,6 +125,9 @@ const (
 	maxCoHolders = 1000
 	// maxTried bounds the number of distinct secrets that are tried, the leaver's first.
 	maxTried = 100
+	// maxDisturbed is the number of attempts in which a secret that cannot be checked delays the rotation, if the
+	// leaver's own could be: then a registration with a strange secret would keep the leaver's alive.
+	maxDisturbed = 5
 )
 
 // proof lists the registrations of an account by whether they are proven to hold it.
@@ -147,7 +162,8 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 		// Registrations with the same secret are checked once, those without a secret each.
 		works, ok := tried[candidate.Secret]
 		if candidate.Secret == "" || (!ok && len(tried) < maxTried) {
-			if works, err = t.possesses(ctx, possession, &candidate.Opened); err != nil {
+			mustAnswer := len(tried) == 0 || t.info.Attempt <= maxDisturbed
+			if works, err = t.possesses(ctx, possession, &candidate.Opened, mustAnswer); err != nil {
 				return proof{}, err
 			}
 			tried[candidate.Secret] = works
@@ -168,12 +184,12 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 }
 
 // possesses reports whether a registration is proven to hold the account, and records
-// the result as evidence.
+// the result as evidence. It returns a retryable error of the check only if mustAnswer is set.
 func (t *attempt) possesses(
-	ctx context.Context, possession connectors.Possession, candidate *credential.Opened,
+	ctx context.Context, possession connectors.Possession, candidate *credential.Opened, mustAnswer bool,
 ) (bool, error) {
 	vitality, detail, err := possession.Possesses(ctx, t.targetOf(candidate))
-	if err != nil && !connectors.IsPermanent(err) {
+	if err != nil && !connectors.IsPermanent(err) && mustAnswer {
 		return false, err
 	}
 	if err != nil {
@@ -283,23 +299,28 @@ func (t *attempt) remake(ctx context.Context) error {
 // errNewIsDead is returned when a new secret that the downstream confirmed does not work.
 var errNewIsDead = errors.New("the new secret does not work yet")
 
-// proveNew probes the new secret, if the connector has a probe.
+// proveNew probes the new secret, if the connector has a probe. One that the downstream has generated must be seen to
+// work, if possession can be checked: a probe of its reference alone says nothing about the value.
 func (t *attempt) proveNew(ctx context.Context) (connectors.Answer, error) {
-	verifier, ok := connectors.As[connectors.Verifier](t.connector)
-	if !ok {
-		return connectors.Answer{
-			Outcome: connectors.Outcome(connectors.Unknown), Detail: "the connector has no probe",
-		}, nil
-	}
 	fresh := t.target
 	fresh.Secret, fresh.Reference = t.target.NewSecret, t.target.NewReference
-	vitality, detail, err := verifier.Probe(ctx, fresh)
+	possession, provable := connectors.As[connectors.Possession](t.connector)
+	_, generates := connectors.As[connectors.Generator](t.connector)
+	verifier, ok := connectors.As[connectors.Verifier](t.connector)
+	mustLive := generates && provable
+	vitality, detail, err := connectors.Unknown, "the connector has no probe", error(nil)
+	switch {
+	case mustLive:
+		vitality, detail, err = possession.Possesses(ctx, fresh)
+	case ok:
+		vitality, detail, err = verifier.Probe(ctx, fresh)
+	}
 	if err != nil {
 		return connectors.Answer{}, err
 	}
 	answer := connectors.Answer{Outcome: connectors.Outcome(vitality), Detail: detail}
-	if vitality == connectors.Dead {
-		return answer, connectors.Retryable("%w: "+detail, errNewIsDead)
+	if vitality == connectors.Dead || mustLive && vitality != connectors.Alive {
+		return answer, connectors.Retryable("%w: %s", errNewIsDead, detail)
 	}
 	return answer, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -142,6 +143,9 @@ func (s *Store) SignInPerson(ctx context.Context, class Class, name, issuer, sub
 func (s *Store) RefusePerson(ctx context.Context, name, issuer, subject string, reason error) error {
 	person := describe(subject + " of " + issuer)
 	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtext('sign-in'), hashtext($1))`, person); err != nil {
+			return err
+		}
 		var again bool
 		err := tx.QueryRow(ctx, `
 			select exists (
@@ -162,9 +166,15 @@ func (s *Store) RefusePerson(ctx context.Context, name, issuer, subject string, 
 // maxDescription limits the description of a token or a person, in bytes.
 const maxDescription = 512
 
-// describe returns a text of at most maxDescription bytes of valid UTF-8.
+// describe returns a text of at most maxDescription bytes of valid UTF-8 without control characters.
 func describe(text string) string {
-	return strings.ToValidUTF8(text[:min(len(text), maxDescription)], "")
+	plain := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, text)
+	return strings.ToValidUTF8(plain[:min(len(plain), maxDescription)], "")
 }
 
 // CloseSession revokes a session: at once in this process, within cacheTTL in others. It does nothing if the secret is

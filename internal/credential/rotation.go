@@ -40,7 +40,8 @@ type Rotation struct {
 	NewSecret    connectors.Secret
 	// Handed: the new secret was published for the item of the asking cascade, whose holder
 	// is leaving: the account needs another rotation after this one.
-	Handed bool
+	Handed    bool
+	CreatedAt time.Time
 }
 
 // Reached reports whether the rotation has reached a step.
@@ -75,9 +76,9 @@ func (s *Store) BeginRotation(ctx context.Context, tenant uuid.UUID, item *Item,
 			   set updated_at = now(), proven = case when r.step = 'begun' then excluded.proven else r.proven end
 			returning id, step, sequence, new_reference, new_secret,
 			  exists (select 1 from rotation_holders h where h.tenant_id = r.tenant_id and h.rotation_id = r.id
-			    and h.item_id = $8)`,
+			    and h.item_id = $8), created_at`,
 			tenant, id, item.Connector, item.Kind, item.Reference, sealed, holder, item.ID, proven).
-			Scan(&r.ID, &r.Step, &r.Sequence, &r.NewReference, &sealed, &r.Handed)
+			Scan(&r.ID, &r.Step, &r.Sequence, &r.NewReference, &sealed, &r.Handed, &r.CreatedAt)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrLeaseLost
@@ -200,16 +201,18 @@ func (s *Store) CoHolders(ctx context.Context, tenant, item uuid.UUID, limit int
 	return found, nil
 }
 
-// Withhold records in live items that they do not get the new secret of their account.
+// withheld is the reason of a live item that does not get the new secret of its account.
+const withheld = "its account was ended for another holder, and this registration did not prove that it holds the " +
+	"account: register the current secret"
+
+// Withhold records in live items that their account was ended, and that they get no new secret.
 func (s *Store) Withhold(ctx context.Context, tenant uuid.UUID, items []uuid.UUID) error {
 	if len(items) == 0 {
 		return nil
 	}
 	return s.exec(ctx, tenant, "record withheld secrets", `
-		update credentials set updated_at = now(),
-		       reason = 'its account was ended for another holder, and this registration did not prove that it holds '
-		         'the account: register the current secret'
-		 where tenant_id = $1 and id = any ($2) and state = 'live'`, tenant, items)
+		update credentials set updated_at = now(), reason = $3
+		 where tenant_id = $1 and id = any ($2) and state = 'live'`, tenant, items, withheld)
 }
 
 // FinishUnder takes a lease and finishes the retired rotation of an item's account. It does
@@ -257,7 +260,7 @@ func (s *Store) FinishStalled(ctx context.Context, tenant uuid.UUID) error {
 }
 
 // FinishRotation stores the new secret, and the new reference if there is one, in the
-// account's remaining rows. Error: [ErrLeaseLost].
+// account's remaining rows, and in the others that they do not get it. Error: [ErrLeaseLost].
 func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotation, holder uuid.UUID) error {
 	err := s.db.InTenant(ctx, tenant, func(tx pgx.Tx) error {
 		var finished bool
@@ -287,7 +290,13 @@ func (s *Store) FinishRotation(ctx context.Context, tenant uuid.UUID, r *Rotatio
 				return err
 			}
 		}
-		return nil
+		_, err = tx.Exec(ctx, `
+			update credentials i set updated_at = now(), reason = $3 from rotations r
+			 where r.tenant_id = $1 and r.id = $2 and r.proven is not null and i.tenant_id = $1 and i.state = 'live'
+			   and (i.connector, i.kind, i.reference) = (r.connector, r.kind, r.reference)
+			   and not exists (select 1 from rotation_holders h where h.tenant_id = $1 and h.rotation_id = $2
+			     and h.item_id = i.id)`, tenant, r.ID, withheld)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("finish rotation %s: %w", r.ID, err)

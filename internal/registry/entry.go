@@ -77,6 +77,11 @@ func (e Entry) ownNames(tenant, reference string) bool {
 	})
 }
 
+func (e Entry) rotates() bool {
+	_, ok := connectors.As[connectors.Rotator](e.Connector)
+	return ok
+}
+
 func (e Entry) notifies() bool {
 	_, ok := connectors.As[connectors.Notifier](e.Connector)
 	return ok

@@ -47,7 +47,7 @@ func sameDownstream(a, b Entry) bool {
 // Registry holds the configured connectors by name.
 type Registry map[string]Entry
 
-// Overlaps returns a text for each two connectors of one tenant that rotate accounts of the same downstream. An account
+// Overlaps returns a text for each two connectors of one tenant at the same downstream, one of which rotates accounts. An account
 // that is registered at both counts as two: its end at one does not spare the holder at the other.
 func (r Registry) Overlaps() (texts []string) {
 	names := slices.Sorted(maps.Keys(r))
@@ -55,7 +55,7 @@ func (r Registry) Overlaps() (texts []string) {
 		for _, other := range names[i+1:] {
 			a, b := r[one], r[other]
 			shared := slices.ContainsFunc(a.Tenants, b.serves) || slices.ContainsFunc(b.Tenants, a.serves)
-			if _, rotates := connectors.As[connectors.Rotator](a.Connector); !rotates || !shared || !sameDownstream(a, b) {
+			if !a.rotates() && !b.rotates() || !shared || !sameDownstream(a, b) {
 				continue
 			}
 			texts = append(texts, fmt.Sprintf("the connectors %s and %s serve a tenant at the same downstream: register an "+

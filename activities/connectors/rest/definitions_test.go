@@ -202,7 +202,7 @@ func vendors() map[string]vendor {
 			routes: []route{
 				{call: "DELETE /api/v4/groups/345/service_accounts/57/personal_access_tokens/%s", alive: none, ended: reply{404, `{"message":"404 Personal Access Token Not Found"}`}, ends: true},
 				{call: "GET /api/v4/groups/345/service_accounts/57/personal_access_tokens", sends: "state=active", alive: reply{200, `[%all]`}, lists: `{"id":%s,"user_id":57,"active":true}`},
-				{call: "GET /api/v4/personal_access_tokens/self", sends: "Private-Token: %s", own: true, alive: reply{200, `{"id":%s,"user_id":57}`}, ended: reply{401, `{"message":"401 Unauthorized"}`}},
+				{call: "GET /api/v4/personal_access_tokens/self", sends: "Private-Token: %s", own: true, alive: reply{200, `{"id":%s,"user_id":57,"scopes":["api"]}`}, ended: reply{401, `{"message":"401 Unauthorized"}`}},
 				{call: "POST /api/v4/groups/345/service_accounts/57/personal_access_tokens", sends: "scopes%5B%5D=api", makes: true, alive: reply{201, `{"id":%new,"user_id":57,"token":"%new"}`}},
 			},
 		},

@@ -99,10 +99,10 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 		var refused error
 		answered := false
 		for _, name := range append([]string{p.ID.String()}, p.Names...) {
-			more, err := c.discoverNamed(ctx, o, p.ID, name)
+			more, known, err := c.discoverNamed(ctx, o, p.ID, name)
 			switch {
 			case err == nil:
-				answered = true
+				answered = answered || known
 			case connectors.IsPermanent(err): // of this name, such as an address of another domain
 				refused = err
 			default:
@@ -110,33 +110,35 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 			}
 			found = append(found, more...)
 		}
-		if !answered {
+		if !answered && refused != nil {
 			return nil, refused
 		}
 	}
 	return found, nil
 }
 
-// discoverNamed returns what a downstream attributes to one name of a principal.
+// discoverNamed returns what a downstream attributes to one name of a principal. known is false if a lookup shows that it
+// does not know the name.
 func (c *Connector) discoverNamed(
 	ctx context.Context, o *operation, principal uuid.UUID, name string,
-) ([]connectors.Found, error) {
+) (found []connectors.Found, known bool, err error) {
 	v := maps.Clone(c.settings)
 	v[namePrincipal] = name
 	if lookup := c.definition.operations[opLookup]; lookup != nil {
 		r, err := c.ask(ctx, opLookup, v)
 		if err != nil || r.means == meansGone {
-			return nil, err
+			return nil, false, err
 		}
 		id := lookup.id.text(answered(r.resp, r.body, v, c.definition.texts))
 		if id == "" {
-			return nil, connectors.Permanent("the definition %s: lookup: the answer has no id where it is expected",
+			return nil, false, connectors.Permanent("the definition %s: lookup: the answer has no id where it is expected",
 				c.definition.Name)
 		}
 		v[namePrincipal] = id
 	}
 	names := map[string]uuid.UUID{principal.String(): principal, strings.ToLower(v[namePrincipal]): principal}
-	return c.list(ctx, o, v, names)
+	found, err = c.list(ctx, o, v, names)
+	return found, true, err
 }
 
 // list reads all pages of a list, and returns the items that belong to one of the names.

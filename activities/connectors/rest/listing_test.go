@@ -199,7 +199,7 @@ func listings() map[string]listing {
 			answers: map[string]string{
 				"GET /api/v4/personal_access_tokens/self":                                `{"id":4,"scopes":["api"]}`,
 				"GET /api/v4/users?per_page=100&search=" + id:                            `[]`,
-				"GET /api/v4/users?per_page=100&search=Ada%40example.com":                `[{"id":8,"username":"ada.e","email":"ada@example.com.au"},{"id":7,"username":"ada","email":"ada@example.com"},{"id":9,"username":"bot"}]`,
+				"GET /api/v4/users?per_page=100&search=Ada%40example.com":                `[{"id":8,"username":"ada.e","email":"ada@example.com.au"},{"id":7,"username":"ada","email":"ada@example.com"},{"id":9,"username":"bot","email":null}]`,
 				"GET /api/v4/personal_access_tokens?per_page=100&state=active&user_id=7": `[{"id":41,"user_id":7,"scopes":["api"],"expires_at":"2027-01-01"},{"id":42,"user_id":7,"scopes":["api"],"expires_at":null}]`,
 			},
 			found:  expiring(scoped(named(connectors.APIKey, "41", "42"), "api"), day),

@@ -320,17 +320,18 @@ func (c *Connector) endOf(
 
 // Probe implements connectors.Verifier.
 func (c *Connector) Probe(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	return c.observe(ctx, opProbe, t)
+	return c.observe(ctx, opProbe, t, false)
 }
 
 // Prove implements connectors.Prover.
 func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	return c.observe(ctx, opProve, t)
+	return c.observe(ctx, opProve, t, false)
 }
 
-// observe runs a probe or a proof.
+// observe runs a probe or a proof. For a check of possession, a refusal that the definition does not know proves nothing,
+// and is no error: a strange secret must not delay a rotation.
 func (c *Connector) observe(
-	ctx context.Context, name string, t connectors.Target,
+	ctx context.Context, name string, t connectors.Target, possession bool,
 ) (connectors.Vitality, string, error) {
 	operation := c.definition.operations[name]
 	if operation.request.secret && t.Secret == "" {
@@ -340,8 +341,15 @@ func (c *Connector) observe(
 	if err != nil {
 		return connectors.Unknown, "", err
 	}
-	r, err := c.ask(ctx, name, v)
+	a, err := c.send(ctx, name, []values{v}, nil)
 	if err != nil {
+		return connectors.Unknown, "", err
+	}
+	r, err := c.read(name, a, v, nil)
+	switch {
+	case err != nil && possession && a.refused():
+		return connectors.Unknown, err.Error(), nil
+	case err != nil:
 		return connectors.Unknown, "", err
 	}
 	return connectors.Vitality(r.means), r.detail, nil
@@ -376,6 +384,13 @@ func (a exchanged) unhandled() bool {
 	status := a.resp.StatusCode
 	return !a.ok || throttled(a.resp, time.Now()) > 0 || status/100 == 3 || status == http.StatusTooManyRequests ||
 		status >= http.StatusInternalServerError
+}
+
+// refused reports whether an answer refuses this request, and is not about the rate or the time.
+func (a exchanged) refused() bool {
+	status := a.resp.StatusCode
+	return status/100 == 4 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests &&
+		throttled(a.resp, time.Now()) == 0
 }
 
 // ask sends the request of an operation about nothing or one credential, and returns what the answer means.

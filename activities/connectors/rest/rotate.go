@@ -3,6 +3,8 @@ package rest
 import (
 	"context"
 	"slices"
+	"strings"
+	"unicode"
 
 	yaml "go.yaml.in/yaml/v3"
 
@@ -54,7 +56,7 @@ func (d *Definition) possession() string {
 
 // Possesses implements connectors.Possession: a request with the secret, of which the answer must be alive.
 func (c *Connector) Possesses(ctx context.Context, t connectors.Target) (connectors.Vitality, string, error) {
-	return c.observe(ctx, c.definition.possession(), t)
+	return c.observe(ctx, c.definition.possession(), t, true)
 }
 
 // Generate implements connectors.Generator.
@@ -68,6 +70,16 @@ func (c *Connector) Generate(ctx context.Context, t connectors.Target) (connecto
 	if err != nil {
 		return connectors.Generated{}, err
 	}
+	generated, err := c.generated(t, a, v)
+	if err != nil && a.resp.StatusCode/100 == 2 { // another request would make another secret
+		err = connectors.Permanent("the downstream may have made a secret of the rotation %s that cannot be used: look for "+
+			"it there, end it, and run `leaver cascade rerun`: %w", t.Rotation, err)
+	}
+	return generated, err
+}
+
+// generated reads the answer to the request for a new secret.
+func (c *Connector) generated(t connectors.Target, a exchanged, v values) (connectors.Generated, error) {
 	r, err := c.read(opRenew, a, v, nil)
 	if err != nil {
 		return connectors.Generated{}, err
@@ -77,15 +89,21 @@ func (c *Connector) Generate(ctx context.Context, t connectors.Target) (connecto
 		return connectors.Generated{Answer: answer}, nil
 	}
 	made, err := c.issuedBy(opRenew, r, v)
-	if err != nil {
+	switch {
+	case err != nil:
 		return connectors.Generated{}, err
-	}
-	if made.Reference == t.Reference {
+	case made.Reference == t.Reference:
 		return connectors.Generated{}, connectors.Permanent("the definition %s: renew: the new secret has the reference of "+
 			"the old one, so that the end of the old one would end both", c.definition.Name)
+	case len(made.Reference) > maxReference || strings.ContainsFunc(made.Reference, unicode.IsControl):
+		return connectors.Generated{}, connectors.Permanent("the definition %s: renew: a reference has at most %d bytes and "+
+			"no control characters", c.definition.Name, maxReference)
 	}
 	return connectors.Generated{Answer: answer, Reference: made.Reference, Secret: made.Secret}, nil
 }
+
+// maxReference is the maximum length of a reference, in bytes.
+const maxReference = 512
 
 // Renew implements connectors.Rotator. Generate has made the new secret.
 func (c *Connector) Renew(context.Context, connectors.Target) (connectors.Answer, error) {
