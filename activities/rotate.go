@@ -125,8 +125,8 @@ const (
 	maxCoHolders = 1000
 	// maxTried bounds the number of distinct secrets that are tried, the leaver's first.
 	maxTried = 100
-	// maxDisturbed is the number of attempts in which a secret that cannot be checked delays the rotation, if the
-	// leaver's own could be: then a registration with a strange secret would keep the leaver's alive.
+	// maxDisturbed is the number of attempts that another registration's secret can delay because it cannot be checked.
+	// Otherwise a registration with a strange secret would keep the leaver's alive.
 	maxDisturbed = 5
 )
 
@@ -162,8 +162,7 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 		// Registrations with the same secret are checked once, those without a secret each.
 		works, ok := tried[candidate.Secret]
 		if candidate.Secret == "" || (!ok && len(tried) < maxTried) {
-			mustAnswer := len(tried) == 0 || t.info.Attempt <= maxDisturbed
-			if works, err = t.possesses(ctx, possession, &candidate.Opened, mustAnswer); err != nil {
+			if works, err = t.possesses(ctx, possession, &candidate.Opened); err != nil {
 				return proof{}, err
 			}
 			tried[candidate.Secret] = works
@@ -184,12 +183,14 @@ func (t *attempt) provePossession(ctx context.Context) (proof, error) {
 }
 
 // possesses reports whether a registration is proven to hold the account, and records
-// the result as evidence. It returns a retryable error of the check only if mustAnswer is set.
+// the result as evidence. An error of the check of another registration delays the rotation for [maxDisturbed]
+// attempts only.
 func (t *attempt) possesses(
-	ctx context.Context, possession connectors.Possession, candidate *credential.Opened, mustAnswer bool,
+	ctx context.Context, possession connectors.Possession, candidate *credential.Opened,
 ) (bool, error) {
 	vitality, detail, err := possession.Possesses(ctx, t.targetOf(candidate))
-	if err != nil && !connectors.IsPermanent(err) && mustAnswer {
+	disturbs := candidate.ID != t.item.ID && t.info.Attempt > maxDisturbed
+	if err != nil && !connectors.IsPermanent(err) && !disturbs {
 		return false, err
 	}
 	if err != nil {

@@ -128,9 +128,9 @@ func insertSession(ctx context.Context, tx pgx.Tx, token uuid.UUID, secret strin
 // SignInPerson issues a token for a person that an OpenID provider has signed in, for [SessionTTL], and records the
 // person. It returns the secret of a sign-in, by which alone the token is used.
 func (s *Store) SignInPerson(ctx context.Context, class Class, name, issuer, subject string) (string, error) {
-	person := subject + " of " + issuer
+	person := personOf(issuer, subject)
 	token, _, err := s.Issue(audit.WithActor(ctx, "login/"+person), uuid.Nil, NewToken{
-		Class: class, Description: describe(name + ", " + person), TTL: SessionTTL,
+		Class: class, Description: truncate(name + ", " + person), TTL: SessionTTL,
 	})
 	if err != nil {
 		return "", err
@@ -139,9 +139,10 @@ func (s *Store) SignInPerson(ctx context.Context, class Class, name, issuer, sub
 }
 
 // RefusePerson records that a person whom an OpenID provider has signed in has no role. A person who tries again within
-// a minute is not recorded again, so that nobody fills the evidence.
+// a minute is not recorded again, so that repeated attempts do not fill the evidence. Only the newest 200 acts are
+// searched, to bound the query.
 func (s *Store) RefusePerson(ctx context.Context, name, issuer, subject string, reason error) error {
-	person := describe(subject + " of " + issuer)
+	person := personOf(issuer, subject)
 	err := s.db.InTenant(ctx, uuid.Nil, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtext('sign-in'), hashtext($1))`, person); err != nil {
 			return err
@@ -155,7 +156,7 @@ func (s *Store) RefusePerson(ctx context.Context, name, issuer, subject string, 
 			return err
 		}
 		return audit.Record(audit.WithActor(ctx, "login/"+person), tx, uuid.Nil, audit.SignInRefuse, person, nil,
-			map[string]string{"name": describe(name), "reason": reason.Error()})
+			map[string]string{"name": truncate(name), "reason": reason.Error()})
 	})
 	if err != nil {
 		return fmt.Errorf("record a refused sign-in: %w", err)
@@ -166,8 +167,11 @@ func (s *Store) RefusePerson(ctx context.Context, name, issuer, subject string, 
 // maxDescription limits the description of a token or a person, in bytes.
 const maxDescription = 512
 
-// describe returns a text of at most maxDescription bytes of valid UTF-8 without control characters.
-func describe(text string) string {
+// personOf returns how acts name a person.
+func personOf(issuer, subject string) string { return truncate(subject + " of " + issuer) }
+
+// truncate returns a text of at most maxDescription bytes of valid UTF-8 without control characters.
+func truncate(text string) string {
 	plain := strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return -1

@@ -158,11 +158,13 @@ func timing(q request) (any, error) {
 		return nil, err
 	}
 	v := timingView{Timing: t}
-	for _, of := range []struct {
-		value   string
-		seconds int
-	}{{"1m", 60}, {"5m", 300}, {"15m", 900}, {"1h", 3600}, {"24h", 86400}} {
-		v.Targets = append(v.Targets, target{of.value, of.seconds == t.Target})
+	short := strings.NewReplacer("h0m0s", "h", "m0s", "m")
+	seconds := []int{60, 300, 900, 3600, 24 * 3600}
+	if !slices.Contains(seconds, t.Target) {
+		seconds = append(seconds, t.Target)
+	}
+	for _, s := range seconds {
+		v.Targets = append(v.Targets, target{short.Replace((time.Duration(s) * time.Second).String()), s == t.Target})
 	}
 	for _, w := range t.Weeks {
 		v.WeekPlot.add(w.Week.UTC().Format("2 Jan 2006"), w.Times)

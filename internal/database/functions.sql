@@ -698,7 +698,7 @@ create or replace function zero_health() returns table (median double precision,
     select percentile_disc(0.5) within group (order by seconds), percentile_disc(0.95) within group (order by seconds), max(seconds) from zeros
 $$;
 
--- zero_connectors returns the same for the last verified death at each connector.
+-- zero_connectors returns, for the same cascades, the seconds to the last verified death at each connector with one.
 create or replace function zero_connectors()
     returns table (connector text, median double precision, p95 double precision, worst double precision)
     language sql stable security definer set search_path = pg_catalog, public as $$

@@ -362,6 +362,12 @@ func TestConsole_PagesOfAnInstallation(t *testing.T) {
 			t.Errorf("%s is %d pixels wider than the window of %d: %v", page.name, wide, page.width, err)
 		}
 	}
+	b.open("/tenants/acme/time-to-zero?target=7m")
+	b.sees("against a target of 420 s")
+	chosen, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.querySelector('select[name="target"]').value`))
+	if err != nil || chosen != "7m" {
+		t.Errorf("the chosen target is %q, %v; want 7m", chosen, err)
+	}
 }
 
 // TestConsole_ShowsACascadeOfAThousand opens the page of a cascade of 1,000 credentials.

@@ -68,8 +68,8 @@ func (k *keyring) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(status)
 		_ = json.NewEncoder(w).Encode(body)
 	}
-	account, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/accounts/"), "/keys")
-	name := account + key
+	account, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/accounts/"), "/")
+	name := strings.Replace(strings.TrimPrefix(r.URL.Path, "/accounts/"), "/keys/", "/", 1)
 	switch {
 	case r.URL.Path == "/self" && r.Header.Get("X-Key") == "strange":
 		answer(http.StatusInternalServerError, map[string]string{})
@@ -93,19 +93,19 @@ func (k *keyring) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		delete(k.alive, name)
 		w.WriteHeader(http.StatusNoContent)
 	default:
-		answer(http.StatusOK, map[string]string{"key": key})
+		answer(http.StatusOK, map[string]string{"key": name})
 	}
 }
 
-// handing is a connector of a definition that publishes new keys to the test.
-type handing struct {
+// publishingConnector is a connector of a definition that publishes new keys to the test.
+type publishingConnector struct {
 	*rest.Connector
 
 	mu        sync.Mutex
 	published []connectors.Publication
 }
 
-func (h *handing) Publish(_ context.Context, p connectors.Publication) (connectors.Answer, error) {
+func (h *publishingConnector) Publish(_ context.Context, p connectors.Publication) (connectors.Answer, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.published = append(h.published, p)
@@ -113,7 +113,7 @@ func (h *handing) Publish(_ context.Context, p connectors.Publication) (connecto
 }
 
 // newKeyring starts an installation with the connector keyring, whose attempts are repeated at once.
-func newKeyring(t *testing.T) (*installation, *keyring, *handing) {
+func newKeyring(t *testing.T) (*installation, *keyring, *publishingConnector) {
 	t.Helper()
 	i := installAPI(t, func(c *config.Config) {
 		c.Policy.InitialInterval, c.Policy.MaximumInterval = 20*time.Millisecond, 100*time.Millisecond
@@ -129,7 +129,7 @@ func newKeyring(t *testing.T) (*installation, *keyring, *handing) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &handing{Connector: connector}
+	h := &publishingConnector{Connector: connector}
 	i.app.Connectors["keyring"] = registry.Entry{Connector: h, Type: "keyring", Tenants: []string{"acme"}}
 	i.work()
 	return i, keys, h
@@ -141,10 +141,10 @@ func (i *installation) holdKey(principal, secret string) string {
 		`{"principalId":%q,"kind":"api_key","connector":"keyring","reference":"crm/k1","secret":%q}`, principal, secret))["id"].(string)
 }
 
-// TestRotation_FollowsADefinition rotates a key that four principals have registered: the leaver, one who has its
+// TestRotation_ByDefinitionSparesProvenHolders rotates a key that four principals have registered: the leaver, one who has its
 // secret, one who only knows its name, and one whose secret the server never answers about. The new key works only at
 // the third try, and is published then.
-func TestRotation_FollowsADefinition(t *testing.T) {
+func TestRotation_ByDefinitionSparesProvenHolders(t *testing.T) {
 	long(t)
 	i, keys, h := newKeyring(t)
 	tries := 0

@@ -66,7 +66,7 @@ type Health struct {
 	// ZeroMedian, ZeroP95 and ZeroWorst are the times to the last verified death of the last day's leavers, in seconds;
 	// nil if there are none.
 	ZeroMedian, ZeroP95, ZeroWorst *float64
-	// ZeroConnectors has the same for the last verified death at each connector.
+	// ZeroConnectors has the times of the same leavers to the last verified death at each connector with one.
 	ZeroConnectors []ConnectorTimes
 	SinkFailing    float64 // how long the audit sink has refused evidence, in seconds
 	// Scheduled is when each kind of run that is scheduled was first scheduled.

@@ -118,7 +118,7 @@ func (p *Provider) URL(ctx context.Context, a Attempt, redirect string) (string,
 }
 
 // Finish exchanges the code of an attempt whose state the caller has compared, and returns the person.
-// Errors: [ErrNoRole], [ErrRefused], [ErrUnavailable].
+// With [ErrNoRole] it returns the person without a class. Errors: [ErrNoRole], [ErrRefused], [ErrUnavailable].
 func (p *Provider) Finish(ctx context.Context, a Attempt, code, redirect string) (Person, error) {
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, p.client), timeout)
 	defer cancel()

@@ -47,8 +47,8 @@ func sameDownstream(a, b Entry) bool {
 // Registry holds the configured connectors by name.
 type Registry map[string]Entry
 
-// Overlaps returns a text for each two connectors of one tenant at the same downstream, one of which rotates accounts. An account
-// that is registered at both counts as two: its end at one does not spare the holder at the other.
+// Overlaps returns a text for each two connectors of one tenant at the same downstream, one of which rotates accounts.
+// An account that is registered at both counts as two: its end at one does not spare the holder at the other.
 func (r Registry) Overlaps() (texts []string) {
 	names := slices.Sorted(maps.Keys(r))
 	for i, one := range names {

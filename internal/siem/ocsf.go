@@ -134,7 +134,7 @@ type tokenRecord struct {
 	Reason    string     `json:"reason"` // of a refused sign-in
 }
 
-// holder returns the token that a session is of.
+// holder returns the actor of the session's token.
 func (t tokenRecord) holder() string { return t.Class + "-token/" + t.SessionOf.String() }
 
 // UnmarshalJSON implements json.Unmarshaler. Objects of acts have many forms; those that are not tokens are skipped.

@@ -73,7 +73,7 @@ func (d *Definition) Example() string {
 		switch {
 		case s.Secret:
 			value = "env:" + strings.ToUpper(strings.ReplaceAll(d.Name, "-", "_")+"_"+s.Name)
-		case value == "" && slices.Contains(d.bases, s.Name):
+		case value == "" && s.Name == d.address():
 			value = "https://example.com"
 		case value == "":
 			value = "…"

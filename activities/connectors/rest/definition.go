@@ -36,7 +36,7 @@ type Definition struct {
 	auth       *auth
 	operations map[string]*operation
 	texts      []string // names that expressions may use
-	bases      []string // the settings that URLs begin with; the first is the API's address
+	bases      []string // the settings that URLs begin with
 }
 
 // Setting is a setting of the connectors of a definition.
@@ -213,6 +213,11 @@ func (d *Definition) compile(authNode, operations *yaml.Node) error {
 	}); err != nil {
 		return err
 	}
+	return d.checkOperations(operations)
+}
+
+// checkOperations returns an error if operations lack others that they need.
+func (d *Definition) checkOperations(operations *yaml.Node) error {
 	if d.operations[opRevoke] == nil && d.operations[opCancel] == nil {
 		return at(operations, "an operation revoke or cancel is required")
 	}
@@ -328,7 +333,7 @@ type operation struct {
 	request  request
 	answers  []answer
 	discover *discovery
-	id       *expression   // of lookup: the downstream's own name of the principal
+	id       *expression   // of lookup: the downstream's ids of the principals that have the name
 	bulk     bulk          // of revoke
 	settles  time.Duration // of revoke: how long a confirmed end may take to take effect
 	issued   *issued       // of issue and renew
@@ -375,48 +380,57 @@ func meaningsOf(operation string) []meaning {
 	return []meaning{meansDone, meansGone, meansExpires, meansRetry, meansPermanent}
 }
 
+// resultMember returns the member of an operation that says where its result is in the answer; empty for none.
+func resultMember(operation string) string {
+	return map[string]string{opDiscover: "found", opLookup: "id", opIssue: "issued", opRenew: "renewed"}[operation]
+}
+
+// of returns the scope of an operation. Those that are about no credential have no parts of a reference.
+func (in scope) of(operation string, parts []string) scope {
+	target := append(slices.Clone(parts), nameReference, nameSecret)
+	switch operation {
+	case opDiscover, opLookup:
+		return in.without(target...)
+	case opIssue:
+		return in.without(target...).with(nameDrill)
+	case opRemove:
+		return in.without(append(target, namePrincipal)...).with(nameDrill)
+	case opCheck:
+		return in.without(append(target, namePrincipal)...)
+	case opRenew:
+		return in.without(nameSecret).with(nameRotation)
+	}
+	return in
+}
+
 func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.Env) (*operation, error) {
 	if !slices.Contains(operationNames(), key.Value) {
 		return nil, at(key, "unknown operation %q; known are %s", key.Value, strings.Join(operationNames(), ", "))
 	}
 	o := &operation{}
-	var requestNode, answers, found, issuedNode *yaml.Node
-	issuedName := map[string]string{opIssue: "issued", opRenew: "renewed"}[key.Value]
-	members := fields{
-		"request": func(n *yaml.Node) error { requestNode = n; return nil },
-		"answers": func(n *yaml.Node) error { answers = n; return nil },
+	var requestNode, answers, resultNode *yaml.Node
+	keep := func(into **yaml.Node) func(*yaml.Node) error {
+		return func(n *yaml.Node) error { *into = n; return nil }
 	}
-	switch key.Value {
-	case opRevoke:
+	members := fields{"request": keep(&requestNode), "answers": keep(&answers)}
+	member := resultMember(key.Value)
+	if member != "" {
+		members[member] = keep(&resultNode)
+	}
+	if key.Value == opRevoke {
 		members["batch"], members["each"] = o.bulk.decodeBatch, o.bulk.decodeEach(d.settingTexts())
 		members["settles"] = duration(&o.settles)
-	case opDiscover: // there is no target
-		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...)
-		members["found"] = func(n *yaml.Node) error { found = n; return nil }
-	case opLookup:
-		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...)
-		members["id"] = expressionInto(env, &o.id)
-	case opIssue:
-		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret)...).with(nameDrill)
-	case opRenew:
-		in = in.without(nameSecret).with(nameRotation)
-	case opRemove:
-		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret, namePrincipal)...).with(nameDrill)
-	case opCheck:
-		in = in.without(append(slices.Clone(d.Parts), nameReference, nameSecret, namePrincipal)...)
 	}
-	if issuedName != "" {
-		members[issuedName] = func(n *yaml.Node) error { issuedNode = n; return nil }
-	}
-	if err := decodeFields(value, members); err != nil {
+	err := decodeFields(value, members)
+	switch {
+	case err != nil:
 		return nil, err
+	case requestNode == nil || answers == nil:
+		return nil, at(key, "request and answers are required")
+	case member != "" && resultNode == nil:
+		return nil, at(key, "%s for %s is required", member, key.Value)
 	}
-	if requestNode == nil || answers == nil || (found == nil) == (key.Value == opDiscover) ||
-		(issuedNode == nil) == (issuedName != "") || (o.id == nil) == (key.Value == opLookup) {
-		return nil, at(key,
-			"request and answers are required, found for discover, id for lookup, issued for issue, and renewed for renew")
-	}
-	var err error
+	in = in.of(key.Value, d.Parts)
 	if o.request, err = d.parseRequest(requestNode, in); err != nil {
 		return nil, err
 	}
@@ -429,17 +443,26 @@ func (d *Definition) parseOperation(key, value *yaml.Node, in scope, env *cel.En
 	if err := o.bulk.checkAnswers(o.answers); err != nil {
 		return nil, err
 	}
-	switch {
-	case found != nil:
-		if o.discover, err = parseDiscovery(found, env); err == nil {
-			err = d.checkKind(found, o.discover.kind)
+	return o, d.parseResult(o, key.Value, resultNode, env)
+}
+
+// parseResult reads where the result of an operation is in its answer.
+func (d *Definition) parseResult(o *operation, operation string, n *yaml.Node, env *cel.Env) (err error) {
+	switch operation {
+	case opDiscover:
+		if o.discover, err = parseDiscovery(n, env); err == nil {
+			err = d.checkKind(n, o.discover.kind)
 		}
-	case issuedNode != nil:
-		if o.issued, err = parseIssued(issuedNode, key.Value, env); err == nil && key.Value == opIssue {
-			err = d.checkKind(issuedNode, o.issued.kind)
+	case opLookup:
+		o.id, err = compile(env, n)
+	case opIssue:
+		if o.issued, err = parseIssued(n, operation, env); err == nil {
+			err = d.checkKind(n, o.issued.kind)
 		}
+	case opRenew:
+		o.issued, err = parseIssued(n, operation, env)
 	}
-	return o, err
+	return err
 }
 
 // checkKind returns an error unless a kind is one of the definition's.

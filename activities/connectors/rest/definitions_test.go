@@ -632,9 +632,17 @@ func (r *running) works(_ *testing.T, t connectors.Target) bool {
 // connector returns a connector of the definition for an address.
 func (v vendor) connector(t *testing.T, d *rest.Definition, at string) *rest.Connector {
 	t.Helper()
-	settings := map[string]string{}
-	for name, value := range v.settings {
-		settings[name] = value
+	settings := maps.Clone(v.settings)
+	if settings == nil {
+		settings = make(map[string]string)
+	}
+	for name, value := range settings {
+		switch value {
+		case adminSecret:
+			settings[name] = secretFile(t, "admin-secret")
+		case accountKey:
+			settings[name] = secretFile(t, testKey(t))
+		}
 	}
 	for _, s := range d.Settings {
 		switch s.Name {
@@ -653,7 +661,6 @@ func (v vendor) connector(t *testing.T, d *rest.Definition, at string) *rest.Con
 }
 
 func TestDefinitions_FulfilTheContract(t *testing.T) {
-	files := map[string]string{adminSecret: secretFile(t, "admin-secret"), accountKey: secretFile(t, testKey(t))}
 	all, err := rest.Load("")
 	if err != nil {
 		t.Fatal(err)
@@ -667,11 +674,6 @@ func TestDefinitions_FulfilTheContract(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for setting, value := range v.settings {
-				if file, ok := files[value]; ok {
-					v.settings[setting] = file
-				}
-			}
 			r := start(t, v)
 			c := v.connector(t, all[name], r.at)
 			registration := connectors.Registration{Kind: v.kind, Reference: r.issue(t).Reference, HasSecret: true}
@@ -699,29 +701,30 @@ func TestDefinitions_FulfilTheContract(t *testing.T) {
 // refusal is an answer by which a vendor refuses a request.
 type refusal struct {
 	reply
-	header http.Header
+	header    http.Header
+	retryable bool
 }
 
-// limits are the answers of vendors whose rate limit is used up, where they document another than 429 with Retry-After.
-func limits() map[string]refusal {
+// rateLimits returns the answers of vendors whose rate limit is used up, where they document another than 429 with
+// Retry-After.
+func rateLimits() map[string]refusal {
 	reset := strconv.FormatInt(time.Now().Add(time.Minute).Unix(), 10)
-	github := refusal{reply{403, `{"message":"API rate limit exceeded"}`}, http.Header{
+	github := refusal{reply: reply{403, `{"message":"API rate limit exceeded"}`}, header: http.Header{
 		"X-Ratelimit-Remaining": {"0"}, "X-Ratelimit-Reset": {reset},
 	}}
-	okta := refusal{reply{429, `{"errorCode":"E0000047"}`}, http.Header{"X-Rate-Limit-Remaining": {"0"}, "X-Rate-Limit-Reset": {reset}}}
+	okta := refusal{reply: reply{429, `{"errorCode":"E0000047"}`}, header: http.Header{"X-Rate-Limit-Remaining": {"0"}, "X-Rate-Limit-Reset": {reset}}}
 	return map[string]refusal{
 		"aws-cognito-users": {reply: reply{400, `{"__type":"TooManyRequestsException"}`}},
 		"github-actions":    github, "github-app": github, "github-org-tokens": github, "github-sso": github, "github-tokens": github,
 		"google-workspace": {reply: reply{403, `{"error":{"code":403,"errors":[{"reason":"quotaExceeded"}]}}`}},
 		"okta":             okta, "okta-ai-agents": okta, "okta-grants": okta,
-		"slack": {reply{429, `{"ok":false,"error":"ratelimited"}`}, http.Header{"Retry-After": {"30"}}},
+		"slack": {reply: reply{429, `{"ok":false,"error":"ratelimited"}`}, header: http.Header{"Retry-After": {"30"}}},
 	}
 }
 
-// TestDefinitions_TakeARefusalForNoResult asks vendors that refuse each request: because of a rate limit, for lack of
+// TestDefinitions_RefusalIsNeverAResult asks vendors that refuse each request: because of a rate limit, for lack of
 // rights, and with a page of a proxy.
-func TestDefinitions_TakeARefusalForNoResult(t *testing.T) {
-	files := map[string]string{adminSecret: secretFile(t, "admin-secret"), accountKey: secretFile(t, testKey(t))}
+func TestDefinitions_RefusalIsNeverAResult(t *testing.T) {
 	all, err := rest.Load("")
 	if err != nil {
 		t.Fatal(err)
@@ -730,19 +733,14 @@ func TestDefinitions_TakeARefusalForNoResult(t *testing.T) {
 		if v.forgets {
 			continue
 		}
-		limit, ok := limits()[name]
+		limit, ok := rateLimits()[name]
 		if !ok {
-			limit = refusal{reply{429, `{}`}, http.Header{"Retry-After": {"30"}}}
-		}
-		for setting, value := range v.settings {
-			if file, ok := files[value]; ok {
-				v.settings[setting] = file
-			}
+			limit = refusal{reply: reply{429, `{}`}, header: http.Header{"Retry-After": {"30"}}}
 		}
 		for what, refused := range map[string]refusal{
-			"a rate limit":    limit,
-			"a lack of right": {reply: reply{403, `{}`}},
-			"a proxy's page":  {reply{404, `<html>not found</html>`}, http.Header{"Content-Type": {"text/html"}}},
+			"a rate limit":   {reply: limit.reply, header: limit.header, retryable: true},
+			"missing rights": {reply: reply{403, `{}`}},
+			"a proxy's page": {reply: reply{404, `<html>not found</html>`}, header: http.Header{"Content-Type": {"text/html"}}},
 		} {
 			t.Run(name+"/"+what, func(t *testing.T) {
 				t.Parallel()
@@ -751,12 +749,12 @@ func TestDefinitions_TakeARefusalForNoResult(t *testing.T) {
 				c := v.connector(t, all[name], r.at)
 				target := r.issue(t)
 				answer, err := end(t.Context(), c, target)
-				switch limited := what == "a rate limit"; {
+				switch {
 				case err == nil:
 					t.Errorf("the end answered %+v", answer)
-				case limited && connectors.IsPermanent(err):
+				case refused.retryable && connectors.IsPermanent(err):
 					t.Errorf("the end: %v; want a retryable error", err)
-				case limited && len(refused.header) > 0 && connectors.RetryAfter(err) < 20*time.Second:
+				case refused.retryable && len(refused.header) > 0 && connectors.RetryAfter(err) < 20*time.Second:
 					t.Errorf("the end is retried after %s; the vendor asks for more", connectors.RetryAfter(err))
 				}
 				if verifier, ok := connectors.As[connectors.Verifier](c); ok {
@@ -769,7 +767,7 @@ func TestDefinitions_TakeARefusalForNoResult(t *testing.T) {
 	}
 }
 
-// end ends what the connector ends.
+// end calls Revoke, or Cancel if the connector has no Revoker.
 func end(ctx context.Context, c *rest.Connector, t connectors.Target) (connectors.Answer, error) {
 	if revoker, ok := connectors.As[connectors.Revoker](c); ok {
 		return revoker.Revoke(ctx, t)
@@ -777,13 +775,12 @@ func end(ctx context.Context, c *rest.Connector, t connectors.Target) (connector
 	return c.Cancel(ctx, t)
 }
 
-// TestDefinitions_Rotate makes a new secret beside the old one, which alone is ended.
+// TestDefinitions_Rotate makes a new secret, and checks that only the old one is ended.
 func TestDefinitions_Rotate(t *testing.T) {
 	all, err := rest.Load("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := secretFile(t, "admin-secret")
 	rotating := 0
 	for name, v := range vendors() {
 		if !slices.Contains(all[name].Operations(), "renew") {
@@ -791,11 +788,6 @@ func TestDefinitions_Rotate(t *testing.T) {
 		}
 		rotating++
 		t.Run(name, func(t *testing.T) {
-			for setting, value := range v.settings {
-				if value == adminSecret {
-					v.settings[setting] = secret
-				}
-			}
 			r := start(t, v)
 			c := v.connector(t, all[name], r.at)
 			target, other := r.issue(t), r.issue(t)
@@ -866,11 +858,6 @@ func TestDefinitions_ProveNothingByAnotherName(t *testing.T) {
 			}))
 			t.Cleanup(server.Close)
 			v := vendors()[name]
-			for setting, value := range map[string]string{"api_token": secretFile(t, "admin-secret"), "key": secretFile(t, testKey(t))} {
-				if _, ok := v.settings[setting]; ok {
-					v.settings[setting] = value
-				}
-			}
 			target := connectors.Target{Kind: v.kind, Reference: c.reference}
 			vitality, detail, err := v.connector(t, all[name], server.URL).Probe(t.Context(), target)
 			if err != nil || vitality != connectors.Unknown || detail == "" {

@@ -117,8 +117,8 @@ func (c *Connector) Discover(ctx context.Context, principals []connectors.Princi
 	return found, nil
 }
 
-// discoverNamed returns what a downstream attributes to one name of a principal. known is false if a lookup shows that it
-// does not know the name.
+// discoverNamed returns what a downstream attributes to one name of a principal. known is false if a lookup shows that
+// it does not know the name.
 func (c *Connector) discoverNamed(
 	ctx context.Context, o *operation, principal uuid.UUID, name string,
 ) (found []connectors.Found, known bool, err error) {
@@ -129,12 +129,21 @@ func (c *Connector) discoverNamed(
 		if err != nil || r.means == meansGone {
 			return nil, false, err
 		}
-		id := lookup.id.text(answered(r.resp, r.body, v, c.definition.texts))
-		if id == "" {
+		activation := answered(r.resp, r.body, v, c.definition.texts)
+		ids := lookup.id.texts(activation)
+		if ids == nil {
+			ids = []string{lookup.id.text(activation)}
+		}
+		switch {
+		case len(ids) == 0:
+			return nil, false, nil
+		case len(ids) > 1:
+			return nil, false, connectors.Permanent("the downstream has %d principals of one name", len(ids))
+		case ids[0] == "":
 			return nil, false, connectors.Permanent("the definition %s: lookup: the answer has no id where it is expected",
 				c.definition.Name)
 		}
-		v[namePrincipal] = id
+		v[namePrincipal] = ids[0]
 	}
 	names := map[string]uuid.UUID{principal.String(): principal, strings.ToLower(v[namePrincipal]): principal}
 	found, err = c.list(ctx, o, v, names)
@@ -249,8 +258,8 @@ func (e *expression) reference(activation map[string]any) string {
 	return e.text(activation)
 }
 
-// mistyped returns a permanent error if the expression does not fit the types that the answer has: without the error,
-// credentials would be missed.
+// mistyped returns a permanent error if the expression does not fit the types that the answer has, which CEL calls "no
+// such overload". Without the error, credentials would be missed.
 func (e *expression) mistyped(activation map[string]any) error {
 	if _, _, err := e.program.Eval(activation); err != nil && strings.Contains(err.Error(), "no such overload") {
 		return connectors.Permanent("the expression on line %d of the definition does not fit the types of the answer",

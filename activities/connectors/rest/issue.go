@@ -12,7 +12,7 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// issued says where a credential is in the answer by which it was issued for a drill, or renewed.
+// issued locates the new credential in the answer to issue or renew.
 type issued struct {
 	kind      connectors.Kind // of issue
 	reference *expression     // a text, or a list of the parts
@@ -39,7 +39,8 @@ func parseIssued(n *yaml.Node, operation string, env *cel.Env) (*issued, error) 
 	return i, err
 }
 
-// issuedBy returns the credential that an answer contains.
+// issuedBy returns the new credential that an answer to an operation contains. It returns a permanent error if the
+// answer has no valid reference, or not the secret that the definition expects.
 func (c *Connector) issuedBy(operation string, r result, v values) (connectors.Issued, error) {
 	o, activation := c.definition.operations[operation].issued, answered(r.resp, r.body, v, c.definition.texts)
 	parts, err := c.definition.split(o.reference.reference(activation))
@@ -60,13 +61,13 @@ func (c *Connector) issuedBy(operation string, r result, v values) (connectors.I
 	return i, nil
 }
 
-// makes reports whether the connector has an operation that makes a credential, and the settings for it.
-func (c *Connector) makes(operation string) bool {
-	return c.definition.operations[operation] != nil && c.missing(operation) == ""
+// isConfigured reports whether the definition has an operation, and the settings that it names are given.
+func (c *Connector) isConfigured(operation string) bool {
+	return c.definition.operations[operation] != nil && c.missingSetting(operation) == ""
 }
 
-// missing returns the name of a setting that an operation needs and that is not given, or "".
-func (c *Connector) missing(operation string) string {
+// missingSetting returns the name of a setting that an operation names and that is not given, or "".
+func (c *Connector) missingSetting(operation string) string {
 	for _, s := range c.definition.Settings {
 		if c.settings[s.Name] == "" && c.definition.operations[operation].request.names(s.Name) {
 			return s.Name

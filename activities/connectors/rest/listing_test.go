@@ -481,7 +481,6 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // TestDefinitions_DiscoverCheckAndBlock runs these operations of each definition against the vendor's documented
 // answers.
 func TestDefinitions_DiscoverCheckAndBlock(t *testing.T) {
-	files := map[string]string{adminSecret: secretFile(t, "admin-secret"), accountKey: secretFile(t, testKey(t))}
 	all, err := rest.Load("")
 	if err != nil {
 		t.Fatal(err)
@@ -501,11 +500,6 @@ func TestDefinitions_DiscoverCheckAndBlock(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			v := vendors[name]
-			for setting, value := range v.settings {
-				if file, ok := files[value]; ok {
-					v.settings[setting] = file
-				}
-			}
 			r := &recorder{listing: l, vendor: v, bodies: make(map[string]string)}
 			server := httptest.NewServer(r)
 			defer server.Close()
@@ -544,7 +538,6 @@ func TestDefinitions_DiscoverCheckAndBlock(t *testing.T) {
 
 // TestDefinitions_IssueForDrills runs the operations issue and remove of each definition that has them.
 func TestDefinitions_IssueForDrills(t *testing.T) {
-	file := secretFile(t, "admin-secret")
 	all, err := rest.Load("")
 	if err != nil {
 		t.Fatal(err)
@@ -559,11 +552,6 @@ func TestDefinitions_IssueForDrills(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			v := vendors()[name]
-			for setting, value := range v.settings {
-				if value == adminSecret {
-					v.settings[setting] = file
-				}
-			}
 			r := &recorder{listing: l, vendor: v, bodies: make(map[string]string)}
 			server := httptest.NewServer(r)
 			defer server.Close()

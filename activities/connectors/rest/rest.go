@@ -123,11 +123,11 @@ func (c *Connector) Can(capability any) bool {
 	case *connectors.Discoverer:
 		return has(opDiscover)
 	case *connectors.Issuer:
-		return c.makes(opIssue)
+		return c.isConfigured(opIssue)
 	case *connectors.Checker:
 		return has(opCheck)
 	case *connectors.Rotator, *connectors.Generator:
-		return c.makes(opRenew)
+		return c.isConfigured(opRenew)
 	case *connectors.Possession:
 		return has(c.definition.possession())
 	}
@@ -144,8 +144,8 @@ func (c *Connector) CanVerify(_ connectors.Kind, hasSecret bool) bool {
 // organisation.
 func (c *Connector) Downstream() string {
 	var parts []string
-	if bases := c.definition.bases; len(bases) > 0 {
-		if u, err := url.Parse(c.settings[bases[0]]); err == nil { // New has parsed it
+	if address := c.definition.address(); address != "" {
+		if u, err := url.Parse(c.settings[address]); err == nil { // New has parsed it
 			parts = append(parts, strings.TrimSuffix(strings.TrimSuffix(u.Host, ":443"), ":80")+u.Path)
 		}
 	}
@@ -157,6 +157,15 @@ func (c *Connector) Downstream() string {
 	return strings.ToLower(strings.Join(parts, " "))
 }
 
+// address returns the setting that the URL of the end begins with, or "" if that is not a setting.
+func (d *Definition) address() string {
+	end := cmp.Or(d.operations[opRevoke], d.operations[opCancel])
+	if t := end.request.url; t.texts[0] == "" {
+		return t.names[0]
+	}
+	return ""
+}
+
 // Accepts implements connectors.Connector. A reference has the definition's parts, each path-escaped.
 func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 	d := c.definition
@@ -165,9 +174,9 @@ func (c *Connector) Accepts(r connectors.Registration) (string, error) {
 		return "", fmt.Errorf("kind must be one of %v, got %s", d.Kinds, r.Kind)
 	case r.Shared && d.operations[opRenew] == nil:
 		return "", errors.New("a connector of this type cannot rotate: register the credential as not shared")
-	case r.Shared && !c.makes(opRenew):
+	case r.Shared && !c.isConfigured(opRenew):
 		return "", fmt.Errorf("the connector cannot rotate without its setting %s: set it in leaver.yaml, or register the "+
-			"credential as not shared", c.missing(opRenew))
+			"credential as not shared", c.missingSetting(opRenew))
 	case r.Kind == connectors.ScheduledRun && d.operations[opCancel] == nil,
 		r.Kind != connectors.ScheduledRun && d.operations[opRevoke] == nil:
 		return "", fmt.Errorf("the definition %s has no operation that ends a %s", d.Name, r.Kind)
@@ -328,8 +337,8 @@ func (c *Connector) Prove(ctx context.Context, t connectors.Target) (connectors.
 	return c.observe(ctx, opProve, t, false)
 }
 
-// observe runs a probe or a proof. For a check of possession, a refusal that the definition does not know proves nothing,
-// and is no error: a strange secret must not delay a rotation.
+// observe runs a probe or a proof. For a check of possession, a refusal that the definition does not know proves
+// nothing, and is no error: a strange secret must not delay a rotation.
 func (c *Connector) observe(
 	ctx context.Context, name string, t connectors.Target, possession bool,
 ) (connectors.Vitality, string, error) {

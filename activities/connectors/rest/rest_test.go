@@ -172,24 +172,24 @@ func TestParse_ReportsEachMistakeWithItsPlace(t *testing.T) {
 		"an unknown format":            {replace("{url}/me", "{url:hex}/me"), `unknown format "hex": use int, path, sql or soql`},
 		"each that is not looked at":   {strings.Replace(endsEach, "item.code == 'not_found'", "body.code == 'not_found'", 1), "an answer that means gone must use item"},
 		"each of one credential":       {strings.Replace(endsEach, "[item.project,", "[project,", 1), "undeclared reference to 'project'"},
-		"a lookup for nothing": {
+		"lookup without {principal} in discover": {
 			keys + "  lookup:\n    request: {url: \"{url}/users\", query: {email: \"{principal}\"}}\n" +
 				"    answers: [{when: status == 200, means: done}]\n    id: body.id\n",
 			"lookup is for a discover whose request has {principal}",
 		},
-		"a lookup without an id":         {replace("  check:\n", "  lookup:\n"), "id for lookup"},
-		"a rotation without a proof":     {keys + renew, "renew needs possess and revoke"},
-		"a proof without the secret":     {keys + strings.Replace(possess, "{secret}", "{key}", 1), "possess must send {secret}"},
-		"a renewal with the old secret":  {keys + possess + strings.Replace(renew, "/keys\"", "/keys\", headers: {X-Key: \"{secret}\"}", 1), "{secret} has no value in this operation"},
-		"a renewal without a secret":     {keys + possess + strings.Replace(renew, ", secret: body.key", "", 1), "reference and secret are required"},
-		"a renewal of nothing":           {keys + possess + strings.Replace(renew, "    renewed:", "    issued:", 1), `unknown member "issued"`},
-		"an end of what is not replaced": {replace("  check:\n", "  retire:\n"), "retire ends what renew has replaced"},
-		"an old secret that is sent": {
+		"lookup without id":        {replace("  check:\n", "  lookup:\n"), "id for lookup"},
+		"renew without possess":    {keys + renew, "renew needs possess and revoke"},
+		"possess without {secret}": {keys + strings.Replace(possess, "{secret}", "{key}", 1), "possess must send {secret}"},
+		"renew with {secret}":      {keys + possess + strings.Replace(renew, "/keys\"", "/keys\", headers: {X-Key: \"{secret}\"}", 1), "{secret} has no value in this operation"},
+		"renewed without secret":   {keys + possess + strings.Replace(renew, ", secret: body.key", "", 1), "reference and secret are required"},
+		"renew without renewed":    {keys + possess + strings.Replace(renew, "    renewed:", "    issued:", 1), `unknown member "issued"`},
+		"retire without renew":     {replace("  check:\n", "  retire:\n"), "retire ends what renew has replaced"},
+		"revoke by {secret} with renew": {
 			replace(`request: {method: DELETE, url: "{url}/projects/{project}/keys/{key}"}`, `request: {method: POST, url: "{url}/end", form: {key: "{secret}"}}`) +
-				possess + renew, "a rotation must end the old secret by its reference",
+				possess + renew, "with renew, revoke must not send {secret}",
 		},
-		"a rotation of no account": {
-			strings.ReplaceAll(keys, "api_key", "session") + possess + renew, "only what is of the kind service_account or api_key",
+		"renew without the kind of an account": {
+			strings.ReplaceAll(keys, "api_key", "session") + possess + renew, "renew needs one of the kinds",
 		},
 		"settles without a probe":   {strings.Replace(beforeProbe, "  revoke:\n", "  revoke:\n    settles: 1m\n", 1), "settles needs a probe"},
 		"a probe in batches":        {replace("  probe:\n", "  probe:\n    batch: 9\n"), `unknown member "batch"`},
@@ -788,7 +788,8 @@ func TestPossession_NeedsTheSecretInTheEnd(t *testing.T) {
 // TestDownstream_IsOneForEachAddressAndScope compares connectors of one API with different settings.
 func TestDownstream_IsOneForEachAddressAndScope(t *testing.T) {
 	t.Setenv("REST_TEST_SECRET", "admin-secret")
-	text := strings.Replace(keys, "  url: {required: true}\n", "  url: {required: true}\n  admin: {default: root}\n  org: {default: acme, scope: true}\n", 1)
+	text := strings.Replace(keys, "  url: {required: true}\n", "  url: {required: true}\n  admin: {default: root}\n  org: {default: acme, scope: true}\n  login: {default: \"https://login.example.com\"}\n", 1)
+	text = strings.Replace(text, "operations:\n", "operations:\n  possess:\n    request: {url: \"{login}/self\", auth: {bearer: \"{secret}\"}}\n    answers: [{when: status == 200, means: alive}]\n", 1)
 	at := func(settings map[string]string) string {
 		settings["token"] = adminSecret
 		return connect(t, parse(t, text), settings).Downstream()
@@ -803,6 +804,7 @@ func TestDownstream_IsOneForEachAddressAndScope(t *testing.T) {
 		"the scope's case":     {map[string]string{"url": "https://api.example.com/v1", "org": "ACME"}, true},
 		"another organisation": {map[string]string{"url": "https://api.example.com/v1", "org": "globex"}, false},
 		"another host":         {map[string]string{"url": "https://eu.example.com/v1"}, false},
+		"another login server": {map[string]string{"url": "https://api.example.com/v1", "login": "https://login.example.net/"}, true},
 	} {
 		if got := at(c.settings); (got == first) != c.same {
 			t.Errorf("%s: %q and %q", name, first, got)
@@ -810,8 +812,8 @@ func TestDownstream_IsOneForEachAddressAndScope(t *testing.T) {
 	}
 }
 
-// TestDiscover_LooksUpTheDownstreamsOwnName lists by the id that the downstream has for a principal's name.
-func TestDiscover_LooksUpTheDownstreamsOwnName(t *testing.T) {
+// TestDiscover_UsesTheIDThatALookupReturns lists by the id that the downstream has for a principal's name.
+func TestDiscover_UsesTheIDThatALookupReturns(t *testing.T) {
 	t.Setenv("REST_TEST_SECRET", "admin-secret")
 	users := map[string]string{"ada@example.com": `{"id":"U7"}`}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -825,7 +827,7 @@ func TestDiscover_LooksUpTheDownstreamsOwnName(t *testing.T) {
 		case query.Get("owner") == "U7":
 			_, _ = io.WriteString(w, `{"keys":[{"project":"p","id":"k","owner":"u7","enabled":true},{"project":"p","id":"o","owner":"u8","enabled":true}]}`)
 		default:
-			w.WriteHeader(http.StatusInternalServerError)
+			w.WriteHeader(http.StatusForbidden)
 		}
 	}))
 	defer server.Close()
@@ -848,6 +850,20 @@ func TestDiscover_LooksUpTheDownstreamsOwnName(t *testing.T) {
 	if found, err := c.Discover(t.Context(), []connectors.Principal{ada}); err != nil || len(found) != 0 {
 		t.Errorf("a principal whom the downstream does not know: %+v, %v", found, err)
 	}
+	ada.Names = []string{"ada@example.com"}
+	users["ada@example.com"] = `{"id":"U0"}` // whose list is refused
+	if _, err := c.Discover(t.Context(), []connectors.Principal{ada}); !connectors.IsPermanent(err) {
+		t.Errorf("a list that is refused, for the only name that is known: %v; want a permanent error", err)
+	}
+	users["ada@example.com"] = `{"id":["U7","U8"]}`
+	if _, err := c.Discover(t.Context(), []connectors.Principal{ada}); !connectors.IsPermanent(err) {
+		t.Errorf("two users of one name: %v; want a permanent error", err)
+	}
+	users["ada@example.com"] = `{"id":[]}`
+	if found, err := c.Discover(t.Context(), []connectors.Principal{ada}); err != nil || len(found) != 0 {
+		t.Errorf("a list of no user: %+v, %v", found, err)
+	}
+	ada.Names = []string{"nobody"}
 	users[ada.ID.String()], users["nobody"] = `{}`, `{}`
 	if _, err := c.Discover(t.Context(), []connectors.Principal{ada}); !connectors.IsPermanent(err) {
 		t.Errorf("an answer without the id: %v; want a permanent error", err)

@@ -11,7 +11,8 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// checkRotation returns an error unless a definition that renews secrets has all that a rotation needs.
+// checkRotation returns an error if possess, renew or retire lacks an operation that it needs, or if a rotation would end
+// the old secret by its value.
 func (d *Definition) checkRotation(operations *yaml.Node) error {
 	renew, possess := d.operations[opRenew], d.operations[opPossess]
 	switch {
@@ -24,10 +25,10 @@ func (d *Definition) checkRotation(operations *yaml.Node) error {
 	case possess == nil || d.operations[opRevoke] == nil:
 		return at(operations, "renew needs possess and revoke")
 	case d.operations[d.retire()].request.secret:
-		return at(operations, "a rotation must end the old secret by its reference, and not send {secret}: another holder "+
-			"may have proven the possession")
+		return at(operations, "with renew, %s must not send {secret}, since the leaver's registration may have another one: "+
+			"name the old secret by its reference, or add retire", d.retire())
 	case !slices.ContainsFunc(d.Kinds, connectors.Kind.IsAccount):
-		return at(operations, "only what is of the kind service_account or api_key is rotated")
+		return at(operations, "renew needs one of the kinds service_account and api_key, got %v", d.Kinds)
 	}
 	return nil
 }
@@ -41,7 +42,7 @@ func (d *Definition) retire() string {
 }
 
 // possession returns the operation that shows whether the registrant has the credential's secret: possess, or the
-// probe. A probe with the secret proves that only if the end sends the secret, too: it ends then what was probed.
+// probe. A probe with the secret proves that only if the end sends the secret, too, and so ends what was probed.
 // It is empty if there is none.
 func (d *Definition) possession() string {
 	probe := d.operations[opProbe]

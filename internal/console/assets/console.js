@@ -24,7 +24,8 @@ if (main && 'live' in main.dataset) {
   let pending = null;
   // A form that a person has opened or filled in stays as it is until it is sent, or emptied and closed.
   const busy = () => main.querySelector('details[open] :focus, form :focus, details.opened') !== null ||
-    Array.from(main.querySelectorAll('form input')).some((field) => field.value !== field.defaultValue);
+    Array.from(main.querySelectorAll('form input')).some((field) => field.value !== field.defaultValue) ||
+    Array.from(main.querySelectorAll('form option')).some((option) => option.selected !== option.defaultSelected);
   const show = () => {
     notice.hidden = pending === null || !busy();
     if (pending === null || !notice.hidden) return;
