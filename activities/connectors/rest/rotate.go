@@ -11,8 +11,8 @@ import (
 	"github.com/leaverhq/leaver/activities/connectors"
 )
 
-// checkRotation returns an error if possess, renew or retire lacks an operation that it needs, or if a rotation would end
-// the old secret by its value.
+// checkRotation returns an error if possess, renew or retire lacks an operation that it needs, or if a rotation would
+// end the old secret by its value.
 func (d *Definition) checkRotation(operations *yaml.Node) error {
 	renew, possess := d.operations[opRenew], d.operations[opPossess]
 	switch {
