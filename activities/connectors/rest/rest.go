@@ -354,12 +354,14 @@ func (c *Connector) observe(
 	if err != nil {
 		return connectors.Unknown, "", err
 	}
-	r, err := c.read(name, a, v, nil)
+	r, known, err := c.match(name, a, v, nil)
 	switch {
-	case err != nil && possession && a.refused():
-		return connectors.Unknown, err.Error(), nil
 	case err != nil:
 		return connectors.Unknown, "", err
+	case !known && possession && a.refused():
+		return connectors.Unknown, c.unknown(name, a).Error(), nil
+	case !known:
+		return connectors.Unknown, "", c.unknown(name, a)
 	}
 	return connectors.Vitality(r.means), r.detail, nil
 }
@@ -398,8 +400,7 @@ func (a exchanged) unhandled() bool {
 // refused reports whether an answer refuses this request, and is not about the rate or the time.
 func (a exchanged) refused() bool {
 	status := a.resp.StatusCode
-	return status/100 == 4 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests &&
-		throttled(a.resp, time.Now()) == 0
+	return status/100 == 4 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }
 
 // ask sends the request of an operation about nothing or one credential, and returns what the answer means.
@@ -452,42 +453,57 @@ func (c *Connector) sendTo(
 	return a, nil
 }
 
-// read returns the meaning of an answer. item is the part of it that is about the credential, for bulk operations.
-// Throttling is handled here for all definitions; then the definition's answers decide, and an answer that they do not
-// know is an error.
+// read returns the meaning of an answer. item is the part of it that is about the credential, for bulk operations. An
+// answer that the definition does not know is an error.
 func (c *Connector) read(name string, a exchanged, v values, item any) (result, error) {
+	r, known, err := c.match(name, a, v, item)
+	if err == nil && !known {
+		err = c.unknown(name, a)
+	}
+	return r, err
+}
+
+// match returns the meaning of an answer by the definition's answers, and whether they know it. Throttling is handled
+// here for all definitions.
+func (c *Connector) match(name string, a exchanged, v values, item any) (r result, known bool, err error) {
 	if wait := throttled(a.resp, time.Now()); wait > 0 {
-		return result{}, connectors.RetryableAfter(wait, "%s returned %d: its rate limit is used up",
+		return result{}, false, connectors.RetryableAfter(wait, "%s returned %d: its rate limit is used up",
 			a.resp.Request.URL.Host, a.resp.StatusCode)
 	}
-	what := fmt.Sprintf("%s returned %d", a.resp.Request.Method, a.resp.StatusCode)
-	if a.ok {
-		activation := answered(a.resp, a.body, v, c.definition.texts)
-		activation["item"] = item
-		unhandled := a.unhandled()
-		for _, known := range c.definition.operations[name].answers {
-			if unhandled && known.means.concludes() {
-				continue
-			}
-			holds, err := known.when.holds(activation)
-			if err != nil {
-				return result{}, err
-			}
-			if holds {
-				return known.result(a, what)
-			}
+	if !a.ok {
+		return result{}, false, nil
+	}
+	activation := answered(a.resp, a.body, v, c.definition.texts)
+	activation["item"] = item
+	unhandled := a.unhandled()
+	for _, one := range c.definition.operations[name].answers {
+		if unhandled && one.means.concludes() {
+			continue
+		}
+		holds, err := one.when.holds(activation)
+		if err != nil {
+			return result{}, false, err
+		}
+		if holds {
+			r, err := one.result(a, fmt.Sprintf("%s returned %d", a.resp.Request.Method, a.resp.StatusCode))
+			return r, true, err
 		}
 	}
+	return result{}, false, nil
+}
+
+// unknown returns the error of an answer that the definition does not know.
+func (c *Connector) unknown(name string, a exchanged) error {
 	status := connectors.StatusError(a.resp, connectors.ErrorCode(a.raw))
 	switch {
 	case !a.ok:
-		return result{}, connectors.Retryable("%w: the body is not that of an API", status)
+		return connectors.Retryable("%w: the body is not that of an API", status)
 	case !connectors.IsPermanent(status), a.resp.StatusCode/100 == 3:
-		return result{}, status
+		return status
 	case a.resp.StatusCode == http.StatusUnauthorized, a.resp.StatusCode == http.StatusForbidden:
-		return result{}, connectors.Permanent("%w: check the connector's credentials and their rights", status)
+		return connectors.Permanent("%w: check the connector's credentials and their rights", status)
 	}
-	return result{}, connectors.Retryable("%w, which the definition %s does not know as an answer to %s",
+	return connectors.Retryable("%w, which the definition %s does not know as an answer to %s",
 		status, c.definition.Name, name)
 }
 

@@ -20,6 +20,7 @@ const rotation = `  possess:
       - {when: status == 200 && body.id == key, means: alive}
       - {when: status == 200, means: unknown, reason: the secret is that of another key}
       - {when: status == 401, means: dead}
+      - {when: status == 409, means: retry}
   renew:
     request: {method: POST, url: "{url}/keys", json: {name: "{rotation}", tier: "{tier}"}}
     answers:
@@ -107,6 +108,7 @@ func TestPossesses_TakesNoStrangeAnswerForAnError(t *testing.T) {
 		"an answer of a gateway": {431, ``, connectors.Unknown},
 		"an outage":              {503, ``, ""},
 		"a rate limit":           {429, ``, ""},
+		"a conflict":             {409, `{}`, ""},
 		"an unexpected success":  {204, ``, ""},
 	} {
 		connector, _ := rotating(t, c.status, c.body)
