@@ -27,7 +27,7 @@ const (
 	Published Step = "published" // the remaining holders have the new secret
 	Retired   Step = "retired"   // the old secret is ended
 	Finished  Step = "done"
-	// Abandoned: the account has no remaining holders; the new secret is ended.
+	// Abandoned: the account has no remaining holders, or the new secret does not work; the new secret is ended.
 	Abandoned Step = "abandoned"
 )
 
